@@ -1,0 +1,76 @@
+"""The head model: a FLAME-format rig as plain arrays.
+
+A head model is a linear blend-skinned mesh: a template deformed by an identity (shape) basis, an expression basis and
+pose correctives, then skinned to five joints (FLAME, Li et al. 2017, eq. 1-3). It holds no behaviour besides loading
+and saving; `backend.head.forward` poses it, `backend.head.formats` reads the users' FLAME files into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+ROOT, NECK, JAW, EYE_L, EYE_R = range(5)
+JOINT_NAMES = ("root", "neck", "jaw", "eye_L", "eye_R")
+"""FLAME's five joints, in FLAME's order. L and R are the person's own left (+X in head space) and right."""
+
+PARENTS = (-1, 0, 1, 1, 1)
+
+REGION_NAMES = (
+    "face", "scalp", "lips", "eyes", "lids", "ears", "neck", "mouth_inside", "boundary",
+)
+"""`eyes` are the eyeballs, `mouth_inside` teeth, gums, tongue and the inner mouth wall; `boundary` is the ring of
+vertices at the open lower edge of the neck. A region may be empty where the model has no such part."""
+
+LANDMARK_COUNT = 478
+"""Points of the face detector (MediaPipe face landmarker): 468 on the surface, then 5 of each iris."""
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """FLAME format. N vertices, F triangles, S identity and E expression components, J = 5 joints; float32, metres.
+
+    Head space: +Y up, +Z out of the face, right-handed; the person's left is +X.
+    """
+
+    name: str
+    template: np.ndarray
+    """(N, 3)"""
+    shape_basis: np.ndarray
+    """(N, 3, S): metres per unit (one standard deviation) of the identity coefficient."""
+    expression_basis: np.ndarray
+    """(N, 3, E): metres per unit of the expression coefficient."""
+    pose_basis: np.ndarray
+    """(N, 3, 36): FLAME's pose correctives, on the flattened (R - I) of joints 1 to 4, row-major."""
+    joint_regressor: np.ndarray
+    """(5, N): joints from the shaped template."""
+    skinning: np.ndarray
+    """(N, 5): rows sum to one."""
+    faces: np.ndarray
+    """(F, 3) int32, counter-clockwise seen from outside."""
+    uv: np.ndarray
+    """(T, 2) in [0, 1], v upwards."""
+    uv_faces: np.ndarray
+    """(F, 3) int32 into `uv`."""
+    expression_names: tuple[str, ...]
+    """Length E. The 52 ARKit names on the open head; `expression_000`... on FLAME."""
+    expression_range: tuple[float, float]
+    """What a slider offers: (0, 1) for ARKit-named shapes, (-10, 10) for FLAME coefficients."""
+    regions: dict[str, np.ndarray]
+    """Region name -> sorted int32 vertex indices; the keys are REGION_NAMES."""
+    landmark_faces: np.ndarray
+    """(478,) int32: the triangle that each detector point lies on; -1 where it has no place on this surface."""
+    landmark_barycentric: np.ndarray
+    """(478, 3): barycentric coordinates in that triangle."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of SHA-256 over everything that posing depends on."""
+        digest = hashlib.sha256()
+        for array in (self.template, self.shape_basis, self.expression_basis, self.pose_basis,
+                      self.joint_regressor, self.skinning, self.faces):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]

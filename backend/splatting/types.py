@@ -1,0 +1,48 @@
+"""What a rasteriser takes and gives. B pictures of G Gaussians each; float32; conventions as in gsplat.
+
+World space is metres; quaternions are (w, x, y, z), normalised by the rasteriser; scales are linear standard deviations in
+metres; opacities in [0, 1]; colours are what is to be blended (RGB here; spherical harmonics are evaluated before, see
+`spherical_harmonics`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Splats:
+    means: torch.Tensor
+    """(B, G, 3)"""
+    quaternions: torch.Tensor
+    """(B, G, 4)"""
+    scales: torch.Tensor
+    """(B, G, 3)"""
+    opacities: torch.Tensor
+    """(B, G)"""
+    colors: torch.Tensor
+    """(B, G, 3)"""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """B pinhole cameras, OpenCV axes, one picture size."""
+
+    intrinsics: torch.Tensor
+    """(B, 3, 3) pixels; the centre of the top-left pixel is (0.5, 0.5)."""
+    world_to_camera: torch.Tensor
+    """(B, 4, 4)"""
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Raster:
+    color: torch.Tensor
+    """(B, H, W, 3) premultiplied by alpha, on black."""
+    alpha: torch.Tensor
+    """(B, H, W)"""
+    depth: torch.Tensor
+    """(B, H, W) accumulated depth (sum of weight x camera z); divide by alpha for expected depth, metres."""
