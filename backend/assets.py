@@ -1,0 +1,17 @@
+"""Where the files that ship with Effigy lie: the open head, detector models, the demo clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import EffigyError
+
+_FOLDER = Path(__file__).resolve().parent.parent / "assets"
+
+
+def asset_path(name: str) -> Path:
+    """The path of a bundled file such as `open_head.npz` or `models/face_landmarker.task`."""
+    path = _FOLDER / name
+    if not path.exists():
+        raise EffigyError(f"The bundled file assets/{name} is missing: install Effigy again, or run `python3 build.py assets`.")
+    return path
