@@ -1,0 +1,51 @@
+"""The CUDA rasteriser: gsplat behind our types. Imported only when splats lie on a GPU."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import EffigyError
+from .reference import LOW_PASS, NEAR
+from .types import Cameras, Raster, Splats
+
+
+def why_unavailable() -> str | None:
+    """A sentence that says what is missing for the CUDA rasteriser, or None if nothing is."""
+    if not torch.cuda.is_available():
+        return "The CUDA rasteriser needs an NVIDIA GPU and a CUDA build of PyTorch; this machine offers none."
+    try:
+        from gsplat.cuda._backend import _C
+    except ImportError:
+        return "The CUDA rasteriser needs the package gsplat. Install it with: pip install gsplat==1.5.3"
+    if _C is None:
+        return "gsplat is installed but its kernels are not built: it needs the CUDA toolkit (nvcc) to compile them once."
+    return None
+
+
+def rasterize_cuda(splats: Splats, cameras: Cameras) -> Raster:
+    """Splats (B, G) seen by cameras (B), all on one GPU → pictures. Gradients reach every field of the splats."""
+    missing = why_unavailable()
+    if missing:
+        raise EffigyError(f"{missing} Rasterise on the CPU instead (backend 'cpu').")
+    if not splats.means.is_cuda:
+        raise EffigyError("The CUDA rasteriser was asked to draw splats that lie on the CPU. Move them with .cuda().")
+    from gsplat import rasterization
+
+    # gsplat's leading dimensions are (scene, camera): our B pictures are B scenes of one camera each.
+    color_and_depth, alpha, _ = rasterization(
+        splats.means,
+        splats.quaternions,
+        splats.scales,
+        splats.opacities,
+        splats.colors,
+        cameras.world_to_camera[:, None],
+        cameras.intrinsics[:, None],
+        cameras.width,
+        cameras.height,
+        near_plane=NEAR,
+        eps2d=LOW_PASS,
+        packed=False,
+        render_mode="RGB+D",
+        rasterize_mode="classic",
+    )
+    return Raster(color_and_depth[:, 0, ..., :3], alpha[:, 0, ..., 0], color_and_depth[:, 0, ..., 3])

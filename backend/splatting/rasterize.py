@@ -1,0 +1,73 @@
+"""`rasterize`: the one door to all rasterisers of Gaussians. It checks what comes in, once, and picks the machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from ..errors import EffigyError
+from .types import Cameras, Raster, Splats
+
+Backend = Literal["auto", "cpu", "cuda", "reference"]
+
+
+def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") -> Raster:
+    """Draw B sets of G Gaussians with B cameras.
+
+    Args:
+        splats: world space, fields (B, G, ...); Gaussians with opacity below 1/255 are not drawn.
+        cameras: B pinhole cameras of one picture size, with the splats on one device.
+        backend: "cpu" (numba), "cuda" (gsplat), "reference" (slow PyTorch, any float dtype), or "auto": by the device
+            on which the splats lie.
+
+    Returns:
+        colour (B, H, W, 3) premultiplied on black, alpha and accumulated depth (B, H, W), differentiable by every
+        field of the splats. Cameras get no gradient: to refine a pose, move the splats.
+    """
+    _check(splats, cameras)
+    if backend == "auto":
+        backend = "cuda" if splats.means.is_cuda else "cpu"
+    if backend == "reference":
+        from .reference import rasterize_reference
+
+        return rasterize_reference(splats, cameras)
+    for name, tensor in vars(splats).items():
+        if tensor.dtype != torch.float32:
+            raise EffigyError(f"The rasteriser takes float32, but splats.{name} is {tensor.dtype}. Convert it first.")
+    if backend == "cpu":
+        if splats.means.is_cuda:
+            raise EffigyError("The CPU rasteriser was asked to draw splats that lie on the GPU. Move them with .cpu().")
+        from .cpu import rasterize_cpu
+
+        return rasterize_cpu(splats, cameras)
+    if backend == "cuda":
+        from .cuda import rasterize_cuda
+
+        return rasterize_cuda(splats, cameras)
+    raise EffigyError(f"There is no rasteriser '{backend}'. Choose auto, cpu, cuda or reference.")
+
+
+def _check(splats: Splats, cameras: Cameras) -> None:
+    """Shapes, devices and picture size; a sentence that names the field that is wrong."""
+    if splats.means.ndim != 3 or splats.means.shape[-1] != 3:
+        raise EffigyError(f"splats.means must be (pictures, Gaussians, 3), but is {tuple(splats.means.shape)}.")
+    pictures, count = splats.means.shape[:2]
+    expected = {
+        "quaternions": (splats.quaternions, (pictures, count, 4)),
+        "scales": (splats.scales, (pictures, count, 3)),
+        "opacities": (splats.opacities, (pictures, count)),
+        "colors": (splats.colors, (pictures, count, 3)),
+        "intrinsics": (cameras.intrinsics, (pictures, 3, 3)),
+        "world_to_camera": (cameras.world_to_camera, (pictures, 4, 4)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise EffigyError(
+                f"'{name}' must be {shape} to go with splats.means {tuple(splats.means.shape)}, "
+                f"but is {tuple(tensor.shape)}."
+            )
+        if tensor.device != splats.means.device:
+            raise EffigyError(f"'{name}' lies on {tensor.device}, but splats.means on {splats.means.device}.")
+    if cameras.width < 1 or cameras.height < 1:
+        raise EffigyError(f"A picture of {cameras.width} x {cameras.height} pixels cannot be drawn.")
