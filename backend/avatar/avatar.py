@@ -1,0 +1,137 @@
+"""The Avatar and its file: trained networks, identity, settings, figures, and which head model they need.
+
+One `.effigy` file is a safetensors file: tensors, and a JSON header that says everything else. Nothing in it is unpickled.
+Large tensors are stored at half precision: the networks' outputs move by less than the eighth bit of a picture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import EffigyError
+from ..head.forward import Head
+from ..head.mesh_graph import mesh_hierarchy
+from ..head.model import HeadModel
+from ..head.registry import find_head
+from ..splatting.types import Splats
+from ..storage import check_schema, write_beside
+from ..tracking.track import Track
+from .anchors import mean_edge_lengths
+from .graph_avatar import GraphAvatar
+from .posing import pose_rig
+from .settings import AvatarSettings
+
+SCHEMA = 1
+HALF_PRECISION_FROM = 1024
+"""Elements: smaller tensors (layer biases and the like) stay at single precision, for they weigh nothing."""
+
+
+@dataclass
+class Avatar:
+    """A trained GraphAvatar on its head model."""
+
+    networks: GraphAvatar
+    head_model: HeadModel
+    identity: np.ndarray
+    """(S,)"""
+    settings: AvatarSettings
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What training measured on its own frames, and how long it took; never a held-out figure that chose anything."""
+    megabytes: float = float("nan")
+    """Size of the file that it was loaded from or saved to, in 10^6 bytes."""
+
+    def __post_init__(self) -> None:
+        self.head = Head(self.head_model).to(next(self.networks.parameters()).device)
+        with torch.no_grad():
+            self.shaped = self.head.shaped(torch.as_tensor(self.identity, device=self.device)[None])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks.parameters()).device
+
+    @torch.no_grad()
+    def splats(self, track: Track, indices: Sequence[int]) -> Splats:
+        """Splats of some frames of a track, in the root's head space. The track may be another person's: only its
+        expression, rotations and camera are used."""
+        check_track(track, self.head_model)
+        expression, rotations, cameras = (
+            torch.as_tensor(part[list(indices)], device=self.device)
+            for part in (track.expression, track.rotations, track.head_to_camera)
+        )
+        return self.networks(pose_rig(self.head, self.shaped, expression, rotations, cameras))[0]
+
+    @property
+    def gaussian_count(self) -> int:
+        return len(self.head_model.template) * (1 + self.settings.neural_per_anchor)
+
+
+def check_track(track: Track, head_model: HeadModel) -> None:
+    """Refuse to drive an avatar by a track of another head model: its expressions would mean something else."""
+    if track.head_fingerprint != head_model.fingerprint:
+        raise EffigyError(
+            f"The track was made with the head model “{track.head_name}”, the avatar with “{head_model.name}”: "
+            "track the capture again with the avatar's head model.")
+
+
+def build_networks(settings: AvatarSettings, model: HeadModel, identity: np.ndarray) -> GraphAvatar:
+    """Untrained networks for a head of this identity."""
+    vertices = model.template + model.shape_basis @ identity
+    lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
+    return GraphAvatar(settings, mesh_hierarchy(model), model.expression_basis.shape[2], lengths)
+
+
+def save_avatar(avatar: Avatar, path: Path) -> float:
+    """Write the `.effigy` file; returns its size in 10^6 bytes."""
+    tensors = {"identity": torch.as_tensor(avatar.identity)}
+    for name, parameter in avatar.networks.named_parameters():
+        value = parameter.detach().cpu()
+        tensors[f"networks.{name}"] = (value.half() if value.numel() >= HALF_PRECISION_FROM else value).contiguous()
+    header = {
+        "schema": SCHEMA,
+        "settings": avatar.settings.to_dict(),
+        "head_name": avatar.head_model.name,
+        "head_fingerprint": avatar.head_model.fingerprint,
+        "metrics": avatar.metrics,
+    }
+    with write_beside(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"effigy": json.dumps(header)})
+        except SafetensorError as error:
+            # safetensors hides the operating system's error in a text; opening the file again brings it out as OSError.
+            temporary.write_bytes(b"")
+            raise OSError(str(error)) from error
+    avatar.megabytes = path.stat().st_size / 1e6
+    return avatar.megabytes
+
+
+def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | torch.device = "cpu") -> Avatar:
+    """Open an `.effigy` file. Its head model is the bundled one, `head_model`, or one the user tracked with before."""
+    path = Path(path)
+    if not path.is_file():
+        raise EffigyError(f"There is no avatar at {path}.")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["effigy"])
+            check_schema(int(header["schema"]), SCHEMA, f"The avatar {path.name}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        settings = AvatarSettings.from_dict(header["settings"])
+        identity = tensors.pop("identity").float().numpy()
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged: train or copy it again.") from error
+    model = head_model or find_head(header["head_name"], header["head_fingerprint"], f"The avatar {path.name}")
+    networks = build_networks(settings, model, identity)
+    parameters = {name.removeprefix("networks."): value.float() for name, value in tensors.items()}
+    try:
+        networks.load_state_dict(parameters)
+    except RuntimeError as error:
+        raise EffigyError(f"{path} does not fit the head model “{model.name}”, or it is damaged.") from error
+    return Avatar(networks.to(device).eval(), model, identity, settings, header["metrics"], path.stat().st_size / 1e6)

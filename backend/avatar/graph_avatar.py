@@ -1,0 +1,63 @@
+"""GraphAvatar: two graph U-Nets make the anchor Gaussians of a posed mesh, small MLPs spawn neural Gaussians around them.
+
+Ma et al., "GraphAvatar: Compact Head Avatars with GNN-Generated 3D Gaussians" (AAAI 2025), sections 3.1 to 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..head.mesh_graph import MeshHierarchy
+from ..splatting.spherical_harmonics import evaluate as evaluate_harmonics
+from ..splatting.types import Splats
+from .anchors import SCALE_CEILING, AnchorGaussians, anchor_scale, as_splats
+from .encoding import encode_surface, encoded_size
+from .graph_unet import GraphUNet
+from .neural_gaussians import NeuralGaussians
+from .posing import Pose, condition_size
+from .settings import AvatarSettings
+
+OFFSET_UNIT = 0.01
+"""Metres of an anchor's displacement for an output of 1, so that all outputs are of one order of magnitude."""
+
+
+class GraphAvatar(nn.Module):
+    """Pose of B frames -> Splats of N (1 + k) Gaussians: the N anchors first, then k for each anchor."""
+
+    def __init__(self, settings: AvatarSettings, hierarchy: MeshHierarchy, expression_size: int, edge_lengths: Tensor) -> None:
+        """`edge_lengths` (N,) metres: mean length of the edges at each vertex of the shaped head."""
+        super().__init__()
+        self.settings = settings
+        anchors = hierarchy.sizes[0]
+        conditions = condition_size(expression_size)
+        inputs = encoded_size(settings.position_bands, settings.normal_bands)
+        self.harmonics = (settings.sh_degree + 1) ** 2
+        sizes = {"filters": settings.filters, "latent_size": settings.latent_size, "order": settings.chebyshev_order}
+        self.geometry = GraphUNet(hierarchy, inputs, conditions, 10, **sizes)
+        self.appearance = GraphUNet(hierarchy, inputs, conditions, 3 * self.harmonics + 1, **sizes)
+        self.neural = NeuralGaussians(anchors, conditions, k=settings.neural_per_anchor, feature_size=settings.feature_size,
+                                      width=settings.neural_width) if settings.neural_per_anchor else None
+        self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
+
+    def anchors(self, pose: Pose) -> AnchorGaussians:
+        """What the two U-Nets say of this pose, in the anchors' frames at rest."""
+        surface = encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
+        geometry, _ = self.geometry(surface, pose.conditions)
+        appearance, _ = self.appearance(surface, pose.conditions)
+        return AnchorGaussians(
+            offsets=OFFSET_UNIT * geometry[..., :3],
+            scales=(self.base_scale[:, None] * geometry[..., 3:6].exp()).clamp_max(SCALE_CEILING),
+            quaternions=geometry[..., 6:],
+            opacities=torch.sigmoid(appearance[..., 0]),
+            harmonics=appearance[..., 1:].unflatten(-1, (self.harmonics, 3)),
+        )
+
+    def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
+        anchors = self.anchors(pose)
+        colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
+        splats = as_splats(pose, anchors, colors)
+        if self.neural is None:
+            return splats, anchors
+        spawned = self.neural(pose, anchors.offsets, anchors.scales)
+        return Splats(*(torch.cat(pair, 1) for pair in zip(vars(splats).values(), vars(spawned).values(), strict=True))), anchors

@@ -1,0 +1,58 @@
+"""Where the head models that this user works with lie, so that an avatar finds its own again by fingerprint.
+
+The open head ships with Effigy. A user's FLAME file stays where the user put it; tracking with it notes its place in
+the user's own data folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from ..errors import EffigyError
+from ..storage import write_beside
+from .formats import load_head
+from .model import HeadModel
+
+
+def user_folder() -> Path:
+    """Effigy's data folder of this user; the environment variable EFFIGY_USER overrides it."""
+    if override := os.environ.get("EFFIGY_USER"):
+        return Path(override)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA", home)) / "Effigy"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "Effigy"
+    return Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share")) / "effigy"
+
+
+def _known() -> dict[str, str]:
+    try:
+        return dict(json.loads((user_folder() / "heads.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def remember_head(model: HeadModel, path: Path) -> None:
+    """Note that `path` holds this head model."""
+    known = _known() | {model.fingerprint: str(Path(path).resolve())}
+    with write_beside(user_folder() / "heads.json") as temporary:
+        temporary.write_text(json.dumps(known, indent=1), "utf-8")
+
+
+def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
+    """The head model of this fingerprint, or a sentence that says which one `needed_by` lacks."""
+    bundled = load_head()
+    if bundled.fingerprint == fingerprint:
+        return bundled
+    place = _known().get(fingerprint)
+    if place and Path(place).is_file():
+        model = load_head(Path(place))
+        if model.fingerprint == fingerprint:
+            return model
+    raise EffigyError(
+        f"{needed_by} needs the head model “{name}” (fingerprint {fingerprint}), which is not here: "
+        "track any capture with that file once (--head FILE), then run again.")

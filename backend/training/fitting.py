@@ -1,0 +1,145 @@
+"""The optimisation loop that warm-up and training proper share: batches, schedule, averaged weights, progress.
+
+Everything random is a function of (seed, step), so that a resumed run sees the frames that the undisturbed one would.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..avatar.posing import Pose
+from ..progress import Progress
+from ..splatting.rasterize import rasterize
+from .frames import Batch, TrainingFrames
+from .losses import Leash, psnr_of, total_loss
+
+SEED = 20251
+AVERAGE_DECAY = 0.995
+"""Weights are averaged over about the last 200 steps: what each step owes to its own four frames cancels."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    parameters: Iterable[nn.Parameter]
+    rate: float
+
+
+class Fitting:
+    """One stage: a model called as `model(pose) -> (splats, anchors)`, its optimizer, and how far it has come."""
+
+    def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
+                 stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
+                 condition_noise: float = 0.0) -> None:
+        self.model, self.frames, self.leash = model, frames, leash
+        self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
+        self.final_rate, self.condition_noise = final_rate, condition_noise
+        self.rates = [group.rate for group in groups]
+        self.optimizer = torch.optim.Adam(
+            [{"params": list(group.parameters), "lr": group.rate} for group in groups], eps=1e-15)
+        self.average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.step = 0
+        self.seconds = 0.0
+        self.recent_psnr = float("nan")
+
+    @property
+    def share(self) -> float:
+        """How much of the stage is done, in [0, 1]: by steps, or by the clock where the user gave minutes."""
+        if self.minutes is not None:
+            return min(1.0, self.seconds / (60 * self.minutes))
+        return min(1.0, self.step / self.steps)
+
+    def run(self, progress: Progress, after_step: Callable[["Fitting"], None] | None = None) -> None:
+        """Step until done. `after_step` may checkpoint; cancelling raises `Cancelled` between steps."""
+        started = time.monotonic() - self.seconds
+        while self.share < 1:
+            progress.raise_if_cancelled()
+            self._step()
+            self.seconds = time.monotonic() - started
+            done, total = (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
+            progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
+            if after_step:
+                after_step(self)
+
+    def _step(self) -> None:
+        generator = torch.Generator().manual_seed(SEED + self.step)
+        batch = self.frames.batch(self._rows(), self.size)
+        # Cosine from each group's rate down to `final_rate` of it.
+        factor = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * self.share))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        splats, anchors = self.model(self._disturbed(batch.pose, generator))
+        raster = rasterize(splats, batch.cameras)
+        background = torch.rand((len(batch.color), 3), generator=generator).to(batch.color)
+        loss = total_loss(raster, batch, anchors, self.leash, background)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        self._fold_average()
+        if self.step % 10 == 1:
+            fresh = psnr_of(raster, batch)
+            self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
+
+    def _rows(self) -> Tensor:
+        """The frames of this step: every frame once an epoch, in a shuffled order."""
+        count = len(self.frames)
+        places = torch.arange(self.step * self.batch, (self.step + 1) * self.batch)
+        orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(SEED + 7919 * epoch))
+                  for epoch in set((places // count).tolist())}
+        return torch.stack([orders[place // count][place % count] for place in places.tolist()])
+
+    def _disturbed(self, pose: Pose, generator: torch.Generator) -> Pose:
+        """Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit."""
+        if not self.condition_noise:
+            return pose
+        noise = torch.randn(pose.conditions.shape, generator=generator).to(pose.conditions) * self.condition_noise
+        return Pose(**(vars(pose) | {"conditions": pose.conditions + noise}))
+
+    @torch.no_grad()
+    def _fold_average(self) -> None:
+        decay = min(AVERAGE_DECAY, self.step / (self.step + 10))
+        for name, parameter in self.model.named_parameters():
+            self.average[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Leave the averaged weights in the model."""
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(self.average[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint needs besides `step` and `seconds`, flat."""
+        state = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
+        state |= {f"average.{name}": value for name, value in self.average.items()}
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for parameter, moments in self.optimizer.state.items():
+            for key in ("exp_avg", "exp_avg_sq", "step"):
+                state[f"adam.{key}.{names[parameter]}"] = torch.as_tensor(moments[key])
+        return {name: value.cpu().contiguous().clone() for name, value in state.items()}
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
+        """Continue from what `tensors` gave."""
+        self.step, self.seconds = step, seconds
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+            self.average[name].copy_(tensors[f"average.{name}"])
+            if f"adam.step.{name}" in tensors:
+                self.optimizer.state[parameter] = {
+                    "step": tensors[f"adam.step.{name}"],
+                    "exp_avg": tensors[f"adam.exp_avg.{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"adam.exp_avg_sq.{name}"].to(parameter.device),
+                }
+
+
+def picture_of(model: nn.Module, batch: Batch) -> Tensor:
+    """(B, H, W, 3) in [0, 1] over white, without gradients."""
+    with torch.no_grad():
+        raster = rasterize(model(batch.pose)[0], batch.cameras)
+    return (raster.color + (1 - raster.alpha[..., None])).clamp(0, 1)

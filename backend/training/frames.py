@@ -1,0 +1,96 @@
+"""The pictures and poses that training sees, held as uint8 until they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import EffigyError
+from ..footage.capture import Capture, read_frame, read_head_matte
+from ..head.forward import Head, Shaped
+from ..head.model import HeadModel
+from ..avatar.posing import Pose, pose_rig
+from ..progress import SILENT, Progress
+from ..splatting.types import Cameras
+from ..tracking.track import Track
+
+MAX_FRAMES = 3000
+"""A longer clip is thinned evenly to this many: 0.8 GB at 256 squared, and neighbours at 25 frames/s differ by little."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B frames of a clip."""
+
+    pose: Pose
+    cameras: Cameras
+    color: Tensor
+    """(B, H, W, 3) in [0, 1]"""
+    matte: Tensor
+    """(B, H, W): 1 = head or neck"""
+
+
+class TrainingFrames:
+    """The good frames before the held-out part of a capture, at `size`."""
+
+    def __init__(self, capture: Capture, track: Track, model: HeadModel, size: int, device: torch.device | str = "cpu",
+                 progress: Progress = SILENT) -> None:
+        good = np.flatnonzero(track.flags[:capture.training_count] == 0)
+        if len(good) < 8:
+            raise EffigyError(f"Only {len(good)} frames of {capture.source_name} can be trained on (8 at least): "
+                              "use a longer clip, or one in which the face is whole and alone.")
+        if len(good) > MAX_FRAMES:
+            good = good[np.linspace(0, len(good) - 1, MAX_FRAMES).round().astype(int)]
+        self.indices = good
+        self.size = size
+        self.device = torch.device(device)
+        pictures = np.empty((len(good), size, size, 4), np.uint8)
+        for row, index in enumerate(good):
+            pictures[row, ..., :3] = read_frame(capture, index, size)
+            pictures[row, ..., 3] = read_head_matte(capture, index, size)
+            progress.update("Reading frames", row + 1, len(good))
+        self._pictures = torch.from_numpy(pictures).to(self.device)
+        self._poses = TrackPoses(track, model, self.device)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, rows: Tensor, size: int) -> Batch:
+        """Rows (B,) of this object; pictures scaled down to `size` by averaging (`self.size` a multiple of it)."""
+        pictures = self._pictures[rows.to(self.device)].permute(0, 3, 1, 2).float() / 255
+        if size != self.size:
+            pictures = torch.nn.functional.avg_pool2d(pictures, self.size // size)
+        pictures = pictures.permute(0, 2, 3, 1)
+        indices = self.indices[rows.numpy()]
+        return Batch(self._poses.pose(indices), self._poses.cameras(indices, size), pictures[..., :3], pictures[..., 3])
+
+
+class TrackPoses:
+    """Poses and cameras of a track's frames, as tensors."""
+
+    def __init__(self, track: Track, model: HeadModel, device: torch.device | str = "cpu") -> None:
+        self.track = track
+        self.head = Head(model).to(device)
+        self.shaped: Shaped = self.head.shaped(torch.as_tensor(track.identity, device=device)[None])
+        self._expression = torch.as_tensor(track.expression, device=device)
+        self._rotations = torch.as_tensor(track.rotations, device=device)
+        self._cameras = torch.as_tensor(track.head_to_camera, device=device)
+        self._intrinsics = torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device)
+
+    @torch.no_grad()
+    def pose(self, indices: np.ndarray) -> Pose:
+        chosen = torch.as_tensor(indices, device=self._cameras.device)
+        return pose_rig(self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen])
+
+    def cameras(self, indices: np.ndarray, size: int) -> Cameras:
+        return cameras_of(self._intrinsics, self._cameras[torch.as_tensor(indices)], self.track.size, size)
+
+
+def cameras_of(intrinsics: Tensor, head_to_camera: Tensor, track_size: int, size: int) -> Cameras:
+    """The track's cameras for pictures of another size: K (3, 3) is in pixels of `track_size`."""
+    scaled = intrinsics.clone()
+    scaled[:2] *= size / track_size
+    return Cameras(scaled.expand(len(head_to_camera), 3, 3), head_to_camera, size, size)

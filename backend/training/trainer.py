@@ -1,0 +1,164 @@
+"""Capture and track → Avatar: the warm-up's free Gaussians, handed over to the U-Nets, then all networks together."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..avatar.anchors import anchor_scale, mean_edge_lengths
+from ..avatar.avatar import Avatar, build_networks, save_avatar
+from ..avatar.graph_avatar import GraphAvatar
+from ..avatar.settings import AvatarSettings
+from ..errors import EffigyError
+from ..footage.capture import Capture, load_capture
+from ..head.model import HeadModel
+from ..head.registry import find_head
+from ..progress import SILENT, Progress
+from ..tracking.track import Track, load_track
+from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from .fitting import SEED, Fitting, ParameterGroup, picture_of
+from .frames import TrainingFrames
+from .losses import leash_of
+from .presets import Preset, find_preset
+from .warmup import VertexBoundGaussians, hand_over
+
+PREVIEW_SECONDS = 10.0
+WARMUP_SHARE = 0.1
+"""Of the minutes that a user gives; the free Gaussians level off long before, but the U-Nets start where they end."""
+CONDITION_NOISE = 0.03
+HAND_OVER_FRAMES = 16
+
+
+def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", size: int | None = None, device: str = "auto",
+          minutes: float | None = None, resume: bool = False, settings: AvatarSettings | None = None,
+          progress: Progress = SILENT) -> Avatar:
+    """Train on the frames before the held-out part and write `avatar_path`. With `minutes`, the clock ends it
+    instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues."""
+    avatar_path = Path(avatar_path)
+    plan = find_preset(preset)
+    capture = load_capture(Path(capture_folder))
+    track = load_track(capture.folder / "track.npz")
+    model = find_head(track.head_name, track.head_fingerprint, f"The track of {capture.source_name}")
+    size = size or min(plan.size, capture.size)
+    if not 64 <= size <= capture.size:
+        raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
+    settings = AvatarSettings(**((settings or AvatarSettings()).to_dict() | {"size": size}))
+    job = {"capture": capture.source_sha256, "frames": capture.frame_count, "head": model.fingerprint, "preset": preset,
+           "minutes": minutes, "settings": settings.to_dict()}
+    place = checkpoint_path(avatar_path)
+    found = load_checkpoint(place, job) if resume else None
+    torch.manual_seed(SEED)
+    chosen = choose_device(device)
+    frames = TrainingFrames(capture, track, model, size, chosen, progress)
+    session = _Session(place, job, progress, found)
+    networks = build_networks(settings, model, track.identity).to(chosen)
+    if found is None or found.stage == "warmup":
+        free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
+                                  None if minutes is None else WARMUP_SHARE * minutes)
+        pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
+        hand_over(free, networks, pose)
+    fitting = Fitting(
+        networks, parameter_groups(networks), frames, leash_of(model, networks.base_scale), stage="Training", steps=plan.steps,
+        batch=plan.batch, size=size, final_rate=0.05, condition_noise=CONDITION_NOISE,
+        minutes=None if minutes is None else (1 - WARMUP_SHARE) * minutes)
+    session.run(fitting, "training")
+    fitting.use_average()
+    metrics = {"preset": preset, "steps": fitting.step, "training_seconds": round(session.total_seconds, 1),
+               "training_frames": len(frames), "device": str(chosen), "training_psnr": round(fitting.recent_psnr, 2)}
+    avatar = Avatar(networks.eval(), model, track.identity, settings, metrics)
+    save_avatar(avatar, avatar_path)
+    place.unlink(missing_ok=True)
+    return avatar
+
+
+def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, sh_degree: int, plan: Preset,
+                       session: "_Session", minutes: float | None, *, size: int | None = None) -> VertexBoundGaussians:
+    """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later."""
+    vertices = model.template + model.shape_basis @ track.identity
+    lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
+    free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
+    fitting = Fitting(
+        free, [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2)], frames,
+        leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
+        size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes)
+    session.run(fitting, "warmup")
+    fitting.use_average()
+    return free
+
+
+def train_vertex_bound(capture: Capture, track: Track, model: HeadModel, *, size: int, minutes: float, sh_degree: int = 1,
+                       progress: Progress = SILENT) -> VertexBoundGaussians:
+    """The baseline of `evaluate --baselines`: free Gaussians driven by the mesh alone, trained for as long as the avatar."""
+    torch.manual_seed(SEED)
+    frames = TrainingFrames(capture, track, model, size, progress=progress)
+    session = _Session(None, {}, progress, None)
+    return fit_free_gaussians(frames, track, model, sh_degree, find_preset("draft"), session, minutes, size=size).eval()
+
+
+def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
+    """Rates: networks as in the released code, twice that for the neural Gaussians; what is one number a vertex moves
+    faster, since few pixels tell it where to go."""
+    per_vertex, graph, neural = [], [], []
+    for name, parameter in networks.named_parameters():
+        if name.endswith("bias_output") or (name.startswith("neural") and (name.endswith((".bias", "offsets"))
+                                                                           and "from_" not in name)):
+            per_vertex.append(parameter)
+        else:
+            (neural if name.startswith("neural") else graph).append(parameter)
+    return [ParameterGroup(per_vertex, 5e-3), ParameterGroup(graph, 1e-3), ParameterGroup(neural, 2e-3)]
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EffigyError("There is no CUDA GPU that PyTorch can use here: train with --device cpu, or see `doctor`.")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def _spread(count: int, wanted: int) -> torch.Tensor:
+    return torch.linspace(0, count - 1, min(count, wanted)).round().long()
+
+
+class _Session:
+    """Checkpoints and previews of one run, over its stages."""
+
+    def __init__(self, place: Path | None, job: dict[str, object], progress: Progress, found: Checkpoint | None) -> None:
+        self.place, self.job, self.progress, self.found = place, job, progress, found
+        self.before = found.total_seconds if found else 0.0
+        self.started = self.saved = self.shown = time.monotonic()
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of training over all sessions of this job."""
+        return self.before + time.monotonic() - self.started
+
+    def run(self, fitting: Fitting, stage: str) -> None:
+        if self.found and self.found.stage == stage:
+            fitting.restore(self.found.tensors, self.found.step, self.found.seconds)
+
+        def after_step(_: Fitting) -> None:
+            now = time.monotonic()
+            if now - self.saved > EVERY_SECONDS:
+                self.save(fitting, stage)
+            if now - self.shown > PREVIEW_SECONDS:
+                self.shown = now
+                self.progress.preview(self._preview(fitting.model, fitting))
+
+        try:
+            fitting.run(self.progress, after_step)
+        finally:
+            # Also when cancelled: what was reached is kept. After SIGKILL the last periodic one is.
+            self.save(fitting, stage)
+
+    def save(self, fitting: Fitting, stage: str) -> None:
+        self.saved = time.monotonic()
+        if self.place:
+            save_checkpoint(self.place, Checkpoint(self.job, stage, fitting.step, fitting.seconds, self.total_seconds,
+                                                   fitting.tensors()))
+
+    def _preview(self, model: nn.Module, fitting: Fitting) -> np.ndarray:
+        batch = fitting.frames.batch(torch.tensor([len(fitting.frames) // 2]), fitting.size)
+        return (picture_of(model, batch)[0].cpu().numpy() * 255).round().astype(np.uint8)
