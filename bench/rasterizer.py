@@ -1,0 +1,89 @@
+"""How fast the CPU rasteriser of Gaussians is, as a Markdown table: `python -m bench.rasterizer`.
+
+The scene is what training sees: Gaussians strewn over a head-sized ellipsoid that fills four fifths of the picture's
+height, as large as the gaps between them, lying in its surface.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import statistics
+import time
+
+import numba
+import torch
+
+from backend.splatting.rasterize import rasterize
+from backend.splatting.types import Cameras, Splats
+
+SEMI_AXES = (0.085, 0.12, 0.1)
+"""Metres."""
+
+
+def head_of_splats(pictures: int, count: int, seed: int = 0) -> Splats:
+    """`count` Gaussians on the ellipsoid, the same number in each picture but differently placed."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.tensor(SEMI_AXES)
+    normals = torch.nn.functional.normalize(torch.randn(pictures, count, 3, generator=generator), dim=-1)
+    spacing = math.sqrt(4 * math.pi * float(axes.prod()) ** (2 / 3) / count)
+    stretch = torch.exp(0.3 * torch.randn(pictures, count, 2, generator=generator))
+    scales = torch.cat([0.7 * spacing * stretch, torch.full((pictures, count, 1), 0.2 * spacing)], -1)
+    # The rotation that carries +Z to the surface's normal: half way between them, as (w, x, y, z).
+    quaternions = torch.stack(
+        [1 + normals[..., 2], -normals[..., 1], normals[..., 0], torch.zeros(pictures, count)], -1
+    )
+    opacities = 0.3 + 0.65 * torch.rand(pictures, count, generator=generator)
+    colors = torch.rand(pictures, count, 3, generator=generator)
+    return Splats(normals * axes, quaternions, scales, opacities, colors)
+
+
+def cameras_for(pictures: int, size: int) -> Cameras:
+    """Cameras one metre in front of the ellipsoid."""
+    focal = 0.8 * size / (2 * SEMI_AXES[1])
+    intrinsics = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
+    world_to_camera = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    world_to_camera[2, 3] = 1.0
+    return Cameras(intrinsics.expand(pictures, 3, 3), world_to_camera.expand(pictures, 4, 4), size, size)
+
+
+def milliseconds(pictures: int, count: int, size: int, repeats: int) -> tuple[float, float]:
+    """Median time of a forward and of a backward pass over the whole batch."""
+    splats = Splats(*(tensor.requires_grad_() for tensor in vars(head_of_splats(pictures, count)).values()))
+    cameras = cameras_for(pictures, size)
+    weights = torch.rand(pictures, size, size, 3)
+    forward, backward = [], []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        raster = rasterize(splats, cameras, backend="cpu")
+        middle = time.perf_counter()
+        outputs = (raster.color, raster.alpha, raster.depth)
+        torch.autograd.grad(outputs, list(vars(splats).values()), (weights, weights[..., 0], weights[..., 1]))
+        forward.append(middle - start)
+        backward.append(time.perf_counter() - middle)
+    return 1000 * statistics.median(forward[1:]), 1000 * statistics.median(backward[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=numba.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    numba.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads)
+    print(f"CPU rasteriser, {options.threads} threads, {platform.machine()}; milliseconds, median of {options.repeats}\n")
+    print("| Gaussians | picture | forward | backward | both | both, each of 4 at once |")
+    print("|--:|--:|--:|--:|--:|--:|")
+    for size in (256, 512):
+        for count in (5_000, 15_000, 30_000, 60_000):
+            forward, backward = milliseconds(1, count, size, options.repeats)
+            each = sum(milliseconds(4, count, size, options.repeats)) / 4
+            print(
+                f"| {count:,} | {size}² | {forward:.1f} | {backward:.1f} | {forward + backward:.1f} | {each:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

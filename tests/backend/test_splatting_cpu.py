@@ -1,0 +1,250 @@
+"""The CPU rasteriser draws what the readable reference draws, and its hand-written gradients are the true ones."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import pytest
+import torch
+
+from backend.errors import EffigyError
+from backend.splatting import jit
+from backend.splatting.rasterize import rasterize
+from backend.splatting.types import Cameras, Splats
+
+WIDTH, HEIGHT = 40, 37
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_threads():
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, before))
+    yield
+    numba.set_num_threads(before)
+
+
+def random_splats(pictures: int, count: int, seed: int) -> Splats:
+    generator = torch.Generator().manual_seed(seed)
+    return Splats(
+        means=0.5 * torch.randn(pictures, count, 3, generator=generator),
+        quaternions=torch.randn(pictures, count, 4, generator=generator),
+        scales=torch.exp(0.7 * torch.randn(pictures, count, 3, generator=generator) - 2.5),
+        opacities=torch.rand(pictures, count, generator=generator),
+        colors=torch.rand(pictures, count, 3, generator=generator),
+    )
+
+
+def turned_cameras(pictures: int, width: int = WIDTH, height: int = HEIGHT) -> Cameras:
+    """Cameras that look at the origin from 1.5 m, each turned a little further, principal point off centre."""
+    intrinsics = torch.tensor([[45.0, 0, width / 2 + 1], [0, 47.0, height / 2 - 2], [0, 0, 1]])
+    views = torch.eye(4).repeat(pictures, 1, 1)
+    for b in range(pictures):
+        angle = 0.2 + 0.4 * b
+        views[b, 0, 0] = views[b, 2, 2] = math.cos(angle)
+        views[b, 0, 2], views[b, 2, 0] = math.sin(angle), -math.sin(angle)
+        views[b, 2, 3] = 1.5
+    return Cameras(intrinsics.repeat(pictures, 1, 1), views, width, height)
+
+
+def random_scene():
+    return random_splats(3, 80, 1), turned_cameras(3)
+
+
+def small_faint_and_many():
+    splats = random_splats(1, 400, 2)
+    return Splats(splats.means, splats.quaternions, 0.3 * splats.scales, splats.opacities, splats.colors), turned_cameras(1)
+
+
+def behind_and_around_the_camera():
+    splats = random_splats(2, 120, 3)
+    return Splats(3 * splats.means, splats.quaternions, splats.scales, splats.opacities, splats.colors), turned_cameras(2)
+
+
+def across_the_frame_edges():
+    splats = random_splats(1, 80, 4)
+    means = splats.means * torch.tensor([4.0, 4.0, 0.3])
+    return Splats(means, splats.quaternions, 3 * splats.scales, splats.opacities, splats.colors), turned_cameras(1)
+
+
+def needles_discs_and_points():
+    splats = random_splats(1, 90, 5)
+    scales = splats.scales.clone()
+    scales[:, :30, 0] *= 20
+    scales[:, 30:60, 2] = 0
+    scales[:, 60:] = 0
+    return Splats(splats.means, splats.quaternions, scales, splats.opacities, splats.colors), turned_cameras(1)
+
+
+def tied_depths():
+    splats = random_splats(1, 60, 6)
+    means = splats.means.clone()
+    means[..., 2] = torch.arange(60) % 3 * 0.25
+    cameras = turned_cameras(1)
+    cameras.world_to_camera[:, :3, :3] = torch.eye(3)
+    return Splats(means, splats.quaternions, splats.scales, splats.opacities, splats.colors), cameras
+
+
+def transparent_and_opaque():
+    splats = random_splats(1, 90, 7)
+    opacities = splats.opacities.clone()
+    opacities[:, :30] = 0
+    opacities[:, 30:40] = -0.5
+    opacities[:, 40:60] = 1
+    return Splats(splats.means, splats.quaternions, splats.scales, opacities, splats.colors), turned_cameras(1)
+
+
+def quaternions_of_any_length():
+    splats = random_splats(1, 60, 8)
+    lengths = torch.logspace(-3, 3, 60)[None, :, None]
+    return Splats(splats.means, lengths * splats.quaternions, splats.scales, splats.opacities, splats.colors), turned_cameras(1)
+
+
+def one_pixel_wide():
+    return random_splats(1, 60, 9), turned_cameras(1, 1, 50)
+
+
+SCENES = [
+    random_scene,
+    small_faint_and_many,
+    behind_and_around_the_camera,
+    across_the_frame_edges,
+    needles_discs_and_points,
+    tied_depths,
+    transparent_and_opaque,
+    quaternions_of_any_length,
+    one_pixel_wide,
+]
+
+
+def draw_with_gradients(splats: Splats, cameras: Cameras, backend: str, dtype: torch.dtype):
+    """Pictures, and gradients of a fixed random weighting of all three of them."""
+    leaves = Splats(*(tensor.detach().to(dtype).requires_grad_() for tensor in vars(splats).values()))
+    seen_by = Cameras(
+        cameras.intrinsics.to(dtype), cameras.world_to_camera.to(dtype), cameras.width, cameras.height
+    )
+    raster = rasterize(leaves, seen_by, backend=backend)
+    generator = torch.Generator().manual_seed(99)
+    loss = sum(
+        (picture * torch.randn(picture.shape, generator=generator).to(dtype)).sum() for picture in vars(raster).values()
+    )
+    gradients = torch.autograd.grad(loss, list(vars(leaves).values()))
+    return raster, dict(zip(vars(splats), gradients, strict=True))
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+def test_cpu_draws_and_differentiates_as_the_reference(scene):
+    splats, cameras = scene()
+    raster, gradients = draw_with_gradients(splats, cameras, "cpu", torch.float32)
+    truth, true_gradients = draw_with_gradients(splats, cameras, "reference", torch.float64)
+    assert truth.alpha.max() > 0.1, "the scene must show something"
+    for name, picture in vars(raster).items():
+        torch.testing.assert_close(picture.double(), getattr(truth, name), atol=1e-4, rtol=0, msg=name)
+    for name, gradient in gradients.items():
+        truly = true_gradients[name]
+        # Each Gaussian against its own gradient, and against the largest where its own cancels to nearly nothing.
+        allowed = 1e-3 * truly.abs() + 1e-5 * truly.abs().max()
+        assert ((gradient - truly).abs() <= allowed).all(), f"{name}: {((gradient - truly).abs() / allowed).max():.2f}"
+
+
+def test_gradients_predict_what_a_small_change_does():
+    """Central differences of the CPU path alone. Falloffs are cut at alpha 1/255, which costs a few per cent."""
+    splats, cameras = random_splats(1, 25, 11), turned_cameras(1)
+    columns = torch.linspace(0, 3, WIDTH)
+    rows = torch.linspace(0, 2, HEIGHT)[:, None]
+    weight = (torch.sin(columns + rows) + 1.5).double()
+
+    def loss(drawn: Splats) -> torch.Tensor:
+        raster = rasterize(drawn, cameras, backend="cpu")
+        color = raster.color.double() @ torch.tensor([1.0, -0.5, 0.7], dtype=torch.float64)
+        return ((color + 0.8 * raster.alpha + 0.3 * raster.depth) * weight).sum()
+
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in vars(splats).items()}
+    gradients = dict(zip(leaves, torch.autograd.grad(loss(Splats(**leaves)), list(leaves.values())), strict=True))
+    for name, step in {"means": 3e-3, "quaternions": 2e-2, "scales": 2e-3, "opacities": 5e-3, "colors": 1e-2}.items():
+        direction = torch.sign(gradients[name])
+        with torch.no_grad():
+            ahead, behind = (
+                loss(Splats(**(leaves | {name: leaves[name] + sign * step * direction}))) for sign in (1, -1)
+            )
+        predicted = (gradients[name] * direction).sum()
+        assert (ahead - behind) / (2 * step) == pytest.approx(float(predicted), rel=0.05), name
+
+
+def test_a_single_gaussian_has_the_height_and_width_that_its_formula_says():
+    """On the axis, σ = f s / z pixels, widened by 0.3 px² of low pass; the middle of pixel (r, c) is (c + 0.5, r + 0.5)."""
+    splats = Splats(
+        means=torch.tensor([[[0.0, 0.0, 2.0]]]),
+        quaternions=torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),
+        scales=torch.tensor([[[0.06, 0.02, 0.5]]]),
+        opacities=torch.tensor([[0.8]]),
+        colors=torch.tensor([[[1.0, 0.5, 0.25]]]),
+    )
+    intrinsics = torch.tensor([[[100.0, 0, 15.5], [0, 100.0, 12.5], [0, 0, 1]]])
+    raster = rasterize(splats, Cameras(intrinsics, torch.eye(4)[None], 32, 24), backend="cpu")
+    wide, high = 3.0**2 + 0.3, 1.0**2 + 0.3
+    for column, row in ((15, 12), (18, 12), (15, 14), (11, 13)):
+        alpha = 0.8 * math.exp(-0.5 * ((column - 15) ** 2 / wide + (row - 12) ** 2 / high))
+        assert raster.alpha[0, row, column] == pytest.approx(alpha, abs=1e-6)
+        assert raster.depth[0, row, column] == pytest.approx(2 * alpha, abs=2e-6)
+        assert raster.color[0, row, column].tolist() == pytest.approx([alpha, alpha / 2, alpha / 4], abs=1e-6)
+    assert raster.alpha[0, 12, 0] == 0
+
+
+def test_an_empty_scene_is_black_and_can_be_differentiated():
+    splats = Splats(*(torch.zeros(2, 0, *rest, requires_grad=True) for rest in ((3,), (4,), (3,), (), (3,))))
+    raster = rasterize(splats, turned_cameras(2))
+    assert not any(picture.any() for picture in vars(raster).values())
+    raster.color.sum().backward()
+    assert splats.means.grad.shape == (2, 0, 3)
+
+
+def test_pictures_and_gradients_do_not_depend_on_threads_or_on_the_batch():
+    splats, cameras = random_splats(3, 300, 12), turned_cameras(3, 70, 50)
+    together = draw_with_gradients(splats, cameras, "cpu", torch.float32)
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        with_one_thread = draw_with_gradients(splats, cameras, "cpu", torch.float32)
+    finally:
+        numba.set_num_threads(threads)
+    for name in vars(together[0]):
+        assert torch.equal(getattr(together[0], name), getattr(with_one_thread[0], name)), name
+    for name, gradient in together[1].items():
+        assert torch.equal(gradient, with_one_thread[1][name]), name
+    last = Splats(*(tensor[2:] for tensor in vars(splats).values()))
+    alone = rasterize(last, Cameras(cameras.intrinsics[2:], cameras.world_to_camera[2:], 70, 50))
+    assert torch.equal(alone.color, together[0].color[2:])
+
+
+def test_tensors_that_are_not_contiguous_are_read_right():
+    splats, cameras = random_splats(1, 60, 13), turned_cameras(2)
+    shared = Splats(*(tensor.expand(2, *tensor.shape[1:]) for tensor in vars(splats).values()))
+    copied = Splats(*(tensor.repeat(2, *(1 for _ in tensor.shape[1:])) for tensor in vars(splats).values()))
+    assert torch.equal(rasterize(shared, cameras).color, rasterize(copied, cameras).color)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"opacities": torch.zeros(1, 5, 1)}, "'opacities' must be"),
+        ({"quaternions": torch.zeros(1, 5, 3)}, "'quaternions' must be"),
+        ({"means": torch.zeros(5, 3)}, "splats.means must be"),
+        ({"colors": torch.zeros(1, 5, 3, dtype=torch.float64)}, "takes float32"),
+    ],
+)
+def test_wrong_input_is_named_in_a_sentence(change, sentence):
+    splats = Splats(**(vars(random_splats(1, 5, 14)) | change))
+    with pytest.raises(EffigyError, match=sentence):
+        rasterize(splats, turned_cameras(1), backend="cpu")
+
+
+def test_kernels_find_a_cache_even_where_no_folder_can_be_written(tmp_path, monkeypatch):
+    blocked = tmp_path / "a file, not a folder"
+    blocked.write_text("")
+    for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):
+        monkeypatch.setenv(variable, str(blocked))
+    folder = jit.cache_folder()
+    assert folder.is_dir() and blocked not in folder.parents
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "own"))
+    assert tmp_path / "own" in jit.cache_folder().parents
