@@ -13,15 +13,32 @@ detector's landmarks and blendshape scores, a guess of the intrinsics and where 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import IntFlag
 from fractions import Fraction
 from pathlib import Path
+from zipfile import BadZipFile
 
+import cv2
 import numpy as np
+
+from ..errors import EffigyError
+from ..head.model import LANDMARK_COUNT
+from ..storage import check_schema
 
 SCHEMA = 1
 HELD_OUT_SHARE = 0.2
+
+_ARRAYS: dict[str, tuple[int, ...]] = {
+    "landmarks": (LANDMARK_COUNT, 3),
+    "scores": (52,),
+    "detector_pose": (4, 4),
+    "flags": (),
+    "frame_numbers": (),
+    "frame_times": (),
+}
+"""The arrays of landmarks.npz and their shapes after the leading frame axis."""
 
 
 class FrameFlag(IntFlag):
@@ -57,8 +74,8 @@ class Capture:
     landmarks: np.ndarray
     """(F, 478, 3) float32: x, y in crop pixels, z in the detector's relative depth scaled to crop pixels; NaN without a face."""
     scores: np.ndarray
-    """(F, 52) float32: the detector's blendshape scores in its order, `_neutral` first replaced by tongueOut (always 0);
-    see `backend.footage.detector.SCORE_NAMES`."""
+    """(F, 52) float32 in [0, 1]: the detector's blendshape scores in its own order without its `_neutral`, from browDownLeft
+    to noseSneerRight, then tongueOut last (always 0); see `backend.footage.detector.SCORE_NAMES`. Zero without a face."""
     detector_pose: np.ndarray
     """(F, 4, 4) float32: the detector's own head pose (centimetres, OpenGL camera); NaN without a face."""
     flags: np.ndarray
@@ -81,3 +98,89 @@ class Capture:
 
     def head_matte_path(self, index: int) -> Path:
         return self.folder / "head_mattes" / f"{index:06d}.png"
+
+
+def save_capture(capture: Capture, summary: dict[str, object] | None = None) -> None:
+    """Write capture.json and landmarks.npz into `capture.folder`, which exists; `summary` is for people and not read back."""
+    info = {
+        "schema": SCHEMA,
+        "source": {"name": capture.source_name, "sha256": capture.source_sha256},
+        "size": capture.size,
+        "fps": f"{capture.fps.numerator}/{capture.fps.denominator}",
+        "crop": list(capture.crop),
+        "intrinsics": capture.intrinsics.tolist(),
+        "frame_count": capture.frame_count,
+        **(summary or {}),
+    }
+    (capture.folder / "capture.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    np.savez(capture.folder / "landmarks.npz", **{name: getattr(capture, name) for name in _ARRAYS})
+
+
+def load_capture(folder: Path) -> Capture:
+    """Read a capture folder, without its pictures; refuses missing, damaged and newer ones with a sentence."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise EffigyError(f"There is no capture folder {folder}: make it with `python -m backend capture VIDEO {folder}`.")
+    if not (folder / "capture.json").is_file():
+        raise EffigyError(f"{folder} is not a capture (it holds no capture.json): make one with `python -m backend capture`.")
+    damaged = f"The capture {folder} is damaged (%s): make it again from the video."
+    try:
+        info = json.loads((folder / "capture.json").read_text(encoding="utf-8"))
+        schema = int(info["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EffigyError(damaged % "capture.json cannot be read") from error
+    check_schema(schema, SCHEMA, f"The capture {folder}")
+    try:
+        with np.load(folder / "landmarks.npz", allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _ARRAYS}
+        capture = Capture(
+            folder=folder,
+            source_name=info["source"]["name"],
+            source_sha256=info["source"]["sha256"],
+            size=int(info["size"]),
+            fps=Fraction(info["fps"]),
+            crop=tuple(float(v) for v in info["crop"]),
+            intrinsics=np.array(info["intrinsics"], np.float64).reshape(3, 3),
+            **arrays,
+        )
+        frame_count = int(info["frame_count"])
+    except FileNotFoundError as error:
+        raise EffigyError(damaged % "landmarks.npz is missing") from error
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, ZeroDivisionError) as error:
+        raise EffigyError(damaged % "its landmarks or settings cannot be read") from error
+    for name, shape in _ARRAYS.items():
+        if getattr(capture, name).shape != (frame_count, *shape):
+            raise EffigyError(damaged % f"{name} does not fit its {frame_count} frames")
+    return capture
+
+
+def read_frame(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
+    """(size, size, 3) uint8 RGB; `size` defaults to the capture's own."""
+    return cv2.cvtColor(_read_picture(capture.frame_path(index), cv2.IMREAD_COLOR, size or capture.size), cv2.COLOR_BGR2RGB)
+
+
+def read_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
+    """(size, size) uint8: 255 = the person."""
+    return _read_picture(capture.matte_path(index), cv2.IMREAD_GRAYSCALE, size or capture.size)
+
+
+def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
+    """(size, size) uint8: 255 = the person's head and neck. Written by tracking."""
+    path = capture.head_matte_path(index)
+    if not path.is_file():
+        raise EffigyError(f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`.")
+    return _read_picture(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
+
+
+def _read_picture(path: Path, mode: int, size: int) -> np.ndarray:
+    try:
+        # Not cv2.imread: on Windows it cannot open a path outside the system's code page.
+        picture = cv2.imdecode(np.fromfile(path, np.uint8), mode)
+    except (OSError, cv2.error) as error:
+        raise EffigyError(f"The picture {path} cannot be read: make the capture again from the video.") from error
+    if picture is None:
+        raise EffigyError(f"The picture {path} is damaged: make the capture again from the video.")
+    if picture.shape[0] == size:
+        return picture
+    shrinks = size < picture.shape[0]
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -1,0 +1,265 @@
+"""Footage to Capture, in two passes over the file, so that memory stays flat however long the clip is.
+
+The first pass looks for the face in small frames every tenth of a second and settles the crop. The second cuts every frame
+out, and worker threads detect, matte and write: decoding, MediaPipe, OpenCV and zlib all release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import EffigyError
+from ..head.model import LANDMARK_COUNT
+from ..progress import SILENT, Progress
+from ..storage import write_beside
+from .capture import Capture, FrameFlag, save_capture
+from .crop import SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop
+from .decode import FootageFrame, FootageInfo, probe, read_frames
+from .detector import SCORE_NAMES, FaceDetector
+from .matte import Matter
+
+_LOOKS_PER_SECOND = 10
+_CUT_OFF_TOLERANCE = 0.01
+"""Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
+_PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+_FLAG_WORDS = {
+    FrameFlag.NO_FACE: "no face",
+    FrameFlag.SEVERAL_FACES: "several faces",
+    FrameFlag.CUT_OFF: "face cut off by the edge of the picture",
+}
+
+
+@dataclass(frozen=True)
+class _FrameResult:
+    number: int
+    time: float
+    flag: FrameFlag
+    landmarks: np.ndarray
+    scores: np.ndarray
+    pose: np.ndarray
+
+
+def make_capture(
+    video: Path,
+    folder: Path,
+    *,
+    size: int = 512,
+    start: float | None = None,
+    end: float | None = None,
+    max_frames: int | None = None,
+    progress: Progress = SILENT,
+) -> Capture:
+    """Crop the head out of a video, with mattes, landmarks and flags, into a capture folder.
+
+    `start` and `end` are seconds from the start of the clip; `max_frames` counts from `start`. An existing capture at
+    `folder` is replaced, its track and head mattes with it; anything else that stands there is left alone and refused.
+    """
+    video, folder = Path(video), Path(folder)
+    _check_request(folder, size, start, end, max_frames)
+    info = probe(video)
+    span = {"start": start, "end": end, "max_frames": max_frames}
+    expected_frames = _expected_frames(info, start, end, max_frames)
+    sightings, several = _find_head(info, span, expected_frames, progress)
+    crop = stable_crop(sightings, info.width, info.height)
+    extent = float(np.median([s.extent for s in sightings]))
+    intrinsics = guess_intrinsics(crop, size, info.width, info.height, extent)
+
+    with write_beside(folder) as temporary:
+        (temporary / "frames").mkdir(parents=True)
+        (temporary / "mattes").mkdir()
+        with ThreadPoolExecutor(1, "hash") as hasher:
+            digest = hasher.submit(_sha256, video)
+            results = []
+            with _FrameWorkers(temporary, info, crop, size, sightings, several) as workers:
+                for result in workers.work(read_frames(video, **span)):
+                    results.append(result)
+                    progress.update("cropping", len(results), max(expected_frames, len(results)))
+                    progress.raise_if_cancelled()
+            sha256 = digest.result()
+        capture = Capture(
+            folder=temporary,
+            source_name=video.name,
+            source_sha256=sha256,
+            size=size,
+            fps=info.fps,
+            crop=crop,
+            intrinsics=intrinsics,
+            frame_numbers=np.array([r.number for r in results], np.int64),
+            frame_times=np.array([r.time for r in results], np.float64),
+            landmarks=np.stack([r.landmarks for r in results]),
+            scores=np.stack([r.scores for r in results]),
+            detector_pose=np.stack([r.pose for r in results]),
+            flags=np.array([r.flag for r in results], np.int32),
+        )
+        _check_faces(capture, video)
+        flagged = describe_flags(capture.flags)
+        save_capture(capture, _summary(capture, info, flagged))
+    for line in flagged:
+        progress.message(f"Kept out of training: {line}.")
+    if crop[2] > 4 * extent:
+        progress.message(f"The head moves over a wide part of the picture, so it fills only about "
+                         f"{extent / crop[2] * size:.0f} of {size} pixels of each frame.")
+    return Capture(**{**capture.__dict__, "folder": folder})
+
+
+def describe_flags(flags: np.ndarray) -> list[str]:
+    """Readable runs of flagged frames: `frames 12-15: no face`. `flags` is (F,) of FrameFlag; indices count from 0."""
+    lines = []
+    for value, run in groupby(enumerate(flags.tolist()), key=lambda pair: pair[1]):
+        indices = [index for index, _ in run]
+        if value:
+            words = ", ".join(word for flag, word in _FLAG_WORDS.items() if value & flag)
+            where = f"frame {indices[0]}" if len(indices) == 1 else f"frames {indices[0]}-{indices[-1]}"
+            lines.append(f"{where}: {words}")
+    return lines
+
+
+def _check_request(folder: Path, size: int, start: float | None, end: float | None, max_frames: int | None) -> None:
+    if not 64 <= size <= 4096:
+        raise EffigyError(f"A capture of {size} pixels cannot be made: choose a size between 64 and 4096.")
+    if max_frames is not None and max_frames < 1:
+        raise EffigyError(f"A capture needs at least one frame, not {max_frames}.")
+    for name, seconds in (("start", start), ("end", end)):
+        if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+            raise EffigyError(f"The {name} of a capture is a number of seconds from 0 up, not {seconds}.")
+    if start is not None and end is not None and end <= start:
+        raise EffigyError(f"The end ({end:g} s) must lie after the start ({start:g} s).")
+    if folder.exists() and not folder.is_dir():
+        raise EffigyError(f"{folder} is a file: name a folder for the capture.")
+    if folder.is_dir() and not (folder / "capture.json").is_file() and any(folder.iterdir()):
+        raise EffigyError(f"{folder} holds other files and is not a capture: choose a new folder, so that nothing is overwritten.")
+
+
+def _expected_frames(info: FootageInfo, start: float | None, end: float | None, max_frames: int | None) -> int:
+    count = info.frame_count
+    if start is not None or end is not None:
+        last = min(info.duration, end) if end is not None else info.duration
+        count = max(1, round((last - (start or 0.0)) * info.fps))
+    return min(count, max_frames) if max_frames is not None else count
+
+
+def _find_head(
+    info: FootageInfo, span: dict[str, float | int | None], expected: int, progress: Progress,
+) -> tuple[list[Sighting], list[int]]:
+    """Where the person is, every tenth of a second, and the numbers of those frames in which there are several faces."""
+    every = max(1, math.floor(info.fps / _LOOKS_PER_SECOND))
+    scale = min(1.0, SEARCH_SIDE / max(info.width, info.height))
+    detector = FaceDetector()
+    search = HeadSearch(detector)
+    sightings = []
+    looks = 0
+    for looks, frame in enumerate(
+        read_frames(info.path, **span, every=every, longest_side=SEARCH_SIDE, progress=progress), start=1,
+    ):
+        sighting = search.look(frame.number, frame.image, scale)
+        if sighting is not None:
+            sightings.append(sighting)
+        progress.update("finding the head", looks * every, max(expected, looks * every))
+        progress.raise_if_cancelled()
+    detector.close()
+    name = info.path.name
+    if not looks:
+        raise EffigyError(f"No frame of {name} lies in the chosen part: the clip lasts {info.duration:.1f} s.")
+    if not sightings:
+        raise EffigyError(f"No face was found in {name} ({looks} frames were searched): "
+                          "the person must face the camera, well lit, and be more than a few percent of the picture.")
+    several = [s.number for s in sightings if s.several]
+    if len(several) > len(sightings) / 2:
+        raise EffigyError(f"{name} shows two faces in most of its frames: an avatar is of one person. "
+                          "Cut the picture to that person, or choose a part of the clip by start and end.")
+    return sightings, several
+
+
+class _FrameWorkers:
+    """Threads that each own their models and turn a decoded frame into files and figures, in the order of the frames."""
+
+    def __init__(self, folder: Path, info: FootageInfo, crop: tuple[float, float, float], size: int,
+                 sightings: list[Sighting], several: list[int]) -> None:
+        self._folder, self._crop, self._size = folder, crop, size
+        self._source_size = np.array([info.width, info.height])
+        self._inside = picture_mask(crop, size, info.width, info.height)
+        self._seen_numbers = np.array([s.number for s in sightings])
+        self._seen_centres = np.array([s.centre for s in sightings])
+        self._several = set(several)
+        self._count = max(1, min(8, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(self._count, "capture")
+        self._own = threading.local()
+
+    def __enter__(self) -> _FrameWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The folder may be removed only after the last thread has stopped writing into it.
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def work(self, frames: Iterator[FootageFrame]) -> Iterator[_FrameResult]:
+        waiting: deque[Future[_FrameResult]] = deque()
+        for index, frame in enumerate(frames):
+            # Cut first: what waits in the queue is a small square, not a 4K frame.
+            square = cut_square(frame.image, self._crop, self._size)
+            waiting.append(self._pool.submit(self._process, index, frame.number, frame.time, square))
+            if len(waiting) > 2 * self._count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _process(self, index: int, number: int, time: float, square: np.ndarray) -> _FrameResult:
+        if not hasattr(self._own, "detector"):
+            self._own.detector, self._own.matter = FaceDetector(), Matter()
+        faces = self._own.detector.detect(square)
+        matte = np.where(self._inside, self._own.matter.matte(square), 0).astype(np.uint8)
+        _write_png(self._folder / "frames" / f"{index:06d}.png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))
+        _write_png(self._folder / "mattes" / f"{index:06d}.png", matte)
+        if not faces:
+            nothing = np.full((LANDMARK_COUNT, 3), np.nan, np.float32)
+            no_scores = np.zeros(len(SCORE_NAMES), np.float32)
+            return _FrameResult(number, time, FrameFlag.NO_FACE, nothing, no_scores, np.full((4, 4), np.nan, np.float32))
+        scale = self._size / self._crop[2]
+        centre = [np.interp(number, self._seen_numbers, self._seen_centres[:, axis]) for axis in (0, 1)]
+        person, several = choose_face(faces, (np.array(centre) - self._crop[:2]) * scale)
+        flag = FrameFlag.GOOD
+        if several or number in self._several:
+            flag |= FrameFlag.SEVERAL_FACES
+        in_source = person.landmarks[:, :2] / scale + self._crop[:2]
+        slack = _CUT_OFF_TOLERANCE * person.extent / scale
+        if (in_source < -slack).any() or (in_source > self._source_size + slack).any():
+            flag |= FrameFlag.CUT_OFF
+        return _FrameResult(number, time, flag, person.landmarks, person.scores, person.pose)
+
+
+def _check_faces(capture: Capture, video: Path) -> None:
+    several = (capture.flags & FrameFlag.SEVERAL_FACES) != 0
+    found = (capture.flags & FrameFlag.NO_FACE) == 0
+    if not found.any():
+        raise EffigyError(f"No face was found in the head crops of {video.name}: choose a part where the person faces the camera.")
+    if several.sum() > found.sum() / 2:
+        raise EffigyError(f"{video.name} shows two faces in most of its frames: an avatar is of one person. "
+                          "Cut the picture to that person, or choose a part of the clip by start and end.")
+
+
+def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[str, object]:
+    counts = {"good": int((capture.flags == 0).sum())}
+    counts |= {flag.name.lower(): int(((capture.flags & flag) != 0).sum()) for flag in _FLAG_WORDS}
+    return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    # Not cv2.imwrite: it reports a full disk by returning False.
+    path.write_bytes(cv2.imencode(".png", picture, _PNG_FAST)[1].tobytes())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

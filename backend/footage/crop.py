@@ -1,0 +1,177 @@
+"""Where the head is: a first look through the clip, and from it one square crop that holds for all of it.
+
+One crop, not one per frame: a crop that follows the face would turn head motion and detector noise into background motion,
+and the camera would no longer be one camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .detector import Face, FaceDetector
+
+SEARCH_SIDE = 960
+"""Longest side of the frames that are searched, pixels: four tiles of them still show a face 5 % as wide as the picture."""
+RELEVANT_SIZE = 0.4
+"""A second face smaller than this share of the first is a bystander or a poster, and is ignored."""
+
+# From the landmark box (hairline to chin) to the head, in units of its longer side: hair above, neck and the upper
+# shoulders below, ears and hair on either side, which is also where the back of the head comes out when it turns.
+_ABOVE, _BELOW, _BESIDE = 0.55, 0.45, 0.5
+
+_LANDMARK_FACE_HEIGHT = 0.18
+"""Metres from hairline to chin in the detector's canonical face."""
+_PRIOR_FIELD_OF_VIEW = np.deg2rad(50.0)
+_NEAREST_CAMERA = 0.7
+"""Metres. Nobody films a talking head from nearer; if the field of view says so, the footage was cropped before."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """The person's face in one of the frames that were looked at, in pixels of the upright source."""
+
+    number: int
+    box: np.ndarray
+    """(4,) x0, y0, x1, y1 of the landmarks."""
+    several: bool
+    """Somebody else's face of relevant size is in the picture."""
+
+    @property
+    def centre(self) -> np.ndarray:
+        return (self.box[:2] + self.box[2:]) / 2
+
+    @property
+    def extent(self) -> float:
+        return float((self.box[2:] - self.box[:2]).max())
+
+    @property
+    def head_box(self) -> np.ndarray:
+        """(4,) x0, y0, x1, y1 of the head with hair, neck and the upper shoulders."""
+        return self.box + self.extent * np.array([-_BESIDE, -_ABOVE, _BESIDE, _BELOW])
+
+
+def choose_face(faces: list[Face], expected: np.ndarray | None) -> tuple[Face, bool]:
+    """The person among `faces` (not empty), and whether a second face of relevant size is there.
+
+    The person is the largest face, unless another is nearer to the `expected` centre (2,) by more than it is smaller.
+    """
+    if expected is None:
+        person = faces[0]
+    else:
+        person = max(faces, key=lambda face: face.extent - np.linalg.norm(face.centre - expected))
+    several = any(other is not person and other.extent >= RELEVANT_SIZE * person.extent for other in faces)
+    return person, several
+
+
+class HeadSearch:
+    """Finds the person in frames given one after the other, at any size in the picture."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self._detector = detector
+        self._last: Sighting | None = None
+
+    def look(self, number: int, image: np.ndarray, scale: float) -> Sighting | None:
+        """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source."""
+        faces = self._detector.detect(image) or self._look_closer(image, scale)
+        if not faces:
+            return None
+        expected = self._last.centre * scale if self._last else None
+        person, several = choose_face(faces, expected)
+        self._last = Sighting(number, person.box / scale, several)
+        return self._last
+
+    def _look_closer(self, image: np.ndarray, scale: float) -> list[Face]:
+        """The detector sees 128 x 128 pixels, in which a small face is lost: look where it was last, then tile by tile."""
+        height, width = image.shape[:2]
+        regions = []
+        if self._last:
+            x, y = self._last.centre * scale
+            reach = 1.5 * self._last.extent * scale
+            regions.append((x - reach, y - reach, x + reach, y + reach))
+        else:
+            side = 0.6 * max(width, height)
+            regions += [(x, y, x + side, y + side)
+                        for y in _tile_starts(height, side) for x in _tile_starts(width, side)]
+        for x0, y0, x1, y1 in regions:
+            left, top = max(0, round(x0)), max(0, round(y0))
+            part = image[top:max(top + 1, round(y1)), left:max(left + 1, round(x1))]
+            if min(part.shape[:2]) < 16:
+                continue
+            faces = self._detector.detect(part)
+            if faces:
+                shift = np.array([left, top, 0], np.float32)
+                return [Face(face.landmarks + shift, face.scores, face.pose) for face in faces]
+        return []
+
+
+def _tile_starts(length: float, side: float) -> list[float]:
+    return [0.0, length - side] if length > side else [0.0]
+
+
+def stable_crop(sightings: list[Sighting], source_width: int, source_height: int) -> tuple[float, float, float]:
+    """x, y of the top-left corner and the side of the square that covers the head in every sighting; whole source pixels.
+
+    Only what the source shows is covered, so the square leaves the picture only where it must to be a square. A sighting
+    that touches neither its predecessor nor its successor is a mistake of the detector and is left out.
+    """
+    boxes = np.array([s.head_box for s in sightings])
+    if len(boxes) >= 3:
+        touches = np.array([_overlap(a, b) for a, b in zip(boxes[:-1], boxes[1:], strict=True)])
+        supported = np.append(touches, False) | np.append(False, touches)
+        boxes = boxes[supported] if supported.any() else boxes
+    source = np.array([source_width, source_height], np.float64)
+    low = np.clip(boxes[:, :2].min(0), 0, source)
+    high = np.clip(boxes[:, 2:].max(0), 0, source)
+    side = max(2, round((high - low).max()))
+    corner = (low + high - side) / 2
+    room = source - side
+    # Slid into the picture where it fits, centred on the picture where it does not.
+    corner = np.where(room >= 0, np.clip(corner, 0, np.maximum(room, 0)), room / 2).round()
+    return float(corner[0]), float(corner[1]), float(side)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
+
+
+def cut_square(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
+    """The crop of a picture (H, W, 3), scaled to (size, size, 3). Outside the picture its border pixels are repeated."""
+    height, width = image.shape[:2]
+    x, y, side = (int(v) for v in crop)
+    part = image[max(0, y):max(0, min(height, y + side)), max(0, x):max(0, min(width, x + side))]
+    margins = max(0, -y), max(0, y + side - height), max(0, -x), max(0, x + side - width)
+    if any(margins):
+        part = cv2.copyMakeBorder(part, *margins, cv2.BORDER_REPLICATE)
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+
+
+def picture_mask(crop: tuple[float, float, float], size: int, source_width: int, source_height: int) -> np.ndarray:
+    """(size, size) bool: the pixels of the crop whose centre lies inside the source picture."""
+    centres = (np.arange(size) + 0.5) * crop[2] / size
+    inside_x = (centres + crop[0] > 0) & (centres + crop[0] < source_width)
+    inside_y = (centres + crop[1] > 0) & (centres + crop[1] < source_height)
+    return inside_y[:, None] & inside_x[None, :]
+
+
+def guess_intrinsics(
+    crop: tuple[float, float, float], size: int, source_width: int, source_height: int, face_extent: float,
+) -> np.ndarray:
+    """(3, 3) K in crop pixels for a camera of which nothing is known but the picture.
+
+    Focal length: 50 degrees across the shorter side of the source, a phone's main camera (26 mm equivalent) or a webcam.
+    Where that would put the face (`face_extent` source pixels from hairline to chin) nearer than 0.7 m the footage is a
+    cut-out of a wider picture, and the focal length that puts it at 0.7 m is taken. The principal point is the centre of
+    the source picture.
+    """
+    by_view = min(source_width, source_height) / 2 / np.tan(_PRIOR_FIELD_OF_VIEW / 2)
+    by_distance = face_extent * _NEAREST_CAMERA / _LANDMARK_FACE_HEIGHT
+    scale = size / crop[2]
+    focal = max(by_view, by_distance) * scale
+    return np.array([
+        [focal, 0, (source_width / 2 - crop[0]) * scale],
+        [0, focal, (source_height / 2 - crop[1]) * scale],
+        [0, 0, 1],
+    ])

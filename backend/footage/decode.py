@@ -1,0 +1,278 @@
+"""Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times.
+
+What a container says about its pictures is honoured here and nowhere else: the display matrix (phones store a portrait clip
+lying on its side), pixels that are not square, the colour matrix and range, more than 8 bits, variable frame rate.
+Frames are decoded one after the other, so memory does not grow with the length of a clip.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from ..errors import EffigyError
+from ..progress import SILENT, Progress
+
+_STILL_FORMATS = ("image2", "pipe")
+"""FFmpeg opens a picture as a video of one frame, by `image2` or `png_pipe`, `jpeg_pipe`, ..."""
+_TEXT_FORMATS = ("tty",)
+"""FFmpeg would draw a text file as an ANSI terminal; nobody means that."""
+_DEFAULT_RATE = Fraction(25)
+_EXACT_CHROMA = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+@dataclass(frozen=True)
+class FootageInfo:
+    """What is known of a clip after its first frame."""
+
+    path: Path
+    width: int
+    """Pixels of the upright picture with square pixels."""
+    height: int
+    fps: Fraction
+    """The average rate where the rate varies."""
+    frame_count: int
+    """What the container announces: good for a progress bar, not a promise; 0 if it says nothing."""
+    duration: float
+    """Seconds, as announced; 0 if the container says nothing."""
+
+
+@dataclass(frozen=True)
+class FootageFrame:
+    number: int
+    """Index among the decoded frames of the clip, counted from its very beginning."""
+    time: float
+    """Seconds since the start of the video stream, by the container's own time stamps."""
+    image: np.ndarray
+    """(H, W, 3) uint8, sRGB-encoded, upright."""
+
+
+def probe(path: Path) -> FootageInfo:
+    """Open a clip, decode its first frame and say what it is; refuses what is not a video with a sentence."""
+    with _open(path) as (container, stream):
+        for frame in _decode(container, stream, [], path):
+            width, height = _upright_size(frame, stream)
+            break
+        else:
+            raise EffigyError(f"No picture of {path.name} could be decoded: the file is damaged or cut short. Export it again.")
+        rate = _frame_rate(stream)
+        duration = _duration(container, stream)
+        return FootageInfo(path, width, height, rate, stream.frames or round(duration * rate), duration)
+
+
+def read_frames(
+    path: Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    max_frames: int | None = None,
+    every: int = 1,
+    longest_side: int | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[FootageFrame]:
+    """Stream the frames with start <= time < end (seconds), at most `max_frames` of them.
+
+    `every` > 1 yields only each n-th of those frames; `longest_side` scales down while converting (never up), which is much
+    cheaper than converting a 4K frame first. A clip that breaks off is read as far as it goes, and `progress.message` says so.
+    """
+    troubles: list[str] = []
+    chosen = 0
+    number = -1
+    last_time = 0.0
+    with _open(path) as (container, stream):
+        rate = _frame_rate(stream)
+        origin = stream.start_time * stream.time_base if stream.start_time is not None else 0
+        for number, frame in enumerate(_decode(container, stream, troubles, path)):
+            last_time = float(frame.pts * frame.time_base - origin) if frame.pts is not None else float(number / rate)
+            if end is not None and last_time >= end:
+                return
+            if start is not None and last_time < start:
+                continue
+            chosen += 1
+            if (chosen - 1) % every == 0:
+                yield FootageFrame(number, last_time, _to_rgb(frame, stream, longest_side))
+            if max_frames is not None and chosen >= max_frames:
+                return
+        announced = stream.frames or round(_duration(container, stream) * rate)
+    count = number + 1
+    if troubles and count < announced:
+        progress.message(f"{path.name} is damaged or cut short: {count} of about {announced} frames could be read "
+                         f"(up to {last_time:.1f} s), and those are used.")
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    path = Path(path)
+    if path.is_dir():
+        raise EffigyError(f"{path} is a folder: name the video file itself.")
+    if not path.exists():
+        raise EffigyError(f"There is no file {path}: check the name and the folder.")
+    if path.stat().st_size == 0:
+        raise EffigyError(f"{path.name} is empty: copy or export the video again.")
+    try:
+        # An absolute path and this whitelist keep FFmpeg from reading a file name or a playlist as an address.
+        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except PermissionError as error:
+        raise EffigyError(f"{path} cannot be read: you have no permission to open it.") from error
+    except (av.error.FFmpegError, ValueError) as error:
+        if _lacks_index(path):
+            raise EffigyError(f"{path.name} is cut short: its index (moov), which stands at the end, is missing. "
+                              "Copy the file again completely, or record it again.") from error
+        raise EffigyError(f"{path.name} is not a video that FFmpeg can read.") from error
+    with container:
+        name = container.format.name
+        if name in _TEXT_FORMATS:
+            raise EffigyError(f"{path.name} is not a video that FFmpeg can read.")
+        if name.endswith(_STILL_FORMATS):
+            raise EffigyError(f"{path.name} is a single picture: Effigy needs a video of the person moving.")
+        # A song's cover art is a video stream to FFmpeg.
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            if container.streams.audio:
+                raise EffigyError(f"{path.name} holds only sound, no picture: choose a video of the person.")
+            raise EffigyError(f"{path.name} holds no video stream.")
+        stream = max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _decode(container, stream, troubles: list[str], path: Path) -> Iterator[av.VideoFrame]:
+    """Frames in display order. Broken packets are skipped and noted in `troubles`; a broken file ends the stream."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, OSError) as error:
+            if error.errno == errno.ENOMEM:
+                raise
+            troubles.append(str(error))
+            # The decoder still holds frames that were sent before the file broke off.
+            packet = None
+        try:
+            frames = stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError as error:
+            troubles.append(str(error))
+            frames = []
+        for frame in frames:
+            if frame.is_corrupt:
+                troubles.append("a corrupt frame")
+            else:
+                yield frame
+        if packet is None:
+            return
+
+
+def _frame_rate(stream) -> Fraction:
+    average, guessed = stream.average_rate, stream.guessed_rate
+    if not average:
+        return Fraction(guessed) if guessed else _DEFAULT_RATE
+    if guessed and abs(average / guessed - 1) < 1e-3:
+        # 30.002 frames a second in a header of milliseconds means 30.
+        return Fraction(guessed)
+    return Fraction(average).limit_denominator(1001)
+
+
+def _duration(container, stream) -> float:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
+    """(2, 2): where the stored x axis (first row) and y axis (second row) point to on the screen, y down."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return np.eye(2)
+    values = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2]
+    return values / 65536.0
+
+
+def _square_size(frame: av.VideoFrame, stream) -> tuple[int, int]:
+    """Stored width and height once the pixels are made square (a DV or anamorphic clip stores narrow or wide ones)."""
+    ratio = stream.sample_aspect_ratio
+    return (round(frame.width * ratio) if ratio else frame.width), frame.height
+
+
+def _upright_size(frame: av.VideoFrame, stream) -> tuple[int, int]:
+    width, height = _square_size(frame, stream)
+    return (height, width) if _is_lying(_display_matrix(frame)) else (width, height)
+
+
+def _is_lying(matrix: np.ndarray) -> bool:
+    return abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
+
+
+def _upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turn and mirror by the display matrix; angles between the quarter turns go to the nearest one."""
+    if _is_lying(matrix):
+        image, mirror_x, mirror_y = cv2.transpose(image), matrix[1, 0] < 0, matrix[0, 1] < 0
+    else:
+        mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0
+    if mirror_x or mirror_y:
+        image = cv2.flip(image, -1 if mirror_x and mirror_y else int(mirror_x))
+    return image
+
+
+def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
+    known = {int(space) for space in Colorspace}
+    if int(frame.colorspace) in known:
+        return Colorspace(int(frame.colorspace))
+    if int(frame.colorspace) == 6:  # SMPTE 170M: the same figures as BT.601, and no member of PyAV's enum
+        return Colorspace.ITU601
+    # Untagged: players take BT.709 from 720 lines up and BT.601 below.
+    return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
+
+
+def _to_rgb(frame: av.VideoFrame, stream, longest_side: int | None) -> np.ndarray:
+    width, height = _square_size(frame, stream)
+    shrink = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
+    full_range = int(frame.color_range) == int(ColorRange.JPEG) or frame.format.name.startswith("yuvj")
+    image = frame.reformat(
+        width=max(1, math.floor(width * shrink)),
+        height=max(1, math.floor(height * shrink)),
+        format="rgb24",
+        src_colorspace=_colour_matrix(frame),
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG if full_range or frame.format.is_rgb else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=(Interpolation.AREA if shrink < 1 else Interpolation.BICUBIC) | _EXACT_CHROMA,
+    ).to_ndarray()
+    return _upright(np.ascontiguousarray(image), _display_matrix(frame))
+
+
+def _lacks_index(path: Path) -> bool:
+    """True if this is an MP4 or QuickTime file without `moov`, the box without which nothing in it can be decoded."""
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        position, first = 0, True
+        while position + 8 <= end:
+            file.seek(position)
+            header = file.read(16)
+            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if first and kind not in (b"ftyp", b"wide", b"mdat", b"free", b"skip"):
+                return False
+            if kind == b"moov":
+                # A moov that reaches beyond the end is cut short as well.
+                return position + length > end
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8:
+                return not first
+            position, first = position + length, False
+    return not first
+
+

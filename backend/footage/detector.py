@@ -1,0 +1,123 @@
+"""The face detector: 478 landmarks, 52 blendshape scores and a head pose for each face in a picture.
+
+MediaPipe's face landmarker in its picture-by-picture mode. Its video mode smooths landmarks over time, which makes them lag up
+to 13 px behind a quick head at 512 px; the tracker does its own smoothing, which looks ahead as well as back.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..assets import asset_path
+from ..head.model import LANDMARK_COUNT
+
+SCORE_NAMES = (
+    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel", "mouthLeft",
+    "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight",
+    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
+    "tongueOut",
+)
+"""The 52 ARKit names: the detector's own order without its `_neutral`, then `tongueOut`, which it cannot see (always 0)."""
+
+_MAX_FACES = 2
+"""Enough to know that somebody else is in the picture."""
+
+
+@dataclass(frozen=True)
+class Face:
+    landmarks: np.ndarray
+    """(478, 3) float32: x, y in pixels of the picture (centre of the top-left pixel at 0.5), z on the same scale."""
+    scores: np.ndarray
+    """(52,) float32 in the order of SCORE_NAMES."""
+    pose: np.ndarray
+    """(4, 4) float32: the canonical face into an OpenGL camera, centimetres."""
+
+    @property
+    def box(self) -> np.ndarray:
+        """(4,) x0, y0, x1, y1 around the landmarks, pixels."""
+        points = self.landmarks[:, :2]
+        return np.concatenate([points.min(0), points.max(0)])
+
+    @property
+    def centre(self) -> np.ndarray:
+        return (self.box[:2] + self.box[2:]) / 2
+
+    @property
+    def extent(self) -> float:
+        """The longer side of the box: nearly the same for a face seen from the front and from the side, pixels."""
+        return float((self.box[2:] - self.box[:2]).max())
+
+
+class FaceDetector:
+    """One instance per thread; `detect` releases the interpreter lock."""
+
+    def __init__(self) -> None:
+        with quiet_stderr():
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            self._image_type, self._format = mediapipe.Image, mediapipe.ImageFormat.SRGB
+            self._landmarker = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
+                base_options=BaseOptions(model_asset_path=str(asset_path("models/face_landmarker.task"))),
+                num_faces=_MAX_FACES,
+                output_face_blendshapes=True,
+                output_facial_transformation_matrixes=True,
+            ))
+            # The model's last log lines come with its first inference.
+            self.detect(np.zeros((64, 64, 3), np.uint8))
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """The faces in a (H, W, 3) uint8 RGB picture, the largest first."""
+        height, width = image.shape[:2]
+        found = self._landmarker.detect(self._image_type(image_format=self._format, data=np.ascontiguousarray(image)))
+        faces = []
+        for points, categories, pose in zip(
+            found.face_landmarks, found.face_blendshapes, found.facial_transformation_matrixes, strict=True,
+        ):
+            landmarks = np.array([(p.x * width, p.y * height, p.z * width) for p in points], np.float32)
+            by_name = {category.category_name: category.score for category in categories}
+            scores = np.array([by_name.get(name, 0.0) for name in SCORE_NAMES], np.float32)
+            faces.append(Face(landmarks.reshape(LANDMARK_COUNT, 3), scores, np.asarray(pose, np.float32)))
+        return sorted(faces, key=lambda face: -face.extent)
+
+    def close(self) -> None:
+        self._landmarker.close()
+
+
+_stderr_lock = threading.Lock()
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep the chatter that MediaPipe's C++ writes to file descriptor 2 while a model loads from the user.
+
+    It has no switch for it (absl logs before it is initialised, TensorFlow Lite logs by itself), and the command line
+    promises one line on stderr. Only loading is wrapped; nothing is hidden while frames are worked on.
+    """
+    with _stderr_lock:
+        try:
+            sys.stderr.flush()
+            saved = os.dup(2)
+        except (OSError, AttributeError, ValueError):
+            # A program without a console has no stderr to keep clean.
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
