@@ -1,0 +1,217 @@
+"""Posing a head model: identity, expression, pose correctives and linear blend skinning, batched and differentiable.
+
+FLAME (Li et al. 2017, eq. 1-3): M(b, t, e) = W(T + S b + P(t) + E e, J(b), t, w), with S, E and P the identity,
+expression and corrective bases, J the joints regressed from the identity, t the joint rotations and w the skinning
+weights. As in the paper the joints depend on identity alone; the program published with FLAME lets expression
+coefficients move them as well (by under a millimetre), which would make a neck turn depend on the smile.
+
+Everything above the neck can be posed in two steps, and an avatar is: `canonical` (expression, jaw and eyes, no neck,
+no root), then `neck_transforms`, which carries any point bound to a vertex to the posed head.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .model import LANDMARK_COUNT, NECK, PARENTS, ROOT, HeadModel
+from .rotations import axis_angle_to_matrix, axis_angle_to_quaternion, quaternion_multiply
+
+
+class Shaped(NamedTuple):
+    """A head of one identity before expression and pose; computed once for a clip and used for all its frames."""
+
+    vertices: Tensor
+    """(B, N, 3) metres; B may be 1 and broadcasts over frames."""
+    joints: Tensor
+    """(B, 5, 3) metres, at rest."""
+
+
+class PosedHead(NamedTuple):
+    vertices: Tensor
+    """(B, N, 3) metres, head space."""
+    joints: Tensor
+    """(B, 5, 3) where the joints are after posing."""
+    joint_transforms: Tensor
+    """(B, 5, 4, 4): carries a point at rest to where the joint takes it (world times inverse rest)."""
+
+
+class NeckTransforms(NamedTuple):
+    """Per vertex, the motion that root and neck add to the canonical head: x -> linear @ x + translation."""
+
+    linear: Tensor
+    """(B, N, 3, 3): blended as skinning blends, so it shrinks a little where root and neck share a vertex."""
+    translation: Tensor
+    """(B, N, 3) metres."""
+    quaternion: Tensor
+    """(B, N, 4) w, x, y, z: the rotation nearest to `linear`, for orienting splats."""
+
+
+class Head(nn.Module):
+    """A `HeadModel` as tensors. Nothing here is trained and nothing enters a state dict: buffers are not persistent."""
+
+    def __init__(self, model: HeadModel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.model = model
+        vertex_count = len(model.template)
+
+        def constant(name: str, array: np.ndarray) -> None:
+            self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(array)).to(device, dtype), persistent=False)
+
+        def rows(basis: np.ndarray) -> np.ndarray:
+            # (N, 3, K) -> (K, 3N): a batch of coefficients becomes vertices by one matrix product.
+            return basis.reshape(3 * vertex_count, -1).T
+
+        constant("_template", model.template.reshape(-1))
+        constant("_shape_rows", rows(model.shape_basis))
+        constant("_expression_rows", rows(model.expression_basis))
+        constant("_corrective_rows", rows(model.pose_basis))
+        regressor = model.joint_regressor.astype(np.float64)
+        constant("_joints_at_rest", (regressor @ model.template).reshape(-1))
+        constant("_joint_rows", np.einsum("jn,nck->kjc", regressor, model.shape_basis).reshape(-1, 15))
+        constant("skinning", model.skinning)
+        self.register_buffer("faces", torch.as_tensor(model.faces.astype(np.int64), device=device), persistent=False)
+
+    @property
+    def vertex_count(self) -> int:
+        return len(self.model.template)
+
+    @property
+    def identity_size(self) -> int:
+        return self.model.shape_basis.shape[2]
+
+    @property
+    def expression_size(self) -> int:
+        return self.model.expression_basis.shape[2]
+
+    def shaped(self, identity: Tensor) -> Shaped:
+        """(B, S) identity coefficients -> vertices and joints at rest."""
+        vertices = torch.addmm(self._template, identity, self._shape_rows)
+        joints = torch.addmm(self._joints_at_rest, identity, self._joint_rows)
+        return Shaped(vertices.unflatten(1, (-1, 3)), joints.unflatten(1, (5, 3)))
+
+    def forward(self, identity: Tensor | Shaped, expression: Tensor, rotations: Tensor) -> PosedHead:
+        """The posed head. `identity` (B or 1, S) or `Shaped`, `expression` (B, E), `rotations` (B, 5, 3) axis-angle."""
+        shaped = self._shape_of(identity)
+        return self._pose(shaped, expression, axis_angle_to_matrix(rotations))
+
+    def canonical(self, identity: Tensor | Shaped, expression: Tensor, rotations: Tensor) -> Tensor:
+        """(B, N, 3): expression, jaw and eyes applied, root and neck not. What an avatar's networks see, so that
+        a turned neck changes nothing but place and orientation."""
+        still = torch.cat((torch.zeros_like(rotations[:, :2]), rotations[:, 2:]), 1)
+        return self(identity, expression, still).vertices
+
+    def neck_transforms(self, identity: Tensor | Shaped, rotations: Tensor) -> NeckTransforms:
+        """The per-vertex motion from `canonical` to the posed head.
+
+        The neck is the parent of jaw and eyes, so what is not bound to the root moves with the neck whatever the jaw
+        does: w_root I + (1 - w_root) Neck, then the root. The neck's own pose correctives are part of the translation.
+        This is exact wherever a vertex does not mix root and jaw (or eye) weights; where it does, it departs from
+        skinning by at most w_root (1 - w_root) |v - jaw(v)| |I - R_neck|.
+        """
+        shaped = self._shape_of(identity)
+        matrices = axis_angle_to_matrix(rotations)
+        root, neck = matrices[:, ROOT], matrices[:, NECK]
+        root_joint, neck_joint = shaped.joints[:, ROOT], shaped.joints[:, NECK]
+        bound = 1 - self.skinning[:, ROOT]
+        identity_matrix = torch.eye(3, dtype=neck.dtype, device=neck.device)
+        turn = identity_matrix + bound[:, None, None] * (neck - identity_matrix)[:, None]
+        shift = bound[:, None] * (neck_joint - _rotate(neck, neck_joint))[:, None]
+        # The correctives that only the turned neck causes, pushed through the same skinning as the vertex itself.
+        only_neck = (neck - identity_matrix).flatten(1) @ self._corrective_rows[:9]
+        still = torch.cat((torch.zeros_like(rotations[:, :1]), rotations[:, 1:]), 1)
+        turns = _skinning_transforms(shaped.joints, axis_angle_to_matrix(still))[0][..., :3]
+        skin = (self.skinning @ turns.flatten(2)).unflatten(2, (3, 3))
+        shift = shift + _rotate(skin, only_neck.unflatten(1, (-1, 3)))
+        linear = root[:, None] @ turn
+        translation = _rotate(root[:, None], shift - root_joint[:, None]) + root_joint[:, None]
+        return NeckTransforms(linear, translation, self._neck_quaternions(rotations, bound))
+
+    def _neck_quaternions(self, rotations: Tensor, bound: Tensor) -> Tensor:
+        """(B, N, 4). I and a rotation by t about an axis blend to a matrix whose nearest rotation turns about the same
+        axis by atan2(b sin t, 1 - b + b cos t), b the share of the neck: no decomposition is needed."""
+        turn = axis_angle_to_quaternion(rotations[:, NECK])
+        cosine_half, sine_axis = turn[:, None, :1], turn[:, None, 1:]
+        # With (x, y) = (1 - b + b cos t, b sin t) as a plane vector, the half angle's cosine and sine are
+        # proportional to (|(x, y)| + x, y). Only a neck turned by a full 180 degrees has no answer.
+        share = bound[None, :, None]
+        squared = (sine_axis * sine_axis).sum(-1, keepdim=True)
+        x = 1 - 2 * share * squared
+        y_axis = 2 * share * cosine_half * sine_axis
+        length = torch.sqrt((x * x + (y_axis * y_axis).sum(-1, keepdim=True)).clamp_min(1e-12))
+        blended = torch.nn.functional.normalize(torch.cat((length + x, y_axis), -1), dim=-1)
+        return quaternion_multiply(axis_angle_to_quaternion(rotations[:, ROOT])[:, None], blended)
+
+    def _shape_of(self, identity: Tensor | Shaped) -> Shaped:
+        return identity if isinstance(identity, Shaped) else self.shaped(identity)
+
+    def _pose(self, shaped: Shaped, expression: Tensor, matrices: Tensor) -> PosedHead:
+        turns = (matrices[:, NECK:] - torch.eye(3, dtype=matrices.dtype, device=matrices.device)).flatten(1)
+        offsets = torch.addmm(turns @ self._corrective_rows, expression, self._expression_rows)
+        vertices = shaped.vertices + offsets.unflatten(1, (-1, 3))
+        transforms, joints = _skinning_transforms(shaped.joints, matrices)
+        blended = (self.skinning @ transforms.flatten(2)).unflatten(2, (3, 4))
+        posed = _rotate(blended[..., :3], vertices) + blended[..., 3]
+        last_row = torch.tensor((0.0, 0.0, 0.0, 1.0), dtype=transforms.dtype, device=transforms.device)
+        square = torch.cat((transforms, last_row.expand(*transforms.shape[:2], 1, 4)), 2)
+        return PosedHead(posed, joints, square)
+
+
+def _rotate(matrices: Tensor, points: Tensor) -> Tensor:
+    """(..., 3, 3) times (..., 3); written as a sum because a batched matrix product of 3 x 3 is slower on CPU."""
+    return (matrices * points.unsqueeze(-2)).sum(-1)
+
+
+def _skinning_transforms(joints: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Joints at rest (B or 1, 5, 3) and rotations (B, 5, 3, 3) -> transforms (B, 5, 3, 4) and posed joints (B, 5, 3).
+
+    Each joint turns about its own place and then moves with its parent; the transforms act on points at rest.
+    """
+    joints = joints.expand(len(matrices), -1, -1)
+    linear: list[Tensor] = []
+    translation: list[Tensor] = []
+    for joint, parent in enumerate(PARENTS):
+        place, turn = joints[:, joint], matrices[:, joint]
+        shift = place - _rotate(turn, place)
+        if parent >= 0:
+            shift = _rotate(linear[parent], shift) + translation[parent]
+            turn = linear[parent] @ turn
+        linear.append(turn)
+        translation.append(shift)
+    turns, shifts = torch.stack(linear, 1), torch.stack(translation, 1)
+    return torch.cat((turns, shifts.unsqueeze(-1)), -1), _rotate(turns, joints) + shifts
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (B, N, 3) of vertices (B, N, 3): the mean of the adjoining triangles' normals, weighted by area.
+
+    The cross product of two edges is the normal times twice the area, so the weighting is its plain sum.
+    """
+    corners = [vertices.index_select(1, faces[:, corner].long()) for corner in range(3)]
+    normals = torch.linalg.cross(corners[1] - corners[0], corners[2] - corners[0])
+    total = torch.zeros_like(vertices)
+    for corner in range(3):
+        total = total.index_add(1, faces[:, corner].long(), normals)
+    # Areas are around 1e-6 m^2: the usual epsilon of 1e-12 would not do as a squared length either.
+    return nn.functional.normalize(total, dim=-1, eps=1e-20)
+
+
+def landmark_valid(model: HeadModel) -> np.ndarray:
+    """(478,) bool: which of the detector's points have a place on this head."""
+    return model.landmark_faces >= 0
+
+
+def landmarks(vertices: Tensor, model: HeadModel) -> Tensor:
+    """The detector's points (B, 478, 3) on posed vertices (B, N, 3), differentiable.
+
+    Points without a place on this head (`landmark_valid`) are zero: mask them, they carry no gradient.
+    """
+    valid = landmark_valid(model)
+    corners = model.faces[np.where(valid, model.landmark_faces, 0)]
+    weights = np.where(valid[:, None], model.landmark_barycentric, 0.0)
+    index = torch.as_tensor(corners.reshape(-1).astype(np.int64), device=vertices.device)
+    points = vertices.index_select(1, index).unflatten(1, (LANDMARK_COUNT, 3))
+    return (points * torch.as_tensor(weights[..., None]).to(vertices)).sum(2)
