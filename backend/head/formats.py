@@ -1,0 +1,224 @@
+"""Opening and saving head models: ours (`.npz`), and the user's FLAME 2020, 2023 and 2023 Open (`.pkl` or `.npz`).
+
+All of FLAME's files hold the same arrays under the same names: `v_template` (N, 3), `shapedirs` (N, 3, 400: 300 identity
+components, then 100 of expression), `posedirs` (N, 3, 36), `J_regressor` (5, N), `weights` (N, 5), `f` (F, 3) and
+`kintree_table`. They have no uv, no names of regions and no places for the detector's points: uv is unwrapped around
+the head here, regions come from the open head (`regions.py`), and the points from `mediapipe_landmark_embedding.npz`
+(FLAME's own 105) if it lies beside the file.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..assets import asset_path
+from ..errors import EffigyError
+from ..progress import SILENT, Progress
+from ..storage import check_schema, write_beside
+from .model import LANDMARK_COUNT, NECK, PARENTS, REGION_NAMES, HeadModel
+from .regions import transfer_regions
+from .restricted_pickle import load_restricted_pickle
+from .topology import neck_ring
+
+SCHEMA = 1
+FLAME_IDENTITY_COUNT = 300
+
+_FLOAT_FIELDS = (
+    "template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skinning", "uv", "landmark_barycentric",
+)
+_INTEGER_FIELDS = ("faces", "uv_faces", "landmark_faces")
+_LANDMARK_FILE = "mediapipe_landmark_embedding.npz"
+
+
+def load_head(path: Path | None = None, progress: Progress = SILENT) -> HeadModel:
+    """The head model in a file, or the bundled open head. What a file lacks is said through `progress.message`."""
+    path = asset_path("open_head.npz") if path is None else Path(path)
+    if not path.is_file():
+        raise EffigyError(f"There is no head model at {path}.")
+    if path.suffix.lower() == ".npz":
+        arrays = _read_npz(path)
+        if "schema" in arrays:
+            return _checked(_from_ours(arrays, path), path)
+    elif path.suffix.lower() == ".pkl":
+        arrays = load_restricted_pickle(path)
+        if not isinstance(arrays, dict):
+            raise EffigyError(f"{path} is a pickle, but not of a FLAME head model.")
+    else:
+        raise EffigyError(f"{path} is not a head model: Effigy opens its own .npz and FLAME's .pkl and .npz files.")
+    return _checked(_from_flame(arrays, path, progress), path)
+
+
+def save_head(model: HeadModel, path: Path) -> None:
+    """Write our `.npz`: the fields of `HeadModel` by name, regions as `region_<name>`."""
+    arrays: dict[str, np.ndarray] = {name: getattr(model, name) for name in (*_FLOAT_FIELDS, *_INTEGER_FIELDS)}
+    arrays |= {f"region_{name}": vertices for name, vertices in model.regions.items()}
+    with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file, schema=np.int64(SCHEMA), name=np.array(model.name), expression_names=np.array(model.expression_names, np.str_),
+            expression_range=np.array(model.expression_range, np.float64), **arrays,
+        )
+
+
+def has_expressions(model: HeadModel) -> bool:
+    """Whether the model can be animated; a file with identity only cannot."""
+    return model.expression_basis.shape[2] > 0
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise EffigyError(
+                f"{path} was not opened: it holds arrays of Python objects, which could run a program when read. "
+                "Save it again with plain arrays (sparse matrices as dense ones)."
+            ) from error
+        raise EffigyError(f"{path} is damaged or not an .npz file; download it again.") from error
+    except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise EffigyError(f"{path} is damaged or not an .npz file; download it again.") from error
+    except OSError as error:
+        raise EffigyError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
+    check_schema(int(arrays["schema"]), SCHEMA, str(path))
+    needed = (*_FLOAT_FIELDS, *_INTEGER_FIELDS, "name", "expression_names", "expression_range")
+    missing = [key for key in needed if key not in arrays]
+    if missing:
+        raise EffigyError(f"{path} is not a whole head model: it lacks {', '.join(missing)}.")
+    low, high = arrays["expression_range"].astype(float).tolist()
+    floats = {name: np.ascontiguousarray(arrays[name], np.float32) for name in _FLOAT_FIELDS}
+    for name in ("skinning", "joint_regressor"):
+        floats[name] = _summing_to_one(floats[name])
+    return HeadModel(
+        name=str(arrays["name"]),
+        expression_names=tuple(str(name) for name in arrays["expression_names"]),
+        expression_range=(low, high),
+        regions={name: np.sort(arrays.get(f"region_{name}", np.empty(0))).astype(np.int32) for name in REGION_NAMES},
+        **floats,
+        **{name: np.ascontiguousarray(arrays[name], np.int32) for name in _INTEGER_FIELDS},
+    )
+
+
+def _summing_to_one(rows: np.ndarray) -> np.ndarray:
+    """Repair what half precision rounded off (a pose would shrink by it); exact rows stay bit for bit as they are,
+    since the fingerprint is taken over them."""
+    total = rows.sum(1, keepdims=True, dtype=np.float64)
+    rounded = (np.abs(total - 1) > 1e-5) & (np.abs(total - 1) < 1e-2)
+    return np.where(rounded, rows / np.where(rounded, total, 1), rows).astype(np.float32)
+
+
+def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
+    faces = arrays.get("f", arrays.get("faces"))
+    if faces is None or any(key not in arrays for key in ("v_template", "shapedirs")):
+        raise EffigyError(f"{path} is not a FLAME head model: it lacks v_template, shapedirs or the triangles (f).")
+    try:
+        template = np.ascontiguousarray(arrays["v_template"], np.float32)
+        faces = np.ascontiguousarray(faces, np.int64).astype(np.int32)
+        directions = np.asarray(arrays["shapedirs"], np.float32)
+        count = len(template)
+        if template.shape != (count, 3) or faces.ndim != 2 or faces.shape[1] != 3 or directions.shape[:2] != (count, 3):
+            raise ValueError
+        shape_basis, expression_basis = directions[..., :FLAME_IDENTITY_COUNT], directions[..., FLAME_IDENTITY_COUNT:]
+        pose_basis = np.asarray(arrays.get("posedirs", np.zeros((count, 3, 36))), np.float32)
+        skinning, regressor = _flame_skinning(arrays, template, faces)
+    except (TypeError, ValueError) as error:
+        raise EffigyError(f"{path} is not a FLAME head model: its arrays do not fit together.") from error
+    if "weights" not in arrays or expression_basis.shape[2] == 0:
+        progress.message(
+            f"{path.name} holds identity only (no expressions or no skinning): it can be fitted to a person but not animated."
+        )
+    uv, uv_faces = _unwrap(template, faces)
+    landmark_faces, landmark_barycentric = _flame_landmarks(arrays, path)
+    model = HeadModel(
+        name=path.stem, template=template,
+        shape_basis=np.ascontiguousarray(shape_basis), expression_basis=np.ascontiguousarray(expression_basis),
+        pose_basis=np.ascontiguousarray(pose_basis), joint_regressor=regressor, skinning=skinning, faces=faces,
+        uv=uv, uv_faces=uv_faces,
+        expression_names=tuple(f"expression_{index:03d}" for index in range(expression_basis.shape[2])),
+        expression_range=(-10.0, 10.0), regions={name: np.empty(0, np.int32) for name in REGION_NAMES},
+        landmark_faces=landmark_faces, landmark_barycentric=landmark_barycentric,
+    )
+    _checked(model, path)
+    return transfer_regions(load_head(), model)
+
+
+def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Skinning weights (N, 5) and joint regressor (5, N).
+
+    A file with identity only has neither; the whole head is then rigid with the neck joint, and all joints lie in the
+    middle of the neck's open edge, so that head pose still means what it means elsewhere.
+    """
+    if "weights" in arrays and "J_regressor" in arrays:
+        table = arrays.get("kintree_table")
+        # FLAME writes the root's missing parent as 2^32 - 1.
+        if table is not None and tuple(np.asarray(table)[0, 1:].astype(int)) != PARENTS[1:]:
+            raise ValueError("another skeleton")
+        return np.ascontiguousarray(arrays["weights"], np.float32), np.ascontiguousarray(arrays["J_regressor"], np.float32)
+    skinning = np.zeros((len(template), 5), np.float32)
+    skinning[:, NECK] = 1
+    ring = neck_ring(template, faces)
+    regressor = np.zeros((5, len(template)), np.float32)
+    regressor[:, ring] = 1 / len(ring)
+    return skinning, regressor
+
+
+def _unwrap(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A cylindrical uv around the vertical axis, seam at the back; corners beyond the seam get vertices of their own."""
+    low, high = template.min(0), template.max(0)
+    centre = (low + high) / 2
+    around = np.arctan2(template[:, 0] - centre[0], template[:, 2] - centre[2]) / (2 * np.pi) + 0.5
+    up = (template[:, 1] - low[1]) / max(high[1] - low[1], 1e-9)
+    u = around[faces]
+    crossing = (u.max(1, keepdims=True) - u.min(1, keepdims=True) > 0.5) & (u < 0.5)
+    corners = faces + crossing * len(template)
+    used, uv_faces = np.unique(corners, return_inverse=True)
+    vertex = used % len(template)
+    # u runs past 1 only for the few triangles over the seam; scaled so that all fits into [0, 1].
+    uv = np.stack((around[vertex] + (used >= len(template)), up[vertex]), 1)
+    uv[:, 0] /= max(1.0, uv[:, 0].max())
+    return uv.astype(np.float32), uv_faces.reshape(faces.shape).astype(np.int32)
+
+
+def _flame_landmarks(arrays: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """FLAME's own embedding of the detector's points, from the file itself or from the one that FLAME gives beside it."""
+    faces, barycentric = np.full(LANDMARK_COUNT, -1, np.int32), np.zeros((LANDMARK_COUNT, 3), np.float32)
+    keys = ("lmk_face_idx", "lmk_b_coords", "landmark_indices")
+    beside = path.with_name(_LANDMARK_FILE)
+    if any(key not in arrays for key in keys):
+        arrays = _read_npz(beside) if beside.is_file() else {}
+    if all(key in arrays for key in keys):
+        points = np.asarray(arrays["landmark_indices"], np.int64)
+        faces[points] = arrays["lmk_face_idx"]
+        barycentric[points] = arrays["lmk_b_coords"]
+    return faces, barycentric
+
+
+def _checked(model: HeadModel, path: Path) -> HeadModel:
+    """The one check at the border: sizes fit, numbers are finite, indices are in range, weights sum to one."""
+    count, triangles = len(model.template), len(model.faces)
+    sizes = {
+        "template": (count, 3), "shape_basis": (count, 3, model.shape_basis.shape[-1]), "pose_basis": (count, 3, 36),
+        "expression_basis": (count, 3, len(model.expression_names)), "joint_regressor": (5, count), "skinning": (count, 5),
+        "faces": (triangles, 3), "uv_faces": (triangles, 3), "uv": (len(model.uv), 2),
+        "landmark_faces": (LANDMARK_COUNT,), "landmark_barycentric": (LANDMARK_COUNT, 3),
+    }
+    for name, size in sizes.items():
+        if getattr(model, name).shape != size:
+            raise EffigyError(f"{path} is not a usable head model: {name} is {getattr(model, name).shape} and should be {size}.")
+    for name in _FLOAT_FIELDS:
+        if not np.isfinite(getattr(model, name)).all():
+            raise EffigyError(f"{path} is not a usable head model: {name} holds numbers that are not finite.")
+    ranges = [("faces", model.faces, 0, count), ("uv_faces", model.uv_faces, 0, len(model.uv)),
+              ("landmark_faces", model.landmark_faces, -1, triangles)]
+    ranges += [(f"region {name}", vertices, 0, count) for name, vertices in model.regions.items()]
+    for name, indices, low, high in ranges:
+        if indices.size and (indices.min() < low or indices.max() >= high):
+            raise EffigyError(f"{path} is not a usable head model: {name} points outside of the mesh.")
+    if np.abs(model.skinning.sum(1) - 1).max() > 1e-2:
+        raise EffigyError(f"{path} is not a usable head model: its skinning weights do not sum to one.")
+    return model

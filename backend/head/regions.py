@@ -1,0 +1,92 @@
+"""Names of regions for a head that comes without them, taken over from the open head.
+
+The two heads are laid over each other and every vertex takes the regions of the nearest one of the open head. Eyeballs,
+teeth and the like are parts of their own in every head mesh, so they are named as a whole, by the majority of their
+vertices, and the skin never takes a name from what lies just beneath it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from .model import EYE_L, EYE_R, REGION_NAMES, HeadModel
+from .topology import connected_parts, mesh_edges, neck_ring
+
+_ENOUGH_LANDMARKS = 8
+_NEAREST_EYES = 0.02
+"""Metres. Eye joints closer together than this are placeholders."""
+
+
+def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
+    """`unnamed` with the regions of `named`; a vertex may be in several, as there."""
+    scale, rotation, shift = align_heads(named, unnamed)
+    source = scale * named.template @ rotation.T + shift
+    membership = np.zeros((len(source), len(REGION_NAMES)), bool)
+    for column, name in enumerate(REGION_NAMES):
+        membership[named.regions[name], column] = True
+
+    source_skin = _largest_part(named)
+    parts = connected_parts(mesh_edges(unnamed.faces)[0], len(unnamed.template))
+    skin = parts == np.bincount(parts).argmax()
+    result = np.zeros((len(unnamed.template), len(REGION_NAMES)), bool)
+    candidates = np.flatnonzero(source_skin)
+    result[skin] = membership[candidates[cKDTree(source[candidates]).query(unnamed.template[skin])[1]]]
+    if not skin.all():
+        nearest = membership[cKDTree(source).query(unnamed.template)[1]]
+        for part in np.unique(parts[~skin]):
+            result[parts == part] = nearest[parts == part].mean(0) > 0.5
+    regions = {name: np.flatnonzero(result[:, column]).astype(np.int32) for column, name in enumerate(REGION_NAMES)}
+    regions["boundary"] = neck_ring(unnamed.template, unnamed.faces)
+    return replace(unnamed, regions=regions)
+
+
+def align_heads(moving: HeadModel, fixed: HeadModel) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation (3, 3) and translation (3,) that lay the template of `moving` over that of `fixed`.
+
+    By the detector's points that both have; without them by the eyes, since heads all look along +Z in head space;
+    without eyes by the height of the heads' upper ends and their widths.
+    """
+    shared = (moving.landmark_faces >= 0) & (fixed.landmark_faces >= 0)
+    if shared.sum() >= _ENOUGH_LANDMARKS:
+        return _similarity(_points(moving, shared), _points(fixed, shared))
+    ours, theirs = _eyes(moving), _eyes(fixed)
+    gaps = np.linalg.norm(ours[0] - ours[1]), np.linalg.norm(theirs[0] - theirs[1])
+    if min(gaps) > _NEAREST_EYES:
+        scale = float(gaps[1] / gaps[0])
+        return scale, np.eye(3), theirs.mean(0) - scale * ours.mean(0)
+    widths = np.ptp(moving.template[:, 0]), np.ptp(fixed.template[:, 0])
+    scale = float(widths[1] / widths[0])
+    return scale, np.eye(3), _top_front(fixed.template) - scale * _top_front(moving.template)
+
+
+def _largest_part(model: HeadModel) -> np.ndarray:
+    parts = connected_parts(mesh_edges(model.faces)[0], len(model.template))
+    return parts == np.bincount(parts).argmax()
+
+
+def _points(model: HeadModel, which: np.ndarray) -> np.ndarray:
+    corners = model.template[model.faces[model.landmark_faces[which]]]
+    return (corners * model.landmark_barycentric[which][..., None]).sum(1)
+
+
+def _eyes(model: HeadModel) -> np.ndarray:
+    return model.joint_regressor[[EYE_L, EYE_R]].astype(np.float64) @ model.template
+
+
+def _top_front(vertices: np.ndarray) -> np.ndarray:
+    low, high = vertices.min(0), vertices.max(0)
+    return np.array([(low[0] + high[0]) / 2, high[1], high[2]])
+
+
+def _similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """The similarity that minimises the squared distances (Umeyama 1991)."""
+    source, target = source.astype(np.float64), target.astype(np.float64)
+    from_mean, to_mean = source.mean(0), target.mean(0)
+    u, values, vt = np.linalg.svd((target - to_mean).T @ (source - from_mean))
+    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * mirror) @ vt
+    scale = float((values * mirror).sum() / ((source - from_mean) ** 2).sum())
+    return scale, rotation, to_mean - scale * rotation @ from_mean
