@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..head.forward import Head, Shaped
+from ..head.forward import Head, Shaped, vertex_normals
 from ..head.model import EYE_L, JAW, NECK
-from ..head.normals import vertex_normals
 from ..head.rotations import axis_angle_to_matrix, matrix_to_quaternion, quaternion_to_matrix
 
 

@@ -1,0 +1,68 @@
+"""A tracked capture of a coloured ball that nods and deforms, small enough to train on in seconds; its truth is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from head_models import ball_head
+
+from backend.footage.capture import Capture, save_capture
+from backend.head.formats import save_head
+from backend.head.model import HeadModel
+from backend.head.registry import remember_head
+from backend.splatting.rasterize import rasterize
+from backend.tracking.track import Track, save_track
+from backend.training.frames import TrackPoses
+from backend.training.warmup import VertexBoundGaussians
+
+SIZE = 64
+
+
+def make_small_capture(folder: Path, frames: int = 30) -> tuple[Capture, Track, HeadModel]:
+    """Write the capture, its track and its head model below `folder`, and make the head model known."""
+    model = ball_head()
+    save_head(model, folder / "ball.npz")
+    remember_head(model, folder / "ball.npz")
+    random = np.random.default_rng(1)
+    time = np.linspace(0, 4 * np.pi, frames)
+    rotations = np.zeros((frames, 5, 3), np.float32)
+    rotations[:, 1, 1] = 0.4 * np.sin(time)
+    rotations[:, 2, 0] = 0.15 * (1 - np.cos(2 * time))
+    cameras = np.tile(np.diag([1.0, -1, -1, 1]).astype(np.float32), (frames, 1, 1))
+    cameras[:, 2, 3] = 0.6
+    expression = np.stack([np.sin((k + 1) * time + k) for k in range(4)], 1).astype(np.float32) * 0.5
+    track = Track(
+        head_name=model.name, head_fingerprint=model.fingerprint, identity=np.zeros(3, np.float32), expression=expression,
+        rotations=rotations, head_to_camera=cameras, intrinsics=np.array([[140, 0, 32], [0, 140, 32], [0, 0, 1]], np.float32),
+        size=SIZE, fps=Fraction(25), residual=np.ones(frames, np.float32), flags=np.zeros(frames, np.int32),
+        training_count=frames - round(0.2 * frames))
+    capture = Capture(
+        folder=folder / "ball.capture", source_name="ball.mp4", source_sha256="0" * 64, size=SIZE, fps=Fraction(25),
+        crop=(0.0, 0.0, float(SIZE)), intrinsics=track.intrinsics.astype(np.float64), frame_numbers=np.arange(frames),
+        frame_times=np.arange(frames) / 25.0, landmarks=np.full((frames, 478, 3), np.nan, np.float32),
+        scores=np.zeros((frames, 52), np.float32), detector_pose=np.full((frames, 4, 4), np.nan, np.float32),
+        flags=np.zeros(frames, np.int32))
+    for name in ("frames", "mattes", "head_mattes"):
+        (capture.folder / name).mkdir(parents=True)
+    save_capture(capture)
+    save_track(track, capture.folder / "track.npz")
+    truth = VertexBoundGaussians(torch.full((len(model.template),), 0.03), 0)
+    with torch.no_grad():
+        waves = np.sin(model.template @ random.normal(0, 40, (3, 3)))
+        truth.appearance[:, 1:4] = torch.as_tensor(waves * 1.2)
+        truth.appearance[:, 0] = 4.0
+    poses = TrackPoses(track, model)
+    for index in range(frames):
+        chosen = np.array([index])
+        with torch.no_grad():
+            raster = rasterize(truth(poses.pose(chosen))[0], poses.cameras(chosen, SIZE))
+        alpha = raster.alpha[0].numpy()
+        color = raster.color[0].numpy() / np.maximum(alpha, 1e-3)[..., None]
+        cv2.imwrite(str(capture.frame_path(index)), (color[..., ::-1].clip(0, 1) * 255).round().astype(np.uint8))
+        for path in (capture.matte_path(index), capture.head_matte_path(index)):
+            cv2.imwrite(str(path), (alpha * 255).round().astype(np.uint8))
+    return capture, track, model

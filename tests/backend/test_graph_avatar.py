@@ -1,0 +1,128 @@
+"""The networks of an avatar: gradients everywhere, posing that changes only place and orientation, the warm-up's hand-over."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from head_models import ball_head
+
+from backend.avatar.avatar import build_networks
+from backend.avatar.encoding import REACH, encode_surface, encoded_size
+from backend.avatar.posing import Pose, pose_rig
+from backend.avatar.settings import AvatarSettings
+from backend.head.forward import Head
+from backend.training.warmup import VertexBoundGaussians, hand_over
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ball_head()
+
+
+def make_pose(model, rotations: torch.Tensor, camera: torch.Tensor | None = None, expression: torch.Tensor | None = None) -> Pose:
+    head = Head(model)
+    count = len(rotations)
+    if camera is None:
+        camera = torch.diag(torch.tensor([1.0, -1, -1, 1])).repeat(count, 1, 1)
+        camera[:, 2, 3] = 0.6
+    if expression is None:
+        expression = torch.linspace(-0.5, 0.5, model.expression_basis.shape[2]).repeat(count, 1)
+    return pose_rig(head, head.shaped(torch.zeros(1, model.shape_basis.shape[2])), expression, rotations, camera)
+
+
+def networks_of(model, **settings):
+    torch.manual_seed(3)
+    networks = build_networks(AvatarSettings(**settings), model, np.zeros(model.shape_basis.shape[2], np.float32))
+    with torch.no_grad():
+        for parameter in networks.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return networks
+
+
+def test_every_parameter_receives_a_gradient(model):
+    networks = networks_of(model)
+    splats, anchors = networks(make_pose(model, 0.1 * torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))))
+    sum((part * torch.randn_like(part)).sum() for part in vars(splats).values()).backward()
+    silent = [name for name, parameter in networks.named_parameters()
+              if parameter.grad is None or not parameter.grad.abs().sum() > 0]
+    assert not silent
+    assert splats.means.shape == (2, 3 * len(model.template), 3)
+
+
+def test_turning_the_neck_changes_nothing_but_place_and_orientation(model):
+    networks = networks_of(model, sh_degree=3)
+    still = torch.zeros(1, 5, 3)
+    still[0, 2] = torch.tensor([0.2, 0, 0])
+    turned = still.clone()
+    turned[0, 1] = torch.tensor([0.3, 0.8, -0.2])
+    head = Head(model)
+    identity = head.shaped(torch.zeros(1, 3))
+    camera = torch.eye(4)[None]
+    camera[0, 2, 3] = 0.6
+    # The camera turns with the head, so that the view of it stays.
+    expression = torch.zeros(1, 4)
+    carried = head(identity, expression, turned).joint_transforms[:, 1]
+    before = networks(make_pose(model, still, camera, expression))
+    after = networks(make_pose(model, turned, camera @ torch.linalg.inv(carried), expression))
+    for name in ("scales", "opacities", "harmonics", "offsets", "quaternions"):
+        torch.testing.assert_close(getattr(before[1], name), getattr(after[1], name), atol=1e-6, rtol=1e-5)
+    bound = torch.as_tensor(model.skinning[:, 0] == 0)
+    bound = torch.cat((bound, bound.repeat_interleave(2)))
+    # Gaussians that move with the neck alone keep their colour too; where the root holds on, the view of them changes.
+    torch.testing.assert_close(before[0].colors[:, bound], after[0].colors[:, bound], atol=2e-5, rtol=1e-4)
+    expected = before[0].means @ carried[:, :3, :3].transpose(1, 2) + carried[:, None, :3, 3]
+    torch.testing.assert_close(after[0].means[:, bound], expected[:, bound], atol=2e-6, rtol=0)
+    assert (after[0].means - before[0].means)[:, bound].norm(dim=-1).mean() > 0.01
+
+
+def test_jaw_carries_the_gaussians_bound_to_it(model):
+    networks = networks_of(model, neural_per_anchor=0)
+    opened = torch.zeros(1, 5, 3)
+    opened[0, 2, 0] = 0.4
+    # The same attributes for both poses: only what posing does is compared.
+    anchors = networks.anchors(make_pose(model, torch.zeros(1, 5, 3)))
+    from backend.avatar.anchors import as_splats
+
+    pose = make_pose(model, opened)
+    splats = as_splats(pose, anchors, torch.zeros(1, len(model.template), 3))
+    jaw = int(model.skinning[:, 2].argmax())
+    assert model.skinning[jaw, 2] > 0.95
+    turn = Head(model)(torch.zeros(1, 3), torch.zeros(1, 4), opened).joint_transforms[0, 2, :3, :3]
+    expected = pose.posed[0, jaw] + turn @ anchors.offsets[0, jaw]
+    torch.testing.assert_close(splats.means[0, jaw], expected, atol=5e-4, rtol=0)
+
+
+def test_encoding_resolves_two_millimetres_and_is_smooth_at_float32():
+    points = torch.tensor([[[0.05, 0.02, 0.08]]])
+    normals = torch.tensor([[[0.0, 0, 1]]])
+    code = encode_surface(points, normals, 6, 2)
+    assert code.shape[-1] == encoded_size(6, 2)
+    moved = encode_surface(points + torch.tensor([0.00235, 0, 0]), normals, 6, 2)
+    assert (moved - code).abs().max() > 0.9
+    rounding = encode_surface(points * (1 + 2e-7), normals, 6, 2)
+    assert (rounding - code).abs().max() < 1e-3
+    assert REACH == 0.15
+
+
+def test_hand_over_makes_the_unets_say_what_the_free_gaussians_say(model):
+    networks = networks_of(model)
+    free = VertexBoundGaussians(networks.base_scale * 2, networks.settings.sh_degree)
+    with torch.no_grad():
+        free.geometry.add_(0.5 * torch.randn_like(free.geometry))
+        free.appearance.add_(0.5 * torch.randn_like(free.appearance))
+    rotations = 0.1 * torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(1))
+    pose = make_pose(model, rotations)
+    assert hand_over(free, networks, pose) < 1e-3
+    wanted, got = free(pose), networks(pose)
+    anchors = len(model.template)
+    assert (got[0].colors[:, :anchors] - wanted[0].colors).abs().mean() < 0.02
+    assert (got[0].means[:, :anchors] - wanted[0].means).norm(dim=-1).mean() < 5e-4
+
+
+def test_settings_of_a_newer_program_are_refused_by_name():
+    values = dataclasses.asdict(AvatarSettings()) | {"hologram": 1}
+    with pytest.raises(Exception, match="hologram"):
+        AvatarSettings.from_dict(values)

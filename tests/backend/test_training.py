@@ -1,0 +1,201 @@
+"""Training: it learns, it is the same twice, it survives being killed, and its avatar file is safe and small."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_capture import make_small_capture
+
+import backend.avatar.avatar as avatar_module
+from backend.avatar.avatar import load_avatar, save_avatar
+from backend.errors import Cancelled, EffigyError
+from backend.progress import Progress
+from backend.splatting.rasterize import rasterize
+from backend.training import presets
+from backend.training.checkpoint import checkpoint_path
+from backend.training.frames import TrackPoses, TrainingFrames
+from backend.training.losses import matte_loss
+from backend.training.presets import Preset
+from backend.training.trainer import train, train_vertex_bound
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    before = os.environ.get("EFFIGY_USER")
+    os.environ["EFFIGY_USER"] = str(folder / "user")
+    yield make_small_capture(folder)
+    os.environ.pop("EFFIGY_USER") if before is None else os.environ.__setitem__("EFFIGY_USER", before)
+
+
+@pytest.fixture(autouse=True)
+def short_preset(monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=60, steps=80))
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "ball.effigy"
+    patch = pytest.MonkeyPatch()
+    patch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=60, steps=80))
+    avatar = train(small[0].folder, path)
+    patch.undo()
+    return path, avatar
+
+
+def held_out_psnr(avatar, small) -> float:
+    capture, track, model = small
+    poses = TrackPoses(track, model)
+    values = []
+    for index in range(capture.training_count, capture.frame_count):
+        raster = rasterize(avatar.splats(track, [index]), poses.cameras(np.array([index]), 64))
+        color = cv2.cvtColor(cv2.imread(str(capture.frame_path(index))), cv2.COLOR_BGR2RGB) / 255
+        alpha = cv2.imread(str(capture.head_matte_path(index)), 0)[..., None] / 255
+        prediction = (raster.color[0] + 1 - raster.alpha[0, ..., None]).numpy()
+        values.append(np.mean((prediction - (color * alpha + 1 - alpha)) ** 2))
+    return float(-10 * np.log10(np.mean(values)))
+
+
+def test_avatar_learns_the_held_out_frames_and_beats_what_it_started_from(trained, small):
+    psnr = held_out_psnr(trained[1], small)
+    assert psnr > 24, psnr
+
+
+def test_file_gives_the_avatar_back_and_holds_no_pickle(trained, small):
+    path, avatar = trained
+    again = load_avatar(path)
+    assert again.metrics["preset"] == "draft" and again.metrics["steps"] == 80
+    assert abs(held_out_psnr(again, small) - held_out_psnr(avatar, small)) < 0.05
+    assert again.megabytes == pytest.approx(path.stat().st_size / 1e6)
+    # A safetensors file: 8 bytes of length, then JSON that names every tensor.
+    raw = path.read_bytes()
+    header = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} <= {"F16", "F32"}
+
+
+def test_same_command_gives_the_same_avatar(trained, small, tmp_path):
+    again = train(small[0].folder, tmp_path / "again.effigy")
+    for (name, first), second in zip(trained[1].networks.named_parameters(), again.networks.parameters(), strict=True):
+        torch.testing.assert_close(first, second, atol=2e-3, rtol=1e-2, msg=name)
+
+
+class StopAfter(Progress):
+    def __init__(self, stage: str, done: int) -> None:
+        self.where, self.stop = (stage, done), False
+
+    def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
+        self.stop |= stage == self.where[0] and done >= self.where[1]
+
+    def cancelled(self) -> bool:
+        return self.stop
+
+
+@pytest.mark.parametrize("where", [("Warm-up", 30), ("Training", 40)])
+def test_cancelled_training_resumes_to_the_undisturbed_result(where, trained, small, tmp_path):
+    path = tmp_path / "stopped.effigy"
+    with pytest.raises(Cancelled):
+        train(small[0].folder, path, progress=StopAfter(*where))
+    assert not path.exists() and checkpoint_path(path).exists()
+    avatar = train(small[0].folder, path, resume=True)
+    assert abs(held_out_psnr(avatar, small) - held_out_psnr(trained[1], small)) < 0.3
+    assert not checkpoint_path(path).exists()
+
+
+_KILLED = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[3])
+from backend.training import checkpoint, presets, trainer
+presets.PRESETS["draft"] = presets.Preset(size=64, warmup_steps=60, steps=100000)
+trainer.EVERY_SECONDS = 0.2
+trainer.train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_killed_training_leaves_a_checkpoint_that_resumes(small, tmp_path, monkeypatch):
+    path = tmp_path / "killed.effigy"
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(small[0].folder), str(path), str(root)])
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            if checkpoint_path(path).exists() and b'\\"stage\\": \\"training\\"' in checkpoint_path(path).read_bytes()[:4000]:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=60, steps=200))
+        avatar = train(small[0].folder, path, resume=True)
+        assert held_out_psnr(avatar, small) > 24
+    finally:
+        process.kill()
+
+
+def test_checkpoint_of_another_training_is_refused(small, tmp_path):
+    path = tmp_path / "other.effigy"
+    with pytest.raises(Cancelled):
+        train(small[0].folder, path, progress=StopAfter("Warm-up", 5))
+    with pytest.raises(EffigyError, match="another training.*minutes"):
+        train(small[0].folder, path, minutes=1, resume=True)
+    with pytest.raises(EffigyError, match="nothing to resume"):
+        train(small[0].folder, tmp_path / "never.effigy", resume=True)
+
+
+def test_newer_avatar_and_damaged_avatar_are_refused_with_a_sentence(trained, tmp_path):
+    newer = tmp_path / "newer.effigy"
+    save_file({"identity": torch.zeros(3)}, newer, metadata={"effigy": json.dumps({"schema": 99})})
+    with pytest.raises(EffigyError, match="newer Effigy"):
+        load_avatar(newer)
+    damaged = tmp_path / "damaged.effigy"
+    damaged.write_bytes(trained[0].read_bytes()[:2000])
+    with pytest.raises(EffigyError, match="damaged"):
+        load_avatar(damaged)
+    with pytest.raises(EffigyError, match="no avatar"):
+        load_avatar(tmp_path / "none.effigy")
+
+
+def test_avatar_whose_head_model_is_missing_names_it(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path))
+    with pytest.raises(EffigyError, match="needs the head model “ball”"):
+        load_avatar(trained[0])
+
+
+def test_saving_onto_a_full_disk_keeps_the_old_file(trained, tmp_path, monkeypatch):
+    path = tmp_path / "kept.effigy"
+    path.write_bytes(b"old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(avatar_module, "save_file", full)
+    with pytest.raises(EffigyError, match="full"):
+        save_avatar(trained[1], path)
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["kept.effigy"]
+
+
+def test_matte_loss_reaches_opacity(small):
+    capture, track, model = small
+    frames = TrainingFrames(capture, track, model, 64)
+    free = train_vertex_bound(capture, track, model, size=64, minutes=0.02)
+    batch = frames.batch(torch.tensor([0, 1]), 64)
+    free.zero_grad()
+    splats, _ = free(batch.pose)
+    matte_loss(rasterize(splats, batch.cameras), batch).backward()
+    assert free.appearance.grad[:, 0].abs().sum() > 0
+
+
+def test_training_never_reads_a_held_out_frame(small):
+    capture, track, model = small
+    frames = TrainingFrames(capture, track, model, 64)
+    assert frames.indices.max() < capture.training_count
