@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from .cpu_backward import SUMS, blend_backward, project_backward
-from .cpu_forward import FIELDS, TILE, blend, project, sort_into_tiles
+from .cpu_forward import FIELDS, TILE_WIDTH, TILE_HEIGHT, blend, project, sort_into_tiles
 from .jit import ONE_AT_A_TIME
 from .types import Cameras, Raster, Splats
 
@@ -43,7 +43,7 @@ class _Rasterize(torch.autograd.Function):
         shapes = [_array(tensor) for tensor in (means, quaternions, scales, opacities)]
         camera = [_array(intrinsics), _array(world_to_camera)]
         pictures, count = opacities.shape
-        columns, rows = -(-width // TILE), -(-height // TILE)
+        columns, rows = -(-width // TILE_WIDTH), -(-height // TILE_HEIGHT)
         table = np.empty((pictures, count, FIELDS), np.float32)
         touched = np.empty((pictures, count), np.int32)
         tile_start = np.empty((pictures, columns * rows + 1), np.int64)
@@ -57,15 +57,16 @@ class _Rasterize(torch.autograd.Function):
             np.cumsum(touched.sum(1, dtype=np.int64), out=base[1:])
             ids = np.empty(base[-1], np.int32)
             slots = np.empty(base[-1], np.int32)
+            spans = np.empty((base[-1], 2), np.uint8)
             sort_into_tiles(table, touched, columns, rows, base, ids, slots, tile_start)
             blend(
-                table, ids, tile_start, tile_end, width, height, numba.get_num_threads(),
+                table, ids, spans, tile_start, tile_end, width, height, numba.get_num_threads(),
                 color.numpy(), alpha.numpy(), depth.numpy(),
             )
         ctx.save_for_backward(color, alpha, depth)
         ctx.size = width, height
         ctx.inputs = shapes, camera
-        ctx.sorted = table, touched, base, ids, slots, tile_start, tile_end
+        ctx.sorted = table, touched, base, ids, slots, spans, tile_start, tile_end
         return color, alpha, depth
 
     @staticmethod
@@ -73,14 +74,14 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         pictures = [_array(picture) for picture in ctx.saved_tensors]
         shapes, camera = ctx.inputs
-        table, touched, base, ids, slots, tile_start, tile_end = ctx.sorted
+        table, touched, base, ids, slots, spans, tile_start, tile_end = ctx.sorted
         sums = np.empty((len(ids), SUMS), np.float32)
         by = [torch.empty(tuple(shape.shape)) for shape in shapes]
         by_colors = torch.empty(tuple(shapes[0].shape))
         threads = numba.get_num_threads()
         with ONE_AT_A_TIME:
             blend_backward(
-                table, ids, tile_start, tile_end, *ctx.size, threads, *pictures, *(_array(g) for g in gradients), sums
+                table, ids, spans, tile_start, tile_end, *ctx.size, threads, *pictures, *(_array(g) for g in gradients), sums
             )
             project_backward(
                 *shapes, *camera, *ctx.size, threads, table, touched, base, slots, sums,

@@ -16,8 +16,8 @@ import numba
 import numpy as np
 
 from .cpu_forward import (
-    AREA, BLUE, DEPTH, GREEN, LOG_OPACITY, RED, TILE, W00, W01, W11, WHITEN, X, Y,
-    frozen_slope, rotation_of, rows_covered,
+    AREA, BLUE, DEPTH, GREEN, LOG_OPACITY, RED, TILE_WIDTH, TILE_HEIGHT, W00, W01, W11, WHITEN, X, Y,
+    frozen_slope, rotation_of,
 )  # fmt: skip
 from .jit import exp2_of_negative, kernel
 from .reference import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
@@ -29,24 +29,24 @@ SUMS = 10
 _LOG_ALPHA_MIN = np.float32(math.log2(ALPHA_MIN))
 _ALPHA_MAX = np.float32(ALPHA_MAX)
 _T_MIN = np.float32(TRANSMITTANCE_MIN)
+_WIDE = np.uint64(TILE_WIDTH)
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 _FLOOR = np.float32(-100.0)
 
 # Rows of a tile's scratch: pixel centres, transmittance (zero once the pixel has ended), incoming gradients, `rest`.
 _PX, _PY, _OPEN, _R, _G, _B, _D, _REST = (np.uint64(k) * AREA for k in range(8))
-_SCRATCH = 8 * TILE * TILE
+_SCRATCH = 8 * TILE_WIDTH * TILE_HEIGHT
 
 
 @kernel(fast=True)
-def _blend_tile_backward(table, ids, start, end, left, top, scratch, sums):
+def _blend_tile_backward(table, ids, spans, start, end, left, top, scratch, sums):
     for k in range(start, end):
         row = table[ids[k]]
         u0 = row[W00] * (row[X] - left) + row[W01] * (row[Y] - top)
         v0 = row[W11] * (row[Y] - top)
         w00, w01, w11, log_opacity = row[W00], row[W01], row[W11], row[LOG_OPACITY]
         red, green, blue, depth = row[RED], row[GREEN], row[BLUE], row[DEPTH]
-        first, last = rows_covered(row, top)
         s0 = _ZERO
         su = _ZERO
         sv = _ZERO
@@ -57,7 +57,7 @@ def _blend_tile_backward(table, ids, start, end, left, top, scratch, sums):
         to_green = _ZERO
         to_blue = _ZERO
         to_depth = _ZERO
-        for i in range(first, last):
+        for i in range(np.uint64(spans[k, 0]) * _WIDE, np.uint64(spans[k, 1]) * _WIDE):
             u = u0 - w00 * scratch[_PX + i] - w01 * scratch[_PY + i]
             v = v0 - w11 * scratch[_PY + i]
             exponent = log_opacity - u * u - v * v
@@ -75,8 +75,8 @@ def _blend_tile_backward(table, ids, start, end, left, top, scratch, sums):
             )
             rest = scratch[_REST + i] - weight * shade
             scratch[_REST + i] = rest
-            by_alpha = before * shade - rest / (_ONE - alpha)
-            s = -alpha * by_alpha
+            # -alpha times the derivative by alpha, which is before * shade - rest / (1 - alpha).
+            s = alpha * rest / (_ONE - alpha) - weight * shade
             s = s if goes_on else _ZERO
             s = s if free <= _ALPHA_MAX else _ZERO
             s0 += s
@@ -104,24 +104,24 @@ def _blend_tile_backward(table, ids, start, end, left, top, scratch, sums):
 
 @kernel(parallel=True)
 def blend_backward(
-    table, ids, tile_start, tile_end, width, height, workers,
+    table, ids, spans, tile_start, tile_end, width, height, workers,
     color, alpha, depth, grad_color, grad_alpha, grad_depth, sums,
 ):
     """Fill `sums` (copies, SUMS) from the pictures of `blend` and the gradients by them."""
     pictures = table.shape[0]
-    columns = (width + TILE - 1) // TILE
-    tiles = columns * ((height + TILE - 1) // TILE)
+    columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
+    tiles = columns * ((height + TILE_HEIGHT - 1) // TILE_HEIGHT)
     for worker in numba.prange(workers):
         scratch = np.empty(_SCRATCH, np.float32)
         for job in range(worker, pictures * tiles, workers):
             b = job // tiles
             tile = job % tiles
-            left = (tile % columns) * TILE
-            top = (tile // columns) * TILE
+            left = (tile % columns) * TILE_WIDTH
+            top = (tile // columns) * TILE_HEIGHT
             scratch[:] = _ZERO
-            for y in range(top, min(top + TILE, height)):
-                for x in range(left, min(left + TILE, width)):
-                    i = np.uint64((y - top) * TILE + x - left)
+            for y in range(top, min(top + TILE_HEIGHT, height)):
+                for x in range(left, min(left + TILE_WIDTH, width)):
+                    i = np.uint64((y - top) * TILE_WIDTH + x - left)
                     scratch[_PX + i] = np.float32(x - left) + np.float32(0.5)
                     scratch[_PY + i] = np.float32(y - top) + np.float32(0.5)
                     scratch[_OPEN + i] = _ONE
@@ -140,7 +140,7 @@ def blend_backward(
             start, end = tile_start[b, tile], tile_start[b, tile + 1]
             seen = tile_end[b, tile]
             sums[seen:end] = _ZERO
-            _blend_tile_backward(table[b], ids, start, seen, np.float32(left), np.float32(top), scratch, sums)
+            _blend_tile_backward(table[b], ids, spans, start, seen, np.float32(left), np.float32(top), scratch, sums)
 
 
 @kernel()
