@@ -155,13 +155,13 @@ def _pip_install(status: Status, arguments: list[str]) -> None:
                           stdin=subprocess.DEVNULL) as process:
         for line in process.stdout:
             said.append(line.rstrip())
-            if match := re.match(r"Collecting ([\w.-]+)", line):
+            if match := re.match(r"(?:Collecting|Processing) (?:.*/)?([\w.]+)", line):
                 count += 1
                 status.text = f"package {count}: {match[1]}"
             elif match := re.match(r"\s+Downloading (\S+) \((.+)\)", line):
                 status.text = f"package {count}: downloading {match[1].rsplit('/', 1)[-1].split('-')[0]}, {match[2]}"
             elif line.startswith("Installing collected packages"):
-                status.text = f"installing {count} packages"
+                status.text = f"installing {line.count(',') + 1} packages"
     if process.returncode:
         raise BuildError(_why_pip_failed(said))
 

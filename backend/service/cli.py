@@ -1,0 +1,243 @@
+"""The command line: it reads arguments, calls one function of the backend, and says what came of it.
+
+Errors are one line on stderr and exit code 2, the parser's own included; Ctrl-C ends with a sentence and 130. Whatever takes
+long to import is imported inside the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import Cancelled, EffigyError
+from ..progress import Progress
+from ..storage import as_effigy_error
+from ..training.presets import PRESETS
+
+FAILED = 2
+STOPPED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    chosen = _parser().parse_args(arguments)
+    from .terminal import terminal_progress
+
+    progress = terminal_progress()
+    try:
+        said = chosen.run(chosen, progress)
+        progress.close()
+        print(said, flush=True)
+        return 0
+    except (Cancelled, KeyboardInterrupt) as stop:
+        return _end(progress, str(stop) or "Stopped by the user; what was finished is kept.", STOPPED)
+    except EffigyError as error:
+        return _end(progress, str(error), FAILED)
+    except BrokenPipeError:
+        # Who read our output went away (`| head`); the interpreter must not fail once more on its final flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _end(progress, _sentence_for(error, getattr(chosen, "writes", None)), FAILED)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _end(progress, "There is not enough memory for this: choose a smaller --size, or close other programs.", FAILED)
+
+
+def _end(progress: Progress, sentence: str, code: int) -> int:
+    progress.close()
+    print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def _sentence_for(error: OSError, target: Path | None) -> str:
+    if error.errno == errno.ENOENT and error.filename:
+        return f"There is no file {error.filename}."
+    return str(as_effigy_error(error, Path(error.filename or target or "the output")))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError by its name: importing torch here would make every command slow.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+
+
+# --- the commands: (arguments, progress) -> what to say at the end
+
+
+def _capture(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..footage.build import make_capture
+
+    check_writable(chosen.capture)
+    made = make_capture(chosen.video, chosen.capture, size=chosen.size, start=chosen.start, end=chosen.end,
+                        max_frames=chosen.max_frames, progress=progress)
+    good = int((made.flags == 0).sum())
+    return f"{chosen.capture}: {made.frame_count} frames of {made.size}×{made.size}, {good} of them good."
+
+
+def _track(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..footage.capture import load_capture
+    from ..head.formats import load_head
+    from ..head.registry import remember_head
+    from ..tracking.fit import track_capture
+    from ..tracking.head_matte import make_head_mattes
+    from ..tracking.track import save_track
+
+    capture = load_capture(chosen.capture)
+    model = load_head(chosen.head)
+    check_writable(chosen.capture / "track.npz")
+    track = track_capture(capture, model, progress=progress)
+    make_head_mattes(capture, track, model, progress=progress)
+    # The track comes last: where there is one, everything that tracking makes is there.
+    save_track(track, chosen.capture / "track.npz")
+    if chosen.head:
+        remember_head(model, chosen.head)
+    tracked = track.flags == 0
+    residual = sorted(track.residual[tracked].tolist())
+    typical = f", typically {residual[len(residual) // 2]:.2f} px off at {track.size}" if residual else ""
+    return f"{chosen.capture / 'track.npz'}: {tracked.sum()} of {len(tracked)} frames are sure{typical}."
+
+
+def _train(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..training.trainer import train
+
+    check_writable(chosen.avatar)
+    avatar = train(chosen.capture, chosen.avatar, preset=chosen.preset, size=chosen.size, device=chosen.device,
+                   minutes=chosen.minutes, resume=chosen.resume, progress=progress)
+    return f"{chosen.avatar}: {avatar.gaussian_count} Gaussians in {avatar.megabytes:.1f} MB."
+
+
+def _evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..avatar.avatar import load_avatar
+    from ..footage.capture import load_capture
+    from ..training.evaluation import evaluate
+
+    avatar, capture = load_avatar(chosen.avatar), load_capture(chosen.capture)
+    check_writable(chosen.out / "metrics.json")
+    return evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, progress=progress)
+
+
+def _render(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..avatar.avatar import load_avatar
+    from ..tracking.track import load_track
+    from ..training.render import render_track
+
+    avatar, track = load_avatar(chosen.avatar), load_track(chosen.track)
+    check_writable(chosen.out)
+    render_track(avatar, track, chosen.out, size=chosen.size, format=chosen.format, background=chosen.background,
+                 progress=progress)
+    return f"{chosen.out}: {len(track.expression)} frames."
+
+
+def _export(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..avatar.avatar import load_avatar
+    from ..splatting.ply import write_ply
+    from ..tracking.track import load_track
+
+    avatar, track = load_avatar(chosen.avatar), load_track(chosen.track)
+    frames = len(track.expression)
+    if not 0 <= chosen.frame < frames:
+        raise EffigyError(f"The track has the frames 0 to {frames - 1}: there is no frame {chosen.frame}.")
+    check_writable(chosen.out)
+    count = write_ply(chosen.out, avatar.splats(track, [chosen.frame]))
+    return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
+
+
+def _doctor(chosen: argparse.Namespace, progress: Progress) -> str:
+    from .doctor import examine, show
+
+    return show(examine())
+
+
+def check_writable(target: Path) -> None:
+    """Refuse, before any long work, a place where nothing can be written. Nothing is left behind."""
+    folder = target.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            # Kernel folders such as /proc answer so.
+            error = OSError(errno.EACCES, "read-only")
+        raise as_effigy_error(error, target) from error
+
+
+# --- the parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, where argparse would print its usage as well."""
+        self.exit(FAILED, f"{message[:1].upper()}{message[1:]} (see `{self.prog} --help`).\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m backend", description="From a video of a person to a head avatar and its pictures.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    capture = commands.add_parser("capture", help="crop the head out of a video, with mattes and landmarks")
+    capture.add_argument("video", metavar="VIDEO", type=Path)
+    capture.add_argument("capture", metavar="CAPTURE", type=Path, help="the folder to make, *.capture")
+    capture.add_argument("--size", type=int, default=512, metavar="N", help="side of the frames, pixels (default: 512)")
+    capture.add_argument("--start", type=float, metavar="S", help="seconds from the start of the clip")
+    capture.add_argument("--end", type=float, metavar="S", help="seconds from the start of the clip")
+    capture.add_argument("--max-frames", type=int, metavar="N")
+    capture.set_defaults(run=_capture)
+
+    track = commands.add_parser("track", help="fit a head model to a capture; writes CAPTURE/track.npz")
+    track.add_argument("capture", metavar="CAPTURE", type=Path)
+    track.add_argument("--head", type=Path, metavar="FILE", help="a FLAME file (.pkl, .npz) instead of the open head")
+    track.set_defaults(run=_track)
+
+    train = commands.add_parser("train", help="train an avatar on a tracked capture")
+    train.add_argument("capture", metavar="CAPTURE", type=Path)
+    train.add_argument("avatar", metavar="AVATAR", type=Path, help="the file to write, *.effigy")
+    train.add_argument("--preset", choices=tuple(PRESETS), default="draft", help="how carefully (default: draft)")
+    train.add_argument("--size", type=int, metavar="N", help="side of the training pictures (default: the preset's)")
+    train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    train.add_argument("--minutes", type=minutes, metavar="M", help="let the clock end it instead of the preset's steps")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint that a stopped training left")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure an avatar on the frames that training never saw")
+    evaluate.add_argument("avatar", metavar="AVATAR", type=Path)
+    evaluate.add_argument("capture", metavar="CAPTURE", type=Path)
+    evaluate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    evaluate.add_argument("--baselines", action="store_true",
+                          help="measure the nearest training frame and mesh-bound Gaussians as well")
+    evaluate.set_defaults(run=_evaluate)
+
+    render = commands.add_parser("render", help="render a track with an avatar")
+    render.add_argument("avatar", metavar="AVATAR", type=Path)
+    render.add_argument("track", metavar="TRACK", type=Path, help="a track.npz, of the same person or another")
+    render.add_argument("out", metavar="OUT", type=Path, help="a folder, or a file for mp4")
+    render.add_argument("--size", type=int, metavar="N", help="side of the pictures (default: the track's)")
+    render.add_argument("--format", choices=("png", "exr", "mp4"), default="png")
+    render.add_argument("--background", default="transparent", metavar="transparent|#rrggbb")
+    render.set_defaults(run=_render)
+
+    export = commands.add_parser("export", help="write one frame's Gaussians as a .ply that 3DGS programs read")
+    export.add_argument("avatar", metavar="AVATAR", type=Path)
+    export.add_argument("track", metavar="TRACK", type=Path)
+    export.add_argument("out", metavar="OUT.ply", type=Path)
+    export.add_argument("--frame", type=int, default=0, metavar="N", help="index into the track (default: 0)")
+    export.set_defaults(run=_export)
+
+    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
+    return value
