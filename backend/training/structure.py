@@ -10,10 +10,11 @@ separable filter, and the gradient is analytic; elsewhere, and as the readable r
 from __future__ import annotations
 
 import cv2
-import numba
 import numpy as np
 import torch
 from torch.nn import functional
+
+from ..splatting.jit import kernel
 
 WINDOW = 11
 SIGMA = 1.5
@@ -100,7 +101,7 @@ def _ssim_and_gradient(a: np.ndarray, b: np.ndarray, with_gradient: bool) -> tup
 # The passes between the filters are compiled: as NumPy expressions they took four times as long as all filters together.
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(fast=True)
 def _second_moments(a, b, squares, products):
     """a^2 + b^2 and a b; SSIM needs the two variances only as their sum."""
     a, b, squares, products = a.ravel(), b.ravel(), squares.ravel(), products.ravel()
@@ -109,7 +110,7 @@ def _second_moments(a, b, squares, products):
         products[i] = a[i] * b[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel(fast=True)
 def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_product):
     """Sum of the values over the windows inside; fills dS/dm, dS/dq and dS/dc there (see `_WindowedSsim`)."""
     margin = WINDOW // 2
@@ -143,7 +144,7 @@ def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel(fast=True)
 def _gather(a, b, by_mean, by_square, by_product, scale, gradient):
     """scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel, the three already spread by the window."""
     scale = np.float32(scale)

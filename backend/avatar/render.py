@@ -1,0 +1,137 @@
+"""Track → Frames: an avatar drawn at every frame of a track, as PNG sequence, EXR sequence or MP4.
+
+The networks' colours are sRGB-encoded and premultiplied, and are composited so, as they were trained. What leaves here
+follows each format's own custom (`backend.avatar.picture_files`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..errors import EffigyError
+from ..progress import SILENT, Progress
+from ..splatting.rasterize import rasterize
+from ..splatting.types import Cameras, Raster, Splats
+from ..storage import write_beside
+from ..tracking.track import Track
+from .picture_files import ExrSequence, Mp4, PngSequence, over
+
+FORMATS = ("png", "exr", "mp4")
+BATCH = 4
+"""Frames drawn at once: the rasteriser works on them in parallel, and more only take memory."""
+
+MAX_SIZE = 8192
+
+
+class SplatSource(Protocol):
+    """Whatever can be posed by a track: an avatar, or a baseline."""
+
+    def splats(self, track: Track, indices: Sequence[int]) -> Splats: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One drawn frame; sRGB-encoded, float32."""
+
+    color: np.ndarray
+    """(H, W, 3) premultiplied by alpha."""
+    alpha: np.ndarray
+    """(H, W)"""
+    depth: np.ndarray
+    """(H, W) metres along the camera axis, the mean over what covers the pixel; infinity where nothing does."""
+
+    def over(self, background: tuple[float, float, float]) -> np.ndarray:
+        """(H, W, 3) in [0, 1] on a plain colour."""
+        return over(self.color, self.alpha, background)
+
+
+def track_cameras(track: Track, indices: Sequence[int], size: int, device: torch.device | str = "cpu") -> Cameras:
+    """The cameras of some frames of a track, for square pictures of `size`; the head's root is the world."""
+    intrinsics = torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device).clone()
+    intrinsics[:2] *= size / track.size
+    poses = torch.as_tensor(track.head_to_camera[list(indices)], dtype=torch.float32, device=device)
+    return Cameras(intrinsics.expand(len(poses), 3, 3), poses, size, size)
+
+
+@torch.no_grad()
+def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int) -> list[Frame]:
+    """Pose and rasterise some frames together; see `draw_all` for a whole track."""
+    splats = source.splats(track, list(indices))
+    return frames_of(rasterize(splats, track_cameras(track, indices, size, splats.means.device)))
+
+
+def frames_of(raster: Raster) -> list[Frame]:
+    """What the rasteriser gave, as arrays, with accumulated depth made mean depth."""
+    color, alpha, depth = (part.cpu().numpy() for part in (raster.color, raster.alpha, raster.depth))
+    # Below one part in 255 of coverage a pixel counts as empty: its mean depth would be that of a faint rim.
+    covered = alpha > 1 / 255
+    depth = np.divide(depth, alpha, out=np.full_like(depth, np.inf), where=covered)
+    return [Frame(*parts) for parts in zip(color, alpha, depth)]
+
+
+def parse_background(text: str) -> tuple[float, float, float] | None:
+    """`transparent` → None; `#rrggbb` → sRGB-encoded [0, 1]."""
+    if text == "transparent":
+        return None
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise EffigyError(f"“{text}” is no background: give transparent, or a colour as #rrggbb, for example #ffffff for white.")
+    return tuple(int(text[k:k + 2], 16) / 255 for k in (1, 3, 5))
+
+
+def render_track(
+    avatar: SplatSource, track: Track, out: Path, *, size: int, fmt: str = "png", background: str = "transparent",
+    progress: Progress = SILENT,
+) -> int:
+    """Draw every frame of `track`, flagged ones too, and return how many there are.
+
+    `png` and `exr` make the folder `out` with %06d files numbered as the track's frames; `mp4` makes the file `out`, at the
+    track's rate. A sequence that was there before is replaced; a folder that holds anything else is left alone.
+    """
+    out = Path(out)
+    if fmt not in FORMATS:
+        raise EffigyError(f"“{fmt}” is no picture format: choose one of {', '.join(FORMATS)}.")
+    if not 16 <= size <= MAX_SIZE:
+        raise EffigyError(f"Pictures of {size} x {size} cannot be rendered: choose a size from 16 to {MAX_SIZE}.")
+    if fmt == "mp4" and size % 2:
+        raise EffigyError(f"MP4 needs an even size, and {size} is odd: choose {size - 1} or {size + 1}.")
+    colour = parse_background(background)
+    if fmt == "mp4" and colour is None:
+        colour = (1.0, 1.0, 1.0)
+        progress.message("MP4 has no transparency: rendered on white. Give --background #rrggbb for another colour.")
+    if fmt != "mp4":
+        _check_folder(out, fmt)
+    count = len(track.expression)
+    with write_beside(out) as temporary:
+        writer = _writer(fmt, temporary, size, track)
+        try:
+            for start in range(0, count, BATCH):
+                progress.raise_if_cancelled()
+                for frame in draw(avatar, track, range(start, min(start + BATCH, count)), size):
+                    writer.write(frame.color, frame.alpha, frame.depth, colour)
+                progress.update("Rendering", min(start + BATCH, count), count)
+        finally:
+            writer.close()
+    return count
+
+
+def _writer(fmt: str, path: Path, size: int, track: Track) -> PngSequence | ExrSequence | Mp4:
+    if fmt == "mp4":
+        return Mp4(path, size, track.fps)
+    return PngSequence(path) if fmt == "png" else ExrSequence(path)
+
+
+def _check_folder(out: Path, fmt: str) -> None:
+    """Refuse to replace a folder that holds more than an earlier render."""
+    if out.is_file():
+        raise EffigyError(f"{out} is a file, but {fmt.upper()} pictures need a folder: choose another name.")
+    if out.is_dir():
+        strange = next((path.name for path in sorted(out.iterdir()) if not re.fullmatch(r"\d{6}\.(png|exr)", path.name)), None)
+        if strange:
+            raise EffigyError(f"{out} holds other files (such as {strange}), which rendering would replace: choose an empty folder.")
