@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -88,6 +89,9 @@ def make_capture(
                     progress.update("cropping", len(results), max(expected_frames, len(results)))
                     progress.raise_if_cancelled()
             sha256 = digest.result()
+        if len(results) < 2 and max_frames != 1:
+            raise EffigyError(f"Only {len(results)} frame of {video.name} lies in the chosen part or can be read: "
+                              "choose a longer part, or export the video again.")
         capture = Capture(
             folder=temporary,
             source_name=video.name,
@@ -156,19 +160,17 @@ def _find_head(
     """Where the person is, every tenth of a second, and the numbers of those frames in which there are several faces."""
     every = max(1, math.floor(info.fps / _LOOKS_PER_SECOND))
     scale = min(1.0, SEARCH_SIDE / max(info.width, info.height))
-    detector = FaceDetector()
-    search = HeadSearch(detector)
     sightings = []
     looks = 0
-    for looks, frame in enumerate(
-        read_frames(info.path, **span, every=every, longest_side=SEARCH_SIDE, progress=progress), start=1,
-    ):
-        sighting = search.look(frame.number, frame.image, scale)
-        if sighting is not None:
-            sightings.append(sighting)
-        progress.update("finding the head", looks * every, max(expected, looks * every))
-        progress.raise_if_cancelled()
-    detector.close()
+    frames = read_frames(info.path, **span, every=every, longest_side=SEARCH_SIDE, progress=progress)
+    with closing(FaceDetector()) as detector:
+        search = HeadSearch(detector)
+        for looks, frame in enumerate(frames, start=1):
+            sighting = search.look(frame.number, frame.image, scale)
+            if sighting is not None:
+                sightings.append(sighting)
+            progress.update("finding the head", looks * every, max(expected, looks * every))
+            progress.raise_if_cancelled()
     name = info.path.name
     if not looks:
         raise EffigyError(f"No frame of {name} lies in the chosen part: the clip lasts {info.duration:.1f} s.")
@@ -196,6 +198,7 @@ class _FrameWorkers:
         self._count = max(1, min(8, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._count, "capture")
         self._own = threading.local()
+        self._models: list[FaceDetector | Matter] = []
 
     def __enter__(self) -> _FrameWorkers:
         return self
@@ -203,6 +206,8 @@ class _FrameWorkers:
     def __exit__(self, *_: object) -> None:
         # The folder may be removed only after the last thread has stopped writing into it.
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for model in self._models:
+            model.close()
 
     def work(self, frames: Iterator[FootageFrame]) -> Iterator[_FrameResult]:
         waiting: deque[Future[_FrameResult]] = deque()
@@ -218,6 +223,7 @@ class _FrameWorkers:
     def _process(self, index: int, number: int, time: float, square: np.ndarray) -> _FrameResult:
         if not hasattr(self._own, "detector"):
             self._own.detector, self._own.matter = FaceDetector(), Matter()
+            self._models += [self._own.detector, self._own.matter]
         faces = self._own.detector.detect(square)
         matte = np.where(self._inside, self._own.matter.matte(square), 0).astype(np.uint8)
         _write_png(self._folder / "frames" / f"{index:06d}.png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))

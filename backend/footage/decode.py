@@ -27,6 +27,8 @@ _STILL_FORMATS = ("image2", "pipe")
 """FFmpeg opens a picture as a video of one frame, by `image2` or `png_pipe`, `jpeg_pipe`, ..."""
 _TEXT_FORMATS = ("tty",)
 """FFmpeg would draw a text file as an ANSI terminal; nobody means that."""
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")
+"""How the files begin by which FFmpeg would go and fetch other files, or wait for a network for ever."""
 _DEFAULT_RATE = Fraction(25)
 _EXACT_CHROMA = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -103,11 +105,10 @@ def read_frames(
                 yield FootageFrame(number, last_time, _to_rgb(frame, stream, longest_side))
             if max_frames is not None and chosen >= max_frames:
                 return
-        announced = stream.frames or round(_duration(container, stream) * rate)
-    count = number + 1
-    if troubles and count < announced:
-        progress.message(f"{path.name} is damaged or cut short: {count} of about {announced} frames could be read "
-                         f"(up to {last_time:.1f} s), and those are used.")
+        announced = _duration(container, stream)
+    if troubles or last_time + 1 / rate < 0.97 * announced - 0.5:
+        progress.message(f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames could be "
+                         f"read (up to {last_time:.1f} of {announced:.1f} s), and those are used.")
 
 
 @contextmanager
@@ -120,6 +121,9 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.st
     if path.stat().st_size == 0:
         raise EffigyError(f"{path.name} is empty: copy or export the video again.")
     try:
+        with path.open("rb") as file:
+            if file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_PLAYLISTS):
+                raise EffigyError(f"{path.name} is a list of files, not a video: name the video file itself.")
         # An absolute path and this whitelist keep FFmpeg from reading a file name or a playlist as an address.
         container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except PermissionError as error:
