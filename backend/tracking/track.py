@@ -1,11 +1,21 @@
-"""A Track: one identity and focal length for the clip, and per frame expression, joint rotations and head pose."""
+"""A Track: one identity and focal length for the clip, and per frame expression, joint rotations and head pose.
+
+On disk it is one `.npz` without pickles: a field each, `schema`, and the head model's name and fingerprint, because the
+numbers mean nothing on another head.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
+
+from ..errors import EffigyError
+from ..head.model import HeadModel
+from ..storage import check_schema, write_beside
 
 SCHEMA = 1
 
@@ -34,3 +44,57 @@ class Track:
     """(F,) int32 of `backend.footage.capture.FrameFlag`: the capture's flags and the tracker's own."""
     training_count: int
     """Identity and focal length were fitted on frames [0, training_count) alone."""
+
+    @property
+    def frame_count(self) -> int:
+        return len(self.expression)
+
+
+_ARRAYS = ("identity", "expression", "rotations", "head_to_camera", "intrinsics", "residual", "flags")
+
+
+def save_track(track: Track, path: Path) -> None:
+    with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file, schema=np.int64(SCHEMA), head_name=np.array(track.head_name), size=np.int64(track.size),
+            head_fingerprint=np.array(track.head_fingerprint), training_count=np.int64(track.training_count),
+            fps=np.array((track.fps.numerator, track.fps.denominator), np.int64),
+            **{name: getattr(track, name) for name in _ARRAYS},
+        )
+
+
+def load_track(path: Path, model: HeadModel | None = None) -> Track:
+    """Read a track; with `model` also refuse one that was made on another head."""
+    path = Path(path)
+    if not path.is_file():
+        raise EffigyError(f"There is no track at {path}: make it with `python -m backend track`.")
+    damaged = f"The track {path} is damaged (%s): track the capture again."
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            values = {name: archive[name] for name in archive.files}
+        schema = int(values["schema"])
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
+        raise EffigyError(damaged % "it cannot be read") from error
+    check_schema(schema, SCHEMA, f"The track {path}")
+    missing = {field.name for field in fields(Track)} - values.keys()
+    if missing:
+        raise EffigyError(damaged % f"it lacks {', '.join(sorted(missing))}")
+    frames, identities, expressions = len(values["expression"]), values["identity"].size, values["expression"].shape[-1]
+    shapes = {"identity": (identities,), "expression": (frames, expressions), "rotations": (frames, 5, 3),
+              "head_to_camera": (frames, 4, 4), "intrinsics": (3, 3), "residual": (frames,), "flags": (frames,)}
+    for name, shape in shapes.items():
+        if values[name].shape != shape:
+            raise EffigyError(damaged % f"{name} does not fit its {frames} frames")
+    try:
+        track = Track(
+            head_name=str(values["head_name"]), head_fingerprint=str(values["head_fingerprint"]), size=int(values["size"]),
+            fps=Fraction(*(int(part) for part in values["fps"])), training_count=int(values["training_count"]),
+            **{name: values[name].astype(np.int32 if name == "flags" else np.float32) for name in _ARRAYS},
+        )
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise EffigyError(damaged % "its settings cannot be read") from error
+    if model is not None and track.head_fingerprint != model.fingerprint:
+        raise EffigyError(
+            f"The track {path} was made on the head model \"{track.head_name}\" ({track.head_fingerprint}), not on "
+            f"\"{model.name}\" ({model.fingerprint}): choose that head model, or track the capture again.")
+    return track

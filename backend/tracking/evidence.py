@@ -1,0 +1,143 @@
+"""What was seen, as a robust least-squares energy over landmarks: residuals, weights, normal equations.
+
+Residuals are pixels at 512 divided by their standard deviation. Two kinds: the points themselves, and the differences of
+pairs across lids and lips (`points.PAIRS`). Geman and McClure's function tames outliers: rho(e) = s^2 e^2 / (s^2 + e^2),
+whose Gauss-Newton weight is (s^2 / (s^2 + e^2))^2; s is the number of standard deviations at which belief is halved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .frames import FrameState, predict
+from .points import PAIRS, point_weights
+from .surface import LandmarkSurface
+
+POINT_SIGMA = 3.5
+"""Pixels at 512. The detector errs by about 1.5, but its 478 errors are far from independent: neighbours err together, so
+each counts for a fraction of an observation."""
+PAIR_SIGMA = 1.5
+_CHUNK = 48
+"""Frames whose Jacobians are held at a time: about 12 MB, which stays near the processor and flat in the clip's length."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """F frames of L points."""
+
+    seen: Tensor
+    """(F, L, 2) pixels; zero where nothing was seen."""
+    weights: Tensor
+    """(F, L) trust; zero where nothing was seen."""
+    focal: Tensor
+    """() pixels"""
+    centre: Tensor
+    """(2,) pixels"""
+    pivot: Tensor
+    """(3,) metres, head space"""
+    pixel: float
+    """One pixel at 512 in pixels of this picture."""
+    halving: float
+    """s of the robust function."""
+
+    def __getitem__(self, index: slice | Tensor) -> Evidence:
+        return replace(self, seen=self.seen[index], weights=self.weights[index])
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Gauss-Newton's equations: half the gradient and the Hessian's main part, by block."""
+
+    energy: Tensor
+    """(F,)"""
+    gradient: Tensor
+    """(F, P)"""
+    hessian: Tensor
+    """(F, P, P)"""
+    shared_gradient: Tensor | None = None
+    """(S + 1,) summed over frames"""
+    shared_hessian: Tensor | None = None
+    """(S + 1, S + 1)"""
+    cross: Tensor | None = None
+    """(F, P, S + 1)"""
+
+
+def base_weights(valid: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(F, L) trust from what a point is and whether it was seen at all; `seen` (F, L, 2) with NaN."""
+    return point_weights() * valid * np.isfinite(seen).all(-1)
+
+
+def facing_weights(directions: Tensor, state: FrameState) -> Tensor:
+    """(F, L) in [0.03, 1]: less trust in points on the side that is turned away, which the detector only imagines.
+
+    `directions` (L, 3): from the middle of the skull to the point, a smooth stand-in for its normal (lips and lids have
+    normals in all directions though they are plainly seen).
+    """
+    towards = -torch.nn.functional.normalize(state.translation, dim=-1)
+    cosine = ((directions @ state.rotation.transpose(1, 2)) * towards[:, None]).sum(-1)
+    return ((cosine - 0.02) / 0.3).clamp(0.03, 1)
+
+
+def _rows(evidence: Evidence, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Residuals (F, L + K, 2) in standard deviations and their trust (F, L + K)."""
+    error = pixels - evidence.seen
+    upper, lower = PAIRS[:, 0], PAIRS[:, 1]
+    pairs = (error[:, upper] - error[:, lower]) / (PAIR_SIGMA * evidence.pixel)
+    trust = torch.minimum(evidence.weights[:, upper], evidence.weights[:, lower]) / 2
+    return torch.cat((error / (POINT_SIGMA * evidence.pixel), pairs), 1), torch.cat((evidence.weights, trust), 1)
+
+
+def _robust(evidence: Evidence, residual: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+    squared, limit = (residual**2).sum(-1), evidence.halving**2
+    share = limit / (limit + squared)
+    return 0.5 * (trust * squared * share).sum(1), trust * share**2
+
+
+def landmark_energy(surface: LandmarkSurface, evidence: Evidence, state: FrameState) -> Tensor:
+    """(F,)"""
+    energies = []
+    for start in range(0, len(state), 4 * _CHUNK):
+        part = slice(start, start + 4 * _CHUNK)
+        shown = predict(surface, state[part], evidence.focal, evidence.centre, evidence.pivot)
+        energies.append(_robust(evidence, *_rows(evidence[part], shown.pixels))[0])
+    return torch.cat(energies)
+
+
+def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameState, *, shared: bool) -> Normal:
+    """The equations of all frames, a chunk at a time. With `shared` also those of identity and log focal length."""
+    parts: list[Normal] = []
+    upper, lower = PAIRS[:, 0], PAIRS[:, 1]
+    for start in range(0, len(state), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        shown = predict(surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared)
+        residual, trust = _rows(evidence[part], shown.pixels)
+        energy, weight = _robust(evidence, residual, trust)
+        root = weight.sqrt()
+
+        def scaled(jacobian: Tensor, root: Tensor = root) -> Tensor:
+            count = jacobian.shape[1]
+            points = jacobian * (root[:, :count, None, None] / (POINT_SIGMA * evidence.pixel))
+            pairs = jacobian[:, upper] - jacobian[:, lower]
+            pairs *= root[:, count:, None, None] / (PAIR_SIGMA * evidence.pixel)
+            return torch.cat((points, pairs), 1).flatten(1, 2)
+
+        rows = scaled(shown.jacobian)
+        errors = (residual * root.unsqueeze(-1)).flatten(1).unsqueeze(-1)
+        own = rows.transpose(1, 2)
+        normal = Normal(energy, (own @ errors).squeeze(-1), own @ rows)
+        if shared:
+            common = scaled(shown.shared)
+            flat = common.flatten(0, 1)
+            normal = replace(normal, shared_gradient=flat.T @ errors.flatten(), shared_hessian=flat.T @ flat,
+                             cross=own @ common)
+        parts.append(normal)
+    return Normal(
+        torch.cat([part.energy for part in parts]), torch.cat([part.gradient for part in parts]),
+        torch.cat([part.hessian for part in parts]),
+        *((sum(part.shared_gradient for part in parts), sum(part.shared_hessian for part in parts),
+           torch.cat([part.cross for part in parts])) if shared else ()),
+    )
