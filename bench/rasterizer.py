@@ -12,7 +12,6 @@ import platform
 import statistics
 import time
 
-import numba
 import torch
 
 from backend.splatting.rasterize import rasterize
@@ -67,10 +66,9 @@ def milliseconds(pictures: int, count: int, size: int, repeats: int) -> tuple[fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=numba.get_num_threads())
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    numba.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     print(f"CPU rasteriser, {options.threads} threads, {platform.machine()}; milliseconds, median of {options.repeats}\n")
     print("| Gaussians | picture | forward | backward | both | both, each of 4 at once |")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from .cpu_backward import SUMS, blend_backward, project_backward
 from .cpu_forward import FIELDS, TILE_WIDTH, TILE_HEIGHT, blend, project, sort_into_tiles
-from .jit import ONE_AT_A_TIME
+from .threads import share
 from .types import Cameras, Raster, Splats
 
 
@@ -51,40 +50,40 @@ class _Rasterize(torch.autograd.Function):
         color = torch.empty(pictures, height, width, 3)
         alpha = torch.empty(pictures, height, width)
         depth = torch.empty(pictures, height, width)
-        with ONE_AT_A_TIME:
-            project(*shapes, _array(colors), *camera, width, height, table, touched)
-            base = np.zeros(pictures + 1, np.int64)
-            np.cumsum(touched.sum(1, dtype=np.int64), out=base[1:])
-            ids = np.empty(base[-1], np.int32)
-            slots = np.empty(base[-1], np.int32)
-            spans = np.empty((base[-1], 2), np.uint8)
-            sort_into_tiles(table, touched, columns, rows, base, ids, slots, tile_start)
-            blend(
-                table, ids, spans, tile_start, tile_end, width, height, numba.get_num_threads(),
-                color.numpy(), alpha.numpy(), depth.numpy(),
-            )
-        ctx.save_for_backward(color, alpha, depth)
+        share(project, *shapes, _array(colors), *camera, width, height, table, touched)
+        base = np.zeros(pictures + 1, np.int64)
+        np.cumsum(touched.sum(1, dtype=np.int64), out=base[1:])
+        first = np.empty((pictures, count), np.int64)
+        ids = np.empty(base[-1], np.int32)
+        slots = np.empty(base[-1], np.int32)
+        spans = np.empty((base[-1], 2), np.uint8)
+        share(sort_into_tiles, table, touched, columns, rows, base, first, ids, slots, tile_start, parts=pictures)
+        share(
+            blend, table, ids, spans, tile_start, tile_end, width, height, color.numpy(), alpha.numpy(), depth.numpy()
+        )
+        # Saved as tensors, so that PyTorch notices when one of them is overwritten before the backward pass.
+        ctx.save_for_backward(
+            means, quaternions, scales, opacities, intrinsics, world_to_camera, color, alpha, depth
+        )
         ctx.size = width, height
-        ctx.inputs = shapes, camera
-        ctx.sorted = table, touched, base, ids, slots, spans, tile_start, tile_end
+        ctx.sorted = table, touched, first, ids, slots, spans, tile_start, tile_end
         return color, alpha, depth
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        pictures = [_array(picture) for picture in ctx.saved_tensors]
-        shapes, camera = ctx.inputs
-        table, touched, base, ids, slots, spans, tile_start, tile_end = ctx.sorted
+        saved = [_array(tensor) for tensor in ctx.saved_tensors]
+        splats_and_cameras, pictures = saved[:6], saved[6:]
+        table, touched, first, ids, slots, spans, tile_start, tile_end = ctx.sorted
         sums = np.empty((len(ids), SUMS), np.float32)
-        by = [torch.empty(tuple(shape.shape)) for shape in shapes]
-        by_colors = torch.empty(tuple(shapes[0].shape))
-        threads = numba.get_num_threads()
-        with ONE_AT_A_TIME:
-            blend_backward(
-                table, ids, spans, tile_start, tile_end, *ctx.size, threads, *pictures, *(_array(g) for g in gradients), sums
-            )
-            project_backward(
-                *shapes, *camera, *ctx.size, threads, table, touched, base, slots, sums,
-                *(tensor.numpy() for tensor in by), by_colors.numpy(),
-            )  # fmt: skip
-        return *by, by_colors, None, None, None, None
+        by = [torch.empty(tensor.shape) for tensor in ctx.saved_tensors[:4]]
+        by.append(torch.empty_like(by[0]))
+        share(
+            blend_backward, table, ids, spans, tile_start, tile_end, *ctx.size,
+            *pictures, *(_array(gradient) for gradient in gradients), sums,
+        )  # fmt: skip
+        share(
+            project_backward, *splats_and_cameras, *ctx.size, table, touched, first, slots, sums,
+            *(tensor.numpy() for tensor in by),
+        )  # fmt: skip
+        return *by, None, None, None, None

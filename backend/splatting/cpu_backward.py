@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from .cpu_forward import (
     AREA, BLUE, DEPTH, GREEN, LOG_OPACITY, RED, TILE_WIDTH, TILE_HEIGHT, W00, W01, W11, WHITEN, X, Y,
-    frozen_slope, rotation_of,
+    lens_of, rotation_of,
 )  # fmt: skip
 from .jit import exp2_of_negative, kernel
 from .reference import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
@@ -102,62 +101,64 @@ def _blend_tile_backward(table, ids, spans, start, end, left, top, scratch, sums
         out[9] = to_depth
 
 
-@kernel(parallel=True)
+@kernel()
 def blend_backward(
-    table, ids, spans, tile_start, tile_end, width, height, workers,
+    part, parts, table, ids, spans, tile_start, tile_end, width, height,
     color, alpha, depth, grad_color, grad_alpha, grad_depth, sums,
-):
-    """Fill `sums` (copies, SUMS) from the pictures of `blend` and the gradients by them."""
+):  # fmt: skip
+    """Fill a part of `sums` (copies, SUMS) from the pictures of `blend` and the gradients by them."""
     pictures = table.shape[0]
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     tiles = columns * ((height + TILE_HEIGHT - 1) // TILE_HEIGHT)
-    for worker in numba.prange(workers):
-        scratch = np.empty(_SCRATCH, np.float32)
-        for job in range(worker, pictures * tiles, workers):
-            b = job // tiles
-            tile = job % tiles
-            left = (tile % columns) * TILE_WIDTH
-            top = (tile // columns) * TILE_HEIGHT
-            scratch[:] = _ZERO
-            for y in range(top, min(top + TILE_HEIGHT, height)):
-                for x in range(left, min(left + TILE_WIDTH, width)):
-                    i = np.uint64((y - top) * TILE_WIDTH + x - left)
-                    scratch[_PX + i] = np.float32(x - left) + np.float32(0.5)
-                    scratch[_PY + i] = np.float32(y - top) + np.float32(0.5)
-                    scratch[_OPEN + i] = _ONE
-                    scratch[_R + i] = grad_color[b, y, x, 0]
-                    scratch[_G + i] = grad_color[b, y, x, 1]
-                    scratch[_B + i] = grad_color[b, y, x, 2]
-                    scratch[_D + i] = grad_depth[b, y, x]
-                    # Alpha is one less the final transmittance, whose derivative joins the rest with a minus.
-                    scratch[_REST + i] = (
-                        grad_color[b, y, x, 0] * color[b, y, x, 0]
-                        + grad_color[b, y, x, 1] * color[b, y, x, 1]
-                        + grad_color[b, y, x, 2] * color[b, y, x, 2]
-                        + grad_depth[b, y, x] * depth[b, y, x]
-                        - grad_alpha[b, y, x] * (_ONE - alpha[b, y, x])
-                    )
-            start, end = tile_start[b, tile], tile_start[b, tile + 1]
-            seen = tile_end[b, tile]
-            sums[seen:end] = _ZERO
-            _blend_tile_backward(table[b], ids, spans, start, seen, np.float32(left), np.float32(top), scratch, sums)
+    scratch = np.empty(_SCRATCH, np.float32)
+    for job in range(part, pictures * tiles, parts):
+        b = job // tiles
+        tile = job % tiles
+        left = (tile % columns) * TILE_WIDTH
+        top = (tile // columns) * TILE_HEIGHT
+        scratch[:] = _ZERO
+        for y in range(top, min(top + TILE_HEIGHT, height)):
+            for x in range(left, min(left + TILE_WIDTH, width)):
+                i = np.uint64((y - top) * TILE_WIDTH + x - left)
+                scratch[_PX + i] = np.float32(x - left) + np.float32(0.5)
+                scratch[_PY + i] = np.float32(y - top) + np.float32(0.5)
+                scratch[_OPEN + i] = _ONE
+                scratch[_R + i] = grad_color[b, y, x, 0]
+                scratch[_G + i] = grad_color[b, y, x, 1]
+                scratch[_B + i] = grad_color[b, y, x, 2]
+                scratch[_D + i] = grad_depth[b, y, x]
+                # Alpha is one less the final transmittance, whose derivative joins the rest with a minus.
+                scratch[_REST + i] = (
+                    grad_color[b, y, x, 0] * color[b, y, x, 0]
+                    + grad_color[b, y, x, 1] * color[b, y, x, 1]
+                    + grad_color[b, y, x, 2] * color[b, y, x, 2]
+                    + grad_depth[b, y, x] * depth[b, y, x]
+                    - grad_alpha[b, y, x] * (_ONE - alpha[b, y, x])
+                )
+        start, end = tile_start[b, tile], tile_start[b, tile + 1]
+        seen = tile_end[b, tile]
+        sums[seen:end] = _ZERO
+        _blend_tile_backward(table[b], ids, spans, start, seen, np.float32(left), np.float32(top), scratch, sums)
 
 
-@kernel()
+@kernel(fast=True)
 def _project_one_backward(
-    mean, quaternion, scale, opacity, intrinsics, view, width, height, row, total, to_mean, to_quaternion, to_scale
+    mean, quaternion, scale, opacity, lens, view, row, total, r, to_mean, to_quaternion, to_scale
 ):
-    """Carry one Gaussian's summed derivatives `total` (SUMS) to its parameters; returns that by opacity. Float64."""
+    """Carry one Gaussian's summed derivatives `total` (SUMS) to its parameters; returns that by opacity. Float64.
+
+    `r` is room for nine numbers, the derivative by the Gaussian's rotation.
+    """
     x = view[0, 0] * mean[0] + view[0, 1] * mean[1] + view[0, 2] * mean[2] + view[0, 3]
     y = view[1, 0] * mean[0] + view[1, 1] * mean[1] + view[1, 2] * mean[2] + view[1, 3]
     z = view[2, 0] * mean[0] + view[2, 1] * mean[1] + view[2, 2] * mean[2] + view[2, 3]
-    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    slope_x = x / z
-    slope_y = y / z
-    frozen_x = frozen_slope(slope_x, fx, cx, width)
-    frozen_y = frozen_slope(slope_y, fy, cy, height)
-    j00 = fx / z
-    j11 = fy / z
+    per_z = 1.0 / z
+    slope_x = x * per_z
+    slope_y = y * per_z
+    frozen_x = min(max(slope_x, lens[4]), lens[5])
+    frozen_y = min(max(slope_y, lens[6]), lens[7])
+    j00 = lens[0] * per_z
+    j11 = lens[1] * per_z
     j02 = -j00 * frozen_x
     j12 = -j11 * frozen_y
 
@@ -177,7 +178,6 @@ def _project_one_backward(
     by_j02 = 0.0
     by_j11 = 0.0
     by_j12 = 0.0
-    r = np.empty(9)
     for k in range(3):
         n0 = view[0, 0] * rotation[k] + view[0, 1] * rotation[3 + k] + view[0, 2] * rotation[6 + k]
         n1 = view[1, 0] * rotation[k] + view[1, 1] * rotation[3 + k] + view[1, 2] * rotation[6 + k]
@@ -218,43 +218,36 @@ def _project_one_backward(
     # Jacobian's last column depends on z alone.
     by_cx = j00 * by_x
     by_cy = j11 * by_y
-    by_cz = total[9] - j00 * slope_x * by_x - j11 * slope_y * by_y - (j00 * by_j00 + j11 * by_j11) / z
+    by_cz = total[9] - j00 * slope_x * by_x - j11 * slope_y * by_y - (j00 * by_j00 + j11 * by_j11) * per_z
     if frozen_x == slope_x:
-        by_cx -= j00 / z * by_j02
-        by_cz -= 2.0 * j02 / z * by_j02
+        by_cx -= j00 * per_z * by_j02
+        by_cz -= 2.0 * j02 * per_z * by_j02
     else:
-        by_cz -= j02 / z * by_j02
+        by_cz -= j02 * per_z * by_j02
     if frozen_y == slope_y:
-        by_cy -= j11 / z * by_j12
-        by_cz -= 2.0 * j12 / z * by_j12
+        by_cy -= j11 * per_z * by_j12
+        by_cz -= 2.0 * j12 * per_z * by_j12
     else:
-        by_cz -= j12 / z * by_j12
+        by_cz -= j12 * per_z * by_j12
     to_mean[0] = view[0, 0] * by_cx + view[1, 0] * by_cy + view[2, 0] * by_cz
     to_mean[1] = view[0, 1] * by_cx + view[1, 1] * by_cy + view[2, 1] * by_cz
     to_mean[2] = view[0, 2] * by_cx + view[1, 2] * by_cy + view[2, 2] * by_cz
     return -total[0] / opacity
 
 
-@kernel(parallel=True)
+@kernel()
 def project_backward(
-    means, quaternions, scales, opacities, intrinsics, views, width, height, threads, table, touched, base, slots, sums,
-    to_means, to_quaternions, to_scales, to_opacities, to_colors,
+    part, parts, means, quaternions, scales, opacities, intrinsics, views, width, height, table, touched, first, slots,
+    sums, to_means, to_quaternions, to_scales, to_opacities, to_colors,
 ):  # fmt: skip
-    """Add up each Gaussian's copies and fill the gradients by all parameters; zero for Gaussians that are not drawn."""
+    """Add up the copies of a part of the Gaussians and fill their gradients; zero for those that are not drawn."""
     pictures, count = opacities.shape
-    # One stretch of Gaussians to a worker, since each needs to know where its first Gaussian's copies begin.
-    workers = max(1, threads // pictures)
-    for job in numba.prange(pictures * workers):
-        b = job // workers
+    total = np.empty(SUMS)
+    by_rotation = np.empty(9)
+    for b in range(pictures):
         view = views[b].astype(np.float64)
-        intrinsic = intrinsics[b].astype(np.float64)
-        begin = count * (job % workers) // workers
-        end = count * (job % workers + 1) // workers
-        at = base[b]
-        for g in range(begin):
-            at += touched[b, g]
-        total = np.empty(SUMS)
-        for g in range(begin, end):
+        lens = lens_of(intrinsics[b].astype(np.float64), width, height)
+        for g in range(count * part // parts, count * (part + 1) // parts):
             if touched[b, g] == 0:
                 to_means[b, g] = 0.0
                 to_quaternions[b, g] = 0.0
@@ -263,13 +256,12 @@ def project_backward(
                 to_colors[b, g] = 0.0
                 continue
             total[:] = 0.0
-            for copy in range(at, at + touched[b, g]):
+            for copy in range(first[b, g], first[b, g] + touched[b, g]):
                 for k in range(SUMS):
                     total[k] += sums[slots[copy], k]
-            at += touched[b, g]
             to_opacities[b, g] = _project_one_backward(
-                means[b, g], quaternions[b, g], scales[b, g], opacities[b, g], intrinsic, view, width, height,
-                table[b, g], total, to_means[b, g], to_quaternions[b, g], to_scales[b, g],
+                means[b, g], quaternions[b, g], scales[b, g], opacities[b, g], lens, view,
+                table[b, g], total, by_rotation, to_means[b, g], to_quaternions[b, g], to_scales[b, g],
             )  # fmt: skip
             for k in range(3):
                 to_colors[b, g, k] = total[6 + k]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
 from .jit import exp2_of_negative, kernel
@@ -44,7 +43,6 @@ _LAST_COLUMN = np.float32(TILE_WIDTH - 1)
 _ROWS = np.float32(TILE_HEIGHT)
 _SLACK = np.float32(1e-2)
 _FLOOR = np.float32(-100.0)
-_CHUNK = 1024
 _BATCH = 32
 """After how many Gaussians a tile looks whether all its pixels have ended."""
 
@@ -68,10 +66,21 @@ def rotation_of(q0, q1, q2, q3):
 
 
 @kernel()
-def frozen_slope(slope, focal, centre, size):
-    """x/z (or y/z) held within the picture plus a margin: beyond it EWA's linear approximation runs away."""
-    spread = MARGIN * 0.5 * size / focal
-    return min(max(slope, -(centre / focal + spread)), (size - centre) / focal + spread)
+def lens_of(intrinsics, width, height):
+    """(fx, fy, cx, cy), then the least and greatest x/z and y/z that the projection's slope follows.
+
+    They are the picture's edges plus a margin: beyond it EWA's linear approximation runs away.
+    """
+    lens = np.empty(8)
+    for k, size in enumerate((width, height)):
+        focal = intrinsics[k, k]
+        centre = intrinsics[k, 2]
+        spread = MARGIN * 0.5 * size / focal
+        lens[k] = focal
+        lens[2 + k] = centre
+        lens[4 + 2 * k] = -(centre / focal + spread)
+        lens[5 + 2 * k] = (size - centre) / focal + spread
+    return lens
 
 
 @kernel()
@@ -90,21 +99,21 @@ def tile_range(row, columns, rows):
     return int(c0), int(c1), int(r0), int(r1)
 
 
-@kernel()
-def _project_one(mean, quaternion, scale, opacity, intrinsics, view, width, height, out):
+@kernel(fast=True)
+def _project_one(mean, quaternion, scale, opacity, lens, view, out):
     """Fill the shape columns of one projected Gaussian; False where it is not to be drawn. Float64 inside."""
     z = view[2, 0] * mean[0] + view[2, 1] * mean[1] + view[2, 2] * mean[2] + view[2, 3]
     if not (z >= NEAR and z < 1e10 and opacity >= ALPHA_MIN):
         return False
     x = view[0, 0] * mean[0] + view[0, 1] * mean[1] + view[0, 2] * mean[2] + view[0, 3]
     y = view[1, 0] * mean[0] + view[1, 1] * mean[1] + view[1, 2] * mean[2] + view[1, 3]
-    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    slope_x = x / z
-    slope_y = y / z
-    j00 = fx / z
-    j11 = fy / z
-    j02 = -j00 * frozen_slope(slope_x, fx, cx, width)
-    j12 = -j11 * frozen_slope(slope_y, fy, cy, height)
+    per_z = 1.0 / z
+    slope_x = x * per_z
+    slope_y = y * per_z
+    j00 = lens[0] * per_z
+    j11 = lens[1] * per_z
+    j02 = -j00 * min(max(slope_x, lens[4]), lens[5])
+    j12 = -j11 * min(max(slope_y, lens[6]), lens[7])
     rotation = rotation_of(quaternion[0], quaternion[1], quaternion[2], quaternion[3])
     a = LOW_PASS
     b = 0.0
@@ -121,42 +130,44 @@ def _project_one(mean, quaternion, scale, opacity, intrinsics, view, width, heig
     determinant = a * c - b * b
     if not (determinant > 0.0 and determinant < 1e30):
         return False
-    out[X] = fx * slope_x + cx
-    out[Y] = fy * slope_y + cy
-    out[W00] = WHITEN * math.sqrt(c / determinant)
-    out[W01] = -WHITEN * b / math.sqrt(c * determinant)
-    out[W11] = WHITEN / math.sqrt(c)
-    out[LOG_OPACITY] = math.log2(opacity)
+    high = math.sqrt(c)
+    per_high = 1.0 / high
+    per_a = 1.0 / a
+    root = math.sqrt(determinant)
+    per_root = WHITEN / root
+    out[X] = lens[0] * slope_x + lens[2]
+    out[Y] = lens[1] * slope_y + lens[3]
+    out[W00] = per_root * high
+    out[W01] = -per_root * b * per_high
+    out[W11] = WHITEN * per_high
+    log_opacity = math.log2(opacity)
+    out[LOG_OPACITY] = log_opacity
     out[DEPTH] = z
     # Where opacity · exp(-d²/2) falls below ALPHA_MIN (Radl et al. 2024, arXiv 2402.00525, B.2), and a hair more.
-    extent = math.sqrt(2.0 * math.log(opacity / ALPHA_MIN))
+    reach = 2.0 * math.log(2.0) * max(log_opacity - math.log2(ALPHA_MIN), 0.0)
+    extent = math.sqrt(reach)
     out[HALF_WIDTH] = extent * math.sqrt(a) + 1e-3
-    out[HALF_HEIGHT] = extent * math.sqrt(c) + 1e-3
-    out[SLOPE] = b / a
-    out[MIDDLE] = extent * extent * determinant / a * (1.0 + 1e-5)
-    out[BEND] = determinant / (a * a)
-    out[TILT] = extent * b / math.sqrt(c)
+    out[HALF_HEIGHT] = extent * high + 1e-3
+    out[SLOPE] = b * per_a
+    out[MIDDLE] = reach * determinant * per_a * (1.0 + 1e-5)
+    out[BEND] = determinant * per_a * per_a
+    out[TILT] = extent * b * per_high
     return True
 
 
-@kernel(parallel=True)
-def project(means, quaternions, scales, opacities, colors, intrinsics, views, width, height, table, touched):
-    """Fill `table` (B, G, FIELDS) and `touched` (B, G), in how many tiles each Gaussian is drawn."""
+@kernel()
+def project(part, parts, means, quaternions, scales, opacities, colors, intrinsics, views, width, height, table, touched):
+    """Fill a part of `table` (B, G, FIELDS) and `touched` (B, G), in how many tiles each Gaussian is drawn."""
     pictures, count = opacities.shape
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     rows = (height + TILE_HEIGHT - 1) // TILE_HEIGHT
-    chunks = (count + _CHUNK - 1) // _CHUNK
-    for job in numba.prange(pictures * chunks):
-        b = job // chunks
+    for b in range(pictures):
         view = views[b].astype(np.float64)
-        intrinsic = intrinsics[b].astype(np.float64)
-        first = (job % chunks) * _CHUNK
-        for g in range(first, min(first + _CHUNK, count)):
+        lens = lens_of(intrinsics[b].astype(np.float64), width, height)
+        for g in range(count * part // parts, count * (part + 1) // parts):
             out = table[b, g]
             touched[b, g] = 0
-            drawn = _project_one(
-                means[b, g], quaternions[b, g], scales[b, g], opacities[b, g], intrinsic, view, width, height, out
-            )
+            drawn = _project_one(means[b, g], quaternions[b, g], scales[b, g], opacities[b, g], lens, view, out)
             if drawn:
                 c0, c1, r0, r1 = tile_range(out, columns, rows)
                 touched[b, g] = (c1 - c0) * (r1 - r0)
@@ -198,16 +209,17 @@ def _front_to_back(table, touched):
     return order[:drawn]
 
 
-@kernel(parallel=True)
-def sort_into_tiles(table, touched, columns, rows, base, ids, slots, tile_start):
-    """List each tile's Gaussians front to back.
+@kernel()
+def sort_into_tiles(part, parts, table, touched, columns, rows, base, first, ids, slots, tile_start):
+    """List each tile's Gaussians front to back, in every `parts`-th picture.
 
     `base` (B + 1) is where each picture's part of the flat lists begins. `ids[tile_start[b, t]:tile_start[b, t + 1]]`
-    are the Gaussians of tile t; `slots` says the same Gaussian by Gaussian: where in `ids` each of its copies went.
+    are the Gaussians of tile t. `slots` says the same Gaussian by Gaussian: from `first[b, g]` on it holds where in
+    `ids` each of the Gaussian's copies went.
     """
     pictures, count = touched.shape
     tiles = columns * rows
-    for b in numba.prange(pictures):
+    for b in range(part, pictures, parts):
         order = _front_to_back(table[b], touched[b])
         starts = tile_start[b]
         starts[:] = 0
@@ -220,14 +232,13 @@ def sort_into_tiles(table, touched, columns, rows, base, ids, slots, tile_start)
         for t in range(tiles):
             starts[t + 1] += starts[t]
         cursor = starts.copy()
-        first = np.empty(count, np.int64)
         at = base[b]
         for g in range(count):
-            first[g] = at
+            first[b, g] = at
             at += touched[b, g]
         for g in order:
             c0, c1, r0, r1 = tile_range(table[b, g], columns, rows)
-            at = first[g]
+            at = first[b, g]
             for r in range(r0, r1):
                 for c in range(c0, c1):
                     place = cursor[r * columns + c]
@@ -319,31 +330,33 @@ def _prepare_tile(scratch, left, top, width, height):
                 scratch[_OPEN + i] = _ONE
 
 
-@kernel(parallel=True)
-def blend(table, ids, spans, tile_start, tile_end, width, height, workers, color, alpha, depth):
-    """With so many `workers`, fill colour (B, H, W, 3), alpha and depth (B, H, W), `tile_end` (B, tiles) with what `_blend_tile`
-    returns, and `spans` (copies, 2) with the rows of its tile that each copy covers."""
+@kernel()
+def blend(part, parts, table, ids, spans, tile_start, tile_end, width, height, color, alpha, depth):
+    """Fill a part of colour (B, H, W, 3), alpha and depth (B, H, W).
+
+    Kept for the way back: `tile_end` (B, tiles), what `_blend_tile` returns, and `spans` (copies, 2), the rows of its
+    tile that each copy covers.
+    """
     pictures = table.shape[0]
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     tiles = columns * ((height + TILE_HEIGHT - 1) // TILE_HEIGHT)
-    for worker in numba.prange(workers):
-        scratch = np.empty(_SCRATCH, np.float32)
-        # Every so-manieth tile to each worker: neighbours cost alike, halves of a picture do not.
-        for job in range(worker, pictures * tiles, workers):
-            b = job // tiles
-            tile = job % tiles
-            left = (tile % columns) * TILE_WIDTH
-            top = (tile // columns) * TILE_HEIGHT
-            start, end = tile_start[b, tile], tile_start[b, tile + 1]
-            _prepare_tile(scratch, left, top, width, height)
-            tile_end[b, tile] = _blend_tile(
-                table[b], ids, spans, start, end, np.float32(left), np.float32(top), scratch
-            )
-            for y in range(top, min(top + TILE_HEIGHT, height)):
-                for x in range(left, min(left + TILE_WIDTH, width)):
-                    i = np.uint64((y - top) * TILE_WIDTH + x - left)
-                    color[b, y, x, 0] = scratch[_R + i]
-                    color[b, y, x, 1] = scratch[_G + i]
-                    color[b, y, x, 2] = scratch[_B + i]
-                    alpha[b, y, x] = _ONE - scratch[_LEFT + i]
-                    depth[b, y, x] = scratch[_D + i]
+    scratch = np.empty(_SCRATCH, np.float32)
+    # Every so-manieth tile, because neighbours cost alike and halves of a picture do not.
+    for job in range(part, pictures * tiles, parts):
+        b = job // tiles
+        tile = job % tiles
+        left = (tile % columns) * TILE_WIDTH
+        top = (tile // columns) * TILE_HEIGHT
+        start, end = tile_start[b, tile], tile_start[b, tile + 1]
+        _prepare_tile(scratch, left, top, width, height)
+        tile_end[b, tile] = _blend_tile(
+            table[b], ids, spans, start, end, np.float32(left), np.float32(top), scratch
+        )
+        for y in range(top, min(top + TILE_HEIGHT, height)):
+            for x in range(left, min(left + TILE_WIDTH, width)):
+                i = np.uint64((y - top) * TILE_WIDTH + x - left)
+                color[b, y, x, 0] = scratch[_R + i]
+                color[b, y, x, 1] = scratch[_G + i]
+                color[b, y, x, 2] = scratch[_B + i]
+                alpha[b, y, x] = _ONE - scratch[_LEFT + i]
+                depth[b, y, x] = scratch[_D + i]

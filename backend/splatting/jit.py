@@ -12,7 +12,6 @@ import hashlib
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +26,6 @@ from numba.extending import intrinsic
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 KERNEL_SOURCES = ("jit.py", "reference.py", "cpu_forward.py", "cpu_backward.py")
-
-ONE_AT_A_TIME = threading.Lock()
-"""Held around every parallel kernel: numba's fallback thread pool aborts the process when entered twice."""
 
 
 def cache_folder() -> Path:
@@ -60,20 +56,14 @@ def cache_folder() -> Path:
 _CACHE = str(cache_folder())
 
 
-def kernel(parallel: bool = False, fast: bool = False, inline: bool = False) -> Callable:
+def kernel(fast: bool = False) -> Callable:
     """Decorator: compile with numba, cached in `cache_folder()`. `fast` allows the float rules of `FAST`."""
 
     def decorate(function: Callable) -> Callable:
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = _CACHE
         try:
-            return numba.njit(
-                cache=True,
-                parallel=parallel,
-                fastmath=FAST if fast else False,
-                error_model="numpy",
-                inline="always" if inline else "never",
-            )(function)
+            return numba.njit(cache=True, nogil=True, fastmath=FAST if fast else False, error_model="numpy")(function)
         finally:
             numba.config.CACHE_DIR = before
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import pytest
 import torch
 
@@ -18,10 +17,10 @@ WIDTH, HEIGHT = 40, 37
 
 @pytest.fixture(autouse=True, scope="module")
 def two_threads():
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, before))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
     yield
-    numba.set_num_threads(before)
+    torch.set_num_threads(before)
 
 
 def random_splats(pictures: int, count: int, seed: int) -> Splats:
@@ -202,12 +201,12 @@ def test_an_empty_scene_is_black_and_can_be_differentiated():
 def test_pictures_and_gradients_do_not_depend_on_threads_or_on_the_batch():
     splats, cameras = random_splats(3, 300, 12), turned_cameras(3, 70, 50)
     together = draw_with_gradients(splats, cameras, "cpu", torch.float32)
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         with_one_thread = draw_with_gradients(splats, cameras, "cpu", torch.float32)
     finally:
-        numba.set_num_threads(threads)
+        torch.set_num_threads(threads)
     for name in vars(together[0]):
         assert torch.equal(getattr(together[0], name), getattr(with_one_thread[0], name)), name
     for name, gradient in together[1].items():
