@@ -30,7 +30,7 @@ PREVIEW_SECONDS = 10.0
 WARMUP_SHARE = 0.1
 """Of the minutes that a user gives; the free Gaussians level off long before, but the U-Nets start where they end."""
 CONDITION_NOISE = 0.03
-HAND_OVER_FRAMES = 16
+HAND_OVER_FRAMES = 4
 
 
 def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", size: int | None = None, device: str = "auto",

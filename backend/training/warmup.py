@@ -48,7 +48,7 @@ class VertexBoundGaussians(nn.Module):
         return (self.appearance[:, 1:4] * 0.28209479177387814 + 0.5).clamp(0, 1)
 
 
-def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 60) -> float:
+def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
     """Regress the U-Nets' outputs to the free Gaussians by mean squared error; returns the error that is left.
 
     The last layer's bias is one number a vertex and attribute, so most of the regression has a closed form: the
