@@ -1,4 +1,4 @@
-"""The CPU rasteriser as one differentiable PyTorch function: `cpu_forward` and `cpu_backward` joined."""
+"""The CPU rasteriser as one differentiable PyTorch function: project, sort into tiles, blend; and back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from .cpu_backward import SUMS, blend_backward, project_backward
-from .cpu_forward import FIELDS, TILE_WIDTH, TILE_HEIGHT, blend, project, sort_into_tiles
+from .cpu_blend import blend, blend_backward
+from .cpu_project import SUMS, project, project_backward
+from .cpu_tiles import FIELDS, TILE_HEIGHT, TILE_WIDTH, sort_into_tiles
 from .threads import share
 from .types import Cameras, Raster, Splats
 

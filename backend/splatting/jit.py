@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 # NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
-KERNEL_SOURCES = ("jit.py", "reference.py", "cpu_forward.py", "cpu_backward.py")
+KERNEL_SOURCES = ("jit.py", "reference.py", "cpu_project.py", "cpu_tiles.py", "cpu_blend.py")
 
 
 def cache_folder() -> Path:
