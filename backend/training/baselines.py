@@ -1,0 +1,84 @@
+"""What an avatar must beat to have learnt anything: the nearest training frame, and Gaussians that the mesh alone drives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..avatar.posing import head_rotation
+from ..footage.capture import Capture
+from ..head.model import EYE_L, EYE_R, HeadModel, JAW
+from ..progress import SILENT, Progress
+from ..splatting.types import Splats
+from ..tracking.track import Track
+from .frames import TrackPoses
+from .warmup import VertexBoundGaussians
+
+
+def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For each frame index in `wanted` (W,) the index in `training` (T,) whose expression and pose are nearest -> (W,).
+
+    The distance is `pose_features`': about how many pixels the face's surface moves between the two, so that a smile, a
+    blink, a turn and a step aside weigh as much as they change the picture.
+    """
+    features = pose_features(track, model)
+    known = features[training]
+    return np.array([training[np.square(known - feature).sum(axis=1).argmin()] for feature in features[wanted]], np.int64)
+
+
+def pose_features(track: Track, model: HeadModel) -> np.ndarray:
+    """(F, D): Euclidean distance between two rows is, to first order, the RMS motion of the face's vertices in pixels of
+    the track, added up over expression, jaw, eyes, head rotation, and place and size in the picture."""
+    face = model.regions["face"]
+    shaped = model.template + model.shape_basis @ track.identity
+    joints = model.joint_regressor @ shaped
+    points = shaped[face]
+    centre = points.mean(axis=0)
+    turns = head_rotation(track.rotations)
+    to_camera = track.head_to_camera.astype(np.float64)
+    rotation = to_camera[:, :3, :3] @ turns
+    # Where the face's centre goes: the neck turns it about the neck joint, then the camera pose moves it.
+    pivot = joints[1]
+    placed = (turns @ (centre - pivot)) + pivot
+    placed = np.einsum("fij,fj->fi", to_camera[:, :3, :3], placed) + to_camera[:, :3, 3]
+    focal = float(track.intrinsics[0, 0])
+    pixels_per_metre = focal / np.median(placed[:, 2])
+    radius = float(np.sqrt(np.square(points - centre).sum(axis=1).mean()))
+    place = focal * placed[:, :2] / placed[:, 2:]
+    nearness = radius * pixels_per_metre * np.log(placed[:, 2:])
+    # Averaged over points all round, a change dR moves them by radius |dR|_F / sqrt(3).
+    turn = radius * pixels_per_metre / np.sqrt(3) * rotation.reshape(-1, 9)
+    parts = [place, nearness, turn]
+    basis = model.expression_basis[face].astype(np.float64).reshape(-1, model.expression_basis.shape[2])
+    # d^2 = de^T G de with G the mean over vertices; its square root turns that into a plain distance.
+    values, vectors = np.linalg.eigh(basis.T @ basis / len(face))
+    parts.append(pixels_per_metre * track.expression @ (vectors * np.sqrt(np.maximum(values, 0))))
+    for joint in (JAW, EYE_L, EYE_R):
+        lever = model.skinning[:, joint] * np.linalg.norm(shaped - joints[joint], axis=1)
+        moved = float(np.sqrt(np.square(lever).sum() / len(face)))
+        parts.append(pixels_per_metre * moved * track.rotations[:, joint])
+    return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True)
+class VertexBound:
+    """The warm-up's free Gaussians as something that a track poses, like an avatar."""
+
+    gaussians: VertexBoundGaussians
+    head_model: HeadModel
+
+    def splats(self, track: Track, indices: Sequence[int]) -> Splats:
+        device = self.gaussians.geometry.device
+        return self.gaussians(TrackPoses(track, self.head_model, device).pose(np.array(indices)))[0]
+
+
+def train_baseline(
+    capture: Capture, track: Track, model: HeadModel, *, size: int, minutes: float, progress: Progress = SILENT,
+) -> VertexBound:
+    """Train the vertex-bound Gaussians on the same frames for as long as the avatar was trained."""
+    from .trainer import train_vertex_bound
+
+    gaussians = train_vertex_bound(capture, track, model, size=size, minutes=minutes, progress=progress)
+    return VertexBound(gaussians, model)

@@ -1,0 +1,314 @@
+"""Evaluation: the avatar against the held-out frames of its capture, as figures, pictures and a contact sheet.
+
+Held out are the last 20 % of the capture in time order; nothing has been trained, fitted or chosen on them. They are
+scored as tracked: the track says expression and pose, and nothing is adjusted at test time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ..avatar.avatar import Avatar
+from ..avatar.picture_files import to_bytes, write_png
+from ..avatar.render import SplatSource, draw
+from ..errors import EffigyError
+from ..footage.capture import Capture, read_frame, read_head_matte
+from ..footage.detector import FaceDetector
+from ..progress import SILENT, Progress
+from ..storage import write_beside
+from ..tracking.track import Track, load_track
+from .baselines import nearest_training_frames, train_baseline
+from .metrics import PictureMetrics, average, compare, ibug_landmarks, psnr
+from .perceptual import find_lpips, hed_features
+from .pose_range import outside_training
+from .sheet import SheetRow, contact_sheet, error_heat
+
+SCHEMA = 1
+WHITE = (1.0, 1.0, 1.0)
+
+PERCEPTUAL_FRAMES = 50
+"""`vgg_hed` and `lpips` are means over at most this many frames, evenly spread: on a CPU they cost more than all else."""
+
+TRAIN_FRAMES = 50
+"""The PSNR on training frames is a mean over at most this many, evenly spread."""
+
+DEFAULT_BASELINE_MINUTES = 5.0
+"""For an avatar that does not say how long it was trained."""
+
+
+@dataclass(frozen=True)
+class FrameMetrics:
+    frame: int
+    extrapolated: bool
+    """The head's pose lies outside the training range."""
+    metrics: PictureMetrics
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What `metrics.json` holds."""
+
+    mean: PictureMetrics
+    """Over the scored frames."""
+    frames: int
+    """Held-out frames that were scored."""
+    flagged: int
+    """Held-out frames left out because capture or track flagged them."""
+    landmark_frames: int
+    """Frames in which a face was found in both pictures, so that F-LMD counts them."""
+    perceptual_frames: int
+    train_psnr: float
+    train_psnr_head: float | None
+    interpolated_frames: int
+    interpolated: PictureMetrics | None
+    """Over those frames whose head pose lies inside the training range; None where there are none."""
+    extrapolated_frames: int
+    extrapolated: PictureMetrics | None
+    baselines: dict[str, PictureMetrics]
+    """By name: `nearest`, `vertex_bound`; empty unless asked for."""
+    baseline_minutes: float | None
+    """How long the vertex-bound Gaussians were trained."""
+    seconds_per_frame: float
+    """From the track's pose to the picture, one frame at a time; the median."""
+    megabytes: float
+    lpips_network: str | None
+    protocol: str
+    device: str
+    settings: dict[str, Any]
+    per_frame: tuple[FrameMetrics, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The means stand at the top, as the documented fields; what explains them follows."""
+        def split(count: int, metrics: PictureMetrics | None) -> dict[str, Any]:
+            return {"frames": count, **({} if metrics is None else asdict(metrics))}
+
+        rest = {name: value for name, value in vars(self).items() if name not in _RESHAPED}
+        return {
+            "schema": SCHEMA, **asdict(self.mean), **rest,
+            "interpolated": split(self.interpolated_frames, self.interpolated),
+            "extrapolated": split(self.extrapolated_frames, self.extrapolated),
+            "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
+            "per_frame": [{"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame],
+        }
+
+
+_RESHAPED = {"mean", "interpolated_frames", "interpolated", "extrapolated_frames", "extrapolated", "baselines", "per_frame"}
+
+
+def evaluate(
+    avatar: Avatar, capture: Capture, out: Path, *, baselines: bool = False, baseline_minutes: float | None = None,
+    progress: Progress = SILENT,
+) -> Metrics:
+    """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
+
+    `baselines` adds the nearest training frame and the vertex-bound Gaussians, the latter trained here for as long as
+    the avatar was (or `baseline_minutes`).
+    """
+    out = Path(out)
+    _check_folder(out)
+    track = load_track(capture.folder / "track.npz", avatar.head_model)
+    if len(track.flags) != capture.frame_count:
+        raise EffigyError(f"The track of {capture.folder} has {len(track.flags)} frames, the capture {capture.frame_count}: "
+                          "track the capture again.")
+    good = np.flatnonzero(track.flags == 0)
+    training, scored = good[good < capture.training_count], good[good >= capture.training_count]
+    if not len(training) or not len(scored):
+        raise EffigyError(f"{capture.folder} has no good frames to be scored on (the last fifth is held out, and flagged "
+                          "frames do not count): use a longer clip.")
+    size = avatar.settings.size
+    evaluation = _Evaluation(avatar, capture, track, size, training, scored, progress)
+    if baselines:
+        evaluation.add_nearest()
+        minutes = baseline_minutes or avatar.metrics.get("training_seconds", 60 * DEFAULT_BASELINE_MINUTES) / 60
+        evaluation.add_vertex_bound(minutes)
+    with write_beside(out / "frames") as folder:
+        folder.mkdir()
+        evaluation.score(folder)
+        metrics = evaluation.metrics()
+        sheet = evaluation.sheet(folder, metrics)
+    with write_beside(out / "sheet.png") as temporary:
+        write_png(temporary, sheet)
+    with write_beside(out / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(metrics.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    progress.preview(sheet)
+    return metrics
+
+
+def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(size, size, 3) uint8 the frame with all but head and neck white, and (size, size) uint8 its head matte."""
+    matte = read_head_matte(capture, index, size)
+    share = matte[..., None] / np.float32(255)
+    return to_bytes(read_frame(capture, index, size) / np.float32(255) * share + (1 - share)), matte
+
+
+class _Evaluation:
+    """The work of one `evaluate`, a frame at a time, so that a long clip does not fill memory."""
+
+    def __init__(self, avatar: Avatar, capture: Capture, track: Track, size: int, training: np.ndarray, scored: np.ndarray,
+                 progress: Progress) -> None:
+        self.avatar, self.capture, self.track, self.size = avatar, capture, track, size
+        self.training, self.scored, self.progress = training, scored, progress
+        self.extrapolated = outside_training(track, training, scored)
+        self.lpips_network, self.lpips = find_lpips() or (None, None)
+        self.perceptual = set(_spread(scored, PERCEPTUAL_FRAMES).tolist())
+        self.nearest: dict[int, int] = {}
+        self.others: dict[str, SplatSource] = {}
+        self.baseline_minutes: float | None = None
+        self.results: dict[str, list[PictureMetrics]] = {"pred": []}
+        self.seconds: list[float] = []
+
+    def add_nearest(self) -> None:
+        found = nearest_training_frames(self.track, self.avatar.head_model, self.training, self.scored)
+        self.nearest = dict(zip(self.scored.tolist(), found.tolist(), strict=True))
+        self.results["nearest"] = []
+
+    def add_vertex_bound(self, minutes: float) -> None:
+        self.baseline_minutes = round(minutes, 2)
+        self.others["vertex_bound"] = train_baseline(
+            self.capture, self.track, self.avatar.head_model, size=self.size, minutes=minutes, progress=self.progress)
+        self.results["vertex_bound"] = []
+
+    def score(self, folder: Path) -> None:
+        """Draw, measure and write every scored frame."""
+        draw(self.avatar, self.track, [int(self.scored[0])], self.size)  # compiles the kernels, outside the timing
+        with _faces() as detector:
+            for done, index in enumerate(self.scored.tolist(), start=1):
+                self.progress.raise_if_cancelled()
+                truth, matte = read_truth(self.capture, index, self.size)
+                write_png(folder / f"truth_{index:06d}.png", truth)
+                write_png(folder / f"mask_{index:06d}.png", matte)
+                true_landmarks = detector(truth)
+                features = None
+                if index in self.perceptual:
+                    with torch.no_grad():
+                        features = hed_features()(torch.from_numpy(truth)[None] / 255)
+                for name, picture in self._pictures(index):
+                    write_png(folder / f"{name}_{index:06d}.png", picture)
+                    # The figures are those of the 8-bit pictures on disk, so that anybody can compute them again.
+                    self.results[name].append(compare(
+                        picture / np.float32(255), truth / np.float32(255), matte / np.float32(255), features=features,
+                        lpips=self.lpips if features is not None else None, landmarks=(detector(picture), true_landmarks)))
+                latest = self.results["pred"][-1]
+                self.progress.update("Evaluating", done, len(self.scored), psnr=latest.psnr, psnr_head=latest.psnr_head or 0.0)
+
+    def _pictures(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
+        started = time.perf_counter()
+        frame = draw(self.avatar, self.track, [index], self.size)[0]
+        self.seconds.append(time.perf_counter() - started)
+        yield "pred", to_bytes(frame.over(WHITE))
+        if self.nearest:
+            yield "nearest", read_truth(self.capture, self.nearest[index], self.size)[0]
+        for name, source in self.others.items():
+            yield name, to_bytes(draw(source, self.track, [index], self.size)[0].over(WHITE))
+
+    def metrics(self) -> Metrics:
+        ours = self.results["pred"]
+        inside = [m for m, out in zip(ours, self.extrapolated, strict=True) if not out]
+        outside = [m for m, out in zip(ours, self.extrapolated, strict=True) if out]
+        train_psnr, train_psnr_head = self._training_psnr()
+        mean = average(ours)
+        assert mean is not None
+        return Metrics(
+            mean=mean, frames=len(ours), flagged=self.capture.frame_count - self.capture.training_count - len(ours),
+            landmark_frames=sum(m.f_lmd is not None for m in ours), perceptual_frames=len(self.perceptual),
+            train_psnr=train_psnr, train_psnr_head=train_psnr_head,
+            interpolated_frames=len(inside), interpolated=average(inside),
+            extrapolated_frames=len(outside), extrapolated=average(outside),
+            baselines={name: average(results) for name, results in self.results.items() if name != "pred"},
+            baseline_minutes=self.baseline_minutes, seconds_per_frame=float(np.median(self.seconds)),
+            megabytes=self.avatar.megabytes, lpips_network=self.lpips_network,
+            protocol=f"as tracked: the last 20 % of the frames in time order, no fitting at test time; whole {self.size} x "
+                     f"{self.size} square, everything but head and neck white in both pictures",
+            device=str(self.avatar.device), settings=self.avatar.settings.to_dict(),
+            per_frame=tuple(FrameMetrics(int(i), bool(e), m)
+                            for i, e, m in zip(self.scored, self.extrapolated, ours, strict=True)),
+        )
+
+    def _training_psnr(self) -> tuple[float, float | None]:
+        whole, head = [], []
+        chosen = _spread(self.training, TRAIN_FRAMES).tolist()
+        for done, index in enumerate(chosen, start=1):
+            truth, matte = read_truth(self.capture, index, self.size)
+            picture = to_bytes(draw(self.avatar, self.track, [index], self.size)[0].over(WHITE))
+            squared = np.square(picture / 255.0 - truth / 255.0).mean(axis=2)
+            whole.append(psnr(squared.mean()))
+            if (matte >= 128).any():
+                head.append(psnr(squared[matte >= 128].mean()))
+            self.progress.update("Scoring training frames", done, len(chosen))
+        return float(np.mean(whole)), float(np.mean(head)) if head else None
+
+    def sheet(self, folder: Path, metrics: Metrics) -> np.ndarray:
+        """Best, median and worst by PSNR inside the head, and three frames spread over time."""
+        quality = np.array([m.psnr_head or m.psnr for m in self.results["pred"]])
+        order = np.argsort(quality)
+        named = {int(order[-1]): "best", int(order[len(order) // 2]): "median", int(order[0]): "worst"}
+        for row in np.linspace(0, len(quality) - 1, 5).round().astype(int)[1:4]:
+            named.setdefault(int(row), "")
+        names = {"nearest": "nearest frame", "vertex_bound": "vertex-bound"}
+        columns = ["truth", "Effigy", "error", *(names[name] for name in metrics.baselines)]
+        rows = []
+        for row, label in named.items():
+            index = int(self.scored[row])
+            picture, truth = (_read(folder / f"{name}_{index:06d}.png") for name in ("pred", "truth"))
+            rest = [_read(folder / f"{name}_{index:06d}.png") for name in metrics.baselines]
+            scores = self.results["pred"][row]
+            lines = [f"frame {index}", f"{scores.psnr:.1f} dB"]
+            lines += [f"{scores.psnr_head:.1f} in the head"] if scores.psnr_head is not None else []
+            lines += ["new pose"] if self.extrapolated[row] else []
+            rows.append(SheetRow(label or "sample", tuple(lines), (truth, picture, error_heat(picture, truth), *rest)))
+        mean = metrics.mean
+        subtitle = (f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head {_figure(mean.psnr_head)}, "
+                    f"inner {_figure(mean.psnr_inner)}, SSIM {mean.ssim:.3f}")
+        for name, figures in metrics.baselines.items():
+            subtitle += f"   ·   {names[name]} {figures.psnr:.2f}"
+        return contact_sheet(self.capture.source_name, subtitle, columns, rows)
+
+
+@contextmanager
+def _faces():
+    """A function from a uint8 picture to its 68 landmarks, or None where no face is found."""
+    detector = FaceDetector()
+
+    def find(picture: np.ndarray) -> np.ndarray | None:
+        faces = detector.detect(picture)
+        return ibug_landmarks(faces[0].landmarks) if faces else None
+
+    try:
+        yield find
+    finally:
+        detector.close()
+
+
+def _spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of them, evenly spread."""
+    return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+def _read(path: Path) -> np.ndarray:
+    return cv2.cvtColor(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse to replace a `frames` folder that is not an earlier evaluation's: a capture has one as well."""
+    frames = out / "frames"
+    if not frames.is_dir():
+        return
+    strange = next((p.name for p in sorted(frames.iterdir()) if not re.fullmatch(r"[a-z_]+_\d{6}\.png", p.name)), None)
+    if strange:
+        raise EffigyError(f"{frames} holds other files (such as {strange}), which evaluation would replace: choose another "
+                          "folder with --out.")

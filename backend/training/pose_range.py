@@ -1,0 +1,35 @@
+"""Which held-out frames ask for a head pose that training never showed: there an avatar extrapolates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..avatar.posing import head_rotation
+from ..tracking.track import Track
+
+MARGIN_DEGREES = 1.0
+"""A pose this little outside the range counts as inside: the tracker does not know the angles better."""
+
+
+def head_angles(track: Track) -> np.ndarray:
+    """(F, 3) yaw, pitch, roll of the head as the camera sees it, degrees; zero looks into the lens, upright.
+
+    Yaw is positive when the face turns to the picture's right, pitch when it looks down, roll when the crown tips to the
+    picture's right. Neck and root turn the head together, for a tracker may put a turn into either.
+    """
+    rotation = track.head_to_camera[:, :3, :3] @ head_rotation(track.rotations)
+    forward, up = rotation[:, :, 2], rotation[:, :, 1]
+    yaw = np.arctan2(forward[:, 0], -forward[:, 2])
+    pitch = np.arcsin(np.clip(forward[:, 1], -1, 1))
+    # Roll is measured against the upright head of the same yaw and pitch, so that a nod of a turned head is no roll.
+    level = np.stack([np.cos(yaw), np.zeros_like(yaw), np.sin(yaw)], axis=1)
+    upright = np.cross(forward, level)
+    roll = np.arctan2((up * level).sum(axis=1), (up * upright).sum(axis=1))
+    return np.degrees(np.stack([yaw, pitch, roll], axis=1))
+
+
+def outside_training(track: Track, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(W,) bool: whether yaw, pitch or roll of the frames `wanted` lies outside the range over the frames `training`."""
+    angles = head_angles(track)
+    low, high = angles[training].min(axis=0) - MARGIN_DEGREES, angles[training].max(axis=0) + MARGIN_DEGREES
+    return ((angles[wanted] < low) | (angles[wanted] > high)).any(axis=1)

@@ -1,0 +1,198 @@
+"""Evaluation on a small capture of known truth: what is scored, against what, and what is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from small_capture import SIZE, make_small_capture
+
+from backend.avatar.settings import AvatarSettings
+from backend.errors import Cancelled, EffigyError
+from backend.progress import Progress
+from backend.splatting.types import Splats
+from backend.tracking.track import save_track
+from backend.training.baselines import nearest_training_frames, pose_features
+from backend.training.evaluation import evaluate, read_truth
+from backend.training.pose_range import head_angles, outside_training
+
+
+class BallAvatar:
+    """Stands for a trained avatar: a grey ball where the true one is."""
+
+    def __init__(self, model, radius: float = 0.05) -> None:
+        self.head_model, self.radius = model, radius
+        self.settings = AvatarSettings(size=SIZE)
+        self.metrics, self.megabytes, self.device = {}, 1.5, torch.device("cpu")
+        self.asked: list[int] = []
+
+    def splats(self, track, indices) -> Splats:
+        self.asked += list(indices)
+        count = len(indices)
+        return Splats(torch.zeros(count, 1, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 1, 4),
+                      torch.full((count, 1, 3), self.radius), torch.full((count, 1), 0.98), torch.full((count, 1, 3), 0.5))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EFFIGY_USER", str(tmp_path_factory.mktemp("user")))
+    yield make_small_capture(tmp_path_factory.mktemp("small"))
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def evaluated(small, tmp_path_factory):
+    """The capture with one held-out frame flagged, evaluated with baselines."""
+    capture, track, model = small
+    flags = track.flags.copy()
+    flags[26] = 8
+    save_track(replace(track, flags=flags), capture.folder / "track.npz")
+    avatar = BallAvatar(model)
+    out = tmp_path_factory.mktemp("out") / "evaluation"
+    metrics = evaluate(avatar, capture, out, baselines=True, baseline_minutes=0.05)
+    save_track(track, capture.folder / "track.npz")
+    return avatar, out, metrics
+
+
+def test_only_good_held_out_frames_are_scored(evaluated):
+    _, out, metrics = evaluated
+    scored = [24, 25, 27, 28, 29]
+    assert [f.frame for f in metrics.per_frame] == scored
+    assert metrics.frames == 5 and metrics.flagged == 1
+    names = {p.name for p in (out / "frames").iterdir()}
+    assert names == {f"{kind}_{i:06d}.png" for kind in ("pred", "truth", "mask", "nearest", "vertex_bound") for i in scored}
+
+
+def test_metrics_json_holds_the_documented_fields(evaluated):
+    _, out, metrics = evaluated
+    stored = json.loads((out / "metrics.json").read_text("utf-8"))
+    for name in ("l2", "psnr", "ssim", "lpips", "vgg_hed", "f_lmd", "sd", "psnr_head", "psnr_inner", "seconds_per_frame",
+                 "megabytes", "frames", "protocol", "device", "settings", "extrapolated", "train_psnr", "baselines"):
+        assert name in stored, name
+    assert stored["lpips"] is None and stored["f_lmd"] is None and stored["landmark_frames"] == 0
+    assert stored["protocol"].startswith("as tracked") and stored["megabytes"] == 1.5
+    assert stored["settings"]["size"] == SIZE and stored["seconds_per_frame"] > 0
+    assert stored["extrapolated"]["frames"] + stored["interpolated"]["frames"] == stored["frames"] == 5
+    assert set(stored["baselines"]) == {"nearest", "vertex_bound"}
+    assert stored["psnr"] == pytest.approx(metrics.mean.psnr)
+
+
+def test_the_figures_can_be_computed_again_from_the_pictures(evaluated):
+    _, out, metrics = evaluated
+    values = []
+    for entry in metrics.per_frame:
+        picture, truth, mask = (
+            cv2.imread(str(out / "frames" / f"{name}_{entry.frame:06d}.png"), cv2.IMREAD_UNCHANGED) / 255.0
+            for name in ("pred", "truth", "mask"))
+        squared = ((picture - truth) ** 2).mean(axis=2)
+        values.append(-10 * np.log10(squared.mean()))
+        assert entry.metrics.psnr_head == pytest.approx(-10 * np.log10(squared[mask >= 0.5].mean()), abs=1e-3)
+    assert metrics.mean.psnr == pytest.approx(np.mean(values), abs=1e-3)
+
+
+def test_truth_is_white_outside_the_head_matte(small):
+    capture, _, _ = small
+    truth, matte = read_truth(capture, 25, SIZE)
+    assert (truth[matte == 0] == 255).all() and (truth[matte == 255] < 255).any()
+
+
+def test_a_trained_baseline_beats_a_grey_ball(evaluated):
+    """Three seconds of training suffice; if the baseline saw another camera or pose than the avatar, they would not."""
+    _, _, metrics = evaluated
+    assert metrics.baselines["vertex_bound"].psnr_head > metrics.mean.psnr_head + 3
+    assert metrics.baseline_minutes == 0.05
+
+
+def test_the_contact_sheet_shows_every_column(evaluated):
+    _, out, _ = evaluated
+    sheet = cv2.imread(str(out / "sheet.png"))
+    assert sheet.shape[1] > 5 * 224 and sheet.shape[0] > 3 * 224
+
+
+def test_nearest_frame_is_the_one_with_the_same_pose_and_expression(small):
+    _, track, model = small
+    expression, cameras = track.expression.copy(), track.head_to_camera.copy()
+    rotations = track.rotations.copy()
+    twin = {27: 4, 28: 13}
+    for wanted, known in twin.items():
+        expression[wanted], cameras[wanted], rotations[wanted] = expression[known], cameras[known], rotations[known]
+        expression[wanted, 0] += 0.02
+    changed = replace(track, expression=expression, head_to_camera=cameras, rotations=rotations)
+    found = nearest_training_frames(changed, model, np.arange(24), np.array(list(twin)))
+    assert found.tolist() == list(twin.values())
+
+
+def test_pose_features_measure_the_motion_of_the_picture_in_pixels(small):
+    """A step aside by 1 cm at 0.6 m and 140 px focal length moves every point by 2.33 px; so says the distance."""
+    _, track, model = small
+    cameras = track.head_to_camera.copy()
+    cameras[1:] = cameras[0]
+    cameras[1, 0, 3] += 0.01
+    rotations, expression = (np.repeat(x[:1], 30, axis=0) for x in (track.rotations, track.expression))
+    expression[2, 1] += 0.3
+    features = pose_features(replace(track, head_to_camera=cameras, rotations=rotations, expression=expression), model)
+    assert np.linalg.norm(features[1] - features[0]) == pytest.approx(140 * 0.01 / 0.6, rel=0.25)
+    face = model.regions["face"]
+    moved = 0.3 * np.sqrt((model.expression_basis[face, :, 1] ** 2).sum(1).mean()) * 140 / 0.6
+    assert np.linalg.norm(features[2] - features[0]) == pytest.approx(moved, rel=0.25)
+
+
+def test_head_angles_are_degrees_as_the_camera_sees_them(small):
+    _, track, _ = small
+    facing = np.diag([1.0, -1, -1])
+    wanted = np.array([[0, 0, 0], [30, 0, 0], [0, 20, 0], [0, 0, -15], [40, -10, 25]], float)
+    cameras = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
+    for camera, (yaw, pitch, roll) in zip(cameras, wanted):
+        # In the camera: roll about the line of sight first, then nod, then turn; y points down.
+        turn = Rotation.from_euler("zxy", [roll, pitch, -yaw], degrees=True).as_matrix()
+        camera[:3, :3] = turn @ facing
+    still = replace(track, head_to_camera=cameras, rotations=np.zeros((5, 5, 3), np.float32))
+    np.testing.assert_allclose(head_angles(still), wanted, atol=1e-3)
+    by_neck = np.zeros((5, 5, 3), np.float32)
+    by_neck[1, 1, 1] = np.radians(30)
+    nodding = replace(still, head_to_camera=np.tile(cameras[0], (5, 1, 1)), rotations=by_neck)
+    np.testing.assert_allclose(head_angles(nodding)[1], [30, 0, 0], atol=1e-3)
+
+
+def test_frames_that_turn_further_than_training_are_scored_apart(small):
+    _, track, _ = small
+    rotations = np.zeros_like(track.rotations)
+    rotations[:, 1, 1] = np.radians(np.linspace(-20, 20, 30))
+    turning = replace(track, rotations=rotations)
+    outside = outside_training(turning, np.arange(5, 25), np.array([0, 4, 10, 25, 29]))
+    assert outside.tolist() == [True, True, False, True, True]
+    slightly = rotations.copy()
+    slightly[29] = rotations[24]
+    slightly[29, 1, 1] += np.radians(0.5)
+    assert not outside_training(replace(track, rotations=slightly), np.arange(5, 25), np.array([29]))[0]
+
+
+def test_a_folder_with_a_captures_frames_is_never_replaced(small):
+    capture, _, model = small
+    before = sorted(p.name for p in (capture.folder / "frames").iterdir())
+    with pytest.raises(EffigyError, match="--out"):
+        evaluate(BallAvatar(model), capture, capture.folder)
+    assert sorted(p.name for p in (capture.folder / "frames").iterdir()) == before
+
+
+def test_a_cancelled_evaluation_leaves_nothing(small, tmp_path):
+    class Impatient(Progress):
+        def cancelled(self) -> bool:
+            return True
+
+    capture, _, model = small
+    with pytest.raises(Cancelled):
+        evaluate(BallAvatar(model), capture, tmp_path / "out", progress=Impatient())
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_an_avatar_of_another_head_is_refused(small, tmp_path):
+    capture, _, model = small
+    with pytest.raises(EffigyError):
+        evaluate(BallAvatar(replace(model, template=model.template * 1.01)), capture, tmp_path / "out")
