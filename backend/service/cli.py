@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,10 +88,15 @@ def _track(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..head.registry import remember_head
     from ..tracking.fit import track_capture
     from ..tracking.head_matte import make_head_mattes
+    from ..tracking.landmark_embedding import embed_landmarks
     from ..tracking.track import save_track
 
     capture = load_capture(chosen.capture)
     model = load_head(chosen.head)
+    if (model.landmark_faces < 0).all():
+        # A user's FLAME file does not say where the detector's points lie on it.
+        faces, barycentric = embed_landmarks(model, progress=progress)
+        model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     check_writable(chosen.capture / "track.npz")
     track = track_capture(capture, model, progress=progress)
     make_head_mattes(capture, track, model, progress=progress)
@@ -117,35 +123,34 @@ def _evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
     from ..footage.capture import load_capture
     from ..training.evaluation import evaluate
+    from ..training.trainer import choose_device
 
-    avatar, capture = load_avatar(chosen.avatar), load_capture(chosen.capture)
+    avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
     check_writable(chosen.out / "metrics.json")
     return evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, progress=progress)
 
 
 def _render(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
+    from ..avatar.render import render_track
     from ..tracking.track import load_track
-    from ..training.render import render_track
+    from ..training.trainer import choose_device
 
-    avatar, track = load_avatar(chosen.avatar), load_track(chosen.track)
+    avatar, track = load_avatar(chosen.avatar, device=choose_device("auto")), load_track(chosen.track)
     check_writable(chosen.out)
-    render_track(avatar, track, chosen.out, size=chosen.size, format=chosen.format, background=chosen.background,
-                 progress=progress)
-    return f"{chosen.out}: {len(track.expression)} frames."
+    size = track.size if chosen.size is None else chosen.size
+    count = render_track(avatar, track, chosen.out, size=size, fmt=chosen.format, background=chosen.background,
+                         progress=progress)
+    return f"{chosen.out}: {count} frames of {size}×{size}."
 
 
 def _export(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
-    from ..splatting.ply import write_ply
+    from ..avatar.export import export_frame
     from ..tracking.track import load_track
 
-    avatar, track = load_avatar(chosen.avatar), load_track(chosen.track)
-    frames = len(track.expression)
-    if not 0 <= chosen.frame < frames:
-        raise EffigyError(f"The track has the frames 0 to {frames - 1}: there is no frame {chosen.frame}.")
     check_writable(chosen.out)
-    count = write_ply(chosen.out, avatar.splats(track, [chosen.frame]))
+    count = export_frame(load_avatar(chosen.avatar), load_track(chosen.track), chosen.frame, chosen.out)
     return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
 
 
