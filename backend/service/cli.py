@@ -124,10 +124,12 @@ def _evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..footage.capture import load_capture
     from ..training.evaluation import evaluate
     from ..training.trainer import choose_device
+    from .tables import metrics_text
 
     avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
     check_writable(chosen.out / "metrics.json")
-    return evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, progress=progress)
+    metrics = evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, progress=progress)
+    return f"{chosen.out / 'metrics.json'}:\n{metrics_text(metrics)}"
 
 
 def _render(chosen: argparse.Namespace, progress: Progress) -> str:
@@ -136,7 +138,8 @@ def _render(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..tracking.track import load_track
     from ..training.trainer import choose_device
 
-    avatar, track = load_avatar(chosen.avatar, device=choose_device("auto")), load_track(chosen.track)
+    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
+    track = load_track(chosen.track, avatar.head_model)
     check_writable(chosen.out)
     size = track.size if chosen.size is None else chosen.size
     count = render_track(avatar, track, chosen.out, size=size, fmt=chosen.format, background=chosen.background,
@@ -150,7 +153,8 @@ def _export(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..tracking.track import load_track
 
     check_writable(chosen.out)
-    count = export_frame(load_avatar(chosen.avatar), load_track(chosen.track), chosen.frame, chosen.out)
+    avatar = load_avatar(chosen.avatar)
+    count = export_frame(avatar, load_track(chosen.track, avatar.head_model), chosen.frame, chosen.out)
     return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
 
 

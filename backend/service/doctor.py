@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import os
 import platform
 import shutil
@@ -11,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
+from .tables import table_text
 
 GIGABYTE = 10**9
 ENOUGH_DISK = 5 * GIGABYTE
@@ -45,19 +47,9 @@ def examine() -> list[Finding]:
 
 def show(findings: list[Finding]) -> str:
     """The table as text."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("What", "State", ""):
-        table.add_column(title)
     colour = {"ok": "green", "missing": "yellow", "broken": "red"}
-    for finding in findings:
-        table.add_row(finding.subject, f"[{colour[finding.state]}]{finding.state}[/]", finding.said)
-    width = shutil.get_terminal_size((120, 24)).columns
-    console = Console(file=io.StringIO(), width=width, force_terminal=os.isatty(1))
-    console.print(table)
-    return console.file.getvalue().rstrip()
+    rows = [(finding.subject, f"[{colour[finding.state]}]{finding.state}[/]", escape(finding.said)) for finding in findings]
+    return table_text(("What", "State", ""), rows)
 
 
 def _python() -> Finding:
