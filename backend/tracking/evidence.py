@@ -13,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..head.model import LANDMARK_COUNT
 from .frames import FrameState, predict
-from .points import PAIRS, point_weights
+from .points import JAW_LINE, PAIRS, point_weights
 from .surface import LandmarkSurface
 
 POINT_SIGMA = 3.5
 """Pixels at 512. The detector errs by about 1.5, but its 478 errors are far from independent: neighbours err together, so
 each counts for a fraction of an observation."""
 PAIR_SIGMA = 1.5
+JAW_LINE_TRUST = 0.5
+JAW_LINE_FADE = 0.3
+"""Radians of turn after which the outline is believed by 1/e only."""
 _CHUNK = 48
 """Frames whose Jacobians are held at a time: about 12 MB, which stays near the processor and flat in the clip's length."""
 
@@ -33,6 +37,12 @@ class Evidence:
     """(F, L, 2) pixels; zero where nothing was seen."""
     weights: Tensor
     """(F, L) trust; zero where nothing was seen."""
+    across: Tensor
+    """(F, C, 2) unit vectors across the outline of the jaw, along which alone its points are compared."""
+    jaw_line: Tensor
+    """(C,) rows of the points on that outline."""
+    pairs: Tensor
+    """(2, K) rows of the points above and below."""
     focal: Tensor
     """() pixels"""
     centre: Tensor
@@ -45,7 +55,7 @@ class Evidence:
     """s of the robust function."""
 
     def __getitem__(self, index: slice | Tensor) -> Evidence:
-        return replace(self, seen=self.seen[index], weights=self.weights[index])
+        return replace(self, seen=self.seen[index], weights=self.weights[index], across=self.across[index])
 
 
 @dataclass(frozen=True)
@@ -66,29 +76,60 @@ class Normal:
     """(F, P, S + 1)"""
 
 
-def base_weights(valid: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(F, L) trust from what a point is and whether it was seen at all; `seen` (F, L, 2) with NaN."""
-    return point_weights() * valid * np.isfinite(seen).all(-1)
+def gather_evidence(landmarks: np.ndarray, intrinsics: np.ndarray, size: int, surface: LandmarkSurface, pivot: Tensor) -> Evidence:
+    """From a capture's landmarks (F, 478, 3), NaN without a face; `surface` says which points are looked at."""
+    device = pivot.device
+    seen = landmarks[:, surface.points, :2]
+    trust = point_weights()[surface.points] * surface.valid * np.isfinite(seen).all(-1)
+    row = np.full(LANDMARK_COUNT, -1)
+    row[surface.points] = np.arange(len(surface.points))
+    outline = np.nan_to_num(landmarks[:, JAW_LINE, :2])
+    along = np.gradient(outline, axis=1)
+    along /= np.linalg.norm(along, axis=-1, keepdims=True).clip(1e-6)
+    there = row[JAW_LINE] >= 0
+    pairs = row[PAIRS]
+    return Evidence(
+        seen=torch.as_tensor(np.nan_to_num(seen), device=device),
+        weights=torch.as_tensor(trust, dtype=torch.float32, device=device),
+        across=torch.as_tensor(np.stack((-along[..., 1], along[..., 0]), -1)[:, there], device=device),
+        jaw_line=torch.as_tensor(row[JAW_LINE][there], device=device),
+        pairs=torch.as_tensor(pairs[(pairs >= 0).all(1)].T.copy(), device=device),
+        focal=torch.tensor((intrinsics[0, 0] + intrinsics[1, 1]) / 2, dtype=torch.float32, device=device),
+        centre=torch.as_tensor(intrinsics[:2, 2], dtype=torch.float32, device=device),
+        pivot=pivot, pixel=size / 512, halving=5.0,
+    )
 
 
-def facing_weights(directions: Tensor, state: FrameState) -> Tensor:
-    """(F, L) in [0.03, 1]: less trust in points on the side that is turned away, which the detector only imagines.
+def view_weights(directions: Tensor, jaw_line: Tensor, state: FrameState) -> Tensor:
+    """(F, L): trust in the points for how the head is turned.
 
-    `directions` (L, 3): from the middle of the skull to the point, a smooth stand-in for its normal (lips and lids have
-    normals in all directions though they are plainly seen).
+    On the side that is turned away the detector only imagines. `directions` (L, 3) go from the middle of the skull to the
+    point, a smooth stand-in for its normal (lips and lids have normals in all directions though they are plainly seen).
+    The outline of the jaw is a place on the surface only as seen from the front, and fades with the turn.
     """
     towards = -torch.nn.functional.normalize(state.translation, dim=-1)
     cosine = ((directions @ state.rotation.transpose(1, 2)) * towards[:, None]).sum(-1)
-    return ((cosine - 0.02) / 0.3).clamp(0.03, 1)
+    weights = ((cosine - 0.02) / 0.3).clamp(0.03, 1)
+    front = (state.rotation[:, :, 2] * towards).sum(-1, keepdim=True).clamp(-1, 1)
+    weights[:, jaw_line] = JAW_LINE_TRUST * torch.exp(-(torch.acos(front) / JAW_LINE_FADE) ** 2)
+    return weights
 
 
 def _rows(evidence: Evidence, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Residuals (F, L + K, 2) in standard deviations and their trust (F, L + K)."""
-    error = pixels - evidence.seen
-    upper, lower = PAIRS[:, 0], PAIRS[:, 1]
+    error = _across(evidence, (pixels - evidence.seen).unsqueeze(-1)).squeeze(-1)
+    upper, lower = evidence.pairs
     pairs = (error[:, upper] - error[:, lower]) / (PAIR_SIGMA * evidence.pixel)
     trust = torch.minimum(evidence.weights[:, upper], evidence.weights[:, lower]) / 2
     return torch.cat((error / (POINT_SIGMA * evidence.pixel), pairs), 1), torch.cat((evidence.weights, trust), 1)
+
+
+def _across(evidence: Evidence, rows: Tensor) -> Tensor:
+    """Rows (F, L, 2, K), those of the jaw's outline made to see only what goes across it: n n' times the row. In place."""
+    normal = evidence.across.unsqueeze(-1)
+    line = rows[:, evidence.jaw_line]
+    rows[:, evidence.jaw_line] = normal * (normal * line).sum(2, keepdim=True)
+    return rows
 
 
 def _robust(evidence: Evidence, residual: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +151,7 @@ def landmark_energy(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
 def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameState, *, shared: bool) -> Normal:
     """The equations of all frames, a chunk at a time. With `shared` also those of identity and log focal length."""
     parts: list[Normal] = []
-    upper, lower = PAIRS[:, 0], PAIRS[:, 1]
+    upper, lower = evidence.pairs
     for start in range(0, len(state), _CHUNK):
         part = slice(start, start + _CHUNK)
         shown = predict(surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared)
@@ -118,8 +159,9 @@ def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
         energy, weight = _robust(evidence, residual, trust)
         root = weight.sqrt()
 
-        def scaled(jacobian: Tensor, root: Tensor = root) -> Tensor:
+        def scaled(jacobian: Tensor, root: Tensor = root, part: slice = part) -> Tensor:
             count = jacobian.shape[1]
+            jacobian = _across(evidence[part], jacobian)
             points = jacobian * (root[:, :count, None, None] / (POINT_SIGMA * evidence.pixel))
             pairs = jacobian[:, upper] - jacobian[:, lower]
             pairs *= root[:, count:, None, None] / (PAIR_SIGMA * evidence.pixel)

@@ -20,15 +20,17 @@ from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
 from .camera import stand_head
-from .evidence import Evidence, base_weights
+from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
 from .neck import split_neck
-from .points import CONTOUR, reported_points
+from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .solver import FOCAL_SIGMA, Beliefs, Person, fit_frames, fit_person
 from .surface import LandmarkSurface, landmark_surface, pose_points
 from .track import Track
 
+SOLVED_POINTS = 240
+"""Of the detector's 478 points; see `points.solved_points`."""
 PERSON_FRAMES = 96
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
@@ -45,8 +47,8 @@ _SKULL_DEPTH = 0.09
 
 def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SILENT, device: str = "cpu") -> Track:
     """Fit the head model to a capture. Frames without a face are bridged from their neighbours and keep their flag."""
-    surface = landmark_surface(model, device)
-    if surface.valid[~np.isin(np.arange(len(surface.valid)), CONTOUR)].sum() < 60:
+    everything = landmark_surface(model, device)
+    if (everything.valid & reported_points()).sum() < 60:
         raise EffigyError(
             f'The head model "{model.name}" has no places for the detector\'s landmarks: embed them first '
             "(`backend.tracking.landmark_embedding`), or use the bundled open head.")
@@ -59,13 +61,15 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
     if len(training) == 0:
         raise EffigyError(f"No training frame of {capture.folder} shows a face: there is nothing to track. Choose other footage.")
 
-    evidence, directions = _prepare(capture, surface, seen, device)
+    surface = everything.of_points(solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS))
+    pivot, directions = _middle(surface)
+    evidence = gather_evidence(seen, capture.intrinsics, capture.size, surface, pivot)
     table = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
     beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name), device=device)
                          for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
 
     def start(who: torch.Tensor, which: torch.Tensor) -> FrameState:
-        return _stand(surface.of_person(who), evidence, beliefs, torch.as_tensor(seen, device=device), which)
+        return _stand(surface.of_person(who), evidence, beliefs, torch.as_tensor(seen[:, surface.points], device=device), which)
 
     def told(stage: str, total: int) -> Callable[[int, float], None]:
         def tell(done: int, energy: float) -> None:
@@ -87,21 +91,12 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
 
 
-def _prepare(capture: Capture, surface: LandmarkSurface, seen: np.ndarray, device: str) -> tuple[Evidence, torch.Tensor]:
-    inner = surface.valid.copy()
-    inner[CONTOUR] = False
-    pivot = surface.anchor.rest[torch.as_tensor(inner)].mean(0)
-    skull = pivot - torch.tensor((0.0, 0.0, _SKULL_DEPTH), device=device)
-    directions = torch.nn.functional.normalize(surface.anchor.rest - skull, dim=-1)
-    intrinsics = capture.intrinsics
-    evidence = Evidence(
-        seen=torch.as_tensor(np.nan_to_num(seen[..., :2]), device=device),
-        weights=torch.as_tensor(base_weights(surface.valid, seen[..., :2]), dtype=torch.float32, device=device),
-        focal=torch.tensor((intrinsics[0, 0] + intrinsics[1, 1]) / 2, dtype=torch.float32, device=device),
-        centre=torch.as_tensor(intrinsics[:2, 2], dtype=torch.float32, device=device), pivot=pivot,
-        pixel=capture.size / 512, halving=5.0,
-    )
-    return evidence, directions
+def _middle(surface: LandmarkSurface) -> tuple[torch.Tensor, torch.Tensor]:
+    """The middle of the face's points (3,), and directions (L, 3) to the points from the middle of the skull."""
+    inner = torch.as_tensor(surface.valid & ~np.isin(surface.points, CONTOUR), device=surface.mover.device)
+    pivot = surface.anchor.rest[inner].mean(0)
+    skull = pivot - torch.tensor((0.0, 0.0, _SKULL_DEPTH), device=pivot.device)
+    return pivot, torch.nn.functional.normalize(surface.anchor.rest - skull, dim=-1)
 
 
 def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: torch.Tensor, which: torch.Tensor) -> FrameState:

@@ -18,6 +18,9 @@ CONTOUR: Final = np.array((
 """MediaPipe's FACE_OVAL. These points follow the visible outline, so they slide over the skin when the head turns and no
 fixed place on a surface explains them. They are left out of every landmark error that is reported."""
 
+JAW_LINE: Final = CONTOUR[8:29]
+"""The contour from ear to ear by way of the chin, in order: outline of bare skin, where the rest borders on hair."""
+
 LIPS: Final = np.array((
     61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
     78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
@@ -50,13 +53,33 @@ def point_weights() -> np.ndarray:
     Lips and lids carry the expression and the detector sees their edges; forehead and cheeks have no texture and are
     filled in by its prior; the contour is on another place of the head in every frame.
     """
-    weights = np.full(LANDMARK_COUNT, 0.7, np.float32)
-    weights[BROWS] = 1.0
+    weights = np.full(LANDMARK_COUNT, 1.0, np.float32)
     weights[LIPS] = 2.0
     weights[LEFT_LIDS] = weights[RIGHT_LIDS] = 2.0
     weights[LEFT_IRIS] = weights[RIGHT_IRIS] = 2.0
-    weights[CONTOUR] = 0.08
+    weights[CONTOUR] = 0.05
+    weights[JAW_LINE] = 1.0
     return weights
+
+
+def solved_points(places: np.ndarray, valid: np.ndarray, count: int) -> np.ndarray:
+    """Which points the solver looks at: all that outline a feature, and skin points far from each other, `count` in all.
+
+    `places` (478, 3): where the points lie on the head. The detector makes up smooth skin from few degrees of freedom, so
+    taking in the rest costs time and tells nothing; the error is reported over all of them.
+    """
+    chosen = np.zeros(LANDMARK_COUNT, bool)
+    chosen[np.concatenate((LIPS, LEFT_LIDS, RIGHT_LIDS, BROWS, LEFT_IRIS, RIGHT_IRIS, JAW_LINE, PAIRS.ravel()))] = True
+    chosen &= valid
+    if not chosen.any():
+        chosen[np.flatnonzero(valid)[:1]] = True
+    distance = np.min([np.linalg.norm(places - places[index], axis=1) for index in np.flatnonzero(chosen)], axis=0)
+    distance[~valid] = 0
+    while chosen.sum() < min(count, valid.sum()):
+        farthest = int(distance.argmax())
+        chosen[farthest] = True
+        distance = np.minimum(distance, np.linalg.norm(places - places[farthest], axis=1))
+    return np.flatnonzero(chosen)
 
 
 def reported_points() -> np.ndarray:

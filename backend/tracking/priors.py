@@ -109,12 +109,12 @@ def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...
     for name in JAW_SHAPES:
         mean[:, size:size + 3] += scores[:, [score_names.index(name)]] * jaw[name]
 
-    sigma = np.concatenate((sigma, np.array((6, 2, 0.7)) * _DEGREE, np.array((12, 15, 12, 15)) * _DEGREE))
+    sigma = np.concatenate((sigma, np.array((6, 3, 2)) * _DEGREE, np.array((12, 15, 12, 15)) * _DEGREE))
     # A second difference shrinks with the square of the frame rate; faces are not filmed outside these bounds.
     pace = float(np.clip(30 / fps, 0.25, 2.5)) ** 2
     swing = pace * np.concatenate((swing, np.array((1.5, 0.5, 0.2)) * _DEGREE, np.full(4, 5 * _DEGREE),
                                    np.full(3, 0.5 * _DEGREE), np.array((0.0006, 0.0006, 0.002))))
-    reach = np.array((-2, -10, -5, -35, -45, -35, -45)) * _DEGREE, np.array((40, 10, 5, 35, 45, 35, 45)) * _DEGREE
+    reach = np.array((-2, -10, -8, -35, -45, -35, -45)) * _DEGREE, np.array((40, 10, 8, 35, 45, 35, 45)) * _DEGREE
     return Priors(
         mean=np.clip(mean, np.concatenate((low, reach[0])), np.concatenate((high, reach[1]))).astype(np.float32),
         precision=np.concatenate((sigma**-2, np.zeros(6))).astype(np.float32),

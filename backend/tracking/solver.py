@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..head.rotations import matrix_to_axis_angle
 from .blocks import Smoothness, solve_in_time, solve_shared
-from .evidence import Evidence, facing_weights, landmark_energy, landmark_normal
+from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
 from .frames import FrameState
 from .surface import LandmarkSurface
 
@@ -24,6 +24,8 @@ tell it; see `Person.focal_sigma`."""
 INDEPENDENT_FRAMES = 12.0
 """The detector misplaces a point in the same way in every frame, so many frames tell no more about identity than this
 many independent ones would; identity's prior is weighed against them accordingly."""
+_FOCAL_FRAMES = 1.0
+"""The same for the focal length, which answers to a misplaced nose tip or ear at once."""
 _HALVINGS = (12.0, 12.0, 8.0, 5.0, 4.0, 3.0)
 """The robust function's s over the iterations: from nearly least squares, which finds the basin, to outlier-proof."""
 
@@ -87,9 +89,10 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
     identity = torch.zeros(size, device=device)
     guess = evidence.focal.log()
     log_focal = guess.clone()
-    # With weights of frames scaled down by `frames / INDEPENDENT_FRAMES`, equivalently the shared prior scaled up.
-    scale = max(frames / INDEPENDENT_FRAMES, 1.0)
-    shared_precision = scale * torch.cat((torch.ones(size, device=device), torch.full((1,), FOCAL_SIGMA**-2, device=device)))
+    # Frames that repeat each other should count for less; that is the same as a shared prior that counts for more.
+    focal_scale = frames / _FOCAL_FRAMES
+    shared_precision = torch.cat((torch.full((size,), max(frames / INDEPENDENT_FRAMES, 1.0), device=device),
+                                  torch.full((1,), focal_scale * FOCAL_SIGMA**-2, device=device)))
     prior_hessian = beliefs.hessian()
     base = evidence.weights
     damping, reduced = 1e-3, None
@@ -98,7 +101,7 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
         return torch.cat((identity, (log_focal - guess).unsqueeze(0)))
 
     for iteration in range(iterations):
-        evidence = replace(evidence, weights=base * facing_weights(directions, state), focal=log_focal.exp(),
+        evidence = replace(evidence, weights=base * view_weights(directions, evidence.jaw_line, state), focal=log_focal.exp(),
                            halving=_HALVINGS[min(iteration, len(_HALVINGS) - 1)])
         person = surface.of_person(identity)
         normal = landmark_normal(person, evidence, state, shared=True)
@@ -132,8 +135,8 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
             break
         if iteration >= len(_HALVINGS) and energy - trial_energy < 2e-4 * energy:
             break
-    # Undo the prior's scaling: the posterior of independent frames, in which the prior weighs one.
-    variance = torch.linalg.inv(reduced / scale)[-1, -1]
+    # With the prior's scaling undone: the posterior of as many independent frames.
+    variance = torch.linalg.inv(reduced / focal_scale)[-1, -1]
     return Person(identity, log_focal.exp(), float(variance.clamp_min(0).sqrt())), state
 
 
@@ -151,7 +154,7 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
 
     for iteration in range(iterations):
         # The robust scale and the view change with the iteration, so an energy is only compared within one.
-        evidence = replace(evidence, weights=base * facing_weights(directions, state),
+        evidence = replace(evidence, weights=base * view_weights(directions, evidence.jaw_line, state),
                            halving=_HALVINGS[min(iteration + 2, len(_HALVINGS) - 1)])
         normal = landmark_normal(surface, evidence, state, shared=False)
         velocity = _velocity(state)

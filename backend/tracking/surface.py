@@ -11,7 +11,7 @@ identity, expression and correctives, so their bases at L points are all that is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,13 +38,20 @@ class Linear:
 
     def at_identity(self, identity: Tensor) -> Linear:
         """The same points of one person; the identity basis stays for whoever still wants derivatives."""
-        return Linear(self.rest + self.shape @ identity, self.shape, self.expression, self.corrective)
+        return replace(self, rest=self.rest + self.shape @ identity)
+
+    def at_rows(self, index: Tensor) -> Linear:
+        return Linear(self.rest[index], self.shape[index], self.expression[index], self.corrective[index])
 
 
 @dataclass(frozen=True)
 class LandmarkSurface:
+    """L points: all 478, or those that were chosen."""
+
+    points: np.ndarray
+    """(L,) which of the detector's points these are."""
     valid: np.ndarray
-    """(478,) bool: has a place on this head. All arrays keep 478 rows; rows without a place are zero."""
+    """(L,) bool: has a place on this head. Rows without one are zero."""
     anchor: Linear
     """a of the module's formula."""
     arm: Linear
@@ -53,7 +60,13 @@ class LandmarkSurface:
     """(L,) int64 into MOVERS; 3 where nothing moves it."""
 
     def of_person(self, identity: Tensor) -> LandmarkSurface:
-        return LandmarkSurface(self.valid, self.anchor.at_identity(identity), self.arm.at_identity(identity), self.mover)
+        return replace(self, anchor=self.anchor.at_identity(identity), arm=self.arm.at_identity(identity))
+
+    def of_points(self, rows: np.ndarray) -> LandmarkSurface:
+        """Only some of the points."""
+        index = torch.as_tensor(rows, device=self.mover.device)
+        return LandmarkSurface(self.points[rows], self.valid[rows], self.anchor.at_rows(index), self.arm.at_rows(index),
+                               self.mover[index])
 
 
 def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> LandmarkSurface:
@@ -81,7 +94,7 @@ def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> La
         return Linear(at_points(model.template, True), at_points(model.shape_basis, True),
                       at_points(model.expression_basis, False), at_points(model.pose_basis[:, :, 9:], False))
 
-    return LandmarkSurface(valid, linear(weights, None), linear(corner_share, total_share),
+    return LandmarkSurface(np.arange(LANDMARK_COUNT), valid, linear(weights, None), linear(corner_share, total_share),
                            torch.as_tensor(mover, device=device))
 
 
