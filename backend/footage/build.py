@@ -29,6 +29,7 @@ from .capture import Capture, FrameFlag, save_capture
 from .crop import SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop
 from .decode import FootageFrame, FootageInfo, probe, read_frames
 from .detector import SCORE_NAMES, FaceDetector
+from .hdr import to_sdr
 from .matte import Matter
 
 _LOOKS_PER_SECOND = 10
@@ -156,8 +157,8 @@ def _expected_frames(info: FootageInfo, start: float | None, end: float | None, 
 
 def _find_head(
     info: FootageInfo, span: dict[str, float | int | None], expected: int, progress: Progress,
-) -> tuple[list[Sighting], list[int]]:
-    """Where the person is, every tenth of a second, and the numbers of those frames in which there are several faces."""
+) -> tuple[list[Sighting], set[int]]:
+    """Where the person is, every tenth of a second, and the numbers of the frames in which there are several faces."""
     every = max(1, math.floor(info.fps / _LOOKS_PER_SECOND))
     scale = min(1.0, SEARCH_SIDE / max(info.width, info.height))
     sightings = []
@@ -177,24 +178,25 @@ def _find_head(
     if not sightings:
         raise EffigyError(f"No face was found in {name} ({looks} frames were searched): "
                           "the person must face the camera, well lit, and be more than a few percent of the picture.")
-    several = [s.number for s in sightings if s.several]
-    if len(several) > len(sightings) / 2:
+    crowded = [s.number for s in sightings if s.several]
+    if len(crowded) > len(sightings) / 2:
         raise EffigyError(f"{name} shows two faces in most of its frames: an avatar is of one person. "
                           "Cut the picture to that person, or choose a part of the clip by start and end.")
-    return sightings, several
+    # A look answers for the frames up to the next one.
+    return sightings, {number + ahead for number in crowded for ahead in range(every)}
 
 
 class _FrameWorkers:
     """Threads that each own their models and turn a decoded frame into files and figures, in the order of the frames."""
 
     def __init__(self, folder: Path, info: FootageInfo, crop: tuple[float, float, float], size: int,
-                 sightings: list[Sighting], several: list[int]) -> None:
-        self._folder, self._crop, self._size = folder, crop, size
+                 sightings: list[Sighting], several: set[int]) -> None:
+        self._folder, self._crop, self._size, self._transfer = folder, crop, size, info.transfer
         self._source_size = np.array([info.width, info.height])
         self._inside = picture_mask(crop, size, info.width, info.height)
         self._seen_numbers = np.array([s.number for s in sightings])
         self._seen_centres = np.array([s.centre for s in sightings])
-        self._several = set(several)
+        self._several = several
         self._count = max(1, min(8, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._count, "capture")
         self._own = threading.local()
@@ -224,6 +226,7 @@ class _FrameWorkers:
         if not hasattr(self._own, "detector"):
             self._own.detector, self._own.matter = FaceDetector(), Matter()
             self._models += [self._own.detector, self._own.matter]
+        square = to_sdr(square, self._transfer)
         faces = self._own.detector.detect(square)
         matte = np.where(self._inside, self._own.matter.matte(square), 0).astype(np.uint8)
         _write_png(self._folder / "frames" / f"{index:06d}.png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))

@@ -22,6 +22,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from ..errors import EffigyError
 from ..progress import SILENT, Progress
+from .hdr import transfer_of
 
 _STILL_FORMATS = ("image2", "pipe")
 """FFmpeg opens a picture as a video of one frame, by `image2` or `png_pipe`, `jpeg_pipe`, ..."""
@@ -47,6 +48,8 @@ class FootageInfo:
     """What the container announces: good for a progress bar, not a promise; 0 if it says nothing."""
     duration: float
     """Seconds, as announced; 0 if the container says nothing."""
+    transfer: str
+    """How the frames are encoded: `hdr.SDR` (sRGB, for all practical purposes), `hdr.HLG` or `hdr.PQ`."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,23 @@ class FootageFrame:
     time: float
     """Seconds since the start of the video stream, by the container's own time stamps."""
     image: np.ndarray
-    """(H, W, 3) uint8, sRGB-encoded, upright."""
+    """(H, W, 3) uint8 RGB, upright, one size for the whole clip; encoded as FootageInfo.transfer says (`hdr.to_sdr`)."""
 
 
 def probe(path: Path) -> FootageInfo:
     """Open a clip, decode its first frame and say what it is; refuses what is not a video with a sentence."""
     with _open(path) as (container, stream):
         for frame in _decode(container, stream, [], path):
-            width, height = _upright_size(frame, stream)
+            width, height = _square_size(frame, stream)
+            if _is_lying(_display_matrix(frame)):
+                width, height = height, width
             break
         else:
             raise EffigyError(f"No picture of {path.name} could be decoded: the file is damaged or cut short. Export it again.")
         rate = _frame_rate(stream)
         duration = _duration(container, stream)
-        return FootageInfo(path, width, height, rate, stream.frames or round(duration * rate), duration)
+        count = stream.frames or round(duration * rate)
+        return FootageInfo(path, width, height, rate, count, duration, transfer_of(frame.color_trc))
 
 
 def read_frames(
@@ -91,10 +97,13 @@ def read_frames(
     chosen = 0
     number = -1
     last_time = 0.0
+    size = None
     with _open(path) as (container, stream):
         rate = _frame_rate(stream)
         origin = stream.start_time * stream.time_base if stream.start_time is not None else 0
         for number, frame in enumerate(_decode(container, stream, troubles, path)):
+            # A stream may change its size on the way; it is one clip to us, at the size it begins with.
+            size = size or _square_size(frame, stream)
             last_time = float(frame.pts * frame.time_base - origin) if frame.pts is not None else float(number / rate)
             if end is not None and last_time >= end:
                 return
@@ -102,7 +111,7 @@ def read_frames(
                 continue
             chosen += 1
             if (chosen - 1) % every == 0:
-                yield FootageFrame(number, last_time, _to_rgb(frame, stream, longest_side))
+                yield FootageFrame(number, last_time, _to_rgb(frame, size, longest_side))
             if max_frames is not None and chosen >= max_frames:
                 return
         announced = _duration(container, stream)
@@ -211,11 +220,6 @@ def _square_size(frame: av.VideoFrame, stream) -> tuple[int, int]:
     return (round(frame.width * ratio) if ratio else frame.width), frame.height
 
 
-def _upright_size(frame: av.VideoFrame, stream) -> tuple[int, int]:
-    width, height = _square_size(frame, stream)
-    return (height, width) if _is_lying(_display_matrix(frame)) else (width, height)
-
-
 def _is_lying(matrix: np.ndarray) -> bool:
     return abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
 
@@ -241,8 +245,9 @@ def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
     return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
 
 
-def _to_rgb(frame: av.VideoFrame, stream, longest_side: int | None) -> np.ndarray:
-    width, height = _square_size(frame, stream)
+def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], longest_side: int | None) -> np.ndarray:
+    """(H, W, 3) uint8 upright RGB; `size` is the stored width and height with square pixels."""
+    width, height = size
     shrink = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
     full_range = int(frame.color_range) == int(ColorRange.JPEG) or frame.format.name.startswith("yuvj")
     image = frame.reformat(

@@ -20,8 +20,8 @@ _RADIUS = 4
 _EPSILON = 5e-4
 """Guided filter: colour variance (of values in [0, 1]) below which a window counts as flat."""
 _SURE_PERSON, _SURE_BACKGROUND = 0.95, 0.05
-_HAZE = 0.04
-"""A matte within this of 0 or 1 is 0 or 1: the linear model leaves a veil over flat areas."""
+_HAZE = 0.12
+"""A matte within this of 0 or 1 is 0 or 1: the linear model leaves a veil over flat areas and a rim along firm edges."""
 
 
 class Matter:

@@ -1,0 +1,175 @@
+"""Footage is decoded upright, in its right colours and at its own times; what cannot be used is refused with a sentence."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from backend.errors import EffigyError
+from backend.footage.decode import probe, read_frames
+from backend.progress import Progress
+from tests.backend.footage_clips import RATE, corner_image, write_clip, write_raw_colour, write_sound
+
+
+class Listener(Progress):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def numbered_images(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
+    """Grey frames whose level is ten times their number."""
+    return [np.full((height, width, 3), 10 * index, np.uint8) for index in range(count)]
+
+
+def assert_alike(image: np.ndarray, expected: np.ndarray) -> None:
+    assert image.shape == expected.shape
+    assert image.dtype == np.uint8
+    assert np.median(np.abs(image.astype(int) - expected)) <= 4
+    assert np.abs(image.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("hflip", [False, True])
+def test_a_rotation_flag_gives_the_upright_picture(tmp_path: Path, rotation: int, hflip: bool) -> None:
+    stored = corner_image()
+    clip = write_clip(tmp_path / "turned.mp4", [stored] * 3, rotation=rotation, hflip=hflip)
+    # FFmpeg's display rotation turns counter-clockwise and mirrors afterwards.
+    upright = np.rot90(stored, rotation // 90)
+    upright = upright[:, ::-1] if hflip else upright
+    info = probe(clip)
+    assert (info.height, info.width) == upright.shape[:2]
+    frames = list(read_frames(clip))
+    assert len(frames) == 3
+    assert_alike(frames[0].image, upright)
+
+
+def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.15, 0.7, 0.72]
+    clip = write_clip(tmp_path / "variable.mkv", numbered_images(5), times=times)
+    frames = list(read_frames(clip))
+    assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
+    assert np.allclose([frame.time for frame in frames], times, atol=2e-3)
+
+
+def test_a_clip_whose_time_starts_late_is_counted_from_its_first_frame(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "late.ts", numbered_images(6), times=[5 + index / RATE for index in range(6)])
+    assert [frame.time for frame in read_frames(clip)] == pytest.approx([index / RATE for index in range(6)], abs=2e-3)
+
+
+def test_odd_sizes_come_through_whole(tmp_path: Path) -> None:
+    image = corner_image(101, 77)
+    clip = write_clip(tmp_path / "odd.mkv", [image] * 2)
+    assert_alike(next(read_frames(clip)).image, image)
+
+
+def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "wide.mp4", [corner_image(96, 64)] * 2, pixel_shape=Fraction(4, 3))
+    assert (probe(clip).width, probe(clip).height) == (128, 64)
+    assert_alike(next(read_frames(clip)).image, corner_image(128, 64))
+
+
+def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
+    image = np.dstack([corner_image(), np.zeros((64, 96), np.uint8)])
+    clip = write_clip(tmp_path / "alpha.mov", [image] * 2, codec="png", pixels="rgba")
+    assert_alike(next(read_frames(clip)).image, corner_image())
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("matrix", "red_weight", "blue_weight"), [(1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593),
+                                                                    (6, 0.299, 0.114), (2, 0.299, 0.114)])
+def test_colours_follow_the_matrix_and_range_of_the_clip(
+    tmp_path: Path, pixels: str, full_range: bool, matrix: int, red_weight: float, blue_weight: float,
+) -> None:
+    colour = np.array([200, 60, 30])
+    red, green, blue = colour / 255
+    luma = red_weight * red + (1 - red_weight - blue_weight) * green + blue_weight * blue
+    chroma = (blue - luma) / (2 * (1 - blue_weight)), (red - luma) / (2 * (1 - red_weight))
+    span = ((0, 255), (128, 255)) if full_range else ((16, 219), (128, 224))
+    depth = 4 if "10" in pixels else 1
+    planes = [round(depth * (span[0][0] + span[0][1] * luma))] + [round(depth * (span[1][0] + span[1][1] * c)) for c in chroma]
+    clip = write_raw_colour(tmp_path / "colour.mkv", pixels, planes, matrix, full_range)
+    decoded = next(read_frames(clip)).image
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded[10:50, 10:50].astype(int) - colour).max() <= 2
+
+
+def test_start_end_and_count_choose_frames(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", numbered_images(24))
+    numbers = [frame.number for frame in read_frames(clip, start=0.2, end=0.5)]
+    assert numbers == list(range(6, 15))
+    assert [frame.number for frame in read_frames(clip, start=0.2, max_frames=4)] == [6, 7, 8, 9]
+    every_third = list(read_frames(clip, start=0.2, end=0.5, every=3))
+    assert [frame.number for frame in every_third] == [6, 9, 12]
+    assert [round(frame.image.mean() / 10) for frame in every_third] == [6, 9, 12]
+
+
+def test_longest_side_only_ever_shrinks(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", [corner_image()] * 2)
+    assert_alike(next(read_frames(clip, longest_side=48)).image, corner_image(48, 32))
+    assert next(read_frames(clip, longest_side=500)).image.shape == (64, 96, 3)
+
+
+def test_a_clip_that_breaks_off_is_read_as_far_as_it_goes_and_said(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), np.uint8)
+    clip = write_clip(tmp_path / "whole.mp4", images, options={"movflags": "faststart"})
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[: len(whole) // 2])
+    listener = Listener()
+    count = sum(1 for _ in read_frames(clip, progress=listener))
+    assert 10 < count < 40
+    assert len(listener.messages) == 1
+    assert f"{count} of about 60 frames" in listener.messages[0]
+
+
+def test_a_whole_clip_raises_no_complaint(tmp_path: Path) -> None:
+    listener = Listener()
+    assert sum(1 for _ in read_frames(write_clip(tmp_path / "a.mp4", numbered_images(20)), progress=listener)) == 20
+    assert listener.messages == []
+
+
+def cut_before_index(path: Path) -> Path:
+    write_clip(path, np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    return path
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("make", "sentence"), [
+    (lambda folder: folder / "nothing.mp4", "no file"),
+    (lambda folder: folder, "is a folder"),
+    (lambda folder: written(folder / "empty.mp4", b""), "is empty"),
+    (lambda folder: written(folder / "noise.mp4", b"neither a video nor anything else" * 99), "not a video"),
+    (lambda folder: written(folder / "notes.txt", b"Dear diary,\n" * 99), "not a video"),
+    (lambda folder: written(folder / "list.m3u8", b"#EXTM3U\n#EXTINF:9,\nhttp://localhost/a.ts\n"), "list of files"),
+    (lambda folder: written(folder / "one.png", cv2.imencode(".png", corner_image())[1].tobytes()), "single picture"),
+    (lambda folder: write_sound(folder / "song.m4a"), "only sound"),
+    (lambda folder: cut_before_index(folder / "cut.mp4"), "cut short"),
+])
+def test_what_is_no_video_is_refused_with_a_sentence(tmp_path: Path, make, sentence: str) -> None:
+    path = make(tmp_path)
+    for use in (probe, lambda name: list(read_frames(name))):
+        with pytest.raises(EffigyError, match=sentence) as refusal:
+            use(path)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_stream_that_changes_its_size_stays_one_clip(tmp_path: Path) -> None:
+    first = write_clip(tmp_path / "a.ts", [corner_image(96, 64)] * 5)
+    second = write_clip(tmp_path / "b.ts", [corner_image(192, 128)] * 5, times=[1 + index / RATE for index in range(5)])
+    both = written(tmp_path / "both.ts", first.read_bytes() + second.read_bytes())
+    shapes = [frame.image.shape for frame in read_frames(both)]
+    assert len(shapes) >= 8
+    assert set(shapes) == {(64, 96, 3)}
