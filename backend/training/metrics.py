@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from .perceptual import Distance, feature_distance, find_lpips, hed_features
+from .perceptual import Distance, feature_distance, hed_features
 from .structure import ssim
 
 INNER_SHARE = 0.025
@@ -130,11 +130,6 @@ def landmark_distance(a: np.ndarray | None, b: np.ndarray | None, *, size: int) 
     if a is None or b is None:
         return None
     return float(np.abs(a - b).sum(axis=1).mean()) * LANDMARK_SIZE / size
-
-
-def best_perceptual() -> tuple[str | None, Distance | None]:
-    """The name and distance of the real LPIPS, if this machine has it."""
-    return find_lpips() or (None, None)
 
 
 def _psnr_within(squared: np.ndarray, where: np.ndarray) -> float | None:
