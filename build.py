@@ -155,7 +155,7 @@ def _pip_install(status: Status, arguments: list[str]) -> None:
                           stdin=subprocess.DEVNULL) as process:
         for line in process.stdout:
             said.append(line.rstrip())
-            if match := re.match(r"(?:Collecting|Processing) (?:.*/)?([\w.]+)", line):
+            if match := re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+)", line):
                 count += 1
                 status.text = f"package {count}: {match[1]}"
             elif match := re.match(r"\s+Downloading (\S+) \((.+)\)", line):

@@ -124,12 +124,11 @@ def _evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..footage.capture import load_capture
     from ..training.evaluation import evaluate
     from ..training.trainer import choose_device
-    from .tables import metrics_text
 
     avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
     check_writable(chosen.out / "metrics.json")
     metrics = evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, progress=progress)
-    return f"{chosen.out / 'metrics.json'}:\n{metrics_text(metrics)}"
+    return f"{chosen.out / 'metrics.json'}:\n{metrics}"
 
 
 def _render(chosen: argparse.Namespace, progress: Progress) -> str:

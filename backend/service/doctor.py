@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.markup import escape
-
-from .tables import table_text
+from rich.table import Table
 
 GIGABYTE = 10**9
 ENOUGH_DISK = 5 * GIGABYTE
@@ -47,9 +49,16 @@ def examine() -> list[Finding]:
 
 def show(findings: list[Finding]) -> str:
     """The table as text."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("What", "State", ""):
+        table.add_column(title)
     colour = {"ok": "green", "missing": "yellow", "broken": "red"}
-    rows = [(finding.subject, f"[{colour[finding.state]}]{finding.state}[/]", escape(finding.said)) for finding in findings]
-    return table_text(("What", "State", ""), rows)
+    for finding in findings:
+        table.add_row(finding.subject, f"[{colour[finding.state]}]{finding.state}[/]", escape(finding.said))
+    console = Console(file=io.StringIO(), width=shutil.get_terminal_size((140, 24)).columns,
+                      force_terminal=sys.stdout.isatty())
+    console.print(table)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
 def _python() -> Finding:
