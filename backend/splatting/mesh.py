@@ -64,8 +64,12 @@ def rasterize_mesh(
 
 def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Vertex `values` (V, C) seen by each pixel: (H, W, C) float32, zeros where there is no triangle."""
-    corners = np.asarray(values, np.float32)[np.asarray(faces)[np.maximum(raster.face_index, 0)]]
-    return np.einsum("hwk,hwkc->hwc", raster.barycentric, corners)
+    values = np.asarray(values, np.float32)
+    seen = np.zeros((*raster.face_index.shape, values.shape[1]), np.float32)
+    covered = raster.covered
+    corners = values[np.asarray(faces)[raster.face_index[covered]]]
+    seen[covered] = (corners * raster.barycentric[covered][..., None]).sum(1)
+    return seen
 
 
 @numba.njit(nogil=True, cache=True)

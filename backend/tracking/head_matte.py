@@ -1,0 +1,146 @@
+"""Which pixels of the person are head and neck: the matte without the body below the rig's neck.
+
+The rig ends in a ring at the base of the neck, so the body below it can neither be modelled nor scored. Where it begins
+is known in 3D from the track. The ring lies in a plane; its front edge, carried on sideways in that plane at the ring's
+own depth, is the upper edge of the torso, and the torso hangs from it along the plane's normal. Whatever the posed head
+covers in front of that is head: a chin over the collar when the head looks down, an ear over the shoulder. A cut by image rows
+would bite it off.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+
+from ..errors import EffigyError
+from ..footage.capture import Capture
+from ..head.forward import Head
+from ..head.model import HeadModel
+from ..progress import SILENT, Progress
+from ..splatting.mesh import rasterize_mesh
+from .track import Track
+
+_WIDTH = 0.6
+"""Metres that the torso reaches to either side, and down."""
+_SLOPE_WIDTH, _SLOPE_RISE = 0.06, 0.025
+"""Metres. The shoulder muscle climbs the neck's sides: beside the ring the torso's edge starts higher by this much."""
+_DILATION = 0.008
+"""Share of the picture's side by which the protected head is grown: hair and tracking are a little wider than the mesh."""
+_SOFTNESS = 0.004
+"""Standard deviation of the cut's soft edge, as a share of the picture's side."""
+_BATCH = 64
+
+
+def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress: Progress = SILENT) -> None:
+    """Write `capture.head_matte_path(i)` for every frame: grey PNG, 255 = head or neck. A frame without a pose gets black."""
+    capture.head_matte_path(0).parent.mkdir(parents=True, exist_ok=True)
+    cutter = NeckCutter(model)
+    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+        for start in range(0, capture.frame_count, _BATCH):
+            frames = range(start, min(start + _BATCH, capture.frame_count))
+            vertices = camera_vertices(cutter.head, track, frames)
+
+            def write(index: int, vertices: np.ndarray = vertices, start: int = start) -> None:
+                matte = cv2.imread(str(capture.matte_path(index)), cv2.IMREAD_GRAYSCALE)
+                if matte is None:
+                    raise EffigyError(f"The matte {capture.matte_path(index)} is missing or damaged: capture the footage again.")
+                matte = cutter.cut(matte, vertices[index - start], track.intrinsics * _scale(matte, track))
+                if not cv2.imwrite(str(capture.head_matte_path(index)), matte):
+                    raise EffigyError(f"{capture.head_matte_path(index)} could not be written: is the disk full or read-only?")
+
+            for done, _ in enumerate(pool.map(write, frames), start + 1):
+                progress.update("head mattes", done, capture.frame_count)
+            progress.raise_if_cancelled()
+
+
+def camera_vertices(head: Head, track: Track, frames: range) -> np.ndarray:
+    """(len(frames), N, 3): the tracked head in the camera's space, metres."""
+    chosen = slice(frames.start, frames.stop)
+    with torch.no_grad():
+        shaped = head.shaped(torch.as_tensor(track.identity, dtype=torch.float32)[None])
+        expression = torch.as_tensor(track.expression[chosen], dtype=torch.float32)
+        rotations = torch.as_tensor(track.rotations[chosen], dtype=torch.float32)
+        posed = head(shaped, expression, rotations).vertices.numpy()
+    pose = track.head_to_camera[chosen]
+    return posed @ pose[:, :3, :3].swapaxes(1, 2) + pose[:, None, :3, 3]
+
+
+def _scale(matte: np.ndarray, track: Track) -> np.ndarray:
+    """Intrinsics are of `track.size`; a capture of the same crop at another size differs by this."""
+    return np.array([[matte.shape[1] / track.size], [matte.shape[0] / track.size], [1.0]])
+
+
+class NeckCutter:
+    """The parts of a head model that the cut needs, gathered once."""
+
+    def __init__(self, model: HeadModel) -> None:
+        if len(model.regions["boundary"]) < 3:
+            raise EffigyError(f"The head model {model.name} has no open edge at its neck, so the body cannot be cut away.")
+        self.head = Head(model)
+        self._faces = model.faces
+        self._ring = model.regions["boundary"]
+        neck = np.zeros(len(model.template), bool)
+        neck[model.regions["neck"]] = True
+        neck[self._ring] = True
+        self._above_neck = ~neck[model.faces].any(1)
+
+    def cut(self, matte: np.ndarray, vertices: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+        """The part of `matte` (H, W) uint8 that is head and neck, given the posed head (N, 3) in the camera's space."""
+        if not np.isfinite(vertices).all():
+            return np.zeros_like(matte)
+        height, width = matte.shape
+        torso = self._torso(vertices, intrinsics, width, height)
+        raster = rasterize_mesh(vertices, self._faces, intrinsics, width, height)
+        head = raster.covered & self._above_neck[np.maximum(raster.face_index, 0)]
+        reach = 2 * round(_DILATION * width) + 1
+        head = cv2.dilate(head.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+        kept = 1 - torso * (1 - head)
+        kept = self._connected(kept, matte, head)
+        soft = cv2.GaussianBlur(kept.astype(np.float32), (0, 0), _SOFTNESS * width)
+        return np.round(matte * soft).astype(np.uint8)
+
+    def _torso(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
+        """(H, W) uint8: what lies below the ring's front edge and its continuation to both sides."""
+        ring = vertices[self._ring].astype(np.float64)
+        centre = ring.mean(0)
+        up = np.linalg.svd(ring - centre)[2][2]
+        up *= np.sign(up @ (vertices.mean(0) - centre)) or 1.0
+        right = np.cross(centre, up)
+        right /= np.linalg.norm(right)
+        front = np.cross(right, up)
+        front *= -np.sign(front @ centre) or 1.0
+        across, towards = (ring - centre) @ right, (ring - centre) @ front
+        left_end, right_end = across.min(), across.max()
+        # The ring's front half as a function of `across`: seen from above or below, it hides the rear half or is hidden
+        # by the body that hangs from it.
+        places = np.linspace(left_end, right_end, 16)
+        chosen = towards >= np.interp(across, [left_end, right_end], [towards[across.argmin()], towards[across.argmax()]]) - 1e-9
+        order = np.argsort(across[chosen])
+        depth = np.interp(places, across[chosen][order], towards[chosen][order])
+        height_off = np.interp(places, across[chosen][order], ((ring - centre) @ up)[chosen][order])
+        curve = centre + places[:, None] * right + depth[:, None] * front + height_off[:, None] * up
+        rise = _SLOPE_RISE * up
+        edge = np.concatenate([
+            [curve[0] - _WIDTH * right], [curve[0] - _SLOPE_WIDTH * right], curve,
+            [curve[-1] + _SLOPE_WIDTH * right], [curve[-1] + _WIDTH * right],
+        ])
+        del rise
+        outline = np.concatenate([edge, edge[::-1] - _WIDTH * up])
+        outline[:, 2] = np.maximum(outline[:, 2], 0.05)
+        pixels = outline @ intrinsics.T
+        pixels = pixels[:, :2] / pixels[:, 2:]
+        torso = np.zeros((height, width), np.uint8)
+        cv2.fillPoly(torso, [np.round((pixels - 0.5).clip(-1e4, 1e4) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+        return torso
+
+    def _connected(self, kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
+        """Without the pieces of the person that hang together with the head nowhere: what the cut leaves of a shoulder."""
+        count, labels = cv2.connectedComponents((kept * (matte > 64)).astype(np.uint8), connectivity=4)
+        belongs = np.zeros(count, bool)
+        belongs[np.unique(labels[head > 0])] = True
+        belongs[0] = True  # what is not the person at all stays as the matte has it
+        return kept * belongs[labels]
