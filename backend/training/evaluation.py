@@ -102,8 +102,24 @@ class Metrics:
             "per_frame": [{"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame],
         }
 
+    def __str__(self) -> str:
+        """The table that the command line prints."""
+        rows = {"Effigy": (self.frames, self.mean), "  poses as in training": (self.interpolated_frames, self.interpolated),
+                "  poses beyond it": (self.extrapolated_frames, self.extrapolated)}
+        rows |= {_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
+        lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]
+        for name, (count, metrics) in rows.items():
+            if metrics is not None:
+                figures = (getattr(metrics, column) for column in _COLUMNS)
+                lines.append(f"{name:<22}{count:>8}" + "".join(f"{_figure(f, 4):>12}" for f in figures))
+        lines.append(f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {_figure(self.train_psnr_head)}. "
+                     f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
+                     f"{self.flagged} flagged frames left out.")
+        return "\n".join(lines)
+
 
 _NAMES = {"nearest": "nearest frame", "vertex_bound": "vertex-bound"}
+_COLUMNS = ("psnr", "psnr_head", "psnr_inner", "ssim", "vgg_hed", "lpips", "f_lmd", "sd")
 _RESHAPED = {"mean", "interpolated_frames", "interpolated", "extrapolated_frames", "extrapolated", "baselines", "per_frame"}
 
 
@@ -295,8 +311,8 @@ def _spread(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _figure(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _read(path: Path) -> np.ndarray:

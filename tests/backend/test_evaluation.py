@@ -83,6 +83,14 @@ def test_metrics_json_holds_the_documented_fields(evaluated):
     assert stored["psnr"] == pytest.approx(metrics.mean.psnr)
 
 
+def test_the_printed_table_names_every_competitor(evaluated):
+    _, _, metrics = evaluated
+    lines = str(metrics).splitlines()
+    assert lines[1].startswith("Effigy") and f"{metrics.mean.psnr:.4f}" in lines[1]
+    assert any(line.startswith("nearest frame") and f"{metrics.baselines['nearest'].psnr_head:.4f}" in line for line in lines)
+    assert any(line.startswith("vertex-bound") for line in lines) and "1 flagged" in lines[-1]
+
+
 def test_the_figures_can_be_computed_again_from_the_pictures(evaluated):
     _, out, metrics = evaluated
     values = []
