@@ -70,7 +70,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"CPU rasteriser, {options.threads} threads, {platform.machine()}; milliseconds, median of {options.repeats}\n")
+    machine = f"{options.threads} threads, {platform.machine()}"
+    print(f"CPU rasteriser, {machine}; milliseconds, median of {options.repeats}\n")
     print("| Gaussians | picture | forward | backward | both | both, each of 4 at once |")
     print("|--:|--:|--:|--:|--:|--:|")
     for size in (256, 512):

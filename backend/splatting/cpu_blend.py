@@ -1,8 +1,8 @@
 """Blending the Gaussians of each tile front to back, and its derivatives, written out by hand.
 
-In a tile, Gaussians are the outer loop and pixels the inner one: the rows that a Gaussian covers lie one after the other
-in a small scratch array, so that one loop without branches runs over all of them in vector registers. A pixel of these
-rows that a Gaussian must not touch is blended with weight zero, not skipped.
+In a tile, Gaussians are the outer loop and pixels the inner one: the rows that a Gaussian covers lie one after the
+other in a small scratch array, so that one loop without branches runs over all of them in vector registers. A pixel of
+these rows that a Gaussian must not touch is blended with weight zero, not skipped.
 
 The backward pass walks front to back a second time and takes the same decisions. Behind every Gaussian of a pixel it
 needs what all later ones contribute; that is the finished pixel less what has been blended so far (`rest`), and since
@@ -50,7 +50,7 @@ _SCRATCH = 8 * TILE_WIDTH * TILE_HEIGHT
 
 @kernel(fast=True)
 def _rows_covered(row, left, top):
-    """First and one-past-last row of a tile in which a Gaussian's alpha reaches ALPHA_MIN: its ellipse, cut to the tile.
+    """First and one-past-last row of a tile where a Gaussian's alpha reaches ALPHA_MIN: its ellipse, cut to the tile.
 
     With d = mean - pixel, dy runs between SLOPE dx ± √(MIDDLE - BEND dx²) and is extreme at dx = ±TILT.
     """

@@ -1,9 +1,9 @@
 """Gaussians in space to ellipses in the picture (EWA splatting), forward and backward.
 
-A Gaussian's shape is carried on as the upper triangular W with WᵀW = (log₂e / 2) Σ'⁻¹, Σ' its covariance in the picture:
-|W (mean - pixel)|² is then the base-2 exponent of its falloff and can never be negative by rounding, which the usual
-expanded quadratic can. Formulas and constants are those of `reference`, which tests hold against this. All arithmetic
-here is float64: there are few numbers, and long thin Gaussians need it.
+A Gaussian's shape is carried on as the upper triangular W with WᵀW = (log₂e / 2) Σ'⁻¹, Σ' its covariance in the
+picture: |W (mean - pixel)|² is then the base-2 exponent of its falloff and can never be negative by rounding, which the
+usual expanded quadratic can. Formulas and constants are those of `reference`, which tests hold against this. All
+arithmetic here is float64: there are few numbers, and long thin Gaussians need it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def _project_one(mean, quaternion, scale, opacity, lens, view, out):
 
 
 @kernel()
-def project(part, parts, means, quaternions, scales, opacities, colors, intrinsics, views, width, height, table, touched):
+def project(
+    part, parts, means, quaternions, scales, opacities, colors, intrinsics, views, width, height, table, touched
+):
     """Fill a part of `table` (B, G, FIELDS) and `touched` (B, G), in how many tiles each Gaussian is drawn."""
     pictures, count = opacities.shape
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH

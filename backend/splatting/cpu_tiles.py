@@ -1,7 +1,7 @@
 """Tiles of a picture, and which projected Gaussians each of them sees, front to back.
 
-A tile is 8 pixels wide (a vector register of floats) and 32 high. Tiles of 16 x 16 took a third longer on heads of 15,000
-to 30,000 Gaussians: half of their columns were computed for nothing.
+A tile is 8 pixels wide (a vector register of floats) and 32 high. Tiles of 16 x 16 took a third longer on heads of
+15,000 to 30,000 Gaussians: half of their columns were computed for nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from .jit import kernel
 TILE_WIDTH = 8
 TILE_HEIGHT = 32
 
-# A projected Gaussian is a row of 16 floats, a cache line: centre x, y (px), W's three entries, log2 of opacity, camera
-# z (m), colour (3), the half width and height of the box outside which its alpha is below ALPHA_MIN (px), and what
-# `_rows_covered` needs to know of the ellipse in that box.
-X, Y, W00, W01, W11, LOG_OPACITY, DEPTH, RED, GREEN, BLUE, HALF_WIDTH, HALF_HEIGHT, SLOPE, MIDDLE, BEND, TILT = range(16)
+# A projected Gaussian is a row of 16 floats, a cache line: centre x, y (px), the three entries of W (`cpu_project`),
+# log2 of opacity, camera z (m), colour (3), the half width and height of the box outside which its alpha is below
+# ALPHA_MIN (px), and what `_rows_covered` (`cpu_blend`) needs to know of the ellipse in that box.
 FIELDS = 16
+X, Y, W00, W01, W11, LOG_OPACITY, DEPTH, RED, GREEN, BLUE, HALF_WIDTH, HALF_HEIGHT = range(12)
+SLOPE, MIDDLE, BEND, TILT = range(12, FIELDS)
 
 
 @kernel()

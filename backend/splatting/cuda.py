@@ -18,7 +18,7 @@ def why_unavailable() -> str | None:
     except ImportError:
         return "The CUDA rasteriser needs the package gsplat. Install it with: pip install gsplat==1.5.3"
     if _C is None:
-        return "gsplat is installed but its kernels are not built: it needs the CUDA toolkit (nvcc) to compile them once."
+        return "gsplat is installed but its kernels are not: it needs the CUDA toolkit (nvcc) to compile them once."
     return None
 
 

@@ -104,7 +104,7 @@ _HALF = np.float32(0.5)
 
 @kernel(fast=True)
 def exp2_of_negative(t):
-    """2**t for float32 t in [-100, 0.5]; relative error under 3e-7. Without branches, so that loops over it vectorise."""
+    """2**t for float32 t in [-100, 0.5]; relative error under 3e-7. No branches, so that loops vectorise."""
     whole = _to_int(t - _HALF)
     rest = t - np.float32(whole)
     polynomial = _E0 + rest * (_E1 + rest * (_E2 + rest * (_E3 + rest * (_E4 + rest * _E5))))

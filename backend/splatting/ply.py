@@ -1,9 +1,9 @@
 """Splats as the `.ply` file that 3D Gaussian Splatting programs exchange, and back.
 
 One binary little-endian record of 62 floats a Gaussian, named as in the released program of Kerbl et al. 2023:
-x y z, nx ny nz (unused, zero), f_dc_0…2 and f_rest_0…44 (spherical harmonics; the rest colour by colour), opacity (before
-the sigmoid), scale_0…2 (natural logarithm, metres), rot_0…3 (w, x, y, z). All 45 f_rest are written even when colour does
-not depend on direction, because many viewers refuse a file without them.
+x y z, nx ny nz (unused, zero), f_dc_0…2 and f_rest_0…44 (spherical harmonics; the rest colour by colour), opacity
+(before the sigmoid), scale_0…2 (natural logarithm, metres), rot_0…3 (w, x, y, z). All 45 f_rest are written even when
+colour does not depend on direction, because many viewers refuse a file without them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ COLUMNS = (
 def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None) -> int:
     """Write one frame (B = 1) and return how many Gaussians the file holds.
 
-    `harmonics` (1, G, K, 3) replaces the plain colours. Gaussians too faint to be drawn (opacity below 1/255) are left out.
+    `harmonics` (1, G, K, 3) replaces the plain colours. Gaussians too faint to be drawn (opacity below 1/255) are left
+    out.
     """
     if splats.means.shape[0] != 1:
         raise EffigyError(f"A .ply file holds one frame of splats, but {splats.means.shape[0]} were given.")

@@ -1,4 +1,4 @@
-"""Colour that depends on where one looks from: real spherical harmonics up to degree 3, as 3D Gaussian Splatting stores them.
+"""Colour that depends on where one looks from: real spherical harmonics up to degree 3, as in 3D Gaussian Splatting.
 
 A coefficient array is (..., K, 3): K = (degree + 1)² functions, ordered by degree l and within it by m = -l … l, for
 each of red, green, blue. Colour is 0.5 plus their sum, not below 0 (Kerbl et al. 2023 and its released program), so
@@ -22,7 +22,7 @@ MAX_DEGREE = 3
 def basis(degree: int, directions: torch.Tensor) -> torch.Tensor:
     """Unit directions (..., 3) → the K functions there, (..., K). The Condon-Shortley sign is in, as in 3DGS."""
     if not 0 <= degree <= MAX_DEGREE:
-        raise EffigyError(f"Spherical harmonics of degree {degree} were asked for; degrees 0 to {MAX_DEGREE} exist here.")
+        raise EffigyError(f"Spherical harmonics of degree {degree} were asked for; 0 to {MAX_DEGREE} exist here.")
     x, y, z = directions.unbind(-1)
     functions = [torch.full_like(x, C0)]
     if degree >= 1:

@@ -31,7 +31,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def share(kernel: Callable, *arguments: object, parts: int | None = None) -> None:
-    """Run `kernel(part, parts, *arguments)` for every part, on as many threads as PyTorch uses (`torch.set_num_threads`).
+    """Run `kernel(part, parts, *arguments)` for every part, on as many threads as PyTorch uses.
 
     `kernel` releases the interpreter's lock and gives the same results however the work is cut.
     """

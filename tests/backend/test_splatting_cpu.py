@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,18 +53,18 @@ def random_scene():
 
 def small_faint_and_many():
     splats = random_splats(1, 400, 2)
-    return Splats(splats.means, splats.quaternions, 0.3 * splats.scales, splats.opacities, splats.colors), turned_cameras(1)
+    return replace(splats, scales=0.3 * splats.scales), turned_cameras(1)
 
 
 def behind_and_around_the_camera():
     splats = random_splats(2, 120, 3)
-    return Splats(3 * splats.means, splats.quaternions, splats.scales, splats.opacities, splats.colors), turned_cameras(2)
+    return replace(splats, means=3 * splats.means), turned_cameras(2)
 
 
 def across_the_frame_edges():
     splats = random_splats(1, 80, 4)
     means = splats.means * torch.tensor([4.0, 4.0, 0.3])
-    return Splats(means, splats.quaternions, 3 * splats.scales, splats.opacities, splats.colors), turned_cameras(1)
+    return replace(splats, means=means, scales=3 * splats.scales), turned_cameras(1)
 
 
 def needles_discs_and_points():
@@ -72,7 +73,7 @@ def needles_discs_and_points():
     scales[:, :30, 0] *= 20
     scales[:, 30:60, 2] = 0
     scales[:, 60:] = 0
-    return Splats(splats.means, splats.quaternions, scales, splats.opacities, splats.colors), turned_cameras(1)
+    return replace(splats, scales=scales), turned_cameras(1)
 
 
 def tied_depths():
@@ -81,7 +82,7 @@ def tied_depths():
     means[..., 2] = torch.arange(60) % 3 * 0.25
     cameras = turned_cameras(1)
     cameras.world_to_camera[:, :3, :3] = torch.eye(3)
-    return Splats(means, splats.quaternions, splats.scales, splats.opacities, splats.colors), cameras
+    return replace(splats, means=means), cameras
 
 
 def transparent_and_opaque():
@@ -90,13 +91,33 @@ def transparent_and_opaque():
     opacities[:, :30] = 0
     opacities[:, 30:40] = -0.5
     opacities[:, 40:60] = 1
-    return Splats(splats.means, splats.quaternions, splats.scales, opacities, splats.colors), turned_cameras(1)
+    return replace(splats, opacities=opacities), turned_cameras(1)
+
+
+def a_crowd_that_ends_pixels_early():
+    splats = random_splats(1, 150, 15)
+    return replace(splats, means=0.3 * splats.means, opacities=0.9 + 0.1 * splats.opacities), turned_cameras(1)
+
+
+def opaque_walls():
+    """So large that whole areas of pixels reach the greatest alpha, where opacity and shape have no gradient."""
+    splats = random_splats(1, 6, 16)
+    return replace(splats, scales=60 * splats.scales, opacities=torch.ones(1, 6)), turned_cameras(1)
+
+
+def depths_that_differ_in_the_last_bit():
+    splats = random_splats(1, 60, 17)
+    means = splats.means.clone()
+    means[0, :, 2] = 1 + 2.0**-22 * torch.randperm(60, generator=torch.Generator().manual_seed(18))
+    cameras = turned_cameras(1)
+    cameras.world_to_camera[:, :3, :3] = torch.eye(3)
+    return replace(splats, means=means), cameras
 
 
 def quaternions_of_any_length():
     splats = random_splats(1, 60, 8)
     lengths = torch.logspace(-3, 3, 60)[None, :, None]
-    return Splats(splats.means, lengths * splats.quaternions, splats.scales, splats.opacities, splats.colors), turned_cameras(1)
+    return replace(splats, quaternions=lengths * splats.quaternions), turned_cameras(1)
 
 
 def one_pixel_wide():
@@ -111,6 +132,9 @@ SCENES = [
     needles_discs_and_points,
     tied_depths,
     transparent_and_opaque,
+    a_crowd_that_ends_pixels_early,
+    opaque_walls,
+    depths_that_differ_in_the_last_bit,
     quaternions_of_any_length,
     one_pixel_wide,
 ]
@@ -171,7 +195,7 @@ def test_gradients_predict_what_a_small_change_does():
 
 
 def test_a_single_gaussian_has_the_height_and_width_that_its_formula_says():
-    """On the axis, σ = f s / z pixels, widened by 0.3 px² of low pass; the middle of pixel (r, c) is (c + 0.5, r + 0.5)."""
+    """On the axis σ² = (f s / z)² + 0.3 px²; the middle of pixel (row, column) is (column + 0.5, row + 0.5)."""
     splats = Splats(
         means=torch.tensor([[[0.0, 0.0, 2.0]]]),
         quaternions=torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),

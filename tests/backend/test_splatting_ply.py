@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from test_splatting_cpu import random_splats, turned_cameras
 from backend.errors import EffigyError
 from backend.splatting.ply import read_ply, write_ply
 from backend.splatting.rasterize import rasterize
-from backend.splatting.types import Splats
 
 
 def test_records_hold_the_standard_properties_in_the_standard_units(tmp_path):
@@ -43,7 +43,7 @@ def test_what_is_read_back_draws_the_same_picture(tmp_path):
     opacities = splats.opacities.clone()
     opacities[:, :20] = 0
     opacities[:, 20:30] = 1
-    splats = Splats(splats.means, splats.quaternions, splats.scales, opacities, splats.colors)
+    splats = replace(splats, opacities=opacities)
     write_ply(tmp_path / "b.ply", splats)
     again, harmonics = read_ply(tmp_path / "b.ply")
     assert again.means.shape[1] == int((opacities >= 1 / 255).sum()) < 200
