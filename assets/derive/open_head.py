@@ -1,0 +1,171 @@
+"""The open head: from MakeHuman's data to the file `assets/open_head.npz`, in FLAME's format and FLAME's head space."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from backend.head.model import EYE_L, EYE_R, JAW, NECK, ROOT, HeadModel
+from backend.storage import write_beside
+
+from .cut import Cut, cut_head
+from .identity import align, make_sampler, principal_components
+from .mpfb import MakeHuman
+from .regions import find_regions
+from .rig import eyeball_centres, find_hinge, jaw_correctives, regress, skinning_weights
+
+SCHEMA = 1
+HEADS = 1500
+COMPONENTS = 150
+HEADS_FOR_JOINTS = 80
+SEED = 1
+
+EYES_APART = 0.063
+"""Metres between the eyeballs' centres of the template: an adult's mean, and FLAME's."""
+EYES_AT = (0.0, 0.0229, 0.0249)
+"""Metres: the point between the eyeballs' centres in FLAME's template, which fixes the origin of head space."""
+
+ARKIT_NAMES = (
+    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
+    "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight", "tongueOut",
+)
+"""The order of the face detector's scores, less its neutral face, with `tongueOut` (which it does not score) last."""
+
+log = logging.getLogger(__name__)
+
+
+def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COMPONENTS) -> HeadModel:
+    cut = cut_head(human)
+    skull = cut.parts["body"][cut.kept(human.bone_weights["head"])[cut.parts["body"]] > 0.9]
+    count = len(cut.source)
+
+    # The points of each sampled head: the cut's vertices, then MakeHuman's joint markers.
+    marker_groups = [human.group("joint-mouth"), np.array([659, 18889])]
+    sampler = make_sampler(human, np.concatenate([cut.source, *marker_groups]))
+    log.info("Sampling %d heads", heads)
+    points = align(sampler.draw(heads, SEED), sampler.base, skull)
+    sampled = points[:, :count]
+    mean = _mirrored_mean(sampled.mean(0), cut)
+    log.info("Finding %d identity components", components)
+    shape_basis = principal_components(sampled, mean, cut.mirror, components)
+
+    expressions = expression_shapes(human, cut)
+    opening = expressions[:, :, ARKIT_NAMES.index("jawOpen")]
+    sideways = expressions[:, :, ARKIT_NAMES.index("jawLeft")]
+    teeth = cut.parts["helper-lower-teeth"]
+    hinge = find_hinge(sampler.base[:count], opening, teeth)
+
+    log.info("Placing joints")
+    some = points[:HEADS_FOR_JOINTS]
+    markers = np.split(some[:, count:], np.cumsum([len(group) for group in marker_groups])[:-1], 1)
+    regressor = _joint_regressor(some[:, :count], markers[0].mean(1), markers[1].mean(1), hinge.centre, sampler.base, cut)
+
+    scale = EYES_APART / np.abs((regressor[EYE_L] - regressor[EYE_R]) @ mean)[0]
+    between = (regressor[EYE_L] + regressor[EYE_R]) @ mean / 2
+    template = (mean - between) * scale + EYES_AT
+    opening, sideways = opening * scale, sideways * scale
+    hinge = find_hinge(template, opening, teeth)
+    skinning = skinning_weights(human, cut, template, opening, hinge)
+    jaw_joint = regressor[JAW] @ template
+    reach = template[teeth, 2].mean() - jaw_joint[2]
+    pose_basis = jaw_correctives(
+        template, skinning, jaw_joint, cut,
+        opening, hinge.angle, sideways, float(np.arcsin(sideways[teeth, 0].mean() / reach)),
+    )
+    return HeadModel(
+        name="Effigy open head",
+        template=template.astype(np.float32),
+        shape_basis=(shape_basis * scale).astype(np.float32),
+        expression_basis=(expressions * scale).astype(np.float32),
+        pose_basis=pose_basis.astype(np.float32),
+        joint_regressor=regressor.astype(np.float32),
+        skinning=skinning.astype(np.float32),
+        faces=cut.faces,
+        uv=cut.uv.astype(np.float32),
+        uv_faces=cut.uv_faces,
+        expression_names=ARKIT_NAMES,
+        expression_range=(0.0, 1.0),
+        regions=find_regions(human, cut),
+        landmark_faces=np.full(478, -1, np.int32),
+        landmark_barycentric=np.zeros((478, 3), np.float32),
+    )
+
+
+def expression_shapes(human: MakeHuman, cut: Cut) -> np.ndarray:
+    """(N, 3, 52) metres, of MakeHuman's base mesh: left and right shapes made each other's exact mirror.
+
+    The eyeballs are taken out of the eyeLook shapes: the eye joints turn them, and the shapes only move the lids.
+    """
+    raw = {name: cut.kept(human.expression(name)) for name in ARKIT_NAMES}
+    eyes = np.concatenate([cut.parts["helper-l-eye"], cut.parts["helper-r-eye"]])
+    shapes = []
+    for name in ARKIT_NAMES:
+        other = name.replace("Left", "Right") if "Left" in name else name.replace("Right", "Left")
+        shape = (raw[name] + raw[other][cut.mirror] * (-1, 1, 1)) / 2
+        shape[eyes] = 0
+        shapes.append(shape)
+    return np.stack(shapes, 2)
+
+
+def _mirrored_mean(vertices: np.ndarray, cut: Cut) -> np.ndarray:
+    return (vertices + vertices[cut.mirror] * (-1, 1, 1)) / 2
+
+
+def _joint_regressor(
+    heads: np.ndarray, jaw_markers: np.ndarray, neck_markers: np.ndarray, hinge: np.ndarray, base: np.ndarray, cut: Cut
+) -> np.ndarray:
+    """(5, N). `base` holds the cut's vertices and then the eight of the jaw's marker; `hinge` is where jawOpen turns it."""
+    skin = np.setdiff1d(cut.parts["body"], np.concatenate(list(cut.islands.values())))
+    count = len(cut.source)
+    regressor = np.zeros((5, count))
+    regressor[ROOT, cut.ring] = 1 / len(cut.ring)
+
+    neck = neck_markers.mean(0)
+    around = skin[np.abs(heads[:, skin, 1].mean(0) - neck[1]) < 0.012]
+    around = around[heads[:, around, 2].mean(0) < neck[2] + 0.07]
+    regressor[NECK] = regress(heads, neck_markers, around, cut)
+
+    # MakeHuman's marker follows the sliders; the hinge of jawOpen keeps its distance from it.
+    joints = jaw_markers + (hinge - base[count : count + 8].mean(0))
+    level = np.abs(heads[:, skin, 1].mean(0) - joints[:, 1].mean()) < 0.04
+    regressor[JAW] = regress(heads, joints, skin[level][::3], cut)
+    regressor[JAW] = (regressor[JAW] + regressor[JAW][cut.mirror]) / 2
+    regressor[NECK] = (regressor[NECK] + regressor[NECK][cut.mirror]) / 2
+
+    eye = cut.parts["helper-l-eye"]
+    regressor[EYE_L] = regress(heads, eyeball_centres(heads, eye), eye, cut)
+    regressor[EYE_R] = regressor[EYE_L][cut.mirror]
+    return regressor
+
+
+def save_open_head(model: HeadModel, path: Path) -> None:
+    """Bases in half precision: their steps are below 0.02 mm, and the file halves."""
+    with write_beside(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            schema=np.int32(SCHEMA),
+            name=model.name,
+            template=model.template,
+            shape_basis=model.shape_basis.astype(np.float16),
+            expression_basis=model.expression_basis.astype(np.float16),
+            pose_basis=model.pose_basis.astype(np.float16),
+            joint_regressor=model.joint_regressor,
+            skinning=model.skinning,
+            faces=model.faces,
+            uv=model.uv,
+            uv_faces=model.uv_faces,
+            expression_names=np.array(model.expression_names),
+            expression_range=np.array(model.expression_range, np.float32),
+            landmark_faces=model.landmark_faces,
+            landmark_barycentric=model.landmark_barycentric,
+            **{f"region_{name}": vertices for name, vertices in model.regions.items()},
+        )

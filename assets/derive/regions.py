@@ -1,0 +1,61 @@
+"""Named regions of the open head, read off MakeHuman's own structure: parts, texture islands, bone weights, targets.
+
+`face`, `scalp`, `ears`, `neck`, `eyes` and `mouth_inside` are disjoint and cover the head; `lips` and `lids` are
+parts of the face, `boundary` is the lowest ring of the neck.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .cut import Cut
+from .mpfb import MakeHuman
+
+HAIRLINE_AZIMUTH = (0, 25, 50, 70, 82, 100, 115, 140, 180)
+HAIRLINE_HEIGHT = (0.072, 0.073, 0.062, 0.030, 0.000, -0.002, -0.030, -0.055, -0.060)
+"""Metres above the eyes at which hair begins, going round from the middle of the forehead (0 degrees) over the temple and
+before the ear (82) to the nape (180)."""
+
+
+def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
+    base = human.mesh.vertices[cut.source]
+    eyes = np.concatenate([cut.parts["helper-l-eye"], cut.parts["helper-r-eye"]])
+    teeth_and_tongue = [cut.parts[f"helper-{part}"] for part in ("upper-teeth", "lower-teeth", "tongue")]
+    mouth_inside = np.concatenate([cut.islands["mouth"], *teeth_and_tongue])
+    skin = np.setdiff1d(cut.parts["body"], mouth_inside)
+
+    ears = _moved(human, cut, skin, ("ears/l-ear-trans-up", "ears/r-ear-trans-up"), 0.55)
+    bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
+    of_neck = sum(weight for name, weight in bones.items() if name.startswith(("neck", "spine", "clavicle", "shoulder")))
+    neck = np.setdiff1d(skin[of_neck[skin] > 0.5], ears)
+    upper = np.setdiff1d(skin, np.concatenate([ears, neck]))
+
+    level = base[eyes, 1].mean()
+    middle = (base[upper, 2].min() + base[upper, 2].max()) / 2
+    azimuth = np.degrees(np.arctan2(np.abs(base[upper, 0]), base[upper, 2] - middle))
+    hairy = base[upper, 1] - level > np.interp(azimuth, HAIRLINE_AZIMUTH, HAIRLINE_HEIGHT)
+    scalp, face = upper[hairy], upper[~hairy]
+
+    rim = np.intersect1d(cut.islands["mouth"], cut.faces[~np.isin(cut.faces, cut.islands["mouth"]).all(1)])
+    lips = np.intersect1d(_rings(cut, rim, 4), face)
+    socket_rim = np.intersect1d(cut.islands["sockets"], cut.faces[~np.isin(cut.faces, cut.islands["sockets"]).all(1)])
+    lids = np.intersect1d(np.union1d(_rings(cut, socket_rim, 3), cut.islands["sockets"]), face)
+    regions = {
+        "face": face, "scalp": scalp, "lips": lips, "eyes": eyes, "lids": lids, "ears": ears, "neck": neck,
+        "mouth_inside": mouth_inside, "boundary": cut.ring,
+    }
+    return {name: np.unique(vertices).astype(np.int32) for name, vertices in regions.items()}
+
+
+def _moved(human: MakeHuman, cut: Cut, among: np.ndarray, targets: tuple[str, ...], share: float) -> np.ndarray:
+    """Vertices that a target moves by more than `share` of its greatest offset."""
+    length = np.max([np.linalg.norm(cut.kept(human.target(name)), axis=1) for name in targets], 0)
+    return among[length[among] > share * length[among].max()]
+
+
+def _rings(cut: Cut, start: np.ndarray, count: int) -> np.ndarray:
+    """Vertices within `count` edges of `start`."""
+    reached = start
+    for _ in range(count):
+        reached = np.unique(cut.faces[np.isin(cut.faces, reached).any(1)])
+    return reached
