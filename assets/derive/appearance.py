@@ -1,0 +1,162 @@
+"""What a derived person looks like: procedural skin, brows, lips, eyes, teeth and hair, laid on the open head at rest.
+
+Everything is a function of the place on the head at rest (metres), so that it sticks to the surface whatever the rig does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from backend.head.model import HeadModel
+from backend.head.topology import connected_parts, mesh_edges
+from backend.tracking.landmark_paint import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
+
+from .noise import fractal_noise, value_noise
+
+
+@dataclass(frozen=True)
+class Look:
+    """A person's colours, sRGB in [0, 1]."""
+
+    skin: tuple[float, float, float] = (0.82, 0.62, 0.52)
+    hair: tuple[float, float, float] = (0.20, 0.13, 0.09)
+    lips: tuple[float, float, float] = (0.68, 0.38, 0.36)
+    iris: tuple[float, float, float] = (0.30, 0.38, 0.36)
+    hair_length: float = 0.016
+    """Metres that the hair stands off the scalp."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A head model with what its painter needs to know of it, computed once."""
+
+    model: HeadModel
+    paint: FacePaint
+    look: Look
+    points: np.ndarray
+    """(478, 3) detector points on the template; NaN where there is none."""
+    material: np.ndarray
+    """(N, 5) weights of eye, tooth, tongue, mouth wall and hair."""
+    eye_centres: np.ndarray
+    """(2, 3) of the left and the right eyeball."""
+
+
+def paint_head(model: HeadModel, look: Look) -> Painted:
+    points = np.full((len(model.landmark_faces), 3), np.nan)
+    valid = model.landmark_faces >= 0
+    corners = model.template[model.faces[model.landmark_faces[valid]]]
+    points[valid] = np.einsum("lk,lkc->lc", model.landmark_barycentric[valid], corners)
+    paint = FacePaint.plain(model).with_features(points)
+    material = np.zeros((len(model.template), 5), np.float32)
+    material[model.regions["eyes"], 0] = 1
+    edges, _ = mesh_edges(model.faces)
+    parts = connected_parts(edges, len(model.template))
+    skin_part = np.bincount(parts).argmax()
+    inside = model.regions["mouth_inside"]
+    for part in np.unique(parts[inside]):
+        members = inside[parts[inside] == part]
+        if part == skin_part:
+            material[members, 3] = 1
+            continue
+        # A row of teeth is an arc with an empty middle; the tongue fills it.
+        place = model.template[members]
+        behind = place[:, 2] < np.quantile(place[:, 2], 0.6)
+        is_tongue = (np.abs(place[behind, 0]) < 0.008).mean() > 0.2
+        material[members, 2 if is_tongue else 1] = 1
+    material[:, 4] = _hair_cover(model, points)
+    eyes = np.array([model.template[model.regions["eyes"]][side].mean(0) for side in (
+        model.template[model.regions["eyes"], 0] > 0, model.template[model.regions["eyes"], 0] <= 0)])
+    return Painted(model, paint, look, points, material, eyes)
+
+
+def _hair_cover(model: HeadModel, points: np.ndarray) -> np.ndarray:
+    """(N,) in [0, 1]: how surely hair grows on each vertex of the skin; a hairline above the brows, sideburns, nape."""
+    x, y, z = model.template.T
+    top = np.nanmax(points[:, 1])
+    crown = y.max()
+    hairline = top + 0.25 * (crown - top)
+    ear = model.regions["ears"]
+    ear_y, ear_z = (model.template[ear, 1].mean(), model.template[ear, 2].max()) if len(ear) else (0.0, 0.0)
+    front = (y - hairline) / 0.008
+    side = np.minimum((y - ear_y - 0.005) / 0.01, (ear_z + 0.018 - z) / 0.008)
+    back = np.minimum((ear_z - 0.03 - z) / 0.01, (y - (ear_y - 0.045)) / 0.01)
+    cover = np.clip(np.maximum.reduce([front, side, back]) * 0.5 + 0.5, 0, 1)
+    bald = np.concatenate([model.regions[name] for name in ("ears", "eyes", "mouth_inside", "lips", "lids")])
+    cover[bald] = 0
+    return cover
+
+
+def albedo(painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colour (..., 3) sRGB and gloss (...) at places at rest (..., 3); `front` (...) is the rest normal's z."""
+    look, paint = painted.look, painted.paint
+    skin = np.broadcast_to(np.array(look.skin), rest.shape).copy()
+    blotches = fractal_noise(rest / 0.018, 4, look.seed)[..., None]
+    skin *= 1 + 0.035 * blotches * np.array([0.6, 1.0, 1.1])
+    pores = value_noise(rest / 0.0009, look.seed + 7)[..., None]
+    skin *= 1 + 0.03 * pores
+    freckles = np.clip(value_noise(rest / 0.0032, look.seed + 9) - 0.72, 0, 1)[..., None] * 3
+    near_nose = np.exp(-np.square(np.linalg.norm(rest - painted.points[4], axis=-1) / 0.045))[..., None]
+    skin *= 1 - 0.35 * freckles * near_nose * np.array([0.4, 0.8, 1.0])
+    for index, reach, strength in ((50, 0.020, 0.10), (280, 0.020, 0.10), (4, 0.011, 0.12)):
+        blush = np.exp(-np.square(np.linalg.norm(rest - painted.points[index], axis=-1) / reach))[..., None]
+        skin *= 1 - strength * blush * np.array([0.0, 1.0, 0.9])
+    for centre in painted.eye_centres:
+        offset = rest - centre - np.array([0, -0.012, 0.012])
+        hollow = np.exp(-np.square(offset[..., 0] / 0.014) - np.square(offset[..., 1] / 0.007))[..., None]
+        skin *= 1 - 0.10 * hollow * np.array([0.7, 1.0, 0.9])
+    facing = np.clip(front * 4, 0, 1)
+    lips = (_cover(paint, paint.lips, rest) * facing)[..., None]
+    creases = value_noise(np.stack([rest[..., 0] / 0.0013, rest[..., 1] / 0.006], -1), 3)[..., None]
+    skin = skin * (1 - 0.85 * lips) + np.array(look.lips) * (1 + 0.06 * creases) * 0.85 * lips
+    hairs = value_noise(np.stack([(rest[..., 0] + 0.6 * np.abs(rest[..., 1])) / 0.0011, rest[..., 1] / 0.005], -1), 5)
+    brows = np.clip(_cover(paint, paint.brows, rest) * facing * (0.85 + 0.5 * hairs), 0, 0.95)[..., None]
+    skin = skin * (1 - brows) + np.array(look.hair) * 0.9 * brows
+    roots = (0.85 * material[..., 4] * (0.75 + 0.25 * value_noise(rest / 0.002, 6)))[..., None].clip(0, 1)
+    skin = skin * (1 - roots) + np.array(look.hair) * 0.8 * roots
+    gloss = 0.22 + 0.35 * lips[..., 0] + 0.12 * near_nose[..., 0]
+    colour = skin
+    for column, paint_of, shine in ((1, _tooth(rest), 0.5), (2, np.array([0.66, 0.33, 0.33]), 0.35), (3, np.array([0.34, 0.12, 0.12]), 0.2)):
+        share = material[..., column:column + 1]
+        colour = colour * (1 - share) + paint_of * share
+        gloss = gloss * (1 - share[..., 0]) + shine * share[..., 0]
+    eye = material[..., 0] > 0.5
+    if eye.any():
+        colour[eye] = _eye(painted, rest[eye])
+        gloss = np.where(eye, 1.6, gloss)
+    return colour.clip(0, 1), gloss
+
+
+def _cover(paint: FacePaint, canvas: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """(P,) coverage at places (P, 3): `FacePaint.sample` in rows of one picture, since OpenCV maps no longer ones."""
+    count, width = len(rest), 1024
+    places = np.zeros((-(-count // width) * width, 2))
+    places[:count] = rest[:, :2]
+    return paint.sample(canvas, places.reshape(-1, width, 2)).reshape(-1)[:count]
+
+
+def _tooth(rest: np.ndarray) -> np.ndarray:
+    gap = np.abs(np.sin(rest[..., 0] / 0.0078 * np.pi))[..., None]
+    return np.array([0.88, 0.85, 0.78]) * (1 - 0.25 * (1 - gap) ** 8)
+
+
+def _eye(painted: Painted, rest: np.ndarray) -> np.ndarray:
+    """Sclera with a warm corner, iris with fibres, a dark limbal ring and a soft pupil."""
+    offsets = rest[:, None] - painted.eye_centres
+    nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
+    offset = offsets[np.arange(len(rest)), nearest]
+    radius = np.hypot(offset[:, 0], offset[:, 1])
+    radius = np.where(offset[:, 2] > 0, radius, 1.0)
+    angle = np.arctan2(offset[:, 1], offset[:, 0])
+    sclera = np.array([0.90, 0.88, 0.86]) * (1 - 0.10 * np.clip((radius - 0.008) / 0.004, 0, 1)[:, None] * np.array([0.3, 1, 1]))
+    fibres = value_noise(np.stack([angle * 14, radius / 0.003], -1), 11)[:, None]
+    inner = np.exp(-np.square((radius - 0.003) / 0.0014))[:, None]
+    iris = np.array(painted.look.iris) * (1 + 0.30 * fibres) + 0.10 * inner * np.array([1.0, 0.8, 0.3])
+    limbus = np.clip((radius - 0.0046) / 0.0012, 0, 1)[:, None]
+    iris = iris * (1 - 0.65 * limbus)
+    pupil = np.clip((PUPIL_RADIUS + 0.0002 - radius) / 0.0004, 0, 1)[:, None]
+    iris = iris * (1 - pupil) + 0.02 * pupil
+    is_iris = np.clip((IRIS_RADIUS - radius) / 0.0005, 0, 1)[:, None]
+    return sclera * (1 - is_iris) + iris * is_iris
