@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from backend.head.formats import load_head, save_head
-from backend.head.forward import landmark_valid
+import numpy as np
+
+from backend.head.formats import load_head
 from backend.progress import SILENT, Progress
+from backend.storage import write_beside
 from backend.tracking.landmark_embedding import embed_landmarks
 
 
 def place_landmarks(path: Path, progress: Progress = SILENT) -> None:
-    """Fill `landmark_faces` and `landmark_barycentric` of the head model at `path`; run again after the head has changed."""
-    model = load_head(path)
-    faces, barycentric = embed_landmarks(model, progress=progress)
-    model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
-    save_head(model, path)
-    progress.message(f"{landmark_valid(model).sum()} of {len(faces)} detector points have a place on {model.name}.")
+    """Fill `landmark_faces` and `landmark_barycentric` of the head model at `path`; run again after the head has changed.
+
+    The file's other arrays stay as they are, in the precision in which they were written.
+    """
+    faces, barycentric = embed_landmarks(load_head(path), progress=progress)
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays |= {"landmark_faces": faces, "landmark_barycentric": barycentric}
+    with write_beside(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    progress.message(f"{(faces >= 0).sum()} of {len(faces)} detector points have a place on {path.name}.")
 
 
 if __name__ == "__main__":

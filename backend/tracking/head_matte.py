@@ -123,12 +123,12 @@ class NeckCutter:
         depth = np.interp(places, across[chosen][order], towards[chosen][order])
         height_off = np.interp(places, across[chosen][order], ((ring - centre) @ up)[chosen][order])
         curve = centre + places[:, None] * right + depth[:, None] * front + height_off[:, None] * up
-        rise = _SLOPE_RISE * up
+        # The shoulder muscle climbs the neck's sides, so beside the ring the edge starts higher and falls off outwards.
+        rise, aside = _SLOPE_RISE * up, _SLOPE_WIDTH * right
         edge = np.concatenate([
-            [curve[0] - _WIDTH * right], [curve[0] - _SLOPE_WIDTH * right], curve,
-            [curve[-1] + _SLOPE_WIDTH * right], [curve[-1] + _WIDTH * right],
+            [curve[0] - _WIDTH * right], [curve[0] - aside], [curve[0] + rise], curve,
+            [curve[-1] + rise], [curve[-1] + aside], [curve[-1] + _WIDTH * right],
         ])
-        del rise
         outline = np.concatenate([edge, edge[::-1] - _WIDTH * up])
         outline[:, 2] = np.maximum(outline[:, 2], 0.05)
         pixels = outline @ intrinsics.T

@@ -1,0 +1,113 @@
+"""The body is cut away below the neck, and nothing of the head with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from backend.errors import EffigyError
+from backend.head.formats import load_head
+from backend.head.forward import Head
+from backend.head.model import JAW, NECK, HeadModel
+from backend.splatting.mesh import rasterize_mesh
+from backend.tracking.head_matte import NeckCutter, make_head_mattes
+
+SIZE = 256
+INTRINSICS = np.array([[420.0, 0, SIZE / 2], [0, 420.0, SIZE / 2], [0, 0, 1]])
+EVERYTHING = np.full((SIZE, SIZE), 255, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> HeadModel:
+    return load_head()
+
+
+@pytest.fixture(scope="module")
+def cutter(model: HeadModel) -> NeckCutter:
+    return NeckCutter(model)
+
+
+def posed(model: HeadModel, neck: tuple[float, float, float] = (0, 0, 0)) -> np.ndarray:
+    """(N, 3) in the camera's space, 80 cm away."""
+    head = Head(model)
+    rotations = torch.zeros(1, 5, 3)
+    rotations[0, NECK] = torch.tensor(neck)
+    vertices = head(torch.zeros(1, head.identity_size), torch.zeros(1, head.expression_size), rotations).vertices[0].numpy()
+    return vertices * [1, -1, -1] + [0, 0, 0.8]
+
+
+def pixel(point: np.ndarray) -> tuple[int, int]:
+    """(row, column)"""
+    x, y, z = INTRINSICS @ point
+    return int(y / z), int(x / z)
+
+
+def ring(model: HeadModel, vertices: np.ndarray) -> np.ndarray:
+    return vertices[model.regions["boundary"]]
+
+
+def test_the_body_below_the_ring_goes_and_the_neck_above_stays(model, cutter):
+    vertices = posed(model)
+    matte = cutter.cut(EVERYTHING, vertices, INTRINSICS)
+    edge = ring(model, vertices)
+    front = edge[edge[:, 2].argmin()]
+    assert matte[pixel(front + [0, 0.025, 0])] == 0
+    assert matte[pixel(front - [0, 0.020, 0])] == 255
+    for side in (edge[:, 0].argmin(), edge[:, 0].argmax()):
+        outward = np.sign(edge[side, 0])
+        assert matte[pixel(edge[side] + [0.05 * outward, 0.02, 0])] == 0
+    assert matte[:10].min() == 255
+
+
+@pytest.mark.parametrize("neck", [(0.6, 0, 0), (0.45, 0.6, 0), (-0.3, -0.5, 0.2)], ids=["down", "down and aside", "up"])
+def test_a_chin_in_front_of_the_body_is_head(model, cutter, neck):
+    vertices = posed(model, neck)
+    matte = cutter.cut(EVERYTHING, vertices, INTRINSICS)
+    raster = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE)
+    on_jaw = (model.skinning[:, JAW] > 0.5)[model.faces].all(1)
+    jaw = raster.covered & on_jaw[np.maximum(raster.face_index, 0)]
+    assert jaw.sum() > 300
+    assert (matte[jaw] > 240).mean() > 0.99
+
+
+def test_the_cut_is_soft(model, cutter):
+    matte = cutter.cut(EVERYTHING, posed(model), INTRINSICS)
+    steps = np.abs(np.diff(matte.astype(int), axis=0)).max()
+    assert 0 < steps < 140
+
+
+def test_pieces_of_body_that_touch_no_head_are_left_out(model, cutter):
+    vertices = posed(model)
+    person = np.zeros_like(EVERYTHING)
+    raster = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE)
+    person[raster.covered] = 255
+    cv2.circle(person, (20, 60), 8, 255, -1)
+    matte = cutter.cut(person, vertices, INTRINSICS)
+    assert matte[60, 20] == 0
+    assert matte[pixel(vertices[model.regions["face"]].mean(0) * [1, 1, 0.9])] == 255
+
+
+def test_a_frame_without_a_pose_is_black(model, cutter):
+    assert not cutter.cut(EVERYTHING, posed(model) * np.nan, INTRINSICS).any()
+
+
+def test_a_head_without_a_neck_edge_is_refused(model):
+    closed = replace(model, regions=model.regions | {"boundary": np.zeros(0, np.int32)})
+    with pytest.raises(EffigyError, match="no open edge"):
+        NeckCutter(closed)
+
+
+def test_every_frame_of_a_capture_gets_its_matte(tmp_path: Path):
+    from small_capture import make_small_capture
+
+    capture, track, model = make_small_capture(tmp_path, frames=5)
+    for path in (capture.folder / "head_mattes").iterdir():
+        path.unlink()
+    make_head_mattes(capture, track, model)
+    mattes = [cv2.imread(str(capture.head_matte_path(index)), cv2.IMREAD_GRAYSCALE) for index in range(capture.frame_count)]
+    assert all(matte is not None and matte.any() for matte in mattes)
