@@ -102,7 +102,8 @@ def a_crowd_that_ends_pixels_early():
 def opaque_walls():
     """So large that whole areas of pixels reach the greatest alpha, where opacity and shape have no gradient."""
     splats = random_splats(1, 6, 16)
-    return replace(splats, scales=60 * splats.scales, opacities=torch.ones(1, 6)), turned_cameras(1)
+    opacities = torch.tensor([[0.45, 0.63, 0.71, 0.4, 0.52, 1]])
+    return replace(splats, scales=200 * splats.scales, opacities=opacities), turned_cameras(1)
 
 
 def depths_that_differ_in_the_last_bit():
