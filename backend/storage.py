@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import EffigyError
@@ -39,7 +39,9 @@ def write_beside(target: Path) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            # Where a file stands in the place of a folder even this fails, and would hide the sentence above.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def as_effigy_error(error: OSError, target: Path) -> EffigyError:

@@ -35,7 +35,9 @@ def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
     candidates = np.flatnonzero(source_skin)
     result[skin] = membership[candidates[cKDTree(source[candidates]).query(unnamed.template[skin])[1]]]
     if not skin.all():
-        nearest = membership[cKDTree(source).query(unnamed.template)[1]]
+        # The back of an eyeball lies nearer to the socket than to the other head's eyeball: parts look at parts only.
+        candidates = np.flatnonzero(~source_skin) if not source_skin.all() else candidates
+        nearest = membership[candidates[cKDTree(source[candidates]).query(unnamed.template)[1]]]
         for part in np.unique(parts[~skin]):
             result[parts == part] = nearest[parts == part].mean(0) > 0.5
     regions = {name: np.flatnonzero(result[:, column]).astype(np.int32) for column, name in enumerate(REGION_NAMES)}
