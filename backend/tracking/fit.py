@@ -156,9 +156,7 @@ def _to_track(capture: Capture, model: HeadModel, person: Person, state: FrameSt
     translation = state.translation.double().cpu().numpy() - rotation @ pivot.double().cpu().numpy()
     shaped = model.template + model.shape_basis @ identity
     neck_joint = model.joint_regressor[NECK].astype(np.float64) @ shaped
-    weights = good.astype(np.float64)
-    weights[capture.training_count:] = 0
-    neck, head_to_camera = split_neck(rotation, translation, neck_joint, weights, float(capture.fps))
+    neck, head_to_camera = split_neck(rotation, translation, neck_joint, good, capture.training_count, float(capture.fps))
 
     rotations = np.zeros((len(state), 5, 3))
     rotations[:, 1] = neck

@@ -19,13 +19,16 @@ NECK_LIMIT = np.deg2rad(40.0)
 """A neck does not turn further against the body; the body takes what is over."""
 
 
-def split_neck(rotation: np.ndarray, translation: np.ndarray, neck_joint: np.ndarray, weights: np.ndarray, fps: float
-               ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations (F, 3, 3) and translations (F, 3) of the skull, neck joint (3,) in head space, `weights` (F,): which frames
-    say where the body's middle is (good training frames). Returns neck axis-angle (F, 3) and head_to_camera (F, 4, 4)."""
-    middle = Rotation.from_matrix(rotation).mean(np.maximum(weights, 1e-6))
+def split_neck(rotation: np.ndarray, translation: np.ndarray, neck_joint: np.ndarray, good: np.ndarray, training_count: int,
+               fps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rotations (F, 3, 3) and translations (F, 3) of the skull, neck joint (3,) in head space, `good` (F,) bool: which frames
+    are believed. Returns neck axis-angle (F, 3) and head_to_camera (F, 4, 4). Held-out frames do not touch training frames.
+    """
+    weights = np.where(good[:training_count], 1.0, 1e-6)
+    middle = Rotation.from_matrix(rotation[:training_count]).mean(weights)
     turn = (middle.inv() * Rotation.from_matrix(rotation)).as_rotvec()
     slow = gaussian_filter1d(turn, BODY_SECONDS * fps, axis=0, mode="nearest")
+    slow[:training_count] = gaussian_filter1d(turn[:training_count], BODY_SECONDS * fps, axis=0, mode="nearest")
     body = middle * Rotation.from_rotvec(BODY_SHARE * slow)
     neck = (body.inv() * Rotation.from_matrix(rotation)).as_rotvec()
     angle = np.linalg.norm(neck, axis=1, keepdims=True)

@@ -1,0 +1,69 @@
+"""A clip whose truth is known: the open head talks, blinks, looks about and turns, and its landmarks are a capture's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from backend.footage.capture import Capture
+from backend.footage.detector import SCORE_NAMES
+from backend.head.forward import Head, landmarks
+from backend.head.model import HeadModel
+from backend.tracking.priors import jaw_of_shapes
+
+SIZE = 512
+MOVING = ("eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "mouthPucker", "browInnerUp",
+          "mouthUpperUpLeft", "mouthLowerDownRight")
+
+
+@dataclass(frozen=True)
+class SyntheticClip:
+    capture: Capture
+    identity: np.ndarray
+    expression: np.ndarray
+    rotations: np.ndarray
+    head_to_camera: np.ndarray
+    focal: float
+
+
+def make_clip(model: HeadModel, frames: int = 60, noise: float = 0.7, seed: int = 0, turn: float = 25.0) -> SyntheticClip:
+    """`noise` in pixels, `turn` in degrees to either side."""
+    random = np.random.default_rng(seed)
+    time = np.linspace(0, 1, frames)
+    identity = random.normal(0, 0.7, model.shape_basis.shape[2]).astype(np.float32)
+    expression = np.zeros((frames, len(model.expression_names)), np.float32)
+    for count, name in enumerate(MOVING):
+        wave = 0.5 - 0.5 * np.cos(2 * np.pi * (time * (1 + count % 3) + count / 8))
+        expression[:, model.expression_names.index(name)] = 0.7 * wave**2
+    blink = np.exp(-(((np.arange(frames) - frames * 0.3) / 2) ** 2))
+    for side in ("Left", "Right"):
+        expression[:, model.expression_names.index(f"eyeBlink{side}")] = blink
+    opening = 0.5 * (0.5 - 0.5 * np.cos(2 * np.pi * 3 * time))
+    rotations = np.zeros((frames, 5, 3), np.float32)
+    rotations[:, 2] = opening[:, None] * jaw_of_shapes(model)["jawOpen"]
+    rotations[:, 3:, 1] = np.deg2rad(12) * np.sin(2 * np.pi * 2 * time)[:, None]
+    turns = np.deg2rad(np.stack((6 * np.sin(2 * np.pi * 2 * time), turn * np.sin(2 * np.pi * time), 5 * np.cos(4 * time)), 1))
+    pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
+    pose[:, :3, :3] = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(turns).as_matrix()
+    pose[:, :3, 3] = np.stack((0.01 * np.sin(5 * time), 0.01 * np.cos(3 * time), 0.62 + 0.02 * np.sin(4 * time)), 1)
+
+    focal = 1150.0
+    posed = Head(model)(torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)).vertices
+    points = landmarks(posed, model).numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
+    seen = np.empty_like(points)
+    seen[..., :2] = focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
+    seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]
+    scores = expression[:, [model.expression_names.index(name) for name in SCORE_NAMES]].copy()
+    scores[:, SCORE_NAMES.index("jawOpen")] = opening
+    scores = np.clip(scores + random.normal(0, 0.05, scores.shape), 0, 1).astype(np.float32)
+    capture = Capture(
+        folder=Path("synthetic.capture"), source_name="synthetic", source_sha256="0" * 64, size=SIZE, fps=Fraction(30),
+        crop=(0.0, 0.0, float(SIZE)), intrinsics=np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1.0))),
+        frame_numbers=np.arange(frames), frame_times=np.arange(frames) / 30, landmarks=seen.astype(np.float32), scores=scores,
+        detector_pose=np.full((frames, 4, 4), np.nan, np.float32), flags=np.zeros(frames, np.int32))
+    return SyntheticClip(capture, identity, expression, rotations, pose, focal)

@@ -1,0 +1,182 @@
+"""A clip in, a track out: is what it says true, does it admit what it does not know, and who had a say in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic_clip import SyntheticClip, make_clip
+
+from backend.errors import Cancelled, EffigyError
+from backend.footage.capture import FrameFlag
+from backend.head.formats import load_head
+from backend.head.forward import Head
+from backend.head.model import HeadModel
+from backend.progress import Progress
+from backend.tracking.fit import project_landmarks, track_capture
+from backend.tracking.track import Track, load_track, save_track
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small clips are tracked faster by one thread, above all while other tests run beside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> HeadModel:
+    return load_head()
+
+
+@pytest.fixture(scope="module")
+def clip(model: HeadModel) -> SyntheticClip:
+    return make_clip(model, frames=45)
+
+
+@pytest.fixture(scope="module")
+def track(clip: SyntheticClip, model: HeadModel) -> Track:
+    return track_capture(clip.capture, model)
+
+
+def _in_camera(model: HeadModel, identity: np.ndarray, expression: np.ndarray, rotations: np.ndarray, pose: np.ndarray
+               ) -> np.ndarray:
+    vertices = Head(model)(*(torch.as_tensor(part) for part in (identity[None], expression, rotations))).vertices.numpy()
+    face = vertices[:, model.regions["face"]]
+    return face @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
+
+
+def test_a_known_face_is_recovered(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
+    found = _in_camera(model, track.identity, track.expression, track.rotations, track.head_to_camera)
+    truth = _in_camera(model, clip.identity, clip.expression, clip.rotations, clip.head_to_camera)
+    errors, turns = [], []
+    for ours, theirs in zip(found, truth, strict=True):
+        ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+        u, _, vt = np.linalg.svd(theirs.T @ ours)
+        rotation = u @ np.diag((1, 1, np.linalg.det(u @ vt))) @ vt
+        errors.append(np.linalg.norm(ours @ rotation.T - theirs, axis=1))
+        turns.append(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
+    assert np.median(errors) < 0.0025
+    assert np.median(turns) < 1.5
+    assert np.nanmedian(track.residual) < 1.5
+    assert not track.flags.any()
+
+
+def test_lids_gaze_and_jaw_follow(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
+    blink = model.expression_names.index("eyeBlinkLeft")
+    closed = clip.expression[:, blink] > 0.9
+    assert track.expression[closed, blink].min() > 0.75
+    assert track.expression[clip.expression[:, blink] < 0.05, blink].max() < 0.3
+    assert np.rad2deg(np.abs(track.rotations[:, 2, 0] - clip.rotations[:, 2, 0]).mean()) < 2.5
+    seen = clip.expression[:, blink] < 0.2
+    gaze = np.rad2deg(np.abs(track.rotations[:, 3:, 1] - clip.rotations[:, 3:, 1])[seen])
+    assert np.median(gaze) < 4
+
+
+def test_coefficients_stay_on_their_sliders_and_the_jaw_on_its_bone(track: Track, model: HeadModel) -> None:
+    assert track.expression.min() >= 0
+    assert track.expression.max() <= 1
+    for name in ("jawOpen", "jawLeft", "jawRight"):
+        assert not track.expression[:, model.expression_names.index(name)].any()
+    assert not track.rotations[:, 0].any()
+
+
+def test_smoothing_leaves_less_jitter_than_the_landmarks_had(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
+    def trembling(points: np.ndarray) -> float:
+        return float(np.sqrt(np.nanmean(np.diff(points - clean, 2, axis=0) ** 2)))
+    truth = replace(track, identity=clip.identity, expression=clip.expression, rotations=clip.rotations,
+                    head_to_camera=clip.head_to_camera)
+    clean = project_landmarks(truth, model)
+    assert trembling(project_landmarks(track, model)) < 0.3 * trembling(clip.capture.landmarks[..., :2])
+
+
+def test_held_out_frames_have_no_say_in_the_person_nor_in_training_frames(
+        clip: SyntheticClip, model: HeadModel, track: Track) -> None:
+    capture = clip.capture
+    seen = capture.landmarks.copy()
+    seen[capture.training_count:] = 256 + 1.3 * (seen[capture.training_count:] - 256)
+    other = track_capture(replace(capture, landmarks=seen), model)
+    training = slice(capture.training_count)
+    assert np.array_equal(other.identity, track.identity)
+    assert np.array_equal(other.intrinsics, track.intrinsics)
+    for name in ("expression", "rotations", "head_to_camera", "residual"):
+        assert np.array_equal(getattr(other, name)[training], getattr(track, name)[training])
+    assert not np.array_equal(other.expression[capture.training_count:], track.expression[capture.training_count:])
+
+
+def test_lost_and_unexplained_frames_are_flagged_and_bridged(clip: SyntheticClip, model: HeadModel, track: Track) -> None:
+    seen, flags = clip.capture.landmarks.copy(), clip.capture.flags.copy()
+    seen[20:24], flags[20:24] = np.nan, FrameFlag.NO_FACE
+    seen[35] += np.random.default_rng(0).normal(0, 60, seen[35].shape)
+    found = track_capture(replace(clip.capture, landmarks=seen, flags=flags), model)
+    assert (found.flags[20:24] & FrameFlag.NO_FACE).all()
+    assert np.isnan(found.residual[20:24]).all()
+    assert found.flags[35] & FrameFlag.TRACK_UNSURE
+    assert (found.flags != 0).sum() == 5
+    place = found.head_to_camera[20:24, :3, 3]
+    assert np.isfinite(place).all()
+    assert np.linalg.norm(place - track.head_to_camera[20:24, :3, 3], axis=1).max() < 0.02
+
+
+def test_a_clip_of_very_few_frames_is_tracked(clip: SyntheticClip, model: HeadModel) -> None:
+    capture = clip.capture
+    for count in (1, 2, 5):
+        few = replace(capture, **{name: getattr(capture, name)[:count] for name in (
+            "frame_numbers", "frame_times", "landmarks", "scores", "detector_pose", "flags")})
+        assert np.nanmax(track_capture(few, model).residual) < 3
+
+
+def test_a_clip_without_a_face_is_refused(clip: SyntheticClip, model: HeadModel) -> None:
+    nobody = replace(clip.capture, landmarks=np.full_like(clip.capture.landmarks, np.nan))
+    with pytest.raises(EffigyError, match="shows a face"):
+        track_capture(nobody, model)
+
+
+def test_a_head_without_landmarks_is_refused(clip: SyntheticClip, model: HeadModel) -> None:
+    with pytest.raises(EffigyError, match="embed them"):
+        track_capture(clip.capture, replace(model, landmark_faces=np.full(478, -1, np.int32)))
+
+
+def test_tracking_can_be_stopped(clip: SyntheticClip, model: HeadModel) -> None:
+    class Stop(Progress):
+        def cancelled(self) -> bool:
+            return True
+    with pytest.raises(Cancelled):
+        track_capture(clip.capture, model, progress=Stop())
+
+
+def test_a_track_is_read_back_as_it_was_written(track: Track, model: HeadModel, tmp_path: Path) -> None:
+    ntsc = replace(track, fps=Fraction(30000, 1001))
+    save_track(ntsc, tmp_path / "track.npz")
+    back = load_track(tmp_path / "track.npz", model)
+    for name, value in vars(ntsc).items():
+        assert np.array_equal(getattr(back, name), value, equal_nan=isinstance(value, np.ndarray) and value.dtype.kind == "f"), name
+
+
+def test_bad_tracks_are_refused_with_a_sentence(track: Track, model: HeadModel, tmp_path: Path) -> None:
+    path = tmp_path / "track.npz"
+    with pytest.raises(EffigyError, match="no track"):
+        load_track(path)
+    save_track(track, path)
+    with pytest.raises(EffigyError, match="choose that head model"):
+        load_track(path, replace(model, template=model.template * 1.1))
+    arrays = dict(np.load(path))
+    for change, sentence in (({"schema": np.int64(99)}, "newer"), ({"rotations": track.rotations[:-1]}, "damaged"),
+                             ({"fps": np.array((30, 0))}, "damaged")):
+        np.savez(path, **{**arrays, **change})
+        with pytest.raises(EffigyError, match=sentence):
+            load_track(path)
+    del arrays["identity"]
+    np.savez(path, **arrays)
+    with pytest.raises(EffigyError, match="identity"):
+        load_track(path)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(EffigyError, match="damaged"):
+        load_track(path)

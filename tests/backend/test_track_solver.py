@@ -1,0 +1,193 @@
+"""The tracker's parts against slow, plain versions of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from backend.head.formats import load_head
+from backend.head.forward import Head, landmarks
+from backend.head.model import HeadModel
+from backend.head.rotations import axis_angle_to_matrix
+from backend.tracking.blocks import Smoothness, solve_in_time, solve_shared
+from backend.tracking.camera import project, stand_head
+from backend.tracking.frames import FrameState, joint_vectors, predict
+from backend.tracking.neck import NECK_LIMIT, split_neck
+from backend.tracking.priors import jaw_of_shapes
+from backend.tracking.surface import LandmarkSurface, Linear, landmark_surface, pose_points
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Thousands of small products: threads only get into each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> HeadModel:
+    """The open head with correctives on every joint, so that their part in a derivative is seen."""
+    head = load_head()
+    random = np.random.default_rng(0)
+    return replace(head, pose_basis=random.normal(0, 0.002, head.pose_basis.shape).astype(np.float32))
+
+
+def _double(surface: LandmarkSurface) -> LandmarkSurface:
+    def linear(part: Linear) -> Linear:
+        return Linear(*(getattr(part, field.name).double() for field in fields(Linear)))
+    return LandmarkSurface(surface.points, surface.valid, linear(surface.anchor), linear(surface.arm), surface.mover)
+
+
+def _state(model: HeadModel, frames: int) -> FrameState:
+    generator = torch.Generator().manual_seed(1)
+    size = model.expression_basis.shape[2]
+    face = torch.cat((torch.rand(frames, size, generator=generator) * 0.5,
+                      torch.randn(frames, 7, generator=generator) * 0.2), 1).double()
+    rotation = axis_angle_to_matrix(torch.randn(frames, 3, generator=generator).double())
+    return FrameState(face, rotation, torch.tensor((0.01, -0.02, 0.6)).double().expand(frames, 3))
+
+
+def test_points_posed_alone_lie_where_the_whole_mesh_has_them(model: HeadModel) -> None:
+    surface, state = _double(landmark_surface(model)), _state(model, 3)
+    identity = torch.randn(surface.anchor.shape.shape[2], generator=torch.Generator().manual_seed(2)).double()
+    vectors = joint_vectors(state.face)
+    points = pose_points(surface.of_person(identity), state.face[:, :-7], axis_angle_to_matrix(vectors))[0]
+    rotations = torch.cat((torch.zeros(3, 2, 3).double(), vectors), 1)
+    whole = landmarks(Head(model, dtype=torch.float64)(identity[None], state.face[:, :-7], rotations).vertices, model)
+    distance = (points - whole).norm(dim=-1)[:, torch.as_tensor(surface.valid)]
+    # A point that two joints move at once is given to the stronger one, which may cost a tenth of a millimetre.
+    assert distance.quantile(0.95) < 1e-5
+    assert distance.max() < 3e-4
+
+
+def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
+    surface, state = _double(landmark_surface(model)), _state(model, 2)
+    identity = torch.randn(surface.anchor.shape.shape[2], generator=torch.Generator().manual_seed(3)).double() * 0.5
+    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
+    bound = torch.full((state.face.shape[1],), 9.0).double()
+
+    def pixels(at: FrameState, who: torch.Tensor = identity, length: torch.Tensor = focal) -> torch.Tensor:
+        return predict(surface.of_person(who), at, length, centre, pivot).pixels
+
+    found = predict(surface.of_person(identity), state, focal, centre, pivot, jacobian=True, shared=True)
+    for index in range(found.jacobian.shape[-1]):
+        step = torch.zeros(2, found.jacobian.shape[-1]).double()
+        step[:, index] = 1e-5
+        slope = (pixels(state.moved(step, -bound, bound)) - pixels(state.moved(-step, -bound, bound))) / 2e-5
+        assert torch.allclose(found.jacobian[..., index], slope, atol=1e-4 * float(slope.abs().max()) + 1e-6), index
+    for index in (0, 7, len(identity) - 1):
+        step = torch.zeros_like(identity)
+        step[index] = 1e-5
+        slope = (pixels(state, identity + step) - pixels(state, identity - step)) / 2e-5
+        assert torch.allclose(found.shared[..., index], slope, atol=1e-4 * float(slope.abs().max()))
+    slope = (pixels(state, length=focal * np.exp(1e-5)) - pixels(state, length=focal * np.exp(-1e-5))) / 2e-5
+    assert torch.allclose(found.shared[..., -1], slope, atol=1e-3)
+
+
+def _blocks(frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    root = torch.randn(frames, size, size + 3, generator=generator).double()
+    return root @ root.transpose(1, 2), torch.randn(frames, size, generator=generator).double()
+
+
+def test_shared_parameters_are_solved_as_by_one_dense_matrix() -> None:
+    generator = torch.Generator().manual_seed(5)
+    frames, size, common = 4, 3, 2
+    rows = torch.randn(frames, 9, size, generator=generator).double()
+    shared_rows = torch.randn(frames, 9, common, generator=generator).double()
+    errors = torch.randn(frames, 9, generator=generator).double()
+    dense = torch.zeros(frames * 9, frames * size + common).double()
+    for frame in range(frames):
+        dense[frame * 9:frame * 9 + 9, frame * size:frame * size + size] = rows[frame]
+        dense[frame * 9:frame * 9 + 9, frames * size:] = shared_rows[frame]
+    expected = -torch.linalg.lstsq(dense, errors.flatten()[:, None]).solution.squeeze(1)
+    step, shared_step, _ = solve_shared(
+        rows.transpose(1, 2) @ rows, rows.transpose(1, 2) @ shared_rows,
+        torch.einsum("frk,frl->kl", shared_rows, shared_rows), torch.einsum("frp,fr->fp", rows, errors),
+        torch.einsum("frk,fr->k", shared_rows, errors))
+    assert torch.allclose(torch.cat((step.flatten(), shared_step)), expected, atol=1e-9)
+
+
+def test_frames_coupled_in_time_are_solved_as_by_one_dense_matrix() -> None:
+    frames, size = 9, 3
+    hessian, gradient = _blocks(frames, size)
+    linked = torch.ones(frames - 1, dtype=torch.bool)
+    linked[4] = False
+    smoothness = Smoothness(torch.tensor((1.0, 30.0, 0.2)).double(), linked)
+    free = torch.ones(frames, size, dtype=torch.bool)
+    free[0], free[5, 1] = False, False
+
+    bend = torch.zeros((frames - 2), frames).double()
+    for middle in range(1, frames - 1):
+        if linked[middle - 1] and linked[middle]:
+            bend[middle - 1, middle - 1:middle + 2] = torch.tensor((1.0, -2.0, 1.0)).double()
+    dense = torch.block_diag(*hessian) + torch.kron(bend.T @ bend, torch.diag(smoothness.precision))
+    keep = free.flatten()
+    expected = torch.zeros(frames * size).double()
+    expected[keep] = torch.linalg.solve(dense[keep][:, keep], -gradient.flatten()[keep])
+    step = solve_in_time(hessian, gradient, smoothness, free, tolerance=1e-10, limit=200)
+    assert torch.allclose(step.flatten(), expected, atol=1e-7)
+    assert torch.all(step[~free] == 0)
+
+
+def test_a_head_is_stood_from_the_detectors_depth_alone(model: HeadModel) -> None:
+    points = landmark_surface(model).anchor.rest[None].expand(5, -1, -1)
+    random = np.random.default_rng(6)
+    turn = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(random.normal(0, 0.4, (5, 3))).as_matrix()
+    rotation = torch.as_tensor(turn, dtype=torch.float32)
+    translation = torch.tensor((0.02, -0.01, 0.7)).expand(5, 3)
+    camera = points @ rotation.transpose(1, 2) + translation[:, None]
+    focal, centre = torch.tensor(1200.0), torch.tensor((250.0, 260.0))
+    depth = (camera[..., 2:] - 0.7) * focal / 0.7
+    seen = torch.cat((project(camera, focal, centre), depth), -1)
+    found, place = stand_head(points, seen, torch.ones(seen.shape[:2]), focal, centre)
+    angle = Rotation.from_matrix((found @ rotation.transpose(1, 2)).numpy()).magnitude()
+    assert np.rad2deg(angle).max() < 5
+    assert (place - translation).norm(dim=1).max() < 0.05
+
+
+def test_the_skull_stays_where_it_was_when_the_neck_takes_its_share(model: HeadModel) -> None:
+    random = np.random.default_rng(7)
+    frames = 40
+    turns = np.deg2rad(np.stack((10 * np.sin(np.arange(frames) / 4), 70 * np.sin(np.arange(frames) / 7), np.zeros(frames)), 1))
+    rotation = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(turns).as_matrix()
+    translation = random.normal(0, 0.02, (frames, 3)) + (0, 0, 0.7)
+    still = _plain(model)
+    joint = still.joint_regressor[1].astype(np.float64) @ still.template
+    neck, head_to_camera = split_neck(rotation, translation, joint, np.ones(frames, bool), 32, 30.0)
+
+    rotations = torch.zeros(frames, 5, 3)
+    rotations[:, 1] = torch.as_tensor(neck, dtype=torch.float32)
+    rotations[:, 2, 0] = 0.2
+    nobody = torch.zeros(1, still.shape_basis.shape[2])
+    head = Head(still)
+    expression = torch.zeros(frames, still.expression_basis.shape[2])
+    posed = head(nobody, expression, rotations).vertices.numpy()
+    straight = head.canonical(nobody, expression, rotations).numpy()
+    skull = still.skinning[:, 0] == 0
+    before = straight[:, skull] @ rotation.transpose(0, 2, 1) + translation[:, None]
+    after = posed[:, skull] @ head_to_camera[:, :3, :3].transpose(0, 2, 1) + head_to_camera[:, None, :3, 3]
+    assert np.abs(before - after).max() < 2e-6
+    assert np.linalg.norm(neck, axis=1).max() <= NECK_LIMIT + 1e-6
+    assert np.linalg.norm(neck, axis=1).max() > np.deg2rad(20)
+    body = Rotation.from_matrix(head_to_camera[:, :3, :3])
+    head_turns = Rotation.from_matrix(rotation[1:] @ rotation[:-1].transpose(0, 2, 1)).magnitude()
+    assert np.median((body[1:] * body[:-1].inv()).magnitude()) < 0.7 * np.median(head_turns)
+
+
+def _plain(model: HeadModel) -> HeadModel:
+    return replace(model, pose_basis=np.zeros_like(model.pose_basis))
+
+
+def test_a_fully_open_jaw_is_an_opening_rotation(model: HeadModel) -> None:
+    opening = jaw_of_shapes(model)["jawOpen"]
+    assert np.deg2rad(12) < opening[0] < np.deg2rad(40)
+    assert np.abs(opening[1:]).max() < np.deg2rad(3)
+    assert jaw_of_shapes(model)["jawLeft"][1] > 0 > jaw_of_shapes(model)["jawRight"][1]
