@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def make_capture(
     if crop[2] > 4 * extent:
         progress.message(f"The head moves over a wide part of the picture, so it fills only about "
                          f"{extent / crop[2] * size:.0f} of {size} pixels of each frame.")
-    return Capture(**{**capture.__dict__, "folder": folder})
+    return replace(capture, folder=folder)
 
 
 def describe_flags(flags: np.ndarray) -> list[str]:

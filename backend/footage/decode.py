@@ -66,16 +66,14 @@ def probe(path: Path) -> FootageInfo:
     """Open a clip, decode its first frame and say what it is; refuses what is not a video with a sentence."""
     with _open(path) as (container, stream):
         for frame in _decode(container, stream, [], path):
-            width, height = _square_size(frame, stream)
-            if _is_lying(_display_matrix(frame)):
-                width, height = height, width
+            geometry = _Geometry.of(frame, stream)
             break
         else:
             raise EffigyError(f"No picture of {path.name} could be decoded: the file is damaged or cut short. Export it again.")
         rate = _frame_rate(stream)
         duration = _duration(container, stream)
         count = stream.frames or round(duration * rate)
-        return FootageInfo(path, width, height, rate, count, duration, transfer_of(frame.color_trc))
+        return FootageInfo(path, *geometry.upright_size, rate, count, duration, transfer_of(frame.color_trc))
 
 
 def read_frames(
@@ -97,13 +95,14 @@ def read_frames(
     chosen = 0
     number = -1
     last_time = 0.0
-    size = None
+    geometry = None
     with _open(path) as (container, stream):
         rate = _frame_rate(stream)
         origin = stream.start_time * stream.time_base if stream.start_time is not None else 0
         for number, frame in enumerate(_decode(container, stream, troubles, path)):
-            # A stream may change its size on the way; it is one clip to us, at the size it begins with.
-            size = size or _square_size(frame, stream)
+            # A stream may change its size on the way; it is one clip to us, at the size it begins with. And asking each
+            # frame for its side data would keep it alive in a reference cycle: 14 MB for each frame of a 4K clip.
+            geometry = geometry or _Geometry.of(frame, stream)
             last_time = float(frame.pts * frame.time_base - origin) if frame.pts is not None else float(number / rate)
             if end is not None and last_time >= end:
                 return
@@ -111,7 +110,7 @@ def read_frames(
                 continue
             chosen += 1
             if (chosen - 1) % every == 0:
-                yield FootageFrame(number, last_time, _to_rgb(frame, size, longest_side))
+                yield FootageFrame(number, last_time, _to_rgb(frame, geometry, longest_side))
             if max_frames is not None and chosen >= max_frames:
                 return
         announced = _duration(container, stream)
@@ -205,34 +204,41 @@ def _duration(container, stream) -> float:
     return container.duration / av.time_base if container.duration else 0.0
 
 
-def _display_matrix(frame: av.VideoFrame) -> np.ndarray:
-    """(2, 2): where the stored x axis (first row) and y axis (second row) point to on the screen, y down."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return np.eye(2)
-    values = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2]
-    return values / 65536.0
+@dataclass(frozen=True)
+class _Geometry:
+    """How the stored picture becomes the one that is meant to be seen."""
 
-
-def _square_size(frame: av.VideoFrame, stream) -> tuple[int, int]:
+    width: int
     """Stored width and height once the pixels are made square (a DV or anamorphic clip stores narrow or wide ones)."""
-    ratio = stream.sample_aspect_ratio
-    return (round(frame.width * ratio) if ratio else frame.width), frame.height
+    height: int
+    matrix: np.ndarray
+    """(2, 2): where the stored x axis (first row) and y axis (second row) point to on the screen, y down."""
 
+    @classmethod
+    def of(cls, frame: av.VideoFrame, stream) -> _Geometry:
+        ratio = stream.sample_aspect_ratio
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+        matrix = np.eye(2) if side_data is None else np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2] / 65536
+        return cls(round(frame.width * ratio) if ratio else frame.width, frame.height, matrix)
 
-def _is_lying(matrix: np.ndarray) -> bool:
-    return abs(matrix[0, 1]) + abs(matrix[1, 0]) > abs(matrix[0, 0]) + abs(matrix[1, 1])
+    @property
+    def is_lying(self) -> bool:
+        matrix = np.abs(self.matrix)
+        return bool(matrix[0, 1] + matrix[1, 0] > matrix[0, 0] + matrix[1, 1])
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        return (self.height, self.width) if self.is_lying else (self.width, self.height)
 
-def _upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Turn and mirror by the display matrix; angles between the quarter turns go to the nearest one."""
-    if _is_lying(matrix):
-        image, mirror_x, mirror_y = cv2.transpose(image), matrix[1, 0] < 0, matrix[0, 1] < 0
-    else:
-        mirror_x, mirror_y = matrix[0, 0] < 0, matrix[1, 1] < 0
-    if mirror_x or mirror_y:
-        image = cv2.flip(image, -1 if mirror_x and mirror_y else int(mirror_x))
-    return image
+    def make_upright(self, image: np.ndarray) -> np.ndarray:
+        """Turn and mirror by the display matrix; angles between the quarter turns go to the nearest one."""
+        if self.is_lying:
+            image, mirror_x, mirror_y = cv2.transpose(image), self.matrix[1, 0] < 0, self.matrix[0, 1] < 0
+        else:
+            mirror_x, mirror_y = self.matrix[0, 0] < 0, self.matrix[1, 1] < 0
+        if mirror_x or mirror_y:
+            image = cv2.flip(image, -1 if mirror_x and mirror_y else int(mirror_x))
+        return image
 
 
 def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
@@ -245,9 +251,9 @@ def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
     return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
 
 
-def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], longest_side: int | None) -> np.ndarray:
-    """(H, W, 3) uint8 upright RGB; `size` is the stored width and height with square pixels."""
-    width, height = size
+def _to_rgb(frame: av.VideoFrame, geometry: _Geometry, longest_side: int | None) -> np.ndarray:
+    """(H, W, 3) uint8 upright RGB."""
+    width, height = geometry.width, geometry.height
     shrink = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
     full_range = int(frame.color_range) == int(ColorRange.JPEG) or frame.format.name.startswith("yuvj")
     image = frame.reformat(
@@ -260,7 +266,7 @@ def _to_rgb(frame: av.VideoFrame, size: tuple[int, int], longest_side: int | Non
         dst_color_range=ColorRange.JPEG,
         interpolation=(Interpolation.AREA if shrink < 1 else Interpolation.BICUBIC) | _EXACT_CHROMA,
     ).to_ndarray()
-    return _upright(np.ascontiguousarray(image), _display_matrix(frame))
+    return geometry.make_upright(np.ascontiguousarray(image))
 
 
 def _lacks_index(path: Path) -> bool:
