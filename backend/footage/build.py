@@ -1,7 +1,8 @@
 """Footage to Capture, in two passes over the file, so that memory stays flat however long the clip is.
 
-The first pass looks for the face in small frames every tenth of a second and settles the crop. The second cuts every frame
-out, and worker threads detect, matte and write: decoding, MediaPipe, OpenCV and zlib all release the interpreter lock.
+The first pass looks for the face in small frames every tenth of a second and settles the crop. The second cuts every
+frame out, and worker threads detect, matte and write: decoding, MediaPipe, OpenCV and zlib all release the
+interpreter lock.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
 from .capture import Capture, FrameFlag, save_capture
-from .crop import SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop
+from .crop import (
+    SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
+)
 from .decode import FootageFrame, FootageInfo, probe, read_frames
 from .detector import SCORE_NAMES, FaceDetector
 from .hdr import to_sdr
@@ -144,7 +147,8 @@ def _check_request(folder: Path, size: int, start: float | None, end: float | No
     if folder.exists() and not folder.is_dir():
         raise EffigyError(f"{folder} is a file: name a folder for the capture.")
     if folder.is_dir() and not (folder / "capture.json").is_file() and any(folder.iterdir()):
-        raise EffigyError(f"{folder} holds other files and is not a capture: choose a new folder, so that nothing is overwritten.")
+        raise EffigyError(f"{folder} holds other files and is not a capture: "
+                          "choose a new folder, so that nothing is overwritten.")
 
 
 def _expected_frames(info: FootageInfo, start: float | None, end: float | None, max_frames: int | None) -> int:
@@ -177,7 +181,7 @@ def _find_head(
         raise EffigyError(f"No frame of {name} lies in the chosen part: the clip lasts {info.duration:.1f} s.")
     if not sightings:
         raise EffigyError(f"No face was found in {name} ({looks} frames were searched): "
-                          "the person must face the camera, well lit, and be more than a few percent of the picture.")
+                          "the person must face the camera, well lit, with a face wider than 6 % of the picture.")
     crowded = [s.number for s in sightings if s.several]
     if len(crowded) > len(sightings) / 2:
         raise EffigyError(f"{name} shows two faces in most of its frames: an avatar is of one person. "
@@ -187,7 +191,7 @@ def _find_head(
 
 
 class _FrameWorkers:
-    """Threads that each own their models and turn a decoded frame into files and figures, in the order of the frames."""
+    """Threads that each own their models and turn decoded frames into files and figures, in order."""
 
     def __init__(self, folder: Path, info: FootageInfo, crop: tuple[float, float, float], size: int,
                  sightings: list[Sighting], several: set[int]) -> None:
@@ -232,9 +236,9 @@ class _FrameWorkers:
         _write_png(self._folder / "frames" / f"{index:06d}.png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))
         _write_png(self._folder / "mattes" / f"{index:06d}.png", matte)
         if not faces:
-            nothing = np.full((LANDMARK_COUNT, 3), np.nan, np.float32)
-            no_scores = np.zeros(len(SCORE_NAMES), np.float32)
-            return _FrameResult(number, time, FrameFlag.NO_FACE, nothing, no_scores, np.full((4, 4), np.nan, np.float32))
+            landmarks, pose = (np.full(shape, np.nan, np.float32) for shape in ((LANDMARK_COUNT, 3), (4, 4)))
+            scores = np.zeros(len(SCORE_NAMES), np.float32)
+            return _FrameResult(number, time, FrameFlag.NO_FACE, landmarks, scores, pose)
         scale = self._size / self._crop[2]
         centre = [np.interp(number, self._seen_numbers, self._seen_centres[:, axis]) for axis in (0, 1)]
         person, several = choose_face(faces, (np.array(centre) - self._crop[:2]) * scale)
@@ -252,7 +256,8 @@ def _check_faces(capture: Capture, video: Path) -> None:
     several = (capture.flags & FrameFlag.SEVERAL_FACES) != 0
     found = (capture.flags & FrameFlag.NO_FACE) == 0
     if not found.any():
-        raise EffigyError(f"No face was found in the head crops of {video.name}: choose a part where the person faces the camera.")
+        raise EffigyError(f"No face was found in the head crops of {video.name}: "
+                          "choose a part where the person faces the camera.")
     if several.sum() > found.sum() / 2:
         raise EffigyError(f"{video.name} shows two faces in most of its frames: an avatar is of one person. "
                           "Cut the picture to that person, or choose a part of the clip by start and end.")

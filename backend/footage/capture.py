@@ -65,17 +65,18 @@ class Capture:
     crop: tuple[float, float, float]
     """x, y of the crop's top-left corner and its side, in pixels of the upright (rotated) source; may reach outside."""
     intrinsics: np.ndarray
-    """(3, 3) guess in crop pixels, centre of the top-left pixel at (0.5, 0.5); the principal point is the source's centre
-    seen in the crop."""
+    """(3, 3) guess in crop pixels, centre of the top-left pixel at (0.5, 0.5); the principal point is the source's
+    centre seen in the crop."""
     frame_numbers: np.ndarray
     """(F,) int64: index in the decoded source."""
     frame_times: np.ndarray
     """(F,) float64 seconds, as the container gives them (variable rate kept); information, never a key."""
     landmarks: np.ndarray
-    """(F, 478, 3) float32: x, y in crop pixels, z in the detector's relative depth scaled to crop pixels; NaN without a face."""
+    """(F, 478, 3) float32: x, y in crop pixels, z the detector's relative depth in crop pixels; NaN without a face."""
     scores: np.ndarray
-    """(F, 52) float32 in [0, 1]: the detector's blendshape scores in its own order without its `_neutral`, from browDownLeft
-    to noseSneerRight, then tongueOut last (always 0); see `backend.footage.detector.SCORE_NAMES`. Zero without a face."""
+    """(F, 52) float32 in [0, 1]: the detector's blendshape scores in its own order without its `_neutral`, from
+    browDownLeft to noseSneerRight, then tongueOut last (always 0); see `backend.footage.detector.SCORE_NAMES`. Zero
+    without a face."""
     detector_pose: np.ndarray
     """(F, 4, 4) float32: the detector's own head pose (centimetres, OpenGL camera); NaN without a face."""
     flags: np.ndarray
@@ -101,7 +102,7 @@ class Capture:
 
 
 def save_capture(capture: Capture, summary: dict[str, object] | None = None) -> None:
-    """Write capture.json and landmarks.npz into `capture.folder`, which exists; `summary` is for people and not read back."""
+    """Write capture.json and landmarks.npz into `capture.folder`, which exists; `summary` is for people to read."""
     info = {
         "schema": SCHEMA,
         "source": {"name": capture.source_name, "sha256": capture.source_sha256},
@@ -112,7 +113,8 @@ def save_capture(capture: Capture, summary: dict[str, object] | None = None) -> 
         "frame_count": capture.frame_count,
         **(summary or {}),
     }
-    (capture.folder / "capture.json").write_text(json.dumps(info, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(info, indent=2, ensure_ascii=False)
+    (capture.folder / "capture.json").write_text(text + "\n", encoding="utf-8")
     np.savez(capture.folder / "landmarks.npz", **{name: getattr(capture, name) for name in _ARRAYS})
 
 
@@ -120,9 +122,11 @@ def load_capture(folder: Path) -> Capture:
     """Read a capture folder, without its pictures; refuses missing, damaged and newer ones with a sentence."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise EffigyError(f"There is no capture folder {folder}: make it with `python -m backend capture VIDEO {folder}`.")
+        raise EffigyError(f"There is no capture folder {folder}: "
+                          f"make it with `python -m backend capture VIDEO {folder}`.")
     if not (folder / "capture.json").is_file():
-        raise EffigyError(f"{folder} is not a capture (it holds no capture.json): make one with `python -m backend capture`.")
+        raise EffigyError(f"{folder} is not a capture (it holds no capture.json): "
+                          "make one with `python -m backend capture`.")
     damaged = f"The capture {folder} is damaged (%s): make it again from the video."
     try:
         info = json.loads((folder / "capture.json").read_text(encoding="utf-8"))
@@ -156,7 +160,8 @@ def load_capture(folder: Path) -> Capture:
 
 def read_frame(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size, 3) uint8 RGB; `size` defaults to the capture's own."""
-    return cv2.cvtColor(_read_picture(capture.frame_path(index), cv2.IMREAD_COLOR, size or capture.size), cv2.COLOR_BGR2RGB)
+    picture = _read_picture(capture.frame_path(index), cv2.IMREAD_COLOR, size or capture.size)
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def read_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
@@ -168,7 +173,8 @@ def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np
     """(size, size) uint8: 255 = the person's head and neck. Written by tracking."""
     path = capture.head_matte_path(index)
     if not path.is_file():
-        raise EffigyError(f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`.")
+        raise EffigyError(f"{path} is missing: "
+                          f"track the capture first, with `python -m backend track {capture.folder}`.")
     return _read_picture(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
 
 

@@ -1,7 +1,7 @@
 """Where the head is: a first look through the clip, and from it one square crop that holds for all of it.
 
-One crop, not one per frame: a crop that follows the face would turn head motion and detector noise into background motion,
-and the camera would no longer be one camera.
+One crop, not one per frame: a crop that follows the face would turn head motion and detector noise into background
+motion, and the camera would no longer be one camera.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from .detector import Face, FaceDetector
 
 SEARCH_SIDE = 960
-"""Longest side of the frames that are searched, pixels: four tiles of them still show a face 5 % as wide as the picture."""
+"""Longest side of the frames that are searched, pixels. By tiles, a face 6 % as wide as the picture is found (measured)."""
 RELEVANT_SIZE = 0.4
 """A second face smaller than this share of the first is a bystander or a poster, and is ignored."""
 
@@ -84,7 +84,7 @@ class HeadSearch:
         return self._last
 
     def _look_closer(self, image: np.ndarray, scale: float) -> list[Face]:
-        """The detector sees 128 x 128 pixels, in which a small face is lost: look where it was last, then tile by tile."""
+        """The detector sees 128 x 128 pixels, too few for a small face: look where it was last, or tile by tile."""
         height, width = image.shape[:2]
         regions = []
         if self._last:
@@ -112,10 +112,10 @@ def _tile_starts(length: float, side: float) -> list[float]:
 
 
 def stable_crop(sightings: list[Sighting], source_width: int, source_height: int) -> tuple[float, float, float]:
-    """x, y of the top-left corner and the side of the square that covers the head in every sighting; whole source pixels.
+    """x, y of the top-left corner and side of the square that covers the head in every sighting; whole source pixels.
 
-    Only what the source shows is covered, so the square leaves the picture only where it must to be a square. A sighting
-    that touches neither its predecessor nor its successor is a mistake of the detector and is left out.
+    Only what the source shows is covered, so the square leaves the picture only where it must to be a square. A
+    sighting that touches neither its predecessor nor its successor is a mistake of the detector and is left out.
     """
     boxes = np.array([s.head_box for s in sightings])
     if len(boxes) >= 3:
@@ -138,7 +138,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def cut_square(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
-    """The crop of a picture (H, W, 3), scaled to (size, size, 3). Outside the picture its border pixels are repeated."""
+    """The crop of a picture (H, W, 3), scaled to (size, size, 3). Outside the picture its border is repeated."""
     height, width = image.shape[:2]
     x, y, side = (int(v) for v in crop)
     part = image[max(0, y):max(0, min(height, y + side)), max(0, x):max(0, min(width, x + side))]
@@ -161,10 +161,10 @@ def guess_intrinsics(
 ) -> np.ndarray:
     """(3, 3) K in crop pixels for a camera of which nothing is known but the picture.
 
-    Focal length: 50 degrees across the shorter side of the source, a phone's main camera (26 mm equivalent) or a webcam.
-    Where that would put the face (`face_extent` source pixels from hairline to chin) nearer than 0.7 m the footage is a
-    cut-out of a wider picture, and the focal length that puts it at 0.7 m is taken. The principal point is the centre of
-    the source picture.
+    Focal length: 50 degrees across the shorter side of the source, a phone's main camera (26 mm equivalent) or a
+    webcam. Where that would put the face (`face_extent` source pixels from hairline to chin) nearer than 0.7 m the
+    footage is a cut-out of a wider picture, and the focal length that puts it at 0.7 m is taken. The principal point
+    is the centre of the source picture.
     """
     by_view = min(source_width, source_height) / 2 / np.tan(_PRIOR_FIELD_OF_VIEW / 2)
     by_distance = face_extent * _NEAREST_CAMERA / _LANDMARK_FACE_HEIGHT

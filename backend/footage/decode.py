@@ -1,8 +1,8 @@
 """Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times.
 
-What a container says about its pictures is honoured here and nowhere else: the display matrix (phones store a portrait clip
-lying on its side), pixels that are not square, the colour matrix and range, more than 8 bits, variable frame rate.
-Frames are decoded one after the other, so memory does not grow with the length of a clip.
+What a container says about its pictures is honoured here and nowhere else: the display matrix (phones store a
+portrait clip lying on its side), pixels that are not square, the colour matrix and range, more than 8 bits, variable
+frame rate. Frames are decoded one after the other, so memory does not grow with the length of a clip.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class FootageFrame:
     time: float
     """Seconds since the start of the video stream, by the container's own time stamps."""
     image: np.ndarray
-    """(H, W, 3) uint8 RGB, upright, one size for the whole clip; encoded as FootageInfo.transfer says (`hdr.to_sdr`)."""
+    """(H, W, 3) uint8 RGB, upright, one size for the whole clip; encoded as FootageInfo.transfer says
+    (`hdr.to_sdr`)."""
 
 
 def probe(path: Path) -> FootageInfo:
@@ -69,7 +70,8 @@ def probe(path: Path) -> FootageInfo:
             geometry = _Geometry.of(frame, stream)
             break
         else:
-            raise EffigyError(f"No picture of {path.name} could be decoded: the file is damaged or cut short. Export it again.")
+            raise EffigyError(f"No picture of {path.name} could be decoded: "
+                              "the file is damaged or cut short. Export it again.")
         rate = _frame_rate(stream)
         duration = _duration(container, stream)
         count = stream.frames or round(duration * rate)
@@ -88,8 +90,9 @@ def read_frames(
 ) -> Iterator[FootageFrame]:
     """Stream the frames with start <= time < end (seconds), at most `max_frames` of them.
 
-    `every` > 1 yields only each n-th of those frames; `longest_side` scales down while converting (never up), which is much
-    cheaper than converting a 4K frame first. A clip that breaks off is read as far as it goes, and `progress.message` says so.
+    `every` > 1 yields only each n-th of those frames; `longest_side` scales down while converting (never up), which
+    is much cheaper than converting a 4K frame first. A clip that breaks off is read as far as it goes, and
+    `progress.message` says so.
     """
     troubles: list[str] = []
     chosen = 0
@@ -115,8 +118,8 @@ def read_frames(
                 return
         announced = _duration(container, stream)
     if troubles or last_time + 1 / rate < 0.97 * announced - 0.5:
-        progress.message(f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames could be "
-                         f"read (up to {last_time:.1f} of {announced:.1f} s), and those are used.")
+        progress.message(f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames "
+                         f"could be read (up to {last_time:.1f} of {announced:.1f} s), and those are used.")
 
 
 @contextmanager
@@ -218,7 +221,10 @@ class _Geometry:
     def of(cls, frame: av.VideoFrame, stream) -> _Geometry:
         ratio = stream.sample_aspect_ratio
         side_data = frame.side_data.get("DISPLAYMATRIX")
-        matrix = np.eye(2) if side_data is None else np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2] / 65536
+        matrix = np.eye(2)
+        if side_data is not None:
+            # Fixed point, 16.16; the third row and column are translation and perspective, which nobody uses.
+            matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2] / 65536
         return cls(round(frame.width * ratio) if ratio else frame.width, frame.height, matrix)
 
     @property

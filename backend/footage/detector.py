@@ -1,7 +1,8 @@
 """The face detector: 478 landmarks, 52 blendshape scores and a head pose for each face in a picture.
 
-MediaPipe's face landmarker in its picture-by-picture mode. Its video mode smooths landmarks over time, which makes them lag up
-to 13 px behind a quick head at 512 px; the tracker does its own smoothing, which looks ahead as well as back.
+MediaPipe's face landmarker in its picture-by-picture mode. Its video mode smooths landmarks over time, which makes
+them lag up to 13 px behind a quick head at 512 px; the tracker does its own smoothing, which looks ahead as well as
+back.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ SCORE_NAMES = (
     "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
     "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
     "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
-    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel", "mouthLeft",
-    "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthRight",
     "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
     "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
     "tongueOut",
 )
-"""The 52 ARKit names: the detector's own order without its `_neutral`, then `tongueOut`, which it cannot see (always 0)."""
+"""The 52 ARKit names: the detector's order without its `_neutral`, then `tongueOut`, which it cannot see (always 0)."""
 
 _MAX_FACES = 2
 """Enough to know that somebody else is in the picture."""

@@ -1,7 +1,7 @@
 """High dynamic range footage to ordinary sRGB: phones record HLG by default, and read as sRGB it looks pale and grey.
 
-The curves are those of ITU-R BT.2100 (HLG: table 5, PQ: table 4), diffuse white stands at 203 cd/m2 (BT.2408), and what is
-brighter is rolled off into the last fifth of the range instead of being clipped.
+The curves are those of ITU-R BT.2100 (HLG: table 5, PQ: table 4), diffuse white stands at 203 cd/m2 (BT.2408), and
+what is brighter is rolled off into the last fifth of the range instead of being clipped.
 """
 
 from __future__ import annotations

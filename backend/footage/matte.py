@@ -1,9 +1,10 @@
 """The person's matte: which pixels are the person, softly at the edge.
 
-MediaPipe's selfie segmentation sees 256 x 256 pixels and draws hair as soft blocks. Two things mend that cheaply: what it is
-merely unsure of in the middle of the person (earrings, a shadow in the hair) is filled, and a guided filter (He, Sun and
-Tang, "Guided Image Filtering", 2010) with the colour picture as its guide moves the edge onto the edge in the picture, down
-to strands of hair. In its fast form (He and Sun 2015) the linear model is fitted at 256 x 256 and applied at full size.
+MediaPipe's selfie segmentation sees 256 x 256 pixels and draws hair as soft blocks. Two things mend that cheaply:
+what it is merely unsure of in the middle of the person (earrings, a shadow in the hair) is filled, and a guided
+filter (He, Sun and Tang, "Guided Image Filtering", 2010) with the colour picture as its guide moves the edge onto the
+edge in the picture, down to strands of hair. In its fast form (He and Sun 2015) the linear model is fitted at 256 x
+256 and applied at full size.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _EPSILON = 5e-4
 """Guided filter: colour variance (of values in [0, 1]) below which a window counts as flat."""
 _SURE_PERSON, _SURE_BACKGROUND = 0.95, 0.05
 _HAZE = 0.12
-"""A matte within this of 0 or 1 is 0 or 1: the linear model leaves a veil over flat areas and a rim along firm edges."""
+"""A matte within this of 0 or 1 is 0 or 1: the linear model leaves a veil on flat areas and a rim on firm edges."""
 
 
 class Matter:
@@ -56,7 +57,7 @@ class Matter:
 
 
 def fill_unsure(confidence: np.ndarray) -> np.ndarray:
-    """Fill the holes of an (H, W) confidence map that are nowhere surely background, and drop islands beside the person.
+    """Fill the holes of an (H, W) confidence map that are nowhere surely background, and drop islands outside it.
 
     A gap through which the background really shows, between hair and neck, holds pixels that the network is sure of.
     """
@@ -67,7 +68,8 @@ def fill_unsure(confidence: np.ndarray) -> np.ndarray:
     holes[labels[confidence <= _SURE_BACKGROUND]] = False
     filled[holes[labels]] = 1.0
 
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((filled > _SURE_BACKGROUND).astype(np.uint8), connectivity=8)
+    maybe_person = (filled > _SURE_BACKGROUND).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(maybe_person, connectivity=8)
     if count > 2:
         person = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
         filled[(labels != person) & (labels != 0)] = 0.0
@@ -77,8 +79,8 @@ def fill_unsure(confidence: np.ndarray) -> np.ndarray:
 def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Fast guided filter with a colour guide (He and Sun 2015; the model is eq. 14-15 of He, Sun and Tang 2010).
 
-    `small` is (h, w, 3) uint8, `matte` (h, w) float32 on the same pixels, `image` (H, W, 3) uint8 the same picture in full.
-    In each window the matte is modelled as a . colour + b; returns (H, W) float32 from the averaged a and b.
+    `small` is (h, w, 3) uint8, `matte` (h, w) float32 on the same pixels, `image` (H, W, 3) uint8 the same picture in
+    full. In each window the matte is modelled as a . colour + b; returns (H, W) float32 from the averaged a and b.
     """
     def mean(values: np.ndarray) -> np.ndarray:
         return cv2.blur(values, (2 * _RADIUS + 1, 2 * _RADIUS + 1), borderType=cv2.BORDER_REFLECT)

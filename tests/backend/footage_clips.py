@@ -28,7 +28,8 @@ def write_clip(
 ) -> Path:
     """A video of (H, W, 3) uint8 RGB images, nearly lossless, at 30 frames/s or at `times` in seconds."""
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=RATE, options={"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {})
+        quality = {"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=RATE, options=quality)
         stream.pix_fmt = pixels
         stream.codec_context.time_base = Fraction(1, TICKS)
         if pixel_shape:
@@ -46,8 +47,11 @@ def write_clip(
     return path
 
 
-def write_raw_colour(path: Path, pixels: str, planes: Sequence[int], colour_matrix: int, full_range: bool, size: int = 64) -> Path:
-    """A lossless clip of three frames, of one colour given by its stored Y, Cb, Cr and the tags that say how to read them."""
+def write_raw_colour(
+    path: Path, pixels: str, planes: Sequence[int], colour_matrix: int, full_range: bool, size: int = 64,
+) -> Path:
+    """A lossless clip of three frames, of one colour given by its stored Y, Cb, Cr and the tags that say how to read
+    them."""
     deep = "10" in pixels
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=RATE)

@@ -126,7 +126,9 @@ def test_a_small_head_in_a_wide_picture_is_cropped_and_mapped_back(man: list[np.
     assert np.median(np.linalg.norm(mapped - in_source, axis=1)) < 2.5
 
 
-def test_frames_without_a_face_with_a_second_one_and_cut_off_are_flagged_and_named(man: list[np.ndarray], tmp_path: Path) -> None:
+def test_frames_without_a_face_with_two_and_cut_off_are_flagged_and_named(
+    man: list[np.ndarray], tmp_path: Path,
+) -> None:
     def scene(index: int) -> np.ndarray:
         picture = np.full((480, 960, 3), 120, np.uint8)
         if 4 <= index < 8:
@@ -134,12 +136,12 @@ def test_frames_without_a_face_with_a_second_one_and_cut_off_are_flagged_and_nam
         picture[:, :480] = man[index % 12]
         if 12 <= index < 15:
             picture[:, 480:] = man[0]
-        return picture[:, 230:] if index >= 24 else picture
+        # The last frames show the man half outside the left edge.
+        return np.roll(np.where(np.arange(960)[:, None] < 230, 120, picture), -230, axis=1) if index >= 24 else picture
 
-    # The last frames show the man half outside the left edge: the same canvas, moved.
-    images = [scene(index) if index < 24 else np.pad(scene(index), ((0, 0), (0, 230), (0, 0)), mode="edge") for index in range(28)]
     listener = Listener()
-    capture = make_capture(write_clip(tmp_path / "scenes.mp4", images), tmp_path / "scenes.capture", size=256, progress=listener)
+    clip = write_clip(tmp_path / "scenes.mp4", [scene(index).astype(np.uint8) for index in range(28)])
+    capture = make_capture(clip, tmp_path / "scenes.capture", size=256, progress=listener)
     assert (capture.flags[4:8] == FrameFlag.NO_FACE).all()
     assert np.isnan(capture.landmarks[4:8]).all()
     assert np.isnan(capture.detector_pose[4:8]).all()
@@ -153,7 +155,9 @@ def test_frames_without_a_face_with_a_second_one_and_cut_off_are_flagged_and_nam
 
 def test_flags_read_as_runs() -> None:
     flags = np.array([0, 1, 1, 0, 6, 0], np.int32)
-    assert describe_flags(flags) == ["frames 1-2: no face", "frame 4: several faces, face cut off by the edge of the picture"]
+    assert describe_flags(flags) == [
+        "frames 1-2: no face", "frame 4: several faces, face cut off by the edge of the picture",
+    ]
 
 
 def two_people(man: list[np.ndarray]) -> list[np.ndarray]:
@@ -194,7 +198,9 @@ def test_cancelling_leaves_nothing_and_keeps_the_capture_that_was_there(man: lis
     ({"start": float("nan")}, "seconds from 0 up"),
     ({"start": 500.0}, "No frame of .* the clip lasts 19"),
 ])
-def test_a_request_that_makes_no_sense_is_refused(shared_footage: Path, tmp_path: Path, options: dict, sentence: str) -> None:
+def test_a_request_that_makes_no_sense_is_refused(
+    shared_footage: Path, tmp_path: Path, options: dict, sentence: str,
+) -> None:
     with pytest.raises(EffigyError, match=sentence):
         make_capture(shared_footage / "man_glasses.mp4", tmp_path / "new.capture", **options)
     assert_nothing_left(tmp_path)
@@ -210,8 +216,8 @@ def test_a_folder_with_other_files_is_never_replaced(shared_footage: Path, tmp_p
 def test_the_detectors_do_not_write_to_the_terminal(shared_footage: Path, tmp_path: Path) -> None:
     script = ("import sys; from pathlib import Path; from backend.footage.build import make_capture;"
               "make_capture(Path(sys.argv[1]), Path(sys.argv[2]), size=128, max_frames=4)")
-    done = subprocess.run([sys.executable, "-c", script, str(shared_footage / "man_glasses.mp4"), str(tmp_path / "a.capture")],
-                          capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", script, str(shared_footage / "man_glasses.mp4"), str(tmp_path / "a.capture")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout == ""

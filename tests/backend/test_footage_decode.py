@@ -1,4 +1,5 @@
-"""Footage is decoded upright, in its right colours and at its own times; what cannot be used is refused with a sentence."""
+"""Footage is decoded upright, in its right colours and at its own times; what cannot be used is refused with a
+sentence."""
 
 from __future__ import annotations
 
@@ -84,8 +85,9 @@ def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("full_range", [False, True])
-@pytest.mark.parametrize(("matrix", "red_weight", "blue_weight"), [(1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593),
-                                                                    (6, 0.299, 0.114), (2, 0.299, 0.114)])
+@pytest.mark.parametrize(("matrix", "red_weight", "blue_weight"), [
+    (1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593), (6, 0.299, 0.114), (2, 0.299, 0.114),
+])
 def test_colours_follow_the_matrix_and_range_of_the_clip(
     tmp_path: Path, pixels: str, full_range: bool, matrix: int, red_weight: float, blue_weight: float,
 ) -> None:
@@ -95,7 +97,9 @@ def test_colours_follow_the_matrix_and_range_of_the_clip(
     chroma = (blue - luma) / (2 * (1 - blue_weight)), (red - luma) / (2 * (1 - red_weight))
     span = ((0, 255), (128, 255)) if full_range else ((16, 219), (128, 224))
     depth = 4 if "10" in pixels else 1
-    planes = [round(depth * (span[0][0] + span[0][1] * luma))] + [round(depth * (span[1][0] + span[1][1] * c)) for c in chroma]
+    (luma_zero, luma_span), (chroma_zero, chroma_span) = span
+    planes = [luma_zero + luma_span * luma, *(chroma_zero + chroma_span * value for value in chroma)]
+    planes = [round(depth * value) for value in planes]
     clip = write_raw_colour(tmp_path / "colour.mkv", pixels, planes, matrix, full_range)
     decoded = next(read_frames(clip)).image
     assert decoded.dtype == np.uint8
@@ -186,7 +190,8 @@ def test_decoded_frames_are_let_go_at_once(tmp_path: Path) -> None:
 
     # A frame that waits for the garbage collector in a reference cycle is 12 MB of a 4K clip, times hundreds.
     megapixels = [np.full((1080, 1920, 3), 10 * index, np.uint8) for index in range(4)]
-    clip = write_clip(tmp_path / "long.mp4", (megapixels[index % 4] for index in range(60)), pixels="yuv420p", rotation=90)
+    images = (megapixels[index % 4] for index in range(60))
+    clip = write_clip(tmp_path / "long.mp4", images, pixels="yuv420p", rotation=90)
     frames = read_frames(clip, longest_side=64)
     gc.disable()
     try:
