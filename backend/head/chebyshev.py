@@ -53,7 +53,9 @@ class _Expanded(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
         expanded, weight = ctx.saved_tensors
         to_weight = (expanded.flatten(2).flatten(0, 1).T @ gradient.flatten(0, 1)).view_as(weight)
-        to_features = _clenshaw(gradient, weight.transpose(1, 2), ctx.laplacian.matrix) if ctx.needs_input_grad[0] else None
+        to_features = None
+        if ctx.needs_input_grad[0]:
+            to_features = _clenshaw(gradient, weight.transpose(1, 2), ctx.laplacian.matrix)
         return to_features, to_weight, None
 
 

@@ -2,8 +2,8 @@
 
 Pooling as in CoMA (Ranjan et al. 2018, section 3.2), with the error measure of Garland and Heckbert 1997. Only vertices
 of the fine mesh are kept, so going down is a selection; going up, each fine vertex is the barycentric mean of the
-coarse triangle that it lies nearest to. A head mesh has several parts (skin, eyeballs, teeth): each keeps some vertices,
-and no vertex is ever interpolated from a part that it is not connected with.
+coarse triangle that it lies nearest to. A head mesh has several parts (skin, eyeballs, teeth): each keeps some
+vertices, and no vertex is ever interpolated from a part that it is not connected with.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.n
     """Collapse edges of a mesh (N, 3), (F, 3) until `target` vertices remain.
 
     Returns the kept vertices (sorted indices, M), the coarse triangles (G, 3) in numbers of the coarse mesh, and for
-    each fine vertex the coarse vertex that it was merged into (N,). More than `target` remain only if the parts' floors ask for it.
+    each fine vertex the coarse vertex that it was merged into (N,). More than `target` remain only if the parts'
+    floors ask for it.
     """
     collapse = _Collapse(vertices, faces)
     # First keep the surface a clean manifold that nowhere turns inside out; give that up only if the target asks it.
@@ -184,8 +185,8 @@ def project(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where each fine vertex lies on the coarse mesh: coarse vertices (N, 3) and barycentric weights (N, 3).
 
-    Looked for only among the triangles near the coarse vertex that the fine one was merged into, so that an upper lip is
-    never interpolated from the lower one though they touch. Without such triangles it takes that vertex as it is.
+    Looked for only among the triangles near the coarse vertex that the fine one was merged into, so that an upper lip
+    is never interpolated from the lower one though they touch. Without such triangles it takes that vertex as it is.
     """
     coarse = vertices[kept].astype(np.float64)
     # Triangles incident to a coarse vertex or to one of its neighbours, as pairs (vertex, triangle).

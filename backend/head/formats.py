@@ -1,10 +1,10 @@
 """Opening and saving head models: ours (`.npz`), and the user's FLAME 2020, 2023 and 2023 Open (`.pkl` or `.npz`).
 
-All of FLAME's files hold the same arrays under the same names: `v_template` (N, 3), `shapedirs` (N, 3, 400: 300 identity
-components, then 100 of expression), `posedirs` (N, 3, 36), `J_regressor` (5, N), `weights` (N, 5), `f` (F, 3) and
-`kintree_table`. They have no uv, no names of regions and no places for the detector's points: uv is unwrapped around
-the head here, regions come from the open head (`regions.py`), and the points from `mediapipe_landmark_embedding.npz`
-(FLAME's own 105) if it lies beside the file.
+All of FLAME's files hold the same arrays under the same names: `v_template` (N, 3), `shapedirs` (N, 3, 400: 300
+identity components, then 100 of expression), `posedirs` (N, 3, 36), `J_regressor` (5, N), `weights` (N, 5), `f` (F, 3)
+and `kintree_table`. They have no uv, no names of regions and no places for the detector's points: uv is unwrapped
+around the head here, regions come from the open head (`regions.py`), and the points from
+`mediapipe_landmark_embedding.npz` (FLAME's own 105) if it lies beside the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ SCHEMA = 1
 FLAME_IDENTITY_COUNT = 300
 
 _FLOAT_FIELDS = (
-    "template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skinning", "uv", "landmark_barycentric",
+    "template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skinning", "uv",
+    "landmark_barycentric",
 )
 _INTEGER_FIELDS = ("faces", "uv_faces", "landmark_faces")
 _LANDMARK_FILE = "mediapipe_landmark_embedding.npz"
@@ -57,7 +58,8 @@ def save_head(model: HeadModel, path: Path) -> None:
     arrays |= {f"region_{name}": vertices for name, vertices in model.regions.items()}
     with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            file, schema=np.int64(SCHEMA), name=np.array(model.name), expression_names=np.array(model.expression_names, np.str_),
+            file, schema=np.int64(SCHEMA), name=np.array(model.name),
+            expression_names=np.array(model.expression_names, np.str_),
             expression_range=np.array(model.expression_range, np.float64), **arrays,
         )
 
@@ -132,7 +134,8 @@ def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
         raise EffigyError(f"{path} is not a FLAME head model: its arrays do not fit together.") from error
     if "weights" not in arrays or expression_basis.shape[2] == 0:
         progress.message(
-            f"{path.name} holds identity only (no expressions or no skinning): it can be fitted to a person but not animated."
+            f"{path.name} holds identity only (no expressions or no skinning): "
+            "it can be fitted to a person but not animated."
         )
     uv, uv_faces = _unwrap(template, faces)
     landmark_faces, landmark_barycentric = _flame_landmarks(arrays, path)
@@ -160,7 +163,7 @@ def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tu
         # FLAME writes the root's missing parent as 2^32 - 1.
         if table is not None and tuple(np.asarray(table)[0, 1:].astype(int)) != PARENTS[1:]:
             raise ValueError("another skeleton")
-        return np.ascontiguousarray(arrays["weights"], np.float32), np.ascontiguousarray(arrays["J_regressor"], np.float32)
+        return tuple(np.ascontiguousarray(arrays[key], np.float32) for key in ("weights", "J_regressor"))
     skinning = np.zeros((len(template), 5), np.float32)
     skinning[:, NECK] = 1
     ring = neck_ring(template, faces)
@@ -170,7 +173,7 @@ def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tu
 
 
 def _unwrap(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A cylindrical uv around the vertical axis, seam at the back; corners beyond the seam get vertices of their own."""
+    """A cylindrical uv about the vertical axis, seam at the back; corners beyond the seam get vertices of their own."""
     low, high = template.min(0), template.max(0)
     centre = (low + high) / 2
     around = np.arctan2(template[:, 0] - centre[0], template[:, 2] - centre[2]) / (2 * np.pi) + 0.5
@@ -187,7 +190,7 @@ def _unwrap(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _flame_landmarks(arrays: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """FLAME's own embedding of the detector's points, from the file itself or from the one that FLAME gives beside it."""
+    """FLAME's own embedding of the detector's points, from the file itself or from the one beside it."""
     faces, barycentric = np.full(LANDMARK_COUNT, -1, np.int32), np.zeros((LANDMARK_COUNT, 3), np.float32)
     keys = ("lmk_face_idx", "lmk_b_coords", "landmark_indices")
     beside = path.with_name(_LANDMARK_FILE)
@@ -205,13 +208,15 @@ def _checked(model: HeadModel, path: Path) -> HeadModel:
     count, triangles = len(model.template), len(model.faces)
     sizes = {
         "template": (count, 3), "shape_basis": (count, 3, model.shape_basis.shape[-1]), "pose_basis": (count, 3, 36),
-        "expression_basis": (count, 3, len(model.expression_names)), "joint_regressor": (5, count), "skinning": (count, 5),
+        "expression_basis": (count, 3, len(model.expression_names)),
+        "joint_regressor": (5, count), "skinning": (count, 5),
         "faces": (triangles, 3), "uv_faces": (triangles, 3), "uv": (len(model.uv), 2),
         "landmark_faces": (LANDMARK_COUNT,), "landmark_barycentric": (LANDMARK_COUNT, 3),
     }
     for name, size in sizes.items():
-        if getattr(model, name).shape != size:
-            raise EffigyError(f"{path} is not a usable head model: {name} is {getattr(model, name).shape} and should be {size}.")
+        found = getattr(model, name).shape
+        if found != size:
+            raise EffigyError(f"{path} is not a usable head model: {name} is {found} and should be {size}.")
     for name in _FLOAT_FIELDS:
         if not np.isfinite(getattr(model, name)).all():
             raise EffigyError(f"{path} is not a usable head model: {name} holds numbers that are not finite.")

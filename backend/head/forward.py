@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .model import LANDMARK_COUNT, NECK, PARENTS, ROOT, HeadModel
+from .model import JAW, LANDMARK_COUNT, NECK, PARENTS, ROOT, HeadModel
 from .rotations import axis_angle_to_matrix, axis_angle_to_quaternion, quaternion_multiply
 
 
@@ -53,7 +53,9 @@ class NeckTransforms(NamedTuple):
 class Head(nn.Module):
     """A `HeadModel` as tensors. Nothing here is trained and nothing enters a state dict: buffers are not persistent."""
 
-    def __init__(self, model: HeadModel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: HeadModel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.model = model
         vertex_count = len(model.template)
@@ -73,6 +75,9 @@ class Head(nn.Module):
         constant("_joints_at_rest", (regressor @ model.template).reshape(-1))
         constant("_joint_rows", np.einsum("jn,nck->kjc", regressor, model.shape_basis).reshape(-1, 15))
         constant("skinning", model.skinning)
+        shared = (model.skinning[:, ROOT] > 0) & (model.skinning[:, JAW:] > 0).any(1)
+        self.register_buffer("_shared", torch.as_tensor(np.flatnonzero(shared), device=device), persistent=False)
+        self._neck_has_correctives = bool(model.pose_basis[..., :9].any())
         self.register_buffer("faces", torch.as_tensor(model.faces.astype(np.int64), device=device), persistent=False)
 
     @property
@@ -109,8 +114,10 @@ class Head(nn.Module):
 
         The neck is the parent of jaw and eyes, so what is not bound to the root moves with the neck whatever the jaw
         does: w_root I + (1 - w_root) Neck, then the root. The neck's own pose correctives are part of the translation.
-        This is exact wherever a vertex does not mix root and jaw (or eye) weights; where it does, it departs from
-        skinning by at most w_root (1 - w_root) |v - jaw(v)| |I - R_neck|.
+        Where a vertex is shared by root and jaw (under the chin), the root's share must not move with the jaw: the
+        translation makes up for it. It knows the jaw's motion of the identity, not of expression and correctives on
+        top, so that there, and only there, it departs from skinning by at most
+        w_root |I - R_neck| |sum_j w_j (I - R_j) (expression + correctives)|: hundredths of a millimetre.
         """
         shaped = self._shape_of(identity)
         matrices = axis_angle_to_matrix(rotations)
@@ -120,15 +127,31 @@ class Head(nn.Module):
         identity_matrix = torch.eye(3, dtype=neck.dtype, device=neck.device)
         turn = identity_matrix + bound[:, None, None] * (neck - identity_matrix)[:, None]
         shift = bound[:, None] * (neck_joint - _rotate(neck, neck_joint))[:, None]
-        # The correctives that only the turned neck causes, pushed through the same skinning as the vertex itself.
-        only_neck = (neck - identity_matrix).flatten(1) @ self._corrective_rows[:9]
-        still = torch.cat((torch.zeros_like(rotations[:, :1]), rotations[:, 1:]), 1)
-        turns = _skinning_transforms(shaped.joints, axis_angle_to_matrix(still))[0][..., :3]
-        skin = (self.skinning @ turns.flatten(2)).unflatten(2, (3, 3))
-        shift = shift + _rotate(skin, only_neck.unflatten(1, (-1, 3)))
+        if len(self._shared):
+            correction = self._root_share_correction(shaped, rotations, neck - identity_matrix)
+            shift = shift.index_add(1, self._shared, correction)
+        if self._neck_has_correctives:
+            shift = shift + self._neck_correctives(shaped, rotations, neck - identity_matrix)
         linear = root[:, None] @ turn
         translation = _rotate(root[:, None], shift - root_joint[:, None]) + root_joint[:, None]
         return NeckTransforms(linear, translation, self._neck_quaternions(rotations, bound))
+
+    def _root_share_correction(self, shaped: Shaped, rotations: Tensor, turn: Tensor) -> Tensor:
+        """w_root (R_neck - I)(jaw(v) - v) of the vertices shared by root and jaw or eyes, `turn` being R_neck - I."""
+        above = torch.cat((torch.zeros_like(rotations[:, :JAW]), rotations[:, JAW:]), 1)
+        transforms = _skinning_transforms(shaped.joints, axis_angle_to_matrix(above))[0]
+        skinning = self.skinning[self._shared]
+        blended = (skinning @ transforms.flatten(2)).unflatten(2, (3, 4))
+        points = shaped.vertices[:, self._shared]
+        moved = _rotate(blended[..., :3], points) + blended[..., 3] - points
+        return skinning[:, :1] * _rotate(turn[:, None], moved)
+
+    def _neck_correctives(self, shaped: Shaped, rotations: Tensor, turn: Tensor) -> Tensor:
+        """The pose correctives that only the turned neck causes, through the same skinning as the vertices."""
+        offsets = (turn.flatten(1) @ self._corrective_rows[:9]).unflatten(1, (-1, 3))
+        still = torch.cat((torch.zeros_like(rotations[:, :1]), rotations[:, 1:]), 1)
+        turns = _skinning_transforms(shaped.joints, axis_angle_to_matrix(still))[0][..., :3]
+        return _rotate((self.skinning @ turns.flatten(2)).unflatten(2, (3, 3)), offsets)
 
     def _neck_quaternions(self, rotations: Tensor, bound: Tensor) -> Tensor:
         """(B, N, 4). I and a rotation by t about an axis blend to a matrix whose nearest rotation turns about the same

@@ -1,8 +1,9 @@
 """The mesh of a head as a graph for networks: Laplacians on three levels, and the sampling between them.
 
 The Laplacian is the normalised one, rescaled to [-1, 1] for Chebyshev polynomials (Defferrard et al. 2016, eq. 2-4):
-L~ = 2 L / lambda_max - I with L = I - D^-1/2 A D^-1/2. Since lambda_max <= 2 for every graph, lambda_max = 2 is taken as is
-usual, and L~ = -D^-1/2 A D^-1/2. Levels are 1, 1/4 and 1/32 of the vertices (FLAME: 5023, 1256, 157), as in GraphAvatar.
+L~ = 2 L / lambda_max - I with L = I - D^-1/2 A D^-1/2. Since lambda_max <= 2 for every graph, lambda_max = 2 is taken
+as is usual, and L~ = -D^-1/2 A D^-1/2. Levels are 1, 1/4 and 1/32 of the vertices (FLAME: 5023, 1256, 157), as in
+GraphAvatar.
 """
 
 from __future__ import annotations

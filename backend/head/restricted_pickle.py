@@ -31,7 +31,9 @@ def load_restricted_pickle(path: Path) -> Any:
     except OSError as error:
         raise EffigyError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # A damaged pickle can fail in any way at all; none of them is a defect of ours.
-        raise EffigyError(f"{path} is damaged or not a pickle of arrays ({type(error).__name__}); download it again.") from error
+        raise EffigyError(
+            f"{path} is damaged or not a pickle of arrays ({type(error).__name__}); download it again."
+        ) from error
 
 
 class _Unpickler(pickle.Unpickler):

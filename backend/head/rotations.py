@@ -1,4 +1,4 @@
-"""Rotations as axis-angle vectors (tracks), matrices (skinning) and quaternions w, x, y, z (splats), all differentiable.
+"""Rotations as axis-angle vectors (tracks), matrices (skinning), quaternions w, x, y, z (splats), all differentiable.
 
 Every function takes any leading batch dimensions and has finite gradients at the identity, which is where every
 track and every rest pose starts. The square roots behind an angle have an infinite slope at zero, so the small-angle
@@ -102,7 +102,7 @@ def axis_angle_to_quaternion(axis_angle: Tensor) -> Tensor:
 
 
 def quaternion_multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Hamilton product of (..., 4) w, x, y, z: the rotation `right` first, then `left`. Leading dimensions broadcast."""
+    """Hamilton product of (..., 4) w, x, y, z: rotation `right` first, then `left`. Leading dimensions broadcast."""
     aw, ax, ay, az = left.unbind(-1)
     bw, bx, by, bz = right.unbind(-1)
     return torch.stack((

@@ -50,7 +50,8 @@ def flame_arrays() -> dict[str, object]:
     random = np.random.default_rng(3)
     return {
         "v_template": model.template.astype(np.float64), "f": model.faces.astype(np.uint32),
-        "shapedirs": random.normal(0, 0.001, (VERTICES, 3, 400)), "posedirs": random.normal(0, 0.001, (VERTICES, 3, 36)),
+        "shapedirs": random.normal(0, 0.001, (VERTICES, 3, 400)),
+        "posedirs": random.normal(0, 0.001, (VERTICES, 3, 36)),
         "J_regressor": scipy.sparse.csc_matrix(model.joint_regressor.astype(np.float64)),
         "weights": model.skinning.astype(np.float64),
         "kintree_table": np.array([[4294967295, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
@@ -86,7 +87,7 @@ def chumpy(monkeypatch: pytest.MonkeyPatch) -> type:
 
     class Ch:
         def __init__(self, array: np.ndarray) -> None:
-            self.__dict__ = {"x": array, "_dirty_vars": {"x"}, "_itr": None, "_depends_on_deps": {}, "_make_dense": False}
+            self.__dict__ = {"x": array, "_dirty_vars": {"x"}, "_itr": None, "_depends_on_deps": {}}
 
     Ch.__module__, Ch.__qualname__ = "chumpy.ch", "Ch"
     module.Ch = Ch
@@ -102,7 +103,8 @@ def assert_is_the_flame_of_the_test(path: Path) -> None:
     np.testing.assert_array_equal(model.pose_basis, arrays["posedirs"].astype(np.float32))
     np.testing.assert_array_equal(model.joint_regressor, arrays["J_regressor"].toarray().astype(np.float32))
     np.testing.assert_array_equal(model.faces, arrays["f"])
-    assert model.expression_names[7] == "expression_007" and model.expression_range == (-10, 10) and has_expressions(model)
+    assert model.expression_names[7] == "expression_007" and model.expression_range == (-10, 10)
+    assert has_expressions(model)
     assert sorted(model.regions) == sorted(REGION_NAMES) and len(model.regions["face"])
     assert model.faces.dtype == np.int32 and model.template.dtype == np.float32
 
@@ -200,7 +202,8 @@ def test_flames_own_landmarks_beside_the_file_are_used(tmp_path: Path) -> None:
 
 def test_an_identity_only_file_says_so_and_is_rigid_with_the_neck(tmp_path: Path) -> None:
     arrays = flame_arrays()
-    np.savez(tmp_path / "identity.npz", v_template=arrays["v_template"], shapedirs=arrays["shapedirs"][..., :60], faces=arrays["f"])
+    np.savez(tmp_path / "identity.npz", v_template=arrays["v_template"], faces=arrays["f"],
+             shapedirs=arrays["shapedirs"][..., :60])
     messages = Messages()
     model = load_head(tmp_path / "identity.npz", messages)
     assert "identity only" in messages.texts[0] and not has_expressions(model)

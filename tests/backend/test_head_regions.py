@@ -77,9 +77,10 @@ def test_real_flame_topology_gets_its_regions_from_the_open_head(shared_flame: P
     skin = parts == np.bincount(parts).argmax()
     # FLAME's eyeballs are its two other parts.
     np.testing.assert_array_equal(model.regions["eyes"], np.flatnonzero(~skin))
-    centre = {name: model.template[model.regions[name]].mean(0) for name in ("lips", "ears", "lids", "scalp", "neck", "face")}
+    named = ("lips", "ears", "scalp", "neck", "face")
+    centre = {name: model.template[model.regions[name]].mean(0) for name in named}
     landmarks = (model.template[model.faces[model.landmark_faces]] * model.landmark_barycentric[..., None]).sum(1)
-    # The detector's points 13 and 14 are the inner middles of the upper and lower lip, where FLAME's embedding has them.
+    # The detector's points on the lips (13 and 14 are the inner middles), those of them that FLAME's embedding has.
     lip_points = [index for index in (0, 17, 61, 291, 13, 14, 37, 267, 84, 314) if model.landmark_faces[index] >= 0]
     assert np.linalg.norm(centre["lips"] - landmarks[lip_points].mean(0)) < 0.012
     assert centre["scalp"][1] > centre["face"][1] > centre["neck"][1]
