@@ -18,14 +18,15 @@ from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
 from .frames import FrameState
 from .surface import LandmarkSurface
 
-FOCAL_SIGMA = 0.12
+FOCAL_SIGMA = 0.08
 """Standard deviation of the log focal length around the guess. Perspective on a face is so weak that landmarks hardly
 tell it; see `Person.focal_sigma`."""
-INDEPENDENT_FRAMES = 12.0
+INDEPENDENT_FRAMES = 5.0
 """The detector misplaces a point in the same way in every frame, so many frames tell no more about identity than this
 many independent ones would; identity's prior is weighed against them accordingly."""
-_FOCAL_FRAMES = 1.0
-"""The same for the focal length, which answers to a misplaced nose tip or ear at once."""
+_FOCAL_FRAMES = 0.3
+"""The same for the focal length: a nose tip or a cheek that is misplaced alike in all frames moves it at once, and less
+than one true frame's worth of evidence is left."""
 _HALVINGS = (12.0, 12.0, 8.0, 5.0, 4.0, 3.0)
 """The robust function's s over the iterations: from nearly least squares, which finds the basin, to outlier-proof."""
 

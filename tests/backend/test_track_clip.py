@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_clip import SyntheticClip, make_clip
 
 from backend.errors import Cancelled, EffigyError
 from backend.footage.capture import FrameFlag
 from backend.head.formats import load_head
-from backend.head.forward import Head
 from backend.head.model import HeadModel
 from backend.progress import Progress
 from backend.tracking.fit import project_landmarks, track_capture
 from backend.tracking.track import Track, load_track, save_track
+from bench.known_clip import SyntheticClip, make_clip, vertex_and_turn_errors
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,24 +45,9 @@ def track(clip: SyntheticClip, model: HeadModel) -> Track:
     return track_capture(clip.capture, model)
 
 
-def _in_camera(model: HeadModel, identity: np.ndarray, expression: np.ndarray, rotations: np.ndarray, pose: np.ndarray
-               ) -> np.ndarray:
-    vertices = Head(model)(*(torch.as_tensor(part) for part in (identity[None], expression, rotations))).vertices.numpy()
-    face = vertices[:, model.regions["face"]]
-    return face @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
-
-
 def test_a_known_face_is_recovered(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
-    found = _in_camera(model, track.identity, track.expression, track.rotations, track.head_to_camera)
-    truth = _in_camera(model, clip.identity, clip.expression, clip.rotations, clip.head_to_camera)
-    errors, turns = [], []
-    for ours, theirs in zip(found, truth, strict=True):
-        ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
-        u, _, vt = np.linalg.svd(theirs.T @ ours)
-        rotation = u @ np.diag((1, 1, np.linalg.det(u @ vt))) @ vt
-        errors.append(np.linalg.norm(ours @ rotation.T - theirs, axis=1))
-        turns.append(np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
-    assert np.median(errors) < 0.0025
+    distances, turns = vertex_and_turn_errors(track, clip, model)
+    assert np.median(distances) < 0.0025
     assert np.median(turns) < 1.5
     assert np.nanmedian(track.residual) < 1.5
     assert not track.flags.any()

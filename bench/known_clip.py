@@ -15,6 +15,7 @@ from backend.footage.detector import SCORE_NAMES
 from backend.head.forward import Head, landmarks
 from backend.head.model import HeadModel
 from backend.tracking.priors import jaw_of_shapes
+from backend.tracking.track import Track
 
 SIZE = 512
 MOVING = ("eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "mouthPucker", "browInnerUp",
@@ -67,3 +68,21 @@ def make_clip(model: HeadModel, frames: int = 60, noise: float = 0.7, seed: int 
         frame_numbers=np.arange(frames), frame_times=np.arange(frames) / 30, landmarks=seen.astype(np.float32), scores=scores,
         detector_pose=np.full((frames, 4, 4), np.nan, np.float32), flags=np.zeros(frames, np.int32))
     return SyntheticClip(capture, identity, expression, rotations, pose, focal)
+
+
+def vertex_and_turn_errors(track: Track, clip: SyntheticClip, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (F, V) in metres of the face's vertices after rigid alignment frame by frame, and the alignment's own
+    rotation (F,) in degrees, which is the error of the head's rotation."""
+    def in_camera(identity: np.ndarray, expression: np.ndarray, rotations: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        vertices = Head(model)(*(torch.as_tensor(part) for part in (identity[None], expression, rotations))).vertices.numpy()
+        face = vertices[:, model.regions["face"]] @ pose[:, :3, :3].transpose(0, 2, 1)
+        return face - face.mean(1, keepdims=True)
+
+    ours = in_camera(track.identity, track.expression, track.rotations, track.head_to_camera)
+    truth = in_camera(clip.identity, clip.expression, clip.rotations, clip.head_to_camera)
+    distances, turns = [], []
+    for found, known in zip(ours, truth, strict=True):
+        alignment, _ = Rotation.align_vectors(known, found)
+        distances.append(np.linalg.norm(alignment.apply(found) - known, axis=1))
+        turns.append(np.rad2deg(alignment.magnitude()))
+    return np.array(distances), np.array(turns)
