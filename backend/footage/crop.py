@@ -14,7 +14,7 @@ import numpy as np
 from .detector import Face, FaceDetector
 
 SEARCH_SIDE = 960
-"""Longest side of the frames that are searched, pixels. By tiles, a face 6 % as wide as the picture is found (measured)."""
+"""Longest side of the frames that are searched, pixels: tile by tile, a face 6 % as wide as the picture is found."""
 RELEVANT_SIZE = 0.4
 """A second face smaller than this share of the first is a bystander or a poster, and is ignored."""
 
