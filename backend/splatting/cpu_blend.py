@@ -6,8 +6,10 @@ these rows that a Gaussian must not touch is blended with weight zero, not skipp
 
 The backward pass walks front to back a second time and takes the same decisions. Behind every Gaussian of a pixel it
 needs what all later ones contribute; that is the finished pixel less what has been blended so far (`rest`), and since
-only its product with the incoming gradient matters, one number a pixel carries it. Each copy of a Gaussian in a tile
-writes its sums to a place of its own and they are added up afterwards, so that results do not depend on the threads.
+only its product with the incoming gradient matters, one number a pixel carries it. The difference is good to about 1e-7
+of the pixel, so that a Gaussian seen through a transmittance of 1e-4 still has its gradient to three digits. Each copy
+of a Gaussian in a tile writes its sums to a place of its own and they are added up afterwards, so that results do not
+depend on the threads.
 """
 
 from __future__ import annotations

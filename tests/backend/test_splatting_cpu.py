@@ -102,8 +102,9 @@ def a_crowd_that_ends_pixels_early():
 def opaque_walls():
     """So large that whole areas of pixels reach the greatest alpha, where opacity and shape have no gradient."""
     splats = random_splats(1, 6, 16)
-    opacities = torch.tensor([[0.45, 0.63, 0.71, 0.4, 0.52, 1]])
-    return replace(splats, scales=200 * splats.scales, opacities=opacities), turned_cameras(1)
+    means = 0.2 * splats.means + torch.linspace(0, 1, 6)[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    opacities = torch.tensor([[0.45, 1, 0.71, 0.4, 1, 0.52]])
+    return replace(splats, means=means, scales=30 * splats.scales, opacities=opacities), turned_cameras(1)
 
 
 def depths_that_differ_in_the_last_bit():
