@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from backend.errors import EffigyError
-from backend.splatting import jit
+from backend.splatting import cpu_tiles, jit
+from backend.splatting.cpu_project import WHITEN, project
 from backend.splatting.rasterize import rasterize
 from backend.splatting.types import Cameras, Splats
 
@@ -240,6 +243,38 @@ def test_pictures_and_gradients_do_not_depend_on_threads_or_on_the_batch():
     last = Splats(*(tensor[2:] for tensor in vars(splats).values()))
     alone = rasterize(last, Cameras(cameras.intrinsics[2:], cameras.world_to_camera[2:], 70, 50))
     assert torch.equal(alone.color, together[0].color[2:])
+
+
+def test_two_threads_of_a_program_may_rasterise_at_once():
+    splats, cameras = random_splats(2, 300, 19), turned_cameras(2, 70, 50)
+    alone = rasterize(splats, cameras).color
+    with ThreadPoolExecutor(4) as pool:
+        at_once = list(pool.map(lambda _: rasterize(splats, cameras).color, range(12)))
+    assert all(torch.equal(color, alone) for color in at_once)
+
+
+def test_gaussians_are_projected_as_gsplat_projects_them():
+    """gsplat's own PyTorch formulas, which need no GPU: centres, inverse covariances and depths in the picture."""
+    formulas = pytest.importorskip("gsplat.cuda._torch_impl", reason="gsplat is not installed here")
+    splats, cameras = across_the_frame_edges()
+    arrays = [tensor.numpy() for tensor in vars(splats).values()]
+    table = np.zeros((1, splats.means.shape[1], cpu_tiles.FIELDS), np.float32)
+    touched = np.zeros(table.shape[:2], np.int32)
+    project(
+        0, 1, *arrays, cameras.intrinsics.numpy(), cameras.world_to_camera.numpy(), WIDTH, HEIGHT, table, touched
+    )
+    covariances, _ = formulas._quat_scale_to_covar_preci(splats.quaternions[0], splats.scales[0], True, False)
+    _, means, depths, conics, _ = formulas._fully_fused_projection(
+        splats.means[0], covariances, cameras.world_to_camera, cameras.intrinsics, WIDTH, HEIGHT
+    )
+    drawn = touched[0] > 0
+    assert 10 < drawn.sum() < len(drawn), "some must be drawn and some not"
+    row = table[0, drawn].astype(float)
+    w00, w01, w11 = row[:, cpu_tiles.W00], row[:, cpu_tiles.W01], row[:, cpu_tiles.W11]
+    ours = np.stack([w00 * w00, w00 * w01, w01 * w01 + w11 * w11], 1) / WHITEN**2
+    np.testing.assert_allclose(row[:, [cpu_tiles.X, cpu_tiles.Y]], means[0, drawn], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(row[:, cpu_tiles.DEPTH], depths[0, drawn], rtol=1e-5)
+    np.testing.assert_allclose(ours, conics[0, drawn], rtol=2e-4, atol=1e-6)
 
 
 def test_tensors_that_are_not_contiguous_are_read_right():
