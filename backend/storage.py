@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, suppress, suppress
 from pathlib import Path
 
 from .errors import EffigyError
@@ -46,11 +47,15 @@ def write_beside(target: Path) -> Iterator[Path]:
 
 def as_effigy_error(error: OSError, target: Path) -> EffigyError:
     """The sentence for an operating-system error met while writing `target`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    number = error.errno
+    if number is None and (told := re.search(r"os error (\d+)", str(error))):
+        # Libraries written in Rust (safetensors) give the error's number in their text alone.
+        number = int(told[1])
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return EffigyError(f"The disk that holds {target} is full: free some space or choose another folder, then run again.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return EffigyError(f"{target} cannot be written: the folder is read-only for you. Choose a folder that you may write to.")
-    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+    if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return EffigyError(f"{target} cannot be written: a file stands where a folder is needed, or the other way round.")
     return EffigyError(f"{target} cannot be written: {error.strerror or error}.")
 
