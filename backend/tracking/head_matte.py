@@ -5,6 +5,9 @@ is known in 3D from the track. The ring lies in a plane; its front edge, carried
 own depth, is the upper edge of the torso, and the torso hangs from it along the plane's normal. Whatever the posed head
 covers in front of that is head: a chin over the collar when the head looks down, an ear over the shoulder. A cut by image rows
 would bite it off.
+
+Shoulders and collars climb a little above that edge beside the neck, where long hair hangs too. They differ in what is above
+them: a shoulder ends soon, in background or at the head, and hair goes on.
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ from .track import Track
 
 _WIDTH = 0.6
 """Metres that the torso reaches to either side, and down."""
-_SLOPE_WIDTH, _SLOPE_RISE = 0.06, 0.025
-"""Metres. The shoulder muscle climbs the neck's sides: beside the ring the torso's edge starts higher by this much."""
+_SHOULDER = 0.06
+"""Metres that a shoulder may rise above the torso's edge; what rises farther is hair."""
+_FAINT = 20
+"""Matte values up to this are background when looking for the shoulder's upper end."""
 _DILATION = 0.008
 """Share of the picture's side by which the protected head is grown: hair and tracking are a little wider than the mesh."""
 _SOFTNESS = 0.004
@@ -49,7 +54,7 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
                 if matte is None:
                     raise EffigyError(f"The matte {capture.matte_path(index)} is missing or damaged: capture the footage again.")
                 matte = cutter.cut(matte, vertices[index - start], track.intrinsics * _scale(matte, track))
-                if not cv2.imwrite(str(capture.head_matte_path(index)), matte):
+                if not cv2.imwrite(str(capture.head_matte_path(index)), matte, [cv2.IMWRITE_PNG_COMPRESSION, 2]):
                     raise EffigyError(f"{capture.head_matte_path(index)} could not be written: is the disk full or read-only?")
 
             for done, _ in enumerate(pool.map(write, frames), start + 1):
@@ -98,10 +103,11 @@ class NeckCutter:
         head = raster.covered & self._above_neck[np.maximum(raster.face_index, 0)]
         reach = 2 * round(_DILATION * width) + 1
         head = cv2.dilate(head.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-        kept = 1 - torso * (1 - head)
-        kept = self._connected(kept, matte, head)
-        soft = cv2.GaussianBlur(kept.astype(np.float32), (0, 0), _SOFTNESS * width)
-        return np.round(matte * soft).astype(np.uint8)
+        rise = round(_SHOULDER * intrinsics[1, 1] / vertices[self._ring, 2].mean())
+        torso |= _shoulders(torso, (matte > _FAINT) & (head == 0) & ~raster.covered, rise, reach)
+        kept = _connected(1 - torso * (1 - head), matte, head)
+        soft = cv2.GaussianBlur(kept * np.uint8(255), (0, 0), _SOFTNESS * width)
+        return cv2.multiply(matte, soft, scale=1 / 255)
 
     def _torso(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
         """(H, W) uint8: what lies below the ring's front edge and its continuation to both sides."""
@@ -123,12 +129,7 @@ class NeckCutter:
         depth = np.interp(places, across[chosen][order], towards[chosen][order])
         height_off = np.interp(places, across[chosen][order], ((ring - centre) @ up)[chosen][order])
         curve = centre + places[:, None] * right + depth[:, None] * front + height_off[:, None] * up
-        # The shoulder muscle climbs the neck's sides, so beside the ring the edge starts higher and falls off outwards.
-        rise, aside = _SLOPE_RISE * up, _SLOPE_WIDTH * right
-        edge = np.concatenate([
-            [curve[0] - _WIDTH * right], [curve[0] - aside], [curve[0] + rise], curve,
-            [curve[-1] + rise], [curve[-1] + aside], [curve[-1] + _WIDTH * right],
-        ])
+        edge = np.concatenate([[curve[0] - _WIDTH * right], curve, [curve[-1] + _WIDTH * right]])
         outline = np.concatenate([edge, edge[::-1] - _WIDTH * up])
         outline[:, 2] = np.maximum(outline[:, 2], 0.05)
         pixels = outline @ intrinsics.T
@@ -137,10 +138,30 @@ class NeckCutter:
         cv2.fillPoly(torso, [np.round((pixels - 0.5).clip(-1e4, 1e4) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
         return torso
 
-    def _connected(self, kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
-        """Without the pieces of the person that hang together with the head nowhere: what the cut leaves of a shoulder."""
-        count, labels = cv2.connectedComponents((kept * (matte > 64)).astype(np.uint8), connectivity=4)
-        belongs = np.zeros(count, bool)
-        belongs[np.unique(labels[head > 0])] = True
-        belongs[0] = True  # what is not the person at all stays as the matte has it
-        return kept * belongs[labels]
+
+def _shoulders(torso: np.ndarray, body: np.ndarray, rise: int, smoothing: int) -> np.ndarray:
+    """(H, W) uint8: what stands on the torso's upper edge and ends within `rise` pixels above it.
+
+    `body` (H, W) bool: the person where no head is.
+    """
+    height, width = torso.shape
+    columns = np.arange(width)
+    edge = np.where(torso.any(0), torso.argmax(0), height)
+    rows = edge - np.arange(1, rise + 1)[:, None]
+    standing = np.logical_and.accumulate(body[rows.clip(0, height - 1), columns] & (rows >= 0), 0)
+    # Single columns of hair between shoulders, or the other way round, would be streaks.
+    ends = cv2.blur((~standing[-1]).astype(np.float32)[None], (2 * smoothing + 1, 1))[0] > 0.5
+    found = np.zeros_like(torso)
+    standing &= ends & (edge < height)
+    found[rows.clip(0, height - 1)[standing], np.broadcast_to(columns, rows.shape)[standing]] = 1
+    # The shoulder's soft rim lies above its end.
+    return cv2.dilate(found, np.ones((smoothing, 3), np.uint8))
+
+
+def _connected(kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Without the pieces of the person that hang together with the head nowhere: what the cut leaves of a shoulder."""
+    count, labels = cv2.connectedComponents(kept * (matte > 64).astype(np.uint8), connectivity=4)
+    belongs = np.zeros(count, np.uint8)
+    belongs[np.unique(labels[head > 0])] = 1
+    belongs[0] = 1  # what is not the person at all stays as the matte has it
+    return kept * belongs[labels]

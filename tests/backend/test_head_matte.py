@@ -92,6 +92,20 @@ def test_pieces_of_body_that_touch_no_head_are_left_out(model, cutter):
     assert matte[pixel(vertices[model.regions["face"]].mean(0) * [1, 1, 0.9])] == 255
 
 
+def test_a_shoulder_beside_the_neck_goes_and_long_hair_stays(model, cutter):
+    vertices = posed(model)
+    edge = ring(model, vertices)
+    person = np.where(rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE).covered, 255, 0).astype(np.uint8)
+    level = pixel(edge.mean(0))[0]
+    person[level:] = 255
+    shoulder, hair = pixel(edge[edge[:, 0].argmin()] - [0.03, 0.02, 0]), pixel(edge[edge[:, 0].argmax()] + [0.03, -0.02, 0])
+    person[shoulder[0]:level, : shoulder[1] + 6] = 255
+    person[level - 120:level, hair[1] - 12:hair[1] + 12] = 255
+    matte = cutter.cut(person, vertices, INTRINSICS)
+    assert matte[shoulder[0] + 2, shoulder[1]] == 0
+    assert matte[hair] == 255
+
+
 def test_a_frame_without_a_pose_is_black(model, cutter):
     assert not cutter.cut(EVERYTHING, posed(model) * np.nan, INTRINSICS).any()
 
