@@ -121,3 +121,20 @@ def test_the_environment_that_runs_these_tests_is_the_locked_one():
             assert version(package) == wanted, package
         except PackageNotFoundError:
             pytest.fail(f"{package} is not installed")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems bring these libraries along")
+def test_missing_system_packages_are_named_with_the_command_that_installs_them(monkeypatch):
+    def absent(library):
+        raise OSError(library)
+
+    monkeypatch.setattr(build.ctypes, "CDLL", absent)
+    monkeypatch.setattr(build.os, "geteuid", lambda: 1000)
+    with pytest.raises(build.BuildError, match="sudo apt-get install libegl1 libgles2"):
+        build._install_system_packages()
+    asked = []
+    monkeypatch.setattr(build.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(build, "_run_quietly", lambda command, *_: asked.append(command))
+    build._install_system_packages()
+    assert asked[0] == ["apt-get", "update"] and asked[1][-2:] == ["libegl1", "libgles2"]
