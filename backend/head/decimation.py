@@ -4,6 +4,11 @@ Pooling as in CoMA (Ranjan et al. 2018, section 3.2), with the error measure of 
 of the fine mesh are kept, so going down is a selection; going up, each fine vertex is the barycentric mean of the
 coarse triangle that it lies nearest to. A head mesh has several parts (skin, eyeballs, teeth): each keeps some
 vertices, and no vertex is ever interpolated from a part that it is not connected with.
+
+A trained avatar fits only the hierarchy that it was trained on, and its file does not hold it. So the same mesh must
+give the same vertices on every machine: every number here comes from single additions, multiplications, divisions and
+square roots, which IEEE 754 rounds alike everywhere, in a fixed order; no BLAS, no long sums; ties go by vertex number.
+Whoever changes the outcome must raise the avatar file's schema (a test pins it).
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ _PART_FLOOR = 4
 _BOUNDARY_WEIGHT = 10.0
 """How much more an open edge (neck, eye sockets) resists than the surface does."""
 _EVENNESS = 1e-2
-"""Weight of a vertex's mere displacement against that from the surface. Without it flat cheeks and scalp, which cost
-nothing to collapse, lose nearly all of their vertices to lips and ears, and the coarse graph its even reach."""
+"""Weight of a vertex's mere displacement against that from the surface: on flat skin, where every collapse costs nothing,
+it decides, and spreads the kept vertices. It costs 0.1 mm of mean distance at 1/4 of the vertices, and nothing at 1/32."""
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

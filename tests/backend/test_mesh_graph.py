@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def test_decimation_keeps_a_surface_without_folds_and_the_open_edge() -> None:
     # The cut of the neck stays where it is: some vertices of the lowest ring survive, spread around it.
     ring = model.template[np.intersect1d(kept, model.regions["boundary"])]
     assert len(ring) >= 3
+
+
+def test_the_same_mesh_gives_the_same_vertices_on_every_machine_and_in_every_version() -> None:
+    """Avatar files rely on it. The mesh is a rough square of integers, so that it is itself the same everywhere."""
+    side, state, heights = 40, 1, []
+    for _ in range(side * side):
+        state = (1103515245 * state + 12345) % 2**31
+        heights.append(state >> 25)
+    x, y = np.meshgrid(np.arange(side), np.arange(side))
+    vertices = np.stack((16 * x.ravel(), 16 * y.ravel(), heights), 1) / 4096
+    corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
+    faces = np.concatenate([np.stack((corner, corner + 1, corner + side), 1),
+                            np.stack((corner + 1, corner + side + 1, corner + side), 1)])
+    levels = build_levels(vertices.astype(np.float32), faces)
+    digests = [hashlib.sha256(kept.astype("<i4").tobytes()).hexdigest()[:12] for kept in levels.vertices[1:]]
+    assert digests == ["7101b7950f32", "c3d443d64b17"]
 
 
 def test_a_small_part_keeps_its_floor_however_strongly_the_mesh_is_thinned() -> None:
