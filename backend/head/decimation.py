@@ -24,8 +24,9 @@ _PART_FLOOR = 4
 _BOUNDARY_WEIGHT = 10.0
 """How much more an open edge (neck, eye sockets) resists than the surface does."""
 _EVENNESS = 1e-2
-"""Weight of a vertex's mere displacement against that from the surface: on flat skin, where every collapse costs nothing,
-it decides, and spreads the kept vertices. It costs 0.1 mm of mean distance at 1/4 of the vertices, and nothing at 1/32."""
+"""Weight of a vertex's mere displacement against that from the surface: on flat skin, where every collapse costs
+nothing, it decides, and spreads the kept vertices. It costs 0.1 mm of mean distance at 1/4 of the vertices, and nothing
+at 1/32."""
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
