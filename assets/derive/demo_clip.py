@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -20,14 +22,14 @@ from backend.progress import SILENT, Progress
 from backend.storage import write_beside
 from backend.tracking.track import Track, save_track
 
-from .appearance import Look, paint_head
+from .appearance import Look, Painted, paint_head
 from .render_person import render_person
 
 SIZE = 512
 FPS = 25
 FRAMES = 250
 SEED = 11
-DISTANCE = 0.95
+DISTANCE = 0.86
 FOCAL = 1150.0
 _BLINKS = (18, 61, 104, 131, 172, 214, 236)
 _SYLLABLES = (
@@ -129,21 +131,25 @@ def write_demo_clip(folder: Path, progress: Progress = SILENT) -> None:
     head = Head(model)
     body, body_faces = shoulders(model, truth.identity)
     with torch.no_grad():
-        vertices = head(torch.as_tensor(truth.identity)[None], torch.as_tensor(truth.expression), torch.as_tensor(truth.rotations)).vertices.numpy()
-    background = _background()
-    with write_beside(folder / "demo.mp4") as temporary:
-        with av.open(str(temporary), "w") as container:
-            stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
-            stream.width = stream.height = SIZE
-            stream.pix_fmt = "yuv420p"
-            for index in range(FRAMES):
-                camera = truth.head_to_camera[index]
-                placed = [points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)]
-                picture = render_person(painted, placed[0], (placed[1], body_faces), truth.intrinsics.astype(np.float64), SIZE, background)
+        vertices = head(*(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, truth.rotations))).vertices.numpy()
+    pictures = [
+        (painted, *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)), body_faces, truth.intrinsics)
+        for index, camera in enumerate(truth.head_to_camera)]
+    with write_beside(folder / "demo.mp4") as temporary, av.open(str(temporary), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
+        stream.width = stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+            for index, picture in enumerate(workers.map(_picture, pictures)):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
                 progress.update("demo clip", index + 1, FRAMES)
-            container.mux(stream.encode())
+        container.mux(stream.encode())
     save_track(truth, folder / "demo_truth.npz")
+
+
+def _picture(parts: tuple[Painted, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    painted, vertices, body, body_faces, intrinsics = parts
+    return render_person(painted, vertices, (body, body_faces), intrinsics.astype(np.float64), SIZE, _background())
 
 
 def _background() -> np.ndarray:

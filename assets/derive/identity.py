@@ -24,7 +24,7 @@ LEVELS = (0.0, 0.5, 1.0)
 DIRICHLET = 0.7
 YOUNGEST = 0.42
 SLIDER_DEVIATION = 0.22
-SIDE_DEVIATION = 0.05
+SIDE_DEVIATION = 0.035
 """What left and right sliders add to their common value, each on its own; slightly crooked noses and mouths have it too.
 Fully independent sides (0.3 each) give caricatures, fully paired ones a basis that cannot fit a real, uneven face."""
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from backend.head.model import EYE_L, EYE_R, JAW, NECK, ROOT, HeadModel
-from backend.storage import write_beside
+from backend.head.formats import save_head
+from backend.head.model import EYE_L, EYE_R, JAW, LANDMARK_COUNT, NECK, ROOT, HeadModel
 
 from .cut import Cut, cut_head
 from .identity import align, make_sampler, principal_components
 from .mpfb import MakeHuman
 from .regions import find_regions
-from .rig import eyeball_centres, find_hinge, jaw_correctives, regress, skinning_weights
+from .rig import eyeball_centres, find_hinge, jaw_correctives, opening_angle, regress, skinning_weights
 
-SCHEMA = 1
 HEADS = 1500
 COMPONENTS = 150
 HEADS_FOR_JOINTS = 80
@@ -46,15 +46,15 @@ log = logging.getLogger(__name__)
 def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COMPONENTS) -> HeadModel:
     cut = cut_head(human)
     skull = cut.parts["body"][cut.kept(human.bone_weights["head"])[cut.parts["body"]] > 0.9]
-    count = len(cut.source)
 
-    # The points of each sampled head: the cut's vertices, then MakeHuman's joint markers.
+    # The points of each sampled head: vertices of the base mesh, then MakeHuman's joint markers.
     marker_groups = [human.group("joint-mouth"), np.array([659, 18889])]
     sampler = make_sampler(human, np.concatenate([cut.source, *marker_groups]))
     log.info("Sampling %d heads", heads)
-    points = align(sampler.draw(heads, SEED), sampler.base, skull)
-    sampled = points[:, :count]
-    mean = _mirrored_mean(sampled.mean(0), cut)
+    base = refined_heads(sampler.base[None], cut)[0]
+    points = align(refined_heads(sampler.draw(heads, SEED), cut), base, skull)
+    sampled = points[:, : cut.count]
+    mean = _symmetric(sampled.mean(0), cut)
     log.info("Finding %d identity components", components)
     shape_basis = principal_components(sampled, mean, cut.mirror, components)
 
@@ -62,24 +62,23 @@ def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COM
     opening = expressions[:, :, ARKIT_NAMES.index("jawOpen")]
     sideways = expressions[:, :, ARKIT_NAMES.index("jawLeft")]
     teeth = cut.parts["helper-lower-teeth"]
-    hinge = find_hinge(sampler.base[:count], opening, teeth)
+    hinge = find_hinge(base[: cut.count], opening, teeth)
 
     log.info("Placing joints")
     some = points[:HEADS_FOR_JOINTS]
-    markers = np.split(some[:, count:], np.cumsum([len(group) for group in marker_groups])[:-1], 1)
-    regressor = _joint_regressor(some[:, :count], markers[0].mean(1), markers[1].mean(1), hinge.centre, sampler.base, cut)
+    markers = np.split(some[:, cut.count :], np.cumsum([len(group) for group in marker_groups])[:-1], 1)
+    regressor = _joint_regressor(some[:, : cut.count], markers[0].mean(1), markers[1].mean(1), hinge, base, cut)
 
     scale = EYES_APART / np.abs((regressor[EYE_L] - regressor[EYE_R]) @ mean)[0]
     between = (regressor[EYE_L] + regressor[EYE_R]) @ mean / 2
     template = (mean - between) * scale + EYES_AT
     opening, sideways = opening * scale, sideways * scale
-    hinge = find_hinge(template, opening, teeth)
-    skinning = skinning_weights(human, cut, template, opening, hinge)
     jaw_joint = regressor[JAW] @ template
+    angle = opening_angle(template, opening, teeth, jaw_joint)
+    skinning = skinning_weights(human, cut, template, opening, jaw_joint, angle)
     reach = template[teeth, 2].mean() - jaw_joint[2]
     pose_basis = jaw_correctives(
-        template, skinning, jaw_joint, cut,
-        opening, hinge.angle, sideways, float(np.arcsin(sideways[teeth, 0].mean() / reach)),
+        template, skinning, jaw_joint, cut, opening, angle, sideways, float(np.arcsin(sideways[teeth, 0].mean() / reach)),
     )
     return HeadModel(
         name="Effigy open head",
@@ -95,8 +94,8 @@ def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COM
         expression_names=ARKIT_NAMES,
         expression_range=(0.0, 1.0),
         regions=find_regions(human, cut),
-        landmark_faces=np.full(478, -1, np.int32),
-        landmark_barycentric=np.zeros((478, 3), np.float32),
+        landmark_faces=np.full(LANDMARK_COUNT, -1, np.int32),
+        landmark_barycentric=np.zeros((LANDMARK_COUNT, 3), np.float32),
     )
 
 
@@ -116,8 +115,14 @@ def expression_shapes(human: MakeHuman, cut: Cut) -> np.ndarray:
     return np.stack(shapes, 2)
 
 
-def _mirrored_mean(vertices: np.ndarray, cut: Cut) -> np.ndarray:
+def _symmetric(vertices: np.ndarray, cut: Cut) -> np.ndarray:
     return (vertices + vertices[cut.mirror] * (-1, 1, 1)) / 2
+
+
+def refined_heads(points: np.ndarray, cut: Cut) -> np.ndarray:
+    """(H, M + K, 3) -> (H, N + K, 3): the cut's refined vertices in place of those of the base mesh; K markers stay."""
+    taken = len(cut.source)
+    return np.stack([np.concatenate([cut.refined @ head[:taken], head[taken:]]) for head in points])
 
 
 def _joint_regressor(
@@ -125,8 +130,7 @@ def _joint_regressor(
 ) -> np.ndarray:
     """(5, N). `base` holds the cut's vertices and then the eight of the jaw's marker; `hinge` is where jawOpen turns it."""
     skin = np.setdiff1d(cut.parts["body"], np.concatenate(list(cut.islands.values())))
-    count = len(cut.source)
-    regressor = np.zeros((5, count))
+    regressor = np.zeros((5, cut.count))
     regressor[ROOT, cut.ring] = 1 / len(cut.ring)
 
     neck = neck_markers.mean(0)
@@ -135,7 +139,7 @@ def _joint_regressor(
     regressor[NECK] = regress(heads, neck_markers, around, cut)
 
     # MakeHuman's marker follows the sliders; the hinge of jawOpen keeps its distance from it.
-    joints = jaw_markers + (hinge - base[count : count + 8].mean(0))
+    joints = jaw_markers + (hinge - base[cut.count : cut.count + 8].mean(0))
     level = np.abs(heads[:, skin, 1].mean(0) - joints[:, 1].mean()) < 0.04
     regressor[JAW] = regress(heads, joints, skin[level][::3], cut)
     regressor[JAW] = (regressor[JAW] + regressor[JAW][cut.mirror]) / 2
@@ -149,23 +153,5 @@ def _joint_regressor(
 
 def save_open_head(model: HeadModel, path: Path) -> None:
     """Bases in half precision: their steps are below 0.02 mm, and the file halves."""
-    with write_beside(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            schema=np.int32(SCHEMA),
-            name=model.name,
-            template=model.template,
-            shape_basis=model.shape_basis.astype(np.float16),
-            expression_basis=model.expression_basis.astype(np.float16),
-            pose_basis=model.pose_basis.astype(np.float16),
-            joint_regressor=model.joint_regressor,
-            skinning=model.skinning,
-            faces=model.faces,
-            uv=model.uv,
-            uv_faces=model.uv_faces,
-            expression_names=np.array(model.expression_names),
-            expression_range=np.array(model.expression_range, np.float32),
-            landmark_faces=model.landmark_faces,
-            landmark_barycentric=model.landmark_barycentric,
-            **{f"region_{name}": vertices for name, vertices in model.regions.items()},
-        )
+    halves = {name: getattr(model, name).astype(np.float16) for name in ("shape_basis", "expression_basis", "pose_basis")}
+    save_head(replace(model, **halves), path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .cut import Cut
+from .cut import NECK_BONES, Cut
 from .mpfb import MakeHuman
 
 HAIRLINE_AZIMUTH = (0, 25, 50, 70, 82, 100, 115, 140, 180)
@@ -16,17 +16,22 @@ HAIRLINE_HEIGHT = (0.072, 0.073, 0.062, 0.030, 0.000, -0.002, -0.030, -0.055, -0
 """Metres above the eyes at which hair begins, going round from the middle of the forehead (0 degrees) over the temple and
 before the ear (82) to the nape (180)."""
 
+LIP_RINGS = 6
+"""Rings of vertices from the mouth's inner wall to the edge of the lips' red."""
+LID_RINGS = 6
+"""Rings from the edge of a lid to where the lower lid ends; the upper lid is what blinking moves."""
+
 
 def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
-    base = human.mesh.vertices[cut.source]
+    base = cut.kept(human.mesh.vertices)
     eyes = np.concatenate([cut.parts["helper-l-eye"], cut.parts["helper-r-eye"]])
     teeth_and_tongue = [cut.parts[f"helper-{part}"] for part in ("upper-teeth", "lower-teeth", "tongue")]
     mouth_inside = np.concatenate([cut.islands["mouth"], *teeth_and_tongue])
     skin = np.setdiff1d(cut.parts["body"], mouth_inside)
 
-    ears = _moved(human, cut, skin, ("ears/l-ear-trans-up", "ears/r-ear-trans-up"), 0.55)
+    ears = _moved(human, cut, skin, ("ears/l-ear-wing-incr", "ears/r-ear-wing-incr"), 0.2)
     bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
-    of_neck = sum(weight for name, weight in bones.items() if name.startswith(("neck", "spine", "clavicle", "shoulder")))
+    of_neck = sum(weight for name, weight in bones.items() if name.startswith(NECK_BONES))
     neck = np.setdiff1d(skin[of_neck[skin] > 0.5], ears)
     upper = np.setdiff1d(skin, np.concatenate([ears, neck]))
 
@@ -36,10 +41,9 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
     hairy = base[upper, 1] - level > np.interp(azimuth, HAIRLINE_AZIMUTH, HAIRLINE_HEIGHT)
     scalp, face = upper[hairy], upper[~hairy]
 
-    rim = np.intersect1d(cut.islands["mouth"], cut.faces[~np.isin(cut.faces, cut.islands["mouth"]).all(1)])
-    lips = np.intersect1d(_rings(cut, rim, 4), face)
-    socket_rim = np.intersect1d(cut.islands["sockets"], cut.faces[~np.isin(cut.faces, cut.islands["sockets"]).all(1)])
-    lids = np.intersect1d(np.union1d(_rings(cut, socket_rim, 3), cut.islands["sockets"]), face)
+    lips = np.intersect1d(_around(cut, "mouth", LIP_RINGS), face)
+    upper_lids = _moved(human, cut, face, ("eyeBlinkLeft", "eyeBlinkRight"), 0.22)
+    lids = np.union1d(upper_lids, np.intersect1d(_around(cut, "sockets", LID_RINGS), face))
     regions = {
         "face": face, "scalp": scalp, "lips": lips, "eyes": eyes, "lids": lids, "ears": ears, "neck": neck,
         "mouth_inside": mouth_inside, "boundary": cut.ring,
@@ -48,14 +52,15 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
 
 
 def _moved(human: MakeHuman, cut: Cut, among: np.ndarray, targets: tuple[str, ...], share: float) -> np.ndarray:
-    """Vertices that a target moves by more than `share` of its greatest offset."""
-    length = np.max([np.linalg.norm(cut.kept(human.target(name)), axis=1) for name in targets], 0)
+    """Vertices that a target or expression moves by more than `share` of its greatest offset."""
+    offsets = [human.target(name) if "/" in name else human.expression(name) for name in targets]
+    length = np.max([np.linalg.norm(cut.kept(offset), axis=1) for offset in offsets], 0)
     return among[length[among] > share * length[among].max()]
 
 
-def _rings(cut: Cut, start: np.ndarray, count: int) -> np.ndarray:
-    """Vertices within `count` edges of `start`."""
-    reached = start
-    for _ in range(count):
+def _around(cut: Cut, island: str, rings: int) -> np.ndarray:
+    """A pouch's vertices and those within so many edges of it."""
+    reached = cut.islands[island]
+    for _ in range(rings):
         reached = np.unique(cut.faces[np.isin(cut.faces, reached).any(1)])
     return reached

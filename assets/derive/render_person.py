@@ -81,7 +81,7 @@ def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intr
         wave = 0.12 * value_noise(np.stack([around * 6, fall / 0.03], -1), look.seed + 31)
         strands = value_noise(np.stack([(around + wave) * 95, fall / 0.03 + height * 0.7], -1), look.seed + 32)
         locks = value_noise(np.stack([(around + wave) * 14, fall / 0.05], -1), look.seed + 33)
-        length = (0.55 + 0.30 * strands + 0.30 * locks) * np.clip(seen[:, 3] * 1.3, 0, 1)
+        length = (0.55 + 0.30 * strands + 0.30 * locks) * np.clip(_ragged(seen[:, 3], strands) * 1.3, 0, 1)
         grows = length > height
         index = tuple(axis[grows] for axis in where)
         tone = (0.50 + 0.45 * height + 0.28 * strands[grows] + 0.15 * locks[grows])[:, None]
@@ -90,6 +90,11 @@ def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intr
         base = _linear(np.array(look.hair) * tone)
         canvas[index] = _light(base, _facing(normal, position), position, np.full(len(base), 0.12), shadow)
         nearest[index] = raster.depth[index]
+
+
+def _ragged(cover: np.ndarray, strands: np.ndarray) -> np.ndarray:
+    """Hair cover whose edge follows the strands and not the mesh."""
+    return np.clip(cover + 1.6 * strands * cover * (1 - cover), 0, 1)
 
 
 class _Shadow:

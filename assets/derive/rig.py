@@ -6,8 +6,6 @@ turns, is read from the shape `jawOpen` itself, so that turning the jaw bone and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import nnls
 from scipy.sparse import coo_matrix, csr_matrix
@@ -26,24 +24,25 @@ HINGE_SOFTNESS = 0.004
 """Metres. Skin that a jaw turn moves by less than this says little about whose it is, and is left to the head."""
 
 
-@dataclass(frozen=True)
-class Hinge:
-    """The jaw's turn in the shape jawOpen: about the X axis through `centre`, by `angle`."""
+def find_hinge(vertices: np.ndarray, opening: np.ndarray, teeth: np.ndarray) -> np.ndarray:
+    """(3,) the point in the plane x = 0 about which the lower teeth, which are rigid, turn in the shape jawOpen.
 
-    centre: np.ndarray
-    """(3,) metres."""
-    angle: float
-    """Radians at slider 1; positive opens."""
-
-
-def find_hinge(vertices: np.ndarray, opening: np.ndarray, teeth: np.ndarray) -> Hinge:
-    """The rotation of the lower teeth, which are rigid, in the plane x = 0."""
+    To be asked of the base mesh, whose teeth the shape was made for.
+    """
     before, after = vertices[teeth, 1:], (vertices + opening)[teeth, 1:]
-    start, end = before - before.mean(0), after - after.mean(0)
-    angle = np.arctan2((start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0]).sum(), (start * end).sum())
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    centre = np.linalg.solve(np.eye(2) - turn, after.mean(0) - turn @ before.mean(0))
-    return Hinge(np.array([0.0, *centre]), float(angle))
+    angle = _angle(before - before.mean(0), after - after.mean(0))
+    turn = rotation(0, angle)[1:, 1:]
+    return np.array([0.0, *np.linalg.solve(np.eye(2) - turn, after.mean(0) - turn @ before.mean(0))])
+
+
+def opening_angle(vertices: np.ndarray, opening: np.ndarray, teeth: np.ndarray, joint: np.ndarray) -> float:
+    """Radians: the turn about X through `joint` that carries the lower teeth nearest to where jawOpen puts them."""
+    return _angle((vertices[teeth] - joint)[:, 1:], (vertices[teeth] + opening[teeth] - joint)[:, 1:])
+
+
+def _angle(start: np.ndarray, end: np.ndarray) -> float:
+    """The rotation of the plane that carries points `start` (P, 2) nearest to `end`, both about the origin."""
+    return float(np.arctan2((start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0]).sum(), (start * end).sum()))
 
 
 def rotation(axis: int, angle: float) -> np.ndarray:
@@ -57,16 +56,17 @@ def rotation(axis: int, angle: float) -> np.ndarray:
 
 
 def skinning_weights(
-    human: MakeHuman, cut: Cut, vertices: np.ndarray, opening: np.ndarray, hinge: Hinge
+    human: MakeHuman, cut: Cut, vertices: np.ndarray, opening: np.ndarray, joint: np.ndarray, angle: float
 ) -> np.ndarray:
-    """(N, 5) rows summing to one, symmetric. `vertices` and `opening` (the jawOpen shape) in any one space with `hinge`."""
+    """(N, 5) rows summing to one, symmetric. The jaw's share of a vertex is how much of the jaw's turn by `angle` about
+    `joint` it makes in the shape jawOpen, `opening`."""
     bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
     total = np.maximum(sum(bones.values()), 1e-9)
     below = sum(weight for name, weight in bones.items() if name.startswith(TORSO_BONES))
     below = below + sum(bones[name] * (1 - share) for name, share in NECK_SHARES.items())
-    root = _symmetric(below / total, cut)
+    root = np.clip(_symmetric(below / total, cut), 0, 1)
 
-    turned = (vertices - hinge.centre) @ rotation(0, hinge.angle).T + hinge.centre - vertices
+    turned = (vertices - joint) @ rotation(0, angle).T + joint - vertices
     length = (turned**2).sum(1)
     jaw = (turned * opening).sum(1) / (length + HINGE_SOFTNESS**2) * (1 + HINGE_SOFTNESS**2 / length.max())
     jaw = _symmetric(np.clip(jaw, 0, 1), cut)
@@ -93,7 +93,7 @@ def _symmetric(values: np.ndarray, cut: Cut) -> np.ndarray:
 def _neighbour_mean(cut: Cut) -> csr_matrix:
     """(N, N) each vertex's mean of itself and of its neighbours: takes the grid of the 0.1 mm file format off weights."""
     one, two = cut.faces.ravel(), np.roll(cut.faces, -1, 1).ravel()
-    count = len(cut.source)
+    count = cut.count
     matrix = coo_matrix((np.ones(len(one)), (one, two)), (count, count)).tocsr()
     matrix = ((matrix + matrix.T + coo_matrix((np.ones(count), (range(count), range(count))))) > 0).astype(float)
     return matrix.multiply(1 / matrix.sum(1)).tocsr()
@@ -133,7 +133,7 @@ def regress(heads: np.ndarray, joints: np.ndarray, candidates: np.ndarray, cut: 
     system = heads[:, candidates].transpose(0, 2, 1).reshape(-1, len(candidates))
     heavy = np.full((1, len(candidates)), 10.0)
     solution, _ = nnls(np.concatenate([system, heavy]), np.concatenate([joints.ravel(), [10.0]]))
-    weights = np.zeros(len(cut.source))
+    weights = np.zeros(cut.count)
     weights[candidates] = solution / solution.sum()
     return weights
 

@@ -74,13 +74,16 @@ class FacePaint:
         canvas = np.zeros((_CANVAS, _CANVAS), np.float32)
         points = points[~np.isnan(points).any(1), :2]
         if len(points) >= 3:
-            cells = (points - self.middle) / _STEP + _CANVAS / 2
-            cv2.fillPoly(canvas, [np.round(cells * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
+            cv2.fillPoly(canvas, [np.round(self.cells(points) * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
         return cv2.GaussianBlur(canvas, (0, 0), 1.2)
+
+    def cells(self, places: np.ndarray) -> np.ndarray:
+        """Places (..., 2), metres on the template -> cells of a canvas."""
+        return (places - self.middle) / _STEP + _CANVAS / 2
 
     def sample(self, canvas: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Coverage at places (H, W, 2), metres on the template."""
-        cells = ((places - self.middle) / _STEP + _CANVAS / 2 - 0.5).astype(np.float32)
+        cells = (self.cells(places) - 0.5).astype(np.float32)
         return cv2.remap(canvas, cells[..., 0], cells[..., 1], cv2.INTER_LINEAR)
 
 
