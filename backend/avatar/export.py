@@ -15,7 +15,7 @@ from .render import SplatSource
 def export_frame(avatar: SplatSource, track: Track, frame: int, out: Path) -> int:
     """Write frame `frame` of the track and return how many Gaussians the file holds.
 
-    They stand in the head's own space: metres, +Y up, +Z out of the face, at the origin whatever the camera saw, so that
+    They stand in the head's own space: metres, +Y up, +Z out of the face, wherever the camera saw the head, so that
     exports of several frames lie on each other. Colours are sRGB-encoded, as 3DGS programs expect; those that depend on
     the direction of view are frozen as that frame's camera sees them.
     """

@@ -1,4 +1,4 @@
-"""Writers of rendered frames. Each takes sRGB-encoded premultiplied colour, alpha and depth, and keeps its format's custom:
+"""Writers of rendered frames. Each takes sRGB-encoded premultiplied colour, alpha and depth, in its format's custom:
 
 - PNG: 8 bits, sRGB-encoded, straight alpha.
 - EXR: 32-bit float, scene-linear (Rec. 709 primaries), premultiplied, and Z in metres.
@@ -91,7 +91,8 @@ class ExrSequence(_Sequence):
         }
         path = self._next(".exr")
         try:
-            OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, channels).write(str(path))
+            header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+            OpenEXR.File(header, channels).write(str(path))
         except RuntimeError as error:
             # The library hides the operating system's error in a text; writing again as ourselves brings it out.
             path.write_bytes(b"\0" * (color.nbytes + depth.nbytes))

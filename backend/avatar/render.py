@@ -81,7 +81,7 @@ def parse_background(text: str) -> tuple[float, float, float] | None:
     if text == "transparent":
         return None
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-        raise EffigyError(f"“{text}” is no background: give transparent, or a colour as #rrggbb, for example #ffffff for white.")
+        raise EffigyError(f"“{text}” is no background: give transparent, or a colour as #rrggbb (#ffffff is white).")
     return tuple(int(text[k:k + 2], 16) / 255 for k in (1, 3, 5))
 
 
@@ -91,8 +91,8 @@ def render_track(
 ) -> int:
     """Draw every frame of `track`, flagged ones too, and return how many there are.
 
-    `png` and `exr` make the folder `out` with %06d files numbered as the track's frames; `mp4` makes the file `out`, at the
-    track's rate. A sequence that was there before is replaced; a folder that holds anything else is left alone.
+    `png` and `exr` make the folder `out` with %06d files numbered as the track's frames; `mp4` makes the file `out`, at
+    the track's rate. A sequence that was there before is replaced; a folder that holds anything else is left alone.
     """
     out = Path(out)
     if fmt not in FORMATS:
@@ -132,6 +132,8 @@ def _check_folder(out: Path, fmt: str) -> None:
     if out.is_file():
         raise EffigyError(f"{out} is a file, but {fmt.upper()} pictures need a folder: choose another name.")
     if out.is_dir():
-        strange = next((path.name for path in sorted(out.iterdir()) if not re.fullmatch(r"\d{6}\.(png|exr)", path.name)), None)
+        names = sorted(path.name for path in out.iterdir())
+        strange = next((name for name in names if not re.fullmatch(r"\d{6}\.(png|exr)", name)), None)
         if strange:
-            raise EffigyError(f"{out} holds other files (such as {strange}), which rendering would replace: choose an empty folder.")
+            raise EffigyError(f"{out} holds other files (such as {strange}), which rendering would replace: "
+                              "choose an empty folder.")

@@ -1,4 +1,4 @@
-"""What an avatar must beat to have learnt anything: the nearest training frame, and Gaussians that the mesh alone drives."""
+"""What an avatar must beat to have learnt anything: the nearest training frame, and Gaussians that the mesh drives."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray
     """
     features = pose_features(track, model)
     known = features[training]
-    return np.array([training[np.square(known - feature).sum(axis=1).argmin()] for feature in features[wanted]], np.int64)
+    nearest = [np.square(known - feature).sum(axis=1).argmin() for feature in features[wanted]]
+    return training[nearest]
 
 
 def pose_features(track: Track, model: HeadModel) -> np.ndarray:
-    """(F, D): Euclidean distance between two rows is, to first order, the RMS motion of the face's vertices in pixels of
-    the track, added up over expression, jaw, eyes, head rotation, and place and size in the picture."""
+    """(F, D): Euclidean distance between two rows is, to first order, the RMS motion of the face's vertices in pixels
+    of the track, added up over expression, jaw, eyes, head rotation, and place and size in the picture."""
     face = model.regions["face"]
     shaped = model.template + model.shape_basis @ track.identity
     joints = model.joint_regressor @ shaped

@@ -11,9 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,95 +30,21 @@ from .baselines import nearest_training_frames, train_baseline
 from .metrics import PictureMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
+from .report import BASELINE_NAMES, FrameMetrics, Metrics, figure
 from .sheet import SheetRow, contact_sheet, error_heat
 
-SCHEMA = 1
 WHITE = (1.0, 1.0, 1.0)
 
-PERCEPTUAL_FRAMES = 50
-"""`vgg_hed` and `lpips` are means over at most this many frames, evenly spread: on a CPU they cost more than all else."""
+PERCEPTUAL_FRAMES = 32
+"""`vgg_hed` and `lpips` are means over at most this many frames, evenly spread: on a CPU they cost most of all."""
 
-TRAIN_FRAMES = 50
+SHEET_ROWS = 6
+
+TRAIN_FRAMES = 32
 """The PSNR on training frames is a mean over at most this many, evenly spread."""
 
 DEFAULT_BASELINE_MINUTES = 5.0
 """For an avatar that does not say how long it was trained."""
-
-
-@dataclass(frozen=True)
-class FrameMetrics:
-    frame: int
-    extrapolated: bool
-    """The head's pose lies outside the training range."""
-    metrics: PictureMetrics
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What `metrics.json` holds."""
-
-    mean: PictureMetrics
-    """Over the scored frames."""
-    frames: int
-    """Held-out frames that were scored."""
-    flagged: int
-    """Held-out frames left out because capture or track flagged them."""
-    landmark_frames: int
-    """Frames in which a face was found in both pictures, so that F-LMD counts them."""
-    perceptual_frames: int
-    train_psnr: float
-    train_psnr_head: float | None
-    interpolated_frames: int
-    interpolated: PictureMetrics | None
-    """Over those frames whose head pose lies inside the training range; None where there are none."""
-    extrapolated_frames: int
-    extrapolated: PictureMetrics | None
-    baselines: dict[str, PictureMetrics]
-    """By name: `nearest`, `vertex_bound`; empty unless asked for."""
-    baseline_minutes: float | None
-    """How long the vertex-bound Gaussians were trained."""
-    seconds_per_frame: float
-    """From the track's pose to the picture, one frame at a time; the median."""
-    megabytes: float
-    lpips_network: str | None
-    protocol: str
-    device: str
-    settings: dict[str, Any]
-    per_frame: tuple[FrameMetrics, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The means stand at the top, as the documented fields; what explains them follows."""
-        def split(count: int, metrics: PictureMetrics | None) -> dict[str, Any]:
-            return {"frames": count, **({} if metrics is None else asdict(metrics))}
-
-        rest = {name: value for name, value in vars(self).items() if name not in _RESHAPED}
-        return {
-            "schema": SCHEMA, **asdict(self.mean), **rest,
-            "interpolated": split(self.interpolated_frames, self.interpolated),
-            "extrapolated": split(self.extrapolated_frames, self.extrapolated),
-            "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
-            "per_frame": [{"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame],
-        }
-
-    def __str__(self) -> str:
-        """The table that the command line prints."""
-        rows = {"Effigy": (self.frames, self.mean), "  poses as in training": (self.interpolated_frames, self.interpolated),
-                "  poses beyond it": (self.extrapolated_frames, self.extrapolated)}
-        rows |= {_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
-        lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]
-        for name, (count, metrics) in rows.items():
-            if metrics is not None:
-                figures = (getattr(metrics, column) for column in _COLUMNS)
-                lines.append(f"{name:<22}{count:>8}" + "".join(f"{_figure(f, 4):>12}" for f in figures))
-        lines.append(f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {_figure(self.train_psnr_head)}. "
-                     f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
-                     f"{self.flagged} flagged frames left out.")
-        return "\n".join(lines)
-
-
-_NAMES = {"nearest": "nearest frame", "vertex_bound": "vertex-bound"}
-_COLUMNS = ("psnr", "psnr_head", "psnr_inner", "ssim", "vgg_hed", "lpips", "f_lmd", "sd")
-_RESHAPED = {"mean", "interpolated_frames", "interpolated", "extrapolated_frames", "extrapolated", "baselines", "per_frame"}
 
 
 def evaluate(
@@ -136,13 +60,13 @@ def evaluate(
     _check_folder(out)
     track = load_track(capture.folder / "track.npz", avatar.head_model)
     if len(track.flags) != capture.frame_count:
-        raise EffigyError(f"The track of {capture.folder} has {len(track.flags)} frames, the capture {capture.frame_count}: "
-                          "track the capture again.")
+        raise EffigyError(f"The track of {capture.folder} has {len(track.flags)} frames, the capture has "
+                          f"{capture.frame_count}: track the capture again.")
     good = np.flatnonzero(track.flags == 0)
     training, scored = good[good < capture.training_count], good[good >= capture.training_count]
     if not len(training) or not len(scored):
-        raise EffigyError(f"{capture.folder} has no good frames to be scored on (the last fifth is held out, and flagged "
-                          "frames do not count): use a longer clip.")
+        raise EffigyError(f"{capture.folder} has no good frames to be scored on (the last fifth is held out, and "
+                          "flagged frames do not count): use a longer clip.")
     size = avatar.settings.size
     evaluation = _Evaluation(avatar, capture, track, size, training, scored, progress)
     if baselines:
@@ -172,8 +96,8 @@ def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.
 class _Evaluation:
     """The work of one `evaluate`, a frame at a time, so that a long clip does not fill memory."""
 
-    def __init__(self, avatar: Avatar, capture: Capture, track: Track, size: int, training: np.ndarray, scored: np.ndarray,
-                 progress: Progress) -> None:
+    def __init__(self, avatar: Avatar, capture: Capture, track: Track, size: int, training: np.ndarray,
+                 scored: np.ndarray, progress: Progress) -> None:
         self.avatar, self.capture, self.track, self.size = avatar, capture, track, size
         self.training, self.scored, self.progress = training, scored, progress
         self.extrapolated = outside_training(track, training, scored)
@@ -215,9 +139,11 @@ class _Evaluation:
                     # The figures are those of the 8-bit pictures on disk, so that anybody can compute them again.
                     self.results[name].append(compare(
                         picture / np.float32(255), truth / np.float32(255), matte / np.float32(255), features=features,
-                        lpips=self.lpips if features is not None else None, landmarks=(detector(picture), true_landmarks)))
+                        lpips=self.lpips if features is not None else None,
+                        landmarks=(detector(picture), true_landmarks)))
                 latest = self.results["pred"][-1]
-                self.progress.update("Evaluating", done, len(self.scored), psnr=latest.psnr, psnr_head=latest.psnr_head or 0.0)
+                self.progress.update("Evaluating", done, len(self.scored), psnr=latest.psnr,
+                                     psnr_head=latest.psnr_head or 0.0)
 
     def _pictures(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
         started = time.perf_counter()
@@ -245,8 +171,8 @@ class _Evaluation:
             baselines={name: average(results) for name, results in self.results.items() if name != "pred"},
             baseline_minutes=self.baseline_minutes, seconds_per_frame=float(np.median(self.seconds)),
             megabytes=self.avatar.megabytes, lpips_network=self.lpips_network,
-            protocol=f"as tracked: the last 20 % of the frames in time order, no fitting at test time; whole {self.size} x "
-                     f"{self.size} square, everything but head and neck white in both pictures",
+            protocol=f"as tracked: the last 20 % of the frames in time order, no fitting at test time; whole "
+                     f"{self.size} x {self.size} square, everything but head and neck white in both pictures",
             device=str(self.avatar.device), settings=self.avatar.settings.to_dict(),
             per_frame=tuple(FrameMetrics(int(i), bool(e), m)
                             for i, e, m in zip(self.scored, self.extrapolated, ours, strict=True)),
@@ -266,13 +192,14 @@ class _Evaluation:
         return float(np.mean(whole)), float(np.mean(head)) if head else None
 
     def sheet(self, folder: Path, metrics: Metrics) -> np.ndarray:
-        """Best, median and worst by PSNR inside the head, and three frames spread over time."""
+        """Best, median and worst by PSNR inside the head, and more frames spread over time."""
         quality = np.array([m.psnr_head or m.psnr for m in self.results["pred"]])
         order = np.argsort(quality)
         named = {int(order[-1]): "best", int(order[len(order) // 2]): "median", int(order[0]): "worst"}
-        for row in np.linspace(0, len(quality) - 1, 5).round().astype(int)[1:4]:
-            named.setdefault(int(row), "")
-        columns = ["truth", "Effigy", "error", *(_NAMES[name] for name in metrics.baselines)]
+        for row in np.linspace(0, len(quality) - 1, 2 * SHEET_ROWS).round().astype(int)[1::2]:
+            if len(named) < SHEET_ROWS:
+                named.setdefault(int(row), "")
+        columns = ["truth", "Effigy", "error", *(BASELINE_NAMES[name] for name in metrics.baselines)]
         rows = []
         for row, label in named.items():
             index = int(self.scored[row])
@@ -284,10 +211,10 @@ class _Evaluation:
             lines += ["new pose"] if self.extrapolated[row] else []
             rows.append(SheetRow(label or "sample", tuple(lines), (truth, picture, error_heat(picture, truth), *rest)))
         mean = metrics.mean
-        subtitle = (f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head {_figure(mean.psnr_head)}, "
-                    f"inner {_figure(mean.psnr_inner)}, SSIM {mean.ssim:.3f}")
+        subtitle = (f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head "
+                    f"{figure(mean.psnr_head)}, inner {figure(mean.psnr_inner)}, SSIM {mean.ssim:.3f}")
         for name, figures in metrics.baselines.items():
-            subtitle += f"   ·   {_NAMES[name]} {figures.psnr:.2f}"
+            subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
         return contact_sheet(self.capture.source_name, subtitle, columns, rows)
 
 
@@ -311,10 +238,6 @@ def _spread(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
 
 
-def _figure(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def _read(path: Path) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
@@ -326,5 +249,5 @@ def _check_folder(out: Path) -> None:
         return
     strange = next((p.name for p in sorted(frames.iterdir()) if not re.fullmatch(r"[a-z_]+_\d{6}\.png", p.name)), None)
     if strange:
-        raise EffigyError(f"{frames} holds other files (such as {strange}), which evaluation would replace: choose another "
-                          "folder with --out.")
+        raise EffigyError(f"{frames} holds other files (such as {strange}), which evaluation would replace: "
+                          "choose another folder with --out.")

@@ -62,7 +62,7 @@ def compare(
     """Measure `picture` against `truth`, both (H, W, 3) float32 in [0, 1]; `matte` (H, W) in [0, 1] is the true head's.
 
     `features` are `hed_features()` of the truth, computed once where several pictures meet the same truth; without them
-    `vgg_hed` stays None. `landmarks` are the 68 of picture and truth (see `ibug_landmarks`), None where no face was found.
+    `vgg_hed` stays None. `landmarks` are the 68 of picture and truth (see `ibug_landmarks`), None without a face.
     """
     squared = np.square(picture.astype(np.float64) - truth).mean(axis=2)
     a, b = torch.from_numpy(picture)[None], torch.from_numpy(truth)[None]
@@ -107,8 +107,8 @@ def sharpness_difference(picture: np.ndarray, truth: np.ndarray) -> float:
     """Tri2-plane, supplement eq. 15 (after Mathieu et al. 2016), in dB: 10 log10(N max^2 / sum |g' - g|).
 
     g is |difference to the row above| + |difference to the column before|; N counts the summed values, over the three
-    colours; max is 1, the largest value a pixel can take. As the formula stands more is better, though the paper's tables
-    print it with an arrow downwards. With 0-255 pictures the same formula reads 24 dB more.
+    colours; max is 1, the largest value a pixel can take. As the formula stands more is better, though the paper's
+    tables print it with an arrow downwards. With 0-255 pictures the same formula reads 24 dB more.
     """
     def steps(x: np.ndarray) -> np.ndarray:
         x = x.astype(np.float64)
@@ -123,7 +123,7 @@ def ibug_landmarks(points: np.ndarray) -> np.ndarray:
 
 
 def landmark_distance(a: np.ndarray | None, b: np.ndarray | None, *, size: int) -> float | None:
-    """F-LMD (Tri2-plane, supplement eq. 14) of two sets of 68 landmarks in pixels of a `size` picture; None without a face.
+    """F-LMD (Tri2-plane, supplement eq. 14) of two (68, 2) in pixels of a `size` picture; None without a face.
 
     The paper sums over points and does not say how it averages; this is the mean over points, in pixels at 512.
     """

@@ -51,7 +51,7 @@ class HedFeatures(nn.Module):
                     variables = file[f"block{block}/layers/{name}/vars"]
                     kernel = torch.from_numpy(variables["0"][()]).permute(3, 2, 0, 1)
                     if block == 1 and index == 0:
-                        # Folding the change to red-green-blue and to 0-1 into the first kernel spares two copies a picture.
+                        # The change to red-green-blue and to 0-1 goes into the first kernel: two copies a picture less.
                         kernel = kernel.flip(1) * 255.0
                     layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
                     layer.weight.data.copy_(kernel)
@@ -80,9 +80,9 @@ def hed_features(depth: int = 5, device: str = "cpu") -> HedFeatures:
 def vgg_hed_distance(a: torch.Tensor, b: torch.Tensor, *, depth: int = 5) -> torch.Tensor:
     """(B, H, W, 3) x 2 -> (B,) distance, 0 for equal pictures, at most 2; differentiable in either.
 
-    LPIPS's formula (Zhang et al. 2018, eq. 1) with all channel weights one: per block the squared difference of unit-length
-    features, summed over channels and averaged over places; then the mean over blocks. `depth=3` costs a little over half
-    and is meant for training on crops; its figures are not comparable with those of `depth=5`.
+    LPIPS's formula (Zhang et al. 2018, eq. 1) with all channel weights one: per block the squared difference of
+    unit-length features, summed over channels and averaged over places; then the mean over blocks. `depth=3` costs
+    two thirds and is meant for training on crops; its figures are not comparable with those of `depth=5`.
     """
     network = hed_features(depth, str(a.device))
     if a.requires_grad or b.requires_grad:

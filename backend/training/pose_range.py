@@ -14,8 +14,8 @@ MARGIN_DEGREES = 1.0
 def head_angles(track: Track) -> np.ndarray:
     """(F, 3) yaw, pitch, roll of the head as the camera sees it, degrees; zero looks into the lens, upright.
 
-    Yaw is positive when the face turns to the picture's right, pitch when it looks down, roll when the crown tips to the
-    picture's right. Neck and root turn the head together, for a tracker may put a turn into either.
+    Yaw is positive when the face turns to the picture's right, pitch when it looks down, roll when the crown tips to
+    the picture's right. Neck and root turn the head together, for a tracker may put a turn into either.
     """
     rotation = track.head_to_camera[:, :3, :3] @ head_rotation(track.rotations)
     forward, up = rotation[:, :, 2], rotation[:, :, 1]
@@ -29,7 +29,7 @@ def head_angles(track: Track) -> np.ndarray:
 
 
 def outside_training(track: Track, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(W,) bool: whether yaw, pitch or roll of the frames `wanted` lies outside the range over the frames `training`."""
+    """(W,) bool: whether yaw, pitch or roll of the frames `wanted` lies outside the range over `training`."""
     angles = head_angles(track)
     low, high = angles[training].min(axis=0) - MARGIN_DEGREES, angles[training].max(axis=0) + MARGIN_DEGREES
     return ((angles[wanted] < low) | (angles[wanted] > high)).any(axis=1)

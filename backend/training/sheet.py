@@ -1,4 +1,4 @@
-"""The contact sheet of an evaluation: a few frames, truth beside picture beside error, for the eye that no figure replaces."""
+"""The contact sheet of an evaluation: truth beside picture beside error, for the eye that no figure replaces."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, 
     draw.text((left, top + 5), text, FAINT, font, anchor="lm")
     start = left + round(draw.textlength(text, font)) + 8
     sheet.paste(Image.fromarray(bar), (start, top))
-    draw.text((start + bar.shape[1] + 8, top + 5), f"{round(ERROR_FULL * 255)} of 255 or more", FAINT, font, anchor="lm")
+    end = f"{round(ERROR_FULL * 255)} of 255 or more"
+    draw.text((start + bar.shape[1] + 8, top + 5), end, FAINT, font, anchor="lm")
 
 
 def _heat(values: np.ndarray) -> np.ndarray:

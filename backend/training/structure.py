@@ -1,7 +1,7 @@
 """SSIM: how alike the local structure of two pictures is; a metric and, as 1 - SSIM, half of the training loss.
 
-Wang et al. 2004, eq. 13, with their constants: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, data range
-1, over those windows that lie wholly inside the picture, averaged over places and colours.
+Wang et al. 2004, eq. 13, with their constants: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, data
+range 1, over those windows that lie wholly inside the picture, averaged over places and colours.
 
 A convolution of five maps written naively costs more than the rasteriser. On the CPU the window is therefore OpenCV's
 separable filter, and the gradient is analytic; elsewhere, and as the readable reference, it is a grouped convolution.
@@ -23,7 +23,7 @@ C2 = 0.03**2
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) x 2 in [0, 1] -> (B,) SSIM in [-1, 1]; differentiable in `a` (and in `b` away from the fast path)."""
+    """(B, H, W, 3) x 2 in [0, 1] -> (B,) SSIM in [-1, 1]; differentiable in `a`, and, less fast, in `b`."""
     if a.device.type == "cpu" and not b.requires_grad:
         return _WindowedSsim.apply(a, b)
     return ssim_reference(a, b)
@@ -63,8 +63,8 @@ def _blur(x: np.ndarray) -> np.ndarray:
 class _WindowedSsim(torch.autograd.Function):
     """SSIM of pictures on the CPU, a picture at a time, with the derivative by `a` worked out by hand.
 
-    With m = mean(a), q = mean(a a), c = mean(a b) as the only windowed maps that depend on `a`, each value is S(m, q, c) and
-    dS/da = W^T(dS/dm) + 2 a W^T(dS/dq) + b W^T(dS/dc), where W^T = W because the window is symmetric.
+    With m = mean(a), q = mean(a a), c = mean(a b) as the only windowed maps that depend on `a`, a value is S(m, q, c)
+    and dS/da = W^T(dS/dm) + 2 a W^T(dS/dq) + b W^T(dS/dc), where W^T = W because the window is symmetric.
     """
 
     @staticmethod
@@ -98,7 +98,7 @@ def _ssim_and_gradient(a: np.ndarray, b: np.ndarray, with_gradient: bool) -> tup
     return total / count, gradient
 
 
-# The passes between the filters are compiled: as NumPy expressions they took four times as long as all filters together.
+# The passes between the filters are compiled: as NumPy expressions they took four times as long as all the filters.
 
 
 @kernel(fast=True)

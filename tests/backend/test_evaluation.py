@@ -35,7 +35,8 @@ class BallAvatar:
         self.asked += list(indices)
         count = len(indices)
         return Splats(torch.zeros(count, 1, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 1, 4),
-                      torch.full((count, 1, 3), self.radius), torch.full((count, 1), 0.98), torch.full((count, 1, 3), 0.5))
+                      torch.full((count, 1, 3), self.radius), torch.full((count, 1), 0.98),
+                      torch.full((count, 1, 3), 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +67,16 @@ def test_only_good_held_out_frames_are_scored(evaluated):
     assert [f.frame for f in metrics.per_frame] == scored
     assert metrics.frames == 5 and metrics.flagged == 1
     names = {p.name for p in (out / "frames").iterdir()}
-    assert names == {f"{kind}_{i:06d}.png" for kind in ("pred", "truth", "mask", "nearest", "vertex_bound") for i in scored}
+    kinds = ("pred", "truth", "mask", "nearest", "vertex_bound")
+    assert names == {f"{kind}_{index:06d}.png" for kind in kinds for index in scored}
 
 
 def test_metrics_json_holds_the_documented_fields(evaluated):
     _, out, metrics = evaluated
     stored = json.loads((out / "metrics.json").read_text("utf-8"))
-    for name in ("l2", "psnr", "ssim", "lpips", "vgg_hed", "f_lmd", "sd", "psnr_head", "psnr_inner", "seconds_per_frame",
-                 "megabytes", "frames", "protocol", "device", "settings", "extrapolated", "train_psnr", "baselines"):
+    for name in ("l2", "psnr", "ssim", "lpips", "vgg_hed", "f_lmd", "sd", "psnr_head", "psnr_inner",
+                 "seconds_per_frame", "megabytes", "frames", "protocol", "device", "settings", "extrapolated",
+                 "train_psnr", "baselines"):
         assert name in stored, name
     assert stored["lpips"] is None and stored["f_lmd"] is None and stored["landmark_frames"] == 0
     assert stored["protocol"].startswith("as tracked") and stored["megabytes"] == 1.5
@@ -87,7 +90,8 @@ def test_the_printed_table_names_every_competitor(evaluated):
     _, _, metrics = evaluated
     lines = str(metrics).splitlines()
     assert lines[1].startswith("Effigy") and f"{metrics.mean.psnr:.4f}" in lines[1]
-    assert any(line.startswith("nearest frame") and f"{metrics.baselines['nearest'].psnr_head:.4f}" in line for line in lines)
+    nearest = next(line for line in lines if line.startswith("nearest frame"))
+    assert f"{metrics.baselines['nearest'].psnr_head:.4f}" in nearest
     assert any(line.startswith("vertex-bound") for line in lines) and "1 flagged" in lines[-1]
 
 

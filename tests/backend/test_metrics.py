@@ -181,7 +181,7 @@ def test_f_lmd_is_in_pixels_of_512_and_null_without_a_face():
 
 
 def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_footage):
-    """Corners that anybody can name: jaw ends, chin, brows, nose tip, eye corners, mouth corners, in the picture's x and y."""
+    """Points that anybody can name: jaw ends, chin, brows, nose tip, corners of eyes and mouth, in x and y."""
     from backend.footage.detector import FaceDetector
 
     reader = cv2.VideoCapture(str(shared_footage / "woman_frontal.mp4"))

@@ -32,8 +32,9 @@ class Blob:
         means = torch.zeros(len(indices), 1, 3)
         means[:, 0, 0] = torch.as_tensor(track.expression[list(indices), 0])
         one = torch.ones(len(indices), 1)
-        return Splats(means, torch.tensor([1.0, 0, 0, 0]).expand(len(indices), 1, 4), 0.02 * one[..., None].expand(-1, -1, 3),
-                      0.6 * one, torch.tensor(ORANGE).expand(len(indices), 1, 3))
+        turns, colors = torch.tensor([1.0, 0, 0, 0]), torch.tensor(ORANGE)
+        return Splats(means, turns.expand(len(indices), 1, 4), 0.02 * one[..., None].expand(-1, -1, 3), 0.6 * one,
+                      colors.expand(len(indices), 1, 3))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def centroid(alpha: np.ndarray) -> tuple[float, float]:
 
 
 def test_cameras_scale_with_the_picture(track):
-    """The ball of the last frame stands 3 cm to the side at 0.5 m: 15.36 px of the track's 128, whatever is rendered."""
+    """The ball of the last frame stands 3 cm aside at 0.5 m: 15.36 px of the track's 128, whatever is rendered."""
     for size in (64, 128, 100):
         frame = draw(Blob(), track, [4], size)[0]
         x, y = centroid(frame.alpha)
@@ -124,7 +125,8 @@ def test_exr_is_scene_linear_premultiplied_with_depth_in_metres(track, tmp_path)
 
 
 def test_linear_values_are_those_of_the_srgb_standard():
-    np.testing.assert_allclose(srgb_to_linear(np.array([0, 0.04, 0.5, 1], np.float32)), [0, 0.0030960, 0.2140411, 1], rtol=1e-5)
+    encoded = np.array([0, 0.04, 0.5, 1], np.float32)
+    np.testing.assert_allclose(srgb_to_linear(encoded), [0, 0.0030960, 0.2140411, 1], rtol=1e-5)
 
 
 def test_mp4_plays_at_the_tracks_rate_in_the_right_colours(track, tmp_path):
