@@ -1,0 +1,7 @@
+"""Effigy's backend: a video of a person becomes a head avatar. Plain Python; it never imports bpy."""
+
+import os
+
+# PyTorch's idle threads otherwise spin for work and take the cores from whatever else runs: Blender, our own kernels,
+# another training. Read once, when torch is first imported, which is always after this.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
