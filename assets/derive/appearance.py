@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from backend.head.model import HeadModel
 from backend.head.topology import connected_parts, mesh_edges
 from backend.tracking.landmark_paint import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
 
 from .noise import fractal_noise, value_noise
+
+
+_UPPER_LIDS = ([246, 161, 160, 159, 158, 157, 173], [466, 388, 387, 386, 385, 384, 398])
+_LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [263, 249, 390, 373, 374, 380, 381, 382, 362])
+_HAIRLINE = PchipInterpolator(
+    [0, 22, 42, 56, 66, 74, 82, 96, 108, 122, 150, 180], [35, 36, 38, 30, 12, -8, -8, 12, 2, -20, -27, -28])
+"""Degrees above the crown point at which hair begins, by degrees from the front: brow, temple, sideburn, ear, nape."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,12 @@ class Look:
     hair: tuple[float, float, float] = (0.20, 0.13, 0.09)
     lips: tuple[float, float, float] = (0.68, 0.38, 0.36)
     iris: tuple[float, float, float] = (0.30, 0.38, 0.36)
-    hair_length: float = 0.016
-    """Metres that the hair stands off the scalp."""
+    hair_length: float = 0.022
+    """Metres that the hair stands off the top of the head; at the sides it is a third of that."""
+    stubble: float = 0.5
+    """How much of a shaven beard shows, 0 to 1."""
+    hairline: float = 0.0
+    """Degrees that the hairline lies higher than usual."""
     seed: int = 0
 
 
@@ -39,7 +52,11 @@ class Painted:
     points: np.ndarray
     """(478, 3) detector points on the template; NaN where there is none."""
     material: np.ndarray
-    """(N, 5) weights of eye, tooth, tongue, mouth wall and hair."""
+    """(N, 5) weights of eye, tooth, tongue, mouth wall and of what never grows hair."""
+    lashes: np.ndarray
+    """A canvas of `paint`: the edges of the upper lids, more faintly of the lower ones."""
+    crown: np.ndarray
+    """(3,) the point inside the head around which the hairline is drawn."""
     eye_centres: np.ndarray
     """(2, 3) of the left and the right eyeball."""
 
@@ -66,27 +83,45 @@ def paint_head(model: HeadModel, look: Look) -> Painted:
         behind = place[:, 2] < np.quantile(place[:, 2], 0.6)
         is_tongue = (np.abs(place[behind, 0]) < 0.008).mean() > 0.2
         material[members, 2 if is_tongue else 1] = 1
-    material[:, 4] = _hair_cover(model, points)
+    for name in ("eyes", "mouth_inside", "lips", "lids"):
+        material[model.regions[name], 4] = 1
+    material[_pinnae(model, edges), 4] = 1
     eyes = np.array([model.template[model.regions["eyes"]][side].mean(0) for side in (
         model.template[model.regions["eyes"], 0] > 0, model.template[model.regions["eyes"], 0] <= 0)])
-    return Painted(model, paint, look, points, material, eyes)
+    ears = model.template[model.regions["ears"]]
+    crown = np.array([0.0, eyes[:, 1].mean() + 0.005, np.median(ears[:, 2]) + 0.005])
+    return Painted(model, paint, look, points, material, _lash_canvas(paint, points), crown, eyes)
 
 
-def _hair_cover(model: HeadModel, points: np.ndarray) -> np.ndarray:
-    """(N,) in [0, 1]: how surely hair grows on each vertex of the skin; a hairline above the brows, sideburns, nape."""
-    x, y, z = model.template.T
-    top = np.nanmax(points[:, 1])
-    crown = y.max()
-    hairline = top + 0.25 * (crown - top)
-    ear = model.regions["ears"]
-    ear_y, ear_z = (model.template[ear, 1].mean(), model.template[ear, 2].max()) if len(ear) else (0.0, 0.0)
-    front = (y - hairline) / 0.008
-    side = np.minimum((y - ear_y - 0.005) / 0.01, (ear_z + 0.018 - z) / 0.008)
-    back = np.minimum((ear_z - 0.03 - z) / 0.01, (y - (ear_y - 0.045)) / 0.01)
-    cover = np.clip(np.maximum.reduce([front, side, back]) * 0.5 + 0.5, 0, 1)
-    bald = np.concatenate([model.regions[name] for name in ("ears", "eyes", "mouth_inside", "lips", "lids")])
-    cover[bald] = 0
-    return cover
+def _pinnae(model: HeadModel, edges: np.ndarray) -> np.ndarray:
+    """Vertices of the ears without the skin around them: three edges or more inside the region."""
+    inside = np.zeros(len(model.template), bool)
+    inside[model.regions["ears"]] = True
+    for _ in range(3):
+        rim = edges[inside[edges[:, 0]] != inside[edges[:, 1]]]
+        inside[rim.ravel()] = False
+    return np.flatnonzero(inside)
+
+
+def _lash_canvas(paint: FacePaint, points: np.ndarray) -> np.ndarray:
+    canvas = np.zeros(paint.lips.shape, np.float32)
+    for edges, strength, width in ((_UPPER_LIDS, 1.0, 2), (_LOWER_LIDS, 0.2, 2)):
+        for edge in edges:
+            cells = paint.cells(points[edge][~np.isnan(points[edge]).any(1), :2])
+            cv2.polylines(canvas, [np.round(cells * 16).astype(np.int32)], False, strength, width, cv2.LINE_AA, 4)
+    return cv2.GaussianBlur(canvas, (0, 0), 0.8)
+
+
+def hair_growth(painted: Painted, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At places at rest (P, 3): how surely hair grows there, in [0, 1], and its length in metres."""
+    offset = rest - painted.crown
+    around = np.degrees(np.arctan2(np.abs(offset[:, 0]), offset[:, 2]))
+    above = np.degrees(np.arctan2(offset[:, 1], np.hypot(offset[:, 0], offset[:, 2])))
+    line = _HAIRLINE(around) + painted.look.hairline * np.clip(1 - around / 80, 0, 1)
+    line = line + 2.2 * value_noise(rest / 0.012, painted.look.seed + 41) + 1.2 * value_noise(rest / 0.004, painted.look.seed + 42)
+    cover = np.clip((above - line) / 9 + 0.35, 0, 1)
+    top = np.clip((above - 25) / 35, 0, 1)
+    return cover, painted.look.hair_length * (0.33 + 0.67 * top * top * (3 - 2 * top))
 
 
 def albedo(painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,10 +146,16 @@ def albedo(painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.n
     lips = (_cover(paint, paint.lips, rest) * facing)[..., None]
     creases = value_noise(np.stack([rest[..., 0] / 0.0013, rest[..., 1] / 0.006], -1), 3)[..., None]
     skin = skin * (1 - 0.85 * lips) + np.array(look.lips) * (1 + 0.06 * creases) * 0.85 * lips
-    hairs = value_noise(np.stack([(rest[..., 0] + 0.6 * np.abs(rest[..., 1])) / 0.0011, rest[..., 1] / 0.005], -1), 5)
-    brows = np.clip(_cover(paint, paint.brows, rest) * facing * (0.85 + 0.5 * hairs), 0, 0.95)[..., None]
-    skin = skin * (1 - brows) + np.array(look.hair) * 0.9 * brows
-    roots = (0.85 * material[..., 4] * (0.75 + 0.25 * value_noise(rest / 0.002, 6)))[..., None].clip(0, 1)
+    skin *= 1 - look.stubble * _beard(painted, rest, facing)[..., None] * np.array([0.16, 0.13, 0.10])
+    hairs = value_noise(np.stack([(rest[..., 0] + 0.8 * np.abs(rest[..., 1])) / 0.0009, rest[..., 1] / 0.0035], -1), 5)
+    brows = np.clip((_cover(paint, _soft(paint.brows), rest) - 0.26 + 0.26 * hairs) * 1.7, 0, 0.85)
+    brows = (brows * facing)[..., None]
+    skin = skin * (1 - brows) + np.array(look.hair) * brows
+    lashes = (_cover(paint, painted.lashes, rest) * facing)[..., None].clip(0, 0.9)
+    skin = skin * (1 - lashes) + np.array(look.hair) * 0.45 * lashes
+    growth, _ = hair_growth(painted, rest)
+    grain = 0.75 + 0.25 * value_noise(rest / 0.0015, 6)
+    roots = (0.9 * growth * (1 - material[..., 4]) * grain)[..., None].clip(0, 1)
     skin = skin * (1 - roots) + np.array(look.hair) * 0.8 * roots
     gloss = 0.22 + 0.35 * lips[..., 0] + 0.12 * near_nose[..., 0]
     colour = skin
@@ -127,6 +168,20 @@ def albedo(painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.n
         colour[eye] = _eye(painted, rest[eye])
         gloss = np.where(eye, 1.6, gloss)
     return colour.clip(0, 1), gloss
+
+
+def _soft(canvas: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(canvas, (0, 0), 2.0)
+
+
+def _beard(painted: Painted, rest: np.ndarray, facing: np.ndarray) -> np.ndarray:
+    """(P,) in [0, 1]: around the mouth, on the chin and along the jaw."""
+    mouth = painted.points[13]
+    down = (mouth[1] + 0.006 - rest[:, 1]) / 0.012 + 0.5 * value_noise(rest / 0.010, 51)
+    aside = (np.abs(rest[:, 0]) - 0.020) / 0.030
+    beard = np.clip(down - 0.9 * np.clip(aside, 0, 1), 0, 1) * np.clip((rest[:, 1] - mouth[1] + 0.085) / 0.02, 0, 1)
+    lip = np.exp(-np.square(rest[:, 0] / 0.026) - np.square((rest[:, 1] - mouth[1] - 0.012) / 0.006))
+    return np.clip(beard + lip, 0, 1) * np.clip(facing + 0.4, 0, 1)
 
 
 def _cover(paint: FacePaint, canvas: np.ndarray, rest: np.ndarray) -> np.ndarray:
@@ -158,5 +213,8 @@ def _eye(painted: Painted, rest: np.ndarray) -> np.ndarray:
     iris = iris * (1 - 0.65 * limbus)
     pupil = np.clip((PUPIL_RADIUS + 0.0002 - radius) / 0.0004, 0, 1)[:, None]
     iris = iris * (1 - pupil) + 0.02 * pupil
+    # The upper lid and its lashes keep the light off the top of the ball.
+    lid = np.clip((offset[:, 1] - 0.0005) / 0.006, 0, 1)[:, None]
+    sclera, iris = sclera * (1 - 0.45 * lid), iris * (1 - 0.55 * lid)
     is_iris = np.clip((IRIS_RADIUS - radius) / 0.0005, 0, 1)[:, None]
     return sclera * (1 - is_iris) + iris * is_iris

@@ -107,9 +107,10 @@ def shoulders(model: HeadModel, identity: np.ndarray) -> tuple[np.ndarray, np.nd
     reach = np.abs(neck - centre).max(0)
     angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     down = np.linspace(0, 1, 40)
-    width = np.interp(down, [0, 0.06, 0.3, 0.7, 1], [reach[0] + 0.004, reach[0] + 0.014, 0.145, 0.215, 0.235])
-    depth = np.interp(down, [0, 0.06, 0.3, 0.7, 1], [reach[2] + 0.004, reach[2] + 0.012, 0.095, 0.125, 0.130])
-    height = np.interp(down, [0, 0.06, 0.3, 0.7, 1], [0.022, 0.018, -0.022, -0.075, -0.26])
+    marks = [0, 0.05, 0.15, 0.3, 0.5, 0.7, 1]
+    width = np.interp(down, marks, [reach[0] + 0.003, reach[0] + 0.009, reach[0] + 0.030, 0.130, 0.190, 0.215, 0.230])
+    depth = np.interp(down, marks, [reach[2] + 0.003, reach[2] + 0.009, reach[2] + 0.022, 0.095, 0.115, 0.122, 0.130])
+    height = np.interp(down, marks, [0.012, 0.009, -0.006, -0.020, -0.042, -0.080, -0.26])
     rings = np.stack([width[:, None] * np.sin(angles), np.repeat(height[:, None], len(angles), 1),
                       depth[:, None] * np.cos(angles)], -1)
     # The collar dips at the throat.

@@ -10,16 +10,17 @@ import numpy as np
 
 from backend.splatting.mesh import MeshRaster, interpolate, rasterize_mesh
 
-from .appearance import Painted, albedo
+from .appearance import Painted, albedo, hair_growth
 from .noise import value_noise
 
 OVERSAMPLING = 2
-HAIR_SHELLS = 14
+HAIR_SHELLS = 16
 _KEY = np.array([-0.45, -0.55, -0.70])
 _FILL = np.array([0.75, -0.10, -0.65])
 _RIM = np.array([0.55, -0.45, 0.70])
-_SHADOW_SIZE = 512
+_SHADOW_SIZE = 640
 _SHADOW_DISTANCE = 4.0
+_CLOTH = np.array([0.20, 0.27, 0.33])
 
 
 def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray,
@@ -30,71 +31,77 @@ def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.
     scale = intrinsics.copy()
     scale[:2] *= OVERSAMPLING
     model = painted.model
-    canvas = _linear(cv2.resize(background, (large, large), interpolation=cv2.INTER_LINEAR))
-    nearest = np.full((large, large), np.inf, np.float32)
-
+    canvas = cv2.resize(_linear(background.astype(np.float32)), (large, large), interpolation=cv2.INTER_LINEAR)
     shadow = _Shadow(np.concatenate([vertices_camera, body[0]]), np.concatenate([model.faces, body[1] + len(vertices_camera)]))
-    cloth = rasterize_mesh(body[0], body[1], scale, large, large)
-    where = np.nonzero(cloth.covered)
-    seen = _seen(cloth, where, body[1], np.concatenate([body[0], _normals(*body)], 1))
-    position, normal = seen[:, :3], _facing(seen[:, 3:], seen[:, :3])
-    weave = 1 + 0.10 * value_noise(position / 0.0022, 21)[:, None] + 0.05 * value_noise(position / 0.02, 22)[:, None]
-    canvas[where] = _light(_linear(np.array([0.16, 0.25, 0.32]) * weave), normal, position, np.full(len(seen), 0.05), shadow)
-    nearest[where] = cloth.depth[where]
 
-    raster = rasterize_mesh(vertices_camera, model.faces, scale, large, large)
+    cloth = rasterize_mesh(body[0], body[1], scale, large, large)
+    head = rasterize_mesh(vertices_camera, model.faces, scale, large, large)
+    nearest = np.minimum(cloth.depth, head.depth)
+
+    where = np.nonzero(cloth.covered & (cloth.depth <= head.depth))
+    seen = _at(cloth, where, body[1], np.concatenate([body[0], _normals(*body), body[0] - body[0].mean(0)], 1))
+    position, weave = seen[:, :3], seen[:, 6:]
+    tone = 1 + 0.08 * value_noise(weave / 0.0022, 21) + 0.06 * value_noise(weave / 0.03, 22)
+    canvas[where] = _light(_linear(_CLOTH * tone[:, None]), _facing(seen[:, 3:6], position), position, np.full(len(seen), 0.04), shadow)
+
     normals = _normals(vertices_camera, model.faces)
     rest_normals = _normals(model.template, model.faces)
-    where = np.nonzero(raster.covered & (raster.depth < nearest))
-    seen = _seen(raster, where, model.faces, np.concatenate(
+    where = np.nonzero(head.covered & (head.depth < cloth.depth))
+    seen = _at(head, where, model.faces, np.concatenate(
         [normals, vertices_camera, model.template, rest_normals[:, 2:], painted.material], 1))
     position, rest, material = seen[:, 3:6], seen[:, 6:9].astype(np.float64), seen[:, 10:]
     colour, gloss = albedo(painted, rest, seen[:, 9], material)
     hollow = _mouth_darkness(painted, rest, material)
     canvas[where] = _light(_linear(colour) * hollow[:, None], _facing(seen[:, :3], position), position, gloss * hollow, shadow)
-    nearest[where] = raster.depth[where]
     _grow_hair(painted, vertices_camera, normals, scale, canvas, nearest, shadow)
     return (_srgb(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)) * 255).round().astype(np.uint8)
 
 
+def _at(raster: MeshRaster, where: tuple[np.ndarray, ...], faces: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(P, C) vertex values at chosen pixels."""
+    part = MeshRaster(raster.face_index[where][None], raster.barycentric[where][None], raster.depth[where][None])
+    return interpolate(part, faces, values)[0]
+
+
 def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intrinsics: np.ndarray, canvas: np.ndarray,
-               nearest: np.ndarray, shadow: "_Shadow") -> None:
+               nearest: np.ndarray, shadow: _Shadow) -> None:
     """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the inside out."""
     model, look = painted.model, painted.look
-    cover = painted.material[:, 4]
-    faces = model.faces[(cover[model.faces] > 0.05).any(1)]
+    cover, length = hair_growth(painted, model.template.astype(np.float64))
+    cover = cover * (1 - painted.material[:, 4])
+    faces = model.faces[(cover[model.faces] > 0.02).any(1) & (painted.material[model.faces, 4] < 0.5).all(1)]
     large = len(canvas)
-    centre = model.template.mean(0)
+    attributes = np.concatenate([model.template, normals], 1)
     for shell in range(1, HAIR_SHELLS + 1):
         height = shell / HAIR_SHELLS
-        # Strands lie back and fall as they grow.
-        lift = look.hair_length * height * np.clip(cover * 1.5, 0, 1)[:, None]
-        shape = vertices + normals * lift + np.array([0, 0.35, 0]) * lift * height
+        lift = (length * height * np.clip(cover * 2, 0, 1))[:, None]
+        # Longer strands bend under their weight.
+        shape = vertices + normals * lift + np.array([0, 0.25, 0]) * lift * height
         raster = rasterize_mesh(shape, faces, intrinsics, large, large)
         where = np.nonzero(raster.covered & (raster.depth < nearest))
         if not len(where[0]):
             continue
-        seen = _seen(raster, where, faces, np.concatenate([model.template, cover[:, None], shape, normals], 1))
-        rest = (seen[:, :3] - centre).astype(np.float64)
-        around = np.arctan2(rest[:, 0], rest[:, 2] + 0.02)
-        fall = rest[:, 1] + 0.3 * rest[:, 2]
-        wave = 0.12 * value_noise(np.stack([around * 6, fall / 0.03], -1), look.seed + 31)
-        strands = value_noise(np.stack([(around + wave) * 95, fall / 0.03 + height * 0.7], -1), look.seed + 32)
-        locks = value_noise(np.stack([(around + wave) * 14, fall / 0.05], -1), look.seed + 33)
-        length = (0.55 + 0.30 * strands + 0.30 * locks) * np.clip(_ragged(seen[:, 3], strands) * 1.3, 0, 1)
-        grows = length > height
+        seen = _at(raster, where, faces, np.concatenate([attributes, shape], 1))
+        rest = seen[:, :3].astype(np.float64)
+        grows_here, _ = hair_growth(painted, rest)
+        offset = rest - painted.crown
+        # Strands run from the whorl at the back of the crown outwards; noise is stretched along them.
+        around = np.arctan2(offset[:, 0], offset[:, 2] + 0.055)
+        along = np.arctan2(np.hypot(offset[:, 0], offset[:, 2] + 0.055), offset[:, 1])
+        wave = 0.10 * value_noise(np.stack([around * 5, along / 0.5], -1), look.seed + 31)
+        bent = around + wave + 0.12 * along * height
+        strands = value_noise(np.stack([bent * 90, along / 0.25 + height * 0.5], -1), look.seed + 32)
+        locks = value_noise(np.stack([bent * 15, along / 0.35], -1), look.seed + 33)
+        tips = (0.62 + 0.28 * strands + 0.28 * locks) * np.clip(1.6 * grows_here + 0.5 * strands * (1 - grows_here), 0, 1)
+        grows = (tips > height) & (grows_here > 0.04)
         index = tuple(axis[grows] for axis in where)
-        tone = (0.50 + 0.45 * height + 0.28 * strands[grows] + 0.15 * locks[grows])[:, None]
-        normal = seen[grows, 7:] + 0.25 * strands[grows, None] * np.array([1.0, 0, 0])
-        position = seen[grows, 4:7]
+        tone = (0.42 + 0.62 * height + 0.30 * strands[grows] + 0.18 * locks[grows])[:, None].clip(0.15, 1.6)
+        sideways = np.cross(seen[grows, 3:6], [0.0, 1.0, 0.0])
+        normal = seen[grows, 3:6] + (0.35 * strands + 0.45 * locks)[grows, None] * sideways
+        position = seen[grows, 6:9]
         base = _linear(np.array(look.hair) * tone)
-        canvas[index] = _light(base, _facing(normal, position), position, np.full(len(base), 0.12), shadow)
+        canvas[index] = _light(base, _facing(normal, position), position, np.full(len(base), 0.22), shadow)
         nearest[index] = raster.depth[index]
-
-
-def _ragged(cover: np.ndarray, strands: np.ndarray) -> np.ndarray:
-    """Hair cover whose edge follows the strands and not the mesh."""
-    return np.clip(cover + 1.6 * strands * cover * (1 - cover), 0, 1)
 
 
 class _Shadow:
@@ -115,41 +122,38 @@ class _Shadow:
         return (points - self.centre) @ self.rotation.T + [0, 0, _SHADOW_DISTANCE]
 
     def lit(self, points: np.ndarray) -> np.ndarray:
-        """(...) in [0, 1]."""
-        turned = self._turned(points.reshape(-1, 3))
+        """(P,) in [0, 1] at points (P, 3)."""
+        turned = self._turned(points)
         pixel = turned[:, :2] / turned[:, 2:] * self.intrinsics[0, 0] + _SHADOW_SIZE / 2
         total = np.zeros(len(turned), np.float32)
-        taps = [(x, y) for x in (-2.2, 0, 2.2) for y in (-2.2, 0, 2.2)]
+        taps = [(x, y) for x in (-3.5, 0, 3.5) for y in (-3.5, 0, 3.5)]
         for x, y in taps:
             column, row = (pixel + (x, y)).astype(np.int64).clip(0, _SHADOW_SIZE - 1).T
-            total += np.clip((self.depth[row, column] - turned[:, 2] + 0.006) / 0.003, 0, 1)
-        return (total / len(taps)).reshape(points.shape[:-1])
+            # The wide ramp keeps surfaces that the light grazes from shadowing themselves in stripes.
+            total += np.clip((self.depth[row, column] - turned[:, 2] + 0.016) / 0.010, 0, 1)
+        return total / len(taps)
 
 
 def _light(colour: np.ndarray, normal: np.ndarray, position: np.ndarray, gloss: np.ndarray, shadow: _Shadow) -> np.ndarray:
-    """Linear colours (..., 3) lit. Light wraps around the terminator in red first, as it does under skin."""
+    """Linear colours (P, 3) lit. Light wraps around the terminator in red first, as it does under skin."""
     view = -position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-9)
-    seen = shadow.lit(position)[..., None]
-    total = 0.30 * colour * (0.75 - 0.25 * normal[..., 1:2])
+    seen = shadow.lit(position)[:, None]
+    wet = gloss[:, None] > 1
+    total = 0.26 * colour * (0.75 - 0.25 * normal[:, 1:2])
     for light, strength, tint, visible in (
-        (_KEY, 0.95, (1.0, 0.96, 0.90), seen), (_FILL, 0.28, (0.86, 0.93, 1.0), 1.0), (_RIM, 0.40, (1.0, 0.98, 0.95), 1.0),
+        (_KEY, 1.0, (1.0, 0.96, 0.90), seen), (_FILL, 0.30, (0.86, 0.93, 1.0), 1.0), (_RIM, 0.40, (1.0, 0.98, 0.95), 1.0),
     ):
         towards = light / np.linalg.norm(light)
         cosine = (normal * towards).sum(-1, keepdims=True)
-        wrap = np.array([0.22, 0.12, 0.08])
+        wrap = np.array([0.16, 0.10, 0.08])
         diffuse = np.clip((cosine + wrap) / (1 + wrap), 0, None)
-        half = towards + view
+        # The cornea is rounder than the ball, so its highlight lies nearer to the middle of the iris.
+        half = towards + np.where(wet, 2.2, 1.0) * view
         half /= np.linalg.norm(half, axis=-1, keepdims=True) + 1e-9
         shine = np.clip((normal * half).sum(-1), 0, 1)
-        sharp = np.where(gloss > 1, shine**160 * 0.9, shine**22 * 0.22)
-        total = total + strength * visible * np.array(tint) * (colour * diffuse + (gloss * sharp)[..., None] * (cosine > 0))
+        sharp = np.where(gloss > 1, shine**420 * 0.9, shine**22 * 0.20)
+        total = total + strength * visible * np.array(tint) * (colour * diffuse + (gloss * sharp)[:, None] * (cosine > 0))
     return total
-
-
-def _seen(raster: MeshRaster, where: tuple[np.ndarray, ...], faces: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Vertex `values` (V, C) at the chosen pixels -> (P, C)."""
-    part = MeshRaster(raster.face_index[where][None], raster.barycentric[where][None], raster.depth[where][None])
-    return interpolate(part, faces, values)[0]
 
 
 def _mouth_darkness(painted: Painted, rest: np.ndarray, material: np.ndarray) -> np.ndarray:
