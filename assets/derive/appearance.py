@@ -33,6 +33,7 @@ class Look:
     hair: tuple[float, float, float] = (0.20, 0.13, 0.09)
     lips: tuple[float, float, float] = (0.68, 0.38, 0.36)
     iris: tuple[float, float, float] = (0.30, 0.38, 0.36)
+    cloth: tuple[float, float, float] = (0.20, 0.27, 0.33)
     hair_length: float = 0.022
     """Metres that the hair stands off the top of the head; at the sides it is a third of that."""
     stubble: float = 0.5

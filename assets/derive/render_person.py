@@ -20,7 +20,6 @@ _FILL = np.array([0.75, -0.10, -0.65])
 _RIM = np.array([0.55, -0.45, 0.70])
 _SHADOW_SIZE = 640
 _SHADOW_DISTANCE = 4.0
-_CLOTH = np.array([0.20, 0.27, 0.33])
 
 
 def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray,
@@ -42,7 +41,7 @@ def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.
     seen = _at(cloth, where, body[1], np.concatenate([body[0], _normals(*body), body[0] - body[0].mean(0)], 1))
     position, weave = seen[:, :3], seen[:, 6:]
     tone = 1 + 0.08 * value_noise(weave / 0.0022, 21) + 0.06 * value_noise(weave / 0.03, 22)
-    canvas[where] = _light(_linear(_CLOTH * tone[:, None]), _facing(seen[:, 3:6], position), position, np.full(len(seen), 0.04), shadow)
+    canvas[where] = _light(_linear(np.array(painted.look.cloth) * tone[:, None]), _facing(seen[:, 3:6], position), position, np.full(len(seen), 0.04), shadow)
 
     normals = _normals(vertices_camera, model.faces)
     rest_normals = _normals(model.template, model.faces)
@@ -65,14 +64,15 @@ def _at(raster: MeshRaster, where: tuple[np.ndarray, ...], faces: np.ndarray, va
 
 def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intrinsics: np.ndarray, canvas: np.ndarray,
                nearest: np.ndarray, shadow: _Shadow) -> None:
-    """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the inside out."""
+    """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the outside in, so
+    that little is drawn twice."""
     model, look = painted.model, painted.look
     cover, length = hair_growth(painted, model.template.astype(np.float64))
     cover = cover * (1 - painted.material[:, 4])
     faces = model.faces[(cover[model.faces] > 0.02).any(1) & (painted.material[model.faces, 4] < 0.5).all(1)]
     large = len(canvas)
     attributes = np.concatenate([model.template, normals], 1)
-    for shell in range(1, HAIR_SHELLS + 1):
+    for shell in range(HAIR_SHELLS, 0, -1):
         height = shell / HAIR_SHELLS
         lift = (length * height * np.clip(cover * 2, 0, 1))[:, None]
         # Longer strands bend under their weight.
@@ -136,23 +136,25 @@ class _Shadow:
 
 def _light(colour: np.ndarray, normal: np.ndarray, position: np.ndarray, gloss: np.ndarray, shadow: _Shadow) -> np.ndarray:
     """Linear colours (P, 3) lit. Light wraps around the terminator in red first, as it does under skin."""
+    position = position.astype(np.float32)
     view = -position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-9)
     seen = shadow.lit(position)[:, None]
+    colour, normal, gloss, seen = (part.astype(np.float32) for part in (colour, normal, gloss, seen))
     wet = gloss[:, None] > 1
     total = 0.26 * colour * (0.75 - 0.25 * normal[:, 1:2])
     for light, strength, tint, visible in (
         (_KEY, 1.0, (1.0, 0.96, 0.90), seen), (_FILL, 0.30, (0.86, 0.93, 1.0), 1.0), (_RIM, 0.40, (1.0, 0.98, 0.95), 1.0),
     ):
-        towards = light / np.linalg.norm(light)
+        towards = (light / np.linalg.norm(light)).astype(np.float32)
         cosine = (normal * towards).sum(-1, keepdims=True)
-        wrap = np.array([0.16, 0.10, 0.08])
+        wrap = np.array([0.13, 0.10, 0.085], np.float32)
         diffuse = np.clip((cosine + wrap) / (1 + wrap), 0, None)
         # The cornea is rounder than the ball, so its highlight lies nearer to the middle of the iris.
         half = towards + np.where(wet, 2.2, 1.0) * view
         half /= np.linalg.norm(half, axis=-1, keepdims=True) + 1e-9
         shine = np.clip((normal * half).sum(-1), 0, 1)
         sharp = np.where(gloss > 1, shine**420 * 0.9, shine**22 * 0.20)
-        total = total + strength * visible * np.array(tint) * (colour * diffuse + (gloss * sharp)[:, None] * (cosine > 0))
+        total = total + strength * visible * np.array(tint, np.float32) * (colour * diffuse + (gloss * sharp)[:, None] * (cosine > 0))
     return total
 
 

@@ -67,8 +67,8 @@ def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np
     values = np.asarray(values, np.float32)
     seen = np.zeros((*raster.face_index.shape, values.shape[1]), np.float32)
     covered = raster.covered
-    corners = values[np.asarray(faces)[raster.face_index[covered]]]
-    seen[covered] = (corners * raster.barycentric[covered][..., None]).sum(1)
+    corners, weights = np.asarray(faces)[raster.face_index[covered]], raster.barycentric[covered]
+    seen[covered] = sum(values[corners[:, k]] * weights[:, k, None] for k in range(3))
     return seen
 
 
