@@ -71,7 +71,7 @@ def skinning_weights(
     jaw = (turned * opening).sum(1) / (length + HINGE_SOFTNESS**2) * (1 + HINGE_SOFTNESS**2 / length.max())
     jaw = _symmetric(np.clip(jaw, 0, 1), cut)
     skin = cut.parts["body"]
-    jaw[skin] = (_neighbour_mean(cut) @ jaw)[skin]
+    jaw[skin] = np.minimum(_neighbour_mean(cut) @ jaw, 1)[skin]
     jaw[np.concatenate([cut.parts["helper-lower-teeth"], cut.parts["helper-tongue"]])] = 1
     jaw[cut.parts["helper-upper-teeth"]] = 0
 
