@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..head.forward import Head, Shaped, vertex_normals
-from ..head.model import EYE_L, JAW, NECK
+from ..head.model import EYE_L, EYE_R, JAW, NECK
 from ..head.rotations import axis_angle_to_matrix, matrix_to_quaternion, quaternion_to_matrix
 
 
@@ -29,7 +29,10 @@ class Pose:
     normals: Tensor
     """(B, N, 3) of `canonical`."""
     conditions: Tensor
-    """(B, E + 9): expression, jaw, both eyes (axis-angle, radians)."""
+    """(B, E + 12): expression, jaw, both eyes (axis-angle, radians), and the view: where the head is seen from, as the
+    unit vector from the camera to the eyes in the frame of the un-turned head, plus (0, 0, 1). A rig never fits from all
+    sides alike (depth is what landmarks say least about), and the view tells the networks which misfit to mend. It knows
+    nothing of the neck: a camera that turns with the head leaves it as it is."""
     posed: Tensor
     """(B, N, 3) metres: the mesh as skinned, world space (the root's)."""
     rotations: Tensor
@@ -39,7 +42,7 @@ class Pose:
 
 
 def condition_size(expression_size: int) -> int:
-    return expression_size + 9
+    return expression_size + 12
 
 
 def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
@@ -50,10 +53,12 @@ def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, 
     head_turn = joint_turns[:, NECK]
     camera_centre = -(world_to_camera[:, :3, :3].transpose(1, 2) @ world_to_camera[:, :3, 3:])
     towards = full.vertices - camera_centre.transpose(1, 2)
+    eyes = full.joints[:, EYE_L:EYE_R + 1].mean(1) - camera_centre[..., 0]
+    view = functional.normalize((eyes[:, None] @ head_turn)[:, 0], dim=-1) + torch.tensor((0.0, 0.0, 1.0)).to(eyes)
     return Pose(
         canonical=canonical,
         normals=vertex_normals(canonical, head.faces),
-        conditions=torch.cat((expression, rotations[:, JAW:EYE_L + 2].flatten(1)), 1),
+        conditions=torch.cat((expression, rotations[:, JAW:EYE_R + 1].flatten(1), view), 1),
         posed=full.vertices,
         rotations=blend_rotations(head.skinning, joint_turns),
         directions=functional.normalize(towards @ head_turn, dim=-1),

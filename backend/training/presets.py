@@ -19,7 +19,8 @@ class Preset:
 
 
 PRESETS = {
-    "draft": Preset(size=256, warmup_steps=300, steps=3000),
+    # 2.6 steps a second were measured on two busy cores: 11.5 minutes.
+    "draft": Preset(size=256, warmup_steps=300, steps=1800),
     "standard": Preset(size=512, warmup_steps=500, steps=10000),
     "full": Preset(size=512, warmup_steps=1000, steps=40000),
 }
