@@ -1,6 +1,7 @@
 """What a derived person looks like: procedural skin, brows, lips, eyes, teeth and hair, laid on the open head at rest.
 
-Everything is a function of the place on the head at rest (metres), so that it sticks to the surface whatever the rig does.
+Everything is a function of the place on the head at rest (metres), so that it sticks to the surface whatever the rig
+does.
 """
 
 from __future__ import annotations
@@ -119,13 +120,16 @@ def hair_growth(painted: Painted, rest: np.ndarray) -> tuple[np.ndarray, np.ndar
     around = np.degrees(np.arctan2(np.abs(offset[:, 0]), offset[:, 2]))
     above = np.degrees(np.arctan2(offset[:, 1], np.hypot(offset[:, 0], offset[:, 2])))
     line = _HAIRLINE(around) + painted.look.hairline * np.clip(1 - around / 80, 0, 1)
-    line = line + 2.2 * value_noise(rest / 0.012, painted.look.seed + 41) + 1.2 * value_noise(rest / 0.004, painted.look.seed + 42)
+    seed = painted.look.seed
+    line = line + 2.2 * value_noise(rest / 0.012, seed + 41) + 1.2 * value_noise(rest / 0.004, seed + 42)
     cover = np.clip((above - line) / 9 + 0.35, 0, 1)
     top = np.clip((above - 25) / 35, 0, 1)
     return cover, painted.look.hair_length * (0.33 + 0.67 * top * top * (3 - 2 * top))
 
 
-def albedo(painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def albedo(
+    painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Colour (..., 3) sRGB and gloss (...) at places at rest (..., 3); `front` (...) is the rest normal's z."""
     look, paint = painted.look, painted.paint
     skin = np.broadcast_to(np.array(look.skin), rest.shape).copy()
@@ -160,7 +164,8 @@ def albedo(painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.n
     skin = skin * (1 - roots) + np.array(look.hair) * 0.8 * roots
     gloss = 0.22 + 0.35 * lips[..., 0] + 0.12 * near_nose[..., 0]
     colour = skin
-    for column, paint_of, shine in ((1, _tooth(rest), 0.5), (2, np.array([0.66, 0.33, 0.33]), 0.35), (3, np.array([0.34, 0.12, 0.12]), 0.2)):
+    tongue, wall = np.array([0.66, 0.33, 0.33]), np.array([0.34, 0.12, 0.12])
+    for column, paint_of, shine in ((1, _tooth(rest), 0.5), (2, tongue, 0.35), (3, wall, 0.2)):
         share = material[..., column:column + 1]
         colour = colour * (1 - share) + paint_of * share
         gloss = gloss * (1 - share[..., 0]) + shine * share[..., 0]
@@ -206,7 +211,8 @@ def _eye(painted: Painted, rest: np.ndarray) -> np.ndarray:
     radius = np.hypot(offset[:, 0], offset[:, 1])
     radius = np.where(offset[:, 2] > 0, radius, 1.0)
     angle = np.arctan2(offset[:, 1], offset[:, 0])
-    sclera = np.array([0.90, 0.88, 0.86]) * (1 - 0.10 * np.clip((radius - 0.008) / 0.004, 0, 1)[:, None] * np.array([0.3, 1, 1]))
+    corner = np.clip((radius - 0.008) / 0.004, 0, 1)[:, None]
+    sclera = np.array([0.90, 0.88, 0.86]) * (1 - 0.10 * corner * np.array([0.3, 1, 1]))
     fibres = value_noise(np.stack([angle * 14, radius / 0.003], -1), 11)[:, None]
     inner = np.exp(-np.square((radius - 0.003) / 0.0014))[:, None]
     iris = np.array(painted.look.iris) * (1 + 0.30 * fibres) + 0.10 * inner * np.array([1.0, 0.8, 0.3])

@@ -1,4 +1,5 @@
-"""The demo clip: ten seconds of a derived person who talks, blinks, looks about and turns; its true parameters are kept.
+"""The demo clip: ten seconds of a derived person who talks, blinks, looks about and turns; its true parameters are
+kept.
 
 `assets/demo.mp4` is what the demo and the tests track; `assets/demo_truth.npz` is the Track that it was rendered from.
 """
@@ -33,18 +34,21 @@ DISTANCE = 0.86
 FOCAL = 1150.0
 _BLINKS = (18, 61, 104, 131, 172, 214, 236)
 _SYLLABLES = (
-    (26, "jawOpen", 0.55), (31, "mouthFunnel", 0.6), (36, "mouthClose", 0.0), (40, "jawOpen", 0.7), (46, "mouthStretch", 0.5),
-    (50, "jawOpen", 0.35), (56, "mouthPucker", 0.7), (64, "jawOpen", 0.6), (70, "mouthPress", 0.6), (75, "jawOpen", 0.45),
-    (80, "mouthUpperUp", 0.5), (86, "mouthFunnel", 0.7), (92, "jawOpen", 0.8), (140, "jawOpen", 0.5), (145, "mouthPucker", 0.6),
-    (150, "jawOpen", 0.65), (156, "mouthStretch", 0.5), (162, "jawOpen", 0.5), (168, "mouthFunnel", 0.6), (205, "jawOpen", 0.6),
-    (210, "mouthPucker", 0.65), (216, "jawOpen", 0.7), (222, "mouthStretch", 0.45), (228, "mouthFunnel", 0.6), (240, "jawOpen", 0.45),
+    (26, "jawOpen", 0.55), (31, "mouthFunnel", 0.6), (36, "mouthClose", 0.0), (40, "jawOpen", 0.7),
+    (46, "mouthStretch", 0.5), (50, "jawOpen", 0.35), (56, "mouthPucker", 0.7), (64, "jawOpen", 0.6),
+    (70, "mouthPress", 0.6), (75, "jawOpen", 0.45), (80, "mouthUpperUp", 0.5), (86, "mouthFunnel", 0.7),
+    (92, "jawOpen", 0.8), (140, "jawOpen", 0.5), (145, "mouthPucker", 0.6), (150, "jawOpen", 0.65),
+    (156, "mouthStretch", 0.5), (162, "jawOpen", 0.5), (168, "mouthFunnel", 0.6), (205, "jawOpen", 0.6),
+    (210, "mouthPucker", 0.65), (216, "jawOpen", 0.7), (222, "mouthStretch", 0.45), (228, "mouthFunnel", 0.6),
+    (240, "jawOpen", 0.45),
 )
 """Frame, shape (both sides where it has sides), strength; each a smooth pulse."""
 _PHRASES = (
-    (110, 14, "mouthSmile", 0.85), (115, 16, "cheekSquint", 0.5), (8, 12, "browInnerUp", 0.7), (100, 10, "browOuterUp", 0.7),
-    (180, 12, "browDown", 0.7), (182, 12, "noseSneer", 0.35), (190, 12, "mouthFrown", 0.5), (232, 14, "mouthSmile", 0.6),
-    (226, 12, "browInnerUp", 0.5),
+    (110, 14, "mouthSmile", 0.85), (115, 16, "cheekSquint", 0.5), (8, 12, "browInnerUp", 0.7),
+    (100, 10, "browOuterUp", 0.7), (180, 12, "browDown", 0.7), (182, 12, "noseSneer", 0.35),
+    (190, 12, "mouthFrown", 0.5), (232, 14, "mouthSmile", 0.6), (226, 12, "browInnerUp", 0.5),
 )
+"""Frame, half length, shape, strength."""
 _JAW_RADIANS = 0.30
 """The jaw bone's angle for a `jawOpen` of 1: the jaw is opened by its bone, as the tracker and the rig do."""
 
@@ -101,7 +105,8 @@ def _steps(random: np.random.Generator, time: np.ndarray, frames: tuple[int, ...
 
 
 def shoulders(model: HeadModel, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A shirt below the neck: vertices (V, 3) in head space and triangles; a collar, then a smooth fall to the shoulders."""
+    """A shirt below the neck: vertices (V, 3) in head space and triangles; a collar, then a smooth fall to the
+    shoulders."""
     neck = (model.template + model.shape_basis @ identity)[model.regions["boundary"]]
     centre = neck.mean(0)
     reach = np.abs(neck - centre).max(0)
@@ -132,10 +137,11 @@ def write_demo_clip(folder: Path, progress: Progress = SILENT) -> None:
     head = Head(model)
     body, body_faces = shoulders(model, truth.identity)
     with torch.no_grad():
-        vertices = head(*(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, truth.rotations))).vertices.numpy()
+        parts = (truth.identity[None], truth.expression, truth.rotations)
+        vertices = head(*(torch.as_tensor(part) for part in parts)).vertices.numpy()
     pictures = [
-        (painted, *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)), body_faces, truth.intrinsics)
-        for index, camera in enumerate(truth.head_to_camera)]
+        (painted, *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)), body_faces,
+        truth.intrinsics) for index, camera in enumerate(truth.head_to_camera)]
     with write_beside(folder / "demo.mp4") as temporary, av.open(str(temporary), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
         stream.width = stream.height = SIZE

@@ -13,7 +13,8 @@ from backend.tracking.landmark_embedding import embed_landmarks
 
 
 def place_landmarks(path: Path, progress: Progress = SILENT) -> None:
-    """Fill `landmark_faces` and `landmark_barycentric` of the head model at `path`; run again after the head has changed.
+    """Fill `landmark_faces` and `landmark_barycentric` of the head model at `path`; run again after the head has
+    changed.
 
     The file's other arrays stay as they are, in the precision in which they were written.
     """

@@ -1,4 +1,5 @@
-"""Pictures of a derived person: z-buffered, textured, lit by a key, a fill and a rim light with shadows, hair in shells.
+"""Pictures of a derived person: z-buffered, textured, lit by a key, a fill and a rim light with shadows, hair in
+shells.
 
 Not the product's renderer: it exists to make a clip whose truth is known and that passes for a person to the detector.
 """
@@ -22,8 +23,10 @@ _SHADOW_SIZE = 640
 _SHADOW_DISTANCE = 4.0
 
 
-def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray,
-                  size: int, background: np.ndarray) -> np.ndarray:
+def render_person(
+    painted: Painted, vertices_camera: np.ndarray, body: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray,
+    size: int, background: np.ndarray,
+) -> np.ndarray:
     """(size, size, 3) uint8 sRGB. `vertices_camera` (N, 3), `body` vertices (camera) and triangles, `background`
     (size, size, 3) sRGB in [0, 1]."""
     large = size * OVERSAMPLING
@@ -31,7 +34,8 @@ def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.
     scale[:2] *= OVERSAMPLING
     model = painted.model
     canvas = cv2.resize(_linear(background.astype(np.float32)), (large, large), interpolation=cv2.INTER_LINEAR)
-    shadow = _Shadow(np.concatenate([vertices_camera, body[0]]), np.concatenate([model.faces, body[1] + len(vertices_camera)]))
+    everything = np.concatenate([model.faces, body[1] + len(vertices_camera)])
+    shadow = _Shadow(np.concatenate([vertices_camera, body[0]]), everything)
 
     cloth = rasterize_mesh(body[0], body[1], scale, large, large)
     head = rasterize_mesh(vertices_camera, model.faces, scale, large, large)
@@ -41,7 +45,8 @@ def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.
     seen = _at(cloth, where, body[1], np.concatenate([body[0], _normals(*body), body[0] - body[0].mean(0)], 1))
     position, weave = seen[:, :3], seen[:, 6:]
     tone = 1 + 0.08 * value_noise(weave / 0.0022, 21) + 0.06 * value_noise(weave / 0.03, 22)
-    canvas[where] = _light(_linear(np.array(painted.look.cloth) * tone[:, None]), _facing(seen[:, 3:6], position), position, np.full(len(seen), 0.04), shadow)
+    colour, gloss = _linear(np.array(painted.look.cloth) * tone[:, None]), np.full(len(seen), 0.04)
+    canvas[where] = _light(colour, _facing(seen[:, 3:6], position), position, gloss, shadow)
 
     normals = _normals(vertices_camera, model.faces)
     rest_normals = _normals(model.template, model.faces)
@@ -51,7 +56,8 @@ def render_person(painted: Painted, vertices_camera: np.ndarray, body: tuple[np.
     position, rest, material = seen[:, 3:6], seen[:, 6:9].astype(np.float64), seen[:, 10:]
     colour, gloss = albedo(painted, rest, seen[:, 9], material)
     hollow = _mouth_darkness(painted, rest, material)
-    canvas[where] = _light(_linear(colour) * hollow[:, None], _facing(seen[:, :3], position), position, gloss * hollow, shadow)
+    normal = _facing(seen[:, :3], position)
+    canvas[where] = _light(_linear(colour) * hollow[:, None], normal, position, gloss * hollow, shadow)
     _grow_hair(painted, vertices_camera, normals, scale, canvas, nearest, shadow)
     return (_srgb(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)) * 255).round().astype(np.uint8)
 
@@ -64,8 +70,8 @@ def _at(raster: MeshRaster, where: tuple[np.ndarray, ...], faces: np.ndarray, va
 
 def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intrinsics: np.ndarray, canvas: np.ndarray,
                nearest: np.ndarray, shadow: _Shadow) -> None:
-    """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the outside in, so
-    that little is drawn twice."""
+    """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the outside
+    in, so that little is drawn twice."""
     model, look = painted.model, painted.look
     cover, length = hair_growth(painted, model.template.astype(np.float64))
     cover = cover * (1 - painted.material[:, 4])
@@ -92,7 +98,8 @@ def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intr
         bent = around + wave + 0.12 * along * height
         strands = value_noise(np.stack([bent * 90, along / 0.25 + height * 0.5], -1), look.seed + 32)
         locks = value_noise(np.stack([bent * 15, along / 0.35], -1), look.seed + 33)
-        tips = (0.62 + 0.28 * strands + 0.28 * locks) * np.clip(1.6 * grows_here + 0.5 * strands * (1 - grows_here), 0, 1)
+        density = np.clip(1.6 * grows_here + 0.5 * strands * (1 - grows_here), 0, 1)
+        tips = (0.62 + 0.28 * strands + 0.28 * locks) * density
         grows = (tips > height) & (grows_here > 0.04)
         index = tuple(axis[grows] for axis in where)
         tone = (0.42 + 0.62 * height + 0.30 * strands[grows] + 0.18 * locks[grows])[:, None].clip(0.15, 1.6)
@@ -134,7 +141,9 @@ class _Shadow:
         return total / len(taps)
 
 
-def _light(colour: np.ndarray, normal: np.ndarray, position: np.ndarray, gloss: np.ndarray, shadow: _Shadow) -> np.ndarray:
+def _light(
+    colour: np.ndarray, normal: np.ndarray, position: np.ndarray, gloss: np.ndarray, shadow: _Shadow
+) -> np.ndarray:
     """Linear colours (P, 3) lit. Light wraps around the terminator in red first, as it does under skin."""
     position = position.astype(np.float32)
     view = -position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-9)
@@ -143,7 +152,9 @@ def _light(colour: np.ndarray, normal: np.ndarray, position: np.ndarray, gloss: 
     wet = gloss[:, None] > 1
     total = 0.26 * colour * (0.75 - 0.25 * normal[:, 1:2])
     for light, strength, tint, visible in (
-        (_KEY, 1.0, (1.0, 0.96, 0.90), seen), (_FILL, 0.30, (0.86, 0.93, 1.0), 1.0), (_RIM, 0.40, (1.0, 0.98, 0.95), 1.0),
+        (_KEY, 1.0, (1.0, 0.96, 0.90), seen),
+        (_FILL, 0.30, (0.86, 0.93, 1.0), 1.0),
+        (_RIM, 0.40, (1.0, 0.98, 0.95), 1.0),
     ):
         towards = (light / np.linalg.norm(light)).astype(np.float32)
         cosine = (normal * towards).sum(-1, keepdims=True)
@@ -154,7 +165,8 @@ def _light(colour: np.ndarray, normal: np.ndarray, position: np.ndarray, gloss: 
         half /= np.linalg.norm(half, axis=-1, keepdims=True) + 1e-9
         shine = np.clip((normal * half).sum(-1), 0, 1)
         sharp = np.where(gloss > 1, shine**420 * 0.9, shine**22 * 0.20)
-        total = total + strength * visible * np.array(tint, np.float32) * (colour * diffuse + (gloss * sharp)[:, None] * (cosine > 0))
+        returned = colour * diffuse + (gloss * sharp)[:, None] * (cosine > 0)
+        total = total + strength * visible * np.array(tint, np.float32) * returned
     return total
 
 
@@ -173,7 +185,9 @@ def _facing(normal: np.ndarray, position: np.ndarray) -> np.ndarray:
 def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     face_normals = np.cross(b - a, c - a)
-    total = np.stack([np.bincount(faces.ravel(), np.repeat(face_normals[:, axis], 3), len(vertices)) for axis in range(3)], 1)
+    corners = faces.ravel()
+    sums = [np.bincount(corners, np.repeat(face_normals[:, axis], 3), len(vertices)) for axis in range(3)]
+    total = np.stack(sums, 1)
     return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-20)
 
 

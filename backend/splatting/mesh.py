@@ -1,7 +1,7 @@
 """Which triangle each pixel sees: a z-buffer for meshes, in numba, on one core and without the interpreter's lock.
 
-A mesh raster stores, for every pixel centre, the nearest triangle and where in it the pixel's ray lands. Everything else
-(colour, normals, region masks, landmark placement, mattes) is an interpolation of vertex values by the two:
+A mesh raster stores, for every pixel centre, the nearest triangle and where in it the pixel's ray lands. Everything
+else (colour, normals, region masks, landmark placement, mattes) is an interpolation of vertex values by the two:
 
     values = (attribute[faces[raster.face_index]] * raster.barycentric[..., None]).sum(-2)
 
@@ -27,7 +27,8 @@ class MeshRaster:
     face_index: np.ndarray
     """(H, W) int32: index into `faces`; -1 where the pixel sees no triangle."""
     barycentric: np.ndarray
-    """(H, W, 3) float32: perspective-correct coordinates in that triangle, summing to one; zeros where there is none."""
+    """(H, W, 3) float32: perspective-correct coordinates in that triangle, summing to one; zeros where there is
+    none."""
     depth: np.ndarray
     """(H, W) float32: distance along the camera axis, metres; infinity where there is none."""
 

@@ -3,11 +3,11 @@
 The rig ends in a ring at the base of the neck, so the body below it can neither be modelled nor scored. Where it begins
 is known in 3D from the track. The ring lies in a plane; its front edge, carried on sideways in that plane at the ring's
 own depth, is the upper edge of the torso, and the torso hangs from it along the plane's normal. Whatever the posed head
-covers in front of that is head: a chin over the collar when the head looks down, an ear over the shoulder. A cut by image rows
-would bite it off.
+covers in front of that is head: a chin over the collar when the head looks down, an ear over the shoulder. A cut by
+image rows would bite it off.
 
-Shoulders and collars climb a little above that edge beside the neck, where long hair hangs too. They differ in what is above
-them: a shoulder ends soon, in background or at the head, and hair goes on.
+Shoulders and collars climb a little above that edge beside the neck, where long hair hangs too. They differ in what is
+above them: a shoulder ends soon, in background or at the head, and hair goes on.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 
 from ..errors import EffigyError
-from ..footage.capture import Capture
+from ..footage.capture import Capture, read_matte
 from ..head.forward import Head
 from ..head.model import HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.mesh import rasterize_mesh
+from ..storage import write_beside
 from .track import Track
 
 _WIDTH = 0.6
@@ -34,28 +35,32 @@ _SHOULDER = 0.06
 _FAINT = 20
 """Matte values up to this are background when looking for the shoulder's upper end."""
 _DILATION = 0.008
-"""Share of the picture's side by which the protected head is grown: hair and tracking are a little wider than the mesh."""
+"""Share of the picture's side by which the protected head is grown: hair and tracking are a little wider than the
+mesh."""
 _SOFTNESS = 0.004
 """Standard deviation of the cut's soft edge, as a share of the picture's side."""
 _BATCH = 64
 
 
 def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress: Progress = SILENT) -> None:
-    """Write `capture.head_matte_path(i)` for every frame: grey PNG, 255 = head or neck. A frame without a pose gets black."""
+    """Write `capture.head_matte_path(i)` for every frame: grey PNG, 255 = head or neck. A frame without a pose gets
+    black."""
     capture.head_matte_path(0).parent.mkdir(parents=True, exist_ok=True)
     cutter = NeckCutter(model)
+    # A capture of the same crop at another size differs by a factor.
+    factor = capture.size / track.size
+    intrinsics = track.intrinsics * np.array([[factor], [factor], [1.0]])
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
         for start in range(0, capture.frame_count, _BATCH):
             frames = range(start, min(start + _BATCH, capture.frame_count))
             vertices = camera_vertices(cutter.head, track, frames)
 
             def write(index: int, vertices: np.ndarray = vertices, start: int = start) -> None:
-                matte = cv2.imread(str(capture.matte_path(index)), cv2.IMREAD_GRAYSCALE)
-                if matte is None:
-                    raise EffigyError(f"The matte {capture.matte_path(index)} is missing or damaged: capture the footage again.")
-                matte = cutter.cut(matte, vertices[index - start], track.intrinsics * _scale(matte, track))
-                if not cv2.imwrite(str(capture.head_matte_path(index)), matte, [cv2.IMWRITE_PNG_COMPRESSION, 2]):
-                    raise EffigyError(f"{capture.head_matte_path(index)} could not be written: is the disk full or read-only?")
+                matte = cutter.cut(read_matte(capture, index), vertices[index - start], intrinsics)
+                # Encoded here and not by cv2.imwrite, which fails without a reason and, on Windows, on many paths.
+                encoded = cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1]
+                with write_beside(capture.head_matte_path(index)) as temporary:
+                    temporary.write_bytes(encoded.tobytes())
 
             for done, _ in enumerate(pool.map(write, frames), start + 1):
                 progress.update("head mattes", done, capture.frame_count)
@@ -74,17 +79,14 @@ def camera_vertices(head: Head, track: Track, frames: range) -> np.ndarray:
     return posed @ pose[:, :3, :3].swapaxes(1, 2) + pose[:, None, :3, 3]
 
 
-def _scale(matte: np.ndarray, track: Track) -> np.ndarray:
-    """Intrinsics are of `track.size`; a capture of the same crop at another size differs by this."""
-    return np.array([[matte.shape[1] / track.size], [matte.shape[0] / track.size], [1.0]])
-
-
 class NeckCutter:
     """The parts of a head model that the cut needs, gathered once."""
 
     def __init__(self, model: HeadModel) -> None:
         if len(model.regions["boundary"]) < 3:
-            raise EffigyError(f"The head model {model.name} has no open edge at its neck, so the body cannot be cut away.")
+            raise EffigyError(
+                f"The head model {model.name} has no open edge at its neck, so the body cannot be cut away."
+            )
         self.head = Head(model)
         self._faces = model.faces
         self._ring = model.regions["boundary"]
@@ -124,7 +126,8 @@ class NeckCutter:
         # The ring's front half as a function of `across`: seen from above or below, it hides the rear half or is hidden
         # by the body that hangs from it.
         places = np.linspace(left_end, right_end, 16)
-        chosen = towards >= np.interp(across, [left_end, right_end], [towards[across.argmin()], towards[across.argmax()]]) - 1e-9
+        ends = towards[across.argmin()], towards[across.argmax()]
+        chosen = towards >= np.interp(across, [left_end, right_end], ends) - 1e-9
         order = np.argsort(across[chosen])
         depth = np.interp(places, across[chosen][order], towards[chosen][order])
         height_off = np.interp(places, across[chosen][order], ((ring - centre) @ up)[chosen][order])

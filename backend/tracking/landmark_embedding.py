@@ -1,13 +1,13 @@
 """Where the detector's 478 points lie on a head model's surface, found by letting the detector look at renders of it.
 
 A landmark tracker compares points that the detector sees with points of the rig, so it must know which point of the rig
-the detector means by "number 61". For FLAME somebody placed 105 of them by hand; for any other head nobody did. Here the
-head is rendered under known cameras, identities and lights, the detector is run on the pictures, and each point is carried
-back through its pixel to the triangle that the pixel shows. Over many pictures the places on the surface are averaged
-robustly. What stays is the detector's own habit on this very surface, which is just what a tracker wants.
+the detector means by "number 61". For FLAME somebody placed 105 of them by hand; for any other head nobody did. Here
+the head is rendered under known cameras, identities and lights, the detector is run on the pictures, and each point is
+carried back through its pixel to the triangle that the pixel shows. Over many pictures the places on the surface are
+averaged robustly. What stays is the detector's own habit on this very surface, which is just what a tracker wants.
 
-Positions are averaged on one reference surface: the template with its mouth slightly open, where it can be opened, since
-on a closed mouth the inner edges of both lips coincide and could not be told apart.
+Positions are averaged on one reference surface: the template with its mouth slightly open, where it can be opened,
+since on a closed mouth the inner edges of both lips coincide and could not be told apart.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ SURFACE_COUNT = 468
 """The first 468 points lie on the skin; five for each iris follow."""
 
 FACE_OVAL = np.array([
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136,
-    172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
+    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ])
 """The face's contour. The detector draws it along the silhouette, wherever that lies on the skin: such a point has a
 place on the surface only as seen from the front."""
@@ -47,8 +47,8 @@ SIZE = 512
 _DISTANCE = 0.7
 _FOCAL = 830.0
 _REACH = 8
-"""Pixels (about 0.8 mm each) within which a point that misses the skin may be put back on it: lid edges over the eyeball,
-lip edges over the open mouth."""
+"""Pixels (about 0.8 mm each) within which a point that misses the skin may be put back on it: lid edges over the
+eyeball, lip edges over the open mouth."""
 _CONTOUR_YAW = np.radians(8)
 _MOUTH_OPENING = 0.16
 """Radians of the jaw in half of the pictures and in the reference surface."""
@@ -71,10 +71,11 @@ class _View:
 def embed_landmarks(
     model: HeadModel, pictures: int = 72, seed: int = 0, progress: Progress = SILENT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Triangles (478,) int32 (-1: no consistent place) and barycentric coordinates (478, 3) float32 of the detector's points.
+    """Triangles (478,) int32 (-1: no consistent place) and barycentric coordinates (478, 3) float32 of the detector's
+    points.
 
-    About 40 ms a picture. A first round on a plain face tells roughly where lips and brows are; the second paints them and
-    decides. The result is made symmetric if the template is.
+    About 40 ms a picture. A first round on a plain face tells roughly where lips and brows are; the second paints them
+    and decides. The result is made symmetric if the template is.
     """
     surface = _Surface(model)
     paint = FacePaint.plain(model)
@@ -137,8 +138,8 @@ class _Surface:
         return np.where(faces[:, None] >= 0, (corners * barycentric[..., None]).sum(1), np.nan)
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(478,) triangle and (478, 3) barycentric coordinates nearest to each point: skin that was ever seen for the skin's
-        points, eyeballs for the irises."""
+        """(478,) triangle and (478, 3) barycentric coordinates nearest to each point: skin that was ever seen for the
+        skin's points, eyeballs for the irises."""
         result = np.full(LANDMARK_COUNT, -1, np.int32)
         barycentric = np.zeros((LANDMARK_COUNT, 3), np.float32)
         irises = np.arange(LANDMARK_COUNT) >= SURFACE_COUNT
@@ -178,9 +179,8 @@ def _views(surface: _Surface, count: int, deviation: float, random: np.random.Ge
         turn = Rotation.from_euler("YX", [yaw, pitch]).as_matrix()
         light = np.array([random.uniform(-0.7, 0.7), random.uniform(-0.9, -0.1), -1.0])
         skin = np.array([0.80, 0.62, 0.53]) * random.uniform(0.75, 1.1)
-        yield _View(
-            vertices @ (to_camera @ turn).T + np.array([0, 0, _DISTANCE]), yaw, opened, light / np.linalg.norm(light), skin
-        )
+        placed = vertices @ (to_camera @ turn).T + np.array([0, 0, _DISTANCE])
+        yield _View(placed, yaw, opened, light / np.linalg.norm(light), skin)
 
 
 def _look(surface: _Surface, view: _View, paint: FacePaint, detector: FaceDetector, hits: _Hits) -> None:
@@ -229,7 +229,8 @@ def _nearest_pixel(points: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _aggregate(hits: _Hits) -> np.ndarray:
-    """(478, 3) places in the reference's space: weighted mean of what lies near the weighted median; NaN if too scattered."""
+    """(478, 3) places in the reference's space: weighted mean of what lies near the weighted median; NaN if too
+    scattered."""
     result = np.full((LANDMARK_COUNT, 3), np.nan)
     if not hits.positions:
         return result
@@ -265,7 +266,8 @@ def _faces_within(model: HeadModel, region: str) -> np.ndarray:
 def nearest_on_triangles(points: np.ndarray, triangles: np.ndarray, among: int = 48) -> tuple[np.ndarray, np.ndarray]:
     """For each of the points (P, 3) the nearest of the triangles (T, 3, 3), and its barycentric coordinates (P, 3).
 
-    Only the `among` triangles with the nearest centroids are tried: enough where neighbouring triangles are of similar size.
+    Only the `among` triangles with the nearest centroids are tried: enough where neighbouring triangles are of similar
+    size.
     """
     among = min(among, len(triangles))
     near = cKDTree(triangles.mean(1)).query(points, among)[1].reshape(len(points), among)
@@ -278,7 +280,8 @@ def nearest_on_triangles(points: np.ndarray, triangles: np.ndarray, among: int =
 
 
 def _closest_barycentric(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Barycentric coordinates of the point of each triangle nearest to p: the projection if inside, else the best edge."""
+    """Barycentric coordinates of the point of each triangle nearest to p: the projection if inside, else the best
+    edge."""
     ab, ac, ap = b - a, c - a, p - a
     dot = lambda u, v: (u * v).sum(-1)  # noqa: E731
     d00, d01, d11, d20, d21 = dot(ab, ab), dot(ab, ac), dot(ac, ac), dot(ap, ab), dot(ap, ac)

@@ -60,12 +60,14 @@ class FacePaint:
         mouth[model.regions["mouth_inside"]] = True
         sides = [eyes & side for side in (model.template[:, 0] > 0, model.template[:, 0] <= 0)]
         centres = [(model.template[s, :2].min(0) + model.template[s, :2].max(0)) / 2 for s in sides if s.any()]
-        middle = np.mean(centres, 0) + [0, -0.03] if centres else (model.template.min(0) + model.template.max(0))[:2] / 2
+        whole = (model.template.min(0) + model.template.max(0))[:2] / 2
+        middle = np.mean(centres, 0) + [0, -0.03] if centres else whole
         blank = np.zeros((_CANVAS, _CANVAS), np.float32)
         return FacePaint(middle, np.array(centres).reshape(-1, 2), eyes, mouth, blank, blank)
 
     def with_features(self, points: np.ndarray) -> FacePaint:
-        """Lips and brows painted where the detector's points (478, 3), on the template, say; NaN points are left out."""
+        """Lips and brows painted where the detector's points (478, 3), on the template, say; NaN points are left
+        out."""
         lips = self._polygon(points[OUTER_LIPS])
         brows = sum(self._polygon(np.concatenate([points[upper], points[lower][::-1]])) for upper, lower in BROWS)
         return replace(self, lips=lips, brows=np.minimum(brows, 1))
@@ -88,9 +90,11 @@ class FacePaint:
 
 
 def shade(
-    model: HeadModel, vertices_camera: np.ndarray, raster: MeshRaster, paint: FacePaint, light: np.ndarray, skin: np.ndarray
+    model: HeadModel, vertices_camera: np.ndarray, raster: MeshRaster, paint: FacePaint,
+    light: np.ndarray, skin: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (H, W, 3) uint8 and how much each pixel's surface faces the camera (H, W), cosine, zero where nothing is."""
+    """The picture (H, W, 3) uint8 and how much each pixel's surface faces the camera (H, W), cosine, zero where
+    nothing is."""
     normals = _vertex_normals(vertices_camera, model.faces)
     rest_normals = _vertex_normals(model.template, model.faces)
     attributes = np.concatenate(
@@ -126,8 +130,8 @@ def shade(
 
 
 def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(N, 3) unit. Pointing outwards for counter-clockwise triangles, in camera space as well: OpenCV's axes are a rotation
-    of head space."""
+    """(N, 3) unit. Pointing outwards for counter-clockwise triangles, in camera space as well: OpenCV's axes are a
+    rotation of head space."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normal = np.cross(b - a, c - a)
     total = np.zeros((len(vertices), 3))

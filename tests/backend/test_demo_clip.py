@@ -89,7 +89,8 @@ def test_the_files_are_what_their_derivation_gives(pictures, truth, model):
     vertices = camera_vertices(Head(model), truth, range(index, index + 1))[0]
     smaller = cv2.resize(pictures[index], (size, size), interpolation=cv2.INTER_AREA).astype(float)
     background = np.full((size, size, 3), 0.45)
-    drawn = render_person(paint_head(model, Look(seed=SEED)), vertices, (body @ camera[:3, :3].T + camera[:3, 3], body_faces),
-                          intrinsics, size, background).astype(float)
+    shirt = body @ camera[:3, :3].T + camera[:3, 3], body_faces
+    painted = paint_head(model, Look(seed=SEED))
+    drawn = render_person(painted, vertices, shirt, intrinsics, size, background).astype(float)
     face = np.s_[size * 3 // 8:size * 5 // 8, size * 3 // 8:size * 5 // 8]
     assert np.sqrt(np.mean((drawn[face] - smaller[face]) ** 2)) < 9

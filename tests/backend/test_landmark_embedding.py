@@ -27,7 +27,8 @@ def flame_identity(path: Path) -> HeadModel:
         name="FLAME 2023 Open", template=template, shape_basis=shape_basis,
         expression_basis=np.zeros((count, 3, 0), np.float32), pose_basis=np.zeros((count, 3, 36), np.float32),
         joint_regressor=np.zeros((5, count), np.float32), skinning=skinning, faces=faces,
-        uv=np.zeros((3, 2), np.float32), uv_faces=np.zeros_like(faces), expression_names=(), expression_range=(0.0, 1.0),
+        uv=np.zeros((3, 2), np.float32), uv_faces=np.zeros_like(faces),
+        expression_names=(), expression_range=(0.0, 1.0),
         regions=regions, landmark_faces=np.full(478, -1, np.int32), landmark_barycentric=np.zeros((478, 3), np.float32),
     )
 
@@ -88,6 +89,7 @@ def test_the_open_head_has_the_points_that_tracking_needs():
 
 def test_the_nearest_place_on_triangles_is_found_inside_and_at_edges():
     triangles = np.array([[[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[5, 0, 0], [6, 0, 0], [5, 1, 0]]], float)
-    best, barycentric = nearest_on_triangles(np.array([[0.25, 0.25, 1.0], [5.5, -2.0, 0.0], [-1.0, -1.0, 0.0]]), triangles)
+    points = np.array([[0.25, 0.25, 1.0], [5.5, -2.0, 0.0], [-1.0, -1.0, 0.0]])
+    best, barycentric = nearest_on_triangles(points, triangles)
     np.testing.assert_array_equal(best, [0, 1, 0])
     np.testing.assert_allclose(barycentric, [[0.5, 0.25, 0.25], [0.5, 0.5, 0], [1, 0, 0]], atol=1e-6)
