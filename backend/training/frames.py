@@ -13,6 +13,7 @@ from ..footage.capture import Capture, read_frame, read_head_matte
 from ..head.forward import Head, Shaped
 from ..head.model import HeadModel
 from ..avatar.posing import Pose, pose_rig
+from ..avatar.render import track_cameras
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
 from ..tracking.track import Track
@@ -78,7 +79,6 @@ class TrackPoses:
         self._expression = torch.as_tensor(track.expression, device=device)
         self._rotations = torch.as_tensor(track.rotations, device=device)
         self._cameras = torch.as_tensor(track.head_to_camera, device=device)
-        self._intrinsics = torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device)
 
     @torch.no_grad()
     def pose(self, indices: np.ndarray) -> Pose:
@@ -86,11 +86,4 @@ class TrackPoses:
         return pose_rig(self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen])
 
     def cameras(self, indices: np.ndarray, size: int) -> Cameras:
-        return cameras_of(self._intrinsics, self._cameras[torch.as_tensor(indices)], self.track.size, size)
-
-
-def cameras_of(intrinsics: Tensor, head_to_camera: Tensor, track_size: int, size: int) -> Cameras:
-    """The track's cameras for pictures of another size: K (3, 3) is in pixels of `track_size`."""
-    scaled = intrinsics.clone()
-    scaled[:2] *= size / track_size
-    return Cameras(scaled.expand(len(head_to_camera), 3, 3), head_to_camera, size, size)
+        return track_cameras(self.track, indices, size, self._cameras.device)

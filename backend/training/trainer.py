@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..avatar.anchors import anchor_scale, mean_edge_lengths
 from ..avatar.avatar import Avatar, build_networks, save_avatar
@@ -145,7 +144,7 @@ class _Session:
                 self.save(fitting, stage)
             if now - self.shown > PREVIEW_SECONDS:
                 self.shown = now
-                self.progress.preview(self._preview(fitting.model, fitting))
+                self.progress.preview(self._preview(fitting))
 
         try:
             fitting.run(self.progress, after_step)
@@ -159,6 +158,6 @@ class _Session:
             save_checkpoint(self.place, Checkpoint(self.job, stage, fitting.step, fitting.seconds, self.total_seconds,
                                                    fitting.tensors()))
 
-    def _preview(self, model: nn.Module, fitting: Fitting) -> np.ndarray:
+    def _preview(self, fitting: Fitting) -> np.ndarray:
         batch = fitting.frames.batch(torch.tensor([len(fitting.frames) // 2]), fitting.size)
-        return (picture_of(model, batch)[0].cpu().numpy() * 255).round().astype(np.uint8)
+        return (picture_of(fitting.model, batch)[0].cpu().numpy() * 255).round().astype(np.uint8)
