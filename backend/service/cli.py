@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     progress = terminal_progress()
     try:
-        said = chosen.run(chosen, progress)
+        said = _run(chosen, progress)
         progress.close()
         print(said, flush=True)
         return 0
@@ -44,12 +44,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who read our output went away (`| head`); the interpreter must not fail once more on its final flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def perform(arguments: Sequence[str], progress: Progress) -> str:
+    """Run one command for another front than the terminal, and return what is to be said of it; errors are raised."""
+    return _run(_parser().parse_args(arguments), progress)
+
+
+def _run(chosen: argparse.Namespace, progress: Progress) -> str:
+    """The command's function, with what the operating system says against it made a sentence."""
+    try:
+        return chosen.run(chosen, progress)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        return _end(progress, _sentence_for(error, getattr(chosen, "writes", None)), FAILED)
+        raise EffigyError(_sentence_for(error, getattr(chosen, "writes", None))) from error
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        return _end(progress, "There is not enough memory for this: choose a smaller --size, or close other programs.", FAILED)
+        raise EffigyError("There is not enough memory for this: choose a smaller size, or close other programs.") from error
 
 
 def _end(progress: Progress, sentence: str, code: int) -> int:
@@ -163,6 +176,13 @@ def _doctor(chosen: argparse.Namespace, progress: Progress) -> str:
     return show(examine())
 
 
+def _serve(chosen: argparse.Namespace, progress: Progress) -> str:
+    from .worker import serve
+
+    serve()
+    return ""
+
+
 def check_writable(target: Path) -> None:
     """Refuse, before any long work, a place where nothing can be written. Nothing is left behind."""
     folder = target.parent
@@ -241,6 +261,9 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(run=_doctor)
+
+    worker = commands.add_parser("serve", help="answer requests on stdin and stdout, as Blender does")
+    worker.set_defaults(run=_serve)
     return parser
 
 

@@ -1,0 +1,66 @@
+"""Pictures for those who wait: what a capture cut out, and how the tracked head lies over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..progress import Progress
+
+SIZE = 384
+"""Side of a preview, pixels."""
+LINE = (90, 200, 255)
+"""Of the tracked mesh's edges, RGB: no skin or hair is of this blue."""
+
+
+def show_afterwards(command: str, params: dict[str, Any], progress: Progress) -> None:
+    """The preview that follows a finished command; training and evaluation show their own while they run."""
+    if command == "capture":
+        progress.preview(_middle_frame(Path(params["capture"]))[0])
+    elif command == "track":
+        progress.preview(tracked_frame(Path(params["capture"])))
+
+
+def _middle_frame(folder: Path) -> tuple[np.ndarray, int]:
+    """A frame (SIZE, SIZE, 3) uint8 from the middle of a capture, if possible one with a face, and its index."""
+    from ..footage.capture import load_capture, read_frame
+
+    capture = load_capture(folder)
+    good = np.flatnonzero(capture.flags == 0)
+    index = int(good[len(good) // 2]) if len(good) else capture.frame_count // 2
+    return read_frame(capture, index, SIZE), index
+
+
+def tracked_frame(folder: Path) -> np.ndarray:
+    """The same frame with the face of the tracked head drawn over it, as the edges of its mesh that face the camera."""
+    import torch
+
+    from ..head.forward import Head
+    from ..head.registry import find_head
+    from ..head.topology import mesh_edges
+    from ..tracking.track import load_track
+
+    picture, index = _middle_frame(folder)
+    track = load_track(folder / "track.npz")
+    model = find_head(track.head_name, track.head_fingerprint, "The track")
+    parts = (torch.as_tensor(part)[None] for part in (track.identity, track.expression[index], track.rotations[index]))
+    vertices = Head(model)(*parts).vertices[0].numpy()
+    to_camera = track.head_to_camera[index]
+    seen = vertices @ to_camera[:3, :3].T + to_camera[:3, 3]
+    corners = seen[model.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    inside = np.zeros(len(vertices), bool)
+    inside[np.concatenate([model.regions["mouth_inside"], model.regions["eyes"]])] = True
+    front = ((normals * corners[:, 0]).sum(1) < 0) & ~inside[model.faces].any(1)
+    pixels = seen @ track.intrinsics.T
+    pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6) * (SIZE / track.size) - 0.5
+    layer = picture.copy()
+    shift = 4
+    # Far-off ends, of a head behind the camera, would not fit into OpenCV's integers.
+    ends = (pixels.clip(-SIZE, 2 * SIZE) * 2**shift).round().astype(np.int32)
+    for start, end in mesh_edges(model.faces[front])[0]:
+        cv2.line(layer, ends[start].tolist(), ends[end].tolist(), LINE, 1, cv2.LINE_AA, shift)
+    return cv2.addWeighted(layer, 0.45, picture, 0.55, 0)

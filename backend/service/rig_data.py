@@ -1,0 +1,101 @@
+"""What Blender builds a rig from: a head model as arrays, a track's numbers, and what is known of a capture's footage.
+
+The rig in Blender is the same sum as `backend.head.forward`: identity and expression deltas and pose correctives are added
+to the template and skinned to five joints. Nothing is converted here: head space, metres, axis-angle.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import EffigyError
+from ..footage.capture import load_capture
+from ..head.formats import load_head
+from ..head.model import JOINT_NAMES, PARENTS, HeadModel
+from ..head.registry import find_head
+from ..tracking.priors import JAW_SHAPES, jaw_of_shapes
+from ..tracking.track import load_track
+from .parameters import Parameters
+
+
+def head_of(parameters: Parameters) -> HeadModel:
+    """The head model that `head` names: `{file: path}`, `{file: null}` for the open head, or `{name, fingerprint}`."""
+    head = parameters.group("head") if parameters.has("head") else Parameters({}, parameters.of)
+    head.known("file", "name", "fingerprint")
+    if head.has("fingerprint"):
+        return find_head(head.text("name", "unnamed"), head.text("fingerprint"), "The rig")
+    path = head.path("file", None)
+    return _load(path, _stamp(path))
+
+
+@lru_cache(maxsize=3)
+def _load(path: Path | None, stamp: int) -> HeadModel:
+    return load_head(path)
+
+
+def _stamp(path: Path | None) -> int:
+    """Changes when the file does, so that a model is read again."""
+    return path.stat().st_mtime_ns if path is not None and path.is_file() else 0
+
+
+def head_rig(parameters: Parameters) -> dict[str, Any]:
+    """N vertices, F triangles, S identity and E expression components; see the protocol for the fields.
+
+    Vertices and joints are those of `identity` without expression; the deltas are metres per unit of a coefficient.
+    """
+    parameters.known("head", "identity")
+    model = head_of(parameters)
+    identities = model.shape_basis.shape[2]
+    identity = parameters.array("identity", (identities,), None)
+    identity = np.zeros(identities) if identity is None else identity
+    vertices = model.template + model.shape_basis @ identity
+    regressor = model.joint_regressor.astype(np.float64)
+    correctives = np.flatnonzero(np.any(model.pose_basis, (0, 1)))
+    joint_identity = np.einsum("jn,ncs->sjc", regressor, model.shape_basis)
+    jaw = jaw_of_shapes(model)
+    return {
+        "head": {"name": model.name, "fingerprint": model.fingerprint},
+        "vertices": vertices.astype(np.float32),
+        "faces": model.faces,
+        "uv": model.uv,
+        "uv_faces": model.uv_faces,
+        "expression_names": model.expression_names,
+        "expression_deltas": model.expression_basis.transpose(2, 0, 1),
+        "expression_range": np.tile(np.float32(model.expression_range), (len(model.expression_names), 1)),
+        "identity_deltas": model.shape_basis.transpose(2, 0, 1),
+        "identity": identity.astype(np.float32),
+        "pose_corrective_deltas": model.pose_basis.transpose(2, 0, 1)[correctives],
+        "pose_corrective_index": correctives.astype(np.int32),
+        "joints": (regressor @ model.template + np.einsum("sjc,s->jc", joint_identity, identity)).astype(np.float32),
+        "joint_identity": joint_identity.astype(np.float32),
+        "joint_names": JOINT_NAMES,
+        "joint_parents": PARENTS,
+        "skinning": model.skinning,
+        "regions": model.regions,
+        "jaw_of_shapes": {name: jaw[name].astype(np.float32) for name in JAW_SHAPES},
+    }
+
+
+def read_track(parameters: Parameters) -> dict[str, Any]:
+    """The fields of a `Track`, and its number of frames."""
+    parameters.known("path")
+    track = load_track(parameters.path("path"))
+    return vars(track) | {"frame_count": track.frame_count}
+
+
+def read_capture(parameters: Parameters) -> dict[str, Any]:
+    """What a camera and a background movie need to know of a capture; landmarks in crop pixels."""
+    parameters.known("path")
+    capture = load_capture(parameters.path("path"))
+    names = ("source_name", "source_sha256", "size", "fps", "crop", "intrinsics", "frame_numbers", "frame_times", "landmarks", "flags")
+    try:
+        summary = json.loads((capture.folder / "capture.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EffigyError(f"The capture {capture.folder} cannot be read: make it again from the video.") from error
+    return {name: getattr(capture, name) for name in names} | {
+        "frame_count": capture.frame_count, "training_count": capture.training_count, "summary": summary}
