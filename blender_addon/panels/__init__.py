@@ -1,0 +1,1 @@
+"""What Effigy draws: the Effigy tab of the 3D View, the status bar."""

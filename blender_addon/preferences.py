@@ -1,0 +1,56 @@
+"""Effigy's page in Blender's preferences: which Python runs the backend, which head model rigs are made of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import bpy
+from bpy.props import StringProperty
+
+from .errors import EffigyError
+
+PACKAGE: Final = __package__.rpartition(".")[0]
+ENVIRONMENT_VARIABLE: Final = "EFFIGY_BACKEND_PYTHON"
+NO_BACKEND: Final = ("Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press Install Backend, or "
+                     "point Use This Python at an interpreter that has its packages.")
+
+
+class EffigyPreferences(bpy.types.AddonPreferences):
+    bl_idname = PACKAGE
+
+    backend_python: StringProperty(
+        name="Backend Python", subtype="FILE_PATH",
+        description="The interpreter that runs the backend; empty: the one that Install Backend made")
+    head_file: StringProperty(
+        name="Head Model", subtype="FILE_PATH",
+        description="Your FLAME file (.pkl, .npz), of which new rigs are made; empty: the open head that comes with Effigy")
+
+
+def get() -> EffigyPreferences:
+    return bpy.context.preferences.addons[PACKAGE].preferences
+
+
+def extension_folder() -> Path:
+    """Where this extension is installed: `python -m backend` runs with this as its working directory."""
+    return Path(__file__).resolve().parent.parent
+
+
+def user_folder(*parts: str) -> Path:
+    """A folder of ours that survives updates of the extension; made if it is not there."""
+    return Path(bpy.utils.extension_path_user(PACKAGE, path=os.path.join(*parts) if parts else "", create=True))
+
+
+def backend_python() -> Path:
+    """The interpreter of the backend: the preference, else the environment variable, else the private environment."""
+    for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
+        if chosen:
+            path = Path(bpy.path.abspath(chosen))
+            if not path.is_file():
+                raise EffigyError(f"There is no Python at {path}: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
+            return path
+    raise EffigyError(NO_BACKEND)
+
+
+classes = (EffigyPreferences,)

@@ -1,0 +1,100 @@
+"""The extension as one zip: staged, built and validated by Blender's own tool, and the same bytes every time.
+
+An installed extension is one package, `bl_ext.<repository>.effigy`. So the folders that import one another relatively in this
+checkout (`blender_addon`, `operators`, and `backend` and `assets` for the worker) are staged beside each other under one root.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from .environments import BLENDER, ROOT, BuildError
+
+PACKAGES: Final = ("blender_addon", "operators", "backend")
+NOT_SHIPPED: Final = ("derive", "demo_truth.npz", "__pycache__")
+"""Of assets/, what makes and measures the assets rather than serves the product."""
+
+REQUIREMENTS: Final = ("backend.lock", "torch.txt", "cuda.lock")
+"""From these the extension makes its private backend environment."""
+
+ROOT_MODULE: Final = '''"""Effigy, as Blender loads it: everything is registered in one place."""
+
+from .blender_addon import register, unregister
+
+__all__ = ["register", "unregister"]
+'''
+FIXED_TIME: Final = (2024, 1, 1, 0, 0, 0)
+
+
+def build_extension(folder: Path, environment: Path = BLENDER.folder) -> Path:
+    """Write `effigy-<version>.zip` into `folder` and validate it; `environment` is the one that holds the bpy wheel."""
+    tool = _blender_tool(environment)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="effigy-") as scratch:
+        staged, built = Path(scratch, "effigy"), Path(scratch, "built")
+        staged.mkdir()
+        built.mkdir()
+        for source, inside in files_to_ship():
+            target = staged / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        (staged / "__init__.py").write_text(ROOT_MODULE, "utf-8")
+        _run_tool(environment, tool, "build", "--source-dir", str(staged), "--output-dir", str(built))
+        (made,) = built.glob("*.zip")
+        final = folder / made.name
+        beside = final.with_suffix(f".{os.getpid()}.tmp.zip")
+        try:
+            _normalise(made, beside)
+            _run_tool(environment, tool, "validate", str(beside))
+            os.replace(beside, final)
+        finally:
+            beside.unlink(missing_ok=True)
+    return final
+
+
+def files_to_ship() -> Iterator[tuple[Path, Path]]:
+    """(file of this checkout, its path inside the zip), in the order of the names."""
+    yield ROOT / "blender_addon" / "blender_manifest.toml", Path("blender_manifest.toml")
+    yield ROOT / "LICENSE", Path("LICENSE")
+    for name in REQUIREMENTS:
+        yield ROOT / "requirements" / name, Path("requirements", name)
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path, path.relative_to(ROOT)
+    for path in sorted((ROOT / "assets").rglob("*")):
+        inside = path.relative_to(ROOT)
+        if path.is_file() and not any(part in NOT_SHIPPED or part.startswith(".") for part in inside.parts):
+            yield path, inside
+
+
+def _blender_tool(environment: Path) -> Path:
+    found = sorted(environment.glob("[Ll]ib/**/bpy/*/scripts/addons_core/bl_pkg/cli/blender_ext.py"))
+    if not found:
+        raise BuildError(f"Blender's extension tool is not in {environment.name}: run `python3 build.py setup`.")
+    return found[0]
+
+
+def _run_tool(environment: Path, tool: Path, *arguments: str) -> None:
+    python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    ended = subprocess.run([str(python), str(tool), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if ended.returncode:
+        said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()] or ["no reason was given"]
+        raise BuildError(f"Blender's tool refuses the extension ({arguments[0]}): {'; '.join(said[-3:])}")
+
+
+def _normalise(source: Path, target: Path) -> None:
+    """The same entries sorted by name, with one time and one mode: what differs between two builds of one commit goes."""
+    with zipfile.ZipFile(source) as read, zipfile.ZipFile(target, "w") as write:
+        for name in sorted(read.namelist()):
+            entry = zipfile.ZipInfo(name, FIXED_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o40755 << 16 | 0x10) if name.endswith("/") else 0o100644 << 16
+            entry.create_system = 3
+            write.writestr(entry, read.read(name), compresslevel=9)

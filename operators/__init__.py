@@ -1,0 +1,1 @@
+"""One Blender operator a file, named by its verb. Thin: check the context, call a function elsewhere, return a set."""

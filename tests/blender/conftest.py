@@ -1,0 +1,58 @@
+"""Blender as a module with the *built zip* installed, in a settings folder of its own that goes when the tests end."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Blender reads this once, when bpy is first imported, so it is set before any test module is.
+SCRATCH = Path(tempfile.mkdtemp(prefix="effigy-blender-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+(SCRATCH / "user").mkdir()
+os.environ["BLENDER_USER_RESOURCES"] = str(SCRATCH / "user")
+os.environ.setdefault("EFFIGY_BACKEND_PYTHON", str(ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")))
+
+import bpy  # noqa: E402
+
+PACKAGE = "bl_ext.user_default.effigy"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def effigy() -> ModuleType:
+    """The installed and enabled extension, `bl_ext.user_default.effigy`."""
+    from building.extension import build_extension
+
+    package = build_extension(SCRATCH, environment=Path(sys.prefix))
+    bpy.ops.extensions.package_install_files(filepath=str(package), repo="user_default", enable_on_install=True)
+    assert PACKAGE in bpy.context.preferences.addons, "the extension was installed but could not be enabled"
+    yield importlib.import_module(PACKAGE)
+    # With a render engine still registered some versions of Blender hang or crash at exit.
+    bpy.ops.preferences.addon_disable(module=PACKAGE)
+
+
+@pytest.fixture(autouse=True)
+def fresh_file(effigy: ModuleType) -> None:
+    """Every test starts in an empty file."""
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+
+
+@pytest.fixture
+def module(effigy: ModuleType):
+    """A module of the installed extension by its path: `module("blender_addon.rig.build")`."""
+    return lambda path: importlib.import_module(f"{PACKAGE}.{path}")
+
+
+@pytest.fixture
+def demo_clip() -> Path:
+    """The bundled clip, as it lies in the installed extension."""
+    return Path(importlib.import_module(PACKAGE).__file__).parent / "assets" / "demo.mp4"
