@@ -1,0 +1,141 @@
+"""What the worker says of a head model and of a track, checked once and frozen.
+
+All arrays are in head space (see `conventions`), metres and radians, as `head.rig` and `track.read` answer them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from ..errors import EffigyError
+
+JOINT_NAMES: Final = ("root", "neck", "jaw", "eye_L", "eye_R")
+PARENTS: Final = (-1, 0, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class RigData:
+    """A head model in the shape of one person. V vertices, F triangles, S identity and E expression components."""
+
+    head_name: str
+    head_fingerprint: str
+    identity: np.ndarray
+    """(S,) of the person whom `vertices` show."""
+    vertices: np.ndarray
+    """(V, 3) at rest, this person's."""
+    faces: np.ndarray
+    """(F, 3)"""
+    uv: np.ndarray
+    """(T, 2)"""
+    uv_faces: np.ndarray
+    """(F, 3) into `uv`."""
+    expression_names: tuple[str, ...]
+    expression_deltas: np.ndarray
+    """(E, V, 3) metres per unit."""
+    expression_range: np.ndarray
+    """(E, 2) what a slider offers."""
+    identity_deltas: np.ndarray
+    """(S, V, 3)"""
+    corrective_index: np.ndarray
+    """(P,) which of the 36 features (R - I of neck, jaw, eye_L, eye_R, row-major) a corrective belongs to."""
+    corrective_deltas: np.ndarray
+    """(P, V, 3)"""
+    joints: np.ndarray
+    """(5, 3) at rest, this person's."""
+    joint_identity: np.ndarray
+    """(S, 5, 3): how a joint moves with identity."""
+    skinning: np.ndarray
+    """(V, 5)"""
+    regions: dict[str, np.ndarray]
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> RigData:
+        """From the worker's answer to `head.rig`."""
+        try:
+            head, names = answer["head"], tuple(str(name) for name in answer["expression_names"])
+            deltas = _floats(answer["pose_corrective_deltas"])
+            index = answer.get("pose_corrective_index")
+            index = np.arange(len(deltas)) if index is None else np.asarray(index, np.int64)
+            data = cls(
+                head_name=str(head["name"]), head_fingerprint=str(head["fingerprint"]), expression_names=names,
+                corrective_index=index, corrective_deltas=deltas,
+                faces=np.asarray(answer["faces"], np.int32), uv_faces=np.asarray(answer["uv_faces"], np.int32),
+                regions={str(name): np.asarray(vertices, np.int32) for name, vertices in answer["regions"].items()},
+                **{name: _floats(answer[name]) for name in _FLOATS},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise EffigyError(f"The backend described the head model in a way that this version does not know ({error}): "
+                              "install the backend again, from this version's preferences.") from error
+        vertices, expressions, identities = len(data.vertices), len(names), len(data.identity)
+        _check_shapes(data, "head model", {
+            "vertices": (vertices, 3), "expression_deltas": (expressions, vertices, 3), "joints": (5, 3),
+            "expression_range": (expressions, 2), "identity_deltas": (identities, vertices, 3),
+            "corrective_deltas": (len(index), vertices, 3), "joint_identity": (identities, 5, 3),
+            "skinning": (vertices, 5), "uv_faces": data.faces.shape,
+        })
+        return data
+
+
+_FLOATS: Final = ("identity", "vertices", "uv", "expression_deltas", "expression_range", "identity_deltas", "joints",
+                  "joint_identity", "skinning")
+
+
+@dataclass(frozen=True)
+class TrackData:
+    """F frames of a performance."""
+
+    head_name: str
+    head_fingerprint: str
+    identity: np.ndarray
+    """(S,)"""
+    expression: np.ndarray
+    """(F, E)"""
+    rotations: np.ndarray
+    """(F, 5, 3) axis-angle of the five joints; the root's is zero."""
+    head_to_camera: np.ndarray
+    """(F, 4, 4) to OpenCV camera axes."""
+    intrinsics: np.ndarray
+    """(3, 3) pixels of a `size` x `size` picture, the centre of the top-left pixel at (0.5, 0.5)."""
+    size: int
+    fps: Fraction
+    flags: np.ndarray
+    """(F,) zero means a good frame."""
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> TrackData:
+        """From the worker's answer to `track.read`."""
+        try:
+            data = cls(
+                head_name=str(answer["head_name"]), head_fingerprint=str(answer["head_fingerprint"]),
+                identity=_floats(answer["identity"]), expression=_floats(answer["expression"]),
+                rotations=_floats(answer["rotations"]), head_to_camera=_floats(answer["head_to_camera"]),
+                intrinsics=_floats(answer["intrinsics"]), size=int(answer["size"]),
+                fps=Fraction(*(int(part) for part in answer["fps"])), flags=np.asarray(answer["flags"], np.int32),
+            )
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise EffigyError(f"The backend described the track in a way that this version does not know ({error}): "
+                              "install the backend again, from this version's preferences.") from error
+        frames = len(data.expression)
+        _check_shapes(data, "track", {"rotations": (frames, 5, 3), "head_to_camera": (frames, 4, 4),
+                                      "intrinsics": (3, 3), "flags": (frames,)})
+        return data
+
+    @property
+    def frame_count(self) -> int:
+        return len(self.expression)
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.asarray(values, np.float32)
+
+
+def _check_shapes(data: RigData | TrackData, what: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        if getattr(data, name).shape != shape:
+            raise EffigyError(f"The backend's {what} does not fit together: {name} is {getattr(data, name).shape}, not "
+                              f"{shape}. Install the backend again, from this version's preferences.")

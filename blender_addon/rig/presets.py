@@ -1,0 +1,78 @@
+"""Twelve expressions to start from, as values of ARKit's shapes.
+
+The combinations follow the action units that the emotions are known by (Ekman & Friesen 1978: joy is AU 6 + 12, sadness
+1 + 4 + 15, anger 4 + 5 + 7 + 23, surprise 1 + 2 + 5 + 26, fear 1 + 2 + 4 + 5 + 20, disgust 9 + 15 + 16), a little uneven
+where a face is: a symmetric face looks dead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..errors import EffigyError
+from .marks import Rig
+from .sliders import set_expressions
+
+
+def _both(name: str, left: float, right: float | None = None) -> dict[str, float]:
+    return {f"{name}Left": left, f"{name}Right": left if right is None else right}
+
+
+PRESETS: Final[dict[str, dict[str, float]]] = {
+    "Smile": {
+        **_both("mouthSmile", 0.7, 0.65), **_both("cheekSquint", 0.35), **_both("eyeSquint", 0.25), **_both("mouthDimple", 0.1),
+    },
+    "Laugh": {
+        **_both("mouthSmile", 0.9), "jawOpen": 0.4, **_both("mouthUpperUp", 0.35), **_both("mouthLowerDown", 0.25),
+        **_both("cheekSquint", 0.7), **_both("eyeSquint", 0.55), "browInnerUp": 0.15,
+    },
+    "Sad": {
+        "browInnerUp": 0.75, **_both("browDown", 0.15), **_both("mouthFrown", 0.6), "mouthShrugLower": 0.3,
+        **_both("eyeLookDown", 0.25), **_both("eyeSquint", 0.15),
+    },
+    "Angry": {
+        **_both("browDown", 0.9), **_both("eyeWide", 0.25), **_both("eyeSquint", 0.35), **_both("mouthPress", 0.55),
+        **_both("noseSneer", 0.35), **_both("mouthFrown", 0.25), "mouthRollUpper": 0.15,
+    },
+    "Surprised": {
+        "browInnerUp": 0.8, **_both("browOuterUp", 0.8), **_both("eyeWide", 0.8), "jawOpen": 0.45, "mouthFunnel": 0.15,
+    },
+    "Fear": {
+        "browInnerUp": 0.8, **_both("browOuterUp", 0.35), **_both("browDown", 0.3), **_both("eyeWide", 0.75),
+        **_both("mouthStretch", 0.6), "jawOpen": 0.2,
+    },
+    "Disgust": {
+        **_both("noseSneer", 0.85, 0.75), **_both("mouthUpperUp", 0.45), **_both("mouthFrown", 0.35), **_both("browDown", 0.45),
+        **_both("eyeSquint", 0.4), "mouthShrugLower": 0.25,
+    },
+    "Kiss": {
+        "mouthPucker": 0.95, "mouthFunnel": 0.2, **_both("eyeBlink", 0.25), **_both("eyeSquint", 0.2),
+    },
+    "Wink": {
+        **_both("eyeBlink", 1.0, 0.05), **_both("cheekSquint", 0.6, 0.1), **_both("mouthSmile", 0.6, 0.3),
+        **_both("browDown", 0.2, 0.0), "browOuterUpRight": 0.25,
+    },
+    "Sneer": {
+        **_both("noseSneer", 0.2, 0.85), **_both("mouthUpperUp", 0.1, 0.6), **_both("browDown", 0.35, 0.5),
+        **_both("eyeSquint", 0.2, 0.4), "mouthRight": 0.15,
+    },
+    "Puzzled": {
+        **_both("browDown", 0.6, 0.0), "browOuterUpRight": 0.75, "browInnerUp": 0.2, "mouthLeft": 0.3, **_both("mouthPress", 0.35),
+        **_both("eyeSquint", 0.35, 0.05),
+    },
+    "Sleepy": {
+        **_both("eyeBlink", 0.6, 0.65), **_both("eyeLookDown", 0.35), "browInnerUp": 0.2, **_both("browOuterUp", 0.15),
+        "jawOpen": 0.08, **_both("mouthFrown", 0.1),
+    },
+}
+
+
+def apply_preset(rig: Rig, name: str, strength: float = 1.0) -> None:
+    """Set the sliders to a starter expression, `strength` of it; all other expressions go to zero."""
+    if name not in PRESETS:
+        raise EffigyError(f"There is no starter expression \"{name}\": choose one of {', '.join(PRESETS)}.")
+    values = PRESETS[name]
+    if not values.keys() & set(rig.expression_names):
+        raise EffigyError(f"The starter expressions are made of ARKit's shapes, which \"{rig.head_name}\" does not have: "
+                          "use its own coefficients.")
+    set_expressions(rig, {shape: strength * value for shape, value in values.items()})
