@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,9 @@ class _ChannelProgress(Progress):
     def preview(self, image: np.ndarray) -> None:
         if time.monotonic() - self._shown >= SECONDS_BETWEEN_PREVIEWS:
             self._shown = time.monotonic()
-            self._channel.send({"event": "preview", "image": np.asarray(image, np.uint8)})
+            # A picture that there is no room for is no reason to lose hours of work.
+            with suppress(EffigyError):
+                self._channel.send({"event": "preview", "image": np.asarray(image, np.uint8)})
 
     def message(self, text: str) -> None:
         self._channel.send({"event": "message", "text": text})
@@ -81,7 +84,8 @@ def main() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     channel.send(_outcome(order["kind"], order["commands"], order["params"], progress))
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     # Threads of libraries may hold the interpreter up; whatever was to be written is written.
     os._exit(0)
 

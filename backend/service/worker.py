@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import EffigyError
@@ -67,7 +68,8 @@ class _Worker:
                         self._waiting.put(message)
         finally:
             self._channel.arrays.close()
-            sys.stderr.flush()
+            with suppress(OSError):
+                sys.stderr.flush()
             os._exit(0)
 
     def work(self) -> None:
