@@ -1,0 +1,173 @@
+"""The client: it never queues what is stale, notices a dead worker, says so, and starts another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from worker_sessions import make_client, untrained_avatar, until
+
+from blender_addon.worker.client import WorkerClient, WorkerError
+
+# A worker without a backend: each request takes a while, and the order of arrival is its answer.
+SLOW_WORKER = """
+import json, sys, time
+count = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    method = message["method"]
+    if method == "die":
+        sys.exit("something of importance is missing")
+    if method not in ("hello", "quick"):
+        time.sleep(0.15)
+        count += 1
+    result = {"schema": %d, "folders": []} if method == "hello" else {"count": count, "params": message["params"]}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+
+
+@pytest.fixture
+def slow():
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 1])
+    yield client
+    client.close()
+
+
+def test_scrubbing_sends_the_first_and_the_newest_only(slow):
+    shown, others = [], []
+    slow.call("hello")
+    for frame in range(40):
+        slow.request("pose", {"frame": frame}, lambda answer: shown.append(answer["params"]["frame"]), latest="avatar")
+        slow.request("pose", {"frame": -frame}, lambda answer: others.append(answer["params"]["frame"]), latest="other")
+    until(lambda: 39 in shown and -39 in others, slow)
+    assert shown == [0, 39] and others == [0, -39]
+    assert slow.call("quick")["count"] == 4
+
+
+def test_asking_and_pumping_never_wait(slow):
+    """Not for a worker that is still starting, not for one that is busy, not for one that reads nothing."""
+    spent = []
+
+    def measured(function, *arguments):
+        started = time.perf_counter()
+        function(*arguments)
+        spent.append(time.perf_counter() - started)
+
+    answers = []
+    for _ in range(20):
+        measured(slow.request, "quick", {}, answers.append)
+        measured(slow.pump)
+    until(lambda: len(answers) == 20, slow)
+    os.kill(slow.pid, signal.SIGSTOP)
+    try:
+        for _ in range(20):
+            measured(slow.request, "quick", {"padding": "x" * 100_000}, answers.append)
+            measured(slow.pump)
+    finally:
+        os.kill(slow.pid, signal.SIGCONT)
+    until(lambda: len(answers) == 40, slow)
+    assert max(spent) < 0.05
+
+
+def test_a_call_is_answered_while_nobody_pumps(slow):
+    seen = []
+    slow.request("quick", {}, seen.append)
+    assert slow.call("quick", {"a": 1})["params"] == {"a": 1}
+    assert seen == []
+    until(lambda: seen, slow)
+
+
+def test_a_call_that_takes_too_long_ends_with_a_sentence(slow):
+    slow.call("hello")
+    with pytest.raises(WorkerError, match="did not answer “slow” within 0.05 seconds"):
+        slow.call("slow", timeout=0.05)
+    assert slow.call("quick")["count"] == 1
+
+
+def test_a_killed_worker_is_noticed_said_and_replaced(tmp_path):
+    client = make_client(tmp_path)
+    try:
+        path = untrained_avatar(tmp_path / "person.effigy")
+        client.call("avatar.open", {"path": path})
+        folders = client.hello["folders"]
+        errors, answers = [], []
+        request = {"avatar": path, "pose": {}, "view": [0, 0, 1]}
+        first = client.pid
+        os.kill(first, signal.SIGSTOP)
+        for _ in range(5):
+            client.request("avatar.splats", request, answers.append, errors.append, latest="viewport")
+        client.request("head.rig", {}, answers.append, errors.append)
+        waiting = threading.Thread(target=lambda: pytest.raises(WorkerError, client.call, "head.rig"))
+        waiting.start()
+        os.kill(first, signal.SIGKILL)
+        assert until(lambda: len(errors) >= 3, client) < 1.0
+        waiting.join(1.0)
+        assert not waiting.is_alive() and answers == [] and not client.alive
+        assert all("killed" in str(error) and "starts it again" in str(error) for error in errors)
+        assert not any(os.path.exists(folder) for folder in folders)
+        assert client.call("avatar.splats", request)["means"].shape[1] == 3
+        assert client.pid != first
+    finally:
+        client.close()
+
+
+def test_a_worker_that_ends_with_an_error_is_quoted():
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 1])
+    with pytest.raises(WorkerError, match="exit code 1.*ends with: something of importance is missing"):
+        client.call("die")
+    assert client.call("quick")["count"] == 0
+    client.close()
+
+
+def test_a_python_that_is_not_there_or_is_none_is_said(tmp_path):
+    with pytest.raises(WorkerError, match="could not be started with /nowhere/python"):
+        WorkerClient(["/nowhere/python"]).call("hello")
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no module named backend >&2\nexit 1\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(WorkerError, match="exit code 1.*no module named backend"):
+        WorkerClient([str(script), "-m", "backend", "serve"]).call("hello")
+
+
+def test_a_newer_backend_is_refused_with_a_sentence():
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 2])
+    until(lambda: _refusal(client), client)
+    assert "newer than this extension" in _refusal(client)
+    client.close()
+
+
+def _refusal(client) -> str:
+    try:
+        client.call("quick")
+    except WorkerError as error:
+        return str(error)
+    return ""
+
+
+def test_closing_ends_the_worker_and_takes_its_folders_along(tmp_path):
+    client = make_client(tmp_path)
+    folders = client.call("hello", {"arrays": "files"})["folders"]
+    started = time.monotonic()
+    client.close()
+    assert time.monotonic() - started < 2.0
+    assert not any(Path(folder).exists() for folder in folders)
+    with pytest.raises(WorkerError, match="shut down"):
+        client.call("head.rig")
+
+
+def test_the_doctor_answers_while_heads_are_posed(tmp_path):
+    client = make_client(tmp_path)
+    try:
+        rows = []
+        client.request("doctor", {}, lambda answer: rows.extend(answer["rows"]))
+        assert client.call("head.rig")["joint_names"][1] == "neck"
+        until(lambda: rows, client)
+        assert ["Open head", "ok"] in [row[:2] for row in rows] and all(len(row) == 3 for row in rows)
+    finally:
+        client.close()

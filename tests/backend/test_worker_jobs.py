@@ -1,0 +1,147 @@
+"""Jobs at the worker: importing the demo clip, training, stopping, and the worker's death in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from small_capture import make_small_capture
+from worker_sessions import children_of, make_client, runs, until
+
+from backend.assets import asset_path
+from backend.avatar.avatar import load_avatar
+from backend.training.checkpoint import checkpoint_path
+from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("user")
+
+
+@pytest.fixture
+def client(user):
+    client = make_client(user)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def trained_on(tmp_path, user, monkeypatch) -> Path:
+    """A capture that trains in seconds."""
+    monkeypatch.setenv("EFFIGY_USER", str(user))
+    return make_small_capture(tmp_path)[0].folder
+
+
+def hidden_in(folder: Path) -> list[str]:
+    """What a half-finished write leaves."""
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
+    """And shows how far it is and two pictures meanwhile, while requests are answered."""
+    stages = []
+    job = client.start_job("import", {"video": asset_path("demo.mp4"), "capture": tmp_path / "clip.capture", "size": 128, "max_frames": 4},
+                           lambda job: stages.append(job.stage))
+    assert client.call("head.rig")["vertices"].shape[1] == 3 and not job.finished
+    client.wait(job, 60)
+    assert job.state == DONE, job.error
+    assert job.result["frames"] == 4 and job.result["size"] == 128 and len(job.result["said"]) == 2
+    assert {"finding the head", "cropping", "head mattes"} <= set(stages)
+    assert job.preview_count == 2 and job.preview.ndim == 3 and job.preview.shape[2] == 3
+    track, capture = client.call("track.read", {"path": job.result["track"]}), client.call("capture.read", {"path": job.result["capture"]})
+    assert track["rotations"].shape == (4, 5, 3) and track["fps"] == capture["fps"] and track["frame_count"] == 4
+    assert capture["summary"]["source_size"][0] > 0 and len(capture["crop"]) == 3 and list(capture["frame_numbers"]) == [0, 1, 2, 3]
+    assert not any(os.listdir(folder) for folder in client.hello["folders"])
+
+
+def test_a_stopped_import_leaves_nothing_half_made(client, tmp_path):
+    job = client.start_job("import", {"video": asset_path("demo.mp4"), "capture": tmp_path / "clip.capture", "size": 64})
+    until(lambda: job.stage == "cropping" and job.done > 2, client)
+    job.cancel()
+    client.wait(job, 10)
+    assert job.state == CANCELLED and "kept" in job.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_is_stopped_at_once_stops(client, tmp_path):
+    job = client.start_job("import", {"video": asset_path("demo.mp4"), "capture": tmp_path / "clip.capture"})
+    job.cancel()
+    client.wait(job, 10)
+    assert job.state == CANCELLED and list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_training_is_resumed(client, tmp_path, trained_on):
+    """Two of the same avatar are refused; stopping leaves a checkpoint; resuming goes on from it to the avatar."""
+    order = {"capture": trained_on, "avatar": tmp_path / "ball.effigy", "size": 64, "minutes": 0.12, "device": "cpu"}
+    job = client.start_job("train", order)
+    until(lambda: job.stage == "Training" and job.metrics.get("psnr"), client, 30)
+    second = client.start_job("train", order)
+    until(lambda: second.finished, client)
+    assert second.state == FAILED and "Another job is writing" in second.error
+    job.cancel()
+    client.wait(job, 10)
+    assert job.state == CANCELLED and checkpoint_path(order["avatar"]).is_file() and not order["avatar"].exists()
+    again = client.start_job("train", order | {"resume": True})
+    stages = []
+    again.on_change = lambda job: stages.append(job.stage)
+    client.wait(again, 40)
+    assert again.state == DONE, again.error
+    assert "Warm-up" not in stages and len(again.history) > 1
+    avatar = load_avatar(order["avatar"])
+    assert avatar.metrics["training_frames"] == 24 and not checkpoint_path(order["avatar"]).exists()
+
+
+def test_a_training_outlives_nothing_but_keeps_its_checkpoint_when_the_worker_is_killed(client, tmp_path, trained_on):
+    order = {"capture": trained_on, "avatar": tmp_path / "ball.effigy", "size": 64, "minutes": 5, "device": "cpu"}
+    job = client.start_job("train", order)
+    until(lambda: job.stage == "Warm-up" and job.done > 0, client, 30)
+    worker, children = client.pid, children_of(client.pid)
+    assert len(children) == 1
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: job.finished, client) < 1.0
+    assert job.state == FAILED and "killed" in job.error and "kept" in job.error
+    until(lambda: not runs(children[0]), seconds=10)
+    assert checkpoint_path(order["avatar"]).is_file() and not hidden_in(tmp_path)
+    assert client.call("head.rig")["head"]["name"]
+    resumed = client.start_job("train", order | {"resume": True})
+    until(lambda: resumed.stage in ("Warm-up", "Training") and resumed.done > 0, client, 30)
+    assert resumed.done >= job.done
+    client.close()
+    until(lambda: not children_of(client.pid or 0) and not hidden_in(tmp_path), seconds=10)
+
+
+def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_with_it(client, tmp_path):
+    job = client.start_job("import", {"video": asset_path("demo.mp4"), "capture": tmp_path / "clip.capture", "size": 64})
+    until(lambda: job.stage == "cropping", client)
+    worker = client.pid
+    os.kill(children_of(worker)[0], signal.SIGKILL)
+    assert until(lambda: job.finished, client) < 1.0
+    assert job.state == FAILED and "ended without a word (it was killed" in job.error
+    assert client.call("head.rig") and client.pid == worker
+
+
+@pytest.mark.parametrize(("kind", "params", "sentence"), [
+    ("sing", {}, "there is no kind “sing”; choose one of import, track"),
+    ("import", {"capture": "/tmp/x.capture"}, "import needs “video”"),
+    ("import", {"video": "clip.mp4", "capture": "/tmp/x.capture"}, "video must be a full path"),
+    ("import", {"video": "/nowhere.mp4", "capture": "/tmp/x.capture", "sizes": 3}, "knows no “sizes”"),
+    ("train", {"capture": "/x", "avatar": "/y", "preset": "best"}, "there is no preset “best”"),
+    ("train", {"capture": "/x", "avatar": "/y", "minutes": "ten"}, "minutes must be a number, but is “ten”"),
+    ("train", {"capture": "/nowhere.capture", "avatar": "{folder}/a.effigy"}, "There is no capture folder /nowhere.capture"),
+    ("render", {"avatar": "/nowhere.effigy", "track": "/t.npz", "out": "{folder}/out"}, "There is no avatar at /nowhere.effigy"),
+])
+def test_bad_orders_fail_with_a_sentence(client_of_all, tmp_path, kind, params, sentence):
+    params = {name: value.format(folder=tmp_path) if isinstance(value, str) else value for name, value in params.items()}
+    job = client_of_all.start_job(kind, params)
+    client_of_all.wait(job, 20)
+    assert job.state == FAILED and sentence in job.error, job.error
+
+
+@pytest.fixture(scope="module")
+def client_of_all(user):
+    client = make_client(user)
+    yield client
+    client.close()

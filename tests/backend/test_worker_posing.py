@@ -1,0 +1,284 @@
+"""What the worker answers over a real pipe: the rig's data, splats under a pose, and pictures of several heads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from worker_sessions import make_client, untrained_avatar
+
+from backend.avatar.avatar import load_avatar
+from backend.avatar.posing import pose_rig
+from backend.head.formats import load_head
+from backend.head.forward import Head
+from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
+from backend.service.posing import View, draw
+from backend.splatting.rasterize import rasterize
+from backend.splatting.types import Cameras, Splats
+from backend.tracking.priors import jaw_of_shapes
+from blender_addon.worker.client import WorkerError
+
+SIZE = 96
+JOINTS = ("neck", "jaw", "eye_L", "eye_R")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    client = make_client(tmp_path_factory.mktemp("user"))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_head()
+
+
+@pytest.fixture(scope="module")
+def avatar_path(tmp_path_factory) -> Path:
+    return untrained_avatar(tmp_path_factory.mktemp("avatar") / "person.effigy")
+
+
+def random_pose(model, seed: int, **root) -> dict:
+    random = np.random.default_rng(seed)
+    expression = random.uniform(0, 0.5, len(model.expression_names))
+    for name in ("jawOpen", "jawLeft", "jawRight"):
+        expression[model.expression_names.index(name)] = 0
+    return {"expression": expression, "root": placed(**root)} | {joint: random.normal(0, 0.15, 3) for joint in JOINTS}
+
+
+def placed(turn=(0.0, 0.0, 0.0), at=(0.0, 0.0, 0.0), scale=1.0) -> np.ndarray:
+    root = np.eye(4)
+    root[:3, :3] = scale * axis_angle_to_matrix(torch.tensor(turn, dtype=torch.float64)).numpy()
+    root[:3, 3] = at
+    return root
+
+
+def camera(at=(0.0, 0.0, 0.8), focal: float = 260.0, orthographic: bool = False, width: int = SIZE, height: int = SIZE) -> dict:
+    """Looks along -Z of the world at the head's face."""
+    matrix = np.diag([1.0, -1, -1, 1])
+    matrix[:3, 3] = -matrix[:3, :3] @ at
+    intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    return {"world_to_camera": matrix, "intrinsics": intrinsics, "orthographic": orthographic, "width": width, "height": height}
+
+
+def as_splats(answer: dict) -> Splats:
+    return Splats(*(torch.from_numpy(answer[name].copy())[None] for name in ("means", "quaternions", "scales", "opacities", "colors")))
+
+
+def covariances(answer: dict) -> np.ndarray:
+    turned = quaternion_to_matrix(torch.from_numpy(answer["quaternions"].copy())).numpy() * answer["scales"][:, None]
+    return turned @ turned.transpose(0, 2, 1)
+
+
+def nothing_left(client) -> bool:
+    return not any(os.listdir(folder) for folder in client.hello["folders"])
+
+
+# --- the rig
+
+
+def test_the_worker_says_what_it_is(client):
+    said = client.call("hello", {"arrays": "files"})
+    assert said["schema"] == 1 and said["torch"] == torch.__version__ and said["pid"] == client.pid
+    assert all((Path(folder).stat().st_mode & 0o077) == 0 for folder in said["folders"]), "others may read the arrays"
+
+
+def test_rig_data_posed_as_blender_does_equals_the_backend(client, model):
+    """Deltas, correctives and skinning by hand, for random identities, expressions and rotations: within 0.1 mm."""
+    random = np.random.default_rng(3)
+    for _ in range(3):
+        identity = random.normal(0, 1, model.shape_basis.shape[2])
+        rig = client.call("head.rig", {"head": {"file": None}, "identity": identity})
+        expression, rotations = random.uniform(0, 1, len(rig["expression_names"])), random.normal(0, 0.3, (5, 3))
+        turns = axis_angle_to_matrix(torch.as_tensor(rotations)).numpy()
+        features = (turns[1:] - np.eye(3)).reshape(-1)[rig["pose_corrective_index"]]
+        rest = (rig["vertices"] + np.tensordot(expression, rig["expression_deltas"], 1)
+                + np.tensordot(features, rig["pose_corrective_deltas"], 1))
+        matrices = []
+        for joint, parent in enumerate(rig["joint_parents"]):
+            local = np.eye(4)
+            local[:3, :3] = turns[joint]
+            local[:3, 3] = rig["joints"][joint] - turns[joint] @ rig["joints"][joint]
+            matrices.append(local if parent < 0 else matrices[parent] @ local)
+        moved = np.einsum("vj,jrc,vc->vr", rig["skinning"], np.stack(matrices)[:, :3], np.c_[rest, np.ones(len(rest))])
+        parts = (torch.as_tensor(part, dtype=torch.float32)[None] for part in (identity, expression, rotations))
+        assert np.abs(moved - Head(model)(*parts).vertices[0].numpy()).max() < 1e-5
+
+
+def test_identity_deltas_and_joints_follow_another_identity(client):
+    plain = client.call("head.rig", {})
+    identity = np.random.default_rng(5).normal(0, 1, len(plain["identity"]))
+    person = client.call("head.rig", {"identity": identity})
+    assert np.abs(plain["vertices"] + np.tensordot(identity, plain["identity_deltas"], 1) - person["vertices"]).max() < 1e-5
+    assert np.abs(plain["joints"] + np.tensordot(identity, plain["joint_identity"], 1) - person["joints"]).max() < 1e-6
+    assert np.abs(person["vertices"] - plain["vertices"]).max() > 1e-3
+
+
+def test_a_head_is_found_by_its_fingerprint(client, model):
+    named = {"name": model.name, "fingerprint": model.fingerprint}
+    assert client.call("head.rig", {"head": named})["head"] == named
+    with pytest.raises(WorkerError, match="needs the head model “lost”"):
+        client.call("head.rig", {"head": {"name": "lost", "fingerprint": "0" * 16}})
+
+
+# --- splats
+
+
+def test_splats_stand_where_the_root_puts_them(client, model, avatar_path):
+    """Turned, moved and three times as large, seen from the place that turned, moved and grew along."""
+    eye = np.array([0.1, 0.05, 0.7])
+    here = client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 1), "view": eye})
+    root = placed((0.4, -1.1, 0.3), (2.0, -1.0, 0.5), 3.0)
+    pose = random_pose(model, 1) | {"root": root}
+    there = client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": root[:3, :3] @ eye + root[:3, 3]})
+    assert np.abs(here["means"] @ root[:3, :3].T + root[:3, 3] - there["means"]).max() < 1e-5
+    turned = root[:3, :3] @ covariances(here) @ root[:3, :3].T
+    assert np.abs(turned - covariances(there)).max() < 1e-4 * np.abs(turned).max()
+    assert np.abs(np.linalg.norm(there["quaternions"], axis=1) - 1).max() < 1e-5
+    assert np.abs(here["colors"] - there["colors"]).max() < 1e-3
+    assert np.abs(here["opacities"] - there["opacities"]).max() < 1e-4
+
+
+def test_splats_are_those_of_the_avatar_on_a_track(client, model, avatar_path):
+    avatar = load_avatar(avatar_path)
+    pose = random_pose(model, 2)
+    rotations = np.stack([np.zeros(3), *(pose[joint] for joint in JOINTS)])
+    view = camera()["world_to_camera"]
+    parts = (torch.as_tensor(part, dtype=torch.float32)[None] for part in (pose["expression"], rotations, view))
+    with torch.no_grad():
+        expected = avatar.networks(pose_rig(avatar.head, avatar.shaped, *parts))[0]
+    answer = client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]})
+    assert np.abs(answer["means"] - expected.means[0].numpy()).max() < 1e-6
+    assert np.abs(answer["colors"] - expected.colors[0].numpy()).max() < 1e-4
+
+
+def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
+    """jawOpen as a slider is the jaw's rotation that opens as far, on top of what the bone has."""
+    slider, bone = random_pose(model, 4), random_pose(model, 4)
+    slider["expression"][model.expression_names.index("jawOpen")] = 0.8
+    bone["jaw"] = bone["jaw"] + 0.8 * jaw_of_shapes(model)["jawOpen"]
+    answers = [client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]}) for pose in (slider, bone)]
+    assert all(np.abs(answers[0][name] - answers[1][name]).max() < 1e-5 for name in answers[0])
+    closed = client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 4), "view": [0, 0, 0.8]})
+    assert np.abs(answers[0]["means"] - closed["means"]).max() > 0.01
+
+
+def test_an_avatar_is_read_again_when_its_file_changed_and_outlives_it(client, tmp_path):
+    path = untrained_avatar(tmp_path / "trained.effigy", seed=1)
+    request = {"avatar": path, "pose": {}, "view": [0, 0, 1]}
+    before = client.call("avatar.splats", request)["means"]
+    untrained_avatar(path, seed=2)
+    os.utime(path, ns=(1, 1))
+    after = client.call("avatar.splats", request)["means"]
+    assert np.abs(after - before).max() > 1e-4
+    path.unlink()
+    assert np.array_equal(client.call("avatar.splats", request)["means"], after)
+    with pytest.raises(WorkerError, match="There is no avatar"):
+        client.call("avatar.open", {"path": path})
+
+
+# --- pictures
+
+
+def test_two_heads_are_sorted_into_one_picture(client, model, avatar_path):
+    """The nearer head hides the farther one, whichever is named first; the picture is that of all their splats."""
+    near = {"avatar": avatar_path, "pose": random_pose(model, 6, at=(0.03, 0, 0.2))}
+    far = {"avatar": avatar_path, "pose": random_pose(model, 7, at=(-0.03, 0, -0.2), turn=(0, 0.5, 0))}
+    view = camera(at=(0, 0, 1.2), focal=300)
+    both = client.call("avatar.render", {"subjects": [far, near], "camera": view})
+    swapped = client.call("avatar.render", {"subjects": [near, far], "camera": view})
+    assert np.abs(both["color"] - swapped["color"]).max() < 1e-4
+    splats = [as_splats(client.call("avatar.splats", {**subject, "view": [0, 0, 1.2]})) for subject in (near, far)]
+    together = Splats(*(torch.cat(pair, 1) for pair in zip(*(vars(part).values() for part in splats))))
+    cameras = Cameras(*(torch.as_tensor(view[name], dtype=torch.float32)[None] for name in ("intrinsics", "world_to_camera")), SIZE, SIZE)
+    raster = rasterize(together, cameras)
+    assert np.abs(both["color"] - raster.color[0].numpy()).max() < 1e-3
+    assert np.abs(both["alpha"] - raster.alpha[0].numpy()).max() < 1e-3
+    alone = client.call("avatar.render", {"subjects": [near], "camera": view})
+    solid = alone["alpha"] > 0.98
+    assert solid.sum() > 100 and np.abs(both["depth"][solid] - alone["depth"][solid]).max() < 0.02
+    assert np.isinf(both["depth"][both["alpha"] == 0]).all() and (both["alpha"] == 0).any()
+
+
+def test_an_orthographic_picture_is_the_same_from_any_distance(client, model, avatar_path):
+    subject = {"avatar": avatar_path, "pose": random_pose(model, 8)}
+    near, far = (client.call("avatar.render", {"subjects": [subject], "camera": camera((0, 0, z), 300, orthographic=True)})
+                 for z in (0.5, 40.0))
+    assert np.abs(near["color"] - far["color"]).max() < 5e-3
+    solid = near["alpha"] > 0.5
+    assert solid.sum() > 500 and np.abs(far["depth"][solid] - near["depth"][solid] - 39.5).max() < 1e-3
+
+
+def test_orthographic_places_sizes_and_depths_are_exact():
+    """Three balls of one size, metres apart in depth, and one behind the camera, against what they must be by hand."""
+    places = np.array([[-0.30, 0.10, -3.0], [0.05, -0.20, 0.0], [0.30, 0.25, 2.0], [0.0, 0.0, 6.0]])
+    count, radius, scale = len(places), 0.03, 200.0
+    splats = Splats(
+        torch.tensor(places, dtype=torch.float32)[None], torch.tensor([[[1.0, 0, 0, 0]]]).expand(1, count, 4),
+        torch.full((1, count, 3), radius), torch.full((1, count), 0.9), torch.ones(1, count, 3))
+    given = camera((0.0, 0.0, 5.0), scale, orthographic=True, width=200, height=160)
+    picture = draw([splats], View(**given))
+    rows, columns = np.mgrid[:160, :200] + 0.5
+    for place in places[:3]:
+        x, y = 100 + scale * place[0], 80 - scale * place[1]
+        near = np.hypot(columns - x, rows - y) < 3.5 * radius * scale
+        weight = picture.alpha * near
+        assert abs((weight * columns).sum() / weight.sum() - x) < 0.05 and abs((weight * rows).sum() / weight.sum() - y) < 0.05
+        spread = (weight * (columns - x) ** 2).sum() / weight.sum()
+        assert abs(np.sqrt(spread) / (radius * scale) - 1) < 0.05
+        assert np.abs(picture.depth[near & (picture.alpha > 0.5)] - (5.0 - place[2])).max() < 1e-3
+    assert picture.alpha[75:85, 95:105].max() < 0.01, "what is behind the camera was drawn"
+
+
+def test_a_picture_without_subjects_is_empty(client):
+    picture = client.call("avatar.render", {"subjects": [], "camera": camera(width=7, height=5)})
+    assert picture["color"].shape == (5, 7, 3) and not picture["alpha"].any() and np.isinf(picture["depth"]).all()
+
+
+def test_arrays_leave_no_file_behind(client, model, avatar_path):
+    for _ in range(3):
+        client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 1), "view": [0, 0, 1]})
+    client.call("head.rig", {})
+    assert nothing_left(client)
+
+
+def test_a_worker_without_shared_files_answers_the_same(client, model, avatar_path, tmp_path):
+    request = {"avatar": avatar_path, "pose": random_pose(model, 1), "view": [0, 0, 1]}
+    remote = make_client(tmp_path, arrays="inline")
+    try:
+        answer = remote.call("avatar.splats", request)
+        assert remote.hello["folders"] == []
+    finally:
+        remote.close()
+    expected = client.call("avatar.splats", request)
+    assert all(np.array_equal(answer[name], expected[name]) for name in expected)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ({"view": None}, "needs “view”"),
+    ({"view": [0, 0]}, "view must be 3 numbers, but is 2"),
+    ({"view": "here"}, "view must be 3 numbers, but is “here”"),
+    ({"avatar": "person.effigy"}, "must be a full path"),
+    ({"avatar": "/nowhere/person.effigy"}, "There is no avatar at /nowhere/person.effigy"),
+    ({"pose": {"expression": [0.0, 1.0]}}, "expression must be 52 numbers, but is 2"),
+    ({"pose": {"jaws": [0, 0, 0]}}, "knows no “jaws”"),
+    ({"pose": {"root": np.diag([1.0, 2, 1, 1]).tolist()}}, "scaled unevenly"),
+    ({"pose": {"root": np.diag([-1.0, 1, 1, 1]).tolist()}}, "mirrored"),
+    ({"pose": {"jaw": [0, float("nan"), 0]}}, "not finite"),
+])
+def test_bad_parameters_are_refused_with_a_sentence(client, avatar_path, change, sentence):
+    with pytest.raises(WorkerError, match=sentence) as refused:
+        client.call("avatar.splats", {"avatar": avatar_path, "pose": {}, "view": [0, 0, 1]} | change)
+    assert refused.value.data is None
+
+
+def test_an_unknown_method_is_refused_with_a_sentence(client):
+    with pytest.raises(WorkerError, match="knows no method “avatar.sing”"):
+        client.call("avatar.sing")
