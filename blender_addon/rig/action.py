@@ -58,15 +58,33 @@ def add_curve(action: bpy.types.Action, curve: Curve) -> bpy.types.FCurve:
 
 
 def push_strip(target: bpy.types.ID, action: bpy.types.Action, name: str, start: int) -> bpy.types.NlaStrip:
-    """Put an action on a track of its own, below all others, in `target`'s NLA."""
+    """Put an action in a strip on an NLA track of its own, above the tracks that are there; it replaces what is below."""
     data = target.animation_data or target.animation_data_create()
-    track = data.nla_tracks.new(prev=None)
+    track = data.nla_tracks.new()
     track.name = name
     strip = track.strips.new(name, start, action)
-    if hasattr(strip, "action_slot") and strip.action_slot is None:
+    if hasattr(strip, "action_slot"):
         strip.action_slot = action.slots[0]
     strip.name, strip.blend_type, strip.extrapolation = name, "REPLACE", "HOLD"
     return strip
+
+
+def remove_strip(target: bpy.types.ID, track: bpy.types.NlaTrack, strip: bpy.types.NlaStrip) -> None:
+    """Take a strip away, with its track and its action where nothing else uses them."""
+    action = strip.action
+    track.strips.remove(strip)
+    if not len(track.strips):
+        target.animation_data.nla_tracks.remove(track)
+    if action.users == 0:
+        bpy.data.actions.remove(action)
+
+
+def swap_action(strip: bpy.types.NlaStrip, action: bpy.types.Action) -> None:
+    """Let a strip play another action, from where it lies."""
+    strip.action = action
+    if hasattr(strip, "action_slot"):
+        strip.action_slot = action.slots[0]
+    strip.action_frame_start, strip.action_frame_end = action.frame_range
 
 
 def strips_of(target: bpy.types.ID) -> Iterator[tuple[Any, Any]]:

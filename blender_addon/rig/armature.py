@@ -99,19 +99,25 @@ def edit_bones(armature: bpy.types.Object) -> Iterator[bpy.types.bpy_prop_collec
     mode = active.mode if active is not None else "OBJECT"
     hidden, hidden_in_viewport = armature.hide_get(), armature.hide_viewport
     if mode != "OBJECT":
-        bpy.ops.object.mode_set(mode="OBJECT")
+        _set_mode(active, "OBJECT")
     armature.hide_viewport = False
     armature.hide_set(False)
     layer.objects.active = armature
-    bpy.ops.object.mode_set(mode="EDIT")
+    _set_mode(armature, "EDIT")
     try:
         yield armature.data.edit_bones
     finally:
-        bpy.ops.object.mode_set(mode="OBJECT")
+        _set_mode(armature, "OBJECT")
         armature.hide_set(hidden)
         armature.hide_viewport = hidden_in_viewport
         for obj in layer.objects:
             obj.select_set(obj in selected)
         layer.objects.active = active
         if mode != "OBJECT":
-            bpy.ops.object.mode_set(mode=mode)
+            _set_mode(active, mode)
+
+
+def _set_mode(obj: bpy.types.Object, mode: str) -> None:
+    # A timer, where an import ends, has no window and so no active object of its own.
+    with bpy.context.temp_override(active_object=obj, object=obj):
+        bpy.ops.object.mode_set(mode=mode)

@@ -35,17 +35,24 @@ def build_rig_steps(data: RigData, name: str, parent: bpy.types.Collection) -> S
     """`build_rig` in steps of a few milliseconds (see `steps`)."""
     collection = bpy.data.collections.new(name)
     parent.children.link(collection)
-    armature = add_armature(data, f"{name} rig", collection)
-    mesh = bpy.data.objects.new(name, _mesh(data, name))
-    collection.objects.link(mesh)
-    mesh.parent = armature
-    yield 0.1
-    _skin(mesh, armature, data.skinning)
-    yield 0.15
-    for share in _add_shape_keys(mesh, armature, data):
-        yield 0.15 + 0.85 * share
-    _keep_awake(armature, mesh.data.shape_keys, data.expression_names)
-    return mark_rig(armature, mesh, data)
+    try:
+        armature = add_armature(data, f"{name} rig", collection)
+        mesh = bpy.data.objects.new(name, _mesh(data, name))
+        collection.objects.link(mesh)
+        mesh.parent = armature
+        yield 0.1
+        _skin(mesh, armature, data.skinning)
+        yield 0.15
+        for share in _add_shape_keys(mesh, armature, data):
+            yield 0.15 + 0.85 * share
+        _keep_awake(armature, mesh.data.shape_keys, data.expression_names)
+        return mark_rig(armature, mesh, data)
+    except BaseException:
+        # A stopped import, too, leaves no half rig behind.
+        for obj in list(collection.objects):
+            bpy.data.batch_remove((obj, obj.data))
+        bpy.data.collections.remove(collection)
+        raise
 
 
 def _mesh(data: RigData, name: str) -> bpy.types.Mesh:

@@ -19,6 +19,7 @@ from mathutils import Matrix
 from ..errors import EffigyError
 from .conventions import OPENCV_AXES
 from .data import TrackData
+from .performance import Shot
 
 SENSOR: Final = 36.0
 """Millimetres: the full frame that photographers think in."""
@@ -43,8 +44,8 @@ def view_of(intrinsics: np.ndarray, size: int) -> View:
     )
 
 
-def add_camera(track: TrackData, stage: np.ndarray, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """A camera at `stage` (4, 4; see `conventions.stage_of`) that sees what the footage's camera saw."""
+def add_camera(track: TrackData, shot: Shot, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
+    """A camera that sees what the footage's camera saw."""
     camera = bpy.data.cameras.new(name)
     view = view_of(track.intrinsics, track.size)
     camera.type, camera.lens_unit, camera.sensor_fit = "PERSP", "MILLIMETERS", "HORIZONTAL"
@@ -52,19 +53,19 @@ def add_camera(track: TrackData, stage: np.ndarray, name: str, collection: bpy.t
     camera.clip_start, camera.clip_end = 0.01, 100.0
     obj = bpy.data.objects.new(name, camera)
     collection.objects.link(obj)
-    obj.matrix_world = Matrix(stage @ OPENCV_AXES)
+    obj.matrix_world = Matrix(shot.stage @ OPENCV_AXES)
     obj.lock_location = obj.lock_rotation = obj.lock_scale = (True, True, True)
     return obj
 
 
-def set_scene(scene: bpy.types.Scene, track: TrackData, camera: bpy.types.Object, frame_start: int) -> None:
+def set_scene(scene: bpy.types.Scene, track: TrackData, camera: bpy.types.Object, shot: Shot) -> None:
     """Resolution, pixel aspect, frame rate, range and active camera of the footage."""
     render = scene.render
     render.resolution_x = render.resolution_y = track.size
     render.resolution_percentage = 100
     render.pixel_aspect_x = render.pixel_aspect_y = 1
     render.fps, render.fps_base = frame_rate(track.fps)
-    scene.frame_start, scene.frame_end = frame_start, frame_start + track.frame_count - 1
+    scene.frame_start, scene.frame_end = shot.frame_start, shot.frame_start + track.frame_count - 1
     scene.camera = camera
 
 
@@ -74,8 +75,8 @@ def frame_rate(fps: Fraction) -> tuple[int, float]:
     return whole, float(whole / fps)
 
 
-def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, frame_start: int) -> None:
-    """The capture's frames (000000.png, ...) behind the camera's view, frame 0 at `frame_start`."""
+def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, shot: Shot) -> None:
+    """The capture's frames (000000.png, ...) behind the camera's view, from the shot's first frame on."""
     first = Path(frames) / "000000.png"
     if not first.is_file():
         raise EffigyError(f"The footage cannot be shown behind the camera: {first} is missing. Make the capture again.")
@@ -87,5 +88,5 @@ def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, frame
     background.frame_method, background.display_depth, background.alpha = "FIT", "BACK", 1.0
     user = background.image_user
     # Blender counts a sequence from 1, the capture from 0.
-    user.frame_duration, user.frame_start, user.frame_offset = frame_count, frame_start, -1
+    user.frame_duration, user.frame_start, user.frame_offset = frame_count, shot.frame_start, -1
     user.use_auto_refresh = True

@@ -1,100 +1,145 @@
 """The tracked performance as keyframes, in NLA strips of its own.
 
 Two actions, because a mesh's shape keys and an armature are animated apart: the expressions on the shape keys, and on
-the armature neck, jaw, eyes and, by the root bone, the head's place before the camera. Each lies in a strip at the bottom
-of the NLA, so that nothing an artist keys overwrites it.
+the armature neck, jaw, eyes and, by the root bone, the head's place before the camera. Each lies in an NLA strip of its
+own, so that nothing an artist keys overwrites it.
 
-Layering. What she keys goes into the action above the strips, which is set to COMBINE: her keys add to the tracked
-values, and her rotations turn after the tracked ones. Blender takes the strip's part off when it inserts a key, so that
-what she sees is what is keyed; away from her keys the performance lives on beneath her change instead of freezing.
+Layering. What she keys goes into the action above the strips. On the shape keys that action is set to ADD, on the armature
+to COMBINE: her keys are added to the tracked values, and her rotations turn after the tracked ones. Blender takes the
+strips' part off when it inserts a key, so that what she sees is what is keyed; away from her keys the performance lives on
+beneath her change instead of freezing.
+
+Below the performance of the shape keys lies a strip that holds them all at zero. Blender's own base for adding to a shape
+key is 1, the property's default, and without the strip every slider keyed by hand would jump by 1 once the performance is
+muted.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from .action import Curve, add_curve, new_action, push_strip, strips_of
-from .conventions import HEAD_TO_BLENDER, axis_angle_to_quaternion, continuous, matrix_to_quaternion
+from .action import Curve, add_curve, new_action, push_strip, remove_strip, strips_of, swap_action
+from .conventions import HEAD_TO_BLENDER, axis_angle_to_quaternion, continuous, matrix_to_quaternion, stage_of
 from .data import JOINT_NAMES, TrackData
-from .marks import Rig, lost_expression
+from .marks import Rig
 from .steps import Steps, finish
 
 STRIP: Final = "Tracked performance"
-PERFORMANCE: Final = "effigy_performance"
-"""The mark on the actions, by which a newer track finds and replaces them."""
+NEUTRAL: Final = "Neutral face"
+LAYER: Final = "effigy_layer"
+"""The mark on the strips' actions, which says which of the two they are."""
+_SHOT: Final = "effigy_shot"
+_GROUP: Final = "Expressions"
 _WIDEST: Final = 10.0
 """The farthest that Blender lets a slider go."""
 _CURVES_A_STEP: Final = 4
 
 
-def apply_track(rig: Rig, track: TrackData, stage: np.ndarray, frame_start: int = 1) -> None:
-    """Key a track on the rig, frame 0 at `frame_start`, in place of the track that was keyed there before.
+@dataclass(frozen=True)
+class Shot:
+    """Where and when a performance lies in the scene."""
 
-    `stage` (4, 4): where the footage's camera is in Blender's world (see `conventions.stage_of`).
+    stage: np.ndarray
+    """(4, 4): the axes of the footage's camera (OpenCV) in Blender's world."""
+    frame_start: int
+    """The scene's frame of the track's frame 0."""
+
+
+def apply_track(rig: Rig, track: TrackData, shot: Shot | None = None) -> Shot:
+    """Key a track on the rig, in place of the track that was keyed there before. Returns where that is.
+
+    Without `shot` the new performance takes the place of the old one, so that the camera still fits; the first one starts
+    at frame 1, with the camera as `conventions.stage_of` puts it.
     """
-    finish(apply_track_steps(rig, track, stage, frame_start))
+    return finish(apply_track_steps(rig, track, shot))
 
 
-def apply_track_steps(rig: Rig, track: TrackData, stage: np.ndarray, frame_start: int = 1) -> Steps[None]:
+def apply_track_steps(rig: Rig, track: TrackData, shot: Shot | None = None) -> Steps[Shot]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
     if track.head_fingerprint != rig.head_fingerprint:
         raise EffigyError(f"The track was made on the head model \"{track.head_name}\", the rig \"{rig.armature.name}\" is "
                           f"of \"{rig.head_name}\": import the video again with one head model.")
+    shot = shot or shot_of(rig) or Shot(stage_of(track.head_to_camera), 1)
     _widen_sliders(rig, track)
     key, name = rig.mesh.data.shape_keys, rig.mesh.name
-    yield 0.0
-    curves = _expression_curves(rig, track, frame_start)
-    faces = new_action(f"{name} expressions", key)
-    for index, curve in enumerate(curves):
-        add_curve(faces, curve)
-        if index % _CURVES_A_STEP == 0:
-            yield 0.7 * index / len(curves)
-    curves = _bone_curves(rig, track, stage, frame_start)
-    bones = new_action(f"{name} head", rig.armature)
-    for index, curve in enumerate(curves):
-        add_curve(bones, curve)
-        if index % _CURVES_A_STEP == 0:
-            yield 0.7 + 0.3 * index / len(curves)
-    # Last and at once, so that a stopped import leaves no half performance on the rig.
-    for target, action in ((key, faces), (rig.armature, bones)):
-        _replace(target, action, frame_start)
+    faces, bones = new_action(f"{name} expressions", key), new_action(f"{name} head", rig.armature)
+    try:
+        curves = [(faces, curve) for curve in _expression_curves(rig, track, shot.frame_start)]
+        curves += [(bones, curve) for curve in _bone_curves(rig, track, shot)]
+        for index, (action, curve) in enumerate(curves):
+            add_curve(action, curve)
+            if index % _CURVES_A_STEP == 0:
+                yield index / len(curves)
+    except BaseException:
+        # A stopped import, too, leaves no half performance behind.
+        bpy.data.actions.remove(faces)
+        bpy.data.actions.remove(bones)
+        raise
+    _lay_neutral(key, rig.expression_names)
+    _put_on(key, faces, shot.frame_start, "ADD")
+    _put_on(rig.armature, bones, shot.frame_start, "COMBINE")
+    rig.armature[_SHOT] = {"stage": shot.stage.ravel().tolist(), "frame_start": shot.frame_start}
+    return shot
+
+
+def shot_of(rig: Rig) -> Shot | None:
+    """Where the rig's performance lies, or None if it has had none."""
+    kept = rig.armature.get(_SHOT)
+    return None if kept is None else Shot(np.array(kept["stage"], np.float64).reshape(4, 4), int(kept["frame_start"]))
 
 
 def has_performance(rig: Rig) -> bool:
-    return any(_is_ours(strip) for _, strip in strips_of(rig.armature))
+    return _strip_of(rig.armature, STRIP) is not None
 
 
-def layer_hand_keys(rig: Rig) -> None:
-    """Let hand keys combine with the strips below. Done with each performance; again after an artist emptied the action."""
+def remove_performance(rig: Rig) -> None:
+    """Take the tracked performance off. What was keyed by hand stays, as changes of a neutral face."""
     for target in (rig.mesh.data.shape_keys, rig.armature):
-        data = target.animation_data or target.animation_data_create()
-        data.action_blend_type = "COMBINE"
+        for track, strip in list(strips_of(target)):
+            if _layer_of(strip) in (STRIP, NEUTRAL):
+                remove_strip(target, track, strip)
+        if target.animation_data is not None:
+            target.animation_data.action_blend_type = "REPLACE"
 
 
-def _replace(target: bpy.types.ID, action: bpy.types.Action, frame_start: int) -> None:
-    action[PERFORMANCE] = True
-    muted = False
-    for track, strip in list(strips_of(target)):
-        if _is_ours(strip):
-            old, muted = strip.action, track.mute
-            track.strips.remove(strip)
-            if not len(track.strips):
-                target.animation_data.nla_tracks.remove(track)
-            if old.users == 0:
-                bpy.data.actions.remove(old)
-    push_strip(target, action, STRIP, frame_start)
-    if muted:
-        # The artist had silenced the old performance to work without it.
-        next(track for track, strip in strips_of(target) if strip.action == action).mute = True
-    target.animation_data.action_blend_type = "COMBINE"
+def _lay_neutral(key: bpy.types.Key, names: tuple[str, ...]) -> None:
+    if _strip_of(key, NEUTRAL) is None and _strip_of(key, STRIP) is None:
+        action = new_action(f"{key.name} neutral", key)
+        for name in names:
+            add_curve(action, Curve(_value_path(name), 0, _GROUP, np.zeros(1), np.zeros(1)))
+        action[LAYER] = NEUTRAL
+        push_strip(key, action, NEUTRAL, 0)
 
 
-def _is_ours(strip: bpy.types.NlaStrip) -> bool:
-    return strip.action is not None and bool(strip.action.get(PERFORMANCE))
+def _put_on(target: bpy.types.ID, action: bpy.types.Action, frame_start: int, blend: str) -> None:
+    action[LAYER] = STRIP
+    strip = _strip_of(target, STRIP)
+    if strip is None:
+        push_strip(target, action, STRIP, frame_start)
+    else:
+        # In the old strip, which the artist may have moved, muted or faded.
+        old = strip.action
+        swap_action(strip, action)
+        if old.users == 0:
+            bpy.data.actions.remove(old)
+    target.animation_data.action_blend_type = blend
+
+
+def _strip_of(target: bpy.types.ID, layer: str) -> bpy.types.NlaStrip | None:
+    return next((strip for _, strip in strips_of(target) if _layer_of(strip) == layer), None)
+
+
+def _layer_of(strip: bpy.types.NlaStrip) -> str | None:
+    return None if strip.action is None else strip.action.get(LAYER)
+
+
+def _value_path(name: str) -> str:
+    return f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
 
 
 def _widen_sliders(rig: Rig, track: TrackData) -> None:
@@ -109,24 +154,21 @@ def _widen_sliders(rig: Rig, track: TrackData) -> None:
 
 
 def _expression_curves(rig: Rig, track: TrackData, frame_start: int) -> list[Curve]:
-    blocks, curves = rig.key_blocks, []
+    curves = []
     for name, values in zip(rig.expression_names, track.expression.T):
-        if name not in blocks:
-            raise lost_expression(rig, name)
-        path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
-        curves.append(_curve(path, 0, "Expressions", values, frame_start))
+        curves.append(_curve(_value_path(name), 0, _GROUP, values, frame_start))
     return curves
 
 
-def _bone_curves(rig: Rig, track: TrackData, stage: np.ndarray, frame_start: int) -> list[Curve]:
-    curves = []
+def _bone_curves(rig: Rig, track: TrackData, shot: Shot) -> list[Curve]:
+    curves, frame_start = [], shot.frame_start
     for index, joint in enumerate(JOINT_NAMES):
         bone = rig.pose_bone(joint)
         rest = np.array(bone.bone.matrix_local, np.float64)
         base = f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"]'
         if joint == "root":
             # The bone's own transform, seen from its rest place, that takes the rest head to where the camera saw it.
-            placed = stage @ track.head_to_camera.astype(np.float64) @ HEAD_TO_BLENDER.T
+            placed = shot.stage @ track.head_to_camera.astype(np.float64) @ HEAD_TO_BLENDER.T
             basis = np.linalg.inv(rest) @ placed @ rest
             quaternions = matrix_to_quaternion(basis[:, :3, :3])
             for axis in range(3):

@@ -1,0 +1,103 @@
+"""The camera of a track sees what the footage's camera saw."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import bpy
+import numpy as np
+import pytest
+from bpy_extras.object_utils import world_to_camera_view
+from mathutils import Vector
+from rig_scenes import evaluated_vertices, make_rig, make_track, read_pose, rigging, truth
+
+
+def footage_scene(frame_start=1):
+    rig, made, track, scene = rigging(), make_rig(), make_track(), bpy.context.scene
+    shot = rig.performance.Shot(rig.conventions.stage_of(track.head_to_camera), frame_start)
+    rig.performance.apply_track(made, track, shot)
+    camera = rig.camera.add_camera(track, shot, "Footage", scene.collection)
+    rig.camera.set_scene(scene, track, camera, shot)
+    return made, track, camera, shot
+
+
+def test_mesh_landmarks_through_the_blender_camera_lie_on_the_trackers_within_a_pixel_of_512():
+    made, track, camera, shot = footage_scene(frame_start=101)
+    scene, known = bpy.context.scene, truth()
+    corners, barycentric = known["landmark_corners"], known["landmark_barycentric"]
+    for frame in range(track.frame_count):
+        scene.frame_set(101 + frame)
+        world = np.array(made.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get()).matrix_world)
+        vertices = rigging().conventions.points_to_blender(evaluated_vertices(made)) @ world[:3, :3].T + world[:3, 3]
+        points = (vertices[corners] * barycentric[..., None]).sum(1)
+        seen = np.array([world_to_camera_view(scene, camera, Vector(point)) for point in points])
+        pixels = np.stack((512 * seen[:, 0], 512 * (1 - seen[:, 1])), 1)
+        expected = known["landmark_pixels"][frame]
+        valid = np.isfinite(expected).all(1)
+        assert valid.sum() > 400
+        difference = np.linalg.norm(pixels - expected, axis=1)[valid].max()
+        assert difference < 0.01, f"frame {frame}: {difference:.4f} pixels"
+
+
+def test_the_trackers_camera_pose_comes_back_from_the_scene():
+    made, track, camera, _ = footage_scene()
+    world_to_camera = rigging().conventions.world_to_camera(np.array(camera.matrix_world))
+    for frame in (0, 7):
+        bpy.context.scene.frame_set(1 + frame)
+        assert np.allclose(world_to_camera @ read_pose(made)["root"], track.head_to_camera[frame], atol=1e-5)
+
+
+def test_the_head_stands_at_the_origin_upright_and_faces_the_front_view():
+    _, track, camera, shot = footage_scene()
+    middle = np.median(track.head_to_camera[:, :3, 3], axis=0)
+    assert np.allclose(shot.stage[:3, :3] @ middle + shot.stage[:3, 3], 0, atol=1e-6)
+    axis = camera.matrix_world.to_3x3() @ Vector((0, 0, -1))
+    assert np.allclose(axis, (0, 1, 0), atol=1e-6)
+    assert camera.matrix_world.translation.y < -0.5
+
+
+def test_the_scene_takes_size_rate_and_range_of_the_footage():
+    _, track, camera, _ = footage_scene(frame_start=101)
+    scene = bpy.context.scene
+    assert (scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage) == (512, 512, 100)
+    assert (scene.render.fps, round(scene.render.fps_base, 6)) == (30, 1.001)
+    assert (scene.frame_start, scene.frame_end) == (101, 100 + track.frame_count)
+    assert scene.camera == camera
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(24000, 1001), Fraction(119, 8), Fraction(15002, 1000), Fraction(1, 2)])
+def test_any_rational_rate_is_kept(rate):
+    whole, base = rigging().camera.frame_rate(rate)
+    assert isinstance(whole, int) and whole >= 1
+    assert whole / base == pytest.approx(float(rate), rel=1e-6)
+
+
+def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path):
+    made, track, camera, shot = footage_scene(frame_start=101)
+    for frame in range(track.frame_count):
+        picture = bpy.data.images.new(f"{frame}", 4, 4)
+        picture.filepath_raw, picture.file_format = str(tmp_path / f"{frame:06d}.png"), "PNG"
+        picture.save()
+    rigging().camera.show_footage(camera, tmp_path, track.frame_count, shot)
+    background = camera.data.background_images[0]
+    assert camera.data.show_background_images and background.image.source == "SEQUENCE"
+    # A camera's pictures advance when a window draws them; a texture's, with the same settings, whenever it is evaluated.
+    material = bpy.data.materials.new("probe")
+    if material.node_tree is None:
+        material.use_nodes = True
+    node = material.node_tree.nodes.new("ShaderNodeTexImage")
+    node.image = background.image
+    for setting in ("frame_duration", "frame_start", "frame_offset", "use_auto_refresh"):
+        setattr(node.image_user, setting, getattr(background.image_user, setting))
+    made.mesh.data.materials.append(material)
+    for frame in (0, 5, track.frame_count - 1):
+        bpy.context.scene.frame_set(101 + frame)
+        shown = material.evaluated_get(bpy.context.evaluated_depsgraph_get()).node_tree.nodes[node.name]
+        path = background.image.filepath_from_user(image_user=shown.image_user)
+        assert path.endswith(f"{frame:06d}.png"), path
+
+
+def test_footage_that_is_gone_is_said(tmp_path):
+    _, track, camera, shot = footage_scene()
+    with pytest.raises(Exception, match="000000.png is missing"):
+        rigging().camera.show_footage(camera, tmp_path, track.frame_count, shot)

@@ -1,0 +1,145 @@
+"""The track as keyframes in a strip of its own, and hand keys on top of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import bpy
+import numpy as np
+import pytest
+from rig_scenes import make_rig, make_track, read_pose, rigging, tracked_rig, value_of
+
+JOINTS = ("neck", "jaw", "eye_L", "eye_R")
+
+
+def test_every_tracked_number_is_read_back_at_its_frame():
+    made, track = tracked_rig(), make_track()
+    for frame in range(track.frame_count):
+        bpy.context.scene.frame_set(1 + frame)
+        pose = read_pose(made)
+        assert np.allclose(pose["expression"], track.expression[frame], atol=1e-6)
+        for index, joint in enumerate(JOINTS, 1):
+            assert np.allclose(pose[joint], track.rotations[frame, index], atol=1e-6), joint
+
+
+def test_values_beyond_the_slider_are_kept():
+    made, track = tracked_rig(), make_track()
+    frame, index = np.unravel_index(track.expression.argmax(), track.expression.shape)
+    assert track.expression[frame, index] > 1
+    bpy.context.scene.frame_set(1 + int(frame))
+    assert value_of(made, made.expression_names[index]) == pytest.approx(track.expression[frame, index], abs=1e-6)
+
+
+def test_the_performance_lies_in_strips_below_and_the_hand_keys_action_is_free():
+    made, rig = tracked_rig(), rigging()
+    for target, names, blend in ((made.mesh.data.shape_keys, [rig.performance.NEUTRAL, rig.performance.STRIP], "ADD"),
+                                 (made.armature, [rig.performance.STRIP], "COMBINE")):
+        data = target.animation_data
+        assert data.action is None and data.action_blend_type == blend
+        assert [track.name for track in data.nla_tracks] == names
+        assert all(strip.blend_type == "REPLACE" for track in data.nla_tracks for strip in track.strips)
+    assert rig.performance.has_performance(made)
+
+
+def test_a_hand_key_on_top_gives_the_value_that_was_set_and_the_performance_lives_on_beneath():
+    made, track, scene = tracked_rig(), make_track(), bpy.context.scene
+    name, frame = "mouthSmileLeft", 6
+    smile = made.expression_names.index(name)
+    scene.frame_set(frame)
+    block = made.key_blocks[name]
+    tracked = block.value
+    wanted = 0.5 * tracked
+    block.value = wanted
+    block.keyframe_insert("value", frame=frame)
+    jaw = made.pose_bone("jaw")
+    jaw.rotation_quaternion = (np.cos(0.2), np.sin(0.2), 0, 0)
+    jaw.keyframe_insert("rotation_quaternion", frame=frame)
+    scene.frame_set(frame)
+    assert value_of(made, name) == pytest.approx(wanted, abs=1e-5)
+    assert np.allclose(read_pose(made)["jaw"], (0.4, 0, 0), atol=1e-5)
+    scene.frame_set(frame + 4)
+    expected = np.clip(track.expression[frame + 3, smile] + wanted - tracked, 0, None)
+    assert value_of(made, name) == pytest.approx(expected, abs=1e-5)
+    opened = 0.4 - track.rotations[frame - 1, 2, 0] + track.rotations[frame + 3, 2, 0]
+    assert np.allclose(read_pose(made)["jaw"], (opened, 0, 0), atol=1e-4)
+
+
+def test_a_refined_track_takes_the_old_ones_strip_and_leaves_hand_keys_alone():
+    made, track, scene, rig = tracked_rig(), make_track(), bpy.context.scene, rigging()
+    scene.frame_set(6)
+    block = made.key_blocks["cheekPuff"]
+    block.value += 0.1
+    block.keyframe_insert("value", frame=6)
+    made.armature.animation_data.nla_tracks[0].strips[0].name = "mine to name"
+    actions = len(bpy.data.actions)
+    refined = replace(track, expression=track.expression * np.float32(0.5), head_to_camera=track.head_to_camera + np.float32(
+        [[0, 0, 0, 0.01], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))
+    shot = rig.performance.shot_of(made)
+    rig.performance.apply_track(made, refined)
+    assert len(bpy.data.actions) == actions
+    assert np.array_equal(rig.performance.shot_of(made).stage, shot.stage)
+    assert made.armature.animation_data.nla_tracks[0].strips[0].name == "mine to name"
+    puff = made.expression_names.index("cheekPuff")
+    scene.frame_set(6)
+    assert value_of(made, "cheekPuff") == pytest.approx(refined.expression[5, puff] + 0.1, abs=1e-5)
+    assert value_of(made, "browInnerUp") == pytest.approx(refined.expression[5, made.expression_names.index("browInnerUp")], abs=1e-6)
+    assert np.allclose(read_pose(made)["root"], rig.conventions.BLENDER_TO_HEAD @ shot.stage @ refined.head_to_camera[5], atol=1e-5)
+
+
+def test_muting_or_removing_the_performance_leaves_the_hand_keys_change_of_a_neutral_face():
+    made, scene, rig = tracked_rig(), bpy.context.scene, rigging()
+    scene.frame_set(6)
+    block = made.key_blocks["cheekPuff"]
+    block.value += 0.3
+    block.keyframe_insert("value", frame=6)
+    key = made.mesh.data.shape_keys
+    for track in key.animation_data.nla_tracks:
+        track.mute = track.name == rig.performance.STRIP
+    scene.frame_set(3)
+    assert value_of(made, "cheekPuff") == pytest.approx(0.3, abs=1e-6)
+    assert value_of(made, "browInnerUp") == 0
+    rig.performance.remove_performance(made)
+    scene.frame_set(4)
+    assert value_of(made, "cheekPuff") == pytest.approx(0.3, abs=1e-6)
+    assert not rig.performance.has_performance(made)
+    assert [len(target.animation_data.nla_tracks) for target in (key, made.armature)] == [0, 0]
+    rig.performance.apply_track(made, make_track())
+    scene.frame_set(6)
+    assert rig.performance.has_performance(made)
+
+
+def test_frames_without_a_face_get_no_keys():
+    made, track = make_rig(), make_track()
+    gap = track.expression.copy()
+    gap[4] = np.nan
+    rigging().performance.apply_track(made, replace(track, expression=gap))
+    bpy.context.scene.frame_set(5)
+    smile = made.expression_names.index("mouthSmileLeft")
+    assert value_of(made, "mouthSmileLeft") == pytest.approx((gap[3, smile] + gap[5, smile]) / 2, abs=1e-5)
+
+
+def test_a_stopped_keying_leaves_no_actions():
+    rig, made = rigging(), make_rig()
+    steps = rig.performance.apply_track_steps(made, make_track())
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    assert len(bpy.data.actions) == 0 and not rig.performance.has_performance(made)
+
+
+def test_a_track_of_another_head_is_refused():
+    made = make_rig("flame")
+    with pytest.raises(Exception, match="import the video again with one head model"):
+        rigging().performance.apply_track(made, make_track())
+
+
+def test_quaternion_keys_do_not_jump_over_a_half_turn():
+    made, track, rig = make_rig(), make_track(), rigging()
+    rotations = track.rotations.copy()
+    rotations[:, 1] = np.linspace(2.6, 3.1, track.frame_count)[:, None] * np.float32([0, 1, 0])
+    rotations[6:, 1] -= np.float32([0, 2 * np.pi, 0])
+    rig.performance.apply_track(made, replace(track, rotations=rotations))
+    strip = made.armature.animation_data.nla_tracks[0].strips[0]
+    curves = [curve for curve in rig.action.curves_of(strip.action) if '"neck"' in curve.data_path]
+    keys = np.array([[curve.evaluate(1 + frame) for curve in curves] for frame in range(track.frame_count)])
+    assert np.abs(np.diff(keys, axis=0)).max() < 0.1

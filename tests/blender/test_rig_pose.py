@@ -1,0 +1,128 @@
+"""What the worker is told is what Blender shows: keys, parents, constraints, hidden meshes."""
+
+from __future__ import annotations
+
+import time
+
+import bpy
+import numpy as np
+import pytest
+from mathutils import Euler, Matrix, Vector
+from rig_scenes import answer, evaluated_vertices, make_rig, make_track, read_pose, rigging, set_pose, tracked_rig, value_of
+
+JOINTS = ("neck", "jaw", "eye_L", "eye_R")
+
+
+@pytest.mark.parametrize("head", ["open", "flame"])
+def test_a_set_pose_reads_back(head):
+    truth, made = answer(head), make_rig(head)
+    for expression, rotations in zip(truth["pose_expression"], truth["pose_rotations"]):
+        set_pose(made, expression, rotations)
+        pose = read_pose(made)
+        assert np.allclose(pose["expression"], expression, atol=1e-6)
+        for joint, rotation in zip(JOINTS, rotations[1:]):
+            assert np.allclose(pose[joint], rotation, atol=1e-6), joint
+
+
+def test_root_carries_the_head_to_where_blender_shows_it():
+    truth, made = answer("open"), make_rig()
+    parent = bpy.data.objects.new("parent", None)
+    bpy.context.scene.collection.objects.link(parent)
+    parent.matrix_world = Matrix.LocRotScale(Vector((3, -2, 1)), Euler((0.3, 0.5, -1.2)), Vector((1.7, 1.7, 1.7)))
+    made.armature.parent = parent
+    made.armature.matrix_basis = Matrix.LocRotScale(Vector((0.2, 0.1, 0)), Euler((0, 0.2, 0)), Vector((0.5, 0.5, 0.5)))
+    made.pose_bone("root").location = (0.01, 0.02, 0.03)
+    set_pose(made, truth["pose_expression"][0], truth["pose_rotations"][0])
+    root = read_pose(made)["root"]
+    scale = np.cbrt(np.linalg.det(root[:3, :3]))
+    assert scale == pytest.approx(0.85, abs=1e-5)
+    # The pose's own vertices: Blender's, taken back by everything that is the root's.
+    shown = evaluated_vertices(made)
+    world = np.array(made.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get()).matrix_world)
+    world = rigging().conventions.transform_to_head(world)
+    shown = shown @ world[:3, :3].T + world[:3, 3]
+    unrooted = truth["pose_rotations"][0].copy()
+    unrooted[0] = 0
+    parentless = make_rig(called="Bob")
+    set_pose(parentless, truth["pose_expression"][0], unrooted)
+    expected = evaluated_vertices(parentless) @ root[:3, :3].T + root[:3, 3]
+    assert np.abs(shown - expected).max() < 1e-5
+
+
+def test_rotations_near_and_beyond_a_half_turn_come_as_the_short_way():
+    made = make_rig()
+    bone = made.pose_bone("neck")
+    for angle, expected in ((3.0, 3.0), (3.5, 3.5 - 2 * np.pi), (-3.0, -3.0), (1e-5, 1e-5)):
+        bone.rotation_quaternion = (np.cos(angle / 2), 0, np.sin(angle / 2), 0)
+        bpy.context.view_layer.update()
+        assert np.allclose(read_pose(made)["neck"], (0, expected, 0), atol=2e-6)
+        bone.rotation_quaternion = (-np.cos(angle / 2), 0, -np.sin(angle / 2), 0)
+        bpy.context.view_layer.update()
+        assert np.allclose(read_pose(made)["neck"], (0, expected, 0), atol=2e-6)
+
+
+def test_a_constraint_on_an_eye_is_told_and_drives_its_correctives():
+    made = make_rig("flame")
+    target = bpy.data.objects.new("target", None)
+    bpy.context.scene.collection.objects.link(target)
+    eye = made.armature.data.bones["eye.L"].head_local
+    target.location = eye + Vector((0, -1, 0.5))
+    constraint = made.pose_bone("eye_L").constraints.new("DAMPED_TRACK")
+    constraint.target, constraint.track_axis = target, "TRACK_Y"
+    bpy.context.view_layer.update()
+    # Upwards is a negative turn about head space's x axis.
+    assert np.allclose(read_pose(made)["eye_L"], (-np.arctan(0.5), 0, 0), atol=1e-5)
+    key = made.mesh.data.shape_keys.evaluated_get(bpy.context.evaluated_depsgraph_get())
+    assert key.key_blocks["corrective_eye_L_7"].value == pytest.approx(-np.sin(np.arctan(0.5)), abs=1e-5)
+
+
+@pytest.mark.parametrize("hide", ["hide_viewport", "hide_set", "hide_render"])
+def test_expressions_move_on_while_the_mesh_is_hidden(hide):
+    made = tracked_rig()
+    if hide == "hide_set":
+        made.mesh.hide_set(True)
+    else:
+        setattr(made.mesh, hide, True)
+    track = make_track()
+    for frame in (2, 5):
+        bpy.context.scene.frame_set(1 + frame)
+        assert np.allclose(read_pose(made)["expression"], track.expression[frame], atol=1e-6)
+
+
+def test_a_muted_expression_is_not_told():
+    made = make_rig()
+    made.key_blocks["cheekPuff"].value, made.key_blocks["cheekPuff"].mute = 0.5, True
+    bpy.context.view_layer.update()
+    assert value_of(made, "cheekPuff") == 0
+
+
+def test_uneven_and_mirrored_scales_are_said_and_become_the_mean():
+    made, rig = make_rig(), rigging()
+    depsgraph = bpy.context.evaluated_depsgraph_get
+    assert rig.pose.transform_warning(made, depsgraph()) is None
+    made.armature.scale = (1, 2, 3)
+    bpy.context.view_layer.update()
+    assert "different amounts" in rig.pose.transform_warning(made, depsgraph())
+    assert np.allclose(read_pose(made)["root"][:3, :3], 2 * np.eye(3), atol=1e-6)
+    made.armature.scale = (-1, 1, 1)
+    bpy.context.view_layer.update()
+    assert "mirrored" in rig.pose.transform_warning(made, depsgraph())
+    assert np.linalg.det(read_pose(made)["root"][:3, :3]) == pytest.approx(1, abs=1e-5)
+
+
+def test_reading_a_pose_takes_less_than_three_milliseconds():
+    made, depsgraph = tracked_rig(), bpy.context.evaluated_depsgraph_get()
+    read, times = rigging().pose.read_pose, []
+    for _ in range(20):
+        started = time.perf_counter()
+        read(made, depsgraph)
+        times.append(time.perf_counter() - started)
+    assert np.median(times) < 0.003
+
+
+def test_a_lost_slider_is_named():
+    made = make_rig()
+    made.key_blocks["jawOpen"].name = "mine"
+    bpy.context.view_layer.update()
+    with pytest.raises(Exception, match='no shape key "jawOpen" any more'):
+        read_pose(made)

@@ -1,0 +1,102 @@
+"""Regions, mirroring, keying, resetting and the starter expressions."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+from rig_scenes import answer, evaluated_vertices, make_rig, make_track, read_pose, rigging, tracked_rig, value_of
+
+
+def test_every_arkit_shape_has_a_region_of_the_face():
+    grouped = rigging().sliders.by_region(make_rig().expression_names)
+    assert list(grouped) == ["brows", "eyes", "lids", "cheeks", "mouth", "jaw"]
+    assert sum(map(len, grouped.values())) == 52
+    assert "eyeBlinkLeft" in grouped["lids"] and "eyeLookUpLeft" in grouped["eyes"] and "jawOpen" in grouped["jaw"]
+    assert list(rigging().sliders.by_region(make_rig("flame").expression_names)) == ["other"]
+
+
+def test_mirror_names_are_partners():
+    mirror, names = rigging().sliders.mirror_name, make_rig().expression_names
+    assert mirror("mouthSmileLeft") == "mouthSmileRight" and mirror("jawRight") == "jawLeft" and mirror("jawOpen") is None
+    for name in names:
+        if mirror(name):
+            assert mirror(name) in names and mirror(mirror(name)) == name
+
+
+def test_a_mirrored_face_is_the_reflection_of_the_mesh():
+    made, rig = make_rig(), rigging()
+    names = made.expression_names
+    for name, value in {"mouthSmileLeft": 0.8, "eyeLookInLeft": 0.6, "browOuterUpRight": 0.7, "jawLeft": 0.5}.items():
+        made.key_blocks[name].value = value
+    for joint, turn in {"neck": (0.1, 0.3, 0.05), "jaw": (0.2, 0.1, 0), "eye_L": (0.1, 0.4, 0), "eye_R": (0, -0.1, 0)}.items():
+        axes = rig.conventions.BONE_AXES[joint]
+        made.pose_bone(joint).rotation_quaternion = rig.conventions.axis_angle_to_quaternion(np.array(turn) @ axes)
+    bpy.context.view_layer.update()
+    before = read_pose(made)
+    rig.sliders.mirror(made)
+    bpy.context.view_layer.update()
+    after = read_pose(made)
+    for index, name in enumerate(names):
+        partner = rig.sliders.mirror_name(name)
+        assert after["expression"][index] == before["expression"][names.index(partner) if partner else index]
+    for joint, other in {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}.items():
+        assert np.allclose(after[joint], before[other] * (1, -1, -1), atol=1e-6)
+    rig.sliders.mirror(made)
+    bpy.context.view_layer.update()
+    assert np.allclose(read_pose(made)["expression"], before["expression"])
+
+
+def test_reset_gives_the_neutral_face_and_leaves_the_heads_place():
+    made, rig = make_rig(), rigging()
+    rig.presets.apply_preset(made, "Laugh")
+    made.pose_bone("neck").rotation_quaternion = (0.9, 0.1, 0.2, 0)
+    made.pose_bone("root").location = (0, 0.1, 0)
+    rig.sliders.reset(made)
+    bpy.context.view_layer.update()
+    pose = read_pose(made)
+    assert not pose["expression"].any()
+    assert all(np.abs(pose[joint]).max() < 1e-6 for joint in ("neck", "jaw", "eye_L", "eye_R"))
+    assert np.abs(pose["root"][:3, 3]).max() > 0.05
+
+
+def test_key_all_holds_the_whole_face_against_the_performance():
+    made, rig, scene = tracked_rig(), rigging(), bpy.context.scene
+    scene.frame_set(6)
+    rig.presets.apply_preset(made, "Smile")
+    rig.sliders.key_all(made, 6)
+    scene.frame_set(1)
+    scene.frame_set(6)
+    shown = read_pose(made)["expression"]
+    for name, value in zip(made.expression_names, shown):
+        assert value == pytest.approx(rig.presets.PRESETS["Smile"].get(name, 0), abs=1e-5), name
+    assert np.allclose(read_pose(made)["jaw"], make_track().rotations[5, 2], atol=1e-5)
+
+
+def test_there_are_twelve_presets_of_known_shapes_that_move_the_face():
+    made, rig = make_rig(), rigging()
+    assert len(rig.presets.PRESETS) == 12
+    neutral, seen = evaluated_vertices(made), []
+    for name, values in rig.presets.PRESETS.items():
+        assert set(values) <= set(made.expression_names)
+        assert all(0 < value <= 1 for value in values.values() if value), name
+        rig.presets.apply_preset(made, name)
+        bpy.context.view_layer.update()
+        seen.append(evaluated_vertices(made))
+        assert np.abs(seen[-1] - neutral).max() > 0.002, name
+    for first in range(12):
+        for second in range(first):
+            assert np.abs(seen[first] - seen[second]).max() > 0.002
+    rig.presets.apply_preset(made, "Smile", strength=0.5)
+    bpy.context.view_layer.update()
+    assert value_of(made, "mouthSmileLeft") == pytest.approx(rig.presets.PRESETS["Smile"]["mouthSmileLeft"] / 2)
+
+
+def test_heads_without_named_shapes_say_why_presets_and_mirroring_do_not_work():
+    made, rig = make_rig("flame"), rigging()
+    with pytest.raises(Exception, match="ARKit"):
+        rig.presets.apply_preset(made, "Smile")
+    with pytest.raises(Exception, match="no left and right"):
+        rig.sliders.mirror(made)
+    with pytest.raises(Exception, match="choose one of Smile"):
+        rig.presets.apply_preset(made, "Smirk")
