@@ -1,4 +1,5 @@
-"""A clip whose truth is known: the open head talks, blinks, looks about and turns, and its landmarks are a capture's."""
+"""A clip whose truth is known: the open head with hair talks, blinks, looks about and turns; its landmarks and mattes are a
+capture's."""
 
 from __future__ import annotations
 
@@ -6,14 +7,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
 from backend.footage.capture import Capture
 from backend.footage.detector import SCORE_NAMES
-from backend.head.forward import Head, landmarks
+from backend.head.forward import Head, landmarks, vertex_normals
 from backend.head.model import HeadModel
+from backend.splatting.mesh import rasterize_mesh
 from backend.tracking.priors import jaw_of_shapes
 from backend.tracking.track import Track
 
@@ -32,8 +35,13 @@ class SyntheticClip:
     focal: float
 
 
-def make_clip(model: HeadModel, frames: int = 60, noise: float = 0.7, seed: int = 0, turn: float = 25.0) -> SyntheticClip:
-    """`noise` in pixels, `turn` in degrees to either side."""
+HAIR = 0.02
+"""Metres that it stands off the scalp."""
+
+
+def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0.7, seed: int = 0,
+              turn: float = 25.0) -> SyntheticClip:
+    """`folder`: where the mattes are written; `noise` in pixels, `turn` in degrees to either side."""
     random = np.random.default_rng(seed)
     time = np.linspace(0, 1, frames)
     identity = random.normal(0, 0.7, model.shape_basis.shape[2]).astype(np.float32)
@@ -63,11 +71,24 @@ def make_clip(model: HeadModel, frames: int = 60, noise: float = 0.7, seed: int 
     scores[:, SCORE_NAMES.index("jawOpen")] = opening
     scores = np.clip(scores + random.normal(0, 0.05, scores.shape), 0, 1).astype(np.float32)
     capture = Capture(
-        folder=Path("synthetic.capture"), source_name="synthetic", source_sha256="0" * 64, size=SIZE, fps=Fraction(30),
+        folder=folder, source_name="synthetic", source_sha256="0" * 64, size=SIZE, fps=Fraction(30),
         crop=(0.0, 0.0, float(SIZE)), intrinsics=np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1.0))),
         frame_numbers=np.arange(frames), frame_times=np.arange(frames) / 30, landmarks=seen.astype(np.float32), scores=scores,
         detector_pose=np.full((frames, 4, 4), np.nan, np.float32), flags=np.zeros(frames, np.int32))
+    capture.matte_path(0).parent.mkdir(parents=True)
+    haired = posed + _hair(model, posed)
+    for index, vertices in enumerate(haired.numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]):
+        covered = rasterize_mesh(vertices, model.faces, capture.intrinsics, SIZE, SIZE).covered
+        matte = cv2.GaussianBlur(covered.astype(np.uint8) * 255, (0, 0), 1.0)
+        cv2.imwrite(str(capture.matte_path(index)), matte, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return SyntheticClip(capture, identity, expression, rotations, pose, focal)
+
+
+def _hair(model: HeadModel, posed: torch.Tensor) -> torch.Tensor:
+    """(F, N, 3) metres."""
+    scalp = torch.zeros(len(model.template), 1)
+    scalp[model.regions["scalp"]] = HAIR
+    return scalp * vertex_normals(posed, torch.as_tensor(model.faces.astype(np.int64)))
 
 
 def vertex_and_turn_errors(track: Track, clip: SyntheticClip, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:

@@ -30,8 +30,9 @@ def measure_known(model: HeadModel, people: int, frames: int) -> dict[str, float
     """Errors over some random people; noise of 1 px, turns to 35 degrees."""
     results: list[dict[str, float]] = []
     for seed in range(people):
-        clip = make_clip(model, frames=frames, noise=1.0, seed=seed, turn=35.0)
-        track = track_capture(clip.capture, model)
+        with tempfile.TemporaryDirectory() as folder:
+            clip = make_clip(model, Path(folder) / "known.capture", frames=frames, noise=1.0, seed=seed, turn=35.0)
+            track = track_capture(clip.capture, model)
         distances, turns = vertex_and_turn_errors(track, clip, model)
         gaze = np.linalg.norm(track.rotations[:, 3:] - clip.rotations[:, 3:], axis=-1)
         results.append({

@@ -23,6 +23,7 @@ from .camera import stand_head
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
 from .neck import split_neck
+from .outline import Outline, Shell, fit_shell, make_shell, see_outline
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .solver import FOCAL_SIGMA, Beliefs, Person, fit_frames, fit_person
@@ -35,6 +36,9 @@ PERSON_FRAMES = 96
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
 FRAME_ITERATIONS = 8
+OUTLINE_ITERATIONS = 4
+OUTLINE_ROUNDS = 2
+"""The shell and the poses, in turn."""
 WINDOW = 512
 """Frames solved at once: memory stays flat in the clip's length."""
 LOOK_AHEAD = 16
@@ -84,8 +88,12 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
     progress.message(_focal_sentence(person, float(evidence.focal)))
     evidence = replace(evidence, focal=person.focal)
     own = surface.of_person(person.identity)
-    state = _solve_windows(capture, own, directions, evidence, beliefs, start(person.identity, torch.arange(len(seen))),
-                           found, progress)
+    state = _solve_windows(capture, own, directions, evidence, beliefs, start(person.identity, torch.arange(len(seen))), progress)
+    outline = see_outline(capture, state, evidence)
+    shell = make_shell(model, person.identity.cpu().numpy(), pivot)
+    for _ in range(OUTLINE_ROUNDS):
+        shell = fit_shell(shell, outline[chosen], evidence[chosen], state[chosen])
+        state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell))
     track = _to_track(capture, model, person, state, evidence.pivot, good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
@@ -118,7 +126,7 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
 
 
 def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
-                   state: FrameState, found: np.ndarray, progress: Progress) -> FrameState:
+                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None) -> FrameState:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
     training part, so no held-out frame has a say in a training frame; the other way round it may."""
     frames = len(state)
@@ -140,7 +148,9 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch
             progress.update("frames", start + (end - start) * iteration // FRAME_ITERATIONS, frames, energy=energy)
             progress.raise_if_cancelled()
 
-        solved = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held, FRAME_ITERATIONS, tell)
+        solved = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
+                            FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
+                            None if outline is None else (outline[0][span], outline[1]))
         done.append(solved[held:held + end - start])
         start = end
     progress.update("frames", frames, frames)

@@ -7,7 +7,8 @@ covers in front of that is head: a chin over the collar when the head looks down
 image rows would bite it off.
 
 Shoulders and collars climb a little above that edge beside the neck, where long hair hangs too. They differ in what is
-above them: a shoulder ends soon, in background or at the head, and hair goes on.
+above them: a shoulder ends soon, in background or at the head, and hair goes on. At its base the rig's neck flares out over
+the slope of the shoulders and over collars; there the neck is taken to go on as a prism, no wider than above the flare.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ _WIDTH = 0.6
 """Metres that the torso reaches to either side, and down."""
 _SHOULDER = 0.06
 """Metres that a shoulder may rise above the torso's edge; what rises farther is hair."""
+_FLARE = 0.035
+"""Metres above the ring up to which the rig's neck flares out."""
 _FAINT = 20
 """Matte values up to this are background when looking for the shoulder's upper end."""
+_RIM = 0.015
+"""Share of the picture's side around the head in which faint matte is its rim: hair."""
 _DILATION = 0.008
 """Share of the picture's side by which the protected head is grown: hair and tracking are a little wider than the
 mesh."""
@@ -94,6 +99,11 @@ class NeckCutter:
         neck[model.regions["neck"]] = True
         neck[self._ring] = True
         self._above_neck = ~neck[model.faces].any(1)
+        ring = model.template[self._ring].astype(np.float64)
+        up = np.linalg.svd(ring - ring.mean(0))[2][2]
+        height = (model.template - ring.mean(0)) @ up * np.sign((model.template.mean(0) - ring.mean(0)) @ up)
+        self._flare = (neck & (height < _FLARE))[model.faces].any(1)
+        self._waist = np.flatnonzero(neck & (height >= _FLARE) & (height < _FLARE + 0.015))
 
     def cut(self, matte: np.ndarray, vertices: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
         """The part of `matte` (H, W) uint8 that is head and neck, given the posed head (N, 3) in the camera's space."""
@@ -102,14 +112,31 @@ class NeckCutter:
         height, width = matte.shape
         torso = self._torso(vertices, intrinsics, width, height)
         raster = rasterize_mesh(vertices, self._faces, intrinsics, width, height)
-        head = raster.covered & self._above_neck[np.maximum(raster.face_index, 0)]
+        face = np.maximum(raster.face_index, 0)
+        head = raster.covered & self._above_neck[face]
         reach = 2 * round(_DILATION * width) + 1
         head = cv2.dilate(head.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+        flare = raster.covered & self._flare[face] & (self._prism(vertices, intrinsics, width, height) == 0)
         rise = round(_SHOULDER * intrinsics[1, 1] / vertices[self._ring, 2].mean())
-        torso |= _shoulders(torso, (matte > _FAINT) & (head == 0) & ~raster.covered, rise, reach)
+        person = (matte > _FAINT) & (head == 0)
+        torso |= flare.astype(np.uint8)
+        torso |= _shoulders(torso, person & (~raster.covered | flare), rise, reach)
         kept = _connected(1 - torso * (1 - head), matte, head)
         soft = cv2.GaussianBlur(kept * np.uint8(255), (0, 0), _SOFTNESS * width)
         return cv2.multiply(matte, soft, scale=1 / 255)
+
+    def _prism(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
+        """(H, W) uint8: the neck carried on downwards from above its flare."""
+        prism = np.zeros((height, width), np.uint8)
+        waist = vertices[self._waist].astype(np.float64)
+        if len(waist) < 3:
+            return prism + 1
+        down = vertices[self._ring].mean(0) - waist.mean(0)
+        corners = np.concatenate([waist, waist + 3 * down])
+        pixels = corners @ intrinsics.T
+        pixels = (pixels[:, :2] / np.maximum(pixels[:, 2:], 0.05) - 0.5).clip(-1e4, 1e4)
+        cv2.fillConvexPoly(prism, cv2.convexHull(np.round(pixels).astype(np.int32)), 1)
+        return prism
 
     def _torso(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
         """(H, W) uint8: what lies below the ring's front edge and its continuation to both sides."""
@@ -162,9 +189,13 @@ def _shoulders(torso: np.ndarray, body: np.ndarray, rise: int, smoothing: int) -
 
 
 def _connected(kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Without the pieces of the person that hang together with the head nowhere: what the cut leaves of a shoulder."""
+    """Without the pieces of the person that hang together with the head nowhere, and their faint rims: what the cut leaves of
+    a shoulder."""
     count, labels = cv2.connectedComponents(kept * (matte > 64).astype(np.uint8), connectivity=4)
     belongs = np.zeros(count, np.uint8)
     belongs[np.unique(labels[head > 0])] = 1
-    belongs[0] = 1  # what is not the person at all stays as the matte has it
-    return kept * belongs[labels]
+    belongs[0] = 0
+    belonging = belongs[labels]
+    rim = np.ones((2 * round(_RIM * matte.shape[1]) + 1,) * 2, np.uint8)
+    # What is hardly the person stays as the matte has it around what is.
+    return kept * (belonging | ((labels == 0) & (cv2.dilate(belonging, rim) > 0)))

@@ -36,6 +36,9 @@ _ACCELERATION: Final = {"eyeBlink": 0.4, "eyeLook": 0.1, "eyeSquint": 0.1, "eyeW
                         "cheek": 0.04, "noseSneer": 0.04, "tongueOut": 0.02}
 """Standard deviation of a coefficient's second difference between frames at 30 frames a second."""
 
+_HIGHEST: Final = {"brow": 1.6}
+"""Brows rise higher than the shapes' makers thought, and a person's neutral brows may lie lower than identity can tell."""
+
 
 @dataclass(frozen=True)
 class Priors:
@@ -95,7 +98,7 @@ def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...
         mean[:, :size] = scores
         sigma = np.array([_first_match(_SCORE_SIGMA, name, _SCORE_SIGMA_OTHERS) for name in model.expression_names])
         swing = np.array([_first_match(_ACCELERATION, name, 0.1) for name in model.expression_names])
-        low, high = np.zeros(size), np.ones(size)
+        low, high = np.zeros(size), np.array([_first_match(_HIGHEST, name, 1.0) for name in model.expression_names])
     else:
         # FLAME's coefficients are standard deviations of its training scans; what a score means in them is unknown.
         sigma, swing = np.full(size, 1.0), np.full(size, 0.3)

@@ -16,6 +16,7 @@ from ..head.rotations import matrix_to_axis_angle
 from .blocks import Smoothness, solve_in_time, solve_shared
 from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
 from .frames import FrameState
+from .outline import Outline, Shell, match
 from .surface import LandmarkSurface
 
 FOCAL_SIGMA = 0.08
@@ -142,27 +143,35 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
 
 
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
-               linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None]) -> FrameState:
+               linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None],
+               outline: tuple[Outline, Shell] | None = None) -> FrameState:
     """All frames of a window, in time order, `surface` being of the person. The first `held` frames are known and only
-    lend their motion; `linked` (F - 1,) bool says whether a frame and the next belong together."""
+    lend their motion; `linked` (F - 1,) bool says whether a frame and the next belong together. With `outline` also the
+    head's outline has a say in its pose."""
     smoothness = Smoothness(beliefs.acceleration, linked)
     prior_hessian = beliefs.hessian()
     base = evidence.weights
     damping = 1e-4
 
     def energy_of(at: FrameState) -> float:
-        return float((landmark_energy(surface, evidence, at) + beliefs.energy(at)).sum() + smoothness.energy(_velocity(at)))
+        seen = landmark_energy(surface, evidence, at) + beliefs.energy(at)
+        return float((seen if matched is None else seen + matched.energy(at)).sum() + smoothness.energy(_velocity(at)))
 
     for iteration in range(iterations):
+        matched = None if outline is None else match(*outline, evidence, state)
         # The robust scale and the view change with the iteration, so an energy is only compared within one.
         evidence = replace(evidence, weights=base * view_weights(directions, evidence.jaw_line, state),
                            halving=_HALVINGS[min(iteration + 2, len(_HALVINGS) - 1)])
         normal = landmark_normal(surface, evidence, state, shared=False)
         velocity = _velocity(state)
-        energy = float((normal.energy + beliefs.energy(state)).sum() + smoothness.energy(velocity))
+        energy = energy_of(state)
         told(iteration, energy)
         gradient = normal.gradient + beliefs.gradient(state) + smoothness.gradient(velocity)
         hessian = normal.hessian + prior_hessian
+        if matched is not None:
+            _, pull, stiffness = matched.normal(state)
+            gradient[:, -6:] += pull
+            hessian[:, -6:, -6:] += stiffness
         free = _free(state, gradient, beliefs)
         free[:held] = False
         for _ in range(6):

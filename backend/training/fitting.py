@@ -1,19 +1,23 @@
 """The optimisation loop that warm-up and training proper share: batches, schedule, averaged weights, progress.
 
 Everything random is a function of (seed, step), so that a resumed run sees the frames that the undisturbed one would.
+
+On a CPU the frames of a step are shared out to lanes, one thread each with PyTorch inside it on one thread as well: most of
+a step's operations are too small to be worth splitting, and whole frames are not.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ..avatar.posing import Pose
 from ..progress import Progress
 from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
@@ -42,10 +46,12 @@ class Fitting:
         self.rates = [group.rate for group in groups]
         self.optimizer = torch.optim.Adam(
             [{"params": list(group.parameters), "lr": group.rate} for group in groups], eps=1e-15)
+        self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.step = 0
         self.seconds = 0.0
         self.recent_psnr = float("nan")
+        self._lanes = 1
 
     @property
     def share(self) -> float:
@@ -57,34 +63,64 @@ class Fitting:
     def run(self, progress: Progress, after_step: Callable[["Fitting"], None] | None = None) -> None:
         """Step until done. `after_step` may checkpoint; cancelling raises `Cancelled` between steps."""
         started = time.monotonic() - self.seconds
-        while self.share < 1:
-            progress.raise_if_cancelled()
-            self._step()
-            self.seconds = time.monotonic() - started
-            done, total = (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
-            progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
-            if after_step:
-                after_step(self)
+        with self._in_lanes():
+            while self.share < 1:
+                progress.raise_if_cancelled()
+                self._step()
+                self.seconds = time.monotonic() - started
+                done, total = (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
+                progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
+                if after_step:
+                    after_step(self)
+
+    @contextmanager
+    def _in_lanes(self) -> Iterator[None]:
+        threads = torch.get_num_threads()
+        if self.frames.device.type != "cpu" or threads == 1:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads, "lane") as self._pool:
+                self._lanes = threads
+                yield
+        finally:
+            self._lanes = 1
+            torch.set_num_threads(threads)
 
     def _step(self) -> None:
         generator = torch.Generator().manual_seed(SEED + self.step)
-        batch = self.frames.batch(self._rows(), self.size)
+        rows = self._rows()
         # Cosine from each group's rate down to `final_rate` of it.
         factor = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * self.share))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        splats, anchors = self.model(self._disturbed(batch.pose, generator))
-        raster = rasterize(splats, batch.cameras)
-        background = torch.rand((len(batch.color), 3), generator=generator).to(batch.color)
-        loss = total_loss(raster, batch, anchors, self.leash, background)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # Drawn for the whole batch, so that the number of lanes changes nothing.
+        noise = self.condition_noise * torch.randn((self.batch, self.frames.condition_size), generator=generator)
+        background = torch.rand((self.batch, 3), generator=generator)
+        parts = [part for part in torch.arange(self.batch).chunk(self._lanes)]
+        work = [(rows[part], noise[part], background[part]) for part in parts]
+        results = list(self._pool.map(self._gradients, *zip(*work))) if self._lanes > 1 else [self._gradients(*work[0])]
+        shares = [len(part) / self.batch for part in parts]
+        for place, parameter in enumerate(self._parameters):
+            gradients = [share * result[0][place] for share, result in zip(shares, results) if result[0][place] is not None]
+            parameter.grad = sum(gradients[1:], gradients[0]) if gradients else None
         self.optimizer.step()
         self.step += 1
         self._fold_average()
         if self.step % 10 == 1:
-            fresh = psnr_of(raster, batch)
+            fresh = sum(share * result[1] for share, result in zip(shares, results))
             self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
+
+    def _gradients(self, rows: Tensor, noise: Tensor, background: Tensor) -> tuple[tuple[Tensor | None, ...], float]:
+        """Of some frames (B,): the mean loss's gradient by every parameter, and PSNR."""
+        batch = self.frames.batch(rows, self.size)
+        # Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit.
+        pose = replace(batch.pose, conditions=batch.pose.conditions + noise.to(batch.pose.conditions))
+        splats, anchors = self.model(pose)
+        raster = rasterize(splats, batch.cameras)
+        loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color))
+        return torch.autograd.grad(loss, self._parameters, allow_unused=True), psnr_of(raster, batch)
 
     def _rows(self) -> Tensor:
         """The frames of this step: every frame once an epoch, in a shuffled order."""
@@ -93,13 +129,6 @@ class Fitting:
         orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(SEED + 7919 * epoch))
                   for epoch in set((places // count).tolist())}
         return torch.stack([orders[place // count][place % count] for place in places.tolist()])
-
-    def _disturbed(self, pose: Pose, generator: torch.Generator) -> Pose:
-        """Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit."""
-        if not self.condition_noise:
-            return pose
-        noise = torch.randn(pose.conditions.shape, generator=generator).to(pose.conditions) * self.condition_noise
-        return Pose(**(vars(pose) | {"conditions": pose.conditions + noise}))
 
     @torch.no_grad()
     def _fold_average(self) -> None:

@@ -12,7 +12,7 @@ from ..errors import EffigyError
 from ..footage.capture import Capture, read_frame, read_head_matte
 from ..head.forward import Head, Shaped
 from ..head.model import HeadModel
-from ..avatar.posing import Pose, pose_rig
+from ..avatar.posing import Pose, condition_size, pose_rig
 from ..avatar.render import track_cameras
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
@@ -58,6 +58,11 @@ class TrainingFrames:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def condition_size(self) -> int:
+        """Length of a pose's conditions."""
+        return condition_size(self._poses.head.expression_size)
 
     def batch(self, rows: Tensor, size: int) -> Batch:
         """Rows (B,) of this object; pictures scaled down to `size` by averaging (`self.size` a multiple of it)."""
