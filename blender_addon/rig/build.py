@@ -17,6 +17,7 @@ from .conventions import points_to_blender
 from .correctives import corrective_name, drive_corrective
 from .data import JOINT_NAMES, RigData
 from .marks import BONE_NAMES, Rig, identity_name, mark_rig
+from .paint import paint
 from .steps import Steps, finish
 
 IDENTITY_REACH: Final = 5.0
@@ -66,6 +67,7 @@ def _mesh(data: RigData, name: str) -> bpy.types.Mesh:
     mesh.polygons.foreach_set("loop_start", np.arange(0, corners, 3, dtype=np.int32))
     mesh.update(calc_edges=True)
     mesh.shade_smooth()
+    paint(mesh, data)
     layer = mesh.uv_layers.new(name="UVMap")
     layer.uv.foreach_set("vector", np.ascontiguousarray(data.uv[data.uv_faces.ravel()], np.float32).ravel())
     return mesh

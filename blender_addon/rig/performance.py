@@ -62,8 +62,10 @@ def apply_track(rig: Rig, track: TrackData, shot: Shot | None = None) -> Shot:
 def apply_track_steps(rig: Rig, track: TrackData, shot: Shot | None = None) -> Steps[Shot]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
     if track.head_fingerprint != rig.head_fingerprint:
-        raise EffigyError(f"The track was made on the head model \"{track.head_name}\", the rig \"{rig.armature.name}\" is "
-                          f"of \"{rig.head_name}\": import the video again with one head model.")
+        raise EffigyError(
+            f"The track was made on the head model \"{track.head_name}\" ({track.head_fingerprint}), the rig "
+            f"\"{rig.armature.name}\" is of \"{rig.head_name}\" ({rig.head_fingerprint}): track the capture again, or import "
+            "its video as a rig of its own.")
     shot = shot or shot_of(rig) or Shot(stage_of(track.head_to_camera), 1)
     _widen_sliders(rig, track)
     key, name = rig.mesh.data.shape_keys, rig.mesh.name

@@ -23,12 +23,12 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
         **_both("mouthSmile", 0.7, 0.65), **_both("cheekSquint", 0.35), **_both("eyeSquint", 0.25), **_both("mouthDimple", 0.1),
     },
     "Laugh": {
-        **_both("mouthSmile", 0.9), "jawOpen": 0.4, **_both("mouthUpperUp", 0.35), **_both("mouthLowerDown", 0.25),
+        **_both("mouthSmile", 0.9), "jawOpen": 0.4, **_both("mouthUpperUp", 0.4), **_both("mouthLowerDown", 0.1),
         **_both("cheekSquint", 0.7), **_both("eyeSquint", 0.55), "browInnerUp": 0.15,
     },
     "Sad": {
-        "browInnerUp": 0.75, **_both("browDown", 0.15), **_both("mouthFrown", 0.6), "mouthShrugLower": 0.3,
-        **_both("eyeLookDown", 0.25), **_both("eyeSquint", 0.15),
+        "browInnerUp": 0.95, **_both("browDown", 0.1), **_both("mouthFrown", 0.75), "mouthShrugLower": 0.4,
+        **_both("eyeLookDown", 0.3), **_both("eyeBlink", 0.12), **_both("mouthStretch", 0.1),
     },
     "Angry": {
         **_both("browDown", 0.9), **_both("eyeWide", 0.25), **_both("eyeSquint", 0.35), **_both("mouthPress", 0.55),
@@ -57,8 +57,8 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
         **_both("eyeSquint", 0.2, 0.4), "mouthRight": 0.15,
     },
     "Puzzled": {
-        **_both("browDown", 0.6, 0.0), "browOuterUpRight": 0.75, "browInnerUp": 0.2, "mouthLeft": 0.3, **_both("mouthPress", 0.35),
-        **_both("eyeSquint", 0.35, 0.05),
+        **_both("browDown", 0.8, 0.0), "browOuterUpRight": 0.95, "browInnerUp": 0.2, "mouthLeft": 0.45, "mouthPucker": 0.3,
+        **_both("mouthFrown", 0.0, 0.25), **_both("eyeSquint", 0.5, 0.0), "eyeWideRight": 0.2,
     },
     "Sleepy": {
         **_both("eyeBlink", 0.6, 0.65), **_both("eyeLookDown", 0.35), "browInnerUp": 0.2, **_both("browOuterUp", 0.15),

@@ -129,7 +129,7 @@ def test_a_stopped_keying_leaves_no_actions():
 
 def test_a_track_of_another_head_is_refused():
     made = make_rig("flame")
-    with pytest.raises(Exception, match="import the video again with one head model"):
+    with pytest.raises(Exception, match="track the capture again"):
         rigging().performance.apply_track(made, make_track())
 
 

@@ -109,3 +109,17 @@ def test_arrays_that_do_not_fit_together_are_refused_with_a_sentence():
     lacking = {name: value for name, value in answer("open").items() if name != "skinning"}
     with pytest.raises(Exception, match="install the backend again"):
         rig.data.RigData.from_answer(lacking)
+
+
+def test_irises_lips_and_mouth_can_be_told_apart_and_share_their_colours_between_rigs():
+    truth, made = answer("open"), make_rig()
+    mesh = made.mesh.data
+    names = [material["effigy_paint"] for material in mesh.materials]
+    painted = np.array([names[polygon.material_index] for polygon in mesh.polygons])
+    assert set(painted) == set(names)
+    iris = np.unique(truth["faces"][painted == "iris"])
+    assert set(iris) <= set(truth["regions"]["eyes"]) and truth["vertices"][iris, 2].min() > truth["joints"][3, 2]
+    left, right = (truth["vertices"][iris, 0] > 0).sum(), (truth["vertices"][iris, 0] < 0).sum()
+    assert left == right > 0
+    again = make_rig(called="Bob")
+    assert again.mesh.data.materials[:] == mesh.materials[:]
