@@ -10,6 +10,7 @@ import bpy
 from bpy.props import StringProperty
 
 from .errors import EffigyError
+from .installation import place
 
 PACKAGE: Final = __package__.rpartition(".")[0]
 ENVIRONMENT_VARIABLE: Final = "EFFIGY_BACKEND_PYTHON"
@@ -21,11 +22,17 @@ class EffigyPreferences(bpy.types.AddonPreferences):
     bl_idname = PACKAGE
 
     backend_python: StringProperty(
-        name="Backend Python", subtype="FILE_PATH",
+        name="Backend Python", options={"HIDDEN"},
         description="The interpreter that runs the backend; empty: the one that Install Backend made")
     head_file: StringProperty(
-        name="Head Model", subtype="FILE_PATH",
-        description="Your FLAME file (.pkl, .npz), of which new rigs are made; empty: the open head that comes with Effigy")
+        name="Head Model", options={"HIDDEN"},
+        description="The FLAME file of which new rigs are made; empty: the open head that comes with Effigy")
+    head_said: StringProperty(options={"HIDDEN"}, description="What the head model in use is, in a sentence")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        from .panels.preferences_page import draw
+
+        draw(self, self.layout)
 
 
 def get() -> EffigyPreferences:
@@ -42,15 +49,38 @@ def user_folder(*parts: str) -> Path:
     return Path(bpy.utils.extension_path_user(PACKAGE, path=os.path.join(*parts) if parts else "", create=True))
 
 
+def private_folder() -> Path:
+    """Where Install Backend makes its environment; not made here."""
+    return Path(bpy.utils.extension_path_user(PACKAGE, path="backend", create=False))
+
+
 def backend_python() -> Path:
     """The interpreter of the backend: the preference, else the environment variable, else the private environment."""
     for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
         if chosen:
             path = Path(bpy.path.abspath(chosen))
             if not path.is_file():
-                raise EffigyError(f"There is no Python at {path}: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
+                raise EffigyError(f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
             return path
+    folder = private_folder()
+    if python := place.private_python(folder):
+        return python
+    if place.read_stamp(folder):
+        raise EffigyError("The Python that the backend was made from is gone, as after an update of Blender: press Install Backend in "
+                          "Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
     raise EffigyError(NO_BACKEND)
+
+
+def head_file() -> Path | None:
+    """The user's FLAME file, or None for the open head."""
+    chosen = get().head_file
+    if not chosen:
+        return None
+    path = Path(bpy.path.abspath(chosen))
+    if not path.is_file():
+        raise EffigyError(f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ Preferences ▸ Add-ons ▸ "
+                          "Effigy.")
+    return path
 
 
 classes = (EffigyPreferences,)

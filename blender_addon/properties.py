@@ -1,6 +1,7 @@
-"""What Effigy keeps in a .blend file: the settings of the scene's jobs, and what each rig knows of its avatar.
+"""What Effigy keeps in a .blend file: what each rig knows of its capture and its avatar, and how it is trained.
 
-Paths are kept relative to the .blend (`//`) where Blender can, so that a project folder can be moved as a whole.
+They lie on the armature of a rig, so that several people live in one file, and they survive undo, copying, appending and
+saving as everything on an object does. Paths are relative to the .blend (`//`) where it has been saved.
 """
 
 from __future__ import annotations
@@ -8,45 +9,41 @@ from __future__ import annotations
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
-
-class EffigyScene(bpy.types.PropertyGroup):
-    preset: EnumProperty(
-        name="Preset", default="draft", description="How carefully the avatar is trained",
-        items=(("draft", "Draft", "A first look, in minutes"),
-               ("standard", "Standard", "For work"),
-               ("full", "Full", "As in the paper: hours on a GPU")))
-    size: IntProperty(
-        name="Resolution", default=0, min=0, max=2048, subtype="PIXEL",
-        description="Side of the training pictures; 0: the preset's")
-    device: EnumProperty(
-        name="Device", default="auto", description="What trains",
-        items=(("auto", "Automatic", "The GPU where there is one"), ("cpu", "CPU", "The processor"),
-               ("cuda", "CUDA", "The NVIDIA GPU")))
-    minutes: FloatProperty(
-        name="Minutes", default=0.0, min=0.0, soft_max=600.0, precision=1,
-        description="Let the clock end the training; 0: the preset's number of steps")
+PRESETS = (("draft", "Draft", "A first look: about ten minutes on a plain CPU"),
+           ("standard", "Standard", "For work: hours on a CPU, well under one on a GPU"),
+           ("full", "Full", "As long as it still gets better: for a GPU"))
+DEVICES = (("auto", "Automatic", "The GPU where there is one that can be used, else the CPU"),
+           ("cpu", "CPU", "The processor"), ("cuda", "GPU", "The NVIDIA GPU"))
 
 
 class EffigyObject(bpy.types.PropertyGroup):
     """On the armature of a rig."""
 
     capture: StringProperty(
-        name="Capture", subtype="DIR_PATH", description="The folder with the cropped frames that this rig was tracked on")
+        name="Capture", subtype="DIR_PATH", description="The folder with the frames that this rig was tracked on")
     avatar: StringProperty(
         name="Avatar", subtype="FILE_PATH", description="The .effigy file that is shown on this rig")
     packed: PointerProperty(
         name="Packed Avatar", type=bpy.types.Text, description="The avatar's file, kept inside this .blend")
+    training: StringProperty(
+        options={"HIDDEN"}, description="The parameters of this rig's last training, as JSON: what Resume goes on with")
+    preset: EnumProperty(name="Preset", items=PRESETS, default="draft", description="How carefully the avatar is trained")
+    size: IntProperty(
+        name="Resolution", default=0, min=0, max=2048, step=64, subtype="PIXEL",
+        description="Side of the training pictures; 0: as the preset has it")
+    device: EnumProperty(name="Device", items=DEVICES, default="auto", description="What trains")
+    minutes: FloatProperty(
+        name="Minutes", default=0.0, min=0.0, soft_max=600.0, step=100, precision=1,
+        description="Let the clock end the training; 0: as many steps as the preset has")
 
 
-classes = (EffigyScene, EffigyObject)
+classes = (EffigyObject,)
 
 
 def register() -> None:
-    bpy.types.Scene.effigy = PointerProperty(type=EffigyScene)
     bpy.types.Object.effigy = PointerProperty(type=EffigyObject)
 
 
 def unregister() -> None:
-    for owner in (bpy.types.Scene, bpy.types.Object):
-        if hasattr(owner, "effigy"):
-            del owner.effigy
+    if hasattr(bpy.types.Object, "effigy"):
+        del bpy.types.Object.effigy

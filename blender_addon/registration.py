@@ -25,7 +25,10 @@ ORDER: Final = (
     "blender_addon.rig",
     "blender_addon.engine",
     "blender_addon.viewport",
-    "blender_addon.job_outcomes",
+    "blender_addon.paths",
+    "blender_addon.avatars",
+    "blender_addon.tasks",
+    "blender_addon.backend_setup",
     "operators",
     "blender_addon.panels",
 )

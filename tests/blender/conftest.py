@@ -46,13 +46,13 @@ def fresh_file(effigy: ModuleType) -> None:
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def module(effigy: ModuleType):
     """A module of the installed extension by its path: `module("blender_addon.rig.build")`."""
     return lambda path: importlib.import_module(f"{PACKAGE}.{path}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def demo_clip() -> Path:
     """The bundled clip, as it lies in the installed extension."""
     return Path(importlib.import_module(PACKAGE).__file__).parent / "assets" / "demo.mp4"

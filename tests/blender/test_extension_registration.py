@@ -7,9 +7,9 @@ import bpy
 PACKAGE = "bl_ext.user_default.effigy"
 
 
-def test_the_installed_extension_gives_scenes_and_objects_their_settings(effigy):
-    assert bpy.context.scene.effigy.preset == "draft"
-    assert bpy.data.objects.new("head", None).effigy.avatar == ""
+def test_the_installed_extension_gives_objects_their_settings(effigy):
+    settings = bpy.data.objects.new("head", None).effigy
+    assert settings.preset == "draft" and settings.avatar == ""
 
 
 def test_disabling_and_enabling_twice_leaves_nothing_and_brings_everything_back(effigy):
@@ -21,7 +21,7 @@ def test_disabling_and_enabling_twice_leaves_nothing_and_brings_everything_back(
     assert before
     for _ in range(2):
         bpy.ops.preferences.addon_disable(module=PACKAGE)
-        assert not hasattr(bpy.types.Scene, "effigy") and not hasattr(bpy.types.Object, "effigy")
+        assert not hasattr(bpy.types.Object, "effigy")
         assert effigy_classes() == []
         bpy.ops.preferences.addon_enable(module=PACKAGE)
         assert effigy_classes() == before

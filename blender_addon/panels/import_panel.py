@@ -1,0 +1,59 @@
+"""Where everything starts: a video, a capture, an avatar; and whether there is a backend to work with."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import active, avatars, backend_setup, preferences
+from ..paths import absolute
+from .base import EffigyPanel
+from .text import region_width, wrapped
+
+
+class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_import"
+    bl_label = "Import"
+    bl_order = 0
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        ready, sentence = backend_setup.state()
+        if not ready:
+            box = layout.box()
+            wrapped(box, sentence, region_width(context), "INFO")
+            box.operator("preferences.addon_show", text="Open Preferences", icon="PREFERENCES").module = preferences.PACKAGE
+        column = layout.column(align=True)
+        column.enabled = ready
+        column.scale_y = 1.3
+        column.operator("effigy.import_video", icon="FILE_MOVIE")
+        row = layout.row(align=True)
+        row.enabled = ready
+        row.operator("effigy.import_capture", icon="FILE_FOLDER")
+        row.operator("effigy.add_avatar", icon="USER")
+        if active.has_rig(context):
+            self.draw_avatar(context)
+
+    def draw_avatar(self, context: bpy.types.Context) -> None:
+        armature = active.need_rig(context).armature
+        box = self.layout.box()
+        box.label(text=armature.name, icon="OUTLINER_OB_ARMATURE", translate=False)
+        settings = armature.effigy
+        if settings.packed:
+            row = box.row()
+            row.label(text=f"{settings.packed.name} (packed)", icon="PACKAGE", translate=False)
+            row.operator("effigy.unpack_avatar", text="", icon="EXPORT")
+        elif not settings.avatar:
+            box.label(text="No avatar yet: train one below", icon="BLANK1")
+        elif (path := absolute(settings.avatar, armature)).is_file():
+            row = box.row()
+            row.label(text=path.name, icon="USER", translate=False)
+            row.operator("effigy.pack_avatar", text="", icon="PACKAGE")
+        else:
+            box.alert = True
+            wrapped(box, f"The avatar is not at {path} any more.", region_width(context), "ERROR")
+            box.operator("effigy.relink_avatar", icon="FILE_REFRESH")
+        if not bpy.data.filepath and avatars.has_avatar(armature):
+            wrapped(box, "Save the .blend to keep the paths relative to it.", region_width(context), "INFO")
+
+
+classes = (EFFIGY_PT_import,)

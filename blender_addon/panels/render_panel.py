@@ -1,0 +1,28 @@
+"""Rendering with the Effigy engine: choosing it, and the view transform that shows the footage's colours."""
+
+from __future__ import annotations
+
+import bpy
+
+from .base import RigPanel
+from .text import region_width, wrapped
+
+class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_render"
+    bl_label = "Render"
+    bl_order = 3
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout = self.layout
+        scene = context.scene
+        layout.prop(scene.render, "engine", text="Engine")
+        if scene.view_settings.view_transform != "Standard":
+            box = layout.box()
+            wrapped(box, "Avatars have the colours of their footage only under the Standard view transform.", region_width(context), "COLOR")
+            box.operator("effigy.use_standard_view")
+        row = layout.row(align=True)
+        row.operator("render.render", text="Frame", icon="RENDER_STILL")
+        row.operator("render.render", text="Animation", icon="RENDER_ANIMATION").animation = True
+
+
+classes = (EFFIGY_PT_render,)

@@ -1,0 +1,39 @@
+"""Training the active rig's avatar: how, and going on where it stopped."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import active, backend_setup, training
+from .base import RigPanel
+
+
+class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_train"
+    bl_label = "Train"
+    bl_order = 1
+
+    def draw(self, context: bpy.types.Context) -> None:
+        rig = active.need_rig(context)
+        settings = rig.armature.effigy
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.enabled = backend_setup.state()[0]
+        layout.prop(settings, "capture")
+        column = layout.column()
+        column.prop(settings, "preset")
+        column.prop(settings, "size")
+        column.prop(settings, "minutes")
+        column.prop(settings, "device")
+        if training.task_of(rig):
+            layout.label(text="Training: see Jobs", icon="SORTTIME")
+            return
+        buttons = layout.column(align=True)
+        buttons.scale_y = 1.3
+        if training.can_resume(rig):
+            buttons.operator("effigy.resume_training", icon="PLAY")
+        buttons.operator("effigy.train_avatar", icon="MOD_ARMATURE")
+
+
+classes = (EFFIGY_PT_train,)

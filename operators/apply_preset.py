@@ -1,0 +1,34 @@
+"""Set the sliders to one of the starter expressions."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty
+
+from ..blender_addon import active
+from ..blender_addon.reporting import ReportingOperator
+from ..blender_addon.rig import presets, sliders
+
+
+class EFFIGY_OT_apply_preset(ReportingOperator, bpy.types.Operator):
+    bl_idname = "effigy.apply_preset"
+    bl_label = "Starter Expression"
+    bl_description = "Set the sliders to a ready expression, to go on from there"
+    bl_options = {"REGISTER", "UNDO"}
+
+    preset: EnumProperty(name="Expression", items=[(name, name, "") for name in presets.PRESETS])
+    strength: FloatProperty(name="Strength", default=1.0, min=0.0, soft_max=1.0, max=2.0, subtype="FACTOR")
+    key: BoolProperty(name="Key It", description="Key the expression at the current frame as well")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active.has_rig(context)
+
+    def run(self, context: bpy.types.Context) -> None:
+        rig = active.need_rig(context)
+        presets.apply_preset(rig, self.preset, self.strength)
+        if self.key:
+            sliders.key_all(rig, context.scene.frame_current)
+
+
+classes = (EFFIGY_OT_apply_preset,)

@@ -1,0 +1,31 @@
+"""Stop a job; what it had finished is kept."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import IntProperty
+
+from ..blender_addon import tasks
+
+
+class EFFIGY_OT_cancel_job(bpy.types.Operator):
+    bl_idname = "effigy.cancel_job"
+    bl_label = "Stop"
+    bl_description = "Stop this job; a training keeps its checkpoint and can be resumed"
+
+    index: IntProperty(options={"HIDDEN", "SKIP_SAVE"}, description="Which of the jobs, in the order of the panel")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return any(tasks.running())
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        every = tasks.all_tasks()
+        if not 0 <= self.index < len(every) or every[self.index].finished:
+            self.report({"ERROR"}, "That job has ended already.")
+            return {"CANCELLED"}
+        every[self.index].cancel()
+        return {"FINISHED"}
+
+
+classes = (EFFIGY_OT_cancel_job,)

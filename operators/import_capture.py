@@ -1,0 +1,36 @@
+"""Build the rig of a capture that exists already: made by another Blender, by the command line, or while another file was open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+from bpy.props import BoolProperty, StringProperty
+
+from ..blender_addon import importing, tasks
+from ..blender_addon.errors import EffigyError
+from ..blender_addon.reporting import ReportingOperator
+
+
+class EFFIGY_OT_import_capture(ReportingOperator, bpy.types.Operator):
+    bl_idname = "effigy.import_capture"
+    bl_label = "Add Capture"
+    bl_description = "Add the rig, the camera and the performance of a capture folder to this scene"
+
+    directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it")
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def run(self, context: bpy.types.Context) -> None:
+        if not self.directory:
+            raise EffigyError("Choose the folder of a capture.")
+        task = importing.import_capture(context.scene, Path(bpy.path.abspath(self.directory)).absolute())
+        if self.wait or bpy.app.background:
+            tasks.wait_for_success(task)
+            self.report({"INFO"}, task.said)
+
+
+classes = (EFFIGY_OT_import_capture,)

@@ -1,0 +1,26 @@
+"""The neutral face."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..blender_addon import active
+from ..blender_addon.reporting import ReportingOperator
+from ..blender_addon.rig import sliders
+
+
+class EFFIGY_OT_reset_expression(ReportingOperator, bpy.types.Operator):
+    bl_idname = "effigy.reset_expression"
+    bl_label = "Reset Expression"
+    bl_description = "Put every slider to zero and neck, jaw and eyes to rest; the head stays where it is"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active.has_rig(context)
+
+    def run(self, context: bpy.types.Context) -> None:
+        sliders.reset(active.need_rig(context))
+
+
+classes = (EFFIGY_OT_reset_expression,)

@@ -1,0 +1,34 @@
+"""Go on with a training that was stopped, or that ended with Blender."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty
+
+from ..blender_addon import active, tasks, training
+from ..blender_addon.errors import EffigyError
+from ..blender_addon.reporting import ReportingOperator
+
+
+class EFFIGY_OT_resume_training(ReportingOperator, bpy.types.Operator):
+    bl_idname = "effigy.resume_training"
+    bl_label = "Resume Training"
+    bl_description = "Go on from the checkpoint that the stopped training left, with the settings that it was started with"
+
+    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        try:
+            return active.has_rig(context) and training.can_resume(active.need_rig(context))
+        except EffigyError:
+            return False
+
+    def run(self, context: bpy.types.Context) -> None:
+        task = training.resume(active.need_rig(context))
+        if self.wait or bpy.app.background:
+            tasks.wait_for_success(task)
+            self.report({"INFO"}, task.said)
+
+
+classes = (EFFIGY_OT_resume_training,)

@@ -1,0 +1,25 @@
+"""Say a sentence as a report: in the status bar, and in the Info editor where it can be read again."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import StringProperty
+
+
+class EFFIGY_OT_tell(bpy.types.Operator):
+    bl_idname = "effigy.tell"
+    bl_label = "Effigy"
+    bl_description = "Say what went wrong"
+    bl_options = {"INTERNAL"}
+
+    sentence: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        self.report({"ERROR"}, self.sentence)
+        return {"CANCELLED"}
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        return self.execute(context)
+
+
+classes = (EFFIGY_OT_tell,)

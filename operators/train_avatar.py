@@ -1,0 +1,30 @@
+"""Train an avatar on the capture of the active rig."""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty
+
+from ..blender_addon import active, tasks, training
+from ..blender_addon.reporting import ReportingOperator
+
+
+class EFFIGY_OT_train_avatar(ReportingOperator, bpy.types.Operator):
+    bl_idname = "effigy.train_avatar"
+    bl_label = "Train Avatar"
+    bl_description = "Train an avatar on this rig's footage; Blender can be used meanwhile"
+
+    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it")
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active.has_rig(context)
+
+    def run(self, context: bpy.types.Context) -> None:
+        task = training.train(active.need_rig(context))
+        if self.wait or bpy.app.background:
+            tasks.wait_for_success(task)
+            self.report({"INFO"}, task.said)
+
+
+classes = (EFFIGY_OT_train_avatar,)

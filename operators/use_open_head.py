@@ -1,0 +1,21 @@
+"""Go back to the head model that comes with Effigy."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..blender_addon import preferences
+
+
+class EFFIGY_OT_use_open_head(bpy.types.Operator):
+    bl_idname = "effigy.use_open_head"
+    bl_label = "Use the Open Head"
+    bl_description = "Make new rigs of the head that comes with Effigy, which is free of licence conditions (CC0)"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        chosen = preferences.get()
+        chosen.head_file = chosen.head_said = ""
+        return {"FINISHED"}
+
+
+classes = (EFFIGY_OT_use_open_head,)

@@ -1,0 +1,37 @@
+"""Run the backend with a Python of the user's, once it has proved that it can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+from bpy.props import StringProperty
+
+from ..blender_addon import backend_setup, preferences
+from ..blender_addon.installation.check import Interpreter, check_interpreter
+from ..blender_addon.reporting import WorkingOperator
+
+
+class EFFIGY_OT_use_python(WorkingOperator, bpy.types.Operator):
+    bl_idname = "effigy.use_python"
+    bl_label = "Use This Python"
+    bl_description = "Choose the interpreter of an environment that has the backend's packages, such as venv/bin/python"
+
+    filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def prepare(self, context: bpy.types.Context):
+        # Not resolved: an environment's Python is a link, and what it points to knows nothing of the environment.
+        path = Path(bpy.path.abspath(self.filepath)).absolute()
+        return lambda: check_interpreter(path)
+
+    def finish(self, context: bpy.types.Context, found: Interpreter) -> None:
+        preferences.get().backend_python = str(found.path)
+        backend_setup.forget_findings()
+        self.report({"INFO"}, f"The backend runs on {found.said}.")
+
+
+classes = (EFFIGY_OT_use_python,)
