@@ -69,7 +69,7 @@ def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
         rotations[joint] = pose.array(JOINT_NAMES[joint], (3,), np.zeros(3))
     for name in JAW_SHAPES:
         if name in model.expression_names and expression[index := model.expression_names.index(name)]:
-            rotations[JAW] += expression[index] * jaw_of_shapes(model)[name]
+            rotations[JAW] += expression[index] * _jaw_rotations(model)[name]
             expression[index] = 0
     root = pose.array("root", (4, 4), np.eye(4))
     scale = float(np.cbrt(np.linalg.det(root[:3, :3])))
@@ -77,6 +77,16 @@ def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
         raise EffigyError("The avatar's root is mirrored, sheared or scaled unevenly, which Gaussians cannot follow: "
                           "apply its scale, or give all three axes the same.")
     return SubjectPose(expression, rotations, root[:3, :3] / scale, root[:3, 3], scale)
+
+
+_jaws: dict[str, dict[str, np.ndarray]] = {}
+
+
+def _jaw_rotations(model: HeadModel) -> dict[str, np.ndarray]:
+    """`jaw_of_shapes`, solved once for a head model: a pose has no millisecond to spare."""
+    if model.fingerprint not in _jaws:
+        _jaws[model.fingerprint] = jaw_of_shapes(model)
+    return _jaws[model.fingerprint]
 
 
 @torch.inference_mode()

@@ -40,7 +40,7 @@ def untrained_avatar(path: Path, model: HeadModel | None = None, seed: int = 0) 
     return path
 
 
-def until(condition: Callable[[], object], client: WorkerClient | None = None, seconds: float = 20.0) -> float:
+def until(condition: Callable[[], object], client: WorkerClient | None = None, seconds: float = 60.0) -> float:
     """Wait, pumping, until the condition holds; how many seconds it took."""
     started = time.monotonic()
     while not condition():
