@@ -93,28 +93,48 @@ def edit_bones(armature: bpy.types.Object) -> Iterator[bpy.types.bpy_prop_collec
     layer = bpy.context.view_layer
     # A collection linked a moment ago is unknown to the layer until then.
     layer.update()
-    if armature.name not in layer.objects:
-        raise EffigyError(f"\"{armature.name}\" is not in this view layer: include its collection, then try again.")
     active, selected = layer.objects.active, list(layer.objects.selected)
     mode = active.mode if active is not None else "OBJECT"
-    hidden, hidden_in_viewport = armature.hide_get(), armature.hide_viewport
     if mode != "OBJECT":
         _set_mode(active, "OBJECT")
-    armature.hide_viewport = False
-    armature.hide_set(False)
-    layer.objects.active = armature
-    _set_mode(armature, "EDIT")
     try:
-        yield armature.data.edit_bones
+        with _shown(armature, layer):
+            layer.objects.active = armature
+            _set_mode(armature, "EDIT")
+            try:
+                yield armature.data.edit_bones
+            finally:
+                _set_mode(armature, "OBJECT")
     finally:
-        _set_mode(armature, "OBJECT")
-        armature.hide_set(hidden)
-        armature.hide_viewport = hidden_in_viewport
         for obj in layer.objects:
             obj.select_set(obj in selected)
         layer.objects.active = active
         if mode != "OBJECT":
             _set_mode(active, mode)
+
+
+@contextmanager
+def _shown(obj: bpy.types.Object, layer: bpy.types.ViewLayer) -> Iterator[None]:
+    """Blender edits what is visible only; an artist may have hidden the rig, left its collection out, or changed scenes."""
+    hidden_in_viewport, visible = obj.hide_viewport, obj.visible_get(view_layer=layer)
+    if visible:
+        yield
+        return
+    obj.hide_viewport = False
+    master = layer.layer_collection.collection
+    guest = obj.name not in master.objects
+    hidden = obj.name in layer.objects and obj.hide_get(view_layer=layer)
+    if guest:
+        master.objects.link(obj)
+    layer.update()
+    obj.hide_set(False, view_layer=layer)
+    try:
+        yield
+    finally:
+        obj.hide_set(hidden, view_layer=layer)
+        if guest:
+            master.objects.unlink(obj)
+        obj.hide_viewport = hidden_in_viewport
 
 
 def _set_mode(obj: bpy.types.Object, mode: str) -> None:

@@ -123,6 +123,8 @@ def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) 
 
 def find_rig(obj: bpy.types.Object | None) -> Rig | None:
     """The rig that an object is part of: its armature, its mesh, or None. Refuses one of a newer Effigy."""
+    # A render is handed evaluated copies, whose family is not to be found among the file's objects.
+    obj = obj and obj.original
     if obj is None or not (is_part(obj, "armature") or is_part(obj, "mesh")):
         return None
     armature = obj if is_part(obj, "armature") else obj.parent

@@ -26,6 +26,8 @@ def assert_works(made, frame=5):
 def test_either_part_leads_to_the_whole_rig_and_nothing_else_does():
     made, marks = tracked_rig(), rigging().marks
     assert marks.find_rig(made.mesh) == made and marks.find_rig(made.armature) == made
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    assert all(marks.find_rig(part.evaluated_get(depsgraph)) == made for part in (made.mesh, made.armature))
     other = bpy.data.objects.new("Ann rig", None)
     assert marks.find_rig(other) is None and marks.find_rig(None) is None
     other["effigy_rig"] = "an artist's own note"

@@ -84,6 +84,32 @@ def test_joints_lie_where_the_identity_puts_them_and_refreshing_moves_nothing_el
     assert bpy.context.view_layer.objects.active == made.mesh and bpy.context.selected_objects == [made.mesh]
 
 
+@pytest.mark.parametrize("how", ["hide_viewport", "hide_set", "collection left out", "another scene"])
+def test_joints_can_be_refreshed_and_rigs_built_where_the_artist_does_not_see_them(how):
+    truth, made, rig = answer("open"), make_rig(), rigging()
+    layer = bpy.context.view_layer
+    if how == "hide_viewport":
+        made.armature.hide_viewport = True
+    elif how == "hide_set":
+        made.armature.hide_set(True)
+    elif how == "collection left out":
+        layer.layer_collection.children["Ann"].exclude = True
+    else:
+        bpy.context.window.scene = bpy.data.scenes.new("another")
+        layer = bpy.context.view_layer
+    change = truth["other_identity"] - truth["identity"]
+    for name, value in zip(made.identity_names, change.tolist()):
+        made.key_blocks[name].mute, made.key_blocks[name].value = value == 0, value
+    rig.armature.refresh_joints(made)
+    expected = truth["joints"] + np.einsum("s,sjc->jc", change, truth["joint_identity"])
+    heads = np.array([made.armature.data.bones[made.bone_name(joint)].head_local for joint in rig.data.JOINT_NAMES])
+    assert np.allclose(rig.conventions.points_to_head(heads), expected, atol=1e-6)
+    assert not made.armature.visible_get(view_layer=layer) and len(made.armature.users_collection) == 1
+    if how == "another scene":
+        rig.build.build_rig(rig.data.RigData.from_answer(truth), "Bob", bpy.data.scenes[0].collection)
+        assert len(bpy.data.objects["Bob rig"].data.bones) == 5 and bpy.data.objects["Bob rig"].users_scene == (bpy.data.scenes[0],)
+
+
 def test_a_long_build_pauses_often_and_a_stopped_one_leaves_nothing():
     rig = rigging()
     data = rig.data.RigData.from_answer(answer("open"))
