@@ -6,6 +6,8 @@ saving as everything on an object does. Paths are relative to the .blend (`//`) 
 
 from __future__ import annotations
 
+from typing import Final
+
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
@@ -16,13 +18,19 @@ DEVICES = (("auto", "Automatic", "The GPU where there is one that can be used, e
            ("cpu", "CPU", "The processor"), ("cuda", "GPU", "The NVIDIA GPU"))
 
 
+# 4.5 and later warn of `//` in a path that does not say that it may be relative; earlier ones do not know the word.
+RELATIVE: Final = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
+
 class EffigyObject(bpy.types.PropertyGroup):
     """On the armature of a rig."""
 
     capture: StringProperty(
-        name="Capture", subtype="DIR_PATH", description="The folder with the frames that this rig was tracked on")
+        name="Capture", subtype="DIR_PATH", options=RELATIVE,
+        description="The folder with the frames that this rig was tracked on")
     avatar: StringProperty(
-        name="Avatar", subtype="FILE_PATH", description="The .effigy file that is shown on this rig")
+        name="Avatar", subtype="FILE_PATH", options=RELATIVE,
+        description="The .effigy file that is shown on this rig")
     packed: PointerProperty(
         name="Packed Avatar", type=bpy.types.Text, description="The avatar's file, kept inside this .blend")
     training: StringProperty(

@@ -56,3 +56,22 @@ def module(effigy: ModuleType):
 def demo_clip() -> Path:
     """The bundled clip, as it lies in the installed extension."""
     return Path(importlib.import_module(PACKAGE).__file__).parent / "assets" / "demo.mp4"
+
+
+@pytest.fixture(scope="session")
+def demo_capture(effigy: ModuleType, demo_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames 10 to 21 of the bundled clip at 256 pixels, captured and tracked once, by *Import Video*. Not to be changed."""
+    folder = tmp_path_factory.mktemp("project") / "demo.capture"
+    bpy.ops.effigy.import_video(filepath=str(demo_clip), first=10, last=21, size=256, capture=str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_avatar(demo_capture: Path) -> Path:
+    """An avatar trained for a few seconds on `demo_capture`, by *Train Avatar*: a file like any other, if no beauty."""
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    settings = bpy.context.object.effigy
+    settings.minutes, settings.size, settings.device = 0.1, 128, "cpu"
+    bpy.ops.effigy.train_avatar()
+    return Path(bpy.path.abspath(bpy.context.object.effigy.avatar))

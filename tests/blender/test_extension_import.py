@@ -2,19 +2,187 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from pathlib import Path
+
 import bpy
 import pytest
 
-
-@pytest.fixture(scope="module")
-def capture(effigy, tmp_path_factory, demo_clip):
-    """The bundled clip's frames 10 to 21, captured and tracked once."""
-    folder = tmp_path_factory.mktemp("project") / "demo.capture"
-    bpy.ops.effigy.import_video(filepath=str(demo_clip), first=10, last=21, size=256, capture=str(folder))
-    return folder
+FIRST, LAST = 10, 21
+"""Of `demo_capture`."""
 
 
-def test_import(capture, module):
-    print(list(bpy.data.objects), capture)
-    bpy.ops.effigy.import_capture(directory=str(capture))
-    print(list(bpy.data.objects), [t.said for t in module("blender_addon.tasks").all_tasks()])
+@pytest.fixture
+def rig(demo_capture, module):
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    return module("blender_addon.active").need_rig(bpy.context)
+
+
+def test_the_chosen_frames_are_imported_and_no_others(demo_capture, module):
+    assert len(list((demo_capture / "frames").glob("*.png"))) == LAST - FIRST + 1
+    told = module("blender_addon.worker.session").client().call("capture.read", {"path": str(demo_capture)})
+    assert list(told["frame_numbers"]) == list(range(FIRST - 1, LAST))
+
+
+def test_an_import_gives_a_rig_a_camera_and_the_scene_its_rate_and_range(rig, demo_capture):
+    scene = bpy.context.scene
+    assert scene.camera is not None and scene.camera.data.background_images[0].image is not None
+    assert (scene.frame_start, scene.frame_end) == (1, LAST - FIRST + 1)
+    assert scene.render.resolution_x == scene.render.resolution_y == 256
+    assert bpy.context.object == rig.armature and rig.armature.effigy.capture == str(demo_capture)
+
+
+def test_the_performance_moves_the_face(rig):
+    scene, key = bpy.context.scene, rig.mesh.data.shape_keys
+
+    def values():
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        return [block.value for block in key.evaluated_get(depsgraph).key_blocks]
+
+    seen = []
+    for frame in (1, LAST - FIRST + 1):
+        scene.frame_set(frame)
+        seen.append(values())
+    assert seen[0] != seen[1]
+
+
+def test_a_second_person_leaves_the_staged_scene_as_it_is(rig, demo_capture):
+    scene = bpy.context.scene
+    scene.render.resolution_x, scene.frame_end, camera = 1920, 250, scene.camera
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    assert len([obj for obj in scene.objects if obj.type == "ARMATURE"]) == 2
+    assert (scene.render.resolution_x, scene.frame_end, scene.camera) == (1920, 250, camera)
+
+
+def test_a_saved_file_keeps_its_paths_relative_and_they_follow_it_elsewhere(rig, demo_capture, tmp_path):
+    blend = demo_capture.parent / "shot.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(blend))
+    name = rig.armature.name
+    assert bpy.data.objects[name].effigy.capture == "//demo.capture"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "elsewhere.blend"))
+    stored = bpy.data.objects[name].effigy.capture
+    assert stored.startswith("//") and Path(bpy.path.abspath(stored)).resolve() == demo_capture.resolve()
+    bpy.ops.wm.save_as_mainfile(filepath=str(demo_capture.parent / "copy.blend"), copy=True)
+    assert Path(bpy.path.abspath(bpy.data.objects[name].effigy.capture)).resolve() == demo_capture.resolve()
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "elsewhere.blend"))
+    assert Path(bpy.path.abspath(bpy.data.objects[name].effigy.capture)).resolve() == demo_capture.resolve()
+
+
+def test_a_capture_without_a_track_is_tracked_on_the_way(demo_capture, tmp_path, module):
+    untracked = tmp_path / "again.capture"
+    shutil.copytree(demo_capture, untracked)
+    (untracked / "track.npz").unlink()
+    bpy.ops.effigy.import_capture(directory=str(untracked))
+    assert (untracked / "track.npz").is_file() and module("blender_addon.active").has_rig(bpy.context)
+
+
+@pytest.mark.parametrize(("make", "told"), [
+    (lambda folder: folder / "nothing.mp4", "There is no video"),
+    (lambda folder: _write(folder / "notes.mp4", b"this is no film"), "cannot be read|could not be read|not a video|no video"),
+])
+def test_a_file_that_is_no_video_is_told_in_a_sentence(make, told, tmp_path):
+    with pytest.raises(RuntimeError, match=told):
+        bpy.ops.effigy.import_video(filepath=str(make(tmp_path)))
+    assert not list(tmp_path.glob("*.capture")) and len(bpy.data.objects) == 0
+
+
+def test_footage_without_a_face_is_told_in_a_sentence(tmp_path):
+    clip = tmp_path / "empty.mp4"
+    _film_nothing(clip)
+    with pytest.raises(RuntimeError, match="face"):
+        bpy.ops.effigy.import_video(filepath=str(clip))
+    assert not list(tmp_path.glob("*.capture")) and len(bpy.data.objects) == 0
+
+
+def test_a_range_that_ends_before_it_starts_is_refused(demo_clip):
+    with pytest.raises(RuntimeError, match="lies before the first"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), first=20, last=10)
+
+
+def test_a_folder_that_is_no_capture_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="no capture"):
+        bpy.ops.effigy.import_capture(directory=str(tmp_path))
+
+
+def test_a_project_folder_that_cannot_be_written_is_told(demo_clip, tmp_path):
+    # A file in the place of a folder refuses even root, as a read-only folder does others.
+    (tmp_path / "project").write_text("")
+    with pytest.raises(RuntimeError, match="cannot be written"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, capture=str(tmp_path / "project" / "x.capture"))
+
+
+def test_two_imports_of_one_video_at_once_go_into_two_captures(demo_clip, tmp_path, module):
+    tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
+    video = tmp_path / "anna.mp4"
+    shutil.copyfile(demo_clip, video)
+    both = [importing.import_video(bpy.context.scene, video, last=4, size=128) for _ in range(2)]
+    assert len(set(task.params["capture"] for task in both)) == 2
+    assert list(tasks.running()) == both
+    for task in both:
+        assert tasks.wait(task, 120).state == "done", task.said
+    assert len([obj for obj in bpy.data.objects if obj.type == "ARMATURE"]) == 2
+
+
+def test_an_import_can_be_stopped_and_leaves_nothing_half_made(demo_clip, tmp_path, module):
+    tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
+    task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
+    until_running(module, task)
+    index = tasks.all_tasks().index(task)
+    assert bpy.ops.effigy.cancel_job(index=index) == {"FINISHED"}
+    assert tasks.wait(task, 60).state == "cancelled"
+    assert not list(tmp_path.iterdir()) and len(bpy.data.objects) == 0
+    with pytest.raises(RuntimeError):
+        bpy.ops.effigy.cancel_job(index=index)
+
+
+def test_a_worker_that_is_killed_is_told_and_the_next_import_works(demo_clip, tmp_path, module):
+    tasks, importing, session = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "worker.session"))
+    task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
+    until_running(module, task)
+    session.client().restart()
+    assert tasks.wait(task, 30).state == "failed" and "worker" in task.said
+    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, capture=tmp_path / "y.capture")
+    assert tasks.wait(again, 120).state == "done", again.said
+
+
+def test_loading_another_file_meanwhile_builds_nothing_in_it_and_says_where_the_result_is(demo_clip, tmp_path, module):
+    tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
+    task = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, capture=tmp_path / "x.capture")
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert tasks.wait(task, 120).state == "done"
+    assert len(bpy.data.objects) == 0 and str(tmp_path / "x.capture") in task.said
+    bpy.ops.effigy.import_capture(directory=str(tmp_path / "x.capture"))
+    assert len(bpy.data.objects) == 3
+
+
+def until_running(module, task) -> None:
+    session = module("blender_addon.worker.session")
+    until = time.monotonic() + 60
+    while not task.job.done and time.monotonic() < until:
+        session.client().pump()
+        time.sleep(0.02)
+    assert task.job.done and task.share > 0 and task.stage
+
+
+def _write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def _film_nothing(path: Path) -> None:
+    """A second of plain grey, by Blender's own encoder."""
+    scene = bpy.context.scene
+    render = scene.render
+    render.engine, render.resolution_x, render.resolution_y = "BLENDER_WORKBENCH", 160, 120
+    scene.frame_end = 12
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    if hasattr(render.image_settings, "media_type"):
+        render.image_settings.media_type = "VIDEO"
+    render.image_settings.file_format = "FFMPEG"
+    render.ffmpeg.format, render.filepath = "MPEG4", str(path)
+    bpy.ops.render.render(animation=True)
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert path.is_file()
