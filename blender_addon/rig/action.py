@@ -1,7 +1,7 @@
 """Keyframes in bulk, in every version of Blender.
 
-Up to 4.3 an action holds the curves of one data-block. From 4.4 it has slots, one for each data-block, with their curves
-in channelbags, and 5.0 took the old way away. Here an action has one slot, and nobody else needs to know.
+Up to 4.3 an action holds the curves of one data-block. From 4.4 it has slots, one for each data-block, with their
+curves in channelbags, and 5.0 took the old way away. Here an action has one slot, and nobody else needs to know.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def curves_of(action: bpy.types.Action) -> bpy.types.bpy_prop_collection:
 
 
 def add_curve(action: bpy.types.Action, curve: Curve) -> bpy.types.FCurve:
-    """Add one curve, its keys joined by straight lines: they lie at every frame, and easing between them would jitter."""
+    """Add one curve, its keys joined by straight lines: with one at every frame, easing between them would jitter."""
     bag = _bag(action)
     made = bag.fcurves.new(curve.path, index=curve.index)
     made.group = bag.groups.get(curve.group) or bag.groups.new(curve.group)
@@ -58,7 +58,7 @@ def add_curve(action: bpy.types.Action, curve: Curve) -> bpy.types.FCurve:
 
 
 def push_strip(target: bpy.types.ID, action: bpy.types.Action, name: str, start: int) -> bpy.types.NlaStrip:
-    """Put an action in a strip on an NLA track of its own, above the tracks that are there; it replaces what is below."""
+    """Put an action in a strip on an NLA track of its own, above all others; it replaces what is below."""
     data = target.animation_data or target.animation_data_create()
     track = data.nla_tracks.new()
     track.name = name

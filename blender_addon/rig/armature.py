@@ -115,7 +115,7 @@ def edit_bones(armature: bpy.types.Object) -> Iterator[bpy.types.bpy_prop_collec
 
 @contextmanager
 def _shown(obj: bpy.types.Object, layer: bpy.types.ViewLayer) -> Iterator[None]:
-    """Blender edits what is visible only; an artist may have hidden the rig, left its collection out, or changed scenes."""
+    """Blender edits only what is visible; an artist may have hidden the rig, or be in another scene."""
     hidden_in_viewport, visible = obj.hide_viewport, obj.visible_get(view_layer=layer)
     if visible:
         yield

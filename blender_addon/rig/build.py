@@ -133,7 +133,8 @@ def _keep_awake(armature: bpy.types.Object, key: bpy.types.Key, names: tuple[str
         variable = driver.variables.new()
         variable.type = "SINGLE_PROP"
         target = variable.targets[0]
-        target.id_type, target.id, target.data_path = "KEY", key, f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
+        target.id_type, target.id = "KEY", key
+        target.data_path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
 
 
 def _flat(points: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A camera whose view is the footage: a pinhole of the track's intrinsics before the capture's frames.
 
-Pictures are square crops. Blender measures a lens in millimetres of a sensor and moves the picture's centre by shifts in
-widths of the picture; with K in pixels of a `size` picture: lens = f sensor / size, shifts = the principal point's
+Pictures are square crops. Blender measures a lens in millimetres of a sensor and moves the picture's centre by shifts
+in widths of the picture; with K in pixels of a `size` picture: lens = f sensor / size, shifts = the principal point's
 distance from the middle.
 """
 
@@ -49,7 +49,8 @@ def add_camera(track: TrackData, shot: Shot, name: str, collection: bpy.types.Co
     camera = bpy.data.cameras.new(name)
     view = view_of(track.intrinsics, track.size)
     camera.type, camera.lens_unit, camera.sensor_fit = "PERSP", "MILLIMETERS", "HORIZONTAL"
-    camera.sensor_width, camera.lens, camera.shift_x, camera.shift_y = view.sensor, view.lens, view.shift_x, view.shift_y
+    camera.sensor_width, camera.lens = view.sensor, view.lens
+    camera.shift_x, camera.shift_y = view.shift_x, view.shift_y
     camera.clip_start, camera.clip_end = 0.01, 100.0
     obj = bpy.data.objects.new(name, camera)
     collection.objects.link(obj)

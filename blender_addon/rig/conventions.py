@@ -97,13 +97,15 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    rows = ((xx + yy + zz, wx, wy, wz), (wx, xx - yy - zz, xy, xz), (wy, xy, yy - xx - zz, yz), (wz, xz, yz, zz - xx - yy))
+    rows = (
+        (xx + yy + zz, wx, wy, wz), (wx, xx - yy - zz, xy, xz), (wy, xy, yy - xx - zz, yz), (wz, xz, yz, zz - xx - yy),
+    )
     symmetric = np.stack([np.stack(row, -1) for row in rows], -2)
     quaternion = np.linalg.eigh(symmetric)[1][..., -1]
     return np.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
 def continuous(quaternions: np.ndarray) -> np.ndarray:
-    """(F, 4) -> the same rotations with each sign nearest to its predecessor: keys are interpolated number by number."""
+    """(F, 4) -> the same rotations with each sign nearest to its predecessor: keys are interpolated singly."""
     flips = np.where((quaternions[1:] * quaternions[:-1]).sum(-1) < 0, -1.0, 1.0)
     return quaternions * np.concatenate(((1.0,), np.cumprod(flips)))[:, None]

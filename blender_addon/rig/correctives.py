@@ -1,7 +1,7 @@
 """Pose correctives as drivers: shape keys that follow the bones.
 
-FLAME's pose correctives (Li et al. 2017, eq. 5) are offsets on the entries of R - I of neck, jaw and both eyes. An entry
-of a rotation matrix is a polynomial of the bone's quaternion, so each shape key gets one driver with a *simple
+FLAME's pose correctives (Li et al. 2017, eq. 5) are offsets on the entries of R - I of neck, jaw and both eyes. An
+entry of a rotation matrix is a polynomial of the bone's quaternion, so each shape key gets one driver with a *simple
 expression*: Blender evaluates those itself, fast and without asking the artist's leave to run Python.
 """
 

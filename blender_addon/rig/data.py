@@ -69,7 +69,7 @@ class RigData:
                 **{name: _floats(answer[name]) for name in _FLOATS},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise EffigyError(f"The backend described the head model in a way that this version does not know ({error}): "
+            raise EffigyError(f"The backend described the head model in a way that is unknown here ({error}): "
                               "install the backend again, from this version's preferences.") from error
         vertices, expressions, identities = len(data.vertices), len(names), len(data.identity)
         _check_shapes(data, "head model", {
@@ -118,7 +118,7 @@ class TrackData:
                 fps=Fraction(*(int(part) for part in answer["fps"])), flags=np.asarray(answer["flags"], np.int32),
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise EffigyError(f"The backend described the track in a way that this version does not know ({error}): "
+            raise EffigyError(f"The backend described the track in a way that is unknown here ({error}): "
                               "install the backend again, from this version's preferences.") from error
         frames = len(data.expression)
         _check_shapes(data, "track", {"rotations": (frames, 5, 3), "head_to_camera": (frames, 4, 4),

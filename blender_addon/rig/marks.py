@@ -112,7 +112,8 @@ def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) 
         "schema": SCHEMA, "part": "armature", "head_name": data.head_name, "head_fingerprint": data.head_fingerprint,
         "expression_names": "\n".join(data.expression_names),
         # Blender's custom properties hold flat arrays only.
-        "identity": data.identity.astype(np.float64).tolist(), "joints": data.joints.astype(np.float64).ravel().tolist(),
+        "identity": data.identity.astype(np.float64).tolist(),
+        "joints": data.joints.astype(np.float64).ravel().tolist(),
         "joint_identity": data.joint_identity.astype(np.float64).ravel().tolist(),
     }
     mesh[MARK] = {"schema": SCHEMA, "part": "mesh"}

@@ -1,6 +1,7 @@
 """Plain colours for the mesh, so that a gaze and an open mouth can be read in the viewport before there is an avatar.
 
-Only the colours of Blender's solid shading are set; the avatar has its own colours and these are never rendered with it.
+Only the colours of Blender's solid shading are set; the avatar has its own colours and these are never rendered with
+it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _COLORS: Final = {
     "mouth": (0.42, 0.16, 0.15),
 }
 _IRIS: Final = np.cos(np.radians(28))
-"""Half the angle that an iris covers seen from the eye's centre: 12 mm of a ball 24 mm across, and the width of a face of
-the coarsest eyes."""
+"""Half the angle that an iris covers seen from the eye's centre: 12 mm of a ball 24 mm across, and the width of a face
+of the coarsest eyes."""
 
 
 def paint(mesh: bpy.types.Mesh, data: RigData) -> None:

@@ -4,14 +4,14 @@ Two actions, because a mesh's shape keys and an armature are animated apart: the
 the armature neck, jaw, eyes and, by the root bone, the head's place before the camera. Each lies in an NLA strip of its
 own, so that nothing an artist keys overwrites it.
 
-Layering. What she keys goes into the action above the strips. On the shape keys that action is set to ADD, on the armature
-to COMBINE: her keys are added to the tracked values, and her rotations turn after the tracked ones. Blender takes the
-strips' part off when it inserts a key, so that what she sees is what is keyed; away from her keys the performance lives on
-beneath her change instead of freezing.
+Layering. What she keys goes into the action above the strips. On the shape keys that action is set to ADD, on the
+armature to COMBINE: her keys are added to the tracked values, and her rotations turn after the tracked ones. Blender
+takes the strips' part off when it inserts a key, so that what she sees is what is keyed; away from her keys the
+performance lives on beneath her change instead of freezing.
 
-Below the performance of the shape keys lies a strip that holds them all at zero. Blender's own base for adding to a shape
-key is 1, the property's default, and without the strip every slider keyed by hand would jump by 1 once the performance is
-muted.
+Below the performance of the shape keys lies a strip that holds them all at zero. Blender's own base for adding to a
+shape key is 1, the property's default, and without the strip every slider keyed by hand would jump by 1 once the
+performance is muted.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Shot:
 def apply_track(rig: Rig, track: TrackData, shot: Shot | None = None) -> Shot:
     """Key a track on the rig, in place of the track that was keyed there before. Returns where that is.
 
-    Without `shot` the new performance takes the place of the old one, so that the camera still fits; the first one starts
-    at frame 1, with the camera as `conventions.stage_of` puts it.
+    Without `shot` the new performance takes the place of the old one, so that the camera still fits; the first one
+    starts at frame 1, with the camera as `conventions.stage_of` puts it.
     """
     return finish(apply_track_steps(rig, track, shot))
 
@@ -64,8 +64,8 @@ def apply_track_steps(rig: Rig, track: TrackData, shot: Shot | None = None) -> S
     if track.head_fingerprint != rig.head_fingerprint:
         raise EffigyError(
             f"The track was made on the head model \"{track.head_name}\" ({track.head_fingerprint}), the rig "
-            f"\"{rig.armature.name}\" is of \"{rig.head_name}\" ({rig.head_fingerprint}): track the capture again, or import "
-            "its video as a rig of its own.")
+            f"\"{rig.armature.name}\" is of \"{rig.head_name}\" ({rig.head_fingerprint}): track the capture again, or "
+            "import its video as a rig of its own.")
     shot = shot or shot_of(rig) or Shot(stage_of(track.head_to_camera), 1)
     _widen_sliders(rig, track)
     key, name = rig.mesh.data.shape_keys, rig.mesh.name
@@ -147,8 +147,8 @@ def _value_path(name: str) -> str:
 def _widen_sliders(rig: Rig, track: TrackData) -> None:
     """Blender cuts a value off at its slider's end, and trackers do go beyond 1."""
     if track.expression.shape[1] != len(rig.expression_names):
-        raise EffigyError(f"The track has {track.expression.shape[1]} expressions and the rig \"{rig.armature.name}\" has "
-                          f"{len(rig.expression_names)}: import the video again.")
+        raise EffigyError(f"The track has {track.expression.shape[1]} expressions and the rig \"{rig.armature.name}\" "
+                          f"has {len(rig.expression_names)}: import the video again.")
     low, high = np.nanmin(track.expression, axis=0), np.nanmax(track.expression, axis=0)
     for block, least, most in zip(rig.expression_keys(), low.tolist(), high.tolist()):
         block.slider_min = max(min(block.slider_min, least), -_WIDEST)
@@ -182,7 +182,8 @@ def _bone_curves(rig: Rig, track: TrackData, shot: Shot) -> list[Curve]:
             quaternions = axis_angle_to_quaternion(vectors)
         quaternions = continuous(quaternions)
         for component in range(4):
-            curves.append(_curve(f"{base}.rotation_quaternion", component, bone.name, quaternions[:, component], frame_start))
+            values = quaternions[:, component]
+            curves.append(_curve(f"{base}.rotation_quaternion", component, bone.name, values, frame_start))
     return curves
 
 

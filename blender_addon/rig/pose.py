@@ -51,8 +51,8 @@ def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
                 "unmirrored. Make the scale positive.")
     scales = np.linalg.svd(np.array(matrix.to_3x3()), compute_uv=False)
     if scales.max() > scales.min() * (1 + UNEVEN):
-        return (f"\"{rig.armature.name}\" or one of its parents is scaled by different amounts along its axes: the avatar "
-                "takes the mean. Scale all axes alike.")
+        return (f"\"{rig.armature.name}\" or one of its parents is scaled by different amounts along its axes: the "
+                "avatar takes the mean. Scale all axes alike.")
     return None
 
 

@@ -1,13 +1,15 @@
 """Twelve expressions to start from, as values of ARKit's shapes.
 
 The combinations follow the action units that the emotions are known by (Ekman & Friesen 1978: joy is AU 6 + 12, sadness
-1 + 4 + 15, anger 4 + 5 + 7 + 23, surprise 1 + 2 + 5 + 26, fear 1 + 2 + 4 + 5 + 20, disgust 9 + 15 + 16), a little uneven
-where a face is: a symmetric face looks dead.
+1 + 4 + 15, anger 4 + 5 + 7 + 23, surprise 1 + 2 + 5 + 26, fear 1 + 2 + 4 + 5 + 20, disgust 9 + 15 + 16), a little
+uneven where a face is: a symmetric face looks dead.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from mathutils import Quaternion
 
 from ..errors import EffigyError
 from .marks import Rig
@@ -20,7 +22,8 @@ def _both(name: str, left: float, right: float | None = None) -> dict[str, float
 
 PRESETS: Final[dict[str, dict[str, float]]] = {
     "Smile": {
-        **_both("mouthSmile", 0.7, 0.65), **_both("cheekSquint", 0.35), **_both("eyeSquint", 0.25), **_both("mouthDimple", 0.1),
+        **_both("mouthSmile", 0.7, 0.65), **_both("mouthDimple", 0.1), **_both("cheekSquint", 0.35),
+        **_both("eyeSquint", 0.25),
     },
     "Laugh": {
         **_both("mouthSmile", 0.9), "jawOpen": 0.4, **_both("mouthUpperUp", 0.4), **_both("mouthLowerDown", 0.1),
@@ -42,8 +45,8 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
         **_both("mouthStretch", 0.6), "jawOpen": 0.2,
     },
     "Disgust": {
-        **_both("noseSneer", 0.85, 0.75), **_both("mouthUpperUp", 0.45), **_both("mouthFrown", 0.35), **_both("browDown", 0.45),
-        **_both("eyeSquint", 0.4), "mouthShrugLower": 0.25,
+        **_both("noseSneer", 0.85, 0.75), **_both("mouthUpperUp", 0.45), **_both("mouthFrown", 0.35),
+        **_both("browDown", 0.45), **_both("eyeSquint", 0.4), "mouthShrugLower": 0.25,
     },
     "Kiss": {
         "mouthPucker": 0.95, "mouthFunnel": 0.2, **_both("eyeBlink", 0.25), **_both("eyeSquint", 0.2),
@@ -57,8 +60,8 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
         **_both("eyeSquint", 0.2, 0.4), "mouthRight": 0.15,
     },
     "Puzzled": {
-        **_both("browDown", 0.8, 0.0), "browOuterUpRight": 0.95, "browInnerUp": 0.2, "mouthLeft": 0.45, "mouthPucker": 0.3,
-        **_both("mouthFrown", 0.0, 0.25), **_both("eyeSquint", 0.5, 0.0), "eyeWideRight": 0.2,
+        **_both("browDown", 0.8, 0.0), "browOuterUpRight": 0.95, "browInnerUp": 0.2, **_both("eyeSquint", 0.5, 0.0),
+        "eyeWideRight": 0.2, "mouthLeft": 0.45, "mouthPucker": 0.3, **_both("mouthFrown", 0.0, 0.25),
     },
     "Sleepy": {
         **_both("eyeBlink", 0.6, 0.65), **_both("eyeLookDown", 0.35), "browInnerUp": 0.2, **_both("browOuterUp", 0.15),
@@ -68,11 +71,16 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
 
 
 def apply_preset(rig: Rig, name: str, strength: float = 1.0) -> None:
-    """Set the sliders to a starter expression, `strength` of it; all other expressions go to zero."""
+    """Set the sliders to a starter expression, `strength` of it; other expressions and the jaw bone go to rest.
+
+    The presets open the mouth with the jawOpen slider, a track with the jaw bone: left as it was, a laugh that was
+    tracked at this frame would keep a kiss open. Neck and gaze stay.
+    """
     if name not in PRESETS:
         raise EffigyError(f"There is no starter expression \"{name}\": choose one of {', '.join(PRESETS)}.")
     values = PRESETS[name]
     if not values.keys() & set(rig.expression_names):
-        raise EffigyError(f"The starter expressions are made of ARKit's shapes, which \"{rig.head_name}\" does not have: "
-                          "use its own coefficients.")
+        raise EffigyError(f"The starter expressions are made of ARKit's shapes, which \"{rig.head_name}\" does not "
+                          "have: use its own coefficients.")
+    rig.pose_bone("jaw").rotation_quaternion = Quaternion()
     set_expressions(rig, {shape: strength * value for shape, value in values.items()})

@@ -73,7 +73,8 @@ def mirror(rig: Rig) -> None:
     _refuse_linked(rig)
     names = rig.expression_names
     if not any(mirror_name(name) in names for name in names):
-        raise EffigyError(f"The expressions of \"{rig.head_name}\" have no left and right side, so they cannot be mirrored.")
+        raise EffigyError(f"The expressions of \"{rig.head_name}\" have no left and right side, so they cannot be "
+                          "mirrored.")
     keys = dict(zip(names, rig.expression_keys()))
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
@@ -103,4 +104,5 @@ def refresh(rig: Rig) -> None:
 
 def _refuse_linked(rig: Rig) -> None:
     if not rig.is_editable:
-        raise EffigyError(f"\"{rig.armature.name}\" is linked from another file: make a library override of it, then pose it.")
+        raise EffigyError(f"\"{rig.armature.name}\" is linked from another file: make a library override of it, then "
+                          "pose it.")

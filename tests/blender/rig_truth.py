@@ -1,10 +1,11 @@
-"""What the backend says of heads, poses and tracks, for Blender's side to be held against. Runs in the backend's Python:
+"""What the backend says of heads, poses and tracks, for Blender's side to be held against. Runs in the backend's
+Python:
 
     python tests/blender/rig_truth.py OUT.npz
 
 `open_` is the open head of some person, `flame_` one with all 36 pose correctives and unnamed coefficients as FLAME has
-them. A rig's own arrays are the worker's answer to `head.rig`; posed vertices come from `backend.head.forward`, projected
-landmarks from the tracker. Dictionaries lie in the file as `name.key`.
+them. A rig's own arrays are the worker's answer to `head.rig`; posed vertices come from `backend.head.forward`,
+projected landmarks from the tracker. Dictionaries lie in the file as `name.key`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(out: Path) -> None:
 
 def describe(arrays: dict[str, np.ndarray], name: str, model: HeadModel, folder: Path, random: np.random.Generator,
              *, whole_identity: bool) -> None:
-    """One head's rig of a person, and posed vertices: of that person, and of one changed from her on a few components."""
+    """One head's rig of a person, and posed vertices of her and of another, who differs on a few components."""
     file = folder / f"{name}.npz"
     save_head(model, file)
     head, identities, expressions = Head(model), model.shape_basis.shape[2], model.expression_basis.shape[2]
@@ -66,7 +67,8 @@ def describe(arrays: dict[str, np.ndarray], name: str, model: HeadModel, folder:
         else:
             arrays[f"{name}.{key}"] = np.asarray(value)
     low, high = model.expression_range
-    expression = random.uniform(max(low, -2), min(high, 2), (POSES, expressions)) * (random.random((POSES, expressions)) < 0.4)
+    expression = random.uniform(max(low, -2), min(high, 2), (POSES, expressions))
+    expression *= random.random((POSES, expressions)) < 0.4
     rotations = random.normal(0, 0.25, (POSES, 5, 3))
     other = identity.copy()
     other[:6] += random.normal(0, 1.2, 6)
@@ -104,9 +106,9 @@ def make_track(model: HeadModel, identity: np.ndarray, random: np.random.Generat
         poses[frame, :3, :3] = np.diag((1, -1, -1)) @ lean @ turn
         poses[frame, :3, 3] = 0.05 * np.sin(angle), 0.03 * np.cos(angle), 0.9 + 0.1 * np.sin(angle)
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity, expression=expression, rotations=rotations,
-        head_to_camera=poses.astype(np.float32),
-        intrinsics=np.array(((1100, 0, 300), (0, 1100, 190), (0, 0, 1)), np.float32), size=512, fps=Fraction(30000, 1001),
+        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity, expression=expression,
+        rotations=rotations, head_to_camera=poses.astype(np.float32), size=512, fps=Fraction(30000, 1001),
+        intrinsics=np.array(((1100, 0, 300), (0, 1100, 190), (0, 0, 1)), np.float32),
         residual=np.zeros(FRAMES, np.float32), flags=np.zeros(FRAMES, np.int32), training_count=FRAMES)
 
 

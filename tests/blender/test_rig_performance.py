@@ -72,18 +72,20 @@ def test_a_refined_track_takes_the_old_ones_strip_and_leaves_hand_keys_alone():
     block.keyframe_insert("value", frame=6)
     made.armature.animation_data.nla_tracks[0].strips[0].name = "mine to name"
     actions = len(bpy.data.actions)
-    refined = replace(track, expression=track.expression * np.float32(0.5), head_to_camera=track.head_to_camera + np.float32(
-        [[0, 0, 0, 0.01], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]))
+    moved = track.head_to_camera.copy()
+    moved[:, 0, 3] += 0.01
+    refined = replace(track, expression=track.expression * np.float32(0.5), head_to_camera=moved)
     shot = rig.performance.shot_of(made)
     rig.performance.apply_track(made, refined)
     assert len(bpy.data.actions) == actions
     assert np.array_equal(rig.performance.shot_of(made).stage, shot.stage)
     assert made.armature.animation_data.nla_tracks[0].strips[0].name == "mine to name"
-    puff = made.expression_names.index("cheekPuff")
+    puff, brow = (made.expression_names.index(name) for name in ("cheekPuff", "browInnerUp"))
     scene.frame_set(6)
     assert value_of(made, "cheekPuff") == pytest.approx(refined.expression[5, puff] + 0.1, abs=1e-5)
-    assert value_of(made, "browInnerUp") == pytest.approx(refined.expression[5, made.expression_names.index("browInnerUp")], abs=1e-6)
-    assert np.allclose(read_pose(made)["root"], rig.conventions.BLENDER_TO_HEAD @ shot.stage @ refined.head_to_camera[5], atol=1e-5)
+    assert value_of(made, "browInnerUp") == pytest.approx(refined.expression[5, brow], abs=1e-6)
+    expected = rig.conventions.BLENDER_TO_HEAD @ shot.stage @ moved[5]
+    assert np.allclose(read_pose(made)["root"], expected, atol=1e-5)
 
 
 def test_muting_or_removing_the_performance_leaves_the_hand_keys_change_of_a_neutral_face():

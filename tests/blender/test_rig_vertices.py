@@ -107,19 +107,20 @@ def test_joints_can_be_refreshed_and_rigs_built_where_the_artist_does_not_see_th
     assert not made.armature.visible_get(view_layer=layer) and len(made.armature.users_collection) == 1
     if how == "another scene":
         rig.build.build_rig(rig.data.RigData.from_answer(truth), "Bob", bpy.data.scenes[0].collection)
-        assert len(bpy.data.objects["Bob rig"].data.bones) == 5 and bpy.data.objects["Bob rig"].users_scene == (bpy.data.scenes[0],)
+        bob = bpy.data.objects["Bob rig"]
+        assert len(bob.data.bones) == 5 and bob.users_scene == (bpy.data.scenes[0],)
 
 
 def test_a_long_build_pauses_often_and_a_stopped_one_leaves_nothing():
     rig = rigging()
     data = rig.data.RigData.from_answer(answer("open"))
-    before = [len(collection) for collection in (bpy.data.objects, bpy.data.meshes, bpy.data.armatures, bpy.data.collections)]
+    kinds = bpy.data.objects, bpy.data.meshes, bpy.data.armatures, bpy.data.collections
+    before = [len(kind) for kind in kinds]
     steps = rig.build.build_rig_steps(data, "Ann", bpy.context.scene.collection)
     for _ in range(10):
         assert 0 <= next(steps) < 1
     steps.close()
-    after = [len(collection) for collection in (bpy.data.objects, bpy.data.meshes, bpy.data.armatures, bpy.data.collections)]
-    assert after == before
+    assert [len(kind) for kind in kinds] == before
     stepper = rig.steps.Stepper(rig.build.build_rig_steps(data, "Ann", bpy.context.scene.collection))
     pauses = 0
     while not stepper.advance(0.0001):
