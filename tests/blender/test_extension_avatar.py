@@ -1,0 +1,171 @@
+"""Training in Blender, and an avatar's file: added, packed, lost, found again, on several rigs in one file."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import bpy
+import pytest
+
+
+@pytest.fixture
+def project(demo_capture, demo_avatar, tmp_path) -> Path:
+    """A folder of the test's own, with the avatar in it."""
+    shutil.copyfile(demo_avatar, tmp_path / "anna.effigy")
+    return tmp_path
+
+
+@pytest.fixture
+def rig(demo_capture, module):
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    return module("blender_addon.active").need_rig(bpy.context)
+
+
+def test_training_puts_its_avatar_on_the_rig(demo_avatar, module):
+    info = module("blender_addon.avatars").describe(demo_avatar)
+    assert info["gaussians"] > 1000 and info["size"] == 128
+
+
+def test_an_avatar_is_added_to_the_active_rig(rig, project, module):
+    avatars = module("blender_addon.avatars")
+    with pytest.raises(Exception, match="has no avatar yet"):
+        avatars.avatar_path(rig.armature)
+    assert bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy")) == {"FINISHED"}
+    assert avatars.avatar_path(rig.armature) == project / "anna.effigy"
+
+
+def test_an_avatar_without_a_rig_brings_one_of_its_own_person(project, module):
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    rig = module("blender_addon.active").need_rig(bpy.context)
+    info = module("blender_addon.avatars").describe(project / "anna.effigy")
+    assert rig.base_identity == pytest.approx(info["identity"], abs=1e-6)
+    assert module("blender_addon.avatars").avatar_path(rig.armature) == project / "anna.effigy"
+
+
+def test_several_people_live_in_one_file(rig, project, module):
+    shutil.copyfile(project / "anna.effigy", project / "ben.effigy")
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    bpy.ops.effigy.add_avatar(filepath=str(project / "ben.effigy"), new_rig=True)
+    rigs = list(module("blender_addon.rig.marks").find_rigs(bpy.context.scene.objects))
+    paths = {module("blender_addon.avatars").avatar_path(rig.armature).name for rig in rigs}
+    assert len(rigs) == 2 and paths == {"anna.effigy", "ben.effigy"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no avatar at all", None])
+def test_a_file_that_is_no_avatar_is_refused_with_a_sentence(rig, content, tmp_path):
+    path = tmp_path / "broken.effigy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RuntimeError, match="broken.effigy"):
+        bpy.ops.effigy.add_avatar(filepath=str(path))
+    assert rig.armature.effigy.avatar == ""
+
+
+def test_a_lost_avatar_is_reported_when_the_file_is_opened_and_can_be_relinked(rig, project, module, capsys):
+    avatars = module("blender_addon.avatars")
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    bpy.ops.wm.save_as_mainfile(filepath=str(project / "shot.blend"))
+    name = rig.armature.name
+    assert bpy.data.objects[name].effigy.avatar == "//anna.effigy"
+    (project / "moved").mkdir()
+    (project / "anna.effigy").rename(project / "moved" / "anna.effigy")
+    capsys.readouterr()
+    bpy.ops.wm.open_mainfile(filepath=str(project / "shot.blend"))
+    assert "press Relink" in capsys.readouterr().out
+    armature = bpy.data.objects[name]
+    assert list(avatars.missing(bpy.context.scene)) == [armature]
+    with pytest.raises(Exception, match="press Relink"):
+        avatars.avatar_path(armature)
+    bpy.ops.effigy.relink_avatar(filepath=str(project / "moved" / "anna.effigy"))
+    assert avatars.avatar_path(armature) == project / "moved" / "anna.effigy"
+    assert armature.effigy.avatar == "//moved/anna.effigy"
+
+
+def test_a_packed_avatar_needs_its_file_no_more_and_survives_saving_and_appending(rig, project, module):
+    avatars = module("blender_addon.avatars")
+    content = (project / "anna.effigy").read_bytes()
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    bpy.ops.effigy.pack_avatar()
+    (project / "anna.effigy").unlink()
+    bpy.ops.wm.save_as_mainfile(filepath=str(project / "shot.blend"))
+    name = rig.armature.name
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(project / "shot.blend")) as (source, target):
+        target.objects = [name]
+    armature = target.objects[0]
+    assert avatars.avatar_path(armature).read_bytes() == content
+    bpy.context.scene.collection.objects.link(armature)
+    bpy.ops.wm.open_mainfile(filepath=str(project / "shot.blend"))
+    bpy.ops.effigy.unpack_avatar()
+    assert (project / "anna.effigy").read_bytes() == content
+    assert bpy.data.objects[name].effigy.avatar == "//anna.effigy" and not bpy.data.texts
+
+
+def test_an_edited_packed_avatar_is_told_as_such(rig, project, module):
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    bpy.ops.effigy.pack_avatar()
+    rig.armature.effigy.packed.lines[0].body = "???"
+    with pytest.raises(Exception, match="was edited"):
+        module("blender_addon.avatars").avatar_path(rig.armature)
+
+
+def test_a_linked_rig_finds_its_avatar_beside_its_own_file(rig, project, tmp_path_factory, module):
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    bpy.ops.wm.save_as_mainfile(filepath=str(project / "character.blend"))
+    name = rig.armature.name
+    bpy.ops.wm.read_homefile(use_empty=True)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path_factory.mktemp("shots") / "shot.blend"))
+    with bpy.data.libraries.load(str(project / "character.blend"), link=True) as (source, target):
+        target.objects = [name]
+    assert module("blender_addon.avatars").avatar_path(target.objects[0]) == project / "anna.effigy"
+
+
+def test_an_avatar_survives_renaming_copying_and_undo(rig, project, module):
+    avatars = module("blender_addon.avatars")
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    copy = rig.armature.copy()
+    copy.name = "someone else"
+    assert avatars.avatar_path(copy) == project / "anna.effigy"
+    rig.armature.effigy.avatar = ""
+    assert avatars.avatar_path(copy) == project / "anna.effigy"
+
+
+def test_a_stopped_training_is_resumed_with_what_it_was_started_with(rig, tmp_path, module):
+    tasks, training, session = (module(f"blender_addon.{name}") for name in ("tasks", "training", "worker.session"))
+    shutil.copytree(Path(bpy.path.abspath(rig.armature.effigy.capture)), tmp_path / "anna.capture")
+    settings = rig.armature.effigy
+    settings.capture, settings.size, settings.device, settings.minutes = str(tmp_path / "anna.capture"), 96, "cpu", 3.0
+    assert not training.can_resume(rig)
+    task = training.train(rig)
+    with pytest.raises(RuntimeError, match="being trained already"):
+        bpy.ops.effigy.train_avatar()
+    until = time.monotonic() + 120
+    while (task.job.done < 10 or task.job.preview is None) and time.monotonic() < until and not task.finished:
+        session.client().pump()
+        time.sleep(0.02)
+    assert task.job.preview is not None, task.said
+    bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
+    assert tasks.wait(task, 60).state == "cancelled"
+    assert training.can_resume(rig) and not rig.armature.effigy.avatar
+    # What the panel says meanwhile is of the next training, not of this one.
+    settings.size = 256
+    resumed = training.resume(rig)
+    assert resumed.params["size"] == 96 and resumed.params["resume"] is True
+    until = time.monotonic() + 120
+    while not resumed.job.done and time.monotonic() < until and not resumed.finished:
+        session.client().pump()
+        time.sleep(0.02)
+    assert not resumed.finished, resumed.said
+    resumed.cancel()
+    assert tasks.wait(resumed, 60).state == "cancelled"
+
+
+def test_a_rig_without_its_capture_says_so_when_it_is_to_be_trained(rig, tmp_path):
+    rig.armature.effigy.capture = str(tmp_path / "gone.capture")
+    with pytest.raises(RuntimeError, match="gone.capture"):
+        bpy.ops.effigy.train_avatar()
+    rig.armature.effigy.capture = ""
+    with pytest.raises(RuntimeError, match="which capture"):
+        bpy.ops.effigy.train_avatar()

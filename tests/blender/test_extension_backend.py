@@ -1,0 +1,172 @@
+"""The preferences: a backend that is missing, wrong, chosen or installed; the head model. Always a sentence, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from pathlib import Path
+
+import bpy
+import pytest
+
+NAME = "EFFIGY_BACKEND_PYTHON"
+
+
+@pytest.fixture
+def settings(module):
+    chosen = module("blender_addon.preferences").get()
+    yield chosen
+    chosen.backend_python = chosen.head_file = chosen.head_said = ""
+
+
+@pytest.fixture
+def no_backend(monkeypatch, settings):
+    monkeypatch.delenv(NAME)
+
+
+def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(no_backend, demo_clip, demo_capture, demo_avatar, module, tmp_path):
+    with pytest.raises(RuntimeError, match="not installed yet.*Preferences.*Install Backend"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"))
+    for call in (lambda: bpy.ops.effigy.import_capture(directory=str(demo_capture)),
+                 lambda: bpy.ops.effigy.add_avatar(filepath=str(demo_avatar)),
+                 lambda: bpy.ops.effigy.choose_head(filepath=str(demo_clip)), lambda: bpy.ops.effigy.examine_backend()):
+        with pytest.raises(RuntimeError, match="not installed yet"):
+            call()
+    assert module("blender_addon.backend_setup").state()[0] is False
+
+
+def test_a_python_that_can_run_the_backend_is_taken(settings, module):
+    python = os.environ[NAME]
+    assert bpy.ops.effigy.use_python(filepath=python) == {"FINISHED"}
+    assert settings.backend_python == python
+    assert module("blender_addon.preferences").backend_python() == Path(python)
+    assert bpy.ops.effigy.use_own_backend() == {"FINISHED"} and settings.backend_python == ""
+
+
+def test_a_python_that_cannot_is_refused_with_the_reason_and_not_kept(settings, tmp_path):
+    # Blender's own lacks PyTorch.
+    for path, told in ((sys.executable, "lacks torch"), (str(tmp_path / "python"), "no Python at"), (str(tmp_path), "is a folder")):
+        with pytest.raises(RuntimeError, match=told):
+            bpy.ops.effigy.use_python(filepath=path)
+    assert settings.backend_python == ""
+
+
+def test_a_chosen_python_that_has_gone_is_named(settings, module, tmp_path):
+    settings.backend_python = str(tmp_path / "env" / "bin" / "python")
+    ready, sentence = module("blender_addon.backend_setup").state()
+    assert not ready and str(tmp_path) in sentence
+
+
+def test_installing_without_online_access_is_refused_with_where_to_allow_it(no_backend, module, monkeypatch):
+    if bpy.app.online_access:
+        monkeypatch.setattr(module("blender_addon.backend_setup"), "bpy", _Offline())
+    with pytest.raises(RuntimeError, match="Allow Online Access"):
+        bpy.ops.effigy.install_backend()
+
+
+class _Offline:
+    """bpy, with the network switched off."""
+
+    class app:  # noqa: N801  (as bpy calls it)
+        online_access = False
+        background = True
+        timers = bpy.app.timers
+
+    def __getattr__(self, name):
+        return getattr(bpy, name)
+
+
+@pytest.fixture
+def imitation(module, monkeypatch, tmp_path):
+    """A Python that makes its environments out of nothing: an installation in a second, and it is clear what was run."""
+    log = tmp_path / "ran.txt"
+    fake = tmp_path / "python3"
+    fake.write_text(f"""#!/bin/sh
+echo "$@" >> {log}
+if [ "$2" = venv ]; then mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi
+if [ "$2" = pip ]; then echo "Collecting numpy==2"; {{ [ -e {tmp_path}/fail ] && echo "ERROR: [Errno 28] No space left on device" && exit 1; }}; fi
+exit 0
+""")
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    setup = module("blender_addon.backend_setup")
+    monkeypatch.setattr(setup, "base_python", lambda: str(fake))
+    monkeypatch.setattr(setup, "bpy", _Online())
+    return log
+
+
+class _Online(_Offline):
+    class app:  # noqa: N801
+        online_access = True
+        background = True
+        timers = bpy.app.timers
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the imitation of Python is a shell script")
+def test_install_backend_makes_an_environment_below_the_users_folder_and_uses_it(no_backend, imitation, module):
+    preferences, setup = module("blender_addon.preferences"), module("blender_addon.backend_setup")
+    assert bpy.ops.effigy.install_backend() == {"FINISHED"}
+    ran = imitation.read_text()
+    assert "-m venv" in ran and "--require-hashes" in ran and "backend doctor" in ran
+    python = preferences.backend_python()
+    assert python.is_relative_to(os.environ["BLENDER_USER_RESOURCES"]) and setup.state()[0]
+    assert python.is_relative_to(preferences.user_folder())
+    stamp = preferences.private_folder() / "effigy-backend.json"
+    stamp.write_text(stamp.read_text().replace('"requirements": "', '"requirements": "older'))
+    assert "another version" in setup.state()[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the imitation of Python is a shell script")
+def test_a_failed_installation_is_told_and_can_be_tried_again(no_backend, imitation, module, tmp_path):
+    preferences = module("blender_addon.preferences")
+    (tmp_path / "fail").touch()
+    with pytest.raises(RuntimeError, match="disk is full"):
+        bpy.ops.effigy.install_backend()
+    assert not preferences.private_folder().exists()
+    (tmp_path / "fail").unlink()
+    assert bpy.ops.effigy.install_backend() == {"FINISHED"}
+    assert preferences.backend_python().is_file()
+
+
+@pytest.fixture(autouse=True)
+def no_private_environment(module):
+    yield
+    import shutil
+
+    shutil.rmtree(module("blender_addon.preferences").private_folder(), ignore_errors=True)
+
+
+def test_the_examination_fills_a_table(module):
+    setup, session = module("blender_addon.backend_setup"), module("blender_addon.worker.session")
+    bpy.ops.effigy.examine_backend()
+    assert setup.is_examining()
+    until = time.monotonic() + 90
+    while setup.is_examining() and time.monotonic() < until:
+        session.client().pump()
+        time.sleep(0.02)
+    rows = {subject: state for subject, state, _ in setup.findings()}
+    assert rows["PyTorch"] == "ok" and rows["Open head"] == "ok"
+
+
+def test_a_head_model_of_ones_own_is_described_and_used_for_new_rigs(settings, effigy):
+    head = Path(effigy.__file__).parent / "assets" / "open_head.npz"
+    assert bpy.ops.effigy.choose_head(filepath=str(head)) == {"FINISHED"}
+    assert settings.head_file == str(head) and "vertices" in settings.head_said and "52 expression" in settings.head_said
+    bpy.ops.effigy.use_open_head()
+    assert settings.head_file == ""
+
+
+def test_a_file_that_is_no_head_model_is_refused_and_not_kept(settings, demo_clip, tmp_path):
+    notes = tmp_path / "flame.pkl"
+    notes.write_text("no head")
+    for path in (notes, demo_clip, tmp_path / "gone.npz"):
+        with pytest.raises(RuntimeError):
+            bpy.ops.effigy.choose_head(filepath=str(path))
+    assert settings.head_file == ""
+
+
+def test_a_head_model_that_has_gone_is_named_when_a_video_is_imported(settings, demo_clip, tmp_path):
+    settings.head_file = str(tmp_path / "flame.npz")
+    with pytest.raises(RuntimeError, match="flame.npz"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"))
