@@ -1,0 +1,233 @@
+"""What an artist sees: every panel draws in every state, every verb answers in a wrong moment with a sentence or a greyed button."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import bpy
+import numpy as np
+import pytest
+
+PACKAGE = "bl_ext.user_default.effigy"
+
+
+class Layout:
+    """In the place of a UILayout: remembers the words and buttons, and refuses what Blender's own would refuse."""
+
+    def __init__(self, told: list[str] | None = None) -> None:
+        self.told = [] if told is None else told
+        self.enabled = True
+
+    def _nested(self, *_, **__) -> Layout:
+        return Layout(self.told)
+
+    row = column = box = split = _nested
+
+    def label(self, *, text="", icon="NONE", translate=True) -> None:
+        assert icon in bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
+        self.told.append(text)
+
+    def prop(self, data, name, *, index=-1, text=None, slider=False, translate=True) -> None:
+        assert name in data.bl_rna.properties, name
+        self.told.append(text if text is not None else data.bl_rna.properties[name].name)
+
+    def operator(self, name, *, text="", icon="NONE") -> SimpleNamespace:
+        group, verb = name.split(".")
+        kind = getattr(getattr(bpy.ops, group), verb).get_rna_type()
+        assert icon in bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
+        self.told.append(text or kind.name)
+        return SimpleNamespace()
+
+    def operator_menu_enum(self, name, prop, *, text="", icon="NONE") -> None:
+        assert prop in getattr(bpy.ops.effigy, name.split(".")[1]).get_rna_type().properties
+        self.told.append(text)
+
+    def progress(self, *, factor=0.0, text="", type="BAR") -> None:
+        assert 0 <= factor <= 1
+        self.told.append(text)
+
+    def template_icon(self, icon_value, scale=1.0) -> None:
+        assert icon_value > 0
+        self.told.append("picture")
+
+    def separator(self, **_) -> None:
+        pass
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.told)
+
+
+def panels() -> list[type]:
+    return [cls for cls in bpy.types.Panel.__subclasses__() if cls.__module__.startswith(f"{PACKAGE}.blender_addon.panels") and cls.is_registered]
+
+
+def drawn(name: str = "") -> str:
+    """All words of the panels that show now, or of one."""
+    return " ".join(told_by(name))
+
+
+def told_by(name: str) -> list[str]:
+    """The same, one text each."""
+    layout = Layout()
+    for panel in panels():
+        if panel.__name__.startswith(name or "EFFIGY") and (not hasattr(panel, "poll") or panel.poll(bpy.context)):
+            # A Panel of Blender cannot be made by hand; its draw needs no more of itself than a layout.
+            stand_in = type("StandIn", (), {key: value for base in reversed(panel.__mro__) for key, value in vars(base).items()
+                                            if inspect.isfunction(value) or key == "region"})()
+            stand_in.layout = layout
+            stand_in.draw(bpy.context)
+    return layout.told
+
+
+@pytest.fixture
+def rig(demo_capture, module):
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    module("blender_addon.tasks").clear_finished()
+    return module("blender_addon.active").need_rig(bpy.context)
+
+
+def test_an_empty_scene_offers_to_import_and_nothing_that_needs_a_rig():
+    words = drawn()
+    assert "Import Video" in words and "Train Avatar" not in words and "Reset" not in words
+
+
+def test_without_a_backend_the_tab_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("EFFIGY_BACKEND_PYTHON")
+    words = drawn("EFFIGY_PT_import")
+    assert "not installed yet" in words and "Open Preferences" in words
+
+
+def test_a_rig_brings_its_sliders_grouped_by_region(rig):
+    words = drawn()
+    for word in ("Train Avatar", "Mouth Smile Left", "Brow Inner Up", "Jaw Bone", "Nod", "Starter Expression", "Frame", "Animation"):
+        assert word in words
+    mouth = drawn("EFFIGY_PT_sliders_mouth")
+    assert "Mouth Smile Left" in mouth and "Brow" not in mouth
+    buttons = told_by("EFFIGY_PT_sliders")
+    for name in rig.expression_names:
+        assert buttons.count(_spoken(name)) == 1
+
+
+def _spoken(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name[:1].upper() + name[1:])
+
+
+def test_a_renamed_shape_key_and_a_deleted_bone_are_named_in_the_panel(rig):
+    rig.key_blocks["mouthSmileLeft"].name = "grin"
+    assert "its shape key is gone" in drawn("EFFIGY_PT_sliders_mouth")
+
+
+def test_a_lost_avatar_shows_relink(rig, tmp_path):
+    rig.armature.effigy.avatar = str(tmp_path / "gone.effigy")
+    assert "is not at" in drawn("EFFIGY_PT_import") and "Relink Avatar" in drawn("EFFIGY_PT_import")
+
+
+def test_jobs_show_progress_picture_and_how_they_ended(rig, module, demo_clip, tmp_path):
+    tasks, importing, previews = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "panels.previews"))
+    assert not any(panel.poll(bpy.context) for panel in panels() if panel.__name__ == "EFFIGY_PT_jobs")
+    task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
+    task.job.told("progress", {"stage": "Training", "done": 30, "total": 120, "eta": 400.0, "rate": 2.0, "metrics": {"loss": 0.12345}})
+    task.job.told("preview", {"image": np.full((500, 500, 3), 128, np.uint8)})
+    words = drawn("EFFIGY_PT_jobs")
+    assert "Training 30/120, 7 min left" in words and "loss 0.123" in words
+    header = SimpleNamespace(layout=Layout())
+    module("blender_addon.panels.status_bar").draw(header, bpy.context)
+    assert "Training 30/120" in header.layout.words
+    icon = previews._icons[f"{id(task)}"]
+    # Without a window Blender gives icons no number, so the picture is looked at itself.
+    assert 100 < max(icon.image_size) <= previews.SIDE
+    assert list(icon.image_pixels_float[:4]) == pytest.approx([128 / 255] * 3 + [1], abs=0.01)
+    task.cancel()
+    tasks.wait(task, 60)
+    assert task.said in " ".join(drawn("EFFIGY_PT_jobs").split()) or "stopped" in drawn("EFFIGY_PT_jobs").lower()
+    bpy.ops.effigy.clear_jobs()
+    assert not tasks.all_tasks() and not previews._shown
+
+
+def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
+    page = module("blender_addon.panels.preferences_page")
+    settings = module("blender_addon.preferences").get()
+    layout = Layout()
+    page.draw(settings, layout)
+    assert "Examine" in layout.words and "open head" in layout.words
+    monkeypatch.delenv("EFFIGY_BACKEND_PYTHON")
+    module("blender_addon.backend_setup").plan(wait=True)
+    layout = Layout()
+    page.draw(settings, layout)
+    assert "not installed yet" in layout.words and "GB are downloaded" in layout.words and "Install Backend" in layout.words
+
+
+def test_time_left_is_said_as_a_person_says_it(module):
+    duration = module("blender_addon.tasks").duration
+    assert [duration(seconds) for seconds in (0.2, 42, 400, 7500)] == ["1 s", "42 s", "7 min", "2 h 05 min"]
+
+
+VERBS_OF_A_RIG = ("train_avatar", "resume_training", "key_all", "reset_expression", "mirror_expression", "apply_preset", "pack_avatar",
+                  "unpack_avatar", "relink_avatar")
+
+
+def verbs() -> list[str]:
+    return [verb for verb in dir(bpy.ops.effigy) if not verb.startswith("_")]
+
+
+def test_every_file_of_operators_brings_the_verb_of_its_name(effigy):
+    files = {path.stem for path in (Path(effigy.__file__).parent / "operators").glob("*.py")} - {"__init__"}
+    assert files and files <= set(verbs())
+
+
+def test_every_verb_has_a_label_and_a_description_without_a_full_stop(effigy):
+    for verb in verbs():
+        kind = getattr(bpy.ops.effigy, verb).get_rna_type()
+        assert kind.name and kind.description and not kind.description.endswith("."), verb
+
+
+@pytest.mark.parametrize("verb", VERBS_OF_A_RIG)
+def test_verbs_of_a_rig_are_grey_without_one(verb):
+    assert not getattr(bpy.ops.effigy, verb).poll()
+
+
+def test_two_rigs_and_none_selected_is_a_sentence(rig, demo_capture, module):
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    bpy.context.view_layer.objects.active = None
+    assert not bpy.ops.effigy.key_all.poll()
+    with pytest.raises(Exception, match="select the one that is meant"):
+        module("blender_addon.active").need_rig(bpy.context)
+
+
+def test_the_face_is_keyed_set_mirrored_and_reset_by_its_verbs(rig):
+    bpy.context.scene.frame_set(5)
+    bpy.ops.effigy.apply_preset(preset="Wink", key=True)
+    assert rig.key_blocks["eyeBlinkLeft"].value > 0.9 > rig.key_blocks["eyeBlinkRight"].value
+    bpy.ops.effigy.mirror_expression()
+    assert rig.key_blocks["eyeBlinkRight"].value > 0.9 > rig.key_blocks["eyeBlinkLeft"].value
+    bpy.ops.effigy.reset_expression()
+    assert all(block.value == 0 for block in rig.expression_keys())
+    assert bpy.ops.effigy.key_all(head=True) == {"FINISHED"}
+
+
+def test_colours_of_the_footage_are_one_click_away():
+    bpy.context.scene.view_settings.view_transform = "AgX"
+    bpy.ops.effigy.use_standard_view()
+    assert bpy.context.scene.view_settings.view_transform == "Standard"
+
+
+def test_file_import_and_drag_and_drop_lead_to_the_operator(effigy):
+    layout = Layout()
+    menu = SimpleNamespace(layout=layout)
+    for draw in bpy.types.TOPBAR_MT_file_import.draw._draw_funcs:
+        if draw.__module__.startswith(PACKAGE):
+            draw(menu, bpy.context)
+    assert "Video" in layout.words
+    handlers = {cls.bl_import_operator: cls.bl_file_extensions for cls in bpy.types.FileHandler.__subclasses__()
+                if cls.__module__.startswith(PACKAGE)}
+    assert ".mp4" in handlers["effigy.import_video"] and ".effigy" in handlers["effigy.add_avatar"]
+
+
+def test_the_extension_brings_no_pytorch_and_imports_none(effigy):
+    folder = Path(effigy.__file__).parent
+    assert not list(folder.rglob("*.whl")) and not any(name.split(".")[0] in ("torch", "cv2", "mediapipe") for name in sys.modules)
