@@ -1,7 +1,7 @@
 """The kinds of jobs: each is one or more commands of the command line, built from checked parameters.
 
-The parameters are the commands' own, by name, with `capture`, `avatar`, `out` as full paths. What a job gives back is read
-from the files that it made.
+The parameters are the commands' own, by name, with `capture`, `avatar`, `out` as full paths. What a job gives back is
+read from the files that it made.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..training.presets import PRESETS
 from .parameters import Parameters
 
 Commands = list[list[str]]
+DEVICES: Final = ("auto", "cpu", "cuda")
+FORMATS: Final = ("png", "exr", "mp4")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Order:
     """What it makes: no two jobs may write the same."""
 
 
-def _options(given: Parameters, **options: object) -> list[str]:
+def _options(**options: object) -> list[str]:
     """`--name value` for what is given; a flag stands alone, and only where it is true."""
     words: list[str] = []
     for name, value in options.items():
@@ -41,7 +43,7 @@ def _options(given: Parameters, **options: object) -> list[str]:
 def _import(given: Parameters) -> Order:
     given.known("video", "capture", "size", "start", "end", "max_frames", "head")
     capture = given.path("capture")
-    cropping = _options(given, size=given.integer("size", None), start=given.number("start", None, least=0),
+    cropping = _options(size=given.integer("size", None), start=given.number("start", None, least=0),
                         end=given.number("end", None, least=0), max_frames=given.integer("max_frames", None, least=1))
     return Order([["capture", *cropping, "--", str(given.path("video")), str(capture)], _tracking(given)], capture)
 
@@ -52,15 +54,15 @@ def _track(given: Parameters) -> Order:
 
 
 def _tracking(given: Parameters) -> list[str]:
-    return ["track", *_options(given, head=given.path("head", None)), "--", str(given.path("capture"))]
+    return ["track", *_options(head=given.path("head", None)), "--", str(given.path("capture"))]
 
 
 def _train(given: Parameters) -> Order:
     given.known("capture", "avatar", "preset", "size", "device", "minutes", "resume")
     avatar = given.path("avatar")
     options = _options(
-        given, preset=given.text("preset", None, choices=tuple(PRESETS)), size=given.integer("size", None),
-        device=given.text("device", None, choices=("auto", "cpu", "cuda")), minutes=given.number("minutes", None, least=1e-3),
+        preset=given.text("preset", None, choices=tuple(PRESETS)), size=given.integer("size", None),
+        device=given.text("device", None, choices=DEVICES), minutes=given.number("minutes", None, least=1e-3),
         resume=given.flag("resume"))
     return Order([["train", *options, "--", str(given.path("capture")), str(avatar)]], avatar)
 
@@ -68,14 +70,14 @@ def _train(given: Parameters) -> Order:
 def _evaluate(given: Parameters) -> Order:
     given.known("avatar", "capture", "out", "baselines")
     out = given.path("out")
-    options = _options(given, out=out, baselines=given.flag("baselines"))
+    options = _options(out=out, baselines=given.flag("baselines"))
     return Order([["evaluate", *options, "--", str(given.path("avatar")), str(given.path("capture"))]], out)
 
 
 def _render(given: Parameters) -> Order:
     given.known("avatar", "track", "out", "size", "format", "background")
     out = given.path("out")
-    options = _options(given, size=given.integer("size", None), format=given.text("format", None, choices=("png", "exr", "mp4")),
+    options = _options(size=given.integer("size", None), format=given.text("format", None, choices=FORMATS),
                        background=given.text("background", None))
     return Order([["render", *options, "--", str(given.path("avatar")), str(given.path("track")), str(out)]], out)
 
@@ -85,7 +87,8 @@ KINDS: dict[str, Callable[[Parameters], Order]] = {
 
 
 def result_of(kind: str, params: dict[str, Any], said: list[str]) -> dict[str, Any]:
-    """What `job.done` tells: the paths that were made, some figures of them, and what the commands said at their end."""
+    """What `job.done` tells: the paths that were made, some figures of them, and what the commands said at their
+    end."""
     result: dict[str, Any] = {"said": said}
     if kind in ("import", "track"):
         import numpy as np
@@ -95,8 +98,9 @@ def result_of(kind: str, params: dict[str, Any], said: list[str]) -> dict[str, A
         path = Path(params["capture"]) / "track.npz"
         track = load_track(path)
         sure = track.residual[track.flags == 0]
-        return result | {"capture": params["capture"], "track": str(path), "frames": track.frame_count, "sure": len(sure),
-                         "residual": float(np.median(sure)) if len(sure) else None, "size": track.size}
+        return result | {
+            "capture": params["capture"], "track": str(path), "frames": track.frame_count, "sure": len(sure),
+            "residual": float(np.median(sure)) if len(sure) else None, "size": track.size}
     if kind == "evaluate":
-        return result | {"metrics": str(Path(params["out"]) / "metrics.json"), "sheet": str(Path(params["out"]) / "sheet.png")}
+        return result | {name.split(".")[0]: str(Path(params["out"]) / name) for name in ("metrics.json", "sheet.png")}
     return result | {name: params[name] for name in ("avatar", "out") if name in params}

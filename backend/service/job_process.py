@@ -1,9 +1,9 @@
 """`python -m backend.service.job_process`: one job in a process of its own, told what to do on stdin.
 
-The first line on stdin is the order. After it, a line is a request to stop, and the end of stdin means that the worker is
-gone: the job stops as if cancelled, so that a training leaves its checkpoint and nothing is half-written, and it ends in
-any case after some seconds. This needs nothing of the operating system but pipes.
-Events go to stdout, a line each: `progress`, `preview`, `message`, and one last `done`, `failed` or `cancelled`.
+The first line on stdin is the order. After it, a line is a request to stop, and the end of stdin means that the worker
+is gone: the job stops as if cancelled, so that a training leaves its checkpoint and nothing is half-written, and it
+ends in any case after some seconds. This needs nothing of the operating system but pipes. Events go to stdout, a line
+each: `progress`, `preview`, `message`, and one last `done`, `failed` or `cancelled`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _end_within(until_interrupted: float, until_ended: float) -> None:
     os._exit(1)
 
 
-def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progress: _ChannelProgress) -> dict[str, Any]:
+def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Do the work; the event that says how it ended."""
     try:
         if kind == "doctor":
@@ -120,12 +120,12 @@ def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progr
     except EffigyError as error:
         return {"event": "failed", "message": str(error)}
     except ImportError as error:
-        return {"event": "failed", "message": f"The backend's Python lacks {error.name or error}: install the backend again.",
-                "data": traceback.format_exc()}
+        traceback.print_exc()
+        return {"event": "failed", "message": f"The backend's Python lacks {error.name or error}: install it again."}
     except Exception as error:
         traceback.print_exc()
-        return {"event": "failed", "message": f"This met a defect of Effigy ({type(error).__name__}: {error}); the log holds the "
-                "details.", "data": traceback.format_exc()}
+        return {"event": "failed", "message": f"This met a defect of Effigy ({type(error).__name__}: {error}); the "
+                "worker's log holds the details."}
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class JobProcess:
                 [sys.executable, "-m", "backend.service.job_process"], cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, **flags)
         except OSError as error:
-            raise EffigyError(f"No process could be started for this ({error.strerror}): close other programs.") from error
+            raise EffigyError(f"No process could be started ({error.strerror}): close other programs.") from error
         if hasattr(os, "setpriority"):
             # Posing, and Blender itself, come first.
             with suppress(OSError):
@@ -127,7 +127,8 @@ class Jobs:
         return {"stopping": running is not None}
 
     def examine(self, answer: Callable[[Callable[[], dict[str, Any]]], None]) -> None:
-        """`doctor` in a process of its own, since what it tries may crash; `answer` gets a function that returns or raises."""
+        """`doctor` in a process of its own, since what it tries may crash; `answer` gets a function that returns or
+        raises."""
         def outcome(event: dict[str, Any]) -> dict[str, Any]:
             if event["event"] == "done":
                 return event["result"]

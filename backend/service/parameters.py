@@ -112,4 +112,4 @@ def _kind(value: Any) -> str:
         return {True: "true", False: "false", None: "nothing"}.get(value, str(value))
     if isinstance(value, str):
         return f"“{value}”"
-    return "a list" if isinstance(value, list) else "a group of values" if isinstance(value, dict) else type(value).__name__
+    return {list: "a list", dict: "a group of values"}.get(type(value), type(value).__name__)

@@ -1,8 +1,8 @@
 """From a pose as Blender sends it to splats in the artist's world, and to pictures of them.
 
-A pose is `{expression: [E], neck, jaw, eye_L, eye_R: axis-angle [3], root: 4 × 4}`: coefficients in the head model's order
-and rotations in head space, as in a track; `root` carries head space into the world and may scale evenly. What is not
-given is at rest.
+A pose is `{expression: [E], neck, jaw, eye_L, eye_R: axis-angle [3], root: 4 × 4}`: coefficients in the head model's
+order and rotations in head space, as in a track; `root` carries head space into the world and may scale evenly. What is
+not given is at rest.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from ..avatar.avatar import Avatar
 from ..avatar.posing import pose_rig
@@ -27,11 +28,11 @@ from .open_avatars import OpenAvatars
 from .parameters import Parameters
 
 FAR_AWAY = 100.0
-"""Metres from which an orthographic view looks at a head: its rays part by a tenth of a degree over the head's width."""
+"""Metres from which an orthographic view looks at a head: its rays part by a tenth of a degree over it."""
 FLATNESS = 200.0
 """An orthographic picture is drawn from at least this many times the depth of what it shows."""
 UNEVEN = 1e-3
-"""By how much a matrix may differ from an even scaling times a rotation, relative: rounding passes, a squeeze does not."""
+"""By how much a matrix may differ from a rotation, relative: rounding passes, a squeeze does not."""
 LARGEST_PICTURE = 16384
 
 
@@ -57,9 +58,9 @@ class SubjectPose:
 def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
     """The one place where a pose comes in.
 
-    The jaw's opening and sideways motion belong to the jaw joint (see `backend.tracking.priors`), and avatars are trained
-    so. Whatever comes in as the shapes jawOpen, jawLeft and jawRight is added to the joint's rotation here, as tracking
-    adds them, and the shapes stay at zero.
+    The jaw's opening and sideways motion belong to the jaw joint (see `backend.tracking.priors`), and avatars are
+    trained so. Whatever comes in as the shapes jawOpen, jawLeft and jawRight is added to the joint's rotation here, as
+    tracking adds them, and the shapes stay at zero.
     """
     pose.known("expression", "root", *JOINT_NAMES[NECK:])
     expression = pose.array("expression", (len(model.expression_names),), None)
@@ -101,9 +102,10 @@ def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray) -> Splats:
     splats = avatar.networks(pose_rig(avatar.head, avatar.shaped, tensor(pose.expression)[None],
                                       tensor(pose.rotations)[None], tensor(camera)[None]))[0]
     rotation = tensor(pose.rotation)
+    quaternions = quaternion_multiply(matrix_to_quaternion(rotation), splats.quaternions)
     return Splats(
         means=torch.addmm(tensor(pose.translation), splats.means[0], pose.scale * rotation.T)[None],
-        quaternions=torch.nn.functional.normalize(quaternion_multiply(matrix_to_quaternion(rotation), splats.quaternions), dim=-1),
+        quaternions=functional.normalize(quaternions, dim=-1),
         scales=pose.scale * splats.scales, opacities=splats.opacities, colors=splats.colors)
 
 
@@ -201,9 +203,9 @@ def draw(heads: list[Splats], view: View) -> Frame:
 def _from_afar(view: View, splats: Splats) -> tuple[View, Splats, float]:
     """An orthographic picture by way of the pinhole that the rasterisers have: the same picture from far away.
 
-    The camera steps back along its axis by the last value returned, with as much longer a focal length, and each Gaussian
-    is moved sideways onto the ray through the pixel that it belongs to. Places and depths are exact; the Gaussians' own
-    sizes are off by under half a per cent, the depth of the subject over the distance.
+    The camera steps back along its axis by the last value returned, with as much longer a focal length, and each
+    Gaussian is moved sideways onto the ray through the pixel that it belongs to. Places and depths are exact; the
+    Gaussians' own sizes are off by under half a per cent, the depth of the subject over the distance.
     """
     rotation, translation = view.world_to_camera[:3, :3], view.world_to_camera[:3, 3]
     means = splats.means[0].double().cpu().numpy() @ rotation.T + translation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,24 @@ import numpy as np
 
 from ..progress import Progress
 
-SIZE = 384
+SIZE = 512
 """Side of a preview, pixels."""
 LINE = (90, 200, 255)
 """Of the tracked mesh's edges, RGB: no skin or hair is of this blue."""
+STRENGTH = 0.25
+"""Of the lines over the picture: lips and lids, where the mesh is dense, stay recognisable."""
 
 
 def show_afterwards(command: str, params: dict[str, Any], progress: Progress) -> None:
     """The preview that follows a finished command; training and evaluation show their own while they run."""
-    if command == "capture":
-        progress.preview(_middle_frame(Path(params["capture"]))[0])
-    elif command == "track":
-        progress.preview(tracked_frame(Path(params["capture"])))
+    try:
+        if command == "capture":
+            progress.preview(_middle_frame(Path(params["capture"]))[0])
+        elif command == "track":
+            progress.preview(tracked_frame(Path(params["capture"])))
+    except Exception:
+        # What the command made is whole: that its picture failed is for the log.
+        traceback.print_exc()
 
 
 def _middle_frame(folder: Path) -> tuple[np.ndarray, int]:
@@ -63,4 +70,4 @@ def tracked_frame(folder: Path) -> np.ndarray:
     ends = (pixels.clip(-SIZE, 2 * SIZE) * 2**shift).round().astype(np.int32)
     for start, end in mesh_edges(model.faces[front])[0]:
         cv2.line(layer, ends[start].tolist(), ends[end].tolist(), LINE, 1, cv2.LINE_AA, shift)
-    return cv2.addWeighted(layer, 0.45, picture, 0.55, 0)
+    return cv2.addWeighted(layer, STRENGTH, picture, 1 - STRENGTH, 0)

@@ -1,9 +1,9 @@
 """The wire between Blender and the worker: JSON-RPC 2.0, one message a line, and arrays beside it.
 
-An array stands in a message as `{"$array": {"file": path, "dtype": "float32", "shape": [..]}}`: its bytes lie in a file of a
-private temporary folder, in memory where the system offers such a place. Whoever receives the message deletes the file.
-A worker on another machine (`ssh host …`) shares no files: there the bytes stand in the message itself, as base64 in
-`{"$array": {"data": …, "dtype": …, "shape": …}}`.
+An array stands in a message as `{"$array": {"file": path, "dtype": "float32", "shape": [..]}}`: its bytes lie in a file
+of a private temporary folder, in memory where the system offers such a place. Whoever receives the message deletes the
+file. A worker on another machine (`ssh host …`) shares no files: there the bytes stand in the message itself, as base64
+in `{"$array": {"data": …, "dtype": …, "shape": …}}`.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class ArrayFolders:
 
     def put(self, array: np.ndarray) -> dict[str, Any]:
         """What stands for `array` in a message."""
-        array = np.ascontiguousarray(array)
         described = {"dtype": str(array.dtype), "shape": list(array.shape)}
+        array = np.ascontiguousarray(array)
         if self.inline:
-            return {"$array": {"data": base64.b64encode(array.data).decode("ascii"), **described}}
+            return {"$array": {"data": base64.b64encode(array.tobytes()).decode("ascii"), **described}}
         for folder in self.folders:
             path = os.path.join(folder, f"{os.getpid()}-{next(self._count)}")
             try:
@@ -62,7 +62,8 @@ class ArrayFolders:
             except OSError:
                 with suppress(OSError):
                     os.unlink(path)
-        raise EffigyError(f"There is no room for {array.nbytes / 1e6:.0f} MB in {' or '.join(self.folders)}: free some space.")
+        places = " or ".join(self.folders)
+        raise EffigyError(f"There is no room for {array.nbytes / 1e6:.0f} MB in {places}: free some space.")
 
     def close(self) -> None:
         if self._own:
@@ -75,7 +76,8 @@ def read_inline(value: Any) -> Any:
     if isinstance(value, dict):
         if isinstance(described := value.get("$array"), dict):
             try:
-                return np.frombuffer(base64.b64decode(described["data"]), described["dtype"]).reshape(described["shape"])
+                data = base64.b64decode(described["data"])
+                return np.frombuffer(data, described["dtype"]).reshape(described["shape"])
             except (KeyError, ValueError, TypeError) as error:
                 raise EffigyError("An array of the request does not fit its own description.") from error
         return {name: read_inline(entry) for name, entry in value.items()}
@@ -108,7 +110,7 @@ class Channel:
 
     def send(self, message: dict[str, Any]) -> None:
         """Nothing happens where nobody reads any more: whoever waits on stdin is about to learn so."""
-        line = json.dumps(self._plain(message), ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(self._plain(message), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self._lock, suppress(BrokenPipeError, OSError, ValueError):
             self._out.write(line)
             self._out.flush()

@@ -1,12 +1,13 @@
 """What Blender builds a rig from: a head model as arrays, a track's numbers, and what is known of a capture's footage.
 
-The rig in Blender is the same sum as `backend.head.forward`: identity and expression deltas and pose correctives are added
-to the template and skinned to five joints. Nothing is converted here: head space, metres, axis-angle.
+The rig in Blender is the same sum as `backend.head.forward`: identity and expression deltas and pose correctives are
+added to the template and skinned to five joints. Nothing is converted here: head space, metres, axis-angle.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,44 @@ from ..errors import EffigyError
 from ..footage.capture import load_capture
 from ..head.formats import load_head
 from ..head.model import JOINT_NAMES, PARENTS, HeadModel
-from ..head.registry import find_head
+from ..head.registry import find_head, remember_head
+from ..progress import Progress
 from ..tracking.priors import JAW_SHAPES, jaw_of_shapes
 from ..tracking.track import load_track
 from .parameters import Parameters
 
 
-def head_of(parameters: Parameters) -> HeadModel:
-    """The head model that `head` names: `{file: path}`, `{file: null}` for the open head, or `{name, fingerprint}`."""
+def head_of(parameters: Parameters) -> tuple[HeadModel, list[str]]:
+    """The head model that `head` names, and what there is to say of its file.
+
+    `{file: path}`, `{file: null}` for the open head, or `{name, fingerprint}` of one that was used here before: a file
+    that was opened once is found again by its fingerprint.
+    """
     head = parameters.group("head") if parameters.has("head") else Parameters({}, parameters.of)
     head.known("file", "name", "fingerprint")
     if head.has("fingerprint"):
-        return find_head(head.text("name", "unnamed"), head.text("fingerprint"), "The rig")
+        return find_head(head.text("name", "unnamed"), head.text("fingerprint"), "The rig"), []
     path = head.path("file", None)
     return _load(path, _stamp(path))
 
 
 @lru_cache(maxsize=3)
-def _load(path: Path | None, stamp: int) -> HeadModel:
-    return load_head(path)
+def _load(path: Path | None, stamp: int) -> tuple[HeadModel, list[str]]:
+    said = _Listener()
+    model = load_head(path, said)
+    if path is not None:
+        # A rig can be made all the same where the user's data folder cannot be written.
+        with suppress(EffigyError):
+            remember_head(model, path)
+    return model, said.messages
+
+
+class _Listener(Progress):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
 
 def _stamp(path: Path | None) -> int:
@@ -44,12 +64,17 @@ def _stamp(path: Path | None) -> int:
 
 
 def head_rig(parameters: Parameters) -> dict[str, Any]:
-    """N vertices, F triangles, S identity and E expression components; see the protocol for the fields.
+    """N vertices, F triangles, S identity and E expression components, P pose correctives that are not zero.
 
-    Vertices and joints are those of `identity` without expression; the deltas are metres per unit of a coefficient.
+    vertices (N, 3) and joints (5, 3), metres, are those of `identity` (S,) without expression. To them are added, per
+    unit of a coefficient, expression_deltas (E, N, 3) and pose_corrective_deltas (P, N, 3), the latter by the entries
+    pose_corrective_index (P,) of the 36 of R - I of neck, jaw, eye_L and eye_R, row-major; skinning (N, 5) then carries
+    the sum to where the joints take it. identity_deltas (S, N, 3) and joint_identity (S, 5, 3) say what another
+    identity moves. expression_range (E, 2) is what a slider offers; jaw_of_shapes the axis-angle by which jawOpen,
+    jawLeft and jawRight at 1 turn the jaw joint (see `posing.read_pose`); `messages` what the head's file lacks.
     """
     parameters.known("head", "identity")
-    model = head_of(parameters)
+    model, said = head_of(parameters)
     identities = model.shape_basis.shape[2]
     identity = parameters.array("identity", (identities,), None)
     identity = np.zeros(identities) if identity is None else identity
@@ -77,6 +102,7 @@ def head_rig(parameters: Parameters) -> dict[str, Any]:
         "joint_parents": PARENTS,
         "skinning": model.skinning,
         "regions": model.regions,
+        "messages": said,
         "jaw_of_shapes": {name: jaw[name].astype(np.float32) for name in JAW_SHAPES},
     }
 
@@ -92,7 +118,8 @@ def read_capture(parameters: Parameters) -> dict[str, Any]:
     """What a camera and a background movie need to know of a capture; landmarks in crop pixels."""
     parameters.known("path")
     capture = load_capture(parameters.path("path"))
-    names = ("source_name", "source_sha256", "size", "fps", "crop", "intrinsics", "frame_numbers", "frame_times", "landmarks", "flags")
+    names = ("source_name", "source_sha256", "size", "fps", "crop", "intrinsics", "frame_numbers", "frame_times",
+             "landmarks", "flags")
     try:
         summary = json.loads((capture.folder / "capture.json").read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -1,5 +1,18 @@
 """The worker: answers Blender's requests over stdio until stdin closes.
 
+    hello          {arrays: files | inline}             → what this worker is, where its arrays lie
+    doctor         {}                                   → {rows: [[what, state, sentence], …]}
+    head.rig       {head, identity}                     → all that a rig is made of (`rig_data.head_rig`)
+    track.read     {path}                               → the fields of a `Track`
+    capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
+    avatar.open    {path}                               → {avatar: its key, info}
+    avatar.splats  {avatar, pose, view | direction}     → means, quaternions, scales, opacities, colors (`posing`)
+    avatar.render  {subjects: [{avatar, pose}], camera} → color, alpha, depth
+    job.start      {kind, params}                       → {job: its name} (`job_kinds`); then `job.progress`,
+                                                          `job.preview` and `job.message` as they come, and at last
+                                                          one of `job.done`, `job.failed`, `job.cancelled`
+    job.cancel     {job}                                → {stopping: whether it still ran}
+
 Two threads. One reads messages and does what must never wait: jobs are started and cancelled there. The other works the
 rest off in order. When stdin closes (Blender quit or died) the worker ends at once and its jobs with it: each of them
 watches a pipe of its own (`backend.service.job_process`).
@@ -44,7 +57,8 @@ class _Worker:
         self._posing: Any = None
         self._methods: dict[str, Callable[[Parameters], dict[str, Any]]] = {
             "hello": self._hello, "head.rig": _head_rig, "track.read": _read_track, "capture.read": _read_capture,
-            "avatar.open": lambda given: self._poser().open(given), "avatar.splats": lambda given: self._poser().splats(given),
+            "avatar.open": lambda given: self._poser().open(given),
+            "avatar.splats": lambda given: self._poser().splats(given),
             "avatar.render": lambda given: self._poser().render(given),
         }
 
@@ -78,7 +92,8 @@ class _Worker:
             message = self._waiting.get()
             method = self._methods.get(message.get("method", ""))
             if method is None:
-                self._refuse(message, UNKNOWN_METHOD, f"The worker knows no method “{message.get('method')}”: update Effigy.")
+                sentence = f"The worker knows no method “{message.get('method')}”: update Effigy."
+                self._refuse(message, UNKNOWN_METHOD, sentence)
             else:
                 self._answer(message, method)
 
@@ -91,11 +106,12 @@ class _Worker:
         except EffigyError as error:
             self._refuse(message, REFUSED, str(error))
         except MemoryError:
-            self._refuse(message, REFUSED, "There is not enough memory for this: choose a smaller picture, or close other programs.")
+            self._refuse(message, REFUSED, "There is not enough memory: choose a smaller picture, or close programs.")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            self._refuse(message, DEFECT, f"The worker met a defect in {message.get('method')} ({type(error).__name__}: {error}); "
-                         "its log holds the details.", traceback.format_exc())
+            sentence = (f"The worker met a defect in {message.get('method')} ({type(error).__name__}: {error}); "
+                        "its log holds the details.")
+            self._refuse(message, DEFECT, sentence, traceback.format_exc())
 
     def _refuse(self, message: dict[str, Any], code: int, sentence: str, data: str | None = None) -> None:
         error = {"code": code, "message": sentence} | ({"data": data} if data else {})

@@ -1,7 +1,7 @@
 """Arrays in messages: taken from their files, which are deleted at once, or from the message itself.
 
-On Linux and macOS a file stays readable through its mapping after it is deleted: nothing is copied, and the memory is free
-again when the array is. Windows deletes no file that is mapped, so there it is read first.
+On Linux and macOS a file stays readable through its mapping after it is deleted: nothing is copied, and the memory is
+free again when the array is. Windows deletes no file that is mapped, so there it is read first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SMALL = 1 << 16
 
 
 def take_arrays(value: Any) -> Any:
-    """A message with its arrays in place of their descriptions; their files are gone afterwards, also after an error."""
+    """A message with its arrays in place of their descriptions; their files are gone afterwards, whatever happens."""
     if isinstance(value, dict):
         if isinstance(described := value.get("$array"), dict):
             return _take(described)
@@ -29,7 +29,7 @@ def take_arrays(value: Any) -> Any:
 
 
 def put_arrays(value: Any) -> Any:
-    """Parameters of a request as JSON: small arrays as lists, large ones as base64 (a pose is some dozens of numbers)."""
+    """Parameters of a request as JSON: small arrays as lists, large ones as base64; most are some dozens of numbers."""
     if isinstance(value, dict):
         return {str(name): put_arrays(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -37,7 +37,7 @@ def put_arrays(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.size <= 1024:
             return value.tolist()
-        data = base64.b64encode(np.ascontiguousarray(value).data).decode("ascii")
+        data = base64.b64encode(value.tobytes()).decode("ascii")
         return {"$array": {"data": data, "dtype": str(value.dtype), "shape": list(value.shape)}}
     if isinstance(value, np.generic):
         return value.item()

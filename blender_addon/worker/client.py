@@ -7,8 +7,8 @@
     client.pump()                                                           # main thread, some times a second
     client.close()
 
-Of `latest` requests with the same key one is on its way and at most one waits, the newest: scrubbing never queues. What a
-newer one replaced is not answered at all.
+Of `latest` requests with the same key one is on its way and at most one waits, the newest: scrubbing never queues. What
+a newer one replaced is not answered at all.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class _State:
 class WorkerClient:
     def __init__(self, command: Sequence[str], cwd: str | None = None, environment: Mapping[str, str] | None = None,
                  on_log: Callable[[str], None] | None = None, arrays: str = "files") -> None:
-        """`on_log` gets the worker's log line by line, in `pump`. `arrays` is "inline" for a worker that shares no files
-        with this machine. Nothing is started yet."""
+        """`on_log` gets the worker's log line by line, in `pump`. `arrays` is "inline" for a worker that shares no
+        files with this machine. Nothing is started yet."""
         self._command, self._cwd, self._environment, self._arrays = list(command), cwd, environment, arrays
         self._on_log = on_log
         self._numbers = itertools.count(1)
@@ -113,7 +113,8 @@ class WorkerClient:
 
     def request(self, method: str, params: dict[str, Any] | None = None, on_result: Callable[[Any], None] | None = None,
                 on_error: Callable[[WorkerError], None] | None = None, latest: str | None = None) -> None:
-        """Ask without waiting: one of the two is called by `pump`, unless a newer request of the key `latest` replaced it."""
+        """Ask without waiting: one of the two is called by `pump`, unless a newer request of the key `latest` replaced
+        it."""
         self._ask(_Request(method, params or {}, on_result, on_error, latest))
 
     def call(self, method: str, params: dict[str, Any] | None = None, timeout: float | None = 60.0) -> Any:
@@ -140,7 +141,8 @@ class WorkerClient:
             if job.state == STOPPING:
                 self._cancel(job)
 
-        request = _Request("job.start", {"kind": kind, "params": params}, named, lambda error: job.end(FAILED, str(error)))
+        request = _Request("job.start", {"kind": kind, "params": params}, named,
+                           lambda error: job.end(FAILED, str(error)))
         self._ask(request)
         return job
 
@@ -204,7 +206,8 @@ class WorkerClient:
         number = next(self._numbers)
         request.state = self._state
         self._state.pending[number] = request
-        self._state.connection.send({"jsonrpc": "2.0", "id": number, "method": request.method, "params": request.params})
+        message = {"jsonrpc": "2.0", "id": number, "method": request.method, "params": request.params}
+        self._state.connection.send(message)
 
     def _connect(self) -> None:
         self._state = state = _State()
@@ -245,7 +248,7 @@ class WorkerClient:
             return
         state.connection.folders = list(hello.get("folders", ()))
         if hello["schema"] > SCHEMA:
-            state.refused = "The backend is newer than this extension: update Effigy's extension, or install its own backend."
+            state.refused = "The backend is newer than this extension: update the extension, or install its backend."
         self.hello = hello
 
     def _job_news(self, state: _State, event: str, params: dict[str, Any]) -> None:

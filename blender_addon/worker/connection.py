@@ -1,8 +1,8 @@
 """One worker process and the threads that talk to it. When the process is gone, so is the connection.
 
 A starter thread starts the process and writes, so that neither a slow start nor a full pipe ever holds up Blender's
-interface; a reader thread reads, and takes the arrays out of their files; a third passes the worker's log on. The end of
-the worker's stdout is the end of the worker, and is noticed at once.
+interface; a reader thread reads, and takes the arrays out of their files; a third passes the worker's log on. The end
+of the worker's stdout is the end of the worker, and is noticed at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 from .arrays import put_arrays, take_arrays
 
 SECONDS_TO_LEAVE = 12.0
-"""How long a worker that was told to end is waited for before it is killed: its jobs keep their checkpoints meanwhile."""
+"""How long a worker that was told to end is waited for before it is killed: its jobs keep their checkpoints
+meanwhile."""
 
 
 class Connection:

@@ -1,6 +1,7 @@
 """The one worker of this Blender: who asks for `client()` gets it, a timer delivers its answers.
 
-The timer and the client outlive the loading of another file, and so do the jobs. Unregistering and quitting end the worker.
+The timer and the client outlive the loading of another file, and so do the jobs. Unregistering and quitting end the
+worker.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _last_arrival = 0.0
 def client() -> WorkerClient:
     """This Blender's worker, of the Python that the preferences name; an `EffigyError` where there is none yet.
 
-    Nothing starts before the first request. When the preferences name another Python, a new worker takes over as soon as
-    the old one has no jobs.
+    Nothing starts before the first request. When the preferences name another Python, a new worker takes over as soon
+    as the old one has no jobs.
     """
     global _client, _command
     command = [str(preferences.backend_python()), "-m", "backend", "serve"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from head_models import ball_head
 from worker_sessions import make_client, untrained_avatar
 
 from backend.avatar.avatar import load_avatar
@@ -57,16 +58,17 @@ def placed(turn=(0.0, 0.0, 0.0), at=(0.0, 0.0, 0.0), scale=1.0) -> np.ndarray:
     return root
 
 
-def camera(at=(0.0, 0.0, 0.8), focal: float = 260.0, orthographic: bool = False, width: int = SIZE, height: int = SIZE) -> dict:
+def camera(at=(0.0, 0.0, 0.8), focal=260.0, orthographic=False, width=SIZE, height=SIZE) -> dict:
     """Looks along -Z of the world at the head's face."""
     matrix = np.diag([1.0, -1, -1, 1])
     matrix[:3, 3] = -matrix[:3, :3] @ at
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    return {"world_to_camera": matrix, "intrinsics": intrinsics, "orthographic": orthographic, "width": width, "height": height}
+    return {"world_to_camera": matrix, "intrinsics": intrinsics, "orthographic": orthographic, "width": width,
+            "height": height}
 
 
 def as_splats(answer: dict) -> Splats:
-    return Splats(*(torch.from_numpy(answer[name].copy())[None] for name in ("means", "quaternions", "scales", "opacities", "colors")))
+    return Splats(**{name: torch.from_numpy(array.copy())[None] for name, array in answer.items()})
 
 
 def covariances(answer: dict) -> np.ndarray:
@@ -113,8 +115,8 @@ def test_identity_deltas_and_joints_follow_another_identity(client):
     plain = client.call("head.rig", {})
     identity = np.random.default_rng(5).normal(0, 1, len(plain["identity"]))
     person = client.call("head.rig", {"identity": identity})
-    assert np.abs(plain["vertices"] + np.tensordot(identity, plain["identity_deltas"], 1) - person["vertices"]).max() < 1e-5
-    assert np.abs(plain["joints"] + np.tensordot(identity, plain["joint_identity"], 1) - person["joints"]).max() < 1e-6
+    for name, deltas, most in (("vertices", "identity_deltas", 1e-5), ("joints", "joint_identity", 1e-6)):
+        assert np.abs(plain[name] + np.tensordot(identity, plain[deltas], 1) - person[name]).max() < most
     assert np.abs(person["vertices"] - plain["vertices"]).max() > 1e-3
 
 
@@ -123,6 +125,19 @@ def test_a_head_is_found_by_its_fingerprint(client, model):
     assert client.call("head.rig", {"head": named})["head"] == named
     with pytest.raises(WorkerError, match="needs the head model “lost”"):
         client.call("head.rig", {"head": {"name": "lost", "fingerprint": "0" * 16}})
+
+
+def test_a_users_head_file_says_what_it_lacks_and_is_found_again(client, tmp_path):
+    path = tmp_path / "identity_only.npz"
+    ball = ball_head(expressions=0)
+    np.savez(path, v_template=ball.template, shapedirs=ball.shape_basis, f=ball.faces)
+    rig = client.call("head.rig", {"head": {"file": path}})
+    assert rig["expression_deltas"].shape == (0, len(ball.template), 3) and "not animated" in rig["messages"][0]
+    assert client.call("head.rig", {"head": rig["head"]})["head"] == rig["head"]
+    path.write_bytes(b"a shopping list")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(WorkerError, match="damaged or not an .npz"):
+        client.call("head.rig", {"head": {"file": path}})
 
 
 # --- splats
@@ -134,7 +149,8 @@ def test_splats_stand_where_the_root_puts_them(client, model, avatar_path):
     here = client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 1), "view": eye})
     root = placed((0.4, -1.1, 0.3), (2.0, -1.0, 0.5), 3.0)
     pose = random_pose(model, 1) | {"root": root}
-    there = client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": root[:3, :3] @ eye + root[:3, 3]})
+    view = root[:3, :3] @ eye + root[:3, 3]
+    there = client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": view})
     assert np.abs(here["means"] @ root[:3, :3].T + root[:3, 3] - there["means"]).max() < 1e-5
     turned = root[:3, :3] @ covariances(here) @ root[:3, :3].T
     assert np.abs(turned - covariances(there)).max() < 1e-4 * np.abs(turned).max()
@@ -161,10 +177,11 @@ def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
     slider, bone = random_pose(model, 4), random_pose(model, 4)
     slider["expression"][model.expression_names.index("jawOpen")] = 0.8
     bone["jaw"] = bone["jaw"] + 0.8 * jaw_of_shapes(model)["jawOpen"]
-    answers = [client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]}) for pose in (slider, bone)]
-    assert all(np.abs(answers[0][name] - answers[1][name]).max() < 1e-5 for name in answers[0])
-    closed = client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 4), "view": [0, 0, 0.8]})
-    assert np.abs(answers[0]["means"] - closed["means"]).max() > 0.01
+    by_slider, by_bone, closed = (
+        client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]})
+        for pose in (slider, bone, random_pose(model, 4)))
+    assert all(np.abs(by_slider[name] - by_bone[name]).max() < 1e-5 for name in by_bone)
+    assert np.abs(by_slider["means"] - closed["means"]).max() > 0.01
 
 
 def test_an_avatar_is_read_again_when_its_file_changed_and_outlives_it(client, tmp_path):
@@ -194,7 +211,8 @@ def test_two_heads_are_sorted_into_one_picture(client, model, avatar_path):
     assert np.abs(both["color"] - swapped["color"]).max() < 1e-4
     splats = [as_splats(client.call("avatar.splats", {**subject, "view": [0, 0, 1.2]})) for subject in (near, far)]
     together = Splats(*(torch.cat(pair, 1) for pair in zip(*(vars(part).values() for part in splats))))
-    cameras = Cameras(*(torch.as_tensor(view[name], dtype=torch.float32)[None] for name in ("intrinsics", "world_to_camera")), SIZE, SIZE)
+    matrices = (torch.as_tensor(view[name], dtype=torch.float32)[None] for name in ("intrinsics", "world_to_camera"))
+    cameras = Cameras(*matrices, SIZE, SIZE)
     raster = rasterize(together, cameras)
     assert np.abs(both["color"] - raster.color[0].numpy()).max() < 1e-3
     assert np.abs(both["alpha"] - raster.alpha[0].numpy()).max() < 1e-3
@@ -206,8 +224,8 @@ def test_two_heads_are_sorted_into_one_picture(client, model, avatar_path):
 
 def test_an_orthographic_picture_is_the_same_from_any_distance(client, model, avatar_path):
     subject = {"avatar": avatar_path, "pose": random_pose(model, 8)}
-    near, far = (client.call("avatar.render", {"subjects": [subject], "camera": camera((0, 0, z), 300, orthographic=True)})
-                 for z in (0.5, 40.0))
+    views = (camera((0, 0, z), 300, orthographic=True) for z in (0.5, 40.0))
+    near, far = (client.call("avatar.render", {"subjects": [subject], "camera": view}) for view in views)
     assert np.abs(near["color"] - far["color"]).max() < 5e-3
     solid = near["alpha"] > 0.5
     assert solid.sum() > 500 and np.abs(far["depth"][solid] - near["depth"][solid] - 39.5).max() < 1e-3
@@ -227,7 +245,8 @@ def test_orthographic_places_sizes_and_depths_are_exact():
         x, y = 100 + scale * place[0], 80 - scale * place[1]
         near = np.hypot(columns - x, rows - y) < 3.5 * radius * scale
         weight = picture.alpha * near
-        assert abs((weight * columns).sum() / weight.sum() - x) < 0.05 and abs((weight * rows).sum() / weight.sum() - y) < 0.05
+        assert abs((weight * columns).sum() / weight.sum() - x) < 0.05
+        assert abs((weight * rows).sum() / weight.sum() - y) < 0.05
         spread = (weight * (columns - x) ** 2).sum() / weight.sum()
         assert abs(np.sqrt(spread) / (radius * scale) - 1) < 0.05
         assert np.abs(picture.depth[near & (picture.alpha > 0.5)] - (5.0 - place[2])).max() < 1e-3
