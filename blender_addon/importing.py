@@ -89,11 +89,14 @@ def _build(scene: bpy.types.Scene, name: str, capture: Path, result: dict[str, A
     rig = yield from build_rig_steps(data, name, scene.collection)
     collection = rig.mesh.users_collection[0]
     shot = yield from apply_track_steps(rig, track)
+    yield 0.97
     camera = add_camera(track, shot, f"{name} camera", collection)
     if scene.camera is None or not scene.get(STAGED):
         set_scene(scene, track, camera, shot)
         scene[STAGED] = True
+    yield 0.98
     show_footage(camera, capture / "frames", track.frame_count, shot)
+    yield 0.99
     rig.armature.effigy.capture = stored(capture)
     make_active(scene, rig)
     sure = (result or {}).get("sure")
