@@ -1,0 +1,89 @@
+"""The engine's settings: Blender's own panels for size, output and colour, and three of ours for what no other has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import bpy
+
+from ..panels.text import region_width, wrapped
+from .render_engine import ENGINE
+
+ALSO: Final = ("EEVEE_WORLD_PT_surface",)
+"""Panels of other engines that serve here: the world's colour."""
+NOT_OURS: Final = (
+    "freestyle", "RENDER_PT_simplify", "RENDER_PT_gpencil", "RENDER_PT_grease_pencil", "stereoscopy", "output_views",
+    "DATA_PT_preview", "DATA_PT_light", "DATA_PT_spot", "texture_mapping")
+"""Words in the names of panels that Blender gives to every engine, with settings that mean nothing here."""
+
+
+class _EnginePanel:
+    bl_space_type = "PROPERTIES"
+    bl_region_type = "WINDOW"
+    bl_context = "render"
+    COMPAT_ENGINES = {ENGINE}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.engine in cls.COMPAT_ENGINES
+
+
+class EFFIGY_PT_engine_color(_EnginePanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_engine_color"
+    bl_label = "Footage Colours"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        view = context.scene.view_settings
+        if view.view_transform == "Standard":
+            wrapped(self.layout, "Avatars have the colours of their footage.", region_width(context), "CHECKMARK")
+            return
+        wrapped(self.layout, "Avatars have the colours of their footage only under the Standard view transform; "
+                f"{view.view_transform} makes them paler.", region_width(context), "COLOR")
+        self.layout.operator("effigy.use_standard_view")
+
+
+class EFFIGY_PT_engine_film(_EnginePanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_engine_film"
+    bl_label = "Film"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        self.layout.use_property_split = True
+        self.layout.prop(context.scene.render, "film_transparent", text="Transparent")
+        if not context.scene.render.film_transparent:
+            wrapped(self.layout, "The colour behind avatars is that of the world.", region_width(context))
+
+
+class EFFIGY_PT_engine_passes(_EnginePanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_engine_passes"
+    bl_label = "Passes"
+    bl_context = "view_layer"
+
+    def draw(self, context: bpy.types.Context) -> None:
+        self.layout.use_property_split = True
+        self.layout.prop(context.view_layer, "use_pass_z", text="Depth")
+
+
+def _shared_panels() -> Iterator[type]:
+    """Blender's own panels that are right for this engine too."""
+    for panel in bpy.types.Panel.__subclasses__():
+        engines = getattr(panel, "COMPAT_ENGINES", None)
+        if engines is None or panel.__module__ == __name__:
+            continue
+        name = panel.__name__
+        if name in ALSO or ("BLENDER_RENDER" in engines and not any(word in name for word in NOT_OURS)):
+            yield panel
+
+
+def register() -> None:
+    for panel in _shared_panels():
+        panel.COMPAT_ENGINES.add(ENGINE)
+
+
+def unregister() -> None:
+    for panel in bpy.types.Panel.__subclasses__():
+        if panel.__module__ != __name__:
+            getattr(panel, "COMPAT_ENGINES", set()).discard(ENGINE)
+
+
+classes = (EFFIGY_PT_engine_color, EFFIGY_PT_engine_film, EFFIGY_PT_engine_passes)
