@@ -151,7 +151,6 @@ def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_w
     ("train", {"capture": "/x", "avatar": "/y", "preset": "best"}, "there is no preset “best”"),
     ("train", {"capture": "/x", "avatar": "/y", "minutes": "ten"}, "minutes must be a number, but is “ten”"),
     ("train", {"capture": "/nowhere.capture", "avatar": "{folder}/a.effigy"}, "There is no capture folder /nowhere"),
-    ("render", {"avatar": "/nowhere.effigy", "track": "/t.npz", "out": "{folder}/o"}, "There is no avatar at /nowhere"),
 ])
 def test_bad_orders_fail_with_a_sentence(client, tmp_path, kind, params, sentence):
     params = {name: str(value).replace("{folder}", str(tmp_path)) for name, value in params.items()}
