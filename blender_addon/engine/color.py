@@ -48,7 +48,8 @@ def world_color(scene: bpy.types.Scene) -> np.ndarray:
     world = scene.world
     if world is None:
         return np.zeros(3)
-    if world.node_tree is None or not world.use_nodes:
+    # From Blender 5 on a world that has nodes uses them, and asking is deprecated.
+    if world.node_tree is None or (bpy.app.version < (5, 0, 0) and not world.use_nodes):
         return np.array(world.color)
     backgrounds = (node for node in world.node_tree.nodes if node.bl_idname == "ShaderNodeBackground" and not node.mute)
     node = next(backgrounds, None)

@@ -47,8 +47,8 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             self.report({"ERROR"}, str(error))
         except Exception as error:
             traceback.print_exc()
-            self.report({"ERROR"}, f"Effigy met a defect while rendering ({type(error).__name__}: {error}): the console "
-                        "says more.")
+            self.report({"ERROR"}, f"Effigy met a defect while rendering ({type(error).__name__}: {error}): the "
+                        "console says more.")
 
     def _render(self, depsgraph: bpy.types.Depsgraph) -> None:
         scene = depsgraph.scene
