@@ -44,9 +44,10 @@ _SYLLABLES = (
 )
 """Frame, shape (both sides where it has sides), strength; each a smooth pulse."""
 _PHRASES = (
-    (110, 14, "mouthSmile", 0.85), (115, 16, "cheekSquint", 0.5), (8, 12, "browInnerUp", 0.7),
-    (100, 10, "browOuterUp", 0.7), (180, 12, "browDown", 0.7), (182, 12, "noseSneer", 0.35),
-    (190, 12, "mouthFrown", 0.5), (232, 14, "mouthSmile", 0.6), (226, 12, "browInnerUp", 0.5),
+    (110, 14, "mouthSmile", 0.85), (115, 16, "cheekSquint", 0.5), (8, 12, "browInnerUp", 1.0),
+    (8, 12, "browOuterUp", 0.5), (8, 12, "eyeWide", 0.4),
+    (100, 10, "browOuterUp", 0.8), (180, 12, "browDown", 0.7), (182, 12, "noseSneer", 0.35),
+    (190, 12, "mouthFrown", 0.5), (232, 14, "mouthSmile", 0.6), (226, 12, "browInnerUp", 1.0),
 )
 """Frame, half length, shape, strength."""
 _JAW_RADIANS = 0.30

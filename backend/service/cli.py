@@ -62,7 +62,7 @@ def _run(chosen: argparse.Namespace, progress: Progress) -> str:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise EffigyError("There is not enough memory for this: choose a smaller size, or close other programs.") from error
+        raise EffigyError("There is not enough memory: choose a smaller size, or close other programs.") from error
 
 
 def _end(progress: Progress, sentence: str, code: int) -> int:
@@ -108,8 +108,7 @@ def _track(chosen: argparse.Namespace, progress: Progress) -> str:
     model = load_head(chosen.head)
     if (model.landmark_faces < 0).all():
         # A user's FLAME file does not say where the detector's points lie on it.
-        faces, barycentric = embed_landmarks(model, progress=progress)
-        model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
+        model = embed_landmarks(model, progress=progress).on(model)
     check_writable(chosen.capture / "track.npz")
     track = track_capture(capture, model, progress=progress)
     make_head_mattes(capture, track, model, progress=progress)

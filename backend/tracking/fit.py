@@ -35,8 +35,8 @@ SOLVED_POINTS = 240
 PERSON_FRAMES = 96
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
-FRAME_ITERATIONS = 8
-OUTLINE_ITERATIONS = 4
+FRAME_ITERATIONS = 6
+OUTLINE_ITERATIONS = 3
 OUTLINE_ROUNDS = 2
 """The shell and the poses, in turn."""
 WINDOW = 512

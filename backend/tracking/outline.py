@@ -66,8 +66,8 @@ class Outline:
     """(F, K, 2) pixels; zero where nothing was seen."""
     normals: Tensor
     """(F, K, 2) unit vectors across the outline, outwards."""
-    angles: Tensor
-    """(F, K) the rays' directions around `centres`, radians in the picture."""
+    rays: Tensor
+    """(F, K, 2) unit vectors: the rays' directions from `centres`."""
     centres: Tensor
     """(F, 2) pixels: where the middle of the skull was taken to be."""
     trust: Tensor
@@ -171,7 +171,7 @@ def see_outline(capture: Capture, state: FrameState, evidence: Evidence) -> Outl
     inside = ((points > 0.012 * capture.size) & (points < 0.988 * capture.size)).all(-1)
     seen = (radii > 0) & (np.roll(radii, 1, 1) > 0) & (np.roll(radii, -1, 1) > 0)
     trust = seen & inside & (from_crown < FROM_CROWN) & (steepness > 1 / np.hypot(1, _STEEPEST))
-    arrays = (np.nan_to_num(points), np.nan_to_num(normals), np.tile(steps, (len(state), 1)), centres, trust)
+    arrays = (np.nan_to_num(points), np.nan_to_num(normals), np.tile(directions, (len(state), 1, 1)), centres, trust)
     return Outline(*(torch.as_tensor(array, dtype=torch.float32, device=device) for array in arrays))
 
 
@@ -225,10 +225,11 @@ def match(outline: Outline, shell: Shell, evidence: Evidence, state: FrameState)
         seen = outline[part]
         in_camera = points @ state.rotation[part].transpose(1, 2) + state.translation[part, None]
         arms = project(in_camera, evidence.focal, evidence.centre) - seen.centres[:, None]
-        angles = torch.atan2(arms[..., 1], arms[..., 0])
-        apart = (angles.unsqueeze(1) - seen.angles.unsqueeze(-1)).cos()
-        reach = seen.normals @ arms.transpose(1, 2)
-        places.append(torch.where(apart > np.cos(_WINDOW), reach, -1e9).argmax(-1))
+        arms = arms.transpose(1, 2)
+        along = seen.rays @ torch.nn.functional.normalize(arms, dim=1)
+        reach = seen.normals @ arms
+        # Off the ray's window a place is put behind all others.
+        places.append(reach.add_((along < np.cos(_WINDOW)).to(reach.dtype), alpha=-1e9).argmax(-1))
     place = torch.cat(places)
     return MatchedOutline(outline, evidence, points[place], place)
 

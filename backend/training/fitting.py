@@ -39,10 +39,10 @@ class Fitting:
 
     def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
                  stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
-                 condition_noise: float = 0.0) -> None:
+                 condition_noise: float = 0.0, perceptual_crop: int = 0) -> None:
         self.model, self.frames, self.leash = model, frames, leash
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
-        self.final_rate, self.condition_noise = final_rate, condition_noise
+        self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.rates = [group.rate for group in groups]
         self.optimizer = torch.optim.Adam(
             [{"params": list(group.parameters), "lr": group.rate} for group in groups], eps=1e-15)
@@ -98,8 +98,10 @@ class Fitting:
         # Drawn for the whole batch, so that the number of lanes changes nothing.
         noise = self.condition_noise * torch.randn((self.batch, self.frames.condition_size), generator=generator)
         background = torch.rand((self.batch, 3), generator=generator)
-        parts = [part for part in torch.arange(self.batch).chunk(self._lanes)]
-        work = [(rows[part], noise[part], background[part]) for part in parts]
+        # In the middle half, where the head is.
+        corners = 0.25 + 0.5 * torch.rand((self.batch, 2), generator=generator)
+        parts = torch.arange(self.batch).chunk(self._lanes)
+        work = [(rows[part], noise[part], background[part], corners[part]) for part in parts]
         results = list(self._pool.map(self._gradients, *zip(*work))) if self._lanes > 1 else [self._gradients(*work[0])]
         shares = [len(part) / self.batch for part in parts]
         for place, parameter in enumerate(self._parameters):
@@ -112,14 +114,16 @@ class Fitting:
             fresh = sum(share * result[1] for share, result in zip(shares, results))
             self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
 
-    def _gradients(self, rows: Tensor, noise: Tensor, background: Tensor) -> tuple[tuple[Tensor | None, ...], float]:
+    def _gradients(self, rows: Tensor, noise: Tensor, background: Tensor,
+                   corners: Tensor) -> tuple[tuple[Tensor | None, ...], float]:
         """Of some frames (B,): the mean loss's gradient by every parameter, and PSNR."""
         batch = self.frames.batch(rows, self.size)
         # Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit.
         pose = replace(batch.pose, conditions=batch.pose.conditions + noise.to(batch.pose.conditions))
         splats, anchors = self.model(pose)
         raster = rasterize(splats, batch.cameras)
-        loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color))
+        loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color),
+                          corners if self.perceptual_crop else None, self.perceptual_crop)
         return torch.autograd.grad(loss, self._parameters, allow_unused=True), psnr_of(raster, batch)
 
     def _rows(self) -> Tensor:

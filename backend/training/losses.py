@@ -1,7 +1,7 @@
 """What training minimises (GraphAvatar section 3.4), and the regularisers without which a short clip is learnt by heart.
 
 L_c = 0.8 L1 + 0.2 D-SSIM on the picture, L_w = cross-entropy of the accumulated weight against the head matte; the perceptual
-term is a `vgg_hed` distance where the preset asks for it.
+term is a `vgg_hed` distance on a crop of each frame where the preset asks for it (`Preset.perceptual_crop`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from ..avatar.anchors import AnchorGaussians
 from ..head.model import HeadModel
 from ..splatting.types import Raster
 from .frames import Batch
+from .perceptual import vgg_hed_distance
 from .structure import ssim
 
 L1_WEIGHT = 0.8
 D_SSIM_WEIGHT = 0.2
+PERCEPTUAL_WEIGHT = 0.1
+PERCEPTUAL_DEPTH = 3
+"""Blocks of VGG16 that are compared: with crops the deeper ones see hardly more than the crop's edge."""
 MATTE_WEIGHT = 0.1
 OFFSET_WEIGHT = 1.0
 SCALE_WEIGHT = 1.0
@@ -44,14 +48,23 @@ def leash_of(model: HeadModel, base_scale: Tensor) -> Leash:
     return Leash(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002))
 
 
-def picture_loss(raster: Raster, batch: Batch, background: Tensor) -> Tensor:
-    """Colour over a background (B, 3) that is drawn anew each step: only the right alpha looks right on all of them."""
+def picture_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor | None, crop: int) -> Tensor:
+    """Colour over a background (B, 3) that is drawn anew each step: only the right alpha looks right on all of them.
+
+    `corners` (B, 2), shares of what a crop of `crop` pixels can move by, down and right: where the perceptual term looks.
+    """
     behind = background[:, None, None]
     prediction = raster.color + (1 - raster.alpha[..., None]) * behind
     truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None]) * behind
     difference = (prediction - truth).abs().mean()
     structure = 1 - ssim(prediction, truth).mean()
-    return L1_WEIGHT * difference + D_SSIM_WEIGHT * structure
+    loss = L1_WEIGHT * difference + D_SSIM_WEIGHT * structure
+    if corners is not None:
+        places = (corners * (prediction.shape[1] - crop)).long().tolist()
+        seen, true = (torch.stack([picture[y:y + crop, x:x + crop] for picture, (y, x) in zip(pictures, places, strict=True)])
+                      for pictures in (prediction, truth))
+        loss = loss + PERCEPTUAL_WEIGHT * vgg_hed_distance(seen, true, depth=PERCEPTUAL_DEPTH).mean()
+    return loss
 
 
 def matte_loss(raster: Raster, batch: Batch) -> Tensor:
@@ -68,8 +81,9 @@ def leash_loss(anchors: AnchorGaussians, leash: Leash) -> Tensor:
     return OFFSET_WEIGHT * (distance - 1).clamp_min(0).square().mean() + SCALE_WEIGHT * (size - 1).clamp_min(0).square().mean()
 
 
-def total_loss(raster: Raster, batch: Batch, anchors: AnchorGaussians, leash: Leash, background: Tensor) -> Tensor:
-    return picture_loss(raster, batch, background) + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * leash_loss(anchors, leash)
+def total_loss(raster: Raster, batch: Batch, anchors: AnchorGaussians, leash: Leash, background: Tensor,
+               corners: Tensor | None = None, crop: int = 0) -> Tensor:
+    return picture_loss(raster, batch, background, corners, crop) + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * leash_loss(anchors, leash)
 
 
 def psnr_of(raster: Raster, batch: Batch) -> float:

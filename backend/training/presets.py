@@ -15,7 +15,9 @@ class Preset:
     """Free Gaussians at half size: they level off after about 300 steps of 4 frames."""
     steps: int
     batch: int = 4
-    """Frames a step; the rasteriser works on them in parallel, so fewer leave cores idle."""
+    """Frames a step; cores work on them in parallel, so fewer leave cores idle."""
+    perceptual_crop: int = 0
+    """Side of the crop of each frame that the perceptual loss looks at, pixels; 0: without it."""
 
 
 PRESETS = {

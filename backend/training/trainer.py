@@ -63,6 +63,7 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     fitting = Fitting(
         networks, parameter_groups(networks), frames, leash_of(model, networks.base_scale), stage="Training", steps=plan.steps,
         batch=plan.batch, size=size, final_rate=0.05, condition_noise=CONDITION_NOISE,
+        perceptual_crop=plan.perceptual_crop,
         minutes=None if minutes is None else (1 - WARMUP_SHARE) * minutes)
     session.run(fitting, "training")
     fitting.use_average()

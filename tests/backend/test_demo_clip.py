@@ -65,7 +65,7 @@ def test_the_detector_sees_one_person_where_the_truth_says(pictures, truth, mode
     assert np.median(errors) < 2.5
     assert np.max(errors) < 8
     seen = dict(zip(SCORE_NAMES, np.ptp(scores, 0), strict=True))
-    for name in ("eyeBlinkLeft", "jawOpen", "mouthSmileLeft", "mouthPucker"):
+    for name in ("eyeBlinkLeft", "jawOpen", "mouthSmileLeft", "mouthPucker", "browInnerUp"):
         assert seen[name] > 0.3, name
 
 
