@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -86,21 +88,39 @@ def _build(scene: bpy.types.Scene, name: str, capture: Path, result: dict[str, A
     track = TrackData.from_answer((yield from tasks.fetch("track.read", {"path": str(capture / "track.npz")})))
     head = {"name": track.head_name, "fingerprint": track.head_fingerprint}
     data = RigData.from_answer((yield from tasks.fetch("head.rig", {"head": head, "identity": track.identity})))
-    rig = yield from build_rig_steps(data, name, scene.collection)
-    collection = rig.mesh.users_collection[0]
-    shot = yield from apply_track_steps(rig, track)
-    yield 0.97
-    camera = add_camera(track, shot, f"{name} camera", collection)
+    with _unseen() as workshop:
+        rig = yield from build_rig_steps(data, name, workshop)
+        shot = yield from apply_track_steps(rig, track)
+        collection = rig.mesh.users_collection[0]
+        camera = add_camera(track, shot, f"{name} camera", collection)
+        yield 0.98
+        show_footage(camera, capture / "frames", track.frame_count, shot)
+        yield 0.99
+        rig.armature.effigy.capture = stored(capture)
+        scene.collection.children.link(collection)
     if scene.camera is None or not scene.get(STAGED):
         set_scene(scene, track, camera, shot)
         scene[STAGED] = True
-    yield 0.98
-    show_footage(camera, capture / "frames", track.frame_count, shot)
-    yield 0.99
-    rig.armature.effigy.capture = stored(capture)
+        look_through_camera(scene)
     make_active(scene, rig)
     sure = (result or {}).get("sure")
     return f"“{rig.armature.name}”: {track.frame_count} frames" + (f", {sure} of them sure." if sure is not None else ".")
+
+
+@contextmanager
+def _unseen() -> Iterator[bpy.types.Collection]:
+    """A collection outside every scene. What is built in it is not evaluated and redrawn after each step, and goes if it is
+    not finished."""
+    workshop = bpy.data.collections.new("Effigy")
+    try:
+        yield workshop
+    except BaseException:
+        for made in workshop.children:
+            objects = list(made.objects)
+            bpy.data.batch_remove([*objects, *(obj.data for obj in objects), made])
+        raise
+    finally:
+        bpy.data.collections.remove(workshop)
 
 
 def add_avatar(scene: bpy.types.Scene, path: Path, info: dict[str, Any]) -> Task:
@@ -111,15 +131,28 @@ def add_avatar(scene: bpy.types.Scene, path: Path, info: dict[str, Any]) -> Task
 def _build_for_avatar(scene: bpy.types.Scene, path: Path, info: dict[str, Any]) -> Steps[str]:
     head = {"name": info["head_name"], "fingerprint": info["head_fingerprint"]}
     answer = yield from tasks.fetch("head.rig", {"head": head, "identity": info["identity"]})
-    rig = yield from build_rig_steps(RigData.from_answer(answer), path.stem, scene.collection)
-    avatars.set_avatar(rig, path, info)
+    with _unseen() as workshop:
+        rig = yield from build_rig_steps(RigData.from_answer(answer), path.stem, workshop)
+        avatars.set_avatar(rig, path, info)
+        scene.collection.children.link(rig.mesh.users_collection[0])
     make_active(scene, rig)
     return f"“{rig.armature.name}” shows {path.name}."
+
+
+def look_through_camera(scene: bpy.types.Scene) -> None:
+    """Show the footage's view in the 3D Views of this scene: a head is small in Blender's usual view, and easily missed."""
+    for window in bpy.context.window_manager.windows:
+        if window.scene == scene:
+            for area in window.screen.areas:
+                if area.type == "VIEW_3D":
+                    area.spaces.active.region_3d.view_perspective = "CAMERA"
 
 
 def make_active(scene: bpy.types.Scene, rig: Rig) -> None:
     """Select the rig in every view layer of its scene that shows it, so that the panel follows it."""
     for layer in scene.view_layers:
+        # A collection that was linked just now is in the layer, and its objects are only after this.
+        layer.update()
         if rig.armature.name in layer.objects:
             for other in layer.objects:
                 other.select_set(other is layer.objects[rig.armature.name], view_layer=layer)

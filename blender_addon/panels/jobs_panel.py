@@ -20,7 +20,7 @@ PREVIEW_SCALE: Final = 7.0
 class EFFIGY_PT_jobs(EffigyPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_jobs"
     bl_label = "Jobs"
-    bl_order = 4
+    bl_order = 2
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

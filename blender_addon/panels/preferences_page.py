@@ -8,10 +8,12 @@ import bpy
 
 from .. import backend_setup
 from ..installation.install import FAILED
+from ..preferences import NO_BACKEND
 from .text import wrapped
 
 WIDTH: Final = 460.0
 LOG_LINES: Final = 8
+OPEN_HEAD: Final = "The open head that comes with Effigy: free of licence conditions (CC0), 52 expressions by ARKit's names."
 ICONS: Final = {"ok": "CHECKMARK", "missing": "INFO", "broken": "ERROR"}
 
 
@@ -26,6 +28,9 @@ def draw(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout) -> No
 
 def _draw_backend(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout) -> None:
     ready, sentence = backend_setup.state()
+    if sentence == NO_BACKEND:
+        # Who reads this has found the page that the sentence leads to.
+        sentence = "Not installed yet: press Install Backend, or show an interpreter that has the packages with Use This Python."
     wrapped(layout, sentence, WIDTH, "CHECKMARK" if ready else "INFO")
     installation = backend_setup.current()
     if installation and not installation.finished:
@@ -83,7 +88,7 @@ def _draw_head(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout)
         wrapped(layout, settings.head_said, WIDTH, "CHECKMARK")
         layout.label(text=settings.head_file, icon="BLANK1", translate=False)
     else:
-        wrapped(layout, "The open head that comes with Effigy: free of licence conditions (CC0), 52 expressions by ARKit's names.", WIDTH, "CHECKMARK")
+        wrapped(layout, OPEN_HEAD, WIDTH, "CHECKMARK")
     row = layout.row(align=True)
     row.operator("effigy.choose_head", icon="FILE_FOLDER")
     if settings.head_file:

@@ -10,7 +10,7 @@ from .text import region_width, wrapped
 class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_render"
     bl_label = "Render"
-    bl_order = 3
+    bl_order = 4
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

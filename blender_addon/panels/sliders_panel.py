@@ -26,7 +26,7 @@ NEVER_ROLLED: Final = ("jaw", "eye_L", "eye_R")
 class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_sliders"
     bl_label = "Sliders"
-    bl_order = 2
+    bl_order = 3
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

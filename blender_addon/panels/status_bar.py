@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import bpy
 
 from .. import tasks
 from .jobs_panel import told
+
+SECONDS: Final = 1.0
+"""Between two looks."""
+
+_shown = False
 
 
 def draw(self: bpy.types.Header, context: bpy.types.Context) -> None:
@@ -18,9 +25,23 @@ def draw(self: bpy.types.Header, context: bpy.types.Context) -> None:
         row.progress(factor=newest.share, text=f"{newest.title}: {told(newest)}{others}")
 
 
+def _redraw() -> float:
+    """A status bar is no area of a screen, so nothing but its text being set has Blender draw it again."""
+    global _shown
+    shown = any(tasks.running())
+    if shown or _shown:
+        for workspace in {window.workspace for window in bpy.context.window_manager.windows}:
+            workspace.status_text_set_internal(None)
+    _shown = shown
+    return SECONDS
+
+
 def register() -> None:
     bpy.types.STATUSBAR_HT_header.append(draw)
+    bpy.app.timers.register(_redraw, first_interval=SECONDS, persistent=True)
 
 
 def unregister() -> None:
     bpy.types.STATUSBAR_HT_header.remove(draw)
+    if bpy.app.timers.is_registered(_redraw):
+        bpy.app.timers.unregister(_redraw)

@@ -17,7 +17,7 @@ def wrapped(layout: bpy.types.UILayout, sentence: str, width: float, icon: str =
     letters = max(16, int((width - (20 if icon != "NONE" else 0)) / PIXELS_PER_LETTER))
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(pgettext_iface(sentence), letters)):
+    for number, line in enumerate(textwrap.wrap(pgettext_iface(sentence), letters, break_on_hyphens=False)):
         column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE", translate=False)
 
 

@@ -159,7 +159,7 @@ def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
     module("blender_addon.backend_setup").plan(wait=True)
     layout = Layout()
     page.draw(settings, layout)
-    assert "not installed yet" in layout.words and "GB are downloaded" in layout.words and "Install Backend" in layout.words
+    assert "Not installed yet" in layout.words and "GB are downloaded" in layout.words and "Install Backend" in layout.words
 
 
 def test_time_left_is_said_as_a_person_says_it(module):
