@@ -106,7 +106,9 @@ def edit_bones(armature: bpy.types.Object) -> Iterator[bpy.types.bpy_prop_collec
             finally:
                 _set_mode(armature, "OBJECT")
     finally:
-        for obj in layer.objects:
+        # Selecting brings the layer's list up to date, which must not happen under the loop that walks it.
+        layer.update()
+        for obj in list(layer.objects):
             obj.select_set(obj in selected)
         layer.objects.active = active
         if mode != "OBJECT":
