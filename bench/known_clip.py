@@ -17,7 +17,6 @@ from backend.footage.detector import SCORE_NAMES
 from backend.head.forward import Head, landmarks, vertex_normals
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.frames import view_angles
 from backend.tracking.priors import jaw_of_shapes
 from backend.tracking.track import Track
 
@@ -64,10 +63,7 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
 
     focal = 1150.0
     posed = Head(model)(torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)).vertices
-    # As the detector's points do, these slide over the skin with the view.
-    angles = view_angles(torch.as_tensor(pose[:, :3, :3]), torch.as_tensor(pose[:, :3, 3])).numpy()
-    points = landmarks(posed, model).numpy() + np.einsum("lca,fa->flc", model.landmark_slide, angles)
-    points = points @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
+    points = landmarks(posed, model).numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     seen = np.empty_like(points)
     seen[..., :2] = focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
     seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]

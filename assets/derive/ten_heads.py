@@ -26,7 +26,7 @@ SPREAD = 0.8
 """Standard deviations of the identity coefficients: a little less than the sampled population's own."""
 _FOCAL, _DISTANCE = 575.0, 0.9
 
-PEOPLE = (
+_PEOPLE = (
     Look(cloth=(0.20, 0.27, 0.33), skin=(0.86, 0.68, 0.59), hair=(0.36, 0.24, 0.14), iris=(0.36, 0.46, 0.52),
          hair_length=0.026, stubble=0.2),
     Look(cloth=(0.55, 0.50, 0.42), skin=(0.47, 0.31, 0.22), hair=(0.06, 0.05, 0.05), lips=(0.45, 0.26, 0.24),
@@ -58,7 +58,7 @@ def write_ten_heads(head_path: Path, target: Path, progress: Progress = SILENT) 
     to_camera = np.diag([1.0, -1.0, -1.0])
     background = np.full((CELL, CELL, 3), (0.50, 0.53, 0.56))
     cells = []
-    for index, look in enumerate(PEOPLE):
+    for index, look in enumerate(_PEOPLE):
         identity = np.clip(random.normal(0, SPREAD, model.shape_basis.shape[2]), -2, 2).astype(np.float32)
         rotations = torch.zeros(1, 5, 3)
         rotations[0, NECK] = torch.tensor([0.02, random.choice([-1, 1]) * random.uniform(0.15, 0.45), 0.0])
@@ -70,7 +70,7 @@ def write_ten_heads(head_path: Path, target: Path, progress: Progress = SILENT) 
         placed = [points @ to_camera + [sideways, 0.0, _DISTANCE] for points in (posed, body)]
         painted = paint_head(model, look)
         cells.append(render_person(painted, placed[0], (placed[1], body_faces), intrinsics, CELL, background))
-        progress.update("ten heads", index + 1, len(PEOPLE))
+        progress.update("ten heads", index + 1, len(_PEOPLE))
     rows = [np.hstack(cells[start:start + COLUMNS]) for start in range(0, len(cells), COLUMNS)]
     with write_beside(target) as temporary:
         if not cv2.imwrite(str(temporary), np.vstack(rows)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):

@@ -28,7 +28,7 @@ FLAME_IDENTITY_COUNT = 300
 
 _FLOAT_FIELDS = (
     "template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skinning", "uv",
-    "landmark_barycentric", "landmark_slide",
+    "landmark_barycentric",
 )
 _INTEGER_FIELDS = ("faces", "uv_faces", "landmark_faces")
 _LANDMARK_FILE = "mediapipe_landmark_embedding.npz"
@@ -90,8 +90,6 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
     check_schema(int(arrays["schema"]), SCHEMA, str(path))
-    # Older files know nothing of it.
-    arrays.setdefault("landmark_slide", np.zeros((LANDMARK_COUNT, 3, 2), np.float32))
     needed = (*_FLOAT_FIELDS, *_INTEGER_FIELDS, "name", "expression_names", "expression_range")
     missing = [key for key in needed if key not in arrays]
     if missing:
@@ -214,7 +212,6 @@ def _checked(model: HeadModel, path: Path) -> HeadModel:
         "joint_regressor": (5, count), "skinning": (count, 5),
         "faces": (triangles, 3), "uv_faces": (triangles, 3), "uv": (len(model.uv), 2),
         "landmark_faces": (LANDMARK_COUNT,), "landmark_barycentric": (LANDMARK_COUNT, 3),
-        "landmark_slide": (LANDMARK_COUNT, 3, 2),
     }
     for name, size in sizes.items():
         found = getattr(model, name).shape

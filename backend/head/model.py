@@ -8,7 +8,7 @@ and saving; `backend.head.forward` poses it, `backend.head.formats` reads the us
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -65,9 +65,6 @@ class HeadModel:
     """(478,) int32: the triangle that each detector point lies on; -1 where it has no place on this surface."""
     landmark_barycentric: np.ndarray
     """(478, 3): barycentric coordinates in that triangle."""
-    landmark_slide: np.ndarray = field(default_factory=lambda: np.zeros((LANDMARK_COUNT, 3, 2), np.float32))
-    """(478, 3, 2): metres per radian that the detector puts a point beside its place when the head is seen from its left
-    (first column) or from above (second); see `backend.tracking.landmark_embedding`."""
 
     @cached_property
     def fingerprint(self) -> str:

@@ -108,7 +108,8 @@ def _track(chosen: argparse.Namespace, progress: Progress) -> str:
     model = load_head(chosen.head)
     if (model.landmark_faces < 0).all():
         # A user's FLAME file does not say where the detector's points lie on it.
-        model = embed_landmarks(model, progress=progress).on(model)
+        faces, barycentric = embed_landmarks(model, progress=progress)
+        model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     check_writable(chosen.capture / "track.npz")
     track = track_capture(capture, model, progress=progress)
     make_head_mattes(capture, track, model, progress=progress)

@@ -47,37 +47,6 @@ def joint_vectors(face: Tensor) -> Tensor:
     return torch.cat((jaw[:, None], torch.cat((eyes, torch.zeros_like(eyes[..., :1])), -1)), 1)
 
 
-VIEW_LIMIT = (0.8, 0.45)
-"""Radians to the side, and up or down, beyond which what was learnt of the detector's habits is not carried on."""
-
-
-def view_angles(rotation: Tensor, translation: Tensor) -> Tensor:
-    """(F, 2) radians: how far from the head's left and from above the camera looks. Head to camera (F, 3, 3), (F, 3)."""
-    x, y, z = _towards_camera(rotation, translation).unbind(-1)
-    return torch.stack((torch.atan2(x, z), torch.asin(y.clamp(-1, 1))), -1)
-
-
-def view_derivatives(rotation: Tensor, translation: Tensor) -> Tensor:
-    """(F, 2, 6): of `view_angles` by a left tangent of the rotation and by translation."""
-    x, y, z = _towards_camera(rotation, translation).unbind(-1)
-    flat = (x**2 + z**2).clamp_min(1e-6)
-    zero = torch.zeros_like(x)
-    by_direction = torch.stack((torch.stack((z / flat, zero, -x / flat), -1),
-                                torch.stack((zero, flat.rsqrt(), zero), -1)), -2)
-    # exp(-d) u = u + u x d for the unit vector u = -t / |t| from the head to the camera, in the camera's axes.
-    distance = translation.norm(dim=-1, keepdim=True).unsqueeze(-1)
-    towards = -torch.nn.functional.normalize(translation, dim=-1)
-    identity = torch.eye(3, dtype=translation.dtype, device=translation.device)
-    by_translation = (towards.unsqueeze(-1) * towards.unsqueeze(-2) - identity) / distance
-    return by_direction @ rotation.transpose(1, 2) @ torch.cat((cross_matrix(towards), by_translation), -1)
-
-
-def _towards_camera(rotation: Tensor, translation: Tensor) -> Tensor:
-    """(F, 3) unit vector from the head to the camera, in head space."""
-    towards = -torch.nn.functional.normalize(translation, dim=-1)
-    return (towards.unsqueeze(-2) @ rotation).squeeze(-2)
-
-
 def rotation_derivatives(vectors: Tensor, matrices: Tensor) -> Tensor:
     """d R / d v_k for R = exp(v): (..., 3), (..., 3, 3) -> (..., 3 (k), 3, 3). Gallego and Yezzi 2015, eq. 9."""
     squared = (vectors**2).sum(-1, keepdim=True)[..., None]
@@ -113,9 +82,6 @@ def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: 
     vectors = joint_vectors(state.face)
     matrices = axis_angle_to_matrix(vectors)
     points, arms, turns = pose_points(surface, state.face[:, :-7], matrices)
-    limit = torch.tensor(VIEW_LIMIT, dtype=points.dtype, device=points.device)
-    angles = view_angles(state.rotation, state.translation)
-    points = points + torch.einsum("lca,fa->flc", surface.slide, angles.clamp(-limit, limit))
     turned = (points - pivot) @ state.rotation.transpose(1, 2)
     in_camera = turned + state.translation[:, None]
     pixels = project(in_camera, focal, centre)
@@ -130,11 +96,8 @@ def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: 
     result = torch.empty((*expression.shape[:-1], size + 13), dtype=expression.dtype, device=expression.device)
     result[..., :size] = expression
     result[..., size:size + 7] = of_point @ _joint_derivatives(surface, vectors, matrices, arms, turns)
-    within = (angles.abs() < limit).to(points.dtype).unsqueeze(-1)
-    swing = within * view_derivatives(state.rotation, state.translation)
     result[..., -6:-3] = slope @ -cross_matrix(turned)
     result[..., -3:] = slope
-    result[..., -6:] += of_point @ surface.slide @ swing[:, None]
     if not shared:
         return Prediction(pixels, result, None)
     identity = _through(of_point, of_arm, surface.anchor.shape, surface.arm.shape)

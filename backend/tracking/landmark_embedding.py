@@ -6,10 +6,6 @@ the head is rendered under known cameras, identities and lights, the detector is
 carried back through its pixel to the triangle that the pixel shows. Over many pictures the places on the surface are
 averaged robustly. What stays is the detector's own habit on this very surface, which is just what a tracker wants.
 
-Its habit changes with the view: trained on faces from the front, it draws a turned face less turned than it is, so that
-its points slide over the skin. How far, in metres per radian of the view, is fitted along with the place; without it
-a tracker finds too little yaw and far too little pitch.
-
 Positions are averaged on one reference surface: the template with its mouth slightly open, where it can be opened,
 since on a closed mouth the inner edges of both lips coincide and could not be told apart.
 """
@@ -17,9 +13,8 @@ since on a closed mouth the inner edges of both lips coincide and could not be t
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,7 +27,6 @@ from ..head.forward import Head
 from ..head.model import JAW, LANDMARK_COUNT, HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.mesh import interpolate, rasterize_mesh
-from .frames import view_angles
 from .landmark_paint import FacePaint, shade
 
 SURFACE_COUNT = 468
@@ -62,33 +56,10 @@ _LARGEST_SPREAD = 0.006
 """Metres. Half of a point's detections must lie within this of their mean, or the point has no place on the surface."""
 
 
-_PLACE_ERROR = 0.002
-_SLIDE_SIGMA = 0.02
-"""Metres of a detection's error, and metres per radian that a point may be expected to slide: the weights of the fit."""
-
-
-class LandmarkEmbedding(NamedTuple):
-    faces: np.ndarray
-    """(478,) int32: the triangle; -1 where there is no consistent place."""
-    barycentric: np.ndarray
-    """(478, 3) float32"""
-    slide: np.ndarray
-    """(478, 3, 2) float32, metres per radian; see `HeadModel.landmark_slide`."""
-
-    def on(self, model: HeadModel) -> HeadModel:
-        return replace(model, landmark_faces=self.faces, landmark_barycentric=self.barycentric, landmark_slide=self.slide)
-
-
 @dataclass(frozen=True)
-class View:
-    """One picture that is made of the head."""
-
+class _View:
     vertices: np.ndarray
     """(N, 3) camera space."""
-    head_to_camera: np.ndarray
-    """(4, 4)"""
-    angles: np.ndarray
-    """(2,) radians: how far from the face's left, and from above, the camera looks."""
     yaw: float
     opened: bool
     light: np.ndarray
@@ -98,14 +69,13 @@ class View:
 
 
 def embed_landmarks(
-    model: HeadModel, pictures: int = 72, seed: int = 0, progress: Progress = SILENT,
-    draw: Callable[[View, np.ndarray], np.ndarray] | None = None,
-) -> LandmarkEmbedding:
-    """Where the detector's points lie on a head model.
+    model: HeadModel, pictures: int = 72, seed: int = 0, progress: Progress = SILENT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles (478,) int32 (-1: no consistent place) and barycentric coordinates (478, 3) float32 of the detector's
+    points.
 
     About 40 ms a picture. A first round on a plain face tells roughly where lips and brows are; the second paints them
-    and decides. The result is made symmetric if the template is. `draw`, given a view and intrinsics (3, 3), makes the
-    second round's pictures (SIZE, SIZE, 3) instead, where somebody can paint this head better.
+    and decides. The result is made symmetric if the template is.
     """
     surface = _Surface(model)
     paint = FacePaint.plain(model)
@@ -113,19 +83,18 @@ def embed_landmarks(
     try:
         rounds = ((max(8, pictures // 6), 0.0), (pictures, 0.7))
         total, done = sum(count for count, _ in rounds), 0
-        for (count, deviation), painter in zip(rounds, (None, draw)):
+        for count, deviation in rounds:
             hits = _Hits()
             for view in _views(surface, count, deviation, np.random.default_rng(seed)):
-                _look(surface, view, paint, painter, detector, hits)
+                _look(surface, view, paint, detector, hits)
                 done += 1
                 progress.update("landmarks", done, total)
                 progress.raise_if_cancelled()
-            points, slide = surface.symmetrised(*_aggregate(hits))
+            points = surface.symmetrised(_aggregate(hits))
             paint = paint.with_features(surface.to_rest(points))
     finally:
         detector.close()
-    faces, barycentric = surface.nearest(points)
-    return LandmarkEmbedding(faces, barycentric, np.where(faces[:, None, None] >= 0, slide, 0).astype(np.float32))
+    return surface.nearest(points)
 
 
 class _Surface:
@@ -153,17 +122,14 @@ class _Surface:
             shape = torch.as_tensor(identity, dtype=torch.float32)[None]
             return self.head(shape, expression, rotations).vertices[0].numpy().astype(np.float64)
 
-    def symmetrised(self, points: np.ndarray, slide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(478, 3) and (478, 3, 2) averaged with their mirror image, if the template is its own mirror image."""
+    def symmetrised(self, points: np.ndarray) -> np.ndarray:
+        """(478, 3) averaged with their mirror image, if the template is its own mirror image."""
         mirror = np.array([-1.0, 1.0, 1.0])
         distance = cKDTree(self.reference).query(self.reference * mirror)[0]
         if np.percentile(distance, 90) > 0.0015:
-            return points, slide
-        pairs = mirror_landmarks()
-        mirrored = points[pairs] * mirror
-        # Seen in a mirror the left is the right, and above stays above.
-        turned = slide[pairs] * mirror[:, None] * np.array([-1.0, 1.0])
-        return np.where(np.isnan(points) | np.isnan(mirrored), np.nan, (points + mirrored) / 2), (slide + turned) / 2
+            return points
+        mirrored = points[mirror_landmarks()] * mirror
+        return np.where(np.isnan(points) | np.isnan(mirrored), np.nan, (points + mirrored) / 2)
 
     def to_rest(self, points: np.ndarray) -> np.ndarray:
         """Points near the reference surface -> the same places on the template."""
@@ -188,20 +154,18 @@ class _Surface:
 
 
 class _Hits:
-    """What was found on the reference surface for each point: positions, weights, and from where."""
+    """What was found on the reference surface for each point: positions and weights."""
 
     def __init__(self) -> None:
         self.positions: list[np.ndarray] = []
         self.weights: list[np.ndarray] = []
-        self.angles: list[np.ndarray] = []
 
-    def add(self, positions: np.ndarray, weights: np.ndarray, angles: np.ndarray) -> None:
+    def add(self, positions: np.ndarray, weights: np.ndarray) -> None:
         self.positions.append(positions)
         self.weights.append(weights)
-        self.angles.append(angles)
 
 
-def _views(surface: _Surface, count: int, deviation: float, random: np.random.Generator) -> Iterator[View]:
+def _views(surface: _Surface, count: int, deviation: float, random: np.random.Generator) -> Iterator[_View]:
     """Random identities, angles and lights; every third picture is near-frontal, every second has its mouth open."""
     to_camera = np.diag([1.0, -1.0, -1.0])
     components = surface.model.shape_basis.shape[2]
@@ -211,26 +175,21 @@ def _views(surface: _Surface, count: int, deviation: float, random: np.random.Ge
         pitch = random.uniform(-1, 1) * np.radians(6 if frontal else 16)
         opened = surface.can_open and index % 2 == 1
         identity = random.normal(0, deviation, components) if deviation and index % 4 else np.zeros(components)
-        vertices = surface.posed(identity, surface.opening if opened else 0.0)
+        vertices = surface.posed(identity, surface.opening if opened else 0.0) - surface.centre
         turn = Rotation.from_euler("YX", [yaw, pitch]).as_matrix()
         light = np.array([random.uniform(-0.7, 0.7), random.uniform(-0.9, -0.1), -1.0])
         skin = np.array([0.80, 0.62, 0.53]) * random.uniform(0.75, 1.1)
-        pose = np.eye(4)
-        pose[:3, :3] = to_camera @ turn
-        pose[:3, 3] = np.array([0, 0, _DISTANCE]) - pose[:3, :3] @ surface.centre
-        placed = vertices @ pose[:3, :3].T + pose[:3, 3]
-        angles = view_angles(torch.as_tensor(pose[None, :3, :3]), torch.tensor([[0.0, 0.0, _DISTANCE]]).double())
-        yield View(placed, pose, angles[0].numpy(), yaw, opened, light / np.linalg.norm(light), skin)
+        placed = vertices @ (to_camera @ turn).T + np.array([0, 0, _DISTANCE])
+        yield _View(placed, yaw, opened, light / np.linalg.norm(light), skin)
 
 
-def _look(surface: _Surface, view: View, paint: FacePaint, draw: Callable[[View, np.ndarray], np.ndarray] | None,
-          detector: FaceDetector, hits: _Hits) -> None:
+def _look(surface: _Surface, view: _View, paint: FacePaint, detector: FaceDetector, hits: _Hits) -> None:
     """Render, detect, and carry each detected point to the reference surface."""
     model = surface.model
     intrinsics = np.array([[_FOCAL, 0, SIZE / 2], [0, _FOCAL, SIZE / 2], [0, 0, 1]])
     raster = rasterize_mesh(view.vertices, model.faces, intrinsics, SIZE, SIZE)
     picture, facing = shade(model, view.vertices, raster, paint, view.light, view.skin)
-    found = detector.detect(draw(view, intrinsics) if draw else picture)
+    found = detector.detect(picture)
     if not found:
         return
     visible = np.where(raster.covered, raster.face_index, 0)
@@ -254,7 +213,7 @@ def _look(surface: _Surface, view: View, paint: FacePaint, draw: Callable[[View,
         x, y, hit = _nearest_pixel(found[0].landmarks[SURFACE_COUNT:, :2], eyes.covered)
         positions[SURFACE_COUNT:] = interpolate(eyes, eye_faces, surface.reference)[y, x]
         weights[SURFACE_COUNT:] = hit
-    hits.add(positions, weights, view.angles)
+    hits.add(positions, weights)
 
 
 def _nearest_pixel(points: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -269,23 +228,18 @@ def _nearest_pixel(points: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np
     return chosen[:, 0], chosen[:, 1], allowed.any(1)
 
 
-def _aggregate(hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
-    """(478, 3) places in the reference's space: weighted mean of what lies near the weighted median, seen from the front;
-    NaN if too scattered. (478, 3, 2) how they slide with the view; the contour, which is on another place of the head
-    from every side, has no slide."""
-    result, slides = np.full((LANDMARK_COUNT, 3), np.nan), np.zeros((LANDMARK_COUNT, 3, 2))
+def _aggregate(hits: _Hits) -> np.ndarray:
+    """(478, 3) places in the reference's space: weighted mean of what lies near the weighted median; NaN if too
+    scattered."""
+    result = np.full((LANDMARK_COUNT, 3), np.nan)
     if not hits.positions:
-        return result, slides
-    positions, weights, angles = np.stack(hits.positions), np.stack(hits.weights), np.stack(hits.angles)
-    sliding = np.ones(LANDMARK_COUNT, bool)
-    sliding[FACE_OVAL] = False
+        return result
+    positions, weights = np.stack(hits.positions), np.stack(hits.weights)
     for point in range(LANDMARK_COUNT):
         use = weights[:, point] > 0
         if use.sum() < 3:
             continue
-        place, weight, view = positions[use, point], weights[use, point], angles[use]
-        slide = _slide(place, weight, view) if sliding[point] else np.zeros((3, 2))
-        place = place - view @ slide.T
+        place, weight = positions[use, point], weights[use, point]
         middle = np.array([_weighted_median(place[:, axis], weight) for axis in range(3)])
         distance = np.linalg.norm(place - middle, axis=1)
         spread = _weighted_median(distance, weight)
@@ -293,20 +247,7 @@ def _aggregate(hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
             continue
         near = distance <= max(2.5 * spread, 0.001)
         result[point] = np.average(place[near], axis=0, weights=weight[near])
-        slides[point] = slide
-    return result, slides
-
-
-def _slide(place: np.ndarray, weight: np.ndarray, view: np.ndarray) -> np.ndarray:
-    """(3, 2) metres per radian from places (V, 3) seen at angles (V, 2): robust regression, shrunk towards none."""
-    rows = np.concatenate([view, np.ones((len(view), 1))], 1)
-    shrink = np.diag([(_PLACE_ERROR / _SLIDE_SIGMA) ** 2] * 2 + [1e-9])
-    trust = weight / weight.max()
-    for _ in range(5):
-        fitted = np.linalg.solve(rows.T @ (rows * trust[:, None]) + shrink, rows.T @ (place * trust[:, None]))
-        error = np.square(place - rows @ fitted).sum(1)
-        trust = weight / weight.max() / (1 + error / _PLACE_ERROR**2) ** 2
-    return fitted[:2].T
+    return result
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

@@ -22,9 +22,11 @@ from .surface import LandmarkSurface
 FOCAL_SIGMA = 0.08
 """Standard deviation of the log focal length around the guess. Perspective on a face is so weak that landmarks hardly
 tell it; see `Person.focal_sigma`."""
-INDEPENDENT_FRAMES = 5.0
+INDEPENDENT_FRAMES = 1.0
 """The detector misplaces a point in the same way in every frame, so many frames tell no more about identity than this
-many independent ones would; identity's prior is weighed against them accordingly."""
+many independent ones would; identity's prior is weighed against them accordingly. Measured on the demo clip: 5, 2, 1 give
+2.8, 2.5, 2.3 mm and 3.4, 3.1, 2.8 degrees, and man_glasses loses 0.03 pixels. What identity believes of the detector's
+habits it believes in depth, and a face that is too deep turns too little."""
 _FOCAL_FRAMES = 0.3
 """The same for the focal length: a nose tip or a cheek that is misplaced alike in all frames moves it at once, and less
 than one true frame's worth of evidence is left."""

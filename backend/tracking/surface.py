@@ -58,8 +58,6 @@ class LandmarkSurface:
     """d of the module's formula, zero where nothing but the head moves the point."""
     mover: Tensor
     """(L,) int64 into MOVERS; 3 where nothing moves it."""
-    slide: Tensor
-    """(L, 3, 2) metres per radian of the view: `HeadModel.landmark_slide`."""
 
     def of_person(self, identity: Tensor) -> LandmarkSurface:
         return replace(self, anchor=self.anchor.at_identity(identity), arm=self.arm.at_identity(identity))
@@ -68,7 +66,7 @@ class LandmarkSurface:
         """Only some of the points."""
         index = torch.as_tensor(rows, device=self.mover.device)
         return LandmarkSurface(self.points[rows], self.valid[rows], self.anchor.at_rows(index), self.arm.at_rows(index),
-                               self.mover[index], self.slide[index])
+                               self.mover[index])
 
 
 def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> LandmarkSurface:
@@ -97,7 +95,7 @@ def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> La
                       at_points(model.expression_basis, False), at_points(model.pose_basis[:, :, 9:], False))
 
     return LandmarkSurface(np.arange(LANDMARK_COUNT), valid, linear(weights, None), linear(corner_share, total_share),
-                           torch.as_tensor(mover, device=device), torch.as_tensor(model.landmark_slide, device=device))
+                           torch.as_tensor(mover, device=device))
 
 
 def turns_of(surface: LandmarkSurface, matrices: Tensor) -> Tensor:

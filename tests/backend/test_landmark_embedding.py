@@ -36,8 +36,7 @@ def flame_identity(path: Path) -> HeadModel:
 @pytest.fixture(scope="module")
 def flame(shared_flame: Path) -> tuple[HeadModel, np.ndarray, np.ndarray]:
     model = flame_identity(shared_flame)
-    embedding = embed_landmarks(model, pictures=30)
-    return model, embedding.faces, embedding.barycentric
+    return model, *embed_landmarks(model, pictures=30)
 
 
 def places(model: HeadModel, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
@@ -86,18 +85,6 @@ def test_the_open_head_has_the_points_that_tracking_needs():
     # Inner edges of the lips are on their own lips: opening the jaw parts them.
     jaw = model.skinning[model.faces[model.landmark_faces[[13, 14]]], 2].mean(1)
     assert jaw[0] < 0.3 < 0.6 < jaw[1]
-
-
-def test_the_open_head_knows_how_points_slide_with_the_view():
-    model = load_head()
-    slide, pairs = model.landmark_slide, mirror_landmarks()
-    found = (model.landmark_faces >= 0) & (model.landmark_faces[pairs] >= 0)
-    assert not slide[model.landmark_faces < 0].any()
-    # Seen from above the whole face slides up or down alike on both sides, and sideways it is mirrored.
-    np.testing.assert_allclose(slide[found], (slide[pairs] * np.array([-1.0, 1, 1])[:, None] * [-1, 1])[found], atol=1e-6)
-    size = np.linalg.norm(slide[found], axis=1)
-    assert 0.0005 < np.median(size) < 0.006
-    assert size.max() < 0.04
 
 
 def test_the_nearest_place_on_triangles_is_found_inside_and_at_edges():

@@ -16,7 +16,7 @@ from backend.footage.capture import FrameFlag
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.progress import Progress
-from backend.tracking.fit import project_landmarks, track_capture
+from backend.tracking.fit import landmark_error, project_landmarks, track_capture
 from backend.tracking.track import Track, load_track, save_track
 from bench.known_clip import SyntheticClip, make_clip, vertex_and_turn_errors
 
@@ -49,7 +49,8 @@ def test_a_known_face_is_recovered(track: Track, clip: SyntheticClip, model: Hea
     distances, turns = vertex_and_turn_errors(track, clip, model)
     assert np.median(distances) < 0.0025
     assert np.median(turns) < 1.5
-    assert np.nanmedian(track.residual) < 1.5
+    # The detector's points lie beside their places where the head is turned, so the truth itself does not meet them.
+    assert np.nanmedian(track.residual) < 1.1 * np.median(landmark_error(_true_track(track, clip), clip.capture, model))
     assert not track.flags.any()
 
 
@@ -77,10 +78,13 @@ def test_coefficients_stay_on_their_sliders_and_the_jaw_on_its_bone(track: Track
 def test_smoothing_leaves_less_jitter_than_the_landmarks_had(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
     def trembling(points: np.ndarray) -> float:
         return float(np.sqrt(np.nanmean(np.diff(points - clean, 2, axis=0) ** 2)))
-    truth = replace(track, identity=clip.identity, expression=clip.expression, rotations=clip.rotations,
-                    head_to_camera=clip.head_to_camera)
-    clean = project_landmarks(truth, model)
+    clean = project_landmarks(_true_track(track, clip), model)
     assert trembling(project_landmarks(track, model)) < 0.3 * trembling(clip.capture.landmarks[..., :2])
+
+
+def _true_track(track: Track, clip: SyntheticClip) -> Track:
+    return replace(track, identity=clip.identity, expression=clip.expression, rotations=clip.rotations,
+                   head_to_camera=clip.head_to_camera)
 
 
 def test_held_out_frames_have_no_say_in_the_person_nor_in_training_frames(

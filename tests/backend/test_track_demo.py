@@ -15,9 +15,9 @@ from backend.tracking.head_matte import camera_vertices
 from backend.tracking.track import load_track
 
 FRAMES = 100
-ROTATION_BOUND = 4.5
-"""Degrees, median; 3.95 was measured. The aim is 2 and is missed: the detector's points slide over the surface as the head
-turns, it seems, and yaw and pitch come out too small."""
+ROTATION_BOUND = 3.2
+"""Degrees, median; 2.8 was measured. The aim is 2 and is missed: yaw comes out a tenth too small and pitch a third. The
+focal length, which the clip does not tell, has a part in it: with the true one it is 2.2."""
 
 
 @pytest.fixture(scope="module")

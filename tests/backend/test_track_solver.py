@@ -42,8 +42,7 @@ def model() -> HeadModel:
 def _double(surface: LandmarkSurface) -> LandmarkSurface:
     def linear(part: Linear) -> Linear:
         return Linear(*(getattr(part, field.name).double() for field in fields(Linear)))
-    return LandmarkSurface(surface.points, surface.valid, linear(surface.anchor), linear(surface.arm), surface.mover,
-                               surface.slide.double())
+    return LandmarkSurface(surface.points, surface.valid, linear(surface.anchor), linear(surface.arm), surface.mover)
 
 
 def _state(model: HeadModel, frames: int) -> FrameState:
