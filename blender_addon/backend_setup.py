@@ -14,6 +14,7 @@ from .errors import EffigyError
 from .installation import place
 from .installation.install import Installation
 from .installation.plan import Machine, Plan, make_plan, this_machine
+from .redraw import redraw_panels
 from .worker import session
 
 OFFLINE: Final = ("Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online Access, then install. "
@@ -70,7 +71,7 @@ def install() -> Installation:
     chosen = plan(wait=True)
     if shortage := chosen.shortage:
         raise EffigyError(shortage)
-    _installation = Installation(chosen, preferences.user_folder() / "install.log")
+    _installation = Installation(chosen, log_path())
     _installation.start()
     if not bpy.app.timers.is_registered(_watch):
         bpy.app.timers.register(_watch, first_interval=REDRAW_EVERY, persistent=True)
@@ -114,14 +115,14 @@ def _examined(answer: dict[str, Any]) -> None:
     global _examining
     _findings[:] = answer["rows"]
     _examining = False
-    redraw()
+    redraw_panels()
 
 
 def _could_not_examine(error: Exception) -> None:
     global _examining
     _findings[:] = [["Backend", "broken", str(error)]]
     _examining = False
-    redraw()
+    redraw_panels()
 
 
 def _look() -> None:
@@ -130,15 +131,8 @@ def _look() -> None:
 
 
 def _watch() -> float | None:
-    redraw()
+    redraw_panels()
     return None if _installation is None or _installation.finished else REDRAW_EVERY
-
-
-def redraw() -> None:
-    for window in bpy.context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type in ("PREFERENCES", "VIEW_3D"):
-                area.tag_redraw()
 
 
 def log_path() -> Path:

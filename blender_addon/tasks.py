@@ -16,6 +16,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from .errors import EffigyError
+from .redraw import redraw_panels
 from .reporting import tell_soon
 from .rig.steps import Steps
 from .worker import session
@@ -69,7 +70,7 @@ class Task:
 
     @property
     def stage(self) -> str:
-        return self.job.stage if self.job and self.state != BUILDING else "Building the rig"
+        return self.job.stage if self.job and self.state != BUILDING else "Building"
 
     @property
     def left(self) -> str:
@@ -108,6 +109,7 @@ class Task:
                 if progress is None:
                     return
                 self.progress = progress
+            redraw_panels()
         except StopIteration as end:
             self._end(DONE, end.value or "")
             _push_undo(self.title)
@@ -127,6 +129,7 @@ class Task:
 
     def _end(self, state: str, said: str) -> None:
         self.state, self.said = state, said
+        redraw_panels()
         if state == FAILED:
             tell_soon(f"{self.title}: {said}")
 

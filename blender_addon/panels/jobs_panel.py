@@ -7,7 +7,7 @@ from typing import Final
 import bpy
 
 from .. import tasks
-from ..tasks import Task
+from ..tasks import BUILDING, Task
 from ..worker.jobs import CANCELLED, DONE, FAILED
 from . import previews
 from .base import EffigyPanel
@@ -59,7 +59,7 @@ def told(task: Task) -> str:
     if task.state == "stopping":
         return "Stopping…"
     words = task.stage
-    if task.job and task.job.total:
+    if task.job and task.job.total and task.state != BUILDING:
         words += f" {task.job.done}/{task.job.total}"
     return f"{words}, {task.left} left" if task.left else words
 

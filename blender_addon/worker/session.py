@@ -16,6 +16,7 @@ from typing import Final
 import bpy
 
 from .. import preferences
+from ..redraw import redraw_panels
 from .client import WorkerClient
 from .jobs import Job
 
@@ -24,7 +25,6 @@ QUICK: Final = 1 / 60
 IDLE: Final = 0.1
 STAYS_QUICK: Final = 2.0
 """Seconds after the last answer: who scrubs asks again."""
-AREAS_WITH_JOBS: Final = {"VIEW_3D", "PROPERTIES", "STATUSBAR", "PREFERENCES"}
 NOT_FOR_ANOTHER_PYTHON: Final = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE",
                                  "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
 
@@ -90,16 +90,9 @@ def _pump() -> float:
     if arrived:
         _last_arrival = time.monotonic()
         if _client is not None and _client.jobs:
-            _redraw_jobs()
+            redraw_panels()
     quick = _client is not None and (_client.busy or time.monotonic() - _last_arrival < STAYS_QUICK)
     return QUICK if quick else IDLE
-
-
-def _redraw_jobs() -> None:
-    for window in bpy.context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type in AREAS_WITH_JOBS:
-                area.tag_redraw()
 
 
 def _keep_pumping() -> None:
