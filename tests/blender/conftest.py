@@ -75,3 +75,21 @@ def demo_avatar(demo_capture: Path) -> Path:
     settings.minutes, settings.size, settings.device = 0.1, 128, "cpu"
     bpy.ops.effigy.train_avatar()
     return Path(bpy.path.abspath(bpy.context.object.effigy.avatar))
+
+
+@pytest.fixture(scope="session")
+def engine_avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two untrained avatars that look like heads, and what the backend draws of one (`engine_truth`)."""
+    from engine_scenes import backend
+
+    folder = tmp_path_factory.mktemp("avatars")
+    backend("make", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine_picture(engine_avatars: Path) -> dict:
+    import numpy as np
+
+    with np.load(engine_avatars / "truth.npz") as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,164 @@
+"""Avatars over a scene of Cycles: before and behind its objects, in whatever frame and by whatever camera."""
+
+from __future__ import annotations
+
+import bpy
+import engine_truth
+import numpy as np
+import pytest
+from engine_scenes import SIZE, add_camera, picture, read_png, set_format, stage
+
+AWAY = np.array((np.sin(engine_truth.TURN), -np.cos(engine_truth.TURN), 0))
+"""From the head to the camera."""
+RIGHT = np.array((np.cos(engine_truth.TURN), np.sin(engine_truth.TURN), 0))
+
+
+def glowing_cube(at: np.ndarray, size: float, color: tuple[float, float, float]) -> bpy.types.Object:
+    """A cube that faces the camera, with one colour from everywhere."""
+    corners = size / 2 * np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    mesh = bpy.data.meshes.new("cube")
+    faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    mesh.from_pydata(corners.tolist(), [], faces)
+    cube = bpy.data.objects.new("cube", mesh)
+    cube.location, cube.rotation_euler = at, (0, 0, engine_truth.TURN)
+    material = bpy.data.materials.new("glow")
+    if bpy.app.version < (5, 0, 0):
+        material.use_nodes = True
+    nodes = material.node_tree.nodes
+    emission = nodes.new("ShaderNodeEmission")
+    emission.inputs["Color"].default_value = (*color, 1)
+    output = next(node for node in nodes if node.bl_idname == "ShaderNodeOutputMaterial")
+    material.node_tree.links.new(emission.outputs[0], output.inputs["Surface"])
+    mesh.materials.append(material)
+    bpy.context.scene.collection.objects.link(cube)
+    return cube
+
+
+@pytest.fixture
+def shot(engine_avatars):
+    """A rig in a Cycles scene of few samples, before a green wall, half hidden by a blue one."""
+    made = stage(engine_avatars / "ann.effigy")
+    scene = bpy.context.scene
+    scene.render.engine, scene.cycles.device, scene.cycles.samples = "CYCLES", "CPU", 4
+    scene.cycles.use_denoising = False
+    scene.render.film_transparent = False
+    glowing_cube(-0.6 * AWAY, 0.8, (0, 0.3, 0))
+    glowing_cube(0.2 * AWAY + 0.1 * RIGHT, 0.2, (0, 0, 0.5))
+    return made
+
+
+def alone(engine_picture) -> tuple[np.ndarray, np.ndarray]:
+    return engine_picture["alpha"] > 0.99, engine_picture["color"]
+
+
+def test_objects_hide_the_avatar_and_are_hidden_by_it(shot, engine_picture, tmp_path):
+    bpy.ops.effigy.set_up_composite()
+    ours = picture(tmp_path / "both.png")
+    head, color = alone(engine_picture)
+    blue = np.abs(ours[..., :3] - (0, 0, 0.735)).max(-1) < 0.02
+    green = np.abs(ours[..., :3] - (0, 0.584, 0)).max(-1) < 0.02
+    seen = np.abs(ours[..., :3] - color).max(-1) < 0.03
+    left = np.zeros((SIZE, SIZE), bool)
+    left[:, :SIZE // 2 - 2] = True
+    low = np.zeros((SIZE, SIZE), bool)
+    low[SIZE // 2 - 15:SIZE // 2 + 15, SIZE // 2 + 3:] = True
+    assert (head & left).sum() > 500 and (head & low).sum() > 300
+    # Left of the blue cube's edge the head hides the green wall; right of it the blue cube hides the head.
+    assert seen[head & left].mean() > 0.98
+    assert blue[head & low].mean() > 0.98
+    assert green[engine_picture["alpha"] == 0].mean() > 0.3
+    assert (ours[..., 3] == 1).all()
+
+
+def test_soft_edges_hold_the_wall_behind_and_no_dark_line(shot, engine_picture, tmp_path):
+    bpy.ops.effigy.set_up_composite()
+    ours = picture(tmp_path / "both.png")
+    alpha, color = engine_picture["alpha"], engine_picture["color"]
+    edge = (alpha > 0.2) & (alpha < 0.8)
+    edge[:, SIZE // 2 - 2:] = False
+    edge[SIZE - 20:] = edge[:20] = False
+    assert edge.sum() > 30
+
+    def linear(encoded):
+        return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+    straight = color[edge] / alpha[edge][:, None]
+    expected = linear(straight) * alpha[edge][:, None] + (1 - alpha[edge][:, None]) * (0, 0.3, 0)
+    assert np.abs(linear(ours[..., :3][edge]) - expected).mean() < 0.01
+
+
+def test_with_a_transparent_film_the_rest_stays_clear(shot, engine_picture, tmp_path):
+    for cube in [obj for obj in bpy.context.scene.objects if obj.name.startswith("cube")]:
+        bpy.data.objects.remove(cube)
+    bpy.context.scene.render.film_transparent = True
+    bpy.ops.effigy.set_up_composite()
+    ours = picture(tmp_path / "clear.png")
+    assert np.abs(ours[..., 3] - engine_picture["alpha"]).max() < 0.02
+
+
+def test_the_meshs_shadow_stays_and_the_mesh_is_not_seen(shot, engine_picture, tmp_path):
+    bpy.ops.effigy.set_up_composite()
+    assert not shot.mesh.visible_camera and shot.mesh.visible_shadow and not shot.mesh.hide_render
+
+
+def test_an_animation_follows_frame_camera_and_what_is_new_in_the_scene(shot, engine_avatars, tmp_path):
+    scene = bpy.context.scene
+    bpy.ops.effigy.set_up_composite()
+    # All of this comes after the operator.
+    for frame, place in ((7, 0.0), (8, -0.12)):
+        shot.armature.location = place * RIGHT
+        shot.armature.keyframe_insert("location", frame=frame)
+    scene.camera = add_camera()
+    scene.camera.data.lens *= 0.8
+    scene.render.resolution_percentage = 50
+    scene.frame_start, scene.frame_end = 7, 8
+    set_format("PNG")
+    scene.render.filepath = str(tmp_path / "shot_")
+    bpy.ops.render.render(animation=True)
+    first, second = (read_png(tmp_path / f"shot_{number:04d}.png") for number in (7, 8))
+    assert first.shape[:2] == (SIZE // 2, SIZE // 2)
+    wall = np.array((0, 0.584, 0))
+    avatars = [np.abs(frame[:SIZE // 3, :, :3] - wall).max(-1) > 0.1 for frame in (first, second)]
+    columns = [np.argwhere(avatar)[:, 1].min() for avatar in avatars]
+    moved = 0.12 * 0.8 * engine_truth.LENS / engine_truth.SENSOR * (SIZE / 2) / engine_truth.DISTANCE
+    assert columns[0] - columns[1] == pytest.approx(moved, abs=2)
+
+
+def test_a_second_time_it_sets_right_what_is_there(shot, tmp_path):
+    bpy.ops.effigy.set_up_composite()
+    scene = bpy.context.scene
+    tree = scene.compositing_node_group if hasattr(scene, "compositing_node_group") else scene.node_tree
+    before = len(tree.nodes), len(tree.links), len(bpy.data.scenes), len(bpy.data.node_groups)
+    bpy.ops.effigy.set_up_composite()
+    assert (len(tree.nodes), len(tree.links), len(bpy.data.scenes), len(bpy.data.node_groups)) == before
+
+
+def test_the_artists_own_compositing_comes_after_it(shot, tmp_path):
+    scene = bpy.context.scene
+    if hasattr(scene, "compositing_node_group"):
+        tree = bpy.data.node_groups.new("mine", "CompositorNodeTree")
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        scene.compositing_node_group = tree
+        end = tree.nodes.new("NodeGroupOutput")
+    else:
+        scene.use_nodes = True
+        tree = scene.node_tree
+        tree.nodes.clear()
+        end = tree.nodes.new("CompositorNodeComposite")
+    layers, invert = tree.nodes.new("CompositorNodeRLayers"), tree.nodes.new("CompositorNodeInvert")
+    tree.links.new(layers.outputs["Image"], invert.inputs["Color"])
+    tree.links.new(invert.outputs[0], end.inputs[0])
+    bpy.ops.effigy.set_up_composite()
+    assert invert.inputs["Color"].links[0].from_node.type == "GROUP"
+    assert end.inputs[0].links[0].from_node == invert
+
+
+def test_what_cannot_be_composited_is_refused_with_a_sentence(engine_avatars):
+    stage(engine_avatars / "ann.effigy")
+    with pytest.raises(RuntimeError, match="choose Cycles or EEVEE"):
+        bpy.ops.effigy.set_up_composite()
+    bpy.context.scene.render.engine = "CYCLES"
+    for obj in bpy.context.scene.objects:
+        obj.effigy.avatar = ""
+    with pytest.raises(RuntimeError, match="no avatar in this scene"):
+        bpy.ops.effigy.set_up_composite()

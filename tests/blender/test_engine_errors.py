@@ -1,0 +1,113 @@
+"""What goes wrong in a render is told in a sentence, ends the animation, and leaves a Blender that renders again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import bpy
+import pytest
+from engine_scenes import picture, session, set_format, stage
+
+
+def refused(match: str, tmp_path) -> None:
+    """F12 and an animation are refused with the sentence, and neither writes a picture."""
+    set_format("PNG")
+    scene = bpy.context.scene
+    scene.frame_start, scene.frame_end, scene.render.filepath = 1, 4, str(tmp_path / "refused")
+    with pytest.raises(RuntimeError, match=match) as told:
+        bpy.ops.render.render()
+    assert "Traceback" not in str(told.value)
+    with pytest.raises(RuntimeError, match=match) as told:
+        bpy.ops.render.render(animation=True)
+    errors = [line for line in str(told.value).splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, "each frame of the animation was tried"
+    assert not list(tmp_path.glob("refused*.png"))
+
+
+def test_no_camera(engine_avatars, tmp_path):
+    stage(engine_avatars / "ann.effigy")
+    bpy.data.objects.remove(bpy.context.scene.camera)
+    # Without a camera Blender itself may be the first to say so.
+    refused("(?i)no camera", tmp_path)
+
+
+def test_no_avatar_and_a_rig_without_one(engine_avatars, tmp_path):
+    stage(None)
+    refused("There is no avatar to render", tmp_path)
+    made = stage(engine_avatars / "ann.effigy")
+    made.armature.effigy.avatar = ""
+    refused("has no avatar yet: train one", tmp_path)
+
+
+def test_an_avatar_whose_file_is_gone(engine_avatars, tmp_path):
+    made = stage(engine_avatars / "ann.effigy")
+    shutil.copy(engine_avatars / "ann.effigy", tmp_path / "moved.effigy")
+    made.armature.effigy.avatar = str(tmp_path / "gone.effigy")
+    refused("is not at .*gone.effigy: press Relink", tmp_path)
+    (tmp_path / "gone.effigy").write_bytes(b"not an avatar")
+    refused("not an Effigy avatar, or it is damaged", tmp_path)
+    bpy.ops.effigy.relink_avatar(filepath=str(tmp_path / "moved.effigy"))
+    assert (picture(tmp_path / "again.png")[..., 3] > 0.99).any()
+
+
+def test_a_panoramic_camera_and_stereoscopy(engine_avatars, tmp_path):
+    stage(engine_avatars / "ann.effigy")
+    bpy.context.scene.camera.data.type = "PANO"
+    refused("panoramic", tmp_path)
+    bpy.context.scene.camera.data.type = "PERSP"
+    bpy.context.scene.render.use_multiview = True
+    refused("one view at a time", tmp_path)
+
+
+def test_no_backend(engine_avatars, tmp_path, monkeypatch):
+    stage(engine_avatars / "ann.effigy")
+    monkeypatch.delenv("EFFIGY_BACKEND_PYTHON")
+    refused("not installed yet", tmp_path)
+
+
+def test_a_worker_that_dies_while_it_draws(engine_avatars, tmp_path):
+    stage(engine_avatars / "ann.effigy")
+    client = session().client()
+    client.call("hello")
+
+    def kill() -> None:
+        until = time.monotonic() + 30
+        while not client.busy and time.monotonic() < until:
+            time.sleep(0.001)
+        os.kill(client.pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+
+    bpy.context.scene.render.resolution_percentage = 400
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(RuntimeError, match="worker"):
+        bpy.ops.render.render()
+    thread.join()
+    bpy.context.scene.render.resolution_percentage = 100
+    assert (picture(tmp_path / "again.png")[..., 3] > 0.99).any()
+
+
+def test_a_render_that_is_stopped_waits_no_longer(module):
+    waiting, release = module("blender_addon.engine.waiting"), threading.Event()
+
+    class Slow:
+        def call(self, method, params, timeout):
+            release.wait(timeout=20)
+            return method
+
+    looks = iter((False, False, True))
+    started = time.monotonic()
+    assert waiting.ask(Slow(), "avatar.render", {}, lambda: next(looks)) is None
+    assert time.monotonic() - started < 2
+    release.set()
+    assert waiting.ask(Slow(), "avatar.render", {}, lambda: False) == "avatar.render"
+
+
+def test_a_backend_whose_python_lacks_its_packages(engine_avatars, tmp_path, monkeypatch):
+    stage(engine_avatars / "ann.effigy")
+    monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", sys.executable)
+    refused("(?i)no module named|install the backend again", tmp_path)
