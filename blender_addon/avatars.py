@@ -1,9 +1,8 @@
 """The avatar of a rig: a file beside the .blend, by its path, or packed inside it.
 
-A packed avatar is a text datablock (Blender keeps no other bytes of ours that appending and linking carry along) with the
-file in base64. The worker reads files only, so a packed one is written out once, into the extension's user folder, under its
-own hash.
-"""
+A packed avatar is a text datablock (Blender keeps no other bytes of ours that appending and linking carry along) with
+the file in base64. The worker reads files only, so a packed one is written out once, into the extension's user folder,
+under its own hash. """
 
 from __future__ import annotations
 
@@ -66,10 +65,12 @@ def describe(path: Path) -> dict[str, Any]:
 def set_avatar(rig: Rig, path: Path, info: dict[str, Any]) -> None:
     """Show the avatar in `path` on a rig, if it was made on the rig's head model."""
     if info["head_fingerprint"] != rig.head_fingerprint:
-        raise EffigyError(f"The avatar {path.name} was trained on the head model “{info['head_name']}”, and “{rig.armature.name}” is of "
+        raise EffigyError(f"The avatar {path.name} was trained on the head model “{info['head_name']}”, and "
+                          f"“{rig.armature.name}” is of "
                           f"“{rig.head_name}”: add it without a rig selected, and it gets one of its own.")
     if rig.armature.library is not None:
-        raise EffigyError(f"“{rig.armature.name}” is linked from another file: make a library override of it, or change it there.")
+        raise EffigyError(f"“{rig.armature.name}” is linked from another file: make a library override of it, or "
+                          "change it there.")
     rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(path), None
 
 
@@ -141,7 +142,8 @@ def _bytes_of(text: bpy.types.Text) -> bytes:
     try:
         return base64.b64decode("".join(line.body for line in text.lines), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise EffigyError(f"The packed avatar “{text.name}” was edited and cannot be read any more: relink its file.") from error
+        raise EffigyError(f"The packed avatar “{text.name}” was edited and cannot be read any more: relink its "
+                          "file.") from error
 
 
 def _write(path: Path, data: bytes) -> None:

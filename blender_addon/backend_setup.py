@@ -17,8 +17,8 @@ from .installation.plan import Machine, Plan, make_plan, this_machine
 from .redraw import redraw_panels
 from .worker import session
 
-OFFLINE: Final = ("Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online Access, then install. "
-                  "Without a network, point Use This Python at an environment that has the packages.")
+OFFLINE: Final = ("Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online "
+                  "Access, then install. Without a network, point Use This Python at an environment that has the packages.")
 REDRAW_EVERY: Final = 0.3
 
 _installation: Installation | None = None

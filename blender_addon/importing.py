@@ -1,4 +1,5 @@
-"""Footage into a scene: a job makes capture and track, then the rig, its camera and its performance are built from them."""
+"""Footage into a scene: a job makes capture and track, then the rig, its camera and its performance are built from
+them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from .tasks import Task
 
 SUFFIX: Final = ".capture"
 STAGED: Final = "effigy_staged"
-"""On a scene that has taken camera, size, rate and range from its first footage; a second person does not change them."""
+"""On a scene that has taken camera, size, rate and range from its first footage; a second person does not change
+them."""
 VIDEO_EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv")
 
 
@@ -50,7 +52,8 @@ def import_video(scene: bpy.types.Scene, video: Path, *, first: int = 1, last: i
 def import_capture(scene: bpy.types.Scene, capture: Path) -> Task:
     """Build the rig of a capture that exists; one that is not tracked yet is tracked first."""
     if not (capture / "capture.json").is_file():
-        raise EffigyError(f"{capture} is no capture of Effigy's: choose a folder that Import Video has made, with capture.json in it.")
+        raise EffigyError(f"{capture} is no capture of Effigy's: choose a folder that Import Video has made, with "
+                          "capture.json in it.")
     if (capture / "track.npz").is_file():
         return tasks.start_local(f"Add {capture.stem}", lambda: _build(scene, capture.stem, capture))
     params = {"capture": str(capture)} | ({"head": str(head)} if (head := preferences.head_file()) else {})
@@ -67,20 +70,23 @@ def frame_rate_of(video: Path) -> Fraction:
     try:
         clip = bpy.data.movieclips.load(str(video), check_existing=False)
     except RuntimeError as error:
-        raise EffigyError(f"{video.name} cannot be read as a video, so its frames cannot be counted: import all of it.") from error
+        raise EffigyError(f"{video.name} cannot be read as a video, so its frames cannot be counted: import all of "
+                          "it.") from error
     try:
         rate = Fraction(clip.fps).limit_denominator(1001)
     finally:
         bpy.data.movieclips.remove(clip)
     if rate <= 0:
-        raise EffigyError(f"{video.name} does not say its frame rate, so its frames cannot be counted: import all of it.")
+        raise EffigyError(f"{video.name} does not say its frame rate, so its frames cannot be counted: import all of "
+                          "it.")
     return rate
 
 
 def _place_for(video: Path) -> Path:
     """A new folder beside the .blend, or beside the video while that is unsaved."""
     folder = Path(bpy.data.filepath).parent if bpy.data.filepath else video.parent
-    return avatars.unused(folder / (video.stem + SUFFIX), tuple(Path(task.params.get("capture", "")) for task in tasks.running()))
+    taken = tuple(Path(task.params.get("capture", "")) for task in tasks.running())
+    return avatars.unused(folder / (video.stem + SUFFIX), taken)
 
 
 def _build(scene: bpy.types.Scene, name: str, capture: Path, result: dict[str, Any] | None = None) -> Steps[str]:
@@ -109,8 +115,8 @@ def _build(scene: bpy.types.Scene, name: str, capture: Path, result: dict[str, A
 
 @contextmanager
 def _unseen() -> Iterator[bpy.types.Collection]:
-    """A collection outside every scene. What is built in it is not evaluated and redrawn after each step, and goes if it is
-    not finished."""
+    """A collection outside every scene. What is built in it is not evaluated and redrawn after each step, and goes if
+    it is not finished."""
     workshop = bpy.data.collections.new("Effigy")
     try:
         yield workshop
@@ -140,7 +146,8 @@ def _build_for_avatar(scene: bpy.types.Scene, path: Path, info: dict[str, Any]) 
 
 
 def look_through_camera(scene: bpy.types.Scene) -> None:
-    """Show the footage's view in the 3D Views of this scene: a head is small in Blender's usual view, and easily missed."""
+    """Show the footage's view in the 3D Views of this scene: a head is small in Blender's usual view, and easily
+    missed."""
     for window in bpy.context.window_manager.windows:
         if window.scene == scene:
             for area in window.screen.areas:

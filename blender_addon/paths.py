@@ -36,7 +36,8 @@ def _owners() -> Iterator[bpy.types.Object]:
 
 
 def _move(origin: Path | None, target: Path) -> None:
-    """Write all stored paths relative to `target`; relative ones lie relative to `origin` until now (None: there are none)."""
+    """Write all stored paths relative to `target`; relative ones lie relative to `origin` until now (None: there are
+    none)."""
 
     def moved(value: str) -> str:
         if value.startswith("//"):

@@ -14,7 +14,8 @@ from .installation import place
 
 PACKAGE: Final = __package__.rpartition(".")[0]
 ENVIRONMENT_VARIABLE: Final = "EFFIGY_BACKEND_PYTHON"
-NO_BACKEND: Final = ("Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press Install Backend, or "
+NO_BACKEND: Final = ("Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press "
+                     "Install Backend, or "
                      "point Use This Python at an interpreter that has its packages.")
 
 
@@ -60,13 +61,15 @@ def backend_python() -> Path:
         if chosen:
             path = Path(bpy.path.abspath(chosen))
             if not path.is_file():
-                raise EffigyError(f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
+                raise EffigyError(f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ "
+                                  "Add-ons ▸ Effigy.")
             return path
     folder = private_folder()
     if python := place.private_python(folder):
         return python
     if place.read_stamp(folder):
-        raise EffigyError("The Python that the backend was made from is gone, as after an update of Blender: press Install Backend in "
+        raise EffigyError("The Python that the backend was made from is gone, as after an update of Blender: press "
+                          "Install Backend in "
                           "Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
     raise EffigyError(NO_BACKEND)
 
@@ -78,7 +81,8 @@ def head_file() -> Path | None:
         return None
     path = Path(bpy.path.abspath(chosen))
     if not path.is_file():
-        raise EffigyError(f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ Preferences ▸ Add-ons ▸ "
+        raise EffigyError(f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ "
+                          "Preferences ▸ Add-ons ▸ "
                           "Effigy.")
     return path
 

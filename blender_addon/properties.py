@@ -1,8 +1,7 @@
 """What Effigy keeps in a .blend file: what each rig knows of its capture and its avatar, and how it is trained.
 
-They lie on the armature of a rig, so that several people live in one file, and they survive undo, copying, appending and
-saving as everything on an object does. Paths are relative to the .blend (`//`) where it has been saved.
-"""
+They lie on the armature of a rig, so that several people live in one file, and they survive undo, copying, appending
+and saving as everything on an object does. Paths are relative to the .blend (`//`) where it has been saved. """
 
 from __future__ import annotations
 
@@ -35,7 +34,8 @@ class EffigyObject(bpy.types.PropertyGroup):
         name="Packed Avatar", type=bpy.types.Text, description="The avatar's file, kept inside this .blend")
     training: StringProperty(
         options={"HIDDEN"}, description="The parameters of this rig's last training, as JSON: what Resume goes on with")
-    preset: EnumProperty(name="Preset", items=PRESETS, default="draft", description="How carefully the avatar is trained")
+    preset: EnumProperty(name="Preset", items=PRESETS, default="draft", description="How carefully the avatar is "
+                                                                                    "trained")
     size: IntProperty(
         name="Resolution", default=0, min=0, max=2048, step=64, subtype="PIXEL",
         description="Side of the training pictures; 0: as the preset has it")

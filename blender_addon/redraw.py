@@ -1,4 +1,5 @@
-"""Have Blender draw what shows jobs again, and nothing else: the 3D scene beside a panel costs much more than the panel."""
+"""Have Blender draw what shows jobs again, and nothing else: the 3D scene beside a panel costs much more than the
+panel."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     class EFFIGY_OT_verb(ReportingOperator, bpy.types.Operator):
         def run(self, context): …                      # raises EffigyError where something is wrong
 
-Work that takes longer than a blink but has no job of its own (starting an interpreter, opening a file at the worker) is done
-in a thread while Blender's window stays alive:
+Work that takes longer than a blink but has no job of its own (starting an interpreter, opening a file at the worker) is
+done in a thread while Blender's window stays alive:
 
     class EFFIGY_OT_verb(WorkingOperator, bpy.types.Operator):
         def prepare(self, context): …                  # main thread: read what is needed; returns a function

@@ -25,7 +25,8 @@ def train(rig: Rig) -> Task:
     capture = capture_of(rig)
     taken = tuple(Path(task.params.get("avatar", "")) for task in tasks.running())
     avatar = avatars.unused(capture.with_suffix(avatars.SUFFIX), taken)
-    params: dict[str, Any] = {"capture": str(capture), "avatar": str(avatar), "preset": settings.preset, "device": settings.device}
+    params: dict[str, Any] = {"capture": str(capture), "avatar": str(avatar), "preset": settings.preset,
+                              "device": settings.device}
     if settings.size:
         params["size"] = settings.size
     if settings.minutes:
@@ -54,10 +55,12 @@ def task_of(rig: Rig) -> Task | None:
 def capture_of(rig: Rig) -> Path:
     stored = rig.armature.effigy.capture
     if not stored:
-        raise EffigyError(f"“{rig.armature.name}” does not say which capture it was tracked on: choose its folder under Train.")
+        raise EffigyError(f"“{rig.armature.name}” does not say which capture it was tracked on: choose its folder "
+                          "under Train.")
     path = absolute(stored, rig.armature)
     if not (path / "capture.json").is_file():
-        raise EffigyError(f"The capture of “{rig.armature.name}” is not at {path}: show its folder under Train, or import the video again.")
+        raise EffigyError(f"The capture of “{rig.armature.name}” is not at {path}: show its folder under Train, or "
+                          "import the video again.")
     if not (path / "track.npz").is_file():
         raise EffigyError(f"The capture {path} has no track: import the video again.")
     return path
@@ -67,7 +70,8 @@ def _start(rig: Rig, params: dict[str, Any]) -> Task:
     if task_of(rig):
         raise EffigyError(f"“{rig.armature.name}” is being trained already: wait for it, or stop it first.")
     if rig.armature.library is not None:
-        raise EffigyError(f"“{rig.armature.name}” is linked from another file: train it there, or make a library override.")
+        raise EffigyError(f"“{rig.armature.name}” is linked from another file: train it there, or make a library "
+                          "override.")
     path = params["avatar"]
     task = tasks.start(f"Train {Path(path).stem}", "train", params, lambda _: _show(path),
                        f"The avatar is in {path}: add it to its rig with Add Avatar.")
@@ -87,7 +91,8 @@ def _kept(rig: Rig) -> dict[str, Any]:
 
 
 def _show(avatar: str) -> Steps[str]:
-    """Give the trained avatar to the rigs it was trained for: found anew, since they may have been renamed or copied."""
+    """Give the trained avatar to the rigs it was trained for: found anew, since they may have been renamed or
+    copied."""
     yield 0.5
     rigs = [rig for scene in bpy.data.scenes for rig in find_rigs(scene.objects)
             if _kept(rig).get("avatar") == avatar and rig.armature.library is None]

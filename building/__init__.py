@@ -1,1 +1,2 @@
-"""What build.py is made of: the environments that it sets up, and the extension that it packs. Standard library only."""
+"""What build.py is made of: the environments that it sets up, and the extension that it packs. Standard library
+only."""

@@ -1,9 +1,8 @@
 """The two environments: `.venv`, where the backend runs, and `.venv-blender`, which stands for Blender's own Python.
 
-They are two as at a user's: no torch leaks to Blender's side, and their numpy pins never meet. Each is made from exact lists in
-requirements/. A stamp inside says which lists it was made from, so a second run is instant and needs no network; an environment
-without the right stamp (interrupted, or of other lists) is made anew.
-"""
+They are two as at a user's: no torch leaks to Blender's side, and their numpy pins never meet. Each is made from exact
+lists in requirements/. A stamp inside says which lists it was made from, so a second run is instant and needs no
+network; an environment without the right stamp (interrupted, or of other lists) is made anew. """
 
 from __future__ import annotations
 
@@ -41,7 +40,8 @@ class BuildError(Exception):
 
 
 class Status:
-    """One line that says what is being done and for how long: rewritten on a terminal, else printed every ten seconds."""
+    """One line that says what is being done and for how long: rewritten on a terminal, else printed every ten
+    seconds."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -165,7 +165,8 @@ def install_system_packages(libraries: dict[str, str]) -> None:
     if not missing:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise BuildError(f"Some system packages are missing: install them with `sudo apt-get install {' '.join(missing)}` "
+        raise BuildError("Some system packages are missing: install them with `sudo apt-get install "
+                         f"{' '.join(missing)}` "
                          "(or your system's equivalent), then run again.")
     print(f"Installing system packages: {' '.join(missing)}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -208,9 +209,11 @@ def why_pip_failed(said: list[str]) -> str:
         return "The disk is full: Effigy's environment needs about 2 GB. Free some space and run again."
     if re.search(r"ConnectionError|NewConnectionError|ReadTimeout|Temporary failure in name resolution|ProxyError|"
                  r"Could not fetch URL|Failed to establish|Network is unreachable|Max retries", text):
-        return "The package index could not be reached: check the network connection (set-up needs it once), then run again."
+        return ("The package index could not be reached: check the network connection (set-up needs it once), then "
+                "run again.")
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
-        return "A downloaded package is not the one that Effigy was built with (its hash differs): nothing of it was installed."
+        return ("A downloaded package is not the one that Effigy was built with (its hash differs): nothing of it was "
+                "installed.")
     errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip gave no reason"]
     return f"The packages could not be installed. pip says: {errors[0].removeprefix('ERROR: ')}"
 

@@ -21,7 +21,8 @@ class EFFIGY_OT_add_avatar(WorkingOperator, bpy.types.Operator):
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=f"*{avatars.SUFFIX}", options={"HIDDEN"})
-    new_rig: BoolProperty(name="New Rig", options={"SKIP_SAVE"}, description="Add a rig of the avatar's person, whatever is selected")
+    new_rig: BoolProperty(name="New Rig", options={"SKIP_SAVE"}, description="Add a rig of the avatar's person, "
+                                                                             "whatever is selected")
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if self.filepath:

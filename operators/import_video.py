@@ -15,7 +15,8 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_video"
     bl_label = "Import Video"
-    bl_description = "Turn a video of a person into a head rig with the performance keyed on it, and a camera that shows the footage"
+    bl_description = ("Turn a video of a person into a head rig with the performance keyed on it, and a camera that "
+                      "shows the footage")
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=";".join(f"*{extension}" for extension in importing.VIDEO_EXTENSIONS), options={"HIDDEN"})
@@ -27,7 +28,8 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
     capture: StringProperty(
         name="Capture", subtype="DIR_PATH", options={"SKIP_SAVE"},
         description="The folder to write; empty: beside the .blend, or beside the video while that is unsaved")
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it")
+    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
+                                                                                 "script wants it")
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if self.filepath:
@@ -55,7 +57,8 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
             capture=capture)
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-        self.report({"INFO"}, task.said or "Importing; Blender can be used meanwhile. The Effigy tab shows how far it is.")
+        self.report({"INFO"}, task.said or "Importing; Blender can be used meanwhile. The Effigy tab shows how far "
+                                           "it is.")
 
 
 class EFFIGY_FH_video(bpy.types.FileHandler):

@@ -5,9 +5,8 @@
     … installation.state, .stage, .share, .said …            # as often as a panel is drawn
     installation.cancel()
 
-What is half-made when it fails or is stopped is removed, so that nothing half-made is ever taken for a backend; trying again
-is a new `Installation`, and pip has kept what it had downloaded.
-"""
+What is half-made when it fails or is stopped is removed, so that nothing half-made is ever taken for a backend; trying
+again is a new `Installation`, and pip has kept what it had downloaded. """
 
 from __future__ import annotations
 
@@ -110,7 +109,8 @@ class Installation:
                     step.command, cwd=self.plan.requirements.parent, env=environment, stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **_own_group())
             except OSError as error:
-                raise _Failed(f"{step.title} failed: {step.command[0]} could not be started ({error.strerror or error}).") from error
+                raise _Failed(f"{step.title} failed: {step.command[0]} could not be started "
+                              f"({error.strerror or error}).") from error
         with self._process as process:
             for line in process.stdout:
                 log.write(line)
@@ -145,19 +145,24 @@ def why_failed(step: Step, said: list[str]) -> str:
     if re.search(r"No space left on device|Errno 28|WinError 112", text):
         return "The disk is full. Free some space, then install again."
     if re.search(r"Permission denied|Errno 13|WinError 5\b", text):
-        return "A file could not be written: the folder is read-only for you, or another program (an antivirus) holds the file."
+        return ("A file could not be written: the folder is read-only for you, or another program (an antivirus) "
+                "holds the file.")
     if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", text):
-        return "The connection could not be made safely (certificates): check the date of this computer, or your company's proxy."
+        return ("The connection could not be made safely (certificates): check the date of this computer, or your "
+                "company's proxy.")
     if re.search(r"ConnectionError|NewConnectionError|ReadTimeout|name resolution|getaddrinfo|ProxyError|Failed to establish|"
                  r"Network is unreachable|Max retries|ConnectionReset|IncompleteRead", text):
-        return "The package index could not be reached: check the network connection, then install again. What was downloaded is kept."
+        return ("The package index could not be reached: check the network connection, then install again. What was "
+                "downloaded is kept.")
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
-        return "A downloaded package is not the one that Effigy was made with (its hash differs), so nothing was installed."
+        return ("A downloaded package is not the one that Effigy was made with (its hash differs), so nothing was "
+                "installed.")
     if "ensurepip" in text:
-        return ("This Python cannot make environments: on Debian and Ubuntu install python3-venv, or use the Blender of "
-                "blender.org, then install again.")
+        return ("This Python cannot make environments: on Debian and Ubuntu install python3-venv, or use the "
+                "Blender of blender.org, then install again.")
     if "No matching distribution" in text or "from versions: none" in text:
-        return "Some package has no build for this system or this version of Python: see the log, and the supported systems in the guide."
+        return ("Some package has no build for this system or this version of Python: see the log, and the supported "
+                "systems in the guide.")
     last = next((line for line in reversed(said) if line.strip()), "no reason was given")
     return f"{step.title} failed: {last.removeprefix('ERROR: ')}"
 

@@ -33,7 +33,8 @@ def write_stamp(folder: Path, requirements: Path, torch: str) -> None:
 
 
 def private_python(folder: Path) -> Path | None:
-    """The interpreter of a finished environment; None where there is none, or where Blender's Python under it is gone."""
+    """The interpreter of a finished environment; None where there is none, or where Blender's Python under it is
+    gone."""
     python = python_of(folder)
     # `exists` follows the link to the Python that the environment was made from.
     return python if read_stamp(folder) and python.exists() else None

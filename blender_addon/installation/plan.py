@@ -1,8 +1,8 @@
 """What an installation will do on this machine, worked out and said before anything is downloaded.
 
-PyTorch's CUDA build is several gigabytes, and of use only where gsplat, the rasteriser on the GPU, can be had too: as a wheel
-that its project has built for this Python, PyTorch and CUDA, or compiled here by the CUDA toolkit. Else everything runs on the CPU.
-"""
+PyTorch's CUDA build is several gigabytes, and of use only where gsplat, the rasteriser on the GPU, can be had too: as a
+wheel that its project has built for this Python, PyTorch and CUDA, or compiled here by the CUDA toolkit. Else
+everything runs on the CPU. """
 
 from __future__ import annotations
 
@@ -96,11 +96,13 @@ def make_plan(machine: Machine, folder: Path, extension: Path, base_python: str)
     python = str(python_of(folder))
     pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off")
     index = _torch_index(machine.system, build)
+    from_index = ("--extra-index-url", index) if index else ()
+    lock = str(requirements / "backend.lock")
     steps = [
         Step("Making the environment", (base_python, "-m", "venv", "--clear", str(folder))),
-        Step("Installing the backend's packages", (*pip, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r",
-                                                   str(requirements / "backend.lock")), _count(requirements / "backend.lock")),
-        Step("Installing PyTorch", (*pip, *(("--extra-index-url", index) if index else ()), "-r", str(requirements / "torch.txt")),
+        Step("Installing the backend's packages",
+             (*pip, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", lock), _count(Path(lock))),
+        Step("Installing PyTorch", (*pip, *from_index, "-r", str(requirements / "torch.txt")),
              1 if build == "cpu" else 16),
     ]
     if gsplat:
@@ -120,8 +122,10 @@ def choose_rasteriser(machine: Machine, torch: str) -> tuple[str, tuple[str, ...
         return "cpu", (), "No NVIDIA GPU was found, so the CPU trains and renders: minutes to hours instead of minutes."
     builds = [name for least, name in CUDA_BUILDS if gpu.cuda >= least]
     if not builds or machine.system == "Darwin":
-        return "cpu", (), (f"The driver of the {gpu.name} runs CUDA {gpu.cuda[0]}.{gpu.cuda[1]}, and PyTorch {torch} needs "
-                           f"{'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to use the GPU. "
+        return "cpu", (), (f"The driver of the {gpu.name} runs CUDA {gpu.cuda[0]}.{gpu.cuda[1]}, and PyTorch {torch} "
+                           "needs "
+                           f"{'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to use "
+                           "the GPU. "
                            "Until then the CPU trains and renders.")
     short = ".".join(torch.split(".")[:2])
     for build in builds:
@@ -133,8 +137,10 @@ def choose_rasteriser(machine: Machine, torch: str) -> tuple[str, tuple[str, ...
         return builds[0], ("--no-deps", "--require-hashes"), (
             f"The {gpu.name} trains and renders. gsplat compiles itself at the first use, which takes some minutes.")
     return "cpu", (), (
-        f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python {machine.python[0]}.{machine.python[1]} with "
-        f"PyTorch {torch}, and the CUDA toolkit that could compile it is not installed: the CPU trains and renders. Install the "
+        f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python "
+        f"{machine.python[0]}.{machine.python[1]} with "
+        f"PyTorch {torch}, and the CUDA toolkit that could compile it is not installed: the CPU trains and renders. "
+        "Install the "
         "toolkit (nvcc) and a C++ compiler, then install again, to use the GPU.")
 
 

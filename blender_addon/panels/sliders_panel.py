@@ -32,7 +32,8 @@ class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
         layout = self.layout
         rig = active.need_rig(context)
         if not rig.is_editable:
-            wrapped(layout, "This rig is linked from another file: make a library override of it to pose it.", region_width(context), "LINKED")
+            wrapped(layout, "This rig is linked from another file: make a library override of it to pose "
+                            "it.", region_width(context), "LINKED")
             return
         layout.operator_menu_enum("effigy.apply_preset", "preset", text="Starter Expression", icon="PRESET")
         row = layout.row(align=True)

@@ -1,4 +1,5 @@
-"""Installing the backend from Blender: planned and priced before, watched and stoppable during, told in sentences after."""
+"""Installing the backend from Blender: planned and priced before, watched and stoppable during, told in sentences
+after."""
 
 from __future__ import annotations
 
@@ -136,7 +137,8 @@ def test_progress_follows_the_packages(tmp_path):
 
 def test_a_failed_step_ends_it_with_a_sentence_and_leaves_nothing_half_made(tmp_path):
     folder = tmp_path / "env"
-    fails = "import sys; print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device'); sys.exit(1)"
+    fails = ("import sys; print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
+             "device'); sys.exit(1)")
     installation = run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), fails, "raise SystemExit"), tmp_path)
     assert installation.state == "failed" and "disk is full" in installation.error
     assert not folder.exists() and place.private_python(folder) is None
@@ -151,7 +153,8 @@ def test_what_is_not_needed_may_fail(tmp_path):
 
 def test_a_stopped_installation_ends_at_once_and_with_it_what_it_had_started(tmp_path):
     folder, alive = tmp_path / "env", tmp_path / "alive"
-    grandchild = f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); time.sleep(0.05)"
+    grandchild = (f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); "
+                  "time.sleep(0.05)")
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
     installation = Installation(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), code), tmp_path / "log")
     installation.start()
@@ -175,7 +178,8 @@ def test_its_end_is_told_once(tmp_path):
 
 
 @pytest.mark.parametrize(("pip_says", "told"), [
-    ("WARNING: Retrying after connection broken by 'NewConnectionError(...)'\nERROR: No matching distribution found for numpy", "network"),
+    ("WARNING: Retrying after connection broken by 'NewConnectionError(...)'\nERROR: No matching distribution found "
+     "for numpy", "network"),
     ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash differs"),
     ("The virtual environment was not created successfully because ensurepip is not available.", "python3-venv"),
     ("PermissionError: [Errno 13] Permission denied: '/x'", "read-only"),

@@ -1,4 +1,5 @@
-"""The preferences: a backend that is missing, wrong, chosen or installed; the head model. Always a sentence, never a traceback."""
+"""The preferences: a backend that is missing, wrong, chosen or installed; the head model. Always a sentence, never a
+traceback."""
 
 from __future__ import annotations
 
@@ -80,13 +81,15 @@ class _Offline:
 
 @pytest.fixture
 def imitation(module, monkeypatch, tmp_path):
-    """A Python that makes its environments out of nothing: an installation in a second, and it is clear what was run."""
+    """A Python that makes its environments out of nothing: an installation in a second, and it is clear what was
+    run."""
     log = tmp_path / "ran.txt"
     fake = tmp_path / "python3"
     fake.write_text(f"""#!/bin/sh
 echo "$@" >> {log}
 if [ "$2" = venv ]; then mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi
-if [ "$2" = pip ]; then echo "Collecting numpy==2"; {{ [ -e {tmp_path}/fail ] && echo "ERROR: [Errno 28] No space left on device" && exit 1; }}; fi
+if [ "$2" = pip ]; then echo "Collecting numpy==2"; fi
+if [ "$2" = pip ] && [ -e {tmp_path}/fail ]; then echo "ERROR: [Errno 28] No space left on device"; exit 1; fi
 exit 0
 """)
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)

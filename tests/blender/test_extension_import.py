@@ -79,7 +79,8 @@ def test_a_capture_without_a_track_is_tracked_on_the_way(demo_capture, tmp_path,
 
 @pytest.mark.parametrize(("make", "told"), [
     (lambda folder: folder / "nothing.mp4", "There is no video"),
-    (lambda folder: _write(folder / "notes.mp4", b"this is no film"), "cannot be read|could not be read|not a video|no video"),
+    (lambda folder: _write(folder / "notes.mp4", b"this is no film"), "cannot be read|could not be read|not a "
+                                                                      "video|no video"),
 ])
 def test_a_file_that_is_no_video_is_told_in_a_sentence(make, told, tmp_path):
     with pytest.raises(RuntimeError, match=told):

@@ -1,4 +1,5 @@
-"""What an artist sees: every panel draws in every state, every verb answers in a wrong moment with a sentence or a greyed button."""
+"""What an artist sees: every panel draws in every state, every verb answers in a wrong moment with a sentence or a
+greyed button."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ class Layout:
 
 
 def panels() -> list[type]:
-    return [cls for cls in bpy.types.Panel.__subclasses__() if cls.__module__.startswith(f"{PACKAGE}.blender_addon.panels") and cls.is_registered]
+    return [cls for cls in bpy.types.Panel.__subclasses__()
+            if cls.__module__.startswith(f"{PACKAGE}.blender_addon.panels") and cls.is_registered]
 
 
 def drawn(name: str = "") -> str:
