@@ -74,6 +74,11 @@ def follow(made: bpy.types.Scene) -> None:
             mine.unlink(gone)
         for new in [member for member in artists if member.name not in mine]:
             mine.link(new)
+    only = made.view_layers[0]
+    artists_layer = scene.view_layers.get(only.name)
+    if artists_layer is not None:
+        only.update()
+        _exclude_alike(artists_layer.layer_collection, only.layer_collection)
     made.timeline_markers.clear()
     for marker in scene.timeline_markers:
         # Markers switch cameras, and are nothing else to a render.
@@ -81,9 +86,19 @@ def follow(made: bpy.types.Scene) -> None:
             made.timeline_markers.new(marker.name, frame=marker.frame).camera = marker.camera
 
 
+def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerCollection) -> None:
+    for child in theirs.children:
+        same = ours.children.get(child.name)
+        if same is not None:
+            if same.exclude != child.exclude:
+                same.exclude = child.exclude
+            _exclude_alike(child, same)
+
+
 @persistent
 def _follow_before_render(scene: bpy.types.Scene, *_: object) -> None:
-    made = find_pass(scene)
+    # The pass itself may be rendered too, to look at it.
+    made = scene if scene.get(PASS_OF) is not None else find_pass(scene)
     if made is not None:
         follow(made)
 

@@ -1,4 +1,7 @@
-"""The engine's settings: Blender's own panels for size, output and colour, and three of ours for what no other has."""
+"""The engine's settings: Blender's own panels for size, output and colour, and ours for what no other has.
+
+The panel of other engines offers the avatars there: it is shown where the scene has any.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from typing import Final
 
 import bpy
 
+from ..avatars import has_avatar
 from ..panels.text import region_width, wrapped
+from ..rig.marks import is_part
+from .avatar_pass import find_pass
 from .render_engine import ENGINE
 
 ALSO: Final = ("EEVEE_WORLD_PT_surface",)
@@ -64,6 +70,26 @@ class EFFIGY_PT_engine_passes(_EnginePanel, bpy.types.Panel):
         self.layout.prop(context.view_layer, "use_pass_z", text="Depth")
 
 
+class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_engine_composite"
+    bl_label = "Effigy Avatars"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return context.engine != ENGINE and any(
+            is_part(obj, "armature") and has_avatar(obj) for obj in context.scene.objects)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        made = find_pass(context.scene)
+        if made is None:
+            wrapped(self.layout, "Avatars are rendered as a pass of their own and put into this scene's picture by "
+                    "depth.", region_width(context))
+            self.layout.operator("effigy.set_up_composite")
+        else:
+            wrapped(self.layout, "Avatars are in this scene's picture.", region_width(context), "CHECKMARK")
+            self.layout.operator("effigy.set_up_composite", text="Set Up Again")
+
+
 def _shared_panels() -> Iterator[type]:
     """Blender's own panels that are right for this engine too."""
     for panel in bpy.types.Panel.__subclasses__():
@@ -86,4 +112,4 @@ def unregister() -> None:
             getattr(panel, "COMPAT_ENGINES", set()).discard(ENGINE)
 
 
-classes = (EFFIGY_PT_engine_color, EFFIGY_PT_engine_film, EFFIGY_PT_engine_passes)
+classes = (EFFIGY_PT_engine_color, EFFIGY_PT_engine_film, EFFIGY_PT_engine_passes, EFFIGY_PT_engine_composite)

@@ -6,7 +6,7 @@ import bpy
 import engine_truth
 import numpy as np
 import pytest
-from engine_scenes import SIZE, add_camera, picture, read_png, set_format, stage
+from engine_scenes import SIZE, add_camera, add_rig, picture, read_png, set_format, stage
 
 AWAY = np.array((np.sin(engine_truth.TURN), -np.cos(engine_truth.TURN), 0))
 """From the head to the camera."""
@@ -122,6 +122,16 @@ def test_an_animation_follows_frame_camera_and_what_is_new_in_the_scene(shot, en
     columns = [np.argwhere(avatar)[:, 1].min() for avatar in avatars]
     moved = 0.12 * 0.8 * engine_truth.LENS / engine_truth.SENSOR * (SIZE / 2) / engine_truth.DISTANCE
     assert columns[0] - columns[1] == pytest.approx(moved, abs=2)
+
+
+def test_a_collection_that_the_artist_excludes_later_leaves_the_pass_too(shot, engine_avatars, tmp_path):
+    bpy.ops.effigy.set_up_composite()
+    ben = add_rig(engine_avatars / "ben.effigy")
+    ben.armature.location = 0.1 * AWAY
+    with_ben = picture(tmp_path / "both.png")
+    bpy.context.view_layer.layer_collection.children[ben.mesh.users_collection[0].name].exclude = True
+    without = picture(tmp_path / "one.png")
+    assert np.abs(with_ben - without)[SIZE // 3:, :SIZE // 2].mean() > 0.03
 
 
 def test_a_second_time_it_sets_right_what_is_there(shot, tmp_path):
