@@ -78,8 +78,8 @@ def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]
 
 def command_extension(arguments: argparse.Namespace) -> int:
     made = build_extension(Path(arguments.out).resolve())
-    print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.1f} MB, validated by Blender's own tool. Install it in Blender "
-          "by Edit ▸ Preferences ▸ Get Extensions ▸ Install from Disk…, or drag it into Blender's window.")
+    print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.1f} MB, validated by Blender's own tool. Install it "
+          "in Blender by Edit ▸ Preferences ▸ Get Extensions ▸ Install from Disk…, or drag it into Blender's window.")
     return 0
 
 
@@ -129,8 +129,8 @@ def command_bench(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="build.py", description="Effigy's set-up and everyday commands; each sets up what "
-                                     "it needs first.")
+    parser = argparse.ArgumentParser(
+        prog="build.py", description="Effigy's set-up and everyday commands; each sets up what it needs first.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("setup", help="make .venv and .venv-blender, the environments").set_defaults(run=lambda _: 0)
     demo = commands.add_parser("demo", help="from a video to rendered frames, in about a quarter of an hour")

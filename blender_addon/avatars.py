@@ -66,8 +66,8 @@ def set_avatar(rig: Rig, path: Path, info: dict[str, Any]) -> None:
     """Show the avatar in `path` on a rig, if it was made on the rig's head model."""
     if info["head_fingerprint"] != rig.head_fingerprint:
         raise EffigyError(f"The avatar {path.name} was trained on the head model “{info['head_name']}”, and "
-                          f"“{rig.armature.name}” is of "
-                          f"“{rig.head_name}”: add it without a rig selected, and it gets one of its own.")
+                          f"“{rig.armature.name}” is of “{rig.head_name}”: add it without a rig selected, and it "
+                          "gets one of its own.")
     if rig.armature.library is not None:
         raise EffigyError(f"“{rig.armature.name}” is linked from another file: make a library override of it, or "
                           "change it there.")

@@ -15,8 +15,7 @@ from .installation import place
 PACKAGE: Final = __package__.rpartition(".")[0]
 ENVIRONMENT_VARIABLE: Final = "EFFIGY_BACKEND_PYTHON"
 NO_BACKEND: Final = ("Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press "
-                     "Install Backend, or "
-                     "point Use This Python at an interpreter that has its packages.")
+                     "Install Backend, or point Use This Python at an interpreter that has its packages.")
 
 
 class EffigyPreferences(bpy.types.AddonPreferences):
@@ -69,8 +68,7 @@ def backend_python() -> Path:
         return python
     if place.read_stamp(folder):
         raise EffigyError("The Python that the backend was made from is gone, as after an update of Blender: press "
-                          "Install Backend in "
-                          "Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
+                          "Install Backend in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
     raise EffigyError(NO_BACKEND)
 
 
@@ -82,8 +80,7 @@ def head_file() -> Path | None:
     path = Path(bpy.path.abspath(chosen))
     if not path.is_file():
         raise EffigyError(f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ "
-                          "Preferences ▸ Add-ons ▸ "
-                          "Effigy.")
+                          "Preferences ▸ Add-ons ▸ Effigy.")
     return path
 
 

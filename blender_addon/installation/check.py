@@ -71,6 +71,5 @@ def check_interpreter(path: Path) -> Interpreter:
                           "newer.")
     if missing:
         raise EffigyError(f"{path} (Python {told}) lacks {', '.join(missing)}: install what requirements/ of the "
-                          "extension lists, or "
-                          "press Install Backend.")
+                          "extension lists, or press Install Backend.")
     return Interpreter(path, told, found["torch"])

@@ -123,10 +123,8 @@ def choose_rasteriser(machine: Machine, torch: str) -> tuple[str, tuple[str, ...
     builds = [name for least, name in CUDA_BUILDS if gpu.cuda >= least]
     if not builds or machine.system == "Darwin":
         return "cpu", (), (f"The driver of the {gpu.name} runs CUDA {gpu.cuda[0]}.{gpu.cuda[1]}, and PyTorch {torch} "
-                           "needs "
-                           f"{'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to use "
-                           "the GPU. "
-                           "Until then the CPU trains and renders.")
+                           f"needs {'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to "
+                           "use the GPU. Until then the CPU trains and renders.")
     short = ".".join(torch.split(".")[:2])
     for build in builds:
         if (machine.system, machine.python, short, build) in GSPLAT_WHEELS:
@@ -140,8 +138,7 @@ def choose_rasteriser(machine: Machine, torch: str) -> tuple[str, tuple[str, ...
         f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python "
         f"{machine.python[0]}.{machine.python[1]} with "
         f"PyTorch {torch}, and the CUDA toolkit that could compile it is not installed: the CPU trains and renders. "
-        "Install the "
-        "toolkit (nvcc) and a C++ compiler, then install again, to use the GPU.")
+        "Install the toolkit (nvcc) and a C++ compiler, then install again, to use the GPU.")
 
 
 def _torch_index(system: str, build: str) -> str | None:
