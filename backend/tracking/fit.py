@@ -35,10 +35,10 @@ SOLVED_POINTS = 240
 PERSON_FRAMES = 96
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
-FRAME_ITERATIONS = 6
+FRAME_ITERATIONS = 5
 OUTLINE_ITERATIONS = 3
-OUTLINE_ROUNDS = 2
-"""The shell and the poses, in turn."""
+HAIR_ROUNDS = 3
+"""Shell and poses of the person's frames, in turn."""
 WINDOW = 512
 """Frames solved at once: memory stays flat in the clip's length."""
 LOOK_AHEAD = 16
@@ -90,10 +90,9 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
     own = surface.of_person(person.identity)
     state = _solve_windows(capture, own, directions, evidence, beliefs, start(person.identity, torch.arange(len(seen))), progress)
     outline = see_outline(capture, state, evidence)
-    shell = make_shell(model, person.identity.cpu().numpy(), pivot)
-    for _ in range(OUTLINE_ROUNDS):
-        shell = fit_shell(shell, outline[chosen], evidence[chosen], state[chosen])
-        state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell))
+    shell = _fit_hair(make_shell(model, person.identity.cpu().numpy(), pivot), own, directions, evidence[chosen],
+                      beliefs[chosen], state[chosen], outline[chosen])
+    state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell))
     track = _to_track(capture, model, person, state, evidence.pivot, good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
@@ -123,6 +122,17 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
         source = torch.as_tensor(nearest, device=seen.device)
         face[gaps], rotation[gaps], translation[gaps] = face[source], rotation[source], translation[source]
     return FrameState(face, rotation, translation)
+
+
+def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
+              state: FrameState, outline: Outline) -> Shell:
+    """The shell of some frames of the training part, whose poses it bends as it will bend all frames'."""
+    alone = torch.zeros(max(len(state) - 1, 0), dtype=torch.bool, device=state.face.device)
+    for _ in range(HAIR_ROUNDS - 1):
+        shell = fit_shell(shell, outline, evidence, state)
+        state = fit_frames(surface, directions, evidence, beliefs, state, alone, 0, OUTLINE_ITERATIONS, lambda *_: None,
+                           (outline, shell))
+    return fit_shell(shell, outline, evidence, state)
 
 
 def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
