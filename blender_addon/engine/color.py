@@ -20,18 +20,25 @@ NOTHING: Final = np.float32(1e10)
 def combined(color: np.ndarray, alpha: np.ndarray, background: np.ndarray | None) -> np.ndarray:
     """(H, W, 3) encoded and (H, W) -> the pass Combined (H, W, 4) float32; `background` (3,) scene-linear, or None.
 
-    A background is put behind in scene-linear light, as Blender's compositor does it, so that a transparent film over
-    the same colour gives the same picture.
+    A background is put behind in encoded values, as the networks were trained to be seen: their soft edges are right so,
+    and in linear light a bright rim would stand around dark hair. That light is how Blender's compositor mixes, so a
+    transparent film has such edges in it.
     """
-    alpha = np.clip(alpha, 0, 1)[..., None]
-    straight = np.divide(color, alpha, out=np.zeros_like(color), where=alpha > 1e-6)
-    light = _decode(np.clip(straight, 0, 1)) * alpha
-    primaries = _primaries()
-    if primaries is not None:
-        light = light @ primaries
+    picture = np.zeros((*alpha.shape, 4), np.float32)
     if background is not None:
-        light, alpha = light + (1 - alpha) * background.astype(np.float32), np.ones_like(alpha)
-    return np.concatenate((light, alpha), -1, dtype=np.float32)
+        picture[...] = (*background, 1)
+    # A head fills a part of a picture, and decoding is what costs.
+    covered = alpha > 1e-6
+    share = np.minimum(alpha[covered], 1)[:, None]
+    straight = np.clip(color[covered] / alpha[covered][:, None], 0, 1)
+    primaries = _primaries()
+    if background is None:
+        light, opacity = _decode(straight) * share, share
+    else:
+        behind = background if primaries is None else np.maximum(background @ np.linalg.inv(primaries), 0)
+        light, opacity = _decode(straight * share + (1 - share) * _encode(behind)), np.ones_like(share)
+    picture[covered] = np.concatenate((light if primaries is None else light @ primaries, opacity), -1)
+    return picture
 
 
 def depth_pass(depth: np.ndarray) -> np.ndarray:
@@ -62,6 +69,11 @@ def _decode(encoded: np.ndarray) -> np.ndarray:
     """sRGB to linear light (IEC 61966-2-1), component by component."""
     low = encoded <= 0.04045
     return np.where(low, encoded / 12.92, ((np.maximum(encoded, 0.04045) + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _encode(light: np.ndarray) -> np.ndarray:
+    """The other way; brighter than white goes on along the same curve."""
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def _primaries() -> np.ndarray | None:

@@ -107,7 +107,7 @@ def test_an_orthographic_camera_sees_what_a_long_lens_sees_from_afar(engine_avat
     assert np.abs(flat - far)[head].mean() < 2 * LEVEL and np.abs(flat[..., 3] - far[..., 3]).mean() < LEVEL
 
 
-def test_a_film_that_is_not_transparent_has_the_colour_of_the_world_behind(engine_avatars, tmp_path):
+def test_a_film_that_is_not_transparent_has_the_colour_of_the_world_behind(engine_avatars, engine_picture, tmp_path):
     stage(engine_avatars / "ann.effigy")
     scene = bpy.context.scene
     clear = picture(tmp_path / "clear.png")
@@ -123,8 +123,9 @@ def test_a_film_that_is_not_transparent_has_the_colour_of_the_world_behind(engin
     encoded = 1.055 * np.array((0.5, 0.2, 0.05)) ** (1 / 2.4) - 0.055
     assert np.abs(solid[0, 0, :3] - encoded).max() < LEVEL
     assert (solid[..., 3] == 1).all()
-    head = clear[..., 3] == 1
-    assert np.abs(solid - clear)[head].max() < 2 * LEVEL
+    # Soft edges too are as the backend puts them over a plain colour.
+    expected = engine_picture["color"] + (1 - engine_picture["alpha"][..., None]) * encoded
+    assert np.abs(solid[..., :3] - np.clip(expected, 0, 1)).max() < 6 * LEVEL
 
 
 def test_two_avatars_are_drawn_together_and_hide_one_another(engine_avatars, tmp_path):
