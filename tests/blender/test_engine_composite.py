@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bpy
 import engine_truth
 import numpy as np
 import pytest
 from engine_scenes import SIZE, add_camera, add_rig, picture, read_png, set_format, stage
+from test_extension_screen import Layout
 
 AWAY = np.array((np.sin(engine_truth.TURN), -np.cos(engine_truth.TURN), 0))
 """From the head to the camera."""
@@ -161,6 +164,21 @@ def test_the_artists_own_compositing_comes_after_it(shot, tmp_path):
     bpy.ops.effigy.set_up_composite()
     assert invert.inputs["Color"].links[0].from_node.type == "GROUP"
     assert end.inputs[0].links[0].from_node == invert
+
+
+def test_the_panel_of_the_artists_engine_offers_it_and_says_when_it_is_done(shot, module):
+    panel = module("blender_addon.engine.panels").EFFIGY_PT_engine_composite
+
+    def words() -> str:
+        layout = Layout()
+        panel.draw(SimpleNamespace(layout=layout), bpy.context)
+        return layout.words
+
+    assert panel.poll(bpy.context) and "pass of their own" in words()
+    bpy.ops.effigy.set_up_composite()
+    assert "are in this scene's picture" in words() and "Set Up Again" in words()
+    shot.armature.effigy.avatar = ""
+    assert not panel.poll(bpy.context)
 
 
 def test_what_cannot_be_composited_is_refused_with_a_sentence(engine_avatars):
