@@ -109,6 +109,34 @@ def test_a_shoulder_beside_the_neck_goes_and_long_hair_stays(model, cutter):
     assert matte[hair] == 255
 
 
+def test_the_neck_goes_on_as_a_prism_where_the_rig_flares_out_over_a_collar(model, cutter):
+    vertices = posed(model)
+    edge = ring(model, vertices)
+    widest = edge[edge[:, 0].argmax()]
+    inner = widest * [0.4, 1, 1] - [0, 0.010, 0]
+    raster = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE)
+    collar = pixel(widest - [0.006, 0.006, 0])
+    assert raster.covered[collar], "the rig covers the collar, so that only the prism can cut it"
+    person = np.where(raster.covered, 255, 0).astype(np.uint8)
+    person[pixel(edge.mean(0))[0]:] = 255
+    matte = cutter.cut(person, vertices, INTRINSICS)
+    assert matte[collar] < 30
+    assert matte[pixel(inner)] == 255
+
+
+def test_faint_matte_far_from_the_head_goes_and_the_hair_s_rim_stays(model, cutter):
+    vertices = posed(model)
+    raster = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE)
+    person = np.where(raster.covered, 255, 0).astype(np.uint8)
+    top = int(np.argmax(raster.covered.any(1)))
+    middle = int(np.median(np.flatnonzero(raster.covered[top])))
+    person[top - 2:top, middle - 5:middle + 5] = 50
+    person[100:103, 10:30] = 50
+    matte = cutter.cut(person, vertices, INTRINSICS)
+    assert not matte[100:103, 10:30].any()
+    assert matte[top - 1, middle] > 40
+
+
 def test_a_frame_without_a_pose_is_black(model, cutter):
     assert not cutter.cut(EVERYTHING, posed(model) * np.nan, INTRINSICS).any()
 
