@@ -93,7 +93,7 @@ def _numba() -> Finding:
     import numba
 
     return Finding("CPU rasteriser", "ok",
-                   f"numba {numba.__version__}, {numba.config.NUMBA_NUM_THREADS} threads, {os.cpu_count()} cores")
+                   f"numba {numba.__version__}, shares PyTorch's threads, {os.cpu_count()} cores")
 
 
 def _codecs() -> Finding:
