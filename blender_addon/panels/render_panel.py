@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from ..engine.render_engine import ENGINE
 from .base import RigPanel
 from .text import region_width, wrapped
 
@@ -21,6 +22,9 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
             wrapped(box, "Avatars have the colours of their footage only under the Standard view "
                          "transform.", region_width(context), "COLOR")
             box.operator("effigy.use_standard_view")
+        if scene.render.engine != ENGINE:
+            # Without it, another engine's picture has no avatars.
+            layout.operator("effigy.set_up_composite", icon="NODE_COMPOSITING")
         row = layout.row(align=True)
         row.operator("render.render", text="Frame", icon="RENDER_STILL")
         row.operator("render.render", text="Animation", icon="RENDER_ANIMATION").animation = True
