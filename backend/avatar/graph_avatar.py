@@ -42,7 +42,7 @@ class GraphAvatar(nn.Module):
 
     def anchors(self, pose: Pose) -> AnchorGaussians:
         """What the two U-Nets say of this pose, in the anchors' frames at rest."""
-        surface = encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
+        surface = self._surface(pose)
         geometry, _ = self.geometry(surface, pose.conditions)
         appearance, _ = self.appearance(surface, pose.conditions)
         return AnchorGaussians(
@@ -52,6 +52,14 @@ class GraphAvatar(nn.Module):
             opacities=torch.sigmoid(appearance[..., 0]),
             harmonics=appearance[..., 1:].unflatten(-1, (self.harmonics, 3)),
         )
+
+    def codes(self, pose: Pose) -> Tensor:
+        """(B, 2, latent_size): both U-Nets' bottlenecks, which guide the refinement of the track."""
+        surface = self._surface(pose)
+        return torch.stack((self.geometry.encode(surface), self.appearance.encode(surface)), 1)
+
+    def _surface(self, pose: Pose) -> Tensor:
+        return encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
 
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         anchors = self.anchors(pose)

@@ -44,13 +44,18 @@ class GraphUNet(nn.Module):
             for parameter in self.output.parameters():
                 parameter.mul_(0.1)
 
-    def forward(self, surface: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, surface: Tensor) -> Tensor:
+        """The code alone, (B, latent_size)."""
         graph = self.hierarchy
         x = functional.elu(self.encode_fine(surface, graph.laplacians[0]))
         x = sample(graph.downs[0], x)
         x = functional.elu(self.encode_middle(x, graph.laplacians[1]))
         x = sample(graph.downs[1], x)
-        code = self.to_code(x.flatten(1))
+        return self.to_code(x.flatten(1))
+
+    def forward(self, surface: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        graph = self.hierarchy
+        code = self.encode(surface)
         x = self.from_code(torch.cat((code, conditions), 1)).unflatten(1, (-1, self.filters))
         x = sample(graph.ups[1], x)
         x = functional.elu(self.decode_middle(x, graph.laplacians[1]) + self.bias_middle)

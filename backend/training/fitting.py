@@ -22,10 +22,15 @@ from ..progress import Progress
 from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
 from .losses import Leash, psnr_of, total_loss
+from .refining import Refining
 
 SEED = 20251
 AVERAGE_DECAY = 0.995
 """Weights are averaged over about the last 200 steps: what each step owes to its own four frames cancels."""
+
+
+MEAN_ROWS = 8
+"""Frames besides each frame of a step over which the refinement's mean is kept at zero."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,25 @@ class Fitting:
 
     def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
                  stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
-                 condition_noise: float = 0.0, perceptual_crop: int = 0) -> None:
-        self.model, self.frames, self.leash = model, frames, leash
+                 condition_noise: float = 0.0, perceptual_crop: int = 0, refining: Refining | None = None) -> None:
+        self.model, self.frames, self.leash, self.refining = model, frames, leash, refining
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.rates = [group.rate for group in groups]
         self.optimizer = torch.optim.Adam(
             [{"params": list(group.parameters), "lr": group.rate} for group in groups], eps=1e-15)
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self.average = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.average = {name: parameter.detach().clone() for name, parameter in self._named()}
         self.step = 0
         self.seconds = 0.0
         self.recent_psnr = float("nan")
         self._lanes = 1
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters that this stage trains: the model's, and those of the track's refinement."""
+        yield from self.model.named_parameters()
+        if self.refining:
+            yield from self.refining.refinement.named_parameters(prefix="refinement")
 
     @property
     def share(self) -> float:
@@ -100,8 +111,9 @@ class Fitting:
         background = torch.rand((self.batch, 3), generator=generator)
         # In the middle half, where the head is.
         corners = 0.25 + 0.5 * torch.rand((self.batch, 2), generator=generator)
+        elsewhere = torch.randint(len(self.frames), (self.batch, MEAN_ROWS), generator=generator)
         parts = torch.arange(self.batch).chunk(self._lanes)
-        work = [(rows[part], noise[part], background[part], corners[part]) for part in parts]
+        work = [(rows[part], noise[part], background[part], corners[part], elsewhere[part].flatten()) for part in parts]
         results = list(self._pool.map(self._gradients, *zip(*work))) if self._lanes > 1 else [self._gradients(*work[0])]
         shares = [len(part) / self.batch for part in parts]
         for place, parameter in enumerate(self._parameters):
@@ -114,17 +126,19 @@ class Fitting:
             fresh = sum(share * result[1] for share, result in zip(shares, results))
             self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
 
-    def _gradients(self, rows: Tensor, noise: Tensor, background: Tensor,
-                   corners: Tensor) -> tuple[tuple[Tensor | None, ...], float]:
+    def _gradients(self, rows: Tensor, noise: Tensor, background: Tensor, corners: Tensor,
+                   elsewhere: Tensor) -> tuple[tuple[Tensor | None, ...], float]:
         """Of some frames (B,): the mean loss's gradient by every parameter, and PSNR."""
         batch = self.frames.batch(rows, self.size)
         # Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit.
-        pose = replace(batch.pose, conditions=batch.pose.conditions + noise.to(batch.pose.conditions))
+        pose, motion, penalty = self.refining.pose(batch, rows, elsewhere) if self.refining else (batch.pose, None, 0.0)
+        pose = replace(pose, conditions=pose.conditions + noise.to(pose.conditions))
         splats, anchors = self.model(pose)
+        splats = motion.move(splats) if motion else splats
         raster = rasterize(splats, batch.cameras)
         loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color),
                           corners if self.perceptual_crop else None, self.perceptual_crop)
-        return torch.autograd.grad(loss, self._parameters, allow_unused=True), psnr_of(raster, batch)
+        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(raster, batch)
 
     def _rows(self) -> Tensor:
         """The frames of this step: every frame once an epoch, in a shuffled order."""
@@ -137,20 +151,20 @@ class Fitting:
     @torch.no_grad()
     def _fold_average(self) -> None:
         decay = min(AVERAGE_DECAY, self.step / (self.step + 10))
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._named():
             self.average[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def use_average(self) -> None:
         """Leave the averaged weights in the model."""
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._named():
             parameter.copy_(self.average[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint needs besides `step` and `seconds`, flat."""
-        state = {f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()}
+        state = {f"model.{name}": parameter.detach() for name, parameter in self._named()}
         state |= {f"average.{name}": value for name, value in self.average.items()}
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names = {parameter: name for name, parameter in self._named()}
         for parameter, moments in self.optimizer.state.items():
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 state[f"adam.{key}.{names[parameter]}"] = torch.as_tensor(moments[key])
@@ -160,7 +174,7 @@ class Fitting:
     def restore(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
         """Continue from what `tensors` gave."""
         self.step, self.seconds = step, seconds
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._named():
             parameter.copy_(tensors[f"model.{name}"])
             self.average[name].copy_(tensors[f"average.{name}"])
             if f"adam.step.{name}" in tensors:

@@ -13,6 +13,7 @@ from ..footage.capture import Capture, read_frame, read_head_matte
 from ..head.forward import Head, Shaped
 from ..head.model import HeadModel
 from ..avatar.posing import Pose, condition_size, pose_rig
+from ..avatar.refinement import Motion, Offsets, pose_refined
 from ..avatar.render import track_cameras
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
@@ -32,6 +33,8 @@ class Batch:
     """(B, H, W, 3) in [0, 1]"""
     matte: Tensor
     """(B, H, W): 1 = head or neck"""
+    times: Tensor
+    """(B,): 0 = the clip's first frame, 1 = its last, held-out ones included"""
 
 
 class TrainingFrames:
@@ -46,6 +49,7 @@ class TrainingFrames:
         if len(good) > MAX_FRAMES:
             good = good[np.linspace(0, len(good) - 1, MAX_FRAMES).round().astype(int)]
         self.indices = good
+        self.frame_count = capture.frame_count
         self.size = size
         self.device = torch.device(device)
         pictures = np.empty((len(good), size, size, 4), np.uint8)
@@ -54,7 +58,7 @@ class TrainingFrames:
             pictures[row, ..., 3] = read_head_matte(capture, index, size)
             progress.update("Reading frames", row + 1, len(good))
         self._pictures = torch.from_numpy(pictures).to(self.device)
-        self._poses = TrackPoses(track, model, self.device)
+        self.poses = TrackPoses(track, model, self.device)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -62,7 +66,7 @@ class TrainingFrames:
     @property
     def condition_size(self) -> int:
         """Length of a pose's conditions."""
-        return condition_size(self._poses.head.expression_size)
+        return condition_size(self.poses.head.expression_size)
 
     def batch(self, rows: Tensor, size: int) -> Batch:
         """Rows (B,) of this object; pictures scaled down to `size` by averaging (`self.size` a multiple of it)."""
@@ -71,7 +75,16 @@ class TrainingFrames:
             pictures = torch.nn.functional.avg_pool2d(pictures, self.size // size)
         pictures = pictures.permute(0, 2, 3, 1)
         indices = self.indices[rows.numpy()]
-        return Batch(self._poses.pose(indices), self._poses.cameras(indices, size), pictures[..., :3], pictures[..., 3])
+        return Batch(self.poses.pose(indices), self.poses.cameras(indices, size), pictures[..., :3], pictures[..., 3],
+                     self.times(rows))
+
+    def times(self, rows: Tensor) -> Tensor:
+        """(B,) in [0, 1]; see `Batch.times`."""
+        return torch.as_tensor(self.indices[rows.numpy()] / max(1, self.frame_count - 1), dtype=torch.float32, device=self.device)
+
+    def refined(self, rows: Tensor, offsets: Offsets) -> tuple[Pose, Motion]:
+        """Poses of these rows with offsets, and the motion that their splats need for the tracked cameras."""
+        return self.poses.refined(self.indices[rows.numpy()], offsets)
 
 
 class TrackPoses:
@@ -89,6 +102,12 @@ class TrackPoses:
     def pose(self, indices: np.ndarray) -> Pose:
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return pose_rig(self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen])
+
+    def refined(self, indices: np.ndarray, offsets: Offsets) -> tuple[Pose, Motion]:
+        """Differentiable by the offsets; see `backend.avatar.refinement.pose_refined`."""
+        chosen = torch.as_tensor(indices, device=self._cameras.device)
+        return pose_refined(self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen],
+                            offsets)
 
     def cameras(self, indices: np.ndarray, size: int) -> Cameras:
         return track_cameras(self.track, indices, size, self._cameras.device)

@@ -16,6 +16,8 @@ class Preset:
     steps: int
     batch: int = 4
     """Frames a step; cores work on them in parallel, so fewer leave cores idle."""
+    refinement: bool = True
+    """Graph-guided optimisation of the track; see `backend.avatar.refinement`."""
     perceptual_crop: int = 0
     """Side of the crop of each frame that the perceptual loss looks at, pixels; 0: without it."""
 

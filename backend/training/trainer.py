@@ -17,18 +17,21 @@ from ..footage.capture import Capture, load_capture
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
-from ..tracking.track import Track, load_track
+from ..tracking.track import Track, load_track, save_track
 from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from .fitting import SEED, Fitting, ParameterGroup, picture_of
 from .frames import TrainingFrames
 from .losses import leash_of
 from .presets import Preset, find_preset
+from .refining import REFINED_TRACK, Refining
 from .warmup import VertexBoundGaussians, hand_over
 
 PREVIEW_SECONDS = 10.0
 WARMUP_SHARE = 0.1
 """Of the minutes that a user gives; the free Gaussians level off long before, but the U-Nets start where they end."""
 CONDITION_NOISE = 0.03
+REFINEMENT_RATE = 1e-2
+"""Ten times the networks': a frame is seen a few dozen times, and its offset has to be found in them."""
 HAND_OVER_FRAMES = 4
 
 
@@ -47,7 +50,7 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
         raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
     settings = AvatarSettings(**((settings or AvatarSettings()).to_dict() | {"size": size}))
     job = {"capture": capture.source_sha256, "frames": capture.frame_count, "head": model.fingerprint, "preset": preset,
-           "minutes": minutes, "settings": settings.to_dict()}
+           "refinement": plan.refinement, "minutes": minutes, "settings": settings.to_dict()}
     place = checkpoint_path(avatar_path)
     found = load_checkpoint(place, job) if resume else None
     torch.manual_seed(SEED)
@@ -55,15 +58,16 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     frames = TrainingFrames(capture, track, model, size, chosen, progress)
     session = _Session(place, job, progress, found)
     networks = build_networks(settings, model, track.identity).to(chosen)
+    refining = Refining(networks, frames) if plan.refinement else None
     if found is None or found.stage == "warmup":
         free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
-                                  None if minutes is None else WARMUP_SHARE * minutes)
+                                  None if minutes is None else WARMUP_SHARE * minutes, refining=refining)
         pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
         hand_over(free, networks, pose)
     fitting = Fitting(
-        networks, parameter_groups(networks), frames, leash_of(model, networks.base_scale), stage="Training", steps=plan.steps,
+        networks, [*parameter_groups(networks), *_refinement_group(refining)], frames, leash_of(model, networks.base_scale), stage="Training", steps=plan.steps,
         batch=plan.batch, size=size, final_rate=0.05, condition_noise=CONDITION_NOISE,
-        perceptual_crop=plan.perceptual_crop,
+        perceptual_crop=plan.perceptual_crop, refining=refining,
         minutes=None if minutes is None else (1 - WARMUP_SHARE) * minutes)
     session.run(fitting, "training")
     fitting.use_average()
@@ -71,20 +75,35 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
                "training_frames": len(frames), "device": str(chosen), "training_psnr": round(fitting.recent_psnr, 2)}
     avatar = Avatar(networks.eval(), model, track.identity, settings, metrics)
     save_avatar(avatar, avatar_path)
+    if refining:
+        _write_refined(refining, track, capture.folder / REFINED_TRACK, progress)
     place.unlink(missing_ok=True)
     return avatar
 
 
+def _write_refined(refining: Refining, track: Track, path: Path, progress: Progress) -> None:
+    """A capture that cannot be written to costs the refined track, not the avatar."""
+    try:
+        save_track(refining.refined_track(track), path)
+    except EffigyError as error:
+        progress.message(f"The refined track was not kept. {error}")
+
+
 def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, sh_degree: int, plan: Preset,
-                       session: "_Session", minutes: float | None, *, size: int | None = None) -> VertexBoundGaussians:
-    """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later."""
+                       session: "_Session", minutes: float | None, *, size: int | None = None,
+                       refining: Refining | None = None) -> VertexBoundGaussians:
+    """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later.
+
+    The track is refined from here on: Gaussians that the mesh alone moves cannot learn a frame's tracking error by heart.
+    """
     vertices = model.template + model.shape_basis @ track.identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
     fitting = Fitting(
-        free, [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2)], frames,
+        free, [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2), *_refinement_group(refining)], frames,
         leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
-        size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes)
+        size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes,
+        refining=refining)
     session.run(fitting, "warmup")
     fitting.use_average()
     return free
@@ -110,6 +129,10 @@ def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
         else:
             (neural if name.startswith("neural") else graph).append(parameter)
     return [ParameterGroup(per_vertex, 5e-3), ParameterGroup(graph, 1e-3), ParameterGroup(neural, 2e-3)]
+
+
+def _refinement_group(refining: Refining | None) -> list[ParameterGroup]:
+    return [ParameterGroup(refining.refinement.parameters(), REFINEMENT_RATE)] if refining else []
 
 
 def choose_device(name: str) -> torch.device:

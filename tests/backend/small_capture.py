@@ -22,8 +22,9 @@ from backend.training.warmup import VertexBoundGaussians
 SIZE = 64
 
 
-def make_small_capture(folder: Path, frames: int = 30) -> tuple[Capture, Track, HeadModel]:
-    """Write the capture, its track and its head model below `folder`, and make the head model known."""
+def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) -> tuple[Capture, Track, HeadModel]:
+    """Write the capture, its track and its head model below `folder`, and make the head model known. `texture`: about how many
+    radians of colour waves a metre; the finer, the better a turn is seen."""
     model = ball_head()
     save_head(model, folder / "ball.npz")
     remember_head(model, folder / "ball.npz")
@@ -52,7 +53,7 @@ def make_small_capture(folder: Path, frames: int = 30) -> tuple[Capture, Track, 
     save_track(track, capture.folder / "track.npz")
     truth = VertexBoundGaussians(torch.full((len(model.template),), 0.03), 0)
     with torch.no_grad():
-        waves = np.sin(model.template @ random.normal(0, 40, (3, 3)))
+        waves = np.sin(model.template @ random.normal(0, texture, (3, 3)))
         truth.appearance[:, 1:4] = torch.as_tensor(waves * 1.2)
         truth.appearance[:, 0] = 4.0
     poses = TrackPoses(track, model)
