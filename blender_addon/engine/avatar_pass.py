@@ -84,6 +84,8 @@ def follow(made: bpy.types.Scene) -> None:
         # Markers switch cameras, and are nothing else to a render.
         if marker.camera is not None:
             made.timeline_markers.new(marker.name, frame=marker.frame).camera = marker.camera
+    # Evaluated here and now: 5.2 crashes where a render is the first to meet a changed layer.
+    only.update()
 
 
 def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerCollection) -> None:
