@@ -8,7 +8,7 @@ image rows would bite it off.
 
 Shoulders and collars climb a little above that edge beside the neck, where long hair hangs too. They differ in what is
 above them: a shoulder ends soon, in background or at the head, and hair goes on. At its base the rig's neck flares out over
-the slope of the shoulders and over collars; there the neck is taken to go on as a prism, no wider than above the flare.
+the slope of the shoulders and over collars; there the neck is taken to go on as a prism, no wider than above the flare, unless hair hangs beside it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ _FLARE = 0.035
 """Metres above the ring up to which the rig's neck flares out."""
 _FAINT = 20
 """Matte values up to this are background when looking for the shoulder's upper end."""
+_GAP = 0.05
+"""Share of the picture's side that may lie between neck and hair and is taken for hair."""
 _RIM = 0.015
 """Share of the picture's side around the head in which faint matte is its rim: hair."""
 _DILATION = 0.008
@@ -119,8 +121,11 @@ class NeckCutter:
         flare = raster.covered & self._flare[face] & (self._prism(vertices, intrinsics, width, height) == 0)
         rise = round(_SHOULDER * intrinsics[1, 1] / vertices[self._ring, 2].mean())
         person = (matte > _FAINT) & (head == 0)
-        torso |= flare.astype(np.uint8)
-        torso |= _shoulders(torso, person & (~raster.covered | flare), rise, reach)
+        edge = np.where(torso.any(0), torso.argmax(0), height)
+        body, gap = person & ~raster.covered, round(_GAP * width)
+        hair = _hair_columns(edge, body, raster.covered, rise, gap)
+        collar = _without_hair_beside(flare, hair, gap)
+        torso |= collar | _shoulders(edge, body | (person & (collar > 0)), hair, rise, reach)
         kept = _connected(1 - torso * (1 - head), matte, head)
         soft = cv2.GaussianBlur(kept * np.uint8(255), (0, 0), _SOFTNESS * width)
         return cv2.multiply(matte, soft, scale=1 / 255)
@@ -169,23 +174,45 @@ class NeckCutter:
         return torso
 
 
-def _shoulders(torso: np.ndarray, body: np.ndarray, rise: int, smoothing: int) -> np.ndarray:
-    """(H, W) uint8: what stands on the torso's upper edge and ends within `rise` pixels above it.
+def _hair_columns(edge: np.ndarray, body: np.ndarray, covered: np.ndarray, rise: int, gap: int) -> np.ndarray:
+    """(W,) bool: where the person goes on upwards for more than `rise` pixels from the torso's edge (W,).
 
-    `body` (H, W) bool: the person where no head is.
+    `body` (H, W) bool is the person where the rig is not, `covered` where it is. Hair beside the neck ends at the head
+    soon; what lies between neck and hair, or hair and hair, and is no wider than `gap`, is hair as well.
     """
-    height, width = torso.shape
+    height, width = body.shape
     columns = np.arange(width)
-    edge = np.where(torso.any(0), torso.argmax(0), height)
+    rows = edge - np.arange(1, rise + 1)[:, None]
+    goes_on = (body[rows.clip(0, height - 1), columns] & (rows >= 0)).all(0) & (edge < height)
+    neck = covered[(edge - 2).clip(0, height - 1), columns]
+    padded = np.pad((goes_on | neck).astype(np.uint8), gap)[None]
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((1, gap), np.uint8))[0, gap:-gap] > 0
+    # Single columns of hair between shoulders would be streaks.
+    return (cv2.blur(closed.astype(np.float32)[None], (gap // 2 * 2 + 1, 1))[0] > 0.5) & closed & ~(neck & ~goes_on)
+
+
+def _shoulders(edge: np.ndarray, body: np.ndarray, hair: np.ndarray, rise: int, smoothing: int) -> np.ndarray:
+    """(H, W) uint8: what of the person stands on the torso's edge (W,), where it is no `hair` (W,), up to `rise` pixels."""
+    height, width = body.shape
+    columns = np.arange(width)
     rows = edge - np.arange(1, rise + 1)[:, None]
     standing = np.logical_and.accumulate(body[rows.clip(0, height - 1), columns] & (rows >= 0), 0)
-    # Single columns of hair between shoulders, or the other way round, would be streaks.
-    ends = cv2.blur((~standing[-1]).astype(np.float32)[None], (2 * smoothing + 1, 1))[0] > 0.5
-    found = np.zeros_like(torso)
-    standing &= ends & (edge < height)
+    found = np.zeros((height, width), np.uint8)
+    standing &= ~hair & (edge < height)
     found[rows.clip(0, height - 1)[standing], np.broadcast_to(columns, rows.shape)[standing]] = 1
     # The shoulder's soft rim lies above its end.
     return cv2.dilate(found, np.ones((smoothing, 3), np.uint8))
+
+
+def _without_hair_beside(flare: np.ndarray, hair: np.ndarray, gap: int) -> np.ndarray:
+    """(H, W) uint8: those pieces of the flare beside which no hair hangs."""
+    count, labels = cv2.connectedComponents(flare.astype(np.uint8), connectivity=8)
+    found = np.zeros(flare.shape, np.uint8)
+    for piece in range(1, count):
+        columns = np.flatnonzero((labels == piece).any(0))
+        if hair[max(columns[0] - gap, 0):columns[-1] + gap + 1].sum() < gap / 2:
+            found[labels == piece] = 1
+    return found
 
 
 def _connected(kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
