@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -78,6 +79,7 @@ class Connection:
         self._log_thread = threading.Thread(target=self._pass_log_on, name="effigy-worker-log", daemon=True)
         self._log_thread.start()
         threading.Thread(target=self._read, name="effigy-worker-reader", daemon=True).start()
+        _survive_broken_pipe()
         # A worker that is gone is told by the reader.
         with suppress(OSError, ValueError):
             while (line := self._outbox.get()) is not None:
@@ -119,6 +121,16 @@ class Connection:
     def _remove_folders(self) -> None:
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _survive_broken_pipe() -> None:
+    """Have this thread's writes to a worker that is gone fail, as in any Python.
+
+    Blender starts its Python without signal handlers, so there the signal SIGPIPE would end Blender itself. It is
+    blocked in this thread only, and after the worker was started, which would inherit it.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
 
 
 def _detached() -> dict[str, Any]:
