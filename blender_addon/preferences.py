@@ -36,7 +36,12 @@ class EffigyPreferences(bpy.types.AddonPreferences):
 
 
 def get() -> EffigyPreferences:
-    return bpy.context.preferences.addons[PACKAGE].preferences
+    """EffigyError where Blender runs the extension without an entry for it, as after `blender --addons`."""
+    entry = bpy.context.preferences.addons.get(PACKAGE)
+    if entry is None:
+        raise EffigyError("Blender runs Effigy without an entry in its preferences, so it does not know the backend: enable "
+                          "Effigy in Edit ▸ Preferences ▸ Add-ons.")
+    return entry.preferences
 
 
 def extension_folder() -> Path:
