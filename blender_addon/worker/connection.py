@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,9 @@ class Connection:
         why = {-9: "it was killed, perhaps because memory ran out", -11: "it crashed"}.get(
             code, f"signal {-code}" if code < 0 else f"exit code {code}")
         said = next((line for line in reversed(self._last_log) if line.strip()), "")
+        if missing := re.search(r"No module named '([\w.]+)'", said):
+            return (f"The backend's Python lacks the package {missing[1]}, so the worker could not start: press Install "
+                    "Backend in Effigy's preferences, or point Use This Python at an interpreter that has its packages.")
         return f"The worker ended unexpectedly ({why}); the next request starts it again." + (
             f" Its log ends with: {said.strip()}" if said and code > 0 else "")
 

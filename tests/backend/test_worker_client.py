@@ -125,6 +125,11 @@ def test_a_worker_that_ends_with_an_error_is_quoted():
     client.close()
 
 
+def test_a_python_that_lacks_a_package_is_told_what_to_do():
+    with pytest.raises(WorkerError, match="lacks the package nonesuch.*Install Backend"):
+        WorkerClient([sys.executable, "-c", "import nonesuch"]).call("hello")
+
+
 def test_a_python_that_is_not_there_or_is_none_is_said(tmp_path):
     with pytest.raises(WorkerError, match="could not be started with /nowhere/python"):
         WorkerClient(["/nowhere/python"]).call("hello")
