@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import bpy
@@ -32,7 +33,8 @@ def tell_soon(sentence: str) -> None:
 
     def tell() -> None:
         if windows := bpy.context.window_manager.windows:
-            with bpy.context.temp_override(window=windows[0]):
+            # Blender shows an ERROR report, and raises it as well where a script has called.
+            with suppress(RuntimeError), bpy.context.temp_override(window=windows[0]):
                 bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=sentence)
 
     # An operator may not be called from everywhere that finds something to say (a handler, another operator).
