@@ -26,6 +26,7 @@ from ..splatting.types import Splats
 from ..storage import check_schema, write_beside
 from ..tracking.track import Track
 from .anchors import mean_edge_lengths
+from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar
 from .posing import pose_rig
 from .settings import AvatarSettings
@@ -70,6 +71,10 @@ class Avatar:
         return self.networks(pose_rig(self.head, self.shaped, expression, rotations, cameras))[0]
 
     @property
+    def enhancer(self) -> Enhancer | None:
+        return self.networks.enhancer
+
+    @property
     def gaussian_count(self) -> int:
         return len(self.head_model.template) * (1 + self.settings.neural_per_anchor)
 
@@ -111,6 +116,34 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
             raise OSError(str(error)) from error
     avatar.megabytes = path.stat().st_size / 1e6
     return avatar.megabytes
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A share of an avatar's file."""
+
+    name: str
+    numbers: int
+    bytes: int
+    types: tuple[str, ...]
+    """`F16`, `F32`"""
+
+
+def parts_of(path: Path) -> list[FilePart]:
+    """What fills an `.effigy` file, the largest part first; its header comes last."""
+    sizes = {"F16": 2, "F32": 4}
+    found: dict[str, list[tuple[int, str]]] = {}
+    with safe_open(path, "pt") as file:
+        for name in file.keys():
+            tensor = file.get_slice(name)
+            words = name.split(".")
+            # networks.geometry.bias_output -> geometry.bias_output; networks.neural.color.bias -> neural.color
+            part = ".".join(words[1:3]) if words[0] == "networks" else name
+            found.setdefault(part, []).append((int(np.prod(tensor.get_shape())), tensor.get_dtype()))
+    parts = [FilePart(name, sum(count for count, _ in of), sum(count * sizes[kind] for count, kind in of),
+                      tuple(sorted({kind for _, kind in of}))) for name, of in found.items()]
+    header = path.stat().st_size - sum(part.bytes for part in parts)
+    return [*sorted(parts, key=lambda part: -part.bytes), FilePart("header (settings, figures, names)", 0, header, ("JSON",))]
 
 
 def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | torch.device = "cpu") -> Avatar:

@@ -13,6 +13,7 @@ from ..splatting.spherical_harmonics import evaluate as evaluate_harmonics
 from ..splatting.types import Splats
 from .anchors import SCALE_CEILING, AnchorGaussians, anchor_scale, as_splats
 from .encoding import encode_surface, encoded_size
+from .enhancer import Enhancer
 from .graph_unet import GraphUNet
 from .neural_gaussians import NeuralGaussians
 from .posing import Pose, condition_size
@@ -38,6 +39,8 @@ class GraphAvatar(nn.Module):
         self.appearance = GraphUNet(hierarchy, inputs, conditions, 3 * self.harmonics + 1, **sizes)
         self.neural = NeuralGaussians(anchors, conditions, k=settings.neural_per_anchor, feature_size=settings.feature_size,
                                       width=settings.neural_width) if settings.neural_per_anchor else None
+        self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
+        """Not part of `forward`: it works on pictures; see `backend.avatar.enhancer.enhance`."""
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:

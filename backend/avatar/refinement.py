@@ -4,8 +4,8 @@
     f_g = both U-Nets' codes  what the mesh looks like
     delta = Attn(q = f_g, k = f_t, v = f_t) -> offsets of expression, jaw and eyes, and of the head's pose
 
-An offset is a function of time. It is applied to a copy of the tracked numbers, for the frames of a training step alone: held-out
-frames and an animator's poses have none, and the track on disk stays as it is. Three things decide whether it works:
+An offset is a function of time. It is applied to a copy of the tracked numbers, for the frames of a training step alone:
+held-out frames and an animator's poses have none, and the track on disk stays as it is. Three things decide whether it works:
 
 - Only the last projection starts at zero, so training begins with the tracked poses. Its own gradient is not zero; after
   one step it has moved, and from then on every parameter here has a gradient. (Keys have no bias: one that is added

@@ -21,6 +21,7 @@ from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras, Raster, Splats
 from ..storage import write_beside
 from ..tracking.track import Track
+from .enhancer import enhance
 from .picture_files import ExrSequence, Mp4, PngSequence, over
 
 FORMATS = ("png", "exr", "mp4")
@@ -61,10 +62,15 @@ def track_cameras(track: Track, indices: Sequence[int], size: int, device: torch
 
 
 @torch.no_grad()
-def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int) -> list[Frame]:
-    """Pose and rasterise some frames together; see `draw_all` for a whole track."""
+def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int, enhanced: bool = True) -> list[Frame]:
+    """Pose and rasterise some frames together, and enhance them where the source has an enhancer; see `render_track` for
+    a whole track."""
     splats = source.splats(track, list(indices))
-    return frames_of(rasterize(splats, track_cameras(track, indices, size, splats.means.device)))
+    cameras = track_cameras(track, indices, size, splats.means.device)
+    raster = rasterize(splats, cameras)
+    # A baseline has no enhancer.
+    enhancer = getattr(source, "enhancer", None) if enhanced else None
+    return frames_of(enhance(enhancer, raster, splats, cameras))
 
 
 def frames_of(raster: Raster) -> list[Frame]:
@@ -87,7 +93,7 @@ def parse_background(text: str) -> tuple[float, float, float] | None:
 
 def render_track(
     avatar: SplatSource, track: Track, out: Path, *, size: int, fmt: str = "png", background: str = "transparent",
-    progress: Progress = SILENT,
+    enhanced: bool = True, progress: Progress = SILENT,
 ) -> int:
     """Draw every frame of `track`, flagged ones too, and return how many there are.
 
@@ -113,7 +119,7 @@ def render_track(
         try:
             for start in range(0, count, BATCH):
                 progress.raise_if_cancelled()
-                for frame in draw(avatar, track, range(start, min(start + BATCH, count)), size):
+                for frame in draw(avatar, track, range(start, min(start + BATCH, count)), size, enhanced):
                     writer.write(frame.color, frame.alpha, frame.depth, colour)
                 progress.update("Rendering", min(start + BATCH, count), count)
         finally:

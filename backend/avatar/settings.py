@@ -27,6 +27,8 @@ class AvatarSettings:
     neural_per_anchor: int = 2
     feature_size: int = 16
     neural_width: int = 32
+    enhancer_width: int = 0
+    """Channels of the enhancer's finest block; 0: none, as in avatars from before there was one."""
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)

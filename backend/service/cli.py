@@ -155,7 +155,7 @@ def _render(chosen: argparse.Namespace, progress: Progress) -> str:
     check_writable(chosen.out)
     size = track.size if chosen.size is None else chosen.size
     count = render_track(avatar, track, chosen.out, size=size, fmt=chosen.format, background=chosen.background,
-                         progress=progress)
+                         enhanced=not chosen.plain, progress=progress)
     return f"{chosen.out}: {count} frames of {size}×{size}."
 
 
@@ -171,8 +171,10 @@ def _export(chosen: argparse.Namespace, progress: Progress) -> str:
 
 
 def _doctor(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .doctor import examine, show
+    from .doctor import examine, examine_avatar, show
 
+    if chosen.avatar:
+        return examine_avatar(chosen.avatar)
     return show(examine())
 
 
@@ -250,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--size", type=int, metavar="N", help="side of the pictures (default: the track's)")
     render.add_argument("--format", choices=("png", "exr", "mp4"), default="png")
     render.add_argument("--background", default="transparent", metavar="transparent|#rrggbb")
+    render.add_argument("--plain", action="store_true", help="as the Gaussians draw it, without the avatar's enhancer")
     render.set_defaults(run=_render)
 
     export = commands.add_parser("export", help="write one frame's Gaussians as a .ply that 3DGS programs read")
@@ -259,7 +262,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--frame", type=int, default=0, metavar="N", help="index into the track (default: 0)")
     export.set_defaults(run=_export)
 
-    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing; or what fills an avatar's file")
+    doctor.add_argument("avatar", metavar="AVATAR", type=Path, nargs="?", help="an avatar to look into instead")
     doctor.set_defaults(run=_doctor)
 
     worker = commands.add_parser("serve", help="answer requests on stdin and stdout, as Blender does")

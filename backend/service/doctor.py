@@ -55,10 +55,30 @@ def show(findings: list[Finding]) -> str:
     colour = {"ok": "green", "missing": "yellow", "broken": "red"}
     for finding in findings:
         table.add_row(finding.subject, f"[{colour[finding.state]}]{finding.state}[/]", escape(finding.said))
+    return _text_of(table)
+
+
+def _text_of(table: Table) -> str:
     console = Console(file=io.StringIO(), width=shutil.get_terminal_size((140, 24)).columns,
                       force_terminal=sys.stdout.isatty())
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+
+
+def examine_avatar(path: Path) -> str:
+    """What an avatar's file is made of, by part and precision, as a table; and what it was trained as."""
+    from ..avatar.avatar import load_avatar, parts_of
+
+    avatar = load_avatar(path)
+    table = Table(box=None, pad_edge=False)
+    for title, side in (("Part", "left"), ("numbers", "right"), ("kB", "right"), ("stored as", "left")):
+        table.add_column(title, justify=side)
+    for part in parts_of(path):
+        table.add_row(escape(part.name), f"{part.numbers:,}", f"{part.bytes / 1e3:.1f}", " and ".join(part.types))
+    table.add_row("the whole file", "", f"{path.stat().st_size / 1e3:.1f}", "")
+    trained = ", ".join(f"{name} {value}" for name, value in avatar.metrics.items())
+    return (f"{path}: {avatar.gaussian_count} Gaussians on the head model “{avatar.head_model.name}”"
+            + (f"; {trained}" if trained else "") + f".\n{_text_of(table)}")
 
 
 def _python() -> Finding:

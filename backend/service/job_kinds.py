@@ -75,10 +75,10 @@ def _evaluate(given: Parameters) -> Order:
 
 
 def _render(given: Parameters) -> Order:
-    given.known("avatar", "track", "out", "size", "format", "background")
+    given.known("avatar", "track", "out", "size", "format", "background", "plain")
     out = given.path("out")
     options = _options(size=given.integer("size", None), format=given.text("format", None, choices=FORMATS),
-                       background=given.text("background", None))
+                       background=given.text("background", None), plain=given.flag("plain"))
     return Order([["render", *options, "--", str(given.path("avatar")), str(given.path("track")), str(out)]], out)
 
 

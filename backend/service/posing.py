@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from ..avatar.avatar import Avatar
+from ..avatar.enhancer import Enhancer, enhance_together
 from ..avatar.posing import pose_rig
 from ..avatar.render import Frame, frames_of
 from ..errors import EffigyError
@@ -143,16 +144,20 @@ class Posing:
 
     def render(self, parameters: Parameters) -> dict[str, Any]:
         """All subjects in one picture, sorted together. Colour (H, W, 3) sRGB-encoded and premultiplied, alpha (H, W),
-        depth (H, W) metres along the camera's axis, infinity where nothing covers the pixel."""
-        parameters.known("subjects", "camera")
+        depth (H, W) metres along the camera's axis, infinity where nothing covers the pixel. `enhanced` (true): with the
+        avatars' enhancers, where they have one."""
+        parameters.known("subjects", "camera", "enhanced")
+        wanted = parameters.flag("enhanced", True)
         camera = read_camera(parameters.group("camera"))
-        heads = []
+        heads, enhancers, sizes = [], [], []
         for subject in parameters.groups("subjects"):
             subject.known("avatar", "pose")
             avatar = self._avatars.get(subject.path("avatar"))
             pose = read_pose(subject.group("pose"), avatar.head_model)
             heads.append(posed_splats(avatar, pose, camera.eye_of(avatar, pose)))
-        frame = draw(heads, camera)
+            enhancers.append(avatar.enhancer if wanted else None)
+            sizes.append(pose.scale)
+        frame = draw(heads, camera, enhancers, sizes)
         return {"color": frame.color, "alpha": frame.alpha, "depth": frame.depth}
 
 
@@ -187,8 +192,9 @@ def read_camera(camera: Parameters) -> View:
 
 
 @torch.inference_mode()
-def draw(heads: list[Splats], view: View) -> Frame:
-    """Rasterise several heads together."""
+def draw(heads: list[Splats], view: View, enhancers: list[Enhancer | None] | None = None,
+         sizes: list[float] | None = None) -> Frame:
+    """Rasterise several heads together; `sizes`: how many times larger than life each is."""
     if not heads:
         size = view.height, view.width
         return Frame(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
@@ -196,7 +202,11 @@ def draw(heads: list[Splats], view: View) -> Frame:
     view, splats, nearer = _from_afar(view, splats) if view.orthographic else (view, splats, 0.0)
     cameras = Cameras(*(torch.as_tensor(part, dtype=torch.float32, device=splats.means.device)[None]
                         for part in (view.intrinsics, view.world_to_camera)), view.width, view.height)
-    frame = frames_of(rasterize(splats, cameras))[0]
+    raster = rasterize(splats, cameras)
+    if enhancers:
+        counts = [head.means.shape[1] for head in heads]
+        raster = enhance_together(raster, splats, cameras, counts, enhancers, sizes or [1.0] * len(heads))
+    frame = frames_of(raster)[0]
     return Frame(frame.color, frame.alpha, frame.depth - np.float32(nearer))
 
 

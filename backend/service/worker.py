@@ -7,7 +7,7 @@
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction}     → means, quaternions, scales, opacities, colors (`posing`)
-    avatar.render  {subjects: [{avatar, pose}], camera} → color, alpha, depth
+    avatar.render  {subjects: [{avatar, pose}], camera, enhanced} → color, alpha, depth
     job.start      {kind, params}                       → {job: its name} (`job_kinds`); then `job.progress`,
                                                           `job.preview` and `job.message` as they come, and at last
                                                           one of `job.done`, `job.failed`, `job.cancelled`

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..avatar.enhancer import Enhancer, enhance, head_depth
 from ..progress import Progress
 from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
@@ -44,8 +45,10 @@ class Fitting:
 
     def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
                  stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
-                 condition_noise: float = 0.0, perceptual_crop: int = 0, refining: Refining | None = None) -> None:
-        self.model, self.frames, self.leash, self.refining = model, frames, leash, refining
+                 condition_noise: float = 0.0, perceptual_crop: int = 0, refining: Refining | None = None,
+                 enhancer: Enhancer | None = None) -> None:
+        """`enhancer` is one of the model's own, where it has one."""
+        self.model, self.frames, self.leash, self.refining, self.enhancer = model, frames, leash, refining, enhancer
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.rates = [group.rate for group in groups]
@@ -136,9 +139,11 @@ class Fitting:
         splats, anchors = self.model(pose)
         splats = motion.move(splats) if motion else splats
         raster = rasterize(splats, batch.cameras)
+        # At the training pictures' own scale: what the enhancer learns is of this size in the head.
+        enhanced = self.enhancer(raster, head_depth(splats, batch.cameras)) if self.enhancer else None
         loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color),
-                          corners if self.perceptual_crop else None, self.perceptual_crop)
-        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(raster, batch)
+                          corners if self.perceptual_crop else None, self.perceptual_crop, enhanced)
+        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(enhanced or raster, batch)
 
     def _rows(self) -> Tensor:
         """The frames of this step: every frame once an epoch, in a shuffled order."""
@@ -185,8 +190,9 @@ class Fitting:
                 }
 
 
-def picture_of(model: nn.Module, batch: Batch) -> Tensor:
+def picture_of(model: nn.Module, batch: Batch, enhancer: Enhancer | None = None) -> Tensor:
     """(B, H, W, 3) in [0, 1] over white, without gradients."""
     with torch.no_grad():
-        raster = rasterize(model(batch.pose)[0], batch.cameras)
+        splats = model(batch.pose)[0]
+        raster = enhance(enhancer, rasterize(splats, batch.cameras), splats, batch.cameras)
     return (raster.color + (1 - raster.alpha[..., None])).clamp(0, 1)

@@ -80,7 +80,8 @@ class TrainingFrames:
 
     def times(self, rows: Tensor) -> Tensor:
         """(B,) in [0, 1]; see `Batch.times`."""
-        return torch.as_tensor(self.indices[rows.numpy()] / max(1, self.frame_count - 1), dtype=torch.float32, device=self.device)
+        times = self.indices[rows.numpy()] / max(1, self.frame_count - 1)
+        return torch.as_tensor(times, dtype=torch.float32, device=self.device)
 
     def refined(self, rows: Tensor, offsets: Offsets) -> tuple[Pose, Motion]:
         """Poses of these rows with offsets, and the motion that their splats need for the tracked cameras."""

@@ -1,6 +1,7 @@
 """What training minimises (GraphAvatar section 3.4), and the regularisers without which a short clip is learnt by heart.
 
-L_c = 0.8 L1 + 0.2 D-SSIM on the picture, L_w = cross-entropy of the accumulated weight against the head matte; the perceptual
+L_c = 0.8 L1 + 0.2 D-SSIM on the coarse picture; L_f the same and a perceptual term on the enhanced one, or on the coarse
+one where there is no enhancer; L_w = cross-entropy of the accumulated weight against the head matte; the perceptual
 term is a `vgg_hed` distance on a crop of each frame where the preset asks for it (`Preset.perceptual_crop`).
 """
 
@@ -23,6 +24,7 @@ D_SSIM_WEIGHT = 0.2
 PERCEPTUAL_WEIGHT = 0.1
 PERCEPTUAL_DEPTH = 3
 """Blocks of VGG16 that are compared: with crops the deeper ones see hardly more than the crop's edge."""
+COARSE_WEIGHT = 0.1
 MATTE_WEIGHT = 0.1
 OFFSET_WEIGHT = 1.0
 SCALE_WEIGHT = 1.0
@@ -82,8 +84,12 @@ def leash_loss(anchors: AnchorGaussians, leash: Leash) -> Tensor:
 
 
 def total_loss(raster: Raster, batch: Batch, anchors: AnchorGaussians, leash: Leash, background: Tensor,
-               corners: Tensor | None = None, crop: int = 0) -> Tensor:
-    return picture_loss(raster, batch, background, corners, crop) + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * leash_loss(anchors, leash)
+               corners: Tensor | None = None, crop: int = 0, enhanced: Raster | None = None) -> Tensor:
+    """L_f on the final picture, which is `enhanced` where there is an enhancer, 0.1 L_c on the coarse one beside it, 0.1 L_w."""
+    loss = picture_loss(enhanced or raster, batch, background, corners, crop)
+    if enhanced:
+        loss = loss + COARSE_WEIGHT * picture_loss(raster, batch, background, None, 0)
+    return loss + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * leash_loss(anchors, leash)
 
 
 def psnr_of(raster: Raster, batch: Batch) -> float:

@@ -18,6 +18,8 @@ class Preset:
     """Frames a step; cores work on them in parallel, so fewer leave cores idle."""
     refinement: bool = True
     """Graph-guided optimisation of the track; see `backend.avatar.refinement`."""
+    enhancer_width: int = 0
+    """Channels of the enhancer's finest block; 0: without one."""
     perceptual_crop: int = 0
     """Side of the crop of each frame that the perceptual loss looks at, pixels; 0: without it."""
 

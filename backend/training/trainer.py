@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from ..avatar.anchors import anchor_scale, mean_edge_lengths
 from ..avatar.avatar import Avatar, build_networks, save_avatar
+from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
 from ..errors import EffigyError
@@ -37,20 +39,21 @@ HAND_OVER_FRAMES = 4
 
 def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", size: int | None = None, device: str = "auto",
           minutes: float | None = None, resume: bool = False, settings: AvatarSettings | None = None,
-          progress: Progress = SILENT) -> Avatar:
+          plan: Preset | None = None, progress: Progress = SILENT) -> Avatar:
     """Train on the frames before the held-out part and write `avatar_path`. With `minutes`, the clock ends it
-    instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues."""
+    instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues.
+    `plan`: instead of the preset of that name, which then only names it in the file."""
     avatar_path = Path(avatar_path)
-    plan = find_preset(preset)
+    plan = plan or find_preset(preset)
     capture = load_capture(Path(capture_folder))
     track = load_track(capture.folder / "track.npz")
     model = find_head(track.head_name, track.head_fingerprint, f"The track of {capture.source_name}")
     size = size or min(plan.size, capture.size)
     if not 64 <= size <= capture.size:
         raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
-    settings = AvatarSettings(**((settings or AvatarSettings()).to_dict() | {"size": size}))
+    settings = replace(settings or AvatarSettings(enhancer_width=plan.enhancer_width), size=size)
     job = {"capture": capture.source_sha256, "frames": capture.frame_count, "head": model.fingerprint, "preset": preset,
-           "refinement": plan.refinement, "minutes": minutes, "settings": settings.to_dict()}
+           "refinement": plan.refinement, "warmup": plan.warmup_steps > 0, "minutes": minutes, "settings": settings.to_dict()}
     place = checkpoint_path(avatar_path)
     found = load_checkpoint(place, job) if resume else None
     torch.manual_seed(SEED)
@@ -59,16 +62,19 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     session = _Session(place, job, progress, found)
     networks = build_networks(settings, model, track.identity).to(chosen)
     refining = Refining(networks, frames) if plan.refinement else None
-    if found is None or found.stage == "warmup":
+    if networks.enhancer is not None:
+        networks.enhancer.density.copy_(pixels_per_metre(networks, frames))
+    warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
+    if plan.warmup_steps and (found is None or found.stage == "warmup"):
         free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
-                                  None if minutes is None else WARMUP_SHARE * minutes, refining=refining)
+                                  None if minutes is None else warmup_share * minutes, refining=refining)
         pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
         hand_over(free, networks, pose)
     fitting = Fitting(
-        networks, [*parameter_groups(networks), *_refinement_group(refining)], frames, leash_of(model, networks.base_scale), stage="Training", steps=plan.steps,
-        batch=plan.batch, size=size, final_rate=0.05, condition_noise=CONDITION_NOISE,
-        perceptual_crop=plan.perceptual_crop, refining=refining,
-        minutes=None if minutes is None else (1 - WARMUP_SHARE) * minutes)
+        networks, [*parameter_groups(networks), *_refinement_group(refining)], frames,
+        leash_of(model, networks.base_scale), stage="Training", steps=plan.steps, batch=plan.batch, size=size,
+        final_rate=0.05, condition_noise=CONDITION_NOISE, perceptual_crop=plan.perceptual_crop, refining=refining, enhancer=networks.enhancer,
+        minutes=None if minutes is None else (1 - warmup_share) * minutes)
     session.run(fitting, "training")
     fitting.use_average()
     metrics = {"preset": preset, "steps": fitting.step, "training_seconds": round(session.total_seconds, 1),
@@ -100,8 +106,9 @@ def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, s
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
     fitting = Fitting(
-        free, [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2), *_refinement_group(refining)], frames,
-        leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
+        free, [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2),
+               *_refinement_group(refining)],
+        frames, leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
         size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes,
         refining=refining)
     session.run(fitting, "warmup")
@@ -119,16 +126,26 @@ def train_vertex_bound(capture: Capture, track: Track, model: HeadModel, *, size
 
 
 def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
-    """Rates: networks as in the released code, twice that for the neural Gaussians; what is one number a vertex moves
+    """Rates: networks as in the released code, twice that for the neural Gaussians and the enhancer; what is one number a vertex moves
     faster, since few pixels tell it where to go."""
     per_vertex, graph, neural = [], [], []
     for name, parameter in networks.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name.endswith("bias_output") or (name.startswith("neural") and (name.endswith((".bias", "offsets"))
                                                                            and "from_" not in name)):
             per_vertex.append(parameter)
         else:
-            (neural if name.startswith("neural") else graph).append(parameter)
+            (neural if name.startswith(("neural", "enhancer")) else graph).append(parameter)
     return [ParameterGroup(per_vertex, 5e-3), ParameterGroup(graph, 1e-3), ParameterGroup(neural, 2e-3)]
+
+
+@torch.no_grad()
+def pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Tensor:
+    """How large the training pictures show the head: the scale at which the enhancer works."""
+    batch = frames.batch(_spread(len(frames), 16), frames.size)
+    depth = head_depth(networks(batch.pose)[0], batch.cameras)
+    return (batch.cameras.intrinsics[:, 0, 0] / depth).median()
 
 
 def _refinement_group(refining: Refining | None) -> list[ParameterGroup]:
@@ -184,4 +201,4 @@ class _Session:
 
     def _preview(self, fitting: Fitting) -> np.ndarray:
         batch = fitting.frames.batch(torch.tensor([len(fitting.frames) // 2]), fitting.size)
-        return (picture_of(fitting.model, batch)[0].cpu().numpy() * 255).round().astype(np.uint8)
+        return (picture_of(fitting.model, batch, fitting.enhancer)[0].cpu().numpy() * 255).round().astype(np.uint8)

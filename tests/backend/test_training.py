@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from small_capture import make_small_capture
 
 import backend.avatar.avatar as avatar_module
-from backend.avatar.avatar import load_avatar, save_avatar
+from backend.avatar.avatar import build_networks, load_avatar, save_avatar
+from backend.avatar.settings import AvatarSettings
 from backend.errors import Cancelled, EffigyError
 from backend.progress import Progress
 from backend.splatting.rasterize import rasterize
@@ -193,6 +194,27 @@ def test_matte_loss_reaches_opacity(small):
     splats, _ = free(batch.pose)
     matte_loss(rasterize(splats, batch.cameras), batch).backward()
     assert free.appearance.grad[:, 0].abs().sum() > 0
+
+
+def test_matte_loss_alone_makes_the_head_as_opaque_as_its_matte(small):
+    """In the released code its gradient is dropped on the way; here it moves opacity by itself, and the right way."""
+    capture, track, model = small
+    frames = TrainingFrames(capture, track, model, 64)
+    networks = build_networks(AvatarSettings(size=64), model, track.identity)
+    opacities = (networks.appearance.bias_output, networks.neural.opacity.bias)
+    optimizer = torch.optim.Adam(opacities, 0.1)
+    batch, losses = frames.batch(torch.tensor([0, 5]), 64), []
+    for _ in range(12):
+        splats, _ = networks(batch.pose)
+        raster = rasterize(splats, batch.cameras)
+        loss = matte_loss(raster, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        for parameter in opacities:
+            assert parameter.grad[..., 0].abs().sum() > 0
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0], losses
 
 
 def test_training_never_reads_a_held_out_frame(small):
