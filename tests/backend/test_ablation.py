@@ -1,0 +1,49 @@
+"""The ablation in miniature: each variant trains and is scored, and a stopped run goes on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_capture import make_small_capture
+
+from backend.errors import Cancelled
+from backend.progress import SILENT, Progress
+from backend.training import presets
+from backend.training.presets import Preset
+from bench.ablation import VARIANTS, run
+
+
+SOME = ["full", "no_warmup", "no_neural", "no_refinement", "no_enhancer"]
+"""Other numbers of neural Gaussians train as the full method does."""
+
+
+class Stop(Progress):
+    """Stops as soon as the second variant trains."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def message(self, text: str) -> None:
+        self.begun += 1
+
+    def cancelled(self) -> bool:
+        return self.begun > 1
+
+
+def test_variants_are_trained_once_and_stand_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=3, steps=3))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        capture, _, _ = make_small_capture(tmp_path, frames=15)
+        given = {"preset": "draft", "minutes": None, "size": 64, "device": "cpu", "only": SOME}
+        with pytest.raises(Cancelled):
+            run(capture.folder, tmp_path / "out", **given, progress=Stop())
+        first = (tmp_path / "out" / "full.effigy").stat().st_mtime_ns
+        table = run(capture.folder, tmp_path / "out", **given, progress=SILENT)
+    finally:
+        torch.set_num_threads(threads)
+    assert (tmp_path / "out" / "full.effigy").stat().st_mtime_ns == first
+    assert all(f"| {variant.title} |" in table for variant in VARIANTS if variant.name in SOME) and "LPIPS" in table
+    assert (tmp_path / "out" / "grid.png").is_file() and (tmp_path / "out" / "table.md").read_text() == table
