@@ -156,7 +156,7 @@ def main() -> int:
         prog="build.py", description="Effigy's set-up and everyday commands; each sets up what it needs first.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("setup", help="make .venv and .venv-blender, the environments").set_defaults(run=lambda _: 0)
-    demo = commands.add_parser("demo", help="from a video to an animation rendered in Blender, in about a quarter of an hour")
+    demo = commands.add_parser("demo", help="from a video to an animation rendered in Blender: a quarter of an hour")
     demo.add_argument("--footage", metavar="VIDEO", help="your own video instead of the bundled clip")
     demo.add_argument("--out", metavar="FOLDER", default="out/demo", help="where the files go (default: %(default)s)")
     demo.set_defaults(run=command_demo)

@@ -38,7 +38,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def make_scene(capture: Path, avatar: Path, blend: Path) -> Any:
-    """A file with the rig, the camera and the performance of a capture, and its avatar on the rig; returns the `Rig`."""
+    """A file with the rig, the camera and the performance of a capture, and its avatar on it; returns the `Rig`."""
     import bpy
 
     bpy.context.preferences.filepaths.save_version = 0

@@ -20,7 +20,7 @@ PACKAGE = "bl_ext.user_default.effigy"
 
 @contextmanager
 def installed_extension(package: Path) -> Iterator[None]:
-    """Install and enable the zip `package` as Get Extensions ▸ Install from Disk does. Must come before any `import bpy`."""
+    """Install and enable the zip `package`, as Get Extensions ▸ Install from Disk does, before any `import bpy`."""
     if "bpy" in sys.modules:
         raise RuntimeError("bpy is imported already, and with it the user's own folder: install the extension first.")
     with tempfile.TemporaryDirectory(prefix="effigy-blender-") as folder:
