@@ -1,0 +1,182 @@
+"""What goes wrong on an artist's machine: each time a sentence, nothing half-made, and Blender goes on.
+
+The other files of this folder hold the faults of one part beside that part's other behaviour.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import bpy
+import pytest
+
+PACKAGE = "bl_ext.user_default.effigy"
+POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="made of a shell script or of signals")
+
+FULL_DISK = '''
+import errno, pathlib
+whole = pathlib.Path.write_bytes
+
+def write_bytes(self, data):
+    if self.suffix == ".png":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return whole(self, data)
+
+pathlib.Path.write_bytes = write_bytes
+'''
+"""In the backend's Python: a disk with no room for pictures."""
+
+CLOSED_MEANWHILE = '''
+import sys, time
+import bpy
+bpy.ops.preferences.addon_enable(module="{package}")
+bpy.ops.wm.open_mainfile(filepath=sys.argv[1])
+from {package}.blender_addon import active, training
+from {package}.blender_addon.worker import session
+rig = active.need_rig(bpy.context)
+task = training.train(rig)
+bpy.ops.wm.save_mainfile()
+until = time.monotonic() + 120
+while not task.job.done and not task.finished and time.monotonic() < until:
+    session.client().pump()
+    time.sleep(0.02)
+print("trained", task.job.stage, task.job.done, task.said, flush=True)
+'''
+"""A Blender that starts to train and is closed."""
+
+
+@pytest.fixture
+def rig(demo_capture, tmp_path, module):
+    """On a capture of the test's own, with a quick training chosen."""
+    shutil.copytree(demo_capture, tmp_path / "anna.capture")
+    bpy.ops.effigy.import_capture(directory=str(tmp_path / "anna.capture"))
+    rig = module("blender_addon.active").need_rig(bpy.context)
+    settings = rig.armature.effigy
+    settings.size, settings.device, settings.minutes = 96, "cpu", 3.0
+    return rig
+
+
+@pytest.fixture
+def crash_safe(module):
+    """A stage's tests leave nothing running."""
+    yield
+    for task in module("blender_addon.tasks").running():
+        task.cancel()
+        module("blender_addon.tasks").wait(task, 60)
+
+
+@POSIX_ONLY
+def test_a_full_disk_is_told_and_leaves_nothing_half_made(demo_clip, tmp_path, monkeypatch):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "sitecustomize.py").write_text(FULL_DISK)
+    python = tmp_path / "full" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{python.parent}" exec "{os.environ["EFFIGY_BACKEND_PYTHON"]}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", str(python))
+    with pytest.raises(RuntimeError, match="disk that holds .*x.capture is full: free some space"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, size=128, capture=str(tmp_path / "project" / "x.capture"))
+    assert not list((tmp_path / "project").iterdir()) and len(bpy.data.objects) == 0
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_read_only_folder_is_told(demo_clip, tmp_path):
+    (tmp_path / "project").mkdir(mode=0o555)
+    with pytest.raises(RuntimeError, match="read-only"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, capture=str(tmp_path / "project" / "x.capture"))
+
+
+@pytest.mark.parametrize("stage", ["starting", "cropping", "tracking", "building"])
+def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip, tmp_path, module, crash_safe):
+    tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
+    task = importing.import_video(bpy.context.scene, demo_clip, last=6, size=128, capture=tmp_path / "x.capture")
+    reached = {
+        "starting": lambda: True,
+        "cropping": lambda: task.job.stage == "cropping",
+        "tracking": lambda: task.job.stage not in ("", "cropping") and (tmp_path / "x.capture" / "capture.json").is_file(),
+        "building": lambda: task.state == "building",
+    }[stage]
+    pump_until(lambda: reached() or task.finished, module)
+    assert not task.finished, f"{stage} was not seen: {task.said}"
+    bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
+    assert tasks.wait(task, 60).state == "cancelled" and task.said
+    assert len(bpy.data.objects) == 0 and not bpy.data.actions
+    assert not [path for path in tmp_path.iterdir() if path.name != "x.capture"]
+    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, capture=tmp_path / "y.capture")
+    assert tasks.wait(again, 120).state == "done", again.said
+
+
+@pytest.mark.parametrize("stage", ["", "Warm-up"])
+def test_a_training_stopped_at_any_stage_ends_and_the_rig_can_be_trained_again(stage, rig, module, crash_safe):
+    tasks, training = module("blender_addon.tasks"), module("blender_addon.training")
+    task = training.train(rig)
+    pump_until(lambda: not stage or (task.job.stage == stage and task.job.done) or task.finished, module)
+    assert not task.finished, task.said
+    bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
+    assert tasks.wait(task, 60).state == "cancelled" and task.said
+    assert rig.armature.effigy.avatar == "" and training.task_of(rig) is None
+    assert training.can_resume(rig) == bool(stage)
+
+
+@POSIX_ONLY
+def test_a_worker_killed_while_it_trains_is_told_and_its_training_is_resumed(rig, module, crash_safe):
+    tasks, training, session = (module(f"blender_addon.{name}") for name in ("tasks", "training", "worker.session"))
+    task = training.train(rig)
+    pump_until(lambda: task.job.stage == "Warm-up" and task.job.done, module)
+    os.kill(session.client().pid, signal.SIGKILL)
+    assert tasks.wait(task, 10).state == "failed" and "killed" in task.said
+    pump_until(lambda: training.can_resume(rig), module, 30)
+    resumed = training.resume(rig)
+    pump_until(lambda: resumed.job.done or resumed.finished, module)
+    assert not resumed.finished, resumed.said
+
+
+def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(rig, tmp_path, module, crash_safe):
+    training = module("blender_addon.training")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    script = tmp_path / "closed.py"
+    script.write_text(CLOSED_MEANWHILE.format(package=PACKAGE))
+    closed = subprocess.run([sys.executable, str(script), str(tmp_path / "shot.blend")], capture_output=True, text=True, timeout=240)
+    assert "trained Warm-up" in closed.stdout, closed.stdout + closed.stderr
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    rig = module("blender_addon.active").need_rig(bpy.context)
+    pump_until(lambda: training.can_resume(rig), module, 30)
+    resumed = training.resume(rig)
+    assert resumed.params["size"] == 96
+    pump_until(lambda: resumed.job.done or resumed.finished, module)
+    assert not resumed.finished, resumed.said
+
+
+@POSIX_ONLY
+def test_a_worker_that_is_gone_does_not_take_blender_along(effigy):
+    """Blender's Python leaves SIGPIPE as it is, which ends a program; that of the tests ignores it."""
+    script = textwrap.dedent(f'''
+        import signal, sys
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        sys.path.insert(0, {str(Path(effigy.__file__).parent.parent)!r})
+        import effigy.blender_addon.worker.client as client
+        worker = client.WorkerClient([sys.executable, "-c", "import os, time; os.close(0); time.sleep(1)"])
+        for _ in range(3):
+            try:
+                worker.call("doctor", {{}}, timeout=20)
+            except client.WorkerError as error:
+                print("told:", error, flush=True)
+    ''')
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0 and ended.stdout.count("told:") == 3, (ended.returncode, ended.stdout, ended.stderr)
+
+
+def pump_until(done, module, seconds: float = 120.0) -> None:
+    tasks, session = module("blender_addon.tasks"), module("blender_addon.worker.session")
+    until = time.monotonic() + seconds
+    while not done() and time.monotonic() < until:
+        session.client().pump()
+        for task in tasks.running():
+            task.advance(0.0)
+        time.sleep(0.02)
