@@ -218,6 +218,7 @@ def demo(capture: Path, avatar: Path, out: Path) -> None:
                 render_film(scene, "//demo.mp4")
             with counted("Rendering PNG frames with Blender", total, terminal):
                 render_pictures(scene, "//frames/")
+            bpy.ops.file.make_paths_relative()
             # With the output settings of the pictures, so that Render ▸ Render Animation makes them again.
             bpy.ops.wm.save_mainfile()
 

@@ -1,0 +1,139 @@
+"""The main job inside Blender: a real clip is imported, an avatar trained, a smile keyed by hand and rendered to files.
+
+Runs in Blender's Python with the built extension installed; what is in the rendered pictures is said by the detector
+that the tracker uses, in the backend's Python.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Looked for and not imported: Blender has to be told of its folder first, which `installed_extension` does.
+if importlib.util.find_spec("bpy") is None:
+    pytest.skip("runs in Blender's Python: python3 build.py test tests/end_to_end/test_in_blender.py", allow_module_level=True)
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST, LAST = 1, 18
+"""Frames of the clip that are imported."""
+SHOT = (6, 17)
+"""Those that are rendered: twelve."""
+RISE = (9, 13)
+"""From no smile to the whole of it."""
+READ = '''
+import json, sys
+import av, cv2, numpy as np
+from backend.footage.detector import SCORE_NAMES, FaceDetector
+
+detector, scores = FaceDetector(), []
+for file in sys.argv[2:]:
+    picture = cv2.imread(file, cv2.IMREAD_UNCHANGED).astype(float)
+    over_grey = picture[..., :3] * picture[..., 3:] / 255 + 180 * (1 - picture[..., 3:] / 255)
+    faces = detector.detect(np.ascontiguousarray(over_grey[..., ::-1].astype(np.uint8)))
+    scores.append(dict(zip(SCORE_NAMES, faces[0].scores.tolist())) if faces else None)
+with av.open(sys.argv[1]) as film:
+    frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+steps = [float(np.abs(after.astype(int) - before).max()) for before, after in zip(frames, frames[1:])]
+print(json.dumps({"scores": scores, "film": [len(frames), *frames[0].shape[:2]], "steps": steps}))
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what Blender rendered of a real performance: `without` a key, and with a smile keyed over it
+    `frames` and a film."""
+    from building import demo_in_blender
+    from building.extension import build_extension
+    from building.in_blender import installed_extension
+
+    folder = tmp_path_factory.mktemp("shot")
+    clip = Path(os.environ.get("EFFIGY_SHARED", ROOT.parent / "shared")) / "footage" / "woman_frontal.mp4"
+    if not clip.is_file():
+        clip = ROOT / "assets" / "demo.mp4"
+    with installed_extension(build_extension(folder, environment=Path(sys.prefix))):
+        import bpy
+
+        bpy.ops.effigy.import_video(filepath=str(clip), first=FIRST, last=LAST, size=256, capture=str(folder / "clip.capture"))
+        settings = bpy.context.object.effigy
+        settings.minutes, settings.size, settings.device = 0.4, 128, "cpu"
+        bpy.ops.effigy.train_avatar()
+        scene = bpy.context.scene
+        demo_in_blender.use_effigy(scene, *SHOT)
+        demo_in_blender.render_pictures(scene, str(folder / "without" / "shot_"))
+        demo_in_blender.key_smile(demo_in_blender.rig_of(bpy.context.object), (*RISE, SHOT[1], SHOT[1] + 4))
+        demo_in_blender.render_pictures(scene, str(folder / "frames" / "shot_"))
+        demo_in_blender.render_film(scene, str(folder / "smile.mp4"))
+        yield folder
+
+
+def files(folder: Path, name: str = "frames") -> list[Path]:
+    return [folder / name / f"shot_{number:04d}.png" for number in range(SHOT[0], SHOT[1] + 1)]
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> dict:
+    """What the detector finds in the frames, those without a key first, and what the film holds."""
+    ended = subprocess.run(
+        [os.environ["EFFIGY_BACKEND_PYTHON"], "-c", READ, str(folder / "smile.mp4"),
+         *map(str, files(folder, "without") + files(folder))], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def read(path: Path) -> np.ndarray:
+    """(H, W, 4) premultiplied, the top row first."""
+    import bpy
+
+    image = bpy.data.images.load(str(path))
+    image.colorspace_settings.name = "Non-Color"
+    width, height = image.size
+    pixels = np.empty(width * height * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    bpy.data.images.remove(image)
+    picture = pixels.reshape(height, width, 4)[::-1]
+    return np.concatenate((picture[..., :3] * picture[..., 3:], picture[..., 3:]), -1)
+
+
+def test_every_frame_shows_a_head_on_transparent_film(folder: Path) -> None:
+    assert sorted((folder / "frames").iterdir()) == files(folder) and len(files(folder)) == 12
+    for file in files(folder):
+        alpha = read(file)[..., 3]
+        assert alpha.shape == (256, 256)
+        assert (alpha > 0.95).mean() > 0.08 and (alpha < 0.01).mean() > 0.2
+
+
+def test_consecutive_frames_differ_where_the_key_moves(folder: Path) -> None:
+    keyed, without = (np.stack([read(file) for file in files(folder, name)]) for name in ("frames", "without"))
+    # The performance moves as well: what the key does to each frame is the difference to the frame without it.
+    done = np.abs(keyed - without).max(-1)
+    rises = range(RISE[0] - SHOT[0], RISE[1] - SHOT[0])
+    assert done[: rises[0] + 1].max() < 3 / 255, "the frames before the key are not the performance"
+    for index in rises:
+        assert (np.abs(keyed[index + 1] - keyed[index]).max(-1) > 0.02).sum() > 200
+        assert (np.abs(done[index + 1] - done[index]) > 0.02).sum() > 100, f"the key does not move frame {index + 1}"
+    rows = np.argwhere(done[-1] > 0.05)[:, 0]
+    assert np.median(rows) > 100, "a smile moves the lower half of the face"
+
+
+def test_the_film_holds_the_shot(seen: dict) -> None:
+    assert seen["film"] == [12, 256, 256]
+    assert all(step > 8 for step in seen["steps"][RISE[0] - SHOT[0]:RISE[1] - SHOT[0]])
+
+
+def test_the_smile_that_was_keyed_is_found_in_the_rendered_frames(seen: dict) -> None:
+    assert all(seen["scores"]), "no face is found in some of the frames"
+    smile = np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in seen["scores"]]).reshape(2, 12) / 2
+    without, keyed = smile
+    before, after = slice(0, RISE[0] - SHOT[0] + 1), slice(RISE[1] - SHOT[0], None)
+    said = f"smile scores of the performance {without.round(2)}, with the key {keyed.round(2)}"
+    assert keyed[after].mean() > keyed[before].mean() + 0.25, said
+    assert keyed[after].mean() > without[after].mean() + 0.25, said
+    assert keyed[after].min() > keyed[before].max() + 0.05, said
