@@ -1,4 +1,4 @@
-"""The ablation in miniature: each variant trains and is scored, and a stopped run goes on."""
+"""The benches of training in miniature. The ablation: each variant trains and is scored, and a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from backend.progress import SILENT, Progress
 from backend.training import presets
 from backend.training.presets import Preset
 from bench.ablation import VARIANTS, run
+from bench.training import measure
 
 
 SOME = ["full", "no_warmup", "no_neural", "no_refinement", "no_enhancer"]
@@ -47,3 +48,12 @@ def test_variants_are_trained_once_and_stand_in_the_table(tmp_path, monkeypatch)
     assert (tmp_path / "out" / "full.effigy").stat().st_mtime_ns == first
     assert all(f"| {variant.title} |" in table for variant in VARIANTS if variant.name in SOME) and "LPIPS" in table
     assert (tmp_path / "out" / "grid.png").is_file() and (tmp_path / "out" / "table.md").read_text() == table
+
+
+def test_training_bench_names_every_part_of_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    capture, _, _ = make_small_capture(tmp_path, frames=15)
+    told = measure(capture.folder, size=64, steps=3, device="cpu", plain=False)
+    for part in ("steps/s", "refinement", "networks", "rasteriser", "enhancer", "losses", "backward"):
+        assert part in told
+    assert "enhancer |" not in measure(capture.folder, size=64, steps=3, device="cpu", plain=True)
