@@ -22,15 +22,19 @@ import window as w  # noqa: E402
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 PICTURES, PROJECT = Path(ORDER["pictures"]), Path(ORDER["project"])
 PACKAGE = "bl_ext.user_default.effigy"
-SMILE_FRAME = 30
+RIG_FRAME, SMILE_FRAME = 30, 10
+VIEW: w.Box = (0, 28, 1057, 782)
+"""The 3D View with its sidebar."""
+HEADER_X, FIRST_HEADER, NEXT_HEADER = 830, 97, 28
+"""Of the sidebar's panels, the upper ones closed."""
 
 
 def effigy(path: str) -> object:
     return importlib.import_module(f"{PACKAGE}.{path}")
 
 
-def picture(name: str, box: w.Box = w.WHOLE) -> None:
-    w.shot(PICTURES / f"{name}.png", box)
+def picture(name: str, box: w.Box = w.WHOLE, photograph: bool = True) -> None:
+    w.shot(PICTURES / f"{name}.png", box, photograph)
 
 
 def until(done: object, seconds: float = w.LONG_WAIT) -> Iterator[float]:
@@ -77,7 +81,7 @@ def preferences() -> Iterator[float]:
     yield from until(lambda: not setup.is_examining(), 90)
     w.rest_mouse()
     yield 1.0
-    picture("preferences", (0, 0, 760, 890))
+    picture("preferences", (0, 0, 760, 790), photograph=False)
     w.close_floating()
     yield 0.7
 
@@ -96,7 +100,7 @@ def importing() -> Iterator[float]:
     browser.params.display_type = "THUMBNAIL"
     w.rest_mouse()
     yield 2.0
-    picture("import_video", (0, 0, 1000, 560))
+    picture("import_video", (0, 0, 1000, 560), photograph=False)
     w.close_floating()
     yield 0.7
     if ORDER["capture"]:
@@ -105,12 +109,13 @@ def importing() -> Iterator[float]:
         run(bpy.ops.effigy.import_video, "EXEC_DEFAULT", filepath=str(PROJECT / "demo.mp4"), last=ORDER["frames"])
         task = newest_task()
         yield from until(lambda: task.finished or task.share > 0.4)
-        picture("importing")
+        picture("importing", VIEW)
     yield from finished()
     w.area().spaces.active.shading.type = "MATERIAL"
-    bpy.context.scene.frame_set(10)
-    yield 1.5
-    picture("rig")
+    bpy.context.scene.frame_set(RIG_FRAME)
+    # Blender says in the view when it compiles shaders.
+    yield 6.0
+    picture("rig", VIEW)
 
 
 def sliders() -> Iterator[float]:
@@ -118,22 +123,34 @@ def sliders() -> Iterator[float]:
     bpy.ops.effigy.clear_jobs()
     yield 0.5
     run(bpy.ops.effigy.apply_preset, preset="Smile", key=True)
-    yield 1.5
-    picture("sliders")
+    yield from turn_panels()
+    picture("sliders", w.WHOLE)
+    yield from turn_panels()
+
+
+def turn_panels() -> Iterator[float]:
+    """Close the panels Import and Train, or open them again."""
+    headers = [FIRST_HEADER, FIRST_HEADER + NEXT_HEADER]
+    for header in reversed(headers) if w.panels_closed else headers:
+        w.click(HEADER_X, header)
+        yield 0.6
+    w.panels_closed = not w.panels_closed
+    w.rest_mouse()
+    yield 1.0
 
 
 def training() -> Iterator[float]:
     settings = bpy.context.object.effigy
     if ORDER["avatar"]:
         # The guide's avatar has been trained before; a few seconds of another show what training looks like.
-        settings.minutes, settings.size = 0.6, 128
+        settings.minutes, settings.size = 0.5, 128
     else:
         settings.minutes = ORDER["minutes"]
     run(bpy.ops.effigy.train_avatar, "EXEC_DEFAULT")
     task = newest_task()
     yield from until(lambda: task.finished or (task.job.preview_count >= 3 and task.share > 0.7))
     yield 0.3
-    picture("training")
+    picture("training", VIEW)
     if ORDER["avatar"]:
         task.cancel()
         yield from until(lambda: task.finished)
@@ -162,10 +179,11 @@ def compositing() -> Iterator[float]:
     with w.context():
         bpy.ops.mesh.primitive_monkey_add(size=0.09, location=(head.x + 0.10, head.y - 0.16, head.z - 0.03))
         _paint("Before", (0.8, 0.25, 0.05))
-        bpy.ops.mesh.primitive_torus_add(major_radius=0.17, minor_radius=0.02, location=(head.x, head.y + 0.1, head.z + 0.02),
-                                         rotation=(1.5708, 0, 0))
+        bpy.ops.mesh.primitive_torus_add(major_radius=0.17, minor_radius=0.02, rotation=(1.5708, 0, 0),
+                                         location=(head.x, head.y + 0.1, head.z + 0.02))
         _paint("Behind", (0.05, 0.3, 0.8))
-        bpy.ops.object.light_add(type="AREA", location=(head.x + 0.5, head.y - 0.8, head.z + 0.6), rotation=(0.9, 0, 0.55))
+        bpy.ops.object.light_add(type="AREA", rotation=(0.9, 0, 0.55),
+                                 location=(head.x + 0.5, head.y - 0.8, head.z + 0.6))
     bpy.context.object.data.energy = 12
     run(bpy.ops.effigy.set_up_composite)
     yield 1.0
@@ -175,8 +193,8 @@ def compositing() -> Iterator[float]:
 
 
 def render(name: str) -> Iterator[float]:
-    run(bpy.ops.render.render, "INVOKE_DEFAULT")
-    yield 1.0
+    w.press("F12")
+    yield 2.0
     number, _ = w.floating_window()
     w.place(number, (0, 0, 760, 680))
     yield from until(lambda: not bpy.app.is_job_running("RENDER"), 300)

@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = Path(__file__).with_name("steps.py")
 SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1280x900x24 +extension GLX")
 
+SETTINGS = ".settings"
+"""Hidden, so that Blender's file browser does not show it."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="build.py docs", description="Take the guide's pictures again.")
@@ -27,6 +30,8 @@ def main() -> int:
     parser.add_argument("--blender", metavar="PROGRAM", help="Blender 4.2 or later (default: `blender` on the PATH)")
     parser.add_argument("--avatar", metavar="FILE", default="", help="a trained avatar (default: train one meanwhile)")
     parser.add_argument("--capture", metavar="FOLDER", default="", help="its capture (default: import the bundled clip)")
+    parser.add_argument("--project", metavar="FOLDER", default=str(ROOT / "out" / "docs"),
+                        help="where the steps keep their files; its path is seen in the pictures (default: out/docs)")
     parser.add_argument("--frames", type=int, default=120, help="how much of the bundled clip to import (%(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
     arguments = parser.parse_args()
@@ -44,24 +49,28 @@ def main() -> int:
 
 
 def take(arguments: argparse.Namespace, command: list[str]) -> int:
-    project = ROOT / "out" / "docs"
-    shutil.rmtree(project, ignore_errors=True)
-    (project / "settings").mkdir(parents=True)
+    project = Path(arguments.project).absolute()
+    order = project / "order.json"
+    if project.is_dir() and any(project.iterdir()) and not order.is_file():
+        print(f"{project} holds other files: choose a new folder with --project.", file=sys.stderr)
+        return 1
+    for old in project.iterdir() if project.is_dir() else ():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    (project / SETTINGS).mkdir(parents=True)
     shutil.copyfile(ROOT / "assets" / "demo.mp4", project / "demo.mp4")
     absolute = {name: str(Path(value).resolve()) if value else "" for name, value in
                 (("avatar", arguments.avatar), ("capture", arguments.capture), ("package", arguments.package))}
-    order = project / "order.json"
     order.write_text(json.dumps(absolute | {
         "pictures": str(ROOT / "docs" / "images"), "project": str(project), "frames": arguments.frames,
         "minutes": arguments.minutes}), "utf-8")
     subprocess.run(
-        [*command, "--factory-startup", "--gpu-backend", "opengl", "--window-geometry", "0", "0", "1280", "900", "-noaudio",
-         "--python", str(STEPS), "--", str(order)],
-        env=os.environ | {"BLENDER_USER_RESOURCES": str(project / "settings"), "LANG": "C.UTF-8"})
+        [*command, "--factory-startup", "--gpu-backend", "opengl", "-noaudio", "--window-geometry", "0", "0", "1280",
+         "900", "--python", str(STEPS), "--", str(order)],
+        env=os.environ | {"BLENDER_USER_RESOURCES": str(project / SETTINGS), "LANG": "C.UTF-8"})
     ended = project / "ended"
     if not ended.is_file() or ended.read_text() != "0":
         print("Blender did not get through the guide's steps: what it said is above, and what it last showed, if "
-              "anything, is out/docs/where_it_stopped.png.", file=sys.stderr)
+              "anything, is where_it_stopped.png in --project.", file=sys.stderr)
         return 1
     print("The guide's pictures are in docs/images.")
     return 0

@@ -21,6 +21,8 @@ LONG_WAIT = 900.0
 
 Box = tuple[int, int, int, int]
 """left, top, width, height in pixels of the screen."""
+panels_closed = False
+"""Whether the sidebar's upper panels are."""
 WHOLE: Box = (0, 0, WIDTH, HEIGHT)
 
 
@@ -60,17 +62,24 @@ def click(x: int, y: int, *keys: str) -> None:
     subprocess.run(["xdotool", *steps], check=True)
 
 
+def press(key: str) -> None:
+    """Over the 3D View, as a hand does: some operators of Blender's end it when a timer calls them."""
+    left, top, _, height = box_of(area())
+    subprocess.run(["xdotool", "mousemove", str(left + 200), str(top + height - 60), "key", key], check=True)
+
+
 def rest_mouse() -> None:
     """Where it highlights nothing and raises no tip."""
     subprocess.run(["xdotool", "mousemove", str(WIDTH - 1), str(HEIGHT - 1)], check=True)
 
 
-def shot(path: Path, box: Box = WHOLE) -> None:
-    """A part of the screen, in 255 colours, which a grey interface does not miss."""
+def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
+    """A part of the screen, in 255 colours: spread as noise over a photograph, which a plain interface would show."""
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["import", "-window", "root", "-crop", f"{width}x{height}+{left}+{top}", "+repage", "-colors", "255",
-                    "-define", "png:compression-level=9", f"PNG8:{path}"], check=True)
+    dither = ["-dither", "FloydSteinberg"] if photograph else ["+dither"]
+    subprocess.run(["import", "-window", "root", "-crop", f"{width}x{height}+{left}+{top}", "+repage", *dither,
+                    "-colors", "255", "-define", "png:compression-level=9", f"PNG8:{path}"], check=True)
     print(f"  {path.name}: {path.stat().st_size // 1000} kB", flush=True)
 
 
