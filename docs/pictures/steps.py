@@ -113,8 +113,10 @@ def importing() -> Iterator[float]:
     yield from finished()
     w.area().spaces.active.shading.type = "MATERIAL"
     bpy.context.scene.frame_set(RIG_FRAME)
-    # Blender says in the view when it compiles shaders.
-    yield 6.0
+    # Blender says in the view when it compiles shaders, and does not take it off by itself.
+    yield 8.0
+    w.area().tag_redraw()
+    yield 1.5
     picture("rig", VIEW)
 
 
@@ -133,7 +135,7 @@ def turn_panels() -> Iterator[float]:
     headers = [FIRST_HEADER, FIRST_HEADER + NEXT_HEADER]
     for header in reversed(headers) if w.panels_closed else headers:
         w.click(HEADER_X, header)
-        yield 0.6
+        yield 1.5
     w.panels_closed = not w.panels_closed
     w.rest_mouse()
     yield 1.0

@@ -77,7 +77,7 @@ def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
     """A part of the screen, in 255 colours: spread as noise over a photograph, which a plain interface would show."""
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
-    dither = ["-dither", "FloydSteinberg"] if photograph else ["+dither"]
+    dither = ["-dither", "Riemersma"] if photograph else ["+dither"]
     subprocess.run(["import", "-window", "root", "-crop", f"{width}x{height}+{left}+{top}", "+repage", *dither,
                     "-colors", "255", "-define", "png:compression-level=9", f"PNG8:{path}"], check=True)
     print(f"  {path.name}: {path.stat().st_size // 1000} kB", flush=True)
