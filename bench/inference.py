@@ -1,4 +1,4 @@
-"""How long one frame of an avatar takes: posing (networks alone), rasterisation at three sizes; and what its file weighs.
+"""How long one frame of an avatar takes: networks, rasterisation and enhancer apart, the latter two at three sizes.
 
     python -m bench.inference [AVATAR TRACK]
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar
+from backend.avatar.enhancer import enhance
 from backend.avatar.posing import pose_rig
 from backend.avatar.settings import AvatarSettings
 from backend.head.formats import load_head
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> None:
         model = load_head()
         identity = np.zeros(model.shape_basis.shape[2], np.float32)
         torch.manual_seed(0)
-        avatar = Avatar(build_networks(AvatarSettings(), model, identity).eval(), model, identity, AvatarSettings())
+        settings = AvatarSettings(enhancer_width=16)
+        avatar = Avatar(build_networks(settings, model, identity).eval(), model, identity, settings)
         expression, rotations = torch.zeros(1, len(model.expression_names)), torch.zeros(1, 5, 3)
         camera = torch.diag(torch.tensor([1.0, -1, -1, 1]))[None]
         camera[0, 2, 3], focal = 0.8, 2.2
@@ -59,6 +61,10 @@ def main(arguments: list[str]) -> None:
             intrinsics = torch.tensor([[[focal * size, 0, size / 2], [0, focal * size, size / 2], [0, 0, 1]]])
             cameras = Cameras(intrinsics, camera, size, size)
             rows.append((f"rasterisation {size}²", median_ms(lambda cameras=cameras: rasterize(splats, cameras))))
+            if avatar.enhancer is not None:
+                raster = rasterize(splats, cameras)
+                rows.append((f"enhancer {size}²", median_ms(
+                    lambda raster=raster, cameras=cameras: enhance(avatar.enhancer, raster, splats, cameras))))
     print(f"{avatar.gaussian_count} Gaussians, {sum(p.numel() for p in avatar.networks.parameters()):,} parameters, "
           f"{torch.get_num_threads()} threads" + (f", {avatar.megabytes:.2f} MB" if arguments else ""))
     print("\n| stage | ms |\n|---|---|")
