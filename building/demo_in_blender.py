@@ -62,13 +62,18 @@ def key_smile(rig: Any, frames: tuple[int, int, int, int], strength: float = 1.0
     """
     import bpy
 
-    for frame, share in zip(frames, (0, strength, strength, 0)):
-        bpy.context.scene.frame_set(frame)
-        for name, amount in SMILE.items():
-            block = rig.key_blocks.get(name)
-            if block is not None:
-                block.value += share * amount
-                block.keyframe_insert("value", frame=frame, group="Expressions")
+    scene = bpy.context.scene
+    blocks = {name: rig.key_blocks[name] for name in SMILE if name in rig.key_blocks}
+    # Read before the first key is set: each key, too, changes what is seen at the next frame.
+    performed = []
+    for frame in frames:
+        scene.frame_set(frame)
+        performed.append({name: block.value for name, block in blocks.items()})
+    for frame, share, values in zip(frames, (0, strength, strength, 0), performed):
+        scene.frame_set(frame)
+        for name, block in blocks.items():
+            block.value = values[name] + share * SMILE[name]
+            block.keyframe_insert("value", frame=frame, group="Expressions")
 
 
 def key_turn(rig: Any, frames: tuple[int, ...], shares: tuple[float, ...]) -> None:
@@ -85,10 +90,14 @@ def key_turn(rig: Any, frames: tuple[int, ...], shares: tuple[float, ...]) -> No
     outwards = (rig.armature.matrix_world @ bone.matrix).to_3x3().col[2]
     sideways = scene.camera.matrix_world.to_3x3().col[0]
     turn = -math.copysign(TURN, outwards.dot(sideways))
-    for frame, share in zip(frames, shares):
+    performed = []
+    for frame in frames:
+        scene.frame_set(frame)
+        performed.append(bone.rotation_quaternion.copy())
+    for frame, share, tracked in zip(frames, shares, performed):
         scene.frame_set(frame)
         # The neck's bone stands upright, so that turning about its own y axis is shaking one's head.
-        bone.rotation_quaternion = bone.rotation_quaternion @ Quaternion((0, 1, 0), share * turn)
+        bone.rotation_quaternion = tracked @ Quaternion((0, 1, 0), share * turn)
         bone.keyframe_insert("rotation_quaternion", frame=frame, group=bone.name)
 
 

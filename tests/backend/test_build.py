@@ -152,8 +152,16 @@ def test_missing_system_packages_are_named_with_the_command_that_installs_them(m
 def test_each_layer_of_the_tests_runs_under_its_own_python():
     layers = build.layers_of(["-k", "smile"])
     assert [(environment.folder.name, paths) for environment, paths, _ in layers] == [
-        (".venv", ["tests/backend", "tests/end_to_end"]), (".venv-blender", ["tests/blender"])]
-    assert all(options == ["-k", "smile"] for _, _, options in layers)
+        (".venv", ["tests/backend", "tests/end_to_end"]), (".venv-blender", ["tests/blender"]),
+        (".venv-blender", [build.END_TO_END_IN_BLENDER])]
+    assert [options for _, _, options in layers] == [
+        ["-k", "smile", f"--ignore={build.END_TO_END_IN_BLENDER}"], ["-k", "smile"], ["-k", "smile"]]
+
+
+@pytest.mark.parametrize("folder", ["tests/end_to_end", "tests"])
+def test_a_folder_of_the_backends_brings_the_file_that_is_blenders(folder, monkeypatch):
+    monkeypatch.chdir(build.ROOT)
+    assert (environments.BLENDER, [build.END_TO_END_IN_BLENDER]) in [layer[:2] for layer in build.layers_of([folder])]
 
 
 def test_named_tests_run_only_where_they_belong(monkeypatch):
@@ -165,7 +173,8 @@ def test_named_tests_run_only_where_they_belong(monkeypatch):
         (environments.BACKEND, [backend]), (environments.BLENDER, [blender])]
 
 
-@pytest.mark.parametrize(("codes", "wanted"), [((0, 0), 0), ((0, 1), 1), ((2, 1), 2), ((5, 0), 0), ((5, 5), 5)])
+@pytest.mark.parametrize(("codes", "wanted"), [
+    ((0, 0, 0), 0), ((0, 1, 0), 1), ((2, 1, 0), 2), ((0, 0, 1), 1), ((5, 0, 5), 0), ((5, 5, 5), 5)])
 def test_one_exit_code_says_whether_any_layer_failed(codes, wanted, monkeypatch, capsys):
     left = list(codes)
     monkeypatch.setattr(build, "run", lambda *_, **__: left.pop(0))
