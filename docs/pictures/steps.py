@@ -166,6 +166,8 @@ def training() -> Iterator[float]:
 def rendering() -> Iterator[float]:
     scene = bpy.context.scene
     scene.render.engine = "EFFIGY"
+    scene.world = bpy.data.worlds.new("Grey")
+    scene.world.color = (0.25, 0.25, 0.25)
     run(bpy.ops.effigy.use_standard_view)
     yield from render("render")
     w.close_floating()
@@ -176,7 +178,8 @@ def compositing() -> Iterator[float]:
     """The avatar among objects that EEVEE or Cycles renders."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    scene.cycles.samples, scene.cycles.device = 24, "CPU"
+    # Not every build of Blender can denoise.
+    scene.cycles.samples, scene.cycles.use_denoising = 32, False
     head = next(obj for obj in scene.objects if obj.type == "MESH").matrix_world.translation
     with w.context():
         bpy.ops.mesh.primitive_monkey_add(size=0.09, location=(head.x + 0.10, head.y - 0.16, head.z - 0.03))
@@ -201,9 +204,8 @@ def render(name: str) -> Iterator[float]:
     w.place(number, (0, 0, 760, 680))
     yield from until(lambda: not bpy.app.is_job_running("RENDER"), 300)
     yield 1.0
-    with bpy.context.temp_override(window=bpy.context.window_manager.windows[-1],
-                                   area=bpy.context.window_manager.windows[-1].screen.areas[0]):
-        bpy.ops.image.view_all(fit_view=True)
+    w.press("Home", (300, 300))
+    yield 0.5
     w.rest_mouse()
     yield 1.0
     picture(name, (0, 0, 760, 680))

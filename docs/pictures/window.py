@@ -62,10 +62,9 @@ def click(x: int, y: int, *keys: str) -> None:
     subprocess.run(["xdotool", *steps], check=True)
 
 
-def press(key: str) -> None:
-    """Over the 3D View, as a hand does: some operators of Blender's end it when a timer calls them."""
-    left, top, _, height = box_of(area())
-    subprocess.run(["xdotool", "mousemove", str(left + 200), str(top + height - 60), "key", key], check=True)
+def press(key: str, where: tuple[int, int] = (200, 700)) -> None:
+    """With the mouse at `where`, by default over the 3D View."""
+    subprocess.run(["xdotool", "mousemove", str(where[0]), str(where[1]), "key", key], check=True)
 
 
 def rest_mouse() -> None:
