@@ -44,7 +44,7 @@ rig = active.need_rig(bpy.context)
 task = training.train(rig)
 bpy.ops.wm.save_mainfile()
 until = time.monotonic() + 120
-while not task.job.done and not task.finished and time.monotonic() < until:
+while not (task.job.stage == "Warm-up" and task.job.done) and not task.finished and time.monotonic() < until:
     session.client().pump()
     time.sleep(0.02)
 print("trained", task.job.stage, task.job.done, task.said, flush=True)
