@@ -11,12 +11,16 @@ import bpy
 from . import avatars, tasks
 from .errors import EffigyError
 from .paths import absolute, stored
-from .rig.marks import Rig, find_rigs
+from .rig.data import TrackData
+from .rig.marks import Rig, find_rig, find_rigs
+from .rig.performance import apply_track_steps
 from .rig.steps import Steps
 from .tasks import Task
 
 CHECKPOINT: Final = ".checkpoint"
 """What a stopped training leaves beside its avatar: `anna.effigy.checkpoint`."""
+REFINED_TRACK: Final = "track_refined.npz"
+"""What training leaves in the capture where its preset refines the track."""
 
 
 def train(rig: Rig) -> Task:
@@ -50,6 +54,33 @@ def task_of(rig: Rig) -> Task | None:
     """The training of this rig that is going on."""
     avatar = _kept(rig).get("avatar")
     return next((task for task in tasks.running() if avatar and task.params.get("avatar") == avatar), None)
+
+
+def has_refined_track(rig: Rig) -> bool:
+    """Whether training has refined the performance of the rig's capture."""
+    try:
+        return (capture_of(rig) / REFINED_TRACK).is_file() and rig.is_editable
+    except EffigyError:
+        return False
+
+
+def take_refined_track(rig: Rig) -> Task:
+    """Key the refined performance on the rig, in the tracked one's place."""
+    path, name = capture_of(rig) / REFINED_TRACK, rig.armature.name
+    if not path.is_file():
+        raise EffigyError(f"Training has not refined the performance of “{name}”: train it with the preset Standard or Full.")
+    return tasks.start_local(f"Refined track of {name}", lambda: _take(path, name))
+
+
+def _take(path: Path, name: str) -> Steps[str]:
+    track = TrackData.from_answer((yield from tasks.fetch("track.read", {"path": str(path)})))
+    # Found anew: much may have happened while the track was read.
+    armature = bpy.data.objects.get(name)
+    rig = find_rig(armature) if armature else None
+    if rig is None:
+        raise EffigyError(f"“{name}” is gone from this file or has another name: take its refined track again.")
+    yield from apply_track_steps(rig, track)
+    return f"“{name}” performs the refined track."
 
 
 def capture_of(rig: Rig) -> Path:

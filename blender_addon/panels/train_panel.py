@@ -34,6 +34,8 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         if training.can_resume(rig):
             buttons.operator("effigy.resume_training", icon="PLAY")
         buttons.operator("effigy.train_avatar", icon="MOD_ARMATURE")
+        if training.has_refined_track(rig):
+            layout.operator("effigy.take_refined_track", icon="ACTION")
 
 
 classes = (EFFIGY_PT_train,)

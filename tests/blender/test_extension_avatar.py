@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 
 
@@ -169,3 +170,21 @@ def test_a_rig_without_its_capture_says_so_when_it_is_to_be_trained(rig, tmp_pat
     rig.armature.effigy.capture = ""
     with pytest.raises(RuntimeError, match="which capture"):
         bpy.ops.effigy.train_avatar()
+
+
+def test_the_refined_track_takes_the_tracked_one_s_place(rig, demo_capture, module, tmp_path):
+    assert not bpy.ops.effigy.take_refined_track.poll()
+    capture = tmp_path / "anna.capture"
+    shutil.copytree(demo_capture, capture)
+    with np.load(demo_capture / "track.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["rotations"][:, 2, 0] += 0.1
+    np.savez(capture / "track_refined.npz", **arrays)
+    rig.armature.effigy.capture = str(capture)
+    bpy.context.scene.frame_set(2)
+    jaw = rig.armature.pose.bones["jaw"]
+    before = jaw.rotation_quaternion.copy()
+    assert bpy.ops.effigy.take_refined_track() == {"FINISHED"}
+    bpy.context.scene.frame_set(2)
+    jaw = module("blender_addon.active").need_rig(bpy.context).armature.pose.bones["jaw"]
+    assert jaw.rotation_quaternion.rotation_difference(before).angle == pytest.approx(0.1, abs=0.02)

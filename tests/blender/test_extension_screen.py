@@ -170,7 +170,7 @@ def test_time_left_is_said_as_a_person_says_it(module):
 
 
 VERBS_OF_A_RIG = ("train_avatar", "resume_training", "key_all", "reset_expression", "mirror_expression", "apply_preset", "pack_avatar",
-                  "unpack_avatar", "relink_avatar")
+                  "unpack_avatar", "relink_avatar", "take_refined_track")
 
 
 def verbs() -> list[str]:
