@@ -166,7 +166,7 @@ def test_a_worker_that_is_gone_does_not_take_blender_along(effigy):
         worker = client.WorkerClient([sys.executable, "-c", "import os, time; os.close(0); time.sleep(1)"])
         for _ in range(3):
             try:
-                worker.call("doctor", {{}}, timeout=20)
+                worker.call("doctor", {{"more than a pipe holds": "." * 1_000_000}}, timeout=20)
             except client.WorkerError as error:
                 print("told:", error, flush=True)
     ''')
