@@ -110,4 +110,4 @@ def test_a_render_that_is_stopped_waits_no_longer(module):
 def test_a_backend_whose_python_lacks_its_packages(engine_avatars, tmp_path, monkeypatch):
     stage(engine_avatars / "ann.effigy")
     monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", sys.executable)
-    refused("(?i)no module named|install the backend again", tmp_path)
+    refused("lacks the package rich.*Install Backend", tmp_path)
