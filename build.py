@@ -15,7 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from building.environments import BACKEND, BLENDER, BuildError, Environment, Status, check_python, pip, set_up
+from building.environments import (
+    BACKEND, BLENDER, BuildError, Environment, Status, blender_of, check_python, pip, set_up,
+)
 from building.extension import build_extension
 
 ROOT = Path(__file__).resolve().parent
@@ -57,7 +59,7 @@ def run_or_stop(*command: str, environment: Environment = BACKEND) -> None:
 def command_test(arguments: argparse.Namespace) -> int:
     """Each layer under the Python that it is for; the first failure's exit code, after all have run."""
     codes = {}
-    for environment, paths, options in layers_of(arguments.rest):
+    for environment, paths, options in chosen_layers(arguments):
         where = ", ".join(paths)
         print(f"\n{where}, under {environment.folder.name}", flush=True)
         codes[where] = run("-m", "pytest", *options, *paths, environment=environment)
@@ -66,6 +68,15 @@ def command_test(arguments: argparse.Namespace) -> int:
     failed = [where for where, code in codes.items() if code not in (0, NO_TEST_RAN)]
     print(f"\nFailed: {', '.join(failed)}" if failed else f"\nPassed: {', '.join(codes)}", flush=True)
     return next((codes[where] for where in failed), 0)
+
+
+def chosen_layers(arguments: argparse.Namespace) -> list[tuple[Environment, list[str], list[str]]]:
+    """`layers_of`, or, with a version of Blender given, those that run in Blender, in that one."""
+    if arguments.bpy is None:
+        return layers_of(arguments.rest)
+    blender = blender_of(arguments.bpy)
+    set_up(blender)
+    return [(blender, paths, options) for environment, paths, options in layers_of(arguments.rest) if environment is BLENDER]
 
 
 def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]:
@@ -163,8 +174,11 @@ def main() -> int:
     extension = commands.add_parser("extension", help="pack the Blender extension as a zip, and validate it")
     extension.add_argument("--out", metavar="FOLDER", default="dist", help="where the zip goes (default: %(default)s)")
     extension.set_defaults(run=command_extension)
+    test = commands.add_parser("test", help="every test (--bpy 4.2.23 or 5.2.3: those in another Blender); further arguments go to pytest",
+                               add_help=False)
+    test.add_argument("--bpy", metavar="VERSION")
+    test.set_defaults(run=command_test)
     for name, function, text in (
-        ("test", command_test, "every test; further arguments go to pytest"),
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
         ("docs", command_docs, "take the guide's pictures again, in a real Blender window (--help: how)"),
         ("bench", command_bench, "one bench by name (rasterizer, tracking, …); further arguments go to it"),

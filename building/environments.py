@@ -82,6 +82,8 @@ class Environment:
     """What making it downloads, in words."""
     install: Callable[[Environment, Status], None]
     """Puts the packages of the lists into the fresh environment."""
+    python_version: tuple[int, int] = tuple(sys.version_info[:2])
+    """Of the interpreter inside."""
 
     @property
     def python(self) -> Path:
@@ -96,7 +98,7 @@ class Environment:
         for name in self.lists:
             # Line ends may differ between checkouts of one commit.
             digest.update((REQUIREMENTS / name).read_bytes().replace(b"\r\n", b"\n"))
-        return {"python": "{}.{}".format(*sys.version_info), "requirements": digest.hexdigest()}
+        return {"python": "{}.{}".format(*self.python_version), "requirements": digest.hexdigest()}
 
     def is_made(self) -> bool:
         try:
@@ -115,7 +117,7 @@ def set_up(environment: Environment) -> None:
     print(f"Setting up {environment.folder.name} (once; {environment.costs})", flush=True)
     with Status("making the environment") as status:
         # From nothing: what an interrupted installation left, or an older list, must not stay behind.
-        _run_quietly([sys.executable, "-m", "venv", "--clear", str(environment.folder)],
+        _run_quietly([_base_python(environment.python_version), "-m", "venv", "--clear", str(environment.folder)],
                      f"The environment {environment.folder.name} could not be made")
         environment.install(environment, status)
     environment.stamp.write_text(json.dumps(environment.wanted_stamp()), "utf-8")
@@ -127,6 +129,19 @@ def check_python() -> None:
         wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
         raise BuildError(f"Effigy is built with Python {wanted}, and this is Python {sys.version_info.major}."
                          f"{sys.version_info.minor}: run `python{wanted.split()[0]} build.py …`.")
+
+
+def _base_python(version: tuple[int, int]) -> str:
+    """The interpreter that an environment is made of: this one, or another version's from the PATH."""
+    if version == tuple(sys.version_info[:2]):
+        return sys.executable
+    name = "python{}.{}".format(*version)
+    command = shutil.which(name)
+    # A launcher of pyenv's is there for versions that are not, and says so when it is run.
+    if command is None or subprocess.run([command, "-c", ""], capture_output=True).returncode:
+        raise BuildError(f"This Blender has Python {version[0]}.{version[1]}, and there is no {name} here: install it, or test "
+                         "another version of Blender.")
+    return command
 
 
 def _install_backend(environment: Environment, status: Status) -> None:
@@ -145,8 +160,24 @@ def _install_blender(environment: Environment, status: Status) -> None:
 
 BACKEND = Environment(ROOT / ".venv", ("backend.lock", "torch.txt", "cuda.lock"), BACKEND_LIBRARIES,
                       "about 0.6 GB are downloaded", _install_backend)
+BLENDER_COSTS = "about 0.4 GB are downloaded"
 BLENDER = Environment(ROOT / ".venv-blender", ("blender-{}.{}.lock".format(*sys.version_info),), BLENDER_LIBRARIES,
-                      "about 0.4 GB are downloaded", _install_blender)
+                      BLENDER_COSTS, _install_blender)
+
+BLENDER_VERSIONS = {"4.2.23": ("blender-4.2.lock", (3, 11)), "5.0.1": ("blender-3.11.lock", (3, 11)),
+                    "5.2.3": ("blender-3.13.lock", (3, 13))}
+"""What `test --bpy` knows: version of Blender as a module -> its list, and the Python that it is built for."""
+
+
+def blender_of(version: str) -> Environment:
+    """The environment of one version of Blender; that of `.venv-blender` where it is the same."""
+    if version not in BLENDER_VERSIONS:
+        raise BuildError(f"There is no list for bpy {version}: choose one of {', '.join(BLENDER_VERSIONS)}.")
+    lock, python_version = BLENDER_VERSIONS[version]
+    if lock == BLENDER.lists[0]:
+        return BLENDER
+    return Environment(ROOT / f".venv-blender-{version}", (lock,), BLENDER_LIBRARIES, BLENDER_COSTS, _install_blender,
+                       python_version)
 
 
 def install_system_packages(libraries: dict[str, str]) -> None:

@@ -178,7 +178,27 @@ def test_named_tests_run_only_where_they_belong(monkeypatch):
 def test_one_exit_code_says_whether_any_layer_failed(codes, wanted, monkeypatch, capsys):
     left = list(codes)
     monkeypatch.setattr(build, "run", lambda *_, **__: left.pop(0))
-    assert build.command_test(SimpleNamespace(rest=[])) == wanted
+    assert build.command_test(SimpleNamespace(rest=[], bpy=None)) == wanted
+
+
+def test_another_blender_is_tested_in_an_environment_of_its_own_and_the_backend_is_not(monkeypatch):
+    made = []
+    monkeypatch.setattr(build, "set_up", made.append)
+    layers = build.chosen_layers(SimpleNamespace(rest=["-x"], bpy="4.2.23"))
+    assert [(environment.folder.name, paths) for environment, paths, _ in layers] == [
+        (".venv-blender-4.2.23", ["tests/blender"]), (".venv-blender-4.2.23", [build.END_TO_END_IN_BLENDER])]
+    assert made == [layers[0][0]] and made[0].python_version == (3, 11)
+
+
+@pytest.mark.parametrize("version", environments.BLENDER_VERSIONS)
+def test_each_blender_is_locked_to_the_version_that_it_is_called_by(version):
+    assert f"bpy=={version} " in (REQUIREMENTS / environments.blender_of(version).lists[0]).read_text()
+
+
+def test_a_blender_whose_python_is_not_here_is_refused_with_a_sentence(fresh, monkeypatch):
+    monkeypatch.setattr(environments.shutil, "which", lambda _: None)
+    with pytest.raises(BuildError, match="no python3.8 here: install it"):
+        environments.set_up(replace(fresh.environment, python_version=(3, 8)))
 
 
 # --- the extension
