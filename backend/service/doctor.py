@@ -155,7 +155,7 @@ def _hed() -> Finding:
     from ..training.perceptual import hed_features
 
     hed_features(depth=1)
-    return Finding("vgg_hed weights", "ok", "the perceptual distance used in training")
+    return Finding("vgg_hed weights", "ok", "training and `evaluate` compare pictures by them, as an eye would")
 
 
 def _lpips() -> Finding:
@@ -163,8 +163,9 @@ def _lpips() -> Finding:
 
     found = find_lpips()
     if found is None:
-        return Finding("LPIPS weights", "missing", "not here: `evaluate` leaves lpips out and reports vgg_hed")
-    return Finding("LPIPS weights", "ok", found[0])
+        return Finding("LPIPS weights", "missing", "Not needed to make or render avatars. `evaluate` leaves out this one measure "
+                       "of likeness, and gives vgg_hed, a similar one")
+    return Finding("LPIPS weights", "ok", f"`evaluate` gives this measure of likeness as well: {found[0]}")
 
 
 def _disk() -> Finding:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +26,8 @@ from .protocol import ArrayFolders, Channel
 
 SECONDS_BETWEEN_UPDATES = 0.1
 SECONDS_BETWEEN_PREVIEWS = 1.0
+SECONDS_BETWEEN_GLIMPSES = 2.0
+"""Of commands that show no pictures themselves: drawing one takes some milliseconds of the work's own thread."""
 PATIENCE = {"cancel": (10.0, 30.0), "orphan": (4.0, 4.0)}
 """Seconds until a job that was told to stop is interrupted, and from there until it is ended."""
 
@@ -33,8 +36,10 @@ class _ChannelProgress(Progress):
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._clock: Any = None
-        self._updated = self._shown = 0.0
+        self._updated = self._shown = self._glimpsed = 0.0
         self.stopped = False
+        self.glimpse: Callable[[int, int], np.ndarray | None] = lambda done, total: None
+        """A picture of what is `done` of `total`, if there is one."""
 
     def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
         from .terminal import Clock
@@ -48,13 +53,19 @@ class _ChannelProgress(Progress):
         self._updated = now
         self._channel.send({"event": "progress", "stage": stage, "done": done, "total": total, "metrics": metrics,
                             "eta": self._clock.left(done, total, now), "rate": self._clock.rate(done, now)})
+        if now - self._glimpsed >= SECONDS_BETWEEN_GLIMPSES and (image := self.glimpse(done, total)) is not None:
+            self._glimpsed = now
+            self._show(image)
 
     def preview(self, image: np.ndarray) -> None:
         if time.monotonic() - self._shown >= SECONDS_BETWEEN_PREVIEWS:
             self._shown = time.monotonic()
-            # A picture that there is no room for is no reason to lose hours of work.
-            with suppress(EffigyError):
-                self._channel.send({"event": "preview", "image": np.asarray(image, np.uint8)})
+            self._show(image)
+
+    def _show(self, image: np.ndarray) -> None:
+        # A picture that there is no room for is no reason to lose hours of work.
+        with suppress(EffigyError):
+            self._channel.send({"event": "preview", "image": np.asarray(image, np.uint8)})
 
     def message(self, text: str) -> None:
         self._channel.send({"event": "message", "text": text})
@@ -98,7 +109,7 @@ def _end_within(until_interrupted: float, until_ended: float) -> None:
     os._exit(1)
 
 
-def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progress: _ChannelProgress) -> dict[str, Any]:
     """Do the work; the event that says how it ended."""
     try:
         if kind == "doctor":
@@ -107,11 +118,12 @@ def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progr
             return {"event": "done", "result": {"rows": [[row.subject, row.state, row.said] for row in examine()]}}
         from .cli import perform
         from .job_kinds import result_of
-        from .previews import show_afterwards
+        from .previews import Glimpses, show_afterwards
 
         said = []
         for arguments in commands:
             progress.raise_if_cancelled()
+            progress.glimpse = Glimpses(arguments[0], params).picture
             said.append(perform(arguments, progress))
             show_afterwards(arguments[0], params, progress)
         return {"event": "done", "result": result_of(kind, params, said)}

@@ -1,4 +1,4 @@
-"""Pictures for those who wait: what a capture cut out, and how the tracked head lies over it."""
+"""Pictures for those who wait: what is being cut out and tracked, and how the tracked head lies over it at the end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,48 @@ LINE = (90, 200, 255)
 """Of the tracked mesh's edges, RGB: no skin or hair is of this blue."""
 STRENGTH = 0.25
 """Of the lines over the picture: lips and lids, where the mesh is dense, stay recognisable."""
+
+
+class Glimpses:
+    """What a running command is at, for commands that show no pictures of their own: capture and track."""
+
+    def __init__(self, command: str, params: dict[str, Any]) -> None:
+        self._folder = Path(params["capture"]) if command in ("capture", "track") else None
+        self._look = {"capture": self._newest, "track": self._with_landmarks}.get(command)
+        self._capture: Any = None
+
+    def picture(self, done: int, total: int) -> np.ndarray | None:
+        """(SIZE, SIZE, 3) uint8 RGB, or None where there is nothing to see."""
+        try:
+            return self._look(done, total) if self._look else None
+        except Exception:
+            # It is a courtesy: a file that is just being written may not be whole.
+            return None
+
+    def _newest(self, done: int, total: int) -> np.ndarray | None:
+        """The last whole frame of the hidden folder that a capture grows in (`storage.write_beside`)."""
+        growing = self._folder.parent.glob(f".{self._folder.stem}.*{self._folder.suffix}/frames")
+        frames = sorted(path for folder in growing for path in folder.glob("*.png"))
+        if len(frames) < 2:
+            return None
+        picture = cv2.imdecode(np.fromfile(frames[-2], np.uint8), cv2.IMREAD_COLOR)
+        return None if picture is None else _fitted(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+    def _with_landmarks(self, done: int, total: int) -> np.ndarray:
+        """The frame that is as far in the clip as the work is in its stage, with the landmarks that are followed."""
+        from ..footage.capture import load_capture, read_frame
+
+        self._capture = self._capture or load_capture(self._folder)
+        index = min(done * self._capture.frame_count // max(total, 1), self._capture.frame_count - 1)
+        picture = read_frame(self._capture, index, SIZE)
+        pixels = self._capture.landmarks[index, :, :2] * (SIZE / self._capture.size) - 0.5
+        for x, y in pixels[np.isfinite(pixels).all(1)]:
+            cv2.circle(picture, (round(float(x)), round(float(y))), 1, LINE, -1, cv2.LINE_AA)
+        return picture
+
+
+def _fitted(picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
 def show_afterwards(command: str, params: dict[str, Any], progress: Progress) -> None:

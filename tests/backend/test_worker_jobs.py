@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_capture import make_small_capture
 from worker_sessions import children_of, make_client, runs, until
 
 from backend.assets import asset_path
 from backend.avatar.avatar import load_avatar
+from backend.footage.capture import read_frame
+from backend.service.job_process import _ChannelProgress
+from backend.service.previews import Glimpses
 from backend.training.checkpoint import checkpoint_path
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
 
@@ -54,7 +59,7 @@ def hidden_in(folder: Path) -> list[str]:
 
 
 def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
-    """And shows how far it is and two pictures meanwhile, while requests are answered."""
+    """And shows how far it is and pictures meanwhile, while requests are answered."""
     stages = []
     job = client.start_job("import", clip_into(tmp_path) | {"size": 128, "max_frames": 4},
                            lambda job: stages.append(job.stage))
@@ -63,13 +68,40 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     assert job.state == DONE, job.error
     assert job.result["frames"] == 4 and job.result["size"] == 128 and len(job.result["said"]) == 2
     assert {"finding the head", "cropping", "head mattes"} <= set(stages)
-    assert job.preview_count == 2 and job.preview.ndim == 3 and job.preview.shape[2] == 3
+    assert job.preview_count >= 2 and job.preview.ndim == 3 and job.preview.shape[2] == 3
     track = client.call("track.read", {"path": job.result["track"]})
     capture = client.call("capture.read", {"path": job.result["capture"]})
     assert track["rotations"].shape == (4, 5, 3) and track["fps"] == capture["fps"] and track["frame_count"] == 4
     assert capture["summary"]["source_size"][0] > 0 and len(capture["crop"]) == 3
     assert list(capture["frame_numbers"]) == [0, 1, 2, 3]
     assert not any(os.listdir(folder) for folder in client.hello["folders"])
+
+
+def test_an_import_shows_what_it_is_at_while_it_grows(tmp_path):
+    capture = make_small_capture(tmp_path)[0]
+    params = {"capture": str(tmp_path / "new.capture")}
+    assert Glimpses("capture", params).picture(1, 10) is None
+    growing = tmp_path / ".new.a1b2.capture" / "frames"
+    growing.mkdir(parents=True)
+    for index in range(2):
+        (growing / f"{index:06d}.png").write_bytes(capture.frame_path(index).read_bytes())
+    cropped = Glimpses("capture", params).picture(2, 10)
+    assert cropped.dtype == np.uint8 and cropped.shape[2] == 3
+    last = capture.frame_count - 1
+    tracked = Glimpses("track", {"capture": str(capture.folder)}).picture(10, 10)
+    plain = read_frame(capture, last, len(tracked))
+    assert tracked.shape == plain.shape and (tracked != plain).any() == np.isfinite(capture.landmarks[last]).any()
+    assert Glimpses("train", params).picture(1, 10) is None
+
+
+def test_glimpses_are_rare_and_keep_no_picture_from_being_shown():
+    sent = []
+    progress = _ChannelProgress(SimpleNamespace(send=sent.append))
+    progress.glimpse = lambda done, total: np.full((2, 2, 3), done, np.uint8)
+    for done in range(1, 4):
+        progress.update(f"stage {done}", done, 3)
+    progress.preview(np.zeros((2, 2, 3), np.uint8))
+    assert [int(event["image"].max()) for event in sent if event["event"] == "preview"] == [1, 0]
 
 
 def test_a_stopped_import_leaves_nothing_half_made(client, tmp_path):
