@@ -174,8 +174,8 @@ def main() -> int:
     extension = commands.add_parser("extension", help="pack the Blender extension as a zip, and validate it")
     extension.add_argument("--out", metavar="FOLDER", default="dist", help="where the zip goes (default: %(default)s)")
     extension.set_defaults(run=command_extension)
-    test = commands.add_parser("test", help="every test (--bpy 4.2.23 or 5.2.3: those in another Blender); further arguments go to pytest",
-                               add_help=False)
+    test = commands.add_parser("test", add_help=False, help="every test; --bpy VERSION: those in Blender, in another one; "
+                               "further arguments go to pytest")
     test.add_argument("--bpy", metavar="VERSION")
     test.set_defaults(run=command_test)
     for name, function, text in (
