@@ -12,6 +12,7 @@ from typing import Any, Final
 import bpy
 
 from . import avatars, preferences, tasks
+from .camera_view import look_through_camera
 from .errors import EffigyError
 from .paths import stored
 from .rig.build import build_rig_steps
@@ -143,16 +144,6 @@ def _build_for_avatar(scene: bpy.types.Scene, path: Path, info: dict[str, Any]) 
         scene.collection.children.link(rig.mesh.users_collection[0])
     make_active(scene, rig)
     return f"“{rig.armature.name}” shows {path.name}."
-
-
-def look_through_camera(scene: bpy.types.Scene) -> None:
-    """Show the footage's view in the 3D Views of this scene: a head is small in Blender's usual view, and easily
-    missed."""
-    for window in bpy.context.window_manager.windows:
-        if window.scene == scene:
-            for area in window.screen.areas:
-                if area.type == "VIEW_3D":
-                    area.spaces.active.region_3d.view_perspective = "CAMERA"
 
 
 def make_active(scene: bpy.types.Scene, rig: Rig) -> None:

@@ -8,17 +8,38 @@ from __future__ import annotations
 from typing import Final
 
 import bpy
-from bpy.props import EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 PRESETS = (("draft", "Draft", "A first look: about ten minutes on a plain CPU"),
            ("standard", "Standard", "For work: hours on a CPU, well under one on a GPU"),
            ("full", "Full", "As long as it still gets better: for a GPU"))
+PRESET_SIZES: Final = {"draft": 256, "standard": 512, "full": 512}
+PRESET_STEPS: Final = {"draft": 2600, "standard": 10000, "full": 40000}
+"""What the backend's presets mean, for the panel to show."""
+OWN_MINUTES: Final = 30.0
+"""What an artist who wants a clock begins with."""
 DEVICES = (("auto", "Automatic", "The GPU where there is one that can be used, else the CPU"),
            ("cpu", "CPU", "The processor"), ("cuda", "GPU", "The NVIDIA GPU"))
 
 
 # 4.5 and later warn of `//` in a path that does not say that it may be relative; earlier ones do not know the word.
 RELATIVE: Final = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+
+
+def _has_own_size(settings: EffigyObject) -> bool:
+    return settings.size > 0
+
+
+def _set_own_size(settings: EffigyObject, own: bool) -> None:
+    settings.size = PRESET_SIZES[settings.preset] if own else 0
+
+
+def _has_own_minutes(settings: EffigyObject) -> bool:
+    return settings.minutes > 0
+
+
+def _set_own_minutes(settings: EffigyObject, own: bool) -> None:
+    settings.minutes = OWN_MINUTES if own else 0.0
 
 
 class EffigyObject(bpy.types.PropertyGroup):
@@ -37,12 +58,18 @@ class EffigyObject(bpy.types.PropertyGroup):
     preset: EnumProperty(name="Preset", items=PRESETS, default="draft", description="How carefully the avatar is "
                                                                                     "trained")
     size: IntProperty(
-        name="Resolution", default=0, min=0, max=2048, step=64, subtype="PIXEL",
+        name="Resolution", default=0, min=0, soft_min=64, max=2048, step=64, subtype="PIXEL",
         description="Side of the training pictures; 0: as the preset has it")
+    own_size: BoolProperty(
+        name="Own Resolution", get=_has_own_size, set=_set_own_size,
+        description="Train on pictures of another size than the preset's")
     device: EnumProperty(name="Device", items=DEVICES, default="auto", description="What trains")
     minutes: FloatProperty(
-        name="Minutes", default=0.0, min=0.0, soft_max=600.0, step=100, precision=1,
+        name="Minutes", default=0.0, min=0.0, soft_min=1.0, soft_max=600.0, step=100, precision=1,
         description="Let the clock end the training; 0: as many steps as the preset has")
+    own_minutes: BoolProperty(
+        name="Own Time", get=_has_own_minutes, set=_set_own_minutes,
+        description="Let the clock end the training instead of the preset's number of steps")
 
 
 classes = (EffigyObject,)

@@ -17,3 +17,13 @@ def redraw_panels() -> None:
             for region in area.regions:
                 if region.type == REGIONS.get(area.type):
                     region.tag_redraw()
+
+
+def redraw_views() -> None:
+    """Have the 3D scene itself drawn again, in every 3D View."""
+    for window in bpy.context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "VIEW_3D":
+                for region in area.regions:
+                    if region.type == "WINDOW":
+                        region.tag_redraw()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from .. import active, backend_setup, training
+from ..properties import PRESET_SIZES, PRESET_STEPS
 from .base import RigPanel
 
 
@@ -23,8 +24,8 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         layout.prop(settings, "capture")
         column = layout.column()
         column.prop(settings, "preset")
-        column.prop(settings, "size")
-        column.prop(settings, "minutes")
+        _draw_own(column, settings, "size", f"{PRESET_SIZES[settings.preset]} px, as the preset has it")
+        _draw_own(column, settings, "minutes", f"{PRESET_STEPS[settings.preset]:,} steps, as the preset has it")
         column.prop(settings, "device")
         if training.task_of(rig):
             layout.label(text="Training: see Jobs", icon="SORTTIME")
@@ -36,6 +37,16 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         buttons.operator("effigy.train_avatar", icon="MOD_ARMATURE")
         if training.has_refined_track(rig):
             layout.operator("effigy.take_refined_track", icon="ACTION")
+
+
+def _draw_own(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, name: str, presets: str) -> None:
+    """A box to tick for a number of one's own, and beside it that number, or what the preset means."""
+    row = layout.row(heading="Time" if name == "minutes" else settings.bl_rna.properties[name].name)
+    row.prop(settings, f"own_{name}", text="")
+    if getattr(settings, f"own_{name}"):
+        row.prop(settings, name, text="")
+    else:
+        row.label(text=presets)
 
 
 classes = (EFFIGY_PT_train,)

@@ -42,6 +42,12 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
     return pose
 
 
+def head_motion(rig: Rig, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
+    """(4, 4) similarity of Blender's world: what root and neck together do to the head at rest."""
+    armature = rig.armature.evaluated_get(depsgraph)
+    return _similarity(armature.matrix_world @ _bone_motions(rig, armature)[JOINT_NAMES.index("neck")])
+
+
 def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
     """A sentence where the rig is scaled as an avatar cannot be, else None."""
     armature = rig.armature.evaluated_get(depsgraph)

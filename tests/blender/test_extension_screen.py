@@ -119,6 +119,19 @@ def _spoken(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name[:1].upper() + name[1:])
 
 
+def test_training_says_what_the_preset_means_until_a_number_is_ones_own(rig, module):
+    settings = rig.armature.effigy
+    for name, preset in module("backend.training.presets").PRESETS.items():
+        settings.preset = name
+        words = drawn("EFFIGY_PT_train")
+        assert f"{preset.size} px, as the preset has it" in words and f"{preset.steps:,} steps" in words
+    settings.preset = "draft"
+    settings.own_size = settings.own_minutes = True
+    assert (settings.size, settings.minutes) == (256, 30) and "as the preset has it" not in drawn("EFFIGY_PT_train")
+    settings.own_size = settings.own_minutes = False
+    assert (settings.size, settings.minutes) == (0, 0)
+
+
 def test_a_renamed_shape_key_and_a_deleted_bone_are_named_in_the_panel(rig):
     rig.key_blocks["mouthSmileLeft"].name = "grin"
     assert "its shape key is gone" in drawn("EFFIGY_PT_sliders_mouth")
