@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from ..errors import EffigyError
-from ..footage.capture import Capture, read_matte
+from ..footage.capture import Capture, read_frame, read_matte
+from ..footage.plate import find_plate
 from ..head.forward import Head
 from ..head.model import HeadModel
 from ..progress import SILENT, Progress
@@ -53,7 +54,7 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
     """Write `capture.head_matte_path(i)` for every frame: grey PNG, 255 = head or neck. A frame without a pose gets
     black."""
     capture.head_matte_path(0).parent.mkdir(parents=True, exist_ok=True)
-    cutter = NeckCutter(model)
+    cutter, plate = NeckCutter(model), find_plate(capture)
     # A capture of the same crop at another size differs by a factor.
     factor = capture.size / track.size
     intrinsics = track.intrinsics * np.array([[factor], [factor], [1.0]])
@@ -63,7 +64,8 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
             vertices = camera_vertices(cutter.head, track, frames)
 
             def write(index: int, vertices: np.ndarray = vertices, start: int = start) -> None:
-                matte = cutter.cut(read_matte(capture, index), vertices[index - start], intrinsics)
+                person = plate.remove_from(read_matte(capture, index), read_frame(capture, index))
+                matte = cutter.cut(person, vertices[index - start], intrinsics)
                 # Encoded here and not by cv2.imwrite, which fails without a reason and, on Windows, on many paths.
                 encoded = cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1]
                 with write_beside(capture.head_matte_path(index)) as temporary:
