@@ -64,10 +64,14 @@ class GraphAvatar(nn.Module):
     def _surface(self, pose: Pose) -> Tensor:
         return encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
 
-    def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
+    def anchor_splats(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
+        """The anchors without what is spawned around them: a rougher head, sooner."""
         anchors = self.anchors(pose)
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
-        splats = as_splats(pose, anchors, colors)
+        return as_splats(pose, anchors, colors), anchors
+
+    def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
+        splats, anchors = self.anchor_splats(pose)
         if self.neural is None:
             return splats, anchors
         spawned = self.neural(pose, anchors.offsets, anchors.scales)

@@ -92,7 +92,7 @@ def _jaw_rotations(model: HeadModel) -> dict[str, np.ndarray]:
 
 
 @torch.inference_mode()
-def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray) -> Splats:
+def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray, anchors_only: bool = False) -> Splats:
     """One head in the world, B = 1; its networks and colours are evaluated for a camera at `eye` (3,), head space."""
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=avatar.device)
@@ -100,8 +100,9 @@ def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray) -> Splats:
     # Of the camera the networks know no more than its place: its rotation is left out.
     camera = np.eye(4)
     camera[:3, 3] = -eye
-    splats = avatar.networks(pose_rig(avatar.head, avatar.shaped, tensor(pose.expression)[None],
-                                      tensor(pose.rotations)[None], tensor(camera)[None]))[0]
+    evaluate = avatar.networks.anchor_splats if anchors_only else avatar.networks
+    splats = evaluate(pose_rig(avatar.head, avatar.shaped, tensor(pose.expression)[None],
+                               tensor(pose.rotations)[None], tensor(camera)[None]))[0]
     rotation = tensor(pose.rotation)
     quaternions = quaternion_multiply(matrix_to_quaternion(rotation), splats.quaternions)
     return Splats(
@@ -128,8 +129,9 @@ class Posing:
         return {"avatar": str(path), "info": self._avatars.describe(path)}
 
     def splats(self, parameters: Parameters) -> dict[str, Any]:
-        """`view`: the camera's place in the world; or `direction`: where an orthographic camera looks."""
-        parameters.known("avatar", "pose", "view", "direction")
+        """`view`: the camera's place in the world; or `direction`: where an orthographic camera looks. `anchors` (false):
+        only the Gaussians of the mesh's vertices, which are there sooner."""
+        parameters.known("avatar", "pose", "view", "direction", "anchors")
         avatar = self._avatars.get(parameters.path("avatar"))
         pose = read_pose(parameters.group("pose"), avatar.head_model)
         if parameters.has("direction"):
@@ -139,7 +141,7 @@ class Posing:
             eye = eye_in_direction(avatar, pose, direction)
         else:
             eye = pose.to_head(parameters.array("view", (3,)))
-        splats = posed_splats(avatar, pose, eye)
+        splats = posed_splats(avatar, pose, eye, parameters.flag("anchors", False))
         return {name: tensor[0].cpu().numpy() for name, tensor in vars(splats).items()}
 
     def render(self, parameters: Parameters) -> dict[str, Any]:

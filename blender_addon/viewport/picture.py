@@ -1,0 +1,210 @@
+"""Drawing packed splats for one view: uploaded, sorted, blended in a picture of their own, and laid over the view.
+
+The splats are blended in a picture of their own because they are to be mixed as they were trained, in encoded values and
+with more than eight bits, and Blender's views mix otherwise. With the colour the mean distance of what covers a pixel is
+blended, and the picture is laid over the view at that depth, tested against the scene and written: objects hide the
+head and the head hides objects, pixel by pixel, as in the render engine's depth composite.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Final
+
+import gpu
+import numpy as np
+from mathutils import Matrix
+
+from .shaders import WIDTH, composite_shader, splat_shader
+from .sorting import back_to_front
+from .splats import NUMBERS, Packed
+
+MARGIN: Final = 0.3
+"""The projection's slope is frozen beyond the picture's edge by this part of half the field of view."""
+NEAR: Final = 0.01
+BLOCK: Final = 64
+"""Pixels: the picture's sides are multiples of this, so that it need not be made anew for each small move."""
+
+_STRIP: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A view's camera. Blender's world, OpenGL's axes."""
+
+    view: np.ndarray
+    """(4, 4) float64 world to view."""
+    projection: np.ndarray
+    """(4, 4) float64 view to clip space."""
+    width: int
+    """Pixels."""
+    height: int
+
+    @property
+    def orthographic(self) -> bool:
+        return self.projection[3, 3] > 0.5
+
+    def pixels(self) -> tuple[float, float, float, float]:
+        """Focal lengths (pixels, or pixels per metre) and centre, from the lower left corner."""
+        p = self.projection
+        shift = p[:2, 3] if self.orthographic else -p[:2, 2]
+        return (p[0, 0] * self.width / 2, p[1, 1] * self.height / 2,
+                (1 + shift[0]) * self.width / 2, (1 + shift[1]) * self.height / 2)
+
+    def key(self) -> bytes:
+        return self.view.tobytes() + self.projection.tobytes() + bytes(f"{self.width} {self.height}", "ascii")
+
+
+class Uploaded:
+    """Packed splats on the GPU. Made in a GPU context, like everything of the `gpu` module."""
+
+    _serials = itertools.count()
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.serial = next(self._serials)
+        self.texture = _texture(packed.numbers.ravel(), WIDTH * 4, "RGBA32F")
+
+
+class Picture:
+    """The splats as one view sees them. Kept from one redraw to the next: nothing is drawn or sorted without need."""
+
+    def __init__(self, uploaded_texture_format: str = "RGBA16F") -> None:
+        self._format = uploaded_texture_format
+        self._size = 0, 0
+        self._drawn: tuple[int, bytes] | None = None
+        self._sorted: tuple[int, np.ndarray] | None = None
+        self._order: gpu.types.GPUTexture | None = None
+        self._window = 0, 0, 0, 0
+        """Left, lowest, width and height of the picture within the view, pixels."""
+
+    def draw(self, uploaded: Uploaded, lens: Lens) -> None:
+        """Bring the picture up to date."""
+        if self._drawn == (uploaded.serial, lens.key()):
+            return
+        packed = uploaded.packed
+        view = lens.view.copy()
+        view[:3, 3] += view[:3, :3] @ packed.origin
+        self._drawn = uploaded.serial, lens.key()
+        self._window = _window(packed, view, lens)
+        left, low, width, height = self._window
+        if width == 0:
+            return
+        self._make(width, height)
+        self._sort(uploaded, -view[2, :3])
+        fx, fy, cx, cy = lens.pixels()
+        spread_x, spread_y = MARGIN * 0.5 * lens.width / fx, MARGIN * 0.5 * lens.height / fy
+        corners = _corners(packed) @ view[2, :3] + view[2, 3]
+        with self._frame.bind():
+            self._color.clear(format="FLOAT", value=(0.0, 0.0, 0.0, 0.0))
+            self._depth.clear(format="FLOAT", value=(0.0,))
+            gpu.state.viewport_set(0, 0, *self._size)
+            gpu.state.depth_test_set("NONE")
+            gpu.state.depth_mask_set(False)
+            gpu.state.face_culling_set("NONE")
+            gpu.state.blend_set("ALPHA_PREMULT")
+            shader = _shader("splats", splat_shader)
+            shader.bind()
+            shader.uniform_float("view", Matrix(view.tolist()))
+            shader.uniform_float("lens", (fx, fy, cx, cy))
+            shader.uniform_float("limits", (-cx / fx - spread_x, -cy / fy - spread_y,
+                                            (lens.width - cx) / fx + spread_x, (lens.height - cy) / fy + spread_y))
+            shader.uniform_float("window", (left, low, *self._size))
+            shader.uniform_float("lens_kind", (-corners.max(), -corners.min(), float(lens.orthographic)))
+            shader.uniform_sampler("numbers", uploaded.texture)
+            shader.uniform_sampler("order", self._order)
+            _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.numbers))
+            gpu.state.blend_set("NONE")
+
+    def lay_over(self, lens: Lens, encode: bool) -> None:
+        """Composite over the bound framebuffer, whose viewport is the view. `encode`: that writes are encoded as sRGB."""
+        left, low, width, height = self._window
+        if width == 0:
+            return
+        gpu.state.depth_test_set("LESS_EQUAL")
+        gpu.state.depth_mask_set(True)
+        gpu.state.blend_set("ALPHA_PREMULT")
+        shader = _shader("composite", composite_shader)
+        shader.bind()
+        shader.uniform_float("target", (left / lens.width * 2 - 1, low / lens.height * 2 - 1,
+                                        width / lens.width * 2, height / lens.height * 2))
+        p = lens.projection
+        shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(encode)))
+        corner = gpu.state.viewport_get()[:2]
+        shader.uniform_float("origin", (left + corner[0], low + corner[1]))
+        shader.uniform_sampler("picture", self._color)
+        shader.uniform_sampler("depths", self._depth)
+        _batch("composite", shader).draw(shader)
+        gpu.state.blend_set("NONE")
+        gpu.state.depth_mask_set(False)
+        gpu.state.depth_test_set("NONE")
+
+    def _make(self, width: int, height: int) -> None:
+        if self._size == (width, height):
+            return
+        self._size = width, height
+        self._color = gpu.types.GPUTexture(self._size, format=self._format)
+        self._depth = gpu.types.GPUTexture(self._size, format="R32F")
+        self._frame = gpu.types.GPUFrameBuffer(color_slots=(self._color, self._depth))
+
+    def _sort(self, uploaded: Uploaded, forward: np.ndarray) -> None:
+        if self._sorted is not None and self._sorted[0] == uploaded.serial and np.array_equal(self._sorted[1], forward):
+            return
+        self._sorted = uploaded.serial, forward.copy()
+        self._order = _texture(back_to_front(uploaded.packed.means, forward).astype(np.float32), WIDTH, "R32F")
+
+
+def _window(packed: Packed, view: np.ndarray, lens: Lens) -> tuple[int, int, int, int]:
+    """The part of the view that the splats may cover; all zero where they are out of sight."""
+    corners = _corners(packed) @ view[:3, :3].T + view[:3, 3]
+    fx, fy, cx, cy = lens.pixels()
+    low, high = np.zeros(2), np.array((lens.width, lens.height), np.float64)
+    depths = -corners[:, 2]
+    if not lens.orthographic and depths.max() < NEAR:
+        return 0, 0, 0, 0
+    if lens.orthographic or depths.min() > NEAR:
+        share = 1.0 if lens.orthographic else 1 / depths[:, None]
+        pixels = corners[:, :2] * share * (fx, fy) + (cx, cy)
+        low, high = np.maximum(low, pixels.min(0) - 3), np.minimum(high, pixels.max(0) + 3)
+    if (high <= low).any():
+        return 0, 0, 0, 0
+    left, bottom = (int(edge) for edge in low)
+    width, height = (-(-int(np.ceil(side)) // BLOCK) * BLOCK for side in (high[0] - left, high[1] - bottom))
+    return left, bottom, width, height
+
+
+def _corners(packed: Packed) -> np.ndarray:
+    """(8, 3) of the box around the splats."""
+    return np.array(list(itertools.product(*zip(packed.low, packed.high))), np.float64)
+
+
+def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
+    """Floats, filled up to whole rows of `row` numbers."""
+    height = max(1, -(-len(values) // row))
+    filled = np.zeros(height * row, np.float32)
+    filled[:len(values)] = values
+    return gpu.types.GPUTexture((WIDTH, height), format=kind, data=gpu.types.Buffer("FLOAT", len(filled), filled))
+
+
+_kept: dict[str, object] = {}
+"""Shaders and the two quads: made when first drawn with, since there is no GPU before."""
+
+
+def _shader(name: str, make: object) -> gpu.types.GPUShader:
+    if name not in _kept:
+        _kept[name] = make()
+    return _kept[name]
+
+
+def _batch(name: str, shader: gpu.types.GPUShader) -> gpu.types.GPUBatch:
+    from gpu_extras.batch import batch_for_shader
+
+    if f"{name} quad" not in _kept:
+        corners = _STRIP if name == "composite" else [(2 * x - 1, 2 * y - 1) for x, y in _STRIP]
+        _kept[f"{name} quad"] = batch_for_shader(shader, "TRI_STRIP", {"corner": corners})
+    return _kept[f"{name} quad"]
+
+
+def release() -> None:
+    _kept.clear()
