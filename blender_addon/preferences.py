@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,22 @@ NO_BACKEND: Final = ("Effigy's backend is not installed yet: open Edit ▸ Prefe
                      "Install Backend, or point Use This Python at an interpreter that has its packages.")
 
 
+def _worker_changed(settings: EffigyPreferences, context: bpy.types.Context) -> None:
+    from . import backend_setup
+
+    backend_setup.forget_findings()
+
+
 class EffigyPreferences(bpy.types.AddonPreferences):
     bl_idname = PACKAGE
 
     backend_python: StringProperty(
         name="Backend Python", options={"HIDDEN"},
         description="The interpreter that runs the backend; empty: the one that Install Backend made")
+    worker_command: StringProperty(
+        name="Worker Command", update=_worker_changed,
+        description="A command that starts the backend's worker on another machine, as in: ssh studio 'cd effigy && "
+                    ".venv/bin/python -m backend serve'. Empty: it runs on this one")
     head_file: StringProperty(
         name="Head Model", options={"HIDDEN"},
         description="The FLAME file of which new rigs are made; empty: the open head that comes with Effigy")
@@ -75,6 +86,15 @@ def backend_python() -> Path:
         raise EffigyError("The Python that the backend was made from is gone, as after an update of Blender: press "
                           "Install Backend in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
     raise EffigyError(NO_BACKEND)
+
+
+def worker_command() -> list[str]:
+    """The artist's own command that starts the worker, in words as a shell takes it apart; empty where there is none."""
+    try:
+        return shlex.split(get().worker_command)
+    except ValueError as error:
+        raise EffigyError("The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark that does not "
+                          "end: close it.") from error
 
 
 def head_file() -> Path | None:

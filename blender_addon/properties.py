@@ -72,13 +72,23 @@ class EffigyObject(bpy.types.PropertyGroup):
         description="Let the clock end the training instead of the preset's number of steps")
 
 
-classes = (EffigyObject,)
+class EffigyScene(bpy.types.PropertyGroup):
+    """On a scene."""
+
+    enhanced: BoolProperty(
+        name="Enhanced", default=True,
+        description="Let the avatar's enhancer add fine detail to rendered pictures, where it was trained with one")
+
+
+classes = (EffigyObject, EffigyScene)
 
 
 def register() -> None:
     bpy.types.Object.effigy = PointerProperty(type=EffigyObject)
+    bpy.types.Scene.effigy = PointerProperty(type=EffigyScene)
 
 
 def unregister() -> None:
-    if hasattr(bpy.types.Object, "effigy"):
-        del bpy.types.Object.effigy
+    for owner in (bpy.types.Object, bpy.types.Scene):
+        if hasattr(owner, "effigy"):
+            del owner.effigy

@@ -22,6 +22,7 @@ PASS_OF: Final = "effigy_pass_of"
 _FOLLOWED: Final = (
     "resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y", "fps", "fps_base",
     "use_border", "use_crop_to_border", "border_min_x", "border_max_x", "border_min_y", "border_max_y",
+    "use_motion_blur",
 )
 """Of the render settings."""
 
@@ -67,6 +68,7 @@ def follow(made: bpy.types.Scene) -> None:
     made.frame_start, made.frame_end, made.frame_step = scene.frame_start, scene.frame_end, scene.frame_step
     for name in _FOLLOWED:
         setattr(made.render, name, getattr(scene.render, name))
+    made.effigy.enhanced = scene.effigy.enhanced
     ours, theirs = made.collection, scene.collection
     for kind in ("objects", "children"):
         mine, artists = getattr(ours, kind), getattr(theirs, kind)

@@ -14,6 +14,7 @@ from ..avatars import has_avatar
 from ..panels.text import region_width, wrapped
 from ..rig.marks import is_part
 from .avatar_pass import find_pass
+from .limits import not_rendered
 from .render_engine import ENGINE
 
 ALSO: Final = ("EEVEE_WORLD_PT_surface",)
@@ -51,13 +52,15 @@ class EFFIGY_PT_engine_color(_EnginePanel, bpy.types.Panel):
 
 class EFFIGY_PT_engine_film(_EnginePanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_engine_film"
-    bl_label = "Film"
+    bl_label = "Film and Avatars"
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.use_property_split = True
         self.layout.prop(context.scene.render, "film_transparent", text="Transparent")
         if not context.scene.render.film_transparent:
             wrapped(self.layout, "The colour behind avatars is that of the world.", region_width(context))
+        self.layout.prop(context.scene.effigy, "enhanced")
+        draw_limits(self.layout, context)
 
 
 class EFFIGY_PT_engine_passes(_EnginePanel, bpy.types.Panel):
@@ -80,6 +83,8 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
             is_part(obj, "armature") and has_avatar(obj) for obj in context.scene.objects)
 
     def draw(self, context: bpy.types.Context) -> None:
+        self.layout.prop(context.scene.effigy, "enhanced")
+        draw_limits(self.layout, context)
         made = find_pass(context.scene)
         if made is None:
             wrapped(self.layout, "Avatars are rendered as a pass of their own and put into this scene's picture by "
@@ -88,6 +93,11 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
         else:
             wrapped(self.layout, "Avatars are in this scene's picture.", region_width(context), "CHECKMARK")
             self.layout.operator("effigy.set_up_composite", text="Set Up Again")
+
+
+def draw_limits(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    for sentence in not_rendered(context.scene):
+        wrapped(layout, sentence, region_width(context), "INFO")
 
 
 def _shared_panels() -> Iterator[type]:

@@ -17,6 +17,7 @@ from ..errors import EffigyError
 from ..worker import session
 from .camera import Window, camera_parameters, picture_size, window_of
 from .color import combined, depth_pass, world_color
+from .limits import not_rendered
 from .subjects import cast_of
 from .waiting import ask
 
@@ -61,13 +62,11 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         window = window_of(scene.render, *size)
         lens = camera_parameters(camera.evaluated_get(depsgraph), depsgraph, size, window)
         cast = cast_of(depsgraph)
-        for warning in cast.warnings:
-            if warning not in _said:
-                _said.add(warning)
-                self.report({"WARNING"}, warning)
+        warn(self, scene, cast.warnings)
         count = len(cast.subjects)
         self.update_stats("", f"Drawing {count} avatars" if count > 1 else "Drawing the avatar")
-        frame = ask(session.client(), "avatar.render", {"subjects": cast.subjects, "camera": lens}, self.test_break)
+        frame = ask(session.client(), "avatar.render", {
+            "subjects": cast.subjects, "camera": lens, "enhanced": scene.effigy.enhanced}, self.test_break)
         if frame is None:
             return
         background = None if scene.render.film_transparent else world_color(scene)
@@ -83,6 +82,14 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
                 render_pass.rect.foreach_set(np.ascontiguousarray(filled[::-1], np.float32).ravel())
         self.end_result(result)
         self.update_progress(1.0)
+
+
+def warn(engine: bpy.types.RenderEngine, scene: bpy.types.Scene, warnings: list[str]) -> None:
+    """Say what is not as the scene wants it: each sentence once a render or animation."""
+    for warning in (*warnings, *not_rendered(scene)):
+        if warning not in _said:
+            _said.add(warning)
+            engine.report({"WARNING"}, warning)
 
 
 @persistent

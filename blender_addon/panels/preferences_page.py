@@ -55,6 +55,7 @@ def _draw_backend(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayo
     row.operator("effigy.use_python", icon="FILE_SCRIPT")
     if settings.backend_python:
         row.operator("effigy.use_own_backend", icon="LOOP_BACK")
+    layout.prop(settings, "worker_command")
     if ready:
         _draw_findings(layout)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import bpy
 
+from ..engine.panels import draw_limits
 from ..engine.render_engine import ENGINE
 from .base import RigPanel
 from .text import region_width, wrapped
+
 
 class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_render"
@@ -22,6 +24,8 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
             wrapped(box, "Avatars have the colours of their footage only under the Standard view "
                          "transform.", region_width(context), "COLOR")
             box.operator("effigy.use_standard_view")
+        layout.prop(scene.effigy, "enhanced")
+        draw_limits(layout, context)
         if scene.render.engine != ENGINE:
             # Without it, another engine's picture has no avatars.
             layout.operator("effigy.set_up_composite", icon="NODE_COMPOSITING")

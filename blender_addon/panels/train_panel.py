@@ -24,8 +24,8 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         layout.prop(settings, "capture")
         column = layout.column()
         column.prop(settings, "preset")
-        _draw_own(column, settings, "size", f"{PRESET_SIZES[settings.preset]} px, as the preset has it")
-        _draw_own(column, settings, "minutes", f"{PRESET_STEPS[settings.preset]:,} steps, as the preset has it")
+        _draw_own(column, settings, "size", f"{PRESET_SIZES[settings.preset]} px (preset)")
+        _draw_own(column, settings, "minutes", f"{PRESET_STEPS[settings.preset]:,} steps (preset)")
         column.prop(settings, "device")
         if training.task_of(rig):
             layout.label(text="Training: see Jobs", icon="SORTTIME")

@@ -37,19 +37,23 @@ _last_arrival = 0.0
 
 
 def client() -> WorkerClient:
-    """This Blender's worker, of the Python that the preferences name; an `EffigyError` where there is none yet.
+    """This Blender's worker, of the Python or by the command that the preferences name; an `EffigyError` where there is
+    none yet.
 
-    Nothing starts before the first request. When the preferences name another Python, a new worker takes over as soon
-    as the old one has no jobs.
+    Nothing starts before the first request. When the preferences name another, a new worker takes over as soon as the
+    old one has no jobs. One that an artist's own command starts may be on another machine, and shares no files with
+    this one but those of the project: its arrays come in the messages.
     """
     global _client, _command
-    command = [str(preferences.backend_python()), "-m", "backend", "serve"]
+    own = preferences.worker_command()
+    command = own or [str(preferences.backend_python()), "-m", "backend", "serve"]
     if _client is not None and command != _command and not _client.running_jobs:
         _client.close(wait=False)
         _client = None
     if _client is None:
         environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_ANOTHER_PYTHON}
-        _client = WorkerClient(command, str(preferences.extension_folder()), environment, _logged)
+        _client = WorkerClient(command, str(preferences.extension_folder()), environment, _logged,
+                               arrays="inline" if own else "files")
         _command = command
     _keep_pumping()
     return _client

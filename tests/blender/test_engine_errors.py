@@ -111,3 +111,17 @@ def test_a_backend_whose_python_lacks_its_packages(engine_avatars, tmp_path, mon
     stage(engine_avatars / "ann.effigy")
     monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", sys.executable)
     refused("lacks the package rich.*Install Backend", tmp_path)
+
+
+def test_what_a_scene_asks_for_and_avatars_have_not_is_said(engine_avatars, tmp_path, module):
+    stage(engine_avatars / "ann.effigy")
+    scene, limits = bpy.context.scene, module("blender_addon.engine.limits")
+    assert limits.not_rendered(scene) == []
+    scene.render.use_motion_blur = scene.camera.data.dof.use_dof = True
+    blur, focus = limits.not_rendered(scene)
+    assert "without motion blur" in blur and "without depth of field" in focus
+    told = []
+    engine = type("Engine", (), {"report": lambda _, kind, said: told.append((kind, said))})
+    module("blender_addon.engine.render_engine").warn(engine(), scene, [])
+    assert told == [({"WARNING"}, blur), ({"WARNING"}, focus)]
+    assert (picture(tmp_path / "sharp.png")[..., 3] > 0.99).any()

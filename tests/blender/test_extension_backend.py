@@ -13,6 +13,7 @@ import bpy
 import pytest
 
 NAME = "EFFIGY_BACKEND_PYTHON"
+BACKEND = os.environ[NAME]
 
 
 @pytest.fixture
@@ -173,3 +174,45 @@ def test_a_head_model_that_has_gone_is_named_when_a_video_is_imported(settings, 
     settings.head_file = str(tmp_path / "flame.npz")
     with pytest.raises(RuntimeError, match="flame.npz"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"))
+
+
+@pytest.fixture
+def elsewhere(no_backend, settings, effigy, tmp_path, module):
+    """A worker by `ssh studio '…'`, with an `ssh` that runs the words on this machine and notes for whom."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path / "hosts"}\nshift\nexec sh -c "$*"\n')
+    ssh.chmod(0o755)
+    session = module("blender_addon.worker.session")
+    session.shutdown()
+    settings.worker_command = f"{ssh} studio 'cd {Path(effigy.__file__).parent} && {BACKEND} -m backend serve'"
+    yield tmp_path
+    session.shutdown()
+    settings.worker_command = ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the imitation of ssh is a shell script")
+def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere, demo_clip, module):
+    session, setup = module("blender_addon.worker.session"), module("blender_addon.backend_setup")
+    ready, said = setup.state()
+    assert ready and "studio" in said
+    rig = session.client().call("head.rig", {})
+    assert rig["vertices"].shape == (5200, 3) and session.client().hello["folders"] == []
+    bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, size=128, capture=str(elsewhere / "x.capture"))
+    assert (elsewhere / "hosts").read_text().split() == ["studio"] and bpy.context.object.name == "demo rig"
+    task = module("blender_addon.tasks").all_tasks()[-1]
+    assert task.job.preview is not None and task.job.preview.dtype == "uint8"
+
+
+def test_a_worker_command_that_cannot_be_run_is_a_sentence(no_backend, settings, module):
+    session = module("blender_addon.worker.session")
+    try:
+        settings.worker_command = "no-such-program studio"
+        with pytest.raises(Exception, match="could not be started with no-such-program"):
+            session.client().call("head.rig", {})
+        settings.worker_command = "ssh studio 'cd effigy"
+        with pytest.raises(Exception, match="quotation mark that does not end"):
+            session.client()
+        assert module("blender_addon.backend_setup").state()[0] is False
+    finally:
+        settings.worker_command = ""
+        session.shutdown()

@@ -33,6 +33,21 @@ pathlib.Path.write_bytes = write_bytes
 '''
 """In the backend's Python: a disk with no room for pictures."""
 
+FILLED_DISK = '''
+import errno, os, pathlib
+import safetensors.torch
+whole = safetensors.torch.save_file
+
+def save_file(tensors, filename, metadata=None):
+    whole(tensors, filename, metadata)
+    if pathlib.Path(__file__).with_name("now").exists():
+        os.truncate(filename, 1000)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+safetensors.torch.save_file = save_file
+'''
+"""A disk that has no room for a checkpoint any more once there is a file `now`."""
+
 CLOSED_MEANWHILE = '''
 import sys, time
 import bpy
@@ -64,6 +79,21 @@ def rig(demo_capture, tmp_path, module):
 
 
 @pytest.fixture
+def backend_with(tmp_path, monkeypatch):
+    """Have the worker's Python run some lines first; gives the folder in which they lie."""
+    def put(code: str) -> Path:
+        (tmp_path / "first").mkdir()
+        (tmp_path / "first" / "sitecustomize.py").write_text(code)
+        python = tmp_path / "first" / "python"
+        python.write_text(f'#!/bin/sh\nPYTHONPATH="{python.parent}" exec "{os.environ["EFFIGY_BACKEND_PYTHON"]}" "$@"\n')
+        python.chmod(0o755)
+        monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", str(python))
+        return python.parent
+
+    return put
+
+
+@pytest.fixture
 def crash_safe(module):
     """A stage's tests leave nothing running."""
     yield
@@ -73,13 +103,8 @@ def crash_safe(module):
 
 
 @POSIX_ONLY
-def test_a_full_disk_is_told_and_leaves_nothing_half_made(demo_clip, tmp_path, monkeypatch):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "sitecustomize.py").write_text(FULL_DISK)
-    python = tmp_path / "full" / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{python.parent}" exec "{os.environ["EFFIGY_BACKEND_PYTHON"]}" "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", str(python))
+def test_a_full_disk_is_told_and_leaves_nothing_half_made(demo_clip, tmp_path, backend_with):
+    backend_with(FULL_DISK)
     capture = tmp_path / "project" / "x.capture"
     with pytest.raises(RuntimeError, match="disk that holds .*x.capture is full: free some space"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, size=128, capture=str(capture))
@@ -136,6 +161,39 @@ def test_a_worker_killed_while_it_trains_is_told_and_its_training_is_resumed(rig
     resumed = training.resume(rig)
     pump_until(lambda: resumed.job.done or resumed.finished, module)
     assert not resumed.finished, resumed.said
+
+
+@POSIX_ONLY
+def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint(rig, backend_with, module, crash_safe):
+    tasks, training = module("blender_addon.tasks"), module("blender_addon.training")
+    full = backend_with(FILLED_DISK) / "now"
+
+    def trained_until_stopped(start):
+        task = start(rig)
+        pump_until(lambda: task.job.stage == "Warm-up" and task.job.done or task.finished, module)
+        task.cancel()
+        return tasks.wait(task, 60)
+
+    assert trained_until_stopped(training.train).state == "cancelled"
+    checkpoint = Path(training._kept(rig)["avatar"] + training.CHECKPOINT)
+    kept = checkpoint.read_bytes()
+    full.touch()
+    ended = trained_until_stopped(training.resume)
+    assert ended.state == "failed" and "is full: free some space" in ended.said
+    assert checkpoint.read_bytes() == kept and not list(checkpoint.parent.glob(".*"))
+    full.unlink()
+    assert trained_until_stopped(training.resume).state == "cancelled" and checkpoint.read_bytes() != kept
+
+
+def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, module, crash_safe):
+    tasks, training, importing = (module(f"blender_addon.{name}") for name in ("tasks", "training", "importing"))
+    task = training.train(rig)
+    pump_until(lambda: task.job.stage == "Warm-up" and task.job.done, module)
+    before = task.job.done
+    other = importing.import_video(bpy.context.scene, demo_clip, last=4, size=128, capture=tmp_path / "second.capture")
+    assert tasks.wait(other, 120).state == "done", other.said
+    assert not task.finished and (task.job.stage, task.job.done) > ("Warm-up", before), task.said
+    assert len(list(module("blender_addon.rig.marks").find_rigs(bpy.context.scene.objects))) == 2
 
 
 def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(rig, tmp_path, module, crash_safe):

@@ -124,10 +124,10 @@ def test_training_says_what_the_preset_means_until_a_number_is_ones_own(rig, mod
     for name, preset in module("backend.training.presets").PRESETS.items():
         settings.preset = name
         words = drawn("EFFIGY_PT_train")
-        assert f"{preset.size} px, as the preset has it" in words and f"{preset.steps:,} steps" in words
+        assert f"{preset.size} px (preset)" in words and f"{preset.steps:,} steps (preset)" in words
     settings.preset = "draft"
     settings.own_size = settings.own_minutes = True
-    assert (settings.size, settings.minutes) == (256, 30) and "as the preset has it" not in drawn("EFFIGY_PT_train")
+    assert (settings.size, settings.minutes) == (256, 30) and "(preset)" not in drawn("EFFIGY_PT_train")
     settings.own_size = settings.own_minutes = False
     assert (settings.size, settings.minutes) == (0, 0)
 
