@@ -13,14 +13,13 @@ done in a thread while Blender's window stays alive:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import bpy
 
 from .errors import EffigyError
+from .threads import Work
 
 SECONDS_BETWEEN_LOOKS: Final = 0.1
 
@@ -63,33 +62,19 @@ class WorkingOperator:
         except EffigyError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self._outcome: list[Callable[[], Any]] = []
-        threading.Thread(target=_work, args=(work, self._outcome), name=self.bl_idname, daemon=True).start()
+        self._work = Work(work, self.bl_idname)
         self._timer = context.window_manager.event_timer_add(SECONDS_BETWEEN_LOOKS, window=context.window)
         context.window_manager.modal_handler_add(self)
         context.workspace.status_text_set(f"{self.bl_label}…")
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        if event.type != "TIMER" or not self._outcome:
+        if event.type != "TIMER" or not self._work.finished:
             return {"PASS_THROUGH"}
         context.window_manager.event_timer_remove(self._timer)
         context.workspace.status_text_set(None)
         try:
-            return self.finish(context, self._outcome[0]()) or {"FINISHED"}
+            return self.finish(context, self._work.result()) or {"FINISHED"}
         except EffigyError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-
-
-def _work(work: Callable[[], Any], outcome: list[Callable[[], Any]]) -> None:
-    try:
-        result = work()
-        outcome.append(lambda: result)
-    except BaseException as error:
-        caught = error
-
-        def again() -> None:
-            raise caught
-
-        outcome.append(again)

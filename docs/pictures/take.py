@@ -1,25 +1,23 @@
 #!/usr/bin/env python3
 """Takes the guide's pictures: starts Blender with the built extension, has it walk the guide's steps (steps.py), and
 keeps the screenshots in docs/images. `python3 build.py docs` runs it.
-
-Blender's settings stay as they are: it gets a folder of its own, with factory settings. The window lies in a screen
-that nobody sees where xvfb-run is installed, else on the display of the desktop, which is then not to be touched.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = Path(__file__).with_name("steps.py")
-SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1280x900x24 +extension GLX")
+sys.path.insert(0, str(ROOT))
 
+from building.environments import BuildError  # noqa: E402
+from building.window import run_in_window, window_command  # noqa: E402
+
+STEPS = Path(__file__).with_name("steps.py")
 SETTINGS = ".settings"
 """Hidden, so that Blender's file browser does not show it."""
 
@@ -35,17 +33,12 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=120, help="how much of the bundled clip to import (%(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
     arguments = parser.parse_args()
-    blender = shutil.which(arguments.blender or "blender")
-    if blender is None:
-        print("The pictures are taken in a real Blender: install Blender 4.2 or later, or show it with --blender "
-              "PROGRAM.", file=sys.stderr)
+    try:
+        command = window_command(arguments.blender)
+    except BuildError as error:
+        print(error, file=sys.stderr)
         return 1
-    screen = list(SCREEN) if shutil.which(SCREEN[0]) else []
-    if not screen and not os.environ.get("DISPLAY"):
-        print("Blender's window needs a display, and there is none: install xvfb (`apt install xvfb xauth`).",
-              file=sys.stderr)
-        return 1
-    return take(arguments, [*screen, blender])
+    return take(arguments, command)
 
 
 def take(arguments: argparse.Namespace, command: list[str]) -> int:
@@ -56,17 +49,14 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
         return 1
     for old in project.iterdir() if project.is_dir() else ():
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    (project / SETTINGS).mkdir(parents=True)
+    project.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / "assets" / "demo.mp4", project / "demo.mp4")
     absolute = {name: str(Path(value).resolve()) if value else "" for name, value in
                 (("avatar", arguments.avatar), ("capture", arguments.capture), ("package", arguments.package))}
     order.write_text(json.dumps(absolute | {
         "pictures": str(ROOT / "docs" / "images"), "project": str(project), "frames": arguments.frames,
         "minutes": arguments.minutes}), "utf-8")
-    subprocess.run(
-        [*command, "--factory-startup", "--gpu-backend", "opengl", "-noaudio", "--window-geometry", "0", "0", "1280",
-         "900", "--python", str(STEPS), "--", str(order)],
-        env=os.environ | {"BLENDER_USER_RESOURCES": str(project / SETTINGS), "LANG": "C.UTF-8"})
+    run_in_window(command, STEPS, order, project / SETTINGS)
     ended = project / "ended"
     if not ended.is_file() or ended.read_text() != "0":
         print("Blender did not get through the guide's steps: what it said is above, and what it last showed, if "
