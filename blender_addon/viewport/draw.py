@@ -6,8 +6,8 @@ values, so that the head has its footage's colours under any view transform and 
 are mixed in display values too, as the networks were trained. The buffer is encoded as sRGB on writing, and has the
 scene's depth attached. `render.opengl` calls no handlers, so viewport renders show no avatars.
 
-The mesh itself is displayed as a wire while splats stand for it: it then fills no pixel and no depth, can still be
-clicked, and its lines lie under the splats.
+The rig's mesh is made clear while splats stand for it (`dress`), and what Blender still draws of it, outlines and depth,
+does not hide them (`mesh`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Final
 import bpy
 import numpy as np
 
-from ..avatars import has_avatar
 from ..rig.marks import Rig, find_rigs
 from . import live, picture
+from .bones import draw_bones
+from .dress import dress_all, is_undressed
 from .live import Actor, Eye
+from .mesh import DrawnMesh
 from .picture import Lens, Picture, Uploaded
 from .splats import pack
-from .wire import Wire
 
 MOST_VIEWS: Final = 16
 """Remembered at once; of closed ones Blender says nothing."""
@@ -47,7 +48,7 @@ class _View:
 
 _views: dict[int, _View] = {}
 _shown: dict[tuple, _Shown] = {}
-_wires: dict[int, Wire] = {}
+_meshes: dict[int, DrawnMesh] = {}
 _said: set[str] = set()
 _handles: list[object] = []
 
@@ -94,13 +95,21 @@ def _paint() -> None:
         return
     lens = lens_of(context)
     uploaded = _upload(shown)
-    if uploaded is not None:
-        view.picture.draw(uploaded, lens)
-        view.picture.lay_over(lens, encode=True)
+    if uploaded is None:
+        return
+    meshes = [_mesh_of(rig, actor, context) for rig, actor in shown if rig.mesh.mode == "OBJECT"]
+    view.picture.draw(uploaded, lens, meshes)
+    view.picture.lay_over(lens)
     for rig, actor in shown:
         if rig.armature.effigy_view.mode == "BOTH":
-            wire = _wires.setdefault(rig.armature.session_uid, Wire())
-            wire.draw(rig.mesh, context.view_layer.depsgraph, actor.read_at, lens)
+            _mesh_of(rig, actor, context).draw_lines(lens)
+        draw_bones(rig, context)
+
+
+def _mesh_of(rig: Rig, actor: Actor, context: bpy.types.Context) -> DrawnMesh:
+    mesh = _meshes.setdefault(rig.armature.session_uid, DrawnMesh())
+    mesh.update(rig.mesh, context.view_layer.depsgraph, actor.read_at)
+    return mesh
 
 
 def _upload(shown: list[tuple[Rig, Actor]]) -> Uploaded | None:
@@ -119,23 +128,8 @@ def _upload(shown: list[tuple[Rig, Actor]]) -> Uploaded | None:
 
 def _dress_if_needed(context: bpy.types.Context) -> None:
     """Nothing in the file may be changed while Blender draws, so it is done right after."""
-    if any(_dress_of(rig) != rig.armature.effigy_view.dressed for rig in find_rigs(context.view_layer.objects)
-           if rig.is_editable) and not bpy.app.timers.is_registered(_dress):
-        bpy.app.timers.register(_dress, first_interval=0.0)
-
-
-def _dress_of(rig: Rig) -> str:
-    """`WIRE`, or nothing for the mesh's usual display."""
-    return "WIRE" if has_avatar(rig.armature) and rig.armature.effigy_view.mode != "MESH" else ""
-
-
-def _dress() -> None:
-    for scene in bpy.data.scenes:
-        for rig in find_rigs(scene.objects):
-            wanted, chosen = _dress_of(rig), rig.armature.effigy_view
-            if rig.is_editable and wanted != chosen.dressed:
-                chosen.dressed = wanted
-                rig.mesh.display_type = wanted or "TEXTURED"
+    if not bpy.app.timers.is_registered(dress_all) and any(map(is_undressed, find_rigs(context.view_layer.objects))):
+        bpy.app.timers.register(dress_all, first_interval=0.0)
 
 
 def _guarded(work: object) -> None:
@@ -157,8 +151,8 @@ def register() -> None:
 def unregister() -> None:
     while _handles:
         bpy.types.SpaceView3D.draw_handler_remove(_handles.pop(), "WINDOW")
-    if bpy.app.timers.is_registered(_dress):
-        bpy.app.timers.unregister(_dress)
+    if bpy.app.timers.is_registered(dress_all):
+        bpy.app.timers.unregister(dress_all)
     release()
 
 
@@ -166,6 +160,6 @@ def release() -> None:
     """Everything that lies on the GPU."""
     _views.clear()
     _shown.clear()
-    _wires.clear()
+    _meshes.clear()
     _said.clear()
     picture.release()

@@ -9,20 +9,23 @@ head and the head hides objects, pixel by pixel, as in the render engine's depth
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import gpu
 import numpy as np
 from mathutils import Matrix
 
-from .shaders import WIDTH, composite_shader, splat_shader
+from .shaders import WIDTH, composite_shader, mesh_shader, splat_shader
 from .sorting import back_to_front
 from .splats import NUMBERS, Packed
 
 MARGIN: Final = 0.3
 """The projection's slope is frozen beyond the picture's edge by this part of half the field of view."""
 NEAR: Final = 0.01
+FAR: Final = 1e9
+"""Metres, where there is no mesh."""
 BLOCK: Final = 64
 """Pixels: the picture's sides are multiples of this, so that it need not be made anew for each small move."""
 
@@ -56,6 +59,14 @@ class Lens:
         return self.view.tobytes() + self.projection.tobytes() + bytes(f"{self.width} {self.height}", "ascii")
 
 
+class MeshOnGpu(Protocol):
+    surface: gpu.types.GPUBatch
+    """Triangles, with the attribute `pos` (3,)."""
+    world: np.ndarray
+    """(4, 4) float64"""
+    changed_at: float
+
+
 class Uploaded:
     """Packed splats on the GPU. Made in a GPU context, like everything of the `gpu` module."""
 
@@ -70,28 +81,31 @@ class Uploaded:
 class Picture:
     """The splats as one view sees them. Kept from one redraw to the next: nothing is drawn or sorted without need."""
 
-    def __init__(self, uploaded_texture_format: str = "RGBA16F") -> None:
-        self._format = uploaded_texture_format
+    def __init__(self, encodes: bool = True) -> None:
+        """`encodes`: whether the framebuffer that it is laid over encodes as sRGB what is written to it."""
+        self._encodes = encodes
         self._size = 0, 0
-        self._drawn: tuple[int, bytes] | None = None
+        self._drawn: tuple | None = None
         self._sorted: tuple[int, np.ndarray] | None = None
         self._order: gpu.types.GPUTexture | None = None
         self._window = 0, 0, 0, 0
         """Left, lowest, width and height of the picture within the view, pixels."""
 
-    def draw(self, uploaded: Uploaded, lens: Lens) -> None:
-        """Bring the picture up to date."""
-        if self._drawn == (uploaded.serial, lens.key()):
+    def draw(self, uploaded: Uploaded, lens: Lens, meshes: Sequence[MeshOnGpu] = ()) -> None:
+        """Bring the picture up to date. `meshes`: the avatars' own, which must not hide them."""
+        key = uploaded.serial, lens.key(), tuple((id(mesh), mesh.changed_at) for mesh in meshes)
+        if self._drawn == key:
             return
         packed = uploaded.packed
         view = lens.view.copy()
         view[:3, 3] += view[:3, :3] @ packed.origin
-        self._drawn = uploaded.serial, lens.key()
+        self._drawn = key
         self._window = _window(packed, view, lens)
         left, low, width, height = self._window
         if width == 0:
             return
         self._make(width, height)
+        self._draw_meshes(meshes, lens.view, lens)
         self._sort(uploaded, -view[2, :3])
         fx, fy, cx, cy = lens.pixels()
         spread_x, spread_y = MARGIN * 0.5 * lens.width / fx, MARGIN * 0.5 * lens.height / fy
@@ -117,8 +131,8 @@ class Picture:
             _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.numbers))
             gpu.state.blend_set("NONE")
 
-    def lay_over(self, lens: Lens, encode: bool) -> None:
-        """Composite over the bound framebuffer, whose viewport is the view. `encode`: that writes are encoded as sRGB."""
+    def lay_over(self, lens: Lens) -> None:
+        """Composite over the bound framebuffer, whose viewport is the view, at the splats' own depth."""
         left, low, width, height = self._window
         if width == 0:
             return
@@ -130,23 +144,52 @@ class Picture:
         shader.uniform_float("target", (left / lens.width * 2 - 1, low / lens.height * 2 - 1,
                                         width / lens.width * 2, height / lens.height * 2))
         p = lens.projection
-        shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(encode)))
+        shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(self._encodes)))
         corner = gpu.state.viewport_get()[:2]
         shader.uniform_float("origin", (left + corner[0], low + corner[1]))
         shader.uniform_sampler("picture", self._color)
         shader.uniform_sampler("depths", self._depth)
+        shader.uniform_sampler("mesh_depths", self._mesh_distance)
         _batch("composite", shader).draw(shader)
         gpu.state.blend_set("NONE")
         gpu.state.depth_mask_set(False)
         gpu.state.depth_test_set("NONE")
 
+    def _draw_meshes(self, meshes: Sequence[MeshOnGpu], view: np.ndarray, lens: Lens) -> None:
+        """How far the rigs' own meshes are, where they are before the splats."""
+        left, low, _, _ = self._window
+        # From the whole view to the part of it that the picture is.
+        part = np.eye(4)
+        part[0, 0], part[1, 1] = lens.width / self._size[0], lens.height / self._size[1]
+        part[0, 3] = part[0, 0] - 1 - 2 * left / self._size[0]
+        part[1, 3] = part[1, 1] - 1 - 2 * low / self._size[1]
+        with self._mesh_frame.bind():
+            self._mesh_distance.clear(format="FLOAT", value=(FAR,))
+            self._mesh_depth.clear(format="FLOAT", value=(1.0,))
+            gpu.state.viewport_set(0, 0, *self._size)
+            gpu.state.depth_test_set("LESS_EQUAL")
+            gpu.state.depth_mask_set(True)
+            gpu.state.blend_set("NONE")
+            shader = _shader("mesh", mesh_shader)
+            shader.bind()
+            for mesh in meshes:
+                model_view = view @ mesh.world
+                shader.uniform_float("placed", Matrix((part @ lens.projection @ model_view).tolist()))
+                shader.uniform_float("axis", tuple(-model_view[2]))
+                mesh.surface.draw(shader)
+            gpu.state.depth_mask_set(False)
+            gpu.state.depth_test_set("NONE")
+
     def _make(self, width: int, height: int) -> None:
         if self._size == (width, height):
             return
         self._size = width, height
-        self._color = gpu.types.GPUTexture(self._size, format=self._format)
+        self._color = gpu.types.GPUTexture(self._size, format="RGBA16F")
         self._depth = gpu.types.GPUTexture(self._size, format="R32F")
         self._frame = gpu.types.GPUFrameBuffer(color_slots=(self._color, self._depth))
+        self._mesh_distance = gpu.types.GPUTexture(self._size, format="R32F")
+        self._mesh_depth = gpu.types.GPUTexture(self._size, format="DEPTH_COMPONENT32F")
+        self._mesh_frame = gpu.types.GPUFrameBuffer(depth_slot=self._mesh_depth, color_slots=(self._mesh_distance,))
 
     def _sort(self, uploaded: Uploaded, forward: np.ndarray) -> None:
         if self._sorted is not None and self._sorted[0] == uploaded.serial and np.array_equal(self._sorted[1], forward):

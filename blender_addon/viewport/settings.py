@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty
 
 from ..redraw import redraw_views
 
@@ -37,7 +37,7 @@ class EffigyView(bpy.types.PropertyGroup):
     least_opacity: FloatProperty(
         name="Least Opacity", default=0.0, min=0.0, max=1.0, subtype="FACTOR", update=_changed,
         description="Leave out the Gaussians that are fainter than this")
-    dressed: StringProperty(options={"HIDDEN"}, description="The mode that the mesh's own display was set for")
+    cleared: BoolProperty(options={"HIDDEN"}, description="Whether the mesh has been made clear for the splats' sake")
 
 
 class EffigySceneView(bpy.types.PropertyGroup):

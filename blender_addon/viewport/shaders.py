@@ -98,6 +98,21 @@ void main()
 }
 """
 
+_MESH_VERTEX: Final = """
+void main()
+{
+  gl_Position = placed * vec4(pos, 1.0);
+  distance_along = dot(axis, vec4(pos, 1.0));
+}
+"""
+
+_MESH_FRAGMENT: Final = """
+void main()
+{
+  depth = vec4(distance_along);
+}
+"""
+
 _COMPOSITE_FRAGMENT: Final = """
 void main()
 {
@@ -106,7 +121,8 @@ void main()
   if (found.a < ALPHA_MIN) {
     discard;
   }
-  float z = texelFetch(depths, at, 0).r / found.a;
+  /* Where the rig's own mesh is nearer than its splats, what Blender drew of it is not to hide them. */
+  float z = min(texelFetch(depths, at, 0).r / found.a, texelFetch(mesh_depths, at, 0).r - MESH_NEARER);
   gl_FragDepth = 0.5 + 0.5 * (projection.y - projection.x * z) / (projection.z > 0.5 ? 1.0 : z);
   /* The view's buffer is encoded as sRGB when it is written to: what arrives there are the picture's own numbers. */
   vec3 encoded = clamp(found.rgb, 0.0, 1.0);
@@ -144,9 +160,11 @@ def composite_shader() -> gpu.types.GPUShader:
         info.push_constant(kind, name)
     info.sampler(0, "FLOAT_2D", "picture")
     info.sampler(1, "FLOAT_2D", "depths")
+    info.sampler(2, "FLOAT_2D", "mesh_depths")
     info.vertex_in(0, "VEC2", "corner")
     info.fragment_out(0, "VEC4", "color")
     info.define("ALPHA_MIN", "(1.0 / 255.0)")
+    info.define("MESH_NEARER", "0.003")
     if hasattr(info, "depth_write"):
         info.depth_write("ANY")
     else:
@@ -155,4 +173,19 @@ def composite_shader() -> gpu.types.GPUShader:
         info.define("depth_unchanged", "depth_any")
     info.vertex_source(_COMPOSITE_VERTEX)
     info.fragment_source(_COMPOSITE_FRAGMENT)
+    return gpu.shader.create_from_info(info)
+
+
+def mesh_shader() -> gpu.types.GPUShader:
+    """How far a mesh is from the eye, along the view's axis."""
+    info = gpu.types.GPUShaderCreateInfo()
+    between = gpu.types.GPUStageInterfaceInfo("effigy_mesh")
+    between.smooth("FLOAT", "distance_along")
+    info.push_constant("MAT4", "placed")
+    info.push_constant("VEC4", "axis")
+    info.vertex_in(0, "VEC3", "pos")
+    info.vertex_out(between)
+    info.fragment_out(0, "VEC4", "depth")
+    info.vertex_source(_MESH_VERTEX)
+    info.fragment_source(_MESH_FRAGMENT)
     return gpu.shader.create_from_info(info)

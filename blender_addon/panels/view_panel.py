@@ -1,0 +1,41 @@
+"""How the 3D View shows the active rig's avatar, and what keeps it from being up to date."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import active
+from ..avatars import has_avatar
+from ..viewport import live
+from .base import RigPanel
+from .text import region_width, wrapped
+
+
+class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_view"
+    bl_label = "Viewport"
+    bl_order = 2
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active.has_rig(context) and has_avatar(active.need_rig(context).armature)
+
+    def draw(self, context: bpy.types.Context) -> None:
+        armature = active.need_rig(context).armature
+        shown, scene = armature.effigy_view, context.scene.effigy_view
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(shown, "mode")
+        column = layout.column()
+        column.active = shown.mode != "MESH"
+        column.prop(shown, "scale", slider=True)
+        column.prop(shown, "least_opacity", slider=True)
+        column.prop(scene, "quality")
+        column.prop(scene, "with_overlays")
+        actor = live.actor_of(armature)
+        if actor is not None and actor.error:
+            wrapped(layout, actor.error, region_width(context), "ERROR")
+
+
+classes = (EFFIGY_PT_view,)

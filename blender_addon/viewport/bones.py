@@ -1,0 +1,49 @@
+"""The rig's bones over the splats, while an artist works with them.
+
+Blender draws the bones before the splats, which would hide them although the armature is displayed in front.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import bpy
+import gpu
+from gpu_extras.batch import batch_for_shader
+
+from ..rig.marks import Rig
+
+WIDTH: Final = 2.0
+"""Pixels at interface scale 1."""
+
+
+def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
+    """Sticks, in the theme's colours, where Blender shows the bones of a selected armature."""
+    armature, overlay = rig.armature, context.space_data.overlay
+    if not (overlay.show_overlays and overlay.show_bones and armature.show_in_front and armature.select_get()
+            and armature.visible_in_viewport_get(context.space_data)):
+        return
+    theme = context.preferences.themes[0].view_3d
+    posing, active = armature.mode == "POSE", armature.data.bones.active
+    evaluated = armature.evaluated_get(context.view_layer.depsgraph)
+    ends, colors = [], []
+    for bone in evaluated.pose.bones:
+        # Where a bone is selected has moved from the bone to the pose's bone in Blender 5.
+        holder = bone if hasattr(bone, "select") else bone.bone
+        if posing and active is not None and bone.name == active.name:
+            color = theme.bone_pose_active
+        elif posing:
+            color = theme.bone_pose if holder.select else theme.wire
+        else:
+            color = theme.object_active if armature == context.object else theme.object_selected
+        ends += [evaluated.matrix_world @ bone.head, evaluated.matrix_world @ bone.tail]
+        colors += [(*color[:3], 1.0)] * 2
+    shader = gpu.shader.from_builtin("POLYLINE_FLAT_COLOR")
+    batch = batch_for_shader(shader, "LINES", {"pos": [tuple(end) for end in ends], "color": colors})
+    gpu.state.depth_test_set("NONE")
+    gpu.state.blend_set("ALPHA")
+    shader.bind()
+    shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
+    shader.uniform_float("lineWidth", WIDTH * context.preferences.system.ui_scale)
+    batch.draw(shader)
+    gpu.state.blend_set("NONE")
