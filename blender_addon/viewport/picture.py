@@ -21,8 +21,6 @@ from .shaders import WIDTH, composite_shader, mesh_shader, splat_shader
 from .sorting import back_to_front
 from .splats import NUMBERS, Packed
 
-MARGIN: Final = 0.3
-"""The projection's slope is frozen beyond the picture's edge by this part of half the field of view."""
 NEAR: Final = 0.01
 FAR: Final = 1e9
 """Metres, where there is no mesh."""
@@ -108,7 +106,6 @@ class Picture:
         self._draw_meshes(meshes, lens.view, lens)
         self._sort(uploaded, -view[2, :3])
         fx, fy, cx, cy = lens.pixels()
-        spread_x, spread_y = MARGIN * 0.5 * lens.width / fx, MARGIN * 0.5 * lens.height / fy
         corners = _corners(packed) @ view[2, :3] + view[2, 3]
         with self._frame.bind():
             self._color.clear(format="FLOAT", value=(0.0, 0.0, 0.0, 0.0))
@@ -122,10 +119,9 @@ class Picture:
             shader.bind()
             shader.uniform_float("view", Matrix(view.tolist()))
             shader.uniform_float("lens", (fx, fy, cx, cy))
-            shader.uniform_float("limits", (-cx / fx - spread_x, -cy / fy - spread_y,
-                                            (lens.width - cx) / fx + spread_x, (lens.height - cy) / fy + spread_y))
+            shader.uniform_float("size", (lens.width, lens.height))
             shader.uniform_float("window", (left, low, *self._size))
-            shader.uniform_float("lens_kind", (-corners.max(), -corners.min(), float(lens.orthographic)))
+            shader.uniform_float("lens_kind", (-corners.max(), -corners.min(), float(lens.orthographic), 0.0))
             shader.uniform_sampler("numbers", uploaded.texture)
             shader.uniform_sampler("order", self._order)
             _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.numbers))

@@ -31,7 +31,8 @@ void main()
   /* The rows of the Jacobian, in view space, then in the splats' own axes. */
   float share = flat_view ? 1.0 : 1.0 / max(z, NEAR);
   vec2 slope = mean.xy * share;
-  vec2 bent = flat_view ? vec2(0.0) : clamp(slope, limits.xy, limits.zw);
+  vec2 spread = 0.5 * MARGIN * size;
+  vec2 bent = flat_view ? vec2(0.0) : clamp(slope, (-lens.zw - spread) / lens.xy, (size - lens.zw + spread) / lens.xy);
   vec3 across = vec3(share, 0.0, bent.x * share) * lens.x * mat3(view);
   vec3 upward = vec3(0.0, share, bent.y * share) * lens.y * mat3(view);
   vec3 moved = vec3(dot(across, b.xyz), dot(across, vec3(b.y, b.w, c.x)), dot(across, vec3(b.z, c.x, c.y)));
@@ -138,7 +139,7 @@ def splat_shader() -> gpu.types.GPUShader:
     between.smooth("VEC2", "place")
     between.flat("VEC4", "tint")
     between.flat("VEC2", "distance_and_kind")
-    for kind, name in (("MAT4", "view"), ("VEC4", "lens"), ("VEC4", "limits"), ("VEC4", "window"), ("VEC3", "lens_kind")):
+    for kind, name in (("MAT4", "view"), ("VEC4", "lens"), ("VEC4", "window"), ("VEC4", "lens_kind"), ("VEC2", "size")):
         info.push_constant(kind, name)
     info.sampler(0, "FLOAT_2D", "numbers")
     info.sampler(1, "FLOAT_2D", "order")
@@ -146,7 +147,7 @@ def splat_shader() -> gpu.types.GPUShader:
     info.vertex_out(between)
     info.fragment_out(0, "VEC4", "color")
     info.fragment_out(1, "VEC4", "depth")
-    for name, value in (("NEAR", "0.01"), ("LOW_PASS", "0.3"), ("ALPHA_MIN", "(1.0 / 255.0)"), ("ALPHA_MAX", "0.999"),
+    for name, value in (("NEAR", "0.01"), ("MARGIN", "0.3"), ("LOW_PASS", "0.3"), ("ALPHA_MIN", "(1.0 / 255.0)"), ("ALPHA_MAX", "0.999"),
                         ("ELLIPSOIDS", "1"), ("POINTS", "2"), ("DEPTH", "3"), ("POINT_SIZE", "1.5")):
         info.define(name, value)
     info.vertex_source(_VERTEX)

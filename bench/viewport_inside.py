@@ -1,0 +1,144 @@
+"""The part of `bench.viewport` that runs in Blender as a module: transfer, sort, upload, draw, latency."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+ORDER = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+sys.path.insert(0, ORDER["root"])
+
+from blender_addon.viewport import picture as pictures  # noqa: E402
+from blender_addon.viewport.live import Eye, request_of  # noqa: E402
+from blender_addon.viewport.sorting import back_to_front  # noqa: E402
+from blender_addon.viewport.splats import Look, Splats, pack  # noqa: E402
+from blender_addon.worker.client import WorkerClient  # noqa: E402
+
+WIDTH, HEIGHT = 1057, 782
+"""A 3D View in a window of 1280 x 900."""
+DISTANCE, FOCAL = 0.75, 2.78
+"""The head as Blender's own perspective shows it from 75 cm: a third of the view's height."""
+REPEATS, SECONDS, RATE = 15, 8.0, 24
+
+
+def lens(angle: float) -> pictures.Lens:
+    sine, cosine = np.sin(angle), np.cos(angle)
+    rotation = np.array(((cosine, sine, 0), (0, 0, 1), (sine, -cosine, 0)))
+    view = np.eye(4)
+    view[:3, :3], view[:3, 3] = rotation, (0, 0, -DISTANCE)
+    projection = np.zeros((4, 4))
+    projection[0, 0], projection[1, 1] = FOCAL, FOCAL * WIDTH / HEIGHT
+    projection[2, 2:], projection[3, 2] = (-1.0002, -0.020002), -1
+    return pictures.Lens(view, projection, WIDTH, HEIGHT)
+
+
+def median_ms(work: Callable[[int], object]) -> float:
+    times = []
+    for number in range(REPEATS + 2):
+        started = time.perf_counter()
+        work(number)
+        times.append(1e3 * (time.perf_counter() - started))
+    return float(np.median(times[2:]))
+
+
+def measure(client: WorkerClient, avatar: str, network_ms: float) -> dict[str, float]:
+    import gpu
+
+    expressions = len(client.call("head.rig", {}, timeout=120)["expression_names"])
+
+    def asked(number: int, angle: float = 0.0) -> dict[str, Any]:
+        expression = np.zeros(expressions, np.float32)
+        expression[number % expressions] = 0.5
+        now = lens(angle)
+        return request_of(Path(avatar), {"expression": expression}, Eye.of(now.view, False))
+
+    round_trip = median_ms(lambda number: client.call("avatar.splats", asked(number), timeout=120))
+    answer = client.call("avatar.splats", asked(0))
+    splats = Splats.from_answer(answer, np.eye(4))
+    # Untrained Gaussians are faint: drawn as opaque as trained ones are in the middle, they cost what those cost.
+    splats = Splats(splats.means, splats.quaternions, splats.scales, np.full_like(splats.opacities, 0.5), splats.colors,
+                    splats.motion)
+    packed = pack([(splats, splats.motion, Look())])
+    target = gpu.types.GPUOffScreen(WIDTH, HEIGHT)
+    picture = pictures.Picture()
+
+    def draw(uploaded: pictures.Uploaded, angle: float) -> None:
+        now = lens(angle)
+        with target.bind():
+            frame = gpu.state.active_framebuffer_get()
+            frame.clear(color=(0.2, 0.2, 0.2, 1.0), depth=1.0)
+            picture.draw(uploaded, now)
+            picture.lay_over(now)
+            # Nothing is drawn before somebody wants to see it.
+            frame.read_color(WIDTH // 2, HEIGHT // 2, 1, 1, 4, 0, "FLOAT")
+
+    uploaded = pictures.Uploaded(packed)
+    figures = {
+        "network_ms": network_ms, "transfer_ms": max(0.0, round_trip - network_ms),
+        "convert_ms": median_ms(lambda _: pack([(Splats.from_answer(answer, np.eye(4)), np.eye(4), Look())])),
+        "sort_ms": median_ms(lambda number: back_to_front(packed.means, np.array((np.sin(number), np.cos(number), 0)))),
+        "upload_ms": median_ms(lambda _: pictures.Uploaded(packed)),
+        "draw_ms": median_ms(lambda number: draw(uploaded, 0.01 * number)),
+    }
+    latencies, fresh, poses = play(client, asked, draw)
+    figures |= {"latency_p50_ms": float(np.median(latencies)), "latency_p95_ms": float(np.percentile(latencies, 95)),
+                "fresh_share": fresh / poses}
+    target.free()
+    pictures.release()
+    return figures
+
+
+def play(client: WorkerClient, asked: Callable[..., dict], draw: Callable) -> tuple[list[float], int, int]:
+    """Latencies in ms, how many poses were drawn in time, and how many there were."""
+    arrived: list[tuple[int, float, dict]] = []
+    latencies, fresh, number, begun = [], 0, -1, time.perf_counter()
+    while (now := time.perf_counter() - begun) < SECONDS:
+        if int(now * RATE) > number:
+            number = int(now * RATE)
+            due = number, begun + number / RATE
+            client.request("avatar.splats", asked(number), lambda answer, due=due: arrived.append((*due, answer)),
+                           latest="bench")
+        client.pump()
+        if not arrived:
+            time.sleep(0.001)
+            continue
+        shown, since, answer = arrived.pop()
+        arrived.clear()
+        splats = Splats.from_answer(answer, np.eye(4))
+        draw(pictures.Uploaded(pack([(splats, splats.motion, Look())])), 0.0)
+        latencies.append(1e3 * (time.perf_counter() - since))
+        fresh += shown == int((time.perf_counter() - begun) * RATE)
+    return latencies, fresh, int(SECONDS * RATE)
+
+
+class Engine(bpy.types.RenderEngine):
+    """Blender's one way to a GPU context without a window."""
+
+    bl_idname, bl_label, bl_use_gpu_context = "EFFIGY_BENCH", "Bench", True
+
+    def render(self, depsgraph: bpy.types.Depsgraph) -> None:
+        client = WorkerClient([ORDER["python"], "-m", "backend", "serve"], ORDER["root"], None, print)
+        try:
+            figures = {count: measure(client, avatar, ORDER["network_ms"][count])
+                       for count, avatar in ORDER["avatars"].items()}
+        finally:
+            client.close()
+        Path(ORDER["result"]).write_text(json.dumps(figures), "utf-8")
+
+
+def main() -> None:
+    bpy.utils.register_class(Engine)
+    scene = bpy.context.scene
+    scene.render.engine, scene.render.resolution_x, scene.render.resolution_y = Engine.bl_idname, 8, 8
+    bpy.ops.render.render()
+    bpy.utils.unregister_class(Engine)
+
+
+main()

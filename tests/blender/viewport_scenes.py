@@ -1,0 +1,129 @@
+"""For the tests of the viewport: work done in a GPU context, and views of avatars drawn into a buffer and read back.
+
+Blender as a module has no window; its one way to a GPU context is a render engine that asks for one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import bpy
+import numpy as np
+from engine_scenes import PACKAGE, SIZE, session
+
+
+def viewport(name: str) -> Any:
+    return importlib.import_module(f"{PACKAGE}.blender_addon.viewport.{name}")
+
+
+def in_gpu(work: Callable[[], Any]) -> Any:
+    """What `work` returns, called while Blender has a GPU context."""
+    outcome: list[Any] = []
+
+    class Engine(bpy.types.RenderEngine):
+        bl_idname, bl_label, bl_use_gpu_context = "EFFIGY_TEST_GPU", "GPU", True
+
+        def render(self, depsgraph: bpy.types.Depsgraph) -> None:
+            try:
+                outcome.append((work(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+
+    scene = bpy.context.scene
+    if scene.camera is None:
+        scene.camera = bpy.data.objects.new("eye", bpy.data.cameras.new("eye"))
+        scene.collection.objects.link(scene.camera)
+    engine, size = scene.render.engine, (scene.render.resolution_x, scene.render.resolution_y)
+    bpy.utils.register_class(Engine)
+    try:
+        scene.render.engine, scene.render.resolution_x, scene.render.resolution_y = "EFFIGY_TEST_GPU", 8, 8
+        bpy.ops.render.render()
+    finally:
+        scene.render.engine = engine
+        scene.render.resolution_x, scene.render.resolution_y = size
+        bpy.utils.unregister_class(Engine)
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def lens_of_camera(size: int = SIZE) -> Any:
+    """The scene's camera as the viewport's lens."""
+    bpy.context.view_layer.update()
+    camera, depsgraph = bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get()
+    projection = camera.calc_matrix_camera(depsgraph, x=size, y=size)
+    return viewport("picture").Lens(np.linalg.inv(np.array(camera.matrix_world)), np.array(projection), size, size)
+
+
+def camera_of_backend(size: int = SIZE) -> dict[str, Any]:
+    """The same camera for the worker."""
+    lens = importlib.import_module(f"{PACKAGE}.blender_addon.engine.camera")
+    bpy.context.view_layer.update()
+    return lens.camera_parameters(bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get(), (size, size),
+                                  lens.Window(0, 0, size, size))
+
+
+def pose_of(rig: Any) -> dict[str, Any]:
+    bpy.context.view_layer.update()
+    return importlib.import_module(f"{PACKAGE}.blender_addon.rig.pose").read_pose(
+        rig, bpy.context.evaluated_depsgraph_get())
+
+
+def splats_of(rig: Any, avatar: object, lens: Any) -> Any:
+    """What the worker gives for the rig's pose, for this view."""
+    pose_module = importlib.import_module(f"{PACKAGE}.blender_addon.rig.pose")
+    live, splats = viewport("live"), viewport("splats")
+    pose = pose_of(rig)
+    answer = session().client().call(
+        "avatar.splats", live.request_of(avatar, pose, live.Eye.of(lens.view, lens.orthographic)))
+    return splats.Splats.from_answer(answer, pose_module.head_motion(rig, bpy.context.evaluated_depsgraph_get()))
+
+
+def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None = None, meshes: Sequence = ()) -> np.ndarray:
+    """(H, W, 4) premultiplied, top row first: `shown` as for `splats.pack`, over what `before` has drawn."""
+    def draw() -> np.ndarray:
+        import gpu
+
+        picture_module = viewport("picture")
+        target = gpu.types.GPUOffScreen(lens.width, lens.height, format="RGBA32F")
+        with target.bind():
+            frame = gpu.state.active_framebuffer_get()
+            frame.clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
+            if before:
+                before()
+            picture = picture_module.Picture(encodes=False)
+            picture.draw(picture_module.Uploaded(viewport("splats").pack(shown)), lens, [mesh() for mesh in meshes])
+            picture.lay_over(lens)
+            buffer = frame.read_color(0, 0, lens.width, lens.height, 4, 0, "FLOAT")
+        pixels = np.array(buffer.to_list(), np.float32).reshape(lens.height, lens.width, 4)[::-1]
+        target.free()
+        picture_module.release()
+        return pixels
+
+    return in_gpu(draw)
+
+
+def cube(center: Sequence[float], side: float, lens: Any) -> Callable[[], None]:
+    """Draws a red cube with depth."""
+    def draw() -> None:
+        import gpu
+        from gpu_extras.batch import batch_for_shader
+        from mathutils import Matrix
+
+        corners = [tuple(c + side * (k >> axis & 1) - side / 2 for axis, c in enumerate(center)) for k in range(8)]
+        faces = ((0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6), (0, 2, 6),
+                 (0, 6, 4), (1, 5, 7), (1, 7, 3))
+        shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+        gpu.state.depth_test_set("LESS_EQUAL")
+        gpu.state.depth_mask_set(True)
+        with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
+            gpu.matrix.load_matrix(Matrix(lens.view.tolist()))
+            gpu.matrix.load_projection_matrix(Matrix(lens.projection.tolist()))
+            shader.bind()
+            shader.uniform_float("color", (1.0, 0.0, 0.0, 1.0))
+            batch_for_shader(shader, "TRIS", {"pos": corners}, indices=faces).draw(shader)
+
+    return draw
