@@ -7,7 +7,7 @@ not given is at rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..avatar.render import Frame, frames_of
 from ..errors import EffigyError
 from ..head.model import EYE_L, EYE_R, JAW, JOINT_NAMES, NECK, HeadModel
 from ..head.rotations import matrix_to_quaternion, quaternion_multiply
+from ..splatting.ply import write_ply
 from ..splatting.rasterize import rasterize
 from ..splatting.reference import NEAR
 from ..splatting.types import Cameras, Splats
@@ -117,8 +118,30 @@ def eye_in_direction(avatar: Avatar, pose: SubjectPose, direction: np.ndarray) -
     return head - FAR_AWAY * (pose.rotation.T @ (direction / np.linalg.norm(direction)))
 
 
+def _eye_of(parameters: Parameters, avatar: Avatar, pose: SubjectPose) -> np.ndarray:
+    """Where in head space the request's `view` or `direction` sees the head from."""
+    if parameters.has("direction"):
+        direction = parameters.array("direction", (3,))
+        if not np.linalg.norm(direction) > 1e-9:
+            raise EffigyError(f"{parameters.of}: direction has no length.")
+        return eye_in_direction(avatar, pose, direction)
+    return pose.to_head(parameters.array("view", (3,)))
+
+
+def together(heads: list[Splats]) -> Splats:
+    """Several heads' splats as one, B = 1."""
+    return Splats(*(torch.cat([getattr(head, name) for head in heads], 1) for name in vars(heads[0])))
+
+
+def turned(splats: Splats, rotation: np.ndarray) -> Splats:
+    """Everything turned about the world's origin by (3, 3)."""
+    turn = torch.as_tensor(rotation, dtype=torch.float32, device=splats.means.device)
+    return replace(splats, means=splats.means @ turn.T,
+                   quaternions=quaternion_multiply(matrix_to_quaternion(turn), splats.quaternions))
+
+
 class Posing:
-    """The worker's methods `avatar.open`, `avatar.splats` and `avatar.render`."""
+    """The worker's methods `avatar.open`, `avatar.splats`, `avatar.export` and `avatar.render`."""
 
     def __init__(self) -> None:
         self._avatars = OpenAvatars()
@@ -134,15 +157,25 @@ class Posing:
         parameters.known("avatar", "pose", "view", "direction", "anchors")
         avatar = self._avatars.get(parameters.path("avatar"))
         pose = read_pose(parameters.group("pose"), avatar.head_model)
-        if parameters.has("direction"):
-            direction = parameters.array("direction", (3,))
-            if not np.linalg.norm(direction) > 1e-9:
-                raise EffigyError(f"{parameters.of}: direction has no length.")
-            eye = eye_in_direction(avatar, pose, direction)
-        else:
-            eye = pose.to_head(parameters.array("view", (3,)))
-        splats = posed_splats(avatar, pose, eye, parameters.flag("anchors", False))
+        splats = posed_splats(avatar, pose, _eye_of(parameters, avatar, pose), parameters.flag("anchors", False))
         return {name: tensor[0].cpu().numpy() for name, tensor in vars(splats).items()}
+
+    def export(self, parameters: Parameters) -> dict[str, Any]:
+        """All subjects as one `.ply` at `path`, seen as in `splats`; `axes` (3, 3): a rotation of the world into the file's
+        axes. Gives how many Gaussians the file holds."""
+        parameters.known("subjects", "view", "direction", "axes", "path")
+        turn = parameters.array("axes", (3, 3), np.eye(3))
+        if np.abs(turn @ turn.T - np.eye(3)).max() > UNEVEN or np.linalg.det(turn) < 0:
+            raise EffigyError(f"{parameters.of}: axes is no rotation.")
+        heads = []
+        for subject in parameters.groups("subjects"):
+            subject.known("avatar", "pose")
+            avatar = self._avatars.get(subject.path("avatar"))
+            pose = read_pose(subject.group("pose"), avatar.head_model)
+            heads.append(turned(posed_splats(avatar, pose, _eye_of(parameters, avatar, pose)), turn))
+        if not heads:
+            raise EffigyError("There is no avatar to export.")
+        return {"gaussians": write_ply(parameters.path("path"), together(heads))}
 
     def render(self, parameters: Parameters) -> dict[str, Any]:
         """All subjects in one picture, sorted together. Colour (H, W, 3) sRGB-encoded and premultiplied, alpha (H, W),
@@ -200,7 +233,7 @@ def draw(heads: list[Splats], view: View, enhancers: list[Enhancer | None] | Non
     if not heads:
         size = view.height, view.width
         return Frame(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
-    splats = Splats(*(torch.cat([getattr(head, name) for head in heads], 1) for name in vars(heads[0])))
+    splats = together(heads)
     view, splats, nearer = _from_afar(view, splats) if view.orthographic else (view, splats, 0.0)
     cameras = Cameras(*(torch.as_tensor(part, dtype=torch.float32, device=splats.means.device)[None]
                         for part in (view.intrinsics, view.world_to_camera)), view.width, view.height)

@@ -7,6 +7,7 @@
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction}     → means, quaternions, scales, opacities, colors (`posing`)
+    avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a `.ply` of them at `path`
     avatar.render  {subjects: [{avatar, pose}], camera, enhanced} → color, alpha, depth
     job.start      {kind, params}                       → {job: its name} (`job_kinds`); then `job.progress`,
                                                           `job.preview` and `job.message` as they come, and at last
@@ -59,6 +60,7 @@ class _Worker:
             "hello": self._hello, "head.rig": _head_rig, "track.read": _read_track, "capture.read": _read_capture,
             "avatar.open": lambda given: self._poser().open(given),
             "avatar.splats": lambda given: self._poser().splats(given),
+            "avatar.export": lambda given: self._poser().export(given),
             "avatar.render": lambda given: self._poser().render(given),
         }
 

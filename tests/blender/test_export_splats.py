@@ -1,0 +1,107 @@
+"""Exported splats, opened by a reader of the file format that knows nothing of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+from engine_scenes import add_rig, session, stage
+
+TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1", "int": "<i4"}
+C0 = 0.28209479177387814
+"""The constant spherical harmonic, 1 / (2 √π)."""
+
+
+def read(path: Path) -> np.ndarray:
+    """Any binary little-endian .ply with one element: its header says what there is."""
+    head, body = path.read_bytes().split(b"end_header\n", 1)
+    lines = [line.split() for line in head.decode().splitlines()]
+    assert lines[0] == ["ply"] and lines[1] == ["format", "binary_little_endian", "1.0"]
+    (_, element, count), = [line for line in lines if line[0] == "element"]
+    assert element == "vertex"
+    table = np.frombuffer(body, [(line[2], TYPES[line[1]]) for line in lines if line[0] == "property"])
+    assert len(table) == int(count)
+    return table
+
+
+def columns(table: np.ndarray, *names: str) -> np.ndarray:
+    return np.stack([table[name] for name in names], -1).astype(np.float64)
+
+
+def rotations(table: np.ndarray) -> np.ndarray:
+    w, x, y, z = columns(table, "rot_0", "rot_1", "rot_2", "rot_3").T
+    return np.stack((1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+                     2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+                     2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), -1).reshape(-1, 3, 3)
+
+
+@pytest.fixture
+def rig(engine_avatars):
+    made = stage(engine_avatars / "ann.effigy")
+    made.armature.location, made.armature.rotation_euler = (1.0, 2.0, 3.0), (0.3, 0.0, 0.7)
+    bpy.context.scene.camera.location = (1.0, 1.0, 3.0)
+    bpy.context.view_layer.update()
+    return made
+
+
+def in_blender(rig, module):
+    """The splats as the 3D View has them, in Blender's world."""
+    baking, live, splats = (module(f"blender_addon.viewport.{name}") for name in ("baking", "live", "splats"))
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
+    path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
+    answer = session().client().call("avatar.splats", live.request_of(path, baking.read_pose(rig, depsgraph), eye))
+    made = splats.Splats.from_answer(answer, baking.head_motion(rig, depsgraph))
+    return made, made.opacities >= splats.ALPHA_MIN
+
+
+@pytest.mark.parametrize(("axes", "to_file"), [
+    ("Z_UP", np.eye(3)), ("Y_UP", [[1, 0, 0], [0, 0, 1], [0, -1, 0]]), ("Y_DOWN", [[1, 0, 0], [0, 0, -1], [0, 1, 0]])])
+def test_the_file_holds_the_splats_of_the_3d_view_in_the_chosen_axes(rig, module, tmp_path, axes, to_file):
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "ann"), axes=axes)
+    table, (splats, seen), turn = read(tmp_path / "ann.ply"), in_blender(rig, module), np.array(to_file, float)
+    assert np.allclose(columns(table, "x", "y", "z"), splats.means[seen] @ turn.T, atol=1e-5)
+    scales = np.exp(columns(table, "scale_0", "scale_1", "scale_2"))
+    assert np.allclose(scales, splats.scales[seen], rtol=1e-4)
+    assert np.allclose(1 / (1 + np.exp(-table["opacity"].astype(float))), splats.opacities[seen], atol=1e-5)
+    assert np.allclose(0.5 + C0 * columns(table, "f_dc_0", "f_dc_1", "f_dc_2"), splats.colors[seen], atol=1e-5)
+    spread = rotations(table) * scales[:, None]
+    xx, xy, xz, yy, yz, zz = splats.covariances[seen].T
+    wanted = turn @ np.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), -1).reshape(-1, 3, 3) @ turn.T
+    assert np.allclose(spread @ spread.transpose(0, 2, 1), wanted, atol=1e-9, rtol=1e-3)
+
+
+def test_the_range_is_a_numbered_file_a_frame_and_the_frame_is_given_back(rig, tmp_path):
+    scene, smile = bpy.context.scene, rig.key_blocks["mouthSmileLeft"]
+    scene.frame_start, scene.frame_end = 9, 11
+    for frame, value in ((9, 0.0), (11, 1.0)):
+        smile.value = value
+        smile.keyframe_insert("value", frame=frame)
+    scene.frame_set(4)
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "ann.ply"), animation=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ann_0009.ply", "ann_0010.ply", "ann_0011.ply"]
+    assert scene.frame_current == 4
+    places = [columns(read(path), "x", "y", "z") for path in sorted(tmp_path.iterdir())]
+    assert np.abs(places[1] - places[0]).max() > 1e-4 < np.abs(places[2] - places[1]).max()
+
+
+def test_all_avatars_of_the_scene_are_in_the_file(rig, engine_avatars, tmp_path):
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "one.ply"))
+    add_rig(engine_avatars / "ben.effigy")
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "two.ply"))
+    one, two = read(tmp_path / "one.ply"), read(tmp_path / "two.ply")
+    assert len(two) > 1.5 * len(one) and np.array_equal(two[:len(one)], one)
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence_and_nothing_is_left(rig, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(RuntimeError, match="a file stands where a folder is needed"):
+        bpy.ops.effigy.export_splats(filepath=str(tmp_path / "taken" / "ann.ply"))
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_file_export_leads_to_it(effigy):
+    drawn = [draw.__module__ for draw in bpy.types.TOPBAR_MT_file_export.draw._draw_funcs]
+    assert any("export_splats" in name for name in drawn)

@@ -1,0 +1,140 @@
+"""Baked playback: what it answers is what the worker would, only where the animation still is what was baked."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+from engine_scenes import add_rig, session, stage
+
+
+@pytest.fixture
+def viewport(module):
+    return {name: module(f"blender_addon.viewport.{name}") for name in ("baking", "cache", "live", "splats")}
+
+
+@pytest.fixture
+def rig(engine_avatars):
+    """Six frames of a smile that grows while the head turns."""
+    made = stage(engine_avatars / "ann.effigy")
+    scene, smile = bpy.context.scene, made.key_blocks["mouthSmileLeft"]
+    scene.frame_start, scene.frame_end = 3, 8
+    for frame, value in ((3, 0.0), (8, 1.0)):
+        smile.value = value
+        smile.keyframe_insert("value", frame=frame)
+        made.armature.rotation_euler.z = value
+        made.armature.keyframe_insert("rotation_euler", frame=frame)
+    scene.frame_set(5)
+    yield made
+    bpy.ops.effigy.clear_playback.poll() and bpy.ops.effigy.clear_playback()
+
+
+def answered(rig, viewport, frame: int):
+    """What the 3D View would be given at a frame, by the bake."""
+    bpy.context.scene.frame_set(frame)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    live = viewport["live"]
+    return live.baked(rig, frame, live.key_of(viewport["baking"].read_pose(rig, depsgraph)))
+
+
+def by_worker(rig, viewport, frame: int):
+    bpy.context.scene.frame_set(frame)
+    depsgraph, baking = bpy.context.evaluated_depsgraph_get(), viewport["baking"]
+    eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
+    path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
+    answer = session().client().call("avatar.splats", viewport["live"].request_of(path, baking.read_pose(rig, depsgraph), eye))
+    return viewport["splats"].Splats.from_answer(answer, baking.head_motion(rig, depsgraph))
+
+
+@pytest.mark.parametrize("place", ["MEMORY", "DISK"])
+def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, place):
+    bpy.context.scene.effigy.bake_to = place
+    assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
+    assert bpy.context.scene.frame_current == 5, "the artist's frame was not given back"
+    bake = viewport["cache"].bake_of(rig.armature)
+    assert bake.count == 6 and (bake.folder is not None) == (place == "DISK")
+    for frame in (3, 6, 8):
+        found, wanted = answered(rig, viewport, frame), by_worker(rig, viewport, frame)
+        assert np.allclose(found.means, wanted.means, atol=1e-6) and np.array_equal(found.motion, wanted.motion)
+        for name in ("opacities", "colors", "scales", "quaternions"):
+            assert np.allclose(getattr(found, name), getattr(wanted, name), rtol=1e-3, atol=1e-3), name
+    assert answered(rig, viewport, 2) is None and answered(rig, viewport, 9) is None
+    bpy.ops.effigy.clear_playback()
+    assert answered(rig, viewport, 6) is None and not (bake.folder and bake.folder.exists())
+    assert not bpy.ops.effigy.clear_playback.poll()
+
+
+def test_a_frame_is_answered_within_milliseconds_and_the_same_one_at_once(rig, viewport):
+    bpy.ops.effigy.bake_playback()
+    keys = viewport["cache"].bake_of(rig.armature).keys
+    seconds = []
+    for _ in range(5):
+        for frame, key in zip(range(3, 9), keys):
+            begun = time.perf_counter()
+            first = viewport["live"].baked(rig, frame, key)
+            seconds.append(time.perf_counter() - begun)
+            assert viewport["live"].baked(rig, frame, key) is first
+    assert np.median(seconds) < 0.005, f"{1e3 * np.median(seconds):.1f} ms"
+
+
+def test_what_is_animated_anew_plays_live_and_the_rest_stays_baked(rig, viewport, module):
+    bpy.ops.effigy.bake_playback()
+    blink = rig.key_blocks["eyeBlinkRight"]
+    for frame, value in ((5, 1.0), (6, 0.0), (7, 1.0)):
+        blink.value = value
+        blink.keyframe_insert("value", frame=frame)
+    assert answered(rig, viewport, 6) is None and answered(rig, viewport, 3) is not None
+    panel, bake = module("blender_addon.panels.playback_panel"), viewport["cache"].bake_of(rig.armature)
+    assert "1 frame has changed since" in panel.told(rig.armature, bake)
+    rig.armature.location.x += 0.3
+    assert answered(rig, viewport, 7) is not None, "a head that only goes elsewhere keeps its splats"
+
+
+def test_another_avatar_is_not_shown_what_was_baked_of_the_first(rig, viewport, engine_avatars, module):
+    bpy.ops.effigy.bake_playback()
+    rig.armature.effigy.avatar = str(engine_avatars / "ben.effigy")
+    assert answered(rig, viewport, 6) is None
+    panel = module("blender_addon.panels.playback_panel")
+    assert "another avatar" in panel.told(rig.armature, viewport["cache"].bake_of(rig.armature))
+
+
+def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):
+    bpy.context.scene.effigy.bake_limit = 10
+    bpy.context.scene.frame_end = 2000
+    with pytest.raises(RuntimeError, match="the limit is 10 MB: .* frames fit"):
+        bpy.ops.effigy.bake_playback()
+    assert viewport["cache"].bake_of(rig.armature) is None and bpy.context.scene.frame_current == 5
+
+
+def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):
+    tasks = module("blender_addon.tasks")
+    task = viewport["baking"].bake(bpy.context, [rig], 3, 8)
+    until = time.monotonic() + 60
+    while task.progress < 0.3 and time.monotonic() < until:
+        session().client().pump()
+        task.advance(0.001)
+    task.cancel()
+    assert task.state == "cancelled" and bpy.context.scene.frame_current == 5
+    assert 2 <= viewport["cache"].bake_of(rig.armature).count < 6 and answered(rig, viewport, 3) is not None
+    assert not viewport["cache"].in_progress and task in tasks.all_tasks()
+
+
+def test_two_avatars_are_baked_together_and_another_file_forgets_them(rig, viewport, engine_avatars):
+    second = add_rig(engine_avatars / "ben.effigy")
+    bpy.ops.effigy.bake_playback()
+    uids = [made.armature.session_uid for made in (rig, second)]
+    assert set(uids) == set(viewport["cache"]._bakes)
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert not viewport["cache"]._bakes
+
+
+def test_without_an_avatar_or_a_camera_it_is_a_sentence(rig):
+    bpy.context.scene.camera = None
+    with pytest.raises(RuntimeError, match="no camera"):
+        bpy.ops.effigy.bake_playback()
+    rig.mesh.hide_set(True)
+    with pytest.raises(RuntimeError, match="no avatar to be seen"):
+        bpy.ops.effigy.bake_playback()
