@@ -86,9 +86,12 @@ def figures() -> dict[str, Any]:
         ours[index] += seconds
         ours_cpu[index] += processor
     longest = max(calls, key=lambda call: call[1], default=(0, 0.0, 0.0, "none"))
+    worst = int(gaps.argmax())
+    before = max((call for call in calls if call[0] < times[worst + 1]), key=lambda call: call[0], default=longest)
     told = {"gap": gaps.max(), "gap_99": np.percentile(gaps, 99), "ours": ours.max(), "ours_cpu": ours_cpu.max()}
     forget()
-    return {name: float(value) for name, value in told.items()} | {"longest": f"{longest[3]} {1e3 * longest[1]:.1f} ms"}
+    return {name: float(value) for name, value in told.items()} | {
+        "longest": f"{longest[3]} {1e3 * longest[1]:.1f} ms", "before": f"{before[3]} {times[worst] - before[0]:.2f} s before"}
 
 
 def forget() -> None:
