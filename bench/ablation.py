@@ -5,6 +5,8 @@
 Variants that are finished are kept: the command goes on where it was stopped, a half-trained one included. DIR gets
 `NAME.effigy` and `NAME/metrics.json` for each, `table.md` and `grid.png` (the truth, then each variant, on three
 held-out frames).
+`--minutes` counts the processor's minutes, divided by the threads that train (on a GPU, the wall clock's): whatever else
+the machine does, every variant gets the same.
 LPIPS stands in the table where its weights are on this machine; `vgg_hed` always.
 """
 
@@ -12,12 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from backend.avatar.avatar import load_avatar
 from backend.avatar.picture_files import write_png
@@ -86,7 +91,15 @@ def _train(variant: Variant, base: Preset, capture: Path, path: Path, minutes: f
         return
     settings = AvatarSettings(**({"enhancer_width": ENHANCER_WIDTH} | variant.settings))
     train(capture, path, preset="ablation", plan=replace(base, **variant.plan), size=size, device=device, minutes=minutes,
-          resume=checkpoint_path(path).is_file(), settings=settings, progress=progress)
+          resume=checkpoint_path(path).is_file(), settings=settings, clock=_clock(device), progress=progress)
+
+
+def _clock(device: str) -> Callable[[], float]:
+    """Seconds of work: of this process's threads together, over their number."""
+    if choose_device(device).type != "cpu":
+        return time.monotonic
+    threads = torch.get_num_threads()
+    return lambda: time.process_time() / threads
 
 
 def table_of(variants: list[Variant], out: Path, preset: str, minutes: float | None) -> str:
@@ -94,7 +107,7 @@ def table_of(variants: list[Variant], out: Path, preset: str, minutes: float | N
     columns = {"L2": ("l2", 5), "PSNR": ("psnr", 2), "in the head": ("psnr_head", 2), "SSIM": ("ssim", 4),
                "LPIPS": ("lpips", 4), "vgg_hed": ("vgg_hed", 4), "training PSNR": ("train_psnr", 2),
                "s/frame": ("seconds_per_frame", 3), "MB": ("megabytes", 2)}
-    budget = f"{minutes:g} minutes each" if minutes else f"preset {preset}"
+    budget = f"{minutes:g} minutes of work each" if minutes else f"preset {preset}"
     lines = [f"Held-out frames, as tracked; {budget}.", "", f"| variant | {' | '.join(columns)} | steps |",
              "|---" * (len(columns) + 2) + "|"]
     for variant in variants:

@@ -18,6 +18,7 @@ from .graph_unet import GraphUNet
 from .neural_gaussians import NeuralGaussians
 from .posing import Pose, condition_size
 from .settings import AvatarSettings
+from .views import ALL_VIEWS, seen_from_within
 
 OFFSET_UNIT = 0.01
 """Metres of an anchor's displacement for an output of 1, so that all outputs are of one order of magnitude."""
@@ -41,6 +42,8 @@ class GraphAvatar(nn.Module):
                                       width=settings.neural_width) if settings.neural_per_anchor else None
         self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
         """Not part of `forward`: it works on pictures; see `backend.avatar.enhancer.enhance`."""
+        self.views = nn.Parameter(ALL_VIEWS.clone(), requires_grad=False)
+        """From where training saw the head; a parameter so that the avatar's file holds it."""
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:
@@ -66,11 +69,13 @@ class GraphAvatar(nn.Module):
 
     def anchor_splats(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         """The anchors without what is spawned around them: a rougher head, sooner."""
+        pose = seen_from_within(pose, self.views)
         anchors = self.anchors(pose)
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
         return as_splats(pose, anchors, colors), anchors
 
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
+        pose = seen_from_within(pose, self.views)
         splats, anchors = self.anchor_splats(pose)
         if self.neural is None:
             return splats, anchors

@@ -140,7 +140,7 @@ def _evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
 
     avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
     check_writable(chosen.out / "metrics.json")
-    metrics = evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, progress=progress)
+    metrics = evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, refitted=chosen.refitted, progress=progress)
     return f"{chosen.out / 'metrics.json'}:\n{metrics}"
 
 
@@ -157,6 +157,27 @@ def _render(chosen: argparse.Namespace, progress: Progress) -> str:
     count = render_track(avatar, track, chosen.out, size=size, fmt=chosen.format, background=chosen.background,
                          enhanced=not chosen.plain, progress=progress)
     return f"{chosen.out}: {count} frames of {size}×{size}."
+
+
+def _orbit(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..avatar.avatar import load_avatar
+    from ..training.showcase import render_orbit
+    from ..training.trainer import choose_device
+
+    check_writable(chosen.out)
+    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
+    count = render_orbit(avatar, chosen.out, size=chosen.size, degrees=chosen.degrees, progress=progress)
+    return f"{chosen.out}: {count} frames of {chosen.size}×{chosen.size}."
+
+
+def _extremes(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..avatar.avatar import load_avatar
+    from ..training.showcase import render_extremes
+    from ..training.trainer import choose_device
+
+    check_writable(chosen.out)
+    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
+    return f"{chosen.out}: {render_extremes(avatar, chosen.out, size=chosen.size, progress=progress)} heads."
 
 
 def _export(chosen: argparse.Namespace, progress: Progress) -> str:
@@ -243,6 +264,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR")
     evaluate.add_argument("--baselines", action="store_true",
                           help="measure the nearest training frame and mesh-bound Gaussians as well")
+    evaluate.add_argument("--refitted", action="store_true",
+                          help="score some frames with the pose fitted again as well: how much of the error is the track's")
     evaluate.set_defaults(run=_evaluate)
 
     render = commands.add_parser("render", help="render a track with an avatar")
@@ -254,6 +277,19 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--background", default="transparent", metavar="transparent|#rrggbb")
     render.add_argument("--plain", action="store_true", help="as the Gaussians draw it, without the avatar's enhancer")
     render.set_defaults(run=_render)
+
+    orbit = commands.add_parser("orbit", help="a video of the avatar at rest from all sides")
+    orbit.add_argument("avatar", metavar="AVATAR", type=Path)
+    orbit.add_argument("out", metavar="OUT.mp4", type=Path)
+    orbit.add_argument("--size", type=int, default=512, metavar="N", help="side of the pictures (default: 512)")
+    orbit.add_argument("--degrees", type=float, default=45.0, metavar="D", help="how far to each side (default: 45)")
+    orbit.set_defaults(run=_orbit)
+
+    extremes = commands.add_parser("extremes", help="a picture of the avatar with each expression at its end")
+    extremes.add_argument("avatar", metavar="AVATAR", type=Path)
+    extremes.add_argument("out", metavar="OUT.png", type=Path)
+    extremes.add_argument("--size", type=int, default=192, metavar="N", help="side of each head (default: 192)")
+    extremes.set_defaults(run=_extremes)
 
     export = commands.add_parser("export", help="write one frame's Gaussians as a .ply that 3DGS programs read")
     export.add_argument("avatar", metavar="AVATAR", type=Path)

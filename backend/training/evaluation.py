@@ -27,11 +27,14 @@ from ..progress import SILENT, Progress
 from ..storage import write_beside
 from ..tracking.track import Track, load_track
 from .baselines import nearest_training_frames, train_baseline
+from .frames import TrackPoses
 from .metrics import PictureMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
+from .refitting import draw_refitted
 from .report import BASELINE_NAMES, FrameMetrics, Metrics, figure
 from .sheet import SheetRow, contact_sheet, error_heat
+from .steadiness import measure_jitter
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -39,6 +42,9 @@ PERCEPTUAL_FRAMES = 32
 """`vgg_hed` and `lpips` are means over at most this many frames, evenly spread: on a CPU they cost most of all."""
 
 SHEET_ROWS = 6
+
+REFITTED_FRAMES = 16
+"""Frames whose pose is fitted again, where that is asked for: each takes some seconds on a CPU."""
 
 TRAIN_FRAMES = 32
 """The PSNR on training frames is a mean over at most this many, evenly spread."""
@@ -49,12 +55,12 @@ DEFAULT_BASELINE_MINUTES = 5.0
 
 def evaluate(
     avatar: Avatar, capture: Capture, out: Path, *, baselines: bool = False, baseline_minutes: float | None = None,
-    progress: Progress = SILENT,
+    refitted: bool = False, progress: Progress = SILENT,
 ) -> Metrics:
     """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
 
     `baselines` adds the nearest training frame and the vertex-bound Gaussians, the latter trained here for as long as
-    the avatar was (or `baseline_minutes`).
+    the avatar was (or `baseline_minutes`). `refitted` also scores some frames with the pose fitted again at test time.
     """
     out = Path(out)
     _check_folder(out)
@@ -76,6 +82,8 @@ def evaluate(
     with write_beside(out / "frames") as folder:
         folder.mkdir()
         evaluation.score(folder)
+        if refitted:
+            evaluation.refit()
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
     with write_beside(out / "sheet.png") as temporary:
@@ -108,6 +116,7 @@ class _Evaluation:
         self.baseline_minutes: float | None = None
         self.results: dict[str, list[PictureMetrics]] = {"pred": []}
         self.seconds: list[float] = []
+        self.refitted: list[PictureMetrics] = []
 
     def add_nearest(self) -> None:
         found = nearest_training_frames(self.track, self.avatar.head_model, self.training, self.scored)
@@ -155,6 +164,21 @@ class _Evaluation:
         for name, source in self.others.items():
             yield name, to_bytes(draw(source, self.track, [index], self.size)[0].over(WHITE))
 
+    def refit(self) -> None:
+        """Score some frames with the pose that explains them best."""
+        poses = TrackPoses(self.track, self.avatar.head_model, self.avatar.device)
+        chosen = _spread(self.scored, REFITTED_FRAMES).tolist()
+        for done, index in enumerate(chosen, start=1):
+            self.progress.raise_if_cancelled()
+            truth, matte = read_truth(self.capture, index, self.size)
+            picture = to_bytes(draw_refitted(self.avatar, poses, index, self.size, truth).over(WHITE))
+            self.refitted.append(compare(picture / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
+            self.progress.update("Fitting poses again", done, len(chosen), psnr=self.refitted[-1].psnr)
+
+    def _jitter(self) -> float | None:
+        with _faces() as find:
+            return measure_jitter(self.avatar, self.track, self.avatar.head_model, self.scored, self.size, find, self.progress)
+
     def metrics(self) -> Metrics:
         ours = self.results["pred"]
         inside = [m for m, out in zip(ours, self.extrapolated, strict=True) if not out]
@@ -169,6 +193,8 @@ class _Evaluation:
             interpolated_frames=len(inside), interpolated=average(inside),
             extrapolated_frames=len(outside), extrapolated=average(outside),
             baselines={name: average(results) for name, results in self.results.items() if name != "pred"},
+            refitted_frames=len(self.refitted), refitted=average(self.refitted),
+            refitted_as_tracked=self._as_tracked_of_refitted(), jitter=self._jitter(),
             baseline_minutes=self.baseline_minutes, seconds_per_frame=float(np.median(self.seconds)),
             megabytes=self.avatar.megabytes, lpips_network=self.lpips_network,
             protocol=f"as tracked: the last 20 % of the frames in time order, no fitting at test time; whole "
@@ -177,6 +203,11 @@ class _Evaluation:
             per_frame=tuple(FrameMetrics(int(i), bool(e), m)
                             for i, e, m in zip(self.scored, self.extrapolated, ours, strict=True)),
         )
+
+    def _as_tracked_of_refitted(self) -> PictureMetrics | None:
+        """The same frames without fitting, to be compared with."""
+        chosen = set(_spread(self.scored, REFITTED_FRAMES).tolist()) if self.refitted else set()
+        return average([m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen])
 
     def _training_psnr(self) -> tuple[float, float | None]:
         whole, head = [], []

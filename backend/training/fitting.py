@@ -24,6 +24,7 @@ from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
 from .losses import Leash, psnr_of, total_loss
 from .refining import Refining
+from .unseen import Keeping
 
 SEED = 20251
 AVERAGE_DECAY = 0.995
@@ -46,9 +47,10 @@ class Fitting:
     def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
                  stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
                  condition_noise: float = 0.0, perceptual_crop: int = 0, refining: Refining | None = None,
-                 enhancer: Enhancer | None = None) -> None:
-        """`enhancer` is one of the model's own, where it has one."""
+                 enhancer: Enhancer | None = None, keeping: Keeping | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`enhancer` is one of the model's own, where it has one. `clock`: seconds, by which `minutes` are counted."""
         self.model, self.frames, self.leash, self.refining, self.enhancer = model, frames, leash, refining, enhancer
+        self.keeping, self.clock = keeping, clock
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.rates = [group.rate for group in groups]
@@ -76,12 +78,12 @@ class Fitting:
 
     def run(self, progress: Progress, after_step: Callable[["Fitting"], None] | None = None) -> None:
         """Step until done. `after_step` may checkpoint; cancelling raises `Cancelled` between steps."""
-        started = time.monotonic() - self.seconds
+        started = self.clock() - self.seconds
         with self._in_lanes():
             while self.share < 1:
                 progress.raise_if_cancelled()
                 self._step()
-                self.seconds = time.monotonic() - started
+                self.seconds = self.clock() - started
                 done, total = (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
                 progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
                 if after_step:
@@ -143,6 +145,8 @@ class Fitting:
         enhanced = self.enhancer(raster, head_depth(splats, batch.cameras)) if self.enhancer else None
         loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color),
                           corners if self.perceptual_crop else None, self.perceptual_crop, enhanced)
+        if self.keeping:
+            loss = loss + self.keeping.loss(anchors, splats.opacities[:, anchors.opacities.shape[1]:])
         return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(enhanced or raster, batch)
 
     def _rows(self) -> Tensor:
@@ -169,6 +173,7 @@ class Fitting:
         """All that a checkpoint needs besides `step` and `seconds`, flat."""
         state = {f"model.{name}": parameter.detach() for name, parameter in self._named()}
         state |= {f"average.{name}": value for name, value in self.average.items()}
+        state |= {f"keeping.{name}": value for name, value in self.keeping.tensors().items()} if self.keeping else {}
         names = {parameter: name for name, parameter in self._named()}
         for parameter, moments in self.optimizer.state.items():
             for key in ("exp_avg", "exp_avg_sq", "step"):
@@ -179,6 +184,9 @@ class Fitting:
     def restore(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
         """Continue from what `tensors` gave."""
         self.step, self.seconds = step, seconds
+        if self.keeping:
+            self.keeping = self.keeping.restored({name.removeprefix("keeping."): value for name, value in tensors.items()
+                                                  if name.startswith("keeping.")})
         for name, parameter in self._named():
             parameter.copy_(tensors[f"model.{name}"])
             self.average[name].copy_(tensors[f"average.{name}"])

@@ -78,6 +78,10 @@ class TrainingFrames:
         return Batch(self.poses.pose(indices), self.poses.cameras(indices, size), pictures[..., :3], pictures[..., 3],
                      self.times(rows))
 
+    def batch_poses(self, rows: Tensor) -> Pose:
+        """The tracked poses of rows (B,), without pictures."""
+        return self.poses.pose(self.indices[rows.numpy()])
+
     def times(self, rows: Tensor) -> Tensor:
         """(B,) in [0, 1]; see `Batch.times`."""
         times = self.indices[rows.numpy()] / max(1, self.frame_count - 1)

@@ -13,6 +13,7 @@ BASELINE_NAMES = {"nearest": "nearest frame", "vertex_bound": "vertex-bound"}
 _COLUMNS = ("psnr", "psnr_head", "psnr_inner", "ssim", "vgg_hed", "lpips", "f_lmd", "sd")
 _RESHAPED = {
     "mean", "interpolated_frames", "interpolated", "extrapolated_frames", "extrapolated", "baselines", "per_frame",
+    "refitted_frames", "refitted", "refitted_as_tracked",
 }
 
 
@@ -44,6 +45,13 @@ class Metrics:
     """Over those frames whose head pose lies inside the training range; None where there are none."""
     extrapolated_frames: int
     extrapolated: PictureMetrics | None
+    refitted_frames: int
+    refitted: PictureMetrics | None
+    """Over some frames with the pose fitted again at test time; None unless asked for."""
+    refitted_as_tracked: PictureMetrics | None
+    """The same frames as tracked."""
+    jitter: float | None
+    """How much a face that holds still trembles; see `backend.training.steadiness`."""
     baselines: dict[str, PictureMetrics]
     """By name: `nearest`, `vertex_bound`; empty unless asked for."""
     baseline_minutes: float | None
@@ -67,6 +75,8 @@ class Metrics:
             "schema": SCHEMA, **asdict(self.mean), **rest,
             "interpolated": split(self.interpolated_frames, self.interpolated),
             "extrapolated": split(self.extrapolated_frames, self.extrapolated),
+            "refitted": split(self.refitted_frames, self.refitted),
+            "refitted_as_tracked": split(self.refitted_frames, self.refitted_as_tracked),
             "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
             "per_frame": [
                 {"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame],
@@ -77,6 +87,8 @@ class Metrics:
         rows = {"Effigy": (self.frames, self.mean),
                 "  poses as in training": (self.interpolated_frames, self.interpolated),
                 "  poses beyond it": (self.extrapolated_frames, self.extrapolated)}
+        rows |= {"  some, as tracked": (self.refitted_frames, self.refitted_as_tracked),
+                 "  the same, refitted": (self.refitted_frames, self.refitted)}
         rows |= {BASELINE_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
         lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]
         for name, (count, metrics) in rows.items():
@@ -84,6 +96,7 @@ class Metrics:
                 figures = (getattr(metrics, column) for column in _COLUMNS)
                 lines.append(f"{name:<22}{count:>8}" + "".join(f"{figure(f, 4):>12}" for f in figures))
         lines.append(f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {figure(self.train_psnr_head)}. "
+                     f"Held still, landmarks tremble by {figure(self.jitter)} px at 512. "
                      f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
                      f"{self.flagged} flagged frames left out.")
         return "\n".join(lines)

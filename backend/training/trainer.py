@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
+from ..avatar.views import view_range
 from ..errors import EffigyError
 from ..footage.capture import Capture, load_capture
 from ..head.model import HeadModel
@@ -26,6 +28,7 @@ from .frames import TrainingFrames
 from .losses import leash_of
 from .presets import Preset, find_preset
 from .refining import REFINED_TRACK, Refining
+from .unseen import Keeping, find_unseen
 from .warmup import VertexBoundGaussians, hand_over
 
 PREVIEW_SECONDS = 10.0
@@ -39,10 +42,11 @@ HAND_OVER_FRAMES = 4
 
 def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", size: int | None = None, device: str = "auto",
           minutes: float | None = None, resume: bool = False, settings: AvatarSettings | None = None,
-          plan: Preset | None = None, progress: Progress = SILENT) -> Avatar:
+          plan: Preset | None = None, clock: Callable[[], float] = time.monotonic, progress: Progress = SILENT) -> Avatar:
     """Train on the frames before the held-out part and write `avatar_path`. With `minutes`, the clock ends it
     instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues.
-    `plan`: instead of the preset of that name, which then only names it in the file."""
+    `plan`: instead of the preset of that name, which then only names it in the file. `clock`: seconds; what minutes are
+    counted by."""
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
     capture = load_capture(Path(capture_folder))
@@ -64,16 +68,24 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     refining = Refining(networks, frames) if plan.refinement else None
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(pixels_per_metre(networks, frames))
+    networks.views.copy_(views_of(frames))
+    leash = leash_of(model, networks.base_scale)
+    unseen = find_unseen(frames, model, leash)
+    keeping = Keeping(unseen.share)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
     if plan.warmup_steps and (found is None or found.stage == "warmup"):
         free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
-                                  None if minutes is None else warmup_share * minutes, refining=refining)
+                                  None if minutes is None else warmup_share * minutes, refining=refining, clock=clock)
         pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
+        unseen.continue_over(free, pose)
+        with torch.no_grad():
+            keeping = Keeping(unseen.share, free(pose)[1])
         hand_over(free, networks, pose)
     fitting = Fitting(
         networks, [*parameter_groups(networks), *_refinement_group(refining)], frames,
-        leash_of(model, networks.base_scale), stage="Training", steps=plan.steps, batch=plan.batch, size=size,
-        final_rate=0.05, condition_noise=CONDITION_NOISE, perceptual_crop=plan.perceptual_crop, refining=refining, enhancer=networks.enhancer,
+        leash, stage="Training", steps=plan.steps, batch=plan.batch, size=size,
+        final_rate=0.05, condition_noise=CONDITION_NOISE, perceptual_crop=plan.perceptual_crop, refining=refining,
+        enhancer=networks.enhancer, keeping=keeping, clock=clock,
         minutes=None if minutes is None else (1 - warmup_share) * minutes)
     session.run(fitting, "training")
     fitting.use_average()
@@ -97,7 +109,8 @@ def _write_refined(refining: Refining, track: Track, path: Path, progress: Progr
 
 def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, sh_degree: int, plan: Preset,
                        session: "_Session", minutes: float | None, *, size: int | None = None,
-                       refining: Refining | None = None) -> VertexBoundGaussians:
+                       refining: Refining | None = None,
+                       clock: Callable[[], float] = time.monotonic) -> VertexBoundGaussians:
     """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later.
 
     The track is refined from here on: Gaussians that the mesh alone moves cannot learn a frame's tracking error by heart.
@@ -110,7 +123,7 @@ def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, s
                *_refinement_group(refining)],
         frames, leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
         size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes,
-        refining=refining)
+        refining=refining, clock=clock)
     session.run(fitting, "warmup")
     fitting.use_average()
     return free
@@ -146,6 +159,13 @@ def pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Ten
     batch = frames.batch(_spread(len(frames), 16), frames.size)
     depth = head_depth(networks(batch.pose)[0], batch.cameras)
     return (batch.cameras.intrinsics[:, 0, 0] / depth).median()
+
+
+@torch.no_grad()
+def views_of(frames: TrainingFrames) -> torch.Tensor:
+    """(2, 2) the yaws and the pitches from which the training frames see the head; see `backend.avatar.views`."""
+    rows = torch.arange(len(frames))
+    return view_range(torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)]))
 
 
 def _refinement_group(refining: Refining | None) -> list[ParameterGroup]:

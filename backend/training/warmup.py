@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..avatar.anchors import SCALE_CEILING, AnchorGaussians, anchor_scale, as_splats
 from ..avatar.encoding import encode_surface
@@ -43,9 +44,12 @@ class VertexBoundGaussians(nn.Module):
         harmonics = anchors.harmonics.expand(len(pose.posed), -1, -1, -1)
         return as_splats(pose, anchors, evaluate_harmonics(self.sh_degree, pose.directions, harmonics)), anchors
 
-    def colors(self) -> Tensor:
-        """(N, 3) the colour seen from nowhere in particular: the constant harmonic, in [0, 1]."""
-        return (self.appearance[:, 1:4] * 0.28209479177387814 + 0.5).clamp(0, 1)
+    @torch.no_grad()
+    def colors(self, pose: Pose) -> Tensor:
+        """(N, 3) in [0, 1]: the colour as it is seen in `pose`'s frames on average. The constant harmonic alone is not that: a
+        clip shows a vertex from a narrow cone, and what is constant there is shared out among all harmonics."""
+        direction = functional.normalize(pose.directions.mean(0), dim=-1)
+        return evaluate_harmonics(self.sh_degree, direction, self.appearance[:, 1:].unflatten(-1, (-1, 3))).clamp(0, 1)
 
 
 def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
@@ -68,5 +72,5 @@ def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, ste
             optimizer.step()
         left += error.item()
     if networks.neural is not None:
-        networks.neural.start_from(free.colors().detach())
+        networks.neural.start_from(free.colors(pose))
     return left

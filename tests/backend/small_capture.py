@@ -28,7 +28,6 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
     model = ball_head()
     save_head(model, folder / "ball.npz")
     remember_head(model, folder / "ball.npz")
-    random = np.random.default_rng(1)
     time = np.linspace(0, 4 * np.pi, frames)
     rotations = np.zeros((frames, 5, 3), np.float32)
     rotations[:, 1, 1] = 0.4 * np.sin(time)
@@ -51,11 +50,7 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
         (capture.folder / name).mkdir(parents=True)
     save_capture(capture)
     save_track(track, capture.folder / "track.npz")
-    truth = VertexBoundGaussians(torch.full((len(model.template),), 0.03), 0)
-    with torch.no_grad():
-        waves = np.sin(model.template @ random.normal(0, texture, (3, 3)))
-        truth.appearance[:, 1:4] = torch.as_tensor(waves * 1.2)
-        truth.appearance[:, 0] = 4.0
+    truth = true_gaussians(model, texture)
     poses = TrackPoses(track, model)
     for index in range(frames):
         chosen = np.array([index])
@@ -67,3 +62,14 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
         for path in (capture.matte_path(index), capture.head_matte_path(index)):
             cv2.imwrite(str(path), (alpha * 255).round().astype(np.uint8))
     return capture, track, model
+
+
+def true_gaussians(model: HeadModel, texture: float = 40.0) -> VertexBoundGaussians:
+    """What the pictures of `make_small_capture` show."""
+    random = np.random.default_rng(1)
+    truth = VertexBoundGaussians(torch.full((len(model.template),), 0.03), 0)
+    with torch.no_grad():
+        waves = np.sin(model.template @ random.normal(0, texture, (3, 3)))
+        truth.appearance[:, 1:4] = torch.as_tensor(waves * 1.2)
+        truth.appearance[:, 0] = 4.0
+    return truth

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from small_capture import SIZE, make_small_capture
+from small_capture import SIZE, make_small_capture, true_gaussians
 
 from backend.avatar.settings import AvatarSettings
 from backend.errors import Cancelled, EffigyError
@@ -19,7 +19,10 @@ from backend.splatting.types import Splats
 from backend.tracking.track import save_track
 from backend.training.baselines import nearest_training_frames, pose_features
 from backend.training.evaluation import evaluate, read_truth
+from backend.training.frames import TrackPoses
 from backend.training.pose_range import head_angles, outside_training
+from backend.training.refitting import draw_refitted
+from backend.training.steadiness import held_still, jitter_of
 
 
 class BallAvatar:
@@ -37,6 +40,13 @@ class BallAvatar:
         return Splats(torch.zeros(count, 1, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 1, 4),
                       torch.full((count, 1, 3), self.radius), torch.full((count, 1), 0.98),
                       torch.full((count, 1, 3), 0.5))
+
+
+class Truth:
+    """Stands for an avatar that has learnt all that there is."""
+
+    def __init__(self, model) -> None:
+        self.networks, self.enhancer, self.device = true_gaussians(model), None, torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +218,41 @@ def test_an_avatar_of_another_head_is_refused(small, tmp_path):
     capture, _, model = small
     with pytest.raises(EffigyError):
         evaluate(BallAvatar(replace(model, template=model.template * 1.01)), capture, tmp_path / "out")
+
+
+def test_jitter_counts_trembling_and_not_drift():
+    steps = np.arange(10.0)[:, None, None] * [3.0, -2.0]
+    drift = np.broadcast_to(steps, (10, 68, 2)).copy()
+    assert jitter_of(drift) == pytest.approx(0, abs=1e-9)
+    drift[::2] += [0, 0.5]
+    assert jitter_of(drift) == pytest.approx(1.0)
+    drift[4] = np.nan
+    assert jitter_of(drift) == pytest.approx(1.0)
+    assert jitter_of(np.full((5, 68, 2), np.nan)) is None
+
+
+def test_a_held_face_keeps_its_head_poses_and_nothing_else(small):
+    track = small[1]
+    still = held_still(track, np.arange(10, 20))
+    assert np.ptp(still.expression, axis=0).max() == 0 and np.ptp(still.rotations[:, 2:], axis=0).max() == 0
+    assert np.array_equal(still.rotations[:, 1], track.rotations[:, 1])
+    assert np.array_equal(still.head_to_camera, track.head_to_camera)
+
+
+def test_fitting_the_pose_again_undoes_an_error_of_the_track(small):
+    """The truth's own Gaussians, seen two degrees and 3 mm beside where they are."""
+    capture, track, model = small
+    cameras = track.head_to_camera.copy()
+    turn = Rotation.from_rotvec([0, np.radians(2), 0]).as_matrix()
+    cameras[:, :3, :3] = cameras[:, :3, :3] @ turn
+    cameras[:, 0, 3] += 0.003
+    avatar = Truth(model)
+    index, truth = 27, read_truth(capture, 27, SIZE)[0]
+    wrong = TrackPoses(replace(track, head_to_camera=cameras), model)
+    errors = [np.abs(frame.over((1.0, 1, 1)) - truth / 255).mean() for frame in (
+        draw_refitted(avatar, TrackPoses(track, model), index, SIZE, truth, steps=0),
+        draw_refitted(avatar, wrong, index, SIZE, truth, steps=0),
+        draw_refitted(avatar, wrong, index, SIZE, truth))]
+    right, disturbed, refitted = errors
+    assert disturbed > 2 * right
+    assert refitted - right < 0.3 * (disturbed - right)

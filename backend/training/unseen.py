@@ -1,0 +1,156 @@
+"""What a clip never shows: the back of the head, mostly, and a side of it where the person does not turn.
+
+No pixel tells the Gaussians there how to look, and Adam makes steps of full size out of the traces of gradient that leak
+through the hair: after a thousand of them the unseen side is confetti. So the warm-up's Gaussians are continued over what
+nobody saw (`Unseen.fill`), and the networks are held to that continuation there, and nowhere else. What they spawn beside
+such anchors fades away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from ..avatar.anchors import AnchorGaussians
+from ..avatar.graph_avatar import OFFSET_UNIT
+from ..avatar.posing import Pose
+from ..head.model import HeadModel
+from ..head.topology import connected_parts, mesh_edges
+from ..splatting.mesh import rasterize_mesh
+from ..splatting.spherical_harmonics import C0
+from .frames import TrainingFrames
+from .losses import Leash
+from .warmup import VertexBoundGaussians
+
+LOOKS = 32
+"""Frames, evenly spread, in which vertices are looked for."""
+SIDE = 192
+"""Of the pictures in which they are looked for, pixels."""
+ENOUGH = 3
+"""Looks in which a vertex must be seen to count as seen."""
+FACING = 0.35
+"""Cosine between a vertex's normal and the direction to the camera from which its colour is its own: at the outline, hair
+is mixed with what lies behind it."""
+KEEPING_WEIGHT = 0.05
+FADING_WEIGHT = 0.02
+SOLID = 3.0
+"""Logit of the opacity of what is unseen: nothing shines through the back of a head."""
+TYPICAL = 0.02
+"""Pull of what is typical (see `Unseen.fill`) against that of a neighbour: it decides some seven edges from what is seen."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    share: Tensor
+    """(N,) in [0, 1]: 1 = in front in no frame, nor so near to what is that its Gaussian can show."""
+    glanced: Tensor
+    """(N,) in [0, 1]: 1 = never seen but at a glancing angle."""
+    edges: Tensor
+    """(E, 2) of the mesh, but for those between scalp and skin: hair is not to fade into skin at the nape."""
+
+    @torch.no_grad()
+    def continue_over(self, free: VertexBoundGaussians, pose: Pose) -> None:
+        """Give the unseen among the warm-up's Gaussians what their surroundings have: colour and distance from the mesh
+        go on smoothly; size, orientation and opacity are those of a closed surface, seen alike from all sides. The colours are
+        those of `pose`'s frames."""
+        share = self.share[:, None]
+        constant = (free.colors(pose) - 0.5) / C0
+        filled = self.fill(torch.cat((free.geometry[:, :3], constant), 1))
+        upright = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(share), 4)
+        rest = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), upright), 1)
+        free.geometry.lerp_(rest, share)
+        closed = torch.cat((torch.full_like(share, SOLID), filled[:, 3:], torch.zeros_like(free.appearance[:, 4:])), 1)
+        free.appearance.lerp_(closed, share)
+
+    @torch.no_grad()
+    def fill(self, values: Tensor) -> Tensor:
+        """(N, C) attributes of the vertices -> the same where they are well seen, continued smoothly where they are not,
+        and far from what is seen the median of what is, on the same part of the mesh: the edge of what is seen, lit from
+        behind, should not colour a whole head. A part that is well seen nowhere keeps its values.
+
+        The least of sum (1 - glanced) (x - value)^2 + sum over edges glanced (x_i - x_j)^2 + TYPICAL sum (x - typical)^2.
+        """
+        glanced, edges = self.glanced.cpu().double().numpy(), self.edges.cpu().numpy()
+        given = values.cpu().double().numpy()
+        count = len(glanced)
+        ones = np.maximum(glanced[edges[:, 0]], glanced[edges[:, 1]])
+        ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
+        linked = coo_matrix((np.r_[ones, ones], ends), (count, count))
+        typical = given.copy()
+        part_of = connected_parts(edges, count)
+        for part in range(part_of.max() + 1):
+            members = part_of == part
+            if (shown := members & (glanced == 0)).any():
+                typical[members] = np.median(given[shown], 0)
+        # What is well seen is data, and holds a thousand times more firmly than neighbours hold together.
+        held = 1e3 * (1 - glanced)
+        system = diags(held + TYPICAL + np.asarray(linked.sum(1)).ravel()) - linked
+        solved = spsolve(system.tocsc(), held[:, None] * given + TYPICAL * typical)
+        return torch.as_tensor(solved.reshape(values.shape), dtype=values.dtype, device=values.device)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What the networks are held to where nothing was seen."""
+
+    share: Tensor
+    """(N,) of `Unseen`."""
+    continued: AnchorGaussians | None = None
+    """B = 1: the warm-up's, continued; None where there was no warm-up."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """`continued`, for a checkpoint."""
+        return dict(vars(self.continued)) if self.continued else {}
+
+    def restored(self, tensors: dict[str, Tensor]) -> "Keeping":
+        """With what `tensors` gave."""
+        kept = {name: value.to(self.share) for name, value in tensors.items()}
+        return Keeping(self.share, AnchorGaussians(**kept) if kept else None)
+
+    def loss(self, anchors: AnchorGaussians, spawned: Tensor) -> Tensor:
+        """`spawned` (B, N k): opacities of the neural Gaussians, the k of an anchor side by side; k may be 0."""
+        loss = anchors.offsets.new_zeros(())
+        if self.continued:
+            kept = self.continued
+            difference = ((anchors.offsets - kept.offsets) / OFFSET_UNIT).square().sum(-1)
+            difference = difference + (anchors.scales / kept.scales).log().square().sum(-1)
+            difference = difference + (anchors.opacities - kept.opacities).square()
+            difference = difference + (anchors.harmonics - kept.harmonics).square().sum((-1, -2))
+            loss = KEEPING_WEIGHT * (self.share * difference).mean()
+        if spawned.shape[1]:
+            fading = self.share[:, None] * spawned.unflatten(1, (len(self.share), -1)).square()
+            loss = loss + FADING_WEIGHT * fading.mean()
+        return loss
+
+
+def find_unseen(frames: TrainingFrames, model: HeadModel, leash: Leash) -> Unseen:
+    """Which vertices of the tracked mesh the training frames show, in front of all others, and which of them well."""
+    seen, well = np.zeros(len(model.template)), np.zeros(len(model.template))
+    rows = np.unique(np.linspace(0, len(frames) - 1, LOOKS).round().astype(int))
+    for row in rows.tolist():
+        index = frames.indices[[row]]
+        pose, cameras = frames.poses.pose(index), frames.poses.cameras(index, SIDE)
+        camera = cameras.world_to_camera[0].cpu().numpy()
+        vertices = pose.posed[0].cpu().numpy() @ camera[:3, :3].T + camera[:3, 3]
+        raster = rasterize_mesh(vertices, model.faces, cameras.intrinsics[0].cpu().numpy(), SIDE, SIDE)
+        visible = np.zeros(len(seen), bool)
+        visible[model.faces[raster.face_index[raster.covered]]] = True
+        # Both in the frame of the un-turned head.
+        facing = -(pose.normals * pose.directions).sum(-1)[0].cpu().numpy()
+        seen += visible
+        well += visible & (facing > FACING)
+    enough = min(ENOUGH, len(rows))
+    # Gaussians stray from their vertices: hair that shows beyond the outline of the mesh belongs to vertices behind it.
+    distance, _ = cKDTree(model.template[seen >= enough]).query(model.template)
+    share = np.clip(distance / leash.distance.cpu().numpy() - 1, 0, 1) * (1 - np.minimum(1, seen / enough))
+    glanced = 1 - np.minimum(1, well / enough)
+    edges, hairy = mesh_edges(model.faces)[0], np.zeros(len(seen), bool)
+    hairy[model.regions["scalp"]] = True
+    return Unseen(*(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, glanced)),
+                  torch.as_tensor(edges[hairy[edges[:, 0]] == hairy[edges[:, 1]]], device=frames.device))
