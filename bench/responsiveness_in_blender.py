@@ -87,7 +87,7 @@ def figures() -> dict[str, Any]:
         ours_cpu[index] += processor
     longest = max(calls, key=lambda call: call[1], default=(0, 0.0, 0.0, "none"))
     worst = int(gaps.argmax())
-    before = max((call for call in calls if call[0] < times[worst + 1]), key=lambda call: call[0], default=longest)
+    before = max((call for call in calls if call[0] < times[worst]), key=lambda call: call[0], default=longest)
     told = {"gap": gaps.max(), "gap_99": np.percentile(gaps, 99), "ours": ours.max(), "ours_cpu": ours_cpu.max()}
     forget()
     return {name: float(value) for name, value in told.items()} | {
