@@ -13,7 +13,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from backend.head.model import HeadModel
-from backend.head.topology import connected_parts, mesh_edges
+from backend.head.mouth import mouth_parts
+from backend.head.topology import mesh_edges
 from backend.tracking.landmark_paint import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
 
 from .noise import fractal_noise, value_noise
@@ -71,23 +72,11 @@ def paint_head(model: HeadModel, look: Look) -> Painted:
     paint = FacePaint.plain(model).with_features(points)
     material = np.zeros((len(model.template), 5), np.float32)
     material[model.regions["eyes"], 0] = 1
-    edges, _ = mesh_edges(model.faces)
-    parts = connected_parts(edges, len(model.template))
-    skin_part = np.bincount(parts).argmax()
-    inside = model.regions["mouth_inside"]
-    for part in np.unique(parts[inside]):
-        members = inside[parts[inside] == part]
-        if part == skin_part:
-            material[members, 3] = 1
-            continue
-        # A row of teeth is an arc with an empty middle; the tongue fills it.
-        place = model.template[members]
-        behind = place[:, 2] < np.quantile(place[:, 2], 0.6)
-        is_tongue = (np.abs(place[behind, 0]) < 0.008).mean() > 0.2
-        material[members, 2 if is_tongue else 1] = 1
+    for column, part in ((1, "teeth"), (2, "tongue"), (3, "wall")):
+        material[mouth_parts(model)[part], column] = 1
     for name in ("eyes", "mouth_inside", "lips", "lids"):
         material[model.regions[name], 4] = 1
-    material[_pinnae(model, edges), 4] = 1
+    material[_pinnae(model, mesh_edges(model.faces)[0]), 4] = 1
     eyes = np.array([model.template[model.regions["eyes"]][side].mean(0) for side in (
         model.template[model.regions["eyes"], 0] > 0, model.template[model.regions["eyes"], 0] <= 0)])
     ears = model.template[model.regions["ears"]]

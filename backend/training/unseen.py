@@ -1,4 +1,4 @@
-"""What a clip never shows: the back of the head, mostly, and a side of it where the person does not turn.
+"""What a clip never shows: the back of the head, mostly, a side of it where the person does not turn, a mouth's inside.
 
 No pixel tells the Gaussians there how to look, and Adam makes steps of full size out of the traces of gradient that leak
 through the hair: after a thousand of them the unseen side is confetti. So the warm-up's Gaussians are continued over what
@@ -21,6 +21,7 @@ from ..avatar.anchors import AnchorGaussians
 from ..avatar.graph_avatar import OFFSET_UNIT
 from ..avatar.posing import Pose
 from ..head.model import HeadModel
+from ..head.mouth import mouth_parts
 from ..head.topology import connected_parts, mesh_edges
 from ..splatting.mesh import rasterize_mesh
 from ..splatting.spherical_harmonics import C0
@@ -45,6 +46,11 @@ TYPICAL = 0.02
 """Pull of what is typical (see `Unseen.fill`) against that of a neighbour: it decides some seven edges from what is seen."""
 
 
+MOUTH = {"teeth": (0.78, 0.74, 0.67), "tongue": (0.60, 0.31, 0.30), "wall": (0.30, 0.12, 0.11)}
+"""Colours beside skin of SKIN luminance: a mouth that never opens in the clip opens in the animation."""
+SKIN = 0.55
+
+
 @dataclass(frozen=True)
 class Unseen:
     share: Tensor
@@ -52,7 +58,9 @@ class Unseen:
     glanced: Tensor
     """(N,) in [0, 1]: 1 = never seen but at a glancing angle."""
     edges: Tensor
-    """(E, 2) of the mesh, but for those between scalp and skin: hair is not to fade into skin at the nape."""
+    """(E, 2) of the mesh, but for those between scalp, skin and the mouth's wall: hair is not to fade into skin at the nape."""
+    mouth: Tensor
+    """(N, 3) of MOUTH; NaN outside the mouth."""
 
     @torch.no_grad()
     def continue_over(self, free: VertexBoundGaussians, pose: Pose) -> None:
@@ -60,16 +68,20 @@ class Unseen:
         go on smoothly; size, orientation and opacity are those of a closed surface, seen alike from all sides. The colours are
         those of `pose`'s frames."""
         share = self.share[:, None]
-        constant = (free.colors(pose) - 0.5) / C0
-        filled = self.fill(torch.cat((free.geometry[:, :3], constant), 1))
+        colors = free.colors(pose)
+        shown = (self.glanced == 0) & self.mouth.isnan().any(1)
+        brightness = (colors[shown].median() / SKIN).clamp(0.2, 1.2) if shown.any() else 1.0
+        unknown = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
+        filled = self.fill(torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), unknown), 1))
+        constant = (filled[:, 3:] - 0.5) / C0
         upright = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(share), 4)
         rest = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), upright), 1)
         free.geometry.lerp_(rest, share)
-        closed = torch.cat((torch.full_like(share, SOLID), filled[:, 3:], torch.zeros_like(free.appearance[:, 4:])), 1)
+        closed = torch.cat((torch.full_like(share, SOLID), constant, torch.zeros_like(free.appearance[:, 4:])), 1)
         free.appearance.lerp_(closed, share)
 
     @torch.no_grad()
-    def fill(self, values: Tensor) -> Tensor:
+    def fill(self, values: Tensor, unknown: Tensor) -> Tensor:
         """(N, C) attributes of the vertices -> the same where they are well seen, continued smoothly where they are not,
         and far from what is seen the median of what is, on the same part of the mesh: the edge of what is seen, lit from
         behind, should not colour a whole head. A part that is well seen nowhere keeps its values.
@@ -82,7 +94,7 @@ class Unseen:
         ones = np.maximum(glanced[edges[:, 0]], glanced[edges[:, 1]])
         ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
         linked = coo_matrix((np.r_[ones, ones], ends), (count, count))
-        typical = given.copy()
+        typical = unknown.cpu().double().numpy().copy()
         part_of = connected_parts(edges, count)
         for part in range(part_of.max() + 1):
             members = part_of == part
@@ -150,7 +162,16 @@ def find_unseen(frames: TrainingFrames, model: HeadModel, leash: Leash) -> Unsee
     distance, _ = cKDTree(model.template[seen >= enough]).query(model.template)
     share = np.clip(distance / leash.distance.cpu().numpy() - 1, 0, 1) * (1 - np.minimum(1, seen / enough))
     glanced = 1 - np.minimum(1, well / enough)
-    edges, hairy = mesh_edges(model.faces)[0], np.zeros(len(seen), bool)
-    hairy[model.regions["scalp"]] = True
-    return Unseen(*(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, glanced)),
-                  torch.as_tensor(edges[hairy[edges[:, 0]] == hairy[edges[:, 1]]], device=frames.device))
+    return unseen_on(model, *(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, glanced)))
+
+
+def unseen_on(model: HeadModel, share: Tensor, glanced: Tensor) -> Unseen:
+    """With the surfaces of this head; see `Unseen` for the shares."""
+    edges, kind = mesh_edges(model.faces)[0], np.zeros(len(model.template), int)
+    kind[model.regions["scalp"]] = 1
+    mouth = torch.full((len(kind), 3), torch.nan)
+    for name, vertices in mouth_parts(model).items():
+        mouth[torch.as_tensor(vertices)] = torch.tensor(MOUTH[name])
+        kind[vertices] = 2
+    edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=share.device)
+    return Unseen(share, glanced, edges, mouth.to(share))

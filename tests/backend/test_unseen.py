@@ -12,12 +12,14 @@ from small_capture import SIZE, make_small_capture
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
 from backend.avatar.posing import Pose, pose_rig
 from backend.avatar.settings import AvatarSettings
+from backend.head.formats import load_head
+from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0, C1
 from backend.avatar.views import angles_of, directions_of, seen_from_within, view_range
 from backend.training.frames import TrainingFrames
 from backend.training.losses import leash_of
 from backend.training.trainer import views_of
-from backend.training.unseen import Keeping, Unseen, find_unseen
+from backend.training.unseen import MOUTH, Keeping, Unseen, find_unseen, unseen_on
 from backend.training.warmup import VertexBoundGaussians
 
 
@@ -45,15 +47,24 @@ def test_the_back_of_the_head_is_unseen_and_the_front_is_seen(small, frames):
     assert unseen.share[model.template[:, 2].argmin()] == 1
 
 
+def unseen_of(share: torch.Tensor, edges: torch.Tensor, glanced: torch.Tensor | None = None) -> Unseen:
+    return Unseen(share, share if glanced is None else glanced, edges, torch.full((len(share), 3), torch.nan))
+
+
+def filled_of(unseen: Unseen, values: torch.Tensor) -> torch.Tensor:
+    return unseen.fill(values, torch.full_like(values, 7.0))
+
+
 def test_a_chain_is_continued_by_the_value_at_its_seen_end():
     share = torch.tensor([0.0, 1, 1, 1])
-    filled = Unseen(share, share, torch.tensor([[0, 1], [1, 2], [2, 3]])).fill(torch.tensor([[2.0], [9], [-9], [0]]))
+    filled = filled_of(unseen_of(share, torch.tensor([[0, 1], [1, 2], [2, 3]])), torch.tensor([[2.0], [9], [-9], [0]]))
     assert torch.allclose(filled, torch.full((4, 1), 2.0), atol=0.02)
 
 
 def test_between_two_seen_ends_values_pass_evenly():
     share = torch.tensor([0.0, 1, 1, 1, 0])
-    filled = Unseen(share, share, torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])).fill(torch.tensor([[0.0], [7], [7], [7], [4]]))
+    chain = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
+    filled = filled_of(unseen_of(share, chain), torch.tensor([[0.0], [7], [7], [7], [4]]))
     assert torch.allclose(filled[:, 0], torch.arange(5.0), atol=0.1)
 
 
@@ -64,19 +75,39 @@ def test_far_from_what_is_seen_what_is_typical_there_decides():
     edges = torch.stack((torch.arange(count - 1), torch.arange(1, count)), 1)
     values = torch.zeros(count, 1)
     values[:3, 0] = torch.tensor([1.0, 1, 5])
-    filled = Unseen(share, share, edges).fill(values)[:, 0]
+    filled = filled_of(unseen_of(share, edges), values)[:, 0]
     assert filled[3] > 4 and filled[-1] == pytest.approx(1, abs=0.05)
 
 
-def test_a_part_of_the_mesh_that_is_never_seen_keeps_its_values():
+def test_a_part_of_the_mesh_that_is_never_seen_has_what_is_said_of_the_unknown():
     share = torch.tensor([0.0, 1, 1, 1])
-    filled = Unseen(share, share, torch.tensor([[0, 1], [2, 3]])).fill(torch.tensor([[2.0], [9], [4], [4]]))
-    assert torch.allclose(filled[:, 0], torch.tensor([2.0, 2, 4, 4]), atol=0.05)
+    filled = filled_of(unseen_of(share, torch.tensor([[0, 1], [2, 3]])), torch.tensor([[2.0], [9], [4], [4]]))
+    assert torch.allclose(filled[:, 0], torch.tensor([2.0, 2, 7, 7]), atol=0.05)
+
+
+def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
+    model = load_head()
+    count = len(model.template)
+    share = torch.ones(count)
+    share[torch.as_tensor(model.regions["face"])] = 0
+    for vertices in mouth_parts(model).values():
+        assert len(vertices) > 50
+        share[torch.as_tensor(vertices)] = 1
+    free = VertexBoundGaussians(torch.full((count,), 0.005), 1)
+    pose = Pose(*(torch.zeros(1, count, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, count, 3))
+    with torch.no_grad():
+        free.appearance[:, 1:4] = torch.randn(count, 3)
+        free.geometry[:, :3] = 1.0
+    unseen_on(model, share, share).continue_over(free, pose)
+    colors = free.colors(pose)
+    teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
+    assert teeth > 2 * wall
+    assert free.geometry[torch.as_tensor(mouth_parts(model)["teeth"]), :3].abs().max() < 0.05
 
 
 def test_the_colour_of_an_outline_is_not_carried_on():
     glanced = torch.tensor([0.0, 1, 1])
-    unseen = Unseen(torch.tensor([0.0, 0, 1]), glanced, torch.tensor([[0, 1], [1, 2]]))
+    unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), glanced)
     free = VertexBoundGaussians(torch.full((3,), 0.01), 1)
     pose = Pose(*(torch.zeros(1, 3, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, 3, 3))
     with torch.no_grad():
