@@ -68,10 +68,12 @@ def main() -> int:
                         help="a Python with Blender as a module (default: .venv-blender)")
     parser.add_argument("--window", metavar="BLENDER", help="measure this Blender's window instead")
     parser.add_argument("--package", metavar="ZIP", help="with --window: the built extension")
+    parser.add_argument("--frames", type=int, default=0, metavar="N",
+                        help="with --window: redraw so many frames of an action, and say how much memory that took")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="effigy-bench-") as folder:
         order: dict = {"python": os.environ.get("EFFIGY_BACKEND_PYTHON", sys.executable), "root": str(ROOT), "avatars": {},
-                       "network_ms": {}, "package": str(Path(arguments.package).resolve()) if arguments.package else ""}
+                       "network_ms": {}, "frames": arguments.frames, "package": str(Path(arguments.package).resolve()) if arguments.package else ""}
         for count in arguments.counts:
             path, order["network_ms"][str(count)] = make_avatar(count, Path(folder))
             order["avatars"][str(count)] = str(path)

@@ -6,7 +6,7 @@
     track.read     {path}                               → the fields of a `Track`
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
-    avatar.splats  {avatar, pose, view | direction}     → means, quaternions, scales, opacities, colors (`posing`)
+    avatar.splats  {avatar, pose, view | direction, anchors} → means, quaternions, scales, opacities, colors (`posing`)
     avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a `.ply` of them at `path`
     avatar.render  {subjects: [{avatar, pose}], camera, enhanced} → color, alpha, depth
     job.start      {kind, params}                       → {job: its name} (`job_kinds`); then `job.progress`,

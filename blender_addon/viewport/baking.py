@@ -63,6 +63,8 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
     """Start baking the frames `first` to `last` of these rigs."""
     scene, layer, standpoint = context.scene, context.view_layer, Standpoint.of(context)
     _check_range(first, last)
+    if cache.in_progress:
+        raise EffigyError("A bake is going on already: wait for it, or stop it with the cross in Jobs.")
     return tasks.start_local(f"Bake frames {first} to {last}", lambda: _bake(scene, layer, rigs, first, last, standpoint))
 
 
@@ -113,7 +115,9 @@ def _export(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig],
     paths, gaussians = [avatar_path(rig.armature) for rig in rigs], 0
     with _back_to_its_frame(scene):
         for number, frame in enumerate(wanted):
-            scene.frame_set(frame)
+            # This frame is taken as it stands, with what is posed and not keyed.
+            if frames:
+                scene.frame_set(frame)
             depsgraph = layer.depsgraph
             view = request_of(paths[0], {}, standpoint.at(scene, depsgraph))
             params: dict[str, Any] = {name: view[name] for name in ("view", "direction") if name in view}
@@ -139,7 +143,8 @@ def _back_to_its_frame(scene: bpy.types.Scene) -> Iterator[None]:
     finally:
         # The scene may have gone meanwhile.
         with suppress(ReferenceError):
-            scene.frame_set(frame)
+            if scene.frame_current != frame:
+                scene.frame_set(frame)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import bpy
+import gpu
 import numpy as np
 
 from ..rig.marks import Rig, find_rigs
@@ -30,6 +31,9 @@ from .splats import pack
 
 MOST_VIEWS: Final = 16
 """Remembered at once; of closed ones Blender says nothing."""
+
+SOFTWARE: Final = ("llvmpipe", "softpipe", "swiftshader", "basic render", "gdi generic")
+"""In the names of renderers that draw on the processor."""
 
 
 @dataclass
@@ -98,12 +102,24 @@ def _paint() -> None:
     if uploaded is None:
         return
     meshes = [_mesh_of(rig, actor, context) for rig, actor in shown if rig.mesh.mode == "OBJECT"]
-    view.picture.draw(uploaded, lens, meshes)
+    view.picture.draw(uploaded, lens, meshes, _step(context, view))
     view.picture.lay_over(lens)
     for rig, actor in shown:
         if rig.armature.effigy_view.mode == "BOTH":
             _mesh_of(rig, actor, context).draw_lines(lens)
         draw_bones(rig, context)
+
+
+def _step(context: bpy.types.Context, view: _View) -> int:
+    quality = context.scene.effigy_view.quality
+    if quality == "FULL" or (quality == "AUTO" and not _is_software()):
+        return 1
+    return 2 if live.is_moving(context.region.as_pointer(), view.seen) else 1
+
+
+def _is_software() -> bool:
+    renderer = gpu.platform.renderer_get().lower()
+    return any(name in renderer for name in SOFTWARE)
 
 
 def _mesh_of(rig: Rig, actor: Actor, context: bpy.types.Context) -> DrawnMesh:

@@ -153,6 +153,15 @@ def look(context: bpy.types.Context, view: int, eye: Eye) -> list[tuple[Rig, Act
     return seen
 
 
+def is_moving(view: int, seen: list[tuple[Rig, Actor]]) -> bool:
+    """Whether the view or an avatar in it has just changed; it is drawn again when they stand still."""
+    last = max([_views[view].moved_at] + [actor.moved_at for _, actor in seen])
+    moving = time.perf_counter() - last < SETTLED
+    if moving:
+        _look_again()
+    return moving
+
+
 def actor_of(armature: bpy.types.Object) -> Actor | None:
     return _actors.get(armature.session_uid)
 
@@ -221,7 +230,7 @@ def _provide(scene: bpy.types.Scene, rig: Rig, actor: Actor, eye: Eye, now: floa
     if actor.error and now - actor.failed_at < RETRY:
         return
     still = now - max(actor.moved_at, _views[_leading].moved_at) >= SETTLED
-    anchors = scene.effigy_view.quality == "ADAPTIVE" and not still and actor.splats is not None
+    anchors = scene.effigy_view.quality == "ANCHORS" and not still and actor.splats is not None
     if actor.asked is not None and actor.asked.key == actor.key:
         turned = float(np.arccos(np.clip(actor.asked.direction @ direction, -1, 1)))
         if turned < SAME_VIEW and not (actor.asked.anchors and still):

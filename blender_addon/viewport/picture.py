@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import gpu
 import numpy as np
+from gpu_extras.batch import batch_for_shader
 from mathutils import Matrix
 
 from .shaders import WIDTH, composite_shader, mesh_shader, splat_shader
@@ -27,7 +28,9 @@ FAR: Final = 1e9
 BLOCK: Final = 64
 """Pixels: the picture's sides are multiples of this, so that it need not be made anew for each small move."""
 
-_STRIP: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
+_TRIANGLE: Final = ((0.0, 2.0), (-(3**0.5), -1.0), (3**0.5, -1.0))
+"""Around a circle of radius 1: one triangle costs less than two, though a little more lies outside the ellipse."""
+_SQUARE: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,18 @@ class Lens:
         shift = p[:2, 3] if self.orthographic else -p[:2, 2]
         return (p[0, 0] * self.width / 2, p[1, 1] * self.height / 2,
                 (1 + shift[0]) * self.width / 2, (1 + shift[1]) * self.height / 2)
+
+    def coarser(self, step: int) -> Lens:
+        """The same view in pixels `step` times as large; what is over at the right and the top is cut off."""
+        width, height = -(-self.width // step), -(-self.height // step)
+        if step == 1:
+            return self
+        # Whole large pixels may reach beyond the view: its right and upper edge move outwards with them.
+        grow = np.eye(4)
+        for axis, small, large in ((0, self.width, width * step), (1, self.height, height * step)):
+            grow[axis, axis] = small / large
+            grow[axis, 3] = small / large - 1
+        return Lens(self.view, grow @ self.projection, width, height)
 
     def key(self) -> bytes:
         return self.view.tobytes() + self.projection.tobytes() + bytes(f"{self.width} {self.height}", "ascii")
@@ -83,17 +98,20 @@ class Picture:
         """`encodes`: whether the framebuffer that it is laid over encodes as sRGB what is written to it."""
         self._encodes = encodes
         self._size = 0, 0
+        self._step = 1
         self._drawn: tuple | None = None
         self._sorted: tuple[int, np.ndarray] | None = None
         self._order: gpu.types.GPUTexture | None = None
         self._window = 0, 0, 0, 0
         """Left, lowest, width and height of the picture within the view, pixels."""
 
-    def draw(self, uploaded: Uploaded, lens: Lens, meshes: Sequence[MeshOnGpu] = ()) -> None:
-        """Bring the picture up to date. `meshes`: the avatars' own, which must not hide them."""
+    def draw(self, uploaded: Uploaded, lens: Lens, meshes: Sequence[MeshOnGpu] = (), step: int = 1) -> None:
+        """Bring the picture up to date. `meshes`: the avatars' own, which must not hide them. `step`: the side of its
+        pixels in the view's; drawing takes as long as there are pixels."""
         key = uploaded.serial, lens.key(), tuple((id(mesh), mesh.changed_at) for mesh in meshes)
-        if self._drawn == key:
+        if self._drawn == key and self._step <= step:
             return
+        self._step, lens = step, lens.coarser(step)
         packed = uploaded.packed
         view = lens.view.copy()
         view[:3, 3] += view[:3, :3] @ packed.origin
@@ -129,7 +147,7 @@ class Picture:
 
     def lay_over(self, lens: Lens) -> None:
         """Composite over the bound framebuffer, whose viewport is the view, at the splats' own depth."""
-        left, low, width, height = self._window
+        left, low, width, height = (self._step * pixels for pixels in self._window)
         if width == 0:
             return
         gpu.state.depth_test_set("LESS_EQUAL")
@@ -142,7 +160,7 @@ class Picture:
         p = lens.projection
         shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(self._encodes)))
         corner = gpu.state.viewport_get()[:2]
-        shader.uniform_float("origin", (left + corner[0], low + corner[1]))
+        shader.uniform_float("origin", (left + corner[0], low + corner[1], float(self._step)))
         shader.uniform_sampler("picture", self._color)
         shader.uniform_sampler("depths", self._depth)
         shader.uniform_sampler("mesh_depths", self._mesh_distance)
@@ -227,7 +245,7 @@ def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
 
 
 _kept: dict[str, object] = {}
-"""Shaders and the two quads: made when first drawn with, since there is no GPU before."""
+"""Shaders and the two shapes: made when first drawn with, since there is no GPU before."""
 
 
 def _shader(name: str, make: object) -> gpu.types.GPUShader:
@@ -237,12 +255,11 @@ def _shader(name: str, make: object) -> gpu.types.GPUShader:
 
 
 def _batch(name: str, shader: gpu.types.GPUShader) -> gpu.types.GPUBatch:
-    from gpu_extras.batch import batch_for_shader
-
-    if f"{name} quad" not in _kept:
-        corners = _STRIP if name == "composite" else [(2 * x - 1, 2 * y - 1) for x, y in _STRIP]
-        _kept[f"{name} quad"] = batch_for_shader(shader, "TRI_STRIP", {"corner": corners})
-    return _kept[f"{name} quad"]
+    key = f"{name} shape"
+    if key not in _kept:
+        kind, corners = ("TRI_STRIP", _SQUARE) if name == "composite" else ("TRIS", _TRIANGLE)
+        _kept[key] = batch_for_shader(shader, kind, {"corner": corners})
+    return _kept[key]
 
 
 def release() -> None:

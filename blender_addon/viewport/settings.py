@@ -16,9 +16,11 @@ MODES = (
     ("DEPTH", "Depth", "The avatar's distance from the view: near is light"),
 )
 QUALITIES = (
-    ("FULL", "Everything", "All Gaussians at every pose"),
-    ("ADAPTIVE", "Anchors while Moving", "Only the Gaussians of the mesh's vertices while a pose changes, which are "
-                                         "there sooner; everything once it stands still"),
+    ("AUTO", "Automatic", "Everything; where Blender draws without a graphics card, at half the resolution while the view "
+                          "or the pose changes"),
+    ("FULL", "Everything", "All Gaussians at full resolution, always"),
+    ("ANCHORS", "Anchors while Moving", "While a pose changes only the Gaussians of the mesh's vertices, which are there "
+                                        "sooner; everything once it stands still"),
 )
 
 
@@ -43,7 +45,7 @@ class EffigyView(bpy.types.PropertyGroup):
 class EffigySceneView(bpy.types.PropertyGroup):
     """On a scene."""
 
-    quality: EnumProperty(name="Quality", items=QUALITIES, default="FULL", update=_changed,
+    quality: EnumProperty(name="Quality", items=QUALITIES, default="AUTO", update=_changed,
                           description="What is computed while a pose changes")
     with_overlays: BoolProperty(
         name="Hide with Overlays", default=True, update=_changed,

@@ -14,6 +14,12 @@ import gpu
 WIDTH: Final = 1024
 """Texels in a row of the splats' texture and of the order's."""
 
+_CONSTANTS: Final = (
+    ("NEAR", "0.01"), ("MARGIN", "0.3"), ("LOW_PASS", "0.3"), ("ALPHA_MIN", "(1.0 / 255.0)"), ("ALPHA_MAX", "0.999"),
+    ("ELLIPSOIDS", "1"), ("POINTS", "2"), ("DEPTH", "3"), ("POINT_SIZE", "1.5"),
+)
+"""Those of `backend.splatting.reference`; the places of `splats.KINDS`; pixels; metres."""
+
 _VERTEX: Final = """
 void main()
 {
@@ -117,13 +123,28 @@ void main()
 _COMPOSITE_FRAGMENT: Final = """
 void main()
 {
-  ivec2 at = ivec2(gl_FragCoord.xy - origin);
-  vec4 found = texelFetch(picture, at, 0);
+  vec2 at = gl_FragCoord.xy - origin.xy;
+  ivec2 texel = ivec2(floor(at / origin.z));
+  vec4 found = texelFetch(picture, texel, 0);
+  if (origin.z > 1.0) {
+    /* A coarse picture is filled in between its pixels. */
+    vec2 between = at / origin.z - 0.5;
+    ivec2 first = ivec2(floor(between));
+    ivec2 last = textureSize(picture, 0) - 1;
+    vec2 share = between - vec2(first);
+    vec4 lower = mix(texelFetch(picture, clamp(first, ivec2(0), last), 0),
+                     texelFetch(picture, clamp(first + ivec2(1, 0), ivec2(0), last), 0), share.x);
+    vec4 upper = mix(texelFetch(picture, clamp(first + ivec2(0, 1), ivec2(0), last), 0),
+                     texelFetch(picture, clamp(first + ivec2(1, 1), ivec2(0), last), 0), share.x);
+    vec4 filled = mix(lower, upper, share.y);
+    found = found.a < ALPHA_MIN ? found : filled;
+  }
   if (found.a < ALPHA_MIN) {
     discard;
   }
   /* Where the rig's own mesh is nearer than its splats, what Blender drew of it is not to hide them. */
-  float z = min(texelFetch(depths, at, 0).r / found.a, texelFetch(mesh_depths, at, 0).r - MESH_NEARER);
+  float z = min(texelFetch(depths, texel, 0).r / texelFetch(picture, texel, 0).a,
+                texelFetch(mesh_depths, texel, 0).r - MESH_NEARER);
   gl_FragDepth = 0.5 + 0.5 * (projection.y - projection.x * z) / (projection.z > 0.5 ? 1.0 : z);
   /* The view's buffer is encoded as sRGB when it is written to: what arrives there are the picture's own numbers. */
   vec3 encoded = clamp(found.rgb, 0.0, 1.0);
@@ -147,8 +168,7 @@ def splat_shader() -> gpu.types.GPUShader:
     info.vertex_out(between)
     info.fragment_out(0, "VEC4", "color")
     info.fragment_out(1, "VEC4", "depth")
-    for name, value in (("NEAR", "0.01"), ("MARGIN", "0.3"), ("LOW_PASS", "0.3"), ("ALPHA_MIN", "(1.0 / 255.0)"), ("ALPHA_MAX", "0.999"),
-                        ("ELLIPSOIDS", "1"), ("POINTS", "2"), ("DEPTH", "3"), ("POINT_SIZE", "1.5")):
+    for name, value in _CONSTANTS:
         info.define(name, value)
     info.vertex_source(_VERTEX)
     info.fragment_source(_FRAGMENT)
@@ -157,7 +177,7 @@ def splat_shader() -> gpu.types.GPUShader:
 
 def composite_shader() -> gpu.types.GPUShader:
     info = gpu.types.GPUShaderCreateInfo()
-    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC2", "origin")):
+    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin")):
         info.push_constant(kind, name)
     info.sampler(0, "FLOAT_2D", "picture")
     info.sampler(1, "FLOAT_2D", "depths")

@@ -159,6 +159,15 @@ def test_splats_stand_where_the_root_puts_them(client, model, avatar_path):
     assert np.abs(here["opacities"] - there["opacities"]).max() < 1e-4
 
 
+def test_anchors_alone_are_the_first_of_all_splats(client, model, avatar_path):
+    asked = {"avatar": avatar_path, "pose": random_pose(model, 1), "view": np.array((0.1, 0.05, 0.7))}
+    everything, anchors = client.call("avatar.splats", asked), client.call("avatar.splats", asked | {"anchors": True})
+    count = len(anchors["means"])
+    assert count < len(everything["means"]) and count == len(model.template)
+    for name in anchors:
+        assert np.abs(anchors[name] - everything[name][:count]).max() < 1e-5
+
+
 def test_splats_are_those_of_the_avatar_on_a_track(client, model, avatar_path):
     avatar = load_avatar(avatar_path)
     pose = random_pose(model, 2)

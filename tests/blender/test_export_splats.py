@@ -87,6 +87,20 @@ def test_the_range_is_a_numbered_file_a_frame_and_the_frame_is_given_back(rig, t
     assert np.abs(places[1] - places[0]).max() > 1e-4 < np.abs(places[2] - places[1]).max()
 
 
+def test_this_frame_is_exported_as_it_is_posed_though_it_is_not_keyed(rig, module, tmp_path):
+    smile = rig.key_blocks["mouthSmileLeft"]
+    smile.keyframe_insert("value", frame=bpy.context.scene.frame_current)
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "keyed.ply"))
+    smile.value = 0.1
+    bpy.context.view_layer.update()
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "posed.ply"), axes="Z_UP")
+    assert smile.value == pytest.approx(0.1)
+    splats, seen = in_blender(rig, module)
+    posed = columns(read(tmp_path / "posed.ply"), "x", "y", "z")
+    assert np.allclose(posed, splats.means[seen], atol=1e-5)
+    assert not np.array_equal(posed, columns(read(tmp_path / "keyed.ply"), "x", "z", "y") * (1, 1, -1))
+
+
 def test_all_avatars_of_the_scene_are_in_the_file(rig, engine_avatars, tmp_path):
     bpy.ops.effigy.export_splats(filepath=str(tmp_path / "one.ply"))
     add_rig(engine_avatars / "ben.effigy")

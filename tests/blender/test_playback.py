@@ -116,6 +116,8 @@ def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):
     while task.progress < 0.3 and time.monotonic() < until:
         session().client().pump()
         task.advance(0.001)
+    with pytest.raises(RuntimeError, match="going on already"):
+        bpy.ops.effigy.bake_playback()
     task.cancel()
     assert task.state == "cancelled" and bpy.context.scene.frame_current == 5
     assert 2 <= viewport["cache"].bake_of(rig.armature).count < 6 and answered(rig, viewport, 3) is not None

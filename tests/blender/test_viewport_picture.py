@@ -187,3 +187,14 @@ def test_points_ellipsoids_depth_size_and_least_opacity_look_different(ann, engi
     assert np.ptp(grey, axis=1).max() < 2 * LEVEL and np.ptp(grey) > 0.3
     assert seen[3][..., 3].sum() < 0.9 * plain[..., 3].sum()
     assert viewport("splats").pack([shown(ann, avatar, lens, least_opacity=1.0)]) is None
+
+
+def test_a_coarse_picture_is_the_same_head_with_larger_pixels(ann, engine_avatars):
+    lens, avatar = lens_of_camera(SIDE - 3), engine_avatars / "ann.effigy"
+    head = [shown(ann, avatar, lens)]
+    fine, coarse = drawn(head, lens), drawn(head, lens, step=2)
+    assert np.abs(fine - coarse).mean() < 4 * LEVEL and np.abs(fine - coarse).max() > 4 * LEVEL
+    for axis in (0, 1):
+        # Not a pixel beside it.
+        profile = [picture[..., 3].sum(axis) @ np.arange(SIDE - 3) / picture[..., 3].sum() for picture in (fine, coarse)]
+        assert abs(profile[0] - profile[1]) < 0.2

@@ -82,7 +82,8 @@ def splats_of(rig: Any, avatar: object, lens: Any) -> Any:
     return splats.Splats.from_answer(answer, pose_module.head_motion(rig, bpy.context.evaluated_depsgraph_get()))
 
 
-def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None = None, meshes: Sequence = ()) -> np.ndarray:
+def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None = None, meshes: Sequence = (),
+          step: int = 1) -> np.ndarray:
     """(H, W, 4) premultiplied, top row first: `shown` as for `splats.pack`, over what `before` has drawn."""
     def draw() -> np.ndarray:
         import gpu
@@ -95,7 +96,7 @@ def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None =
             if before:
                 before()
             picture = picture_module.Picture(encodes=False)
-            picture.draw(picture_module.Uploaded(viewport("splats").pack(shown)), lens, [mesh() for mesh in meshes])
+            picture.draw(picture_module.Uploaded(viewport("splats").pack(shown)), lens, [mesh() for mesh in meshes], step)
             picture.lay_over(lens)
             buffer = frame.read_color(0, 0, lens.width, lens.height, 4, 0, "FLOAT")
         pixels = np.array(buffer.to_list(), np.float32).reshape(lens.height, lens.width, 4)[::-1]
