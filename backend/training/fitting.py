@@ -47,10 +47,13 @@ class Fitting:
     def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
                  stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
                  condition_noise: float = 0.0, perceptual_crop: int = 0, refining: Refining | None = None,
-                 enhancer: Enhancer | None = None, keeping: Keeping | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """`enhancer` is one of the model's own, where it has one. `clock`: seconds, by which `minutes` are counted."""
+                 enhancer: Enhancer | None = None, keeping: Keeping | None = None, rows: Tensor | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        """`enhancer` is one of the model's own, where it has one. `rows`: those of the frames that are trained on; all,
+        unless given. `clock`: seconds, by which `minutes` are counted."""
         self.model, self.frames, self.leash, self.refining, self.enhancer = model, frames, leash, refining, enhancer
         self.keeping, self.clock = keeping, clock
+        self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.rates = [group.rate for group in groups]
@@ -151,11 +154,11 @@ class Fitting:
 
     def _rows(self) -> Tensor:
         """The frames of this step: every frame once an epoch, in a shuffled order."""
-        count = len(self.frames)
+        count = len(self.rows)
         places = torch.arange(self.step * self.batch, (self.step + 1) * self.batch)
         orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(SEED + 7919 * epoch))
                   for epoch in set((places // count).tolist())}
-        return torch.stack([orders[place // count][place % count] for place in places.tolist()])
+        return self.rows[torch.stack([orders[place // count][place % count] for place in places.tolist()])]
 
     @torch.no_grad()
     def _fold_average(self) -> None:
@@ -168,6 +171,18 @@ class Fitting:
         """Leave the averaged weights in the model."""
         for name, parameter in self._named():
             parameter.copy_(self.average[name])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the averaged weights, for as long as that is needed."""
+        own = {name: parameter.detach().clone() for name, parameter in self._named()}
+        self.use_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._named():
+                    parameter.copy_(own[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint needs besides `step` and `seconds`, flat."""

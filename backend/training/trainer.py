@@ -29,6 +29,7 @@ from .losses import leash_of
 from .presets import Preset, find_preset
 from .refining import REFINED_TRACK, Refining
 from .unseen import Keeping, find_unseen
+from .validation import EVERY_STEPS, Validation, split_rows
 from .warmup import VertexBoundGaussians, hand_over
 
 PREVIEW_SECONDS = 10.0
@@ -69,13 +70,15 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(pixels_per_metre(networks, frames))
     networks.views.copy_(views_of(frames))
+    rows, kept_rows = split_rows(len(frames), plan.validation)
+    validation = Validation(kept_rows)
     leash = leash_of(model, networks.base_scale)
     unseen = find_unseen(frames, model, leash)
     keeping = Keeping(unseen.share)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
     if plan.warmup_steps and (found is None or found.stage == "warmup"):
         free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
-                                  None if minutes is None else warmup_share * minutes, refining=refining, clock=clock)
+                                  None if minutes is None else warmup_share * minutes, refining=refining, rows=rows, clock=clock)
         pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
         unseen.continue_over(free, pose)
         with torch.no_grad():
@@ -85,12 +88,14 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
         networks, [*parameter_groups(networks), *_refinement_group(refining)], frames,
         leash, stage="Training", steps=plan.steps, batch=plan.batch, size=size,
         final_rate=0.05, condition_noise=CONDITION_NOISE, perceptual_crop=plan.perceptual_crop, refining=refining,
-        enhancer=networks.enhancer, keeping=keeping, clock=clock,
+        enhancer=networks.enhancer, keeping=keeping, rows=rows, clock=clock,
         minutes=None if minutes is None else (1 - warmup_share) * minutes)
-    session.run(fitting, "training")
-    fitting.use_average()
+    session.run(fitting, "training", validation)
+    validation.choose(fitting)
     metrics = {"preset": preset, "steps": fitting.step, "training_seconds": round(session.total_seconds, 1),
-               "training_frames": len(frames), "device": str(chosen), "training_psnr": round(fitting.recent_psnr, 2)}
+               "training_frames": len(rows), "device": str(chosen), "training_psnr": round(fitting.recent_psnr, 2)}
+    if len(kept_rows):
+        metrics["validation_psnr"] = round(validation.best_psnr, 2)
     avatar = Avatar(networks.eval(), model, track.identity, settings, metrics)
     save_avatar(avatar, avatar_path)
     if refining:
@@ -109,7 +114,7 @@ def _write_refined(refining: Refining, track: Track, path: Path, progress: Progr
 
 def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, sh_degree: int, plan: Preset,
                        session: "_Session", minutes: float | None, *, size: int | None = None,
-                       refining: Refining | None = None,
+                       refining: Refining | None = None, rows: torch.Tensor | None = None,
                        clock: Callable[[], float] = time.monotonic) -> VertexBoundGaussians:
     """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later.
 
@@ -123,7 +128,7 @@ def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, s
                *_refinement_group(refining)],
         frames, leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
         size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes,
-        refining=refining, clock=clock)
+        refining=refining, rows=rows, clock=clock)
     session.run(fitting, "warmup")
     fitting.use_average()
     return free
@@ -195,11 +200,13 @@ class _Session:
         """Seconds of training over all sessions of this job."""
         return self.before + time.monotonic() - self.started
 
-    def run(self, fitting: Fitting, stage: str) -> None:
+    def run(self, fitting: Fitting, stage: str, validation: Validation | None = None) -> None:
         if self.found and self.found.stage == stage:
             fitting.restore(self.found.tensors, self.found.step, self.found.seconds)
 
         def after_step(_: Fitting) -> None:
+            if validation and fitting.step % EVERY_STEPS == 0:
+                validation.look(fitting)
             now = time.monotonic()
             if now - self.saved > EVERY_SECONDS:
                 self.save(fitting, stage)

@@ -1,0 +1,91 @@
+"""Some runs of training frames are kept from training, and the weights that do best on them are what it ends with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from small_capture import SIZE, make_small_capture
+
+from backend.training import validation
+from backend.training.fitting import Fitting, ParameterGroup
+from backend.training.frames import TrainingFrames
+from backend.training.losses import leash_of
+from backend.training.presets import Preset
+from backend.training.trainer import train
+from backend.training.validation import Validation, split_rows
+from backend.training.warmup import VertexBoundGaussians
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EFFIGY_USER", str(tmp_path_factory.mktemp("user")))
+    yield make_small_capture(tmp_path_factory.mktemp("validated"), frames=90)
+    patch.undo()
+
+
+def test_two_runs_are_kept_and_no_row_is_in_both_parts():
+    rows, kept = split_rows(400, 0.05)
+    assert len(rows) + len(kept) == 400 and not set(rows.tolist()) & set(kept.tolist())
+    assert len(kept) == 20
+    assert (np.diff(kept.numpy()) > 1).sum() == 1
+
+
+@pytest.mark.parametrize(("count", "share"), [(400, 0.0), (30, 0.1)], ids=["not asked for", "a short clip"])
+def test_nothing_is_kept_where_it_is_not_asked_for_or_cannot_be_spared(count, share):
+    rows, kept = split_rows(count, share)
+    assert len(rows) == count and not len(kept)
+
+
+def test_training_never_draws_a_row_that_is_kept(small):
+    capture, track, model = small
+    frames = TrainingFrames(capture, track, model, SIZE)
+    rows, kept = split_rows(len(frames), 0.2)
+    free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 0)
+    fitting = Fitting(free, [ParameterGroup([free.geometry], 1e-2)], frames, leash_of(model, free.base_scale), stage="", steps=9,
+                      batch=4, size=SIZE, final_rate=1.0, rows=rows)
+    drawn = set()
+    for fitting.step in range(60):
+        drawn |= set(fitting._rows().tolist())
+    assert drawn == set(rows.tolist())
+
+
+def test_the_weights_that_did_best_are_left_in_the_model(monkeypatch):
+    weights = torch.nn.Parameter(torch.zeros(1))
+
+    class Stub(SimpleNamespace):
+        @contextmanager
+        def averaged(self):
+            yield
+
+        def use_average(self):
+            weights.data.copy_(self.average["w"])
+
+    fitting = Stub(average={"w": torch.zeros(1)})
+    # What is scored is the distance of the weights from 2.
+    monkeypatch.setattr(Validation, "_error", staticmethod(lambda f, row: float((f.average["w"] - 2).square()) + 0.1))
+    looking = Validation(torch.arange(5))
+    for value in (0.0, 1.5, 5.0):
+        fitting.average["w"].fill_(value)
+        looking.look(fitting)
+    looking.choose(fitting)
+    assert weights.item() == 1.5
+
+
+def test_without_frames_to_tell_by_the_last_average_is_taken():
+    used = []
+    Validation(torch.arange(0)).choose(SimpleNamespace(use_average=lambda: used.append(True)))
+    assert used == [True]
+
+
+def test_an_avatar_says_how_it_did_on_them(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "EVERY_STEPS", 2)
+    capture = small[0]
+    plan = Preset(size=SIZE, warmup_steps=3, steps=4, batch=2, refinement=False, validation=0.2)
+    avatar = train(capture.folder, tmp_path / "a.effigy", plan=plan)
+    assert 5 < avatar.metrics["validation_psnr"] < 60
+    assert avatar.metrics["training_frames"] == 72 - 14
