@@ -76,7 +76,8 @@ def chosen_layers(arguments: argparse.Namespace) -> list[tuple[Environment, list
         return layers_of(arguments.rest)
     blender = blender_of(arguments.bpy)
     set_up(blender)
-    return [(blender, paths, options) for environment, paths, options in layers_of(arguments.rest) if environment is BLENDER]
+    layers = layers_of(arguments.rest)
+    return [(blender, paths, options) for environment, paths, options in layers if environment is BLENDER]
 
 
 def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]:
@@ -174,8 +175,8 @@ def main() -> int:
     extension = commands.add_parser("extension", help="pack the Blender extension as a zip, and validate it")
     extension.add_argument("--out", metavar="FOLDER", default="dist", help="where the zip goes (default: %(default)s)")
     extension.set_defaults(run=command_extension)
-    test = commands.add_parser("test", add_help=False, help="every test; --bpy VERSION: those in Blender, in another one; "
-                               "further arguments go to pytest")
+    test = commands.add_parser("test", add_help=False, help="every test; --bpy VERSION: in another Blender; further "
+                               "arguments go to pytest")
     test.add_argument("--bpy", metavar="VERSION")
     test.set_defaults(run=command_test)
     for name, function, text in (

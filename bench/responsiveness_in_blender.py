@@ -91,7 +91,8 @@ def figures() -> dict[str, Any]:
     told = {"gap": gaps.max(), "gap_99": np.percentile(gaps, 99), "ours": ours.max(), "ours_cpu": ours_cpu.max()}
     forget()
     return {name: float(value) for name, value in told.items()} | {
-        "longest": f"{longest[3]} {1e3 * longest[1]:.1f} ms", "before": f"{before[3]} {times[worst] - before[0]:.2f} s before"}
+        "longest": f"{longest[3]} {1e3 * longest[1]:.1f} ms",
+        "before": f"{before[3]} {times[worst] - before[0]:.2f} s before"}
 
 
 def forget() -> None:

@@ -98,7 +98,7 @@ def state() -> tuple[bool, str]:
     """(whether there is a backend, a sentence)."""
     try:
         if command := preferences.worker_command():
-            return True, (f"The backend is started by “{' '.join(command)}”. Where that is another machine, it must find videos, "
+            return True, (f"The backend is started by “{' '.join(command)}”. Another machine must find videos, "
                           "captures and avatars under the same paths as this one.")
         python = preferences.backend_python()
     except EffigyError as error:

@@ -89,12 +89,12 @@ def backend_python() -> Path:
 
 
 def worker_command() -> list[str]:
-    """The artist's own command that starts the worker, in words as a shell takes it apart; empty where there is none."""
+    """The artist's own command that starts the worker, taken apart as by a shell; empty where there is none."""
     try:
         return shlex.split(get().worker_command)
     except ValueError as error:
-        raise EffigyError("The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark that does not "
-                          "end: close it.") from error
+        raise EffigyError("The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark "
+                          "that does not end: close it.") from error
 
 
 def head_file() -> Path | None:

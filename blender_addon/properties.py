@@ -79,9 +79,8 @@ class EffigyScene(bpy.types.PropertyGroup):
         name="Enhanced", default=True,
         description="Let the avatar's enhancer add fine detail to rendered pictures, where it was trained with one")
     bake_to: EnumProperty(
-        name="Bake To", items=(("MEMORY", "Memory", "Quickest, and gone when Blender is closed"),
-                               ("DISK", "Disk", "Blender's temporary folder, for long ranges; gone when Blender is closed")),
-        default="MEMORY", description="Where baked playback is kept")
+        name="Bake To", default="MEMORY", description="Where baked playback is kept until Blender is closed", items=(
+            ("MEMORY", "Memory", "Quickest"), ("DISK", "Disk", "Blender's temporary folder, for long ranges")))
     bake_limit: IntProperty(name="Limit", default=2000, min=10, soft_max=32000, step=100,
                             description="Megabytes that baked playback may take, all avatars together")
 

@@ -22,15 +22,15 @@ def window_command(program: str | None) -> list[str]:
     """The words that start Blender in a window; `program`: which one, by default `blender` on the PATH."""
     blender = shutil.which(program or "blender")
     if blender is None:
-        raise BuildError("This is done in a real Blender: install Blender 4.2 or later, or show it with --blender PROGRAM.")
+        raise BuildError("This is done in a real Blender: install Blender 4.2 or later, or name it by --blender.")
     screen = list(SCREEN) if shutil.which(SCREEN[0]) else []
     if not screen and not os.environ.get("DISPLAY"):
-        raise BuildError("Blender's window needs a display, and there is none: install xvfb (`apt install xvfb xauth`).")
+        raise BuildError("Blender's window needs a display, and there is none: install xvfb and xauth.")
     return [*screen, blender]
 
 
 def run_in_window(command: list[str], script: Path, order: Path, settings: Path) -> None:
-    """Have Blender run `script` with the path of `order` as its argument, until it quits; `settings` is its user folder."""
+    """Have Blender run `script` with `order`'s path as its argument until it quits; `settings`: its user folder."""
     settings.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [*command, "--factory-startup", "--gpu-backend", "opengl", "-noaudio", "--window-geometry", "0", "0", *SIZE,

@@ -24,12 +24,12 @@ AXES: Final = {
 class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.export_splats"
     bl_label = "Export Splats"
-    bl_description = "Write all avatars of the scene, as they are posed in the world, as 3D Gaussian Splatting .ply files"
+    bl_description = "Write the scene's avatars, as they are posed in the world, as 3D Gaussian Splatting files (.ply)"
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
-    animation: BoolProperty(name="Whole Range", description="A numbered file for each frame of the scene's range, instead of "
-                                                            "one of this frame")
+    animation: BoolProperty(name="Whole Range", description="A numbered file for each frame of the scene's range, "
+                                                            "instead of one of this frame")
     axes: EnumProperty(
         name="Axes", default="Y_DOWN", description="What is up in the file", items=(
             ("Y_DOWN", "Y Down", "As 3D Gaussian Splatting programs and their viewers have it (Z forward)"),

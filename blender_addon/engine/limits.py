@@ -1,4 +1,4 @@
-"""What a scene asks for and an avatar's picture does not have, each as a sentence: said in the panels and by a render."""
+"""What a scene asks for and an avatar's picture does not have, as sentences for the panels and for a render."""
 
 from __future__ import annotations
 

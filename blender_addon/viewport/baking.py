@@ -45,17 +45,18 @@ class Standpoint:
         if self.eye is not None:
             return self.eye
         if scene.camera is None:
-            raise EffigyError("There is no camera in this scene from which the avatars' colours could be seen: add one, or "
-                              "turn the 3D View and start from there.")
+            raise EffigyError("There is no camera in this scene from which the avatars' colours are seen: add one, or turn "
+                              "the 3D View and start from there.")
         camera = scene.camera.evaluated_get(depsgraph)
         return Eye.of(np.linalg.inv(np.array(camera.matrix_world)), scene.camera.data.type == "ORTHO")
 
 
 def shown_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig]:
     """The rigs with avatars whose mesh the view layer shows."""
-    rigs = [rig for rig in find_rigs(scene.objects) if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)]
+    rigs = [rig for rig in find_rigs(scene.objects)
+            if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)]
     if not rigs:
-        raise EffigyError("There is no avatar to be seen in this scene: train one, or add an existing one, and show its mesh.")
+        raise EffigyError("There is no avatar to be seen in this scene: train one or add one, and show its mesh.")
     return rigs
 
 
@@ -65,11 +66,12 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
     _check_range(first, last)
     if cache.in_progress:
         raise EffigyError("A bake is going on already: wait for it, or stop it with the cross in Jobs.")
-    return tasks.start_local(f"Bake frames {first} to {last}", lambda: _bake(scene, layer, rigs, first, last, standpoint))
+    return tasks.start_local(f"Bake frames {first} to {last}",
+                             lambda: _bake(scene, layer, rigs, first, last, standpoint))
 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
-    """Start writing all avatars of the scene as `.ply`: of this frame to `path`, or of a range, with the frame's number."""
+    """Start writing all avatars as `.ply`: of this frame to `path`, or of a range, with the frame's number."""
     scene, layer, standpoint = context.scene, context.view_layer, Standpoint.of(context)
     rigs = shown_rigs(scene, layer)
     if frames is not None:
@@ -97,7 +99,8 @@ def _bake(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], f
                     scene.frame_set(frame)
                 depsgraph = layer.depsgraph
                 pose, motion = read_pose(rig, depsgraph), head_motion(rig, depsgraph)
-                answer = yield from tasks.fetch("avatar.splats", request_of(path, pose, standpoint.at(scene, depsgraph)))
+                asked = request_of(path, pose, standpoint.at(scene, depsgraph))
+                answer = yield from tasks.fetch("avatar.splats", asked)
                 splats = Splats.from_answer(answer, motion)
                 if rig not in made:
                     made[rig] = cache.make(rig, first, count, len(splats.means), int(settings.bake_limit * MEGABYTE),
@@ -123,7 +126,8 @@ def _export(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig],
             params: dict[str, Any] = {name: view[name] for name in ("view", "direction") if name in view}
             subjects = [{"avatar": avatar, "pose": read_pose(rig, depsgraph)} for rig, avatar in zip(rigs, paths)]
             target = numbered(path, frame) if frames else path
-            answer = yield from tasks.fetch("avatar.export", params | {"subjects": subjects, "axes": axes, "path": target})
+            params |= {"subjects": subjects, "axes": axes, "path": target}
+            answer = yield from tasks.fetch("avatar.export", params)
             gaussians = answer["gaussians"]
             yield (number + 1) / len(wanted)
     where = f"{len(wanted)} files, from {numbered(path, wanted[0])} on" if frames else str(path)

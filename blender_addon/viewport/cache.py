@@ -104,14 +104,13 @@ def make(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk:
         fits = max(0, (budget - used) // (gaussians * BYTES_A_SPLAT))
         raise EffigyError(f"Baking {count} frames of “{rig.armature.name}” takes {_spoken(needed)}"
                           + (f" beside the {_spoken(used)} of other bakes" if used else "")
-                          + f", and the limit is {_spoken(budget)}: {fits} frames fit. Raise the limit or bake fewer frames.")
+                          + f", and the limit is {_spoken(budget)}: {fits} frames fit. Raise it or bake fewer.")
     folder = None
     if on_disk:
         # Blender removes it when it ends, and an artist chooses its disk under Preferences ▸ File Paths.
         home = Path(bpy.app.tempdir)
         if shutil.disk_usage(home).free < 1.05 * needed:
-            raise EffigyError(f"The disk that holds {home} has no room for {_spoken(needed)}: free some space, or bake to "
-                              "memory.")
+            raise EffigyError(f"The disk that holds {home} has no room for {_spoken(needed)}: free some, or bake to memory.")
         folder = Path(tempfile.mkdtemp(prefix="bake-", dir=home))
     shapes = ((count, gaussians, 3), np.float32), ((count, gaussians, 11), np.float16)
     try:

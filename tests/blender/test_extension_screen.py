@@ -32,7 +32,7 @@ class Layout:
         assert icon in bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
         self.told.append(text)
 
-    def prop(self, data, name, *, index=-1, text=None, slider=False, translate=True) -> None:
+    def prop(self, data, name, *, index=-1, text=None, slider=False, translate=True, expand=False) -> None:
         assert name in data.bl_rna.properties, name
         self.told.append(text if text is not None else data.bl_rna.properties[name].name)
 
@@ -140,6 +140,13 @@ def test_a_renamed_shape_key_and_a_deleted_bone_are_named_in_the_panel(rig):
 def test_a_lost_avatar_shows_relink(rig, tmp_path):
     rig.armature.effigy.avatar = str(tmp_path / "gone.effigy")
     assert "is not at" in drawn("EFFIGY_PT_import") and "Relink Avatar" in drawn("EFFIGY_PT_import")
+
+
+def test_an_avatar_can_be_baked_and_exported_from_the_tab(rig, tmp_path):
+    assert "Bake Playback" not in drawn()
+    rig.armature.effigy.avatar = str(tmp_path / "ann.effigy")
+    words = drawn("EFFIGY_PT_playback")
+    assert "Bake Playback" in words and "Limit (MB)" in words and "Export Splats" in words
 
 
 def test_jobs_show_progress_picture_and_how_they_ended(rig, module, demo_clip, tmp_path):

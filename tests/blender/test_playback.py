@@ -45,7 +45,8 @@ def by_worker(rig, viewport, frame: int):
     depsgraph, baking = bpy.context.evaluated_depsgraph_get(), viewport["baking"]
     eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
     path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
-    answer = session().client().call("avatar.splats", viewport["live"].request_of(path, baking.read_pose(rig, depsgraph), eye))
+    asked = viewport["live"].request_of(path, baking.read_pose(rig, depsgraph), eye)
+    answer = session().client().call("avatar.splats", asked)
     return viewport["splats"].Splats.from_answer(answer, baking.head_motion(rig, depsgraph))
 
 
