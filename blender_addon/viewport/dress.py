@@ -38,6 +38,13 @@ def dress_all() -> None:
                 dress(rig, wanted(rig))
 
 
+def undress_all() -> None:
+    """Give every mesh its own display back: the extension goes, and nobody draws splats in its place."""
+    for rig in find_rigs(bpy.data.objects):
+        if rig.armature.effigy_view.cleared and is_ours_to_change(rig):
+            dress(rig, False)
+
+
 def dress(rig: Rig, clear: bool) -> None:
     rig.armature.effigy_view.cleared = clear
     rig.mesh.color[3] = 0.0 if clear else 1.0

@@ -130,6 +130,7 @@ class _View:
 _actors: dict[int, Actor] = {}
 """By the armature's `session_uid`, which survives renaming and undo."""
 _views: dict[int, _View] = {}
+"""By the number of their region."""
 _leading: int | None = None
 """The view that moved last: with several open, colours are for this one."""
 _changed_at = 0.0
@@ -202,11 +203,19 @@ def _seen(context: bpy.types.Context) -> Iterator[tuple[Rig, Actor]]:
 def _follow(view: int, eye: Eye) -> None:
     global _leading
     known = _views.get(view)
+    if view != _leading and not _is_open(_leading):
+        _leading = view
     if known is None or not (np.allclose(known.eye.place, eye.place, atol=1e-6) and
                              np.allclose(known.eye.forward, eye.forward, atol=1e-6) and
                              known.eye.orthographic == eye.orthographic):
         _views[view] = _View(eye, time.perf_counter())
         _leading = view
+
+
+def _is_open(view: int | None) -> bool:
+    """Whether the region of that number is still on a screen: others are, while one fills the window."""
+    return any(region.as_pointer() == view for window in bpy.context.window_manager.windows
+               for area in window.screen.areas for region in area.regions)
 
 
 def _read(rig: Rig, actor: Actor, depsgraph: bpy.types.Depsgraph, now: float) -> None:

@@ -6,6 +6,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty
 
 from ..redraw import redraw_views
+from .dress import undress_all
 
 MODES = (
     ("SPLATS", "Splats", "The avatar as it is rendered"),
@@ -61,6 +62,9 @@ def register() -> None:
 
 
 def unregister() -> None:
+    # Blender hides its data from extensions while it starts, and while it ends nobody looks.
+    if hasattr(bpy.data, "objects"):
+        undress_all()
     for owner in (bpy.types.Object, bpy.types.Scene):
         if hasattr(owner, "effigy_view"):
             del owner.effigy_view

@@ -35,14 +35,14 @@ def eye(angle=0.0, distance=1.0):
     return viewport("live").Eye(place, -place / distance, False)
 
 
-def look(eye_now=None):
+def look(eye_now=None, view=1):
     """As a 3D View does when it begins to draw; the actors by their armature's name."""
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()
     context = SimpleNamespace(
         scene=bpy.context.scene, space_data=space(),
         view_layer=SimpleNamespace(depsgraph=depsgraph, objects=bpy.context.view_layer.objects))
-    return {rig.armature.name: actor for rig, actor in viewport("live").look(context, 1, eye_now or eye())}
+    return {rig.armature.name: actor for rig, actor in viewport("live").look(context, view, eye_now or eye())}
 
 
 def settle(rig, eye_now=None, seconds=60):
@@ -145,6 +145,20 @@ def test_colours_follow_the_view_once_it_stands_still(ann):
     assert actor.version == version + 1
 
 
+def test_another_view_takes_over_from_one_that_was_closed(ann):
+    actor = settle(ann)
+    ann.key_blocks["jawOpen"].value = 0.4
+    look(view=1)
+    look(view=2)
+    # Neither number is that of an open region, as that of a view that is gone; now the second looks from elsewhere.
+    time.sleep(viewport("live").SETTLED + 0.05)
+    before = settle(ann).asked
+    look(eye(0.3), view=2)
+    time.sleep(viewport("live").SETTLED + 0.05)
+    look(eye(0.3), view=2)
+    assert actor.asked is not before
+
+
 def test_only_anchors_while_moving_and_everything_when_still(ann):
     bpy.context.scene.effigy_view.quality = "ANCHORS"
     whole = len(settle(ann).splats.means)
@@ -227,12 +241,15 @@ def handlers_of_ours():
 
 def test_disabling_leaves_no_handler_and_no_splats(ann):
     settle(ann)
-    before = handlers_of_ours()
+    viewport("dress").dress_all()
+    mesh, before = ann.mesh, handlers_of_ours()
+    assert mesh.material_slots[0].link == "OBJECT"
     live, draw = viewport("live"), viewport("draw")
     assert any("_mark_changed" in name for name in before) and len(draw._handles) == 2
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     try:
         assert handlers_of_ours() == [] and draw._handles == [] and live._actors == {}
+        assert mesh.material_slots[0].link == "DATA" and mesh.color[3] == 1
         assert not hasattr(bpy.types.Object, "effigy_view") and not bpy.app.timers.is_registered(live._wake)
     finally:
         bpy.ops.preferences.addon_enable(module=PACKAGE)
