@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -191,6 +192,15 @@ def _export(chosen: argparse.Namespace, progress: Progress) -> str:
     return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
 
 
+def _retarget(chosen: argparse.Namespace, progress: Progress) -> str:
+    from .transferring import transfer
+
+    check_writable(chosen.out)
+    made = transfer(chosen.performance, chosen.target, chosen.out, intensity=chosen.intensity, smoothing=chosen.smoothing,
+                    motion=chosen.motion, fps=chosen.fps, progress=progress)
+    return f"{chosen.out}: {made.frame_count} frames at {float(made.fps):g} a second."
+
+
 def _doctor(chosen: argparse.Namespace, progress: Progress) -> str:
     from .doctor import examine, examine_avatar, show
 
@@ -298,6 +308,17 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--frame", type=int, default=0, metavar="N", help="index into the track (default: 0)")
     export.set_defaults(run=_export)
 
+    retarget = commands.add_parser("retarget", help="put one person's performance on another's head; writes a track")
+    retarget.add_argument("performance", metavar="PERFORMANCE", type=Path,
+                          help="a capture, a track.npz, or a CSV of the 52 ARKit channels (Live Link Face)")
+    retarget.add_argument("target", metavar="TARGET", type=Path, help="whose head: a capture, a track.npz or an avatar")
+    retarget.add_argument("out", metavar="OUT.npz", type=Path)
+    retarget.add_argument("--intensity", type=float, default=1.0, metavar="X", help="of the expression (default: 1)")
+    retarget.add_argument("--smoothing", type=float, default=0.0, metavar="S", help="seconds over which it is smoothed (default: 0)")
+    retarget.add_argument("--motion", type=float, default=1.0, metavar="X", help="of the head; 0 holds it still (default: 1)")
+    retarget.add_argument("--fps", type=frame_rate, metavar="N", help="frames a second (default: the performance's own)")
+    retarget.set_defaults(run=_retarget)
+
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing; or what fills an avatar's file")
     doctor.add_argument("avatar", metavar="AVATAR", type=Path, nargs="?", help="an avatar to look into instead")
     doctor.set_defaults(run=_doctor)
@@ -312,3 +333,11 @@ def minutes(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
     return value
+
+
+def frame_rate(text: str) -> Fraction:
+    """`25`, `23.976` or `30000/1001`."""
+    try:
+        return Fraction(text).limit_denominator(1001)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a frame rate") from error
