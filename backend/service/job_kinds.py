@@ -82,8 +82,18 @@ def _render(given: Parameters) -> Order:
     return Order([["render", *options, "--", str(given.path("avatar")), str(given.path("track")), str(out)]], out)
 
 
+def _retarget(given: Parameters) -> Order:
+    given.known("performance", "target", "out", "intensity", "smoothing", "motion", "fps")
+    out = given.path("out")
+    options = _options(
+        intensity=given.number("intensity", None, least=0), smoothing=given.number("smoothing", None, least=0),
+        motion=given.number("motion", None, least=0), fps=given.text("fps", None))
+    return Order([["retarget", *options, "--", str(given.path("performance")), str(given.path("target")), str(out)]], out)
+
+
 KINDS: dict[str, Callable[[Parameters], Order]] = {
-    "import": _import, "track": _track, "train": _train, "evaluate": _evaluate, "render": _render}
+    "import": _import, "track": _track, "train": _train, "evaluate": _evaluate, "render": _render,
+    "retarget": _retarget}
 
 
 def result_of(kind: str, params: dict[str, Any], said: list[str]) -> dict[str, Any]:

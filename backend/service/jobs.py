@@ -25,6 +25,7 @@ CONSEQUENCES = {
     "train": "Its last checkpoint is kept: train again with resume.",
     "evaluate": "Evaluate again.",
     "render": "Render again.",
+    "retarget": "Transfer the performance again.",
     "doctor": "The backend's packages may be damaged: install it again.",
 }
 """What a process that died without a word leaves behind."""

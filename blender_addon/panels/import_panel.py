@@ -52,6 +52,10 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
             box.alert = True
             wrapped(box, f"The avatar is not at {path} any more.", region_width(context), "ERROR")
             box.operator("effigy.relink_avatar", icon="FILE_REFRESH")
+        if active.need_rig(context).is_editable:
+            row = self.layout.row()
+            row.enabled = backend_setup.state()[0]
+            row.operator("effigy.retarget_performance", icon="MOD_MESHDEFORM")
         if not bpy.data.filepath and avatars.has_avatar(armature):
             wrapped(box, "Save the .blend to keep the paths relative to it.", region_width(context), "INFO")
 

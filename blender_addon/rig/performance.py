@@ -9,6 +9,9 @@ armature to COMBINE: her keys are added to the tracked values, and her rotations
 takes the strips' part off when it inserts a key, so that what she sees is what is keyed; away from her keys the
 performance lives on beneath her change instead of freezing.
 
+A performance of somebody else (`lay_performance`) comes into strips of its own above these, so that it plays instead of the
+tracked one as long as it lasts, and can be muted, moved and faded against it.
+
 Below the performance of the shape keys lies a strip that holds them all at zero. Blender's own base for adding to a
 shape key is 1, the property's default, and without the strip every slider keyed by hand would jump by 1 once the
 performance is muted.
@@ -31,6 +34,7 @@ from .steps import Steps, finish
 
 STRIP: Final = "Tracked performance"
 NEUTRAL: Final = "Neutral face"
+TRANSFERRED: Final = "Transferred performance"
 LAYER: Final = "effigy_layer"
 """The mark on the strips' actions, which says which of the two they are."""
 _SHOT: Final = "effigy_shot"
@@ -61,15 +65,53 @@ def apply_track(rig: Rig, track: TrackData, shot: Shot | None = None) -> Shot:
 
 def apply_track_steps(rig: Rig, track: TrackData, shot: Shot | None = None) -> Steps[Shot]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
+    _check_head(rig, track)
+    shot = shot or shot_of(rig) or Shot(stage_of(track.head_to_camera), 1)
+    faces, bones = yield from _actions(rig, track, shot, "expressions", "head")
+    key = rig.mesh.data.shape_keys
+    _lay_neutral(key, rig.expression_names)
+    _put_on(key, faces, shot.frame_start, "ADD")
+    _put_on(rig.armature, bones, shot.frame_start, "COMBINE")
+    _keep_shot(rig, shot)
+    return shot
+
+
+def lay_performance(rig: Rig, track: TrackData, name: str, frame_start: int) -> None:
+    """Put a performance on the rig, from `frame_start` on, in strips called `name` above all that are there."""
+    return finish(lay_performance_steps(rig, track, name, frame_start))
+
+
+def lay_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: int) -> Steps[None]:
+    """`lay_performance` in steps of a few milliseconds (see `steps`)."""
+    _check_head(rig, track)
+    kept = shot_of(rig)
+    stage = stage_of(track.head_to_camera) if kept is None else kept.stage
+    faces, bones = yield from _actions(rig, track, Shot(stage, frame_start), f"{name}, expressions", f"{name}, head")
+    alone, key = not has_performance(rig), rig.mesh.data.shape_keys
+    _lay_neutral(key, rig.expression_names)
+    for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
+        action[LAYER] = TRANSFERRED
+        strip = push_strip(target, action, name, frame_start)
+        # Before and after it the performance below goes on, if there is one.
+        strip.extrapolation = "HOLD" if alone else "NOTHING"
+        target.animation_data.action_blend_type = blend
+    if kept is None:
+        _keep_shot(rig, Shot(stage, frame_start))
+
+
+def _check_head(rig: Rig, track: TrackData) -> None:
     if track.head_fingerprint != rig.head_fingerprint:
         raise EffigyError(
             f"The track was made on the head model \"{track.head_name}\" ({track.head_fingerprint}), the rig "
             f"\"{rig.armature.name}\" is of \"{rig.head_name}\" ({rig.head_fingerprint}): track the capture again, or "
             "import its video as a rig of its own.")
-    shot = shot or shot_of(rig) or Shot(stage_of(track.head_to_camera), 1)
+
+
+def _actions(rig: Rig, track: TrackData, shot: Shot, face: str, head: str) -> Steps[tuple[bpy.types.Action, bpy.types.Action]]:
+    """The track's keys as an action of the shape keys and one of the armature."""
     _widen_sliders(rig, track)
-    key, name = rig.mesh.data.shape_keys, rig.mesh.name
-    faces, bones = new_action(f"{name} expressions", key), new_action(f"{name} head", rig.armature)
+    name = rig.mesh.name
+    faces, bones = new_action(f"{name} {face}", rig.mesh.data.shape_keys), new_action(f"{name} {head}", rig.armature)
     try:
         curves = [(faces, curve) for curve in _expression_curves(rig, track, shot.frame_start)]
         curves += [(bones, curve) for curve in _bone_curves(rig, track, shot)]
@@ -82,11 +124,11 @@ def apply_track_steps(rig: Rig, track: TrackData, shot: Shot | None = None) -> S
         bpy.data.actions.remove(faces)
         bpy.data.actions.remove(bones)
         raise
-    _lay_neutral(key, rig.expression_names)
-    _put_on(key, faces, shot.frame_start, "ADD")
-    _put_on(rig.armature, bones, shot.frame_start, "COMBINE")
+    return faces, bones
+
+
+def _keep_shot(rig: Rig, shot: Shot) -> None:
     rig.armature[_SHOT] = {"stage": shot.stage.ravel().tolist(), "frame_start": shot.frame_start}
-    return shot
 
 
 def shot_of(rig: Rig) -> Shot | None:
