@@ -17,6 +17,7 @@ from backend.footage.detector import SCORE_NAMES
 from backend.head.forward import Head, landmarks, vertex_normals
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
+from backend.tracking.bias import bias_of
 from backend.tracking.priors import jaw_of_shapes
 from backend.tracking.track import Track
 
@@ -66,6 +67,7 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
     points = landmarks(posed, model).numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     seen = np.empty_like(points)
     seen[..., :2] = focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
+    seen[..., :2] += bias_of(pose[:, :3, :3], pose[:, :3, 3], focal)
     seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]
     scores = expression[:, [model.expression_names.index(name) for name in SCORE_NAMES]].copy()
     scores[:, SCORE_NAMES.index("jawOpen")] = opening

@@ -1,7 +1,7 @@
-"""How fast and how true tracking is, as a Markdown table: `python -m bench.tracking VIDEO... [--json FILE]`.
+"""How true and how fast tracking is, as Markdown tables: `python -m bench.tracking [VIDEO...] [--json FILE] [--keep FOLDER]`.
 
-Faces whose truth is known (the open head, random people, landmarks with noise) give what no footage can: the error in
-millimetres and degrees. Videos give speed, capture included, and the landmark error on the mesh's own surface.
+Rendered people whose truth is known (`known_person`) go through capture and track like any footage and give what no footage
+can: the error in millimetres and degrees. Videos of real people give speed, and errors against what the detector saw.
 """
 
 from __future__ import annotations
@@ -15,81 +15,179 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from backend.footage.build import make_capture
-from backend.footage.capture import FrameFlag
+from backend.footage.capture import Capture, FrameFlag, read_matte
 from backend.head.formats import load_head
+from backend.head.forward import Head
 from backend.head.model import HeadModel
+from backend.splatting.mesh import rasterize_mesh
 from backend.tracking.fit import project_landmarks, track_capture
+from backend.tracking.head_matte import camera_vertices
 from backend.tracking.points import reported_points
+from backend.tracking.track import Track, load_track, save_track
 
-from .known_clip import make_clip, vertex_and_turn_errors
+from .known_person import KnownPerson, make_person
+
+PEOPLE = ({"yaw": 35.0}, {"yaw": 60.0}, {"yaw": 30.0, "occluder": True}, {"yaw": 50.0})
+"""What is asked of each rendered person; the seed is the index."""
+_EVERY = 5
+"""Silhouettes are compared in every fifth frame."""
 
 
-def measure_known(model: HeadModel, people: int, frames: int) -> dict[str, float]:
-    """Errors over some random people; noise of 1 px, turns to 35 degrees."""
-    results: list[dict[str, float]] = []
-    for seed in range(people):
-        with tempfile.TemporaryDirectory() as folder:
-            clip = make_clip(model, Path(folder) / "known.capture", frames=frames, noise=1.0, seed=seed, turn=35.0)
-            track = track_capture(clip.capture, model)
-        distances, turns = vertex_and_turn_errors(track, clip, model)
-        gaze = np.linalg.norm(track.rotations[:, 3:] - clip.rotations[:, 3:], axis=-1)
-        results.append({
-            "vertex_mm": 1000 * float(np.median(distances)), "rotation_deg": float(np.median(turns)),
-            "gaze_deg": float(np.rad2deg(np.median(gaze))),
-            "expression_error": float(np.abs(track.expression - clip.expression).mean()),
-            "lost_share": float(np.mean(track.flags & FrameFlag.TRACK_UNSURE != 0)),
-        })
-    return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+def known_people(model: HeadModel, folder: Path, frames: int) -> list[KnownPerson]:
+    """Rendered into `folder`, or found there."""
+    people = []
+    for seed, asked in enumerate(PEOPLE):
+        video, truth = folder / f"person_{seed}_{frames}.mp4", folder / f"person_{seed}_{frames}.npz"
+        if truth.is_file():
+            people.append(KnownPerson(video, load_track(truth, model)))
+            continue
+        people.append(make_person(model, video, seed=seed, frames=frames, **asked))
+        save_track(people[-1].truth, truth)
+    return people
+
+
+def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> dict[str, float]:
+    """Errors of a track against the truth, which is in pixels of the uncropped video."""
+    frames = range(track.frame_count)
+    head = Head(model)
+    ours, true = camera_vertices(head, track, frames), camera_vertices(head, truth, frames)
+    distances, turns = [], []
+    face = model.regions["face"]
+    for found, known in zip(ours[:, face], true[:, face], strict=True):
+        found, known = found - found.mean(0), known - known.mean(0)
+        alignment, _ = Rotation.align_vectors(known, found)
+        distances.append(np.linalg.norm(alignment.apply(found) - known, axis=1))
+        turns.append(np.rad2deg(alignment.magnitude()))
+    scale = capture.size / capture.crop[2]
+    move = np.array(((scale, 0, -capture.crop[0] * scale), (0, scale, -capture.crop[1] * scale), (0, 0, 1)))
+    lens = move @ truth.intrinsics
+    pixels = [np.einsum("fvc,dc->fvd", points[:, face[::8]], k) for points, k in ((ours, track.intrinsics), (true, lens))]
+    pixels = [part[..., :2] / part[..., 2:] for part in pixels]
+    gaze = _gaze(track) - _gaze(truth)
+    open_eyes = truth.expression[:, [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]].max(1) < 0.3
+    turned = np.rad2deg(np.arccos(np.clip(_forward(truth) @ (0, 0, -1), -1, 1)))
+    lost = (track.flags != 0) & (turned <= 60)
+    overlaps = [_overlap(_silhouette(ours[i], model, track.intrinsics, capture.size),
+                         _silhouette(true[i], model, lens, capture.size)) for i in frames[::_EVERY]]
+    named = [index for index, name in enumerate(model.expression_names) if not name.startswith("jaw")]
+    return {
+        "vertex_mm": 1000 * float(np.median(distances)), "rotation_deg": float(np.median(turns)),
+        "worst_rotation_deg": float(np.quantile(turns, 0.95)),
+        "gaze_deg": float(np.rad2deg(np.median(np.linalg.norm(gaze, axis=-1)[open_eyes]))),
+        "expression_error": float(np.abs(track.expression - truth.expression)[:, named].mean()),
+        "focal_error": float(abs(np.log(track.intrinsics[0, 0] / lens[0, 0]))),
+        "surface_px": float(np.median(np.linalg.norm(pixels[0] - pixels[1], axis=-1))),
+        "jitter_px": float(np.median(np.linalg.norm(np.diff(pixels[0] - pixels[1], 2, axis=0), axis=-1))),
+        "lost_share": float(lost.mean()), "landmark_px": float(np.nanmedian(track.residual)) * 512 / capture.size,
+        "silhouette_iou": float(np.median(overlaps)),
+    }
+
+
+def _gaze(track: Track) -> np.ndarray:
+    return track.rotations[:, 3:, :2]
+
+
+def _forward(track: Track) -> np.ndarray:
+    """(F, 3): where the face points in the camera's space."""
+    neck = Rotation.from_rotvec(track.rotations[:, 1]).as_matrix()
+    return (track.head_to_camera[:, :3, :3] @ neck)[:, :, 2]
+
+
+def _silhouette(vertices: np.ndarray, model: HeadModel, intrinsics: np.ndarray, size: int) -> np.ndarray:
+    """(size, size) bool: head above the neck."""
+    neck = np.zeros(len(vertices), bool)
+    neck[model.regions["neck"]] = True
+    return rasterize_mesh(vertices, model.faces[~neck[model.faces].any(1)], intrinsics, size, size).covered
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / max((first | second).sum(), 1))
+
+
+def measure_person(person: KnownPerson, model: HeadModel) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        capture, track, seconds = _capture_and_track(person.video, Path(folder), model)
+        result = compare(track, person.truth, capture, model)
+    return {**result, **seconds}
 
 
 def measure_video(video: Path, model: HeadModel) -> dict[str, float]:
-    """Speed and landmark figures of one clip at 512 pixels."""
+    """Speed, landmark and silhouette figures of one real clip at 512 pixels."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        capture = make_capture(video, Path(folder) / "bench.capture")
-        between = time.perf_counter()
-        track = track_capture(capture, model)
-        end = time.perf_counter()
+        capture, track, seconds = _capture_and_track(video, Path(folder), model)
+        overlaps = [_beard_to_brow_overlap(capture, track, model, index) for index in range(0, track.frame_count, _EVERY)]
     points = project_landmarks(track, model)[:, reported_points()]
     trembling = np.abs(np.diff(points, 2, axis=0))
     return {
-        "frames": capture.frame_count, "fps_capture": capture.frame_count / (between - start),
-        "fps_track": capture.frame_count / (end - between), "fps_capture_track": capture.frame_count / (end - start),
+        "frames": capture.frame_count, **seconds,
         "landmark_px": float(np.nanmedian(track.residual)), "worst_px": float(np.nanmax(track.residual)),
-        "jitter_px": float(np.nanmedian(trembling)), "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
+        "jitter_px": float(np.nanmedian(trembling)), "silhouette_iou": float(np.nanmedian(overlaps)),
+        "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
     }
+
+
+def _beard_to_brow_overlap(capture: Capture, track: Track, model: HeadModel, index: int) -> float:
+    """Overlap of mesh and matte between brows and chin, in front of the ears: where no hair stands off the skin."""
+    vertices = camera_vertices(Head(model), track, range(index, index + 1))[0]
+    brow, chin = (vertices[model.faces[model.landmark_faces[point]]].mean(0) for point in (9, 152))
+    ends = [(track.intrinsics @ point)[:2] / point[2] for point in (brow, chin)]
+    down = ends[1] - ends[0]
+    rows, columns = np.mgrid[:capture.size, :capture.size] + 0.5
+    along = ((columns - ends[0][0]) * down[0] + (rows - ends[0][1]) * down[1]) / (down @ down)
+    band = (along > 0) & (along < 0.85)
+    mesh = _silhouette(vertices, model, track.intrinsics, capture.size) & band
+    return _overlap(mesh, (read_matte(capture, index) > 127) & band)
+
+
+def _capture_and_track(video: Path, folder: Path, model: HeadModel) -> tuple[Capture, Track, dict[str, float]]:
+    start = time.perf_counter()
+    capture = make_capture(video, folder / "bench.capture")
+    between = time.perf_counter()
+    track = track_capture(capture, model)
+    end = time.perf_counter()
+    count = capture.frame_count
+    return capture, track, {"fps_capture": count / (between - start), "fps_track": count / (end - between),
+                            "fps_capture_track": count / (end - start), "fps_photometric": count / (end - start)}
+
+
+def _table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> None:
+    print("| clip | " + " | ".join(columns) + " |\n|:--|" + "--:|" * len(columns))
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(f"{row[column]:.3g}" for column in columns) + " |")
+    print(flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--people", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=60, help="of each known clip")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--frames", type=int, default=60, help="of each rendered clip")
+    parser.add_argument("--people", type=int, default=len(PEOPLE), help="how many of the rendered people")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the rendered clips here, and use them again")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
     model = load_head()
     print(f"Tracking with the head model {model.name}, {torch.get_num_threads()} threads, {platform.machine()}\n")
 
-    known = measure_known(model, options.people, options.frames)
-    print("| known faces | vertex mm | rotation ° | gaze ° | expression | lost |\n|--:|--:|--:|--:|--:|--:|")
-    print(f"| {options.people} × {options.frames} frames | {known['vertex_mm']:.2f} | {known['rotation_deg']:.2f} | "
-          f"{known['gaze_deg']:.2f} | {known['expression_error']:.3f} | {known['lost_share']:.1%} |\n", flush=True)
-
-    clips: dict[str, dict[str, float]] = {}
-    if options.videos:
-        print("| video | frames | capture f/s | track f/s | both f/s | landmarks px | worst frame px | jitter px | unsure |")
-        print("|:--|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for video in options.videos:
-        row = clips[video.name] = measure_video(video, model)
-        print(f"| {video.name} | {row['frames']} | {row['fps_capture']:.1f} | {row['fps_track']:.1f} | "
-              f"{row['fps_capture_track']:.1f} | {row['landmark_px']:.2f} | {row['worst_px']:.2f} | {row['jitter_px']:.3f} | "
-              f"{row['unsure']} |", flush=True)
+    with tempfile.TemporaryDirectory() as own:
+        folder = options.keep or Path(own)
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {person.video.stem: measure_person(person, model)
+                 for person in known_people(model, folder, options.frames)[:options.people]}
+    mean = {name: float(np.mean([row[name] for row in known.values()])) for name in next(iter(known.values()))} if known else {}
+    if known:
+        _table(known | {"mean": mean}, ("vertex_mm", "rotation_deg", "worst_rotation_deg", "gaze_deg", "expression_error",
+                                        "focal_error", "surface_px", "jitter_px", "landmark_px", "silhouette_iou", "lost_share"))
+    clips = {video.name: measure_video(video, model) for video in options.videos}
+    if clips:
+        _table(clips, ("frames", "fps_capture", "fps_track", "fps_capture_track", "landmark_px", "worst_px", "jitter_px",
+                       "silhouette_iou", "unsure"))
     if options.json:
-        over_clips = {name: float(np.mean([row[name] for row in clips.values()])) if clips else None
-                      for name in ("jitter_px", "landmark_px", "fps_capture_track")}
-        options.json.write_text(json.dumps({**known, **over_clips, "clips": clips}, indent=2) + "\n", encoding="utf-8")
+        speeds = {name: float(np.mean([row[name] for row in (clips or known).values()]))
+                  for name in ("fps_capture_track", "fps_photometric")}
+        options.json.write_text(json.dumps({**mean, **speeds, "people": known, "clips": clips}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

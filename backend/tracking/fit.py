@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import EffigyError
 from ..footage.capture import Capture, FrameFlag
@@ -19,6 +20,7 @@ from ..head.forward import Head
 from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
+from .bias import unbiased_landmarks, without_bias
 from .camera import stand_head
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
@@ -67,7 +69,15 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
 
     surface = everything.of_points(solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS))
     pivot, directions = _middle(surface)
-    evidence = gather_evidence(seen, capture.intrinsics, capture.size, surface, pivot)
+
+    def believe(state: FrameState | None, focal: Tensor | None) -> Evidence:
+        """The points without what the detector always does to heads that stand so; as they are when that is not known."""
+        points = seen if state is None else without_bias(
+            seen, state.rotation.cpu().numpy(), (state.translation - (state.rotation @ pivot)).cpu().numpy(), float(focal))
+        found = gather_evidence(points, capture.intrinsics, capture.size, surface, pivot)
+        return found if focal is None else replace(found, focal=focal)
+
+    evidence = believe(None, None)
     table = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
     beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name), device=device)
                          for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
@@ -83,12 +93,15 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
 
     chosen = torch.as_tensor(training[np.linspace(0, len(training) - 1, min(PERSON_FRAMES, len(training))).round().astype(int)])
     nobody = torch.zeros(surface.anchor.shape.shape[-1], device=device)
-    person, _ = fit_person(surface, directions, evidence[chosen], beliefs[chosen], start(nobody, chosen), PERSON_ITERATIONS,
-                           told("person", PERSON_ITERATIONS))
+    everybody = torch.arange(len(seen))
+    evidence = believe(start(nobody, everybody), evidence.focal)
+    person = fit_person(surface, directions, evidence[chosen], beliefs[chosen], start(nobody, chosen), PERSON_ITERATIONS,
+                        told("person", PERSON_ITERATIONS))
     progress.message(_focal_sentence(person, float(evidence.focal)))
     evidence = replace(evidence, focal=person.focal)
     own = surface.of_person(person.identity)
-    state = _solve_windows(capture, own, directions, evidence, beliefs, start(person.identity, torch.arange(len(seen))), progress)
+    state = _solve_windows(capture, own, directions, evidence, beliefs, start(person.identity, everybody), progress)
+    evidence = believe(state, person.focal)
     outline = see_outline(capture, state, evidence)
     shell = _fit_hair(make_shell(model, person.identity.cpu().numpy(), pivot), own, directions, evidence[chosen],
                       beliefs[chosen], state[chosen], outline[chosen])
@@ -227,8 +240,10 @@ def _only_vertices(model: HeadModel, used: np.ndarray) -> HeadModel:
 
 
 def landmark_error(track: Track, capture: Capture, model: HeadModel) -> np.ndarray:
-    """(F,) median distance, pixels at the capture's size, over all points but the face contour; NaN without a face."""
-    distance = np.linalg.norm(project_landmarks(track, model) - capture.landmarks[..., :2], axis=-1)[:, reported_points()]
+    """(F,) median distance, pixels at the capture's size, over all points but the face contour, of the mesh's places to the
+    detector's points without its known habits (`bias`); NaN without a face."""
+    seen = unbiased_landmarks(track, capture.landmarks)[..., :2]
+    distance = np.linalg.norm(project_landmarks(track, model) - seen, axis=-1)[:, reported_points()]
     known = np.isfinite(distance).any(1)
     result = np.full(len(distance), np.nan, np.float32)
     result[known] = np.nanmedian(distance[known], axis=1)

@@ -1,0 +1,62 @@
+"""The face detector's habits, taken out of its points before they are believed.
+
+The detector draws a mean face's depth into every picture: with the head turned or nodded its points lie some millimetres
+beside their places, the same way for everybody. `assets/derive/landmark_bias.py` measures that on rendered people; here it is
+looked up for how the head is turned and subtracted. Nothing is learned from the clip, so nothing of the clip is explained away.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..assets import asset_path
+from .track import Track
+
+FEATURES = 10
+_MEASURED = np.sin(np.radians((62.0, 24.0)))
+"""How far the measured heads turned and nodded; beyond, the error is taken to stay as it is there."""
+
+
+def features(direction: np.ndarray) -> np.ndarray:
+    """(F, FEATURES): a cubic in the viewer's direction (F, 3) in head space."""
+    x, y = (direction[:, axis].clip(-limit, limit) for axis, limit in enumerate(_MEASURED))
+    return np.stack((np.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3), 1)
+
+
+def head_frame(rotation: np.ndarray, translation: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of poses (F, 3, 3), (F, 3): the viewer's direction in head space (F, 3), the picture's axes across and along the head
+    (F, 2, 2), and metres per pixel at the head (F,)."""
+    towards = -translation / np.linalg.norm(translation, axis=1, keepdims=True)
+    direction = np.einsum("fij,fi->fj", rotation, towards)
+    along = rotation[:, :2, 1] / np.linalg.norm(rotation[:, :2, 1], axis=1, keepdims=True).clip(1e-6)
+    return direction, np.stack((np.stack((-along[:, 1], along[:, 0]), 1), along), 1), translation[:, 2] / focal
+
+
+@cache
+def _table() -> np.ndarray:
+    with np.load(asset_path("models/landmark_bias.npz"), allow_pickle=False) as archive:
+        return archive["metres"].astype(np.float64)
+
+
+def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
+    """Points (F, 478, 3) in pixels as an unbiased detector would see them, for heads that stand about so."""
+    corrected = landmarks.copy()
+    corrected[..., :2] -= bias_of(rotation, translation, focal)
+    return corrected
+
+
+def bias_of(rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
+    """(F, 478, 2) float32 pixels by which the detector's points lie beside their places."""
+    direction, axes, scale = head_frame(rotation, translation, focal)
+    metres = np.einsum("fk,klc->flc", features(direction), _table())
+    return (np.einsum("fla,fac->flc", metres, axes) / scale[:, None, None]).astype(np.float32)
+
+
+def unbiased_landmarks(track: Track, landmarks: np.ndarray) -> np.ndarray:
+    """The same for heads as a track has them."""
+    neck = Rotation.from_rotvec(track.rotations[:, 1]).as_matrix()
+    pose = track.head_to_camera.astype(np.float64)
+    return without_bias(landmarks, pose[:, :3, :3] @ neck, pose[:, :3, 3], float(track.intrinsics[0, 0]))
