@@ -20,6 +20,7 @@ from ..head.formats import load_head
 from ..head.model import JOINT_NAMES, PARENTS, HeadModel
 from ..head.registry import find_head, remember_head
 from ..progress import Progress
+from ..tracking.arkit import ARKIT_NAMES, arkit_map, shapes_of
 from ..tracking.priors import JAW_SHAPES, jaw_of_shapes
 from ..tracking.track import load_track
 from .parameters import Parameters
@@ -72,6 +73,9 @@ def head_rig(parameters: Parameters) -> dict[str, Any]:
     the sum to where the joints take it. identity_deltas (S, N, 3) and joint_identity (S, 5, 3) say what another
     identity moves. expression_range (E, 2) is what a slider offers; jaw_of_shapes the axis-angle by which jawOpen,
     jawLeft and jawRight at 1 turn the jaw joint (see `posing.read_pose`); `messages` what the head's file lacks.
+
+    A head without ARKit's names gets them beside its own (`backend.tracking.arkit`): arkit_deltas (K, N, 3) of the channels
+    arkit_names, each the sum arkit_expression (K, E) of the head's expressions and the turn arkit_jaw (K, 3) of its jaw.
     """
     parameters.known("head", "identity")
     model, said = head_of(parameters)
@@ -83,6 +87,7 @@ def head_rig(parameters: Parameters) -> dict[str, Any]:
     correctives = np.flatnonzero(np.any(model.pose_basis, (0, 1)))
     joint_identity = np.einsum("jn,ncs->sjc", regressor, model.shape_basis)
     jaw = jaw_of_shapes(model)
+    channels, said = _channels(model, said)
     return {
         "head": {"name": model.name, "fingerprint": model.fingerprint},
         "vertices": vertices.astype(np.float32),
@@ -104,7 +109,22 @@ def head_rig(parameters: Parameters) -> dict[str, Any]:
         "regions": model.regions,
         "messages": said,
         "jaw_of_shapes": {name: jaw[name].astype(np.float32) for name in JAW_SHAPES},
-    }
+    } | channels
+
+
+def _channels(model: HeadModel, said: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The arrays of ARKit's channels, empty where the head has their names or no face to put them on, and what is said."""
+    count, size = len(model.template), len(model.expression_names)
+    names, deltas = (), np.zeros((0, count, 3), np.float32)
+    expression, jaw = np.zeros((0, size), np.float32), np.zeros((0, 3), np.float32)
+    if size and not set(model.expression_names) & set(ARKIT_NAMES):
+        try:
+            told = arkit_map(model)
+            names, deltas = ARKIT_NAMES, shapes_of(model, told).astype(np.float32)
+            expression, jaw = told.expression.astype(np.float32), told.jaw.astype(np.float32)
+        except EffigyError as error:
+            said = [*said, str(error)]
+    return {"arkit_names": names, "arkit_deltas": deltas, "arkit_expression": expression, "arkit_jaw": jaw}, said
 
 
 def read_track(parameters: Parameters) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from ..head.forward import Head
 from ..head.model import JAW, HeadModel
 from ..head.regions import align_heads
 from ..head.registry import user_folder
+from ..head.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from ..progress import SILENT, Progress
 from ..storage import write_beside
 from .landmark_embedding import FACE_OVAL, SURFACE_COUNT, embed_landmarks, nearest_on_triangles
@@ -35,15 +37,19 @@ from .priors import JAW_SHAPES, jaw_of_shapes
 
 ARKIT_NAMES: Final = SCORE_NAMES
 SCHEMA: Final = 1
-ENOUGH_LANDMARKS: Final = 200
-"""FLAME's own embedding has 105, mostly around eyes and mouth: too few for cheeks and chin."""
+ENOUGH_LANDMARKS: Final = 80
+"""FLAME's own embedding has 105, around brows, eyes, nose and mouth; cheeks and chin are drawn onto the surface."""
+FEWEST_LANDMARKS: Final = 20
+DRAWN: Final = 350
+"""Further places of the warped head that are drawn onto the other's surface, `DRAWS` times."""
+DRAWS: Final = 2
 OPENING: Final = 0.16
 """Radians by which both mouths are opened while places are looked for: on closed lips an upper place lies at a lower one."""
 FARTHEST: Final = 0.012
 """Metres between a vertex and its place on the warped head, from which on the two have nothing to do with each other."""
-SMOOTHNESS: Final = 1e-6
-"""Square metres by which the warp may miss the landmarks, whose places are known to about a millimetre."""
-TIGHTNESS: Final = 2e-3
+SMOOTHING: Final = 1e-3
+"""Of the warp, metres: it may miss the landmarks by the millimetre or so to which their places are known."""
+TIGHTNESS: Final = 3e-4
 """Of the mean square of a component: keeps the fit from using components that cancel out."""
 EMPHASIS: Final = 3.0
 """Lids and lips count so much more than the rest of the face."""
@@ -94,6 +100,15 @@ class ArkitMap:
             channels[:, ARKIT_NAMES.index("jawLeft")] = np.clip(parts[:, 1], 0, None)
             channels[:, ARKIT_NAMES.index("jawRight")] = np.clip(-parts[:, 1], 0, None)
         return channels
+
+
+def shapes_of(model: HeadModel, told: ArkitMap) -> np.ndarray:
+    """(K, N, 3): what each channel at 1 moves on the model at rest, as its own components and its jaw do it."""
+    joint = model.joint_regressor[JAW].astype(np.float64) @ model.template
+    arms, bound = model.template - joint, model.skinning[:, JAW][:, None]
+    turns = axis_angle_to_matrix(torch.as_tensor(told.jaw)).numpy()
+    swung = np.stack([bound * (arms @ turn.T - arms) for turn in turns])
+    return np.einsum("nce,ke->knc", model.expression_basis, told.expression) + swung
 
 
 def arkit_names_of(model: HeadModel) -> tuple[str, ...]:
@@ -162,23 +177,27 @@ def transferred_shapes(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     laid = lambda points: scale * points @ rotation.T + shift  # noqa: E731
     shared = (source.landmark_faces >= 0) & (model.landmark_faces >= 0)
     shared[SURFACE_COUNT:], shared[FACE_OVAL] = False, False
+    if shared.sum() < FEWEST_LANDMARKS:
+        raise EffigyError(f'No face was found on the head model "{model.name}", so ARKit\'s names cannot be put on it.')
 
-    resting = _warp(laid(_points(source, source.template, shared)), _points(model, model.template, shared))
-    opened_source, opened = _opened(source), _opened(model)
-    opening = _warp(laid(_points(source, opened_source, shared)), _points(model, opened, shared))
-
-    skin = _skin_faces(source)
-    faces = source.faces[skin]
+    faces, can_open = source.faces[_skin_faces(source)], bool((model.skinning[:, JAW] > 0.5).any())
+    opened_source, opened = (_opened(head, OPENING if can_open else 0.0) for head in (source, model))
+    theirs = model.faces[_skin_faces(model)]
+    # Where a vertex belongs is looked for with open mouths, what it does is told from closed ones.
+    opening = _warp_onto(laid(opened_source), laid(_points(source, opened_source, shared)), _points(model, opened, shared),
+                         source, opened[theirs])
+    resting = _warp_onto(laid(source.template.astype(np.float64)), laid(_points(source, source.template, shared)),
+                         _points(model, model.template, shared), source, model.template[theirs].astype(np.float64))
     used = np.unique(faces)
     warped = np.zeros_like(opened_source)
     warped[used] = opening(laid(opened_source[used]))
-    vertices = np.setdiff1d(np.unique(model.faces[_skin_faces(model)]), np.union1d(model.regions["boundary"], ()).astype(int))
+    vertices = np.setdiff1d(np.unique(theirs), model.regions["boundary"])
     best, barycentric = nearest_on_triangles(opened[vertices], warped[faces])
     corners = faces[best]
     distance = np.linalg.norm((warped[corners] * barycentric[..., None]).sum(1) - opened[vertices], axis=1)
 
     def there(values: np.ndarray) -> np.ndarray:
-        return (values[corners] * barycentric.reshape(*barycentric.shape, *(1,) * (values.ndim - 2))).sum(1)
+        return (values[corners] * barycentric[..., None]).sum(1)
 
     places = laid(there(source.template.astype(np.float64)))
     base = resting(places)
@@ -203,14 +222,26 @@ def _turn_of(model: HeadModel, delta: np.ndarray, weights: np.ndarray) -> tuple[
         return np.zeros(3), np.linalg.norm(delta, axis=1)
     u, _, vt = np.linalg.svd((arms + delta)[rows].T @ arms[rows])
     turn = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt
-    vector = torch.as_tensor(turn)[None]
-    from ..head.rotations import matrix_to_axis_angle
-
-    return (matrix_to_axis_angle(vector)[0].numpy(), np.linalg.norm(delta - bound[:, None] * (arms @ turn.T - arms), axis=1))
+    left_over = np.linalg.norm(delta - bound[:, None] * (arms @ turn.T - arms), axis=1)
+    return matrix_to_axis_angle(torch.as_tensor(turn)[None])[0].numpy(), left_over
 
 
-def _warp(source: np.ndarray, target: np.ndarray) -> RBFInterpolator:
-    return RBFInterpolator(source, target, kernel="linear", degree=1, smoothing=SMOOTHNESS ** 0.5)
+def _warp_onto(vertices: np.ndarray, landmarks: np.ndarray, theirs: np.ndarray, source: HeadModel,
+               triangles: np.ndarray) -> RBFInterpolator:
+    """The warp of the laid head's `vertices` (N, 3) that takes its landmarks (L, 3) to `theirs` (L, 3), and its face onto the
+    other's surface (T, 3, 3)."""
+    warp = RBFInterpolator(landmarks, theirs, kernel="linear", degree=1, smoothing=SMOOTHING)
+    face = np.setdiff1d(source.regions["face"], np.concatenate([source.regions[name] for name in ("lids", "lips", "mouth_inside")]))
+    face = face[np.linalg.norm(vertices[face][:, None] - landmarks[None], axis=-1).min(1) > 0.01]
+    chosen = vertices[face[np.linspace(0, len(face) - 1, min(DRAWN, len(face))).round().astype(int)]]
+    for _ in range(DRAWS):
+        moved = warp(chosen)
+        best, barycentric = nearest_on_triangles(moved, triangles)
+        onto = (triangles[best] * barycentric[..., None]).sum(1)
+        near = np.linalg.norm(onto - moved, axis=1) < FARTHEST
+        warp = RBFInterpolator(np.concatenate((landmarks, chosen[near])), np.concatenate((theirs, onto[near])), kernel="linear",
+                               degree=1, smoothing=SMOOTHING)
+    return warp
 
 
 def _points(model: HeadModel, vertices: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -218,9 +249,9 @@ def _points(model: HeadModel, vertices: np.ndarray, which: np.ndarray) -> np.nda
     return (corners * model.landmark_barycentric[which][..., None]).sum(1).astype(np.float64)
 
 
-def _opened(model: HeadModel) -> np.ndarray:
+def _opened(model: HeadModel, angle: float) -> np.ndarray:
     head, rotations = Head(model), torch.zeros(1, 5, 3)
-    rotations[0, JAW, 0] = OPENING
+    rotations[0, JAW, 0] = angle
     with torch.no_grad():
         posed = head(torch.zeros(1, head.identity_size), torch.zeros(1, head.expression_size), rotations)
     return posed.vertices[0].numpy().astype(np.float64)
@@ -233,7 +264,7 @@ def _skin_faces(model: HeadModel) -> np.ndarray:
     return ~other[model.faces].all(1)
 
 
-def _file(fingerprint: str):  # noqa: ANN202
+def _file(fingerprint: str) -> Path:
     return user_folder() / "arkit" / f"{fingerprint}.npz"
 
 

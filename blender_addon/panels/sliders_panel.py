@@ -51,14 +51,14 @@ class _RegionPanel(RigPanel):
         if not active.has_rig(context):
             return False
         rig = active.need_rig(context)
-        return rig.is_editable and (cls.region in REGION_JOINTS or cls.region in by_region(rig.expression_names))
+        return rig.is_editable and (cls.region in REGION_JOINTS or cls.region in by_region(rig.slider_names))
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         rig = active.need_rig(context)
         column = layout.column(align=True)
         blocks = rig.key_blocks
-        for name in by_region(rig.expression_names).get(self.region, ()):
+        for name in by_region(rig.slider_names).get(self.region, ()):
             if name in blocks:
                 column.prop(blocks[name], "value", text=spoken(name), slider=True, translate=False)
             else:

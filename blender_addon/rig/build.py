@@ -46,7 +46,7 @@ def build_rig_steps(data: RigData, name: str, parent: bpy.types.Collection) -> S
         yield 0.15
         for share in _add_shape_keys(mesh, armature, data):
             yield 0.15 + 0.85 * share
-        _keep_awake(armature, mesh.data.shape_keys, data.expression_names)
+        _keep_awake(armature, mesh.data.shape_keys, data.arkit_names + data.expression_names)
         return mark_rig(armature, mesh, data)
     except BaseException:
         # A stopped import, too, leaves no half rig behind.
@@ -91,7 +91,7 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
     basis = points_to_blender(data.vertices)
     mesh.shape_key_add(name="Basis", from_mix=False)
     mesh.data.shape_keys.use_relative = True
-    total = len(data.expression_names) + len(data.corrective_index) + len(data.identity)
+    total = len(data.expression_names) + len(data.arkit_names) + len(data.corrective_index) + len(data.identity)
     made = 0
 
     def add(name: str, delta: np.ndarray) -> bpy.types.ShapeKey:
@@ -99,7 +99,9 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
         block.points.foreach_set("co", np.ascontiguousarray(basis + points_to_blender(delta), np.float32).ravel())
         return block
 
-    for name, delta, (low, high) in zip(data.expression_names, data.expression_deltas, data.expression_range):
+    sliders = [*zip(data.arkit_names, data.arkit_deltas, [(0.0, 1.0)] * len(data.arkit_names)),
+               *zip(data.expression_names, data.expression_deltas, data.expression_range)]
+    for name, delta, (low, high) in sliders:
         block = add(name, delta)
         block.slider_min, block.slider_max, block.value = float(low), float(high), 0.0
         made += 1

@@ -51,6 +51,14 @@ class RigData:
     """(S, 5, 3): how a joint moves with identity."""
     skinning: np.ndarray
     """(V, 5)"""
+    arkit_names: tuple[str, ...]
+    """Of a head whose own expressions have no names an artist knows: ARKit's, K of them; else none."""
+    arkit_deltas: np.ndarray
+    """(K, V, 3) metres per unit."""
+    arkit_expression: np.ndarray
+    """(K, E) the head's expressions that such a channel stands for."""
+    arkit_jaw: np.ndarray
+    """(K, 3) axis-angle by which it turns the jaw."""
     regions: dict[str, np.ndarray]
 
     @classmethod
@@ -63,6 +71,7 @@ class RigData:
             index = np.arange(len(deltas)) if index is None else np.asarray(index, np.int64)
             data = cls(
                 head_name=str(head["name"]), head_fingerprint=str(head["fingerprint"]), expression_names=names,
+                arkit_names=tuple(str(name) for name in answer["arkit_names"]),
                 corrective_index=index, corrective_deltas=deltas,
                 faces=np.asarray(answer["faces"], np.int32), uv_faces=np.asarray(answer["uv_faces"], np.int32),
                 regions={str(name): np.asarray(vertices, np.int32) for name, vertices in answer["regions"].items()},
@@ -77,12 +86,14 @@ class RigData:
             "expression_range": (expressions, 2), "identity_deltas": (identities, vertices, 3),
             "corrective_deltas": (len(index), vertices, 3), "joint_identity": (identities, 5, 3),
             "skinning": (vertices, 5), "uv_faces": data.faces.shape,
+            "arkit_deltas": (len(data.arkit_names), vertices, 3), "arkit_jaw": (len(data.arkit_names), 3),
+            "arkit_expression": (len(data.arkit_names), expressions),
         })
         return data
 
 
 _FLOATS: Final = ("identity", "vertices", "uv", "expression_deltas", "expression_range", "identity_deltas", "joints",
-                  "joint_identity", "skinning")
+                  "joint_identity", "skinning", "arkit_deltas", "arkit_expression", "arkit_jaw")
 
 
 @dataclass(frozen=True)

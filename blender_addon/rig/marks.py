@@ -43,6 +43,26 @@ class Rig:
         return tuple(str(self._mark["expression_names"]).splitlines())
 
     @property
+    def arkit_names(self) -> tuple[str, ...]:
+        """ARKit's channels on a head whose own expressions have other names; none on a head that has them itself."""
+        return tuple(str(self._mark.get("arkit_names", "")).splitlines())
+
+    @property
+    def slider_names(self) -> tuple[str, ...]:
+        """Everything that an artist poses the face with: the named channels first."""
+        return self.arkit_names + self.expression_names
+
+    @property
+    def arkit_expression(self) -> np.ndarray:
+        """(K, E): the head's own expressions that ARKit's channels stand for."""
+        return np.array(self._mark["arkit_expression"], np.float64).reshape(len(self.arkit_names), -1)
+
+    @property
+    def arkit_jaw(self) -> np.ndarray:
+        """(K, 3): axis-angle by which they turn the jaw, head space."""
+        return np.array(self._mark["arkit_jaw"], np.float64).reshape(-1, 3)
+
+    @property
     def identity_names(self) -> tuple[str, ...]:
         return tuple(identity_name(index) for index in range(len(self._mark["identity"])))
 
@@ -91,10 +111,17 @@ class Rig:
 
     def expression_keys(self) -> list[bpy.types.ShapeKey]:
         """The shape keys of the expressions, in the head model's order."""
+        return self._keys(self.expression_names)
+
+    def slider_keys(self) -> list[bpy.types.ShapeKey]:
+        """The shape keys of `slider_names`."""
+        return self._keys(self.slider_names)
+
+    def _keys(self, names: tuple[str, ...]) -> list[bpy.types.ShapeKey]:
         blocks = self.key_blocks
-        keys = [blocks.get(name) for name in self.expression_names]
+        keys = [blocks.get(name) for name in names]
         if None in keys:
-            raise lost_expression(self, self.expression_names[keys.index(None)])
+            raise lost_expression(self, names[keys.index(None)])
         return keys
 
 
@@ -111,6 +138,7 @@ def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) 
     armature[MARK] = {
         "schema": SCHEMA, "part": "armature", "head_name": data.head_name, "head_fingerprint": data.head_fingerprint,
         "expression_names": "\n".join(data.expression_names),
+        **_arkit_mark(data),
         # Blender's custom properties hold flat arrays only.
         "identity": data.identity.astype(np.float64).tolist(),
         "joints": data.joints.astype(np.float64).ravel().tolist(),
@@ -120,6 +148,14 @@ def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) 
     for joint in JOINT_NAMES:
         armature.data.bones[BONE_NAMES[joint]][JOINT_MARK] = joint
     return Rig(armature, mesh)
+
+
+def _arkit_mark(data: RigData) -> dict[str, Any]:
+    if not data.arkit_names:
+        return {}
+    return {"arkit_names": "\n".join(data.arkit_names),
+            "arkit_expression": data.arkit_expression.astype(np.float64).ravel().tolist(),
+            "arkit_jaw": data.arkit_jaw.astype(np.float64).ravel().tolist()}
 
 
 def find_rig(obj: bpy.types.Object | None) -> Rig | None:

@@ -69,7 +69,7 @@ def apply_track_steps(rig: Rig, track: TrackData, shot: Shot | None = None) -> S
     shot = shot or shot_of(rig) or Shot(stage_of(track.head_to_camera), 1)
     faces, bones = yield from _actions(rig, track, shot, "expressions", "head")
     key = rig.mesh.data.shape_keys
-    _lay_neutral(key, rig.expression_names)
+    _lay_neutral(key, rig.slider_names)
     _put_on(key, faces, shot.frame_start, "ADD")
     _put_on(rig.armature, bones, shot.frame_start, "COMBINE")
     _keep_shot(rig, shot)
@@ -88,7 +88,7 @@ def lay_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
     stage = stage_of(track.head_to_camera) if kept is None else kept.stage
     faces, bones = yield from _actions(rig, track, Shot(stage, frame_start), f"{name}, expressions", f"{name}, head")
     alone, key = not has_performance(rig), rig.mesh.data.shape_keys
-    _lay_neutral(key, rig.expression_names)
+    _lay_neutral(key, rig.slider_names)
     for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
         action[LAYER] = TRANSFERRED
         strip = push_strip(target, action, name, frame_start)

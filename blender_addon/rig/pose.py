@@ -28,7 +28,7 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
     from head in head-space axes with a uniform scale. Where the objects are scaled unevenly the root has the mean scale
     (see `transform_warning`).
     """
-    expression = _read_expression(rig, depsgraph)
+    expression, jaw = _read_expression(rig, depsgraph)
     armature = rig.armature.evaluated_get(depsgraph)
     motions = _bone_motions(rig, armature)
     turns = []
@@ -37,6 +37,7 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
         turns.append(relative.to_quaternion())
     vectors = points_to_head(quaternion_to_axis_angle(np.array(turns)))
     pose: dict[str, Any] = {"expression": expression}
+    vectors[JOINT_NAMES.index("jaw") - 1] += jaw
     pose.update(zip(JOINT_NAMES[1:], vectors.astype(np.float32)))
     pose["root"] = transform_to_head(_similarity(armature.matrix_world @ motions[0]))
     return pose
@@ -62,7 +63,8 @@ def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
     return None
 
 
-def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
+def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
+    """Expression (E,) and what ARKit's channels turn the jaw by (3,), on a head to which they are put."""
     blocks = rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks
     # A property at a time, in bulk: a head has some hundred keys and this is called for every redraw.
     values, muted = np.empty(len(blocks), np.float32), np.empty(len(blocks), bool)
@@ -71,9 +73,13 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
     values[muted] = 0
     place = {name: index for index, name in enumerate(blocks.keys())}
     try:
-        return values[[place[name] for name in rig.expression_names]]
+        expression = values[[place[name] for name in rig.expression_names]]
+        channels = values[[place[name] for name in rig.arkit_names]]
     except KeyError as error:
         raise lost_expression(rig, str(error.args[0])) from None
+    if not channels.any():
+        return expression, np.zeros(3)
+    return (expression + channels @ rig.arkit_expression).astype(np.float32), channels @ rig.arkit_jaw
 
 
 def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:

@@ -79,7 +79,7 @@ def apply_preset(rig: Rig, name: str, strength: float = 1.0) -> None:
     if name not in PRESETS:
         raise EffigyError(f"There is no starter expression \"{name}\": choose one of {', '.join(PRESETS)}.")
     values = PRESETS[name]
-    if not values.keys() & set(rig.expression_names):
+    if not values.keys() & set(rig.slider_names):
         raise EffigyError(f"The starter expressions are made of ARKit's shapes, which \"{rig.head_name}\" does not "
                           "have: use its own coefficients.")
     rig.pose_bone("jaw").rotation_quaternion = Quaternion()

@@ -48,7 +48,7 @@ def mirror_name(name: str) -> str | None:
 def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
     """Key every expression, neck, jaw and eyes at `frame`, and with `root` the head's place."""
     _refuse_linked(rig)
-    for block in rig.expression_keys():
+    for block in rig.slider_keys():
         block.keyframe_insert("value", frame=frame, group="Expressions")
     for joint in JOINT_NAMES if root else JOINT_NAMES[1:]:
         bone = rig.pose_bone(joint)
@@ -61,7 +61,7 @@ def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
 def reset(rig: Rig) -> None:
     """The neutral face: expressions at zero, neck, jaw and eyes at rest. The head stays where it is."""
     _refuse_linked(rig)
-    for block in rig.expression_keys():
+    for block in rig.slider_keys():
         block.value = 0.0
     for joint in JOINT_NAMES[1:]:
         rig.pose_bone(joint).rotation_quaternion = Quaternion()
@@ -71,11 +71,11 @@ def reset(rig: Rig) -> None:
 def mirror(rig: Rig) -> None:
     """Swap the left and the right side of the face: expressions, and the turns of neck, jaw and eyes."""
     _refuse_linked(rig)
-    names = rig.expression_names
+    names = rig.slider_names
     if not any(mirror_name(name) in names for name in names):
         raise EffigyError(f"The expressions of \"{rig.head_name}\" have no left and right side, so they cannot be "
                           "mirrored.")
-    keys = dict(zip(names, rig.expression_keys()))
+    keys = dict(zip(names, rig.slider_keys()))
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
         block.value = values.get(mirror_name(name), values[name])
@@ -90,7 +90,7 @@ def mirror(rig: Rig) -> None:
 def set_expressions(rig: Rig, values: dict[str, float]) -> None:
     """Set these expressions and put all others to zero; names that the head does not have are passed over."""
     _refuse_linked(rig)
-    for name, block in zip(rig.expression_names, rig.expression_keys()):
+    for name, block in zip(rig.slider_names, rig.slider_keys()):
         block.value = values.get(name, 0.0)
     refresh(rig)
 
