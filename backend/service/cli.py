@@ -15,12 +15,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import Cancelled, EffigyError
 from ..progress import Progress
 from ..storage import as_effigy_error
 from ..training.presets import PRESETS
+
+if TYPE_CHECKING:
+    from ..footage.capture import Capture
+    from ..head.model import HeadModel
+    from ..tracking.track import Track
 
 FAILED = 2
 STOPPED = 130
@@ -192,6 +197,31 @@ def _export(chosen: argparse.Namespace, progress: Progress) -> str:
     return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
 
 
+def _report(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..tracking.report import write_report
+
+    check_writable(chosen.out)
+    return f"{chosen.out}: {write_report(*_tracked(chosen.capture), chosen.out, progress=progress)}"
+
+
+def _overlay(chosen: argparse.Namespace, progress: Progress) -> str:
+    from ..tracking.overlay import write_overlay
+
+    check_writable(chosen.out)
+    return f"{chosen.out}: {write_overlay(*_tracked(chosen.capture), chosen.out, progress=progress)} frames."
+
+
+def _tracked(folder: Path) -> tuple[Capture, Track, HeadModel]:
+    """A capture, its track and the head model of that."""
+    from ..footage.capture import load_capture
+    from ..head.registry import find_head
+    from ..tracking.track import load_track
+
+    capture = load_capture(folder)
+    track = load_track(folder / "track.npz")
+    return capture, track, find_head(track.head_name, track.head_fingerprint, "The track")
+
+
 def _retarget(chosen: argparse.Namespace, progress: Progress) -> str:
     from .transferring import transfer
 
@@ -307,6 +337,16 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("out", metavar="OUT.ply", type=Path)
     export.add_argument("--frame", type=int, default=0, metavar="N", help="index into the track (default: 0)")
     export.set_defaults(run=_export)
+
+    report = commands.add_parser("report", help="a picture of how far a track can be trusted")
+    report.add_argument("capture", metavar="CAPTURE", type=Path)
+    report.add_argument("out", metavar="OUT.png", type=Path)
+    report.set_defaults(run=_report)
+
+    overlay = commands.add_parser("overlay", help="a video of the footage with the tracked head and its landmarks over it")
+    overlay.add_argument("capture", metavar="CAPTURE", type=Path)
+    overlay.add_argument("out", metavar="OUT.mp4", type=Path)
+    overlay.set_defaults(run=_overlay)
 
     retarget = commands.add_parser("retarget", help="put one person's performance on another's head; writes a track")
     retarget.add_argument("performance", metavar="PERFORMANCE", type=Path,

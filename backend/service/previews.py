@@ -14,9 +14,7 @@ from ..progress import Progress
 SIZE = 512
 """Side of a preview, pixels."""
 LINE = (90, 200, 255)
-"""Of the tracked mesh's edges, RGB: no skin or hair is of this blue."""
-STRENGTH = 0.25
-"""Of the lines over the picture: lips and lids, where the mesh is dense, stay recognisable."""
+"""Of landmarks, RGB: no skin or hair is of this blue."""
 
 
 class Glimpses:
@@ -85,31 +83,11 @@ def _middle_frame(folder: Path) -> tuple[np.ndarray, int]:
 
 def tracked_frame(folder: Path) -> np.ndarray:
     """The same frame with the face of the tracked head drawn over it, as the edges of its mesh that face the camera."""
-    import torch
-
-    from ..head.forward import Head
     from ..head.registry import find_head
-    from ..head.topology import mesh_edges
+    from ..tracking.overlay import TrackedHead
     from ..tracking.track import load_track
 
     picture, index = _middle_frame(folder)
     track = load_track(folder / "track.npz")
     model = find_head(track.head_name, track.head_fingerprint, "The track")
-    parts = (torch.as_tensor(part)[None] for part in (track.identity, track.expression[index], track.rotations[index]))
-    vertices = Head(model)(*parts).vertices[0].numpy()
-    to_camera = track.head_to_camera[index]
-    seen = vertices @ to_camera[:3, :3].T + to_camera[:3, 3]
-    corners = seen[model.faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    inside = np.zeros(len(vertices), bool)
-    inside[np.concatenate([model.regions["mouth_inside"], model.regions["eyes"]])] = True
-    front = ((normals * corners[:, 0]).sum(1) < 0) & ~inside[model.faces].any(1)
-    pixels = seen @ track.intrinsics.T
-    pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6) * (SIZE / track.size) - 0.5
-    layer = picture.copy()
-    shift = 4
-    # Far-off ends, of a head behind the camera, would not fit into OpenCV's integers.
-    ends = (pixels.clip(-SIZE, 2 * SIZE) * 2**shift).round().astype(np.int32)
-    for start, end in mesh_edges(model.faces[front])[0]:
-        cv2.line(layer, ends[start].tolist(), ends[end].tolist(), LINE, 1, cv2.LINE_AA, shift)
-    return cv2.addWeighted(layer, STRENGTH, picture, 1 - STRENGTH, 0)
+    return TrackedHead(track, model).draw(picture, index)
