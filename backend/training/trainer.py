@@ -74,7 +74,7 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     validation = Validation(kept_rows)
     leash = leash_of(model, networks.base_scale)
     unseen = find_unseen(frames, model, leash)
-    keeping = Keeping(unseen.share)
+    keeping = Keeping(unseen.hold)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
     if plan.warmup_steps and (found is None or found.stage == "warmup"):
         free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
@@ -82,7 +82,7 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
         pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
         unseen.continue_over(free, pose)
         with torch.no_grad():
-            keeping = Keeping(unseen.share, free(pose)[1])
+            keeping = Keeping(unseen.hold, free(pose)[1])
         hand_over(free, networks, pose)
     fitting = Fitting(
         networks, [*parameter_groups(networks), *_refinement_group(refining)], frames,

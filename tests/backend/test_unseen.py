@@ -48,7 +48,7 @@ def test_the_back_of_the_head_is_unseen_and_the_front_is_seen(small, frames):
 
 
 def unseen_of(share: torch.Tensor, edges: torch.Tensor, glanced: torch.Tensor | None = None) -> Unseen:
-    return Unseen(share, share if glanced is None else glanced, edges, torch.full((len(share), 3), torch.nan))
+    return Unseen(share, share, share if glanced is None else glanced, edges, torch.full((len(share), 3), torch.nan))
 
 
 def filled_of(unseen: Unseen, values: torch.Tensor) -> torch.Tensor:
@@ -98,14 +98,14 @@ def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
     with torch.no_grad():
         free.appearance[:, 1:4] = torch.randn(count, 3)
         free.geometry[:, :3] = 1.0
-    unseen_on(model, share, share).continue_over(free, pose)
+    unseen_on(model, share, share, share).continue_over(free, pose)
     colors = free.colors(pose)
     teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
     assert teeth > 2 * wall
     assert free.geometry[torch.as_tensor(mouth_parts(model)["teeth"]), :3].abs().max() < 0.05
 
 
-def test_the_colour_of_an_outline_is_not_carried_on():
+def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
     glanced = torch.tensor([0.0, 1, 1])
     unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), glanced)
     free = VertexBoundGaussians(torch.full((3,), 0.01), 1)
@@ -116,7 +116,7 @@ def test_the_colour_of_an_outline_is_not_carried_on():
         free.appearance[0, 7:10] = 0.5 * C0 / C1
         free.geometry[:, 3:6] = 0.7
     unseen.continue_over(free, pose)
-    assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, 1, -1]), atol=0.02)
+    assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
     # The back is closed, and of the mesh's own size.
     assert torch.sigmoid(free.appearance[2, 0]) > 0.9
     assert torch.allclose(free.geometry[:, 3], torch.tensor([0.7, 0.7, 0]))
@@ -135,6 +135,12 @@ def test_the_prior_moves_only_what_is_unseen(small, frames):
     gradient, faded = networks.geometry.bias_output.grad.abs().sum(1), networks.neural.opacity.bias.grad
     assert gradient[unseen.share == 1].min() > 0 and gradient[unseen.share == 0].max() == 0
     assert (faded[unseen.share == 1] > 0).all() and faded[unseen.share == 0].abs().max() == 0
+
+
+def test_what_was_only_glanced_at_is_held_less_than_what_was_never_seen():
+    unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.0, 1, 1]))
+    well, glanced, never = unseen.hold.tolist()
+    assert well == 0 and 0 < glanced < never <= 1
 
 
 def test_a_resumed_training_keeps_what_was_continued():
