@@ -1,4 +1,4 @@
-"""The part of `bench.viewport` that runs in Blender as a module: transfer, sort, upload, draw, latency."""
+"""The part of `bench.viewport` that runs in Blender as a module: transfer, sort, upload, draw, latency, and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 ORDER = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-sys.path.insert(0, ORDER["root"])
+sys.path[:0] = [ORDER["root"], str(Path(__file__).parent)]
 
 from blender_addon.viewport import picture as pictures  # noqa: E402
 from blender_addon.viewport.live import Eye, request_of  # noqa: E402
@@ -26,6 +26,8 @@ WIDTH, HEIGHT = 1057, 782
 DISTANCE, FOCAL = 0.75, 1.389
 """Blender's own perspective (50 mm on 72 mm) from 75 cm: the head is two fifths of the view's height."""
 REPEATS, SECONDS, RATE = 15, 8.0, 24
+WARMED = 250
+"""Frames before memory is looked at."""
 
 
 def lens(angle: float) -> pictures.Lens:
@@ -118,6 +120,39 @@ def play(client: WorkerClient, asked: Callable[..., dict], draw: Callable) -> tu
     return latencies, fresh, int(SECONDS * RATE)
 
 
+def leaks(client: WorkerClient, avatar: str, frames: int, depsgraph: bpy.types.Depsgraph) -> list[tuple[int, float]]:
+    """(frame, MB in use) again and again while new poses come."""
+    import gpu
+    from viewport_screen import resident
+
+    from blender_addon.viewport.mesh import DrawnMesh
+
+    expressions = len(client.call("head.rig", {}, timeout=120)["expression_names"])
+    body = next(obj for obj in depsgraph.objects if obj.type == "MESH")
+    target, picture, mesh, sizes = gpu.types.GPUOffScreen(160, 120), pictures.Picture(), DrawnMesh(), []
+    for number in range(WARMED + frames + 1):
+        if number >= WARMED and (number - WARMED) % max(1, frames // 10) == 0:
+            sizes.append((number - WARMED, resident()))
+            print(f"frame {sizes[-1][0]}: {sizes[-1][1]:.1f} MB", flush=True)
+        now = lens(0.01 * number)
+        now = pictures.Lens(now.view, now.projection, 160, 120)
+        expression = np.zeros(expressions, np.float32)
+        expression[number % expressions] = 0.5
+        answer = client.call("avatar.splats", request_of(Path(avatar), {"expression": expression}, Eye.of(now.view, False)))
+        splats = Splats.from_answer(answer, np.eye(4))
+        mesh.update(body, depsgraph, number)
+        with target.bind():
+            frame = gpu.state.active_framebuffer_get()
+            frame.clear(color=(0.2, 0.2, 0.2, 1.0), depth=1.0)
+            picture.draw(pictures.Uploaded(pack([(splats, splats.motion, Look())])), now, [mesh])
+            picture.lay_over(now)
+            mesh.draw_lines(now)
+            frame.read_color(80, 60, 1, 1, 4, 0, "FLOAT")
+    target.free()
+    pictures.release()
+    return sizes
+
+
 class Engine(bpy.types.RenderEngine):
     """Blender's one way to a GPU context without a window."""
 
@@ -126,8 +161,11 @@ class Engine(bpy.types.RenderEngine):
     def render(self, depsgraph: bpy.types.Depsgraph) -> None:
         client = WorkerClient([ORDER["python"], "-m", "backend", "serve"], ORDER["root"], None, print)
         try:
-            figures = {count: measure(client, avatar, ORDER["network_ms"][count])
-                       for count, avatar in ORDER["avatars"].items()}
+            if "memory" in ORDER:
+                figures: object = leaks(client, ORDER["memory"]["avatar"], ORDER["memory"]["frames"], depsgraph)
+            else:
+                figures = {count: measure(client, avatar, ORDER["network_ms"][count])
+                           for count, avatar in ORDER["avatars"].items()}
         finally:
             client.close()
         Path(ORDER["result"]).write_text(json.dumps(figures), "utf-8")
@@ -135,6 +173,8 @@ class Engine(bpy.types.RenderEngine):
 
 def main() -> None:
     bpy.utils.register_class(Engine)
+    # The head's own number of faces, for what a rig's mesh takes.
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=72, y_subdivisions=72, size=0.2)
     scene = bpy.context.scene
     scene.render.engine, scene.render.resolution_x, scene.render.resolution_y = Engine.bl_idname, 8, 8
     bpy.ops.render.render()

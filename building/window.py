@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TextIO
 
 from .environments import BuildError
 
@@ -29,10 +30,11 @@ def window_command(program: str | None) -> list[str]:
     return [*screen, blender]
 
 
-def run_in_window(command: list[str], script: Path, order: Path, settings: Path) -> None:
-    """Have Blender run `script` with `order`'s path as its argument until it quits; `settings`: its user folder."""
+def run_in_window(command: list[str], script: Path, order: Path, settings: Path, said: TextIO | None = None) -> None:
+    """Have Blender run `script` with `order`'s path as its argument until it quits; `settings`: its user folder;
+    `said`: a file for what it prints, by default this terminal."""
     settings.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [*command, "--factory-startup", "--gpu-backend", "opengl", "-noaudio", "--window-geometry", "0", "0", *SIZE,
          "--python", str(script), "--", str(order)],
-        env=os.environ | {"BLENDER_USER_RESOURCES": str(settings), "LANG": "C.UTF-8"})
+        env=os.environ | {"BLENDER_USER_RESOURCES": str(settings), "LANG": "C.UTF-8"}, stdout=said, stderr=said)
