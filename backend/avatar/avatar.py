@@ -163,8 +163,9 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
     model = head_model or find_head(header["head_name"], header["head_fingerprint"], f"The avatar {path.name}")
     networks = build_networks(settings, model, identity)
     parameters = {name.removeprefix("networks."): value.float() for name, value in tensors.items()}
-    # Avatars from before it was known from where training saw the head.
-    parameters.setdefault("views", networks.views.detach())
+    # Avatars from before it was known what training saw.
+    for name in ("views", "performed"):
+        parameters.setdefault(name, getattr(networks, name).detach())
     try:
         networks.load_state_dict(parameters)
     except RuntimeError as error:

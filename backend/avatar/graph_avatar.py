@@ -18,7 +18,7 @@ from .graph_unet import GraphUNet
 from .neural_gaussians import NeuralGaussians
 from .posing import Pose, condition_size
 from .settings import AvatarSettings
-from .views import ALL_VIEWS, seen_from_within
+from .views import ALL_VIEWS, all_performances, as_performed, seen_from_within
 
 OFFSET_UNIT = 0.01
 """Metres of an anchor's displacement for an output of 1, so that all outputs are of one order of magnitude."""
@@ -43,7 +43,8 @@ class GraphAvatar(nn.Module):
         self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
         """Not part of `forward`: it works on pictures; see `backend.avatar.enhancer.enhance`."""
         self.views = nn.Parameter(ALL_VIEWS.clone(), requires_grad=False)
-        """From where training saw the head; a parameter so that the avatar's file holds it."""
+        self.performed = nn.Parameter(all_performances(conditions), requires_grad=False)
+        """From where training saw the head, and what it saw the face do; parameters so that the avatar's file holds them."""
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:
@@ -67,15 +68,19 @@ class GraphAvatar(nn.Module):
     def _surface(self, pose: Pose) -> Tensor:
         return encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
 
+    def _within(self, pose: Pose) -> Pose:
+        """What the networks are told: nothing that training never showed them."""
+        return as_performed(seen_from_within(pose, self.views), self.performed)
+
     def anchor_splats(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         """The anchors without what is spawned around them: a rougher head, sooner."""
-        pose = seen_from_within(pose, self.views)
+        pose = self._within(pose)
         anchors = self.anchors(pose)
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
         return as_splats(pose, anchors, colors), anchors
 
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
-        pose = seen_from_within(pose, self.views)
+        pose = self._within(pose)
         splats, anchors = self.anchor_splats(pose)
         if self.neural is None:
             return splats, anchors

@@ -1,8 +1,11 @@
-"""From where a clip saw the head, and what the networks are told when a camera stands elsewhere.
+"""From where a clip saw the head and what it saw the face do, and what the networks are told of everything else.
 
 The networks know the direction from which they are looked at, and use it: highlights wander, and what the rig's shape gets wrong
 is mended for each view. Outside the views of the clip nothing has ever corrected them, and what they make of such a
 direction is anything. There they are told the nearest view that the clip had; the geometry still turns as it should.
+
+The same holds for expressions. A tongue that the clip never showed comes out by the mesh, whatever the networks are told; told
+of a slider at 1 that was never above 0.01, they turned it green.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from .posing import Pose
 ALL_VIEWS = torch.tensor(((-math.pi, math.pi), (-math.pi / 2, math.pi / 2)))
 MARGIN = math.radians(2)
 """Beyond the outermost views of the clip: the networks are smooth over as much."""
+PERFORMED_MARGIN = 0.1
+"""Beyond the least and the most of each coefficient (and each angle, radians): a few times the noise that training adds."""
 _FRONT = (0.0, 0.0, 1.0)
 """What `Pose.conditions` has added to the view's direction."""
 
@@ -37,6 +42,23 @@ def view_range(conditions: Tensor) -> Tensor:
     """Conditions (F, C) of a clip's poses -> (2, 2): least and largest yaw, least and largest pitch, with a margin."""
     angles = angles_of(directions_of(conditions))
     return torch.stack((angles.amin(0) - MARGIN, angles.amax(0) + MARGIN), 1)
+
+
+def performed_range(conditions: Tensor) -> Tensor:
+    """Conditions (F, C) of a clip's poses -> (2, C - 3): least and most of expression, jaw and eyes, with a margin."""
+    performed = conditions[:, :-3]
+    return torch.stack((performed.amin(0) - PERFORMED_MARGIN, performed.amax(0) + PERFORMED_MARGIN))
+
+
+def all_performances(condition_size: int) -> Tensor:
+    """The range that leaves every pose as it is."""
+    return torch.tensor((-math.inf, math.inf))[:, None].repeat(1, condition_size - 3)
+
+
+def as_performed(pose: Pose, performed: Tensor) -> Pose:
+    """The pose with conditions inside `performed` (2, C - 3); the mesh is as it was."""
+    within = pose.conditions[:, :-3].clamp(performed[0], performed[1])
+    return replace(pose, conditions=torch.cat((within, pose.conditions[:, -3:]), 1))
 
 
 def seen_from_within(pose: Pose, views: Tensor) -> Pose:

@@ -15,7 +15,7 @@ from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
-from ..avatar.views import view_range
+from ..avatar.views import performed_range, view_range
 from ..errors import EffigyError
 from ..footage.capture import Capture, load_capture
 from ..head.model import HeadModel
@@ -69,7 +69,7 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     refining = Refining(networks, frames) if plan.refinement else None
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(pixels_per_metre(networks, frames))
-    networks.views.copy_(views_of(frames))
+    remember_range(networks, frames)
     rows, kept_rows = split_rows(len(frames), plan.validation)
     validation = Validation(kept_rows)
     leash = leash_of(model, networks.base_scale)
@@ -167,10 +167,12 @@ def pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Ten
 
 
 @torch.no_grad()
-def views_of(frames: TrainingFrames) -> torch.Tensor:
-    """(2, 2) the yaws and the pitches from which the training frames see the head; see `backend.avatar.views`."""
+def remember_range(networks: GraphAvatar, frames: TrainingFrames) -> None:
+    """From where the training frames see the head, and what the face does in them; see `backend.avatar.views`."""
     rows = torch.arange(len(frames))
-    return view_range(torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)]))
+    conditions = torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)])
+    networks.views.copy_(view_range(conditions))
+    networks.performed.copy_(performed_range(conditions))
 
 
 def _refinement_group(refining: Refining | None) -> list[ParameterGroup]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from backend.avatar.settings import AvatarSettings
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0, C1
-from backend.avatar.views import angles_of, directions_of, seen_from_within, view_range
+from backend.avatar.views import angles_of, as_performed, directions_of, performed_range, seen_from_within, view_range
 from backend.training.frames import TrainingFrames
 from backend.training.losses import leash_of
-from backend.training.trainer import views_of
+from backend.training.trainer import remember_range
 from backend.training.unseen import MOUTH, Keeping, Unseen, find_unseen, unseen_on
 from backend.training.warmup import VertexBoundGaussians
 
@@ -190,12 +191,28 @@ def test_from_behind_nothing_breaks(small, yaw):
     assert torch.allclose(clamped.directions.norm(dim=-1), torch.ones(1), atol=1e-4)
 
 
-def test_an_avatar_remembers_its_views(small, frames, tmp_path):
+def test_the_networks_are_told_no_expression_beyond_what_the_clip_showed(small):
+    pose = pose_from(small[2], 0)
+    rest, most = pose.conditions, pose.conditions.clone()
+    most[:, :-3] += 0.3
+    performed = performed_range(torch.cat((rest, most)))
+    beyond = replace(pose, conditions=2 * most)
+    told = as_performed(beyond, performed)
+    assert torch.equal(told.conditions[:, :-3], performed[1:].minimum(beyond.conditions[:, :-3]))
+    assert told.conditions[:, :-3].max() < 0.5 < beyond.conditions[:, :-3].max()
+    assert torch.equal(told.conditions[:, -3:], beyond.conditions[:, -3:]) and told.posed is pose.posed
+    within = replace(pose, conditions=0.5 * (rest + most))
+    assert torch.equal(as_performed(within, performed).conditions, within.conditions)
+
+
+def test_an_avatar_remembers_what_training_saw(small, frames, tmp_path):
     _, track, model = small
     networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
-    networks.views.copy_(views_of(frames))
+    remember_range(networks, frames)
     save_avatar(Avatar(networks, model, track.identity, networks.settings, {}), tmp_path / "a.effigy")
     loaded = load_avatar(tmp_path / "a.effigy", model)
     assert np.allclose(loaded.networks.views.detach(), networks.views.detach())
+    assert np.allclose(loaded.networks.performed.detach(), networks.performed.detach())
+    assert loaded.networks.performed.isfinite().all()
     yaw = np.abs(track.rotations[:frames.frame_count, 1, 1]).max()
     assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)
