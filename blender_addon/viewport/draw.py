@@ -2,9 +2,8 @@
 
 Blender calls `_begin` before it draws a view's scene, and `_draw` after scene and overlays, into the buffer of the
 overlays. That buffer is not touched by the scene's view transform: it is laid over the transformed scene in display
-values, so that the head has its footage's colours under any view transform and in any shading mode, and its soft edges
-are mixed in display values too, as the networks were trained. The buffer is encoded as sRGB on writing, and has the
-scene's depth attached. `render.opengl` calls no handlers, so viewport renders show no avatars.
+values, so that the head has its footage's colours under any view transform and in any shading mode. The buffer is encoded
+as sRGB on writing, and has the scene's depth attached. `render.opengl` calls no handlers, so viewport renders show no avatars.
 
 The rig's mesh is made clear while splats stand for it (`dress`), and what Blender still draws of it, outlines and depth,
 does not hide them (`mesh`).
@@ -29,9 +28,6 @@ from .mesh import DrawnMesh
 from .picture import Lens, Picture, Uploaded
 from .splats import pack
 
-MOST_VIEWS: Final = 16
-"""Remembered at once; of closed ones Blender says nothing."""
-
 SOFTWARE: Final = ("llvmpipe", "softpipe", "swiftshader", "basic render", "gdi generic")
 """In the names of renderers that draw on the processor."""
 
@@ -48,12 +44,16 @@ class _Shown:
 class _View:
     picture: Picture = field(default_factory=Picture)
     seen: list[tuple[Rig, Actor]] = field(default_factory=list)
+    who: tuple[int, ...] = ()
+    """Whose splats it showed last, by their armatures' `session_uid`."""
 
 
 _views: dict[int, _View] = {}
 _shown: dict[tuple, _Shown] = {}
 _meshes: dict[int, DrawnMesh] = {}
 _said: set[str] = set()
+_tidied: tuple = ()
+"""What there was when `_tidy` last looked."""
 _handles: list[object] = []
 
 
@@ -73,12 +73,9 @@ def _draw() -> None:
 
 def _look() -> None:
     context = bpy.context
+    _tidy(context)
     number = context.region.as_pointer()
-    view = _views.get(number)
-    if view is None:
-        while len(_views) >= MOST_VIEWS:
-            _views.pop(next(iter(_views)))
-        view = _views[number] = _View()
+    view = _views.setdefault(number, _View())
     overlays = context.space_data.overlay.show_overlays
     if not overlays and context.scene.effigy_view.with_overlays:
         view.seen = []
@@ -95,19 +92,38 @@ def _paint() -> None:
         return
     shown = [(rig, actor) for rig, actor in view.seen
              if actor.splats is not None and rig.armature.effigy_view.mode != "MESH"]
+    view.who = tuple(rig.armature.session_uid for rig, _ in shown)
+    for who in set(_shown) - {view.who for view in _views.values()}:
+        del _shown[who]
     if not shown:
         return
     lens = lens_of(context)
-    uploaded = _upload(shown)
+    uploaded = _upload(view.who, shown)
     if uploaded is None:
         return
     meshes = [_mesh_of(rig, actor, context) for rig, actor in shown if rig.mesh.mode == "OBJECT"]
     view.picture.draw(uploaded, lens, meshes, _step(context, view))
-    view.picture.lay_over(lens)
+    view.picture.lay_over(lens, context.preferences.themes[0].view_3d.space.gradients.high_gradient)
     for rig, actor in shown:
         if rig.armature.effigy_view.mode == "BOTH":
             _mesh_of(rig, actor, context).draw_lines(lens)
         draw_bones(rig, context)
+
+
+def _tidy(context: bpy.types.Context) -> None:
+    """Let go of what lies on the GPU for views that were closed and avatars that were deleted, of which Blender says
+    nothing."""
+    global _tidied
+    regions = {region.as_pointer() for window in context.window_manager.windows for area in window.screen.areas
+               if area.type == "VIEW_3D" for region in area.regions}
+    there = live.loaded, len(bpy.data.objects), regions
+    if there == _tidied:
+        return
+    _tidied = there
+    live.forget_deleted()
+    for kept, remains in ((_views, regions), (_meshes, live.known())):
+        for number in set(kept) - remains:
+            del kept[number]
 
 
 def _step(context: bpy.types.Context, view: _View) -> int:
@@ -128,13 +144,10 @@ def _mesh_of(rig: Rig, actor: Actor, context: bpy.types.Context) -> DrawnMesh:
     return mesh
 
 
-def _upload(shown: list[tuple[Rig, Actor]]) -> Uploaded | None:
+def _upload(who: tuple[int, ...], shown: list[tuple[Rig, Actor]]) -> Uploaded | None:
     """The splats of these avatars on the GPU, sent again only where something changed."""
-    who = tuple(rig.armature.session_uid for rig, _ in shown)
     looks = [live.look_of(rig.armature) for rig, _ in shown]
     key = tuple((actor.version, actor.motion.tobytes(), look) for (_, actor), look in zip(shown, looks))
-    if len(_shown) > MOST_VIEWS:
-        _shown.clear()
     kept = _shown.setdefault(who, _Shown())
     if kept.key != key:
         packed = pack([(actor.splats, actor.motion, look) for (_, actor), look in zip(shown, looks)])
@@ -174,6 +187,8 @@ def unregister() -> None:
 
 def release() -> None:
     """Everything that lies on the GPU."""
+    global _tidied
+    _tidied = ()
     _views.clear()
     _shown.clear()
     _meshes.clear()

@@ -45,6 +45,8 @@ SAME_VIEW: Final = 0.002
 """Radians by which a head may be seen from elsewhere without its colours being asked for again."""
 TURNED_FAR: Final = 0.35
 """Radians from which on a view that is still turning does not wait for its colours."""
+HEAD_RADIUS: Final = 0.12
+"""Metres."""
 RETRY: Final = 3.0
 """Seconds after an error until the same is tried again."""
 
@@ -57,8 +59,8 @@ class _Asked:
     """Of the pose: `key_of`."""
     seen_at: float
     """`perf_counter` when that pose was first seen."""
-    direction: np.ndarray
-    """(3,) `Eye.direction`."""
+    seen_from: np.ndarray
+    """(4,) `Eye.seen_from`."""
     anchors: bool
 
 
@@ -112,11 +114,19 @@ class Eye:
         placed = np.linalg.inv(view_matrix)
         return cls(placed[:3, 3], -placed[:3, 2] / np.linalg.norm(placed[:3, 2]), orthographic)
 
-    def direction(self, motion: np.ndarray) -> np.ndarray:
-        """(3,) unit, in the moving head's own frame: along which the view looks at it."""
-        along = self.forward if self.orthographic else motion[:3, 3] - self.place
-        along = motion[:3, :3].T @ along
-        return along / max(float(np.linalg.norm(along)), 1e-12)
+    def seen_from(self, motion: np.ndarray) -> np.ndarray:
+        """(4,) in the moving head's own frame: along which the view looks at it (unit), and by how many radians its rays
+        part over the head, which are none in an orthographic view."""
+        away = motion[:3, 3] - self.place
+        along = motion[:3, :3].T @ (self.forward if self.orthographic else away)
+        scale, distance = float(np.cbrt(np.linalg.det(motion[:3, :3]))), max(float(np.linalg.norm(away)), 1e-12)
+        parting = 0.0 if self.orthographic else min(HEAD_RADIUS * scale / distance, 1.0)
+        return np.append(along / max(float(np.linalg.norm(along)), 1e-12), parting)
+
+
+def _turned(before: np.ndarray, now: np.ndarray) -> float:
+    """Radians by which some part of the head is seen from elsewhere, from one `Eye.seen_from` to another."""
+    return max(float(np.arccos(np.clip(before[:3] @ now[:3], -1, 1))), abs(float(before[3] - now[3])))
 
 
 @dataclass
@@ -134,6 +144,8 @@ _views: dict[int, _View] = {}
 _leading: int | None = None
 """The view that moved last: with several open, colours are for this one."""
 _changed_at = 0.0
+loaded = 0
+"""Counts the files that were loaded."""
 
 
 def look(context: bpy.types.Context, view: int, eye: Eye) -> list[tuple[Rig, Actor]]:
@@ -193,6 +205,16 @@ def forget() -> None:
     _leading = None
 
 
+def known() -> set[int]:
+    """The `session_uid` of every armature of which anything is known."""
+    return set(_actors)
+
+
+def forget_deleted() -> None:
+    for uid in known() - {obj.session_uid for obj in bpy.data.objects if obj.type == "ARMATURE"}:
+        del _actors[uid]
+
+
 def _seen(context: bpy.types.Context) -> Iterator[tuple[Rig, Actor]]:
     """The mesh decides whether an avatar is seen: by the eye icon, its collections, local view."""
     for rig in find_rigs(context.view_layer.objects):
@@ -230,24 +252,24 @@ def _read(rig: Rig, actor: Actor, depsgraph: bpy.types.Depsgraph, now: float) ->
 
 def _provide(scene: bpy.types.Scene, rig: Rig, actor: Actor, eye: Eye, now: float) -> None:
     """Have the actor's pose answered: by the bake at once, else by the worker in some time."""
-    direction = eye.direction(actor.motion)
+    seen_from = eye.seen_from(actor.motion)
     if baked is not None and (found := baked(rig, scene.frame_current, actor.key)) is not None:
         if found is not actor.splats:
             actor.splats, actor.version = found, actor.version + 1
-        actor.asked = actor.shown = _Asked(actor.key, actor.seen_at, direction, False)
+        actor.asked = actor.shown = _Asked(actor.key, actor.seen_at, seen_from, False)
         return
     if actor.error and now - actor.failed_at < RETRY:
         return
     still = now - max(actor.moved_at, _views[_leading].moved_at) >= SETTLED
     anchors = scene.effigy_view.quality == "ANCHORS" and not still and actor.splats is not None
     if actor.asked is not None and actor.asked.key == actor.key:
-        turned = float(np.arccos(np.clip(actor.asked.direction @ direction, -1, 1)))
+        turned = _turned(actor.asked.seen_from, seen_from)
         if turned < SAME_VIEW and not (actor.asked.anchors and still):
             return
         if not still and turned < TURNED_FAR:
             _look_again()
             return
-    asked = _Asked(actor.key, actor.seen_at, direction, anchors)
+    asked = _Asked(actor.key, actor.seen_at, seen_from, anchors)
     uid, motion = rig.armature.session_uid, actor.motion
     session.client().request(
         "avatar.splats", request_of(_path_of(rig, actor), actor.pose, eye, anchors),
@@ -311,6 +333,8 @@ def _mark_changed(*_: object) -> None:
 
 @persistent
 def _mark_loaded(*_: object) -> None:
+    global loaded
+    loaded += 1
     forget()
     _mark_changed()
 

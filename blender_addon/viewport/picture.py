@@ -25,6 +25,8 @@ from .splats import NUMBERS, Packed
 NEAR: Final = 0.01
 FAR: Final = 1e9
 """Metres, where there is no mesh."""
+GROUND: Final = (0.239, 0.239, 0.239)
+"""The 3D View's, in Blender's own theme."""
 BLOCK: Final = 64
 """Pixels: the picture's sides are multiples of this, so that it need not be made anew for each small move."""
 
@@ -145,8 +147,9 @@ class Picture:
             _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.numbers))
             gpu.state.blend_set("NONE")
 
-    def lay_over(self, lens: Lens) -> None:
-        """Composite over the bound framebuffer, whose viewport is the view, at the splats' own depth."""
+    def lay_over(self, lens: Lens, ground: Sequence[float] = GROUND) -> None:
+        """Composite over the bound framebuffer, whose viewport is the view, at the splats' own depth. `ground`: the
+        encoded colour of what most likely lies behind (`shaders`)."""
         left, low, width, height = (self._step * pixels for pixels in self._window)
         if width == 0:
             return
@@ -161,6 +164,7 @@ class Picture:
         shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(self._encodes)))
         corner = gpu.state.viewport_get()[:2]
         shader.uniform_float("origin", (left + corner[0], low + corner[1], float(self._step)))
+        shader.uniform_float("ground", tuple(ground))
         shader.uniform_sampler("picture", self._color)
         shader.uniform_sampler("depths", self._depth)
         shader.uniform_sampler("mesh_depths", self._mesh_distance)

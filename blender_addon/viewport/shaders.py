@@ -121,6 +121,11 @@ void main()
 """
 
 _COMPOSITE_FRAGMENT: Final = """
+vec3 linear(vec3 encoded)
+{
+  return mix(encoded / 12.92, pow((encoded + 0.055) / 1.055, vec3(2.4)), step(0.04045, encoded));
+}
+
 void main()
 {
   vec2 at = gl_FragCoord.xy - origin.xy;
@@ -146,10 +151,21 @@ void main()
   float z = min(texelFetch(depths, texel, 0).r / texelFetch(picture, texel, 0).a,
                 texelFetch(mesh_depths, texel, 0).r - MESH_NEARER);
   gl_FragDepth = 0.5 + 0.5 * (projection.y - projection.x * z) / (projection.z > 0.5 ? 1.0 : z);
-  /* The view's buffer is encoded as sRGB when it is written to: what arrives there are the picture's own numbers. */
-  vec3 encoded = clamp(found.rgb, 0.0, 1.0);
-  vec3 light = mix(encoded / 12.92, pow((encoded + 0.055) / 1.055, vec3(2.4)), step(0.04045, encoded));
-  color = vec4(projection.w > 0.5 ? light : encoded, found.a);
+  vec3 shade = clamp(found.rgb / found.a, 0.0, 1.0);
+  if (projection.w < 0.5) {
+    color = vec4(shade * found.a, found.a);
+    return;
+  }
+  /* The view's buffer is encoded as sRGB when it is written to, and Blender mixes it with what lies behind in linear
+     values, where splats were trained to be mixed in encoded ones. Opaque pixels are the picture's own; of the others the
+     cover is changed, so that before the view's plain ground the mixture is what encoded values give. */
+  vec3 behind = linear(ground);
+  vec3 light = linear(shade);
+  vec3 apart = light - behind;
+  float size = dot(apart, apart);
+  vec3 wanted = linear(mix(ground, shade, found.a)) - behind;
+  float cover = size > 1e-6 ? clamp(dot(wanted, apart) / size, 0.0, 1.0) : found.a;
+  color = vec4(light * cover, cover);
 }
 """
 
@@ -177,7 +193,7 @@ def splat_shader() -> gpu.types.GPUShader:
 
 def composite_shader() -> gpu.types.GPUShader:
     info = gpu.types.GPUShaderCreateInfo()
-    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin")):
+    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin"), ("VEC3", "ground")):
         info.push_constant(kind, name)
     info.sampler(0, "FLOAT_2D", "picture")
     info.sampler(1, "FLOAT_2D", "depths")
