@@ -108,6 +108,7 @@ def _track(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..tracking.fit import track_capture
     from ..tracking.head_matte import make_head_mattes
     from ..tracking.landmark_embedding import embed_landmarks
+    from ..tracking.takes import find_cuts, separated
     from ..tracking.track import save_track
 
     capture = load_capture(chosen.capture)
@@ -117,7 +118,11 @@ def _track(chosen: argparse.Namespace, progress: Progress) -> str:
         faces, barycentric = embed_landmarks(model, progress=progress)
         model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     check_writable(chosen.capture / "track.npz")
-    track = track_capture(capture, model, progress=progress)
+    cuts = find_cuts(capture)
+    if len(cuts):
+        progress.message(f"The clip is cut before frame {', '.join(map(str, cuts[:12]))}{' …' if len(cuts) > 12 else ''}: its "
+                         "takes are tracked apart.")
+    track = track_capture(separated(capture, cuts), model, progress=progress)
     make_head_mattes(capture, track, model, progress=progress)
     # The track comes last: where there is one, everything that tracking makes is there.
     save_track(track, chosen.capture / "track.npz")
