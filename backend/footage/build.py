@@ -38,7 +38,8 @@ from .matte import Matter
 _LOOKS_PER_SECOND = 10
 _CUT_OFF_TOLERANCE = 0.01
 """Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
-_PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+_PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
+             cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 _FLAG_WORDS = {
     FrameFlag.NO_FACE: "no face",
     FrameFlag.SEVERAL_FACES: "several faces",

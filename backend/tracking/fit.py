@@ -37,7 +37,7 @@ SOLVED_POINTS = 240
 PERSON_FRAMES = 96
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
-FRAME_ITERATIONS = 5
+FRAME_ITERATIONS = 3
 OUTLINE_ITERATIONS = 3
 HAIR_ROUNDS = 3
 """Shell and poses of the person's frames, in turn."""

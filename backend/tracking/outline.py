@@ -217,19 +217,33 @@ class MatchedOutline:
 
 
 def match(outline: Outline, shell: Shell, evidence: Evidence, state: FrameState) -> MatchedOutline:
-    """For every ray the place of the posed shell that reaches farthest across the outline, near the ray."""
-    places = []
+    """For every ray the place of the posed shell that reaches farthest across the outline, near the ray.
+
+    A place is near few rays, so each is thrown into those alone: the directions of the rays are steps of a full turn.
+    """
+    step = 2 * np.pi / RAYS
+    near = int(np.ceil(_WINDOW / step))
     points = shell.points
+    places = []
     for start in range(0, len(state), _CHUNK):
         part = slice(start, start + _CHUNK)
         seen = outline[part]
         in_camera = points @ state.rotation[part].transpose(1, 2) + state.translation[part, None]
         arms = project(in_camera, evidence.focal, evidence.centre) - seen.centres[:, None]
-        arms = arms.transpose(1, 2)
-        along = seen.rays @ torch.nn.functional.normalize(arms, dim=1)
-        reach = seen.normals @ arms
-        # Off the ray's window a place is put behind all others.
-        places.append(reach.add_((along < np.cos(_WINDOW)).to(reach.dtype), alpha=-1e9).argmax(-1))
+        angle = torch.atan2(arms[..., 1], arms[..., 0])
+        first = (angle / step).round().long()
+        offsets = torch.arange(-near, near + 1, device=angle.device)
+        ray = first.unsqueeze(-1) + offsets
+        close = (angle.unsqueeze(-1) - ray * step).abs() < _WINDOW
+        ray = (ray % RAYS).flatten(1)
+        normals = seen.normals.gather(1, ray.unsqueeze(-1).expand(-1, -1, 2)).unflatten(1, close.shape[1:])
+        reach = (arms.unsqueeze(-2) * normals).sum(-1).masked_fill(~close, -torch.inf).flatten(1)
+        nothing = torch.full_like(seen.trust, -torch.inf)
+        best = nothing.scatter_reduce(1, ray, reach, "amax")
+        wins = (reach == best.gather(1, ray)) & close.flatten(1)
+        owner = torch.arange(len(points), device=ray.device).repeat_interleave(len(offsets)).expand_as(ray)
+        none = torch.zeros_like(seen.trust, dtype=torch.long)
+        places.append(none.scatter_reduce(1, ray, torch.where(wins, owner, 0), "amax"))
     place = torch.cat(places)
     return MatchedOutline(outline, evidence, points[place], place)
 
