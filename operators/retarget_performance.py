@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
-from bpy.props import FloatProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
 
 from ..blender_addon import active, tasks, transferring
 from ..blender_addon.errors import EffigyError
@@ -29,8 +29,8 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
     motion: FloatProperty(name="Head Motion", default=1.0, min=0.0, soft_max=1.0, max=2.0, subtype="FACTOR",
                           description="How much of the head's motion is taken over; 0 leaves the head still")
     frame_start: IntProperty(name="Start Frame", default=1, description="The scene's frame at which it begins")
-    wait: bpy.props.BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                           "script wants it")
+    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
+                                                                                 "script wants it")
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -91,14 +91,12 @@ class ArkitMap:
             ahead = value + index / (index + 3) * (value - last)
         channels = np.zeros((len(expression), len(ARKIT_NAMES)))
         channels[:, free] = value
-        axes = self.jaw[~free]
         # Three sliders for two ways: left and right are each other's negative, and only one of them is used.
         open_, left, right = (self.jaw[ARKIT_NAMES.index(name)] for name in ("jawOpen", "jawLeft", "jawRight"))
-        if np.abs(axes).max() > 0:
-            parts = jaw @ np.linalg.pinv(np.stack((open_, (left - right) / 2)))
-            channels[:, ARKIT_NAMES.index("jawOpen")] = parts[:, 0]
-            channels[:, ARKIT_NAMES.index("jawLeft")] = np.clip(parts[:, 1], 0, None)
-            channels[:, ARKIT_NAMES.index("jawRight")] = np.clip(-parts[:, 1], 0, None)
+        parts = jaw @ np.linalg.pinv(np.stack((open_, (left - right) / 2)))
+        channels[:, ARKIT_NAMES.index("jawOpen")] = parts[:, 0]
+        channels[:, ARKIT_NAMES.index("jawLeft")] = np.clip(parts[:, 1], 0, None)
+        channels[:, ARKIT_NAMES.index("jawRight")] = np.clip(-parts[:, 1], 0, None)
         return channels
 
 

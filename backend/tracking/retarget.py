@@ -7,8 +7,9 @@ tell it all. So what is carried over is the change from the performer's own neut
 
 The neutral is estimated from each track alone (`neutral_of`): the median of its quietest frames, and of mouth and jaw their
 lowest tenth, since who talks seldom shows a mouth at rest. Two things are not scaled by the intensity and not smoothed,
-because half of them is something else: blinks, of which closed stays closed whatever the neutral lids, and the gaze. The head moves from the target's own resting place before its camera, as the performer moves
-from his. Flags stay with their frames, so that what was not seen can still be told; the pose there is bridged.
+because half of them is something else: blinks, of which closed stays closed whatever the neutral lids, and the gaze. The head
+moves from the target's own resting place before its camera, as the performer moves from his. Flags stay with their frames, so
+that what was not seen can still be told; the pose there is bridged.
 """
 
 from __future__ import annotations
@@ -217,6 +218,7 @@ def _smoothed(track: Track, model: HeadModel, seconds: float) -> Track:
     sigma = seconds * float(track.fps)
     if sigma < 0.05 or track.frame_count < 3:
         return track
+
     def smooth(values: np.ndarray) -> np.ndarray:
         return gaussian_filter1d(values.astype(np.float64), sigma, axis=0, mode="nearest")
 

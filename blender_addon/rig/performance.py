@@ -36,7 +36,7 @@ STRIP: Final = "Tracked performance"
 NEUTRAL: Final = "Neutral face"
 TRANSFERRED: Final = "Transferred performance"
 LAYER: Final = "effigy_layer"
-"""The mark on the strips' actions, which says which of the two they are."""
+"""The mark on the strips' actions, which says which of these they are."""
 _SHOT: Final = "effigy_shot"
 _GROUP: Final = "Expressions"
 _WIDEST: Final = 10.0
