@@ -138,7 +138,11 @@ def _of_named(model: HeadModel) -> ArkitMap:
 
 
 def _derived(model: HeadModel, progress: Progress) -> ArkitMap:
-    deltas, weights = transferred_shapes(with_landmarks(model, progress))
+    try:
+        deltas, weights = transferred_shapes(with_landmarks(model, progress))
+    except np.linalg.LinAlgError as error:
+        raise EffigyError(f'The open head cannot be laid over the head model "{model.name}", so it keeps its own names '
+                          "only.") from error
     root = np.sqrt(weights)[:, None, None]
     wanted = (root * deltas).reshape(-1, len(ARKIT_NAMES))
     basis = (root * model.expression_basis.astype(np.float64)).reshape(-1, model.expression_basis.shape[2])
