@@ -17,7 +17,6 @@ import torch
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar
 from backend.avatar.enhancer import enhance
-from backend.avatar.posing import pose_rig
 from backend.avatar.settings import AvatarSettings
 from backend.head.formats import load_head
 from backend.splatting.rasterize import rasterize
@@ -53,9 +52,9 @@ def main(arguments: list[str]) -> None:
         camera = torch.diag(torch.tensor([1.0, -1, -1, 1]))[None]
         camera[0, 2, 3], focal = 0.8, 2.2
     with torch.no_grad():
-        pose = pose_rig(avatar.head, avatar.shaped, expression, rotations, camera)
+        pose = avatar.pose(expression, rotations, camera)
         splats, _ = avatar.networks(pose)
-        rows = [("rig to pose", median_ms(lambda: pose_rig(avatar.head, avatar.shaped, expression, rotations, camera))),
+        rows = [("rig to pose", median_ms(lambda: avatar.pose(expression, rotations, camera))),
                 ("networks", median_ms(lambda: avatar.networks(pose)))]
         for size in (256, 512, 1024):
             intrinsics = torch.tensor([[[focal * size, 0, size / 2], [0, focal * size, size / 2], [0, 0, 1]]])

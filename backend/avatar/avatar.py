@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ..errors import EffigyError
 from ..head.forward import Head
@@ -28,7 +29,7 @@ from ..tracking.track import Track
 from .anchors import mean_edge_lengths
 from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar
-from .posing import pose_rig
+from .posing import Pose, pose_rig
 from .settings import AvatarSettings
 
 SCHEMA = 1
@@ -68,7 +69,11 @@ class Avatar:
             torch.as_tensor(part[list(indices)], device=self.device)
             for part in (track.expression, track.rotations, track.head_to_camera)
         )
-        return self.networks(pose_rig(self.head, self.shaped, expression, rotations, cameras))[0]
+        return self.networks(self.pose(expression, rotations, cameras))[0]
+
+    def pose(self, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
+        """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> what the networks are asked for."""
+        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.networks.performed)
 
     @property
     def enhancer(self) -> Enhancer | None:

@@ -18,7 +18,7 @@ from .graph_unet import GraphUNet
 from .neural_gaussians import NeuralGaussians
 from .posing import Pose, condition_size
 from .settings import AvatarSettings
-from .views import ALL_VIEWS, all_performances, as_performed, seen_from_within
+from .views import ALL_VIEWS, all_performances, seen_from_within
 
 OFFSET_UNIT = 0.01
 """Metres of an anchor's displacement for an output of 1, so that all outputs are of one order of magnitude."""
@@ -68,19 +68,15 @@ class GraphAvatar(nn.Module):
     def _surface(self, pose: Pose) -> Tensor:
         return encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
 
-    def _within(self, pose: Pose) -> Pose:
-        """What the networks are told: nothing that training never showed them."""
-        return as_performed(seen_from_within(pose, self.views), self.performed)
-
     def anchor_splats(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         """The anchors without what is spawned around them: a rougher head, sooner."""
-        pose = self._within(pose)
+        pose = seen_from_within(pose, self.views)
         anchors = self.anchors(pose)
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
         return as_splats(pose, anchors, colors), anchors
 
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
-        pose = self._within(pose)
+        pose = seen_from_within(pose, self.views)
         splats, anchors = self.anchor_splats(pose)
         if self.neural is None:
             return splats, anchors

@@ -45,9 +45,15 @@ def condition_size(expression_size: int) -> int:
     return expression_size + 12
 
 
-def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
-    """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`."""
-    canonical = head.canonical(shaped, expression, rotations)
+def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, world_to_camera: Tensor,
+             performed: Tensor | None = None) -> Pose:
+    """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`. `performed` (2, E + 9): the least and the most of
+    expression, jaw and eyes that the networks are told of; see `backend.avatar.views`."""
+    face = torch.cat((expression, rotations[:, JAW:EYE_R + 1].flatten(1)), 1)
+    if performed is not None:
+        face = face.clamp(performed[0], performed[1])
+    told, joints = face.split((expression.shape[1], 9), 1)
+    canonical = head.canonical(shaped, told, torch.cat((rotations[:, :JAW], joints.unflatten(1, (3, 3))), 1))
     full = head(shaped, expression, rotations)
     joint_turns = full.joint_transforms[:, :, :3, :3]
     head_turn = joint_turns[:, NECK]
@@ -58,7 +64,7 @@ def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, 
     return Pose(
         canonical=canonical,
         normals=vertex_normals(canonical, head.faces),
-        conditions=torch.cat((expression, rotations[:, JAW:EYE_R + 1].flatten(1), view), 1),
+        conditions=torch.cat((face, view), 1),
         posed=full.vertices,
         rotations=blend_rotations(head.skinning, joint_turns),
         directions=functional.normalize(towards @ head_turn, dim=-1),

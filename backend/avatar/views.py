@@ -4,8 +4,8 @@ The networks know the direction from which they are looked at, and use it: highl
 is mended for each view. Outside the views of the clip nothing has ever corrected them, and what they make of such a
 direction is anything. There they are told the nearest view that the clip had; the geometry still turns as it should.
 
-The same holds for expressions. A tongue that the clip never showed comes out by the mesh, whatever the networks are told; told
-of a slider at 1 that was never above 0.01, they turned it green.
+The same holds for expressions: `posing.pose_rig` moves the mesh as far as it is told, and tells the networks of the nearest
+expression that the clip had. A tongue that the clip never showed comes out all the same; told of it, they turned it green.
 """
 
 from __future__ import annotations
@@ -53,12 +53,6 @@ def performed_range(conditions: Tensor) -> Tensor:
 def all_performances(condition_size: int) -> Tensor:
     """The range that leaves every pose as it is."""
     return torch.tensor((-math.inf, math.inf))[:, None].repeat(1, condition_size - 3)
-
-
-def as_performed(pose: Pose, performed: Tensor) -> Pose:
-    """The pose with conditions inside `performed` (2, C - 3); the mesh is as it was."""
-    within = pose.conditions[:, :-3].clamp(performed[0], performed[1])
-    return replace(pose, conditions=torch.cat((within, pose.conditions[:, -3:]), 1))
 
 
 def seen_from_within(pose: Pose, views: Tensor) -> Pose:

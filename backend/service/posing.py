@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from ..avatar.avatar import Avatar
 from ..avatar.enhancer import Enhancer, enhance_together
-from ..avatar.posing import pose_rig
 from ..avatar.render import Frame, frames_of
 from ..errors import EffigyError
 from ..head.model import EYE_L, EYE_R, JAW, JOINT_NAMES, NECK, HeadModel
@@ -102,8 +101,7 @@ def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray, anchors_onl
     camera = np.eye(4)
     camera[:3, 3] = -eye
     evaluate = avatar.networks.anchor_splats if anchors_only else avatar.networks
-    splats = evaluate(pose_rig(avatar.head, avatar.shaped, tensor(pose.expression)[None],
-                               tensor(pose.rotations)[None], tensor(camera)[None]))[0]
+    splats = evaluate(avatar.pose(*(tensor(part)[None] for part in (pose.expression, pose.rotations, camera))))[0]
     rotation = tensor(pose.rotation)
     quaternions = quaternion_multiply(matrix_to_quaternion(rotation), splats.quaternions)
     return Splats(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from backend.avatar.settings import AvatarSettings
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0, C1
-from backend.avatar.views import angles_of, as_performed, directions_of, performed_range, seen_from_within, view_range
+from backend.avatar.views import angles_of, directions_of, performed_range, seen_from_within, view_range
 from backend.training.frames import TrainingFrames
 from backend.training.losses import leash_of
 from backend.training.trainer import remember_range
@@ -191,18 +190,23 @@ def test_from_behind_nothing_breaks(small, yaw):
     assert torch.allclose(clamped.directions.norm(dim=-1), torch.ones(1), atol=1e-4)
 
 
-def test_the_networks_are_told_no_expression_beyond_what_the_clip_showed(small):
-    pose = pose_from(small[2], 0)
-    rest, most = pose.conditions, pose.conditions.clone()
-    most[:, :-3] += 0.3
-    performed = performed_range(torch.cat((rest, most)))
-    beyond = replace(pose, conditions=2 * most)
-    told = as_performed(beyond, performed)
-    assert torch.equal(told.conditions[:, :-3], performed[1:].minimum(beyond.conditions[:, :-3]))
-    assert told.conditions[:, :-3].max() < 0.5 < beyond.conditions[:, :-3].max()
-    assert torch.equal(told.conditions[:, -3:], beyond.conditions[:, -3:]) and told.posed is pose.posed
-    within = replace(pose, conditions=0.5 * (rest + most))
-    assert torch.equal(as_performed(within, performed).conditions, within.conditions)
+def test_the_mesh_goes_beyond_what_the_clip_showed_and_the_networks_are_not_told(small):
+    from backend.head.forward import Head
+
+    head = Head(small[2])
+    shaped, camera = head.shaped(torch.zeros(1, head.identity_size)), torch.eye(4)[None]
+    expression, rotations = torch.full((1, head.expression_size), 1.0), torch.zeros(1, 5, 3)
+    rotations[0, 1], rotations[0, 2, 0] = 0.2, 0.3
+    performed = performed_range(torch.zeros(2, head.expression_size + 12))
+    asked = pose_rig(head, shaped, expression, rotations, camera)
+    told = pose_rig(head, shaped, expression, rotations, camera, performed)
+    assert torch.equal(told.posed, asked.posed) and torch.equal(told.rotations, asked.rotations)
+    assert told.conditions[:, :-3].max() <= performed.max() < 0.3
+    # To the networks the face is all but at rest.
+    rest = head.canonical(shaped, 0 * expression, 0 * rotations)
+    assert (told.canonical - rest).norm() < 0.4 * (asked.canonical - rest).norm()
+    within = pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera, performed)
+    assert torch.equal(within.conditions, pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera).conditions)
 
 
 def test_an_avatar_remembers_what_training_saw(small, frames, tmp_path):

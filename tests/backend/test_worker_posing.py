@@ -12,7 +12,6 @@ from head_models import ball_head
 from worker_sessions import make_client, untrained_avatar
 
 from backend.avatar.avatar import load_avatar
-from backend.avatar.posing import pose_rig
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
@@ -175,7 +174,7 @@ def test_splats_are_those_of_the_avatar_on_a_track(client, model, avatar_path):
     view = camera()["world_to_camera"]
     parts = (torch.as_tensor(part, dtype=torch.float32)[None] for part in (pose["expression"], rotations, view))
     with torch.no_grad():
-        expected = avatar.networks(pose_rig(avatar.head, avatar.shaped, *parts))[0]
+        expected = avatar.networks(avatar.pose(*parts))[0]
     answer = client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]})
     assert np.abs(answer["means"] - expected.means[0].numpy()).max() < 1e-6
     assert np.abs(answer["colors"] - expected.colors[0].numpy()).max() < 1e-4

@@ -29,7 +29,6 @@ def make(folder: Path) -> None:
 
     from backend.avatar.anchors import mean_edge_lengths
     from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
-    from backend.avatar.posing import pose_rig
     from backend.avatar.render import draw
     from backend.avatar.settings import AvatarSettings
     from backend.head.formats import load_head
@@ -52,8 +51,8 @@ def make(folder: Path) -> None:
         with torch.no_grad():
             free.appearance[:, 0] = 4.0
             free.appearance[:, 1:4] = torch.as_tensor(colors - 0.5) / 0.28209479177387814
-        pose = pose_rig(avatar.head, avatar.shaped, torch.as_tensor(expression), torch.zeros(1, 5, 3),
-                        torch.as_tensor(camera, dtype=torch.float32)[None])
+        pose = avatar.pose(torch.as_tensor(expression), torch.zeros(1, 5, 3),
+                           torch.as_tensor(camera, dtype=torch.float32)[None])
         hand_over(free, avatar.networks, pose, steps=1)
         save_avatar(avatar, folder / f"{name}.effigy")
     focal = LENS / SENSOR * SIZE
