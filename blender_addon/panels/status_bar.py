@@ -30,8 +30,11 @@ def _redraw() -> float:
     global _shown
     shown = any(tasks.running())
     if shown or _shown:
-        for workspace in {window.workspace for window in bpy.context.window_manager.windows}:
-            workspace.status_text_set_internal(None)
+        for window in bpy.context.window_manager.windows:
+            # After a file was loaded a timer's context has no window, and Blender looks for the status bar in that one: it
+            # would read from nowhere and crash.
+            with bpy.context.temp_override(window=window):
+                window.workspace.status_text_set_internal(None)
     _shown = shown
     return SECONDS
 
