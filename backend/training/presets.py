@@ -1,4 +1,4 @@
-"""How long and how carefully to train. Each number's reason stands beside it."""
+"""How long and how carefully to train. Each number's reason stands beside it; figures: bench/results/ablation.md, training.md."""
 
 from __future__ import annotations
 
