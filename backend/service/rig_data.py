@@ -16,11 +16,11 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..footage.capture import load_capture
+from ..footage.detector import SCORE_NAMES
 from ..head.formats import load_head
 from ..head.model import JOINT_NAMES, PARENTS, HeadModel
 from ..head.registry import find_head, remember_head
 from ..progress import Progress
-from ..tracking.arkit import ARKIT_NAMES, arkit_map, shapes_of
 from ..tracking.priors import JAW_SHAPES, jaw_of_shapes
 from ..tracking.track import load_track
 from .parameters import Parameters
@@ -117,7 +117,10 @@ def _channels(model: HeadModel, said: list[str]) -> tuple[dict[str, Any], list[s
     count, size = len(model.template), len(model.expression_names)
     names, deltas = (), np.zeros((0, count, 3), np.float32)
     expression, jaw = np.zeros((0, size), np.float32), np.zeros((0, 3), np.float32)
-    if size and not set(model.expression_names) & set(ARKIT_NAMES):
+    if size and not set(model.expression_names) & set(SCORE_NAMES):
+        # Here and not above: it brings PyTorch along, for which the usual head has no need to wait.
+        from ..tracking.arkit import ARKIT_NAMES, arkit_map, shapes_of
+
         try:
             told = arkit_map(model)
             names, deltas = ARKIT_NAMES, shapes_of(model, told).astype(np.float32)
