@@ -31,6 +31,7 @@ from .frames import FrameState, cross_matrix
 
 RAYS = 96
 """Directions of the picture in which the outline is looked for."""
+_STEP = 2 * np.pi / RAYS
 REACH = 0.2
 """Metres from the middle of the skull within which it is looked for."""
 NEAREST = 0.05
@@ -66,10 +67,8 @@ class Outline:
     """(F, K, 2) pixels; zero where nothing was seen."""
     normals: Tensor
     """(F, K, 2) unit vectors across the outline, outwards."""
-    rays: Tensor
-    """(F, K, 2) unit vectors: the rays' directions from `centres`."""
     centres: Tensor
-    """(F, 2) pixels: where the middle of the skull was taken to be."""
+    """(F, 2) pixels: where the middle of the skull was taken to be, from which ray k goes out at k steps of a full turn."""
     trust: Tensor
     """(F, K)"""
 
@@ -136,7 +135,7 @@ def see_outline(capture: Capture, state: FrameState, evidence: Evidence) -> Outl
     crown = project(up, evidence.focal, evidence.centre).cpu().numpy() - centres
     scale = (evidence.focal / middle[:, 2]).cpu().numpy()
     sighted = (evidence.weights.sum(1) > 0).cpu().numpy()
-    steps = 2 * np.pi / RAYS * np.arange(RAYS)
+    steps = _STEP * np.arange(RAYS)
     bins = 192
     radii = np.zeros((len(state), RAYS), np.float32)
 
@@ -171,7 +170,7 @@ def see_outline(capture: Capture, state: FrameState, evidence: Evidence) -> Outl
     inside = ((points > 0.012 * capture.size) & (points < 0.988 * capture.size)).all(-1)
     seen = (radii > 0) & (np.roll(radii, 1, 1) > 0) & (np.roll(radii, -1, 1) > 0)
     trust = seen & inside & (from_crown < FROM_CROWN) & (steepness > 1 / np.hypot(1, _STEEPEST))
-    arrays = (np.nan_to_num(points), np.nan_to_num(normals), np.tile(directions, (len(state), 1, 1)), centres, trust)
+    arrays = (np.nan_to_num(points), np.nan_to_num(normals), centres, trust)
     return Outline(*(torch.as_tensor(array, dtype=torch.float32, device=device) for array in arrays))
 
 
@@ -219,10 +218,9 @@ class MatchedOutline:
 def match(outline: Outline, shell: Shell, evidence: Evidence, state: FrameState) -> MatchedOutline:
     """For every ray the place of the posed shell that reaches farthest across the outline, near the ray.
 
-    A place is near few rays, so each is thrown into those alone: the directions of the rays are steps of a full turn.
+    A place is near few rays, so each is thrown into those alone.
     """
-    step = 2 * np.pi / RAYS
-    near = int(np.ceil(_WINDOW / step))
+    near = int(np.ceil(_WINDOW / _STEP))
     points = shell.points
     places = []
     for start in range(0, len(state), _CHUNK):
@@ -231,10 +229,10 @@ def match(outline: Outline, shell: Shell, evidence: Evidence, state: FrameState)
         in_camera = points @ state.rotation[part].transpose(1, 2) + state.translation[part, None]
         arms = project(in_camera, evidence.focal, evidence.centre) - seen.centres[:, None]
         angle = torch.atan2(arms[..., 1], arms[..., 0])
-        first = (angle / step).round().long()
+        first = (angle / _STEP).round().long()
         offsets = torch.arange(-near, near + 1, device=angle.device)
         ray = first.unsqueeze(-1) + offsets
-        close = (angle.unsqueeze(-1) - ray * step).abs() < _WINDOW
+        close = (angle.unsqueeze(-1) - ray * _STEP).abs() < _WINDOW
         ray = (ray % RAYS).flatten(1)
         normals = seen.normals.gather(1, ray.unsqueeze(-1).expand(-1, -1, 2)).unflatten(1, close.shape[1:])
         reach = (arms.unsqueeze(-2) * normals).sum(-1).masked_fill(~close, -torch.inf).flatten(1)

@@ -24,8 +24,6 @@ AROUND: Final = 3
 """Steps on each side that are looked at: more than one, for clips that show every frame two or three times."""
 STILL: Final = 0.008
 """Motion from frame to frame, of the face's side, that no landmark's noise falls below for certain."""
-
-
 THUMBNAIL: Final = 64
 LEAST_CHANGE: Final = 1.5
 """Grey values: the mean change of a picture that noise and compression alone may make."""

@@ -14,7 +14,7 @@ from backend.head.rotations import axis_angle_to_matrix
 from backend.tracking.camera import project
 from backend.tracking.evidence import Evidence, gather_evidence
 from backend.tracking.frames import FrameState
-from backend.tracking.outline import OUTLINE_SIGMA, Outline, Shell, fit_shell, make_shell, match, see_outline
+from backend.tracking.outline import OUTLINE_SIGMA, RAYS, Outline, Shell, fit_shell, make_shell, match, see_outline
 from backend.tracking.surface import landmark_surface
 from bench.known_clip import HAIR, SyntheticClip, make_clip
 
@@ -106,8 +106,6 @@ def test_frames_without_a_face_have_no_outline(clip: SyntheticClip, truth: Frame
     assert found.trust[4].any()
 
 
-
-
 def test_every_ray_meets_the_place_that_reaches_farthest_near_it(shell: Shell, outline: Outline, truth: FrameState,
                                                                  evidence: Evidence) -> None:
     found = match(outline, shell, evidence, truth)
@@ -115,6 +113,8 @@ def test_every_ray_meets_the_place_that_reaches_farthest_near_it(shell: Shell, o
         in_camera = shell.points @ truth.rotation[frame].T + truth.translation[frame]
         arms = project(in_camera, evidence.focal, evidence.centre) - outline.centres[frame]
         for ray in torch.nonzero(outline.trust[frame] > 0).flatten()[::9]:
-            near = torch.nn.functional.normalize(arms, dim=1) @ outline.rays[frame, ray] > np.cos(0.09)
+            angle = 2 * np.pi / RAYS * ray
+            along = torch.stack((angle.cos(), angle.sin()))
+            near = torch.nn.functional.normalize(arms, dim=1) @ along > np.cos(0.09)
             reach = arms @ outline.normals[frame, ray]
             assert abs(float(reach[found.place[frame, ray]] - reach[near].max())) < 1e-3
