@@ -42,8 +42,9 @@ KEEPING_WEIGHT = 0.1
 FADING_WEIGHT = 0.02
 HIDDEN_HOLD, GLANCED_HOLD = 0.5, 0.1
 """How firmly what was never in front but is near to what was, and what was only glanced at, are held to the continuation,
-beside what was never seen nor near: a picture that does show them decides, and the traces that leak through hair and lips do
-not. Without, a tongue just behind the lips and the hair behind an ear turned green in 2,700 steps."""
+beside what was never seen nor near: a picture that does show them decides, and the traces that leak through hair do not.
+Without, the hair behind an ear turned red and green in 2,700 steps. A tongue that the tracked mesh shows between the lips counts
+as seen, and is not held."""
 SOLID = 3.0
 """Logit of the opacity of what is unseen: nothing shines through the back of a head."""
 TYPICAL = 0.02
@@ -125,8 +126,8 @@ class Unseen:
 class Keeping:
     """What the networks are held to where nothing was seen."""
 
-    share: Tensor
-    """(N,) `Unseen.hold`."""
+    hold: Tensor
+    """(N,) of `Unseen`."""
     continued: AnchorGaussians | None = None
     """B = 1: the warm-up's, continued; None where there was no warm-up."""
 
@@ -136,8 +137,8 @@ class Keeping:
 
     def restored(self, tensors: dict[str, Tensor]) -> "Keeping":
         """With what `tensors` gave."""
-        kept = {name: value.to(self.share) for name, value in tensors.items()}
-        return Keeping(self.share, AnchorGaussians(**kept) if kept else None)
+        kept = {name: value.to(self.hold) for name, value in tensors.items()}
+        return Keeping(self.hold, AnchorGaussians(**kept) if kept else None)
 
     def loss(self, anchors: AnchorGaussians, spawned: Tensor) -> Tensor:
         """`spawned` (B, N k): opacities of the neural Gaussians, the k of an anchor side by side; k may be 0."""
@@ -148,9 +149,9 @@ class Keeping:
             difference = difference + (anchors.scales / kept.scales).log().square().sum(-1)
             difference = difference + (anchors.opacities - kept.opacities).square()
             difference = difference + (anchors.harmonics - kept.harmonics).square().sum((-1, -2))
-            loss = KEEPING_WEIGHT * (self.share * difference).mean()
+            loss = KEEPING_WEIGHT * (self.hold * difference).mean()
         if spawned.shape[1]:
-            fading = self.share[:, None] * spawned.unflatten(1, (len(self.share), -1)).square()
+            fading = self.hold[:, None] * spawned.unflatten(1, (len(self.hold), -1)).square()
             loss = loss + FADING_WEIGHT * fading.mean()
         return loss
 
