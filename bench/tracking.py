@@ -23,9 +23,10 @@ from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.fit import project_landmarks, track_capture
+from backend.tracking.fit import track_capture
 from backend.tracking.head_matte import camera_vertices
 from backend.tracking.points import reported_points
+from backend.tracking.residuals import project_landmarks
 from backend.tracking.track import Track, load_track, save_track
 
 from .known_person import KnownPerson, make_person
@@ -81,6 +82,7 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
         "focal_error": float(abs(np.log(track.intrinsics[0, 0] / lens[0, 0]))),
         "surface_px": float(np.median(np.linalg.norm(pixels[0] - pixels[1], axis=-1))),
         "jitter_px": float(np.median(np.linalg.norm(np.diff(pixels[0] - pixels[1], 2, axis=0), axis=-1))),
+        "turn_within": _within(_skull(track) * _skull(truth).inv(), track),
         "lost_share": float(lost.mean()), **_landmark_errors(track, capture, model),
         "silhouette_iou": float(np.median(overlaps)),
     }
@@ -94,14 +96,23 @@ def _landmark_errors(track: Track, capture: Capture, model: HeadModel) -> dict[s
             "landmark_raw_px": float(np.nanmedian(np.nanmedian(raw[np.isfinite(raw).any(1)], axis=1))) * scale}
 
 
+def _within(turn: Rotation, track: Track) -> float:
+    """Share of the turns' errors about the camera's axes that lie within two of the standard deviations that the track states:
+    0.95 if it is honest."""
+    return float((np.abs(turn.as_rotvec()) <= 2 * track.sigma[:, -6:-3]).mean())
+
+
+def _skull(track: Track) -> Rotation:
+    return Rotation.from_matrix(track.head_to_camera[:, :3, :3]) * Rotation.from_rotvec(track.rotations[:, 1])
+
+
 def _gaze(track: Track) -> np.ndarray:
     return track.rotations[:, 3:, :2]
 
 
 def _forward(track: Track) -> np.ndarray:
     """(F, 3): where the face points in the camera's space."""
-    neck = Rotation.from_rotvec(track.rotations[:, 1]).as_matrix()
-    return (track.head_to_camera[:, :3, :3] @ neck)[:, :, 2]
+    return _skull(track).as_matrix()[:, :, 2]
 
 
 def _silhouette(vertices: np.ndarray, model: HeadModel, intrinsics: np.ndarray, size: int) -> np.ndarray:
@@ -188,7 +199,7 @@ def main() -> None:
     if known:
         _table(known | {"mean": mean}, (
             "vertex_mm", "rotation_deg", "worst_rotation_deg", "gaze_deg", "expression_error", "focal_error", "surface_px",
-            "jitter_px", "landmark_px", "landmark_raw_px", "silhouette_iou", "lost_share"))
+            "jitter_px", "landmark_px", "landmark_raw_px", "silhouette_iou", "lost_share", "turn_within"))
     clips = {video.name: measure_video(video, model) for video in options.videos}
     if clips:
         _table(clips, ("frames", "fps_capture", "fps_track", "fps_capture_track", "landmark_px", "landmark_raw_px", "worst_px",

@@ -22,7 +22,7 @@ from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.storage import write_beside
 from backend.tracking.bias import FEATURES, features, head_frame
-from backend.tracking.fit import project_landmarks
+from backend.tracking.residuals import project_landmarks
 from bench.known_person import Scene
 
 PEOPLE = 32

@@ -6,7 +6,7 @@ parameters, measured on the mesh's surface and flagged where it cannot be truste
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,21 +14,23 @@ import torch
 from torch import Tensor
 
 from ..errors import EffigyError
-from ..footage.capture import Capture, FrameFlag
+from ..footage.capture import Capture
 from ..footage.detector import SCORE_NAMES
-from ..head.forward import Head
 from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
-from .bias import unbiased_landmarks, without_bias
+from .bias import without_bias
+from .blocks import Smoothness, variances_in_time
 from .camera import stand_head
+from .confidence import standard_deviations
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
 from .neck import split_neck
 from .outline import Outline, Shell, fit_shell, make_shell, see_outline
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
-from .solver import FOCAL_SIGMA, Beliefs, Person, fit_frames, fit_person
+from .residuals import flag_frames, landmark_error
+from .solver import FOCAL_SIGMA, Beliefs, ClipFrames, Person, as_last_seen, fit_frames, fit_person
 from .surface import LandmarkSurface, landmark_surface, pose_points
 from .track import Track
 
@@ -45,73 +47,103 @@ WINDOW = 512
 """Frames solved at once: memory stays flat in the clip's length."""
 LOOK_AHEAD = 16
 """Frames beyond a window that are solved with it and solved again in the next, so that a window's end is smooth too."""
-UNSURE_PIXELS = 6.0
-"""Median landmark error, pixels at 512, above which a frame is flagged."""
 _SKULL_DEPTH = 0.09
 """Metres from the face's landmarks back to the middle of the skull."""
 
 
 def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SILENT, device: str = "cpu") -> Track:
     """Fit the head model to a capture. Frames without a face are bridged from their neighbours and keep their flag."""
+    return track_captures([capture], model, progress=progress, device=device)[0]
+
+
+def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: Progress = SILENT, device: str = "cpu") -> list[Track]:
+    """The same for several captures of one person, clips or photographs: one identity, a focal length and a track each."""
     everything = landmark_surface(model, device)
     if (everything.valid & reported_points()).sum() < 60:
         raise EffigyError(
             f'The head model "{model.name}" has no places for the detector\'s landmarks: embed them first '
             "(`backend.tracking.landmark_embedding`), or use the bundled open head.")
-    seen = capture.landmarks.astype(np.float32)
-    found = np.isfinite(seen).all((1, 2))
-    good = found & (capture.flags == 0)
-    training = np.flatnonzero(good[:capture.training_count])
-    if len(training) == 0:
-        training = np.flatnonzero(found[:capture.training_count])
-    if len(training) == 0:
-        raise EffigyError(f"No training frame of {capture.folder} shows a face: there is nothing to track. Choose other footage.")
-
     surface = everything.of_points(solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS))
     pivot, directions = _middle(surface)
+    clips = [_Clip(capture, model, surface, pivot, max(PERSON_FRAMES // len(captures), 1)) for capture in captures]
 
-    def believe(state: FrameState | None, focal: Tensor | None) -> Evidence:
-        """The points without what the detector always does to heads that stand so; as they are when that is not known."""
-        points = seen if state is None else without_bias(
-            seen, state.rotation.cpu().numpy(), (state.translation - (state.rotation @ pivot)).cpu().numpy(), float(focal))
-        found = gather_evidence(points, capture.intrinsics, capture.size, surface, pivot)
-        return found if focal is None else replace(found, focal=focal)
+    def tell(done: int, energy: float) -> None:
+        progress.update("person", done, PERSON_ITERATIONS, energy=energy)
+        progress.raise_if_cancelled()
 
-    evidence = believe(None, None)
-    table = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
-    beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name), device=device)
-                         for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
-
-    def start(who: torch.Tensor, which: torch.Tensor) -> FrameState:
-        return _stand(surface.of_person(who), evidence, beliefs, torch.as_tensor(seen[:, surface.points], device=device), which)
-
-    def told(stage: str, total: int) -> Callable[[int, float], None]:
-        def tell(done: int, energy: float) -> None:
-            progress.update(stage, done, total, energy=energy)
-            progress.raise_if_cancelled()
-        return tell
-
-    chosen = torch.as_tensor(training[np.linspace(0, len(training) - 1, min(PERSON_FRAMES, len(training))).round().astype(int)])
     nobody = torch.zeros(surface.anchor.shape.shape[-1], device=device)
-    everybody = torch.arange(len(seen))
-    evidence = believe(start(nobody, everybody), evidence.focal)
-    person = fit_person(surface, directions, evidence[chosen], beliefs[chosen], start(nobody, chosen), PERSON_ITERATIONS,
-                        told("person", PERSON_ITERATIONS))
-    progress.message(_focal_sentence(person, float(evidence.focal)))
-    evidence = replace(evidence, focal=person.focal)
+    person = fit_person(surface, directions, [clip.typical_frames(nobody) for clip in clips], PERSON_ITERATIONS, tell)
     own = surface.of_person(person.identity)
-    state = _solve_windows(capture, own, directions, evidence, beliefs, start(person.identity, everybody), progress)
-    evidence = believe(state, person.focal)
+    identity = person.identity.cpu().numpy()
+    tracks = []
+    for index, clip in enumerate(clips):
+        progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
+        tracks.append(_track_clip(clip, index, person, make_shell(model, identity, pivot), own, directions, model, progress))
+    return tracks
+
+
+class _Clip:
+    """A capture as the solver wants it."""
+
+    def __init__(self, capture: Capture, model: HeadModel, surface: LandmarkSurface, pivot: Tensor, typical: int) -> None:
+        """`typical`: how many of its frames may speak for the person."""
+        self.capture, self.surface, self.pivot = capture, surface, pivot
+        self.seen = capture.landmarks.astype(np.float32)
+        found = np.isfinite(self.seen).all((1, 2))
+        self.good = found & (capture.flags == 0)
+        training = np.flatnonzero(self.good[:capture.training_count])
+        if len(training) == 0:
+            training = np.flatnonzero(found[:capture.training_count])
+        if len(training) == 0:
+            raise EffigyError(
+                f"No training frame of {capture.folder} shows a face: there is nothing to track. Choose other footage.")
+        spread = np.linspace(0, len(training) - 1, min(typical, len(training))).round().astype(int)
+        self.typical = torch.as_tensor(training[spread])
+        table = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
+        self.beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name), device=pivot.device)
+                                  for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
+        self.evidence = gather_evidence(self.seen, capture.intrinsics, capture.size, surface, pivot)
+
+    def believe(self, state: FrameState, focal: Tensor) -> Evidence:
+        """The points without what the detector always does to heads that stand so."""
+        points = without_bias(self.seen, state.rotation.cpu().numpy(),
+                              (state.translation - (state.rotation @ self.pivot)).cpu().numpy(), float(focal))
+        found = gather_evidence(points, self.capture.intrinsics, self.capture.size, self.surface, self.pivot)
+        return replace(found, focal=focal)
+
+    def stand(self, surface: LandmarkSurface, evidence: Evidence, which: Tensor) -> FrameState:
+        """A start for some frames, `surface` being of the person, as far as that is known."""
+        seen = torch.as_tensor(self.seen[:, surface.points], device=self.pivot.device)
+        return _stand(surface, evidence, self.beliefs, seen, which)
+
+    def typical_frames(self, nobody: Tensor) -> ClipFrames:
+        """What speaks for the person; also takes the detector's habits out of the evidence, as they are at a first guess."""
+        surface = self.surface.of_person(nobody)
+        everybody = torch.arange(self.capture.frame_count)
+        self.evidence = self.believe(self.stand(surface, self.evidence, everybody), self.evidence.focal)
+        return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], self.stand(surface, self.evidence, self.typical))
+
+
+def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, surface: LandmarkSurface, directions: Tensor,
+                model: HeadModel, progress: Progress) -> Track:
+    """`surface` and `shell` are of the person, whose clip number `index` this is."""
+    capture, beliefs, focal = clip.capture, clip.beliefs, person.focals[index]
+    evidence = replace(clip.evidence, focal=focal)
+    state = clip.stand(surface, evidence, torch.arange(capture.frame_count))
+    state, _ = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress)
+    evidence = clip.believe(state, focal)
     outline = see_outline(capture, state, evidence)
-    shell = _fit_hair(make_shell(model, person.identity.cpu().numpy(), pivot), own, directions, evidence[chosen],
-                      beliefs[chosen], state[chosen], outline[chosen])
-    state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell))
-    track = _to_track(capture, model, person, state, evidence.pivot, good)
+    chosen = clip.typical
+    shell = _fit_hair(shell, surface, directions, evidence[chosen], beliefs[chosen], state[chosen], outline[chosen])
+    state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell))
+    evidence = as_last_seen(evidence, directions, state)
+    sigma = standard_deviations(variances, person.covariance_of(index), surface, evidence, beliefs, state)
+    track = _to_track(capture, model, person.identity.cpu().numpy(), float(focal), state, sigma, clip.pivot, clip.good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
 
 
-def _middle(surface: LandmarkSurface) -> tuple[torch.Tensor, torch.Tensor]:
+def _middle(surface: LandmarkSurface) -> tuple[Tensor, Tensor]:
     """The middle of the face's points (3,), and directions (L, 3) to the points from the middle of the skull."""
     inner = torch.as_tensor(surface.valid & ~np.isin(surface.points, CONTOUR), device=surface.mover.device)
     pivot = surface.anchor.rest[inner].mean(0)
@@ -119,7 +151,7 @@ def _middle(surface: LandmarkSurface) -> tuple[torch.Tensor, torch.Tensor]:
     return pivot, torch.nn.functional.normalize(surface.anchor.rest - skull, dim=-1)
 
 
-def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: torch.Tensor, which: torch.Tensor) -> FrameState:
+def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: Tensor, which: Tensor) -> FrameState:
     """A start for some frames: face as the scores say, pose by aligning it to the detector's points in depth."""
     which = which.to(seen.device)
     face = beliefs.mean[which].clone()
@@ -137,23 +169,27 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
     return FrameState(face, rotation, translation)
 
 
-def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
+def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs,
               state: FrameState, outline: Outline) -> Shell:
     """The shell of some frames of the training part, whose poses it bends as it will bend all frames'."""
     alone = torch.zeros(max(len(state) - 1, 0), dtype=torch.bool, device=state.face.device)
     for _ in range(HAIR_ROUNDS - 1):
         shell = fit_shell(shell, outline, evidence, state)
-        state = fit_frames(surface, directions, evidence, beliefs, state, alone, 0, OUTLINE_ITERATIONS, lambda *_: None,
-                           (outline, shell))
+        state, _ = fit_frames(surface, directions, evidence, beliefs, state, alone, 0, OUTLINE_ITERATIONS, lambda *_: None,
+                              (outline, shell))
     return fit_shell(shell, outline, evidence, state)
 
 
-def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
-                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None) -> FrameState:
+def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs,
+                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None
+                   ) -> tuple[FrameState, Tensor | None]:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
-    training part, so no held-out frame has a say in a training frame; the other way round it may."""
+    training part, so no held-out frame has a say in a training frame; the other way round it may.
+
+    With an outline, which is the last time, also the parameters' variances (F, P), the person being certain."""
     frames = len(state)
     done: list[FrameState] = []
+    variances: list[Tensor] = []
     start = 0
     while start < frames:
         part_end = capture.training_count if start < capture.training_count else frames
@@ -171,17 +207,20 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch
             progress.update("frames", start + (end - start) * iteration // FRAME_ITERATIONS, frames, energy=energy)
             progress.raise_if_cancelled()
 
-        solved = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
-                            FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
-                            None if outline is None else (outline[0][span], outline[1]))
-        done.append(solved[held:held + end - start])
+        solved, hessian = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
+                                     FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
+                                     None if outline is None else (outline[0][span], outline[1]))
+        own = slice(held, held + end - start)
+        done.append(solved[own])
+        if outline is not None:
+            variances.append(variances_in_time(hessian, Smoothness(beliefs.acceleration, linked))[own])
         start = end
     progress.update("frames", frames, frames)
-    return concatenate(done)
+    return concatenate(done), torch.cat(variances) if variances else None
 
 
-def _to_track(capture: Capture, model: HeadModel, person: Person, state: FrameState, pivot: torch.Tensor, good: np.ndarray) -> Track:
-    identity = person.identity.cpu().numpy()
+def _to_track(capture: Capture, model: HeadModel, identity: np.ndarray, focal: float, state: FrameState, sigma: Tensor,
+              pivot: Tensor, good: np.ndarray) -> Track:
     rotation = state.rotation.double().cpu().numpy()
     # Many small turns were multiplied in float32; the nearest rotation again, before anything is inverted.
     u, _, vt = np.linalg.svd(rotation)
@@ -189,75 +228,26 @@ def _to_track(capture: Capture, model: HeadModel, person: Person, state: FrameSt
     translation = state.translation.double().cpu().numpy() - rotation @ pivot.double().cpu().numpy()
     shaped = model.template + model.shape_basis @ identity
     neck_joint = model.joint_regressor[NECK].astype(np.float64) @ shaped
-    neck, head_to_camera = split_neck(rotation, translation, neck_joint, good, capture.training_count, float(capture.fps))
+    neck, head_to_camera = split_neck(rotation, translation, neck_joint, good, capture.training_count, float(capture.fps),
+                                      np.flatnonzero(np.diff(capture.frame_numbers) != 1) + 1)
 
     rotations = np.zeros((len(state), 5, 3))
     rotations[:, 1] = neck
     rotations[:, 2:] = joint_vectors(state.face).cpu().numpy()
     intrinsics = capture.intrinsics.copy()
-    intrinsics[0, 0] = intrinsics[1, 1] = float(person.focal)
+    intrinsics[0, 0] = intrinsics[1, 1] = focal
     return Track(
         head_name=model.name, head_fingerprint=model.fingerprint, identity=identity.astype(np.float32),
         expression=state.face[:, :-7].cpu().numpy().astype(np.float32), rotations=rotations.astype(np.float32),
         head_to_camera=head_to_camera.astype(np.float32), intrinsics=intrinsics.astype(np.float32), size=capture.size,
         fps=capture.fps, residual=np.full(len(state), np.nan, np.float32), flags=capture.flags.astype(np.int32),
-        training_count=capture.training_count,
+        training_count=capture.training_count, sigma=sigma.cpu().numpy(),
     )
 
 
-def project_landmarks(track: Track, model: HeadModel) -> np.ndarray:
-    """(F, 478, 2) pixels: the detector's points on the posed mesh's own surface; NaN where it has no place for one.
-
-    Poses the corners of the landmarks' triangles through `backend.head.forward`, not through the tracker's own reduced
-    surface, so a defect of the latter shows in the error.
-    """
-    valid = model.landmark_faces >= 0
-    corners = model.faces[model.landmark_faces[valid]]
-    used, index = np.unique(corners, return_inverse=True)
-    head = Head(_only_vertices(model, used))
-    shaped = head.shaped(torch.as_tensor(track.identity)[None])
-    # Joints come from the whole mesh, which the reduced model does not have.
-    joints = model.joint_regressor.astype(np.float64) @ (model.template + model.shape_basis @ track.identity)
-    shaped = shaped._replace(joints=torch.as_tensor(joints, dtype=torch.float32)[None])
-    result = np.full((track.frame_count, len(valid), 2), np.nan, np.float32)
-    weights = torch.as_tensor(model.landmark_barycentric[valid], dtype=torch.float32)
-    for start in range(0, track.frame_count, 128):
-        part = slice(start, start + 128)
-        posed = head(shaped, torch.as_tensor(track.expression[part]), torch.as_tensor(track.rotations[part])).vertices
-        points = (posed[:, index.reshape(corners.shape)] * weights[..., None]).sum(2).numpy()
-        matrix = track.head_to_camera[part]
-        inside = points @ matrix[:, :3, :3].transpose(0, 2, 1) + matrix[:, None, :3, 3]
-        pixels = inside @ track.intrinsics.T
-        result[part, valid] = pixels[..., :2] / pixels[..., 2:]
-    return result
-
-
-def _only_vertices(model: HeadModel, used: np.ndarray) -> HeadModel:
-    return replace(model, template=model.template[used], shape_basis=model.shape_basis[used],
-                   expression_basis=model.expression_basis[used], pose_basis=model.pose_basis[used],
-                   joint_regressor=model.joint_regressor[:, used], skinning=model.skinning[used],
-                   faces=np.zeros((0, 3), np.int32))
-
-
-def landmark_error(track: Track, capture: Capture, model: HeadModel) -> np.ndarray:
-    """(F,) median distance, pixels at the capture's size, over all points but the face contour, of the mesh's places to the
-    detector's points without its known habits (`bias`); NaN without a face."""
-    seen = unbiased_landmarks(track, capture.landmarks)[..., :2]
-    distance = np.linalg.norm(project_landmarks(track, model) - seen, axis=-1)[:, reported_points()]
-    known = np.isfinite(distance).any(1)
-    result = np.full(len(distance), np.nan, np.float32)
-    result[known] = np.nanmedian(distance[known], axis=1)
-    return result
-
-
-def flag_frames(flags: np.ndarray, residual: np.ndarray, size: int) -> np.ndarray:
-    """The capture's flags and TRACK_UNSURE where the rig does not explain the landmarks, or there were none."""
-    unsure = ~(residual <= UNSURE_PIXELS * size / 512)
-    return (flags | np.where(unsure, int(FrameFlag.TRACK_UNSURE), 0)).astype(np.int32)
-
-
-def _focal_sentence(person: Person, guess: float) -> str:
-    focal = f"Focal length {float(person.focal):.0f} px (guess {guess:.0f} px, uncertain by {100 * person.focal_sigma:.0f} %)"
-    if person.focal_sigma > 0.6 * FOCAL_SIGMA:
-        return f"{focal}: the clip does not tell it, so it stays near the guess."
-    return f"{focal}: seen in the clip's perspective."
+def _focal_sentence(capture: Capture, focal: float, sigma: float) -> str:
+    guess = (capture.intrinsics[0, 0] + capture.intrinsics[1, 1]) / 2
+    found = f"Focal length {focal:.0f} px (guess {guess:.0f} px, uncertain by {100 * sigma:.0f} %)"
+    if sigma > 0.6 * FOCAL_SIGMA:
+        return f"{found}: the clip does not tell it, so it stays near the guess."
+    return f"{found}: seen in the clip's perspective."

@@ -20,15 +20,17 @@ NECK_LIMIT = np.deg2rad(40.0)
 
 
 def split_neck(rotation: np.ndarray, translation: np.ndarray, neck_joint: np.ndarray, good: np.ndarray, training_count: int,
-               fps: float) -> tuple[np.ndarray, np.ndarray]:
+               fps: float, starts: np.ndarray | tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
     """Rotations (F, 3, 3) and translations (F, 3) of the skull, neck joint (3,) in head space, `good` (F,) bool: which frames
-    are believed. Returns neck axis-angle (F, 3) and head_to_camera (F, 4, 4). Held-out frames do not touch training frames.
+    are believed, `starts` the first frames of all takes but the first, over whose ends nothing is smoothed.
+    Returns neck axis-angle (F, 3) and head_to_camera (F, 4, 4). Held-out frames do not touch training frames.
     """
     weights = np.where(good[:training_count], 1.0, 1e-6)
     middle = Rotation.from_matrix(rotation[:training_count]).mean(weights)
     turn = (middle.inv() * Rotation.from_matrix(rotation)).as_rotvec()
-    slow = gaussian_filter1d(turn, BODY_SECONDS * fps, axis=0, mode="nearest")
-    slow[:training_count] = gaussian_filter1d(turn[:training_count], BODY_SECONDS * fps, axis=0, mode="nearest")
+    slow = np.concatenate([_smoothed(take, fps) for take in np.split(turn, np.asarray(starts, int))])
+    for take in np.split(np.arange(training_count), [start for start in starts if start < training_count]):
+        slow[take] = _smoothed(turn[take], fps)
     body = middle * Rotation.from_rotvec(BODY_SHARE * slow)
     neck = (body.inv() * Rotation.from_matrix(rotation)).as_rotvec()
     angle = np.linalg.norm(neck, axis=1, keepdims=True)
@@ -39,3 +41,7 @@ def split_neck(rotation: np.ndarray, translation: np.ndarray, neck_joint: np.nda
     head_to_camera[:, :3, :3] = body_matrix
     head_to_camera[:, :3, 3] = translation + (rotation - body_matrix) @ neck_joint
     return neck, head_to_camera
+
+
+def _smoothed(turn: np.ndarray, fps: float) -> np.ndarray:
+    return gaussian_filter1d(turn, BODY_SECONDS * fps, axis=0, mode="nearest")

@@ -18,7 +18,7 @@ from ..head.model import HeadModel
 from ..head.topology import mesh_edges
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .fit import project_landmarks
+from .residuals import project_landmarks
 from .points import reported_points
 from .track import Track
 

@@ -17,7 +17,7 @@ from ..footage.capture import Capture, FrameFlag
 from ..head.model import JAW, NECK, HeadModel
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .fit import UNSURE_PIXELS
+from .residuals import UNSURE_PIXELS
 from .overlay import WORDS, TrackedHead, captioned, check_fits, overlaid, tracked_landmarks, why_left_out
 from .track import Track
 
@@ -82,7 +82,7 @@ def write_report(capture: Capture, track: Track, model: HeadModel, out: Path, *,
             for index in chosen:
                 tiles.append(captioned(overlaid(capture, head, tracked, index, TILE), index, track))
             bands.append(_strip(title, tiles))
-            progress.update("report", len(bands), 7)
+            progress.update("report", len(bands), 8)
     turns = Rotation.from_matrix(track.head_to_camera[:, :3, :3]) * Rotation.from_rotvec(track.rotations[:, NECK])
     # Seen from the camera, which looks along +z with y down: an upright face is turned by half a turn about x.
     angles = np.rad2deg((Rotation.from_euler("x", np.pi) * turns).as_euler("YXZ"))
@@ -95,11 +95,19 @@ def write_report(capture: Capture, track: Track, model: HeadModel, out: Path, *,
     face += [(name, track.expression[:, model.expression_names.index(name)]) for name in ("eyeBlinkLeft", "eyeBlinkRight")
              if name in model.expression_names]
     bands.append(_plot("Jaw and lids; 1 is shut lids", track, face, (-0.1, 1.1)))
+    if track.sigma is not None:
+        bands.append(_plot("How far it may be off: one standard deviation, degrees", track, uncertainty(track), (0, 12)))
     bands.append(_runs(track))
     with write_beside(Path(out)) as temporary:
         write_png(temporary, np.concatenate(bands))
-    progress.update("report", 7, 7)
+    progress.update("report", 8, 8)
     return summary
+
+
+def uncertainty(track: Track) -> list[tuple[str, np.ndarray]]:
+    """(F,) degrees of the head's turn, the eyes and the jaw, each in the direction that is known least."""
+    degrees = np.rad2deg(track.sigma)
+    return [("the head", degrees[:, -6:-3].max(1)), ("the eyes", degrees[:, -10:-6].max(1)), ("the jaw", degrees[:, -13:-10].max(1))]
 
 
 def _apart(order: tuple[int, ...], frames: int) -> list[int]:

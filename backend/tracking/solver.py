@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..head.rotations import matrix_to_axis_angle
 from .blocks import Smoothness, solve_in_time, solve_shared
 from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
-from .frames import FrameState
+from .frames import FrameState, concatenate
 from .outline import Outline, Shell, match
 from .surface import LandmarkSurface
 
@@ -78,62 +79,91 @@ class Beliefs:
 
 
 @dataclass(frozen=True)
+class ClipFrames:
+    """Some frames of one clip, seen through one lens."""
+
+    evidence: Evidence
+    """Its focal length is the guess."""
+    beliefs: Beliefs
+    state: FrameState
+
+
+@dataclass(frozen=True)
 class Person:
     identity: Tensor
     """(S,)"""
-    focal: Tensor
-    """() pixels"""
-    focal_sigma: float
-    """Posterior standard deviation of the log focal length; near FOCAL_SIGMA means that the clip does not tell it."""
+    focals: Tensor
+    """(C,) pixels, of every clip."""
+    covariance: Tensor
+    """(S + C, S + C) float64: of identity and the log focal lengths, the frames marginalised."""
+
+    def focal_sigma(self, clip: int) -> float:
+        """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not tell it."""
+        return min(float(self.covariance[len(self.identity) + clip, len(self.identity) + clip].sqrt()), FOCAL_SIGMA)
+
+    def covariance_of(self, clip: int) -> Tensor:
+        """(S + 1, S + 1): of identity and one clip's log focal length."""
+        size = len(self.identity)
+        own = torch.cat((torch.arange(size), torch.tensor([size + clip]))).to(self.covariance.device)
+        return self.covariance[own[:, None], own]
 
 
-def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
-               iterations: int, told: Callable[[int, float], None]) -> Person:
-    """Identity and focal length from frames that are taken as independent of each other."""
-    frames, size = len(state), surface.anchor.shape.shape[-1]
-    device = state.face.device
-    identity = torch.zeros(size, device=device)
-    guess = evidence.focal.log()
-    log_focal = guess.clone()
+def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFrames], iterations: int,
+               told: Callable[[int, float], None]) -> Person:
+    """One identity, and each clip's focal length, from frames that are taken as independent of each other."""
+    size, device = surface.anchor.shape.shape[-1], clips[0].state.face.device
+    lengths = [len(clip.state) for clip in clips]
+    ends = np.cumsum(lengths).tolist()
+    parts = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    columns = [torch.cat((torch.arange(size), torch.tensor([size + index]))).to(device) for index in range(len(clips))]
+    state = concatenate([clip.state for clip in clips])
+    beliefs = replace(clips[0].beliefs, mean=torch.cat([clip.beliefs.mean for clip in clips]))
+    guess = torch.cat((torch.zeros(size, device=device), torch.stack([clip.evidence.focal.log() for clip in clips])))
+    shared = guess.clone()
     # Frames that repeat each other should count for less; that is the same as a shared prior that counts for more.
-    focal_scale = frames / _FOCAL_FRAMES
-    shared_precision = torch.cat((torch.full((size,), max(frames / INDEPENDENT_FRAMES, 1.0), device=device),
-                                  torch.full((1,), focal_scale * FOCAL_SIGMA**-2, device=device)))
+    focal_scales = torch.tensor([length / _FOCAL_FRAMES for length in lengths], device=device)
+    shared_precision = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device),
+                                  focal_scales * FOCAL_SIGMA**-2))
     prior_hessian = beliefs.hessian()
-    base = evidence.weights
+    seen = [clip.evidence for clip in clips]
     damping, reduced = 1e-3, None
 
-    def shared_offset() -> Tensor:
-        return torch.cat((identity, (log_focal - guess).unsqueeze(0)))
+    def energy_of(at: FrameState, common: Tensor) -> float:
+        person = surface.of_person(common[:size])
+        parts_energy = [landmark_energy(person, replace(evidence, focal=common[size + index].exp()), at[part]).sum()
+                        for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
+        return float(sum(parts_energy) + beliefs.energy(at).sum() + 0.5 * (shared_precision * (common - guess) ** 2).sum())
 
     for iteration in range(iterations):
-        evidence = replace(evidence, weights=base * view_weights(directions, evidence.jaw_line, state), focal=log_focal.exp(),
-                           halving=_HALVINGS[min(iteration, len(_HALVINGS) - 1)])
-        person = surface.of_person(identity)
-        normal = landmark_normal(person, evidence, state, shared=True)
-        energy = float((normal.energy + beliefs.energy(state)).sum() + 0.5 * (shared_precision * shared_offset() ** 2).sum())
+        halving = _HALVINGS[min(iteration, len(_HALVINGS) - 1)]
+        seen = [replace(clip.evidence, weights=clip.evidence.weights * view_weights(directions, clip.evidence.jaw_line, state[part]),
+                        halving=halving) for clip, part in zip(clips, parts, strict=True)]
+        person = surface.of_person(shared[:size])
+        normals = [landmark_normal(person, replace(evidence, focal=shared[size + index].exp()), state[part], shared=True)
+                   for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
+        energy = energy_of(state, shared)
         told(iteration, energy)
-        gradient = normal.gradient + beliefs.gradient(state)
-        hessian = normal.hessian + prior_hessian
+        gradient = torch.cat([normal.gradient for normal in normals]) + beliefs.gradient(state)
+        hessian = torch.cat([normal.hessian for normal in normals]) + prior_hessian
+        all_cross = hessian.new_zeros(*hessian.shape[:2], len(guess))
+        all_common = torch.diag(shared_precision.double())
+        all_pull = (shared_precision * (shared - guess)).double()
+        for normal, part, own in zip(normals, parts, columns, strict=True):
+            all_cross[part] = all_cross[part].index_copy(2, own, normal.cross)
+            all_common[own[:, None], own] += normal.shared_hessian.double()
+            all_pull[own] += normal.shared_gradient.double()
         free = _free(state, gradient, beliefs)
         # The first step stands the heads and opens the jaws only: a start that is off by degrees must not bend the faces.
         if iteration == 0:
             free[:, :-13] = False
+            all_cross, all_common = torch.zeros_like(all_cross), all_common + torch.eye(len(guess), device=device) * 1e12
         for _ in range(6):
-            blocks, cross, right = _held(hessian, normal.cross, gradient, free, damping)
-            common = normal.shared_hessian.double() + torch.diag(shared_precision.double())
-            pull = normal.shared_gradient.double() + shared_precision * shared_offset()
-            if iteration == 0:
-                cross, common = torch.zeros_like(cross), common + torch.eye(size + 1, device=device) * 1e12
-            step, shared_step, reduced = solve_shared(blocks, cross, common, right, pull)
-            trial = state.moved(step.float(), beliefs.lower, beliefs.upper)
-            trial_identity, trial_focal = identity + shared_step[:-1].float(), log_focal + shared_step[-1].float()
-            trial_offset = torch.cat((trial_identity, (trial_focal - guess).unsqueeze(0)))
-            trial_energy = float(
-                (landmark_energy(surface.of_person(trial_identity), replace(evidence, focal=trial_focal.exp()), trial)
-                 + beliefs.energy(trial)).sum() + 0.5 * (shared_precision * trial_offset**2).sum())
+            blocks, cross, right = _held(hessian, all_cross, gradient, free, damping)
+            step, shared_step, reduced = solve_shared(blocks, cross, all_common, right, all_pull)
+            trial, trial_shared = state.moved(step.float(), beliefs.lower, beliefs.upper), shared + shared_step.float()
+            trial_energy = energy_of(trial, trial_shared)
             if trial_energy <= energy:
-                state, identity, log_focal = trial, trial_identity, trial_focal
+                state, shared = trial, trial_shared
                 damping = max(damping / 5, 1e-6)
                 break
             damping *= 10
@@ -142,16 +172,19 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
         if iteration >= len(_HALVINGS) and energy - trial_energy < 2e-4 * energy:
             break
     # With the prior's scaling undone: the posterior of as many independent frames.
-    variance = torch.linalg.inv(reduced / focal_scale)[-1, -1].clamp_min(0)
-    return Person(identity, log_focal.exp(), min(float((variance + FOCAL_BIAS**2).sqrt()), FOCAL_SIGMA))
+    scales = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device), focal_scales)).double().sqrt()
+    covariance = scales[:, None] * torch.linalg.inv(reduced) * scales
+    covariance[size:, size:] += FOCAL_BIAS**2 * torch.eye(len(clips), device=device)
+    return Person(shared[:size], shared[size:].exp(), covariance)
 
 
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
                linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None],
-               outline: tuple[Outline, Shell] | None = None) -> FrameState:
+               outline: tuple[Outline, Shell] | None = None) -> tuple[FrameState, Tensor]:
     """All frames of a window, in time order, `surface` being of the person. The first `held` frames are known and only
     lend their motion; `linked` (F - 1,) bool says whether a frame and the next belong together. With `outline` also the
-    head's outline has a say in its pose."""
+    head's outline has a say in its pose. Returns the frames and the last Hessian of what was seen and believed, without
+    smoothness (F, P, P)."""
     smoothness = Smoothness(beliefs.acceleration, linked)
     prior_hessian = beliefs.hessian()
     base = evidence.weights
@@ -191,7 +224,12 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
             break
         if iteration >= len(_HALVINGS) - 2 and energy - trial_energy < 1e-3 * energy:
             break
-    return state
+    return state, hessian
+
+
+def as_last_seen(evidence: Evidence, directions: Tensor, state: FrameState) -> Evidence:
+    """Evidence of frames that stand so, weighted as in the solver's last iterations."""
+    return replace(evidence, weights=evidence.weights * view_weights(directions, evidence.jaw_line, state), halving=_HALVINGS[-1])
 
 
 def _velocity(state: FrameState) -> Tensor:

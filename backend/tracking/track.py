@@ -44,6 +44,9 @@ class Track:
     """(F,) int32 of `backend.footage.capture.FrameFlag`: the capture's flags and the tracker's own."""
     training_count: int
     """Identity and focal length were fitted on frames [0, training_count) alone."""
+    sigma: np.ndarray | None = None
+    """(F, E + 13): standard deviations of expression (E), jaw (3), eyes (left x, y, right x, y), the skull's turn about the
+    camera's axes (3, radians) and its place (3, metres), as the solver's covariance has them; None where nobody reckoned them."""
 
     @property
     def frame_count(self) -> int:
@@ -60,6 +63,7 @@ def save_track(track: Track, path: Path) -> None:
             head_fingerprint=np.array(track.head_fingerprint), training_count=np.int64(track.training_count),
             fps=np.array((track.fps.numerator, track.fps.denominator), np.int64),
             **{name: getattr(track, name) for name in _ARRAYS},
+            **({} if track.sigma is None else {"sigma": track.sigma}),
         )
 
 
@@ -76,20 +80,22 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
     except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise EffigyError(damaged % "it cannot be read") from error
     check_schema(schema, SCHEMA, f"The track {path}")
-    missing = {field.name for field in fields(Track)} - values.keys()
+    missing = {field.name for field in fields(Track)} - {"sigma"} - values.keys()
     if missing:
         raise EffigyError(damaged % f"it lacks {', '.join(sorted(missing))}")
     frames, identities, expressions = len(values["expression"]), values["identity"].size, values["expression"].shape[-1]
     shapes = {"identity": (identities,), "expression": (frames, expressions), "rotations": (frames, 5, 3),
-              "head_to_camera": (frames, 4, 4), "intrinsics": (3, 3), "residual": (frames,), "flags": (frames,)}
+              "head_to_camera": (frames, 4, 4), "intrinsics": (3, 3), "residual": (frames,), "flags": (frames,),
+              "sigma": (frames, expressions + 13)}
     for name, shape in shapes.items():
-        if values[name].shape != shape:
+        if name in values and values[name].shape != shape:
             raise EffigyError(damaged % f"{name} does not fit its {frames} frames")
     try:
         track = Track(
             head_name=str(values["head_name"]), head_fingerprint=str(values["head_fingerprint"]), size=int(values["size"]),
             fps=Fraction(*(int(part) for part in values["fps"])), training_count=int(values["training_count"]),
             **{name: values[name].astype(np.int32 if name == "flags" else np.float32) for name in _ARRAYS},
+            sigma=values["sigma"].astype(np.float32) if "sigma" in values else None,
         )
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise EffigyError(damaged % "its settings cannot be read") from error

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled, EffigyError
 from backend.footage.capture import FrameFlag
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.progress import Progress
-from backend.tracking.fit import landmark_error, project_landmarks, track_capture
+from backend.tracking.fit import track_capture
+from backend.tracking.residuals import landmark_error, project_landmarks
 from backend.tracking.track import Track, load_track, save_track
 from bench.known_clip import SyntheticClip, make_clip, vertex_and_turn_errors
 
@@ -96,7 +98,7 @@ def test_held_out_frames_have_no_say_in_the_person_nor_in_training_frames(
     training = slice(capture.training_count)
     assert np.array_equal(other.identity, track.identity)
     assert np.array_equal(other.intrinsics, track.intrinsics)
-    for name in ("expression", "rotations", "head_to_camera", "residual"):
+    for name in ("expression", "rotations", "head_to_camera", "residual", "sigma"):
         assert np.array_equal(getattr(other, name)[training], getattr(track, name)[training])
     assert not np.array_equal(other.expression[capture.training_count:], track.expression[capture.training_count:])
 
@@ -113,6 +115,21 @@ def test_lost_and_unexplained_frames_are_flagged_and_bridged(clip: SyntheticClip
     place = found.head_to_camera[20:24, :3, 3]
     assert np.isfinite(place).all()
     assert np.linalg.norm(place - track.head_to_camera[20:24, :3, 3], axis=1).max() < 0.02
+
+
+def test_what_is_not_seen_is_known_less_and_said_so(clip: SyntheticClip, model: HeadModel, track: Track) -> None:
+    turn = Rotation.from_matrix(track.head_to_camera[:, :3, :3]) * Rotation.from_rotvec(track.rotations[:, 1])
+    truth = Rotation.from_matrix(clip.head_to_camera[:, :3, :3]) * Rotation.from_rotvec(clip.rotations[:, 1])
+    assert (np.abs((turn * truth.inv()).as_rotvec()) <= 2 * track.sigma[:, -6:-3]).mean() > 0.9
+    assert np.rad2deg(np.median(track.sigma[:, -6:-3])) < 3
+    seen, flags = clip.capture.landmarks.copy(), clip.capture.flags.copy()
+    seen[10:24], flags[10:24] = np.nan, FrameFlag.NO_FACE
+    gap = track_capture(replace(clip.capture, landmarks=seen, flags=flags), model).sigma
+    # The farther from what was seen, the less is known.
+    assert (gap[17, -6:] > track.sigma[17, -6:]).all()
+    assert (gap[17, -6:-3] > 2 * track.sigma[17, -6:-3]).all()
+    assert (gap[17, -6:-3] > gap[10, -6:-3]).all()
+    assert not gap[:, model.expression_names.index("jawOpen")].any()
 
 
 def test_a_clip_of_very_few_frames_is_tracked(clip: SyntheticClip, model: HeadModel) -> None:
@@ -163,6 +180,9 @@ def test_bad_tracks_are_refused_with_a_sentence(track: Track, model: HeadModel, 
         np.savez(path, **{**arrays, **change})
         with pytest.raises(EffigyError, match=sentence):
             load_track(path)
+    del arrays["sigma"]
+    np.savez(path, **arrays)
+    assert load_track(path, model).sigma is None
     del arrays["identity"]
     np.savez(path, **arrays)
     with pytest.raises(EffigyError, match="identity"):

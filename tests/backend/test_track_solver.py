@@ -14,7 +14,7 @@ from backend.head.formats import load_head
 from backend.head.forward import Head, landmarks
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.blocks import Smoothness, solve_in_time, solve_shared
+from backend.tracking.blocks import Smoothness, solve_in_time, solve_shared, variances_in_time
 from backend.tracking.camera import project, stand_head
 from backend.tracking.frames import FrameState, joint_vectors, predict
 from backend.tracking.neck import NECK_LIMIT, split_neck
@@ -191,3 +191,28 @@ def test_a_fully_open_jaw_is_an_opening_rotation(model: HeadModel) -> None:
     assert np.deg2rad(12) < opening[0] < np.deg2rad(40)
     assert np.abs(opening[1:]).max() < np.deg2rad(3)
     assert jaw_of_shapes(model)["jawLeft"][1] > 0 > jaw_of_shapes(model)["jawRight"][1]
+
+
+@pytest.mark.parametrize("frames", (1, 2, 5, 8))
+def test_what_remains_unknown_is_as_by_one_dense_inverse(frames: int) -> None:
+    hessian, _ = _blocks(frames, 3)
+    linked = torch.ones(frames - 1, dtype=torch.bool)
+    linked[3:4] = False
+    smoothness = Smoothness(torch.tensor((0.5, 40.0, 3.0)).double(), linked)
+    dense = torch.block_diag(*hessian)
+    for column in range(len(dense) if frames > 1 else 0):
+        unit = torch.zeros(frames, 3).double()
+        unit.view(-1)[column] = 1
+        dense[:, column] += smoothness.times(unit).flatten()
+    expected = torch.linalg.inv(dense).diagonal().reshape(frames, 3)
+    assert torch.allclose(variances_in_time(hessian, smoothness).double(), expected, rtol=1e-5)
+
+
+def test_a_body_does_not_turn_towards_what_comes_after_a_cut() -> None:
+    turns = Rotation.from_rotvec(np.deg2rad([[0, 10, 0]] * 30 + [[0, -30, 0]] * 30)).as_matrix()
+    still = np.zeros((60, 3))
+    neck, placed = split_neck(turns, still, np.zeros(3), np.ones(60, bool), 60, 30.0, starts=(30,))
+    assert np.allclose(np.diff(neck[:30], axis=0), 0, atol=1e-6)
+    assert np.allclose(np.diff(placed[30:], axis=0), 0, atol=1e-6)
+    glued, _ = split_neck(turns, still, np.zeros(3), np.ones(60, bool), 60, 30.0)
+    assert np.abs(np.diff(glued[:30], axis=0)).max() > 1e-4

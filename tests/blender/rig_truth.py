@@ -26,7 +26,7 @@ from backend.head.forward import Head
 from backend.head.model import HeadModel
 from backend.service.parameters import Parameters
 from backend.service.rig_data import head_rig, read_track
-from backend.tracking.fit import project_landmarks
+from backend.tracking.residuals import project_landmarks
 from backend.tracking.track import Track, save_track
 
 POSES = 5
