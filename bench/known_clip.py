@@ -41,8 +41,9 @@ HAIR = 0.02
 
 
 def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0.7, seed: int = 0,
-              turn: float = 25.0) -> SyntheticClip:
-    """`folder`: where the mattes are written; `noise` in pixels, `turn` in degrees to either side."""
+              turn: float = 25.0, focal: float = 1150.0) -> SyntheticClip:
+    """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side. The identity is
+    the seed's alone."""
     random = np.random.default_rng(seed)
     time = np.linspace(0, 1, frames)
     identity = random.normal(0, 0.7, model.shape_basis.shape[2]).astype(np.float32)
@@ -62,7 +63,6 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
     pose[:, :3, :3] = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(turns).as_matrix()
     pose[:, :3, 3] = np.stack((0.01 * np.sin(5 * time), 0.01 * np.cos(3 * time), 0.62 + 0.02 * np.sin(4 * time)), 1)
 
-    focal = 1150.0
     posed = Head(model)(torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)).vertices
     points = landmarks(posed, model).numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     seen = np.empty_like(points)

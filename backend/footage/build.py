@@ -94,7 +94,7 @@ def make_capture(
                     progress.update("cropping", len(results), max(expected_frames, len(results)))
                     progress.raise_if_cancelled()
             sha256 = digest.result()
-        if len(results) < 2 and max_frames != 1:
+        if len(results) < 2 and max_frames != 1 and not info.still:
             raise EffigyError(f"Only {len(results)} frame of {video.name} lies in the chosen part or can be read: "
                               "choose a longer part, or export the video again.")
         capture = Capture(

@@ -1,4 +1,4 @@
-"""Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times.
+"""Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times; or a photograph.
 
 What a container says about its pictures is honoured here and nowhere else: the display matrix (phones store a
 portrait clip lying on its side), pixels that are not square, the colour matrix and range, more than 8 bits, variable
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from ..errors import EffigyError
 from ..progress import SILENT, Progress
-from .hdr import transfer_of
+from .hdr import SDR, transfer_of
+from .still import read_still
 
 _STILL_FORMATS = ("image2", "pipe")
 """FFmpeg opens a picture as a video of one frame, by `image2` or `png_pipe`, `jpeg_pipe`, ..."""
@@ -50,6 +52,8 @@ class FootageInfo:
     """Seconds, as announced; 0 if the container says nothing."""
     transfer: str
     """How the frames are encoded: `hdr.SDR` (sRGB, for all practical purposes), `hdr.HLG` or `hdr.PQ`."""
+    still: bool = False
+    """A photograph: one frame."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,10 @@ class FootageFrame:
 
 
 def probe(path: Path) -> FootageInfo:
-    """Open a clip, decode its first frame and say what it is; refuses what is not a video with a sentence."""
+    """Open a clip or a photograph, decode its first frame and say what it is; refuses anything else with a sentence."""
+    still = _read_still(path)
+    if still is not None:
+        return FootageInfo(path, still.shape[1], still.shape[0], _DEFAULT_RATE, 1, 0.0, SDR, still=True)
     with _open(path) as (container, stream):
         for frame in _decode(container, stream, [], path):
             geometry = _Geometry.of(frame, stream)
@@ -94,6 +101,14 @@ def read_frames(
     is much cheaper than converting a 4K frame first. A clip that breaks off is read as far as it goes, and
     `progress.message` says so.
     """
+    still = _read_still(path)
+    if still is not None:
+        shrink = min(1.0, longest_side / max(still.shape[:2])) if longest_side else 1.0
+        if shrink < 1:
+            still = cv2.resize(still, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        if not start:
+            yield FootageFrame(0, 0.0, still)
+        return
     troubles: list[str] = []
     chosen = 0
     number = -1
@@ -120,6 +135,12 @@ def read_frames(
     if troubles or last_time + 1 / rate < 0.97 * announced - 0.5:
         progress.message(f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames "
                          f"could be read (up to {last_time:.1f} of {announced:.1f} s), and those are used.")
+
+
+def _read_still(path: Path) -> np.ndarray | None:
+    path = Path(path)
+    # Whatever cannot be opened at all is told apart by `_open`.
+    return read_still(path) if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size else None
 
 
 @contextmanager
@@ -149,7 +170,7 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.st
         if name in _TEXT_FORMATS:
             raise EffigyError(f"{path.name} is not a video that FFmpeg can read.")
         if name.endswith(_STILL_FORMATS):
-            raise EffigyError(f"{path.name} is a single picture: Effigy needs a video of the person moving.")
+            raise EffigyError(f"{path.name} is a picture of a kind that is not read: save it as PNG or JPEG.")
         # A song's cover art is a video stream to FFmpeg.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:

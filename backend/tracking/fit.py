@@ -247,7 +247,7 @@ def _to_track(capture: Capture, model: HeadModel, identity: np.ndarray, focal: f
 
 def _focal_sentence(capture: Capture, focal: float, sigma: float) -> str:
     guess = (capture.intrinsics[0, 0] + capture.intrinsics[1, 1]) / 2
-    found = f"Focal length {focal:.0f} px (guess {guess:.0f} px, uncertain by {100 * sigma:.0f} %)"
+    found = f"Focal length of {capture.source_name}: {focal:.0f} px (guess {guess:.0f} px, uncertain by {100 * sigma:.0f} %)"
     if sigma > 0.6 * FOCAL_SIGMA:
-        return f"{found}: the clip does not tell it, so it stays near the guess."
-    return f"{found}: seen in the clip's perspective."
+        return f"{found}; the face's perspective does not tell it, so it stays near the guess."
+    return f"{found}; seen in the face's perspective."

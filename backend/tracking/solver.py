@@ -121,7 +121,7 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
     guess = torch.cat((torch.zeros(size, device=device), torch.stack([clip.evidence.focal.log() for clip in clips])))
     shared = guess.clone()
     # Frames that repeat each other should count for less; that is the same as a shared prior that counts for more.
-    focal_scales = torch.tensor([length / _FOCAL_FRAMES for length in lengths], device=device)
+    focal_scales = torch.tensor([max(length / _FOCAL_FRAMES, 1.0) for length in lengths], device=device)
     shared_precision = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device),
                                   focal_scales * FOCAL_SIGMA**-2))
     prior_hessian = beliefs.hessian()

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 from backend.errors import EffigyError
 from backend.footage.decode import probe, read_frames
@@ -159,7 +160,8 @@ def written(path: Path, content: bytes) -> Path:
     (lambda folder: written(folder / "noise.mp4", b"neither a video nor anything else" * 99), "not a video"),
     (lambda folder: written(folder / "notes.txt", b"Dear diary,\n" * 99), "not a video"),
     (lambda folder: written(folder / "list.m3u8", b"#EXTM3U\n#EXTINF:9,\nhttp://localhost/a.ts\n"), "list of files"),
-    (lambda folder: written(folder / "one.png", cv2.imencode(".png", corner_image())[1].tobytes()), "single picture"),
+    (lambda folder: written(folder / "half.png", cv2.imencode(".png", corner_image())[1].tobytes()[:-30]), "damaged"),
+    (lambda folder: written(folder / "one.pgm", cv2.imencode(".pgm", corner_image()[..., 0])[1].tobytes()), "save it as PNG"),
     (lambda folder: write_sound(folder / "song.m4a"), "only sound"),
     (lambda folder: cut_before_index(folder / "cut.mp4"), "cut short"),
 ])
@@ -169,6 +171,23 @@ def test_what_is_no_video_is_refused_with_a_sentence(tmp_path: Path, make, sente
         with pytest.raises(EffigyError, match=sentence) as refusal:
             use(path)
         assert "\n" not in str(refusal.value)
+
+
+def test_a_photograph_is_one_upright_frame_in_srgb(tmp_path: Path) -> None:
+    picture = Image.fromarray(corner_image(96, 64))
+    turned = picture.getexif()
+    turned[0x0112] = 6  # the camera stood on its right side
+    picture.save(tmp_path / "phone.jpg", exif=turned, quality=98, subsampling=0)
+    info = probe(tmp_path / "phone.jpg")
+    assert (info.width, info.height, info.frame_count, info.still) == (64, 96, 1, True)
+    (frame,) = read_frames(tmp_path / "phone.jpg")
+    expected = np.rot90(corner_image(96, 64), -1)
+    assert np.abs(frame.image.astype(int) - expected).mean() < 4
+    (small,) = read_frames(tmp_path / "phone.jpg", longest_side=48)
+    assert small.image.shape == (48, 32, 3)
+    grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    picture.save(tmp_path / "odd.png", icc_profile=grey)
+    assert np.array_equal(next(read_frames(tmp_path / "odd.png")).image, corner_image(96, 64))
 
 
 def test_a_stream_that_changes_its_size_stays_one_clip(tmp_path: Path) -> None:

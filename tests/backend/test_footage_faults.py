@@ -3,21 +3,19 @@ telephone held upright, cuts. The bundled clip, cut up and glued together anew, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-import torch
 from footage_clips import write_clip
 
 from backend.assets import asset_path
 from backend.footage.build import make_capture
 from backend.footage.capture import Capture, FrameFlag
 from backend.head.formats import load_head
-from backend.tracking.fit import track_capture
+from backend.tracking.fit import track_capture, track_captures
 from backend.tracking.takes import find_cuts, separated
 from backend.tracking.track import Track
 
@@ -26,12 +24,7 @@ SIDE = 256
 PLAIN = np.full((SIDE, SIDE, 3), 90, np.uint8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +55,19 @@ def check_sane(track: Track) -> None:
         assert np.isfinite(getattr(track, name)).all(), name
     assert (track.head_to_camera[:, 2, 3] > 0.1).all()
     assert np.median(track.residual[sure(track)]) < 3 * track.size / 512 + 0.5
+
+
+def test_photographs_of_one_person_are_tracked_together(heads, tmp_path):  # noqa: ANN001
+    captures = []
+    for index in (5, 60, 110):
+        cv2.imwrite(str(tmp_path / f"{index}.jpg"), cv2.cvtColor(heads[index], cv2.COLOR_RGB2BGR))
+        captures.append(make_capture(tmp_path / f"{index}.jpg", tmp_path / f"{index}.capture", size=192))
+    tracks = track_captures(captures, load_head())
+    for track in tracks:
+        assert track.frame_count == track.training_count == 1
+        assert np.array_equal(track.identity, tracks[0].identity)
+        assert np.isfinite(track.sigma).all()
+        check_sane(track)
 
 
 def test_a_face_that_leaves_and_returns_is_bridged_and_left_out_meanwhile(heads, tmp_path):  # noqa: ANN001

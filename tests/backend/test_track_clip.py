@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled, EffigyError
@@ -17,19 +15,13 @@ from backend.footage.capture import FrameFlag
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.progress import Progress
-from backend.tracking.fit import track_capture
+from backend.tracking.fit import track_capture, track_captures
 from backend.tracking.residuals import landmark_error, project_landmarks
 from backend.tracking.track import Track, load_track, save_track
 from bench.known_clip import SyntheticClip, make_clip, vertex_and_turn_errors
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small clips are tracked faster by one thread, above all while other tests run beside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +122,22 @@ def test_what_is_not_seen_is_known_less_and_said_so(clip: SyntheticClip, model: 
     assert (gap[17, -6:-3] > 2 * track.sigma[17, -6:-3]).all()
     assert (gap[17, -6:-3] > gap[10, -6:-3]).all()
     assert not gap[:, model.expression_names.index("jawOpen")].any()
+
+
+def test_clips_of_one_person_have_one_identity_and_a_lens_each(clip: SyntheticClip, model: HeadModel, track: Track,
+                                                                tmp_path: Path) -> None:
+    other = make_clip(model, tmp_path / "other.capture", frames=20, turn=40.0, focal=800.0)
+    guess = clip.capture.intrinsics.copy()
+    guess[0, 0] = guess[1, 1] = 1000.0
+    first, second = track_captures([replace(made.capture, intrinsics=guess) for made in (clip, other)], model)
+    assert np.array_equal(first.identity, second.identity)
+    assert (first.frame_count, second.frame_count) == (45, 20)
+    assert second.intrinsics[0, 0] < 960 < 1040 < first.intrinsics[0, 0]
+    for found, known in ((first, clip), (second, other)):
+        distances, turns = vertex_and_turn_errors(found, known, model)
+        assert np.median(distances) < 0.0025
+        assert np.median(turns) < 2.5
+        assert not found.flags.any()
 
 
 def test_a_clip_of_very_few_frames_is_tracked(clip: SyntheticClip, model: HeadModel) -> None:
