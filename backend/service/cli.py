@@ -1,7 +1,6 @@
-"""The command line: it reads arguments, calls one function of the backend, and says what came of it.
+"""The command line: it reads arguments, runs one of `commands`, and says what came of it.
 
-Errors are one line on stderr and exit code 2, the parser's own included; Ctrl-C ends with a sentence and 130. Whatever takes
-long to import is imported inside the command that needs it, so that `--help` answers at once.
+Errors are one line on stderr and exit code 2, the parser's own included; Ctrl-C ends with a sentence and 130.
 """
 
 from __future__ import annotations
@@ -10,22 +9,16 @@ import argparse
 import errno
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from ..errors import Cancelled, EffigyError
 from ..progress import Progress
 from ..storage import as_effigy_error
 from ..training.presets import PRESETS
-
-if TYPE_CHECKING:
-    from ..footage.capture import Capture
-    from ..head.model import HeadModel
-    from ..tracking.track import Track
+from . import commands
 
 FAILED = 2
 STOPPED = 130
@@ -88,187 +81,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
 
 
-# --- the commands: (arguments, progress) -> what to say at the end
-
-
-def _capture(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..footage.build import make_capture
-
-    check_writable(chosen.capture)
-    made = make_capture(chosen.video, chosen.capture, size=chosen.size, start=chosen.start, end=chosen.end,
-                        max_frames=chosen.max_frames, progress=progress)
-    good = int((made.flags == 0).sum())
-    return f"{chosen.capture}: {made.frame_count} frames of {made.size}×{made.size}, {good} of them good."
-
-
-def _track(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..footage.capture import load_capture
-    from ..head.formats import load_head
-    from ..head.registry import remember_head
-    from ..tracking.fit import track_capture
-    from ..tracking.head_matte import make_head_mattes
-    from ..tracking.landmark_embedding import embed_landmarks
-    from ..tracking.takes import find_cuts, separated
-    from ..tracking.track import save_track
-
-    capture = load_capture(chosen.capture)
-    model = load_head(chosen.head)
-    if (model.landmark_faces < 0).all():
-        # A user's FLAME file does not say where the detector's points lie on it.
-        faces, barycentric = embed_landmarks(model, progress=progress)
-        model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
-    check_writable(chosen.capture / "track.npz")
-    cuts = find_cuts(capture)
-    if len(cuts):
-        progress.message(f"The clip is cut before frame {', '.join(map(str, cuts[:12]))}{' …' if len(cuts) > 12 else ''}: its "
-                         "takes are tracked apart.")
-    track = track_capture(separated(capture, cuts), model, progress=progress)
-    make_head_mattes(capture, track, model, progress=progress)
-    # The track comes last: where there is one, everything that tracking makes is there.
-    save_track(track, chosen.capture / "track.npz")
-    if chosen.head:
-        remember_head(model, chosen.head)
-    tracked = track.flags == 0
-    residual = sorted(track.residual[tracked].tolist())
-    typical = f", typically {residual[len(residual) // 2]:.2f} px off at {track.size}" if residual else ""
-    return f"{chosen.capture / 'track.npz'}: {tracked.sum()} of {len(tracked)} frames are sure{typical}."
-
-
-def _train(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..training.trainer import train
-
-    check_writable(chosen.avatar)
-    avatar = train(chosen.capture, chosen.avatar, preset=chosen.preset, size=chosen.size, device=chosen.device,
-                   minutes=chosen.minutes, resume=chosen.resume, progress=progress)
-    return f"{chosen.avatar}: {avatar.gaussian_count} Gaussians in {avatar.megabytes:.1f} MB."
-
-
-def _evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..footage.capture import load_capture
-    from ..training.evaluation import evaluate
-    from ..training.trainer import choose_device
-
-    avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
-    check_writable(chosen.out / "metrics.json")
-    metrics = evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, refitted=chosen.refitted, progress=progress)
-    return f"{chosen.out / 'metrics.json'}:\n{metrics}"
-
-
-def _render(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..avatar.render import render_track
-    from ..tracking.track import load_track
-    from ..training.trainer import choose_device
-
-    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
-    track = load_track(chosen.track, avatar.head_model)
-    check_writable(chosen.out)
-    size = track.size if chosen.size is None else chosen.size
-    count = render_track(avatar, track, chosen.out, size=size, fmt=chosen.format, background=chosen.background,
-                         enhanced=not chosen.plain, progress=progress)
-    return f"{chosen.out}: {count} frames of {size}×{size}."
-
-
-def _orbit(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..training.showcase import render_orbit
-    from ..training.trainer import choose_device
-
-    check_writable(chosen.out)
-    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
-    count = render_orbit(avatar, chosen.out, size=chosen.size, degrees=chosen.degrees, progress=progress)
-    return f"{chosen.out}: {count} frames of {chosen.size}×{chosen.size}."
-
-
-def _extremes(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..training.showcase import render_extremes
-    from ..training.trainer import choose_device
-
-    check_writable(chosen.out)
-    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
-    return f"{chosen.out}: {render_extremes(avatar, chosen.out, size=chosen.size, progress=progress)} heads."
-
-
-def _export(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..avatar.export import export_frame
-    from ..tracking.track import load_track
-
-    check_writable(chosen.out)
-    avatar = load_avatar(chosen.avatar)
-    count = export_frame(avatar, load_track(chosen.track, avatar.head_model), chosen.frame, chosen.out)
-    return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
-
-
-def _report(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..tracking.report import write_report
-
-    check_writable(chosen.out)
-    return f"{chosen.out}: {write_report(*_tracked(chosen.capture), chosen.out, progress=progress)}"
-
-
-def _overlay(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..tracking.overlay import write_overlay
-
-    check_writable(chosen.out)
-    return f"{chosen.out}: {write_overlay(*_tracked(chosen.capture), chosen.out, progress=progress)} frames."
-
-
-def _tracked(folder: Path) -> tuple[Capture, Track, HeadModel]:
-    """A capture, its track and the head model of that."""
-    from ..footage.capture import load_capture
-    from ..head.registry import find_head
-    from ..tracking.track import load_track
-
-    capture = load_capture(folder)
-    track = load_track(folder / "track.npz")
-    return capture, track, find_head(track.head_name, track.head_fingerprint, "The track")
-
-
-def _retarget(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .transferring import transfer
-
-    check_writable(chosen.out)
-    made = transfer(chosen.performance, chosen.target, chosen.out, intensity=chosen.intensity, smoothing=chosen.smoothing,
-                    motion=chosen.motion, fps=chosen.fps, progress=progress)
-    return f"{chosen.out}: {made.frame_count} frames at {float(made.fps):g} a second."
-
-
-def _doctor(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .doctor import examine, examine_avatar, show
-
-    if chosen.avatar:
-        return examine_avatar(chosen.avatar)
-    return show(examine())
-
-
-def _serve(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .worker import serve
-
-    serve()
-    return ""
-
-
-def check_writable(target: Path) -> None:
-    """Refuse, before any long work, a place where nothing can be written. Nothing is left behind."""
-    folder = target.parent
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0" * 4096)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            # Kernel folders such as /proc answer so.
-            error = OSError(errno.EACCES, "read-only")
-        raise as_effigy_error(error, target) from error
-
-
-# --- the parser
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, where argparse would print its usage as well."""
@@ -277,23 +89,23 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m backend", description="From a video of a person to a head avatar and its pictures.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    capture = commands.add_parser("capture", help="crop the head out of a video, with mattes and landmarks")
+    capture = subparsers.add_parser("capture", help="crop the head out of a video, with mattes and landmarks")
     capture.add_argument("video", metavar="VIDEO", type=Path)
     capture.add_argument("capture", metavar="CAPTURE", type=Path, help="the folder to make, *.capture")
     capture.add_argument("--size", type=int, default=512, metavar="N", help="side of the frames, pixels (default: 512)")
     capture.add_argument("--start", type=float, metavar="S", help="seconds from the start of the clip")
     capture.add_argument("--end", type=float, metavar="S", help="seconds from the start of the clip")
     capture.add_argument("--max-frames", type=int, metavar="N")
-    capture.set_defaults(run=_capture)
+    capture.set_defaults(run=commands.run_capture)
 
-    track = commands.add_parser("track", help="fit a head model to a capture; writes CAPTURE/track.npz")
-    track.add_argument("capture", metavar="CAPTURE", type=Path)
+    track = subparsers.add_parser("track", help="fit a head model to a capture; writes CAPTURE/track.npz")
+    track.add_argument("captures", metavar="CAPTURE", type=Path, nargs="+", help="several, clips or photographs, of one person")
     track.add_argument("--head", type=Path, metavar="FILE", help="a FLAME file (.pkl, .npz) instead of the open head")
-    track.set_defaults(run=_track)
+    track.set_defaults(run=commands.run_track)
 
-    train = commands.add_parser("train", help="train an avatar on a tracked capture")
+    train = subparsers.add_parser("train", help="train an avatar on a tracked capture")
     train.add_argument("capture", metavar="CAPTURE", type=Path)
     train.add_argument("avatar", metavar="AVATAR", type=Path, help="the file to write, *.effigy")
     train.add_argument("--preset", choices=tuple(PRESETS), default="draft", help="how carefully (default: draft)")
@@ -301,9 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     train.add_argument("--minutes", type=minutes, metavar="M", help="let the clock end it instead of the preset's steps")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint that a stopped training left")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=commands.run_train)
 
-    evaluate = commands.add_parser("evaluate", help="measure an avatar on the frames that training never saw")
+    evaluate = subparsers.add_parser("evaluate", help="measure an avatar on the frames that training never saw")
     evaluate.add_argument("avatar", metavar="AVATAR", type=Path)
     evaluate.add_argument("capture", metavar="CAPTURE", type=Path)
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -311,9 +123,9 @@ def _parser() -> argparse.ArgumentParser:
                           help="measure the nearest training frame and mesh-bound Gaussians as well")
     evaluate.add_argument("--refitted", action="store_true",
                           help="score some frames with the pose fitted again as well: how much of the error is the track's")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=commands.run_evaluate)
 
-    render = commands.add_parser("render", help="render a track with an avatar")
+    render = subparsers.add_parser("render", help="render a track with an avatar")
     render.add_argument("avatar", metavar="AVATAR", type=Path)
     render.add_argument("track", metavar="TRACK", type=Path, help="a track.npz, of the same person or another")
     render.add_argument("out", metavar="OUT", type=Path, help="a folder, or a file for mp4")
@@ -321,39 +133,39 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--format", choices=("png", "exr", "mp4"), default="png")
     render.add_argument("--background", default="transparent", metavar="transparent|#rrggbb")
     render.add_argument("--plain", action="store_true", help="as the Gaussians draw it, without the avatar's enhancer")
-    render.set_defaults(run=_render)
+    render.set_defaults(run=commands.run_render)
 
-    orbit = commands.add_parser("orbit", help="a video of the avatar at rest from all sides")
+    orbit = subparsers.add_parser("orbit", help="a video of the avatar at rest from all sides")
     orbit.add_argument("avatar", metavar="AVATAR", type=Path)
     orbit.add_argument("out", metavar="OUT.mp4", type=Path)
     orbit.add_argument("--size", type=int, default=512, metavar="N", help="side of the pictures (default: 512)")
     orbit.add_argument("--degrees", type=float, default=45.0, metavar="D", help="how far to each side (default: 45)")
-    orbit.set_defaults(run=_orbit)
+    orbit.set_defaults(run=commands.run_orbit)
 
-    extremes = commands.add_parser("extremes", help="a picture of the avatar with each expression at its end")
+    extremes = subparsers.add_parser("extremes", help="a picture of the avatar with each expression at its end")
     extremes.add_argument("avatar", metavar="AVATAR", type=Path)
     extremes.add_argument("out", metavar="OUT.png", type=Path)
     extremes.add_argument("--size", type=int, default=192, metavar="N", help="side of each head (default: 192)")
-    extremes.set_defaults(run=_extremes)
+    extremes.set_defaults(run=commands.run_extremes)
 
-    export = commands.add_parser("export", help="write one frame's Gaussians as a .ply that 3DGS programs read")
+    export = subparsers.add_parser("export", help="write one frame's Gaussians as a .ply that 3DGS programs read")
     export.add_argument("avatar", metavar="AVATAR", type=Path)
     export.add_argument("track", metavar="TRACK", type=Path)
     export.add_argument("out", metavar="OUT.ply", type=Path)
     export.add_argument("--frame", type=int, default=0, metavar="N", help="index into the track (default: 0)")
-    export.set_defaults(run=_export)
+    export.set_defaults(run=commands.run_export)
 
-    report = commands.add_parser("report", help="a picture of how far a track can be trusted")
+    report = subparsers.add_parser("report", help="a picture of how far a track can be trusted")
     report.add_argument("capture", metavar="CAPTURE", type=Path)
     report.add_argument("out", metavar="OUT.png", type=Path)
-    report.set_defaults(run=_report)
+    report.set_defaults(run=commands.run_report)
 
-    overlay = commands.add_parser("overlay", help="a video of the footage with the tracked head and its landmarks over it")
+    overlay = subparsers.add_parser("overlay", help="a video of the footage with the tracked head and its landmarks over it")
     overlay.add_argument("capture", metavar="CAPTURE", type=Path)
     overlay.add_argument("out", metavar="OUT.mp4", type=Path)
-    overlay.set_defaults(run=_overlay)
+    overlay.set_defaults(run=commands.run_overlay)
 
-    retarget = commands.add_parser("retarget", help="put one person's performance on another's head; writes a track")
+    retarget = subparsers.add_parser("retarget", help="put one person's performance on another's head; writes a track")
     retarget.add_argument("performance", metavar="PERFORMANCE", type=Path,
                           help="a capture, a track.npz, or a CSV of the 52 ARKit channels (Live Link Face)")
     retarget.add_argument("target", metavar="TARGET", type=Path, help="whose head: a capture, a track.npz or an avatar")
@@ -362,14 +174,14 @@ def _parser() -> argparse.ArgumentParser:
     retarget.add_argument("--smoothing", type=float, default=0.0, metavar="S", help="seconds over which it is smoothed (default: 0)")
     retarget.add_argument("--motion", type=float, default=1.0, metavar="X", help="of the head; 0 holds it still (default: 1)")
     retarget.add_argument("--fps", type=frame_rate, metavar="N", help="frames a second (default: the performance's own)")
-    retarget.set_defaults(run=_retarget)
+    retarget.set_defaults(run=commands.run_retarget)
 
-    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing; or what fills an avatar's file")
+    doctor = subparsers.add_parser("doctor", help="what this machine can do, and what is missing; or what fills an avatar's file")
     doctor.add_argument("avatar", metavar="AVATAR", type=Path, nargs="?", help="an avatar to look into instead")
-    doctor.set_defaults(run=_doctor)
+    doctor.set_defaults(run=commands.run_doctor)
 
-    worker = commands.add_parser("serve", help="answer requests on stdin and stdout, as Blender does")
-    worker.set_defaults(run=_serve)
+    worker = subparsers.add_parser("serve", help="answer requests on stdin and stdout, as Blender does")
+    worker.set_defaults(run=commands.run_serve)
     return parser
 
 
