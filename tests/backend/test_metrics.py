@@ -16,13 +16,7 @@ from backend.training.perceptual import find_lpips, hed_features, vgg_hed_distan
 from backend.training.structure import ssim, ssim_reference
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Pictures this small gain nothing by threads, and threads that wait for each other crawl on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

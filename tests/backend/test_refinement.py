@@ -38,13 +38,7 @@ def small(tmp_path_factory):
     os.environ.pop("EFFIGY_USER") if before is None else os.environ.__setitem__("EFFIGY_USER", before)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Frames this small cost more to share out than to draw."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def disturbed(track):
