@@ -41,9 +41,9 @@ HAIR = 0.02
 
 
 def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0.7, seed: int = 0,
-              turn: float = 25.0, focal: float = 1150.0) -> SyntheticClip:
-    """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side. The identity is
-    the seed's alone."""
+              turn: float = 25.0, focal: float = 1150.0, shakes: float = 1.0) -> SyntheticClip:
+    """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side, `shakes` times
+    from side to side. The identity is the seed's alone."""
     random = np.random.default_rng(seed)
     time = np.linspace(0, 1, frames)
     identity = random.normal(0, 0.7, model.shape_basis.shape[2]).astype(np.float32)
@@ -58,7 +58,7 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
     rotations = np.zeros((frames, 5, 3), np.float32)
     rotations[:, 2] = opening[:, None] * jaw_of_shapes(model)["jawOpen"]
     rotations[:, 3:, 1] = np.deg2rad(12) * np.sin(2 * np.pi * 2 * time)[:, None]
-    turns = np.deg2rad(np.stack((6 * np.sin(2 * np.pi * 2 * time), turn * np.sin(2 * np.pi * time), 5 * np.cos(4 * time)), 1))
+    turns = np.deg2rad(np.stack((6 * np.sin(2 * np.pi * 2 * time), turn * np.sin(2 * np.pi * shakes * time), 5 * np.cos(4 * time)), 1))
     pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
     pose[:, :3, :3] = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(turns).as_matrix()
     pose[:, :3, 3] = np.stack((0.01 * np.sin(5 * time), 0.01 * np.cos(3 * time), 0.62 + 0.02 * np.sin(4 * time)), 1)

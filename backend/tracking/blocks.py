@@ -26,30 +26,30 @@ def solve_shared(hessian: Tensor, cross: Tensor, shared: Tensor, gradient: Tenso
 class Smoothness:
     """The energy 1/2 sum_t c . (x[t-1] - 2 x[t] + x[t+1])^2 of F frames in time order, c (P,) per parameter.
 
-    `linked` (F - 1,) bool: whether a frame and the next belong to one take. Across a cut nothing is smoothed.
+    `linked` (F - 1,) bool: whether a frame and the next belong to one take. Across a cut nothing is smoothed. `trust`
+    (F - 2, P): factors of the terms.
     """
 
-    def __init__(self, precision: Tensor, linked: Tensor) -> None:
+    def __init__(self, precision: Tensor, linked: Tensor, trust: Tensor | None = None) -> None:
         self.precision = precision
         self.triples = (linked[:-1] & linked[1:]).to(precision.dtype).unsqueeze(-1)
+        if trust is not None:
+            self.triples = self.triples * trust
         self.frames = len(linked) + 1
-        ones = torch.zeros(self.frames, 1, dtype=precision.dtype, device=precision.device)
+        ones = torch.zeros(self.frames, self.triples.shape[1], dtype=precision.dtype, device=precision.device)
         ones[:-2] += self.triples
         ones[1:-1] += 4 * self.triples
         ones[2:] += self.triples
         self.diagonal = ones * precision
         """(F, P): the diagonal of this term's Hessian."""
 
-    def bend(self, velocity: Tensor) -> Tensor:
-        """Second differences (F - 2, P) from first ones (F - 1, P), zero across cuts."""
-        return (velocity[1:] - velocity[:-1]) * self.triples
-
     def energy(self, velocity: Tensor) -> Tensor:
-        return 0.5 * (self.precision * self.bend(velocity) ** 2).sum()
+        """Of first differences (F - 1, P)."""
+        return 0.5 * (self.precision * self.triples * (velocity[1:] - velocity[:-1]) ** 2).sum()
 
     def gradient(self, velocity: Tensor) -> Tensor:
         """(F, P)"""
-        return self._spread(self.bend(velocity) * self.precision)
+        return self._spread(self.precision * self.triples * (velocity[1:] - velocity[:-1]))
 
     def times(self, vector: Tensor) -> Tensor:
         """This term's Hessian times (F, P)."""

@@ -20,7 +20,7 @@ from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
 from .bias import without_bias
-from .blocks import Smoothness, variances_in_time
+from .blocks import variances_in_time
 from .camera import stand_head
 from .confidence import standard_deviations
 from .evidence import Evidence, gather_evidence
@@ -30,7 +30,7 @@ from .outline import Outline, Shell, fit_shell, make_shell, see_outline
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .residuals import flag_frames, landmark_error
-from .solver import FOCAL_SIGMA, Beliefs, ClipFrames, Person, as_last_seen, fit_frames, fit_person
+from .solver import FOCAL_SIGMA, Beliefs, ClipFrames, Person, as_last_seen, fit_frames, fit_person, smoothness_of, velocity_of
 from .surface import LandmarkSurface, landmark_surface, pose_points
 from .track import Track
 
@@ -213,7 +213,8 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
         own = slice(held, held + end - start)
         done.append(solved[own])
         if outline is not None:
-            variances.append(variances_in_time(hessian, Smoothness(beliefs.acceleration, linked))[own])
+            smoothness = smoothness_of(velocity_of(solved), beliefs, linked, evidence[span].weights.sum(1) > 0)
+            variances.append(variances_in_time(hessian, smoothness)[own])
         start = end
     progress.update("frames", frames, frames)
     return concatenate(done), torch.cat(variances) if variances else None

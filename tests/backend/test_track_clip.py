@@ -76,6 +76,12 @@ def test_smoothing_leaves_less_jitter_than_the_landmarks_had(track: Track, clip:
     assert trembling(project_landmarks(track, model)) < 0.3 * trembling(clip.capture.landmarks[..., :2])
 
 
+def test_a_head_that_shakes_is_not_smoothed_still(model: HeadModel, tmp_path: Path) -> None:
+    shaken = make_clip(model, tmp_path / "shaken.capture", frames=45, turn=15.0, shakes=4.5)
+    _, turns = vertex_and_turn_errors(track_capture(shaken.capture, model), shaken, model)
+    assert np.median(turns) < 1.8
+
+
 def _true_track(track: Track, clip: SyntheticClip) -> Track:
     return replace(track, identity=clip.identity, expression=clip.expression, rotations=clip.rotations,
                    head_to_camera=clip.head_to_camera)
@@ -118,9 +124,8 @@ def test_what_is_not_seen_is_known_less_and_said_so(clip: SyntheticClip, model: 
     seen[10:24], flags[10:24] = np.nan, FrameFlag.NO_FACE
     gap = track_capture(replace(clip.capture, landmarks=seen, flags=flags), model).sigma
     # The farther from what was seen, the less is known.
-    assert (gap[17, -6:] > track.sigma[17, -6:]).all()
-    assert (gap[17, -6:-3] > 2 * track.sigma[17, -6:-3]).all()
-    assert (gap[17, -6:-3] > gap[10, -6:-3]).all()
+    assert (gap[17, -6:-1] > 1.5 * track.sigma[17, -6:-1]).all()
+    assert (gap[17, -6:-1] > gap[10, -6:-1]).all()
     assert not gap[:, model.expression_names.index("jawOpen")].any()
 
 
