@@ -22,6 +22,7 @@ from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
 from .bias import unbiased_landmarks, without_bias
 from .camera import stand_head
+from .contact import Contact, see_contact
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
 from .neck import split_neck
@@ -105,7 +106,8 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
     outline = see_outline(capture, state, evidence)
     shell = _fit_hair(make_shell(model, person.identity.cpu().numpy(), pivot), own, directions, evidence[chosen],
                       beliefs[chosen], state[chosen], outline[chosen])
-    state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell))
+    contact = see_contact(seen, own, state, person.focal, slice(capture.training_count))
+    state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell), contact)
     track = _to_track(capture, model, person, state, evidence.pivot, good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
@@ -149,7 +151,8 @@ def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: torch.Tensor, 
 
 
 def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
-                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None) -> FrameState:
+                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None,
+                   contact: Contact | None = None) -> FrameState:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
     training part, so no held-out frame has a say in a training frame; the other way round it may."""
     frames = len(state)
@@ -173,7 +176,8 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch
 
         solved = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
                             FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
-                            None if outline is None else (outline[0][span], outline[1]))
+                            None if outline is None else (outline[0][span], outline[1]),
+                            None if contact is None else contact[span])
         done.append(solved[held:held + end - start])
         start = end
     progress.update("frames", frames, frames)
