@@ -19,7 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from assets.derive.appearance import Look, Painted, albedo, hair_growth, paint_head
+from assets.derive.appearance import EYE_GLOSS, Look, Painted, albedo, eye_colour, hair_growth, paint_head
 from assets.derive.demo_clip import shoulders
 from backend.head.forward import Head, vertex_normals
 from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
@@ -53,7 +53,7 @@ class Scene:
         self.truth = _performance(model, random, frames, yaw, still)
         self.look = _look(random, seed)
         painted = paint_head(model, self.look)
-        self._texture = _bake(painted)
+        self._painted, self._texture = painted, _bake(painted)
         self._body = shoulders(model, self.truth.identity)
         with torch.no_grad():
             parts = (self.truth.identity[None], self.truth.expression, self.truth.rotations)
@@ -75,9 +75,8 @@ class Scene:
         camera = self.truth.head_to_camera[index]
         points, hair, torso = (part @ camera[:3, :3].T + camera[:3, 3]
                                for part in (self._posed[index], self._haired[index], self._body[0]))
-        image = _render(self.model, self._texture, np.array(self.look.hair), points, hair, self._grows,
-                        (torso, self._body[1]), np.array(self.look.cloth), self.truth.intrinsics, self._lights, self._background,
-                        self._oversampling)
+        image = _render(self._painted, self._texture, points, hair, self._grows, (torso, self._body[1]), self.truth.intrinsics,
+                        self._lights, self._background, self._oversampling)
         if occluder:
             _pass_a_hand(image, index / self.truth.frame_count, np.array(self.look.skin))
         own = np.random.default_rng(self._grain + index)
@@ -170,9 +169,10 @@ def _bake(painted: Painted) -> np.ndarray:
     return texture
 
 
-def _render(model: HeadModel, texture: np.ndarray, hair_colour: np.ndarray, points: np.ndarray, hair: np.ndarray, grows: np.ndarray,
-            torso: tuple[np.ndarray, np.ndarray], cloth: np.ndarray, intrinsics: np.ndarray,
-            lights: list[tuple[np.ndarray, np.ndarray]], background: np.ndarray, oversampling: int) -> np.ndarray:
+def _render(painted: Painted, texture: np.ndarray, points: np.ndarray, hair: np.ndarray, grows: np.ndarray,
+            torso: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray, lights: list[tuple[np.ndarray, np.ndarray]],
+            background: np.ndarray, oversampling: int) -> np.ndarray:
+    model, hair_colour, cloth = painted.model, np.array(painted.look.hair), np.array(painted.look.cloth)
     large = SIZE * oversampling
     scale = intrinsics.astype(np.float64) * np.array([[oversampling], [oversampling], [1.0]])
     canvas = cv2.resize(background, (large, large)) ** 2.2
@@ -194,6 +194,11 @@ def _render(model: HeadModel, texture: np.ndarray, hair_colour: np.ndarray, poin
         rows = -len(place) % 1024
         place = np.pad(place.astype(np.float32), ((0, rows), (0, 0))).reshape(-1, 1024, 2)
         found = cv2.remap(texture, place, None, cv2.INTER_LINEAR).reshape(-1, 4)[:len(index)]
+        # An eyeball is 26 texels wide in the texture and its iris but four: its colour is computed where it is seen.
+        eye = (painted.material[model.faces[index], 0] > 0.5).all(1)
+        if eye.any():
+            rest = (model.template[model.faces[index[eye]]] * weights[eye, :, None]).sum(1).astype(np.float64)
+            found[eye, :3], found[eye, 3] = eye_colour(painted, rest).clip(0, 1) ** 2.2, EYE_GLOSS
         return found[:, :3], found[:, 3]
 
     def strands(index: np.ndarray, weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

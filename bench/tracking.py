@@ -29,6 +29,7 @@ from backend.tracking.points import reported_points
 from backend.tracking.residuals import project_landmarks
 from backend.tracking.track import Track, load_track, save_track
 
+from .closure import detected_contact, lids_and_lips
 from .known_person import KnownPerson, make_person
 
 PEOPLE = ({"yaw": 35.0}, {"yaw": 60.0}, {"yaw": 30.0, "occluder": True}, {"yaw": 50.0}, {"yaw": 75.0})
@@ -129,7 +130,7 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
 def measure_person(person: KnownPerson, model: HeadModel) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         capture, track, seconds = _capture_and_track(person.video, Path(folder), model)
-        result = compare(track, person.truth, capture, model)
+        result = {**compare(track, person.truth, capture, model), **lids_and_lips(track, person.truth, model)}
     return {**result, **seconds}
 
 
@@ -138,13 +139,14 @@ def measure_video(video: Path, model: HeadModel) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         capture, track, seconds = _capture_and_track(video, Path(folder), model)
         overlaps = [_beard_to_brow_overlap(capture, track, model, index) for index in range(0, track.frame_count, _EVERY)]
+        contact = detected_contact(track, capture, model)
     points = project_landmarks(track, model)[:, reported_points()]
     trembling = np.abs(np.diff(points, 2, axis=0))
     return {
         "frames": capture.frame_count, **seconds,
         **_landmark_errors(track, capture, model), "worst_px": float(np.nanmax(track.residual)),
         "jitter_px": float(np.nanmedian(trembling)), "silhouette_iou": float(np.nanmedian(overlaps)),
-        "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
+        **contact, "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
     }
 
 
@@ -195,15 +197,19 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         known = {person.video.stem: measure_person(person, model)
                  for person in known_people(model, folder, options.frames)[:options.people]}
-    mean = {name: float(np.mean([row[name] for row in known.values()])) for name in next(iter(known.values()))} if known else {}
+    mean = {name: float(np.nanmean([row[name] for row in known.values()])) for name in next(iter(known.values()))} if known else {}
     if known:
         _table(known | {"mean": mean}, (
             "vertex_mm", "rotation_deg", "worst_rotation_deg", "gaze_deg", "expression_error", "focal_error", "surface_px",
             "jitter_px", "landmark_px", "landmark_raw_px", "silhouette_iou", "lost_share", "turn_within"))
+        _table(known | {"mean": mean}, (
+            "blinks", "blinks_found", "blinks_invented", "lids_shut_within_1mm", "lids_open_error_mm", "lips_met",
+            "lips_met_within_1mm", "lips_open_error_mm", "lips_open_spread_mm"))
     clips = {video.name: measure_video(video, model) for video in options.videos}
     if clips:
         _table(clips, ("frames", "fps_capture", "fps_track", "fps_capture_track", "landmark_px", "landmark_raw_px", "worst_px",
                        "jitter_px", "silhouette_iou", "unsure"))
+        _table(clips, ("lips_met", "lips_met_within_1mm", "blinks", "blinks_found", "lids_shut_within_1mm", "lids_open_mm"))
     if options.json:
         # There is no photometric stage: what was tried gained too little (bench/results/tracking.md).
         speeds = {"fps_capture_track": float(np.mean([row["fps_capture_track"] for row in (clips or known).values()])),

@@ -20,6 +20,8 @@ from backend.tracking.landmark_paint import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
 from .noise import fractal_noise, value_noise
 
 
+EYE_GLOSS = 1.6
+"""Of what is wet: a small hard highlight."""
 _UPPER_LIDS = ([246, 161, 160, 159, 158, 157, 173], [466, 388, 387, 386, 385, 384, 398])
 _LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [263, 249, 390, 373, 374, 380, 381, 382, 362])
 _HAIRLINE = PchipInterpolator(
@@ -160,8 +162,8 @@ def albedo(
         gloss = gloss * (1 - share[..., 0]) + shine * share[..., 0]
     eye = material[..., 0] > 0.5
     if eye.any():
-        colour[eye] = _eye(painted, rest[eye])
-        gloss = np.where(eye, 1.6, gloss)
+        colour[eye] = eye_colour(painted, rest[eye])
+        gloss = np.where(eye, EYE_GLOSS, gloss)
     return colour.clip(0, 1), gloss
 
 
@@ -192,8 +194,9 @@ def _tooth(rest: np.ndarray) -> np.ndarray:
     return np.array([0.88, 0.85, 0.78]) * (1 - 0.25 * (1 - gap) ** 8)
 
 
-def _eye(painted: Painted, rest: np.ndarray) -> np.ndarray:
-    """Sclera with a warm corner, iris with fibres, a dark limbal ring and a soft pupil."""
+def eye_colour(painted: Painted, rest: np.ndarray) -> np.ndarray:
+    """(P, 3) sRGB at places of the eyeballs at rest (P, 3): sclera with a warm corner, iris with fibres, a dark limbal
+    ring and a soft pupil."""
     offsets = rest[:, None] - painted.eye_centres
     nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
     offset = offsets[np.arange(len(rest)), nearest]

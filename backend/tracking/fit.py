@@ -23,6 +23,7 @@ from .bias import without_bias
 from .blocks import variances_in_time
 from .camera import stand_head
 from .confidence import standard_deviations
+from .contact import Contact, see_contact
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
 from .neck import split_neck
@@ -135,7 +136,8 @@ def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, surface: 
     outline = see_outline(capture, state, evidence)
     chosen = clip.typical
     shell = _fit_hair(shell, surface, directions, evidence[chosen], beliefs[chosen], state[chosen], outline[chosen])
-    state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell))
+    contact = see_contact(clip.seen, surface, state, focal, slice(capture.training_count))
+    state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), contact)
     evidence = as_last_seen(evidence, directions, state)
     sigma = standard_deviations(variances, person.covariance_of(index), surface, evidence, beliefs, state)
     track = _to_track(capture, model, person.identity.cpu().numpy(), float(focal), state, sigma, clip.pivot, clip.good)
@@ -181,8 +183,8 @@ def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: Tensor, eviden
 
 
 def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs,
-                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None
-                   ) -> tuple[FrameState, Tensor | None]:
+                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None,
+                   contact: Contact | None = None) -> tuple[FrameState, Tensor | None]:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
     training part, so no held-out frame has a say in a training frame; the other way round it may.
 
@@ -209,7 +211,8 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
 
         solved, hessian = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
                                      FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
-                                     None if outline is None else (outline[0][span], outline[1]))
+                                     None if outline is None else (outline[0][span], outline[1]),
+                                     None if contact is None else contact[span])
         own = slice(held, held + end - start)
         done.append(solved[own])
         if outline is not None:

@@ -95,7 +95,7 @@ def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: 
     size = expression.shape[-1]
     result = torch.empty((*expression.shape[:-1], size + 13), dtype=expression.dtype, device=expression.device)
     result[..., :size] = expression
-    result[..., size:size + 7] = of_point @ _joint_derivatives(surface, vectors, matrices, arms, turns)
+    result[..., size:size + 7] = of_point @ joint_derivatives(surface, vectors, matrices, arms, turns)
     result[..., -6:-3] = slope @ -cross_matrix(turned)
     result[..., -3:] = slope
     if not shared:
@@ -115,7 +115,7 @@ def _through(of_point: Tensor, of_arm: Tensor, anchor: Tensor, arm: Tensor) -> T
     return product.unflatten(1, (frames, 2)).permute(1, 0, 2, 3)
 
 
-def _joint_derivatives(surface: LandmarkSurface, vectors: Tensor, matrices: Tensor, arms: Tensor, turns: Tensor) -> Tensor:
+def joint_derivatives(surface: LandmarkSurface, vectors: Tensor, matrices: Tensor, arms: Tensor, turns: Tensor) -> Tensor:
     """(F, L, 3, 7): head-space points by jaw (3) and eyes (2 + 2), correctives included."""
     frames = len(vectors)
     slopes = rotation_derivatives(vectors, matrices)  # (F, joint, k, 3, 3)
