@@ -26,7 +26,7 @@ from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .capture import Capture, FrameFlag, save_capture
+from .capture import FRAME_SUFFIX, Capture, FrameFlag, save_capture
 from .crop import (
     SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
 )
@@ -40,6 +40,7 @@ _CUT_OFF_TOLERANCE = 0.01
 """Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
 _PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
              cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+_JPEG_FINE = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _FLAG_WORDS = {
     FrameFlag.NO_FACE: "no face",
     FrameFlag.SEVERAL_FACES: "several faces",
@@ -234,8 +235,9 @@ class _FrameWorkers:
         square = to_sdr(square, self._transfer)
         faces = self._own.detector.detect(square)
         matte = np.where(self._inside, self._own.matter.matte(square), 0).astype(np.uint8)
-        _write_png(self._folder / "frames" / f"{index:06d}.png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))
-        _write_png(self._folder / "mattes" / f"{index:06d}.png", matte)
+        frame = cv2.cvtColor(square, cv2.COLOR_RGB2BGR)
+        _write(self._folder / "frames" / f"{index:06d}{FRAME_SUFFIX}", frame, _JPEG_FINE)
+        _write(self._folder / "mattes" / f"{index:06d}.png", matte, _PNG_FAST)
         if not faces:
             landmarks, pose = (np.full(shape, np.nan, np.float32) for shape in ((LANDMARK_COUNT, 3), (4, 4)))
             scores = np.zeros(len(SCORE_NAMES), np.float32)
@@ -270,9 +272,9 @@ def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[st
     return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
+def _write(path: Path, picture: np.ndarray, settings: tuple[int, ...]) -> None:
     # Not cv2.imwrite: it reports a full disk by returning False.
-    path.write_bytes(cv2.imencode(".png", picture, _PNG_FAST)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix, picture, settings)[1].tobytes())
 
 
 def _sha256(path: Path) -> str:
