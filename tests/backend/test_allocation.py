@@ -27,5 +27,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
                     reason="only glibc gives memory back at once")
 def test_pictures_made_one_after_the_other_take_the_memory_of_those_before() -> None:
     given_back, kept = (int(subprocess.check_output([sys.executable, "-c", PROGRAM, how])) for how in ("plain", "kept"))
-    assert given_back > 10_000, "the C library keeps memory by itself: this module has become needless"
-    assert kept < 1_000
+    assert kept < given_back / 5
