@@ -26,7 +26,7 @@ from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .capture import FRAME_SUFFIX, Capture, FrameFlag, save_capture
+from .capture import FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture
 from .crop import (
     SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
 )
@@ -38,8 +38,6 @@ from .matte import Matter
 _LOOKS_PER_SECOND = 10
 _CUT_OFF_TOLERANCE = 0.01
 """Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
-_PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
-             cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 _JPEG_FINE = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _FLAG_WORDS = {
     FrameFlag.NO_FACE: "no face",
@@ -237,7 +235,7 @@ class _FrameWorkers:
         matte = np.where(self._inside, self._own.matter.matte(square), 0).astype(np.uint8)
         frame = cv2.cvtColor(square, cv2.COLOR_RGB2BGR)
         _write(self._folder / "frames" / f"{index:06d}{FRAME_SUFFIX}", frame, _JPEG_FINE)
-        _write(self._folder / "mattes" / f"{index:06d}.png", matte, _PNG_FAST)
+        _write(self._folder / "mattes" / f"{index:06d}.png", matte, PNG_FAST)
         if not faces:
             landmarks, pose = (np.full(shape, np.nan, np.float32) for shape in ((LANDMARK_COUNT, 3), (4, 4)))
             scores = np.zeros(len(SCORE_NAMES), np.float32)

@@ -43,13 +43,20 @@ class Plate:
 
     def remove_from(self, matte: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """(S, S) uint8: the matte without thin parts that look like the plate. `frame` is (S, S, 3) uint8 RGB."""
+        if not self.known.any():
+            return matte
         width = 2 * round(_THIN * matte.shape[1] / 2) + 1
         body = cv2.morphologyEx(matte, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
-        rows, columns = np.nonzero(matte > body)
-        difference = np.abs(frame[rows, columns].astype(np.int16) - self.colors[:, rows, columns]).max(2)
-        same = (self.known[:, rows, columns] & (difference <= _SAME)).any(0)
+        # Places are indices into the flat picture: NumPy is several times slower with rows and columns.
+        thin = np.flatnonzero(matte > body)
         cleaned = matte.copy()
-        cleaned[rows[same], columns[same]] = body[rows[same], columns[same]]
+        for colors, known in zip(self.colors, self.known, strict=True):
+            places = thin[known.reshape(-1).take(thin)]
+            if not len(places):
+                continue
+            difference = cv2.absdiff(frame.reshape(-1, 3).take(places, 0), colors.reshape(-1, 3).take(places, 0))
+            same = places[(difference <= _SAME) @ np.ones(3, np.uint8) == 3]
+            cleaned.reshape(-1)[same] = body.reshape(-1)[same]
         return cleaned
 
 
