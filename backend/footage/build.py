@@ -210,7 +210,7 @@ class _FrameCutter:
                  sightings: list[Sighting], several: set[int]) -> None:
         self._folder, self._crop, self._size, self._transfer = folder, crop, size, info.transfer
         self._source_size = np.array([info.width, info.height])
-        self._inside = picture_mask(crop, size, info.width, info.height)
+        self._inside = picture_mask(crop, size, info.width, info.height).view(np.uint8)
         self._seen_numbers = np.array([s.number for s in sightings])
         self._seen_centres = np.array([s.centre for s in sightings])
         self._several = several
@@ -225,7 +225,7 @@ class _FrameCutter:
         square = to_sdr(cut.image, self._transfer)
         faces = detector.detect(square)
         matte = matter.matte(square)
-        matte[~self._inside] = 0
+        matte *= self._inside
         frame = cv2.cvtColor(square, cv2.COLOR_RGB2BGR)
         _write(self._folder / "frames" / f"{cut.index:06d}{FRAME_SUFFIX}", frame, _JPEG_FINE)
         _write(self._folder / "mattes" / f"{cut.index:06d}.png", matte, PNG_FAST)

@@ -175,8 +175,7 @@ def load_capture(folder: Path) -> Capture:
 
 def read_frame(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size, 3) uint8 RGB; `size` defaults to the capture's own."""
-    picture = _read_picture(capture.frame_path(index), cv2.IMREAD_COLOR, size or capture.size)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return _read_picture(capture.frame_path(index), cv2.IMREAD_COLOR_RGB, size or capture.size)
 
 
 def read_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:

@@ -68,12 +68,13 @@ def fill_unsure(confidence: np.ndarray) -> np.ndarray:
     holes = np.ones(count, bool)
     holes[0] = False
     holes[labels[confidence <= _SURE_BACKGROUND]] = False
-    filled[holes[labels]] = 1.0
+    if holes.any():
+        filled[holes.take(labels)] = 1.0
 
     maybe_person = (filled > _SURE_BACKGROUND).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(maybe_person, connectivity=8)
+    count, labels = cv2.connectedComponents(maybe_person, connectivity=8)
     if count > 2:
-        person = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        person = 1 + int(np.bincount(labels.reshape(-1))[1:].argmax())
         filled[(labels != person) & (labels != 0)] = 0.0
     return filled
 

@@ -64,17 +64,18 @@ def find_plate(capture: Capture) -> Plate:
     """From the whole clip: a capture's crop stands still in the picture."""
     side = capture.size
     reach = np.ones((2 * round(_CLEAR * side) + 1,) * 2, np.uint8)
-    count = np.zeros((side, side, 1), np.float32)
+    count = np.zeros((side, side), np.float32)
     total, squares = np.zeros((side, side, 3), np.float32), np.zeros((side, side, 3), np.float32)
     for index in np.unique(np.linspace(0, capture.frame_count - 1, _LOOKS).round().astype(int)).tolist():
-        clear = (cv2.dilate(read_matte(capture, index), reach) == 0)[..., None]
-        color = read_frame(capture, index) * clear
+        clear = (cv2.dilate(read_matte(capture, index), reach) == 0).view(np.uint8)
+        frame = read_frame(capture, index)
         count += clear
-        total += color
-        squares += np.square(color, dtype=np.float32)
-    mean = total / np.maximum(count, 1)
-    deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean * mean, 0)).max(2)
-    color, known = mean.round().astype(np.uint8), (count[..., 0] >= _SEEN) & (deviation <= _STILL)
+        cv2.accumulate(frame, total, clear)
+        cv2.accumulateSquare(frame, squares, clear)
+    looks = np.maximum(count, 1)[..., None]
+    mean = total / looks
+    deviation = np.sqrt(np.maximum(squares / looks - mean * mean, 0)).max(2)
+    color, known = mean.round().astype(np.uint8), (count >= _SEEN) & (deviation <= _STILL)
     # What stands in rooms stands upright or lies: edges behind the head go on along columns or rows.
     guesses = [(color, known)]
     for axis in (0, 1):
