@@ -1,19 +1,16 @@
 """Footage to Capture, in two passes over the file, so that memory stays flat however long the clip is.
 
 The first pass looks for the face in small frames every tenth of a second and settles the crop. The second cuts every
-frame out, and worker threads detect, matte and write: decoding, MediaPipe, OpenCV and zlib all release the
-interpreter lock.
+frame out, mattes it and writes it. In both, threads work on several frames at a time: decoding, MediaPipe, OpenCV and zlib
+all release the interpreter lock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
-import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -26,20 +23,20 @@ from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .capture import Capture, FrameFlag, save_capture
+from .capture import FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture
 from .crop import (
     SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
 )
 from .decode import FootageFrame, FootageInfo, probe, read_frames
-from .detector import SCORE_NAMES, FaceDetector
+from .detector import SCORE_NAMES, Face, FaceDetector
 from .hdr import to_sdr
 from .matte import Matter
+from .model_threads import ModelThreads
 
 _LOOKS_PER_SECOND = 10
 _CUT_OFF_TOLERANCE = 0.01
 """Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
-_PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP,
-             cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
+_JPEG_FINE = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _FLAG_WORDS = {
     FrameFlag.NO_FACE: "no face",
     FrameFlag.SEVERAL_FACES: "several faces",
@@ -88,8 +85,10 @@ def make_capture(
         with ThreadPoolExecutor(1, "hash") as hasher:
             digest = hasher.submit(_sha256, video)
             results = []
-            with _FrameWorkers(temporary, info, crop, size, sightings, several) as workers:
-                for result in workers.work(read_frames(video, **span)):
+            # The folder may be removed only after the last thread has stopped writing into it.
+            with ModelThreads(FaceDetector, Matter) as threads:
+                cutter = _FrameCutter(temporary, info, crop, size, sightings, several)
+                for result in threads.map(cutter.process, cutter.cut(read_frames(video, **span))):
                     results.append(result)
                     progress.update("cropping", len(results), max(expected_frames, len(results)))
                     progress.raise_if_cancelled()
@@ -169,10 +168,10 @@ def _find_head(
     sightings = []
     looks = 0
     frames = read_frames(info.path, **span, every=every, longest_side=SEARCH_SIDE, progress=progress)
-    with closing(FaceDetector()) as detector:
+    with closing(FaceDetector()) as detector, ModelThreads(FaceDetector) as threads:
         search = HeadSearch(detector)
-        for looks, frame in enumerate(frames, start=1):
-            sighting = search.look(frame.number, frame.image, scale)
+        for looks, (frame, faces) in enumerate(threads.map(_with_faces, frames), start=1):
+            sighting = search.look(frame.number, frame.image, scale, faces)
             if sighting is not None:
                 sightings.append(sighting)
             progress.update("finding the head", looks * every, max(expected, looks * every))
@@ -191,66 +190,60 @@ def _find_head(
     return sightings, {number + ahead for number in crowded for ahead in range(every)}
 
 
-class _FrameWorkers:
-    """Threads that each own their models and turn decoded frames into files and figures, in order."""
+def _with_faces(frame: FootageFrame, detector: FaceDetector) -> tuple[FootageFrame, list[Face]]:
+    return frame, detector.detect(frame.image)
+
+
+@dataclass(frozen=True)
+class _Square:
+    index: int
+    number: int
+    time: float
+    image: np.ndarray
+    """(size, size, 3) uint8 RGB, encoded as the footage is."""
+
+
+class _FrameCutter:
+    """Turns decoded frames into files and figures."""
 
     def __init__(self, folder: Path, info: FootageInfo, crop: tuple[float, float, float], size: int,
                  sightings: list[Sighting], several: set[int]) -> None:
         self._folder, self._crop, self._size, self._transfer = folder, crop, size, info.transfer
         self._source_size = np.array([info.width, info.height])
-        self._inside = picture_mask(crop, size, info.width, info.height)
+        self._inside = picture_mask(crop, size, info.width, info.height).view(np.uint8)
         self._seen_numbers = np.array([s.number for s in sightings])
         self._seen_centres = np.array([s.centre for s in sightings])
         self._several = several
-        self._count = max(1, min(8, os.cpu_count() or 1))
-        self._pool = ThreadPoolExecutor(self._count, "capture")
-        self._own = threading.local()
-        self._models: list[FaceDetector | Matter] = []
 
-    def __enter__(self) -> _FrameWorkers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # The folder may be removed only after the last thread has stopped writing into it.
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for model in self._models:
-            model.close()
-
-    def work(self, frames: Iterator[FootageFrame]) -> Iterator[_FrameResult]:
-        waiting: deque[Future[_FrameResult]] = deque()
+    def cut(self, frames: Iterator[FootageFrame]) -> Iterator[_Square]:
+        """What waits for a thread is a small square, not a 4K frame."""
         for index, frame in enumerate(frames):
-            # Cut first: what waits in the queue is a small square, not a 4K frame.
-            square = cut_square(frame.image, self._crop, self._size)
-            waiting.append(self._pool.submit(self._process, index, frame.number, frame.time, square))
-            if len(waiting) > 2 * self._count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            yield _Square(index, frame.number, frame.time, cut_square(frame.image, self._crop, self._size))
 
-    def _process(self, index: int, number: int, time: float, square: np.ndarray) -> _FrameResult:
-        if not hasattr(self._own, "detector"):
-            self._own.detector, self._own.matter = FaceDetector(), Matter()
-            self._models += [self._own.detector, self._own.matter]
-        square = to_sdr(square, self._transfer)
-        faces = self._own.detector.detect(square)
-        matte = np.where(self._inside, self._own.matter.matte(square), 0).astype(np.uint8)
-        _write_png(self._folder / "frames" / f"{index:06d}.png", cv2.cvtColor(square, cv2.COLOR_RGB2BGR))
-        _write_png(self._folder / "mattes" / f"{index:06d}.png", matte)
+    def process(self, cut: _Square, detector: FaceDetector, matter: Matter) -> _FrameResult:
+        """Writes the frame and its matte."""
+        square = to_sdr(cut.image, self._transfer)
+        faces = detector.detect(square)
+        matte = matter.matte(square)
+        matte *= self._inside
+        frame = cv2.cvtColor(square, cv2.COLOR_RGB2BGR)
+        _write(self._folder / "frames" / f"{cut.index:06d}{FRAME_SUFFIX}", frame, _JPEG_FINE)
+        _write(self._folder / "mattes" / f"{cut.index:06d}.png", matte, PNG_FAST)
         if not faces:
             landmarks, pose = (np.full(shape, np.nan, np.float32) for shape in ((LANDMARK_COUNT, 3), (4, 4)))
             scores = np.zeros(len(SCORE_NAMES), np.float32)
-            return _FrameResult(number, time, FrameFlag.NO_FACE, landmarks, scores, pose)
+            return _FrameResult(cut.number, cut.time, FrameFlag.NO_FACE, landmarks, scores, pose)
         scale = self._size / self._crop[2]
-        centre = [np.interp(number, self._seen_numbers, self._seen_centres[:, axis]) for axis in (0, 1)]
+        centre = [np.interp(cut.number, self._seen_numbers, self._seen_centres[:, axis]) for axis in (0, 1)]
         person, several = choose_face(faces, (np.array(centre) - self._crop[:2]) * scale)
         flag = FrameFlag.GOOD
-        if several or number in self._several:
+        if several or cut.number in self._several:
             flag |= FrameFlag.SEVERAL_FACES
         in_source = person.landmarks[:, :2] / scale + self._crop[:2]
         slack = _CUT_OFF_TOLERANCE * person.extent / scale
         if (in_source < -slack).any() or (in_source > self._source_size + slack).any():
             flag |= FrameFlag.CUT_OFF
-        return _FrameResult(number, time, flag, person.landmarks, person.scores, person.pose)
+        return _FrameResult(cut.number, cut.time, flag, person.landmarks, person.scores, person.pose)
 
 
 def _check_faces(capture: Capture, video: Path) -> None:
@@ -270,9 +263,9 @@ def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[st
     return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
+def _write(path: Path, picture: np.ndarray, settings: tuple[int, ...]) -> None:
     # Not cv2.imwrite: it reports a full disk by returning False.
-    path.write_bytes(cv2.imencode(".png", picture, _PNG_FAST)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix, picture, settings)[1].tobytes())
 
 
 def _sha256(path: Path) -> str:

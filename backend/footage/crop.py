@@ -73,9 +73,10 @@ class HeadSearch:
         self._detector = detector
         self._last: Sighting | None = None
 
-    def look(self, number: int, image: np.ndarray, scale: float) -> Sighting | None:
-        """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source."""
-        faces = self._detector.detect(image) or self._look_closer(image, scale)
+    def look(self, number: int, image: np.ndarray, scale: float, faces: list[Face]) -> Sighting | None:
+        """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source, in which the detector found
+        `faces` as it is."""
+        faces = faces or self._look_closer(image, scale)
         if not faces:
             return None
         expected = self._last.centre * scale if self._last else None

@@ -19,7 +19,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from ..errors import EffigyError
 from ..progress import SILENT, Progress
@@ -114,6 +114,8 @@ def read_frames(
     number = -1
     last_time = 0.0
     geometry = None
+    # One for the clip: a frame's own would set up its filters anew for each frame.
+    reformatter = VideoReformatter()
     with _open(path) as (container, stream):
         rate = _frame_rate(stream)
         origin = stream.start_time * stream.time_base if stream.start_time is not None else 0
@@ -128,7 +130,7 @@ def read_frames(
                 continue
             chosen += 1
             if (chosen - 1) % every == 0:
-                yield FootageFrame(number, last_time, _to_rgb(frame, geometry, longest_side))
+                yield FootageFrame(number, last_time, _to_rgb(frame, geometry, longest_side, reformatter))
             if max_frames is not None and chosen >= max_frames:
                 return
         announced = _duration(container, stream)
@@ -278,22 +280,31 @@ def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
     return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
 
 
-def _to_rgb(frame: av.VideoFrame, geometry: _Geometry, longest_side: int | None) -> np.ndarray:
-    """(H, W, 3) uint8 upright RGB."""
+def _to_rgb(
+    frame: av.VideoFrame, geometry: _Geometry, longest_side: int | None, reformatter: VideoReformatter,
+) -> np.ndarray:
+    """(H, W, 3) uint8 upright RGB.
+
+    FFmpeg makes separate planes of red, green and blue, which OpenCV puts together: the same values as FFmpeg's `rgb24` in
+    half the time.
+    """
     width, height = geometry.width, geometry.height
     shrink = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
     full_range = int(frame.color_range) == int(ColorRange.JPEG) or frame.format.name.startswith("yuvj")
-    image = frame.reformat(
+    made = reformatter.reformat(
+        frame,
         width=max(1, math.floor(width * shrink)),
         height=max(1, math.floor(height * shrink)),
-        format="rgb24",
+        format="gbrp",
         src_colorspace=_colour_matrix(frame),
         dst_colorspace=Colorspace.ITU709,
         src_color_range=ColorRange.JPEG if full_range or frame.format.is_rgb else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
         interpolation=(Interpolation.AREA if shrink < 1 else Interpolation.BICUBIC) | _EXACT_CHROMA,
-    ).to_ndarray()
-    return geometry.make_upright(np.ascontiguousarray(image))
+    )
+    green, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, :plane.width]
+                        for plane in made.planes)
+    return geometry.make_upright(cv2.merge((red, green, blue)))
 
 
 def _lacks_index(path: Path) -> bool:

@@ -50,7 +50,9 @@ class Matter:
         """(S, S) uint8 for a (S, S, 3) uint8 RGB picture: 255 = the person."""
         small = cv2.resize(image, (_NETWORK_SIDE, _NETWORK_SIDE), interpolation=cv2.INTER_AREA)
         refined = guided_filter(small, fill_unsure(self.confidence(small)), image)
-        return cv2.convertScaleAbs((np.clip(refined, _HAZE, 1 - _HAZE) - _HAZE) * (255 / (1 - 2 * _HAZE)))
+        stretch = 255 / (1 - 2 * _HAZE)
+        # Not below 0: the conversion takes the absolute value. Above 255 it saturates.
+        return cv2.convertScaleAbs(np.maximum(refined, np.float32(_HAZE), out=refined), alpha=stretch, beta=-stretch * _HAZE)
 
     def close(self) -> None:
         self._segmenter.close()
@@ -66,12 +68,13 @@ def fill_unsure(confidence: np.ndarray) -> np.ndarray:
     holes = np.ones(count, bool)
     holes[0] = False
     holes[labels[confidence <= _SURE_BACKGROUND]] = False
-    filled[holes[labels]] = 1.0
+    if holes.any():
+        filled[holes.take(labels)] = 1.0
 
     maybe_person = (filled > _SURE_BACKGROUND).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(maybe_person, connectivity=8)
+    count, labels = cv2.connectedComponents(maybe_person, connectivity=8)
     if count > 2:
-        person = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+        person = 1 + int(np.bincount(labels.reshape(-1))[1:].argmax())
         filled[(labels != person) & (labels != 0)] = 0.0
     return filled
 
@@ -82,33 +85,38 @@ def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np
     `small` is (h, w, 3) uint8, `matte` (h, w) float32 on the same pixels, `image` (H, W, 3) uint8 the same picture in
     full. In each window the matte is modelled as a . colour + b; returns (H, W) float32 from the averaged a and b.
     """
-    def mean(values: np.ndarray) -> np.ndarray:
-        return cv2.blur(values, (2 * _RADIUS + 1, 2 * _RADIUS + 1), borderType=cv2.BORDER_REFLECT)
+    def mean(values: np.ndarray, scale: float = 1.0) -> np.ndarray:
+        # The box's sum of 8 or 16 bits is exact, and quicker than of floats.
+        side = 2 * _RADIUS + 1
+        averaged = cv2.boxFilter(values, cv2.CV_32F, (side, side), borderType=cv2.BORDER_REFLECT)
+        return np.multiply(averaged, np.float32(scale), out=averaged)
 
-    guide = [plane.astype(np.float32) / 255 for plane in cv2.split(small)]
-    means = [mean(plane) for plane in guide]
+    guide = cv2.split(small)
+    r, g, b = (mean(plane, 1 / 255) for plane in guide)
     matte_mean = mean(matte)
-    with_matte = [mean(plane * matte) - plane_mean * matte_mean for plane, plane_mean in zip(guide, means, strict=True)]
-    covariance = {
-        (i, j): mean(guide[i] * guide[j]) - means[i] * means[j] + (_EPSILON if i == j else 0.0)
-        for i in range(3) for j in range(i, 3)
-    }
-    rr, rg, rb, gg, gb, bb = (covariance[pair] for pair in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
-    # The symmetric 3 x 3 covariance is inverted by its cofactors, for all windows at once.
-    c_rr, c_rg, c_rb = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
-    c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    scale = 1 / (rr * c_rr + rg * c_rg + rb * c_rb)
-    m_r, m_g, m_b = with_matte
-    slopes = [
-        (c_rr * m_r + c_rg * m_g + c_rb * m_b) * scale,
-        (c_rg * m_r + c_gg * m_g + c_gb * m_b) * scale,
-        (c_rb * m_r + c_gb * m_g + c_bb * m_b) * scale,
-    ]
-    offset = matte_mean - sum(slope * plane_mean for slope, plane_mean in zip(slopes, means, strict=True))
+
+    def covariance(i: int, j: int) -> np.ndarray:
+        found = mean(np.multiply(guide[i], guide[j], dtype=np.uint16), 1 / 255**2)
+        found -= (r, g, b)[i] * (r, g, b)[j]
+        return found + np.float32(_EPSILON) if i == j else found
+
+    # The symmetric 3 x 3 systems are solved by Gauss's elimination, for all windows at once.
+    rr, rg, rb = covariance(0, 0), covariance(0, 1), covariance(0, 2)
+    g_of_r, b_of_r = rg / rr, rb / rr
+    gg, gb = covariance(1, 1) - g_of_r * rg, covariance(1, 2) - g_of_r * rb
+    b_of_g = gb / gg
+    bb = covariance(2, 2) - b_of_r * rb - b_of_g * gb
+    m_r, m_g, m_b = (mean(plane * matte, 1 / 255) - plane_mean * matte_mean
+                     for plane, plane_mean in zip(guide, (r, g, b), strict=True))
+    m_g -= g_of_r * m_r
+    slope_b = (m_b - b_of_r * m_r - b_of_g * m_g) / bb
+    slope_g = m_g / gg - b_of_g * slope_b
+    slope_r = m_r / rr - g_of_r * slope_g - b_of_r * slope_b
+    offset = matte_mean - slope_r * r - slope_g * g - slope_b * b
 
     full_size = image.shape[1], image.shape[0]
     refined = cv2.resize(mean(offset), full_size, interpolation=cv2.INTER_LINEAR)
-    for slope, plane in zip(slopes, cv2.split(image), strict=True):
-        slope = cv2.resize(mean(slope), full_size, interpolation=cv2.INTER_LINEAR)
-        refined += cv2.multiply(slope, plane, scale=1 / 255, dtype=cv2.CV_32F)
+    for slope, plane in zip((slope_r, slope_g, slope_b), cv2.split(image), strict=True):
+        slope = cv2.resize(mean(slope, 1 / 255), full_size, interpolation=cv2.INTER_LINEAR)
+        refined += np.multiply(slope, plane, out=slope)
     return refined

@@ -36,7 +36,7 @@ class Glimpses:
     def _newest(self, done: int, total: int) -> np.ndarray | None:
         """The last whole frame of the hidden folder that a capture grows in (`storage.write_beside`)."""
         growing = self._folder.parent.glob(f".{self._folder.stem}.*{self._folder.suffix}/frames")
-        frames = sorted(path for folder in growing for path in folder.glob("*.png"))
+        frames = sorted(path for folder in growing for path in folder.glob("*.jpg"))
         if len(frames) < 2:
             return None
         picture = cv2.imdecode(np.fromfile(frames[-2], np.uint8), cv2.IMREAD_COLOR)

@@ -20,6 +20,8 @@ from ..errors import EffigyError
 
 NEAR = 1e-3
 """Metres. A triangle with a vertex nearer than this is left out; heads never come that close to a lens."""
+_ROUNDING = 1e-7
+"""Pixels"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ def rasterize_mesh(
 
     `vertices_camera` (V, 3) in the camera's space, `faces` (F, 3), `intrinsics` (3, 3) in pixels of the picture.
     """
+    vertices_camera, faces, intrinsics = _checked(vertices_camera, faces, intrinsics)
+    face_index, inverse_depth = _nearest(vertices_camera, faces, intrinsics, height, width)
+    barycentric = _landing(vertices_camera, faces, intrinsics, face_index)
+    with np.errstate(divide="ignore"):
+        return MeshRaster(face_index, barycentric, 1 / inverse_depth)
+
+
+def nearest_faces(
+    vertices_camera: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, width: int, height: int
+) -> np.ndarray:
+    """(H, W) int32: `rasterize_mesh`'s `face_index` alone, for whoever asks no more; -1 where there is no triangle."""
+    return _nearest(*_checked(vertices_camera, faces, intrinsics), height, width)[0]
+
+
+def _checked(
+    vertices_camera: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     vertices_camera = np.ascontiguousarray(vertices_camera, np.float64)
     faces = np.ascontiguousarray(faces, np.int32)
     intrinsics = np.ascontiguousarray(intrinsics, np.float64)
@@ -54,13 +73,7 @@ def rasterize_mesh(
         )
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices_camera)):
         raise EffigyError(f"A triangle names a vertex that the mesh of {len(vertices_camera)} vertices does not have.")
-    face_index = np.full((height, width), -1, np.int32)
-    barycentric = np.zeros((height, width, 3), np.float32)
-    inverse_depth = np.zeros((height, width), np.float64)
-    _fill(vertices_camera, faces, intrinsics, face_index, barycentric, inverse_depth)
-    with np.errstate(divide="ignore"):
-        depth = np.where(inverse_depth > 0, 1.0 / inverse_depth, np.inf).astype(np.float32)
-    return MeshRaster(face_index, barycentric, depth)
+    return vertices_camera, faces, intrinsics
 
 
 def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -74,8 +87,8 @@ def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np
 
 
 @numba.njit(nogil=True, cache=True)
-def _fill(vertices, faces, intrinsics, face_index, barycentric, inverse_depth):
-    height, width = face_index.shape
+def _on_screen(vertices, intrinsics):
+    """(V, 2) pixels; nothing of use for vertices nearer than NEAR."""
     pixels = np.empty((len(vertices), 2))
     for i in range(len(vertices)):
         z = vertices[i, 2]
@@ -84,36 +97,84 @@ def _fill(vertices, faces, intrinsics, face_index, barycentric, inverse_depth):
             y = vertices[i, 1] / z
             pixels[i, 0] = intrinsics[0, 0] * x + intrinsics[0, 1] * y + intrinsics[0, 2]
             pixels[i, 1] = intrinsics[1, 1] * y + intrinsics[1, 2]
+    return pixels
+
+
+@numba.njit(nogil=True, cache=True)
+def _nearest(vertices, faces, intrinsics, height, width):
+    """face_index (H, W) int32 and inverse depth (H, W) float32, zero where there is no triangle."""
+    face_index = np.full((height, width), -1, np.int32)
+    inverse_depth = np.zeros((height, width), np.float32)
+    pixels = _on_screen(vertices, intrinsics)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         za, zb, zc = vertices[a, 2], vertices[b, 2], vertices[c, 2]
         if not (za > NEAR and zb > NEAR and zc > NEAR):
             continue
         ax, ay, bx, by, cx, cy = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], pixels[c, 0], pixels[c, 1]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area == 0.0:
-            continue
         # Clamped as floats first: a vertex far outside the picture must not overflow an integer.
         left = int(min(max(np.ceil(min(ax, bx, cx) - 0.5), 0.0), float(width)))
         right = int(max(min(np.floor(max(ax, bx, cx) - 0.5), width - 1.0), -1.0))
         top = int(min(max(np.ceil(min(ay, by, cy) - 0.5), 0.0), float(height)))
         bottom = int(max(min(np.floor(max(ay, by, cy) - 0.5), height - 1.0), -1.0))
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if area == 0.0 or left > right or top > bottom:
+            continue
         # Screen-space barycentrics divided by depth are linear on the screen; their sum is the inverse depth of the
         # pixel, and normalising by it makes them perspective-correct.
         ia, ib, ic = 1.0 / (area * za), 1.0 / (area * zb), 1.0 / (area * zc)
+        # What they change by from a pixel to the next, and how many pixels it takes to change them by one.
+        da, db, dc = (by - cy) * ia, (cy - ay) * ib, (ay - by) * ic
+        pa, pb, pc = (1.0 / da if da != 0.0 else 0.0), (1.0 / db if db != 0.0 else 0.0), (1.0 / dc if dc != 0.0 else 0.0)
+        px = left + 0.5
         for y in range(top, bottom + 1):
             py = y + 0.5
-            for x in range(left, right + 1):
-                px = x + 0.5
-                wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * ia
-                wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * ib
-                wc = ((ax - px) * (by - py) - (ay - py) * (bx - px)) * ic
-                if wa < 0.0 or wb < 0.0 or wc < 0.0:
-                    continue
-                inverse = wa + wb + wc
-                if inverse > inverse_depth[y, x]:
-                    inverse_depth[y, x] = inverse
-                    face_index[y, x] = f
-                    barycentric[y, x, 0] = wa / inverse
-                    barycentric[y, x, 1] = wb / inverse
-                    barycentric[y, x, 2] = wc / inverse
+            wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * ia
+            wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * ib
+            wc = ((ax - px) * (by - py) - (ay - py) * (bx - px)) * ic
+            # The run of pixels, counted from `left`, where all three are positive: testing each would take twice the time.
+            first, last = 0.0, float(right - left)
+            for weight, change, pixels_for_one in ((wa, da, pa), (wb, db, pb), (wc, dc, pc)):
+                if change > 0.0:
+                    first = max(first, -weight * pixels_for_one)
+                elif change < 0.0:
+                    last = min(last, -weight * pixels_for_one)
+                elif weight < 0.0:
+                    last = -1.0
+            # A little more, so that rounding leaves no crack between two triangles.
+            first, last = first - _ROUNDING, last + _ROUNDING
+            if first > last:
+                continue
+            inverse, change = wa + wb + wc, da + db + dc
+            for k in range(int(np.ceil(first)), int(np.floor(last)) + 1):
+                here = np.float32(inverse + k * change)
+                if here > inverse_depth[y, left + k]:
+                    inverse_depth[y, left + k] = here
+                    face_index[y, left + k] = f
+    return face_index, inverse_depth
+
+
+@numba.njit(nogil=True, cache=True)
+def _landing(vertices, faces, intrinsics, face_index):
+    """(H, W, 3) float32: the barycentrics of each pixel in the triangle that it sees."""
+    height, width = face_index.shape
+    barycentric = np.zeros((height, width, 3), np.float32)
+    pixels = _on_screen(vertices, intrinsics)
+    for y in range(height):
+        py = y + 0.5
+        for x in range(width):
+            f = face_index[y, x]
+            if f < 0:
+                continue
+            px = x + 0.5
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            ax, ay, bx, by, cx, cy = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], pixels[c, 0], pixels[c, 1]
+            area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+            wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) / (area * vertices[a, 2])
+            wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) / (area * vertices[b, 2])
+            wc = ((ax - px) * (by - py) - (ay - py) * (bx - px)) / (area * vertices[c, 2])
+            inverse = wa + wb + wc
+            barycentric[y, x, 0] = wa / inverse
+            barycentric[y, x, 1] = wb / inverse
+            barycentric[y, x, 2] = wc / inverse
+    return barycentric

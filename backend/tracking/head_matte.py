@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from ..errors import EffigyError
-from ..footage.capture import Capture, read_frame, read_matte
+from ..footage.capture import PNG_FAST, Capture, read_frame, read_matte
 from ..footage.plate import find_plate
 from ..head.forward import Head
 from ..head.model import HeadModel
 from ..progress import SILENT, Progress
-from ..splatting.mesh import rasterize_mesh
+from ..splatting.mesh import nearest_faces
 from ..storage import write_beside
 from .track import Track
 
@@ -48,6 +48,8 @@ mesh."""
 _SOFTNESS = 0.004
 """Standard deviation of the cut's soft edge, as a share of the picture's side."""
 _BATCH = 64
+_RIG, _FLARING, _ABOVE_NECK = 1, 2, 3
+"""What a triangle of the rig is; those of the neck below its flare's upper end count as flaring."""
 
 
 def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress: Progress = SILENT) -> None:
@@ -67,7 +69,7 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
                 person = plate.remove_from(read_matte(capture, index), read_frame(capture, index))
                 matte = cutter.cut(person, vertices[index - start], intrinsics)
                 # Encoded here and not by cv2.imwrite, which fails without a reason and, on Windows, on many paths.
-                encoded = cv2.imencode(".png", matte, [cv2.IMWRITE_PNG_COMPRESSION, 2])[1]
+                encoded = cv2.imencode(".png", matte, PNG_FAST)[1]
                 with write_beside(capture.head_matte_path(index)) as temporary:
                     temporary.write_bytes(encoded.tobytes())
 
@@ -102,11 +104,13 @@ class NeckCutter:
         neck = np.zeros(len(model.template), bool)
         neck[model.regions["neck"]] = True
         neck[self._ring] = True
-        self._above_neck = ~neck[model.faces].any(1)
         ring = model.template[self._ring].astype(np.float64)
         up = np.linalg.svd(ring - ring.mean(0))[2][2]
         height = (model.template - ring.mean(0)) @ up * np.sign((model.template.mean(0) - ring.mean(0)) @ up)
-        self._flare = (neck & (height < _FLARE))[model.faces].any(1)
+        # One more at the end, which the index -1 of pixels that see no triangle meets.
+        self._kind = np.append(np.full(len(model.faces), _RIG, np.uint8), np.uint8(0))
+        self._kind[:-1][~neck[model.faces].any(1)] = _ABOVE_NECK
+        self._kind[:-1][(neck & (height < _FLARE))[model.faces].any(1)] = _FLARING
         self._waist = np.flatnonzero(neck & (height >= _FLARE) & (height < _FLARE + 0.015))
 
     def cut(self, matte: np.ndarray, vertices: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -115,22 +119,20 @@ class NeckCutter:
             return np.zeros_like(matte)
         height, width = matte.shape
         torso = self._torso(vertices, intrinsics, width, height)
-        raster = rasterize_mesh(vertices, self._faces, intrinsics, width, height)
-        face = np.maximum(raster.face_index, 0)
-        head = raster.covered & self._above_neck[face]
+        seen = self._kind.take(nearest_faces(vertices, self._faces, intrinsics, width, height), mode="wrap")
+        covered = seen > 0
         reach = 2 * round(_DILATION * width) + 1
-        head = cv2.dilate(head.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
-        flare = raster.covered & self._flare[face] & (self._prism(vertices, intrinsics, width, height) == 0)
+        head = cv2.dilate((seen == _ABOVE_NECK).view(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+        flare = (seen == _FLARING) & (self._prism(vertices, intrinsics, width, height) == 0)
         rise = round(_SHOULDER * intrinsics[1, 1] / vertices[self._ring, 2].mean())
         person = (matte > _FAINT) & (head == 0)
-        edge = np.where(torso.any(0), torso.argmax(0), height)
-        body, gap = person & ~raster.covered, round(_GAP * width)
-        hair = _hair_columns(edge, body, raster.covered, rise, gap)
+        edge = np.where(torso.any(0), cv2.reduceArgMax(torso, 0)[0], height)
+        body, gap = person & ~covered, round(_GAP * width)
+        hair = _hair_columns(edge, body, covered, rise, gap)
         collar = _without_hair_beside(flare, hair, gap)
         torso |= collar | _shoulders(edge, body | (person & (collar > 0)), hair, rise, reach)
         kept = _connected(1 - torso * (1 - head), matte, head)
-        soft = cv2.GaussianBlur(kept * np.uint8(255), (0, 0), _SOFTNESS * width)
-        return cv2.multiply(matte, soft, scale=1 / 255)
+        return _softly_kept(matte, kept)
 
     def _prism(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
         """(H, W) uint8: the neck carried on downwards from above its flare."""
@@ -176,6 +178,22 @@ class NeckCutter:
         return torso
 
 
+def _softly_kept(matte: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """`matte` (H, W) uint8 where `kept` (H, W) uint8 is 1, with the edge between 1 and 0 made soft."""
+    sigma = _SOFTNESS * matte.shape[1]
+    # Only rows where something is kept and something is not, or near such, are changed by the blur.
+    whole = kept.min(1) > 0
+    mixed = np.flatnonzero(~whole)
+    if not len(mixed):
+        return matte
+    reach = int(np.ceil(5 * sigma)) + 2
+    rows = slice(max(mixed[0] - 2 * reach, 0), mixed[-1] + 2 * reach)
+    soft = cv2.GaussianBlur(kept[rows] * np.uint8(255), (0, 0), sigma)
+    result = matte.copy()
+    result[rows] = cv2.multiply(matte[rows], soft, scale=1 / 255)
+    return result
+
+
 def _hair_columns(edge: np.ndarray, body: np.ndarray, covered: np.ndarray, rise: int, gap: int) -> np.ndarray:
     """(W,) bool: where the person goes on upwards for more than `rise` pixels from the torso's edge (W,).
 
@@ -183,48 +201,58 @@ def _hair_columns(edge: np.ndarray, body: np.ndarray, covered: np.ndarray, rise:
     soon; what lies between neck and hair, or hair and hair, and is no wider than `gap`, is hair as well.
     """
     height, width = body.shape
-    columns = np.arange(width)
-    rows = edge - np.arange(1, rise + 1)[:, None]
-    goes_on = (body[rows.clip(0, height - 1), columns] & (rows >= 0)).all(0) & (edge < height)
-    neck = covered[(edge - 2).clip(0, height - 1), columns]
+    goes_on = _above(edge, body, rise)[0].all(0) & (edge < height)
+    neck = covered[(edge - 2).clip(0, height - 1), np.arange(width)]
     padded = np.pad((goes_on | neck).astype(np.uint8), gap)[None]
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((1, gap), np.uint8))[0, gap:-gap] > 0
     # Single columns of hair between shoulders would be streaks.
     return (cv2.blur(closed.astype(np.float32)[None], (gap // 2 * 2 + 1, 1))[0] > 0.5) & closed & ~(neck & ~goes_on)
 
 
+def _above(edge: np.ndarray, body: np.ndarray, rise: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rise, W) bool: `body` (H, W) bool upwards from above the torso's edge (W,), and where in the flat picture that is."""
+    height, width = body.shape
+    rows = edge - np.arange(1, rise + 1)[:, None]
+    places = rows.clip(0, height - 1) * width + np.arange(width)
+    return body.reshape(-1).take(places) & (rows >= 0), places
+
+
 def _shoulders(edge: np.ndarray, body: np.ndarray, hair: np.ndarray, rise: int, smoothing: int) -> np.ndarray:
     """(H, W) uint8: what of the person stands on the torso's edge (W,), where it is no `hair` (W,), up to `rise` pixels."""
-    height, width = body.shape
-    columns = np.arange(width)
-    rows = edge - np.arange(1, rise + 1)[:, None]
-    standing = np.logical_and.accumulate(body[rows.clip(0, height - 1), columns] & (rows >= 0), 0)
-    found = np.zeros((height, width), np.uint8)
-    standing &= ~hair & (edge < height)
-    found[rows.clip(0, height - 1)[standing], np.broadcast_to(columns, rows.shape)[standing]] = 1
+    above, places = _above(edge, body, rise)
+    standing = np.logical_and.accumulate(above, 0)
+    found = np.zeros(body.shape, np.uint8)
+    standing &= ~hair & (edge < len(body))
+    found.reshape(-1)[places[standing]] = 1
     # The shoulder's soft rim lies above its end.
     return cv2.dilate(found, np.ones((smoothing, 3), np.uint8))
 
 
 def _without_hair_beside(flare: np.ndarray, hair: np.ndarray, gap: int) -> np.ndarray:
     """(H, W) uint8: those pieces of the flare beside which no hair hangs."""
-    count, labels = cv2.connectedComponents(flare.astype(np.uint8), connectivity=8)
     found = np.zeros(flare.shape, np.uint8)
+    left, top, width, height = cv2.boundingRect(flare.view(np.uint8))
+    box = slice(top, top + height), slice(left, left + width)
+    if not width:
+        return found
+    count, labels = cv2.connectedComponents(np.ascontiguousarray(flare[box]).view(np.uint8), connectivity=8)
     for piece in range(1, count):
-        columns = np.flatnonzero((labels == piece).any(0))
+        columns = left + np.flatnonzero((labels == piece).any(0))
         if hair[max(columns[0] - gap, 0):columns[-1] + gap + 1].sum() < gap / 2:
-            found[labels == piece] = 1
+            found[box][labels == piece] = 1
     return found
 
 
 def _connected(kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Without the pieces of the person that hang together with the head nowhere, and their faint rims: what the cut leaves of
     a shoulder."""
-    count, labels = cv2.connectedComponents(kept * (matte > 64).astype(np.uint8), connectivity=4)
-    belongs = np.zeros(count, np.uint8)
-    belongs[np.unique(labels[head > 0])] = 1
-    belongs[0] = 0
-    belonging = belongs[labels]
+    person = kept * (matte > 64).view(np.uint8)
+    filled = person.copy()
+    # What hangs together with a pixel of the head is filled with 2, until no pixel of the head is a 1.
+    while (seeds := head & filled).ravel().view(bool)[(seed := int(seeds.argmax()))]:
+        row, column = divmod(seed, filled.shape[1])
+        cv2.floodFill(filled, None, (column, row), 2)
+    belonging = (filled == 2).view(np.uint8)
     rim = np.ones((2 * round(_RIM * matte.shape[1]) + 1,) * 2, np.uint8)
     # What is hardly the person stays as the matte has it around what is.
-    return kept * (belonging | ((labels == 0) & (cv2.dilate(belonging, rim) > 0)))
+    return kept * (belonging | ((person == 0) & (cv2.dilate(belonging, rim) > 0)))

@@ -77,8 +77,10 @@ def frame_rate(fps: Fraction) -> tuple[int, float]:
 
 
 def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, shot: Shot) -> None:
-    """The capture's frames (000000.png, ...) behind the camera's view, from the shot's first frame on."""
-    first = Path(frames) / "000000.png"
+    """The capture's frames (000000.jpg, ...) behind the camera's view, from the shot's first frame on."""
+    # Captures of format 1 hold PNG.
+    jpeg, png = Path(frames) / "000000.jpg", Path(frames) / "000000.png"
+    first = png if png.is_file() else jpeg
     if not first.is_file():
         raise EffigyError(f"The footage cannot be shown behind the camera: {first} is missing. Make the capture again.")
     image = bpy.data.images.load(str(first), check_existing=True)

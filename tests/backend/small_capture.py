@@ -45,7 +45,7 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
         crop=(0.0, 0.0, float(SIZE)), intrinsics=track.intrinsics.astype(np.float64), frame_numbers=np.arange(frames),
         frame_times=np.arange(frames) / 25.0, landmarks=np.full((frames, 478, 3), np.nan, np.float32),
         scores=np.zeros((frames, 52), np.float32), detector_pose=np.full((frames, 4, 4), np.nan, np.float32),
-        flags=np.zeros(frames, np.int32))
+        flags=np.zeros(frames, np.int32), frame_suffix=".png")
     for name in ("frames", "mattes", "head_mattes"):
         (capture.folder / name).mkdir(parents=True)
     save_capture(capture)

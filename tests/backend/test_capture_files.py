@@ -33,11 +33,11 @@ def capture(tmp_path: Path) -> Capture:
         detector_pose=random.normal(size=(FRAMES, 4, 4)).astype(np.float32),
         flags=np.array([0, FrameFlag.NO_FACE, 0, FrameFlag.CUT_OFF, 0], np.int32))
     made.landmarks[1] = np.nan
-    for name, channels in (("frames", 3), ("mattes", 1)):
-        (made.folder / name).mkdir(parents=True)
+    for path_of, channels in ((made.frame_path, 3), (made.matte_path, 1)):
+        path_of(0).parent.mkdir(parents=True)
         for index in range(FRAMES):
             picture = random.integers(0, 255, (SIZE, SIZE, channels), np.uint8)
-            (made.folder / name / f"{index:06d}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            path_of(index).write_bytes(cv2.imencode(path_of(index).suffix, picture)[1].tobytes())
     save_capture(made, {"flagged": ["frame 1: no face"]})
     return made
 
@@ -74,6 +74,21 @@ def test_pictures_are_red_first_and_come_at_any_size(capture: Capture) -> None:
     assert read_matte(capture, 0, 4).shape == (4, 4)
 
 
+def test_a_capture_of_format_1_keeps_its_png_frames(capture: Capture) -> None:
+    picture = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+    for index in range(FRAMES):
+        capture.frame_path(index).unlink()
+        path = capture.folder / "frames" / f"{index:06d}.png"
+        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    info = json.loads((capture.folder / "capture.json").read_text(encoding="utf-8")) | {"schema": 1}
+    del info["frame_suffix"]
+    (capture.folder / "capture.json").write_text(json.dumps(info), encoding="utf-8")
+    loaded = load_capture(capture.folder)
+    assert (read_frame(loaded, 3) == picture[..., ::-1]).all()
+    save_capture(loaded)
+    assert load_capture(capture.folder).frame_path(0) == capture.folder / "frames" / "000000.png"
+
+
 def test_a_head_matte_before_tracking_is_asked_for_with_a_sentence(capture: Capture) -> None:
     with pytest.raises(EffigyError, match="track the capture first"):
         read_head_matte(capture, 0)
@@ -92,6 +107,7 @@ def rewrite(capture: Capture, **changes: object) -> None:
     (lambda c: rewrite(c, fps="thirty"), "cannot be read"),
     (lambda c: rewrite(c, fps="1/0"), "cannot be read"),
     (lambda c: rewrite(c, crop=None), "cannot be read"),
+    (lambda c: rewrite(c, frame_suffix="/../../x.png"), "cannot be read"),
     (lambda c: rewrite(c, frame_count=FRAMES + 1), "does not fit"),
     (lambda c: (c.folder / "landmarks.npz").unlink(), "landmarks.npz is missing"),
     (lambda c: (c.folder / "landmarks.npz").write_bytes(b"PK no archive"), "cannot be read"),

@@ -17,6 +17,8 @@ import pytest
 from backend.errors import Cancelled, EffigyError
 from backend.footage.build import describe_flags, make_capture
 from backend.footage.capture import Capture, FrameFlag, load_capture, read_frame, read_matte
+from backend.footage.crop import cut_square
+from backend.footage.decode import read_frames
 from backend.footage.detector import SCORE_NAMES, FaceDetector
 from backend.progress import Progress
 from tests.backend.footage_clips import write_clip
@@ -76,9 +78,16 @@ def test_a_capture_holds_every_frame_and_is_what_was_returned(capture: Capture, 
     assert loaded.frame_times == pytest.approx(np.arange(12) / 30, abs=1e-3)
     assert loaded.fps == 30
     assert loaded.source_sha256 == hashlib.sha256((shared_footage / "man_glasses.mp4").read_bytes()).hexdigest()
-    assert sorted(path.name for path in (capture.folder / "frames").iterdir()) == [f"{i:06d}.png" for i in range(12)]
+    assert sorted(path.name for path in (capture.folder / "frames").iterdir()) == [f"{i:06d}.jpg" for i in range(12)]
     assert sorted(path.name for path in (capture.folder / "mattes").iterdir()) == [f"{i:06d}.png" for i in range(12)]
     assert json.loads((capture.folder / "capture.json").read_text())["counts"]["good"] == 12
+
+
+def test_frames_lose_nothing_that_can_be_seen_by_being_stored(capture: Capture, shared_footage: Path) -> None:
+    source = list(read_frames(shared_footage / "man_glasses.mp4", max_frames=12))
+    for index in (0, 11):
+        cut = cut_square(source[index].image, capture.crop, capture.size)
+        assert cv2.PSNR(cut, read_frame(capture, index)) > 47
 
 
 def test_landmarks_lie_on_the_face_and_the_matte_is_the_person(capture: Capture) -> None:

@@ -60,3 +60,23 @@ def test_a_thin_strand_that_the_network_only_guessed_at_comes_out() -> None:
     small = cv2.resize(image, (256, 256), interpolation=cv2.INTER_AREA)
     refined = guided_filter(small, matte, image)
     assert refined[200, 256:262].mean() > refined[192, 256:262].mean() + 0.3
+
+
+def test_the_filter_is_each_window_s_regularised_least_squares_averaged() -> None:
+    random = np.random.default_rng(2)
+    image = cv2.GaussianBlur(random.integers(0, 255, (40, 48, 3)).astype(np.uint8), (0, 0), 2)
+    matte = cv2.GaussianBlur((random.random((40, 48)) > 0.5).astype(np.float32), (0, 0), 3)
+
+    def windows(plane: np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(np.pad(plane, 4, "symmetric"), (9, 9)).reshape(40, 48, 81)
+
+    colors = np.stack([windows(image[..., k] / 255) for k in range(3)], -1)
+    centred = colors - colors.mean(2, keepdims=True)
+    covariance = centred.swapaxes(2, 3) @ centred / 81 + 5e-4 * np.eye(3)
+    with_matte = (centred * windows(matte.astype(np.float64))[..., None]).mean(2)
+    slopes = np.linalg.solve(covariance, with_matte[..., None])[..., 0]
+    offset = windows(matte).mean(2) - (slopes * colors.mean(2)).sum(-1)
+    expected = windows(offset).mean(2)
+    for channel in range(3):
+        expected += windows(slopes[..., channel]).mean(2) * image[..., channel] / 255
+    assert np.abs(guided_filter(image, matte, image) - expected).max() < 2e-3

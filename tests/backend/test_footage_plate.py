@@ -48,7 +48,7 @@ def make_clip(folder: Path, moving_camera: bool = False) -> Capture:
         intrinsics=np.array([[280.0, 0, 64], [0, 280.0, 64], [0, 0, 1]]),
         frame_numbers=np.arange(FRAMES), frame_times=np.arange(FRAMES) / 25, landmarks=np.zeros((FRAMES, 478, 3), np.float32),
         scores=np.zeros((FRAMES, 52), np.float32), detector_pose=np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)),
-        flags=np.zeros(FRAMES, np.int32))
+        flags=np.zeros(FRAMES, np.int32), frame_suffix=".png")
     save_capture(capture, {})
     return capture
 

@@ -84,7 +84,7 @@ def test_an_import_shows_what_it_is_at_while_it_grows(tmp_path):
     growing = tmp_path / ".new.a1b2.capture" / "frames"
     growing.mkdir(parents=True)
     for index in range(2):
-        (growing / f"{index:06d}.png").write_bytes(capture.frame_path(index).read_bytes())
+        (growing / f"{index:06d}.jpg").write_bytes(capture.frame_path(index).read_bytes())
     cropped = Glimpses("capture", params).picture(2, 10)
     assert cropped.dtype == np.uint8 and cropped.shape[2] == 3
     last = capture.frame_count - 1

@@ -20,7 +20,7 @@ def rig(demo_capture, module):
 
 
 def test_the_chosen_frames_are_imported_and_no_others(demo_capture, module):
-    assert len(list((demo_capture / "frames").glob("*.png"))) == LAST - FIRST + 1
+    assert len(list((demo_capture / "frames").glob("*.jpg"))) == LAST - FIRST + 1
     told = module("blender_addon.worker.session").client().call("capture.read", {"path": str(demo_capture)})
     assert list(told["frame_numbers"]) == list(range(FIRST - 1, LAST))
 

@@ -73,11 +73,12 @@ def test_any_rational_rate_is_kept(rate):
     assert whole / base == pytest.approx(float(rate), rel=1e-6)
 
 
-def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path):
+@pytest.mark.parametrize(("suffix", "written"), [("jpg", "JPEG"), ("png", "PNG")])
+def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path, suffix, written):
     made, track, camera, shot = footage_scene(frame_start=101)
     for frame in range(track.frame_count):
         picture = bpy.data.images.new(f"{frame}", 4, 4)
-        picture.filepath_raw, picture.file_format = str(tmp_path / f"{frame:06d}.png"), "PNG"
+        picture.filepath_raw, picture.file_format = str(tmp_path / f"{frame:06d}.{suffix}"), written
         picture.save()
     rigging().camera.show_footage(camera, tmp_path, track.frame_count, shot)
     background = camera.data.background_images[0]
@@ -96,10 +97,10 @@ def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path):
         bpy.context.scene.frame_set(101 + frame)
         shown = material.evaluated_get(bpy.context.evaluated_depsgraph_get()).node_tree.nodes[node.name]
         path = background.image.filepath_from_user(image_user=shown.image_user)
-        assert path.endswith(f"{frame:06d}.png"), path
+        assert path.endswith(f"{frame:06d}.{suffix}"), path
 
 
 def test_footage_that_is_gone_is_said(tmp_path):
     _, track, camera, shot = footage_scene()
-    with pytest.raises(Exception, match="000000.png is missing"):
+    with pytest.raises(Exception, match="000000.jpg is missing"):
         rigging().camera.show_footage(camera, tmp_path, track.frame_count, shot)
