@@ -7,7 +7,6 @@ import importlib
 import json
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import bpy
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "docs" / "pictures"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "docs" / "pictures")]
 import window as w  # noqa: E402
+from viewport_screen import PACKAGE, effigy, end_with  # noqa: E402
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 FOLDER = Path(ORDER["folder"])
-PACKAGE = "bl_ext.user_default.effigy"
 LOOK = 0.004
 """Seconds between two looks of the timer, at best."""
 IDLE_SECONDS = 5.0
@@ -29,10 +28,6 @@ looks: list[float] = []
 calls: list[tuple[float, float, float, str]] = []
 """(begun at, seconds, seconds on the processor, name) of each call of ours that no other one contains."""
 _depth = 0
-
-
-def effigy(path: str) -> Any:
-    return importlib.import_module(f"{PACKAGE}.blender_addon.{path}")
 
 
 def watched(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -137,22 +132,6 @@ def ended() -> Iterator[float]:
         raise RuntimeError(task.said)
 
 
-def start() -> None:
-    bpy.context.preferences.view.show_splash = False
-    bpy.ops.extensions.package_install_files(filepath=ORDER["package"], repo="user_default", enable_on_install=True)
-    steps = walk()
-
-    def take_on() -> float | None:
-        try:
-            return next(steps)
-        except StopIteration:
-            pass
-        except BaseException:
-            traceback.print_exc()
-        bpy.ops.wm.quit_blender()
-        return None
-
-    bpy.app.timers.register(take_on, first_interval=1.0, persistent=True)
-
-
-start()
+bpy.context.preferences.view.show_splash = False
+bpy.ops.extensions.package_install_files(filepath=ORDER["package"], repo="user_default", enable_on_install=True)
+end_with(walk())

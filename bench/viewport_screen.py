@@ -1,6 +1,6 @@
 """A 3D View in a real window as the benches see it: its pixels, and what the CPU rasteriser makes of the same view.
 
-Imported by scripts that run inside Blender (`viewport_window`, `viewport_checks_in_blender`).
+Imported by scripts that run inside Blender (`viewport_window`, `viewport_checks_in_blender`, `responsiveness_in_blender`).
 """
 
 from __future__ import annotations
