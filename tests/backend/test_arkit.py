@@ -10,13 +10,14 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from backend.footage.detector import SCORE_NAMES
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import JAW, HeadModel
 from backend.service.parameters import Parameters
 from backend.service.rig_data import head_rig
 from backend.tracking.arkit import ARKIT_NAMES, arkit_map, shapes_of, transferred_shapes
-from backend.tracking.priors import JAW_SHAPES, jaw_of_shapes
+from backend.tracking.priors import JAW_SHAPES, jaw_of_shapes, priors_for
 from backend.tracking.retarget import retarget
 
 JAW_ROWS = [ARKIT_NAMES.index(name) for name in JAW_SHAPES]
@@ -73,6 +74,20 @@ def test_the_shapes_are_found_again_among_nameless_mixtures(stranger: tuple[Head
     opened = jaw_of_shapes(load_head())["jawOpen"]
     assert np.linalg.norm(told.jaw[ARKIT_NAMES.index("jawOpen")] - opened) < 0.15 * np.linalg.norm(opened)
     assert not told.expression[JAW_ROWS].any() and not told.jaw[OTHERS].any()
+
+
+def test_a_nameless_head_starts_from_the_scores_too(stranger: tuple[HeadModel, np.ndarray]) -> None:
+    model, mixture = stranger
+    scores = np.zeros((2, len(SCORE_NAMES)), np.float32)
+    scores[1, SCORE_NAMES.index("mouthSmileLeft")] = 0.8
+    table = priors_for(model, scores, SCORE_NAMES, 30.0)
+    face = model.regions["face"]
+    truth = np.zeros((len(ARKIT_NAMES), len(OTHERS)))
+    truth[OTHERS] = mixture
+    named = 0.8 * model.expression_basis[face] @ truth[ARKIT_NAMES.index("mouthSmileLeft")]
+    said = model.expression_basis[face] @ table.mean[1, :len(OTHERS)]
+    assert np.linalg.norm(said - named) < 0.25 * np.linalg.norm(named)
+    assert not table.mean[0].any()
 
 
 def test_channels_are_read_back_from_what_they_did(stranger: tuple[HeadModel, np.ndarray]) -> None:
