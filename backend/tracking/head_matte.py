@@ -99,7 +99,11 @@ class NeckCutter:
                 f"The head model {model.name} has no open edge at its neck, so the body cannot be cut away."
             )
         self.head = Head(model)
-        self._faces = model.faces
+        corners = model.template[model.faces].astype(np.float64)
+        volume = np.linalg.det(corners).sum()
+        # Counter-clockwise seen from outside, whichever way the model has them: what is seen through the open neck of the
+        # head's inner side is no head.
+        self._faces = np.ascontiguousarray(model.faces if volume > 0 else model.faces[:, ::-1], np.int32)
         self._ring = model.regions["boundary"]
         neck = np.zeros(len(model.template), bool)
         neck[model.regions["neck"]] = True
@@ -119,7 +123,7 @@ class NeckCutter:
             return np.zeros_like(matte)
         height, width = matte.shape
         torso = self._torso(vertices, intrinsics, width, height)
-        seen = self._kind.take(nearest_faces(vertices, self._faces, intrinsics, width, height), mode="wrap")
+        seen = self._kind.take(nearest_faces(vertices, self._faces, intrinsics, width, height, front_only=True), mode="wrap")
         covered = seen > 0
         reach = 2 * round(_DILATION * width) + 1
         head = cv2.dilate((seen == _ABOVE_NECK).view(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
