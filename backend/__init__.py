@@ -2,6 +2,10 @@
 
 import os
 
+from .allocation import keep_freed_memory
+
 # PyTorch's idle threads otherwise spin for work and take the cores from whatever else runs: Blender, our own kernels,
 # another training. Read once, when torch is first imported, which is always after this.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+keep_freed_memory()

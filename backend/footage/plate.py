@@ -10,6 +10,7 @@ that are really hair differ from the wall, and the hair's body is not thin.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property, reduce
 
 import cv2
 import numpy as np
@@ -41,14 +42,19 @@ class Plate:
     known: np.ndarray
     """(P, S, S) bool: where `colors` says something; nowhere if the camera moves."""
 
+    @cached_property
+    def _somewhere(self) -> np.ndarray:
+        """(S, S) bool: where any of the guesses says something."""
+        return self.known.any(0)
+
     def remove_from(self, matte: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """(S, S) uint8: the matte without thin parts that look like the plate. `frame` is (S, S, 3) uint8 RGB."""
-        if not self.known.any():
+        if not self._somewhere.any():
             return matte
         width = 2 * round(_THIN * matte.shape[1] / 2) + 1
-        body = cv2.morphologyEx(matte, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+        body = open_by_ellipse(matte, width)
         # Places are indices into the flat picture: NumPy is several times slower with rows and columns.
-        thin = np.flatnonzero(matte > body)
+        thin = np.flatnonzero((matte > body) & self._somewhere)
         cleaned = matte.copy()
         for colors, known in zip(self.colors, self.known, strict=True):
             places = thin[known.reshape(-1).take(thin)]
@@ -58,6 +64,24 @@ class Plate:
             same = places[(difference <= _SAME) @ np.ones(3, np.uint8) == 3]
             cleaned.reshape(-1)[same] = body.reshape(-1)[same]
         return cleaned
+
+
+def open_by_ellipse(picture: np.ndarray, width: int) -> np.ndarray:
+    """The morphological opening of a (H, W) uint8 picture by OpenCV's ellipse of an odd width.
+
+    The ellipse is a union of rectangles, so erosion by it is the least of the erosions by them and dilation the greatest; for
+    rectangles OpenCV goes along rows and then columns, where for an ellipse it looks at each of its pixels.
+    """
+    eroded = reduce(cv2.min, (cv2.erode(picture, rectangle) for rectangle in _rectangles(width)))
+    return reduce(cv2.max, (cv2.dilate(eroded, rectangle) for rectangle in _rectangles(width)))
+
+
+@cache
+def _rectangles(width: int) -> list[np.ndarray]:
+    """Of ones: those whose union is the ellipse."""
+    rows = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)).sum(1)[:width // 2 + 1]
+    # The topmost of the rows of one width spans the most.
+    return [np.ones((width - 2 * int((rows == across).argmax()), int(across)), np.uint8) for across in np.unique(rows)]
 
 
 def find_plate(capture: Capture) -> Plate:

@@ -14,7 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
-from ..allocation import keep_freed_memory
 from ..errors import Cancelled, EffigyError
 from ..progress import Progress
 from ..storage import as_effigy_error
@@ -53,7 +52,6 @@ def perform(arguments: Sequence[str], progress: Progress) -> str:
 
 def _run(chosen: argparse.Namespace, progress: Progress) -> str:
     """The command's function, with what the operating system says against it made a sentence."""
-    keep_freed_memory()
     try:
         return chosen.run(chosen, progress)
     except BrokenPipeError:

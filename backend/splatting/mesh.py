@@ -48,17 +48,21 @@ def rasterize_mesh(
     `vertices_camera` (V, 3) in the camera's space, `faces` (F, 3), `intrinsics` (3, 3) in pixels of the picture.
     """
     vertices_camera, faces, intrinsics = _checked(vertices_camera, faces, intrinsics)
-    face_index, inverse_depth = _nearest(vertices_camera, faces, intrinsics, height, width)
+    face_index, inverse_depth = _nearest(vertices_camera, faces, intrinsics, height, width, False)
     barycentric = _landing(vertices_camera, faces, intrinsics, face_index)
     with np.errstate(divide="ignore"):
         return MeshRaster(face_index, barycentric, 1 / inverse_depth)
 
 
 def nearest_faces(
-    vertices_camera: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, width: int, height: int
+    vertices_camera: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, width: int, height: int, front_only: bool = False
 ) -> np.ndarray:
-    """(H, W) int32: `rasterize_mesh`'s `face_index` alone, for whoever asks no more; -1 where there is no triangle."""
-    return _nearest(*_checked(vertices_camera, faces, intrinsics), height, width)[0]
+    """(H, W) int32: `rasterize_mesh`'s `face_index` alone, for whoever asks no more; -1 where there is no triangle.
+
+    `front_only` leaves triangles out whose corners run clockwise on the screen: of a mesh whose triangles run
+    counter-clockwise seen from outside, its inner side.
+    """
+    return _nearest(*_checked(vertices_camera, faces, intrinsics), height, width, front_only)[0]
 
 
 def _checked(
@@ -101,7 +105,7 @@ def _on_screen(vertices, intrinsics):
 
 
 @numba.njit(nogil=True, cache=True)
-def _nearest(vertices, faces, intrinsics, height, width):
+def _nearest(vertices, faces, intrinsics, height, width, front_only):
     """face_index (H, W) int32 and inverse depth (H, W) float32, zero where there is no triangle."""
     face_index = np.full((height, width), -1, np.int32)
     inverse_depth = np.zeros((height, width), np.float32)
@@ -112,13 +116,16 @@ def _nearest(vertices, faces, intrinsics, height, width):
         if not (za > NEAR and zb > NEAR and zc > NEAR):
             continue
         ax, ay, bx, by, cx, cy = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], pixels[c, 0], pixels[c, 1]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        # Rows count downwards, so what runs counter-clockwise on the screen has a negative area.
+        if area == 0.0 or (front_only and area > 0.0):
+            continue
         # Clamped as floats first: a vertex far outside the picture must not overflow an integer.
         left = int(min(max(np.ceil(min(ax, bx, cx) - 0.5), 0.0), float(width)))
         right = int(max(min(np.floor(max(ax, bx, cx) - 0.5), width - 1.0), -1.0))
         top = int(min(max(np.ceil(min(ay, by, cy) - 0.5), 0.0), float(height)))
         bottom = int(max(min(np.floor(max(ay, by, cy) - 0.5), height - 1.0), -1.0))
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area == 0.0 or left > right or top > bottom:
+        if left > right or top > bottom:
             continue
         # Screen-space barycentrics divided by depth are linear on the screen; their sum is the inverse depth of the
         # pixel, and normalising by it makes them perspective-correct.

@@ -54,13 +54,14 @@ _RIG, _FLARING, _ABOVE_NECK = 1, 2, 3
 
 def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress: Progress = SILENT) -> None:
     """Write `capture.head_matte_path(i)` for every frame: grey PNG, 255 = head or neck. A frame without a pose gets
-    black."""
-    capture.head_matte_path(0).parent.mkdir(parents=True, exist_ok=True)
+    black. Those of an earlier track are replaced once all are made."""
     cutter, plate = NeckCutter(model), find_plate(capture)
     # A capture of the same crop at another size differs by a factor.
     factor = capture.size / track.size
     intrinsics = track.intrinsics * np.array([[factor], [factor], [1.0]])
-    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+    with (write_beside(capture.head_matte_path(0).parent) as folder,
+          ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool):
+        folder.mkdir()
         for start in range(0, capture.frame_count, _BATCH):
             frames = range(start, min(start + _BATCH, capture.frame_count))
             vertices = camera_vertices(cutter.head, track, frames)
@@ -70,8 +71,7 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
                 matte = cutter.cut(person, vertices[index - start], intrinsics)
                 # Encoded here and not by cv2.imwrite, which fails without a reason and, on Windows, on many paths.
                 encoded = cv2.imencode(".png", matte, PNG_FAST)[1]
-                with write_beside(capture.head_matte_path(index)) as temporary:
-                    temporary.write_bytes(encoded.tobytes())
+                (folder / capture.head_matte_path(index).name).write_bytes(encoded.tobytes())
 
             for done, _ in enumerate(pool.map(write, frames), start + 1):
                 progress.update("head mattes", done, capture.frame_count)
@@ -99,7 +99,11 @@ class NeckCutter:
                 f"The head model {model.name} has no open edge at its neck, so the body cannot be cut away."
             )
         self.head = Head(model)
-        self._faces = model.faces
+        corners = model.template[model.faces].astype(np.float64)
+        volume = np.linalg.det(corners).sum()
+        # Counter-clockwise seen from outside, whichever way the model has them: what is seen through the open neck of the
+        # head's inner side is no head.
+        self._faces = np.ascontiguousarray(model.faces if volume > 0 else model.faces[:, ::-1], np.int32)
         self._ring = model.regions["boundary"]
         neck = np.zeros(len(model.template), bool)
         neck[model.regions["neck"]] = True
@@ -119,14 +123,15 @@ class NeckCutter:
             return np.zeros_like(matte)
         height, width = matte.shape
         torso = self._torso(vertices, intrinsics, width, height)
-        seen = self._kind.take(nearest_faces(vertices, self._faces, intrinsics, width, height), mode="wrap")
+        seen = self._kind.take(nearest_faces(vertices, self._faces, intrinsics, width, height, front_only=True), mode="wrap")
         covered = seen > 0
         reach = 2 * round(_DILATION * width) + 1
         head = cv2.dilate((seen == _ABOVE_NECK).view(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
         flare = (seen == _FLARING) & (self._prism(vertices, intrinsics, width, height) == 0)
         rise = round(_SHOULDER * intrinsics[1, 1] / vertices[self._ring, 2].mean())
         person = (matte > _FAINT) & (head == 0)
-        edge = np.where(torso.any(0), cv2.reduceArgMax(torso, 0)[0], height)
+        top = int(torso.any(1).argmax())
+        edge = np.where(torso[top:].any(0), top + cv2.reduceArgMax(torso[top:], 0)[0], height)
         body, gap = person & ~covered, round(_GAP * width)
         hair = _hair_columns(edge, body, covered, rise, gap)
         collar = _without_hair_beside(flare, hair, gap)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backend.footage.capture import Capture, save_capture
-from backend.footage.plate import find_plate
+from backend.footage.plate import find_plate, open_by_ellipse
 
 SIDE = 128
 FRAMES = 12
@@ -80,3 +80,12 @@ def test_nothing_is_taken_where_the_background_moves(tmp_path):
     capture = make_clip(tmp_path / "c.capture", moving_camera=True)
     before = cv2.imread(str(capture.folder / "mattes" / "000000.png"), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(cleaned(capture, 0), before)
+
+
+@pytest.mark.parametrize("width", [1, 5, 21, 41])
+def test_the_opening_by_rectangles_is_the_ellipse_s(width):
+    random = np.random.default_rng(width)
+    picture = cv2.GaussianBlur(random.integers(0, 255, (150, 130)).astype(np.uint8), (0, 0), 4)
+    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    assert (open_by_ellipse(picture, width) == cv2.morphologyEx(picture, cv2.MORPH_OPEN, ellipse)).all()

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from backend.errors import EffigyError
+from backend.errors import Cancelled, EffigyError
 from backend.footage.capture import read_head_matte
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import JAW, NECK, HeadModel
+from backend.progress import Progress
 from backend.splatting.mesh import rasterize_mesh
 from backend.tracking.head_matte import NeckCutter, make_head_mattes
 
@@ -155,3 +156,18 @@ def test_every_frame_of_a_capture_gets_its_matte(tmp_path: Path):
         path.unlink()
     make_head_mattes(capture, track, model)
     assert all(read_head_matte(capture, index).any() for index in range(capture.frame_count))
+
+
+def test_a_track_that_is_stopped_leaves_the_mattes_of_the_one_before(tmp_path: Path):
+    from small_capture import make_small_capture
+
+    class Stopped(Progress):
+        def cancelled(self) -> bool:
+            return True
+
+    capture, track, model = make_small_capture(tmp_path, frames=5)
+    before = [read_head_matte(capture, index) for index in range(capture.frame_count)]
+    with pytest.raises(Cancelled):
+        make_head_mattes(capture, track, model, Stopped())
+    assert all((read_head_matte(capture, index) == matte).all() for index, matte in enumerate(before))
+    assert sorted(path.name for path in capture.folder.iterdir() if path.is_dir()) == ["frames", "head_mattes", "mattes"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backend.errors import EffigyError
-from backend.splatting.mesh import interpolate, rasterize_mesh
+from backend.splatting.mesh import interpolate, nearest_faces, rasterize_mesh
 
 INTRINSICS = np.array([[90.0, 0, 31.5], [0, 95.0, 24.0], [0, 0, 1]])
 WIDTH, HEIGHT = 64, 48
@@ -75,3 +75,16 @@ def test_what_lies_behind_the_camera_or_far_outside_is_not_drawn():
 def test_a_triangle_naming_a_missing_vertex_is_refused():
     with pytest.raises(EffigyError, match="does not have"):
         rasterize_mesh(np.zeros((3, 3)), np.array([[0, 1, 3]]), INTRINSICS, WIDTH, HEIGHT)
+
+
+def test_the_nearest_triangle_alone_is_the_raster_s_and_inner_sides_can_be_left_out():
+    outwards = np.array([[0, 2, 1], [0, 3, 2]])
+    near = np.array([[-0.3, -0.2, 1.0], [0.3, -0.2, 1.0], [0.3, 0.2, 1.0], [-0.3, 0.2, 1.0]])
+    far = near * [2, 2, 2]
+    # The far square shows its outer side, the near one its inner side.
+    vertices, faces = np.concatenate([near, far]), np.concatenate([outwards[:, ::-1], outwards + 4])
+    both = rasterize_mesh(vertices, faces, INTRINSICS, WIDTH, HEIGHT).face_index
+    assert set(np.unique(both)) == {-1, 0, 1}
+    assert (nearest_faces(vertices, faces, INTRINSICS, WIDTH, HEIGHT) == both).all()
+    outer = nearest_faces(vertices, faces, INTRINSICS, WIDTH, HEIGHT, front_only=True)
+    assert set(np.unique(outer)) == {-1, 2, 3} and ((outer < 0) == (both < 0)).all()
