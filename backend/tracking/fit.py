@@ -37,10 +37,10 @@ from .track import Track
 
 SOLVED_POINTS = 240
 """Of the detector's 478 points; see `points.solved_points`."""
-PERSON_FRAMES = 96
+PERSON_FRAMES = 48
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
-FRAME_ITERATIONS = 3
+FRAME_ITERATIONS = 2
 OUTLINE_ITERATIONS = 3
 HAIR_ROUNDS = 3
 """Shell and poses of the person's frames, in turn."""
