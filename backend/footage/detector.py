@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Face:
     pose: np.ndarray
     """(4, 4) float32: the canonical face into an OpenGL camera, centimetres."""
 
-    @property
+    @cached_property
     def box(self) -> np.ndarray:
         """(4,) x0, y0, x1, y1 around the landmarks, pixels."""
         points = self.landmarks[:, :2]
