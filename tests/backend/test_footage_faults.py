@@ -14,6 +14,7 @@ from footage_clips import write_clip
 from backend.assets import asset_path
 from backend.footage.build import make_capture
 from backend.footage.capture import Capture, FrameFlag
+from backend.footage.matte import Matter
 from backend.head.formats import load_head
 from backend.tracking.fit import track_capture, track_captures
 from backend.tracking.takes import find_cuts, separated
@@ -84,24 +85,39 @@ def test_a_face_that_leaves_and_returns_is_bridged_and_left_out_meanwhile(heads,
 
 
 def test_two_people_who_cross_stay_two_and_shared_frames_are_left_out(heads, tmp_path):  # noqa: ANN001
-    small = 144
+    small, wide = 150, 2 * SIDE
+    matter = Matter()
     images = []
-    for index in range(60):
-        # The one stands at the right; the other passes before the plain wall at the left in the middle of the clip.
-        canvas = np.full((SIDE, 2 * SIDE, 3), 90, np.uint8)
-        canvas[:, SIDE:] = heads[index]
-        if 25 <= index < 40:
-            left = (index - 25) * 6
-            canvas[SIDE - small:, left:left + small] = cv2.resize(heads[119 - index][:, ::-1], (small, small))
+    for index in range(72):
+        canvas = np.full((SIDE, wide, 3), 90, np.uint8)
+        # The other walks by behind the one who stands in the middle, from beyond one edge to beyond the other.
+        if 12 <= index < 60:
+            other = cv2.resize(heads[119 - index][:, ::-1], (small, small))
+            _paste(canvas, other, matter.matte(other), round(-small + (index - 12) / 47 * (wide + small)))
+        _paste(canvas, heads[index], matter.matte(heads[index]), (wide - SIDE) // 2)
         images.append(canvas)
+    matter.close()
     capture, track = taken(tmp_path, images)
     several = np.flatnonzero(capture.flags & FrameFlag.SEVERAL_FACES)
-    assert len(several) >= 8 and several.min() >= 20 and several.max() <= 45
+    assert len(several) >= 8 and several.min() >= 12 and several.max() < 60
     assert not set(several.tolist()) & set(sure(track).tolist())
+    # Before and after nobody else is there.
+    assert {*range(10), *range(62, 72)} <= set(sure(track).tolist())
     # It is the same person throughout: nobody jumps.
     middle = np.nanmean(capture.landmarks[..., :2], 1)
-    assert np.nanmax(np.linalg.norm(np.diff(middle, axis=0), axis=1)) < 0.1 * capture.size
+    assert np.nanmax(np.linalg.norm(np.diff(middle, axis=0), axis=1)) < 0.05 * capture.size
     check_sane(track)
+
+
+def _paste(canvas: np.ndarray, picture: np.ndarray, matte: np.ndarray, left: int) -> None:
+    """Onto the canvas's lower edge, where it is on the canvas."""
+    height, width = matte.shape
+    first, last = max(left, 0), min(left + width, canvas.shape[1])
+    if first >= last:
+        return
+    share = matte[:, first - left:last - left, None] / 255
+    below = canvas[-height:, first:last]
+    below[:] = (share * picture[:, first - left:last - left] + (1 - share) * below).round().astype(np.uint8)
 
 
 def test_a_black_second_is_left_out_and_both_sides_are_tracked(heads, tmp_path):  # noqa: ANN001
