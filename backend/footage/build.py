@@ -23,7 +23,7 @@ from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .capture import FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture
+from .capture import FLAG_WORDS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture, why_left_out
 from .crop import (
     SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
 )
@@ -37,11 +37,6 @@ _LOOKS_PER_SECOND = 10
 _CUT_OFF_TOLERANCE = 0.01
 """Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
 _JPEG_FINE = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-_FLAG_WORDS = {
-    FrameFlag.NO_FACE: "no face",
-    FrameFlag.SEVERAL_FACES: "several faces",
-    FrameFlag.CUT_OFF: "face cut off by the edge of the picture",
-}
 
 
 @dataclass(frozen=True)
@@ -128,9 +123,8 @@ def describe_flags(flags: np.ndarray) -> list[str]:
     for value, run in groupby(enumerate(flags.tolist()), key=lambda pair: pair[1]):
         indices = [index for index, _ in run]
         if value:
-            words = ", ".join(word for flag, word in _FLAG_WORDS.items() if value & flag)
             where = f"frame {indices[0]}" if len(indices) == 1 else f"frames {indices[0]}-{indices[-1]}"
-            lines.append(f"{where}: {words}")
+            lines.append(f"{where}: {why_left_out(value)}")
     return lines
 
 
@@ -259,7 +253,8 @@ def _check_faces(capture: Capture, video: Path) -> None:
 
 def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[str, object]:
     counts = {"good": int((capture.flags == 0).sum())}
-    counts |= {flag.name.lower(): int(((capture.flags & flag) != 0).sum()) for flag in _FLAG_WORDS}
+    counts |= {flag.name.lower(): int(((capture.flags & flag) != 0).sum()) for flag in FLAG_WORDS
+               if flag != FrameFlag.TRACK_UNSURE}
     return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
 
 

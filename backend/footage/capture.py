@@ -60,6 +60,17 @@ class FrameFlag(IntFlag):
     """Set by the tracker: the rig does not explain this frame's landmarks."""
 
 
+FLAG_WORDS = {
+    FrameFlag.NO_FACE: "no face", FrameFlag.SEVERAL_FACES: "several faces",
+    FrameFlag.CUT_OFF: "face cut off by the edge of the picture", FrameFlag.TRACK_UNSURE: "not explained by the head",
+}
+
+
+def why_left_out(flags: int) -> str:
+    """What a frame's flags say, in words; empty for a good frame."""
+    return ", ".join(word for flag, word in FLAG_WORDS.items() if flags & flag)
+
+
 @dataclass(frozen=True)
 class Capture:
     """F frames of one clip. Pictures are read one at a time from disk, so that a long clip does not fill memory."""

@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..avatar.picture_files import Mp4
 from ..errors import EffigyError
-from ..footage.capture import Capture, FrameFlag, read_frame
+from ..footage.capture import Capture, read_frame, why_left_out
 from ..head.forward import Head
 from ..head.model import HeadModel
 from ..head.topology import mesh_edges
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .residuals import project_landmarks
 from .points import reported_points
+from .residuals import project_landmarks
 from .track import Track
 
 LINE: Final = (90, 200, 255)
@@ -28,10 +28,6 @@ STRENGTH: Final = 0.25
 """Of the lines over the picture: lips and lids, where the mesh is dense, stay recognisable."""
 SEEN, MISSED = (120, 255, 120), (255, 70, 60)
 """A landmark as it was seen, and the way from there to where the tracked head has it."""
-WORDS: Final = {
-    FrameFlag.NO_FACE: "no face", FrameFlag.SEVERAL_FACES: "several faces", FrameFlag.CUT_OFF: "face cut off",
-    FrameFlag.TRACK_UNSURE: "not explained by the head",
-}
 _SHIFT = 4
 
 
@@ -90,11 +86,6 @@ def tracked_landmarks(track: Track, model: HeadModel) -> np.ndarray:
     if (model.landmark_faces < 0).all():
         return np.full((track.frame_count, len(model.landmark_faces), 2), np.nan, np.float32)
     return project_landmarks(track, model)
-
-
-def why_left_out(flags: int) -> str:
-    """`no face, several faces`; empty for a good frame."""
-    return ", ".join(word for flag, word in WORDS.items() if flags & flag)
 
 
 def write_overlay(capture: Capture, track: Track, model: HeadModel, out: Path, *, progress: Progress = SILENT) -> int:

@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 
 from ..avatar.picture_files import write_png
 from ..errors import EffigyError
-from ..footage.capture import Capture, FrameFlag
+from ..footage.capture import FLAG_WORDS, Capture, FrameFlag, why_left_out
 from ..head.model import JAW, NECK, HeadModel
 from ..progress import SILENT, Progress
 from ..storage import write_beside
 from .residuals import UNSURE_PIXELS
-from .overlay import WORDS, TrackedHead, captioned, check_fits, overlaid, tracked_landmarks, why_left_out
+from .overlay import TrackedHead, captioned, check_fits, overlaid, tracked_landmarks
 from .track import Track
 
 WIDTH: Final = 1680
@@ -54,7 +54,7 @@ class Summary:
 
 def summarise(track: Track) -> Summary:
     good = track.flags == 0
-    reasons = {word: int(((track.flags & flag) != 0).sum()) for flag, word in WORDS.items()}
+    reasons = {word: int(((track.flags & flag) != 0).sum()) for flag, word in FLAG_WORDS.items()}
     error = np.where(good, np.nan_to_num(track.residual), -1)
     order = np.argsort(-error, kind="stable")
     return Summary(

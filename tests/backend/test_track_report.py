@@ -40,7 +40,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Track, H
 def test_the_summary_counts_frames_and_reasons_and_knows_the_worst(tracked: tuple[Capture, Track, HeadModel]) -> None:
     told = summarise(tracked[1])
     assert (told.frames, told.left_out, told.training) == (30, 4, 21)
-    assert told.reasons == {"no face": 2, "several faces": 1, "face cut off": 1, "not explained by the head": 1}
+    assert told.reasons == {"no face": 2, "several faces": 1, "face cut off by the edge of the picture": 1, "not explained by the head": 1}
     assert told.worst[0] == 7 and not set(told.worst) & set(FLAGS) and len(told.worst) == 26
 
 
