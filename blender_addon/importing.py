@@ -28,6 +28,8 @@ STAGED: Final = "effigy_staged"
 """On a scene that has taken camera, size, rate and range from its first footage; a second person does not change
 them."""
 VIDEO_EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv")
+EXTENSIONS: Final = (*VIDEO_EXTENSIONS, ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+"""A photograph is footage of one frame. It is chosen by hand only: a picture that is dropped into Blender is a reference."""
 
 
 def import_video(scene: bpy.types.Scene, video: Path, *, first: int = 1, last: int = 0, size: int = 512,

@@ -15,11 +15,11 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_video"
     bl_label = "Import Video"
-    bl_description = ("Turn a video of a person into a head rig with the performance keyed on it, and a camera that "
-                      "shows the footage")
+    bl_description = ("Turn a video or a photograph of a person into a head rig with the performance keyed on it, and a "
+                      "camera that shows the footage")
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_glob: StringProperty(default=";".join(f"*{extension}" for extension in importing.VIDEO_EXTENSIONS), options={"HIDDEN"})
+    filter_glob: StringProperty(default=";".join(f"*{extension}" for extension in importing.EXTENSIONS), options={"HIDDEN"})
     first: IntProperty(name="First Frame", default=1, min=1, description="The video's frame to start with")
     last: IntProperty(name="Last Frame", default=0, min=0, description="The video's frame to end with; 0: its last")
     size: IntProperty(

@@ -77,6 +77,15 @@ def test_a_capture_without_a_track_is_tracked_on_the_way(demo_capture, tmp_path,
     assert (untracked / "track.npz").is_file() and module("blender_addon.active").has_rig(bpy.context)
 
 
+def test_a_photograph_gives_a_rig_in_its_pose(demo_capture, tmp_path, module):
+    shutil.copy(next((demo_capture / "frames").iterdir()), tmp_path / "photo.jpg")
+    bpy.ops.effigy.import_video(filepath=str(tmp_path / "photo.jpg"), size=192, capture=str(tmp_path / "photo.capture"), wait=True)
+    module("blender_addon.active").need_rig(bpy.context)
+    scene = bpy.context.scene
+    assert (scene.frame_start, scene.frame_end) == (1, 1)
+    assert scene.camera.data.background_images[0].image is not None
+
+
 @pytest.mark.parametrize(("make", "told"), [
     (lambda folder: folder / "nothing.mp4", "There is no video"),
     (lambda folder: _write(folder / "notes.mp4", b"this is no film"), "cannot be read|could not be read|not a "
