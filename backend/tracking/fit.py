@@ -25,6 +25,8 @@ from .camera import stand_head
 from .contact import Contact, see_contact
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
+from .iris import Irises, limbus_surface
+from .limbus import see_irises
 from .neck import split_neck
 from .outline import Outline, Shell, fit_shell, make_shell, see_outline
 from .points import CONTOUR, reported_points, solved_points
@@ -107,7 +109,12 @@ def track_capture(capture: Capture, model: HeadModel, *, progress: Progress = SI
     shell = _fit_hair(make_shell(model, person.identity.cpu().numpy(), pivot), own, directions, evidence[chosen],
                       beliefs[chosen], state[chosen], outline[chosen])
     contact = see_contact(seen, own, state, person.focal, slice(capture.training_count))
-    state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell), contact)
+    limbus, irises = limbus_surface(model, device), None
+    if limbus is not None:
+        irises = see_irises(capture, limbus.of_person(person.identity), state, evidence, training)
+        evidence = irises.instead_of_points(evidence, surface.points)
+    state = _solve_windows(capture, own, directions, evidence, beliefs, state, progress, (outline, shell), contact,
+                           irises)
     track = _to_track(capture, model, person, state, evidence.pivot, good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
@@ -152,7 +159,7 @@ def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: torch.Tensor, 
 
 def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch.Tensor, evidence: Evidence, beliefs: Beliefs,
                    state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None,
-                   contact: Contact | None = None) -> FrameState:
+                   contact: Contact | None = None, irises: Irises | None = None) -> FrameState:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
     training part, so no held-out frame has a say in a training frame; the other way round it may."""
     frames = len(state)
@@ -177,7 +184,7 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: torch
         solved = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
                             FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
                             None if outline is None else (outline[0][span], outline[1]),
-                            None if contact is None else contact[span])
+                            None if contact is None else contact[span], None if irises is None else irises[span])
         done.append(solved[held:held + end - start])
         start = end
     progress.update("frames", frames, frames)

@@ -17,6 +17,7 @@ from .blocks import Smoothness, solve_in_time, solve_shared
 from .contact import Contact
 from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
 from .frames import FrameState
+from .iris import Irises
 from .outline import Outline, Shell, match
 from .surface import LandmarkSurface
 
@@ -149,10 +150,12 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
 
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
                linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None],
-               outline: tuple[Outline, Shell] | None = None, contact: Contact | None = None) -> FrameState:
+               outline: tuple[Outline, Shell] | None = None, contact: Contact | None = None,
+               irises: Irises | None = None) -> FrameState:
     """All frames of a window, in time order, `surface` being of the person. The first `held` frames are known and only
     lend their motion; `linked` (F - 1,) bool says whether a frame and the next belong together. With `outline` also the
-    head's outline has a say in its pose, with `contact` also lids and lips that were seen to meet."""
+    head's outline has a say in its pose, with `contact` also lids and lips
+    that were seen to meet, with `irises` also these for the gaze."""
     smoothness = Smoothness(beliefs.acceleration, linked)
     prior_hessian = beliefs.hessian()
     base = evidence.weights
@@ -162,6 +165,8 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
         seen = landmark_energy(surface, evidence, at) + beliefs.energy(at)
         if contact is not None:
             seen = seen + contact.energy(at)
+        if irises is not None:
+            seen = seen + irises.energy(at, evidence)
         return float((seen if matched is None else seen + matched.energy(at)).sum() + smoothness.energy(_velocity(at)))
 
     for iteration in range(iterations):
@@ -183,6 +188,10 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
             pull, stiffness = contact.normal(state)
             gradient[:, :-6] += pull
             hessian[:, :-6, :-6] += stiffness
+        if irises is not None:
+            pull, stiffness = irises.normal(state, evidence)
+            gradient += pull
+            hessian += stiffness
         free = _free(state, gradient, beliefs)
         free[:held] = False
         for _ in range(6):
