@@ -47,7 +47,7 @@ _FULL = 0.8
 _EDGE = 0.3
 """and share of a full edge below which a free piece of arc speaks against the place: a lid's edge is fainter than the
 limbus."""
-_TEMPERATURE = 1.2
+_TEMPERATURE = 1.0
 """Neighbouring pieces of arc see the same pixels: so many of them are one observation."""
 _PULL = 4.0
 """Pixels at 512 by which the prediction errs."""
