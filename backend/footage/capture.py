@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 from zipfile import BadZipFile
 
 import cv2
@@ -173,27 +174,27 @@ def read_part(capture: Capture, index: int, rows: slice, columns: slice) -> np.n
     section 9.2) where a capture wrote them; any other PNG is read as a whole.
     """
     try:
-        data = capture.frame_path(index).read_bytes()
-        if struct.unpack(">IIBBBBB", data[16:29]) == (capture.size, capture.size, 8, 2, 0, 0, 0):
-            width, bottom = 1 + 3 * capture.size, min(rows.stop, capture.size)
-            lines = np.frombuffer(_unpacked(data, bottom * width), np.uint8).reshape(bottom, width)
-            if (lines[:, 0] == 2).all():
-                part = lines[:, 1:].reshape(bottom, capture.size, 3)[:, columns]
-                return np.add.accumulate(part, 0, np.uint8)[rows]
+        with open(capture.frame_path(index), "rb") as png:
+            if struct.unpack(">16xIIBBBBB4x", png.read(33)) == (capture.size, capture.size, 8, 2, 0, 0, 0):
+                width, bottom = 1 + 3 * capture.size, min(rows.stop, capture.size)
+                lines = np.frombuffer(_unpacked(png, bottom * width), np.uint8).reshape(bottom, width)
+                if (lines[:, 0] == 2).all():
+                    part = lines[:, 1:].reshape(bottom, capture.size, 3)[:, columns]
+                    return np.add.accumulate(part, 0, np.uint8)[rows]
     except (OSError, struct.error, zlib.error, ValueError):
         pass  # Reading it as a whole says what is wrong with it.
     return read_frame(capture, index)[rows, columns]
 
 
-def _unpacked(png: bytes, count: int) -> bytes:
-    """The first `count` bytes of a PNG's filtered rows, or fewer if it is damaged."""
-    unpacker, parts, place = zlib.decompressobj(), [], 8
-    while count > 0 and place + 8 <= len(png):
-        length, kind = struct.unpack(">I4s", png[place:place + 8])
+def _unpacked(png: BinaryIO, count: int) -> bytes:
+    """The first `count` bytes of a PNG's filtered rows, or fewer if it is damaged; `png` stands at its second chunk."""
+    unpacker, parts = zlib.decompressobj(), []
+    while count > 0 and (head := png.read(8)):
+        length, kind = struct.unpack(">I4s", head)
+        body = png.read(length + 4)
         if kind == b"IDAT":
-            parts.append(unpacker.decompress(png[place + 8:place + 8 + length], count))
+            parts.append(unpacker.decompress(body[:length], count))
             count -= len(parts[-1])
-        place += length + 12
     return b"".join(parts)
 
 

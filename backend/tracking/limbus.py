@@ -37,6 +37,7 @@ _STEP = 0.5
 """Pixels at 512 between displacements that are tried,"""
 _STEPS = 12
 """and how many of them in each direction."""
+_HALVE = np.array(((0.5, 0, 0), (0, 0.5, 0)))
 _BLUR = 0.8
 _MARGIN = 0.5
 """Pixels at 512 inside the lids' outline from which on an arc is taken to be free, fully so a pixel farther in."""
@@ -198,11 +199,15 @@ def _operator(picture: np.ndarray, outline: np.ndarray, centre: np.ndarray, axes
     normals = np.stack((along[:, 1], -along[:, 0]), 1)
     lengths = np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
     normals *= np.sign((normals * rim).sum(1, keepdims=True)) / lengths
-    # A step as high as the eye's contrast, blurred, rises by so much a pixel; half of it is a full edge.
+    # A step as high as the eye's contrast, blurred, rises by so much a pixel.
     full = max(_FULL * (bright - dark) / ((2 * _BLUR + 1) * pixel), 1.0)
+    coarse = np.empty((_STEPS + 1, _STEPS + 1))
     for index, radius in enumerate(radii):
         _sum_over_arc(slope_x / full, slope_y / full, free, centre - (left, top) - 0.5, radius * rim, normals,
-                      _STEP * pixel, _EDGE, scores[index])
+                      2 * _STEP * pixel, _EDGE, coarse)
+        # The pictures are blurred too far for the sums to bend between every other displacement.
+        cv2.warpAffine(coarse, _HALVE, scores.shape[1:], scores[index], cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+                       cv2.BORDER_REPLICATE)
     return scores
 
 
