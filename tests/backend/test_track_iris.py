@@ -140,6 +140,12 @@ def test_the_limbus_turns_about_the_eyes_joint(model: HeadModel) -> None:
     assert np.allclose(shown, FOCAL * place[:2] / place[2], atol=0.05)
 
 
+def test_a_head_without_eyeballs_has_no_limbus(model: HeadModel) -> None:
+    blind = model.skinning.copy()
+    blind[:, EYE_L] = 0
+    assert limbus_surface(replace(model, skinning=blind)) is None
+
+
 def test_the_gradient_of_the_irises_is_their_energys(model: HeadModel, tmp_path: Path) -> None:
     capture, state, evidence, _, _ = filmed(model, tmp_path / "c", np.array(((1.0, -0.5), (-2.0, 1.0))))
     irises = seen(model, capture, state, evidence)
