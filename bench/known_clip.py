@@ -78,11 +78,14 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
         frame_numbers=np.arange(frames), frame_times=np.arange(frames) / 30, landmarks=seen.astype(np.float32), scores=scores,
         detector_pose=np.full((frames, 4, 4), np.nan, np.float32), flags=np.zeros(frames, np.int32))
     capture.matte_path(0).parent.mkdir(parents=True)
+    capture.frame_path(0).parent.mkdir()
     haired = posed + _hair(model, posed)
     for index, vertices in enumerate(haired.numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]):
         covered = rasterize_mesh(vertices, model.faces, capture.intrinsics, SIZE, SIZE).covered
         matte = cv2.GaussianBlur(covered.astype(np.uint8) * 255, (0, 0), 1.0)
         cv2.imwrite(str(capture.matte_path(index)), matte, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        # Nothing is to be seen in the pictures: what is known of this face are its landmarks and its outline.
+        cv2.imwrite(str(capture.frame_path(index)), np.full((SIZE, SIZE, 3), 128, np.uint8))
     return SyntheticClip(capture, identity, expression, rotations, pose, focal)
 
 

@@ -70,6 +70,7 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
     pixels = [part[..., :2] / part[..., 2:] for part in pixels]
     gaze = _gaze(track) - _gaze(truth)
     open_eyes = truth.expression[:, [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]].max(1) < 0.3
+    looks = (_looks(track) * _looks(truth)).sum(-1)[open_eyes].clip(-1, 1)
     turned = np.rad2deg(np.arccos(np.clip(_forward(truth) @ (0, 0, -1), -1, 1)))
     lost = (track.flags != 0) & (turned <= 60)
     overlaps = [_overlap(_silhouette(ours[i], model, track.intrinsics, capture.size),
@@ -79,6 +80,7 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
         "vertex_mm": 1000 * float(np.median(distances)), "rotation_deg": float(np.median(turns)),
         "worst_rotation_deg": float(np.quantile(turns, 0.95)),
         "gaze_deg": float(np.rad2deg(np.median(np.linalg.norm(gaze, axis=-1)[open_eyes]))),
+        "look_deg": float(np.rad2deg(np.median(np.arccos(looks)))),
         "expression_error": float(np.abs(track.expression - truth.expression)[:, named].mean()),
         "focal_error": float(abs(np.log(track.intrinsics[0, 0] / lens[0, 0]))),
         "surface_px": float(np.median(np.linalg.norm(pixels[0] - pixels[1], axis=-1))),
@@ -109,6 +111,14 @@ def _skull(track: Track) -> Rotation:
 
 def _gaze(track: Track) -> np.ndarray:
     return track.rotations[:, 3:, :2]
+
+
+def _looks(track: Track) -> np.ndarray:
+    """(F, 2, 3): where left and right eye look in the camera's space, in which a head that is turned wrong can still have
+    eyes that look the right way."""
+    head = Rotation.from_rotvec(track.rotations[:, 1]).as_matrix()
+    eyes = Rotation.from_rotvec(track.rotations[:, 3:].reshape(-1, 3)).as_matrix().reshape(-1, 2, 3, 3)
+    return ((track.head_to_camera[:, :3, :3] @ head)[:, None] @ eyes)[..., 2]
 
 
 def _forward(track: Track) -> np.ndarray:
@@ -200,7 +210,7 @@ def main() -> None:
     mean = {name: float(np.nanmean([row[name] for row in known.values()])) for name in next(iter(known.values()))} if known else {}
     if known:
         _table(known | {"mean": mean}, (
-            "vertex_mm", "rotation_deg", "worst_rotation_deg", "gaze_deg", "expression_error", "focal_error", "surface_px",
+            "vertex_mm", "rotation_deg", "worst_rotation_deg", "gaze_deg", "look_deg", "expression_error", "focal_error", "surface_px",
             "jitter_px", "landmark_px", "landmark_raw_px", "silhouette_iou", "lost_share", "turn_within"))
         _table(known | {"mean": mean}, (
             "blinks", "blinks_found", "blinks_invented", "lids_shut_within_1mm", "lids_open_error_mm", "lips_met",

@@ -1,11 +1,14 @@
-"""Closed is closed: lids and lips whose edges are seen to meet also meet on the mesh, and lips do not pass through each other.
+"""Closed is closed: lids and lips whose edges are seen to meet also meet on the mesh, and lips do not pass through each
+other.
 
-Landmarks cannot say it. A millimetre between two edges is a pixel or two, no more than a point's error, and the points of the
-pairs lie beside the edges. But whether a gap is shut stands out in the clip's own distribution of gaps: an eye that is open most
-of the time is seen with a tenth of its gap during a blink. So each gap is measured by the person's own open and shut one, and the
-mesh's gap, along the head's up axis and in millimetres, is drawn to contact where it is seen shut.
+Landmarks cannot say it. A millimetre between two edges is a pixel or two, no more than a point's error, and the points
+of the pairs lie beside the edges. But whether a gap is shut stands out in the clip's own distribution of gaps: an eye
+that is open most of the time is seen with a tenth of its gap during a blink. So each gap is measured by the person's
+own open and shut one, and the mesh's gap, along the head's up axis and in millimetres, is drawn to contact where it is
+seen shut.
 
-What lies beyond contact cannot be seen. A lid that is pulled farther than shut is left alone; lips that cross are pushed apart.
+What lies beyond contact cannot be seen. A lid that is pulled farther than shut is left alone; lips that cross are
+pushed apart.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..head.rotations import axis_angle_to_matrix
-from .frames import FrameState, joint_derivatives, joint_vectors
+from .evidence import Evidence
+from .frames import FrameState, hidden_eyes, joint_derivatives, joint_vectors
 from .points import LID_PAIRS, LIP_PAIRS
 from .surface import LandmarkSurface, pose_points
 
@@ -34,8 +39,6 @@ _LID_OVERLAP = 0.001
 """Metres by which a shut upper lid's points lie below the lower lid's."""
 _LIPS_SHUT, _LIPS_AJAR = 0.0009, 0.0020
 """Metres of gap, the same for lips."""
-_HIDDEN = 0.45, 0.65
-"""Sines of the turn from which on the eye that is turned away is imagined by the detector; it is taken to blink with the other."""
 _LOWEST_AT = 0.02
 """Quantile of a clip's gaps that is the shut one's, if it is shut at all: the detector seldom sees nothing."""
 
@@ -49,7 +52,8 @@ class Contact:
     mix: Tensor
     """(3, L): a gap is so much of each point's height."""
     rest: Tensor
-    """(3,) metres of gap on the mesh at contact; between lips that of the mouth at rest, for their points lie beside the rim."""
+    """(3,) metres of gap on the mesh at contact; between lips that of the mouth at rest, for their points lie beside
+    the rim."""
     shut: Tensor
     """(F, 3) in [0, 1]: how surely the gap was seen shut."""
 
@@ -61,18 +65,18 @@ class Contact:
         points = pose_points(self.surface, state.face[:, :-7], axis_angle_to_matrix(joint_vectors(state.face)))[0]
         return points[..., 1] @ self.mix.T - self.rest
 
-    def energy(self, state: FrameState) -> Tensor:
-        """(F,)"""
+    def energy(self, state: FrameState, evidence: Evidence | None = None) -> Tensor:
+        """(F,); millimetres on the mesh, whatever the camera saw."""
         opening = self.openings(state)
         return 0.5 * (self._trust(opening) * (opening / SIGMA) ** 2).sum(1)
 
-    def normal(self, state: FrameState) -> tuple[Tensor, Tensor]:
-        """Gauss-Newton's gradient (F, E + 7) and Hessian (F, E + 7, E + 7) of the face's parameters; pose has no say."""
+    def normal(self, state: FrameState, evidence: Evidence | None = None) -> tuple[Tensor, Tensor]:
+        """Gauss-Newton's gradient (F, P) and Hessian (F, P, P); a pose opens nothing."""
         opening, slopes = self._slopes(state)
         trust = self._trust(opening)
         gradient = torch.einsum("fk,fkp->fp", trust * opening / SIGMA**2, slopes)
         scaled = slopes * (trust.sqrt() / SIGMA).unsqueeze(-1)
-        return gradient, scaled.transpose(1, 2) @ scaled
+        return pad(gradient, (0, 6)), pad(scaled.transpose(1, 2) @ scaled, (0, 6, 0, 6))
 
     def _trust(self, opening: Tensor) -> Tensor:
         """(F, 3): an opening counts where it was seen shut, a crossing counts between lips and always."""
@@ -91,10 +95,11 @@ class Contact:
         return points[..., 1] @ self.mix.T - self.rest, self.mix @ torch.cat((expression, joints), -1)
 
 
-def see_contact(landmarks: np.ndarray, surface: LandmarkSurface, state: FrameState, focal: Tensor, known: slice) -> Contact | None:
-    """From a capture's landmarks (F, 478, 3), NaN without a face, for heads that stand as `state` says. `surface` is of the
-    person and of any points; the person's open and shut gaps are taken from the frames `known`. None for a head that has no
-    places for the pairs."""
+def see_contact(landmarks: np.ndarray, surface: LandmarkSurface, state: FrameState, focal: Tensor,
+                known: slice) -> Contact | None:
+    """From a capture's landmarks (F, 478, 3), NaN without a face, for heads that stand as `state` says. `surface` is of
+    the person and of any points; the person's open and shut gaps are taken from the frames `known`. None for a head
+    that has no places for the pairs."""
     points, index = np.unique(np.concatenate(_PARTS), return_inverse=True)
     row = {point: place for place, point in enumerate(surface.points) if surface.valid[place]}
     if not all(point in row for point in points):
@@ -108,12 +113,10 @@ def see_contact(landmarks: np.ndarray, surface: LandmarkSurface, state: FrameSta
     rest = mix @ pairs.anchor.rest[:, 1]
     rest[:_LIPS] = -_LID_OVERLAP
     scale = (state.translation[:, 2] / focal).cpu().numpy()
-    shut = np.stack([_shut(part == _LIPS, seen_gap(landmarks, pairs_of) * scale, known) for part, pairs_of in enumerate(_PARTS)], 1)
-    sideways = -torch.nn.functional.normalize(state.translation, dim=-1).unsqueeze(1) @ state.rotation[:, :, :1]
-    turn = sideways.flatten().cpu().numpy()
-    for far, near, side in ((0, 1, -1), (1, 0, 1)):
-        hidden = ((side * turn - _HIDDEN[0]) / (_HIDDEN[1] - _HIDDEN[0])).clip(0, 1)
-        shut[:, far] = np.maximum(shut[:, far], hidden * shut[:, near])
+    shut = np.stack([_shut(part == _LIPS, seen_gap(landmarks, ends) * scale, known)
+                     for part, ends in enumerate(_PARTS)], 1)
+    # The eye that is turned away is taken to blink with the other.
+    shut[:, :_LIPS] = np.maximum(shut[:, :_LIPS], hidden_eyes(state).cpu().numpy() * shut[:, 1::-1])
     return Contact(pairs, mix, rest, torch.as_tensor(shut, dtype=torch.float32, device=device))
 
 

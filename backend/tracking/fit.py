@@ -23,15 +23,19 @@ from .bias import without_bias
 from .blocks import variances_in_time
 from .camera import stand_head
 from .confidence import standard_deviations
-from .contact import Contact, see_contact
+from .contact import see_contact
 from .evidence import Evidence, gather_evidence
 from .frames import FrameState, concatenate, joint_vectors
+from .iris import limbus_surface
+from .limbus import see_irises
 from .neck import split_neck
 from .outline import Outline, Shell, fit_shell, make_shell, see_outline
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .residuals import flag_frames, landmark_error
-from .solver import FOCAL_SIGMA, Beliefs, ClipFrames, Person, as_last_seen, fit_frames, fit_person, smoothness_of, velocity_of
+from .solver import (
+    FOCAL_SIGMA, Beliefs, ClipFrames, Person, Term, as_last_seen, fit_frames, fit_person, smoothness_of, velocity_of,
+)
 from .surface import LandmarkSurface, landmark_surface, pose_points
 from .track import Track
 
@@ -76,10 +80,13 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: P
     person = fit_person(surface, directions, [clip.typical_frames(nobody) for clip in clips], PERSON_ITERATIONS, tell)
     own = surface.of_person(person.identity)
     identity = person.identity.cpu().numpy()
+    limbus = limbus_surface(model, device)
+    if limbus is not None:
+        limbus = limbus.of_person(person.identity)
     tracks = []
     for index, clip in enumerate(clips):
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
-        tracks.append(_track_clip(clip, index, person, make_shell(model, identity, pivot), own, directions, model, progress))
+        tracks.append(_track_clip(clip, index, person, make_shell(model, identity, pivot), limbus, own, directions, model, progress))
     return tracks
 
 
@@ -98,6 +105,7 @@ class _Clip:
         if len(training) == 0:
             raise EffigyError(
                 f"No training frame of {capture.folder} shows a face: there is nothing to track. Choose other footage.")
+        self.training = training
         spread = np.linspace(0, len(training) - 1, min(typical, len(training))).round().astype(int)
         self.typical = torch.as_tensor(training[spread])
         table = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
@@ -125,9 +133,9 @@ class _Clip:
         return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], self.stand(surface, self.evidence, self.typical))
 
 
-def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, surface: LandmarkSurface, directions: Tensor,
-                model: HeadModel, progress: Progress) -> Track:
-    """`surface` and `shell` are of the person, whose clip number `index` this is."""
+def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, limbus: LandmarkSurface | None, surface: LandmarkSurface,
+                directions: Tensor, model: HeadModel, progress: Progress) -> Track:
+    """`shell`, `limbus` and `surface` are of the person, whose clip number `index` this is."""
     capture, beliefs, focal = clip.capture, clip.beliefs, person.focals[index]
     evidence = replace(clip.evidence, focal=focal)
     state = clip.stand(surface, evidence, torch.arange(capture.frame_count))
@@ -137,7 +145,12 @@ def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, surface: 
     chosen = clip.typical
     shell = _fit_hair(shell, surface, directions, evidence[chosen], beliefs[chosen], state[chosen], outline[chosen])
     contact = see_contact(clip.seen, surface, state, focal, slice(capture.training_count))
-    state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), contact)
+    terms: list[Term] = [] if contact is None else [contact]
+    if limbus is not None:
+        irises = see_irises(capture, limbus, state, evidence, clip.training)
+        evidence = irises.instead_of_points(evidence, surface.points)
+        terms.append(irises)
+    state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms)
     evidence = as_last_seen(evidence, directions, state)
     sigma = standard_deviations(variances, person.covariance_of(index), surface, evidence, beliefs, state)
     track = _to_track(capture, model, person.identity.cpu().numpy(), float(focal), state, sigma, clip.pivot, clip.good)
@@ -184,7 +197,7 @@ def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: Tensor, eviden
 
 def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs,
                    state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None,
-                   contact: Contact | None = None) -> tuple[FrameState, Tensor | None]:
+                   terms: Sequence[Term] = ()) -> tuple[FrameState, Tensor | None]:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
     training part, so no held-out frame has a say in a training frame; the other way round it may.
 
@@ -212,7 +225,7 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
         solved, hessian = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
                                      FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
                                      None if outline is None else (outline[0][span], outline[1]),
-                                     None if contact is None else contact[span])
+                                     [term[span] for term in terms])
         own = slice(held, held + end - start)
         done.append(solved[own])
         if outline is not None:

@@ -11,6 +11,9 @@ from ..head.rotations import axis_angle_to_matrix
 from .camera import project, project_derivative
 from .surface import LandmarkSurface, pose_points
 
+_HIDDEN = 0.45, 0.65
+"""Sines of the head's turn from which on the farther eye begins to be hidden, and is."""
+
 
 @dataclass(frozen=True)
 class FrameState:
@@ -39,6 +42,13 @@ class FrameState:
 
 def concatenate(parts: list[FrameState]) -> FrameState:
     return FrameState(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(FrameState)))
+
+
+def hidden_eyes(state: FrameState) -> Tensor:
+    """(F, 2) in [0, 1] of the left and the right eye: how far it is turned away, where the detector only imagines it."""
+    towards = -torch.nn.functional.normalize(state.translation, dim=-1)
+    sine = (state.rotation[:, :, 0] * towards).sum(-1)
+    return ((torch.stack((-sine, sine), -1) - _HIDDEN[0]) / (_HIDDEN[1] - _HIDDEN[0])).clamp(0, 1)
 
 
 def joint_vectors(face: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ which all share (Schur complement). `fit_frames` holds these fixed and solves al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from ..head.rotations import matrix_to_axis_angle
 from .blocks import Smoothness, solve_in_time, solve_shared
-from .contact import Contact
 from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
 from .frames import FrameState, concatenate
 from .outline import Outline, Shell, match
@@ -81,6 +81,20 @@ class Beliefs:
             for first, second, sign in ((left, left, 1), (right, right, 1), (left, right, -1), (right, left, -1)):
                 result[first, second] += sign * self.vergence[axis]
         return result
+
+
+class Term(Protocol):
+    """A part of the energy besides landmarks and outline, of F frames."""
+
+    def __getitem__(self, index: slice) -> Term: ...
+
+    def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
+        """(F,)"""
+        ...
+
+    def normal(self, state: FrameState, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """Gauss-Newton's gradient (F, P) and Hessian (F, P, P)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -185,20 +199,20 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
 
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
                linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None],
-               outline: tuple[Outline, Shell] | None = None, contact: Contact | None = None
+               outline: tuple[Outline, Shell] | None = None, terms: Sequence[Term] = ()
                ) -> tuple[FrameState, Tensor]:
     """All frames of a window, in time order, `surface` being of the person. The first `held` frames are known and only
     lend their motion; `linked` (F - 1,) bool says whether a frame and the next belong together. With `outline` also the
-    head's outline has a say in its pose, with `contact` also lids and lips that were seen to meet. Returns the frames and
-    the last Hessian of what was seen and believed, without smoothness (F, P, P)."""
+    head's outline has a say in its pose, and so have `terms`. Returns the frames and the last Hessian of what was seen and
+    believed, without smoothness (F, P, P)."""
     prior_hessian = beliefs.hessian()
     base = evidence.weights
     damping = 1e-4
 
     def energy_of(at: FrameState) -> float:
         seen = landmark_energy(surface, evidence, at) + beliefs.energy(at)
-        if contact is not None:
-            seen = seen + contact.energy(at)
+        for term in terms:
+            seen = seen + term.energy(at, evidence)
         return float((seen if matched is None else seen + matched.energy(at)).sum() + smoothness.energy(velocity_of(at)))
 
     for iteration in range(iterations):
@@ -217,10 +231,10 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
             _, pull, stiffness = matched.normal(state)
             gradient[:, -6:] += pull
             hessian[:, -6:, -6:] += stiffness
-        if contact is not None:
-            pull, stiffness = contact.normal(state)
-            gradient[:, :-6] += pull
-            hessian[:, :-6, :-6] += stiffness
+        for term in terms:
+            pull, stiffness = term.normal(state, evidence)
+            gradient += pull
+            hessian += stiffness
         free = _free(state, gradient, beliefs)
         free[:held] = False
         for _ in range(6):

@@ -19,6 +19,9 @@ ROTATION_BOUND = 3.2
 """Degrees, median; 2.8 was measured. The aim is 2 and is missed: yaw comes out a tenth too small and pitch a third. The
 focal length, which the clip does not tell, has a part in it: with the true one it is 2.2."""
 
+GAZE_BOUND = 3.8
+"""Degrees, median over both eyes; 3.1 was measured, and 5.5 without the irises' own measurement."""
+
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
@@ -43,6 +46,13 @@ def test_track_of_the_demo_clip_agrees_with_its_truth(tracked):
         rotation, _ = Rotation.align_vectors(theirs, ours)
         errors.append(np.linalg.norm(rotation.apply(ours) - theirs, axis=1))
         angles.append(np.degrees(rotation.magnitude()))
+    track, truth = tracked[1], load_track(asset_path("demo_truth.npz"), model)
+    blinks = [model.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
+    open_eyes = truth.expression[:FRAMES, blinks].max(1) < 0.3
+    gaze = (track.rotations[:, 3:, :2] - truth.rotations[:FRAMES, 3:, :2])[open_eyes]
+    gaze_error = np.degrees(np.median(np.linalg.norm(gaze, axis=-1)))
+    print(f"gaze {gaze_error:.2f} degrees")
     print(f"vertex error {1e3 * np.median(errors):.2f} mm, rotation {np.median(angles):.2f} degrees")
     assert np.median(errors) < 0.003
     assert np.median(angles) < ROTATION_BOUND
+    assert gaze_error < GAZE_BOUND
