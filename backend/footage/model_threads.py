@@ -49,6 +49,10 @@ class ModelThreads:
 
     def _with_models(self, work: Callable[..., Result], item: Any) -> Result:
         if not hasattr(self._own, "models"):
-            self._own.models = [make() for make in self._kinds]
-            self._made += self._own.models
+            made: list[Model] = []
+            for make in self._kinds:
+                made.append(make())
+                # At once, so that it is closed even if the next cannot be made.
+                self._made.append(made[-1])
+            self._own.models = made
         return work(item, *self._own.models)

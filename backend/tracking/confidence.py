@@ -17,7 +17,7 @@ from .frames import FrameState
 from .solver import Beliefs
 from .surface import LandmarkSurface
 
-EYES_ERR, POSE_ERRS = 2.0, 2.0
+EYES_ERR, POSE_ERRS = 2.5, 2.0
 """How many times farther than the covariances say eyes, and the head's turn and place, are off in two thirds of the frames of
 `bench.tracking`'s rendered people; expression and jaw 0.7 to 1.2 times, which stay as they are."""
 _EVERY = 8
@@ -30,6 +30,8 @@ def standard_deviations(own: Tensor, covariance: Tensor, surface: LandmarkSurfac
     identity and log focal length. `evidence` is weighted as the solver last saw it."""
     # A frame without a face follows its neighbours, and so does how it is bent.
     seen = torch.nonzero(evidence.weights.sum(1) > 0).flatten()
+    if not len(seen):
+        seen = torch.arange(len(state), device=own.device)
     looked = seen[torch.linspace(0, len(seen) - 1, max(2, -(-len(seen) // _EVERY)), device=own.device).round().long().unique()]
     normal = landmark_normal(surface, evidence[looked], state[looked], shared=True)
     known = (normal.hessian + beliefs.hessian()).double()

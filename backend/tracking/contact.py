@@ -134,5 +134,5 @@ def _shut(lips: bool, gaps: np.ndarray, known: slice) -> np.ndarray:
     unit = 1.0 if lips else max(np.quantile(seen, _LIDS_OPEN_AT), 1e-6)
     shut, ajar = (_LIPS_SHUT, _LIPS_AJAR) if lips else (_LIDS_SHUT, _LIDS_AJAR)
     # Where the clip's smallest gaps are not zero, but too small to be open, they are this person's shut ones.
-    shift = float(np.clip(lowest / unit - shut / 2, 0, shut))
+    shift = float(np.clip(lowest / unit - shut / 2, 0, shut)) if lowest / unit < ajar else 0.0
     return np.nan_to_num((ajar + shift - gaps / unit) / (ajar - shut)).clip(0, 1)

@@ -52,6 +52,8 @@ WINDOW = 512
 """Frames solved at once: memory stays flat in the clip's length."""
 LOOK_AHEAD = 16
 """Frames beyond a window that are solved with it and solved again in the next, so that a window's end is smooth too."""
+_ANYWHERE = (1.0, 1.0, 1.0, 0.3, 0.3, 0.3)
+"""Radians and metres: standard deviations of the pose of a head of which nothing is known."""
 _SKULL_DEPTH = 0.09
 """Metres from the face's landmarks back to the middle of the skull."""
 
@@ -70,7 +72,7 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: P
             "(`backend.tracking.landmark_embedding`), or use the bundled open head.")
     surface = everything.of_points(solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS))
     pivot, directions = _middle(surface)
-    clips = [_Clip(capture, model, surface, pivot, max(PERSON_FRAMES // len(captures), 1)) for capture in captures]
+    clips = [_Clip(capture, model, surface, pivot, share) for capture, share in zip(captures, _shares(captures), strict=True)]
 
     def tell(done: int, energy: float) -> None:
         progress.update("person", done, PERSON_ITERATIONS, energy=energy)
@@ -88,6 +90,15 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: P
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
         tracks.append(_track_clip(clip, index, person, make_shell(model, identity, pivot), limbus, own, directions, model, progress))
     return tracks
+
+
+def _shares(captures: Sequence[Capture]) -> list[int]:
+    """How many frames of each capture speak for the person: what short ones have not, long ones give."""
+    shares, left = [0] * len(captures), PERSON_FRAMES
+    for rank, index in enumerate(sorted(range(len(captures)), key=lambda index: captures[index].training_count)):
+        shares[index] = max(1, min(captures[index].training_count, left // (len(captures) - rank)))
+        left -= shares[index]
+    return shares
 
 
 class _Clip:
@@ -123,7 +134,7 @@ class _Clip:
     def stand(self, surface: LandmarkSurface, evidence: Evidence, which: Tensor) -> FrameState:
         """A start for some frames, `surface` being of the person, as far as that is known."""
         seen = torch.as_tensor(self.seen[:, surface.points], device=self.pivot.device)
-        return _stand(surface, evidence, self.beliefs, seen, which)
+        return _stand(surface, evidence, self.beliefs, seen, which, self.capture.training_count)
 
     def typical_frames(self, nobody: Tensor) -> ClipFrames:
         """What speaks for the person; also takes the detector's habits out of the evidence, as they are at a first guess."""
@@ -147,12 +158,15 @@ def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, limbus: L
     contact = see_contact(clip.seen, surface, state, focal, slice(capture.training_count))
     terms: list[Term] = [] if contact is None else [contact]
     if limbus is not None:
-        irises = see_irises(capture, limbus, state, evidence, clip.training)
+        irises = see_irises(capture, limbus, state, evidence, clip.training, progress)
         evidence = irises.instead_of_points(evidence, surface.points)
         terms.append(irises)
     state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms)
-    evidence = as_last_seen(evidence, directions, state)
-    sigma = standard_deviations(variances, person.covariance_of(index), surface, evidence, beliefs, state)
+    evidence = as_last_seen(evidence, directions, state, OUTLINE_ITERATIONS)
+    # Apart, for held-out frames have no say in what is said of training frames.
+    parts = [part for part in (slice(capture.training_count), slice(capture.training_count, None)) if len(state[part])]
+    sigma = torch.cat([standard_deviations(variances[part], person.covariance_of(index), surface, evidence[part], beliefs[part],
+                                           state[part]) for part in parts])
     track = _to_track(capture, model, person.identity.cpu().numpy(), float(focal), state, sigma, clip.pivot, clip.good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
@@ -166,7 +180,8 @@ def _middle(surface: LandmarkSurface) -> tuple[Tensor, Tensor]:
     return pivot, torch.nn.functional.normalize(surface.anchor.rest - skull, dim=-1)
 
 
-def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: Tensor, which: Tensor) -> FrameState:
+def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: Tensor, which: Tensor,
+           training_count: int) -> FrameState:
     """A start for some frames: face as the scores say, pose by aligning it to the detector's points in depth."""
     which = which.to(seen.device)
     face = beliefs.mean[which].clone()
@@ -175,9 +190,12 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
                                        evidence.centre)
     missing = (evidence.weights[which].sum(1) == 0).cpu().numpy()
     if missing.any() and not missing.all():
-        # A frame without a face stands where the nearest one with a face stands; smoothness does the rest.
-        there = np.flatnonzero(~missing)
-        nearest = there[np.abs(there[None] - np.flatnonzero(missing)[:, None]).argmin(1)]
+        # A frame without a face stands where the nearest one with a face stands; smoothness does the rest. Held-out frames
+        # say nothing of training frames.
+        there, lacking = np.flatnonzero(~missing), np.flatnonzero(missing)
+        training = which.cpu().numpy() < training_count
+        apart = np.abs(there[None] - lacking[:, None]) + len(which) * (training[lacking][:, None] & ~training[there][None])
+        nearest = there[apart.argmin(1)]
         gaps = torch.as_tensor(np.flatnonzero(missing), device=seen.device)
         source = torch.as_tensor(nearest, device=seen.device)
         face[gaps], rotation[gaps], translation[gaps] = face[source], rotation[source], translation[source]
@@ -202,7 +220,7 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
     training part, so no held-out frame has a say in a training frame; the other way round it may.
 
     With an outline, which is the last time, also the parameters' variances (F, P), the person being certain."""
-    frames = len(state)
+    frames, rounds = len(state), FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS
     done: list[FrameState] = []
     variances: list[Tensor] = []
     start = 0
@@ -219,17 +237,18 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
         linked = torch.as_tensor(np.diff(capture.frame_numbers[span]) == 1, device=state.face.device)
 
         def tell(iteration: int, energy: float, start: int = start, end: int = end) -> None:
-            progress.update("frames", start + (end - start) * iteration // FRAME_ITERATIONS, frames, energy=energy)
+            progress.update("frames", start + (end - start) * iteration // rounds, frames, energy=energy)
             progress.raise_if_cancelled()
 
-        solved, hessian = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held,
-                                     FRAME_ITERATIONS if outline is None else OUTLINE_ITERATIONS, tell,
+        solved, hessian = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held, rounds, tell,
                                      None if outline is None else (outline[0][span], outline[1]),
                                      [term[span] for term in terms])
         own = slice(held, held + end - start)
         done.append(solved[own])
         if outline is not None:
             smoothness = smoothness_of(velocity_of(solved), beliefs, linked, evidence[span].weights.sum(1) > 0)
+            # Frames without a face may hang together with too few others to be known at all.
+            hessian.diagonal(dim1=1, dim2=2)[:, -6:] += torch.tensor(_ANYWHERE, device=hessian.device) ** -2
             variances.append(variances_in_time(hessian, smoothness)[own])
         start = end
     progress.update("frames", frames, frames)

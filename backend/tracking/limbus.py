@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from ..footage.capture import Capture, read_frame
+from ..progress import SILENT, Progress
 from .contact import seen_gap
 from .evidence import Evidence
 from .frames import FrameState, hidden_eyes, predict
@@ -38,7 +39,9 @@ _STEP = 0.5
 _STEPS = 12
 """and how many of them in each direction."""
 _HALVE = np.array(((0.5, 0, 0), (0, 0.5, 0)))
+"""From displacements of the whole map to those of a map with every second one."""
 _BLUR = 0.8
+"""Pixels at 512 by which the picture is smoothed first."""
 _MARGIN = 0.5
 """Pixels at 512 inside the lids' outline from which on an arc is taken to be free, fully so a pixel farther in."""
 _REDNESS = 0.5
@@ -48,8 +51,6 @@ _FULL = 0.8
 _EDGE = 0.3
 """and share of a full edge below which a free piece of arc speaks against the place: a lid's edge is fainter than the
 limbus."""
-_TEMPERATURE = 1.0
-"""Neighbouring pieces of arc see the same pixels: so many of them are one observation."""
 _PULL = 4.0
 """Pixels at 512 by which the prediction errs."""
 _TOGETHER = 5
@@ -72,13 +73,14 @@ _SAMPLE = 32
 
 
 def see_irises(capture: Capture, surface: LandmarkSurface, state: FrameState, evidence: Evidence,
-               known: np.ndarray) -> Irises:
+               known: np.ndarray, progress: Progress = SILENT) -> Irises:
     """Measure the irises of every frame, near where `state` has them. `surface` is `limbus_surface` of the person; how
     large the irises are, and how the eyes' displacements differ, comes from the frames `known`."""
     shown = predict(surface, state, evidence.focal, evidence.centre, evidence.pivot).pixels.double().cpu().numpy()
     centres, pixel, frames = shown[:, ::3], evidence.pixel, len(state)
     axes = np.stack((shown[:, 1::3] - centres, shown[:, 2::3] - centres), 2)
     sighted = (evidence.weights.sum(1) > 0).cpu().numpy()
+    hidden = hidden_eyes(state).cpu().numpy()
 
     def look(index: int, radii: np.ndarray) -> np.ndarray | None:
         """(R, 2, S, S): the operator over displacements, for either eye."""
@@ -104,16 +106,25 @@ def see_irises(capture: Capture, surface: LandmarkSurface, state: FrameState, ev
             if scores is None:
                 return None
             left, right = scores[0]
-            parts = (_posterior(left + _shifted(right, -apart)), _posterior(right + _shifted(left, apart)))
+            # What is imagined of an eye that is turned away tells nothing of the other.
+            there = 1 - hidden[index]
+            parts = (_posterior(left + there[1] * _shifted(right, -apart)), _posterior(right + there[0] * _shifted(left, apart)))
             return tuple(np.stack(values) for values in zip(*parts, strict=True))
 
         nothing = _posterior(np.zeros((2 * _STEPS + 1, 2 * _STEPS + 1)))[1]
-        seen = [part or (np.zeros((2, 2)), np.stack((nothing, nothing))) for part in pool.map(measure, range(frames))]
+        seen = []
+        for index, part in enumerate(pool.map(measure, range(frames)), 1):
+            seen.append(part or (np.zeros((2, 2)), np.stack((nothing, nothing))))
+            if index % 16 == 0 or index == frames:
+                progress.update("irises", index, frames)
+                if progress.cancelled():
+                    pool.shutdown(wait=False, cancel_futures=True)
+                progress.raise_if_cancelled()
     offsets, spreads = (np.stack(values) for values in zip(*seen, strict=True))
 
     gaps = np.stack([seen_gap(capture.landmarks, LID_PAIRS[side][:3]) for side in ("left", "right")], 1)
     wide = np.nan_to_num(gaps / (2 * radius * np.linalg.norm(axes, axis=-1).max(-1).clip(1e-6)))
-    free = np.minimum(1 - hidden_eyes(state).cpu().numpy(), ((wide - _SLIT) / (_OPEN - _SLIT)).clip(0, 1))
+    free = np.minimum(1 - hidden, ((wide - _SLIT) / (_OPEN - _SLIT)).clip(0, 1))
     variances, directions = np.linalg.eigh(spreads)
     found = free * ((_LOST - np.sqrt(variances[..., -1])) / (_LOST - _SURE)).clip(0, 1)
     # The window of displacements is no observation: what it alone would tell is taken off.
@@ -138,7 +149,8 @@ def _usual_difference(scores: list[np.ndarray]) -> np.ndarray:
         if pair.any((1, 2)).all():
             left, right = (np.array(np.unravel_index(one.argmax(), one.shape)) for one in pair)
             steps.append((right - left)[::-1])
-    return np.median(steps, axis=0) if steps else np.zeros(2)
+    # Of a few frames that would be what they happen to show, and each eye would confirm the other.
+    return np.median(steps, axis=0) if len(steps) >= _SAMPLE // 4 else np.zeros(2)
 
 
 def _shifted(scores: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -161,7 +173,7 @@ def _best_radius(maps: np.ndarray) -> float:
 def _posterior(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (2,) and covariance (2, 2), pixels at 512, of the displacement."""
     steps = _STEP * np.arange(-_STEPS, _STEPS + 1)
-    scores = scores / _TEMPERATURE - 0.5 * (steps[:, None] ** 2 + steps**2) / _PULL**2
+    scores = scores - 0.5 * (steps[:, None] ** 2 + steps**2) / _PULL**2
     share = np.exp(scores - scores.max())
     share /= share.sum()
     across, down = share.sum(0), share.sum(1)

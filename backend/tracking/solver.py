@@ -1,7 +1,8 @@
 """The solver: Levenberg-Marquardt over one identity and focal length and every frame's expression, jaw, eyes and pose.
 
-Two passes. `fit_person` takes some frames of the training part and solves them together with identity and focal length,
-which all share (Schur complement). `fit_frames` holds these fixed and solves all frames, coupled in time.
+Two passes. `fit_person` takes some frames of every clip's training part and solves them together with identity, which all
+share, and each clip's focal length (Schur complement). `fit_frames` holds these fixed and solves a clip's frames, coupled in
+time.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
                                   focal_scales * FOCAL_SIGMA**-2))
     prior_hessian = beliefs.hessian()
     seen = [clip.evidence for clip in clips]
-    damping, reduced = 1e-3, None
+    damping, reduced = 1e-3, torch.diag(shared_precision.double())
 
     def energy_of(at: FrameState, common: Tensor) -> float:
         person = surface.of_person(common[:size])
@@ -178,7 +179,8 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
             all_cross, all_common = torch.zeros_like(all_cross), all_common + torch.eye(len(guess), device=device) * 1e12
         for _ in range(6):
             blocks, cross, right = _held(hessian, all_cross, gradient, free, damping)
-            step, shared_step, reduced = solve_shared(blocks, cross, all_common, right, all_pull)
+            step, shared_step, left = solve_shared(blocks, cross, all_common, right, all_pull)
+            reduced = left if iteration else reduced
             trial, trial_shared = state.moved(step.float(), beliefs.lower, beliefs.upper), shared + shared_step.float()
             trial_energy = energy_of(trial, trial_shared)
             if trial_energy <= energy:
@@ -219,7 +221,7 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
         matched = None if outline is None else match(*outline, evidence, state)
         # The robust scale and the view change with the iteration, so an energy is only compared within one.
         evidence = replace(evidence, weights=base * view_weights(directions, evidence.jaw_line, state),
-                           halving=_HALVINGS[min(iteration + 2, len(_HALVINGS) - 1)])
+                           halving=_halving(iteration))
         normal = landmark_normal(surface, evidence, state, shared=False)
         velocity = velocity_of(state)
         smoothness = smoothness_of(velocity, beliefs, linked)
@@ -248,9 +250,12 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
             damping *= 10
         else:
             break
-        if iteration >= len(_HALVINGS) - 2 and energy - trial_energy < 1e-3 * energy:
-            break
     return state, hessian
+
+
+def _halving(iteration: int) -> float:
+    """Frames start near their solution, so they begin where the person's frames have come after two rounds."""
+    return _HALVINGS[min(iteration + 2, len(_HALVINGS) - 1)]
 
 
 def smoothness_of(velocity: Tensor, beliefs: Beliefs, linked: Tensor, seen: Tensor | None = None) -> Smoothness:
@@ -260,6 +265,7 @@ def smoothness_of(velocity: Tensor, beliefs: Beliefs, linked: Tensor, seen: Tens
     bend = velocity[1:] - velocity[:-1]
     if not len(bend):
         return Smoothness(beliefs.acceleration, linked)
+    bend = bend * (linked[:-1] & linked[1:]).unsqueeze(1)
     # Averaged over some frames, in which noise goes to and fro and a head goes on.
     around = torch.nn.functional.pad(bend[:, -6:].T, (2, 2)).unfold(1, len(_STEADY), 1) @ _STEADY.to(bend)
     surprise = (beliefs.acceleration[-6:] * around.T**2).mean(1, keepdim=True)
@@ -270,9 +276,10 @@ def smoothness_of(velocity: Tensor, beliefs: Beliefs, linked: Tensor, seen: Tens
     return Smoothness(beliefs.acceleration, linked, trust)
 
 
-def as_last_seen(evidence: Evidence, directions: Tensor, state: FrameState) -> Evidence:
-    """Evidence of frames that stand so, weighted as in the solver's last iterations."""
-    return replace(evidence, weights=evidence.weights * view_weights(directions, evidence.jaw_line, state), halving=_HALVINGS[-1])
+def as_last_seen(evidence: Evidence, directions: Tensor, state: FrameState, iterations: int) -> Evidence:
+    """Evidence of frames that stand so, weighted as in the last of `fit_frames`' iterations."""
+    return replace(evidence, weights=evidence.weights * view_weights(directions, evidence.jaw_line, state), 
+                   halving=_halving(iterations - 1))
 
 
 def velocity_of(state: FrameState) -> Tensor:

@@ -43,10 +43,11 @@ class Track:
     flags: np.ndarray
     """(F,) int32 of `backend.footage.capture.FrameFlag`: the capture's flags and the tracker's own."""
     training_count: int
-    """Identity and focal length were fitted on frames [0, training_count) alone."""
+    """No later frame had a say in identity, focal length or an earlier frame."""
     sigma: np.ndarray | None = None
     """(F, E + 13): standard deviations of expression (E), jaw (3), eyes (left x, y, right x, y), the skull's turn about the
-    camera's axes (3, radians) and its place (3, metres), as the solver's covariance has them; None where nobody reckoned them."""
+    camera's axes (3, radians) and its place (3, metres), from the solver's
+    covariances (`confidence`); None where nobody reckoned them."""
 
     @property
     def frame_count(self) -> int:

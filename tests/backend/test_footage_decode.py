@@ -185,9 +185,36 @@ def test_a_photograph_is_one_upright_frame_in_srgb(tmp_path: Path) -> None:
     assert np.abs(frame.image.astype(int) - expected).mean() < 4
     (small,) = read_frames(tmp_path / "phone.jpg", longest_side=48)
     assert small.image.shape == (48, 32, 3)
-    grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    picture.save(tmp_path / "odd.png", icc_profile=grey)
+
+
+def test_a_photographs_colours_are_what_its_profile_says(tmp_path: Path) -> None:
+    picture = Image.fromarray(corner_image(96, 64))
+    other = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    picture.save(tmp_path / "odd.png", icc_profile=other)
     assert np.array_equal(next(read_frames(tmp_path / "odd.png")).image, corner_image(96, 64))
+    # sRGB's own profile with red and blue exchanged: the file's channels are then another colour.
+    srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    srgb[:] = srgb.replace(b"rXYZ", b"tmp_").replace(b"bXYZ", b"rXYZ").replace(b"tmp_", b"bXYZ")
+    picture.save(tmp_path / "swapped.png", icc_profile=bytes(srgb))
+    found = next(read_frames(tmp_path / "swapped.png")).image
+    assert np.abs(found.astype(int) - corner_image(96, 64)[..., ::-1]).mean() < 3
+
+
+def test_photographs_of_other_depths_are_read_as_they_look(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1))
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    assert np.array_equal(next(read_frames(tmp_path / "deep.png")).image, np.repeat((ramp // 257)[..., None], 3, 2))
+    clear = np.zeros((48, 64, 4), np.uint8)
+    clear[:, :32] = (10, 200, 30, 255)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    seen = next(read_frames(tmp_path / "clear.png")).image
+    assert (seen[:, 32:] == 255).all() and (seen[:, :32] == (10, 200, 30)).all()
+    first, second = (Image.fromarray(corner_image(96, 64)) for _ in range(2))
+    first.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[second])
+    assert next(read_frames(tmp_path / "phone.jpg")).image.shape == (64, 96, 3)
+    Image.fromarray(np.ones((48, 64), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(EffigyError, match="8 bits"):
+        probe(tmp_path / "float.tif")
 
 
 def test_a_stream_that_changes_its_size_stays_one_clip(tmp_path: Path) -> None:

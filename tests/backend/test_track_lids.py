@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +25,7 @@ FRAMES = 36
 TURNED = torch.tensor((0.0, 0.8, 0.0))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +166,9 @@ def test_lips_meet_where_they_are_seen_to_meet(blinking: tuple, model: HeadModel
     assert ours[true < 0.5].max() <= 0.3
     assert np.abs(ours - true)[true > 4].mean() < 1.5
     assert ours.min() > -0.5
+
+
+def test_a_mouth_that_is_always_open_is_never_taken_for_shut(model: HeadModel) -> None:
+    open_lids = np.full(20, 9.0)
+    lips = contact_of(model, seen(20, left=open_lids, right=open_lids, lips=np.full(20, 6.0)), standing(model, 20)).shut[:, 2]
+    assert not lips.any()
