@@ -1,6 +1,6 @@
 """Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times; or a photograph.
 
-What a container says about its pictures is honoured here and nowhere else: the display matrix (phones store a
+What a container says about its pictures is honoured here and in `geometry`, and nowhere else: the display matrix (phones store a
 portrait clip lying on its side), pixels that are not square, the colour matrix and range, more than 8 bits, variable
 frame rate. Frames are decoded one after the other, so memory does not grow with the length of a clip.
 """
@@ -8,7 +8,6 @@ frame rate. Frames are decoded one after the other, so memory does not grow with
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from ..errors import EffigyError
 from ..progress import SILENT, Progress
+from .geometry import Geometry, to_rgb
 from .hdr import SDR, transfer_of
 from .still import read_still
 
@@ -33,7 +33,6 @@ _TEXT_FORMATS = ("tty",)
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")
 """How the files begin by which FFmpeg would go and fetch other files, or wait for a network for ever."""
 _DEFAULT_RATE = Fraction(25)
-_EXACT_CHROMA = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def probe(path: Path) -> FootageInfo:
         return FootageInfo(path, still.shape[1], still.shape[0], _DEFAULT_RATE, 1, 0.0, SDR, still=True)
     with _open(path) as (container, stream):
         for frame in _decode(container, stream, [], path):
-            geometry = _Geometry.of(frame, stream)
+            geometry = Geometry.of(frame, stream)
             break
         else:
             raise EffigyError(f"No picture of {path.name} could be decoded: "
@@ -122,7 +121,7 @@ def read_frames(
         for number, frame in enumerate(_decode(container, stream, troubles, path)):
             # A stream may change its size on the way; it is one clip to us, at the size it begins with. And asking each
             # frame for its side data would keep it alive in a reference cycle: 14 MB for each frame of a 4K clip.
-            geometry = geometry or _Geometry.of(frame, stream)
+            geometry = geometry or Geometry.of(frame, stream)
             last_time = float(frame.pts * frame.time_base - origin) if frame.pts is not None else float(number / rate)
             if end is not None and last_time >= end:
                 return
@@ -130,7 +129,7 @@ def read_frames(
                 continue
             chosen += 1
             if (chosen - 1) % every == 0:
-                yield FootageFrame(number, last_time, _to_rgb(frame, geometry, longest_side, reformatter))
+                yield FootageFrame(number, last_time, to_rgb(frame, geometry, longest_side, reformatter))
             if max_frames is not None and chosen >= max_frames:
                 return
         announced = _duration(container, stream)
@@ -228,83 +227,6 @@ def _duration(container, stream) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else 0.0
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """How the stored picture becomes the one that is meant to be seen."""
-
-    width: int
-    """Stored width and height once the pixels are made square (a DV or anamorphic clip stores narrow or wide ones)."""
-    height: int
-    matrix: np.ndarray
-    """(2, 2): where the stored x axis (first row) and y axis (second row) point to on the screen, y down."""
-
-    @classmethod
-    def of(cls, frame: av.VideoFrame, stream) -> _Geometry:
-        ratio = stream.sample_aspect_ratio
-        side_data = frame.side_data.get("DISPLAYMATRIX")
-        matrix = np.eye(2)
-        if side_data is not None:
-            # Fixed point, 16.16; the third row and column are translation and perspective, which nobody uses.
-            matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2] / 65536
-        return cls(round(frame.width * ratio) if ratio else frame.width, frame.height, matrix)
-
-    @property
-    def is_lying(self) -> bool:
-        matrix = np.abs(self.matrix)
-        return bool(matrix[0, 1] + matrix[1, 0] > matrix[0, 0] + matrix[1, 1])
-
-    @property
-    def upright_size(self) -> tuple[int, int]:
-        return (self.height, self.width) if self.is_lying else (self.width, self.height)
-
-    def make_upright(self, image: np.ndarray) -> np.ndarray:
-        """Turn and mirror by the display matrix; angles between the quarter turns go to the nearest one."""
-        if self.is_lying:
-            image, mirror_x, mirror_y = cv2.transpose(image), self.matrix[1, 0] < 0, self.matrix[0, 1] < 0
-        else:
-            mirror_x, mirror_y = self.matrix[0, 0] < 0, self.matrix[1, 1] < 0
-        if mirror_x or mirror_y:
-            image = cv2.flip(image, -1 if mirror_x and mirror_y else int(mirror_x))
-        return image
-
-
-def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
-    known = {int(space) for space in Colorspace}
-    if int(frame.colorspace) in known:
-        return Colorspace(int(frame.colorspace))
-    if int(frame.colorspace) == 6:  # SMPTE 170M: the same figures as BT.601, and no member of PyAV's enum
-        return Colorspace.ITU601
-    # Untagged: players take BT.709 from 720 lines up and BT.601 below.
-    return Colorspace.ITU709 if frame.height >= 720 or frame.width >= 1280 else Colorspace.ITU601
-
-
-def _to_rgb(
-    frame: av.VideoFrame, geometry: _Geometry, longest_side: int | None, reformatter: VideoReformatter,
-) -> np.ndarray:
-    """(H, W, 3) uint8 upright RGB.
-
-    FFmpeg makes separate planes of red, green and blue, which OpenCV puts together: the same values as FFmpeg's `rgb24` in
-    half the time.
-    """
-    width, height = geometry.width, geometry.height
-    shrink = min(1.0, longest_side / max(width, height)) if longest_side else 1.0
-    full_range = int(frame.color_range) == int(ColorRange.JPEG) or frame.format.name.startswith("yuvj")
-    made = reformatter.reformat(
-        frame,
-        width=max(1, math.floor(width * shrink)),
-        height=max(1, math.floor(height * shrink)),
-        format="gbrp",
-        src_colorspace=_colour_matrix(frame),
-        dst_colorspace=Colorspace.ITU709,
-        src_color_range=ColorRange.JPEG if full_range or frame.format.is_rgb else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=(Interpolation.AREA if shrink < 1 else Interpolation.BICUBIC) | _EXACT_CHROMA,
-    )
-    green, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, :plane.width]
-                        for plane in made.planes)
-    return geometry.make_upright(cv2.merge((red, green, blue)))
 
 
 def _lacks_index(path: Path) -> bool:

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m backend", description="From a video of a person to a head avatar and its pictures.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    capture = subparsers.add_parser("capture", help="crop the head out of a video, with mattes and landmarks")
+    capture = subparsers.add_parser("capture", help="crop the head out of a video or a photograph, with mattes and landmarks")
     capture.add_argument("video", metavar="VIDEO", type=Path)
     capture.add_argument("capture", metavar="CAPTURE", type=Path, help="the folder to make, *.capture")
     capture.add_argument("--size", type=int, default=512, metavar="N", help="side of the frames, pixels (default: 512)")

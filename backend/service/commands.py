@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EffigyError
 from ..progress import Progress
 from ..storage import as_effigy_error
 

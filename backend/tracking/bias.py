@@ -16,6 +16,8 @@ from ..assets import asset_path
 from .track import Track
 
 FEATURES = 10
+_CHUNK = 512
+"""Frames at a time: a long clip needs no more memory than its landmarks."""
 _MEASURED = np.sin(np.radians((62.0, 24.0)))
 """How far the measured heads turned and nodded; beyond, the error is taken to stay as it is there."""
 
@@ -44,7 +46,9 @@ def _table() -> np.ndarray:
 def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
     """Points (F, 478, 3) in pixels as an unbiased detector would see them, for heads that stand about so."""
     corrected = landmarks.copy()
-    corrected[..., :2] -= bias_of(rotation, translation, focal)
+    for start in range(0, len(corrected), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        corrected[part, :, :2] -= bias_of(rotation[part], translation[part], focal)
     return corrected
 
 

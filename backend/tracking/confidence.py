@@ -22,6 +22,8 @@ EYES_ERR, POSE_ERRS = 2.5, 2.0
 `bench.tracking`'s rendered people; expression and jaw 0.7 to 1.2 times, which stay as they are."""
 _EVERY = 8
 """What is shared bends a frame as its neighbours, so it is reckoned for every eighth and interpolated."""
+_CHUNK = 48
+"""Of these at a time."""
 
 
 def standard_deviations(own: Tensor, covariance: Tensor, surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs,
@@ -33,12 +35,14 @@ def standard_deviations(own: Tensor, covariance: Tensor, surface: LandmarkSurfac
     if not len(seen):
         seen = torch.arange(len(state), device=own.device)
     looked = seen[torch.linspace(0, len(seen) - 1, max(2, -(-len(seen) // _EVERY)), device=own.device).round().long().unique()]
-    normal = landmark_normal(surface, evidence[looked], state[looked], shared=True)
-    known = (normal.hessian + beliefs.hessian()).double()
     # What never moves follows nothing; the others are held a little, should nothing at all have been seen of them.
-    held = torch.where(beliefs.fixed, 1e12, 1e-3)
-    follows = torch.linalg.solve(known + torch.diag(held.double()), normal.cross.double())
-    bent = torch.einsum("fpk,kl,fpl->fp", follows, covariance.double(), follows).clamp_min(0).float()
+    held = torch.diag(torch.where(beliefs.fixed, 1e12, 1e-3).double())
+    parts = []
+    for part in looked.split(_CHUNK):
+        normal = landmark_normal(surface, evidence[part], state[part], shared=True)
+        follows = torch.linalg.solve((normal.hessian + beliefs.hessian()).double() + held, normal.cross.double())
+        parts.append(torch.einsum("fpk,kl,fpl->fp", follows, covariance.double(), follows).clamp_min(0).float())
+    bent = torch.cat(parts)
     if len(looked) > 1:
         place = torch.arange(len(state), device=own.device)
         after = torch.searchsorted(looked, place).clamp(1, len(looked) - 1)

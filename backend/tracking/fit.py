@@ -185,9 +185,12 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
     """A start for some frames: face as the scores say, pose by aligning it to the detector's points in depth."""
     which = which.to(seen.device)
     face = beliefs.mean[which].clone()
-    points = pose_points(surface, face[:, :-7], axis_angle_to_matrix(joint_vectors(face)))[0] - evidence.pivot
-    rotation, translation = stand_head(points, torch.nan_to_num(seen[which]), evidence.weights[which], evidence.focal,
-                                       evidence.centre)
+    poses = []
+    for part in torch.split(torch.arange(len(which), device=seen.device), WINDOW):
+        points = pose_points(surface, face[part, :-7], axis_angle_to_matrix(joint_vectors(face[part])))[0] - evidence.pivot
+        poses.append(stand_head(points, torch.nan_to_num(seen[which[part]]), evidence.weights[which[part]], evidence.focal,
+                                evidence.centre))
+    rotation, translation = (torch.cat(parts) for parts in zip(*poses, strict=True))
     missing = (evidence.weights[which].sum(1) == 0).cpu().numpy()
     if missing.any() and not missing.all():
         # A frame without a face stands where the nearest one with a face stands; smoothness does the rest. Held-out frames

@@ -17,8 +17,8 @@ from ..footage.capture import FLAG_WORDS, Capture, FrameFlag, why_left_out
 from ..head.model import JAW, NECK, HeadModel
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .residuals import UNSURE_PIXELS
 from .overlay import TrackedHead, captioned, check_fits, overlaid, tracked_landmarks
+from .residuals import UNSURE_PIXELS
 from .track import Track
 
 WIDTH: Final = 1680

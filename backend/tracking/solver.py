@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..head.rotations import matrix_to_axis_angle
 from .blocks import Smoothness, solve_in_time, solve_shared
-from .evidence import Evidence, view_weights, landmark_energy, landmark_normal
+from .evidence import Evidence, landmark_energy, landmark_normal, view_weights
 from .frames import FrameState, concatenate
 from .outline import Outline, Shell, match
 from .surface import LandmarkSurface

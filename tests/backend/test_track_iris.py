@@ -15,8 +15,8 @@ from backend.footage.capture import Capture
 from backend.head.formats import load_head
 from backend.head.model import EYE_L, HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.frames import FrameState, predict
 from backend.tracking.evidence import gather_evidence
+from backend.tracking.frames import FrameState, predict
 from backend.tracking.iris import Irises, limbus_surface
 from backend.tracking.limbus import see_irises
 from backend.tracking.points import LEFT_IRIS, LEFT_LIDS, LID_PAIRS, RIGHT_IRIS, RIGHT_LIDS, solved_points
