@@ -131,10 +131,11 @@ def _channels(model: HeadModel, said: list[str]) -> tuple[dict[str, Any], list[s
 
 
 def read_track(parameters: Parameters) -> dict[str, Any]:
-    """The fields of a `Track`, and its number of frames."""
+    """The fields of a `Track`, but for what it does not know, and its number of frames."""
     parameters.known("path")
     track = load_track(parameters.path("path"))
-    return vars(track) | {"frame_count": track.frame_count}
+    known = {name: value for name, value in vars(track).items() if value is not None}
+    return known | {"frame_count": track.frame_count}
 
 
 def read_capture(parameters: Parameters) -> dict[str, Any]:

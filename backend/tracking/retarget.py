@@ -117,7 +117,8 @@ def retarget(performance: Track, performer: HeadModel, target: Track, model: Hea
     return replace(
         target, expression=expression.astype(np.float32), rotations=rotations.astype(np.float32),
         head_to_camera=_places(performance, ours, theirs, motion).astype(np.float32), fps=performance.fps,
-        residual=np.full(performance.frame_count, np.nan, np.float32), flags=performance.flags, training_count=0)
+        residual=np.full(performance.frame_count, np.nan, np.float32), flags=performance.flags, training_count=0,
+        sigma=None)
 
 
 def _face(performance: Track, performer: HeadModel, ours: Neutral, model: HeadModel, theirs: Neutral,

@@ -51,4 +51,4 @@ class Refining:
             expression[indices] += offsets.expression.cpu().numpy()
             rotations[indices, JAW:] += offsets.joints.cpu().numpy()
             cameras[indices] = cameras[indices] @ motion.matrices.cpu().numpy()
-        return replace(track, expression=expression, rotations=rotations, head_to_camera=cameras)
+        return replace(track, expression=expression, rotations=rotations, head_to_camera=cameras, sigma=None)

@@ -51,7 +51,8 @@ def perform(model: HeadModel, rest: dict[str, float], seed: int, frames: int = F
         identity=random.normal(0, 1, model.shape_basis.shape[2]).astype(np.float32), expression=expression.astype(np.float32),
         rotations=rotations.astype(np.float32), head_to_camera=place.astype(np.float32),
         intrinsics=np.array(((900, 0, 256), (0, 900, 256), (0, 0, 1)), np.float32), size=512, fps=Fraction(30),
-        residual=np.ones(frames, np.float32), flags=np.zeros(frames, np.int32), training_count=frames)
+        residual=np.ones(frames, np.float32), flags=np.zeros(frames, np.int32), training_count=frames,
+        sigma=np.ones((frames, expression.shape[1] + 13), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,12 @@ def performer(model: HeadModel) -> Track:
 @pytest.fixture(scope="module")
 def target(model: HeadModel) -> Track:
     return perform(model, {"browInnerUp": 0.2, "eyeBlinkLeft": 0.4}, 2)
+
+
+def test_the_uncertainty_of_neither_track_is_the_transfers(performer: Track, target: Track, model: HeadModel, tmp_path: Path) -> None:
+    made = retarget(performer, model, target, model, fps=Fraction(24))
+    save_track(made, tmp_path / "made.npz")
+    assert load_track(tmp_path / "made.npz", model).sigma is None
 
 
 def of(track: Track, model: HeadModel, name: str) -> np.ndarray:
