@@ -17,6 +17,7 @@ from backend.footage.capture import Capture
 from backend.footage.detector import SCORE_NAMES
 from backend.head.forward import Head, landmarks
 from backend.head.model import HeadModel
+from backend.tracking.contact import seen_gap
 from backend.tracking.points import LID_PAIRS, LIP_PAIRS
 from backend.tracking.track import Track
 
@@ -79,7 +80,7 @@ def detected_contact(track: Track, capture: Capture, model: HeadModel) -> dict[s
     where its eyeBlink score is above a half, which half-shut eyes that look down reach as well."""
     seen = capture.landmarks[..., :2]
     width = np.linalg.norm(seen[:, 61] - seen[:, 291], axis=-1)
-    lip_gap = _pixel_gaps(seen, LIP_PAIRS[:5]) / width
+    lip_gap = seen_gap(capture.landmarks, LIP_PAIRS[:5]) / width
     met = lip_gap < 0.02
     lips, lids = lip_openings(track, model), lid_gaps(track, model)
     result = {"lips_met": int(met.sum()), "lips_met_mm": _median(lips[met]),
@@ -90,10 +91,6 @@ def detected_contact(track: Track, capture: Capture, model: HeadModel) -> dict[s
     return {**result, "blinks": int(shut.sum()), "blinks_found": _share(blink[shut] >= FOUND),
             "lids_shut_mm": _median(lids[shut]), "lids_shut_within_1mm": _share(lids[shut] <= 1),
             "lids_open_mm": _median(lids[open_])}
-
-
-def _pixel_gaps(points: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    return np.median(np.linalg.norm(points[:, pairs[:, 0]] - points[:, pairs[:, 1]], axis=-1), axis=1)
 
 
 def _median(values: np.ndarray) -> float:

@@ -81,14 +81,13 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: P
     nobody = torch.zeros(surface.anchor.shape.shape[-1], device=device)
     person = fit_person(surface, directions, [clip.typical_frames(nobody) for clip in clips], PERSON_ITERATIONS, tell)
     own = surface.of_person(person.identity)
-    identity = person.identity.cpu().numpy()
     limbus = limbus_surface(model, device)
     if limbus is not None:
         limbus = limbus.of_person(person.identity)
     tracks = []
     for index, clip in enumerate(clips):
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
-        tracks.append(_track_clip(clip, index, person, make_shell(model, identity, pivot), limbus, own, directions, model, progress))
+        tracks.append(_track_clip(clip, index, person, limbus, own, directions, model, progress))
     return tracks
 
 
@@ -144,17 +143,19 @@ class _Clip:
         return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], self.stand(surface, self.evidence, self.typical))
 
 
-def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, limbus: LandmarkSurface | None, surface: LandmarkSurface,
+def _track_clip(clip: _Clip, index: int, person: Person, limbus: LandmarkSurface | None, surface: LandmarkSurface,
                 directions: Tensor, model: HeadModel, progress: Progress) -> Track:
-    """`shell`, `limbus` and `surface` are of the person, whose clip number `index` this is."""
+    """`limbus` and `surface` are of the person, whose clip number `index` this is."""
     capture, beliefs, focal = clip.capture, clip.beliefs, person.focals[index]
+    identity = person.identity.cpu().numpy()
     evidence = replace(clip.evidence, focal=focal)
     state = clip.stand(surface, evidence, torch.arange(capture.frame_count))
     state, _ = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress)
     evidence = clip.believe(state, focal)
     outline = see_outline(capture, state, evidence)
     chosen = clip.typical
-    shell = _fit_hair(shell, surface, directions, evidence[chosen], beliefs[chosen], state[chosen], outline[chosen])
+    shell = _fit_hair(make_shell(model, identity, clip.pivot), surface, directions, evidence[chosen], beliefs[chosen],
+                      state[chosen], outline[chosen])
     contact = see_contact(clip.seen, surface, state, focal, slice(capture.training_count))
     terms: list[Term] = [] if contact is None else [contact]
     if limbus is not None:
@@ -167,7 +168,7 @@ def _track_clip(clip: _Clip, index: int, person: Person, shell: Shell, limbus: L
     parts = [part for part in (slice(capture.training_count), slice(capture.training_count, None)) if len(state[part])]
     sigma = torch.cat([standard_deviations(variances[part], person.covariance_of(index), surface, evidence[part], beliefs[part],
                                            state[part]) for part in parts])
-    track = _to_track(capture, model, person.identity.cpu().numpy(), float(focal), state, sigma, clip.pivot, clip.good)
+    track = _to_track(capture, model, identity, float(focal), state, sigma, clip.pivot, clip.good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
 

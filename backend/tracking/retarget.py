@@ -14,7 +14,7 @@ that what was not seen can still be told; the pose there is bridged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -114,11 +114,10 @@ def retarget(performance: Track, performer: HeadModel, target: Track, model: Hea
     rotations[:, EYE_L:, :2] = np.clip(gaze[..., :2], -GAZE_REACH, GAZE_REACH)
     neck = Rotation.from_rotvec(ours.rotations[NECK]).inv() * Rotation.from_rotvec(performance.rotations[:, NECK])
     rotations[:, NECK] = (Rotation.from_rotvec(theirs.rotations[NECK]) * _share(neck, motion)).as_rotvec()
-    return replace(
-        target, expression=expression.astype(np.float32), rotations=rotations.astype(np.float32),
+    return target.posed(
+        expression=expression.astype(np.float32), rotations=rotations.astype(np.float32),
         head_to_camera=_places(performance, ours, theirs, motion).astype(np.float32), fps=performance.fps,
-        residual=np.full(performance.frame_count, np.nan, np.float32), flags=performance.flags, training_count=0,
-        sigma=None)
+        residual=np.full(performance.frame_count, np.nan, np.float32), flags=performance.flags, training_count=0)
 
 
 def _face(performance: Track, performer: HeadModel, ours: Neutral, model: HeadModel, theirs: Neutral,
@@ -193,8 +192,8 @@ def _resampled(track: Track, fps: Fraction) -> Track:
         return track
     count = max(1, round((track.frame_count - 1) * float(fps / track.fps)) + 1)
     places = np.minimum(np.arange(count) * float(track.fps / fps), track.frame_count - 1)
-    return replace(_at(track, places, np.arange(track.frame_count)), fps=fps,
-                   flags=track.flags[places.round().astype(int)], residual=np.full(count, np.nan, np.float32))
+    return _at(track, places, np.arange(track.frame_count)).posed(
+        fps=fps, flags=track.flags[places.round().astype(int)], residual=np.full(count, np.nan, np.float32))
 
 
 def _at(track: Track, places: np.ndarray, known: np.ndarray) -> Track:
@@ -210,8 +209,7 @@ def _at(track: Track, places: np.ndarray, known: np.ndarray) -> Track:
     if len(known) > 1:
         turns = Slerp(known, turns)(np.clip(places, known[0], known[-1]))
     head_to_camera[:, :3, :3] = turns.as_matrix()
-    return replace(track, expression=straight(track.expression), rotations=straight(track.rotations),
-                   head_to_camera=head_to_camera)
+    return track.posed(expression=straight(track.expression), rotations=straight(track.rotations), head_to_camera=head_to_camera)
 
 
 def _smoothed(track: Track, model: HeadModel, seconds: float) -> Track:
@@ -232,7 +230,7 @@ def _smoothed(track: Track, model: HeadModel, seconds: float) -> Track:
     # The mean of nearby matrices, made a rotation again, is their mean rotation.
     u, _, vt = np.linalg.svd(smooth(place[:, :3, :3].reshape(-1, 9)).reshape(-1, 3, 3))
     place[:, :3, :3] = u @ vt
-    return replace(track, expression=expression, rotations=rotations, head_to_camera=place)
+    return track.posed(expression=expression, rotations=rotations, head_to_camera=place)
 
 
 def _share(turns: Rotation, share: float) -> Rotation:

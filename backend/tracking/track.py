@@ -6,7 +6,7 @@ numbers mean nothing on another head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 from zipfile import BadZipFile
@@ -46,12 +46,16 @@ class Track:
     """No later frame had a say in identity, focal length or an earlier frame."""
     sigma: np.ndarray | None = None
     """(F, E + 13): standard deviations of expression (E), jaw (3), eyes (left x, y, right x, y), the skull's turn about the
-    camera's axes (3, radians) and its place (3, metres), from the solver's
-    covariances (`confidence`); None where nobody reckoned them."""
+    camera's axes (3, radians) and its place (3, metres), from the solver's covariances (`confidence`); None where nobody
+    reckoned them."""
 
     @property
     def frame_count(self) -> int:
         return len(self.expression)
+
+    def posed(self, **fields: object) -> Track:
+        """The same with other poses, of which nobody reckoned how sure they are."""
+        return replace(self, sigma=None, **fields)
 
 
 _ARRAYS = ("identity", "expression", "rotations", "head_to_camera", "intrinsics", "residual", "flags")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -51,4 +49,4 @@ class Refining:
             expression[indices] += offsets.expression.cpu().numpy()
             rotations[indices, JAW:] += offsets.joints.cpu().numpy()
             cameras[indices] = cameras[indices] @ motion.matrices.cpu().numpy()
-        return replace(track, expression=expression, rotations=rotations, head_to_camera=cameras, sigma=None)
+        return track.posed(expression=expression, rotations=rotations, head_to_camera=cameras)

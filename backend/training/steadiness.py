@@ -7,7 +7,6 @@ mesh is flicker. It is measured as the second difference over time, which a slow
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -31,7 +30,7 @@ def held_still(track: Track, frames: np.ndarray) -> Track:
     rotations = track.rotations.copy()
     rotations[:, NECK + 1:] = np.median(track.rotations[frames, NECK + 1:], 0)
     expression = np.broadcast_to(np.median(track.expression[frames], 0), track.expression.shape).astype(np.float32)
-    return replace(track, expression=expression, rotations=rotations)
+    return track.posed(expression=expression, rotations=rotations)
 
 
 def jitter_of(points: np.ndarray) -> float | None:
