@@ -7,6 +7,7 @@ whose Gauss-Newton weight is (s^2 / (s^2 + e^2))^2; s is the number of standard 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,6 +75,30 @@ class Normal:
     """(S + 1, S + 1)"""
     cross: Tensor | None = None
     """(F, P, S + 1)"""
+
+    @classmethod
+    def of_rows(cls, energy: Tensor, rows: Tensor, errors: Tensor, common: Tensor | None) -> Normal:
+        """From Jacobian rows (F, R, P), their residuals (F, R), and the rows (F, R, S + 1) of what is shared, all whitened."""
+        own, errors = rows.transpose(1, 2), errors.unsqueeze(-1)
+        normal = cls(energy, (own @ errors).squeeze(-1), own @ rows)
+        if common is None:
+            return normal
+        flat = common.flatten(0, 1)
+        return replace(normal, shared_gradient=flat.T @ errors.flatten(), shared_hessian=flat.T @ flat, cross=own @ common)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Normal]) -> Normal:
+        """Of frames that follow each other."""
+        own = (torch.cat([getattr(part, name) for part in parts]) for name in ("energy", "gradient", "hessian"))
+        if parts[0].cross is None:
+            return cls(*own)
+        return cls(*own, sum(part.shared_gradient for part in parts), sum(part.shared_hessian for part in parts),
+                   torch.cat([part.cross for part in parts]))
+
+    def __add__(self, other: Normal) -> Normal:
+        """Of the same frames, from other evidence."""
+        return Normal(*(None if mine is None else mine + theirs
+                        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 def gather_evidence(landmarks: np.ndarray, intrinsics: np.ndarray, size: int, surface: LandmarkSurface, pivot: Tensor) -> Evidence:
@@ -167,19 +192,6 @@ def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
             pairs *= root[:, count:, None, None] / (PAIR_SIGMA * evidence.pixel)
             return torch.cat((points, pairs), 1).flatten(1, 2)
 
-        rows = scaled(shown.jacobian)
-        errors = (residual * root.unsqueeze(-1)).flatten(1).unsqueeze(-1)
-        own = rows.transpose(1, 2)
-        normal = Normal(energy, (own @ errors).squeeze(-1), own @ rows)
-        if shared:
-            common = scaled(shown.shared)
-            flat = common.flatten(0, 1)
-            normal = replace(normal, shared_gradient=flat.T @ errors.flatten(), shared_hessian=flat.T @ flat,
-                             cross=own @ common)
-        parts.append(normal)
-    return Normal(
-        torch.cat([part.energy for part in parts]), torch.cat([part.gradient for part in parts]),
-        torch.cat([part.hessian for part in parts]),
-        *((sum(part.shared_gradient for part in parts), sum(part.shared_hessian for part in parts),
-           torch.cat([part.cross for part in parts])) if shared else ()),
-    )
+        parts.append(Normal.of_rows(energy, scaled(shown.jacobian), (residual * root.unsqueeze(-1)).flatten(1),
+                                    scaled(shown.shared) if shared else None))
+    return Normal.joined(parts)

@@ -20,6 +20,7 @@ from .blocks import Smoothness, solve_in_time, solve_shared
 from .evidence import Evidence, landmark_energy, landmark_normal, view_weights
 from .frames import FrameState, concatenate
 from .outline import Outline, Shell, match
+from .photometric import Patches
 from .surface import LandmarkSurface
 
 FOCAL_SIGMA = 0.3
@@ -106,6 +107,7 @@ class ClipFrames:
     """Its focal length is the guess."""
     beliefs: Beliefs
     state: FrameState
+    skin: Patches | None = None
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,9 @@ class Person:
 
 
 def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFrames], iterations: int,
-               told: Callable[[int, float], None]) -> Person:
-    """One identity, and each clip's focal length, from frames that are taken as independent of each other."""
+               told: Callable[[int, float], None], known: Person | None = None) -> tuple[Person, list[FrameState]]:
+    """One identity, and each clip's focal length, from frames that are taken as independent of each other: begun anew, or at
+    the person that is `known` by now. Also returns how each clip's frames stand then."""
     size, device = surface.anchor.shape.shape[-1], clips[0].state.face.device
     lengths = [len(clip.state) for clip in clips]
     ends = np.cumsum(lengths).tolist()
@@ -139,7 +142,7 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
     state = concatenate([clip.state for clip in clips])
     beliefs = replace(clips[0].beliefs, mean=torch.cat([clip.beliefs.mean for clip in clips]))
     guess = torch.cat((torch.zeros(size, device=device), torch.stack([clip.evidence.focal.log() for clip in clips])))
-    shared = guess.clone()
+    shared = guess.clone() if known is None else torch.cat((known.identity, known.focals.log()))
     # Frames that repeat each other should count for less; that is the same as a shared prior that counts for more.
     focal_scales = torch.tensor([max(length / _FOCAL_FRAMES, 1.0) for length in lengths], device=device)
     shared_precision = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device),
@@ -152,15 +155,21 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
         person = surface.of_person(common[:size])
         parts_energy = [landmark_energy(person, replace(evidence, focal=common[size + index].exp()), at[part]).sum()
                         for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
+        parts_energy += [clip.skin.of_person(common[:size]).energy(at[part], replace(evidence, focal=common[size + index].exp())).sum()
+                         for index, (clip, evidence, part) in enumerate(zip(clips, seen, parts, strict=True)) if clip.skin is not None]
         return float(sum(parts_energy) + beliefs.energy(at).sum() + 0.5 * (shared_precision * (common - guess) ** 2).sum())
 
     for iteration in range(iterations):
-        halving = _HALVINGS[min(iteration, len(_HALVINGS) - 1)]
+        halving = _HALVINGS[min(iteration if known is None else iteration + 2, len(_HALVINGS) - 1)]
         seen = [replace(clip.evidence, weights=clip.evidence.weights * view_weights(directions, clip.evidence.jaw_line, state[part]),
                         halving=halving) for clip, part in zip(clips, parts, strict=True)]
         person = surface.of_person(shared[:size])
         normals = [landmark_normal(person, replace(evidence, focal=shared[size + index].exp()), state[part], shared=True)
                    for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
+        for index, (clip, evidence, part) in enumerate(zip(clips, seen, parts, strict=True)):
+            if clip.skin is not None:
+                normals[index] += clip.skin.of_person(shared[:size]).equations(
+                    state[part], replace(evidence, focal=shared[size + index].exp()), shared=True)
         energy = energy_of(state, shared)
         told(iteration, energy)
         gradient = torch.cat([normal.gradient for normal in normals]) + beliefs.gradient(state)
@@ -174,13 +183,13 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
             all_pull[own] += normal.shared_gradient.double()
         free = _free(state, gradient, beliefs)
         # The first step stands the heads and opens the jaws only: a start that is off by degrees must not bend the faces.
-        if iteration == 0:
+        if iteration == 0 and known is None:
             free[:, :-13] = False
             all_cross, all_common = torch.zeros_like(all_cross), all_common + torch.eye(len(guess), device=device) * 1e12
         for _ in range(6):
             blocks, cross, right = _held(hessian, all_cross, gradient, free, damping)
             step, shared_step, left = solve_shared(blocks, cross, all_common, right, all_pull)
-            reduced = left if iteration else reduced
+            reduced = left if iteration or known is not None else reduced
             trial, trial_shared = state.moved(step.float(), beliefs.lower, beliefs.upper), shared + shared_step.float()
             trial_energy = energy_of(trial, trial_shared)
             if trial_energy <= energy:
@@ -196,7 +205,7 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
     scales = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device), focal_scales)).double().sqrt()
     covariance = scales[:, None] * torch.linalg.inv(reduced) * scales
     covariance[size:, size:] += FOCAL_BIAS**2 * torch.eye(len(clips), device=device)
-    return Person(shared[:size], shared[size:].exp(), covariance)
+    return Person(shared[:size], shared[size:].exp(), covariance), [state[part] for part in parts]
 
 
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..head.model import EYE_L, EYE_R, JAW, LANDMARK_COUNT, HeadModel
+from ..head.model import EYE_L, EYE_R, JAW, HeadModel
 
 MOVERS = (JAW, EYE_L, EYE_R)
 _STILL = len(MOVERS)
@@ -70,9 +70,15 @@ class LandmarkSurface:
 
 
 def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> LandmarkSurface:
-    valid = model.landmark_faces >= 0
-    corners = model.faces[np.where(valid, model.landmark_faces, 0)]
-    weights = np.where(valid[:, None], model.landmark_barycentric, 0).astype(np.float64)
+    """The detector's 478 points."""
+    return surface_at(model, model.landmark_faces, model.landmark_barycentric, device)
+
+
+def surface_at(model: HeadModel, faces: np.ndarray, barycentric: np.ndarray, device: torch.device | str = "cpu") -> LandmarkSurface:
+    """Points on chosen triangles (L,), -1 for one without a place, at barycentric coordinates (L, 3)."""
+    valid = faces >= 0
+    corners = model.faces[np.where(valid, faces, 0)]
+    weights = np.where(valid[:, None], barycentric, 0).astype(np.float64)
 
     share = np.einsum("li,lij->lj", weights, model.skinning[corners][..., list(MOVERS)].astype(np.float64))
     mover = np.where(share.max(1) > 1e-4, share.argmax(1), _STILL)
@@ -88,13 +94,13 @@ def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> La
             values = np.einsum("li,lik->lk", corner_weights, flat[corners])
             if pull is not None and joints:
                 values = values - pull[:, None] * (regressor @ flat)
-            return torch.as_tensor(values.reshape(LANDMARK_COUNT, *basis.shape[1:]), dtype=torch.float32, device=device)
+            return torch.as_tensor(values.reshape(len(faces), *basis.shape[1:]), dtype=torch.float32, device=device)
 
         # Joints depend on identity alone (backend.head.forward), so expression and correctives pull no joint along.
         return Linear(at_points(model.template, True), at_points(model.shape_basis, True),
                       at_points(model.expression_basis, False), at_points(model.pose_basis[:, :, 9:], False))
 
-    return LandmarkSurface(np.arange(LANDMARK_COUNT), valid, linear(weights, None), linear(corner_share, total_share),
+    return LandmarkSurface(np.arange(len(faces)), valid, linear(weights, None), linear(corner_share, total_share),
                            torch.as_tensor(mover, device=device))
 
 
