@@ -95,6 +95,12 @@ class Normal:
         return cls(*own, sum(part.shared_gradient for part in parts), sum(part.shared_hessian for part in parts),
                    torch.cat([part.cross for part in parts]))
 
+    def widened(self, count: int) -> Normal:
+        """With so many more shared parameters, of which nothing was seen."""
+        pad = torch.nn.functional.pad
+        return replace(self, shared_gradient=pad(self.shared_gradient, (0, count)), cross=pad(self.cross, (0, count)),
+                       shared_hessian=pad(self.shared_hessian, (0, count, 0, count)))
+
     def __add__(self, other: Normal) -> Normal:
         """Of the same frames, from other evidence."""
         return Normal(*(None if mine is None else mine + theirs

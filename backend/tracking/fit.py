@@ -99,6 +99,7 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
             frames = [replace(frames, state=clip.state, skin=_sharper(find_patches(skin, appearance, index, clip, person.identity)))
                       for index, (frames, clip) in enumerate(zip(typical, lit, strict=True))]
             person, states = fit_person(surface, directions, frames, SKIN_ITERATIONS, tell, person)
+        skin = (skin, learn_appearance(skin, person.identity, [replace(l, state=st, evidence=replace(l.evidence, focal=focal)) for l, st, focal in zip(lit, states, person.focals)], FRAME_BLURS[-1]))
     own = surface.of_person(person.identity)
     limbus = limbus_surface(model, device)
     if limbus is not None:
@@ -111,6 +112,8 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
 
 
 SHARE = 1.0
+PLACES = True
+LMF = 1.0
 def _sharper(p): return replace(p, root=p.root * SHARE ** 0.5)
 
 
@@ -189,10 +192,9 @@ def _track_clip(clip: _Clip, index: int, person: Person, limbus: LandmarkSurface
     if skin is not None:
         everybody = np.arange(capture.frame_count)
         for blur in FRAME_BLURS:
-            appearance = learn_appearance(skin, person.identity, [Lit(capture, state[chosen], chosen.numpy(), evidence[chosen])], blur)
-            patches = find_patches(skin, appearance, 0, Lit(capture, state, everybody, evidence), person.identity)
-            state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell),
-                                              [*terms, patches])
+            patches = find_patches(skin[0], skin[1], index, Lit(capture, state, everybody, evidence), person.identity)
+            state, variances = _solve_windows(capture, surface, directions, replace(evidence, weights=evidence.weights * LMF), beliefs, state, progress, (outline, shell),
+                                              [*terms, patches.of_person(person.identity, person.places if PLACES else 0 * person.places)])
     evidence = as_last_seen(evidence, directions, state, OUTLINE_ITERATIONS)
     # Apart, for held-out frames have no say in what is said of training frames.
     parts = [part for part in (slice(capture.training_count), slice(capture.training_count, None)) if len(state[part])]

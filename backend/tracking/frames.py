@@ -84,6 +84,8 @@ class Prediction:
     """(F, L, 2, P) with respect to the frame's parameters."""
     shared: Tensor | None
     """(F, L, 2, S + 1) with respect to identity and log focal length."""
+    place: Tensor | None = None
+    """(F, L, 2, 3) with respect to where the point lies on the head at rest."""
 
 
 def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: Tensor, pivot: Tensor,
@@ -111,7 +113,8 @@ def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: 
     if not shared:
         return Prediction(pixels, result, None)
     identity = _through(of_point, of_arm, surface.anchor.shape, surface.arm.shape)
-    return Prediction(pixels, result, torch.cat((identity, (pixels - centre).unsqueeze(-1)), -1))
+    place = of_point + of_arm * surface.share[:, None, None]
+    return Prediction(pixels, result, torch.cat((identity, (pixels - centre).unsqueeze(-1)), -1), place)
 
 
 def _through(of_point: Tensor, of_arm: Tensor, anchor: Tensor, arm: Tensor) -> Tensor:

@@ -98,4 +98,4 @@ def limbus_surface(model: HeadModel, device: torch.device | str = "cpu") -> Land
         return Linear(*(part.to(device) for part in (*parts, expression, corrective)))
 
     return LandmarkSurface(np.arange(count), np.ones(count, bool), linear(rest, shape), linear(arm, arm_shape),
-                           torch.tensor((1, 1, 1, 2, 2, 2), device=device))
+                           torch.tensor((1, 1, 1, 2, 2, 2), device=device), torch.ones(count, device=device))

@@ -10,7 +10,7 @@ the pictures' own differences, with the mesh's derivatives taken once a patch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,12 +52,19 @@ class Patches:
     """(F, K, 2, 2): root @ error is in standard deviations."""
     trust: Tensor
     """(F, K); zero where nothing was found."""
+    bases: Tensor
+    """(K, 3, 3): along the skin, along the skin, across it."""
 
     def __getitem__(self, index: slice | Tensor) -> Patches:
-        return Patches(self.surface, self.seen[index], self.root[index], self.trust[index])
+        return replace(self, seen=self.seen[index], root=self.root[index], trust=self.trust[index])
 
-    def of_person(self, identity: Tensor) -> Patches:
-        return Patches(self.surface.of_person(identity), self.seen, self.root, self.trust)
+    def of_person(self, identity: Tensor, places: Tensor) -> Patches:
+        """Of a person whose patches lie beside the head model's places by `places` (K, 3) metres."""
+        own = self.surface.of_person(identity)
+        places = (self.bases @ places.unsqueeze(-1)).squeeze(-1)
+        own = replace(own, anchor=replace(own.anchor, rest=own.anchor.rest + places),
+                      arm=replace(own.arm, rest=own.arm.rest + own.share[:, None] * places))
+        return replace(self, surface=own)
 
     def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
         """(F,), robust as the landmarks' is."""
@@ -86,9 +93,15 @@ class Patches:
             share = HALVING**2 / (HALVING**2 + squared)
             scale = own.trust.sqrt() * share
             root = own.root * scale[..., None, None]
+            common = None
+            if shared:
+                count = self.surface.share.shape[0]
+                place = error.new_zeros(len(own.seen), count, 2, count, 3)
+                each = torch.arange(count, device=error.device)
+                place[:, each, :, each] = (root @ shown.place @ self.bases).transpose(0, 1)
+                common = torch.cat((root @ shown.shared, place.flatten(3)), -1).flatten(1, 2)
             parts.append(Normal.of_rows(0.5 * (own.trust * squared * share).sum(1), (root @ shown.jacobian).flatten(1, 2),
-                                        (error * scale.unsqueeze(-1)).flatten(1),
-                                        (root @ shown.shared).flatten(1, 2) if shared else None))
+                                        (error * scale.unsqueeze(-1)).flatten(1), common))
         return Normal.joined(parts)
 
     def _error(self, pixels: Tensor) -> Tensor:
@@ -112,7 +125,7 @@ def find_patches(skin: Skin, appearance: Appearance, clip: int, lit: Lit, identi
     own = skin.middles.of_person(identity)
     middle = torch.cat([predict(own, state[start:start + _CHUNK], evidence.focal, evidence.centre, evidence.pivot).pixels
                         for start in range(0, len(state), _CHUNK)])
-    return Patches(own, middle + shift, root, trust)
+    return Patches(skin.middles, middle + shift, root, trust, skin.bases)
 
 
 def _register(skin: Skin, appearance: Appearance, expected: np.ndarray, view: View, factor: float, sigma: float
@@ -140,13 +153,16 @@ def _register(skin: Skin, appearance: Appearance, expected: np.ndarray, view: Vi
         x, y = (skin.sum_over(weight * a * rest) for a in (slope_x, slope_y))
         determinant = (xx + inertia) * (yy + inertia) - xy**2
         step = np.stack(((yy + inertia) * x - xy * y, (xx + inertia) * y - xy * x), 1) / np.maximum(determinant, 1e-12)[:, None]
-        shift = (shift - step).clip(-_REACH * blur, _REACH * blur)
+        held, shift = shift, (shift - step).clip(-_REACH * blur, _REACH * blur)
     energy = skin.sum_over(weight * values**2)
     likeness = common / np.sqrt(np.maximum(spread * energy, 1e-12))
     trust = ((likeness - _LEAST_LIKENESS) / (0.9 - _LEAST_LIKENESS)).clip(0, 1) * (mass / (0.6 * SAMPLES)).clip(0, 1)
     trust[(mass < _LEAST_SEEN * SAMPLES) | (np.linalg.norm(shift, axis=1) > 0.9 * _REACH * blur)] = 0
-    information = np.stack((xx, xy, xy, yy), 1).reshape(-1, 2, 2) / (_CORRELATED * noise[:, None, None] * factor**2)
-    values, vectors = np.linalg.eigh(information)
-    variance = sigma**2 + 1 / np.maximum(values, 1e-9)
+    # The last step again without the prior: what a patch hardly knows it must not claim to be zero, only not insist upon.
+    values, vectors = np.linalg.eigh(np.stack((xx, xy, xy, yy), 1).reshape(-1, 2, 2))
+    values = np.maximum(values, 1e-6)
+    along = np.einsum("kji,kj->ki", vectors, np.stack((x, y), 1)) / values
+    shift = held - np.einsum("kij,kj->ki", vectors, along.clip(-_REACH * blur, _REACH * blur))
+    variance = sigma**2 + factor**2 * _CORRELATED * noise[:, None] / values
     root = vectors.transpose(0, 2, 1) / np.sqrt(variance)[:, :, None]
-    return shift * factor, root.astype(np.float32), trust.astype(np.float32)
+    return (shift * factor).astype(np.float32), root.astype(np.float32), trust.astype(np.float32)

@@ -58,6 +58,8 @@ class Skin:
     """(D, 3) float32 barycentric."""
     patch: np.ndarray
     """(D,) int64, ascending."""
+    bases: Tensor
+    """(K, 3, 3): of each patch's middle two directions along the skin at rest and, last, its normal, as columns."""
 
     def mean_over(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Values (D,) averaged over each patch (K,)."""
@@ -113,8 +115,11 @@ def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
     patch = np.linalg.norm(places[:, None] - places[middles], axis=2).argmin(1)
     faces = triangles[found]
     order = np.argsort(patch, kind="stable")
+    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[0].numpy()
+    across = np.einsum("kd,kdc->kc", weights[middles], normals[model.faces[faces[middles]]])
+    bases = np.linalg.svd(across[:, None])[2].transpose(0, 2, 1)[:, :, ::-1].astype(np.float32)
     return Skin(Head(model, device), surface_at(model, faces[middles], weights[middles], device), model.faces[faces[order]],
-                weights[order].astype(np.float32), patch[order])
+                weights[order].astype(np.float32), patch[order], torch.as_tensor(bases.copy(), device=device))
 
 
 def look_at(skin: Skin, capture: Capture, identity: Tensor, state: FrameState, which: np.ndarray, evidence: Evidence,

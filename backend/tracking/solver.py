@@ -36,6 +36,12 @@ habits it believes in depth, and a face that is too deep turns too little."""
 _FOCAL_FRAMES = 3.0
 """The same for the focal length. Measured on rendered people with FOCAL_SIGMA 0.3: 0.3, 3 and 10 leave errors of 23, 17 and
 19 %, where the guess alone errs by 27; a wrong lens makes wide turns too small or too large."""
+SKIN_INDEP = 1.0
+ID_INDEP = 48.0
+SCALE_SIGMA = 0.003
+LM = 1.0
+PLACE_SIGMA = 0.02, 0.02, 0.0015
+"""Metres"""
 QUICK = 4.0
 """Standard deviations of the pose's acceleration beyond which smoothness in time is believed by less than half: a head that
 shakes to 15 degrees three times a second is then 1.1 degrees off (median), as it is without smoothness, and not 7."""
@@ -118,6 +124,8 @@ class Person:
     """(C,) pixels, of every clip."""
     covariance: Tensor
     """(S + C, S + C) float64: of identity and the log focal lengths, the frames marginalised."""
+    places: Tensor
+    """(K, 3): where the skin's patches lie beside the head model's, along their bases; none without photometric evidence."""
 
     def focal_sigma(self, clip: int) -> float:
         """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not tell it."""
@@ -141,13 +149,27 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
     columns = [torch.cat((torch.arange(size), torch.tensor([size + index]))).to(device) for index in range(len(clips))]
     state = concatenate([clip.state for clip in clips])
     beliefs = replace(clips[0].beliefs, mean=torch.cat([clip.beliefs.mean for clip in clips]))
-    guess = torch.cat((torch.zeros(size, device=device), torch.stack([clip.evidence.focal.log() for clip in clips])))
-    shared = guess.clone() if known is None else torch.cat((known.identity, known.focals.log()))
+    skins = [clip.skin for clip in clips if clip.skin is not None]
+    places = 3 * len(skins[0].surface.share) if skins else 0
+    base = size + len(clips)
+    columns = [torch.cat((column, torch.arange(base, base + places, device=device))) for column in columns]
+    guess = torch.cat((torch.zeros(size, device=device), torch.stack([clip.evidence.focal.log() for clip in clips]),
+                       torch.zeros(places, device=device)))
+    shared = guess.clone() if known is None else torch.cat((known.identity, known.focals.log(), torch.zeros(places, device=device)))
     # Frames that repeat each other should count for less; that is the same as a shared prior that counts for more.
-    focal_scales = torch.tensor([max(length / _FOCAL_FRAMES, 1.0) for length in lengths], device=device)
-    shared_precision = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device),
-                                  focal_scales * FOCAL_SIGMA**-2))
+    focal_scales = torch.tensor([max(length / (_FOCAL_FRAMES if not skins else SKIN_INDEP), 1.0) for length in lengths], device=device)
+    shared_precision = torch.cat((torch.full((size,), max(len(state) / (INDEPENDENT_FRAMES if not skins else ID_INDEP), 1.0), device=device),
+                                  focal_scales * FOCAL_SIGMA**-2, torch.tensor(PLACE_SIGMA, device=device).repeat(places // 3) ** -2))
     prior_hessian = beliefs.hessian()
+    stiff = torch.diag(shared_precision)
+    if skins:
+        rest = surface.anchor.rest - surface.anchor.rest.mean(0)
+        grows = (rest.unsqueeze(-1) * (surface.anchor.shape - surface.anchor.shape.mean(0))).sum((0, 1)) / (rest**2).sum()
+        stiff[:size, :size] += torch.outer(grows, grows) / SCALE_SIGMA**2
+    aim = guess.clone() if known is None else torch.cat((known.identity, guess[size:]))
+    def pull_of(common):
+        return shared_precision * (common - guess) + (stiff - torch.diag(shared_precision)) @ (common - aim)
+    if skins: clips=[replace(clip,evidence=replace(clip.evidence,weights=clip.evidence.weights*LM)) for clip in clips]
     seen = [clip.evidence for clip in clips]
     damping, reduced = 1e-3, torch.diag(shared_precision.double())
 
@@ -155,9 +177,9 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
         person = surface.of_person(common[:size])
         parts_energy = [landmark_energy(person, replace(evidence, focal=common[size + index].exp()), at[part]).sum()
                         for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
-        parts_energy += [clip.skin.of_person(common[:size]).energy(at[part], replace(evidence, focal=common[size + index].exp())).sum()
+        parts_energy += [clip.skin.of_person(common[:size], common[base:].unflatten(0, (-1, 3))).energy(at[part], replace(evidence, focal=common[size + index].exp())).sum()
                          for index, (clip, evidence, part) in enumerate(zip(clips, seen, parts, strict=True)) if clip.skin is not None]
-        return float(sum(parts_energy) + beliefs.energy(at).sum() + 0.5 * (shared_precision * (common - guess) ** 2).sum())
+        return float(sum(parts_energy) + beliefs.energy(at).sum() + 0.5 * ((shared_precision * (common - guess) ** 2).sum() + (common - aim) @ (stiff - torch.diag(shared_precision)) @ (common - aim)))
 
     for iteration in range(iterations):
         halving = _HALVINGS[min(iteration if known is None else iteration + 2, len(_HALVINGS) - 1)]
@@ -168,15 +190,16 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
                    for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
         for index, (clip, evidence, part) in enumerate(zip(clips, seen, parts, strict=True)):
             if clip.skin is not None:
-                normals[index] += clip.skin.of_person(shared[:size]).equations(
+                normals[index] = normals[index].widened(places) + clip.skin.of_person(
+                    shared[:size], shared[base:].unflatten(0, (-1, 3))).equations(
                     state[part], replace(evidence, focal=shared[size + index].exp()), shared=True)
         energy = energy_of(state, shared)
         told(iteration, energy)
         gradient = torch.cat([normal.gradient for normal in normals]) + beliefs.gradient(state)
         hessian = torch.cat([normal.hessian for normal in normals]) + prior_hessian
         all_cross = hessian.new_zeros(*hessian.shape[:2], len(guess))
-        all_common = torch.diag(shared_precision.double())
-        all_pull = (shared_precision * (shared - guess)).double()
+        all_common = stiff.double()
+        all_pull = pull_of(shared).double()
         for normal, part, own in zip(normals, parts, columns, strict=True):
             all_cross[part] = all_cross[part].index_copy(2, own, normal.cross)
             all_common[own[:, None], own] += normal.shared_hessian.double()
@@ -203,9 +226,9 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
             break
     # With the prior's scaling undone: the posterior of as many independent frames.
     scales = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device), focal_scales)).double().sqrt()
-    covariance = scales[:, None] * torch.linalg.inv(reduced) * scales
+    covariance = scales[:, None] * torch.linalg.inv(reduced)[:base, :base] * scales
     covariance[size:, size:] += FOCAL_BIAS**2 * torch.eye(len(clips), device=device)
-    return Person(shared[:size], shared[size:].exp(), covariance), [state[part] for part in parts]
+    return Person(shared[:size], shared[size:base].exp(), covariance, shared[base:].unflatten(0, (-1, 3))), [state[part] for part in parts]
 
 
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,

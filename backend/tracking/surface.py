@@ -58,6 +58,8 @@ class LandmarkSurface:
     """d of the module's formula, zero where nothing but the head moves the point."""
     mover: Tensor
     """(L,) int64 into MOVERS; 3 where nothing moves it."""
+    share: Tensor
+    """(L,) in [0, 1]: how far it goes along with its mover."""
 
     def of_person(self, identity: Tensor) -> LandmarkSurface:
         return replace(self, anchor=self.anchor.at_identity(identity), arm=self.arm.at_identity(identity))
@@ -66,7 +68,7 @@ class LandmarkSurface:
         """Only some of the points."""
         index = torch.as_tensor(rows, device=self.mover.device)
         return LandmarkSurface(self.points[rows], self.valid[rows], self.anchor.at_rows(index), self.arm.at_rows(index),
-                               self.mover[index])
+                               self.mover[index], self.share[index])
 
 
 def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> LandmarkSurface:
@@ -101,7 +103,7 @@ def surface_at(model: HeadModel, faces: np.ndarray, barycentric: np.ndarray, dev
                       at_points(model.expression_basis, False), at_points(model.pose_basis[:, :, 9:], False))
 
     return LandmarkSurface(np.arange(len(faces)), valid, linear(weights, None), linear(corner_share, total_share),
-                           torch.as_tensor(mover, device=device))
+                           torch.as_tensor(mover, device=device), torch.as_tensor(total_share, dtype=torch.float32, device=device))
 
 
 def turns_of(surface: LandmarkSurface, matrices: Tensor) -> Tensor:
