@@ -19,7 +19,6 @@ from ..footage.detector import SCORE_NAMES
 from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
-from .appearance import Lit, learn_appearance
 from .bias import without_bias
 from .blocks import variances_in_time
 from .camera import stand_head
@@ -31,14 +30,12 @@ from .iris import limbus_surface
 from .limbus import see_irises
 from .neck import split_neck
 from .outline import Outline, Shell, fit_shell, make_shell, see_outline
-from .photometric import find_patches
+from .person import FOCAL_SIGMA, ClipFrames, Person, fit_person
+from .photometric import ALIGNMENTS, LANDMARK_SHARE, Likeness, learn_likeness
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .residuals import flag_frames, landmark_error
-from .skin import Skin, make_skin
-from .solver import (
-    FOCAL_SIGMA, Beliefs, ClipFrames, Person, Term, as_last_seen, fit_frames, fit_person, smoothness_of, velocity_of,
-)
+from .solver import Beliefs, Term, as_last_seen, fit_frames, smoothness_of, velocity_of
 from .surface import LandmarkSurface, landmark_surface, pose_points
 from .track import Track
 
@@ -51,10 +48,6 @@ FRAME_ITERATIONS = 2
 OUTLINE_ITERATIONS = 3
 HAIR_ROUNDS = 3
 """Shell and poses of the person's frames, in turn."""
-PERSON_BLURS: tuple[float, ...] = (3.0, 2.0)
-FRAME_BLURS: tuple[float, ...] = (2.0,)
-"""Pixels at 512: how finely the skin is looked at in each round, for the person and for all frames."""
-SKIN_ITERATIONS = 4
 WINDOW = 512
 """Frames solved at once: memory stays flat in the clip's length."""
 LOOK_AHEAD = 16
@@ -67,7 +60,10 @@ _SKULL_DEPTH = 0.09
 
 def track_capture(capture: Capture, model: HeadModel, *, photometric: bool = False, progress: Progress = SILENT,
                   device: str = "cpu") -> Track:
-    """Fit the head model to a capture. Frames without a face are bridged from their neighbours and keep their flag."""
+    """Fit the head model to a capture. Frames without a face are bridged from their neighbours and keep their flag.
+
+    With `photometric` the frames are also aligned to the person's own skin (`photometric`), which takes three times as long.
+    """
     return track_captures([capture], model, photometric=photometric, progress=progress, device=device)[0]
 
 
@@ -90,16 +86,11 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
     nobody = torch.zeros(surface.anchor.shape.shape[-1], device=device)
     typical = [clip.typical_frames(nobody) for clip in clips]
     person, states = fit_person(surface, directions, typical, PERSON_ITERATIONS, tell)
-    skin = make_skin(model, device) if photometric else None
-    if skin is not None:
-        for blur in PERSON_BLURS:
-            lit = [Lit(clip.capture, state, clip.typical.numpy(), replace(frames.evidence, focal=focal))
-                   for clip, frames, state, focal in zip(clips, typical, states, person.focals, strict=True)]
-            appearance = learn_appearance(skin, person.identity, lit, blur)
-            frames = [replace(frames, state=clip.state, skin=_sharper(find_patches(skin, appearance, index, clip, person.identity)))
-                      for index, (frames, clip) in enumerate(zip(typical, lit, strict=True))]
-            person, states = fit_person(surface, directions, frames, SKIN_ITERATIONS, tell, person)
-        skin = (skin, learn_appearance(skin, person.identity, [replace(l, state=st, evidence=replace(l.evidence, focal=focal)) for l, st, focal in zip(lit, states, person.focals)], FRAME_BLURS[-1]))
+    likeness = None
+    if photometric:
+        likeness = learn_likeness(model, surface, directions, typical, captures, [clip.typical.cpu().numpy() for clip in clips],
+                                  person, states, progress)
+        person = likeness.person
     own = surface.of_person(person.identity)
     limbus = limbus_surface(model, device)
     if limbus is not None:
@@ -107,14 +98,8 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
     tracks = []
     for index, clip in enumerate(clips):
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
-        tracks.append(_track_clip(clip, index, person, limbus, own, directions, model, progress, skin))
+        tracks.append(_track_clip(clip, index, person, likeness, limbus, own, directions, model, progress))
     return tracks
-
-
-SHARE = 1.0
-PLACES = True
-LMF = 1.0
-def _sharper(p): return replace(p, root=p.root * SHARE ** 0.5)
 
 
 def _shares(captures: Sequence[Capture]) -> list[int]:
@@ -169,8 +154,8 @@ class _Clip:
         return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], self.stand(surface, self.evidence, self.typical))
 
 
-def _track_clip(clip: _Clip, index: int, person: Person, limbus: LandmarkSurface | None, surface: LandmarkSurface,
-                directions: Tensor, model: HeadModel, progress: Progress, skin: Skin | None) -> Track:
+def _track_clip(clip: _Clip, index: int, person: Person, likeness: Likeness | None, limbus: LandmarkSurface | None,
+                surface: LandmarkSurface, directions: Tensor, model: HeadModel, progress: Progress) -> Track:
     """`limbus` and `surface` are of the person, whose clip number `index` this is."""
     capture, beliefs, focal = clip.capture, clip.beliefs, person.focals[index]
     identity = person.identity.cpu().numpy()
@@ -189,12 +174,12 @@ def _track_clip(clip: _Clip, index: int, person: Person, limbus: LandmarkSurface
         evidence = irises.instead_of_points(evidence, surface.points)
         terms.append(irises)
     state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms)
-    if skin is not None:
-        everybody = np.arange(capture.frame_count)
-        for blur in FRAME_BLURS:
-            patches = find_patches(skin[0], skin[1], index, Lit(capture, state, everybody, evidence), person.identity)
-            state, variances = _solve_windows(capture, surface, directions, replace(evidence, weights=evidence.weights * LMF), beliefs, state, progress, (outline, shell),
-                                              [*terms, patches.of_person(person.identity, person.places if PLACES else 0 * person.places)])
+    if likeness is not None:
+        evidence = replace(evidence, weights=LANDMARK_SHARE * evidence.weights)
+        for _ in range(ALIGNMENTS):
+            skin = likeness.align(index, capture, state, evidence, progress)
+            state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell),
+                                              [*terms, skin])
     evidence = as_last_seen(evidence, directions, state, OUTLINE_ITERATIONS)
     # Apart, for held-out frames have no say in what is said of training frames.
     parts = [part for part in (slice(capture.training_count), slice(capture.training_count, None)) if len(state[part])]

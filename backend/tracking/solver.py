@@ -1,8 +1,7 @@
-"""The solver: Levenberg-Marquardt over one identity and focal length and every frame's expression, jaw, eyes and pose.
+"""The solver: Levenberg-Marquardt over every frame's expression, jaw, eyes and pose.
 
-Two passes. `fit_person` takes some frames of every clip's training part and solves them together with identity, which all
-share, and each clip's focal length (Schur complement). `fit_frames` holds these fixed and solves a clip's frames, coupled in
-time.
+Two passes. `person.fit_person` takes some frames of every clip's training part and solves them together with identity, which
+all share, and each clip's focal length. `fit_frames` holds these fixed and solves a clip's frames, coupled in time.
 """
 
 from __future__ import annotations
@@ -11,42 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..head.rotations import matrix_to_axis_angle
-from .blocks import Smoothness, solve_in_time, solve_shared
+from .blocks import Smoothness, solve_in_time
 from .evidence import Evidence, landmark_energy, landmark_normal, view_weights
-from .frames import FrameState, concatenate
+from .frames import FrameState
 from .outline import Outline, Shell, match
-from .photometric import Patches
 from .surface import LandmarkSurface
 
-FOCAL_SIGMA = 0.3
-"""Standard deviation of the log focal length around the guess: webcams and phones see 80 to 50 degrees, portrait lenses 25."""
-FOCAL_BIAS = 0.15
-"""By how much the log focal length errs however many frames there are, measured on rendered people: a face that is nearer or
-deeper than the detector draws it looks like a lens."""
-INDEPENDENT_FRAMES = 1.0
-"""The detector misplaces a point in the same way in every frame, so many frames tell no more about identity than this
-many independent ones would; identity's prior is weighed against them accordingly. Measured on the demo clip: 5, 2, 1 give
-2.8, 2.5, 2.3 mm and 3.4, 3.1, 2.8 degrees, and man_glasses loses 0.03 pixels. What identity believes of the detector's
-habits it believes in depth, and a face that is too deep turns too little."""
-_FOCAL_FRAMES = 3.0
-"""The same for the focal length. Measured on rendered people with FOCAL_SIGMA 0.3: 0.3, 3 and 10 leave errors of 23, 17 and
-19 %, where the guess alone errs by 27; a wrong lens makes wide turns too small or too large."""
-SKIN_INDEP = 1.0
-ID_INDEP = 48.0
-SCALE_SIGMA = 0.003
-LM = 1.0
-PLACE_SIGMA = 0.02, 0.02, 0.0015
-"""Metres"""
 QUICK = 4.0
 """Standard deviations of the pose's acceleration beyond which smoothness in time is believed by less than half: a head that
 shakes to 15 degrees three times a second is then 1.1 degrees off (median), as it is without smoothness, and not 7."""
 _STEADY = torch.tensor((1.0, 2.0, 3.0, 2.0, 1.0)) / 9
-_HALVINGS = (12.0, 12.0, 8.0, 5.0, 4.0, 3.0)
+HALVINGS = (12.0, 12.0, 8.0, 5.0, 4.0, 3.0)
 """The robust function's s over the iterations: from nearly least squares, which finds the basin, to outlier-proof."""
 
 
@@ -105,132 +83,6 @@ class Term(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ClipFrames:
-    """Some frames of one clip, seen through one lens."""
-
-    evidence: Evidence
-    """Its focal length is the guess."""
-    beliefs: Beliefs
-    state: FrameState
-    skin: Patches | None = None
-
-
-@dataclass(frozen=True)
-class Person:
-    identity: Tensor
-    """(S,)"""
-    focals: Tensor
-    """(C,) pixels, of every clip."""
-    covariance: Tensor
-    """(S + C, S + C) float64: of identity and the log focal lengths, the frames marginalised."""
-    places: Tensor
-    """(K, 3): where the skin's patches lie beside the head model's, along their bases; none without photometric evidence."""
-
-    def focal_sigma(self, clip: int) -> float:
-        """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not tell it."""
-        return min(float(self.covariance[len(self.identity) + clip, len(self.identity) + clip].sqrt()), FOCAL_SIGMA)
-
-    def covariance_of(self, clip: int) -> Tensor:
-        """(S + 1, S + 1): of identity and one clip's log focal length."""
-        size = len(self.identity)
-        own = torch.cat((torch.arange(size), torch.tensor([size + clip]))).to(self.covariance.device)
-        return self.covariance[own[:, None], own]
-
-
-def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFrames], iterations: int,
-               told: Callable[[int, float], None], known: Person | None = None) -> tuple[Person, list[FrameState]]:
-    """One identity, and each clip's focal length, from frames that are taken as independent of each other: begun anew, or at
-    the person that is `known` by now. Also returns how each clip's frames stand then."""
-    size, device = surface.anchor.shape.shape[-1], clips[0].state.face.device
-    lengths = [len(clip.state) for clip in clips]
-    ends = np.cumsum(lengths).tolist()
-    parts = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    columns = [torch.cat((torch.arange(size), torch.tensor([size + index]))).to(device) for index in range(len(clips))]
-    state = concatenate([clip.state for clip in clips])
-    beliefs = replace(clips[0].beliefs, mean=torch.cat([clip.beliefs.mean for clip in clips]))
-    skins = [clip.skin for clip in clips if clip.skin is not None]
-    places = 3 * len(skins[0].surface.share) if skins else 0
-    base = size + len(clips)
-    columns = [torch.cat((column, torch.arange(base, base + places, device=device))) for column in columns]
-    guess = torch.cat((torch.zeros(size, device=device), torch.stack([clip.evidence.focal.log() for clip in clips]),
-                       torch.zeros(places, device=device)))
-    shared = guess.clone() if known is None else torch.cat((known.identity, known.focals.log(), torch.zeros(places, device=device)))
-    # Frames that repeat each other should count for less; that is the same as a shared prior that counts for more.
-    focal_scales = torch.tensor([max(length / (_FOCAL_FRAMES if not skins else SKIN_INDEP), 1.0) for length in lengths], device=device)
-    shared_precision = torch.cat((torch.full((size,), max(len(state) / (INDEPENDENT_FRAMES if not skins else ID_INDEP), 1.0), device=device),
-                                  focal_scales * FOCAL_SIGMA**-2, torch.tensor(PLACE_SIGMA, device=device).repeat(places // 3) ** -2))
-    prior_hessian = beliefs.hessian()
-    stiff = torch.diag(shared_precision)
-    if skins:
-        rest = surface.anchor.rest - surface.anchor.rest.mean(0)
-        grows = (rest.unsqueeze(-1) * (surface.anchor.shape - surface.anchor.shape.mean(0))).sum((0, 1)) / (rest**2).sum()
-        stiff[:size, :size] += torch.outer(grows, grows) / SCALE_SIGMA**2
-    aim = guess.clone() if known is None else torch.cat((known.identity, guess[size:]))
-    def pull_of(common):
-        return shared_precision * (common - guess) + (stiff - torch.diag(shared_precision)) @ (common - aim)
-    if skins: clips=[replace(clip,evidence=replace(clip.evidence,weights=clip.evidence.weights*LM)) for clip in clips]
-    seen = [clip.evidence for clip in clips]
-    damping, reduced = 1e-3, torch.diag(shared_precision.double())
-
-    def energy_of(at: FrameState, common: Tensor) -> float:
-        person = surface.of_person(common[:size])
-        parts_energy = [landmark_energy(person, replace(evidence, focal=common[size + index].exp()), at[part]).sum()
-                        for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
-        parts_energy += [clip.skin.of_person(common[:size], common[base:].unflatten(0, (-1, 3))).energy(at[part], replace(evidence, focal=common[size + index].exp())).sum()
-                         for index, (clip, evidence, part) in enumerate(zip(clips, seen, parts, strict=True)) if clip.skin is not None]
-        return float(sum(parts_energy) + beliefs.energy(at).sum() + 0.5 * ((shared_precision * (common - guess) ** 2).sum() + (common - aim) @ (stiff - torch.diag(shared_precision)) @ (common - aim)))
-
-    for iteration in range(iterations):
-        halving = _HALVINGS[min(iteration if known is None else iteration + 2, len(_HALVINGS) - 1)]
-        seen = [replace(clip.evidence, weights=clip.evidence.weights * view_weights(directions, clip.evidence.jaw_line, state[part]),
-                        halving=halving) for clip, part in zip(clips, parts, strict=True)]
-        person = surface.of_person(shared[:size])
-        normals = [landmark_normal(person, replace(evidence, focal=shared[size + index].exp()), state[part], shared=True)
-                   for index, (evidence, part) in enumerate(zip(seen, parts, strict=True))]
-        for index, (clip, evidence, part) in enumerate(zip(clips, seen, parts, strict=True)):
-            if clip.skin is not None:
-                normals[index] = normals[index].widened(places) + clip.skin.of_person(
-                    shared[:size], shared[base:].unflatten(0, (-1, 3))).equations(
-                    state[part], replace(evidence, focal=shared[size + index].exp()), shared=True)
-        energy = energy_of(state, shared)
-        told(iteration, energy)
-        gradient = torch.cat([normal.gradient for normal in normals]) + beliefs.gradient(state)
-        hessian = torch.cat([normal.hessian for normal in normals]) + prior_hessian
-        all_cross = hessian.new_zeros(*hessian.shape[:2], len(guess))
-        all_common = stiff.double()
-        all_pull = pull_of(shared).double()
-        for normal, part, own in zip(normals, parts, columns, strict=True):
-            all_cross[part] = all_cross[part].index_copy(2, own, normal.cross)
-            all_common[own[:, None], own] += normal.shared_hessian.double()
-            all_pull[own] += normal.shared_gradient.double()
-        free = _free(state, gradient, beliefs)
-        # The first step stands the heads and opens the jaws only: a start that is off by degrees must not bend the faces.
-        if iteration == 0 and known is None:
-            free[:, :-13] = False
-            all_cross, all_common = torch.zeros_like(all_cross), all_common + torch.eye(len(guess), device=device) * 1e12
-        for _ in range(6):
-            blocks, cross, right = _held(hessian, all_cross, gradient, free, damping)
-            step, shared_step, left = solve_shared(blocks, cross, all_common, right, all_pull)
-            reduced = left if iteration or known is not None else reduced
-            trial, trial_shared = state.moved(step.float(), beliefs.lower, beliefs.upper), shared + shared_step.float()
-            trial_energy = energy_of(trial, trial_shared)
-            if trial_energy <= energy:
-                state, shared = trial, trial_shared
-                damping = max(damping / 5, 1e-6)
-                break
-            damping *= 10
-        else:
-            break
-        if iteration >= len(_HALVINGS) and energy - trial_energy < 2e-4 * energy:
-            break
-    # With the prior's scaling undone: the posterior of as many independent frames.
-    scales = torch.cat((torch.full((size,), max(len(state) / INDEPENDENT_FRAMES, 1.0), device=device), focal_scales)).double().sqrt()
-    covariance = scales[:, None] * torch.linalg.inv(reduced)[:base, :base] * scales
-    covariance[size:, size:] += FOCAL_BIAS**2 * torch.eye(len(clips), device=device)
-    return Person(shared[:size], shared[size:base].exp(), covariance, shared[base:].unflatten(0, (-1, 3))), [state[part] for part in parts]
-
-
 def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
                linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None],
                outline: tuple[Outline, Shell] | None = None, terms: Sequence[Term] = ()
@@ -269,7 +121,7 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
             pull, stiffness = term.normal(state, evidence)
             gradient += pull
             hessian += stiffness
-        free = _free(state, gradient, beliefs)
+        free = free_to_move(state, gradient, beliefs)
         free[:held] = False
         for _ in range(6):
             diagonal = hessian.diagonal(dim1=1, dim2=2)
@@ -287,7 +139,7 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
 
 def _halving(iteration: int) -> float:
     """Frames start near their solution, so they begin where the person's frames have come after two rounds."""
-    return _HALVINGS[min(iteration + 2, len(_HALVINGS) - 1)]
+    return HALVINGS[min(iteration + 2, len(HALVINGS) - 1)]
 
 
 def smoothness_of(velocity: Tensor, beliefs: Beliefs, linked: Tensor, seen: Tensor | None = None) -> Smoothness:
@@ -320,19 +172,10 @@ def velocity_of(state: FrameState) -> Tensor:
     return torch.cat((state.face[1:] - state.face[:-1], turn, state.translation[1:] - state.translation[:-1]), 1)
 
 
-def _free(state: FrameState, gradient: Tensor, beliefs: Beliefs) -> Tensor:
+def free_to_move(state: FrameState, gradient: Tensor, beliefs: Beliefs) -> Tensor:
     """(F, P) bool: what may move: not what is fixed, nor what lies on a bound and is pushed outwards (Bertsekas 1982)."""
     free = (~beliefs.fixed).expand(gradient.shape).clone()
     pushed = gradient[:, :-6]
     stuck = ((state.face <= beliefs.lower) & (pushed > 0)) | ((state.face >= beliefs.upper) & (pushed < 0))
     free[:, :-6] &= ~stuck
     return free
-
-
-def _held(hessian: Tensor, cross: Tensor, gradient: Tensor, free: Tensor, damping: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Blocks, cross blocks and gradient in float64 with the parameters that are not free taken out, and damped."""
-    mask = free.double()
-    diagonal = hessian.diagonal(dim1=1, dim2=2).double()
-    blocks = hessian.double() * mask.unsqueeze(-1) * mask.unsqueeze(-2)
-    return (blocks + torch.diag_embed(torch.where(free, damping * diagonal + 1e-3, 1.0)),
-            cross.double() * mask.unsqueeze(-1), gradient.double() * mask)
