@@ -19,7 +19,6 @@ from ..footage.detector import SCORE_NAMES
 from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
-from .bias import without_bias
 from .blocks import variances_in_time
 from .camera import stand_head
 from .confidence import standard_deviations
@@ -33,6 +32,7 @@ from .outline import Outline, Shell, fit_shell, make_shell, see_outline
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .residuals import flag_frames, landmark_error
+from .response import as_detected
 from .solver import (
     FOCAL_SIGMA, Beliefs, ClipFrames, Person, Term, as_last_seen, fit_frames, fit_person, smoothness_of, velocity_of,
 )
@@ -70,7 +70,8 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: P
         raise EffigyError(
             f'The head model "{model.name}" has no places for the detector\'s landmarks: embed them first '
             "(`backend.tracking.landmark_embedding`), or use the bundled open head.")
-    surface = everything.of_points(solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS))
+    chosen = solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS)
+    skin, surface = everything.of_points(chosen), as_detected(everything, model).of_points(chosen)
     pivot, directions = _middle(surface)
     clips = [_Clip(capture, model, surface, pivot, share) for capture, share in zip(captures, _shares(captures), strict=True)]
 
@@ -80,14 +81,14 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, progress: P
 
     nobody = torch.zeros(surface.anchor.shape.shape[-1], device=device)
     person = fit_person(surface, directions, [clip.typical_frames(nobody) for clip in clips], PERSON_ITERATIONS, tell)
-    own = surface.of_person(person.identity)
+    own, skin = surface.of_person(person.identity), skin.of_person(person.identity)
     limbus = limbus_surface(model, device)
     if limbus is not None:
         limbus = limbus.of_person(person.identity)
     tracks = []
     for index, clip in enumerate(clips):
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
-        tracks.append(_track_clip(clip, index, person, limbus, own, directions, model, progress))
+        tracks.append(_track_clip(clip, index, person, limbus, own, skin, directions, model, progress))
     return tracks
 
 
@@ -123,40 +124,31 @@ class _Clip:
                                   for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
         self.evidence = gather_evidence(self.seen, capture.intrinsics, capture.size, surface, pivot)
 
-    def believe(self, state: FrameState, focal: Tensor) -> Evidence:
-        """The points without what the detector always does to heads that stand so."""
-        points = without_bias(self.seen, state.rotation.cpu().numpy(),
-                              (state.translation - (state.rotation @ self.pivot)).cpu().numpy(), float(focal))
-        found = gather_evidence(points, self.capture.intrinsics, self.capture.size, self.surface, self.pivot)
-        return replace(found, focal=focal)
-
     def stand(self, surface: LandmarkSurface, evidence: Evidence, which: Tensor) -> FrameState:
         """A start for some frames, `surface` being of the person, as far as that is known."""
         seen = torch.as_tensor(self.seen[:, surface.points], device=self.pivot.device)
         return _stand(surface, evidence, self.beliefs, seen, which, self.capture.training_count)
 
     def typical_frames(self, nobody: Tensor) -> ClipFrames:
-        """What speaks for the person; also takes the detector's habits out of the evidence, as they are at a first guess."""
-        surface = self.surface.of_person(nobody)
-        everybody = torch.arange(self.capture.frame_count)
-        self.evidence = self.believe(self.stand(surface, self.evidence, everybody), self.evidence.focal)
-        return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], self.stand(surface, self.evidence, self.typical))
+        """What speaks for the person."""
+        begin = self.stand(self.surface.of_person(nobody), self.evidence, self.typical)
+        return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], begin)
 
 
 def _track_clip(clip: _Clip, index: int, person: Person, limbus: LandmarkSurface | None, surface: LandmarkSurface,
-                directions: Tensor, model: HeadModel, progress: Progress) -> Track:
-    """`limbus` and `surface` are of the person, whose clip number `index` this is."""
+                skin: LandmarkSurface, directions: Tensor, model: HeadModel, progress: Progress) -> Track:
+    """`limbus`, `surface`, which is as the detector sees it, and `skin`, which is as it is, are of the person, whose clip
+    number `index` this is."""
     capture, beliefs, focal = clip.capture, clip.beliefs, person.focals[index]
     identity = person.identity.cpu().numpy()
     evidence = replace(clip.evidence, focal=focal)
     state = clip.stand(surface, evidence, torch.arange(capture.frame_count))
     state, _ = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress)
-    evidence = clip.believe(state, focal)
     outline = see_outline(capture, state, evidence)
     chosen = clip.typical
     shell = _fit_hair(make_shell(model, identity, clip.pivot), surface, directions, evidence[chosen], beliefs[chosen],
                       state[chosen], outline[chosen])
-    contact = see_contact(clip.seen, surface, state, focal, slice(capture.training_count))
+    contact = see_contact(clip.seen, skin, state, focal, slice(capture.training_count))
     terms: list[Term] = [] if contact is None else [contact]
     if limbus is not None:
         irises = see_irises(capture, limbus, state, evidence, clip.training, progress)
