@@ -39,7 +39,7 @@ _RIDGE = 4.0
 """Observations' worth of belief that there is no habit."""
 _IDENTITY_RIDGE, _FACE_RIDGE, _JOINT_RIDGE = 30.0, 10.0, 1.0
 """The same of A, where identity moves the points by a millimetre, an expression is whole, and a joint turns by a radian. Of
-held-out people, 300 seen, 10, 30 and 100 for identity leave 1.80, 1.80 and 1.82 mm."""
+held-out people, a fifth of 300 in turn, 10, 30 and 100 for identity leave 1.80, 1.80 and 1.82 mm."""
 
 
 @dataclass(frozen=True)
