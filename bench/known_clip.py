@@ -18,6 +18,8 @@ from backend.head.forward import Head, landmarks, vertex_normals
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
 from backend.tracking.bias import bias_of
+from backend.tracking.response import response_of
+from backend.tracking.surface import MOVERS
 from backend.tracking.priors import jaw_of_shapes
 from backend.tracking.track import Track
 
@@ -64,7 +66,9 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
     pose[:, :3, 3] = np.stack((0.01 * np.sin(5 * time), 0.01 * np.cos(3 * time), 0.62 + 0.02 * np.sin(4 * time)), 1)
 
     posed = Head(model)(torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)).vertices
-    points = landmarks(posed, model).numpy() @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
+    turned = Rotation.from_rotvec(rotations[:, list(MOVERS)].reshape(-1, 3)).as_matrix().reshape(-1, 3, 3, 3)
+    beside = response_of(model).displacement(identity, expression, turned)
+    points = (landmarks(posed, model).numpy() + beside) @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     seen = np.empty_like(points)
     seen[..., :2] = focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
     seen[..., :2] += bias_of(pose[:, :3, :3], pose[:, :3, 3], focal)

@@ -28,6 +28,8 @@ from backend.tracking.track import Track
 
 SIZE = 512
 FPS = 25
+IDENTITIES = 60
+"""Of a head's identity shapes, the largest first."""
 _TEXTURE = 1024
 _MOVING = ("mouthSmile", "mouthPucker", "mouthFunnel", "mouthStretch", "mouthPress", "mouthUpperUp", "mouthLowerDown",
            "mouthFrown", "browInnerUp", "browOuterUp", "browDown", "cheekSquint", "noseSneer", "eyeSquint")
@@ -106,7 +108,7 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
         return walk / np.abs(walk).max(0)
 
     identity = np.zeros(model.shape_basis.shape[2], np.float32)
-    identity[:60] = random.normal(0, 0.6, 60)
+    identity[:IDENTITIES] = random.normal(0, 0.6, IDENTITIES)
     expression = np.zeros((frames, len(model.expression_names)), np.float32)
     for name, curve in zip(_MOVING, drift(5.0, len(_MOVING)).T, strict=True):
         columns = [index for index, known in enumerate(model.expression_names) if known in (name, name + "Left", name + "Right")]

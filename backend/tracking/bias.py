@@ -3,6 +3,9 @@
 The detector draws a mean face's depth into every picture: with the head turned or nodded its points lie some millimetres
 beside their places, the same way for everybody. `assets/derive/landmark_bias.py` measures that on rendered people; here it is
 looked up for how the head is turned and subtracted. Nothing is learned from the clip, so nothing of the clip is explained away.
+
+How the head is turned is what the points shall tell, so the solver looks the habits up anew in every iteration. With those of
+its first guess, whose pitch errs by degrees, rendered heads nodded a degree too far.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from ..assets import asset_path
 from .track import Track
@@ -22,25 +27,38 @@ _MEASURED = np.sin(np.radians((62.0, 24.0)))
 """How far the measured heads turned and nodded; beyond, the error is taken to stay as it is there."""
 
 
-def features(direction: np.ndarray) -> np.ndarray:
+def features(direction: Tensor) -> Tensor:
     """(F, FEATURES): a cubic in the viewer's direction (F, 3) in head space."""
-    x, y = (direction[:, axis].clip(-limit, limit) for axis, limit in enumerate(_MEASURED))
-    return np.stack((np.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3), 1)
+    x, y = (direction[:, axis].clamp(-limit, limit) for axis, limit in enumerate(_MEASURED))
+    return torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x * y * y, y**3), 1)
 
 
-def head_frame(rotation: np.ndarray, translation: np.ndarray, focal: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def head_frame(rotation: Tensor, translation: Tensor, focal: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
     """Of poses (F, 3, 3), (F, 3): the viewer's direction in head space (F, 3), the picture's axes across and along the head
     (F, 2, 2), and metres per pixel at the head (F,)."""
-    towards = -translation / np.linalg.norm(translation, axis=1, keepdims=True)
-    direction = np.einsum("fij,fi->fj", rotation, towards)
-    along = rotation[:, :2, 1] / np.linalg.norm(rotation[:, :2, 1], axis=1, keepdims=True).clip(1e-6)
-    return direction, np.stack((np.stack((-along[:, 1], along[:, 0]), 1), along), 1), translation[:, 2] / focal
+    towards = -torch.nn.functional.normalize(translation, dim=1)
+    direction = (towards.unsqueeze(1) @ rotation).squeeze(1)
+    along = torch.nn.functional.normalize(rotation[:, :2, 1], dim=1, eps=1e-6)
+    return direction, torch.stack((torch.stack((-along[:, 1], along[:, 0]), 1), along), 1), translation[:, 2] / focal
 
 
 @cache
 def _table() -> np.ndarray:
     with np.load(asset_path("models/landmark_bias.npz"), allow_pickle=False) as archive:
         return archive["metres"].astype(np.float64)
+
+
+def habits_of(points: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """(FEATURES, L, 2) float32 metres: what is known of these of the detector's points."""
+    return torch.as_tensor(_table()[:, points], dtype=torch.float32, device=device)
+
+
+def bias_at(habits: Tensor, rotation: Tensor, translation: Tensor, focal: Tensor | float) -> Tensor:
+    """(F, L, 2) pixels by which points with these habits (FEATURES, L, 2) lie beside their places on heads with the poses
+    (F, 3, 3), (F, 3)."""
+    direction, axes, scale = head_frame(rotation, translation, focal)
+    metres = (features(direction) @ habits.flatten(1)).unflatten(1, (-1, 2))
+    return metres @ (axes / scale[:, None, None])
 
 
 def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
@@ -54,9 +72,8 @@ def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.nd
 
 def bias_of(rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
     """(F, 478, 2) float32 pixels by which the detector's points lie beside their places."""
-    direction, axes, scale = head_frame(rotation, translation, focal)
-    metres = np.einsum("fk,klc->flc", features(direction), _table())
-    return (np.einsum("fla,fac->flc", metres, axes) / scale[:, None, None]).astype(np.float32)
+    pose = (torch.as_tensor(np.asarray(part, np.float64)) for part in (rotation, translation))
+    return bias_at(torch.as_tensor(_table()), *pose, focal).numpy().astype(np.float32)
 
 
 def unbiased_landmarks(track: Track, landmarks: np.ndarray) -> np.ndarray:

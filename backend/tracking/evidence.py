@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..head.model import LANDMARK_COUNT
+from .bias import bias_at, habits_of
 from .frames import FrameState, predict
 from .points import JAW_LINE, PAIRS, point_weights
 from .surface import LandmarkSurface
@@ -34,8 +35,12 @@ _CHUNK = 48
 class Evidence:
     """F frames of L points."""
 
+    points: Tensor
+    """(F, L, 2) pixels, as the detector gave them; zero where nothing was seen."""
     seen: Tensor
-    """(F, L, 2) pixels; zero where nothing was seen."""
+    """(F, L, 2) the same without the detector's habits, once it is known how the heads stand (`as_seen`)."""
+    habits: Tensor
+    """(FEATURES, L, 2) metres, see `bias`."""
     weights: Tensor
     """(F, L) trust; zero where nothing was seen."""
     across: Tensor
@@ -56,7 +61,8 @@ class Evidence:
     """s of the robust function."""
 
     def __getitem__(self, index: slice | Tensor) -> Evidence:
-        return replace(self, seen=self.seen[index], weights=self.weights[index], across=self.across[index])
+        return replace(self, points=self.points[index], seen=self.seen[index], weights=self.weights[index],
+                       across=self.across[index])
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,9 @@ def gather_evidence(landmarks: np.ndarray, intrinsics: np.ndarray, size: int, su
     along /= np.linalg.norm(along, axis=-1, keepdims=True).clip(1e-6)
     there = row[JAW_LINE] >= 0
     pairs = row[PAIRS]
+    points = torch.as_tensor(np.nan_to_num(seen), device=device)
     return Evidence(
-        seen=torch.as_tensor(np.nan_to_num(seen), device=device),
+        points=points, seen=points, habits=habits_of(surface.points, device),
         weights=torch.as_tensor(trust, dtype=torch.float32, device=device),
         across=torch.as_tensor(np.stack((-along[..., 1], along[..., 0]), -1)[:, there], device=device),
         jaw_line=torch.as_tensor(row[JAW_LINE][there], device=device),
@@ -144,6 +151,14 @@ def view_weights(directions: Tensor, jaw_line: Tensor, state: FrameState) -> Ten
     front = (state.rotation[:, :, 2] * towards).sum(-1, keepdim=True).clamp(-1, 1)
     weights[:, jaw_line] = JAW_LINE_TRUST * torch.exp(-(torch.acos(front) / JAW_LINE_FADE) ** 2)
     return weights
+
+
+def as_seen(evidence: Evidence, directions: Tensor, state: FrameState, halving: float) -> Evidence:
+    """What `gather_evidence` gathered as it speaks of heads that stand so: without the detector's habits and trusted where it
+    can see. Held still while a step is tried, for the energies before and after it must speak of the same points."""
+    origin = state.translation - (state.rotation @ evidence.pivot)
+    return replace(evidence, seen=evidence.points - bias_at(evidence.habits, state.rotation, origin, evidence.focal),
+                   weights=evidence.weights * view_weights(directions, evidence.jaw_line, state), halving=halving)
 
 
 def _rows(evidence: Evidence, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ parameters, measured on the mesh's surface and flagged where it cannot be truste
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from ..footage.detector import SCORE_NAMES
 from ..head.model import NECK, HeadModel
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
-from .bias import without_bias
 from .blocks import variances_in_time
 from .camera import stand_head
 from .confidence import standard_deviations
@@ -35,6 +34,7 @@ from .photometric import ALIGNMENTS, LANDMARK_SHARE, Likeness, learn_likeness
 from .points import CONTOUR, reported_points, solved_points
 from .priors import priors_for
 from .residuals import flag_frames, landmark_error
+from .response import as_detected
 from .solver import Beliefs, Term, as_last_seen, fit_frames, smoothness_of, velocity_of
 from .surface import LandmarkSurface, landmark_surface, pose_points
 from .track import Track
@@ -75,7 +75,8 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
         raise EffigyError(
             f'The head model "{model.name}" has no places for the detector\'s landmarks: embed them first '
             "(`backend.tracking.landmark_embedding`), or use the bundled open head.")
-    surface = everything.of_points(solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS))
+    chosen = solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS)
+    skin, surface = everything.of_points(chosen), as_detected(everything, model).of_points(chosen)
     pivot, directions = _middle(surface)
     clips = [_Clip(capture, model, surface, pivot, share) for capture, share in zip(captures, _shares(captures), strict=True)]
 
@@ -91,14 +92,13 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
         likeness = learn_likeness(model, surface, directions, typical, captures, [clip.typical.cpu().numpy() for clip in clips],
                                   person, states, progress)
         person = likeness.person
-    own = surface.of_person(person.identity)
     limbus = limbus_surface(model, device)
-    if limbus is not None:
-        limbus = limbus.of_person(person.identity)
+    who = _Person(model, person, surface.of_person(person.identity), skin.of_person(person.identity),
+                  None if limbus is None else limbus.of_person(person.identity), directions, likeness)
     tracks = []
     for index, clip in enumerate(clips):
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
-        tracks.append(_track_clip(clip, index, person, likeness, limbus, own, directions, model, progress))
+        tracks.append(_track_clip(clip, index, who, progress))
     return tracks
 
 
@@ -134,52 +134,57 @@ class _Clip:
                                   for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
         self.evidence = gather_evidence(self.seen, capture.intrinsics, capture.size, surface, pivot)
 
-    def believe(self, state: FrameState, focal: Tensor) -> Evidence:
-        """The points without what the detector always does to heads that stand so."""
-        points = without_bias(self.seen, state.rotation.cpu().numpy(),
-                              (state.translation - (state.rotation @ self.pivot)).cpu().numpy(), float(focal))
-        found = gather_evidence(points, self.capture.intrinsics, self.capture.size, self.surface, self.pivot)
-        return replace(found, focal=focal)
-
     def stand(self, surface: LandmarkSurface, evidence: Evidence, which: Tensor) -> FrameState:
         """A start for some frames, `surface` being of the person, as far as that is known."""
         seen = torch.as_tensor(self.seen[:, surface.points], device=self.pivot.device)
         return _stand(surface, evidence, self.beliefs, seen, which, self.capture.training_count)
 
     def typical_frames(self, nobody: Tensor) -> ClipFrames:
-        """What speaks for the person; also takes the detector's habits out of the evidence, as they are at a first guess."""
-        surface = self.surface.of_person(nobody)
-        everybody = torch.arange(self.capture.frame_count)
-        self.evidence = self.believe(self.stand(surface, self.evidence, everybody), self.evidence.focal)
-        return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], self.stand(surface, self.evidence, self.typical))
+        """What speaks for the person."""
+        begin = self.stand(self.surface.of_person(nobody), self.evidence, self.typical)
+        return ClipFrames(self.evidence[self.typical], self.beliefs[self.typical], begin)
 
 
-def _track_clip(clip: _Clip, index: int, person: Person, likeness: Likeness | None, limbus: LandmarkSurface | None,
-                surface: LandmarkSurface, directions: Tensor, model: HeadModel, progress: Progress) -> Track:
-    """`limbus` and `surface` are of the person, whose clip number `index` this is."""
+@dataclass(frozen=True)
+class _Person:
+    """All that is known of one person before a clip of theirs is fitted."""
+
+    model: HeadModel
+    person: Person
+    surface: LandmarkSurface
+    """As the detector sees it."""
+    skin: LandmarkSurface
+    """As it is."""
+    limbus: LandmarkSurface | None
+    directions: Tensor
+    likeness: Likeness | None
+
+
+def _track_clip(clip: _Clip, index: int, who: _Person, progress: Progress) -> Track:
+    """The person's clip number `index`."""
+    person, surface, directions, model = who.person, who.surface, who.directions, who.model
     capture, beliefs, focal = clip.capture, clip.beliefs, person.focals[index]
     identity = person.identity.cpu().numpy()
     evidence = replace(clip.evidence, focal=focal)
     state = clip.stand(surface, evidence, torch.arange(capture.frame_count))
     state, _ = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress)
-    evidence = clip.believe(state, focal)
     outline = see_outline(capture, state, evidence)
     chosen = clip.typical
     shell = _fit_hair(make_shell(model, identity, clip.pivot), surface, directions, evidence[chosen], beliefs[chosen],
                       state[chosen], outline[chosen])
-    contact = see_contact(clip.seen, surface, state, focal, slice(capture.training_count))
+    contact = see_contact(clip.seen, who.skin, state, focal, slice(capture.training_count))
     terms: list[Term] = [] if contact is None else [contact]
-    if limbus is not None:
-        irises = see_irises(capture, limbus, state, evidence, clip.training, progress)
+    if who.limbus is not None:
+        irises = see_irises(capture, who.limbus, state, evidence, clip.training, progress)
         evidence = irises.instead_of_points(evidence, surface.points)
         terms.append(irises)
     state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms)
-    if likeness is not None:
+    if who.likeness is not None:
         evidence = replace(evidence, weights=LANDMARK_SHARE * evidence.weights)
         for _ in range(ALIGNMENTS):
-            skin = likeness.align(index, capture, state, evidence, progress)
+            patches = who.likeness.align(index, capture, state, evidence, progress)
             state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell),
-                                              [*terms, skin])
+                                              [*terms, patches])
     evidence = as_last_seen(evidence, directions, state, OUTLINE_ITERATIONS)
     # Apart, for held-out frames have no say in what is said of training frames.
     parts = [part for part in (slice(capture.training_count), slice(capture.training_count, None)) if len(state[part])]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .blocks import solve_shared
-from .evidence import Evidence, Normal, landmark_energy, landmark_normal, view_weights
+from .evidence import Evidence, Normal, as_seen, landmark_energy, landmark_normal
 from .frames import FrameState, concatenate
 from .patches import Patches
 from .solver import HALVINGS, Beliefs, free_to_move
@@ -107,8 +107,10 @@ class _Shared:
         self.precision, self._pull = torch.diag(own), own * self.guess
         if known is not None:
             self.start[self.identity], self.start[self.lens] = known.identity, known.focals.log()
-            rest = surface.anchor.rest - surface.anchor.rest.mean(0)
-            grows = torch.einsum("lc,lck->k", rest, surface.anchor.shape - surface.anchor.shape.mean(0)) / (rest**2).sum()
+            # Of the patches and not of the landmarks, whose surface is as the detector sees it.
+            points = clips[0].skin.surface.anchor
+            rest = points.rest - points.rest.mean(0)
+            grows = torch.einsum("lc,lck->k", rest, points.shape - points.shape.mean(0)) / (rest**2).sum()
             held = torch.outer(grows, grows) / SCALE_SIGMA**2
             self.precision[self.identity, self.identity] += held
             self._pull[self.identity] += held @ known.identity
@@ -153,8 +155,8 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
 
     for iteration in range(iterations):
         halving = HALVINGS[min(iteration if known is None else iteration + 2, len(HALVINGS) - 1)]
-        seen = [replace(clip.evidence, halving=halving, weights=common.landmark_share * clip.evidence.weights * view_weights(
-            directions, clip.evidence.jaw_line, state[part])) for clip, part in zip(clips, parts, strict=True)]
+        seen = [as_seen(replace(clip.evidence, weights=common.landmark_share * clip.evidence.weights, focal=focal.exp()), directions,
+                        state[part], halving) for clip, focal, part in zip(clips, shared[common.lens], parts, strict=True)]
         normals = [_equations(*clip) for clip in look(state, shared)]
         energy = energy_of(state, shared)
         told(iteration, energy)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..head.rotations import matrix_to_axis_angle
 from .blocks import Smoothness, solve_in_time
-from .evidence import Evidence, landmark_energy, landmark_normal, view_weights
+from .evidence import Evidence, as_seen, landmark_energy, landmark_normal
 from .frames import FrameState
 from .outline import Outline, Shell, match
 from .surface import LandmarkSurface
@@ -92,7 +92,7 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
     head's outline has a say in its pose, and so have `terms`. Returns the frames and the last Hessian of what was seen and
     believed, without smoothness (F, P, P)."""
     prior_hessian = beliefs.hessian()
-    base = evidence.weights
+    gathered = evidence
     damping = 1e-4
 
     def energy_of(at: FrameState) -> float:
@@ -103,9 +103,8 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
 
     for iteration in range(iterations):
         matched = None if outline is None else match(*outline, evidence, state)
-        # The robust scale and the view change with the iteration, so an energy is only compared within one.
-        evidence = replace(evidence, weights=base * view_weights(directions, evidence.jaw_line, state),
-                           halving=_halving(iteration))
+        # The robust scale, the view and the habits change with the iteration, so an energy is only compared within one.
+        evidence = as_seen(gathered, directions, state, _halving(iteration))
         normal = landmark_normal(surface, evidence, state, shared=False)
         velocity = velocity_of(state)
         smoothness = smoothness_of(velocity, beliefs, linked)
@@ -162,8 +161,7 @@ def smoothness_of(velocity: Tensor, beliefs: Beliefs, linked: Tensor, seen: Tens
 
 def as_last_seen(evidence: Evidence, directions: Tensor, state: FrameState, iterations: int) -> Evidence:
     """Evidence of frames that stand so, weighted as in the last of `fit_frames`' iterations."""
-    return replace(evidence, weights=evidence.weights * view_weights(directions, evidence.jaw_line, state), 
-                   halving=_halving(iterations - 1))
+    return as_seen(evidence, directions, state, _halving(iterations - 1))
 
 
 def velocity_of(state: FrameState) -> Tensor:
