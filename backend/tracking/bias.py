@@ -23,6 +23,8 @@ from .track import Track
 FEATURES = 10
 _CHUNK = 512
 """Frames at a time: a long clip needs no more memory than its landmarks."""
+_OWN_RIDGE = 2.0, 4.0
+"""Frames' worth of belief that the detector has no habits with one person but everybody's: the same in all views, and else."""
 _MEASURED = np.sin(np.radians((62.0, 24.0)))
 """How far the measured heads turned and nodded; beyond, the error is taken to stay as it is there."""
 
@@ -59,6 +61,19 @@ def bias_at(habits: Tensor, rotation: Tensor, translation: Tensor, focal: Tensor
     direction, axes, scale = head_frame(rotation, translation, focal)
     metres = (features(direction) @ habits.flatten(1)).unflatten(1, (-1, 2))
     return metres @ (axes / scale[:, None, None])
+
+
+def own_habits(error: Tensor, weight: Tensor, rotation: Tensor, translation: Tensor, focal: Tensor) -> Tensor:
+    """(FEATURES, L, 2) metres: what errors (F, L, 2) in pixels, trusted by `weight` (F, L), of heads that stand so and whose poses
+    other evidence told, say of the detector's habits with one person. What is the same in all views is soon believed, what
+    changes with the view late."""
+    direction, axes, scale = head_frame(rotation, translation, focal)
+    metres = error @ (axes * scale[:, None, None]).transpose(1, 2)
+    seen = features(direction)
+    weighted = weight.T.unsqueeze(-1) * seen
+    ridge = torch.full((FEATURES,), _OWN_RIDGE[1], device=error.device)
+    ridge[0] = _OWN_RIDGE[0]
+    return torch.linalg.solve(seen.T @ weighted + torch.diag(ridge), weighted.transpose(1, 2) @ metres.transpose(0, 1)).transpose(0, 1)
 
 
 def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
