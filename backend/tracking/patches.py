@@ -73,12 +73,16 @@ class Patches:
 
     def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
         """(F,), robust as the landmarks' is."""
+        squared = self.squared(state, evidence)
+        return 0.5 * (self.trust * squared * HALVING**2 / (HALVING**2 + squared)).sum(1)
+
+    def squared(self, state: FrameState, evidence: Evidence) -> Tensor:
+        """(F, K) squared distance, in standard deviations, of each patch from where it was found."""
         parts = []
         for start in range(0, len(state), 4 * _CHUNK):
             part = slice(start, start + 4 * _CHUNK)
-            squared = (self[part]._error(predict(self.surface, state[part], evidence.focal, evidence.centre, evidence.pivot).pixels)
-                       ** 2).sum(-1)
-            parts.append(0.5 * (self.trust[part] * squared * HALVING**2 / (HALVING**2 + squared)).sum(1))
+            shown = predict(self.surface, state[part], evidence.focal, evidence.centre, evidence.pivot)
+            parts.append((self[part]._error(shown.pixels) ** 2).sum(-1))
         return torch.cat(parts)
 
     def normal(self, state: FrameState, evidence: Evidence) -> tuple[Tensor, Tensor]:

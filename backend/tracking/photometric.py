@@ -33,8 +33,9 @@ PERSON_ITERATIONS = 4
 ALIGNMENTS = 2
 """Times that every frame is laid upon the person: a patch's step goes two thirds of the way."""
 LANDMARK_SHARE = 0.5
-"""What landmarks weigh beside the skin. With 0.5 the rendered people's rotation is 0.1 degrees worse and they tremble by half
-more; with 0.03 all is the same. Where a frame's skin is not recognised landmarks still place it."""
+"""What landmarks weigh beside the skin, once it is known where the detector puts this person's. On rendered people 0.1, 0.5
+and 1 give 1.46, 1.45 and 1.45 degrees, but they tremble by 0.24, 0.34 and 0.45 pixels; faces that move a lot need them: skin
+that furrows does not look like skin that was learned."""
 
 
 @dataclass(frozen=True)
