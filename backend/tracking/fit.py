@@ -48,7 +48,6 @@ FRAME_ITERATIONS = 2
 OUTLINE_ITERATIONS = 3
 HAIR_ROUNDS = 3
 """Shell and poses of the person's frames, in turn."""
-OWN = 1.0
 WINDOW = 512
 """Frames solved at once: memory stays flat in the clip's length."""
 LOOK_AHEAD = 16
@@ -181,8 +180,7 @@ def _track_clip(clip: _Clip, index: int, who: _Person, progress: Progress) -> Tr
         terms.append(irises)
     state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms)
     if who.likeness is not None:
-        evidence = replace(evidence, habits=evidence.habits + OWN * who.likeness.habits)
-        evidence = replace(evidence, weights=LANDMARK_SHARE * evidence.weights)
+        evidence = replace(evidence, habits=evidence.habits + who.likeness.habits, weights=LANDMARK_SHARE * evidence.weights)
         for _ in range(ALIGNMENTS):
             patches = who.likeness.align(index, capture, state, evidence, progress)
             state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell),
