@@ -2,6 +2,7 @@
 
 Rendered people whose truth is known (`known_person`) go through capture and track like any footage and give what no footage
 can: the error in millimetres and degrees. Videos of real people give speed, and errors against what the detector saw.
+What is compared is tracked as the command `track` does it; how fast tracking by landmarks only is, is measured beside it.
 """
 
 from __future__ import annotations
@@ -137,17 +138,17 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / max((first | second).sum(), 1))
 
 
-def measure_person(person: KnownPerson, model: HeadModel) -> dict[str, float]:
+def measure_person(person: KnownPerson, model: HeadModel, photometric: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        capture, track, seconds = _capture_and_track(person.video, Path(folder), model)
+        capture, track, seconds = _capture_and_track(person.video, Path(folder), model, photometric)
         result = {**compare(track, person.truth, capture, model), **lids_and_lips(track, person.truth, model)}
     return {**result, **seconds}
 
 
-def measure_video(video: Path, model: HeadModel) -> dict[str, float]:
+def measure_video(video: Path, model: HeadModel, photometric: bool) -> dict[str, float]:
     """Speed, landmark and silhouette figures of one real clip at 512 pixels."""
     with tempfile.TemporaryDirectory() as folder:
-        capture, track, seconds = _capture_and_track(video, Path(folder), model)
+        capture, track, seconds = _capture_and_track(video, Path(folder), model, photometric)
         overlaps = [_beard_to_brow_overlap(capture, track, model, index) for index in range(0, track.frame_count, _EVERY)]
         contact = detected_contact(track, capture, model)
     points = project_landmarks(track, model)[:, reported_points()]
@@ -173,15 +174,21 @@ def _beard_to_brow_overlap(capture: Capture, track: Track, model: HeadModel, ind
     return _overlap(mesh, (read_matte(capture, index) > 127) & band)
 
 
-def _capture_and_track(video: Path, folder: Path, model: HeadModel) -> tuple[Capture, Track, dict[str, float]]:
+def _capture_and_track(video: Path, folder: Path, model: HeadModel,
+                       photometric: bool) -> tuple[Capture, Track, dict[str, float]]:
+    """With frames a second of both: by landmarks only and, if it is `photometric`, with the skin as well."""
     start = time.perf_counter()
     capture = make_capture(video, folder / "bench.capture")
-    between = time.perf_counter()
+    captured = time.perf_counter()
     track = track_capture(capture, model)
-    end = time.perf_counter()
+    tracked = time.perf_counter()
     count = capture.frame_count
-    return capture, track, {"fps_capture": count / (between - start), "fps_track": count / (end - between),
-                            "fps_capture_track": count / (end - start)}
+    speeds = {"fps_capture": count / (captured - start), "fps_track": count / (tracked - captured),
+              "fps_capture_track": count / (tracked - start)}
+    if photometric:
+        track = track_capture(capture, model, photometric=True)
+        speeds["fps_photometric"] = count / (captured - start + time.perf_counter() - tracked)
+    return capture, track, speeds
 
 
 def _table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> None:
@@ -197,15 +204,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=60, help="of each rendered clip")
     parser.add_argument("--people", type=int, default=len(PEOPLE), help="how many of the rendered people")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the rendered clips here, and use them again")
+    parser.add_argument("--landmarks-only", action="store_true", help="compare what is tracked by landmarks only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
+    photometric = not options.landmarks_only
     model = load_head()
     print(f"Tracking with the head model {model.name}, {torch.get_num_threads()} threads, {platform.machine()}\n")
 
     with tempfile.TemporaryDirectory() as own:
         folder = options.keep or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
-        known = {person.video.stem: measure_person(person, model)
+        known = {person.video.stem: measure_person(person, model, photometric)
                  for person in known_people(model, folder, options.frames)[:options.people]}
     mean = {name: float(np.nanmean([row[name] for row in known.values()])) for name in next(iter(known.values()))} if known else {}
     if known:
@@ -215,16 +224,14 @@ def main() -> None:
         _table(known | {"mean": mean}, (
             "blinks", "blinks_found", "blinks_invented", "lids_shut_within_1mm", "lids_open_error_mm", "lips_met",
             "lips_met_within_1mm", "lips_open_error_mm", "lips_open_spread_mm"))
-    clips = {video.name: measure_video(video, model) for video in options.videos}
+    speeds = ("fps_capture", "fps_track", "fps_capture_track", *(("fps_photometric",) if photometric else ()))
+    clips = {video.name: measure_video(video, model, photometric) for video in options.videos}
     if clips:
-        _table(clips, ("frames", "fps_capture", "fps_track", "fps_capture_track", "landmark_px", "landmark_raw_px", "worst_px",
-                       "jitter_px", "silhouette_iou", "unsure"))
+        _table(clips, ("frames", *speeds, "landmark_px", "landmark_raw_px", "worst_px", "jitter_px", "silhouette_iou", "unsure"))
         _table(clips, ("lips_met", "lips_met_within_1mm", "blinks", "blinks_found", "lids_shut_within_1mm", "lids_open_mm"))
     if options.json:
-        # There is no photometric stage: what was tried gained too little (bench/results/tracking.md).
-        speeds = {"fps_capture_track": float(np.mean([row["fps_capture_track"] for row in (clips or known).values()])),
-                  "fps_photometric": None}
-        text = json.dumps({**mean, **speeds, "people": known, "clips": clips}, indent=2)
+        means = {name: float(np.mean([row[name] for row in (clips or known).values()])) for name in speeds}
+        text = json.dumps({**mean, "fps_photometric": None, **means, "people": known, "clips": clips}, indent=2)
         options.json.write_text(text + "\n", encoding="utf-8")
 
 
