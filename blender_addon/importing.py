@@ -33,14 +33,14 @@ EXTENSIONS: Final = (*VIDEO_EXTENSIONS, ".jpg", ".jpeg", ".png", ".webp", ".tif"
 
 
 def import_video(scene: bpy.types.Scene, video: Path, *, first: int = 1, last: int = 0, size: int = 512,
-                 capture: Path | None = None) -> Task:
+                 capture: Path | None = None, landmarks_only: bool = False) -> Task:
     """Start capturing and tracking `video`, from its frame `first` (counted from 1) to `last` (0: its end)."""
     if not video.is_file():
         raise EffigyError(f"There is no video at {video}.")
     if last and last < first:
         raise EffigyError(f"The last frame ({last}) lies before the first ({first}).")
     capture = capture or _place_for(video)
-    params: dict[str, Any] = {"video": str(video), "capture": str(capture), "size": size}
+    params: dict[str, Any] = {"video": str(video), "capture": str(capture), "size": size, "landmarks_only": landmarks_only}
     if first > 1 or last:
         rate = frame_rate_of(video)
         # The middle between two frames, so that rounding takes none too many.

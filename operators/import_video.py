@@ -25,6 +25,9 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
     size: IntProperty(
         name="Resolution", default=512, min=128, max=2048, step=64, subtype="PIXEL",
         description="Side of the square pictures of the head: what is tracked, and the most that can be trained")
+    landmarks_only: BoolProperty(
+        name="Landmarks Only", description="Do not align the frames to the person's own skin: tracked three times as fast, but less "
+                                           "true and less steady")
     capture: StringProperty(
         name="Capture", subtype="DIR_PATH", options={"SKIP_SAVE"},
         description="The folder to write; empty: beside the .blend, or beside the video while that is unsaved")
@@ -46,6 +49,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         column.prop(self, "first")
         column.prop(self, "last")
         layout.prop(self, "size")
+        layout.prop(self, "landmarks_only")
         layout.prop(self, "capture")
 
     def run(self, context: bpy.types.Context) -> None:
@@ -54,7 +58,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         capture = Path(bpy.path.abspath(self.capture)).absolute() if self.capture else None
         task = importing.import_video(
             context.scene, Path(bpy.path.abspath(self.filepath)).absolute(), first=self.first, last=self.last, size=self.size,
-            capture=capture)
+            capture=capture, landmarks_only=self.landmarks_only)
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
         self.report({"INFO"}, task.said or "Importing; Blender can be used meanwhile. The Effigy tab shows how far "

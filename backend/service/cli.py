@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     track = subparsers.add_parser("track", help="fit a head model to a capture; writes CAPTURE/track.npz")
     track.add_argument("captures", metavar="CAPTURE", type=Path, nargs="+", help="several, clips or photographs, of one person")
     track.add_argument("--head", type=Path, metavar="FILE", help="a FLAME file (.pkl, .npz) instead of the open head")
+    track.add_argument("--landmarks-only", action="store_true", help="do not align frames to the person's own skin: three times as "
+                       "fast, less true and less steady")
     track.set_defaults(run=commands.run_track)
 
     train = subparsers.add_parser("train", help="train an avatar on a tracked capture")

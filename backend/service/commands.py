@@ -49,7 +49,8 @@ def run_track(chosen: argparse.Namespace, progress: Progress) -> str:
         model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     for folder in chosen.captures:
         check_writable(folder / "track.npz")
-    tracks = track_captures([_in_takes(capture, progress) for capture in captures], model, progress=progress)
+    tracks = track_captures([_in_takes(capture, progress) for capture in captures], model,
+                            photometric=not chosen.landmarks_only, progress=progress)
     said = []
     for capture, track in zip(captures, tracks, strict=True):
         make_head_mattes(capture, track, model, progress=progress)

@@ -41,7 +41,7 @@ def _options(**options: object) -> list[str]:
 
 
 def _import(given: Parameters) -> Order:
-    given.known("video", "capture", "size", "start", "end", "max_frames", "head")
+    given.known("video", "capture", "size", "start", "end", "max_frames", "head", "landmarks_only")
     capture = given.path("capture")
     cropping = _options(size=given.integer("size", None), start=given.number("start", None, least=0),
                         end=given.number("end", None, least=0), max_frames=given.integer("max_frames", None, least=1))
@@ -49,12 +49,13 @@ def _import(given: Parameters) -> Order:
 
 
 def _track(given: Parameters) -> Order:
-    given.known("capture", "head")
+    given.known("capture", "head", "landmarks_only")
     return Order([_tracking(given)], given.path("capture"))
 
 
 def _tracking(given: Parameters) -> list[str]:
-    return ["track", *_options(head=given.path("head", None)), "--", str(given.path("capture"))]
+    options = _options(head=given.path("head", None), landmarks_only=given.flag("landmarks_only"))
+    return ["track", *options, "--", str(given.path("capture"))]
 
 
 def _train(given: Parameters) -> Order:

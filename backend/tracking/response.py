@@ -44,7 +44,9 @@ class Response:
     def displacement(self, identity: np.ndarray, expression: np.ndarray, matrices: np.ndarray) -> np.ndarray:
         """(F, 478, 3) metres for an identity (S,), expressions (F, E) and rotations (F, 3, 3, 3) of jaw and eyes."""
         features = (matrices - np.eye(3)).reshape(len(expression), -1)
-        moved = expression @ self.expression.reshape(-1, expression.shape[1]).T + features @ self.joints.reshape(-1, 27).T
+        # Not -1: a head may have no expressions at all.
+        bent = expression @ self.expression.reshape(3 * LANDMARK_COUNT, expression.shape[1]).T
+        moved = bent + features @ self.joints.reshape(-1, 27).T
         return (self.shape @ identity) + moved.reshape(-1, LANDMARK_COUNT, 3)
 
 

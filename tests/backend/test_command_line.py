@@ -205,6 +205,21 @@ def test_files_that_do_not_exist(tmp_path, arguments, capsys, monkeypatch):
 # --- the parser, progress, interruption
 
 
+@pytest.mark.parametrize(("flags", "photometric"), [((), True), (("--landmarks-only",), False)])
+def test_frames_are_aligned_to_the_skin_unless_landmarks_only_are_asked_for(tmp_path, monkeypatch, flags, photometric):
+    asked = []
+
+    def track_captures(*_, **options):
+        asked.append(options["photometric"])
+        raise EffigyError("Asked.")
+
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    monkeypatch.setattr("backend.tracking.fit.track_captures", track_captures)
+    make_small_capture(tmp_path, frames=2)
+    assert main(("track", str(tmp_path / "ball.capture"), *flags)) == 2
+    assert asked == [photometric]
+
+
 @pytest.mark.parametrize("arguments", [(), ("fly",), ("train", "a"), ("train", "a", "b", "--minutes", "-1"),
                                        ("capture", "a", "b", "--size", "big"), ("render", "a", "b", "c", "--format", "gif")])
 def test_wrong_arguments_are_one_line(arguments, capsys):

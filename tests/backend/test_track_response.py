@@ -55,6 +55,15 @@ def test_the_solver_and_the_residual_expect_the_detectors_points_in_the_same_pla
     assert np.abs(solver - residual).max() < 0.05
 
 
+def test_a_head_without_expressions_is_answered_to_by_its_identity_and_jaw() -> None:
+    model = load_head()
+    bare = replace(model, expression_basis=model.expression_basis[..., :0], expression_names=())
+    track = _track(bare)
+    still = replace(_track(model), expression=np.zeros((3, len(model.expression_names)), np.float32))
+    assert np.allclose(*(project_landmarks(*known, detected=True) for known in ((track, bare), (still, model))), atol=0.01,
+                       equal_nan=True)
+
+
 def test_the_detector_answers_to_a_persons_face_by_less_than_all_of_it() -> None:
     model = load_head()
     valid = model.landmark_faces >= 0

@@ -15,7 +15,9 @@ from worker_sessions import children_of, make_client, runs, until
 from backend.assets import asset_path
 from backend.avatar.avatar import load_avatar
 from backend.footage.capture import read_frame
+from backend.service.job_kinds import KINDS
 from backend.service.job_process import _ChannelProgress
+from backend.service.parameters import Parameters
 from backend.service.previews import Glimpses
 from backend.training.checkpoint import checkpoint_path
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
@@ -61,13 +63,13 @@ def hidden_in(folder: Path) -> list[str]:
 def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     """And shows how far it is and pictures meanwhile, while requests are answered."""
     stages = []
-    job = client.start_job("import", clip_into(tmp_path) | {"size": 128, "max_frames": 4},
+    job = client.start_job("import", clip_into(tmp_path) | {"size": 128, "max_frames": 4, "landmarks_only": True},
                            lambda job: stages.append(job.stage))
     assert client.call("head.rig")["vertices"].shape[1] == 3 and not job.finished
     client.wait(job, 60)
     assert job.state == DONE, job.error
     assert job.result["frames"] == 4 and job.result["size"] == 128 and len(job.result["said"]) == 2
-    assert {"finding the head", "cropping", "head mattes"} <= set(stages)
+    assert {"finding the head", "cropping", "head mattes"} <= set(stages) and "skin" not in stages
     assert job.preview_count >= 2 and job.preview.ndim == 3 and job.preview.shape[2] == 3
     track = client.call("track.read", {"path": job.result["track"]})
     capture = client.call("capture.read", {"path": job.result["capture"]})
@@ -75,6 +77,14 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     assert capture["summary"]["source_size"][0] > 0 and len(capture["crop"]) == 3
     assert list(capture["frame_numbers"]) == [0, 1, 2, 3]
     assert not any(os.listdir(folder) for folder in client.hello["folders"])
+
+
+@pytest.mark.parametrize("kind", ["import", "track"])
+def test_what_is_tracked_by_landmarks_only_is_told_to_the_command_line(kind, tmp_path):
+    given = {"capture": str(tmp_path / "x.capture")} | ({"video": str(tmp_path / "x.mp4")} if kind == "import" else {})
+    for asked, flags in (({}, []), ({"landmarks_only": False}, []), ({"landmarks_only": True}, ["--landmarks-only"])):
+        track = KINDS[kind](Parameters(given | asked, kind)).commands[-1]
+        assert track == ["track", *flags, "--", given["capture"]]
 
 
 def test_an_import_shows_what_it_is_at_while_it_grows(tmp_path):
@@ -180,6 +190,7 @@ def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_w
     ("import", {"capture": "/x.capture"}, "import needs “video”"),
     ("import", {"video": "clip.mp4", "capture": "/x.capture"}, "video must be a full path"),
     ("import", {"video": "/nowhere.mp4", "capture": "/x.capture", "sizes": 3}, "knows no “sizes”"),
+    ("track", {"capture": "/x.capture", "landmarks_only": "yes"}, "landmarks_only must be true or false, but is “yes”"),
     ("train", {"capture": "/x", "avatar": "/y", "preset": "best"}, "there is no preset “best”"),
     ("train", {"capture": "/x", "avatar": "/y", "minutes": "ten"}, "minutes must be a number, but is “ten”"),
     ("train", {"capture": "/nowhere.capture", "avatar": "{folder}/a.effigy"}, "There is no capture folder /nowhere"),

@@ -121,7 +121,8 @@ def test_a_read_only_folder_is_told(demo_clip, tmp_path):
 @pytest.mark.parametrize("stage", ["starting", "cropping", "tracking", "building"])
 def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip, tmp_path, module, crash_safe):
     tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
-    task = importing.import_video(bpy.context.scene, demo_clip, last=6, size=128, capture=tmp_path / "x.capture")
+    task = importing.import_video(bpy.context.scene, demo_clip, last=6, size=128, landmarks_only=True,
+                                  capture=tmp_path / "x.capture")
     reached = {
         "starting": lambda: True,
         "cropping": lambda: task.job.stage == "cropping",
@@ -134,7 +135,8 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
     assert tasks.wait(task, 60).state == "cancelled" and task.said
     assert len(bpy.data.objects) == 0 and not bpy.data.actions
     assert not [path for path in tmp_path.iterdir() if path.name != "x.capture"]
-    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, capture=tmp_path / "y.capture")
+    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True,
+                                   capture=tmp_path / "y.capture")
     assert tasks.wait(again, 120).state == "done", again.said
 
 
@@ -190,7 +192,8 @@ def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, modul
     task = training.train(rig)
     pump_until(lambda: task.job.stage == "Warm-up" and task.job.done, module)
     before = task.job.done
-    other = importing.import_video(bpy.context.scene, demo_clip, last=4, size=128, capture=tmp_path / "second.capture")
+    other = importing.import_video(bpy.context.scene, demo_clip, last=4, size=128, landmarks_only=True,
+                                   capture=tmp_path / "second.capture")
     assert tasks.wait(other, 120).state == "done", other.said
     assert not task.finished and (task.job.stage, task.job.done) > ("Warm-up", before), task.said
     assert len(list(module("blender_addon.rig.marks").find_rigs(bpy.context.scene.objects))) == 2

@@ -105,6 +105,21 @@ def test_footage_without_a_face_is_told_in_a_sentence(tmp_path):
     assert not list(tmp_path.glob("*.capture")) and len(bpy.data.objects) == 0
 
 
+@pytest.mark.parametrize(("options", "landmarks_only"), [({}, False), ({"landmarks_only": True}, True)])
+def test_the_worker_is_told_whether_to_go_by_landmarks_only(options, landmarks_only, demo_clip, tmp_path, module, monkeypatch):
+    importing, orders = module("blender_addon.importing"), []
+
+    def start(*order):
+        orders.append(order)
+        raise module("blender_addon.errors").EffigyError("Ordered.")
+
+    monkeypatch.setattr(importing, "_start", start)
+    with pytest.raises(RuntimeError, match="Ordered"):
+        bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"), **options)
+    (*_, kind, params), = orders
+    assert kind == "import" and params["landmarks_only"] is landmarks_only
+
+
 def test_a_range_that_ends_before_it_starts_is_refused(demo_clip):
     with pytest.raises(RuntimeError, match="lies before the first"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), first=20, last=10)
@@ -126,7 +141,7 @@ def test_two_imports_of_one_video_at_once_go_into_two_captures(demo_clip, tmp_pa
     tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
     video = tmp_path / "anna.mp4"
     shutil.copyfile(demo_clip, video)
-    both = [importing.import_video(bpy.context.scene, video, last=4, size=128) for _ in range(2)]
+    both = [importing.import_video(bpy.context.scene, video, last=4, size=128, landmarks_only=True) for _ in range(2)]
     assert len(set(task.params["capture"] for task in both)) == 2
     assert list(tasks.running()) == both
     for task in both:
@@ -152,13 +167,15 @@ def test_a_worker_that_is_killed_is_told_and_the_next_import_works(demo_clip, tm
     until_running(module, task)
     session.client().restart()
     assert tasks.wait(task, 30).state == "failed" and "worker" in task.said
-    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, capture=tmp_path / "y.capture")
+    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True,
+                                   capture=tmp_path / "y.capture")
     assert tasks.wait(again, 120).state == "done", again.said
 
 
 def test_loading_another_file_meanwhile_builds_nothing_in_it_and_says_where_the_result_is(demo_clip, tmp_path, module):
     tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
-    task = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, capture=tmp_path / "x.capture")
+    task = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True,
+                                  capture=tmp_path / "x.capture")
     bpy.ops.wm.read_homefile(use_empty=True)
     assert tasks.wait(task, 120).state == "done"
     assert len(bpy.data.objects) == 0 and str(tmp_path / "x.capture") in task.said

@@ -61,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with installed_extension(build_extension(folder, environment=Path(sys.prefix))):
         import bpy
 
-        bpy.ops.effigy.import_video(filepath=str(clip), first=FIRST, last=LAST, size=256, capture=str(folder / "clip.capture"))
+        bpy.ops.effigy.import_video(filepath=str(clip), first=FIRST, last=LAST, size=256, landmarks_only=True,
+                                    capture=str(folder / "clip.capture"))
         settings = bpy.context.object.effigy
         settings.minutes, settings.size, settings.device = 0.4, 128, "cpu"
         bpy.ops.effigy.train_avatar()
