@@ -75,7 +75,7 @@ def _in_takes(capture: Capture, progress: Progress) -> Capture:
 def _how_sure(path: Path, track: Track) -> str:
     tracked = track.flags == 0
     residual = sorted(track.residual[tracked].tolist())
-    typical = f", typically {residual[len(residual) // 2]:.2f} px off at {track.size}" if residual else ""
+    typical = f"; typically {residual[len(residual) // 2]:.2f} px of {track.size} from the detector's landmarks" if residual else ""
     return f"{path}: {tracked.sum()} of {len(tracked)} frames are sure{typical}."
 
 
