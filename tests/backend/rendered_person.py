@@ -28,6 +28,9 @@ from backend.tracking.surface import MOVERS, LandmarkSurface, landmark_surface
 from backend.tracking.track import Track
 from bench.known_person import SIZE, Scene
 
+_NOISE = 0.7
+"""Pixels by which each landmark errs by itself."""
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -42,9 +45,9 @@ def scene(seed: int, frames: int, yaw: float, still: bool) -> Scene:
 
 
 def rendered(folder: Path, *, seed: int = 3, frames: int = 12, yaw: float = 45.0, still: bool = False, shown: slice = slice(None),
-             shrink: float = 0.0, lens: float = 1.0, noise: float = 0.7) -> Rendered:
-    """The frames `shown` of a scene as a capture in `folder`. Landmarks have `noise` pixels and speak of a head that turns less
-    by the share `shrink`; the intrinsics are a guess, `lens` times the true focal length."""
+             shrink: float = 0.0, tremble: float = 0.0, lens: float = 1.0) -> Rendered:
+    """The frames `shown` of a scene as a capture in `folder`. Landmarks speak of a head that turns less by the share
+    `shrink` and trembles by `tremble` degrees; the intrinsics are a guess, `lens` times the true focal length."""
     model, made = load_head(), scene(seed, frames, yaw, still)
     which = np.arange(frames)[shown]
     truth = replace(made.truth, **{name: getattr(made.truth, name)[which] for name in (
@@ -54,7 +57,7 @@ def rendered(folder: Path, *, seed: int = 3, frames: int = 12, yaw: float = 45.0
     capture = Capture(
         folder=folder, source_name="rendered", source_sha256="0" * 64, size=SIZE, fps=Fraction(25), crop=(0.0, 0.0, float(SIZE)),
         intrinsics=intrinsics * np.array([[lens, 1, 1], [1, lens, 1], [1, 1, 1]]), frame_numbers=np.arange(count),
-        frame_times=np.arange(count) / 25, landmarks=_seen(truth, shrink, noise), scores=_scores(truth),
+        frame_times=np.arange(count) / 25, landmarks=_seen(truth, shrink, tremble), scores=_scores(truth),
         detector_pose=np.full((count, 4, 4), np.nan, np.float32), flags=np.zeros(count, np.int32))
     truth = replace(truth, training_count=capture.training_count)
     capture.matte_path(0).parent.mkdir(parents=True)
@@ -86,11 +89,12 @@ def true_state(truth: Track, pivot: torch.Tensor) -> FrameState:
     return FrameState(*(torch.as_tensor(part, dtype=torch.float32) for part in (face, rotation, place[:, 0] + camera[:, :3, 3])))
 
 
-def _seen(truth: Track, shrink: float, noise: float) -> np.ndarray:
+def _seen(truth: Track, shrink: float, tremble: float) -> np.ndarray:
     """(F, 478, 3) float32, as `bench.known_clip` makes them: with the detector's answer to the person and its habits."""
     model, random = load_head(), np.random.default_rng(0)
     rotations = truth.rotations.copy()
     rotations[:, NECK] *= 1 - shrink
+    rotations[:, NECK] += np.radians(random.normal(0, tremble, (len(rotations), 3)))
     turned = Rotation.from_rotvec(rotations.reshape(-1, 3)).as_matrix().reshape(-1, 5, 3, 3)
     with torch.no_grad():
         posed = Head(model)(*(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, rotations))).vertices
@@ -102,7 +106,7 @@ def _seen(truth: Track, shrink: float, noise: float) -> np.ndarray:
     seen = np.empty(points.shape, np.float32)
     seen[..., :2] = focal * points[..., :2] / points[..., 2:] + truth.intrinsics[:2, 2]
     seen[..., :2] += bias_of(camera[:, :3, :3] @ turned[:, NECK], camera[:, :3, 3], focal)
-    seen[..., :2] += random.normal(0, noise, seen[..., :2].shape)
+    seen[..., :2] += random.normal(0, _NOISE, seen[..., :2].shape)
     seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]
     return seen
 

@@ -14,6 +14,7 @@ import torch
 from head_models import ball_head
 from scipy.spatial.transform import Rotation
 
+from backend.errors import EffigyError
 from backend.footage.capture import Capture
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
@@ -93,6 +94,13 @@ def test_a_head_that_lacks_regions_has_skin_on_those_it_has(missing: tuple[str, 
     skin = make_skin(replace(ball, regions={name: part for name, part in ball.regions.items() if name not in missing}))
     assert np.isin(skin.corners, ball.regions["face"]).all()
     assert np.isfinite(skin.middles.anchor.rest.numpy()).all() and np.isfinite(skin.bases.numpy()).all()
+
+
+def test_a_head_that_does_not_say_where_its_skin_is_is_refused() -> None:
+    ball = ball_head()
+    nowhere = {name: np.zeros(0, np.int32) for name in ball.regions}
+    with pytest.raises(EffigyError, match='"ball" does not say where its skin is'):
+        make_skin(replace(ball, regions=nowhere))
 
 
 def _filmed(model: HeadModel, folder: Path, yaws: tuple[float, ...]) -> tuple[Capture, FrameState, Evidence]:
