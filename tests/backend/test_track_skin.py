@@ -49,6 +49,12 @@ def test_places_lie_on_face_and_ears_and_never_on_what_moves_by_itself(skin: Ski
     assert skin.weights.min() >= 0 and np.allclose(skin.weights.sum(1), 1, atol=1e-6)
 
 
+def test_eyes_and_mouth_are_left_out_even_where_they_are_said_to_be_face(model: HeadModel) -> None:
+    never = np.concatenate((model.regions["eyes"], model.regions["mouth_inside"]))
+    greedy = replace(model, regions={**model.regions, "face": np.union1d(model.regions["face"], never)})
+    assert not np.isin(make_skin(greedy).corners, never).any()
+
+
 def test_places_are_as_dense_here_as_there(skin: Skin, model: HeadModel) -> None:
     corners, count = np.unique(skin.corners, axis=0, return_counts=True)
     ends = model.template[corners].astype(np.float64)
