@@ -136,14 +136,18 @@ def find_patches(skin: Skin, appearance: Appearance, clip: int, lit: Lit, identi
     nothing = np.zeros((PATCHES, 2), np.float32), np.zeros((PATCHES, 2, 2), np.float32), np.zeros(PATCHES, np.float32)
 
     def register(index: int, view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        progress.raise_if_cancelled()
         if not sighted[index]:
             return nothing
-        progress.update("skin", index, len(state))
         return _register(skin, appearance, appearance.expected(clip, view), view, factor, PATCH_SIGMA * evidence.pixel)
 
-    parts = zip(*look_at(skin, lit.capture, identity, state, lit.which, evidence, appearance.blur, register), strict=True)
-    shift, root, trust = (torch.as_tensor(np.stack(part), dtype=torch.float32, device=state.face.device) for part in parts)
+    found = []
+    # Told from here and not from the threads that look, which whoever listens need not know of.
+    for part in look_at(skin, lit.capture, identity, state, lit.which, evidence, appearance.blur, register):
+        found.append(part)
+        progress.update("skin", len(found), len(state))
+        progress.raise_if_cancelled()
+    shift, root, trust = (torch.as_tensor(np.stack(part), dtype=torch.float32, device=state.face.device)
+                          for part in zip(*found, strict=True))
     own = skin.middles.of_person(identity)
     middle = torch.cat([predict(own, state[start:start + _CHUNK], evidence.focal, evidence.centre, evidence.pivot).pixels
                         for start in range(0, len(state), _CHUNK)])

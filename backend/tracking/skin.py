@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import EffigyError
 from ..footage.capture import Capture, read_frame, read_matte
 from ..head.forward import Head, Shaped, vertex_normals
 from ..head.model import HeadModel
@@ -96,6 +97,10 @@ def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
     for name in _NEVER:
         chosen[model.regions.get(name, [])] = False
     triangles = np.flatnonzero(chosen[model.faces].all(1))
+    if len(triangles) == 0:
+        raise EffigyError(
+            f'The head model "{model.name}" does not say where its skin is (regions "face" and "ears" are empty), so pictures '
+            "cannot be aligned to it: track without the photometric stage, or use the bundled open head.")
     ends = model.template[model.faces[triangles]].astype(np.float64)
     area = np.linalg.norm(np.cross(ends[:, 1] - ends[:, 0], ends[:, 2] - ends[:, 0]), axis=1)
     random = np.random.default_rng(0)
@@ -123,7 +128,7 @@ def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
 
 
 def look_at(skin: Skin, capture: Capture, identity: Tensor, state: FrameState, which: np.ndarray, evidence: Evidence,
-               blur: float, take: Callable[[int, View], _Taken]) -> Iterator[_Taken]:
+            blur: float, take: Callable[[int, View], _Taken]) -> Iterator[_Taken]:
     """What `take` makes of each of the capture's frames `which`, in order; `state` is theirs. Pictures, blurred by `blur`
     pixels at 512, are read one at a time."""
     shaped = skin.head.shaped(identity[None])

@@ -35,7 +35,8 @@ def model() -> HeadModel:
 def _double(surface: LandmarkSurface) -> LandmarkSurface:
     def linear(part: Linear) -> Linear:
         return Linear(*(getattr(part, field.name).double() for field in fields(Linear)))
-    return LandmarkSurface(surface.points, surface.valid, linear(surface.anchor), linear(surface.arm), surface.mover)
+    return LandmarkSurface(surface.points, surface.valid, linear(surface.anchor), linear(surface.arm), surface.mover,
+                           surface.share.double())
 
 
 def _state(model: HeadModel, frames: int) -> FrameState:
@@ -82,6 +83,34 @@ def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
         assert torch.allclose(found.shared[..., index], slope, atol=1e-4 * float(slope.abs().max()))
     slope = (pixels(state, length=focal * np.exp(1e-5)) - pixels(state, length=focal * np.exp(-1e-5))) / 2e-5
     assert torch.allclose(found.shared[..., -1], slope, atol=1e-3)
+
+
+def test_a_point_that_lies_elsewhere_on_the_head_moves_as_the_skin_there_does(model: HeadModel) -> None:
+    rows = np.array((1, 17, 151, 199, 205, 61, 473))
+    corners = model.faces[model.landmark_faces[rows]]
+    regressor = model.joint_regressor.copy()
+    regressor[:, corners] = 0  # so that a piece of skin moves and no joint with it
+    still, state = replace(model, joint_regressor=regressor), _state(model, 2)
+    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
+    identity = torch.zeros(model.shape_basis.shape[2]).double()
+
+    def made(template: np.ndarray) -> LandmarkSurface:
+        surface = landmark_surface(replace(still, template=template)).of_points(rows)
+        return _double(surface).of_person(identity)
+
+    surface = made(model.template)
+    jaw = surface.mover == 0
+    assert 0 < int(jaw.sum()) < len(rows) and (surface.mover == 1).any()
+    assert float(surface.share[jaw].min()) < 0.95
+    found = predict(surface, state, focal, centre, pivot, jacobian=True, shared=True).place
+    for point, axis in ((point, axis) for point in range(len(rows)) for axis in range(3)):
+        ends = []
+        for sign in (1, -1):
+            template = model.template.copy()
+            template[corners[point], axis] += sign * 5e-4
+            ends.append(predict(made(template), state, focal, centre, pivot).pixels[:, point])
+        slope = (ends[0] - ends[1]) / 1e-3
+        assert torch.allclose(found[:, point, :, axis], slope, atol=0.005 * float(found[:, point].abs().max())), (point, axis)
 
 
 def _blocks(frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
