@@ -117,7 +117,7 @@ class _Clip:
     def __init__(self, capture: Capture, model: HeadModel, surface: LandmarkSurface, pivot: Tensor, typical: int) -> None:
         """`typical`: how many of its frames may speak for the person."""
         self.capture, self.surface, self.pivot = capture, surface, pivot
-        self.seen = capture.landmarks.astype(np.float32)
+        self.seen = capture.landmarks.astype(np.float32, copy=False)
         found = np.isfinite(self.seen).all((1, 2))
         self.good = found & (capture.flags == 0)
         training = np.flatnonzero(self.good[:capture.training_count])
