@@ -49,7 +49,8 @@ class Summary:
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {word}" for word, count in self.reasons.items())
         return (f"{self.frames} frames, {self.left_out} left out" + (f" ({reasons})" if reasons else "")
-                + f"; the others are typically {self.median:.2f} px off; training sees {self.training}.")
+                + f"; the others lie typically {self.median:.2f} px from the detector's "
+                  f"landmarks; training sees {self.training}.")
 
 
 def summarise(track: Track) -> Summary:
