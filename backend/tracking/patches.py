@@ -144,7 +144,7 @@ def find_patches(skin: Skin, appearance: Appearance, clip: int, lit: Lit, identi
     # Told from here and not from the threads that look, which whoever listens need not know of.
     for part in look_at(skin, lit.capture, identity, state, lit.which, evidence, appearance.blur, register):
         found.append(part)
-        progress.update("skin", len(found), len(state))
+        progress.update("alignment", len(found), len(state))
         progress.raise_if_cancelled()
     shift, root, trust = (torch.as_tensor(np.stack(part), dtype=torch.float32, device=state.face.device)
                           for part in zip(*found, strict=True))
