@@ -178,8 +178,10 @@ def _across(evidence: Evidence, rows: Tensor) -> Tensor:
     return rows
 
 
-def _robust(evidence: Evidence, residual: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
-    squared, limit = (residual**2).sum(-1), evidence.halving**2
+def robust(residual: Tensor, trust: Tensor, halving: float) -> tuple[Tensor, Tensor]:
+    """Geman and McClure's function of residuals (F, R, 2) in standard deviations, trusted by (F, R): the energy (F,), and each
+    residual's weight (F, R) in Gauss-Newton's equations."""
+    squared, limit = (residual**2).sum(-1), halving**2
     share = limit / (limit + squared)
     return 0.5 * (trust * squared * share).sum(1), trust * share**2
 
@@ -190,7 +192,7 @@ def landmark_energy(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
     for start in range(0, len(state), 4 * _CHUNK):
         part = slice(start, start + 4 * _CHUNK)
         shown = predict(surface, state[part], evidence.focal, evidence.centre, evidence.pivot)
-        energies.append(_robust(evidence, *_rows(evidence[part], shown.pixels))[0])
+        energies.append(robust(*_rows(evidence[part], shown.pixels), evidence.halving)[0])
     return torch.cat(energies)
 
 
@@ -202,7 +204,7 @@ def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
         part = slice(start, start + _CHUNK)
         shown = predict(surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared)
         residual, trust = _rows(evidence[part], shown.pixels)
-        energy, weight = _robust(evidence, residual, trust)
+        energy, weight = robust(residual, trust, evidence.halving)
         root = weight.sqrt()
 
         def scaled(jacobian: Tensor, root: Tensor = root, part: slice = part) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..head.model import EYE_L, EYE_R, HeadModel
-from .evidence import Evidence
+from .evidence import Evidence, robust
 from .frames import FrameState, predict
 from .landmark_paint import IRIS_RADIUS
 from .points import LEFT_IRIS, RIGHT_IRIS
@@ -49,14 +49,13 @@ class Irises:
     def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
         """(F,), robust as the landmarks' is."""
         shown = predict(self.surface, state, evidence.focal, evidence.centre, evidence.pivot)
-        squared = (self._error(shown.pixels) ** 2).sum(-1)
-        return 0.5 * (squared * HALVING**2 / (HALVING**2 + squared)).sum(1)
+        return robust(self._error(shown.pixels), torch.ones_like(self.found), HALVING)[0]
 
     def normal(self, state: FrameState, evidence: Evidence) -> tuple[Tensor, Tensor]:
         """Gauss-Newton's gradient (F, P) and Hessian (F, P, P)."""
         shown = predict(self.surface, state, evidence.focal, evidence.centre, evidence.pivot, jacobian=True)
         error = self._error(shown.pixels)
-        weight = HALVING**2 / (HALVING**2 + (error**2).sum(-1))
+        weight = robust(error, torch.ones_like(self.found), HALVING)[1].sqrt()
         rows = ((self.roots @ shown.jacobian) * weight[..., None, None]).flatten(1, 2)
         error = (error * weight.unsqueeze(-1)).flatten(1)
         return (rows.transpose(1, 2) @ error.unsqueeze(-1)).squeeze(-1), rows.transpose(1, 2) @ rows

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..progress import SILENT, Progress
 from .appearance import Appearance, Lit
-from .evidence import Evidence, Normal
+from .evidence import Evidence, Normal, robust
 from .frames import FrameState, predict
 from .skin import PATCHES, PICTURE, SAMPLES, Skin, View, look_at
 from .surface import LandmarkSurface
@@ -73,16 +73,11 @@ class Patches:
 
     def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
         """(F,), robust as the landmarks' is."""
-        squared = self.squared(state, evidence)
-        return 0.5 * (self.trust * squared * HALVING**2 / (HALVING**2 + squared)).sum(1)
-
-    def squared(self, state: FrameState, evidence: Evidence) -> Tensor:
-        """(F, K) squared distance, in standard deviations, of each patch from where it was found."""
         parts = []
         for start in range(0, len(state), 4 * _CHUNK):
             part = slice(start, start + 4 * _CHUNK)
             shown = predict(self.surface, state[part], evidence.focal, evidence.centre, evidence.pivot)
-            parts.append((self[part]._error(shown.pixels) ** 2).sum(-1))
+            parts.append(robust(self[part]._error(shown.pixels), self.trust[part], HALVING)[0])
         return torch.cat(parts)
 
     def normal(self, state: FrameState, evidence: Evidence) -> tuple[Tensor, Tensor]:
@@ -98,13 +93,12 @@ class Patches:
             own = self[part]
             shown = predict(self.surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared)
             error = own._error(shown.pixels)
-            squared = (error**2).sum(-1)
-            share = HALVING**2 / (HALVING**2 + squared)
-            scale = own.trust.sqrt() * share
+            energy, weight = robust(error, own.trust, HALVING)
+            scale = weight.sqrt()
             root, error = own.root * scale[..., None, None], error * scale.unsqueeze(-1)
             rows = root @ shown.jacobian
             common = root @ shown.shared if shared else None
-            normal = Normal.of_rows(0.5 * (own.trust * squared * share).sum(1), rows.flatten(1, 2), error.flatten(1),
+            normal = Normal.of_rows(energy, rows.flatten(1, 2), error.flatten(1),
                                     common.flatten(1, 2) if shared else None)
             parts.append(self._with_places(normal, rows, common, root @ shown.place @ self.bases, error) if shared else normal)
         return Normal.joined(parts)

@@ -166,7 +166,7 @@ def _view(skin: Skin, points: np.ndarray, normals: np.ndarray, intrinsics: np.nd
     pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.05)
     cell = (pixels * (_DEPTH_PICTURE / capture.size)).astype(int).clip(0, _DEPTH_PICTURE - 1)
     shown = (places[:, 2] < nearest[cell[:, 1], cell[:, 0]] + _BEHIND) & ((pixels > 0) & (pixels < capture.size)).all(1)
-    matte = cv2.resize(read_matte(capture, index), (_DEPTH_PICTURE, _DEPTH_PICTURE), interpolation=cv2.INTER_AREA)
+    matte = read_matte(capture, index, _DEPTH_PICTURE)
     weight = ((cosine - _FACING[0]) / (_FACING[1] - _FACING[0])).clip(0, 1) * shown * (matte[cell[:, 1], cell[:, 0]] > 200)
     light = _logarithm(read_frame(capture, index, PICTURE))
     light = cv2.GaussianBlur(light, (0, 0), blur)
