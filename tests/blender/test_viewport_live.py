@@ -316,7 +316,9 @@ def test_playing_on_and_on_takes_no_more_memory(ann):
     """A short run of what `bench.viewport_memory` does at length.
 
     Each picture is waited for, as a window does when it swaps its buffers: in software, drawing goes on in threads, and
-    on a busy machine dozens of pictures that nobody waits for lie in memory with their textures.
+    on a busy machine dozens of pictures that nobody waits for lie in memory with their textures. Even so one to four
+    lie there at a time, 4.7 MB each, as chance has it. So the least of many moments is compared with the least of many
+    later ones: what stays behind is in all of these.
     """
     module, splats = viewport("picture"), viewport("splats")
     actor = settle(ann)
@@ -326,19 +328,19 @@ def test_playing_on_and_on_takes_no_more_memory(ann):
         lens = module.Lens(np.array(((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, -1.0), (0, 0, 0, 1.0))), np.array(
             ((2.0, 0, 0, 0), (0, 2, 0, 0), (0, 0, -1.0002, -0.02), (0, 0, -1, 0))), 200, 200)
         sizes = []
-        for number in range(240):
+        for number in range(640):
             packed = splats.pack([(actor.splats, actor.motion, splats.Look(scale=1 - number * 1e-4))])
             picture.draw(module.Uploaded(packed), lens)
             with picture._frame.bind():
                 picture._frame.read_color(0, 0, 1, 1, 4, 0, "FLOAT")
-            if number % 80 == 79:
+            if number % 10 == 9:
                 sizes.append(megabytes_in_use())
         module.release()
         return sizes
 
     sizes = in_gpu(play)
-    # The smallest texture that could stay behind, the order of the splats, would be 10 MB over these frames.
-    assert sizes[-1] - sizes[0] < 8, sizes
+    # The smallest texture that could stay behind, the order of the splats, would be 26 MB in 400 frames.
+    assert min(sizes[40:]) - min(sizes[:24]) < 13, sizes
 
 
 def megabytes_in_use():
