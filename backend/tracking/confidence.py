@@ -41,6 +41,8 @@ def standard_deviations(own: Tensor, covariance: Tensor, surface: LandmarkSurfac
     for part in looked.split(_CHUNK):
         normal = landmark_normal(surface, evidence[part], state[part], shared=True)
         follows = torch.linalg.solve((normal.hessian + beliefs.hessian()).double() + held, normal.cross.double())
+        # A longer lens also makes the frame back off (`FrameState.zoomed`); what follows is what is taken back.
+        follows[:, -1, -1] -= state.translation[part, 2].double()
         parts.append(torch.einsum("fpk,kl,fpl->fp", follows, covariance.double(), follows).clamp_min(0).float())
     bent = torch.cat(parts)
     if len(looked) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,16 @@ class FrameState:
         turn = axis_angle_to_matrix(step[:, -6:-3])
         return FrameState((self.face + step[:, :-6]).clamp(lower, upper), turn @ self.rotation,
                           self.translation + step[:, -3:])
+
+    def zoomed(self, ratio: Tensor) -> FrameState:
+        """So much farther away as keeps heads as large when the focal length () grows `ratio` times: a dolly zoom.
+
+        Lenses are solved for in these terms, so that a step of theirs changes the perspective alone. Otherwise lens and distance
+        lie in a narrow curved valley, damping holds them there, and the lens stays where it began.
+        """
+        backed = torch.ones(3, dtype=ratio.dtype, device=ratio.device)
+        backed[2] = ratio
+        return replace(self, translation=self.translation * backed)
 
 
 def concatenate(parts: list[FrameState]) -> FrameState:
@@ -83,7 +93,7 @@ class Prediction:
     jacobian: Tensor | None
     """(F, L, 2, P) with respect to the frame's parameters."""
     shared: Tensor | None
-    """(F, L, 2, S + 1) with respect to identity and log focal length."""
+    """(F, L, 2, S + 1) with respect to identity and log focal length, the head backing off meanwhile (`FrameState.zoomed`)."""
     place: Tensor | None = None
     """(F, L, 2, 3) with respect to where the point lies on the head at rest."""
 
@@ -114,7 +124,8 @@ def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: 
         return Prediction(pixels, result, None)
     identity = _through(of_point, of_arm, surface.anchor.shape, surface.arm.shape)
     place = of_point + of_arm * surface.share[:, None, None]
-    return Prediction(pixels, result, torch.cat((identity, (pixels - centre).unsqueeze(-1)), -1), place)
+    zoom = pixels - centre + slope[..., 2] * state.translation[:, None, 2:]
+    return Prediction(pixels, result, torch.cat((identity, zoom.unsqueeze(-1)), -1), place)
 
 
 def _through(of_point: Tensor, of_arm: Tensor, anchor: Tensor, arm: Tensor) -> Tensor:

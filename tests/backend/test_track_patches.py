@@ -214,7 +214,8 @@ def test_the_gradient_of_everything_is_the_energys(posed: Posed) -> None:
     torch.testing.assert_close(normal.gradient, own, rtol=1e-3, atol=1e-5 * float(own.abs().max()))
     shared = torch.cat((
         _slope(lambda step: posed.energy(identity=posed.identity + step).sum(), shapes, 1e-5),
-        _slope(lambda step: posed.energy(focal=posed.evidence.focal * step.exp()).sum(), 1, 1e-6),
+        _slope(lambda step: posed.energy(posed.state.zoomed(step.exp().squeeze()), focal=posed.evidence.focal * step.exp()).sum(),
+               1, 1e-6),
         _slope(lambda step: posed.energy(places=posed.places + step.unflatten(0, (9, 3))).sum(), 27, 1e-6)))
     assert normal.shared_gradient.shape == (shapes + 1 + 27,)
     torch.testing.assert_close(normal.shared_gradient, shared, rtol=1e-4, atol=1e-6 * float(shared.abs().max()))
@@ -232,7 +233,7 @@ def test_the_hessian_is_made_of_the_same_rows(posed: Posed) -> None:
 
     def all_of(step: torch.Tensor) -> torch.Tensor:
         own, identity, focal, places = step.split((normal.gradient.shape[1], len(posed.identity), 1, 27))
-        return pixels(posed.state.moved(own.expand(4, -1), -bound, bound), posed.identity + identity,
+        return pixels(posed.state.moved(own.expand(4, -1), -bound, bound).zoomed(focal.exp().squeeze()), posed.identity + identity,
                       posed.evidence.focal * focal.exp(), posed.places + places.unflatten(0, (9, 3)))
 
     size = normal.gradient.shape[1]

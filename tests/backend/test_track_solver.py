@@ -81,8 +81,21 @@ def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
         step[index] = 1e-5
         slope = (pixels(state, identity + step) - pixels(state, identity - step)) / 2e-5
         assert torch.allclose(found.shared[..., index], slope, atol=1e-4 * float(slope.abs().max()))
-    slope = (pixels(state, length=focal * np.exp(1e-5)) - pixels(state, length=focal * np.exp(-1e-5))) / 2e-5
+    longer, shorter = (torch.tensor(np.exp(step)) for step in (1e-5, -1e-5))
+    slope = (pixels(state.zoomed(longer), length=focal * longer) - pixels(state.zoomed(shorter), length=focal * shorter)) / 2e-5
     assert torch.allclose(found.shared[..., -1], slope, atol=1e-3)
+
+
+def test_a_dolly_zoom_keeps_the_heads_middle_where_it_is_and_as_large(model: HeadModel) -> None:
+    surface, state = _double(landmark_surface(model)), _state(model, 2)
+    person = surface.of_person(torch.zeros(surface.anchor.shape.shape[2]).double())
+    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
+    ratio = torch.tensor(1.5).double()
+    before, after = (predict(person, at, length, centre, pivot).pixels
+                     for at, length in ((state, focal), (state.zoomed(ratio), focal * ratio)))
+    assert torch.equal(state.zoomed(ratio).translation, state.translation * torch.tensor((1, 1, 1.5)).double())
+    spread = [part - part.mean(1, keepdim=True) for part in (before, after)]
+    assert abs(float(spread[1].norm() / spread[0].norm()) - 1) < 0.03 and float((after - before).abs().max()) > 1
 
 
 def test_a_point_that_lies_elsewhere_on_the_head_moves_as_the_skin_there_does(model: HeadModel) -> None:
