@@ -7,7 +7,8 @@ lenses and expressions are rendered in random poses, and the errors of each poin
 
 The habit, a polynomial, is everybody's. A (3 x C metres) says how much farther than it truly does, or less far, a point goes
 in head space when a person differs from the mean face or makes a face, and P is the picture's view of head space. Mirrored
-pictures would show the mirrored error, so each measurement counts on both sides. Run as `python -m assets.derive.landmark_bias`
+pictures of real faces show the mirrored error, to a tenth of a degree (`bench.detector_symmetry`), so each measurement counts on both
+sides: that rendered ones do not, by half a degree, is nothing to learn. Run as `python -m assets.derive.landmark_bias`
 (twenty minutes on two cores).
 """
 
