@@ -48,10 +48,10 @@ _EVERY = 5
 """Silhouettes are compared in every fifth frame."""
 
 
-def known_people(model: HeadModel, folder: Path, frames: int) -> list[KnownPerson]:
-    """Rendered into `folder`, or found there."""
+def known_people(model: HeadModel, folder: Path, frames: int, count: int) -> list[KnownPerson]:
+    """The first `count`, rendered into `folder` or found there."""
     people = []
-    for seed, asked in enumerate(PEOPLE):
+    for seed, asked in enumerate(PEOPLE[:count]):
         video, truth = folder / f"person_{seed}_{frames}.mp4", folder / f"person_{seed}_{frames}.npz"
         if truth.is_file():
             people.append(KnownPerson(video, load_track(truth, model)))
@@ -218,6 +218,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the rendered clips here, and use them again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     options = parser.parse_args()
+    if options.people < 1 and not options.videos:
+        parser.error("there is nothing to measure: name a video, or ask for --people 1 or more")
     model = load_head()
     print(f"Tracking with the head model {model.name}, {torch.get_num_threads()} threads, {platform.machine()}\n")
 
@@ -225,7 +227,7 @@ def main() -> None:
         folder = options.keep or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
         known = [(person.video.stem, measure_person(person, model))
-                 for person in known_people(model, folder, options.frames)[:options.people]]
+                 for person in known_people(model, folder, options.frames, options.people)]
     clips = [(video.name, measure_video(video, model)) for video in options.videos]
     result: dict[str, object] = {}
     for way in WAYS:
