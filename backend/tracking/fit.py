@@ -129,9 +129,7 @@ class _Clip:
         self.training = training
         spread = np.linspace(0, len(training) - 1, min(typical, len(training))).round().astype(int)
         self.typical = torch.as_tensor(training[spread])
-        table = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
-        self.beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name), device=pivot.device)
-                                  for name in ("mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
+        self.beliefs = Beliefs.of(priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps)), pivot.device)
         self.evidence = gather_evidence(self.seen, capture.intrinsics, capture.size, surface, pivot)
 
     def stand(self, surface: LandmarkSurface, evidence: Evidence, which: Tensor) -> FrameState:

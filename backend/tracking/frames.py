@@ -40,14 +40,13 @@ class FrameState:
                           self.translation + step[:, -3:])
 
     def zoomed(self, ratio: Tensor) -> FrameState:
-        """So much farther away as keeps heads as large when the focal length () grows `ratio` times: a dolly zoom.
+        """So much farther away as keeps heads as large when the focal length grows `ratio` (F,) or () times: a dolly zoom.
 
         Lenses are solved for in these terms, so that a step of theirs changes the perspective alone. Otherwise lens and distance
         lie in a narrow curved valley, damping holds them there, and the lens stays where it began.
         """
-        backed = torch.ones(3, dtype=ratio.dtype, device=ratio.device)
-        backed[2] = ratio
-        return replace(self, translation=self.translation * backed)
+        aside, away = self.translation.split((2, 1), -1)
+        return replace(self, translation=torch.cat((aside, away * ratio.unsqueeze(-1)), -1))
 
 
 def concatenate(parts: list[FrameState]) -> FrameState:

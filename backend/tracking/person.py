@@ -42,9 +42,9 @@ pattern was learned under a track that was degrees off."""
 LENS_SIGMA = 0.03
 """By which the log focal length moves in a round of the photometric stage. What the skin says of the lens it says under the lens that
 it was learned with, and there is a valley: turns that are too small and a lens that is too wide. Measured on fifteen rendered people,
-0.003, 0.03 and 0.1 around the last round's and 0.6 around the guess give 1.35, 1.34, 1.35 and 1.35 degrees and lens errors of 13, 11,
-9 and 9 %; but of real people who hardly turn the last brings the camera as near as 37 cm, and silhouettes fit less well (man_glasses
-0.887 in place of 0.898)."""
+0.003, 0.03 and 0.1 around the last round's give 1.35, 1.34 and 1.35 degrees and lens errors of 13, 11 and 9 %, and 0.6 to 1 around the
+guess 1.35 degrees and 9 %; but of real people who hardly turn even 0.3 around the guess brings the camera as near as 37 cm, and
+silhouettes fit less well (man_glasses 0.887 in place of 0.898)."""
 SCALE_SIGMA = 0.003
 """Of the logarithm of the head's size, around what landmarks made of it. No picture tells size from distance; but a smaller head
 has smaller errors in metres, and without this heads shrink by 5 %."""
@@ -101,20 +101,19 @@ class _Shared:
         self.lens = slice(self.identity.stop, self.identity.stop + len(clips))
         count = clips[0].skin.bases.shape[0] if self.skin else 0
         self.places = slice(self.lens.stop, self.lens.stop + 3 * count)
-        self.guess = torch.zeros(self.places.stop, device=device)
-        self.guess[self.lens] = torch.stack([clip.evidence.focal.log() for clip in clips])
-        self.start = self.guess.clone()
+        focals = torch.stack([clip.evidence.focal for clip in clips]) if known is None else known.focals
+        middle = torch.zeros(self.places.stop, device=device)
+        middle[self.lens] = focals.log()
+        self.start = middle.clone()
         self.prior_scale = torch.ones(self.lens.stop, device=device)
         self.prior_scale[self.identity] = max(frames / (SKIN_FRAMES if self.skin else INDEPENDENT_FRAMES), 1.0)
         self.prior_scale[self.lens] = 1.0 if self.skin else (lengths / _FOCAL_FRAMES).clamp_min(1)
         self.landmark_share = min(INDEPENDENT_FRAMES / frames, 1.0) if self.skin else 1.0
         own = torch.cat((self.prior_scale, torch.tensor(PLACE_SIGMA, device=device).repeat(count) ** -2))
-        own[self.lens] *= FOCAL_SIGMA**-2
+        own[self.lens] *= (FOCAL_SIGMA if known is None else LENS_SIGMA) ** -2
+        self.precision, self._pull = torch.diag(own), own * middle
         if known is not None:
-            own[self.lens], self.guess[self.lens] = LENS_SIGMA**-2, known.focals.log()
-        self.precision, self._pull = torch.diag(own), own * self.guess
-        if known is not None:
-            self.start[self.identity], self.start[self.lens] = known.identity, known.focals.log()
+            self.start[self.identity] = known.identity
             # Of the patches and not of the landmarks, whose surface is as the detector sees it.
             points = clips[0].skin.surface.anchor
             rest = points.rest - points.rest.mean(0)
@@ -140,6 +139,7 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
     common = _Shared(surface, clips, known)
     ends = np.cumsum([len(clip.state) for clip in clips]).tolist()
     parts = [slice(end - len(clip.state), end) for end, clip in zip(ends, clips, strict=True)]
+    lens_of = torch.cat([torch.full((len(clip.state),), index) for index, clip in enumerate(clips)]).to(clips[0].state.face.device)
     state, shared = concatenate([clip.state for clip in clips]), common.start
     beliefs = replace(clips[0].beliefs, mean=torch.cat([clip.beliefs.mean for clip in clips]))
     prior_hessian = beliefs.hessian()
@@ -186,10 +186,8 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
             blocks, cross, right = _held(hessian, all_cross, gradient, free, damping)
             step, shared_step, left = solve_shared(blocks, cross, all_common, right, all_pull)
             reduced = reduced if first else left
-            trial_shared = shared + shared_step.float()
-            moved = state.moved(step.float(), beliefs.lower, beliefs.upper)
-            trial = concatenate([moved[part].zoomed(zoom.exp().float())
-                                 for part, zoom in zip(parts, shared_step[common.lens], strict=True)])
+            trial_shared, zoom = shared + shared_step.float(), shared_step[common.lens].exp().float()
+            trial = state.moved(step.float(), beliefs.lower, beliefs.upper).zoomed(zoom[lens_of])
             trial_energy = energy_of(trial, trial_shared)
             if trial_energy <= energy:
                 state, shared = trial, trial_shared

@@ -7,7 +7,7 @@ all share, and each clip's focal length. `fit_frames` holds these fixed and solv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
@@ -18,6 +18,7 @@ from .blocks import Smoothness, solve_in_time
 from .evidence import Evidence, as_seen, landmark_energy, landmark_normal
 from .frames import FrameState
 from .outline import Outline, Shell, match
+from .priors import Priors
 from .surface import LandmarkSurface
 
 QUICK = 4.0
@@ -40,6 +41,10 @@ class Beliefs:
     fixed: Tensor
     vergence: Tensor
     """(2,)"""
+
+    @classmethod
+    def of(cls, priors: Priors, device: torch.device | str = "cpu") -> Beliefs:
+        return cls(*(torch.as_tensor(getattr(priors, field.name), device=device) for field in fields(cls)))
 
     def __getitem__(self, index: slice | Tensor) -> Beliefs:
         return replace(self, mean=self.mean[index])

@@ -34,9 +34,7 @@ def placed() -> tuple[LandmarkSurface, Evidence, Beliefs, FrameState]:
     intrinsics = np.array(((FOCAL, 0, 256), (0, FOCAL, 256), (0, 0, 1)))
     shown = predict(person, state, torch.tensor(FOCAL), torch.tensor((256.0, 256.0)), pivot).pixels.numpy()
     points = np.concatenate((shown, np.zeros_like(shown[..., :1])), -1)
-    table = priors_for(model, np.zeros((FRAMES, len(SCORE_NAMES))), SCORE_NAMES, 25.0)
-    beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name)) for name in (
-        "mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
+    beliefs = Beliefs.of(priors_for(model, np.zeros((FRAMES, len(SCORE_NAMES))), SCORE_NAMES, 25.0))
     return person, gather_evidence(points.astype(np.float32), intrinsics, 512, surface, pivot), beliefs, state
 
 

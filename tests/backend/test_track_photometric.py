@@ -43,9 +43,7 @@ def _before_and_after(model: HeadModel, made: Rendered, monkeypatch: pytest.Monk
     """Person and frames by landmarks alone and after the photometric rounds, and the true frames."""
     surface, evidence = seen_by(made)
     directions = torch.nn.functional.normalize(surface.anchor.rest - evidence.pivot + torch.tensor((0.0, 0.0, 0.09)), dim=-1)
-    table = priors_for(model, made.capture.scores, SCORE_NAMES, 25.0)
-    beliefs = Beliefs(**{name: torch.as_tensor(getattr(table, name)) for name in (
-        "mean", "precision", "acceleration", "lower", "upper", "fixed", "vergence")})
+    beliefs = Beliefs.of(priors_for(model, made.capture.scores, SCORE_NAMES, 25.0))
     truth = true_state(made.truth, evidence.pivot)
     clip = ClipFrames(evidence, beliefs, truth)
     person, (state,) = fit_person(surface, directions, [clip], PERSON_ITERATIONS, lambda *_: None)
