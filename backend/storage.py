@@ -52,11 +52,17 @@ def as_effigy_error(error: OSError, target: Path) -> EffigyError:
         # Libraries written in Rust (safetensors) give the error's number in their text alone.
         number = int(told[1])
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return EffigyError(f"The disk that holds {target} is full: free some space or choose another folder, then run again.")
+        return EffigyError(
+            f"The disk that holds {target} is full: free some space or choose another folder, then run again."
+        )
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return EffigyError(f"{target} cannot be written: the folder is read-only for you. Choose a folder that you may write to.")
+        return EffigyError(
+            f"{target} cannot be written: the folder is read-only for you. Choose a folder that you may write to."
+        )
     if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return EffigyError(f"{target} cannot be written: a file stands where a folder is needed, or the other way round.")
+        return EffigyError(
+            f"{target} cannot be written: a file stands where a folder is needed, or the other way round."
+        )
     return EffigyError(f"{target} cannot be written: {error.strerror or error}.")
 
 

@@ -64,8 +64,17 @@ VARIANTS = (
 """k = 2 is the full method's own."""
 
 
-def run(capture_folder: Path, out: Path, *, preset: str, minutes: float | None, size: int | None, device: str,
-        only: list[str], progress: Progress) -> str:
+def run(
+    capture_folder: Path,
+    out: Path,
+    *,
+    preset: str,
+    minutes: float | None,
+    size: int | None,
+    device: str,
+    only: list[str],
+    progress: Progress,
+) -> str:
     """Train and score what is not yet done, and return the table as Markdown."""
     base = replace(find_preset(preset), refinement=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -85,13 +94,32 @@ def run(capture_folder: Path, out: Path, *, preset: str, minutes: float | None, 
     return table
 
 
-def _train(variant: Variant, base: Preset, capture: Path, path: Path, minutes: float | None, size: int | None, device: str,
-           progress: Progress) -> None:
+def _train(
+    variant: Variant,
+    base: Preset,
+    capture: Path,
+    path: Path,
+    minutes: float | None,
+    size: int | None,
+    device: str,
+    progress: Progress,
+) -> None:
     if path.is_file():
         return
     settings = AvatarSettings(**({"enhancer_width": ENHANCER_WIDTH} | variant.settings))
-    train(capture, path, preset="ablation", plan=replace(base, **variant.plan), size=size, device=device, minutes=minutes,
-          resume=checkpoint_path(path).is_file(), settings=settings, clock=_clock(device), progress=progress)
+    train(
+        capture,
+        path,
+        preset="ablation",
+        plan=replace(base, **variant.plan),
+        size=size,
+        device=device,
+        minutes=minutes,
+        resume=checkpoint_path(path).is_file(),
+        settings=settings,
+        clock=_clock(device),
+        progress=progress,
+    )
 
 
 def _clock(device: str) -> Callable[[], float]:
@@ -104,15 +132,29 @@ def _clock(device: str) -> Callable[[], float]:
 
 def table_of(variants: list[Variant], out: Path, preset: str, minutes: float | None) -> str:
     """The paper's columns (its table 2), and those that it lacks: inside the head, and on training frames."""
-    columns = {"L2": ("l2", 5), "PSNR": ("psnr", 2), "in the head": ("psnr_head", 2), "SSIM": ("ssim", 4),
-               "LPIPS": ("lpips", 4), "vgg_hed": ("vgg_hed", 4), "training PSNR": ("train_psnr", 2),
-               "s/frame": ("seconds_per_frame", 3), "MB": ("megabytes", 2)}
+    columns = {
+        "L2": ("l2", 5),
+        "PSNR": ("psnr", 2),
+        "in the head": ("psnr_head", 2),
+        "SSIM": ("ssim", 4),
+        "LPIPS": ("lpips", 4),
+        "vgg_hed": ("vgg_hed", 4),
+        "training PSNR": ("train_psnr", 2),
+        "s/frame": ("seconds_per_frame", 3),
+        "MB": ("megabytes", 2),
+    }
     budget = f"{minutes:g} minutes of work each" if minutes else f"preset {preset}"
-    lines = [f"Held-out frames, as tracked; {budget}.", "", f"| variant | {' | '.join(columns)} | steps |",
-             "|---" * (len(columns) + 2) + "|"]
+    lines = [
+        f"Held-out frames, as tracked; {budget}.",
+        "",
+        f"| variant | {' | '.join(columns)} | steps |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     for variant in variants:
         metrics = json.loads((out / variant.name / "metrics.json").read_text(encoding="utf-8"))
-        figures = ["–" if metrics.get(name) is None else f"{metrics[name]:.{digits}f}" for name, digits in columns.values()]
+        figures = [
+            "–" if metrics.get(name) is None else f"{metrics[name]:.{digits}f}" for name, digits in columns.values()
+        ]
         steps = load_avatar(out / f"{variant.name}.effigy").metrics["steps"]
         lines.append(f"| {variant.title} | {' | '.join(figures)} | {steps} |")
     return "\n".join(lines) + "\n"
@@ -122,18 +164,30 @@ def grid_of(variants: list[Variant], out: Path) -> np.ndarray:
     """A row for each of some held-out frames: the truth, then every variant, titled."""
     folders = [out / variant.name / "frames" for variant in variants]
     names = sorted(path.name.removeprefix("truth_") for path in folders[0].glob("truth_*.png"))
-    picked = [names[place] for place in np.linspace(0, len(names) - 1, min(GRID_FRAMES, len(names))).round().astype(int)]
+    picked = [
+        names[place] for place in np.linspace(0, len(names) - 1, min(GRID_FRAMES, len(names))).round().astype(int)
+    ]
 
     def read(path: Path) -> np.ndarray:
         return cv2.cvtColor(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
-    rows = [np.concatenate([read(folders[0] / f"truth_{name}"), *(read(folder / f"pred_{name}") for folder in folders)], 1)
-            for name in picked]
+    rows = [
+        np.concatenate([read(folders[0] / f"truth_{name}"), *(read(folder / f"pred_{name}") for folder in folders)], 1)
+        for name in picked
+    ]
     width = rows[0].shape[1] // (len(variants) + 1)
     header = np.full((max(24, width // 10), rows[0].shape[1], 3), 255, np.uint8)
     for column, title in enumerate(["truth", *(variant.title for variant in variants)]):
-        cv2.putText(header, title, (column * width + 6, header.shape[0] - 8), cv2.FONT_HERSHEY_SIMPLEX, width / 512,
-                    (40, 40, 40), 1, cv2.LINE_AA)
+        cv2.putText(
+            header,
+            title,
+            (column * width + 6, header.shape[0] - 8),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            width / 512,
+            (40, 40, 40),
+            1,
+            cv2.LINE_AA,
+        )
     return np.concatenate([header, *rows])
 
 
@@ -148,8 +202,16 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], choices=[variant.name for variant in VARIANTS])
     given = parser.parse_args()
     progress = terminal_progress()
-    table = run(given.capture, given.out, preset=given.preset, minutes=given.minutes, size=given.size, device=given.device,
-                only=given.only, progress=progress)
+    table = run(
+        given.capture,
+        given.out,
+        preset=given.preset,
+        minutes=given.minutes,
+        size=given.size,
+        device=given.device,
+        only=given.only,
+        progress=progress,
+    )
     progress.close()
     print(table)
 

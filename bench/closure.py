@@ -65,12 +65,17 @@ def lids_and_lips(track: Track, truth: Track, model: HeadModel) -> dict[str, flo
     lids, lips = ([measure(each, model) for each in (truth, track)] for measure in (lid_gaps, lip_openings))
     met = lips[0] < MET
     return {
-        "blinks": int(shut.sum()), "blinks_found": _share(ours[shut] >= FOUND),
+        "blinks": int(shut.sum()),
+        "blinks_found": _share(ours[shut] >= FOUND),
         "blinks_invented": _share(ours[open_] >= FOUND),
-        "lids_shut_true_mm": _median(lids[0][shut]), "lids_shut_mm": _median(lids[1][shut]),
-        "lids_shut_within_1mm": _share(lids[1][shut] <= 1), "lids_open_error_mm": _median((lids[1] - lids[0])[open_]),
-        "lips_met": int(met.sum()), "lips_met_mm": _median(lips[1][met]),
-        "lips_met_within_1mm": _share(lips[1][met] <= 1), "lips_open_error_mm": _median((lips[1] - lips[0])[~met]),
+        "lids_shut_true_mm": _median(lids[0][shut]),
+        "lids_shut_mm": _median(lids[1][shut]),
+        "lids_shut_within_1mm": _share(lids[1][shut] <= 1),
+        "lids_open_error_mm": _median((lids[1] - lids[0])[open_]),
+        "lips_met": int(met.sum()),
+        "lips_met_mm": _median(lips[1][met]),
+        "lips_met_within_1mm": _share(lips[1][met] <= 1),
+        "lips_open_error_mm": _median((lips[1] - lips[0])[~met]),
         "lips_open_spread_mm": _median(np.abs(lips[1] - lips[0])[~met]),
     }
 
@@ -83,14 +88,23 @@ def detected_contact(track: Track, capture: Capture, model: HeadModel) -> dict[s
     lip_gap = seen_gap(capture.landmarks, LIP_PAIRS[:5]) / width
     met = lip_gap < 0.02
     lips, lids = lip_openings(track, model), lid_gaps(track, model)
-    result = {"lips_met": int(met.sum()), "lips_met_mm": _median(lips[met]),
-              "lips_met_within_1mm": _share(lips[met] <= 1), "lips_open_mm": _median(lips[~met])}
+    result = {
+        "lips_met": int(met.sum()),
+        "lips_met_mm": _median(lips[met]),
+        "lips_met_within_1mm": _share(lips[met] <= 1),
+        "lips_open_mm": _median(lips[~met]),
+    }
     scores = capture.scores[:, [SCORE_NAMES.index(name) for name in _BLINKS]]
     blink = track.expression[:, [model.expression_names.index(name) for name in _BLINKS]]
     shut, open_ = scores > 0.5, scores < 0.2
-    return {**result, "blinks": int(shut.sum()), "blinks_found": _share(blink[shut] >= FOUND),
-            "lids_shut_mm": _median(lids[shut]), "lids_shut_within_1mm": _share(lids[shut] <= 1),
-            "lids_open_mm": _median(lids[open_])}
+    return {
+        **result,
+        "blinks": int(shut.sum()),
+        "blinks_found": _share(blink[shut] >= FOUND),
+        "lids_shut_mm": _median(lids[shut]),
+        "lids_shut_within_1mm": _share(lids[shut] <= 1),
+        "lids_open_mm": _median(lids[open_]),
+    }
 
 
 def _median(values: np.ndarray) -> float:

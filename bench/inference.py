@@ -54,18 +54,28 @@ def main(arguments: list[str]) -> None:
     with torch.no_grad():
         pose = avatar.pose(expression, rotations, camera)
         splats, _ = avatar.networks(pose)
-        rows = [("rig to pose", median_ms(lambda: avatar.pose(expression, rotations, camera))),
-                ("networks", median_ms(lambda: avatar.networks(pose)))]
+        rows = [
+            ("rig to pose", median_ms(lambda: avatar.pose(expression, rotations, camera))),
+            ("networks", median_ms(lambda: avatar.networks(pose))),
+        ]
         for size in (256, 512, 1024):
             intrinsics = torch.tensor([[[focal * size, 0, size / 2], [0, focal * size, size / 2], [0, 0, 1]]])
             cameras = Cameras(intrinsics, camera, size, size)
             rows.append((f"rasterisation {size}²", median_ms(lambda cameras=cameras: rasterize(splats, cameras))))
             if avatar.enhancer is not None:
                 raster = rasterize(splats, cameras)
-                rows.append((f"enhancer {size}²", median_ms(
-                    lambda raster=raster, cameras=cameras: enhance(avatar.enhancer, raster, splats, cameras))))
-    print(f"{avatar.gaussian_count} Gaussians, {sum(p.numel() for p in avatar.networks.parameters()):,} parameters, "
-          f"{torch.get_num_threads()} threads" + (f", {avatar.megabytes:.2f} MB" if arguments else ""))
+                rows.append(
+                    (
+                        f"enhancer {size}²",
+                        median_ms(
+                            lambda raster=raster, cameras=cameras: enhance(avatar.enhancer, raster, splats, cameras)
+                        ),
+                    )
+                )
+    print(
+        f"{avatar.gaussian_count} Gaussians, {sum(p.numel() for p in avatar.networks.parameters()):,} parameters, "
+        f"{torch.get_num_threads()} threads" + (f", {avatar.megabytes:.2f} MB" if arguments else "")
+    )
     print("\n| stage | ms |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value:.1f} |")

@@ -24,8 +24,16 @@ from backend.tracking.priors import jaw_of_shapes
 from backend.tracking.track import Track
 
 SIZE = 512
-MOVING = ("eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "mouthPucker", "browInnerUp",
-          "mouthUpperUpLeft", "mouthLowerDownRight")
+MOVING = (
+    "eyeBlinkLeft",
+    "eyeBlinkRight",
+    "mouthSmileLeft",
+    "mouthSmileRight",
+    "mouthPucker",
+    "browInnerUp",
+    "mouthUpperUpLeft",
+    "mouthLowerDownRight",
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,16 @@ HAIR = 0.02
 """Metres that it stands off the scalp."""
 
 
-def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0.7, seed: int = 0,
-              turn: float = 25.0, focal: float = 1150.0, shakes: float = 1.0) -> SyntheticClip:
+def make_clip(
+    model: HeadModel,
+    folder: Path,
+    frames: int = 60,
+    noise: float = 0.7,
+    seed: int = 0,
+    turn: float = 25.0,
+    focal: float = 1150.0,
+    shakes: float = 1.0,
+) -> SyntheticClip:
     """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side, `shakes` times
     from side to side. The identity is the seed's alone."""
     random = np.random.default_rng(seed)
@@ -60,27 +76,43 @@ def make_clip(model: HeadModel, folder: Path, frames: int = 60, noise: float = 0
     rotations = np.zeros((frames, 5, 3), np.float32)
     rotations[:, 2] = opening[:, None] * jaw_of_shapes(model)["jawOpen"]
     rotations[:, 3:, 1] = np.deg2rad(12) * np.sin(2 * np.pi * 2 * time)[:, None]
-    turns = np.deg2rad(np.stack((6 * np.sin(2 * np.pi * 2 * time), turn * np.sin(2 * np.pi * shakes * time), 5 * np.cos(4 * time)), 1))
+    turns = np.deg2rad(
+        np.stack((6 * np.sin(2 * np.pi * 2 * time), turn * np.sin(2 * np.pi * shakes * time), 5 * np.cos(4 * time)), 1)
+    )
     pose = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
     pose[:, :3, :3] = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(turns).as_matrix()
     pose[:, :3, 3] = np.stack((0.01 * np.sin(5 * time), 0.01 * np.cos(3 * time), 0.62 + 0.02 * np.sin(4 * time)), 1)
 
-    posed = Head(model)(torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)).vertices
+    posed = Head(model)(
+        torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)
+    ).vertices
     turned = Rotation.from_rotvec(rotations[:, list(MOVERS)].reshape(-1, 3)).as_matrix().reshape(-1, 3, 3, 3)
     beside = response_of(model).displacement(identity, expression, turned)
     points = (landmarks(posed, model).numpy() + beside) @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     seen = np.empty_like(points)
-    seen[..., :2] = focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
+    seen[..., :2] = (
+        focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
+    )
     seen[..., :2] += bias_of(pose[:, :3, :3], pose[:, :3, 3], focal)
     seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]
     scores = expression[:, [model.expression_names.index(name) for name in SCORE_NAMES]].copy()
     scores[:, SCORE_NAMES.index("jawOpen")] = opening
     scores = np.clip(scores + random.normal(0, 0.05, scores.shape), 0, 1).astype(np.float32)
     capture = Capture(
-        folder=folder, source_name="synthetic", source_sha256="0" * 64, size=SIZE, fps=Fraction(30),
-        crop=(0.0, 0.0, float(SIZE)), intrinsics=np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1.0))),
-        frame_numbers=np.arange(frames), frame_times=np.arange(frames) / 30, landmarks=seen.astype(np.float32), scores=scores,
-        detector_pose=np.full((frames, 4, 4), np.nan, np.float32), flags=np.zeros(frames, np.int32))
+        folder=folder,
+        source_name="synthetic",
+        source_sha256="0" * 64,
+        size=SIZE,
+        fps=Fraction(30),
+        crop=(0.0, 0.0, float(SIZE)),
+        intrinsics=np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1.0))),
+        frame_numbers=np.arange(frames),
+        frame_times=np.arange(frames) / 30,
+        landmarks=seen.astype(np.float32),
+        scores=scores,
+        detector_pose=np.full((frames, 4, 4), np.nan, np.float32),
+        flags=np.zeros(frames, np.int32),
+    )
     capture.matte_path(0).parent.mkdir(parents=True)
     capture.frame_path(0).parent.mkdir()
     haired = posed + _hair(model, posed)
@@ -103,8 +135,11 @@ def _hair(model: HeadModel, posed: torch.Tensor) -> torch.Tensor:
 def vertex_and_turn_errors(track: Track, clip: SyntheticClip, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """Distances (F, V) in metres of the face's vertices after rigid alignment frame by frame, and the alignment's own
     rotation (F,) in degrees, which is the error of the head's rotation."""
+
     def in_camera(identity: np.ndarray, expression: np.ndarray, rotations: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        vertices = Head(model)(*(torch.as_tensor(part) for part in (identity[None], expression, rotations))).vertices.numpy()
+        vertices = Head(model)(
+            *(torch.as_tensor(part) for part in (identity[None], expression, rotations))
+        ).vertices.numpy()
         face = vertices[:, model.regions["face"]] @ pose[:, :3, :3].transpose(0, 2, 1)
         return face - face.mean(1, keepdims=True)
 

@@ -31,8 +31,22 @@ FPS = 25
 IDENTITIES = 60
 """Of a head's identity shapes, the largest first."""
 _TEXTURE = 1024
-_MOVING = ("mouthSmile", "mouthPucker", "mouthFunnel", "mouthStretch", "mouthPress", "mouthUpperUp", "mouthLowerDown",
-           "mouthFrown", "browInnerUp", "browOuterUp", "browDown", "cheekSquint", "noseSneer", "eyeSquint")
+_MOVING = (
+    "mouthSmile",
+    "mouthPucker",
+    "mouthFunnel",
+    "mouthStretch",
+    "mouthPress",
+    "mouthUpperUp",
+    "mouthLowerDown",
+    "mouthFrown",
+    "browInnerUp",
+    "browOuterUp",
+    "browDown",
+    "cheekSquint",
+    "noseSneer",
+    "eyeSquint",
+)
 _HEADWAY = 1.18
 """Metres of picture height over the face's distance: the face fills a little less than half of it."""
 
@@ -48,7 +62,9 @@ class Scene:
     """One person's pictures, drawn when they are asked for. `still` frames are each a pose and expression of their own;
     `oversampling` is paid for with time by its square."""
 
-    def __init__(self, model: HeadModel, seed: int, frames: int, yaw: float, still: bool = False, oversampling: int = 2) -> None:
+    def __init__(
+        self, model: HeadModel, seed: int, frames: int, yaw: float, still: bool = False, oversampling: int = 2
+    ) -> None:
         self._oversampling = oversampling
         random = np.random.default_rng(seed)
         self.model = model
@@ -75,18 +91,30 @@ class Scene:
     def picture(self, index: int, *, occluder: bool = False, noise: float = 2.5) -> np.ndarray:
         """(SIZE, SIZE, 3) uint8; `noise` is the standard deviation of a value of 255."""
         camera = self.truth.head_to_camera[index]
-        points, hair, torso = (part @ camera[:3, :3].T + camera[:3, 3]
-                               for part in (self._posed[index], self._haired[index], self._body[0]))
-        image = _render(self._painted, self._texture, points, hair, self._grows, (torso, self._body[1]), self.truth.intrinsics,
-                        self._lights, self._background, self._oversampling)
+        points, hair, torso = (
+            part @ camera[:3, :3].T + camera[:3, 3] for part in (self._posed[index], self._haired[index], self._body[0])
+        )
+        image = _render(
+            self._painted,
+            self._texture,
+            points,
+            hair,
+            self._grows,
+            (torso, self._body[1]),
+            self.truth.intrinsics,
+            self._lights,
+            self._background,
+            self._oversampling,
+        )
         if occluder:
             _pass_a_hand(image, index / self.truth.frame_count, np.array(self.look.skin))
         own = np.random.default_rng(self._grain + index)
         return (image * 255 + own.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
 
 
-def make_person(model: HeadModel, video: Path, *, seed: int, frames: int = 75, yaw: float = 35.0,
-                occluder: bool = False) -> KnownPerson:
+def make_person(
+    model: HeadModel, video: Path, *, seed: int, frames: int = 75, yaw: float = 35.0, occluder: bool = False
+) -> KnownPerson:
     """`yaw` in degrees to either side."""
     scene = Scene(model, seed, frames, yaw)
     with av.open(str(video), "w") as container, ThreadPoolExecutor(2) as pool:
@@ -104,14 +132,18 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
         """(F, columns) in about [-1, 1], smooth unless frames have nothing to do with each other."""
         if still:
             return random.uniform(-1, 1, (frames, columns))
-        walk = gaussian_filter1d(random.normal(size=(frames + 200, columns)), sigma, axis=0)[100:frames + 100]
+        walk = gaussian_filter1d(random.normal(size=(frames + 200, columns)), sigma, axis=0)[100 : frames + 100]
         return walk / np.abs(walk).max(0)
 
     identity = np.zeros(model.shape_basis.shape[2], np.float32)
     identity[:IDENTITIES] = random.normal(0, 0.6, IDENTITIES)
     expression = np.zeros((frames, len(model.expression_names)), np.float32)
     for name, curve in zip(_MOVING, drift(5.0, len(_MOVING)).T, strict=True):
-        columns = [index for index, known in enumerate(model.expression_names) if known in (name, name + "Left", name + "Right")]
+        columns = [
+            index
+            for index, known in enumerate(model.expression_names)
+            if known in (name, name + "Left", name + "Right")
+        ]
         expression[:, columns] = (0.8 * np.clip(curve - 0.25, 0, 1))[:, None]
     time = np.arange(frames)
     for blink in range(int(random.integers(8, 20)), frames, 30):
@@ -128,21 +160,41 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
     rotations[:, NECK] = Rotation.from_euler("YXZ", turns).as_rotvec()
     focal = float(np.exp(random.uniform(np.log(750), np.log(1700))))
     camera = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
-    camera[:, :3, :3] = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(np.radians(random.normal(0, 3, 3))).as_matrix()
+    camera[:, :3, :3] = (
+        np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(np.radians(random.normal(0, 3, 3))).as_matrix()
+    )
     camera[:, :3, 3] = (0, 0.0, focal * _HEADWAY * 0.33 / SIZE) + 0.008 * drift(10.0, 3)
     intrinsics = np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1)), np.float32)
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity, expression=expression,
-        rotations=rotations, head_to_camera=camera, intrinsics=intrinsics, size=SIZE, fps=Fraction(FPS),
-        residual=np.zeros(frames, np.float32), flags=np.zeros(frames, np.int32), training_count=frames)
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=identity,
+        expression=expression,
+        rotations=rotations,
+        head_to_camera=camera,
+        intrinsics=intrinsics,
+        size=SIZE,
+        fps=Fraction(FPS),
+        residual=np.zeros(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=frames,
+    )
 
 
 def _look(random: np.random.Generator, seed: int) -> Look:
     skin = np.array((0.86, 0.68, 0.58)) * random.uniform(0.45, 1.05) * random.uniform(0.95, 1.05, 3)
     hair = np.array((0.30, 0.20, 0.13)) * random.uniform(0.25, 1.8)
-    return Look(skin=tuple(skin), hair=tuple(hair), lips=tuple(skin * (0.82, 0.6, 0.66)),
-                iris=tuple(random.uniform(0.15, 0.5, 3)), cloth=tuple(random.uniform(0.1, 0.6, 3)),
-                hair_length=random.uniform(0.012, 0.028), stubble=random.uniform(0, 0.9), hairline=random.uniform(-2, 8), seed=seed)
+    return Look(
+        skin=tuple(skin),
+        hair=tuple(hair),
+        lips=tuple(skin * (0.82, 0.6, 0.66)),
+        iris=tuple(random.uniform(0.15, 0.5, 3)),
+        cloth=tuple(random.uniform(0.1, 0.6, 3)),
+        hair_length=random.uniform(0.012, 0.028),
+        stubble=random.uniform(0, 0.9),
+        hairline=random.uniform(-2, 8),
+        seed=seed,
+    )
 
 
 def _lights(random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -150,8 +202,10 @@ def _lights(random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
     sides = random.choice((-1.0, 1.0))
     key = np.array((sides * random.uniform(0.2, 1.0), -random.uniform(0.2, 0.8), -0.8))
     fill = np.array((-sides * 0.8, -0.1, -0.6))
-    return [(light / np.linalg.norm(light), strength * random.uniform(0.9, 1.0, 3))
-            for light, strength in ((key, random.uniform(0.6, 1.0)), (fill, random.uniform(0.1, 0.5)))]
+    return [
+        (light / np.linalg.norm(light), strength * random.uniform(0.9, 1.0, 3))
+        for light, strength in ((key, random.uniform(0.6, 1.0)), (fill, random.uniform(0.1, 0.5)))
+    ]
 
 
 def _bake(painted: Painted) -> np.ndarray:
@@ -159,8 +213,12 @@ def _bake(painted: Painted) -> np.ndarray:
     model = painted.model
     flat = np.concatenate((model.uv * _TEXTURE, np.ones((len(model.uv), 1))), 1)
     raster = rasterize_mesh(flat, model.uv_faces, np.eye(3), _TEXTURE, _TEXTURE)
-    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[0].numpy()
-    seen = interpolate(raster, model.faces, np.concatenate((model.template, normals[:, 2:], painted.material), 1))[raster.covered]
+    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[
+        0
+    ].numpy()
+    seen = interpolate(raster, model.faces, np.concatenate((model.template, normals[:, 2:], painted.material), 1))[
+        raster.covered
+    ]
     colour, gloss = albedo(painted, seen[:, :3].astype(np.float64), seen[:, 3], seen[:, 4:])
     texture = np.zeros((_TEXTURE, _TEXTURE, 4), np.float32)
     texture[raster.covered] = np.concatenate((colour.clip(0, 1) ** 2.2, gloss[:, None]), 1)
@@ -171,9 +229,18 @@ def _bake(painted: Painted) -> np.ndarray:
     return texture
 
 
-def _render(painted: Painted, texture: np.ndarray, points: np.ndarray, hair: np.ndarray, grows: np.ndarray,
-            torso: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray, lights: list[tuple[np.ndarray, np.ndarray]],
-            background: np.ndarray, oversampling: int) -> np.ndarray:
+def _render(
+    painted: Painted,
+    texture: np.ndarray,
+    points: np.ndarray,
+    hair: np.ndarray,
+    grows: np.ndarray,
+    torso: tuple[np.ndarray, np.ndarray],
+    intrinsics: np.ndarray,
+    lights: list[tuple[np.ndarray, np.ndarray]],
+    background: np.ndarray,
+    oversampling: int,
+) -> np.ndarray:
     model, hair_colour, cloth = painted.model, np.array(painted.look.hair), np.array(painted.look.cloth)
     large = SIZE * oversampling
     scale = intrinsics.astype(np.float64) * np.array([[oversampling], [oversampling], [1.0]])
@@ -195,7 +262,7 @@ def _render(painted: Painted, texture: np.ndarray, points: np.ndarray, hair: np.
         place = (model.uv[model.uv_faces[index]] * weights[..., None]).sum(1) * _TEXTURE - 0.5
         rows = -len(place) % 1024
         place = np.pad(place.astype(np.float32), ((0, rows), (0, 0))).reshape(-1, 1024, 2)
-        found = cv2.remap(texture, place, None, cv2.INTER_LINEAR).reshape(-1, 4)[:len(index)]
+        found = cv2.remap(texture, place, None, cv2.INTER_LINEAR).reshape(-1, 4)[: len(index)]
         # An eyeball is 26 texels wide in the texture and its iris but four: its colour is computed where it is seen.
         eye = (painted.material[model.faces[index], 0] > 0.5).all(1)
         if eye.any():
@@ -218,11 +285,18 @@ def _render(painted: Painted, texture: np.ndarray, points: np.ndarray, hair: np.
 
 
 def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    return vertex_normals(torch.as_tensor(vertices, dtype=torch.float32)[None], torch.as_tensor(faces.astype(np.int64)))[0].numpy()
+    return vertex_normals(
+        torch.as_tensor(vertices, dtype=torch.float32)[None], torch.as_tensor(faces.astype(np.int64))
+    )[0].numpy()
 
 
-def _light(colour: np.ndarray, gloss: np.ndarray, normal: np.ndarray, position: np.ndarray,
-           lights: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _light(
+    colour: np.ndarray,
+    gloss: np.ndarray,
+    normal: np.ndarray,
+    position: np.ndarray,
+    lights: list[tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray:
     """Linear colours (P, 3) under the sky and the lights."""
     normal = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-9)
     view = -position / np.linalg.norm(position, axis=1, keepdims=True)

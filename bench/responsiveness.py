@@ -48,8 +48,18 @@ def main() -> int:
 
 def measure(command: list[str], folder: Path, frames: int, minutes: float) -> dict[str, dict[str, float | str]]:
     order, result = folder / "order.json", folder / "figures.json"
-    order.write_text(json.dumps({"package": str(build_extension(folder)), "frames": frames, "minutes": minutes,
-                                 "folder": str(folder), "result": str(result)}), "utf-8")
+    order.write_text(
+        json.dumps(
+            {
+                "package": str(build_extension(folder)),
+                "frames": frames,
+                "minutes": minutes,
+                "folder": str(folder),
+                "result": str(result),
+            }
+        ),
+        "utf-8",
+    )
     run_in_window(command, SCRIPT, order, folder / "settings")
     if not result.is_file():
         raise BuildError("Blender did not get through: what it said is above.")
@@ -59,8 +69,10 @@ def measure(command: list[str], folder: Path, frames: int, minutes: float) -> di
 def table(figures: dict[str, dict[str, float | str]]) -> str:
     lines = [f"{'':10}{'longest gap':>13}{'99 %':>9}{'ours in a gap':>15}{'on the processor':>18}  longest of ours"]
     for name, phase in figures.items():
-        lines.append(f"{name:10}{1e3 * phase['gap']:>10.0f} ms{1e3 * phase['gap_99']:>6.0f} ms{1e3 * phase['ours']:>12.1f} ms"
-                     f"{1e3 * phase['ours_cpu']:>15.1f} ms  {phase['longest']}")
+        lines.append(
+            f"{name:10}{1e3 * phase['gap']:>10.0f} ms{1e3 * phase['gap_99']:>6.0f} ms{1e3 * phase['ours']:>12.1f} ms"
+            f"{1e3 * phase['ours_cpu']:>15.1f} ms  {phase['longest']}"
+        )
     return "\n".join(lines)
 
 

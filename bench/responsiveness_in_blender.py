@@ -87,7 +87,8 @@ def figures() -> dict[str, Any]:
     forget()
     return {name: float(value) for name, value in told.items()} | {
         "longest": f"{longest[3]} {1e3 * longest[1]:.1f} ms",
-        "before": f"{before[3]} {times[worst] - before[0]:.2f} s before"}
+        "before": f"{before[3]} {times[worst] - before[0]:.2f} s before",
+    }
 
 
 def forget() -> None:
@@ -107,8 +108,9 @@ def walk() -> Iterator[float]:
     found["idle"] = figures()
     with w.context():
         clip = Path(importlib.import_module(PACKAGE).__file__).parent / "assets" / "demo.mp4"
-        bpy.ops.effigy.import_video("EXEC_DEFAULT", filepath=str(clip), last=ORDER["frames"], size=256,
-                                    capture=str(FOLDER / "demo.capture"))
+        bpy.ops.effigy.import_video(
+            "EXEC_DEFAULT", filepath=str(clip), last=ORDER["frames"], size=256, capture=str(FOLDER / "demo.capture")
+        )
     yield from ended()
     yield 0.5
     found["import"] = figures()

@@ -37,12 +37,45 @@ PEOPLE = ({"yaw": 35.0}, {"yaw": 60.0}, {"yaw": 30.0, "occluder": True}, {"yaw":
 """What is asked of each rendered person; the seed is the index."""
 WAYS = {"landmarks": False, "landmarks and skin": True}
 """How each is tracked, and whether that has a photometric stage."""
-_TRUTH = ("vertex_mm", "rotation_deg", "worst_rotation_deg", "gaze_deg", "look_deg", "expression_error", "focal_error", "surface_px",
-          "jitter_px", "landmark_px", "landmark_raw_px", "silhouette_iou", "lost_share", "turn_within")
-_CLOSURE = ("blinks", "blinks_found", "blinks_invented", "lids_shut_within_1mm", "lids_open_error_mm", "lips_met",
-            "lips_met_within_1mm", "lips_open_error_mm", "lips_open_spread_mm")
-_SEEN = ("frames", "fps_capture", "fps_track", "fps_capture_track", "landmark_px", "landmark_raw_px", "worst_px", "jitter_px",
-         "silhouette_iou", "unsure")
+_TRUTH = (
+    "vertex_mm",
+    "rotation_deg",
+    "worst_rotation_deg",
+    "gaze_deg",
+    "look_deg",
+    "expression_error",
+    "focal_error",
+    "surface_px",
+    "jitter_px",
+    "landmark_px",
+    "landmark_raw_px",
+    "silhouette_iou",
+    "lost_share",
+    "turn_within",
+)
+_CLOSURE = (
+    "blinks",
+    "blinks_found",
+    "blinks_invented",
+    "lids_shut_within_1mm",
+    "lids_open_error_mm",
+    "lips_met",
+    "lips_met_within_1mm",
+    "lips_open_error_mm",
+    "lips_open_spread_mm",
+)
+_SEEN = (
+    "frames",
+    "fps_capture",
+    "fps_track",
+    "fps_capture_track",
+    "landmark_px",
+    "landmark_raw_px",
+    "worst_px",
+    "jitter_px",
+    "silhouette_iou",
+    "unsure",
+)
 _SEEN_CLOSURE = ("lips_met", "lips_met_within_1mm", "blinks", "blinks_found", "lids_shut_within_1mm", "lids_open_mm")
 _EVERY = 5
 """Silhouettes are compared in every fifth frame."""
@@ -76,18 +109,27 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
     scale = capture.size / capture.crop[2]
     move = np.array(((scale, 0, -capture.crop[0] * scale), (0, scale, -capture.crop[1] * scale), (0, 0, 1)))
     lens = move @ truth.intrinsics
-    pixels = [np.einsum("fvc,dc->fvd", points[:, face[::8]], k) for points, k in ((ours, track.intrinsics), (true, lens))]
+    pixels = [
+        np.einsum("fvc,dc->fvd", points[:, face[::8]], k) for points, k in ((ours, track.intrinsics), (true, lens))
+    ]
     pixels = [part[..., :2] / part[..., 2:] for part in pixels]
     gaze = _gaze(track) - _gaze(truth)
-    open_eyes = truth.expression[:, [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]].max(1) < 0.3
+    open_eyes = (
+        truth.expression[:, [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]].max(1) < 0.3
+    )
     looks = (_looks(track) * _looks(truth)).sum(-1)[open_eyes].clip(-1, 1)
     turned = np.rad2deg(np.arccos(np.clip(_forward(truth) @ (0, 0, -1), -1, 1)))
     lost = (track.flags != 0) & (turned <= 60)
-    overlaps = [_overlap(_silhouette(ours[i], model, track.intrinsics, capture.size),
-                         _silhouette(true[i], model, lens, capture.size)) for i in frames[::_EVERY]]
+    overlaps = [
+        _overlap(
+            _silhouette(ours[i], model, track.intrinsics, capture.size), _silhouette(true[i], model, lens, capture.size)
+        )
+        for i in frames[::_EVERY]
+    ]
     named = [index for index, name in enumerate(model.expression_names) if not name.startswith("jaw")]
     return {
-        "vertex_mm": 1000 * float(np.median(distances)), "rotation_deg": float(np.median(turns)),
+        "vertex_mm": 1000 * float(np.median(distances)),
+        "rotation_deg": float(np.median(turns)),
         "worst_rotation_deg": float(np.quantile(turns, 0.95)),
         "gaze_deg": float(np.rad2deg(np.median(np.linalg.norm(gaze, axis=-1)[open_eyes]))),
         "look_deg": float(np.rad2deg(np.median(np.arccos(looks)))),
@@ -96,7 +138,8 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
         "surface_px": float(np.median(np.linalg.norm(pixels[0] - pixels[1], axis=-1))),
         "jitter_px": float(np.median(np.linalg.norm(np.diff(pixels[0] - pixels[1], 2, axis=0), axis=-1))),
         "turn_within": _within(_skull(track) * _skull(truth).inv(), track),
-        "lost_share": float(lost.mean()), **_landmark_errors(track, capture, model),
+        "lost_share": float(lost.mean()),
+        **_landmark_errors(track, capture, model),
         "silhouette_iou": float(np.median(overlaps)),
     }
 
@@ -105,8 +148,10 @@ def _landmark_errors(track: Track, capture: Capture, model: HeadModel) -> dict[s
     """Median pixels at 512: of the detector's points without its known habits, and of the points as it gave them."""
     raw = np.linalg.norm(project_landmarks(track, model) - capture.landmarks[..., :2], axis=-1)[:, reported_points()]
     scale = 512 / capture.size
-    return {"landmark_px": float(np.nanmedian(track.residual)) * scale,
-            "landmark_raw_px": float(np.nanmedian(np.nanmedian(raw[np.isfinite(raw).any(1)], axis=1))) * scale}
+    return {
+        "landmark_px": float(np.nanmedian(track.residual)) * scale,
+        "landmark_raw_px": float(np.nanmedian(np.nanmedian(raw[np.isfinite(raw).any(1)], axis=1))) * scale,
+    }
 
 
 def _within(turn: Rotation, track: Track) -> float:
@@ -150,15 +195,23 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
 def measure_person(person: KnownPerson, model: HeadModel) -> dict[str, dict[str, float]]:
     """Of each way to track."""
     with tempfile.TemporaryDirectory() as folder:
-        return {way: {**compare(track, person.truth, capture, model), **lids_and_lips(track, person.truth, model), **seconds}
-                for way, capture, track, seconds in _capture_and_track(person.video, Path(folder), model)}
+        return {
+            way: {
+                **compare(track, person.truth, capture, model),
+                **lids_and_lips(track, person.truth, model),
+                **seconds,
+            }
+            for way, capture, track, seconds in _capture_and_track(person.video, Path(folder), model)
+        }
 
 
 def measure_video(video: Path, model: HeadModel) -> dict[str, dict[str, float]]:
     """Speed, landmark and silhouette figures of one real clip at 512 pixels, of each way to track."""
     with tempfile.TemporaryDirectory() as folder:
-        return {way: {"frames": capture.frame_count, **seconds, **_against_what_was_seen(capture, track, model)}
-                for way, capture, track, seconds in _capture_and_track(video, Path(folder), model)}
+        return {
+            way: {"frames": capture.frame_count, **seconds, **_against_what_was_seen(capture, track, model)}
+            for way, capture, track, seconds in _capture_and_track(video, Path(folder), model)
+        }
 
 
 def _against_what_was_seen(capture: Capture, track: Track, model: HeadModel) -> dict[str, float]:
@@ -166,9 +219,12 @@ def _against_what_was_seen(capture: Capture, track: Track, model: HeadModel) -> 
     points = project_landmarks(track, model)[:, reported_points()]
     trembling = np.abs(np.diff(points, 2, axis=0))
     return {
-        **_landmark_errors(track, capture, model), "worst_px": float(np.nanmax(track.residual)),
-        "jitter_px": float(np.nanmedian(trembling)), "silhouette_iou": float(np.nanmedian(overlaps)),
-        **detected_contact(track, capture, model), "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
+        **_landmark_errors(track, capture, model),
+        "worst_px": float(np.nanmax(track.residual)),
+        "jitter_px": float(np.nanmedian(trembling)),
+        "silhouette_iou": float(np.nanmedian(overlaps)),
+        **detected_contact(track, capture, model),
+        "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
     }
 
 
@@ -178,14 +234,16 @@ def _beard_to_brow_overlap(capture: Capture, track: Track, model: HeadModel, ind
     brow, chin = (vertices[model.faces[model.landmark_faces[point]]].mean(0) for point in (9, 152))
     ends = [(track.intrinsics @ point)[:2] / point[2] for point in (brow, chin)]
     down = ends[1] - ends[0]
-    rows, columns = np.mgrid[:capture.size, :capture.size] + 0.5
+    rows, columns = np.mgrid[: capture.size, : capture.size] + 0.5
     along = ((columns - ends[0][0]) * down[0] + (rows - ends[0][1]) * down[1]) / (down @ down)
     band = (along > 0) & (along < 0.85)
     mesh = _silhouette(vertices, model, track.intrinsics, capture.size) & band
     return _overlap(mesh, (read_matte(capture, index) > 127) & band)
 
 
-def _capture_and_track(video: Path, folder: Path, model: HeadModel) -> Iterator[tuple[str, Capture, Track, dict[str, float]]]:
+def _capture_and_track(
+    video: Path, folder: Path, model: HeadModel
+) -> Iterator[tuple[str, Capture, Track, dict[str, float]]]:
     """The capture, tracked in each way, and the frames a second of both steps."""
     start = time.perf_counter()
     capture = make_capture(video, folder / "bench.capture")
@@ -195,8 +253,16 @@ def _capture_and_track(video: Path, folder: Path, model: HeadModel) -> Iterator[
         start = time.perf_counter()
         track = track_capture(capture, model, photometric=photometric)
         tracking = time.perf_counter() - start
-        yield way, capture, track, {"fps_capture": count / capturing, "fps_track": count / tracking,
-                                    "fps_capture_track": count / (capturing + tracking)}
+        yield (
+            way,
+            capture,
+            track,
+            {
+                "fps_capture": count / capturing,
+                "fps_track": count / tracking,
+                "fps_capture_track": count / (capturing + tracking),
+            },
+        )
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -226,8 +292,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as own:
         folder = options.keep or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
-        known = [(person.video.stem, measure_person(person, model))
-                 for person in known_people(model, folder, options.frames, options.people)]
+        known = [
+            (person.video.stem, measure_person(person, model))
+            for person in known_people(model, folder, options.frames, options.people)
+        ]
     clips = [(video.name, measure_video(video, model)) for video in options.videos]
     result: dict[str, object] = {}
     for way in WAYS:

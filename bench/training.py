@@ -93,8 +93,19 @@ def measure(capture_folder: Path, *, size: int, steps: int, device: str, plain: 
     groups = parameter_groups(networks)
     if refining:
         groups.append(ParameterGroup(refining.refinement.parameters(), 1e-2))
-    fitting = Fitting(networks, groups, frames, leash_of(model, networks.base_scale), stage="Measuring", steps=steps,
-                      batch=BATCH, size=size, final_rate=1.0, refining=refining, enhancer=networks.enhancer)
+    fitting = Fitting(
+        networks,
+        groups,
+        frames,
+        leash_of(model, networks.base_scale),
+        stage="Measuring",
+        steps=steps,
+        batch=BATCH,
+        size=size,
+        final_rate=1.0,
+        refining=refining,
+        enhancer=networks.enhancer,
+    )
     warm = min(3, steps // 2)
     moments: list[float] = []
     fitting.run(SILENT, lambda _: moments.append(time.perf_counter()))
@@ -107,10 +118,16 @@ def measure(capture_folder: Path, *, size: int, steps: int, device: str, plain: 
         torch.set_num_threads(threads)
     processor = f"{platform.processor() or platform.machine()}, {threads} threads"
     name = torch.cuda.get_device_name() if chosen.type == "cuda" else processor
-    lines = [f"{size}², {BATCH} frames a step, {'plain' if plain else 'with refinement and enhancer'}, {name}", "",
-             "| steps/s | frames/s | peak memory, GB |", "|---|---|---|",
-             f"| {1 / per_step:.2f} | {BATCH / per_step:.1f} | {peak_memory_gigabytes(chosen):.2f} |", "",
-             "| part of a step | ms in one thread | share |", "|---|---|---|"]
+    lines = [
+        f"{size}², {BATCH} frames a step, {'plain' if plain else 'with refinement and enhancer'}, {name}",
+        "",
+        "| steps/s | frames/s | peak memory, GB |",
+        "|---|---|---|",
+        f"| {1 / per_step:.2f} | {BATCH / per_step:.1f} | {peak_memory_gigabytes(chosen):.2f} |",
+        "",
+        "| part of a step | ms in one thread | share |",
+        "|---|---|---|",
+    ]
     total = sum(stages.values())
     lines += [f"| {stage} | {value:.0f} | {100 * value / total:.0f} % |" for stage, value in stages.items()]
     return "\n".join(lines) + "\n"

@@ -64,16 +64,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.viewport", description=__doc__.split("\n")[0])
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, metavar="N")
-    parser.add_argument("--blender-python", default=str(ROOT / ".venv-blender" / "bin" / "python"), metavar="PYTHON",
-                        help="a Python with Blender as a module (default: .venv-blender)")
+    parser.add_argument(
+        "--blender-python",
+        default=str(ROOT / ".venv-blender" / "bin" / "python"),
+        metavar="PYTHON",
+        help="a Python with Blender as a module (default: .venv-blender)",
+    )
     parser.add_argument("--window", metavar="BLENDER", help="measure this Blender's window instead")
     parser.add_argument("--package", metavar="ZIP", help="with --window: the built extension")
-    parser.add_argument("--frames", type=int, default=0, metavar="N",
-                        help="with --window: redraw so many frames of an action, and say how much memory that took")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --window: redraw so many frames of an action, and say how much memory that took",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="effigy-bench-") as folder:
-        order: dict = {"python": os.environ.get("EFFIGY_BACKEND_PYTHON", sys.executable), "root": str(ROOT), "avatars": {},
-                       "network_ms": {}, "frames": arguments.frames, "package": str(Path(arguments.package).resolve()) if arguments.package else ""}
+        order: dict = {
+            "python": os.environ.get("EFFIGY_BACKEND_PYTHON", sys.executable),
+            "root": str(ROOT),
+            "avatars": {},
+            "network_ms": {},
+            "frames": arguments.frames,
+            "package": str(Path(arguments.package).resolve()) if arguments.package else "",
+        }
         for count in arguments.counts:
             path, order["network_ms"][str(count)] = make_avatar(count, Path(folder))
             order["avatars"][str(count)] = str(path)
@@ -81,12 +96,29 @@ def main() -> int:
         script.write_text(json.dumps(order | {"result": str(result)}), "utf-8")
         if arguments.window:
             screen = list(SCREEN) if shutil.which(SCREEN[0]) else []
-            command = [*screen, arguments.window, "--factory-startup", "--gpu-backend", "opengl", "-noaudio",
-                       "--window-geometry", "0", "0", "1280", "900", "--python", str(WINDOW), "--", str(script)]
+            command = [
+                *screen,
+                arguments.window,
+                "--factory-startup",
+                "--gpu-backend",
+                "opengl",
+                "-noaudio",
+                "--window-geometry",
+                "0",
+                "0",
+                "1280",
+                "900",
+                "--python",
+                str(WINDOW),
+                "--",
+                str(script),
+            ]
         else:
             command = [arguments.blender_python, str(INSIDE), str(script)]
         (Path(folder) / "settings").mkdir()
-        subprocess.run(command, env=os.environ | {"BLENDER_USER_RESOURCES": str(Path(folder) / "settings")}, check=False)
+        subprocess.run(
+            command, env=os.environ | {"BLENDER_USER_RESOURCES": str(Path(folder) / "settings")}, check=False
+        )
         if not result.is_file():
             print("Blender did not get to the end: what it said is above.", file=sys.stderr)
             return 1
@@ -97,8 +129,11 @@ def main() -> int:
     print("| Gaussians | " + " | ".join(column.replace("_", " ") for column in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for count, row in figures.items():
-        print(f"| {count} | " + " | ".join(f"{row[column]:.2f}" if "share" in column else f"{row[column]:.1f}"
-                                           for column in columns) + " |")
+        print(
+            f"| {count} | "
+            + " | ".join(f"{row[column]:.2f}" if "share" in column else f"{row[column]:.1f}" for column in columns)
+            + " |"
+        )
     return 0
 
 

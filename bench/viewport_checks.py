@@ -52,8 +52,10 @@ def main() -> int:
         return 1
     width = max(len(row["what"]) for row in rows)
     for row in rows:
-        print(f"{row['what']:{width}}  {'' if row['level'] is None else format(row['level'], '6.2f'):>6}  "
-              f"{'good' if row['good'] else 'WRONG'}  {row['said']}")
+        print(
+            f"{row['what']:{width}}  {'' if row['level'] is None else format(row['level'], '6.2f'):>6}  "
+            f"{'good' if row['good'] else 'WRONG'}  {row['said']}"
+        )
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     return int(not all(row["good"] for row in rows))
@@ -61,12 +63,27 @@ def main() -> int:
 
 def check(command: list[str], folder: Path, arguments: argparse.Namespace) -> list[dict]:
     order, result, log = folder / "order.json", folder / "rows.json", Path(arguments.log or folder / "log.txt")
-    files = {name: str(Path(value).resolve()) if value else "" for name, value in
-             (("avatar", arguments.avatar), ("second", arguments.second or arguments.avatar),
-              ("capture", arguments.capture), ("pictures", arguments.pictures))}
-    order.write_text(json.dumps(files | {
-        "package": str(build_extension(folder)), "folder": str(folder), "result": str(result),
-        "checks": list(arguments.checks)}), "utf-8")
+    files = {
+        name: str(Path(value).resolve()) if value else ""
+        for name, value in (
+            ("avatar", arguments.avatar),
+            ("second", arguments.second or arguments.avatar),
+            ("capture", arguments.capture),
+            ("pictures", arguments.pictures),
+        )
+    }
+    order.write_text(
+        json.dumps(
+            files
+            | {
+                "package": str(build_extension(folder)),
+                "folder": str(folder),
+                "result": str(result),
+                "checks": list(arguments.checks),
+            }
+        ),
+        "utf-8",
+    )
     with log.open("w", encoding="utf-8") as said:
         run_in_window(command, SCRIPT, order, folder / "settings", said)
     told = log.read_text("utf-8", errors="replace")

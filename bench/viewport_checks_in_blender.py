@@ -17,7 +17,17 @@ from mathutils import Quaternion, Vector
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "docs" / "pictures")]
 from viewport_screen import (  # noqa: E402
-    PACKAGE, difference, effigy, end_with, in_view, plain, rasterised, redraw, screen, settle, view,
+    PACKAGE,
+    difference,
+    effigy,
+    end_with,
+    in_view,
+    plain,
+    rasterised,
+    redraw,
+    screen,
+    settle,
+    view,
 )
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
@@ -220,14 +230,26 @@ def hidden(rig: Any) -> None:
     settle()
     layer = bpy.context.view_layer.layer_collection.children[mesh.users_collection[0].name]
     attempt("hidden by the eye", lambda: is_gone(lambda: mesh.hide_set(True), lambda: mesh.hide_set(False), empty))
-    attempt("hidden with its collection", lambda: is_gone(
-        lambda: setattr(layer, "hide_viewport", True), lambda: setattr(layer, "hide_viewport", False), empty))
-    attempt("hidden in viewports (screen icon)", lambda: is_gone(
-        lambda: setattr(mesh, "hide_viewport", True), lambda: setattr(mesh, "hide_viewport", False), empty))
+    attempt(
+        "hidden with its collection",
+        lambda: is_gone(
+            lambda: setattr(layer, "hide_viewport", True), lambda: setattr(layer, "hide_viewport", False), empty
+        ),
+    )
+    attempt(
+        "hidden in viewports (screen icon)",
+        lambda: is_gone(
+            lambda: setattr(mesh, "hide_viewport", True), lambda: setattr(mesh, "hide_viewport", False), empty
+        ),
+    )
     attempt("hidden in local view of another", lambda: is_gone(alone(), alone(), empty))
     overlay = space().overlay
-    attempt("hidden with the overlays", lambda: is_gone(
-        lambda: setattr(overlay, "show_overlays", False), lambda: setattr(overlay, "show_overlays", True), empty))
+    attempt(
+        "hidden with the overlays",
+        lambda: is_gone(
+            lambda: setattr(overlay, "show_overlays", False), lambda: setattr(overlay, "show_overlays", True), empty
+        ),
+    )
     bpy.context.scene.effigy_view.with_overlays = False
     overlay.show_overlays = False
     attempt("without overlays, where it is to stay", lambda: matches(rig))
@@ -236,6 +258,7 @@ def hidden(rig: Any) -> None:
 
 def alone() -> Callable[[], None]:
     """Into local view of an object far away, and out again."""
+
     def toggle() -> None:
         other = bpy.data.objects.get("far away")
         if other is None:
@@ -261,7 +284,7 @@ def objects(rig: Any) -> None:
     inside = truth["alpha"] > 0.99
     ys, xs = np.nonzero(inside)
     middle = np.zeros_like(inside)
-    middle[int(ys.mean()) - 6:int(ys.mean()) + 6, int(xs.mean()) - 6:int(xs.mean()) + 6] = True
+    middle[int(ys.mean()) - 6 : int(ys.mean()) + 6, int(xs.mean()) - 6 : int(xs.mean()) + 6] = True
     # On the line from the eye through the middle of what is seen.
     eye = seen().view_matrix.inverted()
     depth = float(np.median(truth["depth"][middle]))
@@ -308,8 +331,12 @@ def objects(rig: Any) -> None:
         level = levels(with_head[middle], without[middle])
         return level, level < SAME and levels(with_head[middle], alone_[middle]) > 5
 
-    for what, check in (("a cube before the head hides it", before), ("a cube behind is hidden", behind),
-                        ("a cube inside is hidden", within), ("a cube that comes out of the face is seen", out)):
+    for what, check in (
+        ("a cube before the head hides it", before),
+        ("a cube behind is hidden", behind),
+        ("a cube inside is hidden", within),
+        ("a cube that comes out of the face is seen", out),
+    ):
         attempt(what, check)
 
 
@@ -382,8 +409,12 @@ def lifetime() -> Iterator[float]:
         bpy.data.objects.remove(obj)
     redraw(3)
     gone, draw = screen(), effigy("viewport.draw")
-    row("deleted: nothing kept on the GPU", None, np.ptp(gone[..., 0]) < 0.5 and not draw._shown and not draw._meshes,
-        f"{len(draw._shown)} uploads, {len(draw._meshes)} meshes")
+    row(
+        "deleted: nothing kept on the GPU",
+        None,
+        np.ptp(gone[..., 0]) < 0.5 and not draw._shown and not draw._meshes,
+        f"{len(draw._shown)} uploads, {len(draw._meshes)} meshes",
+    )
     bpy.ops.wm.open_mainfile(filepath=path)
     yield 1.0
     plain()
@@ -397,12 +428,24 @@ def lifetime() -> Iterator[float]:
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     redraw(2)
     yield 1.5
-    left = [f"{len(kept)} {what}" for what, kept in (
-        ("draw handlers", draw._handles), ("views", draw._views), ("uploads", draw._shown), ("meshes", draw._meshes),
-        ("shaders", picture._kept)) if kept]
-    left += [f"{kind}: {handler.__name__}" for kind in dir(bpy.app.handlers)
-             if isinstance(getattr(bpy.app.handlers, kind), list)
-             for handler in getattr(bpy.app.handlers, kind) if getattr(handler, "__module__", "").startswith(PACKAGE)]
+    left = [
+        f"{len(kept)} {what}"
+        for what, kept in (
+            ("draw handlers", draw._handles),
+            ("views", draw._views),
+            ("uploads", draw._shown),
+            ("meshes", draw._meshes),
+            ("shaders", picture._kept),
+        )
+        if kept
+    ]
+    left += [
+        f"{kind}: {handler.__name__}"
+        for kind in dir(bpy.app.handlers)
+        if isinstance(getattr(bpy.app.handlers, kind), list)
+        for handler in getattr(bpy.app.handlers, kind)
+        if getattr(handler, "__module__", "").startswith(PACKAGE)
+    ]
     row("disabled: no handler, no texture", None, not left, ", ".join(left))
     row("disabled: no worker", None, not is_running(process))
     bpy.ops.preferences.addon_enable(module=PACKAGE)
@@ -413,8 +456,12 @@ def lifetime() -> Iterator[float]:
     yield 0.7
     redraw(3)
     kept = effigy("viewport.draw")
-    row("another file: nothing kept of this one", None, not effigy("viewport.live")._actors and not kept._shown
-        and not kept._meshes, f"{len(kept._shown)} uploads, {len(kept._meshes)} meshes")
+    row(
+        "another file: nothing kept of this one",
+        None,
+        not effigy("viewport.live")._actors and not kept._shown and not kept._meshes,
+        f"{len(kept._shown)} uploads, {len(kept._meshes)} meshes",
+    )
     yield from add(ORDER["avatar"])
     look_from_front(rigs()[0])
 

@@ -65,8 +65,14 @@ def measure(client: WorkerClient, avatar: str, network_ms: float) -> dict[str, f
     answer = client.call("avatar.splats", asked(0))
     splats = Splats.from_answer(answer, np.eye(4))
     # Untrained Gaussians are faint: drawn as opaque as trained ones are in the middle, they cost what those cost.
-    splats = Splats(splats.means, splats.quaternions, splats.scales, np.full_like(splats.opacities, 0.5), splats.colors,
-                    splats.motion)
+    splats = Splats(
+        splats.means,
+        splats.quaternions,
+        splats.scales,
+        np.full_like(splats.opacities, 0.5),
+        splats.colors,
+        splats.motion,
+    )
     packed = pack([(splats, splats.motion, Look())])
     target = gpu.types.GPUOffScreen(WIDTH, HEIGHT)
     picture = pictures.Picture()
@@ -83,15 +89,19 @@ def measure(client: WorkerClient, avatar: str, network_ms: float) -> dict[str, f
 
     uploaded = pictures.Uploaded(packed)
     figures = {
-        "network_ms": network_ms, "transfer_ms": max(0.0, round_trip - network_ms),
+        "network_ms": network_ms,
+        "transfer_ms": max(0.0, round_trip - network_ms),
         "convert_ms": median_ms(lambda _: pack([(Splats.from_answer(answer, np.eye(4)), np.eye(4), Look())])),
         "sort_ms": median_ms(lambda number: back_to_front(packed.means, np.array((np.sin(number), np.cos(number), 0)))),
         "upload_ms": median_ms(lambda _: pictures.Uploaded(packed)),
         "draw_ms": median_ms(lambda number: draw(uploaded, 0.01 * number)),
     }
     latencies, fresh, poses = play(client, asked, draw)
-    figures |= {"latency_p50_ms": float(np.median(latencies)), "latency_p95_ms": float(np.percentile(latencies, 95)),
-                "fresh_share": fresh / poses}
+    figures |= {
+        "latency_p50_ms": float(np.median(latencies)),
+        "latency_p95_ms": float(np.percentile(latencies, 95)),
+        "fresh_share": fresh / poses,
+    }
     target.free()
     pictures.release()
     return figures
@@ -105,8 +115,9 @@ def play(client: WorkerClient, asked: Callable[..., dict], draw: Callable) -> tu
         if int(now * RATE) > number:
             number = int(now * RATE)
             due = number, begun + number / RATE
-            client.request("avatar.splats", asked(number), lambda answer, due=due: arrived.append((*due, answer)),
-                           latest="bench")
+            client.request(
+                "avatar.splats", asked(number), lambda answer, due=due: arrived.append((*due, answer)), latest="bench"
+            )
         client.pump()
         if not arrived:
             time.sleep(0.001)
@@ -138,7 +149,9 @@ def leaks(client: WorkerClient, avatar: str, frames: int, depsgraph: bpy.types.D
         now = pictures.Lens(now.view, now.projection, 160, 120)
         expression = np.zeros(expressions, np.float32)
         expression[number % expressions] = 0.5
-        answer = client.call("avatar.splats", request_of(Path(avatar), {"expression": expression}, Eye.of(now.view, False)))
+        answer = client.call(
+            "avatar.splats", request_of(Path(avatar), {"expression": expression}, Eye.of(now.view, False))
+        )
         splats = Splats.from_answer(answer, np.eye(4))
         mesh.update(body, depsgraph, number)
         with target.bind():
@@ -164,8 +177,10 @@ class Engine(bpy.types.RenderEngine):
             if "memory" in ORDER:
                 figures: object = leaks(client, ORDER["memory"]["avatar"], ORDER["memory"]["frames"], depsgraph)
             else:
-                figures = {count: measure(client, avatar, ORDER["network_ms"][count])
-                           for count, avatar in ORDER["avatars"].items()}
+                figures = {
+                    count: measure(client, avatar, ORDER["network_ms"][count])
+                    for count, avatar in ORDER["avatars"].items()
+                }
         finally:
             client.close()
         Path(ORDER["result"]).write_text(json.dumps(figures), "utf-8")

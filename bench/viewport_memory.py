@@ -27,20 +27,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.viewport_memory", description=__doc__.split("\n")[0])
     parser.add_argument("--frames", type=int, default=5000, metavar="N")
     parser.add_argument("--count", type=int, default=5000, metavar="N", help="Gaussians (default: %(default)s)")
-    parser.add_argument("--blender-python", default=str(ROOT / ".venv-blender" / "bin" / "python"), metavar="PYTHON",
-                        help="a Python with Blender as a module (default: .venv-blender)")
+    parser.add_argument(
+        "--blender-python",
+        default=str(ROOT / ".venv-blender" / "bin" / "python"),
+        metavar="PYTHON",
+        help="a Python with Blender as a module (default: .venv-blender)",
+    )
     arguments = parser.parse_args()
     from bench.viewport import make_avatar
 
     with tempfile.TemporaryDirectory(prefix="effigy-bench-") as folder:
         avatar, _ = make_avatar(arguments.count, Path(folder))
         order, result = Path(folder) / "order.json", Path(folder) / "result.json"
-        order.write_text(json.dumps({
-            "python": os.environ.get("EFFIGY_BACKEND_PYTHON", sys.executable), "root": str(ROOT),
-            "memory": {"frames": arguments.frames, "avatar": str(avatar)}, "result": str(result)}), "utf-8")
+        order.write_text(
+            json.dumps(
+                {
+                    "python": os.environ.get("EFFIGY_BACKEND_PYTHON", sys.executable),
+                    "root": str(ROOT),
+                    "memory": {"frames": arguments.frames, "avatar": str(avatar)},
+                    "result": str(result),
+                }
+            ),
+            "utf-8",
+        )
         (Path(folder) / "settings").mkdir()
-        subprocess.run([arguments.blender_python, str(ROOT / "bench" / "viewport_inside.py"), str(order)], check=False,
-                       env=os.environ | {"BLENDER_USER_RESOURCES": str(Path(folder) / "settings")})
+        subprocess.run(
+            [arguments.blender_python, str(ROOT / "bench" / "viewport_inside.py"), str(order)],
+            check=False,
+            env=os.environ | {"BLENDER_USER_RESOURCES": str(Path(folder) / "settings")},
+        )
         if not result.is_file():
             print("Blender did not get to the end: what it said is above.", file=sys.stderr)
             return 1

@@ -68,11 +68,16 @@ def among_objects(head: Vector) -> None:
         bpy.ops.object.shade_smooth()
 
     with in_view():
-        bpy.ops.mesh.primitive_monkey_add(size=0.09, location=head + Vector((0.08, -0.16, -0.04)),
-                                          rotation=(0, 0, 0.5))
+        bpy.ops.mesh.primitive_monkey_add(size=0.09, location=head + Vector((0.08, -0.16, -0.04)), rotation=(0, 0, 0.5))
         paint((0.9, 0.35, 0.05, 1.0))
-        bpy.ops.mesh.primitive_torus_add(major_radius=0.15, minor_radius=0.012, major_segments=96,
-                                         minor_segments=24, rotation=(0.25, 0.1, 0), location=head + Vector((0, 0, 0.05)))
+        bpy.ops.mesh.primitive_torus_add(
+            major_radius=0.15,
+            minor_radius=0.012,
+            major_segments=96,
+            minor_segments=24,
+            rotation=(0.25, 0.1, 0),
+            location=head + Vector((0, 0, 0.05)),
+        )
         paint((0.05, 0.3, 0.8, 1.0))
         bpy.ops.object.select_all(action="DESELECT")
 

@@ -17,8 +17,17 @@ import bpy
 import numpy as np
 
 PACKAGE = "bl_ext.user_default.effigy"
-PLAIN = ("show_floor", "show_axis_x", "show_axis_y", "show_cursor", "show_text", "show_bones", "show_extras",
-         "show_relationship_lines", "show_outline_selected")
+PLAIN = (
+    "show_floor",
+    "show_axis_x",
+    "show_axis_y",
+    "show_cursor",
+    "show_text",
+    "show_bones",
+    "show_extras",
+    "show_relationship_lines",
+    "show_outline_selected",
+)
 """Overlays that would be counted as differences."""
 
 
@@ -104,12 +113,19 @@ def rasterised(rigs: Sequence[object], avatars: Sequence[str]) -> dict[str, np.n
     camera = {
         "world_to_camera": effigy("rig.conventions").world_to_camera(placed),
         "orthographic": bool(lens.orthographic),
-        "intrinsics": np.array(((fx, 0, cx), (0, fy, lens.height - cy), (0, 0, 1))), "width": lens.width,
-        "height": lens.height}
-    subjects = [{"avatar": Path(avatar), "pose": effigy("rig.pose").read_pose(rig, depsgraph)}
-                for rig, avatar in zip(rigs, avatars)]
-    return effigy("worker.session").client().call(
-        "avatar.render", {"subjects": subjects, "camera": camera, "enhanced": False}, timeout=120)
+        "intrinsics": np.array(((fx, 0, cx), (0, fy, lens.height - cy), (0, 0, 1))),
+        "width": lens.width,
+        "height": lens.height,
+    }
+    subjects = [
+        {"avatar": Path(avatar), "pose": effigy("rig.pose").read_pose(rig, depsgraph)}
+        for rig, avatar in zip(rigs, avatars)
+    ]
+    return (
+        effigy("worker.session")
+        .client()
+        .call("avatar.render", {"subjects": subjects, "camera": camera, "enhanced": False}, timeout=120)
+    )
 
 
 def difference(rigs: Sequence[object], avatars: Sequence[str]) -> float:

@@ -69,8 +69,13 @@ def steps() -> Iterator[float]:
         still, empty = shares(mesh, False)
         turning, _ = shares(mesh, True)
         mesh.hide_set(False)
-        row = {"empty_redraws_per_s": empty, "still_share": still[0], "turning_share": turning[0],
-               "still_share_of_processors": still[1], "turning_share_of_processors": turning[1]}
+        row = {
+            "empty_redraws_per_s": empty,
+            "still_share": still[0],
+            "turning_share": turning[0],
+            "still_share_of_processors": still[1],
+            "turning_share_of_processors": turning[1],
+        }
         plain()
         rig = effigy("rig.marks").find_rig(mesh.parent)
         for kind, name in (("ORTHO", "orthographic"), ("PERSP", "perspective")):
@@ -114,9 +119,12 @@ def played(mesh: bpy.types.Object, live: object, row: dict) -> Iterator[float]:
         bpy.ops.screen.animation_cancel(restore_frame=False)
     seconds = time.perf_counter() - started
     bpy.types.SpaceView3D.draw_handler_remove(handle, "WINDOW")
-    row |= {"played_frames_per_s": len(frames) / seconds, "latency_p50_ms": float(np.median(latencies or [np.nan])),
-            "latency_p95_ms": float(np.percentile(latencies or [np.nan], 95)),
-            "fresh_share": len(fresh) / max(1, len(frames))}
+    row |= {
+        "played_frames_per_s": len(frames) / seconds,
+        "latency_p50_ms": float(np.median(latencies or [np.nan])),
+        "latency_p95_ms": float(np.percentile(latencies or [np.nan], 95)),
+        "fresh_share": len(fresh) / max(1, len(frames)),
+    }
     if ORDER["frames"]:
         sizes = []
         for number in range(ORDER["frames"] + WARMED + 1):

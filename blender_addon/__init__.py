@@ -1,7 +1,7 @@
 """Effigy's side of Blender. Everything that registers is named in `registration`.
 
 Nothing of Blender is imported here, so that the cores without bpy (`worker`, `installation`) are used and tested in
-plain Python. """
+plain Python."""
 
 
 def register() -> None:

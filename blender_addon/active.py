@@ -29,6 +29,9 @@ def need_rig(context: bpy.types.Context) -> Rig:
     rig = active_rig(context)
     if rig is None:
         many = sum(1 for _ in find_rigs(context.scene.objects)) > 1
-        raise EffigyError("There are several rigs: select the one that is meant." if many else
-                          "There is no Effigy rig in this scene: import a video first, or add an avatar.")
+        raise EffigyError(
+            "There are several rigs: select the one that is meant."
+            if many
+            else "There is no Effigy rig in this scene: import a video first, or add an avatar."
+        )
     return rig

@@ -2,7 +2,7 @@
 
 A packed avatar is a text datablock (Blender keeps no other bytes of ours that appending and linking carry along) with
 the file in base64. The worker reads files only, so a packed one is written out once, into the extension's user folder,
-under its own hash. """
+under its own hash."""
 
 from __future__ import annotations
 
@@ -65,12 +65,15 @@ def describe(path: Path) -> dict[str, Any]:
 def set_avatar(rig: Rig, path: Path, info: dict[str, Any]) -> None:
     """Show the avatar in `path` on a rig, if it was made on the rig's head model."""
     if info["head_fingerprint"] != rig.head_fingerprint:
-        raise EffigyError(f"The avatar {path.name} was trained on the head model “{info['head_name']}”, and "
-                          f"“{rig.armature.name}” is of “{rig.head_name}”: add it without a rig selected, and it "
-                          "gets one of its own.")
+        raise EffigyError(
+            f"The avatar {path.name} was trained on the head model “{info['head_name']}”, and "
+            f"“{rig.armature.name}” is of “{rig.head_name}”: add it without a rig selected, and it "
+            "gets one of its own."
+        )
     if rig.armature.library is not None:
-        raise EffigyError(f"“{rig.armature.name}” is linked from another file: make a library override of it, or "
-                          "change it there.")
+        raise EffigyError(
+            f"“{rig.armature.name}” is linked from another file: make a library override of it, or change it there."
+        )
     rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(path), None
 
 
@@ -78,8 +81,12 @@ def relink(rig: Rig, path: Path, info: dict[str, Any]) -> int:
     """Give the rig, and every other rig that has lost the same file, the avatar in `path`; how many they were."""
     old, lost = rig.armature.effigy.avatar, [rig.armature]
     if old:
-        lost += [armature for scene in bpy.data.scenes for armature in missing(scene)
-                 if armature.effigy.avatar == old and armature.library is None and armature != rig.armature]
+        lost += [
+            armature
+            for scene in bpy.data.scenes
+            for armature in missing(scene)
+            if armature.effigy.avatar == old and armature.library is None and armature != rig.armature
+        ]
     for armature in dict.fromkeys(lost):
         set_avatar(find_rig(armature), path, info)
     return len(set(lost))
@@ -142,8 +149,9 @@ def _bytes_of(text: bpy.types.Text) -> bytes:
     try:
         return base64.b64decode("".join(line.body for line in text.lines), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise EffigyError(f"The packed avatar “{text.name}” was edited and cannot be read any more: relink its "
-                          "file.") from error
+        raise EffigyError(
+            f"The packed avatar “{text.name}” was edited and cannot be read any more: relink its file."
+        ) from error
 
 
 def _write(path: Path, data: bytes) -> None:

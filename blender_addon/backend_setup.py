@@ -17,8 +17,10 @@ from .installation.plan import Machine, Plan, make_plan, this_machine
 from .redraw import redraw_panels
 from .worker import session
 
-OFFLINE: Final = ("Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online "
-                  "Access, then install. Without a network, point Use This Python at an environment that has the packages.")
+OFFLINE: Final = (
+    "Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online "
+    "Access, then install. Without a network, point Use This Python at an environment that has the packages."
+)
 REDRAW_EVERY: Final = 0.3
 
 _installation: Installation | None = None
@@ -98,14 +100,21 @@ def state() -> tuple[bool, str]:
     """(whether there is a backend, a sentence)."""
     try:
         if command := preferences.worker_command():
-            return True, (f"The backend is started by “{' '.join(command)}”. Another machine must find videos, "
-                          "captures and avatars under the same paths as this one.")
+            return True, (
+                f"The backend is started by “{' '.join(command)}”. Another machine must find videos, "
+                "captures and avatars under the same paths as this one."
+            )
         python = preferences.backend_python()
     except EffigyError as error:
         return False, str(error)
     folder = preferences.private_folder()
-    if python == place.private_python(folder) and place.is_outdated(folder, preferences.extension_folder() / "requirements"):
-        return True, "The backend was installed by another version of Effigy: install it again to have the same packages."
+    if python == place.private_python(folder) and place.is_outdated(
+        folder, preferences.extension_folder() / "requirements"
+    ):
+        return (
+            True,
+            "The backend was installed by another version of Effigy: install it again to have the same packages.",
+        )
     return True, f"The backend runs on {python}."
 
 

@@ -40,8 +40,10 @@ def _fit(view: bpy.types.RegionView3D, area: bpy.types.Area, render: bpy.types.R
     view.view_camera_zoom = max(LEAST_ZOOM, 50 * (2 * math.sqrt(share) - math.sqrt(2)))
     share = (math.sqrt(2) + view.view_camera_zoom / 50) ** 2 / 4
     # A positive offset moves the frame to the left and down.
-    view.view_camera_offset = (((region.width - left - right) / 2) / (2 * share * region.width),
-                               ((region.height - low - high) / 2) / (2 * share * region.height))
+    view.view_camera_offset = (
+        ((region.width - left - right) / 2) / (2 * share * region.width),
+        ((region.height - low - high) / 2) / (2 * share * region.height),
+    )
 
 
 def _free_part(area: bpy.types.Area, region: bpy.types.Region) -> tuple[int, int, int, int]:

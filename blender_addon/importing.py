@@ -32,15 +32,28 @@ EXTENSIONS: Final = (*VIDEO_EXTENSIONS, ".jpg", ".jpeg", ".png", ".webp", ".tif"
 """A photograph is footage of one frame. It is chosen by hand only: a picture that is dropped into Blender is a reference."""
 
 
-def import_video(scene: bpy.types.Scene, video: Path, *, first: int = 1, last: int = 0, size: int = 512,
-                 capture: Path | None = None, landmarks_only: bool = False) -> Task:
+def import_video(
+    scene: bpy.types.Scene,
+    video: Path,
+    *,
+    first: int = 1,
+    last: int = 0,
+    size: int = 512,
+    capture: Path | None = None,
+    landmarks_only: bool = False,
+) -> Task:
     """Start capturing and tracking `video`, from its frame `first` (counted from 1) to `last` (0: its end)."""
     if not video.is_file():
         raise EffigyError(f"There is no video at {video}.")
     if last and last < first:
         raise EffigyError(f"The last frame ({last}) lies before the first ({first}).")
     capture = capture or _place_for(video)
-    params: dict[str, Any] = {"video": str(video), "capture": str(capture), "size": size, "landmarks_only": landmarks_only}
+    params: dict[str, Any] = {
+        "video": str(video),
+        "capture": str(capture),
+        "size": size,
+        "landmarks_only": landmarks_only,
+    }
     if first > 1 or last:
         rate = frame_rate_of(video)
         # The middle between two frames, so that rounding takes none too many.
@@ -55,8 +68,9 @@ def import_video(scene: bpy.types.Scene, video: Path, *, first: int = 1, last: i
 def import_capture(scene: bpy.types.Scene, capture: Path) -> Task:
     """Build the rig of a capture that exists; one that is not tracked yet is tracked first."""
     if not (capture / "capture.json").is_file():
-        raise EffigyError(f"{capture} is no capture of Effigy's: choose a folder that Import Video has made, with "
-                          "capture.json in it.")
+        raise EffigyError(
+            f"{capture} is no capture of Effigy's: choose a folder that Import Video has made, with capture.json in it."
+        )
     if (capture / "track.npz").is_file():
         return tasks.start_local(f"Add {capture.stem}", lambda: _build(scene, capture.stem, capture))
     params = {"capture": str(capture)} | ({"head": str(head)} if (head := preferences.head_file()) else {})
@@ -73,15 +87,17 @@ def frame_rate_of(video: Path) -> Fraction:
     try:
         clip = bpy.data.movieclips.load(str(video), check_existing=False)
     except RuntimeError as error:
-        raise EffigyError(f"{video.name} cannot be read as a video, so its frames cannot be counted: import all of "
-                          "it.") from error
+        raise EffigyError(
+            f"{video.name} cannot be read as a video, so its frames cannot be counted: import all of it."
+        ) from error
     try:
         rate = Fraction(clip.fps).limit_denominator(1001)
     finally:
         bpy.data.movieclips.remove(clip)
     if rate <= 0:
-        raise EffigyError(f"{video.name} does not say its frame rate, so its frames cannot be counted: import all of "
-                          "it.")
+        raise EffigyError(
+            f"{video.name} does not say its frame rate, so its frames cannot be counted: import all of it."
+        )
     return rate
 
 
@@ -113,7 +129,9 @@ def _build(scene: bpy.types.Scene, name: str, capture: Path, result: dict[str, A
         look_through_camera(scene)
     make_active(scene, rig)
     sure = (result or {}).get("sure")
-    return f"“{rig.armature.name}”: {track.frame_count} frames" + (f", {sure} of them sure." if sure is not None else ".")
+    return f"“{rig.armature.name}”: {track.frame_count} frames" + (
+        f", {sure} of them sure." if sure is not None else "."
+    )
 
 
 @contextmanager

@@ -32,7 +32,9 @@ def stored(path: Path, folder: Path | None = None) -> str:
 
 
 def _owners() -> Iterator[bpy.types.Object]:
-    return (obj for obj in bpy.data.objects if obj.library is None and any(getattr(obj.effigy, name) for name in STORED))
+    return (
+        obj for obj in bpy.data.objects if obj.library is None and any(getattr(obj.effigy, name) for name in STORED)
+    )
 
 
 def _move(origin: Path | None, target: Path) -> None:
@@ -78,7 +80,10 @@ def register() -> None:
 
 
 def unregister() -> None:
-    for handlers, function in ((bpy.app.handlers.save_pre, _before_saving), (bpy.app.handlers.save_post, _after_saving),
-                               (bpy.app.handlers.save_post_fail, _after_saving)):
+    for handlers, function in (
+        (bpy.app.handlers.save_pre, _before_saving),
+        (bpy.app.handlers.save_post, _after_saving),
+        (bpy.app.handlers.save_post_fail, _after_saving),
+    ):
         if function in handlers:
             handlers.remove(function)

@@ -15,8 +15,10 @@ from .installation import place
 
 PACKAGE: Final = __package__.rpartition(".")[0]
 ENVIRONMENT_VARIABLE: Final = "EFFIGY_BACKEND_PYTHON"
-NO_BACKEND: Final = ("Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press "
-                     "Install Backend, or point Use This Python at an interpreter that has its packages.")
+NO_BACKEND: Final = (
+    "Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press "
+    "Install Backend, or point Use This Python at an interpreter that has its packages."
+)
 
 
 def _worker_changed(settings: EffigyPreferences, context: bpy.types.Context) -> None:
@@ -29,15 +31,21 @@ class EffigyPreferences(bpy.types.AddonPreferences):
     bl_idname = PACKAGE
 
     backend_python: StringProperty(
-        name="Backend Python", options={"HIDDEN"},
-        description="The interpreter that runs the backend; empty: the one that Install Backend made")
+        name="Backend Python",
+        options={"HIDDEN"},
+        description="The interpreter that runs the backend; empty: the one that Install Backend made",
+    )
     worker_command: StringProperty(
-        name="Worker Command", update=_worker_changed,
+        name="Worker Command",
+        update=_worker_changed,
         description="A command that starts the backend's worker on another machine, as in: ssh studio 'cd effigy && "
-                    ".venv/bin/python -m backend serve'. Empty: it runs on this one")
+        ".venv/bin/python -m backend serve'. Empty: it runs on this one",
+    )
     head_file: StringProperty(
-        name="Head Model", options={"HIDDEN"},
-        description="The FLAME file of which new rigs are made; empty: the open head that comes with Effigy")
+        name="Head Model",
+        options={"HIDDEN"},
+        description="The FLAME file of which new rigs are made; empty: the open head that comes with Effigy",
+    )
     head_said: StringProperty(options={"HIDDEN"}, description="What the head model in use is, in a sentence")
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -50,8 +58,10 @@ def get() -> EffigyPreferences:
     """EffigyError where Blender runs the extension without an entry for it, as after `blender --addons`."""
     entry = bpy.context.preferences.addons.get(PACKAGE)
     if entry is None:
-        raise EffigyError("Blender runs Effigy without an entry in its preferences, so it does not know the backend: enable "
-                          "Effigy in Edit ▸ Preferences ▸ Add-ons.")
+        raise EffigyError(
+            "Blender runs Effigy without an entry in its preferences, so it does not know the backend: enable "
+            "Effigy in Edit ▸ Preferences ▸ Add-ons."
+        )
     return entry.preferences
 
 
@@ -76,15 +86,18 @@ def backend_python() -> Path:
         if chosen:
             path = Path(bpy.path.abspath(chosen))
             if not path.is_file():
-                raise EffigyError(f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ "
-                                  "Add-ons ▸ Effigy.")
+                raise EffigyError(
+                    f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy."
+                )
             return path
     folder = private_folder()
     if python := place.private_python(folder):
         return python
     if place.read_stamp(folder):
-        raise EffigyError("The Python that the backend was made from is gone, as after an update of Blender: press "
-                          "Install Backend in Edit ▸ Preferences ▸ Add-ons ▸ Effigy.")
+        raise EffigyError(
+            "The Python that the backend was made from is gone, as after an update of Blender: press "
+            "Install Backend in Edit ▸ Preferences ▸ Add-ons ▸ Effigy."
+        )
     raise EffigyError(NO_BACKEND)
 
 
@@ -93,8 +106,10 @@ def worker_command() -> list[str]:
     try:
         return shlex.split(get().worker_command)
     except ValueError as error:
-        raise EffigyError("The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark "
-                          "that does not end: close it.") from error
+        raise EffigyError(
+            "The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark "
+            "that does not end: close it."
+        ) from error
 
 
 def head_file() -> Path | None:
@@ -104,8 +119,10 @@ def head_file() -> Path | None:
         return None
     path = Path(bpy.path.abspath(chosen))
     if not path.is_file():
-        raise EffigyError(f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ "
-                          "Preferences ▸ Add-ons ▸ Effigy.")
+        raise EffigyError(
+            f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ "
+            "Preferences ▸ Add-ons ▸ Effigy."
+        )
     return path
 
 

@@ -2,7 +2,7 @@
 
 A module takes part by what it has: `classes`, a tuple of Blender classes in the order in which they depend on one
 another, and `register()`/`unregister()` for what is no class (a property on a Blender type, a handler, a timer, a menu
-entry). A folder speaks through its `__init__` if that has any of these, else through its modules, by name. """
+entry). A folder speaks through its `__init__` if that has any of these, else through its modules, by name."""
 
 from __future__ import annotations
 

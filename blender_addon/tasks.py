@@ -2,7 +2,7 @@
 
 A task lives as long as this Blender: loading another file does not stop it. What is to be done in Blender afterwards
 (building a rig) is a generator that is taken on a few milliseconds at a time by a timer, so that the window stays
-alive; it is done only in the file in which the task was started, else the task says where its result lies. """
+alive; it is done only in the file in which the task was started, else the task says where its result lies."""
 
 from __future__ import annotations
 
@@ -118,8 +118,10 @@ class Task:
             self._end(FAILED, f"{self._elsewhere} It was interrupted by an undo.")
         except Exception as error:
             traceback.print_exc()
-            self._end(FAILED, f"A defect in Effigy ({type(error).__name__}: {error}); the console has the details. "
-                              f"{self._elsewhere}")
+            self._end(
+                FAILED,
+                f"A defect in Effigy ({type(error).__name__}: {error}); the console has the details. {self._elsewhere}",
+            )
 
     def interrupt(self) -> None:
         """What it was building in is about to go away."""
@@ -134,7 +136,9 @@ class Task:
             tell_soon(f"{self.title}: {said}")
 
 
-def start(title: str, kind: str, params: dict[str, Any], after: Callable[[dict[str, Any]], Steps[str]], elsewhere: str) -> Task:
+def start(
+    title: str, kind: str, params: dict[str, Any], after: Callable[[dict[str, Any]], Steps[str]], elsewhere: str
+) -> Task:
     """A job of the worker, and what follows it."""
     task = Task(title, after, elsewhere)
     task.start_job(kind, params)
@@ -234,8 +238,11 @@ def register() -> None:
 
 
 def unregister() -> None:
-    for handlers, function in ((bpy.app.handlers.load_pre, _another_file), (bpy.app.handlers.undo_pre, _interrupt_building),
-                               (bpy.app.handlers.redo_pre, _interrupt_building)):
+    for handlers, function in (
+        (bpy.app.handlers.load_pre, _another_file),
+        (bpy.app.handlers.undo_pre, _interrupt_building),
+        (bpy.app.handlers.redo_pre, _interrupt_building),
+    ):
         if function in handlers:
             handlers.remove(function)
     if bpy.app.timers.is_registered(_advance_all):

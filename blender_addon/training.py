@@ -29,8 +29,12 @@ def train(rig: Rig) -> Task:
     capture = capture_of(rig)
     taken = tuple(Path(task.params.get("avatar", "")) for task in tasks.running())
     avatar = avatars.unused(capture.with_suffix(avatars.SUFFIX), taken)
-    params: dict[str, Any] = {"capture": str(capture), "avatar": str(avatar), "preset": settings.preset,
-                              "device": settings.device}
+    params: dict[str, Any] = {
+        "capture": str(capture),
+        "avatar": str(avatar),
+        "preset": settings.preset,
+        "device": settings.device,
+    }
     if settings.size:
         params["size"] = settings.size
     if settings.minutes:
@@ -68,7 +72,9 @@ def take_refined_track(rig: Rig) -> Task:
     """Key the refined performance on the rig, in the tracked one's place."""
     path, name = capture_of(rig) / REFINED_TRACK, rig.armature.name
     if not path.is_file():
-        raise EffigyError(f"Training has not refined the performance of “{name}”: train it with the preset Standard or Full.")
+        raise EffigyError(
+            f"Training has not refined the performance of “{name}”: train it with the preset Standard or Full."
+        )
     return tasks.start_local(f"Refined track of {name}", lambda: _take(path, name))
 
 
@@ -86,12 +92,15 @@ def _take(path: Path, name: str) -> Steps[str]:
 def capture_of(rig: Rig) -> Path:
     stored = rig.armature.effigy.capture
     if not stored:
-        raise EffigyError(f"“{rig.armature.name}” does not say which capture it was tracked on: choose its folder "
-                          "under Train.")
+        raise EffigyError(
+            f"“{rig.armature.name}” does not say which capture it was tracked on: choose its folder under Train."
+        )
     path = absolute(stored, rig.armature)
     if not (path / "capture.json").is_file():
-        raise EffigyError(f"The capture of “{rig.armature.name}” is not at {path}: show its folder under Train, or "
-                          "import the video again.")
+        raise EffigyError(
+            f"The capture of “{rig.armature.name}” is not at {path}: show its folder under Train, or "
+            "import the video again."
+        )
     if not (path / "track.npz").is_file():
         raise EffigyError(f"The capture {path} has no track: import the video again.")
     return path
@@ -101,14 +110,24 @@ def _start(rig: Rig, params: dict[str, Any]) -> Task:
     if task_of(rig):
         raise EffigyError(f"“{rig.armature.name}” is being trained already: wait for it, or stop it first.")
     if rig.armature.library is not None:
-        raise EffigyError(f"“{rig.armature.name}” is linked from another file: train it there, or make a library "
-                          "override.")
+        raise EffigyError(
+            f"“{rig.armature.name}” is linked from another file: train it there, or make a library override."
+        )
     path = params["avatar"]
-    task = tasks.start(f"Train {Path(path).stem}", "train", params, lambda _: _show(path),
-                       f"The avatar is in {path}: add it to its rig with Add Avatar.")
-    rig.armature.effigy.training = json.dumps({
-        name: stored(Path(value)) if name in ("capture", "avatar") else value
-        for name, value in params.items() if name != "resume"})
+    task = tasks.start(
+        f"Train {Path(path).stem}",
+        "train",
+        params,
+        lambda _: _show(path),
+        f"The avatar is in {path}: add it to its rig with Add Avatar.",
+    )
+    rig.armature.effigy.training = json.dumps(
+        {
+            name: stored(Path(value)) if name in ("capture", "avatar") else value
+            for name, value in params.items()
+            if name != "resume"
+        }
+    )
     return task
 
 
@@ -116,7 +135,9 @@ def _kept(rig: Rig) -> dict[str, Any]:
     """The parameters of the rig's last training, its paths as they are now."""
     try:
         params = json.loads(rig.armature.effigy.training or "{}")
-        return params | {name: str(absolute(params[name], rig.armature)) for name in ("capture", "avatar") if name in params}
+        return params | {
+            name: str(absolute(params[name], rig.armature)) for name in ("capture", "avatar") if name in params
+        }
     except (ValueError, TypeError):
         return {}
 
@@ -125,8 +146,12 @@ def _show(avatar: str) -> Steps[str]:
     """Give the trained avatar to the rigs it was trained for: found anew, since they may have been renamed or
     copied."""
     yield 0.5
-    rigs = [rig for scene in bpy.data.scenes for rig in find_rigs(scene.objects)
-            if _kept(rig).get("avatar") == avatar and rig.armature.library is None]
+    rigs = [
+        rig
+        for scene in bpy.data.scenes
+        for rig in find_rigs(scene.objects)
+        if _kept(rig).get("avatar") == avatar and rig.armature.library is None
+    ]
     for rig in rigs:
         rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(Path(avatar)), None
     if not rigs:

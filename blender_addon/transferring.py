@@ -20,18 +20,37 @@ from .rig.steps import Steps
 from .tasks import Task
 
 
-def transfer(rig: Rig, scene: bpy.types.Scene, performance: Path, *, intensity: float, smoothing: float, motion: float,
-             frame_start: int) -> Task:
+def transfer(
+    rig: Rig,
+    scene: bpy.types.Scene,
+    performance: Path,
+    *,
+    intensity: float,
+    smoothing: float,
+    motion: float,
+    frame_start: int,
+) -> Task:
     """Start fitting `performance` to the rig's person, at the scene's frame rate."""
     source = _source_of(performance)
     out = preferences.user_folder("transferred") / f"{uuid4().hex}.npz"
     rate = Fraction(scene.render.fps / scene.render.fps_base).limit_denominator(1001)
     params: dict[str, Any] = {
-        "performance": str(source), "target": str(_target_of(rig)), "out": str(out), "intensity": round(intensity, 4),
-        "smoothing": round(smoothing, 4), "motion": round(motion, 4), "fps": str(rate)}
+        "performance": str(source),
+        "target": str(_target_of(rig)),
+        "out": str(out),
+        "intensity": round(intensity, 4),
+        "smoothing": round(smoothing, 4),
+        "motion": round(motion, 4),
+        "fps": str(rate),
+    }
     name, title = rig.armature.name, source.stem
-    return tasks.start(f"Transfer {title}", "retarget", params, lambda _: _lay(out, name, title, frame_start),
-                       "The rig's file was closed meanwhile: transfer the performance again.")
+    return tasks.start(
+        f"Transfer {title}",
+        "retarget",
+        params,
+        lambda _: _lay(out, name, title, frame_start),
+        "The rig's file was closed meanwhile: transfer the performance again.",
+    )
 
 
 def _source_of(path: Path) -> Path:
@@ -41,8 +60,9 @@ def _source_of(path: Path) -> Path:
     if not path.exists():
         raise EffigyError(f"There is no performance at {path}.")
     if path.is_dir() and not (path / "track.npz").is_file():
-        raise EffigyError(f"{path} holds no track: choose a capture that is tracked, a track (.npz) or a Live Link Face "
-                          "table (.csv).")
+        raise EffigyError(
+            f"{path} holds no track: choose a capture that is tracked, a track (.npz) or a Live Link Face table (.csv)."
+        )
     return path
 
 
@@ -55,8 +75,10 @@ def _target_of(rig: Rig) -> Path:
             return capture
     if avatars.has_avatar(rig.armature):
         return avatars.avatar_path(rig.armature)
-    raise EffigyError(f"Neither a track nor an avatar of “{rig.armature.name}” is here, so its neutral face is not known: show "
-                      "its capture's folder under Train, or add its avatar.")
+    raise EffigyError(
+        f"Neither a track nor an avatar of “{rig.armature.name}” is here, so its neutral face is not known: show "
+        "its capture's folder under Train, or add its avatar."
+    )
 
 
 def _lay(path: Path, name: str, title: str, frame_start: int) -> Steps[str]:

@@ -30,8 +30,14 @@ FRAMES = 75
 BACKGROUND = 0.694
 """Scene-linear: the light grey #d8d8d8."""
 SMILE = {
-    "mouthSmileLeft": 0.8, "mouthSmileRight": 0.75, "mouthDimpleLeft": 0.15, "mouthDimpleRight": 0.15,
-    "cheekSquintLeft": 0.35, "cheekSquintRight": 0.35, "eyeSquintLeft": 0.2, "eyeSquintRight": 0.2,
+    "mouthSmileLeft": 0.8,
+    "mouthSmileRight": 0.75,
+    "mouthDimpleLeft": 0.15,
+    "mouthDimpleRight": 0.15,
+    "cheekSquintLeft": 0.35,
+    "cheekSquintRight": 0.35,
+    "eyeSquintLeft": 0.2,
+    "eyeSquintRight": 0.2,
 }
 TURN = math.radians(14)
 SECONDS_BETWEEN_LINES = 5.0
@@ -201,6 +207,7 @@ def blender_talks_to(log: Path) -> Iterator[TextIO]:
 
 def demo(capture: Path, avatar: Path, out: Path) -> None:
     with blender_talks_to(out / "blender.log") as terminal, tempfile.TemporaryDirectory(prefix="effigy-") as scratch:
+
         def say(text: str) -> None:
             print(text, file=terminal, flush=True)
 
@@ -218,8 +225,10 @@ def demo(capture: Path, avatar: Path, out: Path) -> None:
             at = [round(first + share * (last - first)) for share in (0.1, 0.3, 0.5, 0.65, 0.8, 1)]
             key_smile(rig, (at[0], at[1], at[3], at[4]))
             key_turn(rig, (at[0], at[2], at[4], at[5]), (0, 1, -0.5, 0))
-            say(f"Keyed a smile over the performance (frames {at[0]} to {at[4]}) and a turn of the head ({at[0]} to "
-                f"{at[5]})")
+            say(
+                f"Keyed a smile over the performance (frames {at[0]} to {at[4]}) and a turn of the head ({at[0]} to "
+                f"{at[5]})"
+            )
             _clear(out / "frames")
             scene.frame_set(first)
             total = last - first + 1

@@ -2,7 +2,7 @@
 
 They are two as at a user's: no torch leaks to Blender's side, and their numpy pins never meet. Each is made from exact
 lists in requirements/. A stamp inside says which lists it was made from, so a second run is instant and needs no
-network; an environment without the right stamp (interrupted, or of other lists) is made anew. """
+network; an environment without the right stamp (interrupted, or of other lists) is made anew."""
 
 from __future__ import annotations
 
@@ -29,8 +29,14 @@ BACKEND_LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 """What MediaPipe links on Linux even when it runs on the CPU: library -> Debian package."""
 
 BLENDER_LIBRARIES = {
-    "libX11.so.6": "libx11-6", "libXrender.so.1": "libxrender1", "libXfixes.so.3": "libxfixes3", "libXi.so.6": "libxi6",
-    "libxkbcommon.so.0": "libxkbcommon0", "libSM.so.6": "libsm6", "libGL.so.1": "libgl1", "libEGL.so.1": "libegl1",
+    "libX11.so.6": "libx11-6",
+    "libXrender.so.1": "libxrender1",
+    "libXfixes.so.3": "libxfixes3",
+    "libXi.so.6": "libxi6",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libSM.so.6": "libsm6",
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
 }
 """What Blender as a module links on Linux; without libEGL its first render ends the process."""
 
@@ -117,8 +123,10 @@ def set_up(environment: Environment) -> None:
     print(f"Setting up {environment.folder.name} (once; {environment.costs})", flush=True)
     with Status("making the environment") as status:
         # From nothing: what an interrupted installation left, or an older list, must not stay behind.
-        _run_quietly([_base_python(environment.python_version), "-m", "venv", "--clear", str(environment.folder)],
-                     f"The environment {environment.folder.name} could not be made")
+        _run_quietly(
+            [_base_python(environment.python_version), "-m", "venv", "--clear", str(environment.folder)],
+            f"The environment {environment.folder.name} could not be made",
+        )
         environment.install(environment, status)
     environment.stamp.write_text(json.dumps(environment.wanted_stamp()), "utf-8")
     print(f"Set-up of {environment.folder.name} finished in {time.monotonic() - started:.0f} s.", flush=True)
@@ -127,8 +135,10 @@ def set_up(environment: Environment) -> None:
 def check_python() -> None:
     if sys.version_info[:2] not in PYTHON_VERSIONS:
         wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHON_VERSIONS)
-        raise BuildError(f"Effigy is built with Python {wanted}, and this is Python {sys.version_info.major}."
-                         f"{sys.version_info.minor}: run `python{wanted.split()[0]} build.py …`.")
+        raise BuildError(
+            f"Effigy is built with Python {wanted}, and this is Python {sys.version_info.major}."
+            f"{sys.version_info.minor}: run `python{wanted.split()[0]} build.py …`."
+        )
 
 
 def _base_python(version: tuple[int, int]) -> str:
@@ -139,14 +149,20 @@ def _base_python(version: tuple[int, int]) -> str:
     command = shutil.which(name)
     # A launcher of pyenv's is there for versions that are not, and says so when it is run.
     if command is None or subprocess.run([command, "-c", ""], capture_output=True).returncode:
-        raise BuildError(f"This Blender has Python {version[0]}.{version[1]}, and there is no {name} here: install it, or test "
-                         "another version of Blender.")
+        raise BuildError(
+            f"This Blender has Python {version[0]}.{version[1]}, and there is no {name} here: install it, or test "
+            "another version of Blender."
+        )
     return command
 
 
 def _install_backend(environment: Environment, status: Status) -> None:
-    pip(environment, status, "install", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r",
-                                         str(REQUIREMENTS / "backend.lock")])
+    pip(
+        environment,
+        status,
+        "install",
+        ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS / "backend.lock")],
+    )
     pip(environment, status, "install", ["-r", str(REQUIREMENTS / "torch.txt")])
     status.text = "looking for a GPU"
     if _has_cuda(environment):
@@ -154,18 +170,35 @@ def _install_backend(environment: Environment, status: Status) -> None:
 
 
 def _install_blender(environment: Environment, status: Status) -> None:
-    pip(environment, status, "install", ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r",
-                                         str(REQUIREMENTS / environment.lists[0])])
+    pip(
+        environment,
+        status,
+        "install",
+        ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS / environment.lists[0])],
+    )
 
 
-BACKEND = Environment(ROOT / ".venv", ("backend.lock", "torch.txt", "cuda.lock"), BACKEND_LIBRARIES,
-                      "about 0.6 GB are downloaded", _install_backend)
+BACKEND = Environment(
+    ROOT / ".venv",
+    ("backend.lock", "torch.txt", "cuda.lock"),
+    BACKEND_LIBRARIES,
+    "about 0.6 GB are downloaded",
+    _install_backend,
+)
 BLENDER_COSTS = "about 0.4 GB are downloaded"
-BLENDER = Environment(ROOT / ".venv-blender", ("blender-{}.{}.lock".format(*sys.version_info),), BLENDER_LIBRARIES,
-                      BLENDER_COSTS, _install_blender)
+BLENDER = Environment(
+    ROOT / ".venv-blender",
+    ("blender-{}.{}.lock".format(*sys.version_info),),
+    BLENDER_LIBRARIES,
+    BLENDER_COSTS,
+    _install_blender,
+)
 
-BLENDER_VERSIONS = {"4.2.23": ("blender-4.2.lock", (3, 11)), "5.0.1": ("blender-3.11.lock", (3, 11)),
-                    "5.2.3": ("blender-3.13.lock", (3, 13))}
+BLENDER_VERSIONS = {
+    "4.2.23": ("blender-4.2.lock", (3, 11)),
+    "5.0.1": ("blender-3.11.lock", (3, 11)),
+    "5.2.3": ("blender-3.13.lock", (3, 13)),
+}
 """What `test --bpy` knows: version of Blender as a module -> its list, and the Python that it is built for."""
 
 
@@ -176,8 +209,9 @@ def blender_of(version: str) -> Environment:
     lock, python_version = BLENDER_VERSIONS[version]
     if lock == BLENDER.lists[0]:
         return BLENDER
-    return Environment(ROOT / f".venv-blender-{version}", (lock,), BLENDER_LIBRARIES, BLENDER_COSTS, _install_blender,
-                       python_version)
+    return Environment(
+        ROOT / f".venv-blender-{version}", (lock,), BLENDER_LIBRARIES, BLENDER_COSTS, _install_blender, python_version
+    )
 
 
 def install_system_packages(libraries: dict[str, str]) -> None:
@@ -196,9 +230,11 @@ def install_system_packages(libraries: dict[str, str]) -> None:
     if not missing:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise BuildError("Some system packages are missing: install them with `sudo apt-get install "
-                         f"{' '.join(missing)}` "
-                         "(or your system's equivalent), then run again.")
+        raise BuildError(
+            "Some system packages are missing: install them with `sudo apt-get install "
+            f"{' '.join(missing)}` "
+            "(or your system's equivalent), then run again."
+        )
     print(f"Installing system packages: {' '.join(missing)}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     failed = f"The system packages {' '.join(missing)} could not be installed"
@@ -215,12 +251,22 @@ def _run_quietly(command: list[str], failed: str, environment: dict[str, str] | 
 
 def pip(environment: Environment, status: Status, verb: str, arguments: list[str]) -> None:
     """Run pip, its output kept for the case of failure, its progress on our one line."""
-    command = [str(environment.python), "-m", "pip", verb, "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-               *arguments]
+    command = [
+        str(environment.python),
+        "-m",
+        "pip",
+        verb,
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar",
+        "off",
+        *arguments,
+    ]
     said: list[str] = []
     count = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
+    ) as process:
         for line in process.stdout:
             said.append(line.rstrip())
             if match := re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+)", line):
@@ -238,13 +284,20 @@ def why_pip_failed(said: list[str]) -> str:
     text = "\n".join(said)
     if re.search(r"No space left on device|Errno 28", text):
         return "The disk is full: Effigy's environment needs about 2 GB. Free some space and run again."
-    if re.search(r"ConnectionError|NewConnectionError|ReadTimeout|Temporary failure in name resolution|ProxyError|"
-                 r"Could not fetch URL|Failed to establish|Network is unreachable|Max retries", text):
-        return ("The package index could not be reached: check the network connection (set-up needs it once), then "
-                "run again.")
+    if re.search(
+        r"ConnectionError|NewConnectionError|ReadTimeout|Temporary failure in name resolution|ProxyError|"
+        r"Could not fetch URL|Failed to establish|Network is unreachable|Max retries",
+        text,
+    ):
+        return (
+            "The package index could not be reached: check the network connection (set-up needs it once), then "
+            "run again."
+        )
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
-        return ("A downloaded package is not the one that Effigy was built with (its hash differs): nothing of it was "
-                "installed.")
+        return (
+            "A downloaded package is not the one that Effigy was built with (its hash differs): nothing of it was "
+            "installed."
+        )
     errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip gave no reason"]
     return f"The packages could not be installed. pip says: {errors[0].removeprefix('ERROR: ')}"
 
@@ -252,5 +305,10 @@ def why_pip_failed(said: list[str]) -> str:
 def _has_cuda(environment: Environment) -> bool:
     if not shutil.which("nvidia-smi"):
         return False
-    return subprocess.run([str(environment.python), "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"],
-                          capture_output=True).returncode == 0
+    return (
+        subprocess.run(
+            [str(environment.python), "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"],
+            capture_output=True,
+        ).returncode
+        == 0
+    )

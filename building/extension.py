@@ -2,7 +2,7 @@
 
 An installed extension is one package, `bl_ext.<repository>.effigy`. So the folders that import one another relatively
 in this checkout (`blender_addon`, `operators`, and `backend` and `assets` for the worker) are staged beside each other
-under one root. """
+under one root."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def _blender_tool(environment: Path) -> Path:
 
 def _run_tool(environment: Path, tool: Path, *arguments: str) -> None:
     python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    ended = subprocess.run([str(python), str(tool), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    ended = subprocess.run(
+        [str(python), str(tool), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     if ended.returncode:
         said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()] or ["no reason was given"]
         raise BuildError(f"Blender's tool refuses the extension ({arguments[0]}): {'; '.join(said[-3:])}")

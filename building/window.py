@@ -35,6 +35,22 @@ def run_in_window(command: list[str], script: Path, order: Path, settings: Path,
     `said`: a file for what it prints, by default this terminal."""
     settings.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        [*command, "--factory-startup", "--gpu-backend", "opengl", "-noaudio", "--window-geometry", "0", "0", *SIZE,
-         "--python", str(script), "--", str(order)],
-        env=os.environ | {"BLENDER_USER_RESOURCES": str(settings), "LANG": "C.UTF-8"}, stdout=said, stderr=said)
+        [
+            *command,
+            "--factory-startup",
+            "--gpu-backend",
+            "opengl",
+            "-noaudio",
+            "--window-geometry",
+            "0",
+            "0",
+            *SIZE,
+            "--python",
+            str(script),
+            "--",
+            str(order),
+        ],
+        env=os.environ | {"BLENDER_USER_RESOURCES": str(settings), "LANG": "C.UTF-8"},
+        stdout=said,
+        stderr=said,
+    )

@@ -18,8 +18,9 @@ class EFFIGY_OT_add_avatar(AvatarOperator, bpy.types.Operator):
     bl_description = "Show a trained avatar (.effigy) on the active rig, or on a new rig"
     bl_options = {"REGISTER", "UNDO"}
 
-    new_rig: BoolProperty(name="New Rig", options={"SKIP_SAVE"}, description="Add a rig of the avatar's person, "
-                                                                             "whatever is selected")
+    new_rig: BoolProperty(
+        name="New Rig", options={"SKIP_SAVE"}, description="Add a rig of the avatar's person, whatever is selected"
+    )
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(self, "new_rig")

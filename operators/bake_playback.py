@@ -15,8 +15,9 @@ class EFFIGY_OT_bake_playback(ReportingOperator, bpy.types.Operator):
     bl_label = "Bake Playback"
     bl_description = "Compute the avatars of every frame of the playback range, so that it plays at full rate"
 
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     def run(self, context: bpy.types.Context) -> None:
         scene = context.scene

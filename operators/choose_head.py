@@ -37,8 +37,10 @@ class EFFIGY_OT_choose_head(WorkingOperator, bpy.types.Operator):
         data = RigData.from_answer(answer)
         chosen = preferences.get()
         chosen.head_file = str(path)
-        chosen.head_said = (f"{data.head_name}: {len(data.vertices)} vertices, {len(data.identity)} identity and "
-                            f"{len(data.expression_names)} expression components")
+        chosen.head_said = (
+            f"{data.head_name}: {len(data.vertices)} vertices, {len(data.identity)} identity and "
+            f"{len(data.expression_names)} expression components"
+        )
         self.report({"INFO"}, f"{chosen.head_said}.")
 
 

@@ -17,8 +17,10 @@ from ..blender_addon.viewport import baking
 SUFFIX: Final = ".ply"
 AXES: Final = {
     # From the worker's axes (Y up, Z towards the viewer of a face) to the file's.
-    "Y_DOWN": np.diag((1.0, -1.0, -1.0)), "Y_UP": np.eye(3),
-    "Z_UP": np.array(((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)))}
+    "Y_DOWN": np.diag((1.0, -1.0, -1.0)),
+    "Y_UP": np.eye(3),
+    "Z_UP": np.array(((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))),
+}
 
 
 class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
@@ -28,15 +30,23 @@ class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
-    animation: BoolProperty(name="Whole Range", description="A numbered file for each frame of the scene's range, "
-                                                            "instead of one of this frame")
+    animation: BoolProperty(
+        name="Whole Range",
+        description="A numbered file for each frame of the scene's range, instead of one of this frame",
+    )
     axes: EnumProperty(
-        name="Axes", default="Y_DOWN", description="What is up in the file", items=(
+        name="Axes",
+        default="Y_DOWN",
+        description="What is up in the file",
+        items=(
             ("Y_DOWN", "Y Down", "As 3D Gaussian Splatting programs and their viewers have it (Z forward)"),
             ("Y_UP", "Y Up", "As game engines and glTF have it (Z backward)"),
-            ("Z_UP", "Z Up", "As Blender has it")))
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+            ("Z_UP", "Z Up", "As Blender has it"),
+        ),
+    )
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if not self.filepath:

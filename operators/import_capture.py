@@ -19,8 +19,9 @@ class EFFIGY_OT_import_capture(ReportingOperator, bpy.types.Operator):
     bl_description = "Add the rig, the camera and the performance of a capture folder to this scene"
 
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         context.window_manager.fileselect_add(self)

@@ -15,24 +15,40 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_video"
     bl_label = "Import Video"
-    bl_description = ("Turn a video or a photograph of a person into a head rig with the performance keyed on it, and a "
-                      "camera that shows the footage")
+    bl_description = (
+        "Turn a video or a photograph of a person into a head rig with the performance keyed on it, and a "
+        "camera that shows the footage"
+    )
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    filter_glob: StringProperty(default=";".join(f"*{extension}" for extension in importing.EXTENSIONS), options={"HIDDEN"})
+    filter_glob: StringProperty(
+        default=";".join(f"*{extension}" for extension in importing.EXTENSIONS), options={"HIDDEN"}
+    )
     first: IntProperty(name="First Frame", default=1, min=1, description="The video's frame to start with")
     last: IntProperty(name="Last Frame", default=0, min=0, description="The video's frame to end with; 0: its last")
     size: IntProperty(
-        name="Resolution", default=512, min=128, max=2048, step=64, subtype="PIXEL",
-        description="Side of the square pictures of the head: what is tracked, and the most that can be trained")
+        name="Resolution",
+        default=512,
+        min=128,
+        max=2048,
+        step=64,
+        subtype="PIXEL",
+        description="Side of the square pictures of the head: what is tracked, and the most that can be trained",
+    )
     landmarks_only: BoolProperty(
-        name="Landmarks Only", description="Do not align the frames to the person's own skin: tracked three times as fast, but less "
-                                           "true and less steady")
+        name="Landmarks Only",
+        description="Do not align the frames to the person's own skin: tracked three times as fast, but less "
+        "true and less steady",
+    )
     capture: StringProperty(
-        name="Capture", subtype="DIR_PATH", options={"SKIP_SAVE"},
-        description="The folder to write; empty: beside the .blend, or beside the video while that is unsaved")
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+        name="Capture",
+        subtype="DIR_PATH",
+        options={"SKIP_SAVE"},
+        description="The folder to write; empty: beside the .blend, or beside the video while that is unsaved",
+    )
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if self.filepath:
@@ -57,12 +73,19 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
             raise EffigyError("Choose a video to import.")
         capture = Path(bpy.path.abspath(self.capture)).absolute() if self.capture else None
         task = importing.import_video(
-            context.scene, Path(bpy.path.abspath(self.filepath)).absolute(), first=self.first, last=self.last, size=self.size,
-            capture=capture, landmarks_only=self.landmarks_only)
+            context.scene,
+            Path(bpy.path.abspath(self.filepath)).absolute(),
+            first=self.first,
+            last=self.last,
+            size=self.size,
+            capture=capture,
+            landmarks_only=self.landmarks_only,
+        )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-        self.report({"INFO"}, task.said or "Importing; Blender can be used meanwhile. The Effigy tab shows how far "
-                                           "it is.")
+        self.report(
+            {"INFO"}, task.said or "Importing; Blender can be used meanwhile. The Effigy tab shows how far it is."
+        )
 
 
 class EFFIGY_FH_video(bpy.types.FileHandler):

@@ -13,8 +13,9 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.install_backend"
     bl_label = "Install Backend"
-    bl_description = ("Download PyTorch and what else the backend needs into a folder of its own; Blender's Python "
-                      "stays as it is")
+    bl_description = (
+        "Download PyTorch and what else the backend needs into a folder of its own; Blender's Python stays as it is"
+    )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if not bpy.app.online_access:

@@ -13,11 +13,13 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_resume_training(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.resume_training"
     bl_label = "Resume Training"
-    bl_description = ("Go on from the checkpoint that the stopped training left, with the settings that it was "
-                      "started with")
+    bl_description = (
+        "Go on from the checkpoint that the stopped training left, with the settings that it was started with"
+    )
 
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -15,22 +15,46 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.retarget_performance"
     bl_label = "Transfer Performance"
-    bl_description = ("Have the rig perform what somebody else did: a tracked performance (.npz, .capture) or a Live Link Face "
-                      "table (.csv). It comes in strips of its own above the rig's performance")
+    bl_description = (
+        "Have the rig perform what somebody else did: a tracked performance (.npz, .capture) or a Live Link Face "
+        "table (.csv). It comes in strips of its own above the rig's performance"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     # In a file browser folders are always shown, a capture's among them.
     filter_glob: StringProperty(default="*.csv;*.npz;*.json", options={"HIDDEN"})
-    intensity: FloatProperty(name="Intensity", default=1.0, min=0.0, soft_max=2.0, max=3.0, subtype="FACTOR",
-                             description="Of the expression, measured from each one's neutral face. Blinks and gaze stay whole")
-    smoothing: FloatProperty(name="Smoothing", default=0.0, min=0.0, soft_max=0.3, max=2.0, precision=3,
-                             description="Seconds over which face and head are smoothed. Blinks and eyes stay quick")
-    motion: FloatProperty(name="Head Motion", default=1.0, min=0.0, soft_max=1.0, max=2.0, subtype="FACTOR",
-                          description="How much of the head's motion is taken over; 0 leaves the head still")
+    intensity: FloatProperty(
+        name="Intensity",
+        default=1.0,
+        min=0.0,
+        soft_max=2.0,
+        max=3.0,
+        subtype="FACTOR",
+        description="Of the expression, measured from each one's neutral face. Blinks and gaze stay whole",
+    )
+    smoothing: FloatProperty(
+        name="Smoothing",
+        default=0.0,
+        min=0.0,
+        soft_max=0.3,
+        max=2.0,
+        precision=3,
+        description="Seconds over which face and head are smoothed. Blinks and eyes stay quick",
+    )
+    motion: FloatProperty(
+        name="Head Motion",
+        default=1.0,
+        min=0.0,
+        soft_max=1.0,
+        max=2.0,
+        subtype="FACTOR",
+        description="How much of the head's motion is taken over; 0 leaves the head still",
+    )
     frame_start: IntProperty(name="Start Frame", default=1, description="The scene's frame at which it begins")
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -52,8 +76,14 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
         if not self.filepath:
             raise EffigyError("Choose a performance: a capture, a track (.npz) or a Live Link Face table (.csv).")
         task = transferring.transfer(
-            active.need_rig(context), context.scene, Path(bpy.path.abspath(self.filepath)).absolute(), intensity=self.intensity,
-            smoothing=self.smoothing, motion=self.motion, frame_start=self.frame_start)
+            active.need_rig(context),
+            context.scene,
+            Path(bpy.path.abspath(self.filepath)).absolute(),
+            intensity=self.intensity,
+            smoothing=self.smoothing,
+            motion=self.motion,
+            frame_start=self.frame_start,
+        )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
             self.report({"INFO"}, task.said)

@@ -14,8 +14,10 @@ from ..blender_addon.rig.marks import find_rigs
 class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.set_up_composite"
     bl_label = "Composite over the Scene"
-    bl_description = ("Render the avatars as a pass of their own and put it into this scene's compositor by depth, so "
-                      "that F12 shows them before and behind the scene's objects")
+    bl_description = (
+        "Render the avatars as a pass of their own and put it into this scene's compositor by depth, so "
+        "that F12 shows them before and behind the scene's objects"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     def run(self, context: bpy.types.Context) -> None:
@@ -28,8 +30,11 @@ class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):
                 rig.mesh.visible_camera = False
         self.report({"INFO"}, f"F12 renders “{scene.name}” with its avatars; the pass is the scene “{avatars.name}”.")
         if scene.view_settings.view_transform != "Standard":
-            self.report({"WARNING"}, f"The view transform {scene.view_settings.view_transform} grades the avatars with "
-                        "the scene: their footage's own colours come back only under Standard.")
+            self.report(
+                {"WARNING"},
+                f"The view transform {scene.view_settings.view_transform} grades the avatars with "
+                "the scene: their footage's own colours come back only under Standard.",
+            )
 
 
 classes = (EFFIGY_OT_set_up_composite,)

@@ -12,12 +12,15 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_take_refined_track(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.take_refined_track"
     bl_label = "Take Refined Track"
-    bl_description = ("Training also moves the tracked performance to where the pictures say: take that as keyframes, in the "
-                      "tracked performance's place. Keys of your own stay")
+    bl_description = (
+        "Training also moves the tracked performance to where the pictures say: take that as keyframes, in the "
+        "tracked performance's place. Keys of your own stay"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

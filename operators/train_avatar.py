@@ -14,8 +14,9 @@ class EFFIGY_OT_train_avatar(ReportingOperator, bpy.types.Operator):
     bl_label = "Train Avatar"
     bl_description = "Train an avatar on this rig's footage; Blender can be used meanwhile"
 
-    wait: BoolProperty(name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a "
-                                                                                 "script wants it")
+    wait: BoolProperty(
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+    )
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

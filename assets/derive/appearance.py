@@ -25,7 +25,8 @@ EYE_GLOSS = 1.6
 _UPPER_LIDS = ([246, 161, 160, 159, 158, 157, 173], [466, 388, 387, 386, 385, 384, 398])
 _LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [263, 249, 390, 373, 374, 380, 381, 382, 362])
 _HAIRLINE = PchipInterpolator(
-    [0, 22, 42, 56, 66, 74, 82, 96, 108, 122, 150, 180], [35, 36, 38, 30, 12, -8, -8, 12, 2, -20, -27, -28])
+    [0, 22, 42, 56, 66, 74, 82, 96, 108, 122, 150, 180], [35, 36, 38, 30, 12, -8, -8, 12, 2, -20, -27, -28]
+)
 """Degrees above the crown point at which hair begins, by degrees from the front: brow, temple, sideburn, ear, nape."""
 
 
@@ -79,8 +80,12 @@ def paint_head(model: HeadModel, look: Look) -> Painted:
     for name in ("eyes", "mouth_inside", "lips", "lids"):
         material[model.regions[name], 4] = 1
     material[_pinnae(model, mesh_edges(model.faces)[0]), 4] = 1
-    eyes = np.array([model.template[model.regions["eyes"]][side].mean(0) for side in (
-        model.template[model.regions["eyes"], 0] > 0, model.template[model.regions["eyes"], 0] <= 0)])
+    eyes = np.array(
+        [
+            model.template[model.regions["eyes"]][side].mean(0)
+            for side in (model.template[model.regions["eyes"], 0] > 0, model.template[model.regions["eyes"], 0] <= 0)
+        ]
+    )
     ears = model.template[model.regions["ears"]]
     crown = np.array([0.0, eyes[:, 1].mean() + 0.005, np.median(ears[:, 2]) + 0.005])
     return Painted(model, paint, look, points, material, _lash_canvas(paint, points), crown, eyes)
@@ -157,7 +162,7 @@ def albedo(
     colour = skin
     tongue, wall = np.array([0.66, 0.33, 0.33]), np.array([0.34, 0.12, 0.12])
     for column, paint_of, shine in ((1, _tooth(rest), 0.5), (2, tongue, 0.35), (3, wall, 0.2)):
-        share = material[..., column:column + 1]
+        share = material[..., column : column + 1]
         colour = colour * (1 - share) + paint_of * share
         gloss = gloss * (1 - share[..., 0]) + shine * share[..., 0]
     eye = material[..., 0] > 0.5

@@ -79,16 +79,28 @@ def cut_head(human: MakeHuman) -> Cut:
     uv_faces = np.take_along_axis(uv_corners.reshape(-1, 1, 4), triangles, 2).reshape(-1, 3)
 
     parts = {name: np.unique(place[pair[0]]) for name, pair in groups.items()}
-    islands = {name: np.unique(place[groups["body"][0][mask]])
-               for name, mask in _islands(mesh.uv[groups["body"][1]].mean(1)).items()}
+    islands = {
+        name: np.unique(place[groups["body"][0][mask]])
+        for name, mask in _islands(mesh.uv[groups["body"][1]].mean(1)).items()
+    }
     fine = halve_edges(
-        symmetric, faces, mesh.uv[uv_source], uv_faces,
+        symmetric,
+        faces,
+        mesh.uv[uv_source],
+        uv_faces,
         _long_edges(symmetric, faces, np.setdiff1d(parts["body"], place[neck_skin(human)]), [*islands.values()]),
     )
     parts["body"] = np.concatenate([parts["body"], np.arange(len(source), fine.matrix.shape[0])])
     return Cut(
-        source, fine.matrix, _mirror_of_refined(mirror, fine.halved), fine.faces.astype(np.int32),
-        fine.uv, fine.uv_faces.astype(np.int32), parts, islands, place[ring],
+        source,
+        fine.matrix,
+        _mirror_of_refined(mirror, fine.halved),
+        fine.faces.astype(np.int32),
+        fine.uv,
+        fine.uv_faces.astype(np.int32),
+        parts,
+        islands,
+        place[ring],
     )
 
 
@@ -124,7 +136,8 @@ def _edge_loop(quads: np.ndarray, start: int, vertices: np.ndarray) -> np.ndarra
     def straight_on(previous: int, current: int) -> int:
         left_and_right = set(faces_of[_edge(previous, current)])
         (following,) = (
-            vertex for vertex in neighbours[current]
+            vertex
+            for vertex in neighbours[current]
             if vertex != previous and not left_and_right & set(faces_of[_edge(vertex, current)])
         )
         return following

@@ -34,20 +34,45 @@ DISTANCE = 0.86
 FOCAL = 1150.0
 _BLINKS = (18, 61, 104, 131, 172, 214, 236)
 _SYLLABLES = (
-    (26, "jawOpen", 0.55), (31, "mouthFunnel", 0.6), (36, "mouthClose", 0.0), (40, "jawOpen", 0.7),
-    (46, "mouthStretch", 0.5), (50, "jawOpen", 0.35), (56, "mouthPucker", 0.7), (64, "jawOpen", 0.6),
-    (70, "mouthPress", 0.6), (75, "jawOpen", 0.45), (80, "mouthUpperUp", 0.5), (86, "mouthFunnel", 0.7),
-    (92, "jawOpen", 0.8), (140, "jawOpen", 0.5), (145, "mouthPucker", 0.6), (150, "jawOpen", 0.65),
-    (156, "mouthStretch", 0.5), (162, "jawOpen", 0.5), (168, "mouthFunnel", 0.6), (205, "jawOpen", 0.6),
-    (210, "mouthPucker", 0.65), (216, "jawOpen", 0.7), (222, "mouthStretch", 0.45), (228, "mouthFunnel", 0.6),
+    (26, "jawOpen", 0.55),
+    (31, "mouthFunnel", 0.6),
+    (36, "mouthClose", 0.0),
+    (40, "jawOpen", 0.7),
+    (46, "mouthStretch", 0.5),
+    (50, "jawOpen", 0.35),
+    (56, "mouthPucker", 0.7),
+    (64, "jawOpen", 0.6),
+    (70, "mouthPress", 0.6),
+    (75, "jawOpen", 0.45),
+    (80, "mouthUpperUp", 0.5),
+    (86, "mouthFunnel", 0.7),
+    (92, "jawOpen", 0.8),
+    (140, "jawOpen", 0.5),
+    (145, "mouthPucker", 0.6),
+    (150, "jawOpen", 0.65),
+    (156, "mouthStretch", 0.5),
+    (162, "jawOpen", 0.5),
+    (168, "mouthFunnel", 0.6),
+    (205, "jawOpen", 0.6),
+    (210, "mouthPucker", 0.65),
+    (216, "jawOpen", 0.7),
+    (222, "mouthStretch", 0.45),
+    (228, "mouthFunnel", 0.6),
     (240, "jawOpen", 0.45),
 )
 """Frame, shape (both sides where it has sides), strength; each a smooth pulse."""
 _PHRASES = (
-    (110, 14, "mouthSmile", 0.85), (115, 16, "cheekSquint", 0.5), (8, 12, "browInnerUp", 1.0),
-    (8, 12, "browOuterUp", 0.5), (8, 12, "eyeWide", 0.4),
-    (100, 10, "browOuterUp", 0.8), (180, 12, "browDown", 0.7), (182, 12, "noseSneer", 0.35),
-    (190, 12, "mouthFrown", 0.5), (232, 14, "mouthSmile", 0.6), (226, 12, "browInnerUp", 1.0),
+    (110, 14, "mouthSmile", 0.85),
+    (115, 16, "cheekSquint", 0.5),
+    (8, 12, "browInnerUp", 1.0),
+    (8, 12, "browOuterUp", 0.5),
+    (8, 12, "eyeWide", 0.4),
+    (100, 10, "browOuterUp", 0.8),
+    (180, 12, "browDown", 0.7),
+    (182, 12, "noseSneer", 0.35),
+    (190, 12, "mouthFrown", 0.5),
+    (232, 14, "mouthSmile", 0.6),
+    (226, 12, "browInnerUp", 1.0),
 )
 """Frame, half length, shape, strength."""
 _JAW_RADIANS = 0.30
@@ -67,14 +92,17 @@ def demo_truth(model: HeadModel) -> Track:
         if name == "jawOpen":
             rotations[:, JAW, 0] += _JAW_RADIANS * values
             return
-        columns = [index for index, known in enumerate(model.expression_names)
-                   if known in (name, name + "Left", name + "Right")]
+        columns = [
+            index
+            for index, known in enumerate(model.expression_names)
+            if known in (name, name + "Left", name + "Right")
+        ]
         expression[:, columns] = np.maximum(expression[:, columns], values[:, None])
 
     for frame, name, strength in _SYLLABLES:
         add(name, strength * np.exp(-np.square((time - frame) / 2.4)))
     for frame, length, name, strength in _PHRASES:
-        add(name, strength * np.exp(-np.square((time - frame) / length) ** 2))
+        add(name, strength * np.exp(-(np.square((time - frame) / length) ** 2)))
     for frame in _BLINKS:
         add("eyeBlink", np.clip(1.35 - np.abs(time - frame) / 2.6, 0, 1))
     gaze = np.cumsum(_steps(random, time, (0, 30, 66, 98, 120, 150, 176, 200, 230)), 0)
@@ -90,10 +118,19 @@ def demo_truth(model: HeadModel) -> Track:
     camera[:, 0, 3] = 0.006 * np.sin(2 * np.pi * time / 97)
     intrinsics = np.array([[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1]], np.float32)
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity, expression=expression,
-        rotations=rotations, head_to_camera=camera, intrinsics=intrinsics, size=SIZE, fps=Fraction(FPS),
-        residual=np.zeros(FRAMES, np.float32), flags=np.zeros(FRAMES, np.int32),
-        training_count=FRAMES - round(0.2 * FRAMES))
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=identity,
+        expression=expression,
+        rotations=rotations,
+        head_to_camera=camera,
+        intrinsics=intrinsics,
+        size=SIZE,
+        fps=Fraction(FPS),
+        residual=np.zeros(FRAMES, np.float32),
+        flags=np.zeros(FRAMES, np.int32),
+        training_count=FRAMES - round(0.2 * FRAMES),
+    )
 
 
 def _steps(random: np.random.Generator, time: np.ndarray, frames: tuple[int, ...]) -> np.ndarray:
@@ -101,7 +138,7 @@ def _steps(random: np.random.Generator, time: np.ndarray, frames: tuple[int, ...
     places = np.concatenate([[[0, 0]], np.radians(random.uniform((-8, -16), (8, 16), (len(frames), 2)))])
     jumps = np.zeros((len(time), 2))
     for index, frame in enumerate(frames):
-        jumps[frame:frame + 2] += (places[index + 1] - places[index]) / 2
+        jumps[frame : frame + 2] += (places[index + 1] - places[index]) / 2
     return jumps
 
 
@@ -117,8 +154,10 @@ def shoulders(model: HeadModel, identity: np.ndarray) -> tuple[np.ndarray, np.nd
     width = np.interp(down, marks, [reach[0] + 0.003, reach[0] + 0.009, reach[0] + 0.030, 0.130, 0.190, 0.215, 0.230])
     depth = np.interp(down, marks, [reach[2] + 0.003, reach[2] + 0.009, reach[2] + 0.022, 0.095, 0.115, 0.122, 0.130])
     height = np.interp(down, marks, [0.012, 0.009, -0.006, -0.020, -0.042, -0.080, -0.26])
-    rings = np.stack([width[:, None] * np.sin(angles), np.repeat(height[:, None], len(angles), 1),
-                      depth[:, None] * np.cos(angles)], -1)
+    rings = np.stack(
+        [width[:, None] * np.sin(angles), np.repeat(height[:, None], len(angles), 1), depth[:, None] * np.cos(angles)],
+        -1,
+    )
     # The collar dips at the throat.
     rings[..., 1] -= 0.020 * np.clip(np.cos(angles), 0, 1) ** 2 * np.exp(-down * 6)[:, None]
     count = len(angles)
@@ -141,8 +180,14 @@ def write_demo_clip(folder: Path, progress: Progress = SILENT) -> None:
         parts = (truth.identity[None], truth.expression, truth.rotations)
         vertices = head(*(torch.as_tensor(part) for part in parts)).vertices.numpy()
     pictures = [
-        (painted, *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)), body_faces,
-        truth.intrinsics) for index, camera in enumerate(truth.head_to_camera)]
+        (
+            painted,
+            *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)),
+            body_faces,
+            truth.intrinsics,
+        )
+        for index, camera in enumerate(truth.head_to_camera)
+    ]
     with write_beside(folder / "demo.mp4") as temporary, av.open(str(temporary), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
         stream.width = stream.height = SIZE

@@ -100,9 +100,13 @@ def make_sampler(human: MakeHuman, points: np.ndarray) -> Sampler:
                 names = [ends[f"{sign}-{side}"] for sign in ("negative", "positive")]
                 sides.append([human.target(f"{folder}/{name}")[points] if name else None for name in names])
             sideways = entry["name"] in SIDEWAYS
-            sliders.append(Slider(
-                sides, 0 if sideways else SLIDER_DEVIATION, SIDE_DEVIATION if sideways or len(sides) == 2 else 0,
-            ))
+            sliders.append(
+                Slider(
+                    sides,
+                    0 if sideways else SLIDER_DEVIATION,
+                    SIDE_DEVIATION if sideways or len(sides) == 2 else 0,
+                )
+            )
     return Sampler(human.mesh.vertices[points], np.stack(macro), keys, sliders)
 
 

@@ -72,15 +72,23 @@ def measure_person(seed: int) -> Measured:
         if faces:
             errors[index], found[index] = faces[0].landmarks[:, :2] - expected[index], True
     detector.close()
-    rotation = truth.head_to_camera[:, :3, :3].astype(np.float64) @ Rotation.from_rotvec(truth.rotations[:, 1]).as_matrix()
+    rotation = (
+        truth.head_to_camera[:, :3, :3].astype(np.float64) @ Rotation.from_rotvec(truth.rotations[:, 1]).as_matrix()
+    )
     place = truth.head_to_camera[:, :3, 3].astype(np.float64)
-    direction, axes, scale = (part.numpy() for part in head_frame(
-        torch.as_tensor(rotation), torch.as_tensor(place), float(truth.intrinsics[0, 0])))
+    direction, axes, scale = (
+        part.numpy()
+        for part in head_frame(torch.as_tensor(rotation), torch.as_tensor(place), float(truth.intrinsics[0, 0]))
+    )
     person = np.repeat(truth.identity[None, :IDENTITIES], FRAMES, 0)
     eyes = truth.rotations[:, (EYE_L, EYE_R), :2].reshape(FRAMES, 4)
     causes = np.concatenate((person, truth.expression, truth.rotations[:, JAW, :1], eyes), 1)
-    return Measured(np.einsum("flc,fac->fla", errors, axes)[found] * scale[found, None, None], direction[found],
-                    (axes @ rotation[:, :2])[found], causes[found].astype(np.float64))
+    return Measured(
+        np.einsum("flc,fac->fla", errors, axes)[found] * scale[found, None, None],
+        direction[found],
+        (axes @ rotation[:, :2])[found],
+        causes[found].astype(np.float64),
+    )
 
 
 def mirrored_points(model: HeadModel) -> np.ndarray:
@@ -106,33 +114,50 @@ def mirrored(measured: Measured, model: HeadModel) -> Measured:
     swapped = [names.index(_other_side(name)) for name in names]
     person, face, jaw, eyes = np.split(measured.causes, np.cumsum((IDENTITIES, len(names), 1)), 1)
     eyes = eyes[:, (2, 3, 0, 1)] * (1, -1, 1, -1)
-    return Measured(measured.errors[:, points] * (-1, 1), measured.directions * (-1, 1, 1),
-                    measured.view * np.array((-1, 1))[:, None] * (-1, 1, 1),
-                    np.concatenate((person * signs, face[:, swapped], jaw, eyes), 1))
+    return Measured(
+        measured.errors[:, points] * (-1, 1),
+        measured.directions * (-1, 1, 1),
+        measured.view * np.array((-1, 1))[:, None] * (-1, 1, 1),
+        np.concatenate((person * signs, face[:, swapped], jaw, eyes), 1),
+    )
 
 
 def _other_side(name: str) -> str:
-    return name.removesuffix("Left") + "Right" if name.endswith("Left") else (
-        name.removesuffix("Right") + "Left" if name.endswith("Right") else name)
+    return (
+        name.removesuffix("Left") + "Right"
+        if name.endswith("Left")
+        else (name.removesuffix("Right") + "Left" if name.endswith("Right") else name)
+    )
 
 
 def fit_bias(measured: Measured, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """Habits (FEATURES, 478, 2) and A (478, 3, C), zero for points without a place and causes that never were."""
     both = [measured, mirrored(measured, model)]
-    errors, directions, view, causes = (np.concatenate([getattr(part, field.name) for part in both]) for field in fields(Measured))
+    errors, directions, view, causes = (
+        np.concatenate([getattr(part, field.name) for part in both]) for field in fields(Measured)
+    )
     known = np.isfinite(errors).all((0, 2))
     sizes = np.ones(causes.shape[1])
-    sizes[:IDENTITIES] = 1000 * np.sqrt((landmark_basis(model, model.shape_basis[..., :IDENTITIES])[known] ** 2).sum(1).mean(0))
-    ridge = np.repeat((_RIDGE, _IDENTITY_RIDGE, _FACE_RIDGE, _JOINT_RIDGE),
-                      (2 * FEATURES, 3 * IDENTITIES, 3 * len(model.expression_names), 3 * 5))
+    sizes[:IDENTITIES] = 1000 * np.sqrt(
+        (landmark_basis(model, model.shape_basis[..., :IDENTITIES])[known] ** 2).sum(1).mean(0)
+    )
+    ridge = np.repeat(
+        (_RIDGE, _IDENTITY_RIDGE, _FACE_RIDGE, _JOINT_RIDGE),
+        (2 * FEATURES, 3 * IDENTITIES, 3 * len(model.expression_names), 3 * 5),
+    )
     polynomial = features(torch.as_tensor(directions)).numpy()
-    rows = np.concatenate((np.einsum("fk,ab->fakb", polynomial, np.eye(2)).reshape(len(errors), 2, -1),
-                           np.einsum("fac,fs->fasc", view, causes * sizes).reshape(len(errors), 2, -1)), 2).reshape(2 * len(errors), -1)
+    rows = np.concatenate(
+        (
+            np.einsum("fk,ab->fakb", polynomial, np.eye(2)).reshape(len(errors), 2, -1),
+            np.einsum("fac,fs->fasc", view, causes * sizes).reshape(len(errors), 2, -1),
+        ),
+        2,
+    ).reshape(2 * len(errors), -1)
     right = rows.T @ errors[:, known].transpose(0, 2, 1).reshape(2 * len(errors), -1)
     found = np.zeros((rows.shape[1], errors.shape[1]))
     found[:, known] = np.linalg.solve(rows.T @ rows + np.diag(ridge), right)
-    habits = found[:2 * FEATURES].reshape(FEATURES, 2, -1).transpose(0, 2, 1)
-    answers = found[2 * FEATURES:].reshape(len(sizes), 3, -1) * sizes[:, None, None]
+    habits = found[: 2 * FEATURES].reshape(FEATURES, 2, -1).transpose(0, 2, 1)
+    answers = found[2 * FEATURES :].reshape(len(sizes), 3, -1) * sizes[:, None, None]
     return habits, answers.transpose(2, 1, 0)
 
 
@@ -147,8 +172,13 @@ def write_bias(measured: Measured, model: HeadModel) -> None:
     habits, answers = fit_bias(measured, model)
     moved = np.flatnonzero(measured.causes[:, :-4].any(0))
     with write_beside(Path(asset_path("models")) / "landmark_bias.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, metres=habits.astype(np.float32), causes=moved.astype(np.int16),
-                            millimetres=(1000 * answers[..., moved]).astype(np.float16), identities=IDENTITIES)
+        np.savez_compressed(
+            file,
+            metres=habits.astype(np.float32),
+            causes=moved.astype(np.int16),
+            millimetres=(1000 * answers[..., moved]).astype(np.float16),
+            identities=IDENTITIES,
+        )
 
 
 if __name__ == "__main__":

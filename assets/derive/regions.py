@@ -45,8 +45,15 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
     upper_lids = _moved(human, cut, face, ("eyeBlinkLeft", "eyeBlinkRight"), 0.22)
     lids = np.union1d(upper_lids, np.intersect1d(_around(cut, "sockets", LID_RINGS), face))
     regions = {
-        "face": face, "scalp": scalp, "lips": lips, "eyes": eyes, "lids": lids, "ears": ears, "neck": neck,
-        "mouth_inside": mouth_inside, "boundary": cut.ring,
+        "face": face,
+        "scalp": scalp,
+        "lips": lips,
+        "eyes": eyes,
+        "lids": lids,
+        "ears": ears,
+        "neck": neck,
+        "mouth_inside": mouth_inside,
+        "boundary": cut.ring,
     }
     return {name: np.unique(vertices).astype(np.int32) for name, vertices in regions.items()}
 

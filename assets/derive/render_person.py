@@ -24,8 +24,12 @@ _SHADOW_DISTANCE = 4.0
 
 
 def render_person(
-    painted: Painted, vertices_camera: np.ndarray, body: tuple[np.ndarray, np.ndarray], intrinsics: np.ndarray,
-    size: int, background: np.ndarray,
+    painted: Painted,
+    vertices_camera: np.ndarray,
+    body: tuple[np.ndarray, np.ndarray],
+    intrinsics: np.ndarray,
+    size: int,
+    background: np.ndarray,
 ) -> np.ndarray:
     """(size, size, 3) uint8 sRGB. `vertices_camera` (N, 3), `body` vertices (camera) and triangles, `background`
     (size, size, 3) sRGB in [0, 1]."""
@@ -51,8 +55,12 @@ def render_person(
     normals = _normals(vertices_camera, model.faces)
     rest_normals = _normals(model.template, model.faces)
     where = np.nonzero(head.covered & (head.depth < cloth.depth))
-    seen = _at(head, where, model.faces, np.concatenate(
-        [normals, vertices_camera, model.template, rest_normals[:, 2:], painted.material], 1))
+    seen = _at(
+        head,
+        where,
+        model.faces,
+        np.concatenate([normals, vertices_camera, model.template, rest_normals[:, 2:], painted.material], 1),
+    )
     position, rest, material = seen[:, 3:6], seen[:, 6:9].astype(np.float64), seen[:, 10:]
     colour, gloss = albedo(painted, rest, seen[:, 9], material)
     hollow = _mouth_darkness(painted, rest, material)
@@ -68,8 +76,15 @@ def _at(raster: MeshRaster, where: tuple[np.ndarray, ...], faces: np.ndarray, va
     return interpolate(part, faces, values)[0]
 
 
-def _grow_hair(painted: Painted, vertices: np.ndarray, normals: np.ndarray, intrinsics: np.ndarray, canvas: np.ndarray,
-               nearest: np.ndarray, shadow: _Shadow) -> None:
+def _grow_hair(
+    painted: Painted,
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    intrinsics: np.ndarray,
+    canvas: np.ndarray,
+    nearest: np.ndarray,
+    shadow: _Shadow,
+) -> None:
     """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the outside
     in, so that little is drawn twice."""
     model, look = painted.model, painted.look

@@ -100,8 +100,14 @@ def _neighbour_mean(cut: Cut) -> csr_matrix:
 
 
 def jaw_correctives(
-    vertices: np.ndarray, skinning: np.ndarray, joint: np.ndarray, cut: Cut,
-    opening: np.ndarray, opening_angle: float, sideways: np.ndarray, sideways_angle: float,
+    vertices: np.ndarray,
+    skinning: np.ndarray,
+    joint: np.ndarray,
+    cut: Cut,
+    opening: np.ndarray,
+    opening_angle: float,
+    sideways: np.ndarray,
+    sideways_angle: float,
 ) -> np.ndarray:
     """(N, 3, 36) FLAME pose basis: with the jaw alone turned by `opening_angle` about X, skinning gives the shape
     jawOpen exactly; turned by `sideways_angle` about Y, it gives the part of jawLeft that jawRight mirrors.

@@ -89,7 +89,8 @@ def check_track(track: Track, head_model: HeadModel) -> None:
     if track.head_fingerprint != head_model.fingerprint:
         raise EffigyError(
             f"The track was made with the head model “{track.head_name}”, the avatar with “{head_model.name}”: "
-            "track the capture again with the avatar's head model.")
+            "track the capture again with the avatar's head model."
+        )
 
 
 def build_networks(settings: AvatarSettings, model: HeadModel, identity: np.ndarray) -> GraphAvatar:
@@ -145,10 +146,20 @@ def parts_of(path: Path) -> list[FilePart]:
             # networks.geometry.bias_output -> geometry.bias_output; networks.neural.color.bias -> neural.color
             part = ".".join(words[1:3]) if words[0] == "networks" else name
             found.setdefault(part, []).append((int(np.prod(tensor.get_shape())), tensor.get_dtype()))
-    parts = [FilePart(name, sum(count for count, _ in of), sum(count * sizes[kind] for count, kind in of),
-                      tuple(sorted({kind for _, kind in of}))) for name, of in found.items()]
+    parts = [
+        FilePart(
+            name,
+            sum(count for count, _ in of),
+            sum(count * sizes[kind] for count, kind in of),
+            tuple(sorted({kind for _, kind in of})),
+        )
+        for name, of in found.items()
+    ]
     header = path.stat().st_size - sum(part.bytes for part in parts)
-    return [*sorted(parts, key=lambda part: -part.bytes), FilePart("header (settings, figures, names)", 0, header, ("JSON",))]
+    return [
+        *sorted(parts, key=lambda part: -part.bytes),
+        FilePart("header (settings, figures, names)", 0, header, ("JSON",)),
+    ]
 
 
 def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | torch.device = "cpu") -> Avatar:

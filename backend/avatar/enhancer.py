@@ -115,8 +115,14 @@ def head_depth(splats: Splats, cameras: Cameras) -> Tensor:
 
 
 @torch.no_grad()
-def enhance_together(raster: Raster, splats: Splats, cameras: Cameras, counts: list[int],
-                     enhancers: list[Enhancer | None], sizes: list[float]) -> Raster:
+def enhance_together(
+    raster: Raster,
+    splats: Splats,
+    cameras: Cameras,
+    counts: list[int],
+    enhancers: list[Enhancer | None],
+    sizes: list[float],
+) -> Raster:
     """The joint picture (B = 1) of several heads, each with its own enhancer. `splats` holds `counts` Gaussians of each.
 
     What an enhancer adds to its head alone is added to the joint picture where, and as far as, that head is seen in it.
@@ -128,10 +134,10 @@ def enhance_together(raster: Raster, splats: Splats, cameras: Cameras, counts: l
         if len(counts) == 1:
             return enhance(enhancer, raster, splats, cameras, size)
         first = sum(counts[:head])
-        own = Splats(*(part[:, first:first + counts[head]] for part in vars(splats).values()))
+        own = Splats(*(part[:, first : first + counts[head]] for part in vars(splats).values()))
         alone = rasterize(own, cameras)
         marked = torch.zeros_like(splats.colors)
-        marked[:, first:first + counts[head]] = 1
+        marked[:, first : first + counts[head]] = 1
         share = rasterize(replace(splats, colors=marked), cameras).color[..., :1]
         added = enhance(enhancer, alone, own, cameras, size).color - alone.color
         color = color + added * (share / alone.alpha[..., None].clamp_min(1 / 255)).clamp_max(1)

@@ -27,7 +27,9 @@ OFFSET_UNIT = 0.01
 class GraphAvatar(nn.Module):
     """Pose of B frames -> Splats of N (1 + k) Gaussians: the N anchors first, then k for each anchor."""
 
-    def __init__(self, settings: AvatarSettings, hierarchy: MeshHierarchy, expression_size: int, edge_lengths: Tensor) -> None:
+    def __init__(
+        self, settings: AvatarSettings, hierarchy: MeshHierarchy, expression_size: int, edge_lengths: Tensor
+    ) -> None:
         """`edge_lengths` (N,) metres: mean length of the edges at each vertex of the shaped head."""
         super().__init__()
         self.settings = settings
@@ -38,8 +40,17 @@ class GraphAvatar(nn.Module):
         sizes = {"filters": settings.filters, "latent_size": settings.latent_size, "order": settings.chebyshev_order}
         self.geometry = GraphUNet(hierarchy, inputs, conditions, 10, **sizes)
         self.appearance = GraphUNet(hierarchy, inputs, conditions, 3 * self.harmonics + 1, **sizes)
-        self.neural = NeuralGaussians(anchors, conditions, k=settings.neural_per_anchor, feature_size=settings.feature_size,
-                                      width=settings.neural_width) if settings.neural_per_anchor else None
+        self.neural = (
+            NeuralGaussians(
+                anchors,
+                conditions,
+                k=settings.neural_per_anchor,
+                feature_size=settings.feature_size,
+                width=settings.neural_width,
+            )
+            if settings.neural_per_anchor
+            else None
+        )
         self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
         """Not part of `forward`: it works on pictures; see `backend.avatar.enhancer.enhance`."""
         self.views = nn.Parameter(ALL_VIEWS.clone(), requires_grad=False)
@@ -81,4 +92,6 @@ class GraphAvatar(nn.Module):
         if self.neural is None:
             return splats, anchors
         spawned = self.neural(pose, anchors.offsets, anchors.scales)
-        return Splats(*(torch.cat(pair, 1) for pair in zip(vars(splats).values(), vars(spawned).values(), strict=True))), anchors
+        return Splats(
+            *(torch.cat(pair, 1) for pair in zip(vars(splats).values(), vars(spawned).values(), strict=True))
+        ), anchors

@@ -22,8 +22,15 @@ class GraphUNet(nn.Module):
     """(B, N, inputs) and (B, conditions) -> attributes (B, N, outputs) and code (B, latent_size)."""
 
     def __init__(
-        self, hierarchy: MeshHierarchy, inputs: int, conditions: int, outputs: int,
-        *, filters: int, latent_size: int, order: int,
+        self,
+        hierarchy: MeshHierarchy,
+        inputs: int,
+        conditions: int,
+        outputs: int,
+        *,
+        filters: int,
+        latent_size: int,
+        order: int,
     ) -> None:
         super().__init__()
         self.hierarchy = hierarchy

@@ -34,7 +34,9 @@ class _Attribute(nn.Module):
         nn.init.normal_(self.out.weight, std=0.01)
 
     def forward(self, features: Tensor, directions: Tensor, conditions: Tensor) -> Tensor:
-        hidden = self.from_feature(features) + self.from_direction(directions) + self.from_condition(conditions)[:, None]
+        hidden = (
+            self.from_feature(features) + self.from_direction(directions) + self.from_condition(conditions)[:, None]
+        )
         return (self.out(functional.relu(hidden)) + self.bias).unflatten(-1, self.shape)
 
 

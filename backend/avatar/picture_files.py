@@ -115,7 +115,8 @@ class Mp4:
     def write(self, color: np.ndarray, alpha: np.ndarray, depth: np.ndarray, background: Background) -> None:
         picture = to_bytes(over(color, alpha, background or (1.0, 1.0, 1.0)))
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:

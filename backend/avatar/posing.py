@@ -45,11 +45,17 @@ def condition_size(expression_size: int) -> int:
     return expression_size + 12
 
 
-def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, world_to_camera: Tensor,
-             performed: Tensor | None = None) -> Pose:
+def pose_rig(
+    head: Head,
+    shaped: Shaped,
+    expression: Tensor,
+    rotations: Tensor,
+    world_to_camera: Tensor,
+    performed: Tensor | None = None,
+) -> Pose:
     """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`. `performed` (2, E + 9): the least and the most of
     expression, jaw and eyes that the networks are told of; see `backend.avatar.views`."""
-    face = torch.cat((expression, rotations[:, JAW:EYE_R + 1].flatten(1)), 1)
+    face = torch.cat((expression, rotations[:, JAW : EYE_R + 1].flatten(1)), 1)
     if performed is not None:
         face = face.clamp(performed[0], performed[1])
     told, joints = face.split((expression.shape[1], 9), 1)
@@ -59,7 +65,7 @@ def pose_rig(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, 
     head_turn = joint_turns[:, NECK]
     camera_centre = -(world_to_camera[:, :3, :3].transpose(1, 2) @ world_to_camera[:, :3, 3:])
     towards = full.vertices - camera_centre.transpose(1, 2)
-    eyes = full.joints[:, EYE_L:EYE_R + 1].mean(1) - camera_centre[..., 0]
+    eyes = full.joints[:, EYE_L : EYE_R + 1].mean(1) - camera_centre[..., 0]
     view = functional.normalize((eyes[:, None] @ head_turn)[:, 0], dim=-1) + torch.tensor((0.0, 0.0, 1.0)).to(eyes)
     return Pose(
         canonical=canonical,
@@ -75,7 +81,7 @@ def blend_rotations(skinning: Tensor, joint_turns: Tensor) -> Tensor:
     """Weights (N, J) and joint rotations (B, J, 3, 3) -> unit quaternions (B, N, 4), blended by sign-aligned average."""
     quaternions = matrix_to_quaternion(joint_turns)
     # q and -q are the same turn: align all joints with the neck, or an average across the sign would vanish.
-    sign = torch.where((quaternions * quaternions[:, NECK:NECK + 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    sign = torch.where((quaternions * quaternions[:, NECK : NECK + 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return functional.normalize(skinning @ (quaternions * sign), dim=-1)
 
 

@@ -64,7 +64,10 @@ class Motion:
         return Splats(
             means=splats.means @ turns.transpose(1, 2) + shifts[:, None],
             quaternions=quaternion_multiply(matrix_to_quaternion(turns)[:, None], splats.quaternions),
-            scales=splats.scales, opacities=splats.opacities, colors=splats.colors)
+            scales=splats.scales,
+            opacities=splats.opacities,
+            colors=splats.colors,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,9 @@ class Refinement(nn.Module):
         waves = min(MOST_WAVES, max(1, 2 * frame_count // FRAMES_PER_PERIOD))
         highest = max(1, 2 * frame_count / FRAMES_PER_PERIOD)
         self.register_buffer("frequencies", math.pi * torch.linspace(1, highest, waves), persistent=False)
-        self.tokens = nn.Sequential(nn.Linear(2 * waves + 1, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(),
-                                    nn.Linear(64, TOKENS * WIDTH))
+        self.tokens = nn.Sequential(
+            nn.Linear(2 * waves + 1, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, TOKENS * WIDTH)
+        )
         self.query = nn.Linear(latent_size, WIDTH)
         self.key = nn.Linear(WIDTH, WIDTH, bias=False)
         self.value = nn.Linear(WIDTH, WIDTH)
@@ -123,7 +127,8 @@ class Refinement(nn.Module):
             return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
 
         seen = nn.functional.scaled_dot_product_attention(
-            split(self.query(codes)), split(self.key(tokens)), split(self.value(tokens)))
+            split(self.query(codes)), split(self.key(tokens)), split(self.value(tokens))
+        )
         return self.project(seen.transpose(1, 2).flatten(1))
 
     def forward(self, times: Tensor, codes: Tensor) -> Offsets:
@@ -132,8 +137,10 @@ class Refinement(nn.Module):
     def offsets(self, units: Tensor) -> Offsets:
         expression, joints, turn, shift = units.split((self.expression_size, 9, 3, 3), 1)
         return Offsets(
-            EXPRESSION_UNIT * expression, (JOINT_UNIT * joints).unflatten(1, (3, 3)),
-            torch.cat((TURN_UNIT * turn, SHIFT_UNIT * shift), 1))
+            EXPRESSION_UNIT * expression,
+            (JOINT_UNIT * joints).unflatten(1, (3, 3)),
+            torch.cat((TURN_UNIT * turn, SHIFT_UNIT * shift), 1),
+        )
 
     def penalty(self, units: Tensor, times: Tensor, codes: Tensor, elsewhere: Tensor) -> Tensor:
         """Keeps offsets small, smooth in time (second difference over neighbouring frames) and without a constant
@@ -143,8 +150,11 @@ class Refinement(nn.Module):
         wanted = torch.cat((times - step, times + step, elsewhere))
         places = torch.arange(len(wanted), device=wanted.device) % count
         before, after, others = self.units(wanted, codes[places]).split((count, count, len(elsewhere)))
-        return (MAGNITUDE_WEIGHT * units.square().mean() + SMOOTHNESS_WEIGHT * (before - 2 * units + after).square().mean()
-                + MEAN_WEIGHT * others.mean(0).square().mean())
+        return (
+            MAGNITUDE_WEIGHT * units.square().mean()
+            + SMOOTHNESS_WEIGHT * (before - 2 * units + after).square().mean()
+            + MEAN_WEIGHT * others.mean(0).square().mean()
+        )
 
 
 def middle_of(shaped: Shaped) -> Tensor:
@@ -153,8 +163,9 @@ def middle_of(shaped: Shaped) -> Tensor:
     return shaped.vertices[0].mean(0)
 
 
-def pose_refined(head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, head_to_camera: Tensor,
-                 offsets: Offsets) -> tuple[Pose, Motion]:
+def pose_refined(
+    head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, head_to_camera: Tensor, offsets: Offsets
+) -> tuple[Pose, Motion]:
     """`pose_rig` with offsets, and the motion that the pose's splats need to be seen by the *tracked* camera.
 
     Gradients reach the offsets by where the vertices go, by the conditions and by the motion. They are not followed through
@@ -168,6 +179,12 @@ def pose_refined(head: Head, shaped: Shaped, expression: Tensor, rotations: Tens
         pose = pose_rig(head, shaped, expression, rotations, head_to_camera @ motion.matrices)
     joints = rotations[:, JAW:].flatten(1)
     posed = head(shaped, expression, rotations).vertices if torch.is_grad_enabled() else pose.posed
-    conditions = torch.cat((expression, joints, pose.conditions[:, expression.shape[1] + joints.shape[1]:]), 1)
-    return Pose(canonical=pose.canonical, normals=pose.normals, conditions=conditions, posed=posed,
-                rotations=pose.rotations, directions=pose.directions), motion
+    conditions = torch.cat((expression, joints, pose.conditions[:, expression.shape[1] + joints.shape[1] :]), 1)
+    return Pose(
+        canonical=pose.canonical,
+        normals=pose.normals,
+        conditions=conditions,
+        posed=posed,
+        rotations=pose.rotations,
+        directions=pose.directions,
+    ), motion

@@ -88,12 +88,19 @@ def parse_background(text: str) -> tuple[float, float, float] | None:
         return None
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         raise EffigyError(f"“{text}” is no background: give transparent, or a colour as #rrggbb (#ffffff is white).")
-    return tuple(int(text[k:k + 2], 16) / 255 for k in (1, 3, 5))
+    return tuple(int(text[k : k + 2], 16) / 255 for k in (1, 3, 5))
 
 
 def render_track(
-    avatar: SplatSource, track: Track, out: Path, *, size: int, fmt: str = "png", background: str = "transparent",
-    enhanced: bool = True, progress: Progress = SILENT,
+    avatar: SplatSource,
+    track: Track,
+    out: Path,
+    *,
+    size: int,
+    fmt: str = "png",
+    background: str = "transparent",
+    enhanced: bool = True,
+    progress: Progress = SILENT,
 ) -> int:
     """Draw every frame of `track`, flagged ones too, and return how many there are.
 
@@ -141,5 +148,6 @@ def _check_folder(out: Path, fmt: str) -> None:
         names = sorted(path.name for path in out.iterdir())
         strange = next((name for name in names if not re.fullmatch(r"\d{6}\.(png|exr)", name)), None)
         if strange:
-            raise EffigyError(f"{out} holds other files (such as {strange}), which rendering would replace: "
-                              "choose an empty folder.")
+            raise EffigyError(
+                f"{out} holds other files (such as {strange}), which rendering would replace: choose an empty folder."
+            )

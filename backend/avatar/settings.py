@@ -38,6 +38,8 @@ class AvatarSettings:
         known = {field.name for field in dataclasses.fields(AvatarSettings)}
         unknown = set(values) - known
         if unknown:
-            raise EffigyError(f"The avatar has settings that this Effigy does not know ({', '.join(sorted(unknown))}): "
-                              "update Effigy to open it.")
+            raise EffigyError(
+                f"The avatar has settings that this Effigy does not know ({', '.join(sorted(unknown))}): "
+                "update Effigy to open it."
+            )
         return AvatarSettings(**values)

@@ -65,8 +65,11 @@ def seen_from_within(pose: Pose, views: Tensor) -> Pose:
     yaw, pitch = within.unbind(1)
     wanted = torch.stack((yaw.sin() * pitch.cos(), pitch.sin(), -yaw.cos() * pitch.cos()), 1)
     turn = _turn(directions_of(pose.conditions), wanted)
-    return replace(pose, conditions=torch.cat((pose.conditions[:, :-3], wanted + wanted.new_tensor(_FRONT)), 1),
-                   directions=pose.directions @ turn.transpose(1, 2))
+    return replace(
+        pose,
+        conditions=torch.cat((pose.conditions[:, :-3], wanted + wanted.new_tensor(_FRONT)), 1),
+        directions=pose.directions @ turn.transpose(1, 2),
+    )
 
 
 def _turn(before: Tensor, after: Tensor) -> Tensor:

@@ -25,7 +25,14 @@ from ..progress import SILENT, Progress
 from ..storage import write_beside
 from .capture import FLAG_WORDS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture, why_left_out
 from .crop import (
-    SEARCH_SIDE, HeadSearch, Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
+    SEARCH_SIDE,
+    HeadSearch,
+    Sighting,
+    choose_face,
+    cut_square,
+    guess_intrinsics,
+    picture_mask,
+    stable_crop,
 )
 from .decode import FootageFrame, FootageInfo, probe, read_frames
 from .detector import SCORE_NAMES, Face, FaceDetector
@@ -89,8 +96,10 @@ def make_capture(
                     progress.raise_if_cancelled()
             sha256 = digest.result()
         if len(results) < 2 and max_frames != 1 and not info.still:
-            raise EffigyError(f"Only {len(results)} frame of {video.name} lies in the chosen part or can be read: "
-                              "choose a longer part, or export the video again.")
+            raise EffigyError(
+                f"Only {len(results)} frame of {video.name} lies in the chosen part or can be read: "
+                "choose a longer part, or export the video again."
+            )
         capture = Capture(
             folder=temporary,
             source_name=video.name,
@@ -112,8 +121,10 @@ def make_capture(
     for line in flagged:
         progress.message(f"Kept out of training: {line}.")
     if crop[2] > 4 * extent:
-        progress.message(f"The head moves over a wide part of the picture, so it fills only about "
-                         f"{extent / crop[2] * size:.0f} of {size} pixels of each frame.")
+        progress.message(
+            f"The head moves over a wide part of the picture, so it fills only about "
+            f"{extent / crop[2] * size:.0f} of {size} pixels of each frame."
+        )
     return replace(capture, folder=folder)
 
 
@@ -141,8 +152,9 @@ def _check_request(folder: Path, size: int, start: float | None, end: float | No
     if folder.exists() and not folder.is_dir():
         raise EffigyError(f"{folder} is a file: name a folder for the capture.")
     if folder.is_dir() and not (folder / "capture.json").is_file() and any(folder.iterdir()):
-        raise EffigyError(f"{folder} holds other files and is not a capture: "
-                          "choose a new folder, so that nothing is overwritten.")
+        raise EffigyError(
+            f"{folder} holds other files and is not a capture: choose a new folder, so that nothing is overwritten."
+        )
 
 
 def _expected_frames(info: FootageInfo, start: float | None, end: float | None, max_frames: int | None) -> int:
@@ -154,7 +166,10 @@ def _expected_frames(info: FootageInfo, start: float | None, end: float | None, 
 
 
 def _find_head(
-    info: FootageInfo, span: dict[str, float | int | None], expected: int, progress: Progress,
+    info: FootageInfo,
+    span: dict[str, float | int | None],
+    expected: int,
+    progress: Progress,
 ) -> tuple[list[Sighting], set[int]]:
     """Where the person is, every tenth of a second, and the numbers of the frames in which there are several faces."""
     every = max(1, math.floor(info.fps / _LOOKS_PER_SECOND))
@@ -174,12 +189,16 @@ def _find_head(
     if not looks:
         raise EffigyError(f"No frame of {name} lies in the chosen part: the clip lasts {info.duration:.1f} s.")
     if not sightings:
-        raise EffigyError(f"No face was found in {name} ({looks} frames were searched): "
-                          "the person must face the camera, well lit, with a face wider than 6 % of the picture.")
+        raise EffigyError(
+            f"No face was found in {name} ({looks} frames were searched): "
+            "the person must face the camera, well lit, with a face wider than 6 % of the picture."
+        )
     crowded = [s.number for s in sightings if s.several]
     if len(crowded) > len(sightings) / 2:
-        raise EffigyError(f"{name} shows two faces in most of its frames: an avatar is of one person. "
-                          "Cut the picture to that person, or choose a part of the clip by start and end.")
+        raise EffigyError(
+            f"{name} shows two faces in most of its frames: an avatar is of one person. "
+            "Cut the picture to that person, or choose a part of the clip by start and end."
+        )
     # A look answers for the frames up to the next one.
     return sightings, {number + ahead for number in crowded for ahead in range(every)}
 
@@ -200,8 +219,15 @@ class _Square:
 class _FrameCutter:
     """Turns decoded frames into files and figures."""
 
-    def __init__(self, folder: Path, info: FootageInfo, crop: tuple[float, float, float], size: int,
-                 sightings: list[Sighting], several: set[int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: FootageInfo,
+        crop: tuple[float, float, float],
+        size: int,
+        sightings: list[Sighting],
+        several: set[int],
+    ) -> None:
         self._folder, self._crop, self._size, self._transfer = folder, crop, size, info.transfer
         self._source_size = np.array([info.width, info.height])
         self._inside = picture_mask(crop, size, info.width, info.height).view(np.uint8)
@@ -244,17 +270,23 @@ def _check_faces(capture: Capture, video: Path) -> None:
     several = (capture.flags & FrameFlag.SEVERAL_FACES) != 0
     found = (capture.flags & FrameFlag.NO_FACE) == 0
     if not found.any():
-        raise EffigyError(f"No face was found in the head crops of {video.name}: "
-                          "choose a part where the person faces the camera.")
+        raise EffigyError(
+            f"No face was found in the head crops of {video.name}: choose a part where the person faces the camera."
+        )
     if several.sum() > found.sum() / 2:
-        raise EffigyError(f"{video.name} shows two faces in most of its frames: an avatar is of one person. "
-                          "Cut the picture to that person, or choose a part of the clip by start and end.")
+        raise EffigyError(
+            f"{video.name} shows two faces in most of its frames: an avatar is of one person. "
+            "Cut the picture to that person, or choose a part of the clip by start and end."
+        )
 
 
 def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[str, object]:
     counts = {"good": int((capture.flags == 0).sum())}
-    counts |= {flag.name.lower(): int(((capture.flags & flag) != 0).sum()) for flag in FLAG_WORDS
-               if flag != FrameFlag.TRACK_UNSURE}
+    counts |= {
+        flag.name.lower(): int(((capture.flags & flag) != 0).sum())
+        for flag in FLAG_WORDS
+        if flag != FrameFlag.TRACK_UNSURE
+    }
     return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
 
 

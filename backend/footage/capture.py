@@ -61,8 +61,10 @@ class FrameFlag(IntFlag):
 
 
 FLAG_WORDS = {
-    FrameFlag.NO_FACE: "no face", FrameFlag.SEVERAL_FACES: "several faces",
-    FrameFlag.CUT_OFF: "face cut off by the edge of the picture", FrameFlag.TRACK_UNSURE: "not explained by the head",
+    FrameFlag.NO_FACE: "no face",
+    FrameFlag.SEVERAL_FACES: "several faces",
+    FrameFlag.CUT_OFF: "face cut off by the edge of the picture",
+    FrameFlag.TRACK_UNSURE: "not explained by the head",
 }
 
 
@@ -143,11 +145,13 @@ def load_capture(folder: Path) -> Capture:
     """Read a capture folder, without its pictures; refuses missing, damaged and newer ones with a sentence."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise EffigyError(f"There is no capture folder {folder}: "
-                          f"make it with `python -m backend capture VIDEO {folder}`.")
+        raise EffigyError(
+            f"There is no capture folder {folder}: make it with `python -m backend capture VIDEO {folder}`."
+        )
     if not (folder / "capture.json").is_file():
-        raise EffigyError(f"{folder} is not a capture (it holds no capture.json): "
-                          "make one with `python -m backend capture`.")
+        raise EffigyError(
+            f"{folder} is not a capture (it holds no capture.json): make one with `python -m backend capture`."
+        )
     damaged = f"The capture {folder} is damaged (%s): make it again from the video."
     try:
         info = json.loads((folder / "capture.json").read_text(encoding="utf-8"))
@@ -197,8 +201,9 @@ def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np
     """(size, size) uint8: 255 = the person's head and neck. Written by tracking."""
     path = capture.head_matte_path(index)
     if not path.is_file():
-        raise EffigyError(f"{path} is missing: "
-                          f"track the capture first, with `python -m backend track {capture.folder}`.")
+        raise EffigyError(
+            f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`."
+        )
     return _read_picture(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
 
 

@@ -94,11 +94,12 @@ class HeadSearch:
             regions.append((x - reach, y - reach, x + reach, y + reach))
         else:
             side = 0.6 * max(width, height)
-            regions += [(x, y, x + side, y + side)
-                        for y in _tile_starts(height, side) for x in _tile_starts(width, side)]
+            regions += [
+                (x, y, x + side, y + side) for y in _tile_starts(height, side) for x in _tile_starts(width, side)
+            ]
         for x0, y0, x1, y1 in regions:
             left, top = max(0, round(x0)), max(0, round(y0))
-            part = image[top:max(top + 1, round(y1)), left:max(left + 1, round(x1))]
+            part = image[top : max(top + 1, round(y1)), left : max(left + 1, round(x1))]
             if min(part.shape[:2]) < 16:
                 continue
             faces = self._detector.detect(part)
@@ -142,7 +143,7 @@ def cut_square(image: np.ndarray, crop: tuple[float, float, float], size: int) -
     """The crop of a picture (H, W, 3), scaled to (size, size, 3). Outside the picture its border is repeated."""
     height, width = image.shape[:2]
     x, y, side = (int(v) for v in crop)
-    part = image[max(0, y):max(0, min(height, y + side)), max(0, x):max(0, min(width, x + side))]
+    part = image[max(0, y) : max(0, min(height, y + side)), max(0, x) : max(0, min(width, x + side))]
     margins = max(0, -y), max(0, y + side - height), max(0, -x), max(0, x + side - width)
     if any(margins):
         part = cv2.copyMakeBorder(part, *margins, cv2.BORDER_REPLICATE)
@@ -158,7 +159,11 @@ def picture_mask(crop: tuple[float, float, float], size: int, source_width: int,
 
 
 def guess_intrinsics(
-    crop: tuple[float, float, float], size: int, source_width: int, source_height: int, face_extent: float,
+    crop: tuple[float, float, float],
+    size: int,
+    source_width: int,
+    source_height: int,
+    face_extent: float,
 ) -> np.ndarray:
     """(3, 3) K in crop pixels for a camera of which nothing is known but the picture.
 
@@ -171,8 +176,10 @@ def guess_intrinsics(
     by_distance = face_extent * _NEAREST_CAMERA / _LANDMARK_FACE_HEIGHT
     scale = size / crop[2]
     focal = max(by_view, by_distance) * scale
-    return np.array([
-        [focal, 0, (source_width / 2 - crop[0]) * scale],
-        [0, focal, (source_height / 2 - crop[1]) * scale],
-        [0, 0, 1],
-    ])
+    return np.array(
+        [
+            [focal, 0, (source_width / 2 - crop[0]) * scale],
+            [0, focal, (source_height / 2 - crop[1]) * scale],
+            [0, 0, 1],
+        ]
+    )

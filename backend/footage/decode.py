@@ -76,8 +76,9 @@ def probe(path: Path) -> FootageInfo:
             geometry = Geometry.of(frame, stream)
             break
         else:
-            raise EffigyError(f"No picture of {path.name} could be decoded: "
-                              "the file is damaged or cut short. Export it again.")
+            raise EffigyError(
+                f"No picture of {path.name} could be decoded: the file is damaged or cut short. Export it again."
+            )
         rate = _frame_rate(stream)
         duration = _duration(container, stream)
         count = stream.frames or round(duration * rate)
@@ -134,8 +135,10 @@ def read_frames(
                 return
         announced = _duration(container, stream)
     if troubles or last_time + 1 / rate < 0.97 * announced - 0.5:
-        progress.message(f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames "
-                         f"could be read (up to {last_time:.1f} of {announced:.1f} s), and those are used.")
+        progress.message(
+            f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames "
+            f"could be read (up to {last_time:.1f} of {announced:.1f} s), and those are used."
+        )
 
 
 def _read_still(path: Path) -> np.ndarray | None:
@@ -163,8 +166,10 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.st
         raise EffigyError(f"{path} cannot be read: you have no permission to open it.") from error
     except (av.error.FFmpegError, ValueError) as error:
         if _lacks_index(path):
-            raise EffigyError(f"{path.name} is cut short: its index (moov), which stands at the end, is missing. "
-                              "Copy the file again completely, or record it again.") from error
+            raise EffigyError(
+                f"{path.name} is cut short: its index (moov), which stands at the end, is missing. "
+                "Copy the file again completely, or record it again."
+            ) from error
         raise EffigyError(f"{path.name} is not a video that FFmpeg can read.") from error
     with container:
         name = container.format.name
@@ -249,5 +254,3 @@ def _lacks_index(path: Path) -> bool:
                 return not first
             position, first = position + length, False
     return not first
-
-

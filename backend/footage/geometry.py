@@ -64,7 +64,10 @@ def _colour_matrix(frame: av.VideoFrame) -> Colorspace:
 
 
 def to_rgb(
-    frame: av.VideoFrame, geometry: Geometry, longest_side: int | None, reformatter: VideoReformatter,
+    frame: av.VideoFrame,
+    geometry: Geometry,
+    longest_side: int | None,
+    reformatter: VideoReformatter,
 ) -> np.ndarray:
     """(H, W, 3) uint8 upright RGB.
 
@@ -85,6 +88,7 @@ def to_rgb(
         dst_color_range=ColorRange.JPEG,
         interpolation=(Interpolation.AREA if shrink < 1 else Interpolation.BICUBIC) | _EXACT_CHROMA,
     )
-    green, blue, red = (np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, :plane.width]
-                        for plane in made.planes)
+    green, blue, red = (
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in made.planes
+    )
     return geometry.make_upright(cv2.merge((red, green, blue)))

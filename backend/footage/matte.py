@@ -34,11 +34,13 @@ class Matter:
             from mediapipe.tasks.python import BaseOptions, vision
 
             self._image_type, self._format = mediapipe.Image, mediapipe.ImageFormat.SRGB
-            self._segmenter = vision.ImageSegmenter.create_from_options(vision.ImageSegmenterOptions(
-                base_options=BaseOptions(model_asset_path=str(asset_path("models/selfie_segmentation.tflite"))),
-                output_confidence_masks=True,
-                output_category_mask=False,
-            ))
+            self._segmenter = vision.ImageSegmenter.create_from_options(
+                vision.ImageSegmenterOptions(
+                    base_options=BaseOptions(model_asset_path=str(asset_path("models/selfie_segmentation.tflite"))),
+                    output_confidence_masks=True,
+                    output_category_mask=False,
+                )
+            )
             self.confidence(np.zeros((_NETWORK_SIDE, _NETWORK_SIDE, 3), np.uint8))
 
     def confidence(self, image: np.ndarray) -> np.ndarray:
@@ -52,7 +54,9 @@ class Matter:
         refined = guided_filter(small, fill_unsure(self.confidence(small)), image)
         stretch = 255 / (1 - 2 * _HAZE)
         # Not below 0: the conversion takes the absolute value. Above 255 it saturates.
-        return cv2.convertScaleAbs(np.maximum(refined, np.float32(_HAZE), out=refined), alpha=stretch, beta=-stretch * _HAZE)
+        return cv2.convertScaleAbs(
+            np.maximum(refined, np.float32(_HAZE), out=refined), alpha=stretch, beta=-stretch * _HAZE
+        )
 
     def close(self) -> None:
         self._segmenter.close()
@@ -85,6 +89,7 @@ def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np
     `small` is (h, w, 3) uint8, `matte` (h, w) float32 on the same pixels, `image` (H, W, 3) uint8 the same picture in
     full. In each window the matte is modelled as a . colour + b; returns (H, W) float32 from the averaged a and b.
     """
+
     def mean(values: np.ndarray, scale: float = 1.0) -> np.ndarray:
         # The box's sum of 8 or 16 bits is exact, and quicker than of floats.
         side = 2 * _RADIUS + 1
@@ -106,8 +111,10 @@ def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np
     gg, gb = covariance(1, 1) - g_of_r * rg, covariance(1, 2) - g_of_r * rb
     b_of_g = gb / gg
     bb = covariance(2, 2) - b_of_r * rb - b_of_g * gb
-    m_r, m_g, m_b = (mean(plane * matte, 1 / 255) - plane_mean * matte_mean
-                     for plane, plane_mean in zip(guide, (r, g, b), strict=True))
+    m_r, m_g, m_b = (
+        mean(plane * matte, 1 / 255) - plane_mean * matte_mean
+        for plane, plane_mean in zip(guide, (r, g, b), strict=True)
+    )
     m_g -= g_of_r * m_r
     slope_b = (m_b - b_of_r * m_r - b_of_g * m_g) / bb
     slope_g = m_g / gg - b_of_g * slope_b

@@ -79,7 +79,7 @@ def open_by_ellipse(picture: np.ndarray, width: int) -> np.ndarray:
 @cache
 def _rectangles(width: int) -> list[np.ndarray]:
     """Of ones: those whose union is the ellipse."""
-    rows = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)).sum(1)[:width // 2 + 1]
+    rows = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)).sum(1)[: width // 2 + 1]
     # The topmost of the rows of one width spans the most.
     return [np.ones((width - 2 * int((rows == across).argmax()), int(across)), np.uint8) for across in np.unique(rows)]
 
@@ -108,7 +108,9 @@ def find_plate(capture: Capture) -> Plate:
     return Plate(np.stack([guess for guess, _ in guesses]), np.stack([place for _, place in guesses]))
 
 
-def _continued(color: np.ndarray, known: np.ndarray, axis: int, backwards: bool, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _continued(
+    color: np.ndarray, known: np.ndarray, axis: int, backwards: bool, most: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Where nothing is known, the last known pixel before it along an axis, at most `most` pixels away, and where."""
     order = slice(None, None, -1 if backwards else 1)
     along = np.moveaxis(known, axis, 0)[order]

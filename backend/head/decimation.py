@@ -134,8 +134,14 @@ class _Collapse:
 
 def _error(q: list[float], point: tuple[float, float, float]) -> float:
     x, y, z = point
-    return (q[0] * x * x + q[4] * y * y + q[7] * z * z + 2 * (q[1] * x * y + q[2] * x * z + q[5] * y * z)
-            + 2 * (q[3] * x + q[6] * y + q[8] * z) + q[9])
+    return (
+        q[0] * x * x
+        + q[4] * y * y
+        + q[7] * z * z
+        + 2 * (q[1] * x * y + q[2] * x * z + q[5] * y * z)
+        + 2 * (q[3] * x + q[6] * y + q[8] * z)
+        + q[9]
+    )
 
 
 def _normal(a: tuple[float, ...], b: tuple[float, ...], c: tuple[float, ...]) -> tuple[float, float, float]:

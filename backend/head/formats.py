@@ -27,7 +27,13 @@ SCHEMA = 1
 FLAME_IDENTITY_COUNT = 300
 
 _FLOAT_FIELDS = (
-    "template", "shape_basis", "expression_basis", "pose_basis", "joint_regressor", "skinning", "uv",
+    "template",
+    "shape_basis",
+    "expression_basis",
+    "pose_basis",
+    "joint_regressor",
+    "skinning",
+    "uv",
     "landmark_barycentric",
 )
 _INTEGER_FIELDS = ("faces", "uv_faces", "landmark_faces")
@@ -58,9 +64,12 @@ def save_head(model: HeadModel, path: Path) -> None:
     arrays |= {f"region_{name}": vertices for name, vertices in model.regions.items()}
     with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            file, schema=np.int64(SCHEMA), name=np.array(model.name),
+            file,
+            schema=np.int64(SCHEMA),
+            name=np.array(model.name),
             expression_names=np.array(model.expression_names, np.str_),
-            expression_range=np.array(model.expression_range, np.float64), **arrays,
+            expression_range=np.array(model.expression_range, np.float64),
+            **arrays,
         )
 
 
@@ -140,13 +149,21 @@ def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
     uv, uv_faces = _unwrap(template, faces)
     landmark_faces, landmark_barycentric = _flame_landmarks(arrays, path)
     model = HeadModel(
-        name=path.stem, template=template,
-        shape_basis=np.ascontiguousarray(shape_basis), expression_basis=np.ascontiguousarray(expression_basis),
-        pose_basis=np.ascontiguousarray(pose_basis), joint_regressor=regressor, skinning=skinning, faces=faces,
-        uv=uv, uv_faces=uv_faces,
+        name=path.stem,
+        template=template,
+        shape_basis=np.ascontiguousarray(shape_basis),
+        expression_basis=np.ascontiguousarray(expression_basis),
+        pose_basis=np.ascontiguousarray(pose_basis),
+        joint_regressor=regressor,
+        skinning=skinning,
+        faces=faces,
+        uv=uv,
+        uv_faces=uv_faces,
         expression_names=tuple(f"expression_{index:03d}" for index in range(expression_basis.shape[2])),
-        expression_range=(-10.0, 10.0), regions={name: np.empty(0, np.int32) for name in REGION_NAMES},
-        landmark_faces=landmark_faces, landmark_barycentric=landmark_barycentric,
+        expression_range=(-10.0, 10.0),
+        regions={name: np.empty(0, np.int32) for name in REGION_NAMES},
+        landmark_faces=landmark_faces,
+        landmark_barycentric=landmark_barycentric,
     )
     _checked(model, path)
     return transfer_regions(load_head(), model)
@@ -207,11 +224,17 @@ def _checked(model: HeadModel, path: Path) -> HeadModel:
     """The one check at the border: sizes fit, numbers are finite, indices are in range, weights sum to one."""
     count, triangles = len(model.template), len(model.faces)
     sizes = {
-        "template": (count, 3), "shape_basis": (count, 3, model.shape_basis.shape[-1]), "pose_basis": (count, 3, 36),
+        "template": (count, 3),
+        "shape_basis": (count, 3, model.shape_basis.shape[-1]),
+        "pose_basis": (count, 3, 36),
         "expression_basis": (count, 3, len(model.expression_names)),
-        "joint_regressor": (5, count), "skinning": (count, 5),
-        "faces": (triangles, 3), "uv_faces": (triangles, 3), "uv": (len(model.uv), 2),
-        "landmark_faces": (LANDMARK_COUNT,), "landmark_barycentric": (LANDMARK_COUNT, 3),
+        "joint_regressor": (5, count),
+        "skinning": (count, 5),
+        "faces": (triangles, 3),
+        "uv_faces": (triangles, 3),
+        "uv": (len(model.uv), 2),
+        "landmark_faces": (LANDMARK_COUNT,),
+        "landmark_barycentric": (LANDMARK_COUNT, 3),
     }
     for name, size in sizes.items():
         found = getattr(model, name).shape
@@ -220,8 +243,11 @@ def _checked(model: HeadModel, path: Path) -> HeadModel:
     for name in _FLOAT_FIELDS:
         if not np.isfinite(getattr(model, name)).all():
             raise EffigyError(f"{path} is not a usable head model: {name} holds numbers that are not finite.")
-    ranges = [("faces", model.faces, 0, count), ("uv_faces", model.uv_faces, 0, len(model.uv)),
-              ("landmark_faces", model.landmark_faces, -1, triangles)]
+    ranges = [
+        ("faces", model.faces, 0, count),
+        ("uv_faces", model.uv_faces, 0, len(model.uv)),
+        ("landmark_faces", model.landmark_faces, -1, triangles),
+    ]
     ranges += [(f"region {name}", vertices, 0, count) for name, vertices in model.regions.items()]
     for name, indices, low, high in ranges:
         if indices.size and (indices.min() < low or indices.max() >= high):

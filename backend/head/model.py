@@ -20,7 +20,15 @@ JOINT_NAMES = ("root", "neck", "jaw", "eye_L", "eye_R")
 PARENTS = (-1, 0, 1, 1, 1)
 
 REGION_NAMES = (
-    "face", "scalp", "lips", "eyes", "lids", "ears", "neck", "mouth_inside", "boundary",
+    "face",
+    "scalp",
+    "lips",
+    "eyes",
+    "lids",
+    "ears",
+    "neck",
+    "mouth_inside",
+    "boundary",
 )
 """`eyes` are the eyeballs, `mouth_inside` teeth, gums, tongue and the inner mouth wall; `boundary` is the ring of
 vertices at the open lower edge of the neck. A region may be empty where the model has no such part."""
@@ -70,7 +78,14 @@ class HeadModel:
     def fingerprint(self) -> str:
         """First 16 hex digits of SHA-256 over everything that posing depends on."""
         digest = hashlib.sha256()
-        for array in (self.template, self.shape_basis, self.expression_basis, self.pose_basis,
-                      self.joint_regressor, self.skinning, self.faces):
+        for array in (
+            self.template,
+            self.shape_basis,
+            self.expression_basis,
+            self.pose_basis,
+            self.joint_regressor,
+            self.skinning,
+            self.faces,
+        ):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]

@@ -55,4 +55,5 @@ def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
             return model
     raise EffigyError(
         f"{needed_by} needs the head model “{name}” (fingerprint {fingerprint}), which is not here: "
-        "track any capture with that file once (--head FILE), then run again.")
+        "track any capture with that file once (--head FILE), then run again."
+    )

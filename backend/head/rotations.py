@@ -39,21 +39,27 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     the largest one is taken as the divisor (Shepperd 1978), so the result is exact at half turns too.
     """
     m = matrix
-    trace_terms = torch.stack((
-        1 + m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2],
-        1 + m[..., 0, 0] - m[..., 1, 1] - m[..., 2, 2],
-        1 - m[..., 0, 0] + m[..., 1, 1] - m[..., 2, 2],
-        1 - m[..., 0, 0] - m[..., 1, 1] + m[..., 2, 2],
-    ), -1)
+    trace_terms = torch.stack(
+        (
+            1 + m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2],
+            1 + m[..., 0, 0] - m[..., 1, 1] - m[..., 2, 2],
+            1 - m[..., 0, 0] + m[..., 1, 1] - m[..., 2, 2],
+            1 - m[..., 0, 0] - m[..., 1, 1] + m[..., 2, 2],
+        ),
+        -1,
+    )
     """Four times the squares of w, x, y, z; they sum to four, so the largest is at least one."""
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
     xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
-    products = torch.stack((
-        torch.stack((trace_terms[..., 0], wx, wy, wz), -1),
-        torch.stack((wx, trace_terms[..., 1], xy, xz), -1),
-        torch.stack((wy, xy, trace_terms[..., 2], yz), -1),
-        torch.stack((wz, xz, yz, trace_terms[..., 3]), -1),
-    ), -2)
+    products = torch.stack(
+        (
+            torch.stack((trace_terms[..., 0], wx, wy, wz), -1),
+            torch.stack((wx, trace_terms[..., 1], xy, xz), -1),
+            torch.stack((wy, xy, trace_terms[..., 2], yz), -1),
+            torch.stack((wz, xz, yz, trace_terms[..., 3]), -1),
+        ),
+        -2,
+    )
     """Row i: four times the products of component i with w, x, y, z."""
     largest = trace_terms.detach().argmax(-1)
     row = products.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4)).squeeze(-2)
@@ -66,11 +72,20 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
     """(..., 4) w, x, y, z of any length but zero -> (..., 3, 3)."""
     w, x, y, z = quaternion.unbind(-1)
     scale = 2 / (quaternion * quaternion).sum(-1)
-    return torch.stack((
-        1 - scale * (y * y + z * z), scale * (x * y - z * w), scale * (x * z + y * w),
-        scale * (x * y + z * w), 1 - scale * (x * x + z * z), scale * (y * z - x * w),
-        scale * (x * z - y * w), scale * (y * z + x * w), 1 - scale * (x * x + y * y),
-    ), -1).unflatten(-1, (3, 3))
+    return torch.stack(
+        (
+            1 - scale * (y * y + z * z),
+            scale * (x * y - z * w),
+            scale * (x * z + y * w),
+            scale * (x * y + z * w),
+            1 - scale * (x * x + z * z),
+            scale * (y * z - x * w),
+            scale * (x * z - y * w),
+            scale * (y * z + x * w),
+            1 - scale * (x * x + y * y),
+        ),
+        -1,
+    ).unflatten(-1, (3, 3))
 
 
 def quaternion_to_axis_angle(quaternion: Tensor) -> Tensor:
@@ -105,9 +120,12 @@ def quaternion_multiply(left: Tensor, right: Tensor) -> Tensor:
     """Hamilton product of (..., 4) w, x, y, z: rotation `right` first, then `left`. Leading dimensions broadcast."""
     aw, ax, ay, az = left.unbind(-1)
     bw, bx, by, bz = right.unbind(-1)
-    return torch.stack((
-        aw * bw - ax * bx - ay * by - az * bz,
-        aw * bx + ax * bw + ay * bz - az * by,
-        aw * by - ax * bz + ay * bw + az * bx,
-        aw * bz + ax * by - ay * bx + az * bw,
-    ), -1)
+    return torch.stack(
+        (
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ),
+        -1,
+    )

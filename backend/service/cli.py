@@ -78,7 +78,11 @@ def _sentence_for(error: OSError, target: Path | None) -> str:
 
 def _is_out_of_memory(error: Exception) -> bool:
     # torch.OutOfMemoryError by its name: importing torch here would make every command slow.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "not enough memory" in str(error)
+    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,10 +92,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m backend", description="From a video of a person to a head avatar and its pictures.")
+    parser = _Parser(
+        prog="python -m backend", description="From a video of a person to a head avatar and its pictures."
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    capture = subparsers.add_parser("capture", help="crop the head out of a video or a photograph, with mattes and landmarks")
+    capture = subparsers.add_parser(
+        "capture", help="crop the head out of a video or a photograph, with mattes and landmarks"
+    )
     capture.add_argument("video", metavar="VIDEO", type=Path)
     capture.add_argument("capture", metavar="CAPTURE", type=Path, help="the folder to make, *.capture")
     capture.add_argument("--size", type=int, default=512, metavar="N", help="side of the frames, pixels (default: 512)")
@@ -101,10 +109,15 @@ def _parser() -> argparse.ArgumentParser:
     capture.set_defaults(run=commands.run_capture)
 
     track = subparsers.add_parser("track", help="fit a head model to a capture; writes CAPTURE/track.npz")
-    track.add_argument("captures", metavar="CAPTURE", type=Path, nargs="+", help="several, clips or photographs, of one person")
+    track.add_argument(
+        "captures", metavar="CAPTURE", type=Path, nargs="+", help="several, clips or photographs, of one person"
+    )
     track.add_argument("--head", type=Path, metavar="FILE", help="a FLAME file (.pkl, .npz) instead of the open head")
-    track.add_argument("--landmarks-only", action="store_true", help="do not align frames to the person's own skin: three times as "
-                       "fast, less true and less steady")
+    track.add_argument(
+        "--landmarks-only",
+        action="store_true",
+        help="do not align frames to the person's own skin: three times as fast, less true and less steady",
+    )
     track.set_defaults(run=commands.run_track)
 
     train = subparsers.add_parser("train", help="train an avatar on a tracked capture")
@@ -113,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--preset", choices=tuple(PRESETS), default="draft", help="how carefully (default: draft)")
     train.add_argument("--size", type=int, metavar="N", help="side of the training pictures (default: the preset's)")
     train.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    train.add_argument("--minutes", type=minutes, metavar="M", help="let the clock end it instead of the preset's steps")
+    train.add_argument(
+        "--minutes", type=minutes, metavar="M", help="let the clock end it instead of the preset's steps"
+    )
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint that a stopped training left")
     train.set_defaults(run=commands.run_train)
 
@@ -121,10 +136,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("avatar", metavar="AVATAR", type=Path)
     evaluate.add_argument("capture", metavar="CAPTURE", type=Path)
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR")
-    evaluate.add_argument("--baselines", action="store_true",
-                          help="measure the nearest training frame and mesh-bound Gaussians as well")
-    evaluate.add_argument("--refitted", action="store_true",
-                          help="score some frames with the pose fitted again as well: how much of the error is the track's")
+    evaluate.add_argument(
+        "--baselines", action="store_true", help="measure the nearest training frame and mesh-bound Gaussians as well"
+    )
+    evaluate.add_argument(
+        "--refitted",
+        action="store_true",
+        help="score some frames with the pose fitted again as well: how much of the error is the track's",
+    )
     evaluate.set_defaults(run=commands.run_evaluate)
 
     render = subparsers.add_parser("render", help="render a track with an avatar")
@@ -162,23 +181,37 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("out", metavar="OUT.png", type=Path)
     report.set_defaults(run=commands.run_report)
 
-    overlay = subparsers.add_parser("overlay", help="a video of the footage with the tracked head and its landmarks over it")
+    overlay = subparsers.add_parser(
+        "overlay", help="a video of the footage with the tracked head and its landmarks over it"
+    )
     overlay.add_argument("capture", metavar="CAPTURE", type=Path)
     overlay.add_argument("out", metavar="OUT.mp4", type=Path)
     overlay.set_defaults(run=commands.run_overlay)
 
     retarget = subparsers.add_parser("retarget", help="put one person's performance on another's head; writes a track")
-    retarget.add_argument("performance", metavar="PERFORMANCE", type=Path,
-                          help="a capture, a track.npz, or a CSV of the 52 ARKit channels (Live Link Face)")
+    retarget.add_argument(
+        "performance",
+        metavar="PERFORMANCE",
+        type=Path,
+        help="a capture, a track.npz, or a CSV of the 52 ARKit channels (Live Link Face)",
+    )
     retarget.add_argument("target", metavar="TARGET", type=Path, help="whose head: a capture, a track.npz or an avatar")
     retarget.add_argument("out", metavar="OUT.npz", type=Path)
     retarget.add_argument("--intensity", type=float, default=1.0, metavar="X", help="of the expression (default: 1)")
-    retarget.add_argument("--smoothing", type=float, default=0.0, metavar="S", help="seconds over which it is smoothed (default: 0)")
-    retarget.add_argument("--motion", type=float, default=1.0, metavar="X", help="of the head; 0 holds it still (default: 1)")
-    retarget.add_argument("--fps", type=frame_rate, metavar="N", help="frames a second (default: the performance's own)")
+    retarget.add_argument(
+        "--smoothing", type=float, default=0.0, metavar="S", help="seconds over which it is smoothed (default: 0)"
+    )
+    retarget.add_argument(
+        "--motion", type=float, default=1.0, metavar="X", help="of the head; 0 holds it still (default: 1)"
+    )
+    retarget.add_argument(
+        "--fps", type=frame_rate, metavar="N", help="frames a second (default: the performance's own)"
+    )
     retarget.set_defaults(run=commands.run_retarget)
 
-    doctor = subparsers.add_parser("doctor", help="what this machine can do, and what is missing; or what fills an avatar's file")
+    doctor = subparsers.add_parser(
+        "doctor", help="what this machine can do, and what is missing; or what fills an avatar's file"
+    )
     doctor.add_argument("avatar", metavar="AVATAR", type=Path, nargs="?", help="an avatar to look into instead")
     doctor.set_defaults(run=commands.run_doctor)
 

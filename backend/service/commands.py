@@ -26,8 +26,15 @@ def run_capture(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..footage.build import make_capture
 
     check_writable(chosen.capture)
-    made = make_capture(chosen.video, chosen.capture, size=chosen.size, start=chosen.start, end=chosen.end,
-                        max_frames=chosen.max_frames, progress=progress)
+    made = make_capture(
+        chosen.video,
+        chosen.capture,
+        size=chosen.size,
+        start=chosen.start,
+        end=chosen.end,
+        max_frames=chosen.max_frames,
+        progress=progress,
+    )
     good = int((made.flags == 0).sum())
     return f"{chosen.capture}: {made.frame_count} frames of {made.size}×{made.size}, {good} of them good."
 
@@ -49,8 +56,12 @@ def run_track(chosen: argparse.Namespace, progress: Progress) -> str:
         model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     for folder in chosen.captures:
         check_writable(folder / "track.npz")
-    tracks = track_captures([_in_takes(capture, progress) for capture in captures], model,
-                            photometric=not chosen.landmarks_only, progress=progress)
+    tracks = track_captures(
+        [_in_takes(capture, progress) for capture in captures],
+        model,
+        photometric=not chosen.landmarks_only,
+        progress=progress,
+    )
     said = []
     for capture, track in zip(captures, tracks, strict=True):
         make_head_mattes(capture, track, model, progress=progress)
@@ -67,15 +78,21 @@ def _in_takes(capture: Capture, progress: Progress) -> Capture:
 
     cuts = find_cuts(capture)
     if len(cuts):
-        progress.message(f"{capture.source_name} is cut before frame {', '.join(map(str, cuts[:12]))}"
-                         f"{' …' if len(cuts) > 12 else ''}: its takes are tracked apart.")
+        progress.message(
+            f"{capture.source_name} is cut before frame {', '.join(map(str, cuts[:12]))}"
+            f"{' …' if len(cuts) > 12 else ''}: its takes are tracked apart."
+        )
     return separated(capture, cuts)
 
 
 def _how_sure(path: Path, track: Track) -> str:
     tracked = track.flags == 0
     residual = sorted(track.residual[tracked].tolist())
-    typical = f"; typically {residual[len(residual) // 2]:.2f} px of {track.size} from the detector's landmarks" if residual else ""
+    typical = (
+        f"; typically {residual[len(residual) // 2]:.2f} px of {track.size} from the detector's landmarks"
+        if residual
+        else ""
+    )
     return f"{path}: {tracked.sum()} of {len(tracked)} frames are sure{typical}."
 
 
@@ -83,8 +100,16 @@ def run_train(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..training.trainer import train
 
     check_writable(chosen.avatar)
-    avatar = train(chosen.capture, chosen.avatar, preset=chosen.preset, size=chosen.size, device=chosen.device,
-                   minutes=chosen.minutes, resume=chosen.resume, progress=progress)
+    avatar = train(
+        chosen.capture,
+        chosen.avatar,
+        preset=chosen.preset,
+        size=chosen.size,
+        device=chosen.device,
+        minutes=chosen.minutes,
+        resume=chosen.resume,
+        progress=progress,
+    )
     return f"{chosen.avatar}: {avatar.gaussian_count} Gaussians in {avatar.megabytes:.1f} MB."
 
 
@@ -96,7 +121,9 @@ def run_evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
 
     avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
     check_writable(chosen.out / "metrics.json")
-    metrics = evaluate(avatar, capture, chosen.out, baselines=chosen.baselines, refitted=chosen.refitted, progress=progress)
+    metrics = evaluate(
+        avatar, capture, chosen.out, baselines=chosen.baselines, refitted=chosen.refitted, progress=progress
+    )
     return f"{chosen.out / 'metrics.json'}:\n{metrics}"
 
 
@@ -110,8 +137,16 @@ def run_render(chosen: argparse.Namespace, progress: Progress) -> str:
     track = load_track(chosen.track, avatar.head_model)
     check_writable(chosen.out)
     size = track.size if chosen.size is None else chosen.size
-    count = render_track(avatar, track, chosen.out, size=size, fmt=chosen.format, background=chosen.background,
-                         enhanced=not chosen.plain, progress=progress)
+    count = render_track(
+        avatar,
+        track,
+        chosen.out,
+        size=size,
+        fmt=chosen.format,
+        background=chosen.background,
+        enhanced=not chosen.plain,
+        progress=progress,
+    )
     return f"{chosen.out}: {count} frames of {size}×{size}."
 
 
@@ -176,8 +211,16 @@ def run_retarget(chosen: argparse.Namespace, progress: Progress) -> str:
     from .transferring import transfer
 
     check_writable(chosen.out)
-    made = transfer(chosen.performance, chosen.target, chosen.out, intensity=chosen.intensity, smoothing=chosen.smoothing,
-                    motion=chosen.motion, fps=chosen.fps, progress=progress)
+    made = transfer(
+        chosen.performance,
+        chosen.target,
+        chosen.out,
+        intensity=chosen.intensity,
+        smoothing=chosen.smoothing,
+        motion=chosen.motion,
+        fps=chosen.fps,
+        progress=progress,
+    )
     return f"{chosen.out}: {made.frame_count} frames at {float(made.fps):g} a second."
 
 

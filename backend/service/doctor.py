@@ -34,9 +34,17 @@ class Finding:
 def examine() -> list[Finding]:
     """Every check, in the order in which the pipeline needs them; none of them raises."""
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
-        ("Python", _python), ("PyTorch", _torch), ("GPU", _gpu), ("GPU rasteriser", _gsplat), ("CPU rasteriser", _numba),
-        ("Video", _codecs), ("Detector", _detector), ("Open head", _open_head), ("vgg_hed weights", _hed),
-        ("LPIPS weights", _lpips), ("Disk", _disk),
+        ("Python", _python),
+        ("PyTorch", _torch),
+        ("GPU", _gpu),
+        ("GPU rasteriser", _gsplat),
+        ("CPU rasteriser", _numba),
+        ("Video", _codecs),
+        ("Detector", _detector),
+        ("Open head", _open_head),
+        ("vgg_hed weights", _hed),
+        ("LPIPS weights", _lpips),
+        ("Disk", _disk),
     )
     found = []
     for subject, check in checks:
@@ -59,8 +67,9 @@ def show(findings: list[Finding]) -> str:
 
 
 def _text_of(table: Table) -> str:
-    console = Console(file=io.StringIO(), width=shutil.get_terminal_size((140, 24)).columns,
-                      force_terminal=sys.stdout.isatty())
+    console = Console(
+        file=io.StringIO(), width=shutil.get_terminal_size((140, 24)).columns, force_terminal=sys.stdout.isatty()
+    )
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
@@ -77,8 +86,11 @@ def examine_avatar(path: Path) -> str:
         table.add_row(escape(part.name), f"{part.numbers:,}", f"{part.bytes / 1e3:.1f}", " and ".join(part.types))
     table.add_row("the whole file", "", f"{path.stat().st_size / 1e3:.1f}", "")
     trained = ", ".join(f"{name} {value}" for name, value in avatar.metrics.items())
-    return (f"{path}: {avatar.gaussian_count} Gaussians on the head model “{avatar.head_model.name}”"
-            + (f"; {trained}" if trained else "") + f".\n{_text_of(table)}")
+    return (
+        f"{path}: {avatar.gaussian_count} Gaussians on the head model “{avatar.head_model.name}”"
+        + (f"; {trained}" if trained else "")
+        + f".\n{_text_of(table)}"
+    )
 
 
 def _python() -> Finding:
@@ -112,8 +124,9 @@ def _gsplat() -> Finding:
 def _numba() -> Finding:
     import numba
 
-    return Finding("CPU rasteriser", "ok",
-                   f"numba {numba.__version__}, shares PyTorch's threads, {os.cpu_count()} cores")
+    return Finding(
+        "CPU rasteriser", "ok", f"numba {numba.__version__}, shares PyTorch's threads, {os.cpu_count()} cores"
+    )
 
 
 def _codecs() -> Finding:
@@ -147,8 +160,12 @@ def _open_head() -> Finding:
     from ..head.formats import load_head
 
     model = load_head()
-    return Finding("Open head", "ok", f"{model.name}: {len(model.template)} vertices, {model.shape_basis.shape[2]} identity and "
-                   f"{model.expression_basis.shape[2]} expression components")
+    return Finding(
+        "Open head",
+        "ok",
+        f"{model.name}: {len(model.template)} vertices, {model.shape_basis.shape[2]} identity and "
+        f"{model.expression_basis.shape[2]} expression components",
+    )
 
 
 def _hed() -> Finding:
@@ -163,8 +180,12 @@ def _lpips() -> Finding:
 
     found = find_lpips()
     if found is None:
-        return Finding("LPIPS weights", "missing", "Not needed to make or render avatars. `evaluate` leaves out this one measure "
-                       "of likeness, and gives vgg_hed, a similar one")
+        return Finding(
+            "LPIPS weights",
+            "missing",
+            "Not needed to make or render avatars. `evaluate` leaves out this one measure "
+            "of likeness, and gives vgg_hed, a similar one",
+        )
     return Finding("LPIPS weights", "ok", f"`evaluate` gives this measure of likeness as well: {found[0]}")
 
 

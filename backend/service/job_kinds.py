@@ -43,8 +43,12 @@ def _options(**options: object) -> list[str]:
 def _import(given: Parameters) -> Order:
     given.known("video", "capture", "size", "start", "end", "max_frames", "head", "landmarks_only")
     capture = given.path("capture")
-    cropping = _options(size=given.integer("size", None), start=given.number("start", None, least=0),
-                        end=given.number("end", None, least=0), max_frames=given.integer("max_frames", None, least=1))
+    cropping = _options(
+        size=given.integer("size", None),
+        start=given.number("start", None, least=0),
+        end=given.number("end", None, least=0),
+        max_frames=given.integer("max_frames", None, least=1),
+    )
     return Order([["capture", *cropping, "--", str(given.path("video")), str(capture)], _tracking(given)], capture)
 
 
@@ -62,9 +66,12 @@ def _train(given: Parameters) -> Order:
     given.known("capture", "avatar", "preset", "size", "device", "minutes", "resume")
     avatar = given.path("avatar")
     options = _options(
-        preset=given.text("preset", None, choices=tuple(PRESETS)), size=given.integer("size", None),
-        device=given.text("device", None, choices=DEVICES), minutes=given.number("minutes", None, least=1e-3),
-        resume=given.flag("resume"))
+        preset=given.text("preset", None, choices=tuple(PRESETS)),
+        size=given.integer("size", None),
+        device=given.text("device", None, choices=DEVICES),
+        minutes=given.number("minutes", None, least=1e-3),
+        resume=given.flag("resume"),
+    )
     return Order([["train", *options, "--", str(given.path("capture")), str(avatar)]], avatar)
 
 
@@ -78,8 +85,12 @@ def _evaluate(given: Parameters) -> Order:
 def _render(given: Parameters) -> Order:
     given.known("avatar", "track", "out", "size", "format", "background", "plain")
     out = given.path("out")
-    options = _options(size=given.integer("size", None), format=given.text("format", None, choices=FORMATS),
-                       background=given.text("background", None), plain=given.flag("plain"))
+    options = _options(
+        size=given.integer("size", None),
+        format=given.text("format", None, choices=FORMATS),
+        background=given.text("background", None),
+        plain=given.flag("plain"),
+    )
     return Order([["render", *options, "--", str(given.path("avatar")), str(given.path("track")), str(out)]], out)
 
 
@@ -87,14 +98,24 @@ def _retarget(given: Parameters) -> Order:
     given.known("performance", "target", "out", "intensity", "smoothing", "motion", "fps")
     out = given.path("out")
     options = _options(
-        intensity=given.number("intensity", None, least=0), smoothing=given.number("smoothing", None, least=0),
-        motion=given.number("motion", None, least=0), fps=given.text("fps", None))
-    return Order([["retarget", *options, "--", str(given.path("performance")), str(given.path("target")), str(out)]], out)
+        intensity=given.number("intensity", None, least=0),
+        smoothing=given.number("smoothing", None, least=0),
+        motion=given.number("motion", None, least=0),
+        fps=given.text("fps", None),
+    )
+    return Order(
+        [["retarget", *options, "--", str(given.path("performance")), str(given.path("target")), str(out)]], out
+    )
 
 
 KINDS: dict[str, Callable[[Parameters], Order]] = {
-    "import": _import, "track": _track, "train": _train, "evaluate": _evaluate, "render": _render,
-    "retarget": _retarget}
+    "import": _import,
+    "track": _track,
+    "train": _train,
+    "evaluate": _evaluate,
+    "render": _render,
+    "retarget": _retarget,
+}
 
 
 def result_of(kind: str, params: dict[str, Any], said: list[str]) -> dict[str, Any]:
@@ -110,8 +131,13 @@ def result_of(kind: str, params: dict[str, Any], said: list[str]) -> dict[str, A
         track = load_track(path)
         sure = track.residual[track.flags == 0]
         return result | {
-            "capture": params["capture"], "track": str(path), "frames": track.frame_count, "sure": len(sure),
-            "residual": float(np.median(sure)) if len(sure) else None, "size": track.size}
+            "capture": params["capture"],
+            "track": str(path),
+            "frames": track.frame_count,
+            "sure": len(sure),
+            "residual": float(np.median(sure)) if len(sure) else None,
+            "size": track.size,
+        }
     if kind == "evaluate":
         return result | {name.split(".")[0]: str(Path(params["out"]) / name) for name in ("metrics.json", "sheet.png")}
     return result | {name: params[name] for name in ("avatar", "out") if name in params}

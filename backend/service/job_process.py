@@ -51,8 +51,17 @@ class _ChannelProgress(Progress):
         if not new and done != total and now - self._updated < SECONDS_BETWEEN_UPDATES:
             return
         self._updated = now
-        self._channel.send({"event": "progress", "stage": stage, "done": done, "total": total, "metrics": metrics,
-                            "eta": self._clock.left(done, total, now), "rate": self._clock.rate(done, now)})
+        self._channel.send(
+            {
+                "event": "progress",
+                "stage": stage,
+                "done": done,
+                "total": total,
+                "metrics": metrics,
+                "eta": self._clock.left(done, total, now),
+                "rate": self._clock.rate(done, now),
+            }
+        )
         if now - self._glimpsed >= SECONDS_BETWEEN_GLIMPSES and (image := self.glimpse(done, total)) is not None:
             self._glimpsed = now
             self._show(image)
@@ -109,7 +118,9 @@ def _end_within(until_interrupted: float, until_ended: float) -> None:
     os._exit(1)
 
 
-def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progress: _ChannelProgress) -> dict[str, Any]:
+def _outcome(
+    kind: str, commands: list[list[str]], params: dict[str, Any], progress: _ChannelProgress
+) -> dict[str, Any]:
     """Do the work; the event that says how it ended."""
     try:
         if kind == "doctor":
@@ -136,8 +147,11 @@ def _outcome(kind: str, commands: list[list[str]], params: dict[str, Any], progr
         return {"event": "failed", "message": f"The backend's Python lacks {error.name or error}: install it again."}
     except Exception as error:
         traceback.print_exc()
-        return {"event": "failed", "message": f"This met a defect of Effigy ({type(error).__name__}: {error}); the "
-                "worker's log holds the details."}
+        return {
+            "event": "failed",
+            "message": f"This met a defect of Effigy ({type(error).__name__}: {error}); the "
+            "worker's log holds the details.",
+        }
 
 
 if __name__ == "__main__":

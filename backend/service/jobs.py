@@ -36,15 +36,24 @@ class JobProcess:
 
     def __init__(self, kind: str, commands: list[list[str]], params: dict[str, Any], channel: Channel) -> None:
         self.kind = kind
-        order = {"kind": kind, "commands": commands, "params": params, "inline": channel.arrays.inline,
-                 "folders": channel.arrays.folders}
+        order = {
+            "kind": kind,
+            "commands": commands,
+            "params": params,
+            "inline": channel.arrays.inline,
+            "folders": channel.arrays.folders,
+        }
         flags: dict[str, Any] = {}
         if os.name == "nt":
             flags["creationflags"] = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "backend.service.job_process"], cwd=Path(__file__).resolve().parents[2],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, **flags)
+                [sys.executable, "-m", "backend.service.job_process"],
+                cwd=Path(__file__).resolve().parents[2],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                **flags,
+            )
         except OSError as error:
             raise EffigyError(f"No process could be started ({error.strerror}): close other programs.") from error
         if hasattr(os, "setpriority"):
@@ -72,8 +81,11 @@ class JobProcess:
             yield event
         code = self._process.wait()
         if last not in LAST_EVENTS:
-            yield {"event": "failed", "message": f"The process of this job ended without a word ({_reason(code)}). "
-                   + CONSEQUENCES[self.kind]}
+            yield {
+                "event": "failed",
+                "message": f"The process of this job ended without a word ({_reason(code)}). "
+                + CONSEQUENCES[self.kind],
+            }
 
     def _tell(self, message: dict[str, Any]) -> None:
         # A child that has just ended is heard of through its events.
@@ -130,6 +142,7 @@ class Jobs:
     def examine(self, answer: Callable[[Callable[[], dict[str, Any]]], None]) -> None:
         """`doctor` in a process of its own, since what it tries may crash; `answer` gets a function that returns or
         raises."""
+
         def outcome(event: dict[str, Any]) -> dict[str, Any]:
             if event["event"] == "done":
                 return event["result"]

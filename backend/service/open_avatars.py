@@ -37,9 +37,15 @@ class OpenAvatars:
             self._open.pop(path, None)
         avatar = self.get(path)
         return {
-            "name": path.stem, "head_name": avatar.head_model.name, "head_fingerprint": avatar.head_model.fingerprint,
-            "identity": avatar.identity, "settings": avatar.settings.to_dict(), "metrics": avatar.metrics,
-            "gaussians": avatar.gaussian_count, "megabytes": avatar.megabytes, "size": avatar.settings.size,
+            "name": path.stem,
+            "head_name": avatar.head_model.name,
+            "head_fingerprint": avatar.head_model.fingerprint,
+            "identity": avatar.identity,
+            "settings": avatar.settings.to_dict(),
+            "metrics": avatar.metrics,
+            "gaussians": avatar.gaussian_count,
+            "megabytes": avatar.megabytes,
+            "size": avatar.settings.size,
             "device": str(avatar.device),
         }
 

@@ -76,8 +76,10 @@ def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
     root = pose.array("root", (4, 4), np.eye(4))
     scale = float(np.cbrt(np.linalg.det(root[:3, :3])))
     if not scale > 1e-6 or np.abs(root[:3, :3] @ root[:3, :3].T / scale**2 - np.eye(3)).max() > 2 * UNEVEN:
-        raise EffigyError("The avatar's root is mirrored, sheared or scaled unevenly, which Gaussians cannot follow: "
-                          "apply its scale, or give all three axes the same.")
+        raise EffigyError(
+            "The avatar's root is mirrored, sheared or scaled unevenly, which Gaussians cannot follow: "
+            "apply its scale, or give all three axes the same."
+        )
     return SubjectPose(expression, rotations, root[:3, :3] / scale, root[:3, 3], scale)
 
 
@@ -94,6 +96,7 @@ def _jaw_rotations(model: HeadModel) -> dict[str, np.ndarray]:
 @torch.inference_mode()
 def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray, anchors_only: bool = False) -> Splats:
     """One head in the world, B = 1; its networks and colours are evaluated for a camera at `eye` (3,), head space."""
+
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=avatar.device)
 
@@ -107,12 +110,15 @@ def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray, anchors_onl
     return Splats(
         means=torch.addmm(tensor(pose.translation), splats.means[0], pose.scale * rotation.T)[None],
         quaternions=functional.normalize(quaternions, dim=-1),
-        scales=pose.scale * splats.scales, opacities=splats.opacities, colors=splats.colors)
+        scales=pose.scale * splats.scales,
+        opacities=splats.opacities,
+        colors=splats.colors,
+    )
 
 
 def eye_in_direction(avatar: Avatar, pose: SubjectPose, direction: np.ndarray) -> np.ndarray:
     """Where, in head space, a camera stands that looks along `direction` (3,), world, from far away."""
-    head = avatar.shaped.joints[0, EYE_L:EYE_R + 1].mean(0).cpu().numpy()
+    head = avatar.shaped.joints[0, EYE_L : EYE_R + 1].mean(0).cpu().numpy()
     return head - FAR_AWAY * (pose.rotation.T @ (direction / np.linalg.norm(direction)))
 
 
@@ -134,8 +140,11 @@ def together(heads: list[Splats]) -> Splats:
 def turned(splats: Splats, rotation: np.ndarray) -> Splats:
     """Everything turned about the world's origin by (3, 3)."""
     turn = torch.as_tensor(rotation, dtype=torch.float32, device=splats.means.device)
-    return replace(splats, means=splats.means @ turn.T,
-                   quaternions=quaternion_multiply(matrix_to_quaternion(turn), splats.quaternions))
+    return replace(
+        splats,
+        means=splats.means @ turn.T,
+        quaternions=quaternion_multiply(matrix_to_quaternion(turn), splats.quaternions),
+    )
 
 
 class Posing:
@@ -220,21 +229,33 @@ def read_camera(camera: Parameters) -> View:
         raise EffigyError("The camera is scaled or mirrored: clear its scale, and its parents'.")
     if not min(intrinsics[0, 0], intrinsics[1, 1]) > 0:
         raise EffigyError("The camera's focal length must be above zero.")
-    return View(matrix, intrinsics, camera.flag("orthographic"), camera.integer("width", least=1, most=LARGEST_PICTURE),
-                camera.integer("height", least=1, most=LARGEST_PICTURE))
+    return View(
+        matrix,
+        intrinsics,
+        camera.flag("orthographic"),
+        camera.integer("width", least=1, most=LARGEST_PICTURE),
+        camera.integer("height", least=1, most=LARGEST_PICTURE),
+    )
 
 
 @torch.inference_mode()
-def draw(heads: list[Splats], view: View, enhancers: list[Enhancer | None] | None = None,
-         sizes: list[float] | None = None) -> Frame:
+def draw(
+    heads: list[Splats], view: View, enhancers: list[Enhancer | None] | None = None, sizes: list[float] | None = None
+) -> Frame:
     """Rasterise several heads together; `sizes`: how many times larger than life each is."""
     if not heads:
         size = view.height, view.width
         return Frame(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
     splats = together(heads)
     view, splats, nearer = _from_afar(view, splats) if view.orthographic else (view, splats, 0.0)
-    cameras = Cameras(*(torch.as_tensor(part, dtype=torch.float32, device=splats.means.device)[None]
-                        for part in (view.intrinsics, view.world_to_camera)), view.width, view.height)
+    cameras = Cameras(
+        *(
+            torch.as_tensor(part, dtype=torch.float32, device=splats.means.device)[None]
+            for part in (view.intrinsics, view.world_to_camera)
+        ),
+        view.width,
+        view.height,
+    )
     raster = rasterize(splats, cameras)
     if enhancers:
         counts = [head.means.shape[1] for head in heads]
@@ -265,6 +286,11 @@ def _from_afar(view: View, splats: Splats) -> tuple[View, Splats, float]:
     def tensor(array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=torch.float32, device=splats.means.device)[None]
 
-    moved = Splats(tensor((means - translation) @ rotation), splats.quaternions, splats.scales,
-                   splats.opacities * tensor(drawn), splats.colors)
+    moved = Splats(
+        tensor((means - translation) @ rotation),
+        splats.quaternions,
+        splats.scales,
+        splats.opacities * tensor(drawn),
+        splats.colors,
+    )
     return View(matrix, intrinsics, True, view.width, view.height), moved, back

@@ -142,11 +142,24 @@ def read_capture(parameters: Parameters) -> dict[str, Any]:
     """What a camera and a background movie need to know of a capture; landmarks in crop pixels."""
     parameters.known("path")
     capture = load_capture(parameters.path("path"))
-    names = ("source_name", "source_sha256", "size", "fps", "crop", "intrinsics", "frame_numbers", "frame_times",
-             "landmarks", "flags")
+    names = (
+        "source_name",
+        "source_sha256",
+        "size",
+        "fps",
+        "crop",
+        "intrinsics",
+        "frame_numbers",
+        "frame_times",
+        "landmarks",
+        "flags",
+    )
     try:
         summary = json.loads((capture.folder / "capture.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise EffigyError(f"The capture {capture.folder} cannot be read: make it again from the video.") from error
     return {name: getattr(capture, name) for name in names} | {
-        "frame_count": capture.frame_count, "training_count": capture.training_count, "summary": summary}
+        "frame_count": capture.frame_count,
+        "training_count": capture.training_count,
+        "summary": summary,
+    }

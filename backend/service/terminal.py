@@ -96,8 +96,14 @@ class BarProgress(Progress):
 
     def __init__(self, stream: TextIO) -> None:
         self._bars = RichProgress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-            _RateColumn(), TextColumn("{task.fields[figures]}"), console=Console(file=stream), refresh_per_second=5,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            _RateColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=Console(file=stream),
+            refresh_per_second=5,
         )
         self._clock: Clock | None = None
         self._task = None

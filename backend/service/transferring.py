@@ -17,8 +17,17 @@ from ..tracking.retarget import retarget
 from ..tracking.track import Track, load_track, save_track
 
 
-def transfer(performance: Path, target: Path, out: Path, *, intensity: float, smoothing: float, motion: float,
-             fps: Fraction | None, progress: Progress) -> Track:
+def transfer(
+    performance: Path,
+    target: Path,
+    out: Path,
+    *,
+    intensity: float,
+    smoothing: float,
+    motion: float,
+    fps: Fraction | None,
+    progress: Progress,
+) -> Track:
     """Write the performance on the target's head to `out`, a track."""
     if out.suffix.lower() != ".npz":
         raise EffigyError(f"A transferred performance is a track: give a name that ends in .npz, not {out.name}.")
@@ -53,7 +62,9 @@ def _tracked(path: Path, what: str) -> tuple[Track, HeadModel]:
     if path.is_dir():
         path = path / "track.npz"
     elif path.suffix.lower() != ".npz":
-        raise EffigyError(f"{what} {path} is not known: give a capture, a track (.npz)"
-                          + (", an avatar (.effigy)." if "target" in what else " or a Live Link Face table (.csv)."))
+        raise EffigyError(
+            f"{what} {path} is not known: give a capture, a track (.npz)"
+            + (", an avatar (.effigy)." if "target" in what else " or a Live Link Face table (.csv).")
+        )
     track = load_track(path)
     return track, find_head(track.head_name, track.head_fingerprint, what)

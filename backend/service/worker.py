@@ -57,7 +57,10 @@ class _Worker:
         self._jobs = Jobs(channel)
         self._posing: Any = None
         self._methods: dict[str, Callable[[Parameters], dict[str, Any]]] = {
-            "hello": self._hello, "head.rig": _head_rig, "track.read": _read_track, "capture.read": _read_capture,
+            "hello": self._hello,
+            "head.rig": _head_rig,
+            "track.read": _read_track,
+            "capture.read": _read_capture,
             "avatar.open": lambda given: self._poser().open(given),
             "avatar.splats": lambda given: self._poser().splats(given),
             "avatar.export": lambda given: self._poser().export(given),
@@ -111,8 +114,10 @@ class _Worker:
             self._refuse(message, REFUSED, "There is not enough memory: choose a smaller picture, or close programs.")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            sentence = (f"The worker met a defect in {message.get('method')} ({type(error).__name__}: {error}); "
-                        "its log holds the details.")
+            sentence = (
+                f"The worker met a defect in {message.get('method')} ({type(error).__name__}: {error}); "
+                "its log holds the details."
+            )
             self._refuse(message, DEFECT, sentence, traceback.format_exc())
 
     def _refuse(self, message: dict[str, Any], code: int, sentence: str, data: str | None = None) -> None:
@@ -122,8 +127,13 @@ class _Worker:
     def _hello(self, given: Parameters) -> dict[str, Any]:
         given.known("arrays")
         given.text("arrays", "files", choices=("files", "inline"))
-        told = {"schema": SCHEMA, "version": VERSION, "python": platform.python_version(), "pid": os.getpid(),
-                "folders": [] if self._channel.arrays.inline else self._channel.arrays.folders}
+        told = {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "folders": [] if self._channel.arrays.inline else self._channel.arrays.folders,
+        }
         try:
             import torch
         except ImportError:

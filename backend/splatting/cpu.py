@@ -63,9 +63,7 @@ class _Rasterize(torch.autograd.Function):
             blend, table, ids, spans, tile_start, tile_end, width, height, color.numpy(), alpha.numpy(), depth.numpy()
         )
         # Saved as tensors, so that PyTorch notices when one of them is overwritten before the backward pass.
-        ctx.save_for_backward(
-            means, quaternions, scales, opacities, intrinsics, world_to_camera, color, alpha, depth
-        )
+        ctx.save_for_backward(means, quaternions, scales, opacities, intrinsics, world_to_camera, color, alpha, depth)
         ctx.size = width, height
         ctx.sorted = table, touched, first, ids, slots, spans, tile_start, tile_end
         return color, alpha, depth

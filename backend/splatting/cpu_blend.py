@@ -151,9 +151,7 @@ def blend(part, parts, table, ids, spans, tile_start, tile_end, width, height, c
         top = (tile // columns) * TILE_HEIGHT
         start, end = tile_start[b, tile], tile_start[b, tile + 1]
         _prepare_tile(scratch, left, top, width, height)
-        tile_end[b, tile] = _blend_tile(
-            table[b], ids, spans, start, end, np.float32(left), np.float32(top), scratch
-        )
+        tile_end[b, tile] = _blend_tile(table[b], ids, spans, start, end, np.float32(left), np.float32(top), scratch)
         for y in range(top, min(top + TILE_HEIGHT, height)):
             for x in range(left, min(left + TILE_WIDTH, width)):
                 i = np.uint64((y - top) * TILE_WIDTH + x - left)
@@ -195,9 +193,7 @@ def _blend_tile_backward(table, ids, spans, start, end, left, top, scratch, sums
             goes_on = after > _T_MIN
             weight = weight if goes_on else _ZERO
             scratch[_OPEN + i] = after if goes_on else _ZERO
-            shade = (
-                red * scratch[_R + i] + green * scratch[_G + i] + blue * scratch[_B + i] + depth * scratch[_D + i]
-            )
+            shade = red * scratch[_R + i] + green * scratch[_G + i] + blue * scratch[_B + i] + depth * scratch[_D + i]
             rest = scratch[_REST + i] - weight * shade
             scratch[_REST + i] = rest
             # -alpha times the derivative by alpha, which is before * shade - rest / (1 - alpha).

@@ -55,7 +55,12 @@ def rasterize_mesh(
 
 
 def nearest_faces(
-    vertices_camera: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, width: int, height: int, front_only: bool = False
+    vertices_camera: np.ndarray,
+    faces: np.ndarray,
+    intrinsics: np.ndarray,
+    width: int,
+    height: int,
+    front_only: bool = False,
 ) -> np.ndarray:
     """(H, W) int32: `rasterize_mesh`'s `face_index` alone, for whoever asks no more; -1 where there is no triangle.
 
@@ -132,7 +137,11 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
         ia, ib, ic = 1.0 / (area * za), 1.0 / (area * zb), 1.0 / (area * zc)
         # What they change by from a pixel to the next, and how many pixels it takes to change them by one.
         da, db, dc = (by - cy) * ia, (cy - ay) * ib, (ay - by) * ic
-        pa, pb, pc = (1.0 / da if da != 0.0 else 0.0), (1.0 / db if db != 0.0 else 0.0), (1.0 / dc if dc != 0.0 else 0.0)
+        pa, pb, pc = (
+            (1.0 / da if da != 0.0 else 0.0),
+            (1.0 / db if db != 0.0 else 0.0),
+            (1.0 / dc if dc != 0.0 else 0.0),
+        )
         px = left + 0.5
         for y in range(top, bottom + 1):
             py = y + 0.5

@@ -74,24 +74,42 @@ def learn_appearance(skin: Skin, identity: torch.Tensor, clips: Sequence[Lit], b
     """From frames of one or several clips of one person; `blur` in pixels at 512."""
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for clip in clips:
-        rows = list(look_at(skin, clip.capture, identity, clip.state, clip.which, clip.evidence, blur,
-                            lambda _, view: (view.look()[:, 0], view.normals, view.weight.astype(np.float32))))
+        rows = list(
+            look_at(
+                skin,
+                clip.capture,
+                identity,
+                clip.state,
+                clip.which,
+                clip.evidence,
+                blur,
+                lambda _, view: (view.look()[:, 0], view.normals, view.weight.astype(np.float32)),
+            )
+        )
         seen.append(tuple(np.stack(part) for part in zip(*rows, strict=True)))
     weight = sum(weights.sum(0) for _, _, weights in seen)
     lights = np.zeros((len(clips), 9))
     lights[:, 0] = 1
     for _ in range(ROUNDS):
-        total = sum((weights * (values - shading(light, normals))).sum(0)
-                    for (values, normals, weights), light in zip(seen, lights, strict=True))
+        total = sum(
+            (weights * (values - shading(light, normals))).sum(0)
+            for (values, normals, weights), light in zip(seen, lights, strict=True)
+        )
         albedo = total / np.maximum(weight, 1e-6)
         for index, (values, normals, weights) in enumerate(seen):
             lights[index] = _light(np.exp(values - albedo), harmonics(normals), weights)
-    return Appearance(albedo.astype(np.float32), weight > min(_LEAST_SEEN, 0.3 * sum(len(clip.which) for clip in clips)), lights, blur)
+    return Appearance(
+        albedo.astype(np.float32), weight > min(_LEAST_SEEN, 0.3 * sum(len(clip.which) for clip in clips)), lights, blur
+    )
 
 
 def _light(brightness: np.ndarray, shapes: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(9,) least squares over (F, D), outliers (gloss, shadows) tamed once."""
-    shapes, flat, trust = shapes.reshape(-1, 9).astype(np.float64), brightness.ravel(), weight.ravel().astype(np.float64)
+    shapes, flat, trust = (
+        shapes.reshape(-1, 9).astype(np.float64),
+        brightness.ravel(),
+        weight.ravel().astype(np.float64),
+    )
     light = np.zeros(9)
     for _ in range(2):
         across = shapes * trust[:, None]

@@ -141,8 +141,9 @@ def _derived(model: HeadModel, progress: Progress) -> ArkitMap:
     try:
         deltas, weights = transferred_shapes(with_landmarks(model, progress))
     except np.linalg.LinAlgError as error:
-        raise EffigyError(f'The open head cannot be laid over the head model "{model.name}", so it keeps its own names '
-                          "only.") from error
+        raise EffigyError(
+            f'The open head cannot be laid over the head model "{model.name}", so it keeps its own names only.'
+        ) from error
     root = np.sqrt(weights)[:, None, None]
     wanted = (root * deltas).reshape(-1, len(ARKIT_NAMES))
     basis = (root * model.expression_basis.astype(np.float64)).reshape(-1, model.expression_basis.shape[2])
@@ -157,7 +158,9 @@ def _derived(model: HeadModel, progress: Progress) -> ArkitMap:
             expression[row] = 0
             jaw[row], left_over[:, row] = _turn_of(model, deltas[..., row], weights)
     there = (weights[:, None] > 0) & (moved > 0.25 * moved.max(0).clip(1e-9))
-    rms = [1e3 * np.sqrt((np.where(there, values, 0) ** 2).sum(0) / there.sum(0).clip(1)) for values in (moved, left_over)]
+    rms = [
+        1e3 * np.sqrt((np.where(there, values, 0) ** 2).sum(0) / there.sum(0).clip(1)) for values in (moved, left_over)
+    ]
     made = ArkitMap(expression, jaw, wanted.T @ wanted, meets, *rms)
     with suppress(EffigyError):
         _keep(model.fingerprint, made)
@@ -186,10 +189,20 @@ def transferred_shapes(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     opened_source, opened = (_opened(head, OPENING if can_open else 0.0) for head in (source, model))
     theirs = model.faces[_skin_faces(model)]
     # Where a vertex belongs is looked for with open mouths, what it does is told from closed ones.
-    opening = _warp_onto(laid(opened_source), laid(_points(source, opened_source, shared)), _points(model, opened, shared),
-                         source, opened[theirs])
-    resting = _warp_onto(laid(source.template.astype(np.float64)), laid(_points(source, source.template, shared)),
-                         _points(model, model.template, shared), source, model.template[theirs].astype(np.float64))
+    opening = _warp_onto(
+        laid(opened_source),
+        laid(_points(source, opened_source, shared)),
+        _points(model, opened, shared),
+        source,
+        opened[theirs],
+    )
+    resting = _warp_onto(
+        laid(source.template.astype(np.float64)),
+        laid(_points(source, source.template, shared)),
+        _points(model, model.template, shared),
+        source,
+        model.template[theirs].astype(np.float64),
+    )
     used = np.unique(faces)
     warped = np.zeros_like(opened_source)
     warped[used] = opening(laid(opened_source[used]))
@@ -205,7 +218,11 @@ def transferred_shapes(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     base = resting(places)
     deltas = np.zeros((len(model.template), 3, len(ARKIT_NAMES)))
     for column, name in enumerate(ARKIT_NAMES):
-        shape = there(source.expression_basis[..., source.expression_names.index(name)].astype(np.float64)) * scale @ rotation.T
+        shape = (
+            there(source.expression_basis[..., source.expression_names.index(name)].astype(np.float64))
+            * scale
+            @ rotation.T
+        )
         moving = np.linalg.norm(shape, axis=1) > 1e-5
         deltas[vertices[moving], :, column] = resting(places[moving] + shape[moving]) - base[moving]
     weights = np.zeros(len(model.template))
@@ -228,12 +245,15 @@ def _turn_of(model: HeadModel, delta: np.ndarray, weights: np.ndarray) -> tuple[
     return matrix_to_axis_angle(torch.as_tensor(turn)[None])[0].numpy(), left_over
 
 
-def _warp_onto(vertices: np.ndarray, landmarks: np.ndarray, theirs: np.ndarray, source: HeadModel,
-               triangles: np.ndarray) -> RBFInterpolator:
+def _warp_onto(
+    vertices: np.ndarray, landmarks: np.ndarray, theirs: np.ndarray, source: HeadModel, triangles: np.ndarray
+) -> RBFInterpolator:
     """The warp of the laid head's `vertices` (N, 3) that takes its landmarks (L, 3) to `theirs` (L, 3), and its face onto the
     other's surface (T, 3, 3)."""
     warp = RBFInterpolator(landmarks, theirs, kernel="linear", degree=1, smoothing=SMOOTHING)
-    face = np.setdiff1d(source.regions["face"], np.concatenate([source.regions[name] for name in ("lids", "lips", "mouth_inside")]))
+    face = np.setdiff1d(
+        source.regions["face"], np.concatenate([source.regions[name] for name in ("lids", "lips", "mouth_inside")])
+    )
     face = face[np.linalg.norm(vertices[face][:, None] - landmarks[None], axis=-1).min(1) > 0.01]
     chosen = vertices[face[np.linspace(0, len(face) - 1, min(DRAWN, len(face))).round().astype(int)]]
     for _ in range(DRAWS):
@@ -241,8 +261,13 @@ def _warp_onto(vertices: np.ndarray, landmarks: np.ndarray, theirs: np.ndarray, 
         best, barycentric = nearest_on_triangles(moved, triangles)
         onto = (triangles[best] * barycentric[..., None]).sum(1)
         near = np.linalg.norm(onto - moved, axis=1) < FARTHEST
-        warp = RBFInterpolator(np.concatenate((landmarks, chosen[near])), np.concatenate((theirs, onto[near])), kernel="linear",
-                               degree=1, smoothing=SMOOTHING)
+        warp = RBFInterpolator(
+            np.concatenate((landmarks, chosen[near])),
+            np.concatenate((theirs, onto[near])),
+            kernel="linear",
+            degree=1,
+            smoothing=SMOOTHING,
+        )
     return warp
 
 

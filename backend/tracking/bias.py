@@ -73,7 +73,9 @@ def own_habits(error: Tensor, weight: Tensor, rotation: Tensor, translation: Ten
     weighted = weight.T.unsqueeze(-1) * seen
     ridge = torch.full((FEATURES,), _OWN_RIDGE[1], device=error.device)
     ridge[0] = _OWN_RIDGE[0]
-    return torch.linalg.solve(seen.T @ weighted + torch.diag(ridge), weighted.transpose(1, 2) @ metres.transpose(0, 1)).transpose(0, 1)
+    return torch.linalg.solve(
+        seen.T @ weighted + torch.diag(ridge), weighted.transpose(1, 2) @ metres.transpose(0, 1)
+    ).transpose(0, 1)
 
 
 def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:

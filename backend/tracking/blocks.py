@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 
-def solve_shared(hessian: Tensor, cross: Tensor, shared: Tensor, gradient: Tensor, shared_gradient: Tensor
-                 ) -> tuple[Tensor, Tensor, Tensor]:
+def solve_shared(
+    hessian: Tensor, cross: Tensor, shared: Tensor, gradient: Tensor, shared_gradient: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The step when all frames share some parameters, by the Schur complement (Triggs et al. 2000, section 6.1).
 
     Frames' blocks V (F, P, P), cross blocks W (F, P, K), shared block U (K, K), gradients (F, P) and (K,).
@@ -63,8 +64,9 @@ class Smoothness:
         return result
 
 
-def solve_in_time(hessian: Tensor, gradient: Tensor, smoothness: Smoothness, free: Tensor,
-                  tolerance: float = 1e-2, limit: int = 80) -> Tensor:
+def solve_in_time(
+    hessian: Tensor, gradient: Tensor, smoothness: Smoothness, free: Tensor, tolerance: float = 1e-2, limit: int = 80
+) -> Tensor:
     """The step (F, P) of (blocks + smoothness) step = -gradient over the parameters that are `free` (F, P) bool.
 
     Conjugate gradients, preconditioned by the frames' own blocks, all frames at once. A direct block-banded
@@ -118,9 +120,9 @@ def variances_in_time(hessian: Tensor, smoothness: Smoothness) -> Tensor:
     to_next = hessian.new_zeros(2 * pairs, size, dtype=torch.float64)
     to_second = to_next.clone()
     bends = smoothness.triples.double() * smoothness.precision.double()
-    to_next[:len(bends)] -= 2 * bends
-    to_next[1:len(bends) + 1] -= 2 * bends
-    to_second[:len(bends)] = bends
+    to_next[: len(bends)] -= 2 * bends
+    to_next[1 : len(bends) + 1] -= 2 * bends
+    to_second[: len(bends)] = bends
     own = torch.zeros(pairs, 2 * size, 2 * size, dtype=torch.float64, device=hessian.device)
     own[:, :size, :size], own[:, size:, size:] = blocks[::2], blocks[1::2]
     own[:, :size, size:] = own[:, size:, :size] = torch.diag_embed(to_next[::2])

@@ -20,13 +20,18 @@ def project_derivative(points: Tensor, focal: Tensor) -> Tensor:
     inverse = 1 / points[..., 2].clamp_min(NEAR)
     scale = focal * inverse
     zero = torch.zeros_like(scale)
-    return torch.stack((
-        torch.stack((scale, zero, -scale * points[..., 0] * inverse), -1),
-        torch.stack((zero, scale, -scale * points[..., 1] * inverse), -1),
-    ), -2)
+    return torch.stack(
+        (
+            torch.stack((scale, zero, -scale * points[..., 0] * inverse), -1),
+            torch.stack((zero, scale, -scale * points[..., 1] * inverse), -1),
+        ),
+        -2,
+    )
 
 
-def stand_head(model_points: Tensor, seen: Tensor, weights: Tensor, focal: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+def stand_head(
+    model_points: Tensor, seen: Tensor, weights: Tensor, focal: Tensor, centre: Tensor
+) -> tuple[Tensor, Tensor]:
     """Head poses from the detector's own relative depth, by weighted similarity alignment (Umeyama 1991).
 
     `model_points` (F, L, 3) metres in head space, `seen` (F, L, 3) pixels with relative depth, `weights` (F, L).
@@ -43,6 +48,8 @@ def stand_head(model_points: Tensor, seen: Tensor, weights: Tensor, focal: Tenso
     variance = (share * model_centred**2).sum((1, 2)).clamp_min(1e-12)
     pixels_per_metre = ((sigma * signs).sum(1) / variance).clamp_min(1e-3)
     depth = focal.double() / pixels_per_metre
-    place = torch.cat(((seen_mean[:, 0, :2] - centre.double()) / pixels_per_metre.unsqueeze(-1), depth.unsqueeze(-1)), -1)
+    place = torch.cat(
+        ((seen_mean[:, 0, :2] - centre.double()) / pixels_per_metre.unsqueeze(-1), depth.unsqueeze(-1)), -1
+    )
     translation = place - (rotation @ model_mean.transpose(1, 2)).squeeze(-1)
     return rotation.float(), translation.float()

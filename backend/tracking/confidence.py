@@ -26,15 +26,18 @@ _CHUNK = 48
 """Of these at a time."""
 
 
-def standard_deviations(own: Tensor, covariance: Tensor, surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs,
-                        state: FrameState) -> Tensor:
+def standard_deviations(
+    own: Tensor, covariance: Tensor, surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, state: FrameState
+) -> Tensor:
     """(F, P) from the frames' `own` variances (F, P) and the shared parameters' `covariance` (S + 1, S + 1), which is of
     identity and log focal length. `evidence` is weighted as the solver last saw it."""
     # A frame without a face follows its neighbours, and so does how it is bent.
     seen = torch.nonzero(evidence.weights.sum(1) > 0).flatten()
     if not len(seen):
         seen = torch.arange(len(state), device=own.device)
-    looked = seen[torch.linspace(0, len(seen) - 1, max(2, -(-len(seen) // _EVERY)), device=own.device).round().long().unique()]
+    looked = seen[
+        torch.linspace(0, len(seen) - 1, max(2, -(-len(seen) // _EVERY)), device=own.device).round().long().unique()
+    ]
     # What never moves follows nothing; the others are held a little, should nothing at all have been seen of them.
     held = torch.diag(torch.where(beliefs.fixed, 1e12, 1e-3).double())
     parts = []

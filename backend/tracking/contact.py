@@ -90,13 +90,15 @@ class Contact:
         matrices = axis_angle_to_matrix(vectors)
         points, arms, turns = pose_points(self.surface, state.face[:, :-7], matrices)
         expression = self.surface.anchor.expression[:, 1] + torch.einsum(
-            "flc,lce->fle", turns[:, :, 1], self.surface.arm.expression)
+            "flc,lce->fle", turns[:, :, 1], self.surface.arm.expression
+        )
         joints = joint_derivatives(self.surface, vectors, matrices, arms, turns)[:, :, 1]
         return points[..., 1] @ self.mix.T - self.rest, self.mix @ torch.cat((expression, joints), -1)
 
 
-def see_contact(landmarks: np.ndarray, surface: LandmarkSurface, state: FrameState, focal: Tensor,
-                known: slice) -> Contact | None:
+def see_contact(
+    landmarks: np.ndarray, surface: LandmarkSurface, state: FrameState, focal: Tensor, known: slice
+) -> Contact | None:
     """From a capture's landmarks (F, 478, 3), NaN without a face, for heads that stand as `state` says. `surface` is of
     the person and of any points; the person's open and shut gaps are taken from the frames `known`. None for a head
     that has no places for the pairs."""
@@ -113,8 +115,9 @@ def see_contact(landmarks: np.ndarray, surface: LandmarkSurface, state: FrameSta
     rest = mix @ pairs.anchor.rest[:, 1]
     rest[:_LIPS] = -_LID_OVERLAP
     scale = (state.translation[:, 2] / focal).cpu().numpy()
-    shut = np.stack([_shut(part == _LIPS, seen_gap(landmarks, ends) * scale, known)
-                     for part, ends in enumerate(_PARTS)], 1)
+    shut = np.stack(
+        [_shut(part == _LIPS, seen_gap(landmarks, ends) * scale, known) for part, ends in enumerate(_PARTS)], 1
+    )
     # The eye that is turned away is taken to blink with the other.
     shut[:, :_LIPS] = np.maximum(shut[:, :_LIPS], hidden_eyes(state).cpu().numpy() * shut[:, 1::-1])
     return Contact(pairs, mix, rest, torch.as_tensor(shut, dtype=torch.float32, device=device))

@@ -61,8 +61,13 @@ class Evidence:
     """s of the robust function."""
 
     def __getitem__(self, index: slice | Tensor) -> Evidence:
-        return replace(self, points=self.points[index], seen=self.seen[index], weights=self.weights[index],
-                       across=self.across[index])
+        return replace(
+            self,
+            points=self.points[index],
+            seen=self.seen[index],
+            weights=self.weights[index],
+            across=self.across[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,9 @@ class Normal:
         if common is None:
             return normal
         flat = common.flatten(0, 1)
-        return replace(normal, shared_gradient=flat.T @ errors.flatten(), shared_hessian=flat.T @ flat, cross=own @ common)
+        return replace(
+            normal, shared_gradient=flat.T @ errors.flatten(), shared_hessian=flat.T @ flat, cross=own @ common
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Normal]) -> Normal:
@@ -98,22 +105,36 @@ class Normal:
         own = (torch.cat([getattr(part, name) for part in parts]) for name in ("energy", "gradient", "hessian"))
         if parts[0].cross is None:
             return cls(*own)
-        return cls(*own, sum(part.shared_gradient for part in parts), sum(part.shared_hessian for part in parts),
-                   torch.cat([part.cross for part in parts]))
+        return cls(
+            *own,
+            sum(part.shared_gradient for part in parts),
+            sum(part.shared_hessian for part in parts),
+            torch.cat([part.cross for part in parts]),
+        )
 
     def widened(self, count: int) -> Normal:
         """With so many more shared parameters, of which nothing was seen."""
         pad = torch.nn.functional.pad
-        return replace(self, shared_gradient=pad(self.shared_gradient, (0, count)), cross=pad(self.cross, (0, count)),
-                       shared_hessian=pad(self.shared_hessian, (0, count, 0, count)))
+        return replace(
+            self,
+            shared_gradient=pad(self.shared_gradient, (0, count)),
+            cross=pad(self.cross, (0, count)),
+            shared_hessian=pad(self.shared_hessian, (0, count, 0, count)),
+        )
 
     def __add__(self, other: Normal) -> Normal:
         """Of the same frames, from other evidence."""
-        return Normal(*(None if mine is None else mine + theirs
-                        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Normal(
+            *(
+                None if mine is None else mine + theirs
+                for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)
+            )
+        )
 
 
-def gather_evidence(landmarks: np.ndarray, intrinsics: np.ndarray, size: int, surface: LandmarkSurface, pivot: Tensor) -> Evidence:
+def gather_evidence(
+    landmarks: np.ndarray, intrinsics: np.ndarray, size: int, surface: LandmarkSurface, pivot: Tensor
+) -> Evidence:
     """From a capture's landmarks (F, 478, 3), NaN without a face; `surface` says which points are looked at."""
     device = pivot.device
     seen = landmarks[:, surface.points, :2]
@@ -127,14 +148,18 @@ def gather_evidence(landmarks: np.ndarray, intrinsics: np.ndarray, size: int, su
     pairs = row[PAIRS]
     points = torch.as_tensor(np.nan_to_num(seen), device=device)
     return Evidence(
-        points=points, seen=points, habits=habits_of(surface.points, device),
+        points=points,
+        seen=points,
+        habits=habits_of(surface.points, device),
         weights=torch.as_tensor(trust, dtype=torch.float32, device=device),
         across=torch.as_tensor(np.stack((-along[..., 1], along[..., 0]), -1)[:, there], device=device),
         jaw_line=torch.as_tensor(row[JAW_LINE][there], device=device),
         pairs=torch.as_tensor(pairs[(pairs >= 0).all(1)].T.copy(), device=device),
         focal=torch.tensor((intrinsics[0, 0] + intrinsics[1, 1]) / 2, dtype=torch.float32, device=device),
         centre=torch.as_tensor(intrinsics[:2, 2], dtype=torch.float32, device=device),
-        pivot=pivot, pixel=size / 512, halving=5.0,
+        pivot=pivot,
+        pixel=size / 512,
+        halving=5.0,
     )
 
 
@@ -149,7 +174,7 @@ def view_weights(directions: Tensor, jaw_line: Tensor, state: FrameState) -> Ten
     cosine = ((directions @ state.rotation.transpose(1, 2)) * towards[:, None]).sum(-1)
     weights = ((cosine - 0.02) / 0.3).clamp(0.03, 1)
     front = (state.rotation[:, :, 2] * towards).sum(-1, keepdim=True).clamp(-1, 1)
-    weights[:, jaw_line] = JAW_LINE_TRUST * torch.exp(-(torch.acos(front) / JAW_LINE_FADE) ** 2)
+    weights[:, jaw_line] = JAW_LINE_TRUST * torch.exp(-((torch.acos(front) / JAW_LINE_FADE) ** 2))
     return weights
 
 
@@ -157,8 +182,12 @@ def as_seen(evidence: Evidence, directions: Tensor, state: FrameState, halving: 
     """What `gather_evidence` gathered as it speaks of heads that stand so: without the detector's habits and trusted where it
     can see. Held still while a step is tried, for the energies before and after it must speak of the same points."""
     origin = state.translation - (state.rotation @ evidence.pivot)
-    return replace(evidence, seen=evidence.points - bias_at(evidence.habits, state.rotation, origin, evidence.focal),
-                   weights=evidence.weights * view_weights(directions, evidence.jaw_line, state), halving=halving)
+    return replace(
+        evidence,
+        seen=evidence.points - bias_at(evidence.habits, state.rotation, origin, evidence.focal),
+        weights=evidence.weights * view_weights(directions, evidence.jaw_line, state),
+        halving=halving,
+    )
 
 
 def _rows(evidence: Evidence, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,7 +231,9 @@ def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
     upper, lower = evidence.pairs
     for start in range(0, len(state), _CHUNK):
         part = slice(start, start + _CHUNK)
-        shown = predict(surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared)
+        shown = predict(
+            surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared
+        )
         residual, trust = _rows(evidence[part], shown.pixels)
         energy, weight = robust(residual, trust, evidence.halving)
         root = weight.sqrt()
@@ -215,6 +246,12 @@ def landmark_normal(surface: LandmarkSurface, evidence: Evidence, state: FrameSt
             pairs *= root[:, count:, None, None] / (PAIR_SIGMA * evidence.pixel)
             return torch.cat((points, pairs), 1).flatten(1, 2)
 
-        parts.append(Normal.of_rows(energy, scaled(shown.jacobian), (residual * root.unsqueeze(-1)).flatten(1),
-                                    scaled(shown.shared) if shared else None))
+        parts.append(
+            Normal.of_rows(
+                energy,
+                scaled(shown.jacobian),
+                (residual * root.unsqueeze(-1)).flatten(1),
+                scaled(shown.shared) if shared else None,
+            )
+        )
     return Normal.joined(parts)

@@ -58,8 +58,9 @@ _SKULL_DEPTH = 0.09
 """Metres from the face's landmarks back to the middle of the skull."""
 
 
-def track_capture(capture: Capture, model: HeadModel, *, photometric: bool = False, progress: Progress = SILENT,
-                  device: str = "cpu") -> Track:
+def track_capture(
+    capture: Capture, model: HeadModel, *, photometric: bool = False, progress: Progress = SILENT, device: str = "cpu"
+) -> Track:
     """Fit the head model to a capture. Frames without a face are bridged from their neighbours and keep their flag.
 
     With `photometric` the frames are also aligned to the person's own skin (`photometric`), which takes three times as long.
@@ -67,18 +68,27 @@ def track_capture(capture: Capture, model: HeadModel, *, photometric: bool = Fal
     return track_captures([capture], model, photometric=photometric, progress=progress, device=device)[0]
 
 
-def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric: bool = False, progress: Progress = SILENT,
-                   device: str = "cpu") -> list[Track]:
+def track_captures(
+    captures: Sequence[Capture],
+    model: HeadModel,
+    *,
+    photometric: bool = False,
+    progress: Progress = SILENT,
+    device: str = "cpu",
+) -> list[Track]:
     """The same for several captures of one person, clips or photographs: one identity, a focal length and a track each."""
     everything = landmark_surface(model, device)
     if (everything.valid & reported_points()).sum() < 60:
         raise EffigyError(
             f'The head model "{model.name}" has no places for the detector\'s landmarks: embed them first '
-            "(`backend.tracking.landmark_embedding`), or use the bundled open head.")
+            "(`backend.tracking.landmark_embedding`), or use the bundled open head."
+        )
     chosen = solved_points(everything.anchor.rest.cpu().numpy(), everything.valid, SOLVED_POINTS)
     skin, surface = everything.of_points(chosen), as_detected(everything, model).of_points(chosen)
     pivot, directions = _middle(surface)
-    clips = [_Clip(capture, model, surface, pivot, share) for capture, share in zip(captures, _shares(captures), strict=True)]
+    clips = [
+        _Clip(capture, model, surface, pivot, share) for capture, share in zip(captures, _shares(captures), strict=True)
+    ]
 
     def tell(done: int, energy: float) -> None:
         progress.update("person", done, PERSON_ITERATIONS, energy=energy)
@@ -89,12 +99,28 @@ def track_captures(captures: Sequence[Capture], model: HeadModel, *, photometric
     person, states = fit_person(surface, directions, typical, PERSON_ITERATIONS, tell)
     likeness = None
     if photometric:
-        likeness = learn_likeness(model, surface, directions, typical, captures, [clip.typical.cpu().numpy() for clip in clips],
-                                  person, states, progress)
+        likeness = learn_likeness(
+            model,
+            surface,
+            directions,
+            typical,
+            captures,
+            [clip.typical.cpu().numpy() for clip in clips],
+            person,
+            states,
+            progress,
+        )
         person = likeness.person
     limbus = limbus_surface(model, device)
-    who = _Person(model, person, surface.of_person(person.identity), skin.of_person(person.identity),
-                  None if limbus is None else limbus.of_person(person.identity), directions, likeness)
+    who = _Person(
+        model,
+        person,
+        surface.of_person(person.identity),
+        skin.of_person(person.identity),
+        None if limbus is None else limbus.of_person(person.identity),
+        directions,
+        likeness,
+    )
     tracks = []
     for index, clip in enumerate(clips):
         progress.message(_focal_sentence(clip.capture, float(person.focals[index]), person.focal_sigma(index)))
@@ -114,18 +140,21 @@ def _shares(captures: Sequence[Capture]) -> list[int]:
 class _Clip:
     """A capture as the solver wants it."""
 
-    def __init__(self, capture: Capture, model: HeadModel, surface: LandmarkSurface, pivot: Tensor, typical: int) -> None:
+    def __init__(
+        self, capture: Capture, model: HeadModel, surface: LandmarkSurface, pivot: Tensor, typical: int
+    ) -> None:
         """`typical`: how many of its frames may speak for the person."""
         self.capture, self.surface, self.pivot = capture, surface, pivot
         self.seen = capture.landmarks.astype(np.float32, copy=False)
         found = np.isfinite(self.seen).all((1, 2))
         self.good = found & (capture.flags == 0)
-        training = np.flatnonzero(self.good[:capture.training_count])
+        training = np.flatnonzero(self.good[: capture.training_count])
         if len(training) == 0:
-            training = np.flatnonzero(found[:capture.training_count])
+            training = np.flatnonzero(found[: capture.training_count])
         if len(training) == 0:
             raise EffigyError(
-                f"No training frame of {capture.folder} shows a face: there is nothing to track. Choose other footage.")
+                f"No training frame of {capture.folder} shows a face: there is nothing to track. Choose other footage."
+            )
         self.training = training
         spread = np.linspace(0, len(training) - 1, min(typical, len(training))).round().astype(int)
         self.typical = torch.as_tensor(training[spread])
@@ -168,26 +197,44 @@ def _track_clip(clip: _Clip, index: int, who: _Person, progress: Progress) -> Tr
     state, _ = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress)
     outline = see_outline(capture, state, evidence)
     chosen = clip.typical
-    shell = _fit_hair(make_shell(model, identity, clip.pivot), surface, directions, evidence[chosen], beliefs[chosen],
-                      state[chosen], outline[chosen])
+    shell = _fit_hair(
+        make_shell(model, identity, clip.pivot),
+        surface,
+        directions,
+        evidence[chosen],
+        beliefs[chosen],
+        state[chosen],
+        outline[chosen],
+    )
     contact = see_contact(clip.seen, who.skin, state, focal, slice(capture.training_count))
     terms: list[Term] = [] if contact is None else [contact]
     if who.limbus is not None:
         irises = see_irises(capture, who.limbus, state, evidence, clip.training, progress)
         evidence = irises.instead_of_points(evidence, surface.points)
         terms.append(irises)
-    state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms)
+    state, variances = _solve_windows(
+        capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), terms
+    )
     if who.likeness is not None:
-        evidence = replace(evidence, habits=evidence.habits + who.likeness.habits, weights=LANDMARK_SHARE * evidence.weights)
+        evidence = replace(
+            evidence, habits=evidence.habits + who.likeness.habits, weights=LANDMARK_SHARE * evidence.weights
+        )
         for _ in range(ALIGNMENTS):
             patches = who.likeness.align(index, capture, state, evidence, progress)
-            state, variances = _solve_windows(capture, surface, directions, evidence, beliefs, state, progress, (outline, shell),
-                                              [*terms, patches])
+            state, variances = _solve_windows(
+                capture, surface, directions, evidence, beliefs, state, progress, (outline, shell), [*terms, patches]
+            )
     evidence = as_last_seen(evidence, directions, state, OUTLINE_ITERATIONS)
     # Apart, for held-out frames have no say in what is said of training frames.
     parts = [part for part in (slice(capture.training_count), slice(capture.training_count, None)) if len(state[part])]
-    sigma = torch.cat([standard_deviations(variances[part], person.covariance_of(index), surface, evidence[part], beliefs[part],
-                                           state[part]) for part in parts])
+    sigma = torch.cat(
+        [
+            standard_deviations(
+                variances[part], person.covariance_of(index), surface, evidence[part], beliefs[part], state[part]
+            )
+            for part in parts
+        ]
+    )
     track = _to_track(capture, model, identity, float(focal), state, sigma, clip.pivot, clip.good)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
@@ -201,16 +248,26 @@ def _middle(surface: LandmarkSurface) -> tuple[Tensor, Tensor]:
     return pivot, torch.nn.functional.normalize(surface.anchor.rest - skull, dim=-1)
 
 
-def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: Tensor, which: Tensor,
-           training_count: int) -> FrameState:
+def _stand(
+    surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen: Tensor, which: Tensor, training_count: int
+) -> FrameState:
     """A start for some frames: face as the scores say, pose by aligning it to the detector's points in depth."""
     which = which.to(seen.device)
     face = beliefs.mean[which].clone()
     poses = []
     for part in torch.split(torch.arange(len(which), device=seen.device), WINDOW):
-        points = pose_points(surface, face[part, :-7], axis_angle_to_matrix(joint_vectors(face[part])))[0] - evidence.pivot
-        poses.append(stand_head(points, torch.nan_to_num(seen[which[part]]), evidence.weights[which[part]], evidence.focal,
-                                evidence.centre))
+        points = (
+            pose_points(surface, face[part, :-7], axis_angle_to_matrix(joint_vectors(face[part])))[0] - evidence.pivot
+        )
+        poses.append(
+            stand_head(
+                points,
+                torch.nan_to_num(seen[which[part]]),
+                evidence.weights[which[part]],
+                evidence.focal,
+                evidence.centre,
+            )
+        )
     rotation, translation = (torch.cat(parts) for parts in zip(*poses, strict=True))
     missing = (evidence.weights[which].sum(1) == 0).cpu().numpy()
     if missing.any() and not missing.all():
@@ -218,7 +275,9 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
         # say nothing of training frames.
         there, lacking = np.flatnonzero(~missing), np.flatnonzero(missing)
         training = which.cpu().numpy() < training_count
-        apart = np.abs(there[None] - lacking[:, None]) + len(which) * (training[lacking][:, None] & ~training[there][None])
+        apart = np.abs(there[None] - lacking[:, None]) + len(which) * (
+            training[lacking][:, None] & ~training[there][None]
+        )
         nearest = there[apart.argmin(1)]
         gaps = torch.as_tensor(np.flatnonzero(missing), device=seen.device)
         source = torch.as_tensor(nearest, device=seen.device)
@@ -226,20 +285,45 @@ def _stand(surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, seen:
     return FrameState(face, rotation, translation)
 
 
-def _fit_hair(shell: Shell, surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs,
-              state: FrameState, outline: Outline) -> Shell:
+def _fit_hair(
+    shell: Shell,
+    surface: LandmarkSurface,
+    directions: Tensor,
+    evidence: Evidence,
+    beliefs: Beliefs,
+    state: FrameState,
+    outline: Outline,
+) -> Shell:
     """The shell of some frames of the training part, whose poses it bends as it will bend all frames'."""
     alone = torch.zeros(max(len(state) - 1, 0), dtype=torch.bool, device=state.face.device)
     for _ in range(HAIR_ROUNDS - 1):
         shell = fit_shell(shell, outline, evidence, state)
-        state, _ = fit_frames(surface, directions, evidence, beliefs, state, alone, 0, OUTLINE_ITERATIONS, lambda *_: None,
-                              (outline, shell))
+        state, _ = fit_frames(
+            surface,
+            directions,
+            evidence,
+            beliefs,
+            state,
+            alone,
+            0,
+            OUTLINE_ITERATIONS,
+            lambda *_: None,
+            (outline, shell),
+        )
     return fit_shell(shell, outline, evidence, state)
 
 
-def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs,
-                   state: FrameState, progress: Progress, outline: tuple[Outline, Shell] | None = None,
-                   terms: Sequence[Term] = ()) -> tuple[FrameState, Tensor | None]:
+def _solve_windows(
+    capture: Capture,
+    surface: LandmarkSurface,
+    directions: Tensor,
+    evidence: Evidence,
+    beliefs: Beliefs,
+    state: FrameState,
+    progress: Progress,
+    outline: tuple[Outline, Shell] | None = None,
+    terms: Sequence[Term] = (),
+) -> tuple[FrameState, Tensor | None]:
     """All frames, a window at a time, each anchored on the two frames before it. No window reaches over the end of the
     training part, so no held-out frame has a say in a training frame; the other way round it may.
 
@@ -264,9 +348,19 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
             progress.update("frames", start + (end - start) * iteration // rounds, frames, energy=energy)
             progress.raise_if_cancelled()
 
-        solved, hessian = fit_frames(surface, directions, evidence[span], beliefs[span], begin, linked, held, rounds, tell,
-                                     None if outline is None else (outline[0][span], outline[1]),
-                                     [term[span] for term in terms])
+        solved, hessian = fit_frames(
+            surface,
+            directions,
+            evidence[span],
+            beliefs[span],
+            begin,
+            linked,
+            held,
+            rounds,
+            tell,
+            None if outline is None else (outline[0][span], outline[1]),
+            [term[span] for term in terms],
+        )
         own = slice(held, held + end - start)
         done.append(solved[own])
         if outline is not None:
@@ -279,8 +373,16 @@ def _solve_windows(capture: Capture, surface: LandmarkSurface, directions: Tenso
     return concatenate(done), torch.cat(variances) if variances else None
 
 
-def _to_track(capture: Capture, model: HeadModel, identity: np.ndarray, focal: float, state: FrameState, sigma: Tensor,
-              pivot: Tensor, good: np.ndarray) -> Track:
+def _to_track(
+    capture: Capture,
+    model: HeadModel,
+    identity: np.ndarray,
+    focal: float,
+    state: FrameState,
+    sigma: Tensor,
+    pivot: Tensor,
+    good: np.ndarray,
+) -> Track:
     rotation = state.rotation.double().cpu().numpy()
     # Many small turns were multiplied in float32; the nearest rotation again, before anything is inverted.
     u, _, vt = np.linalg.svd(rotation)
@@ -288,8 +390,15 @@ def _to_track(capture: Capture, model: HeadModel, identity: np.ndarray, focal: f
     translation = state.translation.double().cpu().numpy() - rotation @ pivot.double().cpu().numpy()
     shaped = model.template + model.shape_basis @ identity
     neck_joint = model.joint_regressor[NECK].astype(np.float64) @ shaped
-    neck, head_to_camera = split_neck(rotation, translation, neck_joint, good, capture.training_count, float(capture.fps),
-                                      np.flatnonzero(np.diff(capture.frame_numbers) != 1) + 1)
+    neck, head_to_camera = split_neck(
+        rotation,
+        translation,
+        neck_joint,
+        good,
+        capture.training_count,
+        float(capture.fps),
+        np.flatnonzero(np.diff(capture.frame_numbers) != 1) + 1,
+    )
 
     rotations = np.zeros((len(state), 5, 3))
     rotations[:, 1] = neck
@@ -297,11 +406,19 @@ def _to_track(capture: Capture, model: HeadModel, identity: np.ndarray, focal: f
     intrinsics = capture.intrinsics.copy()
     intrinsics[0, 0] = intrinsics[1, 1] = focal
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity.astype(np.float32),
-        expression=state.face[:, :-7].cpu().numpy().astype(np.float32), rotations=rotations.astype(np.float32),
-        head_to_camera=head_to_camera.astype(np.float32), intrinsics=intrinsics.astype(np.float32), size=capture.size,
-        fps=capture.fps, residual=np.full(len(state), np.nan, np.float32), flags=capture.flags.astype(np.int32),
-        training_count=capture.training_count, sigma=sigma.cpu().numpy(),
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=identity.astype(np.float32),
+        expression=state.face[:, :-7].cpu().numpy().astype(np.float32),
+        rotations=rotations.astype(np.float32),
+        head_to_camera=head_to_camera.astype(np.float32),
+        intrinsics=intrinsics.astype(np.float32),
+        size=capture.size,
+        fps=capture.fps,
+        residual=np.full(len(state), np.nan, np.float32),
+        flags=capture.flags.astype(np.int32),
+        training_count=capture.training_count,
+        sigma=sigma.cpu().numpy(),
     )
 
 

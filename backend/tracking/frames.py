@@ -36,8 +36,9 @@ class FrameState:
     def moved(self, step: Tensor, lower: Tensor, upper: Tensor) -> FrameState:
         """The state after a step (F, P), kept within the bounds."""
         turn = axis_angle_to_matrix(step[:, -6:-3])
-        return FrameState((self.face + step[:, :-6]).clamp(lower, upper), turn @ self.rotation,
-                          self.translation + step[:, -3:])
+        return FrameState(
+            (self.face + step[:, :-6]).clamp(lower, upper), turn @ self.rotation, self.translation + step[:, -3:]
+        )
 
     def zoomed(self, ratio: Tensor) -> FrameState:
         """So much farther away as keeps heads as large when the focal length grows `ratio` (F,) or () times: a dolly zoom.
@@ -97,8 +98,16 @@ class Prediction:
     """(F, L, 2, 3) with respect to where the point lies on the head at rest."""
 
 
-def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: Tensor, pivot: Tensor,
-            *, jacobian: bool = False, shared: bool = False) -> Prediction:
+def predict(
+    surface: LandmarkSurface,
+    state: FrameState,
+    focal: Tensor,
+    centre: Tensor,
+    pivot: Tensor,
+    *,
+    jacobian: bool = False,
+    shared: bool = False,
+) -> Prediction:
     """Where the landmarks of the posed head fall in the picture. `surface` is `of_person`."""
     vectors = joint_vectors(state.face)
     matrices = axis_angle_to_matrix(vectors)
@@ -116,7 +125,7 @@ def predict(surface: LandmarkSurface, state: FrameState, focal: Tensor, centre: 
     size = expression.shape[-1]
     result = torch.empty((*expression.shape[:-1], size + 13), dtype=expression.dtype, device=expression.device)
     result[..., :size] = expression
-    result[..., size:size + 7] = of_point @ joint_derivatives(surface, vectors, matrices, arms, turns)
+    result[..., size : size + 7] = of_point @ joint_derivatives(surface, vectors, matrices, arms, turns)
     result[..., -6:-3] = slope @ -cross_matrix(turned)
     result[..., -3:] = slope
     if not shared:
@@ -138,7 +147,9 @@ def _through(of_point: Tensor, of_arm: Tensor, anchor: Tensor, arm: Tensor) -> T
     return product.unflatten(1, (frames, 2)).permute(1, 0, 2, 3)
 
 
-def joint_derivatives(surface: LandmarkSurface, vectors: Tensor, matrices: Tensor, arms: Tensor, turns: Tensor) -> Tensor:
+def joint_derivatives(
+    surface: LandmarkSurface, vectors: Tensor, matrices: Tensor, arms: Tensor, turns: Tensor
+) -> Tensor:
     """(F, L, 3, 7): head-space points by jaw (3) and eyes (2 + 2), correctives included."""
     frames = len(vectors)
     slopes = rotation_derivatives(vectors, matrices)  # (F, joint, k, 3, 3)

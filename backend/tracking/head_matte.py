@@ -59,8 +59,10 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
     # A capture of the same crop at another size differs by a factor.
     factor = capture.size / track.size
     intrinsics = track.intrinsics * np.array([[factor], [factor], [1.0]])
-    with (write_beside(capture.head_matte_path(0).parent) as folder,
-          ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool):
+    with (
+        write_beside(capture.head_matte_path(0).parent) as folder,
+        ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool,
+    ):
         folder.mkdir()
         for start in range(0, capture.frame_count, _BATCH):
             frames = range(start, min(start + _BATCH, capture.frame_count))
@@ -123,10 +125,14 @@ class NeckCutter:
             return np.zeros_like(matte)
         height, width = matte.shape
         torso = self._torso(vertices, intrinsics, width, height)
-        seen = self._kind.take(nearest_faces(vertices, self._faces, intrinsics, width, height, front_only=True), mode="wrap")
+        seen = self._kind.take(
+            nearest_faces(vertices, self._faces, intrinsics, width, height, front_only=True), mode="wrap"
+        )
         covered = seen > 0
         reach = 2 * round(_DILATION * width) + 1
-        head = cv2.dilate((seen == _ABOVE_NECK).view(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+        head = cv2.dilate(
+            (seen == _ABOVE_NECK).view(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+        )
         flare = (seen == _FLARING) & (self._prism(vertices, intrinsics, width, height) == 0)
         rise = round(_SHOULDER * intrinsics[1, 1] / vertices[self._ring, 2].mean())
         person = (matte > _FAINT) & (head == 0)
@@ -243,7 +249,7 @@ def _without_hair_beside(flare: np.ndarray, hair: np.ndarray, gap: int) -> np.nd
     count, labels = cv2.connectedComponents(np.ascontiguousarray(flare[box]).view(np.uint8), connectivity=8)
     for piece in range(1, count):
         columns = left + np.flatnonzero((labels == piece).any(0))
-        if hair[max(columns[0] - gap, 0):columns[-1] + gap + 1].sum() < gap / 2:
+        if hair[max(columns[0] - gap, 0) : columns[-1] + gap + 1].sum() < gap / 2:
             found[box][labels == piece] = 1
     return found
 

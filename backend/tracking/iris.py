@@ -43,7 +43,9 @@ class Irises:
         """Evidence of these of the detector's points without its iris points where the irises were found."""
         weights = evidence.weights.clone()
         for eye, iris in enumerate((LEFT_IRIS, RIGHT_IRIS)):
-            weights[:, torch.as_tensor(np.isin(points, iris), device=weights.device)] *= 1 - self.found[:, eye:eye + 1]
+            weights[:, torch.as_tensor(np.isin(points, iris), device=weights.device)] *= (
+                1 - self.found[:, eye : eye + 1]
+            )
         return replace(evidence, weights=weights)
 
     def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
@@ -96,5 +98,11 @@ def limbus_surface(model: HeadModel, device: torch.device | str = "cpu") -> Land
         parts = (torch.as_tensor(np.stack(values), dtype=torch.float32) for values in (places, bases))
         return Linear(*(part.to(device) for part in (*parts, expression, corrective)))
 
-    return LandmarkSurface(np.arange(count), np.ones(count, bool), linear(rest, shape), linear(arm, arm_shape),
-                           torch.tensor((1, 1, 1, 2, 2, 2), device=device), torch.ones(count, device=device))
+    return LandmarkSurface(
+        np.arange(count),
+        np.ones(count, bool),
+        linear(rest, shape),
+        linear(arm, arm_shape),
+        torch.tensor((1, 1, 1, 2, 2, 2), device=device),
+        torch.ones(count, device=device),
+    )

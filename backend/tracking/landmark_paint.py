@@ -90,16 +90,27 @@ class FacePaint:
 
 
 def shade(
-    model: HeadModel, vertices_camera: np.ndarray, raster: MeshRaster, paint: FacePaint,
-    light: np.ndarray, skin: np.ndarray,
+    model: HeadModel,
+    vertices_camera: np.ndarray,
+    raster: MeshRaster,
+    paint: FacePaint,
+    light: np.ndarray,
+    skin: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture (H, W, 3) uint8 and how much each pixel's surface faces the camera (H, W), cosine, zero where
     nothing is."""
     normals = _vertex_normals(vertices_camera, model.faces)
     rest_normals = _vertex_normals(model.template, model.faces)
     attributes = np.concatenate(
-        [normals, model.template, vertices_camera, rest_normals[:, 2:],
-         paint.eye_vertices[:, None], paint.mouth_vertices[:, None]], 1
+        [
+            normals,
+            model.template,
+            vertices_camera,
+            rest_normals[:, 2:],
+            paint.eye_vertices[:, None],
+            paint.mouth_vertices[:, None],
+        ],
+        1,
     )
     seen = interpolate(raster, model.faces, attributes)
     normal, rest, position = seen[..., :3], seen[..., 3:6], seen[..., 6:9]

@@ -72,8 +72,14 @@ _SAMPLE = 32
 """Frames of which the size of the irises is learned."""
 
 
-def see_irises(capture: Capture, surface: LandmarkSurface, state: FrameState, evidence: Evidence,
-               known: np.ndarray, progress: Progress = SILENT) -> Irises:
+def see_irises(
+    capture: Capture,
+    surface: LandmarkSurface,
+    state: FrameState,
+    evidence: Evidence,
+    known: np.ndarray,
+    progress: Progress = SILENT,
+) -> Irises:
     """Measure the irises of every frame, near where `state` has them. `surface` is `limbus_surface` of the person; how
     large the irises are, and how the eyes' displacements differ, comes from the frames `known`."""
     shown = predict(surface, state, evidence.focal, evidence.centre, evidence.pivot).pixels.double().cpu().numpy()
@@ -91,8 +97,13 @@ def see_irises(capture: Capture, surface: LandmarkSurface, state: FrameState, ev
             return None
         picture = read_frame(capture, index)[top:bottom, left:right]
         outlines, middles = capture.landmarks[index, :, :2] - (left, top), centres[index] - (left, top)
-        return np.stack([_operator(picture, outlines[_OUTLINES[eye]], middles[eye], axes[index, eye], radii, pixel)
-                         for eye in range(2)], 1)
+        return np.stack(
+            [
+                _operator(picture, outlines[_OUTLINES[eye]], middles[eye], axes[index, eye], radii, pixel)
+                for eye in range(2)
+            ],
+            1,
+        )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         chosen = known[np.linspace(0, len(known) - 1, min(_SAMPLE, len(known))).round().astype(int)]
@@ -108,7 +119,10 @@ def see_irises(capture: Capture, surface: LandmarkSurface, state: FrameState, ev
             left, right = scores[0]
             # What is imagined of an eye that is turned away tells nothing of the other.
             there = 1 - hidden[index]
-            parts = (_posterior(left + there[1] * _shifted(right, -apart)), _posterior(right + there[0] * _shifted(left, apart)))
+            parts = (
+                _posterior(left + there[1] * _shifted(right, -apart)),
+                _posterior(right + there[0] * _shifted(left, apart)),
+            )
             return tuple(np.stack(values) for values in zip(*parts, strict=True))
 
         nothing = _posterior(np.zeros((2 * _STEPS + 1, 2 * _STEPS + 1)))[1]
@@ -130,8 +144,10 @@ def see_irises(capture: Capture, surface: LandmarkSurface, state: FrameState, ev
     # The window of displacements is no observation: what it alone would tell is taken off.
     told = free[..., None] * np.maximum(1 / (variances + _FLOOR**2) - 1 / nothing[0, 0], 0)
     roots = np.sqrt(told)[..., None] * directions.swapaxes(-1, -2) / pixel
-    tensors = (torch.as_tensor(value, dtype=torch.float32, device=state.face.device)
-               for value in (centres + offsets * pixel, roots, found))
+    tensors = (
+        torch.as_tensor(value, dtype=torch.float32, device=state.face.device)
+        for value in (centres + offsets * pixel, roots, found)
+    )
     return Irises(surface.of_points(np.array((0, 3))), *tensors)
 
 
@@ -166,7 +182,7 @@ def _best_radius(maps: np.ndarray) -> float:
     best = int(totals.argmax())
     if not 0 < best < len(_RADII) - 1:
         return 1.0
-    low, middle, high = totals[best - 1:best + 2]
+    low, middle, high = totals[best - 1 : best + 2]
     return float(_RADII[best] + (_RADII[1] - _RADII[0]) * 0.5 * (low - high) / min(low - 2 * middle + high, -1e-9))
 
 
@@ -182,8 +198,9 @@ def _posterior(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.array(((across @ (steps - mean[0]) ** 2, mixed), (mixed, down @ (steps - mean[1]) ** 2)))
 
 
-def _operator(picture: np.ndarray, outline: np.ndarray, centre: np.ndarray, axes: np.ndarray, radii: np.ndarray,
-              pixel: float) -> np.ndarray:
+def _operator(
+    picture: np.ndarray, outline: np.ndarray, centre: np.ndarray, axes: np.ndarray, radii: np.ndarray, pixel: float
+) -> np.ndarray:
     """(R, S, S): sums over the free arc for each of the radii and displacements (down, across); zero where it cannot be
     taken.
 
@@ -196,7 +213,7 @@ def _operator(picture: np.ndarray, outline: np.ndarray, centre: np.ndarray, axes
     width = 2 * half + 1
     if size < _SMALLEST or left < 0 or top < 0 or left + width > picture.shape[1] or top + width > picture.shape[0]:
         return scores
-    blurred = cv2.GaussianBlur(_whiteness(picture[top:top + width, left:left + width]), (0, 0), _BLUR * pixel)
+    blurred = cv2.GaussianBlur(_whiteness(picture[top : top + width, left : left + width]), (0, 0), _BLUR * pixel)
     slope_x, slope_y = (cv2.Sobel(blurred, cv2.CV_32F, 1 - axis, axis, ksize=1) / 2 for axis in range(2))
     eye = np.zeros((width, width), np.uint8)
     cv2.fillPoly(eye, [np.round((outline - (left, top) - 0.5) * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
@@ -215,17 +232,41 @@ def _operator(picture: np.ndarray, outline: np.ndarray, centre: np.ndarray, axes
     full = max(_FULL * (bright - dark) / ((2 * _BLUR + 1) * pixel), 1.0)
     coarse = np.empty((_STEPS + 1, _STEPS + 1))
     for index, radius in enumerate(radii):
-        _sum_over_arc(slope_x / full, slope_y / full, free, centre - (left, top) - 0.5, radius * rim, normals,
-                      2 * _STEP * pixel, _EDGE, coarse)
+        _sum_over_arc(
+            slope_x / full,
+            slope_y / full,
+            free,
+            centre - (left, top) - 0.5,
+            radius * rim,
+            normals,
+            2 * _STEP * pixel,
+            _EDGE,
+            coarse,
+        )
         # The pictures are blurred too far for the sums to bend between every other displacement.
-        cv2.warpAffine(coarse, _HALVE, scores.shape[1:], scores[index], cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-                       cv2.BORDER_REPLICATE)
+        cv2.warpAffine(
+            coarse,
+            _HALVE,
+            scores.shape[1:],
+            scores[index],
+            cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            cv2.BORDER_REPLICATE,
+        )
     return scores
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
-def _sum_over_arc(gx: np.ndarray, gy: np.ndarray, free: np.ndarray, centre: np.ndarray, rim: np.ndarray,
-                  normals: np.ndarray, step: float, edge: float, scores: np.ndarray) -> None:
+def _sum_over_arc(
+    gx: np.ndarray,
+    gy: np.ndarray,
+    free: np.ndarray,
+    centre: np.ndarray,
+    rim: np.ndarray,
+    normals: np.ndarray,
+    step: float,
+    edge: float,
+    scores: np.ndarray,
+) -> None:
     middle = scores.shape[0] // 2
     for row in range(scores.shape[0]):
         for column in range(scores.shape[1]):

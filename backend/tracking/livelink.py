@@ -31,8 +31,22 @@ from ..progress import SILENT, Progress
 from .priors import JAW_SHAPES, jaw_of_shapes
 from .track import Track
 
-RATES: Final = tuple(Fraction(*pair) for pair in (
-    (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (48, 1), (50, 1), (60000, 1001), (60, 1), (100, 1), (120, 1)))
+RATES: Final = tuple(
+    Fraction(*pair)
+    for pair in (
+        (24000, 1001),
+        (24, 1),
+        (25, 1),
+        (30000, 1001),
+        (30, 1),
+        (48, 1),
+        (50, 1),
+        (60000, 1001),
+        (60, 1),
+        (100, 1),
+        (120, 1),
+    )
+)
 USUAL_RATE: Final = Fraction(60)
 """What the application records at unless it is told otherwise."""
 FEWEST_CHANNELS: Final = 20
@@ -70,12 +84,16 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
         if even:
             return values
         flat = values.reshape(len(values), -1)
-        return np.stack([np.interp(grid, times - times[0], column) for column in flat.T], 1).reshape(count, *values.shape[1:])
+        return np.stack([np.interp(grid, times - times[0], column) for column in flat.T], 1).reshape(
+            count, *values.shape[1:]
+        )
 
     missing = [name for name, column in zip(SCORE_NAMES, table.channels.T, strict=True) if np.isnan(column).all()]
     if missing:
-        progress.message(f"{Path(path).name} has no {', '.join(missing[:4])}{' and others' if len(missing) > 4 else ''}: "
-                         "they stay at zero.")
+        progress.message(
+            f"{Path(path).name} has no {', '.join(missing[:4])}{' and others' if len(missing) > 4 else ''}: "
+            "they stay at zero."
+        )
     channels = np.nan_to_num(table.channels)
     lost = ~channels.any(1)
     since = np.diff(times, prepend=times[0])
@@ -94,7 +112,9 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
 def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: Fraction, flags: np.ndarray) -> Track:
     """Channels (F, 52) and rotations (F, 5, 3) as a track of the model at rest; the jaw's channels turn its joint."""
     if set(model.expression_names) != set(SCORE_NAMES):
-        raise EffigyError(f'The head model "{model.name}" has no ARKit names: a performance of them is read on the open head.')
+        raise EffigyError(
+            f'The head model "{model.name}" has no ARKit names: a performance of them is read on the open head.'
+        )
     count = len(channels)
     jaw = jaw_of_shapes(model)
     channels = channels.copy()
@@ -105,11 +125,19 @@ def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: 
     camera = np.diag((1.0, -1.0, -1.0, 1.0))
     camera[2, 3] = _DISTANCE
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=np.zeros(model.shape_basis.shape[2], np.float32),
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=np.zeros(model.shape_basis.shape[2], np.float32),
         expression=channels[:, [SCORE_NAMES.index(name) for name in model.expression_names]].astype(np.float32),
-        rotations=rotations.astype(np.float32), head_to_camera=np.tile(camera, (count, 1, 1)).astype(np.float32),
-        intrinsics=np.array(((2 * _SIZE, 0, _SIZE / 2), (0, 2 * _SIZE, _SIZE / 2), (0, 0, 1)), np.float32), size=_SIZE,
-        fps=rate, residual=np.full(count, np.nan, np.float32), flags=flags, training_count=0)
+        rotations=rotations.astype(np.float32),
+        head_to_camera=np.tile(camera, (count, 1, 1)).astype(np.float32),
+        intrinsics=np.array(((2 * _SIZE, 0, _SIZE / 2), (0, 2 * _SIZE, _SIZE / 2), (0, 0, 1)), np.float32),
+        size=_SIZE,
+        fps=rate,
+        residual=np.full(count, np.nan, np.float32),
+        flags=flags,
+        training_count=0,
+    )
 
 
 def _read_table(path: Path) -> _Table:
@@ -123,8 +151,10 @@ def _read_table(path: Path) -> _Table:
     place = {name.strip().lower(): column for column, name in enumerate(rows[0])} if rows else {}
     known = sum(name.lower() in place for name in SCORE_NAMES)
     if known < FEWEST_CHANNELS:
-        raise EffigyError(f"{path.name} has {known} of ARKit's 52 channels: a performance is a CSV as Live Link Face writes it, "
-                          "with a first row of names (Timecode, BlendShapeCount, EyeBlinkLeft, …).")
+        raise EffigyError(
+            f"{path.name} has {known} of ARKit's 52 channels: a performance is a CSV as Live Link Face writes it, "
+            "with a first row of names (Timecode, BlendShapeCount, EyeBlinkLeft, …)."
+        )
     if len(rows) < 3:
         raise EffigyError(f"{path.name} holds no performance: it has {len(rows) - 1} rows below its names.")
 
@@ -137,24 +167,33 @@ def _read_table(path: Path) -> _Table:
             try:
                 values[number] = float(row[index])
             except (IndexError, ValueError) as error:
-                raise EffigyError(f"{path.name} has no number for {name} in row {number + 2}: export the take "
-                                  "again.") from error
+                raise EffigyError(
+                    f"{path.name} has no number for {name} in row {number + 2}: export the take again."
+                ) from error
         if not np.isfinite(values).all():
             raise EffigyError(f"{path.name} holds numbers for {name} that are not finite: export the take again.")
         return values
 
     head = np.stack([column(f"Head{turn}") for turn in ("Yaw", "Pitch", "Roll")], 1)
-    eyes = np.stack([np.stack([column(f"{side}Eye{turn}") for turn in ("Yaw", "Pitch")], 1) for side in ("Left", "Right")], 1)
+    eyes = np.stack(
+        [np.stack([column(f"{side}Eye{turn}") for turn in ("Yaw", "Pitch")], 1) for side in ("Left", "Right")], 1
+    )
     code = place.get("timecode")
-    return _Table(np.stack([column(name) for name in SCORE_NAMES], 1), head, eyes,
-                  ["" if code is None or code >= len(row) else row[code] for row in rows[1:]])
+    return _Table(
+        np.stack([column(name) for name in SCORE_NAMES], 1),
+        head,
+        eyes,
+        ["" if code is None or code >= len(row) else row[code] for row in rows[1:]],
+    )
 
 
 def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction]:
     """Seconds (R,) of the rows, rising, and the rate of frames that they stand for."""
     parsed = [_TIMECODE.match(code) for code in timecodes]
     if not all(parsed):
-        progress.message(f"The performance has no timecodes that can be read: its rows are taken as {USUAL_RATE} a second.")
+        progress.message(
+            f"The performance has no timecodes that can be read: its rows are taken as {USUAL_RATE} a second."
+        )
         return np.arange(len(timecodes)) / float(USUAL_RATE), USUAL_RATE
     whole = np.array([int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]) for m in parsed], float)
     frames = np.array([float(f"{m[5]}.{m[6] or 0}") for m in parsed])
@@ -172,8 +211,10 @@ def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fra
     order = np.maximum.accumulate(times)
     step = float(np.median(np.diff(order)))
     if not 1e-3 < step < 0.2:
-        progress.message(f"The performance's timecodes are {step:.3g} s apart, which no face is filmed at: its rows are taken as "
-                         f"{USUAL_RATE} a second.")
+        progress.message(
+            f"The performance's timecodes are {step:.3g} s apart, which no face is filmed at: its rows are taken as "
+            f"{USUAL_RATE} a second."
+        )
         return np.arange(len(timecodes)) / float(USUAL_RATE), USUAL_RATE
     nearest = min(RATES, key=lambda rate: abs(float(rate) * step - 1))
     if abs(float(nearest) * step - 1) > 0.03:

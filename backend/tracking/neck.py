@@ -19,8 +19,15 @@ NECK_LIMIT = np.deg2rad(40.0)
 """A neck does not turn further against the body; the body takes what is over."""
 
 
-def split_neck(rotation: np.ndarray, translation: np.ndarray, neck_joint: np.ndarray, good: np.ndarray, training_count: int,
-               fps: float, starts: np.ndarray | tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+def split_neck(
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    neck_joint: np.ndarray,
+    good: np.ndarray,
+    training_count: int,
+    fps: float,
+    starts: np.ndarray | tuple[int, ...] = (),
+) -> tuple[np.ndarray, np.ndarray]:
     """Rotations (F, 3, 3) and translations (F, 3) of the skull, neck joint (3,) in head space, `good` (F,) bool: which frames
     are believed, `starts` the first frames of all takes but the first, over whose ends nothing is smoothed.
     Returns neck axis-angle (F, 3) and head_to_camera (F, 4, 4). Held-out frames do not touch training frames.

@@ -118,12 +118,18 @@ def make_shell(model: HeadModel, identity: np.ndarray, pivot: Tensor) -> Shell:
     share = neighbours / neighbours.sum(1, keepdim=True).clamp_min(1e-6)
     bend = (identity_matrix - share) / BEND_SIGMA
     sigma = torch.where(torch.as_tensor(hairy[coarse]), HAIR_SIGMA, SKIN_SIGMA)
-    normals = vertex_normals(torch.as_tensor(vertices, dtype=torch.float32)[None],
-                             torch.as_tensor(model.faces.astype(np.int64)))[0][chosen]
+    normals = vertex_normals(
+        torch.as_tensor(vertices, dtype=torch.float32)[None], torch.as_tensor(model.faces.astype(np.int64))
+    )[0][chosen]
     device = pivot.device
     places = torch.as_tensor(vertices[chosen], dtype=torch.float32, device=device) - pivot
-    return Shell(places, normals.to(device), spread.to(device), (torch.diag(sigma**-2) + bend.T @ bend).to(device),
-                 torch.zeros(len(coarse), device=device))
+    return Shell(
+        places,
+        normals.to(device),
+        spread.to(device),
+        (torch.diag(sigma**-2) + bend.T @ bend).to(device),
+        torch.zeros(len(coarse), device=device),
+    )
 
 
 def see_outline(capture: Capture, state: FrameState, evidence: Evidence) -> Outline:
@@ -149,7 +155,7 @@ def see_outline(capture: Capture, state: FrameState, evidence: Evidence) -> Outl
         reach = REACH * scale[frame] * factor
         polar = cv2.warpPolar(matte, (bins, RAYS), centre, float(reach), cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS)
         polar = polar.astype(np.float32) / 255
-        polar[:, :int(bins * NEAREST / REACH)] = 1
+        polar[:, : int(bins * NEAREST / REACH)] = 1
         outside = polar < 0.5
         crossing = outside.argmax(1)
         before, after = polar[np.arange(RAYS), crossing - 1], polar[np.arange(RAYS), crossing]

@@ -69,7 +69,15 @@ def draw_landmarks(picture: np.ndarray, seen: np.ndarray, tracked: np.ndarray) -
         if np.isfinite(start).all():
             place = (start * 2**_SHIFT).round().astype(int)
             if np.isfinite(end).all():
-                cv2.line(drawn, place.tolist(), (end * 2**_SHIFT).round().astype(int).tolist(), MISSED, 1, cv2.LINE_AA, _SHIFT)
+                cv2.line(
+                    drawn,
+                    place.tolist(),
+                    (end * 2**_SHIFT).round().astype(int).tolist(),
+                    MISSED,
+                    1,
+                    cv2.LINE_AA,
+                    _SHIFT,
+                )
             cv2.circle(drawn, place.tolist(), 1 << _SHIFT, SEEN, -1, cv2.LINE_AA, _SHIFT)
     return drawn
 
@@ -124,5 +132,7 @@ def captioned(picture: np.ndarray, index: int, track: Track) -> np.ndarray:
 
 def check_fits(capture: Capture, track: Track) -> None:
     if track.frame_count != capture.frame_count or track.size != capture.size:
-        raise EffigyError(f"The track has {track.frame_count} frames of {track.size} pixels, the capture {capture.folder} "
-                          f"{capture.frame_count} of {capture.size}: track it again.")
+        raise EffigyError(
+            f"The track has {track.frame_count} frames of {track.size} pixels, the capture {capture.folder} "
+            f"{capture.frame_count} of {capture.size}: track it again."
+        )

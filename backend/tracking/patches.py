@@ -67,8 +67,11 @@ class Patches:
         """Of a person whose patches lie beside the head model's places by `places` (K, 3) metres."""
         own = self.surface.of_person(identity)
         places = (self.bases @ places.unsqueeze(-1)).squeeze(-1)
-        own = replace(own, anchor=replace(own.anchor, rest=own.anchor.rest + places),
-                      arm=replace(own.arm, rest=own.arm.rest + own.share[:, None] * places))
+        own = replace(
+            own,
+            anchor=replace(own.anchor, rest=own.anchor.rest + places),
+            arm=replace(own.arm, rest=own.arm.rest + own.share[:, None] * places),
+        )
         return replace(self, surface=own)
 
     def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
@@ -91,16 +94,21 @@ class Patches:
         for start in range(0, len(state), _CHUNK):
             part = slice(start, start + _CHUNK)
             own = self[part]
-            shown = predict(self.surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared)
+            shown = predict(
+                self.surface, state[part], evidence.focal, evidence.centre, evidence.pivot, jacobian=True, shared=shared
+            )
             error = own._error(shown.pixels)
             energy, weight = robust(error, own.trust, HALVING)
             scale = weight.sqrt()
             root, error = own.root * scale[..., None, None], error * scale.unsqueeze(-1)
             rows = root @ shown.jacobian
             common = root @ shown.shared if shared else None
-            normal = Normal.of_rows(energy, rows.flatten(1, 2), error.flatten(1),
-                                    common.flatten(1, 2) if shared else None)
-            parts.append(self._with_places(normal, rows, common, root @ shown.place @ self.bases, error) if shared else normal)
+            normal = Normal.of_rows(
+                energy, rows.flatten(1, 2), error.flatten(1), common.flatten(1, 2) if shared else None
+            )
+            parts.append(
+                self._with_places(normal, rows, common, root @ shown.place @ self.bases, error) if shared else normal
+            )
         return Normal.joined(parts)
 
     def _with_places(self, normal: Normal, rows: Tensor, common: Tensor, moved: Tensor, error: Tensor) -> Normal:
@@ -121,8 +129,9 @@ class Patches:
         return (self.root @ (pixels - self.seen).unsqueeze(-1)).squeeze(-1)
 
 
-def find_patches(skin: Skin, appearance: Appearance, clip: int, lit: Lit, identity: Tensor,
-                 progress: Progress = SILENT) -> Patches:
+def find_patches(
+    skin: Skin, appearance: Appearance, clip: int, lit: Lit, identity: Tensor, progress: Progress = SILENT
+) -> Patches:
     """Where the person's skin is in frames of clip number `clip`, looked for around where their state has it."""
     evidence, state = lit.evidence, lit.state
     factor = lit.capture.size / PICTURE
@@ -140,16 +149,23 @@ def find_patches(skin: Skin, appearance: Appearance, clip: int, lit: Lit, identi
         found.append(part)
         progress.update("alignment", len(found), len(state))
         progress.raise_if_cancelled()
-    shift, root, trust = (torch.as_tensor(np.stack(part), dtype=torch.float32, device=state.face.device)
-                          for part in zip(*found, strict=True))
+    shift, root, trust = (
+        torch.as_tensor(np.stack(part), dtype=torch.float32, device=state.face.device)
+        for part in zip(*found, strict=True)
+    )
     own = skin.middles.of_person(identity)
-    middle = torch.cat([predict(own, state[start:start + _CHUNK], evidence.focal, evidence.centre, evidence.pivot).pixels
-                        for start in range(0, len(state), _CHUNK)])
+    middle = torch.cat(
+        [
+            predict(own, state[start : start + _CHUNK], evidence.focal, evidence.centre, evidence.pivot).pixels
+            for start in range(0, len(state), _CHUNK)
+        ]
+    )
     return Patches(skin.middles, middle + shift, root, trust, skin.bases)
 
 
-def _register(skin: Skin, appearance: Appearance, expected: np.ndarray, view: View, factor: float, sigma: float
-              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _register(
+    skin: Skin, appearance: Appearance, expected: np.ndarray, view: View, factor: float, sigma: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shift (K, 2) in pixels of the capture, whitening root (K, 2, 2) and trust (K,)."""
     patch, blur = skin.patch, appearance.blur * PICTURE / 512
     weight = view.weight * appearance.known
@@ -166,13 +182,18 @@ def _register(skin: Skin, appearance: Appearance, expected: np.ndarray, view: Vi
         # And a contrast: haze, gloss and motion blur take it away.
         contrast = (common / np.maximum(spread, 1e-9)).clip(0.3, 2.0)
         rest = values - contrast[patch] * aim
-        xx, xy, yy = (skin.sum_over(weight * a * b) for a, b in ((slope_x, slope_x), (slope_x, slope_y), (slope_y, slope_y)))
+        xx, xy, yy = (
+            skin.sum_over(weight * a * b) for a, b in ((slope_x, slope_x), (slope_x, slope_y), (slope_y, slope_y))
+        )
         noise = skin.sum_over(weight * rest**2) / np.maximum(mass, 1e-6) + _NOISE**2
         # Without a prior on the shift a patch of bare skin would wander along its own noise.
         inertia = _CORRELATED * noise / (1.5 * blur) ** 2
         x, y = (skin.sum_over(weight * a * rest) for a in (slope_x, slope_y))
         determinant = (xx + inertia) * (yy + inertia) - xy**2
-        step = np.stack(((yy + inertia) * x - xy * y, (xx + inertia) * y - xy * x), 1) / np.maximum(determinant, 1e-12)[:, None]
+        step = (
+            np.stack(((yy + inertia) * x - xy * y, (xx + inertia) * y - xy * x), 1)
+            / np.maximum(determinant, 1e-12)[:, None]
+        )
         held, shift = shift, (shift - step).clip(-_REACH * blur, _REACH * blur)
     energy = skin.sum_over(weight * values**2)
     likeness = common / np.sqrt(np.maximum(spread * energy, 1e-12))

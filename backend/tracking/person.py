@@ -121,8 +121,16 @@ class _Shared:
             held = torch.outer(grows, grows) / SCALE_SIGMA**2
             self.precision[self.identity, self.identity] += held
             self._pull[self.identity] += held @ known.identity
-        self.columns = [torch.cat((torch.arange(self.identity.stop), torch.tensor([self.identity.stop + index]),
-                                   torch.arange(self.places.start, self.places.stop))).to(device) for index in range(len(clips))]
+        self.columns = [
+            torch.cat(
+                (
+                    torch.arange(self.identity.stop),
+                    torch.tensor([self.identity.stop + index]),
+                    torch.arange(self.places.start, self.places.stop),
+                )
+            ).to(device)
+            for index in range(len(clips))
+        ]
 
     def energy(self, at: Tensor) -> Tensor:
         """(), but for a constant."""
@@ -132,14 +140,22 @@ class _Shared:
         return self.precision @ at - self._pull
 
 
-def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFrames], iterations: int,
-               told: Callable[[int, float], None], known: Person | None = None) -> tuple[Person, list[FrameState]]:
+def fit_person(
+    surface: LandmarkSurface,
+    directions: Tensor,
+    clips: list[ClipFrames],
+    iterations: int,
+    told: Callable[[int, float], None],
+    known: Person | None = None,
+) -> tuple[Person, list[FrameState]]:
     """One identity, and each clip's focal length, from frames that are taken as independent of each other: begun anew, or at
     the person that is `known` by now, whose head is as large. Also returns how each clip's frames stand then."""
     common = _Shared(surface, clips, known)
     ends = np.cumsum([len(clip.state) for clip in clips]).tolist()
     parts = [slice(end - len(clip.state), end) for end, clip in zip(ends, clips, strict=True)]
-    lens_of = torch.cat([torch.full((len(clip.state),), index) for index, clip in enumerate(clips)]).to(clips[0].state.face.device)
+    lens_of = torch.cat([torch.full((len(clip.state),), index) for index, clip in enumerate(clips)]).to(
+        clips[0].state.face.device
+    )
     state, shared = concatenate([clip.state for clip in clips]), common.start
     beliefs = replace(clips[0].beliefs, mean=torch.cat([clip.beliefs.mean for clip in clips]))
     prior_hessian = beliefs.hessian()
@@ -149,9 +165,15 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
     def look(at: FrameState, shared: Tensor) -> list[tuple[LandmarkSurface, Patches | None, Evidence, FrameState]]:
         """Each clip as it looks when the person is so."""
         person, places = surface.of_person(shared[common.identity]), shared[common.places].unflatten(0, (-1, 3))
-        return [(person, None if clip.skin is None else clip.skin.of_person(shared[common.identity], places),
-                 replace(evidence, focal=focal.exp()), at[part])
-                for clip, evidence, focal, part in zip(clips, seen, shared[common.lens], parts, strict=True)]
+        return [
+            (
+                person,
+                None if clip.skin is None else clip.skin.of_person(shared[common.identity], places),
+                replace(evidence, focal=focal.exp()),
+                at[part],
+            )
+            for clip, evidence, focal, part in zip(clips, seen, shared[common.lens], parts, strict=True)
+        ]
 
     def energy_of(at: FrameState, shared: Tensor) -> float:
         total = common.energy(shared) + beliefs.energy(at).sum()
@@ -163,8 +185,15 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
 
     for iteration in range(iterations):
         halving = HALVINGS[min(iteration if known is None else iteration + 2, len(HALVINGS) - 1)]
-        seen = [as_seen(replace(clip.evidence, weights=common.landmark_share * clip.evidence.weights, focal=focal.exp()), directions,
-                        state[part], halving) for clip, focal, part in zip(clips, shared[common.lens], parts, strict=True)]
+        seen = [
+            as_seen(
+                replace(clip.evidence, weights=common.landmark_share * clip.evidence.weights, focal=focal.exp()),
+                directions,
+                state[part],
+                halving,
+            )
+            for clip, focal, part in zip(clips, shared[common.lens], parts, strict=True)
+        ]
         normals = [_equations(*clip) for clip in look(state, shared)]
         energy = energy_of(state, shared)
         told(iteration, energy)
@@ -181,7 +210,10 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
         first = iteration == 0 and known is None
         if first:
             free[:, :-13] = False
-            all_cross, all_common = torch.zeros_like(all_cross), all_common + torch.eye(len(shared), device=shared.device) * 1e12
+            all_cross, all_common = (
+                torch.zeros_like(all_cross),
+                all_common + torch.eye(len(shared), device=shared.device) * 1e12,
+            )
         for _ in range(6):
             blocks, cross, right = _held(hessian, all_cross, gradient, free, damping)
             step, shared_step, left = solve_shared(blocks, cross, all_common, right, all_pull)
@@ -200,11 +232,16 @@ def fit_person(surface: LandmarkSurface, directions: Tensor, clips: list[ClipFra
             break
     # With the prior's scaling undone: the posterior of as many independent frames.
     scales = common.prior_scale.double().sqrt()
-    covariance = scales[:, None] * torch.linalg.inv(reduced)[:len(scales), :len(scales)] * scales
+    covariance = scales[:, None] * torch.linalg.inv(reduced)[: len(scales), : len(scales)] * scales
     # Held near where it was, a lens is known no better than it was.
-    covariance[common.lens, common.lens] += (FOCAL_BIAS**2 * torch.eye(len(clips), device=shared.device) if known is None
-                                             else known.covariance[common.lens, common.lens])
-    person = Person(shared[common.identity], shared[common.lens].exp(), shared[common.places].unflatten(0, (-1, 3)), covariance)
+    covariance[common.lens, common.lens] += (
+        FOCAL_BIAS**2 * torch.eye(len(clips), device=shared.device)
+        if known is None
+        else known.covariance[common.lens, common.lens]
+    )
+    person = Person(
+        shared[common.identity], shared[common.lens].exp(), shared[common.places].unflatten(0, (-1, 3)), covariance
+    )
     return person, [state[part] for part in parts]
 
 
@@ -215,10 +252,15 @@ def _equations(person: LandmarkSurface, skin: Patches | None, evidence: Evidence
     return normal.widened(3 * len(skin.bases)) + skin.equations(state, evidence, shared=True)
 
 
-def _held(hessian: Tensor, cross: Tensor, gradient: Tensor, free: Tensor, damping: float) -> tuple[Tensor, Tensor, Tensor]:
+def _held(
+    hessian: Tensor, cross: Tensor, gradient: Tensor, free: Tensor, damping: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Blocks, cross blocks and gradient in float64 with the parameters that are not free taken out, and damped."""
     mask = free.double()
     diagonal = hessian.diagonal(dim1=1, dim2=2).double()
     blocks = hessian.double() * mask.unsqueeze(-1) * mask.unsqueeze(-2)
-    return (blocks + torch.diag_embed(torch.where(free, damping * diagonal + 1e-3, 1.0)),
-            cross.double() * mask.unsqueeze(-1), gradient.double() * mask)
+    return (
+        blocks + torch.diag_embed(torch.where(free, damping * diagonal + 1e-3, 1.0)),
+        cross.double() * mask.unsqueeze(-1),
+        gradient.double() * mask,
+    )

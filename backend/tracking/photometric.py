@@ -55,26 +55,39 @@ class Likeness:
         return found.of_person(self.person.identity, self.person.places)
 
 
-def learn_likeness(model: HeadModel, surface: LandmarkSurface, directions: torch.Tensor, clips: Sequence[ClipFrames],
-                   captures: Sequence[Capture], which: Sequence[np.ndarray], person: Person, states: Sequence[FrameState],
-                   progress: Progress) -> Likeness:
+def learn_likeness(
+    model: HeadModel,
+    surface: LandmarkSurface,
+    directions: torch.Tensor,
+    clips: Sequence[ClipFrames],
+    captures: Sequence[Capture],
+    which: Sequence[np.ndarray],
+    person: Person,
+    states: Sequence[FrameState],
+    progress: Progress,
+) -> Likeness:
     """From frames `which` of each capture, whose person landmarks told: `person`, and `states` of these frames."""
     skin = make_skin(model, states[0].face.device)
     total = len(PERSON_BLURS) * PERSON_ITERATIONS
 
     def lit() -> list[Lit]:
-        return [Lit(capture, state, frames, replace(clip.evidence, focal=focal))
-                for capture, state, frames, clip, focal in zip(captures, states, which, clips, person.focals, strict=True)]
+        return [
+            Lit(capture, state, frames, replace(clip.evidence, focal=focal))
+            for capture, state, frames, clip, focal in zip(captures, states, which, clips, person.focals, strict=True)
+        ]
 
     for turn, blur in enumerate(PERSON_BLURS):
+
         def tell(done: int, energy: float, turn: int = turn) -> None:
             progress.update("skin", turn * PERSON_ITERATIONS + done, total, energy=energy)
             progress.raise_if_cancelled()
 
         seen = lit()
         appearance = learn_appearance(skin, person.identity, seen, blur)
-        frames = [replace(clip, state=one.state, skin=find_patches(skin, appearance, index, one, person.identity))
-                  for index, (clip, one) in enumerate(zip(clips, seen, strict=True))]
+        frames = [
+            replace(clip, state=one.state, skin=find_patches(skin, appearance, index, one, person.identity))
+            for index, (clip, one) in enumerate(zip(clips, seen, strict=True))
+        ]
         person, states = fit_person(surface, directions, frames, PERSON_ITERATIONS, tell, person)
     appearance = learn_appearance(skin, person.identity, lit(), PERSON_BLURS[-1])
     return Likeness(skin, appearance, person, _own_habits(surface.of_person(person.identity), directions, lit()))

@@ -25,7 +25,11 @@ EXTRA: Final = 13
 """Parameters of a frame besides expression."""
 
 _DEGREE = np.pi / 180
-_DEFAULT_JAW: Final = {"jawOpen": (24 * _DEGREE, 0, 0), "jawLeft": (0, 6 * _DEGREE, 0), "jawRight": (0, -6 * _DEGREE, 0)}
+_DEFAULT_JAW: Final = {
+    "jawOpen": (24 * _DEGREE, 0, 0),
+    "jawLeft": (0, 6 * _DEGREE, 0),
+    "jawRight": (0, -6 * _DEGREE, 0),
+}
 """Axis-angle of the jaw joint at a score of 1, for heads without these shapes."""
 
 _SCORE_SIGMA: Final = {"eyeBlink": 0.2, "eyeLook": 0.15, "cheek": 0.15, "tongueOut": 0.02, "noseSneer": 0.2}
@@ -33,8 +37,17 @@ _SCORE_SIGMA_OTHERS: Final = 0.25
 """Standard deviation of a coefficient around the detector's score. Cheeks, tongue and the lids' following of the gaze
 leave little trace in the landmarks, so the scores are believed more there."""
 
-_ACCELERATION: Final = {"eyeBlink": 0.4, "eyeLook": 0.1, "eyeSquint": 0.1, "eyeWide": 0.1, "mouth": 0.12, "brow": 0.06,
-                        "cheek": 0.04, "noseSneer": 0.04, "tongueOut": 0.02}
+_ACCELERATION: Final = {
+    "eyeBlink": 0.4,
+    "eyeLook": 0.1,
+    "eyeSquint": 0.1,
+    "eyeWide": 0.1,
+    "mouth": 0.12,
+    "brow": 0.06,
+    "cheek": 0.04,
+    "noseSneer": 0.04,
+    "tongueOut": 0.02,
+}
 """Standard deviation of a coefficient's second difference between frames at 30 frames a second."""
 
 LEAST_SIGMA: Final = 0.2
@@ -114,7 +127,7 @@ def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...
 
     jaw = jaw_of_shapes(model)
     for name in JAW_SHAPES:
-        mean[:, size:size + 3] += scores[:, [score_names.index(name)]] * jaw[name]
+        mean[:, size : size + 3] += scores[:, [score_names.index(name)]] * jaw[name]
 
     sigma = np.concatenate((sigma, np.array((6, 3, 2)) * _DEGREE, np.array((12, 15, 12, 15)) * _DEGREE))
     # A second difference shrinks with the square of the frame rate; faces are not filmed outside these bounds. The pose's are
@@ -122,8 +135,15 @@ def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...
     # place of 0.61, but woman_frontal's landmarks are 1.58 px off in place of 1.48, and her avatar loses 0.5 dB. Heads that are
     # quicker are let go (`solver.QUICK`).
     pace = float(np.clip(30 / fps, 0.25, 2.5)) ** 2
-    swing = pace * np.concatenate((swing, np.array((1.5, 0.5, 0.2)) * _DEGREE, np.full(4, 5 * _DEGREE),
-                                   np.full(3, 0.2 * _DEGREE), np.array((0.00024, 0.00024, 0.0008))))
+    swing = pace * np.concatenate(
+        (
+            swing,
+            np.array((1.5, 0.5, 0.2)) * _DEGREE,
+            np.full(4, 5 * _DEGREE),
+            np.full(3, 0.2 * _DEGREE),
+            np.array((0.00024, 0.00024, 0.0008)),
+        )
+    )
     reach = np.array((-2, -10, -8, -35, -45, -35, -45)) * _DEGREE, np.array((40, 10, 8, 35, 45, 35, 45)) * _DEGREE
     return Priors(
         mean=np.clip(mean, np.concatenate((low, reach[0])), np.concatenate((high, reach[1]))).astype(np.float32),

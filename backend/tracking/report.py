@@ -28,8 +28,12 @@ PLOT: Final = 170
 MARGIN: Final = 48
 _INK, _FAINT, _PAPER = (35, 38, 42), (205, 208, 212), (252, 252, 250)
 _COLOURS = ((196, 64, 40), (40, 120, 190), (70, 150, 70), (150, 90, 170))
-_FLAG_COLOURS = {FrameFlag.NO_FACE: (60, 60, 60), FrameFlag.SEVERAL_FACES: (150, 90, 170), FrameFlag.CUT_OFF: (230, 170, 40),
-                 FrameFlag.TRACK_UNSURE: (196, 64, 40)}
+_FLAG_COLOURS = {
+    FrameFlag.NO_FACE: (60, 60, 60),
+    FrameFlag.SEVERAL_FACES: (150, 90, 170),
+    FrameFlag.CUT_OFF: (230, 170, 40),
+    FrameFlag.TRACK_UNSURE: (196, 64, 40),
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,12 @@ class Summary:
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {word}" for word, count in self.reasons.items())
-        return (f"{self.frames} frames, {self.left_out} left out" + (f" ({reasons})" if reasons else "")
-                + f"; the others lie typically {self.median:.2f} px from the detector's "
-                  f"landmarks; training sees {self.training}.")
+        return (
+            f"{self.frames} frames, {self.left_out} left out"
+            + (f" ({reasons})" if reasons else "")
+            + f"; the others lie typically {self.median:.2f} px from the detector's "
+            f"landmarks; training sees {self.training}."
+        )
 
 
 def summarise(track: Track) -> Summary:
@@ -59,13 +66,18 @@ def summarise(track: Track) -> Summary:
     error = np.where(good, np.nan_to_num(track.residual), -1)
     order = np.argsort(-error, kind="stable")
     return Summary(
-        track.frame_count, int(good[:track.training_count].sum()), int((~good).sum()),
+        track.frame_count,
+        int(good[: track.training_count].sum()),
+        int((~good).sum()),
         {word: count for word, count in reasons.items() if count},
         float(np.nanmedian(track.residual[good])) if good.any() else float("nan"),
-        tuple(int(index) for index in order if error[index] >= 0))
+        tuple(int(index) for index in order if error[index] >= 0),
+    )
 
 
-def write_report(capture: Capture, track: Track, model: HeadModel, out: Path, *, progress: Progress = SILENT) -> Summary:
+def write_report(
+    capture: Capture, track: Track, model: HeadModel, out: Path, *, progress: Progress = SILENT
+) -> Summary:
     """A PNG. The tracked head over the frames it explains worst, and over some that are left out; over time the landmark
     error, the head's turns, the jaw and the lids; at the foot, every run of frames that is left out, and why."""
     if Path(out).suffix.lower() != ".png":
@@ -74,8 +86,10 @@ def write_report(capture: Capture, track: Track, model: HeadModel, out: Path, *,
     summary = summarise(track)
     head, tracked = TrackedHead(track, model), tracked_landmarks(track, model)
     bands = [_title(capture, summary)]
-    rows = (("The frames that are explained worst, of those in use", _apart(summary.worst, track.frame_count)),
-            ("Left out", _some_left_out(track)))
+    rows = (
+        ("The frames that are explained worst, of those in use", _apart(summary.worst, track.frame_count)),
+        ("Left out", _some_left_out(track)),
+    )
     for title, chosen in rows:
         if chosen:
             progress.raise_if_cancelled()
@@ -88,16 +102,34 @@ def write_report(capture: Capture, track: Track, model: HeadModel, out: Path, *,
     # Seen from the camera, which looks along +z with y down: an upright face is turned by half a turn about x.
     angles = np.rad2deg((Rotation.from_euler("x", np.pi) * turns).as_euler("YXZ"))
     limit = UNSURE_PIXELS * track.size / 512
-    bands.append(_plot("Landmark error, pixels; frames above the line are left out", track, [("median of a frame", track.residual)],
-                       (0, max(1.3 * limit, _highest(track.residual))), limit))
-    bands.append(_plot("The head, degrees", track, list(zip(("to its left", "down", "to its right shoulder"), angles.T, strict=True)),
-                       _span(angles)))
+    bands.append(
+        _plot(
+            "Landmark error, pixels; frames above the line are left out",
+            track,
+            [("median of a frame", track.residual)],
+            (0, max(1.3 * limit, _highest(track.residual))),
+            limit,
+        )
+    )
+    bands.append(
+        _plot(
+            "The head, degrees",
+            track,
+            list(zip(("to its left", "down", "to its right shoulder"), angles.T, strict=True)),
+            _span(angles),
+        )
+    )
     face = [("jaw, degrees / 30", np.rad2deg(track.rotations[:, JAW, 0]) / 30)]
-    face += [(name, track.expression[:, model.expression_names.index(name)]) for name in ("eyeBlinkLeft", "eyeBlinkRight")
-             if name in model.expression_names]
+    face += [
+        (name, track.expression[:, model.expression_names.index(name)])
+        for name in ("eyeBlinkLeft", "eyeBlinkRight")
+        if name in model.expression_names
+    ]
     bands.append(_plot("Jaw and lids; 1 is shut lids", track, face, (-0.1, 1.1)))
     if track.sigma is not None:
-        bands.append(_plot("How far it may be off: one standard deviation, degrees", track, uncertainty(track), (0, 12)))
+        bands.append(
+            _plot("How far it may be off: one standard deviation, degrees", track, uncertainty(track), (0, 12))
+        )
     bands.append(_runs(track))
     with write_beside(Path(out)) as temporary:
         write_png(temporary, np.concatenate(bands))
@@ -108,7 +140,11 @@ def write_report(capture: Capture, track: Track, model: HeadModel, out: Path, *,
 def uncertainty(track: Track) -> list[tuple[str, np.ndarray]]:
     """(F,) degrees of the head's turn, the eyes and the jaw, each in the direction that is known least."""
     degrees = np.rad2deg(track.sigma)
-    return [("the head", degrees[:, -6:-3].max(1)), ("the eyes", degrees[:, -10:-6].max(1)), ("the jaw", degrees[:, -13:-10].max(1))]
+    return [
+        ("the head", degrees[:, -6:-3].max(1)),
+        ("the eyes", degrees[:, -10:-6].max(1)),
+        ("the jaw", degrees[:, -13:-10].max(1)),
+    ]
 
 
 def _apart(order: tuple[int, ...], frames: int) -> list[int]:
@@ -124,7 +160,11 @@ def _apart(order: tuple[int, ...], frames: int) -> list[int]:
 
 def _some_left_out(track: Track) -> list[int]:
     flagged = np.flatnonzero(track.flags)
-    return [] if len(flagged) == 0 else sorted(set(flagged[np.linspace(0, len(flagged) - 1, SHOWN).round().astype(int)].tolist()))
+    return (
+        []
+        if len(flagged) == 0
+        else sorted(set(flagged[np.linspace(0, len(flagged) - 1, SHOWN).round().astype(int)].tolist()))
+    )
 
 
 def _band(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
@@ -147,8 +187,9 @@ def _strip(title: str, tiles: list[np.ndarray]) -> np.ndarray:
     return np.asarray(image)
 
 
-def _plot(title: str, track: Track, curves: list[tuple[str, np.ndarray]], span: tuple[float, float],
-          line: float | None = None) -> np.ndarray:
+def _plot(
+    title: str, track: Track, curves: list[tuple[str, np.ndarray]], span: tuple[float, float], line: float | None = None
+) -> np.ndarray:
     image, draw = _band(PLOT + 58)
     small, top, right = ImageFont.load_default(13), 34, WIDTH - MARGIN
     draw.text((MARGIN, 6), title, _INK, ImageFont.load_default(17))

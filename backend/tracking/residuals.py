@@ -55,10 +55,16 @@ def project_landmarks(track: Track, model: HeadModel, *, detected: bool = False)
 
 
 def _only_vertices(model: HeadModel, used: np.ndarray) -> HeadModel:
-    return replace(model, template=model.template[used], shape_basis=model.shape_basis[used],
-                   expression_basis=model.expression_basis[used], pose_basis=model.pose_basis[used],
-                   joint_regressor=model.joint_regressor[:, used], skinning=model.skinning[used],
-                   faces=np.zeros((0, 3), np.int32))
+    return replace(
+        model,
+        template=model.template[used],
+        shape_basis=model.shape_basis[used],
+        expression_basis=model.expression_basis[used],
+        pose_basis=model.pose_basis[used],
+        joint_regressor=model.joint_regressor[:, used],
+        skinning=model.skinning[used],
+        faces=np.zeros((0, 3), np.int32),
+    )
 
 
 def landmark_error(track: Track, capture: Capture, model: HeadModel) -> np.ndarray:

@@ -58,9 +58,15 @@ def as_detected(surface: LandmarkSurface, model: HeadModel) -> LandmarkSurface:
     def plus(basis: torch.Tensor, more: np.ndarray) -> torch.Tensor:
         return basis + torch.as_tensor(more, dtype=basis.dtype, device=basis.device)
 
-    return replace(surface, anchor=replace(
-        anchor, shape=plus(anchor.shape, response.shape), expression=plus(anchor.expression, response.expression),
-        corrective=plus(anchor.corrective, response.joints)))
+    return replace(
+        surface,
+        anchor=replace(
+            anchor,
+            shape=plus(anchor.shape, response.shape),
+            expression=plus(anchor.expression, response.expression),
+            corrective=plus(anchor.corrective, response.joints),
+        ),
+    )
 
 
 def response_of(model: HeadModel) -> Response:
@@ -72,12 +78,16 @@ def response_of(model: HeadModel) -> Response:
     def answered(basis: torch.Tensor, of_open: torch.Tensor, answers: np.ndarray) -> np.ndarray:
         """Answers to other shapes: to the open head's mixture, as a shape of it would be drawn, that is most like each."""
         seen, wanted = of_open[both].double().flatten(0, 1) / _UNLIKE, basis[both].double().flatten(0, 1) / _UNLIKE
-        mixture = torch.linalg.solve(seen.T @ seen + torch.eye(seen.shape[1], dtype=seen.dtype), seen.T @ wanted).numpy()
+        mixture = torch.linalg.solve(
+            seen.T @ seen + torch.eye(seen.shape[1], dtype=seen.dtype), seen.T @ wanted
+        ).numpy()
         return np.where(both.numpy()[:, None, None], answers @ mixture, 0).astype(np.float32)
 
-    return Response(answered(own.anchor.shape, known.anchor.shape, shape),
-                    answered(own.anchor.expression, known.anchor.expression, expression),
-                    np.where(both.numpy()[:, None, None], joints, 0).astype(np.float32))
+    return Response(
+        answered(own.anchor.shape, known.anchor.shape, shape),
+        answered(own.anchor.expression, known.anchor.expression, expression),
+        np.where(both.numpy()[:, None, None], joints, 0).astype(np.float32),
+    )
 
 
 @cache

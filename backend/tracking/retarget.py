@@ -67,7 +67,9 @@ def neutral_of(track: Track, model: HeadModel) -> Neutral:
     """
     seen = np.flatnonzero((track.flags & int(UNSEEN)) == 0)
     if len(seen) == 0:
-        raise EffigyError("The track has no frame with a face that is sure, so nothing can be transferred from it or to it.")
+        raise EffigyError(
+            "The track has no frame with a face that is sure, so nothing can be transferred from it or to it."
+        )
     face = np.concatenate((track.expression[seen], track.rotations[seen, JAW]), 1).astype(np.float64)
     named = bool(arkit_names_of(model))
     # Lower, not between: a channel that is at rest in most frames rests at zero exactly.
@@ -75,7 +77,7 @@ def neutral_of(track: Track, model: HeadModel) -> Neutral:
     guess[-2:] = np.median(face[:, -2:], axis=0)
     change = (face - guess).astype(np.float32)
     loudness = np.einsum("fi,ij,fj->f", change, _gram(model), change)
-    quiet = seen[np.argsort(loudness, kind="stable")[:max(1, round(QUIET_SHARE * len(seen)))]]
+    quiet = seen[np.argsort(loudness, kind="stable")[: max(1, round(QUIET_SHARE * len(seen)))]]
     rotations = np.median(track.rotations[quiet], axis=0)
     # The head and the eyes rest where they mostly are; a quiet face may look anywhere.
     rotations[EYE_L:] = np.median(track.rotations[seen, EYE_L:], axis=0)
@@ -86,21 +88,35 @@ def neutral_of(track: Track, model: HeadModel) -> Neutral:
         if name.startswith(("mouth", "jaw")):
             expression[column] = guess[column]
     place = np.eye(4)
-    place[:3, :3] = Rotation.from_rotvec(_middle(Rotation.from_matrix(track.head_to_camera[seen, :3, :3]).as_rotvec())).as_matrix()
+    place[:3, :3] = Rotation.from_rotvec(
+        _middle(Rotation.from_matrix(track.head_to_camera[seen, :3, :3]).as_rotvec())
+    ).as_matrix()
     place[:3, 3] = np.median(track.head_to_camera[seen, :3, 3], axis=0)
     return Neutral(expression, rotations.astype(np.float64), place)
 
 
-def retarget(performance: Track, performer: HeadModel, target: Track, model: HeadModel, *, intensity: float = 1.0,
-             smoothing: float = 0.0, motion: float = 1.0, fps: Fraction | None = None) -> Track:
+def retarget(
+    performance: Track,
+    performer: HeadModel,
+    target: Track,
+    model: HeadModel,
+    *,
+    intensity: float = 1.0,
+    smoothing: float = 0.0,
+    motion: float = 1.0,
+    fps: Fraction | None = None,
+) -> Track:
     """The performance on the target's head: a track of the target's identity and camera, as long as the performance.
 
     `performer` and `model` are the head models of the two tracks. `intensity`: of the expression; `smoothing`: seconds,
     standard deviation of a Gaussian over time; `motion`: of the head; `fps`: frames a second of the result, the
     performance's own if not given. Residuals are NaN: no picture was looked at.
     """
-    for name, value, most in (("intensity", intensity, MOST_INTENSITY), ("smoothing", smoothing, MOST_SMOOTHING),
-                              ("motion", motion, MOST_MOTION)):
+    for name, value, most in (
+        ("intensity", intensity, MOST_INTENSITY),
+        ("smoothing", smoothing, MOST_SMOOTHING),
+        ("motion", motion, MOST_MOTION),
+    ):
         if not 0 <= value <= most:
             raise EffigyError(f"The {name} of a transfer lies between 0 and {most:g}, not at {value:g}.")
     ours, theirs = neutral_of(performance, performer), neutral_of(target, model)
@@ -115,13 +131,19 @@ def retarget(performance: Track, performer: HeadModel, target: Track, model: Hea
     neck = Rotation.from_rotvec(ours.rotations[NECK]).inv() * Rotation.from_rotvec(performance.rotations[:, NECK])
     rotations[:, NECK] = (Rotation.from_rotvec(theirs.rotations[NECK]) * _share(neck, motion)).as_rotvec()
     return target.posed(
-        expression=expression.astype(np.float32), rotations=rotations.astype(np.float32),
-        head_to_camera=_places(performance, ours, theirs, motion).astype(np.float32), fps=performance.fps,
-        residual=np.full(performance.frame_count, np.nan, np.float32), flags=performance.flags, training_count=0)
+        expression=expression.astype(np.float32),
+        rotations=rotations.astype(np.float32),
+        head_to_camera=_places(performance, ours, theirs, motion).astype(np.float32),
+        fps=performance.fps,
+        residual=np.full(performance.frame_count, np.nan, np.float32),
+        flags=performance.flags,
+        training_count=0,
+    )
 
 
-def _face(performance: Track, performer: HeadModel, ours: Neutral, model: HeadModel, theirs: Neutral,
-          intensity: float) -> tuple[np.ndarray, np.ndarray]:
+def _face(
+    performance: Track, performer: HeadModel, ours: Neutral, model: HeadModel, theirs: Neutral, intensity: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Expression (F, E) and jaw (F, 3) on the target's head."""
     scale = np.array([1.0 if name.startswith(UNSCALED) else intensity for name in model.expression_names])
     if performer.fingerprint == model.fingerprint:
@@ -144,8 +166,12 @@ def _face(performance: Track, performer: HeadModel, ours: Neutral, model: HeadMo
                 rest = at_rest[0, names.index(name)]
                 room = (1 - theirs.expression[column]) / max(1 - rest, 0.2)
                 expression[:, column] += np.clip(change[:, column], 0, None) * (room - 1)
-        highest = np.array([next((most for start, most in HIGHEST.items() if name.startswith(start)), high)
-                            for name in model.expression_names])
+        highest = np.array(
+            [
+                next((most for start, most in HIGHEST.items() if name.startswith(start)), high)
+                for name in model.expression_names
+            ]
+        )
         high = np.maximum(highest, theirs.expression)
     return np.clip(expression, low, high), theirs.rotations[JAW] + jaw
 
@@ -193,11 +219,13 @@ def _resampled(track: Track, fps: Fraction) -> Track:
     count = max(1, round((track.frame_count - 1) * float(fps / track.fps)) + 1)
     places = np.minimum(np.arange(count) * float(track.fps / fps), track.frame_count - 1)
     return _at(track, places, np.arange(track.frame_count)).posed(
-        fps=fps, flags=track.flags[places.round().astype(int)], residual=np.full(count, np.nan, np.float32))
+        fps=fps, flags=track.flags[places.round().astype(int)], residual=np.full(count, np.nan, np.float32)
+    )
 
 
 def _at(track: Track, places: np.ndarray, known: np.ndarray) -> Track:
     """The pose at places (K,), counted in frames, between the frames that are `known`."""
+
     def straight(values: np.ndarray) -> np.ndarray:
         flat = values[known].reshape(len(known), -1)
         mixed = np.stack([np.interp(places, known, column) for column in flat.T], 1)
@@ -209,7 +237,9 @@ def _at(track: Track, places: np.ndarray, known: np.ndarray) -> Track:
     if len(known) > 1:
         turns = Slerp(known, turns)(np.clip(places, known[0], known[-1]))
     head_to_camera[:, :3, :3] = turns.as_matrix()
-    return track.posed(expression=straight(track.expression), rotations=straight(track.rotations), head_to_camera=head_to_camera)
+    return track.posed(
+        expression=straight(track.expression), rotations=straight(track.rotations), head_to_camera=head_to_camera
+    )
 
 
 def _smoothed(track: Track, model: HeadModel, seconds: float) -> Track:

@@ -100,7 +100,8 @@ def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
     if len(triangles) == 0:
         raise EffigyError(
             f'The head model "{model.name}" does not say where its skin is (regions "face" and "ears" are empty), so pictures '
-            "cannot be aligned to it: track without the photometric stage, or use the bundled open head.")
+            "cannot be aligned to it: track without the photometric stage, or use the bundled open head."
+        )
     ends = model.template[model.faces[triangles]].astype(np.float64)
     area = np.linalg.norm(np.cross(ends[:, 1] - ends[:, 0], ends[:, 2] - ends[:, 0]), axis=1)
     random = np.random.default_rng(0)
@@ -120,15 +121,31 @@ def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
     patch = np.linalg.norm(places[:, None] - places[middles], axis=2).argmin(1)
     faces = triangles[found]
     order = np.argsort(patch, kind="stable")
-    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[0].numpy()
+    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[
+        0
+    ].numpy()
     across = np.einsum("kd,kdc->kc", weights[middles], normals[model.faces[faces[middles]]])
     bases = np.linalg.svd(across[:, None])[2].transpose(0, 2, 1)[:, :, ::-1].astype(np.float32)
-    return Skin(Head(model, device), surface_at(model, faces[middles], weights[middles], device), model.faces[faces[order]],
-                weights[order].astype(np.float32), patch[order], torch.as_tensor(bases.copy(), device=device))
+    return Skin(
+        Head(model, device),
+        surface_at(model, faces[middles], weights[middles], device),
+        model.faces[faces[order]],
+        weights[order].astype(np.float32),
+        patch[order],
+        torch.as_tensor(bases.copy(), device=device),
+    )
 
 
-def look_at(skin: Skin, capture: Capture, identity: Tensor, state: FrameState, which: np.ndarray, evidence: Evidence,
-            blur: float, take: Callable[[int, View], _Taken]) -> Iterator[_Taken]:
+def look_at(
+    skin: Skin,
+    capture: Capture,
+    identity: Tensor,
+    state: FrameState,
+    which: np.ndarray,
+    evidence: Evidence,
+    blur: float,
+    take: Callable[[int, View], _Taken],
+) -> Iterator[_Taken]:
     """What `take` makes of each of the capture's frames `which`, in order; `state` is theirs. Pictures, blurred by `blur`
     pixels at 512, are read one at a time."""
     shaped = skin.head.shaped(identity[None])
@@ -137,11 +154,16 @@ def look_at(skin: Skin, capture: Capture, identity: Tensor, state: FrameState, w
     intrinsics[:2, 2] = evidence.centre.cpu().numpy()
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
         for start in range(0, len(state), _CHUNK):
-            points, normals = _posed(skin, shaped, state[start:start + _CHUNK], evidence.pivot)
+            points, normals = _posed(skin, shaped, state[start : start + _CHUNK], evidence.pivot)
 
-            def view(row: int, start: int = start, points: np.ndarray = points, normals: np.ndarray = normals) -> _Taken:
+            def view(
+                row: int, start: int = start, points: np.ndarray = points, normals: np.ndarray = normals
+            ) -> _Taken:
                 index = int(which[start + row])
-                return take(start + row, _view(skin, points[row], normals[row], intrinsics, capture, index, blur * PICTURE / 512))
+                return take(
+                    start + row,
+                    _view(skin, points[row], normals[row], intrinsics, capture, index, blur * PICTURE / 512),
+                )
 
             yield from pool.map(view, range(len(points)))
 
@@ -155,8 +177,15 @@ def _posed(skin: Skin, shaped: Shaped, state: FrameState, pivot: Tensor) -> tupl
         return in_camera.cpu().numpy(), vertex_normals(in_camera, skin.head.faces).cpu().numpy()
 
 
-def _view(skin: Skin, points: np.ndarray, normals: np.ndarray, intrinsics: np.ndarray, capture: Capture, index: int,
-          blur: float) -> View:
+def _view(
+    skin: Skin,
+    points: np.ndarray,
+    normals: np.ndarray,
+    intrinsics: np.ndarray,
+    capture: Capture,
+    index: int,
+    blur: float,
+) -> View:
     small = intrinsics * np.array([[_DEPTH_PICTURE / capture.size], [_DEPTH_PICTURE / capture.size], [1.0]])
     nearest = rasterize_mesh(points, skin.head.model.faces, small, _DEPTH_PICTURE, _DEPTH_PICTURE).depth
     places, turned = (np.einsum("dk,dkc->dc", skin.weights, values[skin.corners]) for values in (points, normals))
@@ -167,10 +196,14 @@ def _view(skin: Skin, points: np.ndarray, normals: np.ndarray, intrinsics: np.nd
     cell = (pixels * (_DEPTH_PICTURE / capture.size)).astype(int).clip(0, _DEPTH_PICTURE - 1)
     shown = (places[:, 2] < nearest[cell[:, 1], cell[:, 0]] + _BEHIND) & ((pixels > 0) & (pixels < capture.size)).all(1)
     matte = read_matte(capture, index, _DEPTH_PICTURE)
-    weight = ((cosine - _FACING[0]) / (_FACING[1] - _FACING[0])).clip(0, 1) * shown * (matte[cell[:, 1], cell[:, 0]] > 200)
+    weight = (
+        ((cosine - _FACING[0]) / (_FACING[1] - _FACING[0])).clip(0, 1) * shown * (matte[cell[:, 1], cell[:, 0]] > 200)
+    )
     light = _logarithm(read_frame(capture, index, PICTURE))
     light = cv2.GaussianBlur(light, (0, 0), blur)
-    maps = cv2.merge((light, cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=0.125)))
+    maps = cv2.merge(
+        (light, cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=0.125))
+    )
     return View(maps, pixels * (PICTURE / capture.size), turned.astype(np.float32), weight)
 
 

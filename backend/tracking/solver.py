@@ -88,10 +88,19 @@ class Term(Protocol):
         ...
 
 
-def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence, beliefs: Beliefs, state: FrameState,
-               linked: Tensor, held: int, iterations: int, told: Callable[[int, float], None],
-               outline: tuple[Outline, Shell] | None = None, terms: Sequence[Term] = ()
-               ) -> tuple[FrameState, Tensor]:
+def fit_frames(
+    surface: LandmarkSurface,
+    directions: Tensor,
+    evidence: Evidence,
+    beliefs: Beliefs,
+    state: FrameState,
+    linked: Tensor,
+    held: int,
+    iterations: int,
+    told: Callable[[int, float], None],
+    outline: tuple[Outline, Shell] | None = None,
+    terms: Sequence[Term] = (),
+) -> tuple[FrameState, Tensor]:
     """All frames of a window, in time order, `surface` being of the person. The first `held` frames are known and only
     lend their motion; `linked` (F - 1,) bool says whether a frame and the next belong together. With `outline` also the
     head's outline has a say in its pose, and so have `terms`. Returns the frames and the last Hessian of what was seen and
@@ -104,7 +113,9 @@ def fit_frames(surface: LandmarkSurface, directions: Tensor, evidence: Evidence,
         seen = landmark_energy(surface, evidence, at) + beliefs.energy(at)
         for term in terms:
             seen = seen + term.energy(at, evidence)
-        return float((seen if matched is None else seen + matched.energy(at)).sum() + smoothness.energy(velocity_of(at)))
+        return float(
+            (seen if matched is None else seen + matched.energy(at)).sum() + smoothness.energy(velocity_of(at))
+        )
 
     for iteration in range(iterations):
         matched = None if outline is None else match(*outline, evidence, state)

@@ -67,8 +67,14 @@ class LandmarkSurface:
     def of_points(self, rows: np.ndarray) -> LandmarkSurface:
         """Only some of the points."""
         index = torch.as_tensor(rows, device=self.mover.device)
-        return LandmarkSurface(self.points[rows], self.valid[rows], self.anchor.at_rows(index), self.arm.at_rows(index),
-                               self.mover[index], self.share[index])
+        return LandmarkSurface(
+            self.points[rows],
+            self.valid[rows],
+            self.anchor.at_rows(index),
+            self.arm.at_rows(index),
+            self.mover[index],
+            self.share[index],
+        )
 
 
 def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> LandmarkSurface:
@@ -76,7 +82,9 @@ def landmark_surface(model: HeadModel, device: torch.device | str = "cpu") -> La
     return surface_at(model, model.landmark_faces, model.landmark_barycentric, device)
 
 
-def surface_at(model: HeadModel, faces: np.ndarray, barycentric: np.ndarray, device: torch.device | str = "cpu") -> LandmarkSurface:
+def surface_at(
+    model: HeadModel, faces: np.ndarray, barycentric: np.ndarray, device: torch.device | str = "cpu"
+) -> LandmarkSurface:
     """Points on chosen triangles (L,), -1 for one without a place, at barycentric coordinates (L, 3)."""
     valid = faces >= 0
     corners = model.faces[np.where(valid, faces, 0)]
@@ -99,11 +107,21 @@ def surface_at(model: HeadModel, faces: np.ndarray, barycentric: np.ndarray, dev
             return torch.as_tensor(values.reshape(len(faces), *basis.shape[1:]), dtype=torch.float32, device=device)
 
         # Joints depend on identity alone (backend.head.forward), so expression and correctives pull no joint along.
-        return Linear(at_points(model.template, True), at_points(model.shape_basis, True),
-                      at_points(model.expression_basis, False), at_points(model.pose_basis[:, :, 9:], False))
+        return Linear(
+            at_points(model.template, True),
+            at_points(model.shape_basis, True),
+            at_points(model.expression_basis, False),
+            at_points(model.pose_basis[:, :, 9:], False),
+        )
 
-    return LandmarkSurface(np.arange(len(faces)), valid, linear(weights, None), linear(corner_share, total_share),
-                           torch.as_tensor(mover, device=device), torch.as_tensor(total_share, dtype=torch.float32, device=device))
+    return LandmarkSurface(
+        np.arange(len(faces)),
+        valid,
+        linear(weights, None),
+        linear(corner_share, total_share),
+        torch.as_tensor(mover, device=device),
+        torch.as_tensor(total_share, dtype=torch.float32, device=device),
+    )
 
 
 def turns_of(surface: LandmarkSurface, matrices: Tensor) -> Tensor:

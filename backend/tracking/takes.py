@@ -50,7 +50,9 @@ def find_cuts(capture: Capture) -> np.ndarray:
 def _picture_changes(capture: Capture, first: int) -> bool:
     """Whether the picture changes from the frame before `first` to it far more than around."""
     near = range(max(0, first - 1 - AROUND), min(capture.frame_count, first + 1 + AROUND))
-    small = [cv2.cvtColor(read_frame(capture, index, THUMBNAIL), cv2.COLOR_RGB2GRAY).astype(np.float32) for index in near]
+    small = [
+        cv2.cvtColor(read_frame(capture, index, THUMBNAIL), cv2.COLOR_RGB2GRAY).astype(np.float32) for index in near
+    ]
     change = [float(np.abs(after - before).mean()) for before, after in zip(small, small[1:])]
     here = change.pop(list(near).index(first) - 1)
     return here > CONTRAST * max([LEAST_CHANGE, *change])

@@ -64,8 +64,12 @@ _ARRAYS = ("identity", "expression", "rotations", "head_to_camera", "intrinsics"
 def save_track(track: Track, path: Path) -> None:
     with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez(
-            file, schema=np.int64(SCHEMA), head_name=np.array(track.head_name), size=np.int64(track.size),
-            head_fingerprint=np.array(track.head_fingerprint), training_count=np.int64(track.training_count),
+            file,
+            schema=np.int64(SCHEMA),
+            head_name=np.array(track.head_name),
+            size=np.int64(track.size),
+            head_fingerprint=np.array(track.head_fingerprint),
+            training_count=np.int64(track.training_count),
             fps=np.array((track.fps.numerator, track.fps.denominator), np.int64),
             **{name: getattr(track, name) for name in _ARRAYS},
             **({} if track.sigma is None else {"sigma": track.sigma}),
@@ -89,16 +93,26 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
     if missing:
         raise EffigyError(damaged % f"it lacks {', '.join(sorted(missing))}")
     frames, identities, expressions = len(values["expression"]), values["identity"].size, values["expression"].shape[-1]
-    shapes = {"identity": (identities,), "expression": (frames, expressions), "rotations": (frames, 5, 3),
-              "head_to_camera": (frames, 4, 4), "intrinsics": (3, 3), "residual": (frames,), "flags": (frames,),
-              "sigma": (frames, expressions + 13)}
+    shapes = {
+        "identity": (identities,),
+        "expression": (frames, expressions),
+        "rotations": (frames, 5, 3),
+        "head_to_camera": (frames, 4, 4),
+        "intrinsics": (3, 3),
+        "residual": (frames,),
+        "flags": (frames,),
+        "sigma": (frames, expressions + 13),
+    }
     for name, shape in shapes.items():
         if name in values and values[name].shape != shape:
             raise EffigyError(damaged % f"{name} does not fit its {frames} frames")
     try:
         track = Track(
-            head_name=str(values["head_name"]), head_fingerprint=str(values["head_fingerprint"]), size=int(values["size"]),
-            fps=Fraction(*(int(part) for part in values["fps"])), training_count=int(values["training_count"]),
+            head_name=str(values["head_name"]),
+            head_fingerprint=str(values["head_fingerprint"]),
+            size=int(values["size"]),
+            fps=Fraction(*(int(part) for part in values["fps"])),
+            training_count=int(values["training_count"]),
             **{name: values[name].astype(np.int32 if name == "flags" else np.float32) for name in _ARRAYS},
             sigma=values["sigma"].astype(np.float32) if "sigma" in values else None,
         )
@@ -106,6 +120,7 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
         raise EffigyError(damaged % "its settings cannot be read") from error
     if model is not None and track.head_fingerprint != model.fingerprint:
         raise EffigyError(
-            f"The track {path} was made on the head model \"{track.head_name}\" ({track.head_fingerprint}), not on "
-            f"\"{model.name}\" ({model.fingerprint}): choose that head model, or track the capture again.")
+            f'The track {path} was made on the head model "{track.head_name}" ({track.head_fingerprint}), not on '
+            f'"{model.name}" ({model.fingerprint}): choose that head model, or track the capture again.'
+        )
     return track

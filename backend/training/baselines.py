@@ -76,7 +76,13 @@ class VertexBound:
 
 
 def train_baseline(
-    capture: Capture, track: Track, model: HeadModel, *, size: int, minutes: float, progress: Progress = SILENT,
+    capture: Capture,
+    track: Track,
+    model: HeadModel,
+    *,
+    size: int,
+    minutes: float,
+    progress: Progress = SILENT,
 ) -> VertexBound:
     """Train the vertex-bound Gaussians on the same frames for as long as the avatar was trained."""
     from .trainer import train_vertex_bound

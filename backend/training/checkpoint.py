@@ -33,8 +33,14 @@ def checkpoint_path(avatar_path: Path) -> Path:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    header = {"schema": SCHEMA, "job": checkpoint.job, "stage": checkpoint.stage, "step": checkpoint.step,
-              "seconds": checkpoint.seconds, "total_seconds": checkpoint.total_seconds}
+    header = {
+        "schema": SCHEMA,
+        "job": checkpoint.job,
+        "stage": checkpoint.stage,
+        "step": checkpoint.step,
+        "seconds": checkpoint.seconds,
+        "total_seconds": checkpoint.total_seconds,
+    }
     with write_beside(path) as temporary:
         try:
             save_file(checkpoint.tensors, temporary, metadata={"effigy": json.dumps(header)})
@@ -55,6 +61,8 @@ def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
         raise EffigyError(f"The checkpoint {path} is damaged: delete it and train again.") from error
     if header["job"] != job:
         changed = sorted(key for key in job if header["job"].get(key) != job[key])
-        raise EffigyError(f"The checkpoint {path.name} is of another training ({', '.join(changed)} differ): "
-                          "give the same settings, or train without --resume.")
+        raise EffigyError(
+            f"The checkpoint {path.name} is of another training ({', '.join(changed)} differ): "
+            "give the same settings, or train without --resume."
+        )
     return Checkpoint(job, header["stage"], header["step"], header["seconds"], header["total_seconds"], tensors)

@@ -54,8 +54,14 @@ DEFAULT_BASELINE_MINUTES = 5.0
 
 
 def evaluate(
-    avatar: Avatar, capture: Capture, out: Path, *, baselines: bool = False, baseline_minutes: float | None = None,
-    refitted: bool = False, progress: Progress = SILENT,
+    avatar: Avatar,
+    capture: Capture,
+    out: Path,
+    *,
+    baselines: bool = False,
+    baseline_minutes: float | None = None,
+    refitted: bool = False,
+    progress: Progress = SILENT,
 ) -> Metrics:
     """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
 
@@ -66,13 +72,17 @@ def evaluate(
     _check_folder(out)
     track = load_track(capture.folder / "track.npz", avatar.head_model)
     if len(track.flags) != capture.frame_count:
-        raise EffigyError(f"The track of {capture.folder} has {len(track.flags)} frames, the capture has "
-                          f"{capture.frame_count}: track the capture again.")
+        raise EffigyError(
+            f"The track of {capture.folder} has {len(track.flags)} frames, the capture has "
+            f"{capture.frame_count}: track the capture again."
+        )
     good = np.flatnonzero(track.flags == 0)
     training, scored = good[good < capture.training_count], good[good >= capture.training_count]
     if not len(training) or not len(scored):
-        raise EffigyError(f"{capture.folder} has no good frames to be scored on (the last fifth is held out, and "
-                          "flagged frames do not count): use a longer clip.")
+        raise EffigyError(
+            f"{capture.folder} has no good frames to be scored on (the last fifth is held out, and "
+            "flagged frames do not count): use a longer clip."
+        )
     size = avatar.settings.size
     evaluation = _Evaluation(avatar, capture, track, size, training, scored, progress)
     if baselines:
@@ -104,8 +114,16 @@ def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.
 class _Evaluation:
     """The work of one `evaluate`, a frame at a time, so that a long clip does not fill memory."""
 
-    def __init__(self, avatar: Avatar, capture: Capture, track: Track, size: int, training: np.ndarray,
-                 scored: np.ndarray, progress: Progress) -> None:
+    def __init__(
+        self,
+        avatar: Avatar,
+        capture: Capture,
+        track: Track,
+        size: int,
+        training: np.ndarray,
+        scored: np.ndarray,
+        progress: Progress,
+    ) -> None:
         self.avatar, self.capture, self.track, self.size = avatar, capture, track, size
         self.training, self.scored, self.progress = training, scored, progress
         self.extrapolated = outside_training(track, training, scored)
@@ -126,7 +144,8 @@ class _Evaluation:
     def add_vertex_bound(self, minutes: float) -> None:
         self.baseline_minutes = round(minutes, 2)
         self.others["vertex_bound"] = train_baseline(
-            self.capture, self.track, self.avatar.head_model, size=self.size, minutes=minutes, progress=self.progress)
+            self.capture, self.track, self.avatar.head_model, size=self.size, minutes=minutes, progress=self.progress
+        )
         self.results["vertex_bound"] = []
 
     def score(self, folder: Path) -> None:
@@ -146,13 +165,20 @@ class _Evaluation:
                 for name, picture in self._pictures(index):
                     write_png(folder / f"{name}_{index:06d}.png", picture)
                     # The figures are those of the 8-bit pictures on disk, so that anybody can compute them again.
-                    self.results[name].append(compare(
-                        picture / np.float32(255), truth / np.float32(255), matte / np.float32(255), features=features,
-                        lpips=self.lpips if features is not None else None,
-                        landmarks=(detector(picture), true_landmarks)))
+                    self.results[name].append(
+                        compare(
+                            picture / np.float32(255),
+                            truth / np.float32(255),
+                            matte / np.float32(255),
+                            features=features,
+                            lpips=self.lpips if features is not None else None,
+                            landmarks=(detector(picture), true_landmarks),
+                        )
+                    )
                 latest = self.results["pred"][-1]
-                self.progress.update("Evaluating", done, len(self.scored), psnr=latest.psnr,
-                                     psnr_head=latest.psnr_head or 0.0)
+                self.progress.update(
+                    "Evaluating", done, len(self.scored), psnr=latest.psnr, psnr_head=latest.psnr_head or 0.0
+                )
 
     def _pictures(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
         started = time.perf_counter()
@@ -177,7 +203,9 @@ class _Evaluation:
 
     def _jitter(self) -> float | None:
         with _faces() as find:
-            return measure_jitter(self.avatar, self.track, self.avatar.head_model, self.scored, self.size, find, self.progress)
+            return measure_jitter(
+                self.avatar, self.track, self.avatar.head_model, self.scored, self.size, find, self.progress
+            )
 
     def metrics(self) -> Metrics:
         ours = self.results["pred"]
@@ -187,27 +215,41 @@ class _Evaluation:
         mean = average(ours)
         assert mean is not None
         return Metrics(
-            mean=mean, frames=len(ours), flagged=self.capture.frame_count - self.capture.training_count - len(ours),
-            landmark_frames=sum(m.f_lmd is not None for m in ours), perceptual_frames=len(self.perceptual),
-            train_psnr=train_psnr, train_psnr_head=train_psnr_head,
-            interpolated_frames=len(inside), interpolated=average(inside),
-            extrapolated_frames=len(outside), extrapolated=average(outside),
+            mean=mean,
+            frames=len(ours),
+            flagged=self.capture.frame_count - self.capture.training_count - len(ours),
+            landmark_frames=sum(m.f_lmd is not None for m in ours),
+            perceptual_frames=len(self.perceptual),
+            train_psnr=train_psnr,
+            train_psnr_head=train_psnr_head,
+            interpolated_frames=len(inside),
+            interpolated=average(inside),
+            extrapolated_frames=len(outside),
+            extrapolated=average(outside),
             baselines={name: average(results) for name, results in self.results.items() if name != "pred"},
-            refitted_frames=len(self.refitted), refitted=average(self.refitted),
-            refitted_as_tracked=self._as_tracked_of_refitted(), jitter=self._jitter(),
-            baseline_minutes=self.baseline_minutes, seconds_per_frame=float(np.median(self.seconds)),
-            megabytes=self.avatar.megabytes, lpips_network=self.lpips_network,
+            refitted_frames=len(self.refitted),
+            refitted=average(self.refitted),
+            refitted_as_tracked=self._as_tracked_of_refitted(),
+            jitter=self._jitter(),
+            baseline_minutes=self.baseline_minutes,
+            seconds_per_frame=float(np.median(self.seconds)),
+            megabytes=self.avatar.megabytes,
+            lpips_network=self.lpips_network,
             protocol=f"as tracked: the last 20 % of the frames in time order, no fitting at test time; whole "
-                     f"{self.size} x {self.size} square, everything but head and neck white in both pictures",
-            device=str(self.avatar.device), settings=self.avatar.settings.to_dict(),
-            per_frame=tuple(FrameMetrics(int(i), bool(e), m)
-                            for i, e, m in zip(self.scored, self.extrapolated, ours, strict=True)),
+            f"{self.size} x {self.size} square, everything but head and neck white in both pictures",
+            device=str(self.avatar.device),
+            settings=self.avatar.settings.to_dict(),
+            per_frame=tuple(
+                FrameMetrics(int(i), bool(e), m) for i, e, m in zip(self.scored, self.extrapolated, ours, strict=True)
+            ),
         )
 
     def _as_tracked_of_refitted(self) -> PictureMetrics | None:
         """The same frames without fitting, to be compared with."""
         chosen = set(_spread(self.scored, REFITTED_FRAMES).tolist()) if self.refitted else set()
-        return average([m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen])
+        return average(
+            [m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen]
+        )
 
     def _training_psnr(self) -> tuple[float, float | None]:
         whole, head = [], []
@@ -242,8 +284,10 @@ class _Evaluation:
             lines += ["new pose"] if self.extrapolated[row] else []
             rows.append(SheetRow(label or "sample", tuple(lines), (truth, picture, error_heat(picture, truth), *rest)))
         mean = metrics.mean
-        subtitle = (f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head "
-                    f"{figure(mean.psnr_head)}, inner {figure(mean.psnr_inner)}, SSIM {mean.ssim:.3f}")
+        subtitle = (
+            f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head "
+            f"{figure(mean.psnr_head)}, inner {figure(mean.psnr_inner)}, SSIM {mean.ssim:.3f}"
+        )
         for name, figures in metrics.baselines.items():
             subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
         return contact_sheet(self.capture.source_name, subtitle, columns, rows)
@@ -280,5 +324,7 @@ def _check_folder(out: Path) -> None:
         return
     strange = next((p.name for p in sorted(frames.iterdir()) if not re.fullmatch(r"[a-z_]+_\d{6}\.png", p.name)), None)
     if strange:
-        raise EffigyError(f"{frames} holds other files (such as {strange}), which evaluation would replace: "
-                          "choose another folder with --out.")
+        raise EffigyError(
+            f"{frames} holds other files (such as {strange}), which evaluation would replace: "
+            "choose another folder with --out."
+        )

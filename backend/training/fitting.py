@@ -44,11 +44,27 @@ class ParameterGroup:
 class Fitting:
     """One stage: a model called as `model(pose) -> (splats, anchors)`, its optimizer, and how far it has come."""
 
-    def __init__(self, model: nn.Module, groups: list[ParameterGroup], frames: TrainingFrames, leash: Leash, *,
-                 stage: str, steps: int, batch: int, size: int, final_rate: float, minutes: float | None = None,
-                 condition_noise: float = 0.0, perceptual_crop: int = 0, refining: Refining | None = None,
-                 enhancer: Enhancer | None = None, keeping: Keeping | None = None, rows: Tensor | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[ParameterGroup],
+        frames: TrainingFrames,
+        leash: Leash,
+        *,
+        stage: str,
+        steps: int,
+        batch: int,
+        size: int,
+        final_rate: float,
+        minutes: float | None = None,
+        condition_noise: float = 0.0,
+        perceptual_crop: int = 0,
+        refining: Refining | None = None,
+        enhancer: Enhancer | None = None,
+        keeping: Keeping | None = None,
+        rows: Tensor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`enhancer` is one of the model's own, where it has one. `rows`: those of the frames that are trained on; all,
         unless given. `clock`: seconds, by which `minutes` are counted."""
         self.model, self.frames, self.leash, self.refining, self.enhancer = model, frames, leash, refining, enhancer
@@ -58,7 +74,8 @@ class Fitting:
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.rates = [group.rate for group in groups]
         self.optimizer = torch.optim.Adam(
-            [{"params": list(group.parameters), "lr": group.rate} for group in groups], eps=1e-15)
+            [{"params": list(group.parameters), "lr": group.rate} for group in groups], eps=1e-15
+        )
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.average = {name: parameter.detach().clone() for name, parameter in self._named()}
         self.step = 0
@@ -87,7 +104,9 @@ class Fitting:
                 progress.raise_if_cancelled()
                 self._step()
                 self.seconds = self.clock() - started
-                done, total = (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
+                done, total = (
+                    (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
+                )
                 progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
                 if after_step:
                     after_step(self)
@@ -125,7 +144,9 @@ class Fitting:
         results = list(self._pool.map(self._gradients, *zip(*work))) if self._lanes > 1 else [self._gradients(*work[0])]
         shares = [len(part) / self.batch for part in parts]
         for place, parameter in enumerate(self._parameters):
-            gradients = [share * result[0][place] for share, result in zip(shares, results) if result[0][place] is not None]
+            gradients = [
+                share * result[0][place] for share, result in zip(shares, results) if result[0][place] is not None
+            ]
             parameter.grad = sum(gradients[1:], gradients[0]) if gradients else None
         self.optimizer.step()
         self.step += 1
@@ -134,8 +155,9 @@ class Fitting:
             fresh = sum(share * result[1] for share, result in zip(shares, results))
             self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
 
-    def _gradients(self, rows: Tensor, noise: Tensor, background: Tensor, corners: Tensor,
-                   elsewhere: Tensor) -> tuple[tuple[Tensor | None, ...], float]:
+    def _gradients(
+        self, rows: Tensor, noise: Tensor, background: Tensor, corners: Tensor, elsewhere: Tensor
+    ) -> tuple[tuple[Tensor | None, ...], float]:
         """Of some frames (B,): the mean loss's gradient by every parameter, and PSNR."""
         batch = self.frames.batch(rows, self.size)
         # Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit.
@@ -146,18 +168,30 @@ class Fitting:
         raster = rasterize(splats, batch.cameras)
         # At the training pictures' own scale: what the enhancer learns is of this size in the head.
         enhanced = self.enhancer(raster, head_depth(splats, batch.cameras)) if self.enhancer else None
-        loss = total_loss(raster, batch, anchors, self.leash, background.to(batch.color),
-                          corners if self.perceptual_crop else None, self.perceptual_crop, enhanced)
+        loss = total_loss(
+            raster,
+            batch,
+            anchors,
+            self.leash,
+            background.to(batch.color),
+            corners if self.perceptual_crop else None,
+            self.perceptual_crop,
+            enhanced,
+        )
         if self.keeping:
-            loss = loss + self.keeping.loss(anchors, splats.opacities[:, anchors.opacities.shape[1]:])
-        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(enhanced or raster, batch)
+            loss = loss + self.keeping.loss(anchors, splats.opacities[:, anchors.opacities.shape[1] :])
+        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(
+            enhanced or raster, batch
+        )
 
     def _rows(self) -> Tensor:
         """The frames of this step: every frame once an epoch, in a shuffled order."""
         count = len(self.rows)
         places = torch.arange(self.step * self.batch, (self.step + 1) * self.batch)
-        orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(SEED + 7919 * epoch))
-                  for epoch in set((places // count).tolist())}
+        orders = {
+            epoch: torch.randperm(count, generator=torch.Generator().manual_seed(SEED + 7919 * epoch))
+            for epoch in set((places // count).tolist())
+        }
         return self.rows[torch.stack([orders[place // count][place % count] for place in places.tolist()])]
 
     @torch.no_grad()
@@ -200,8 +234,9 @@ class Fitting:
         """Continue from what `tensors` gave."""
         self.step, self.seconds = step, seconds
         if self.keeping:
-            self.keeping = self.keeping.restored({name.removeprefix("keeping."): value for name, value in tensors.items()
-                                                  if name.startswith("keeping.")})
+            self.keeping = self.keeping.restored(
+                {name.removeprefix("keeping."): value for name, value in tensors.items() if name.startswith("keeping.")}
+            )
         for name, parameter in self._named():
             parameter.copy_(tensors[f"model.{name}"])
             self.average[name].copy_(tensors[f"average.{name}"])

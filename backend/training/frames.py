@@ -40,12 +40,21 @@ class Batch:
 class TrainingFrames:
     """The good frames before the held-out part of a capture, at `size`."""
 
-    def __init__(self, capture: Capture, track: Track, model: HeadModel, size: int, device: torch.device | str = "cpu",
-                 progress: Progress = SILENT) -> None:
-        good = np.flatnonzero(track.flags[:capture.training_count] == 0)
+    def __init__(
+        self,
+        capture: Capture,
+        track: Track,
+        model: HeadModel,
+        size: int,
+        device: torch.device | str = "cpu",
+        progress: Progress = SILENT,
+    ) -> None:
+        good = np.flatnonzero(track.flags[: capture.training_count] == 0)
         if len(good) < 8:
-            raise EffigyError(f"Only {len(good)} frames of {capture.source_name} can be trained on (8 at least): "
-                              "use a longer clip, or one in which the face is whole and alone.")
+            raise EffigyError(
+                f"Only {len(good)} frames of {capture.source_name} can be trained on (8 at least): "
+                "use a longer clip, or one in which the face is whole and alone."
+            )
         if len(good) > MAX_FRAMES:
             good = good[np.linspace(0, len(good) - 1, MAX_FRAMES).round().astype(int)]
         self.indices = good
@@ -75,8 +84,13 @@ class TrainingFrames:
             pictures = torch.nn.functional.avg_pool2d(pictures, self.size // size)
         pictures = pictures.permute(0, 2, 3, 1)
         indices = self.indices[rows.numpy()]
-        return Batch(self.poses.pose(indices), self.poses.cameras(indices, size), pictures[..., :3], pictures[..., 3],
-                     self.times(rows))
+        return Batch(
+            self.poses.pose(indices),
+            self.poses.cameras(indices, size),
+            pictures[..., :3],
+            pictures[..., 3],
+            self.times(rows),
+        )
 
     def batch_poses(self, rows: Tensor) -> Pose:
         """The tracked poses of rows (B,), without pictures."""
@@ -106,13 +120,16 @@ class TrackPoses:
     @torch.no_grad()
     def pose(self, indices: np.ndarray) -> Pose:
         chosen = torch.as_tensor(indices, device=self._cameras.device)
-        return pose_rig(self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen])
+        return pose_rig(
+            self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen]
+        )
 
     def refined(self, indices: np.ndarray, offsets: Offsets) -> tuple[Pose, Motion]:
         """Differentiable by the offsets; see `backend.avatar.refinement.pose_refined`."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
-        return pose_refined(self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen],
-                            offsets)
+        return pose_refined(
+            self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen], offsets
+        )
 
     def cameras(self, indices: np.ndarray, size: int) -> Cameras:
         return track_cameras(self.track, indices, size, self._cameras.device)

@@ -63,8 +63,10 @@ def picture_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tens
     loss = L1_WEIGHT * difference + D_SSIM_WEIGHT * structure
     if corners is not None:
         places = (corners * (prediction.shape[1] - crop)).long().tolist()
-        seen, true = (torch.stack([picture[y:y + crop, x:x + crop] for picture, (y, x) in zip(pictures, places, strict=True)])
-                      for pictures in (prediction, truth))
+        seen, true = (
+            torch.stack([picture[y : y + crop, x : x + crop] for picture, (y, x) in zip(pictures, places, strict=True)])
+            for pictures in (prediction, truth)
+        )
         loss = loss + PERCEPTUAL_WEIGHT * vgg_hed_distance(seen, true, depth=PERCEPTUAL_DEPTH).mean()
     return loss
 
@@ -80,11 +82,22 @@ def leash_loss(anchors: AnchorGaussians, leash: Leash) -> Tensor:
     """Squared excess over the leash, in units of the leash: free inside, firm outside."""
     distance = anchors.offsets.norm(dim=-1) / leash.distance
     size = anchors.scales / leash.size[:, None]
-    return OFFSET_WEIGHT * (distance - 1).clamp_min(0).square().mean() + SCALE_WEIGHT * (size - 1).clamp_min(0).square().mean()
+    return (
+        OFFSET_WEIGHT * (distance - 1).clamp_min(0).square().mean()
+        + SCALE_WEIGHT * (size - 1).clamp_min(0).square().mean()
+    )
 
 
-def total_loss(raster: Raster, batch: Batch, anchors: AnchorGaussians, leash: Leash, background: Tensor,
-               corners: Tensor | None = None, crop: int = 0, enhanced: Raster | None = None) -> Tensor:
+def total_loss(
+    raster: Raster,
+    batch: Batch,
+    anchors: AnchorGaussians,
+    leash: Leash,
+    background: Tensor,
+    corners: Tensor | None = None,
+    crop: int = 0,
+    enhanced: Raster | None = None,
+) -> Tensor:
     """L_f on the final picture, which is `enhanced` where there is an enhancer, 0.1 L_c on the coarse one beside it, 0.1 L_w."""
     loss = picture_loss(enhanced or raster, batch, background, corners, crop)
     if enhanced:

@@ -54,7 +54,10 @@ class PictureMetrics:
 
 
 def compare(
-    picture: np.ndarray, truth: np.ndarray, matte: np.ndarray, *,
+    picture: np.ndarray,
+    truth: np.ndarray,
+    matte: np.ndarray,
+    *,
     features: list[torch.Tensor] | None = None,
     lpips: Distance | None = None,
     landmarks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
@@ -110,6 +113,7 @@ def sharpness_difference(picture: np.ndarray, truth: np.ndarray) -> float:
     colours; max is 1, the largest value a pixel can take. As the formula stands more is better, though the paper's
     tables print it with an arrow downwards. With 0-255 pictures the same formula reads 24 dB more.
     """
+
     def steps(x: np.ndarray) -> np.ndarray:
         x = x.astype(np.float64)
         return np.abs(x[1:, 1:] - x[:-1, 1:]) + np.abs(x[1:, 1:] - x[1:, :-1])

@@ -34,7 +34,9 @@ PRESETS = {
     # It has no frames to spare for validation: its steps end long before more of them could harm.
     # In one CPU thread the enhancer takes 70 ms a picture of 512 squared (20 ms at 256) and makes a training step 60 % longer;
     # in the few steps of a draft it hardly begins to help.
-    "standard": Preset(size=512, warmup_steps=500, steps=10000, perceptual_crop=128, enhancer_width=16, validation=0.05),
+    "standard": Preset(
+        size=512, warmup_steps=500, steps=10000, perceptual_crop=128, enhancer_width=16, validation=0.05
+    ),
     "full": Preset(size=512, warmup_steps=1000, steps=40000, perceptual_crop=128, enhancer_width=16, validation=0.05),
 }
 

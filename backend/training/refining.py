@@ -21,8 +21,9 @@ class Refining:
 
     def __init__(self, networks: GraphAvatar, frames: TrainingFrames) -> None:
         self.networks, self.frames = networks, frames
-        self.refinement = Refinement(networks.settings.latent_size, frames.poses.head.expression_size,
-                                     frames.frame_count).to(frames.device)
+        self.refinement = Refinement(
+            networks.settings.latent_size, frames.poses.head.expression_size, frames.frame_count
+        ).to(frames.device)
 
     def pose(self, batch: Batch, rows: Tensor, elsewhere: Tensor) -> tuple[Pose, Motion, Tensor]:
         """The refined pose of a batch of these rows, the motion of its splats, and what the offsets cost. `elsewhere`
@@ -40,7 +41,9 @@ class Refining:
     @torch.no_grad()
     def refined_track(self, track: Track) -> Track:
         """A new track: its training frames refined, all others as they were."""
-        expression, rotations, cameras = (part.copy() for part in (track.expression, track.rotations, track.head_to_camera))
+        expression, rotations, cameras = (
+            part.copy() for part in (track.expression, track.rotations, track.head_to_camera)
+        )
         for start in range(0, len(self.frames), BATCH):
             rows = torch.arange(start, min(start + BATCH, len(self.frames)))
             indices = self.frames.indices[rows.numpy()]

@@ -23,8 +23,9 @@ RATE = 0.3
 """In the refinement's units: about a third of a degree, 1 mm or 0.03 of a coefficient a step at first."""
 
 
-def draw_refitted(avatar: Avatar, poses: TrackPoses, index: int, size: int, truth: np.ndarray,
-                  steps: int = STEPS) -> Frame:
+def draw_refitted(
+    avatar: Avatar, poses: TrackPoses, index: int, size: int, truth: np.ndarray, steps: int = STEPS
+) -> Frame:
     """The frame drawn with the pose that explains `truth` (size, size, 3) uint8 over white best; it starts as tracked, and
     ends no worse by mean absolute difference."""
     device = avatar.device
@@ -35,8 +36,11 @@ def draw_refitted(avatar: Avatar, poses: TrackPoses, index: int, size: int, trut
     best, least = None, math.inf
     for step in range(steps + 1):
         expression, joints, turn, shift = units.split((poses.head.expression_size, 9, 3, 3), 1)
-        offsets = Offsets(EXPRESSION_UNIT * expression, (JOINT_UNIT * joints).unflatten(1, (3, 3)),
-                          torch.cat((TURN_UNIT * turn, SHIFT_UNIT * shift), 1))
+        offsets = Offsets(
+            EXPRESSION_UNIT * expression,
+            (JOINT_UNIT * joints).unflatten(1, (3, 3)),
+            torch.cat((TURN_UNIT * turn, SHIFT_UNIT * shift), 1),
+        )
         pose, motion = poses.refined(np.array([index]), offsets)
         splats = motion.move(avatar.networks(pose)[0])
         raster = rasterize(splats, cameras)

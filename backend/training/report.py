@@ -12,8 +12,16 @@ SCHEMA = 1
 BASELINE_NAMES = {"nearest": "nearest frame", "vertex_bound": "vertex-bound"}
 _COLUMNS = ("psnr", "psnr_head", "psnr_inner", "ssim", "vgg_hed", "lpips", "f_lmd", "sd")
 _RESHAPED = {
-    "mean", "interpolated_frames", "interpolated", "extrapolated_frames", "extrapolated", "baselines", "per_frame",
-    "refitted_frames", "refitted", "refitted_as_tracked",
+    "mean",
+    "interpolated_frames",
+    "interpolated",
+    "extrapolated_frames",
+    "extrapolated",
+    "baselines",
+    "per_frame",
+    "refitted_frames",
+    "refitted",
+    "refitted_as_tracked",
 }
 
 
@@ -67,38 +75,48 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """The means stand at the top, as the documented fields; what explains them follows."""
+
         def split(count: int, metrics: PictureMetrics | None) -> dict[str, Any]:
             return {"frames": count, **({} if metrics is None else asdict(metrics))}
 
         rest = {name: value for name, value in vars(self).items() if name not in _RESHAPED}
         return {
-            "schema": SCHEMA, **asdict(self.mean), **rest,
+            "schema": SCHEMA,
+            **asdict(self.mean),
+            **rest,
             "interpolated": split(self.interpolated_frames, self.interpolated),
             "extrapolated": split(self.extrapolated_frames, self.extrapolated),
             "refitted": split(self.refitted_frames, self.refitted),
             "refitted_as_tracked": split(self.refitted_frames, self.refitted_as_tracked),
             "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
             "per_frame": [
-                {"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame],
+                {"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame
+            ],
         }
 
     def __str__(self) -> str:
         """The table that the command line prints."""
-        rows = {"Effigy": (self.frames, self.mean),
-                "  poses as in training": (self.interpolated_frames, self.interpolated),
-                "  poses beyond it": (self.extrapolated_frames, self.extrapolated)}
-        rows |= {"  some, as tracked": (self.refitted_frames, self.refitted_as_tracked),
-                 "  the same, refitted": (self.refitted_frames, self.refitted)}
+        rows = {
+            "Effigy": (self.frames, self.mean),
+            "  poses as in training": (self.interpolated_frames, self.interpolated),
+            "  poses beyond it": (self.extrapolated_frames, self.extrapolated),
+        }
+        rows |= {
+            "  some, as tracked": (self.refitted_frames, self.refitted_as_tracked),
+            "  the same, refitted": (self.refitted_frames, self.refitted),
+        }
         rows |= {BASELINE_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
         lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]
         for name, (count, metrics) in rows.items():
             if metrics is not None:
                 figures = (getattr(metrics, column) for column in _COLUMNS)
                 lines.append(f"{name:<22}{count:>8}" + "".join(f"{figure(f, 4):>12}" for f in figures))
-        lines.append(f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {figure(self.train_psnr_head)}. "
-                     f"Held still, landmarks tremble by {figure(self.jitter)} px at 512. "
-                     f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
-                     f"{self.flagged} flagged frames left out.")
+        lines.append(
+            f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {figure(self.train_psnr_head)}. "
+            f"Held still, landmarks tremble by {figure(self.jitter)} px at 512. "
+            f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
+            f"{self.flagged} flagged frames left out."
+        )
         return "\n".join(lines)
 
 

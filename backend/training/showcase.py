@@ -39,12 +39,15 @@ def render_orbit(avatar: Avatar, out: Path, *, size: int, degrees: float = 45.0,
     if Path(out).suffix.lower() != ".mp4":
         raise EffigyError(f"An orbit is a video: give a name that ends in .mp4, not {Path(out).name}.")
     if not 0 < degrees <= 180:
-        raise EffigyError(f"The camera cannot go {degrees:g} degrees to each side: choose more than 0, and 180 at most.")
+        raise EffigyError(
+            f"The camera cannot go {degrees:g} degrees to each side: choose more than 0, and 180 at most."
+        )
     swing = np.sin(np.linspace(0, 2 * math.pi, ORBIT_FRAMES // 2, endpoint=False))
     still = np.zeros_like(swing)
     yaw, pitch = np.concatenate([degrees * swing, still]), np.concatenate([still, ORBIT_PITCH * swing])
-    return render_track(avatar, track_around(avatar, yaw, pitch), out, size=size, fmt="mp4", background="#ffffff",
-                        progress=progress)
+    return render_track(
+        avatar, track_around(avatar, yaw, pitch), out, size=size, fmt="mp4", background="#ffffff", progress=progress
+    )
 
 
 def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Progress = SILENT) -> int:
@@ -69,7 +72,7 @@ def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Pro
         progress.update("Expressions", index + 1, count)
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % COLUMNS)
-    grid = np.concatenate([np.concatenate(tiles[row:row + COLUMNS], 1) for row in range(0, len(tiles), COLUMNS)])
+    grid = np.concatenate([np.concatenate(tiles[row : row + COLUMNS], 1) for row in range(0, len(tiles), COLUMNS)])
     with write_beside(Path(out)) as temporary:
         write_png(temporary, grid)
     return count
@@ -90,8 +93,13 @@ def extremes_of(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     return expression, rotations
 
 
-def track_around(avatar: Avatar, yaw: np.ndarray, pitch: np.ndarray, expression: np.ndarray | None = None,
-                 rotations: np.ndarray | None = None) -> Track:
+def track_around(
+    avatar: Avatar,
+    yaw: np.ndarray,
+    pitch: np.ndarray,
+    expression: np.ndarray | None = None,
+    rotations: np.ndarray | None = None,
+) -> Track:
     """A track of the avatar's own head at rest (or as given) before a camera that goes around it: `yaw` and `pitch` (F,)
     degrees, to the person's left and up from the front."""
     frames, model = len(yaw), avatar.head_model
@@ -111,9 +119,16 @@ def track_around(avatar: Avatar, yaw: np.ndarray, pitch: np.ndarray, expression:
     focal = size / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
     shape = (frames, len(model.expression_names))
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=avatar.identity,
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=avatar.identity,
         expression=np.zeros(shape, np.float32) if expression is None else expression,
         rotations=np.zeros((frames, 5, 3), np.float32) if rotations is None else rotations,
         head_to_camera=cameras.astype(np.float32),
-        intrinsics=np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32), size=size, fps=FPS,
-        residual=np.zeros(frames, np.float32), flags=np.zeros(frames, np.int32), training_count=0)
+        intrinsics=np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32),
+        size=size,
+        fps=FPS,
+        residual=np.zeros(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=0,
+    )

@@ -28,7 +28,7 @@ Landmarks = Callable[[np.ndarray], np.ndarray | None]
 def held_still(track: Track, frames: np.ndarray) -> Track:
     """The track with one expression, jaw and gaze throughout: the medians over `frames`. Head poses stay."""
     rotations = track.rotations.copy()
-    rotations[:, NECK + 1:] = np.median(track.rotations[frames, NECK + 1:], 0)
+    rotations[:, NECK + 1 :] = np.median(track.rotations[frames, NECK + 1 :], 0)
     expression = np.broadcast_to(np.median(track.expression[frames], 0), track.expression.shape).astype(np.float32)
     return track.posed(expression=expression, rotations=rotations)
 
@@ -39,8 +39,15 @@ def jitter_of(points: np.ndarray) -> float | None:
     return None if np.isnan(seconds).all() else float(np.nanmean(seconds))
 
 
-def measure_jitter(source: SplatSource, track: Track, model: HeadModel, frames: np.ndarray, size: int, find: Landmarks,
-                   progress: Progress = SILENT) -> float | None:
+def measure_jitter(
+    source: SplatSource,
+    track: Track,
+    model: HeadModel,
+    frames: np.ndarray,
+    size: int,
+    find: Landmarks,
+    progress: Progress = SILENT,
+) -> float | None:
     """Pixels of a picture of LANDMARK_SIZE: how much the landmarks of the avatar's picture tremble against its mesh over
     the longest run of consecutive `frames`. None without three faces in a row."""
     run = _longest_run(frames)[:MOST_FRAMES]

@@ -41,9 +41,20 @@ REFINEMENT_RATE = 1e-2
 HAND_OVER_FRAMES = 4
 
 
-def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", size: int | None = None, device: str = "auto",
-          minutes: float | None = None, resume: bool = False, settings: AvatarSettings | None = None,
-          plan: Preset | None = None, clock: Callable[[], float] = time.monotonic, progress: Progress = SILENT) -> Avatar:
+def train(
+    capture_folder: Path,
+    avatar_path: Path,
+    *,
+    preset: str = "draft",
+    size: int | None = None,
+    device: str = "auto",
+    minutes: float | None = None,
+    resume: bool = False,
+    settings: AvatarSettings | None = None,
+    plan: Preset | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress = SILENT,
+) -> Avatar:
     """Train on the frames before the held-out part and write `avatar_path`. With `minutes`, the clock ends it
     instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues.
     `plan`: instead of the preset of that name, which then only names it in the file. `clock`: seconds; what minutes are
@@ -57,8 +68,16 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     if not 64 <= size <= capture.size:
         raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
     settings = replace(settings or AvatarSettings(enhancer_width=plan.enhancer_width), size=size)
-    job = {"capture": capture.source_sha256, "frames": capture.frame_count, "head": model.fingerprint, "preset": preset,
-           "refinement": plan.refinement, "warmup": plan.warmup_steps > 0, "minutes": minutes, "settings": settings.to_dict()}
+    job = {
+        "capture": capture.source_sha256,
+        "frames": capture.frame_count,
+        "head": model.fingerprint,
+        "preset": preset,
+        "refinement": plan.refinement,
+        "warmup": plan.warmup_steps > 0,
+        "minutes": minutes,
+        "settings": settings.to_dict(),
+    }
     place = checkpoint_path(avatar_path)
     found = load_checkpoint(place, job) if resume else None
     torch.manual_seed(SEED)
@@ -77,23 +96,52 @@ def train(capture_folder: Path, avatar_path: Path, *, preset: str = "draft", siz
     keeping = Keeping(unseen.hold)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
     if plan.warmup_steps and (found is None or found.stage == "warmup"):
-        free = fit_free_gaussians(frames, track, model, settings.sh_degree, plan, session,
-                                  None if minutes is None else warmup_share * minutes, refining=refining, rows=rows, clock=clock)
+        free = fit_free_gaussians(
+            frames,
+            track,
+            model,
+            settings.sh_degree,
+            plan,
+            session,
+            None if minutes is None else warmup_share * minutes,
+            refining=refining,
+            rows=rows,
+            clock=clock,
+        )
         pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
         unseen.continue_over(free, pose)
         with torch.no_grad():
             keeping = Keeping(unseen.hold, free(pose)[1])
         hand_over(free, networks, pose)
     fitting = Fitting(
-        networks, [*parameter_groups(networks), *_refinement_group(refining)], frames,
-        leash, stage="Training", steps=plan.steps, batch=plan.batch, size=size,
-        final_rate=0.05, condition_noise=CONDITION_NOISE, perceptual_crop=plan.perceptual_crop, refining=refining,
-        enhancer=networks.enhancer, keeping=keeping, rows=rows, clock=clock,
-        minutes=None if minutes is None else (1 - warmup_share) * minutes)
+        networks,
+        [*parameter_groups(networks), *_refinement_group(refining)],
+        frames,
+        leash,
+        stage="Training",
+        steps=plan.steps,
+        batch=plan.batch,
+        size=size,
+        final_rate=0.05,
+        condition_noise=CONDITION_NOISE,
+        perceptual_crop=plan.perceptual_crop,
+        refining=refining,
+        enhancer=networks.enhancer,
+        keeping=keeping,
+        rows=rows,
+        clock=clock,
+        minutes=None if minutes is None else (1 - warmup_share) * minutes,
+    )
     session.run(fitting, "training", validation)
     validation.choose(fitting)
-    metrics = {"preset": preset, "steps": fitting.step, "training_seconds": round(session.total_seconds, 1),
-               "training_frames": len(rows), "device": str(chosen), "training_psnr": round(fitting.recent_psnr, 2)}
+    metrics = {
+        "preset": preset,
+        "steps": fitting.step,
+        "training_seconds": round(session.total_seconds, 1),
+        "training_frames": len(rows),
+        "device": str(chosen),
+        "training_psnr": round(fitting.recent_psnr, 2),
+    }
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
     avatar = Avatar(networks.eval(), model, track.identity, settings, metrics)
@@ -112,10 +160,20 @@ def _write_refined(refining: Refining, track: Track, path: Path, progress: Progr
         progress.message(f"The refined track was not kept. {error}")
 
 
-def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, sh_degree: int, plan: Preset,
-                       session: "_Session", minutes: float | None, *, size: int | None = None,
-                       refining: Refining | None = None, rows: torch.Tensor | None = None,
-                       clock: Callable[[], float] = time.monotonic) -> VertexBoundGaussians:
+def fit_free_gaussians(
+    frames: TrainingFrames,
+    track: Track,
+    model: HeadModel,
+    sh_degree: int,
+    plan: Preset,
+    session: "_Session",
+    minutes: float | None,
+    *,
+    size: int | None = None,
+    refining: Refining | None = None,
+    rows: torch.Tensor | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> VertexBoundGaussians:
     """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later.
 
     The track is refined from here on: Gaussians that the mesh alone moves cannot learn a frame's tracking error by heart.
@@ -124,18 +182,35 @@ def fit_free_gaussians(frames: TrainingFrames, track: Track, model: HeadModel, s
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
     fitting = Fitting(
-        free, [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2),
-               *_refinement_group(refining)],
-        frames, leash_of(model, free.base_scale), stage="Warm-up", steps=plan.warmup_steps, batch=plan.batch,
-        size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size), final_rate=0.1, minutes=minutes,
-        refining=refining, rows=rows, clock=clock)
+        free,
+        [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2), *_refinement_group(refining)],
+        frames,
+        leash_of(model, free.base_scale),
+        stage="Warm-up",
+        steps=plan.warmup_steps,
+        batch=plan.batch,
+        size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size),
+        final_rate=0.1,
+        minutes=minutes,
+        refining=refining,
+        rows=rows,
+        clock=clock,
+    )
     session.run(fitting, "warmup")
     fitting.use_average()
     return free
 
 
-def train_vertex_bound(capture: Capture, track: Track, model: HeadModel, *, size: int, minutes: float, sh_degree: int = 1,
-                       progress: Progress = SILENT) -> VertexBoundGaussians:
+def train_vertex_bound(
+    capture: Capture,
+    track: Track,
+    model: HeadModel,
+    *,
+    size: int,
+    minutes: float,
+    sh_degree: int = 1,
+    progress: Progress = SILENT,
+) -> VertexBoundGaussians:
     """The baseline of `evaluate --baselines`: free Gaussians driven by the mesh alone, trained for as long as the avatar."""
     torch.manual_seed(SEED)
     frames = TrainingFrames(capture, track, model, size, progress=progress)
@@ -150,8 +225,9 @@ def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
     for name, parameter in networks.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.endswith("bias_output") or (name.startswith("neural") and (name.endswith((".bias", "offsets"))
-                                                                           and "from_" not in name)):
+        if name.endswith("bias_output") or (
+            name.startswith("neural") and (name.endswith((".bias", "offsets")) and "from_" not in name)
+        ):
             per_vertex.append(parameter)
         else:
             (neural if name.startswith(("neural", "enhancer")) else graph).append(parameter)
@@ -192,7 +268,9 @@ def _spread(count: int, wanted: int) -> torch.Tensor:
 class _Session:
     """Checkpoints and previews of one run, over its stages."""
 
-    def __init__(self, place: Path | None, job: dict[str, object], progress: Progress, found: Checkpoint | None) -> None:
+    def __init__(
+        self, place: Path | None, job: dict[str, object], progress: Progress, found: Checkpoint | None
+    ) -> None:
         self.place, self.job, self.progress, self.found = place, job, progress, found
         self.before = found.total_seconds if found else 0.0
         self.started = self.saved = self.shown = time.monotonic()
@@ -225,8 +303,10 @@ class _Session:
     def save(self, fitting: Fitting, stage: str) -> None:
         self.saved = time.monotonic()
         if self.place:
-            save_checkpoint(self.place, Checkpoint(self.job, stage, fitting.step, fitting.seconds, self.total_seconds,
-                                                   fitting.tensors()))
+            save_checkpoint(
+                self.place,
+                Checkpoint(self.job, stage, fitting.step, fitting.seconds, self.total_seconds, fitting.tensors()),
+            )
 
     def _preview(self, fitting: Fitting) -> np.ndarray:
         batch = fitting.frames.batch(torch.tensor([len(fitting.frames) // 2]), fitting.size)

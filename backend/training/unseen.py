@@ -85,7 +85,9 @@ class Unseen:
         shown = (self.glanced == 0) & self.mouth.isnan().any(1)
         brightness = (colors[shown].median() / SKIN).clamp(0.2, 1.2) if shown.any() else 1.0
         unknown = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
-        filled = self.fill(torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), unknown), 1))
+        filled = self.fill(
+            torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), unknown), 1)
+        )
         constant = (filled[:, 3:] - 0.5) / C0
         upright = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(share), 4)
         rest = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), upright), 1)
@@ -177,8 +179,9 @@ def find_unseen(frames: TrainingFrames, model: HeadModel, leash: Leash) -> Unsee
     distance, _ = cKDTree(model.template[seen >= enough]).query(model.template)
     hidden, glanced = 1 - np.minimum(1, seen / enough), 1 - np.minimum(1, well / enough)
     share = np.clip(distance / leash.distance.cpu().numpy() - 1, 0, 1) * hidden
-    return unseen_on(model, *(torch.as_tensor(part, dtype=torch.float32, device=frames.device)
-                              for part in (share, hidden, glanced)))
+    return unseen_on(
+        model, *(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, hidden, glanced))
+    )
 
 
 def unseen_on(model: HeadModel, share: Tensor, hidden: Tensor, glanced: Tensor) -> Unseen:

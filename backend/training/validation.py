@@ -28,7 +28,7 @@ def split_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
     if length and count >= FEWEST:
         for run in range(RUNS):
             middle = round((run + 1) * count / (RUNS + 1))
-            kept[middle - length // 2:middle - length // 2 + length] = True
+            kept[middle - length // 2 : middle - length // 2 + length] = True
     return torch.from_numpy(rows[~kept]), torch.from_numpy(rows[kept])
 
 

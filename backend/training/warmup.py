@@ -28,7 +28,9 @@ class VertexBoundGaussians(nn.Module):
         harmonics = (sh_degree + 1) ** 2
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
         # The columns are those of the two U-Nets' outputs, so that they can be compared and copied.
-        self.geometry = nn.Parameter(torch.cat((torch.zeros(anchors, 6), torch.tensor([[1.0, 0, 0, 0]]).expand(anchors, 4)), 1))
+        self.geometry = nn.Parameter(
+            torch.cat((torch.zeros(anchors, 6), torch.tensor([[1.0, 0, 0, 0]]).expand(anchors, 4)), 1)
+        )
         self.appearance = nn.Parameter(torch.zeros(anchors, 1 + 3 * harmonics))
         with torch.no_grad():
             self.appearance[:, 0] = 1.5
@@ -59,7 +61,9 @@ def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, ste
     target less what the network says at these poses on average. The rest is how the output varies over `pose`'s frames.
     """
     targets = ((networks.geometry, free.geometry.detach()), (networks.appearance, free.appearance.detach()))
-    surface = encode_surface(pose.canonical, pose.normals, networks.settings.position_bands, networks.settings.normal_bands)
+    surface = encode_surface(
+        pose.canonical, pose.normals, networks.settings.position_bands, networks.settings.normal_bands
+    )
     left = 0.0
     for network, target in targets:
         with torch.no_grad():

@@ -20,8 +20,19 @@ from .render_engine import ENGINE
 PASS_OF: Final = "effigy_pass_of"
 """On a pass: the artist's scene."""
 _FOLLOWED: Final = (
-    "resolution_x", "resolution_y", "resolution_percentage", "pixel_aspect_x", "pixel_aspect_y", "fps", "fps_base",
-    "use_border", "use_crop_to_border", "border_min_x", "border_max_x", "border_min_y", "border_max_y",
+    "resolution_x",
+    "resolution_y",
+    "resolution_percentage",
+    "pixel_aspect_x",
+    "pixel_aspect_y",
+    "fps",
+    "fps_base",
+    "use_border",
+    "use_crop_to_border",
+    "border_min_x",
+    "border_max_x",
+    "border_min_y",
+    "border_max_y",
     "use_motion_blur",
 )
 """Of the render settings."""
@@ -36,8 +47,10 @@ def make_pass(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.S
     if scene.get(PASS_OF) is not None:
         raise EffigyError(f"“{scene.name}” is an avatar pass itself: choose the scene that it belongs to.")
     if scene.render.engine == ENGINE:
-        raise EffigyError("This scene renders with Effigy, which shows avatars only: choose Cycles or EEVEE, whose "
-                          "picture the avatars are to be in.")
+        raise EffigyError(
+            "This scene renders with Effigy, which shows avatars only: choose Cycles or EEVEE, whose "
+            "picture the avatars are to be in."
+        )
     if not any(has_avatar(rig.armature) for rig in find_rigs(scene.objects)):
         raise EffigyError("There is no avatar in this scene: train one, or add an existing .effigy file.")
     made = find_pass(scene)

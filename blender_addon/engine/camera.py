@@ -46,24 +46,36 @@ def window_of(render: bpy.types.RenderSettings, width: int, height: int) -> Wind
 
 
 def camera_parameters(
-    camera: bpy.types.Object, depsgraph: bpy.types.Depsgraph, size: tuple[int, int], window: Window,
+    camera: bpy.types.Object,
+    depsgraph: bpy.types.Depsgraph,
+    size: tuple[int, int],
+    window: Window,
 ) -> dict[str, Any]:
     """The protocol's `camera` for an evaluated camera object and a window of a picture of `size`."""
     if camera.type != "CAMERA":
-        raise EffigyError(f"The scene looks through “{camera.name}”, which is no camera: choose one in Properties ▸ "
-                          "Scene.")
+        raise EffigyError(
+            f"The scene looks through “{camera.name}”, which is no camera: choose one in Properties ▸ Scene."
+        )
     if camera.data.type not in {"PERSP", "ORTHO"}:
-        raise EffigyError(f"“{camera.name}” is a panoramic camera, which Effigy cannot render: set its type to "
-                          "Perspective or Orthographic.")
+        raise EffigyError(
+            f"“{camera.name}” is a panoramic camera, which Effigy cannot render: set its type to "
+            "Perspective or Orthographic."
+        )
     render = depsgraph.scene.render
-    projection = np.array(camera.calc_matrix_camera(
-        depsgraph, x=size[0], y=size[1], scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y))
+    projection = np.array(
+        camera.calc_matrix_camera(
+            depsgraph, x=size[0], y=size[1], scale_x=render.pixel_aspect_x, scale_y=render.pixel_aspect_y
+        )
+    )
     orthographic = camera.data.type == "ORTHO"
     intrinsics = intrinsics_of(projection, *size, orthographic)
     intrinsics[:2, 2] -= window.left, window.top
     return {
-        "world_to_camera": world_to_camera(np.array(camera.matrix_world)), "intrinsics": intrinsics,
-        "orthographic": orthographic, "width": window.width, "height": window.height,
+        "world_to_camera": world_to_camera(np.array(camera.matrix_world)),
+        "intrinsics": intrinsics,
+        "orthographic": orthographic,
+        "width": window.width,
+        "height": window.height,
     }
 
 
@@ -74,7 +86,11 @@ def intrinsics_of(projection: np.ndarray, width: int, height: int, orthographic:
     the lens shift in its third column comes with the other sign than an orthographic one's in the fourth.
     """
     shift = projection[:2, 3] if orthographic else -projection[:2, 2]
-    return np.array((
-        (projection[0, 0] * width / 2, 0, (1 + shift[0]) * width / 2),
-        (0, projection[1, 1] * height / 2, (1 - shift[1]) * height / 2),
-        (0, 0, 1)), np.float64)
+    return np.array(
+        (
+            (projection[0, 0] * width / 2, 0, (1 + shift[0]) * width / 2),
+            (0, projection[1, 1] * height / 2, (1 - shift[1]) * height / 2),
+            (0, 0, 1),
+        ),
+        np.float64,
+    )

@@ -75,8 +75,11 @@ def _open_ends(tree: bpy.types.NodeTree) -> list[bpy.types.NodeSocket]:
     """Where a picture leaves the compositor: its outputs' first sockets, if nothing goes there yet."""
     ends = [node for node in tree.nodes if node.type in {"COMPOSITE", "GROUP_OUTPUT"}]
     if not ends:
-        ends = [tree.nodes.new("NodeGroupOutput" if hasattr(bpy.types.Scene, "compositing_node_group") else
-                               "CompositorNodeComposite")]
+        ends = [
+            tree.nodes.new(
+                "NodeGroupOutput" if hasattr(bpy.types.Scene, "compositing_node_group") else "CompositorNodeComposite"
+            )
+        ]
     return [node.inputs[0] for node in ends if not node.inputs[0].is_linked]
 
 

@@ -20,8 +20,17 @@ from .render_engine import ENGINE
 ALSO: Final = ("EEVEE_WORLD_PT_surface",)
 """Panels of other engines that serve here: the world's colour."""
 NOT_OURS: Final = (
-    "freestyle", "RENDER_PT_simplify", "RENDER_PT_gpencil", "RENDER_PT_grease_pencil", "stereoscopy", "output_views",
-    "DATA_PT_preview", "DATA_PT_light", "DATA_PT_spot", "texture_mapping")
+    "freestyle",
+    "RENDER_PT_simplify",
+    "RENDER_PT_gpencil",
+    "RENDER_PT_grease_pencil",
+    "stereoscopy",
+    "output_views",
+    "DATA_PT_preview",
+    "DATA_PT_light",
+    "DATA_PT_spot",
+    "texture_mapping",
+)
 """Words in the names of panels that Blender gives to every engine, with settings that mean nothing here."""
 
 
@@ -45,8 +54,13 @@ class EFFIGY_PT_engine_color(_EnginePanel, bpy.types.Panel):
         if view.view_transform == "Standard":
             wrapped(self.layout, "Avatars have the colours of their footage.", region_width(context), "CHECKMARK")
             return
-        wrapped(self.layout, "Avatars have the colours of their footage only under the Standard view transform; "
-                f"{view.view_transform} makes them paler.", region_width(context), "COLOR")
+        wrapped(
+            self.layout,
+            "Avatars have the colours of their footage only under the Standard view transform; "
+            f"{view.view_transform} makes them paler.",
+            region_width(context),
+            "COLOR",
+        )
         self.layout.operator("effigy.use_standard_view")
 
 
@@ -80,15 +94,19 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         return context.engine != ENGINE and any(
-            is_part(obj, "armature") and has_avatar(obj) for obj in context.scene.objects)
+            is_part(obj, "armature") and has_avatar(obj) for obj in context.scene.objects
+        )
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(context.scene.effigy, "enhanced")
         draw_limits(self.layout, context)
         made = find_pass(context.scene)
         if made is None:
-            wrapped(self.layout, "Avatars are rendered as a pass of their own and put into this scene's picture by "
-                    "depth.", region_width(context))
+            wrapped(
+                self.layout,
+                "Avatars are rendered as a pass of their own and put into this scene's picture by depth.",
+                region_width(context),
+            )
             self.layout.operator("effigy.set_up_composite")
         else:
             wrapped(self.layout, "Avatars are in this scene's picture.", region_width(context), "CHECKMARK")

@@ -48,8 +48,10 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             self.report({"ERROR"}, str(error))
         except Exception as error:
             traceback.print_exc()
-            self.report({"ERROR"}, f"Effigy met a defect while rendering ({type(error).__name__}: {error}): the "
-                        "console says more.")
+            self.report(
+                {"ERROR"},
+                f"Effigy met a defect while rendering ({type(error).__name__}: {error}): the console says more.",
+            )
 
     def _render(self, depsgraph: bpy.types.Depsgraph) -> None:
         scene = depsgraph.scene
@@ -65,8 +67,12 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         warn(self, scene, cast.warnings)
         count = len(cast.subjects)
         self.update_stats("", f"Drawing {count} avatars" if count > 1 else "Drawing the avatar")
-        frame = ask(session.client(), "avatar.render", {
-            "subjects": cast.subjects, "camera": lens, "enhanced": scene.effigy.enhanced}, self.test_break)
+        frame = ask(
+            session.client(),
+            "avatar.render",
+            {"subjects": cast.subjects, "camera": lens, "enhanced": scene.effigy.enhanced},
+            self.test_break,
+        )
         if frame is None:
             return
         background = None if scene.render.film_transparent else world_color(scene)

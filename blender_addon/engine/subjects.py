@@ -45,8 +45,10 @@ def cast_of(depsgraph: bpy.types.Depsgraph) -> Cast:
         return cast
     if without:
         raise EffigyError(f"“{without[0]}” has no avatar yet: train one, or add an existing .effigy file.")
-    raise EffigyError("There is no avatar to render in this view layer: import a video and train one, or add an "
-                      "existing avatar; if there is one, its mesh is hidden from renders.")
+    raise EffigyError(
+        "There is no avatar to render in this view layer: import a video and train one, or add an "
+        "existing avatar; if there is one, its mesh is hidden from renders."
+    )
 
 
 def _visible(depsgraph: bpy.types.Depsgraph) -> Iterator[tuple[Rig, Matrix | None]]:

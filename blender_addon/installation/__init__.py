@@ -3,4 +3,4 @@ work.
 
 PyTorch is never part of the extension, and never installed into Blender's Python: `plan` says what an installation will
 do and cost, `install` does it into a folder of the user's, `check` looks at any interpreter, and `place` knows where
-things lie. """
+things lie."""

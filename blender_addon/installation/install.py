@@ -6,7 +6,7 @@
     installation.cancel()
 
 What is half-made when it fails or is stopped is removed, so that nothing half-made is ever taken for a backend; trying
-again is a new `Installation`, and pip has kept what it had downloaded. """
+again is a new `Installation`, and pip has kept what it had downloaded."""
 
 from __future__ import annotations
 
@@ -27,8 +27,16 @@ from .plan import Plan, Step
 
 WAITING, RUNNING, STOPPING, DONE, FAILED, CANCELLED = "waiting", "running", "stopping", "done", "failed", "cancelled"
 SHOWN_LINES: Final = 200
-NOT_FOR_ANOTHER_PYTHON: Final = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONSAFEPATH", "PYTHONUSERBASE", "VIRTUAL_ENV",
-                                 "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+NOT_FOR_ANOTHER_PYTHON: Final = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "PYTHONSAFEPATH",
+    "PYTHONUSERBASE",
+    "VIRTUAL_ENV",
+    "PYTHONEXECUTABLE",
+    "__PYVENV_LAUNCHER__",
+)
 """What a program that hosts Python sets for itself; a child of another Python must not inherit it."""
 
 
@@ -84,7 +92,10 @@ class Installation:
         except _Failed as error:
             ended, self.error = FAILED, str(error)
         except OSError as error:
-            ended, self.error = FAILED, f"The backend could not be installed in {self.plan.folder}: {error.strerror or error}."
+            ended, self.error = (
+                FAILED,
+                f"The backend could not be installed in {self.plan.folder}: {error.strerror or error}.",
+            )
         if ended != DONE:
             shutil.rmtree(self.plan.folder, ignore_errors=True)
         with self._lock:
@@ -106,11 +117,20 @@ class Installation:
             try:
                 # The backend is run from the extension's folder, where it lies.
                 self._process = subprocess.Popen(
-                    step.command, cwd=self.plan.requirements.parent, env=environment, stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **_own_group())
+                    step.command,
+                    cwd=self.plan.requirements.parent,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    **_own_group(),
+                )
             except OSError as error:
-                raise _Failed(f"{step.title} failed: {step.command[0]} could not be started "
-                              f"({error.strerror or error}).") from error
+                raise _Failed(
+                    f"{step.title} failed: {step.command[0]} could not be started ({error.strerror or error})."
+                ) from error
         with self._process as process:
             for line in process.stdout:
                 log.write(line)
@@ -145,24 +165,39 @@ def why_failed(step: Step, said: list[str]) -> str:
     if re.search(r"No space left on device|Errno 28|WinError 112", text):
         return "The disk is full. Free some space, then install again."
     if re.search(r"Permission denied|Errno 13|WinError 5\b", text):
-        return ("A file could not be written: the folder is read-only for you, or another program (an antivirus) "
-                "holds the file.")
+        return (
+            "A file could not be written: the folder is read-only for you, or another program (an antivirus) "
+            "holds the file."
+        )
     if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", text):
-        return ("The connection could not be made safely (certificates): check the date of this computer, or your "
-                "company's proxy.")
-    if re.search(r"ConnectionError|NewConnectionError|ReadTimeout|name resolution|getaddrinfo|ProxyError|Failed to establish|"
-                 r"Network is unreachable|Max retries|ConnectionReset|IncompleteRead", text):
-        return ("The package index could not be reached: check the network connection, then install again. What was "
-                "downloaded is kept.")
+        return (
+            "The connection could not be made safely (certificates): check the date of this computer, or your "
+            "company's proxy."
+        )
+    if re.search(
+        r"ConnectionError|NewConnectionError|ReadTimeout|name resolution|getaddrinfo|ProxyError|Failed to establish|"
+        r"Network is unreachable|Max retries|ConnectionReset|IncompleteRead",
+        text,
+    ):
+        return (
+            "The package index could not be reached: check the network connection, then install again. What was "
+            "downloaded is kept."
+        )
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
-        return ("A downloaded package is not the one that Effigy was made with (its hash differs), so nothing was "
-                "installed.")
+        return (
+            "A downloaded package is not the one that Effigy was made with (its hash differs), so nothing was "
+            "installed."
+        )
     if "ensurepip" in text:
-        return ("This Python cannot make environments: on Debian and Ubuntu install python3-venv, or use the "
-                "Blender of blender.org, then install again.")
+        return (
+            "This Python cannot make environments: on Debian and Ubuntu install python3-venv, or use the "
+            "Blender of blender.org, then install again."
+        )
     if "No matching distribution" in text or "from versions: none" in text:
-        return ("Some package has no build for this system or this version of Python: see the log, and the supported "
-                "systems in the guide.")
+        return (
+            "Some package has no build for this system or this version of Python: see the log, and the supported "
+            "systems in the guide."
+        )
     last = next((line for line in reversed(said) if line.strip()), "no reason was given")
     return f"{step.title} failed: {last.removeprefix('ERROR: ')}"
 
@@ -184,7 +219,10 @@ def _end(process: subprocess.Popen[str] | None) -> None:
         return
     with suppress(OSError):
         if os.name == "nt":
-            subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True,
-                           creationflags=subprocess.CREATE_NO_WINDOW)
+            subprocess.run(
+                ["taskkill", "/T", "/F", "/PID", str(process.pid)],
+                capture_output=True,
+                creationflags=subprocess.CREATE_NO_WINDOW,
+            )
         else:
             os.killpg(process.pid, signal.SIGTERM)

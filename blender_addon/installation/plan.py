@@ -2,7 +2,7 @@
 
 PyTorch's CUDA build is several gigabytes, and of use only where gsplat, the rasteriser on the GPU, can be had too: as a
 wheel that its project has built for this Python, PyTorch and CUDA, or compiled here by the CUDA toolkit. Else
-everything runs on the CPU. """
+everything runs on the CPU."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ CUDA_BUILDS: Final = (((13, 0), "cu130"), ((12, 6), "cu126"))
 
 GSPLAT_INDEX: Final = "https://docs.gsplat.studio/whl"
 GSPLAT_VERSION: Final = "1.5.3"
-GSPLAT_WHEELS: Final = frozenset({
-    ("Linux", (3, 10), "2.4", "cu118"), ("Linux", (3, 10), "2.4", "cu121"), ("Linux", (3, 10), "2.4", "cu124"),
-    ("Windows", (3, 10), "2.4", "cu124"),
-})
+GSPLAT_WHEELS: Final = frozenset(
+    {
+        ("Linux", (3, 10), "2.4", "cu118"),
+        ("Linux", (3, 10), "2.4", "cu121"),
+        ("Linux", (3, 10), "2.4", "cu124"),
+        ("Windows", (3, 10), "2.4", "cu124"),
+    }
+)
 """(system, Python, PyTorch, CUDA) that gsplat 1.5.3 is built for, of its index's list; older PyTorch is left out."""
 
 
@@ -78,8 +82,10 @@ class Plan:
         free = shutil.disk_usage(place).free / GIGABYTE
         if free >= self.disk:
             return None
-        return (f"The backend needs about {self.disk:.1f} GB and the disk of {place} has {free:.1f} GB left: "
-                "free some space, then install again.")
+        return (
+            f"The backend needs about {self.disk:.1f} GB and the disk of {place} has {free:.1f} GB left: "
+            "free some space, then install again."
+        )
 
 
 def this_machine() -> Machine:
@@ -100,18 +106,27 @@ def make_plan(machine: Machine, folder: Path, extension: Path, base_python: str)
     lock = str(requirements / "backend.lock")
     steps = [
         Step("Making the environment", (base_python, "-m", "venv", "--clear", str(folder))),
-        Step("Installing the backend's packages",
-             (*pip, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", lock), _count(Path(lock))),
-        Step("Installing PyTorch", (*pip, *from_index, "-r", str(requirements / "torch.txt")),
-             1 if build == "cpu" else 16),
+        Step(
+            "Installing the backend's packages",
+            (*pip, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", lock),
+            _count(Path(lock)),
+        ),
+        Step(
+            "Installing PyTorch",
+            (*pip, *from_index, "-r", str(requirements / "torch.txt")),
+            1 if build == "cpu" else 16,
+        ),
     ]
     if gsplat:
         steps.append(Step("Installing gsplat", (*pip, *gsplat, *_cuda_list(gsplat, requirements)), optional=True))
     steps.append(Step("Trying the backend out", (python, "-m", "backend", "doctor")))
     download, disk = (0.6, 3.0) if build == "cpu" else (3.5, 10.0)
     which = "for the CPU" if build == "cpu" else f"for the GPU (CUDA build {build})"
-    said = (f"About {download:.1f} GB are downloaded and up to {disk:.0f} GB of disk are used, in {folder}.",
-            f"PyTorch {torch} {which}.", why)
+    said = (
+        f"About {download:.1f} GB are downloaded and up to {disk:.0f} GB of disk are used, in {folder}.",
+        f"PyTorch {torch} {which}.",
+        why,
+    )
     return Plan(folder, requirements, tuple(steps), build, download, disk, said)
 
 
@@ -122,23 +137,40 @@ def choose_rasteriser(machine: Machine, torch: str) -> tuple[str, tuple[str, ...
         return "cpu", (), "No NVIDIA GPU was found, so the CPU trains and renders: minutes to hours instead of minutes."
     builds = [name for least, name in CUDA_BUILDS if gpu.cuda >= least]
     if not builds or machine.system == "Darwin":
-        return "cpu", (), (f"The driver of the {gpu.name} runs CUDA {gpu.cuda[0]}.{gpu.cuda[1]}, and PyTorch {torch} "
-                           f"needs {'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to "
-                           "use the GPU. Until then the CPU trains and renders.")
+        return (
+            "cpu",
+            (),
+            (
+                f"The driver of the {gpu.name} runs CUDA {gpu.cuda[0]}.{gpu.cuda[1]}, and PyTorch {torch} "
+                f"needs {'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to "
+                "use the GPU. Until then the CPU trains and renders."
+            ),
+        )
     short = ".".join(torch.split(".")[:2])
     for build in builds:
         if (machine.system, machine.python, short, build) in GSPLAT_WHEELS:
             index = f"{GSPLAT_INDEX}/pt{short.replace('.', '')}{build}"
-            return build, ("--no-deps", "--index-url", index, f"gsplat=={GSPLAT_VERSION}"), (
-                f"The {gpu.name} trains and renders, with the gsplat that is built for it.")
+            return (
+                build,
+                ("--no-deps", "--index-url", index, f"gsplat=={GSPLAT_VERSION}"),
+                (f"The {gpu.name} trains and renders, with the gsplat that is built for it."),
+            )
     if machine.compiler:
-        return builds[0], ("--no-deps", "--require-hashes"), (
-            f"The {gpu.name} trains and renders. gsplat compiles itself at the first use, which takes some minutes.")
-    return "cpu", (), (
-        f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python "
-        f"{machine.python[0]}.{machine.python[1]} with "
-        f"PyTorch {torch}, and the CUDA toolkit that could compile it is not installed: the CPU trains and renders. "
-        "Install the toolkit (nvcc) and a C++ compiler, then install again, to use the GPU.")
+        return (
+            builds[0],
+            ("--no-deps", "--require-hashes"),
+            (f"The {gpu.name} trains and renders. gsplat compiles itself at the first use, which takes some minutes."),
+        )
+    return (
+        "cpu",
+        (),
+        (
+            f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python "
+            f"{machine.python[0]}.{machine.python[1]} with "
+            f"PyTorch {torch}, and the CUDA toolkit that could compile it is not installed: the CPU trains and renders. "
+            "Install the toolkit (nvcc) and a C++ compiler, then install again, to use the GPU."
+        ),
+    )
 
 
 def _torch_index(system: str, build: str) -> str | None:

@@ -21,7 +21,9 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
         if not ready:
             box = layout.box()
             wrapped(box, sentence, region_width(context), "INFO")
-            box.operator("preferences.addon_show", text="Open Preferences", icon="PREFERENCES").module = preferences.PACKAGE
+            box.operator(
+                "preferences.addon_show", text="Open Preferences", icon="PREFERENCES"
+            ).module = preferences.PACKAGE
         column = layout.column(align=True)
         column.enabled = ready
         column.scale_y = 1.3

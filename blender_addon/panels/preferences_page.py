@@ -13,8 +13,9 @@ from .text import wrapped
 
 WIDTH: Final = 460.0
 LOG_LINES: Final = 8
-OPEN_HEAD: Final = ("The open head that comes with Effigy: free of licence conditions (CC0), 52 expressions by "
-                    "ARKit's names.")
+OPEN_HEAD: Final = (
+    "The open head that comes with Effigy: free of licence conditions (CC0), 52 expressions by ARKit's names."
+)
 ICONS: Final = {"ok": "CHECKMARK", "missing": "INFO", "broken": "ERROR"}
 
 
@@ -31,8 +32,10 @@ def _draw_backend(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayo
     ready, sentence = backend_setup.state()
     if sentence == NO_BACKEND:
         # Who reads this has found the page that the sentence leads to.
-        sentence = ("Not installed yet: press Install Backend, or show an interpreter that has the packages with Use "
-                    "This Python.")
+        sentence = (
+            "Not installed yet: press Install Backend, or show an interpreter that has the packages with Use "
+            "This Python."
+        )
     wrapped(layout, sentence, WIDTH, "CHECKMARK" if ready else "INFO")
     installation = backend_setup.current()
     if installation and not installation.finished:
@@ -75,7 +78,9 @@ def _draw_plan(layout: bpy.types.UILayout) -> None:
 
 def _draw_findings(layout: bpy.types.UILayout) -> None:
     row = layout.row()
-    row.operator("effigy.examine_backend", text="Examining…" if backend_setup.is_examining() else "Examine", icon="VIEWZOOM")
+    row.operator(
+        "effigy.examine_backend", text="Examining…" if backend_setup.is_examining() else "Examine", icon="VIEWZOOM"
+    )
     rows = backend_setup.findings()
     if not rows:
         return

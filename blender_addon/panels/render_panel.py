@@ -21,8 +21,12 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
         layout.prop(scene.render, "engine", text="Engine")
         if scene.view_settings.view_transform != "Standard":
             box = layout.box()
-            wrapped(box, "Avatars have the colours of their footage only under the Standard view "
-                         "transform.", region_width(context), "COLOR")
+            wrapped(
+                box,
+                "Avatars have the colours of their footage only under the Standard view transform.",
+                region_width(context),
+                "COLOR",
+            )
             box.operator("effigy.use_standard_view")
         layout.prop(scene.effigy, "enhanced")
         draw_limits(layout, context)

@@ -13,11 +13,20 @@ from ..rig.sliders import REGION_JOINTS, REGIONS, by_region
 from .base import RigPanel
 from .text import region_width, wrapped
 
-LABELS: Final = {"brows": "Brows", "eyes": "Gaze", "lids": "Lids", "cheeks": "Cheeks and Nose", "mouth": "Mouth", "jaw": "Jaw",
-                 "other": "Neck and Others"}
+LABELS: Final = {
+    "brows": "Brows",
+    "eyes": "Gaze",
+    "lids": "Lids",
+    "cheeks": "Cheeks and Nose",
+    "mouth": "Mouth",
+    "jaw": "Jaw",
+    "other": "Neck and Others",
+}
 TURNS: Final = {
-    "neck": ("Neck", ("Nod", "Turn", "Tilt")), "jaw": ("Jaw Bone", ("Open", "Roll", "Sideways")),
-    "eye_L": ("Left Eye", ("Down", "Roll", "Sideways")), "eye_R": ("Right Eye", ("Down", "Roll", "Sideways")),
+    "neck": ("Neck", ("Nod", "Turn", "Tilt")),
+    "jaw": ("Jaw Bone", ("Open", "Roll", "Sideways")),
+    "eye_L": ("Left Eye", ("Down", "Roll", "Sideways")),
+    "eye_R": ("Right Eye", ("Down", "Roll", "Sideways")),
 }
 """Bone -> its name, and what its turns about its own x, y and z axes do."""
 NEVER_ROLLED: Final = ("jaw", "eye_L", "eye_R")
@@ -32,8 +41,12 @@ class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
         layout = self.layout
         rig = active.need_rig(context)
         if not rig.is_editable:
-            wrapped(layout, "This rig is linked from another file: make a library override of it to pose "
-                            "it.", region_width(context), "LINKED")
+            wrapped(
+                layout,
+                "This rig is linked from another file: make a library override of it to pose it.",
+                region_width(context),
+                "LINKED",
+            )
             return
         layout.operator_menu_enum("effigy.apply_preset", "preset", text="Starter Expression", icon="PRESET")
         row = layout.row(align=True)
@@ -85,10 +98,19 @@ def spoken(name: str) -> str:
 
 
 def _panel_of(region: str, number: int) -> type:
-    return type(f"EFFIGY_PT_sliders_{region}", (_RegionPanel, bpy.types.Panel), {
-        "bl_idname": f"EFFIGY_PT_sliders_{region}", "bl_label": LABELS[region], "region": region, "bl_order": number,
-        "bl_options": set() if region == "mouth" else {"DEFAULT_CLOSED"}, "__module__": __name__,
-        "__doc__": f"The sliders of the region “{region}”."})
+    return type(
+        f"EFFIGY_PT_sliders_{region}",
+        (_RegionPanel, bpy.types.Panel),
+        {
+            "bl_idname": f"EFFIGY_PT_sliders_{region}",
+            "bl_label": LABELS[region],
+            "region": region,
+            "bl_order": number,
+            "bl_options": set() if region == "mouth" else {"DEFAULT_CLOSED"},
+            "__module__": __name__,
+            "__doc__": f"The sliders of the region “{region}”.",
+        },
+    )
 
 
 classes = (EFFIGY_PT_sliders, *(_panel_of(region, number) for number, region in enumerate(REGIONS)))

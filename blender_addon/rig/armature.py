@@ -45,8 +45,11 @@ def place_bones(bones: dict[str, bpy.types.EditBone], joints: np.ndarray) -> Non
     place = dict(zip(JOINT_NAMES, joints.astype(np.float64)))
     eyes = (place["eye_L"] + place["eye_R"]) / 2
     lengths = {
-        "root": place["neck"][1] - place["root"][1], "neck": eyes[1] - place["neck"][1],
-        "jaw": 1.4 * (eyes[2] - place["jaw"][2]), "eye_L": 0.03, "eye_R": 0.03,
+        "root": place["neck"][1] - place["root"][1],
+        "neck": eyes[1] - place["neck"][1],
+        "jaw": 1.4 * (eyes[2] - place["jaw"][2]),
+        "eye_L": 0.03,
+        "eye_R": 0.03,
     }
     for joint, bone in bones.items():
         along, upright = BONE_AXES[joint][:, 1], BONE_AXES[joint][:, 2]
@@ -65,7 +68,7 @@ def refresh_joints(rig: Rig) -> None:
     call this after an identity key was unmuted and changed.
     """
     if not rig.is_editable:
-        raise EffigyError(f"\"{rig.armature.name}\" is linked from another file: make a library override of it first.")
+        raise EffigyError(f'"{rig.armature.name}" is linked from another file: make a library override of it first.')
     with edit_bones(rig.armature) as bones:
         place_bones({joint: bones[rig.bone_name(joint)] for joint in JOINT_NAMES}, joints_of(rig))
 

@@ -99,8 +99,10 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
         block.points.foreach_set("co", np.ascontiguousarray(basis + points_to_blender(delta), np.float32).ravel())
         return block
 
-    sliders = [*zip(data.arkit_names, data.arkit_deltas, [(0.0, 1.0)] * len(data.arkit_names)),
-               *zip(data.expression_names, data.expression_deltas, data.expression_range)]
+    sliders = [
+        *zip(data.arkit_names, data.arkit_deltas, [(0.0, 1.0)] * len(data.arkit_names)),
+        *zip(data.expression_names, data.expression_deltas, data.expression_range),
+    ]
     for name, delta, (low, high) in sliders:
         block = add(name, delta)
         block.slider_min, block.slider_max, block.value = float(low), float(high), 0.0

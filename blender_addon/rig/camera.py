@@ -39,8 +39,10 @@ class View:
 def view_of(intrinsics: np.ndarray, size: int) -> View:
     """(3, 3) of a `size` x `size` picture -> Blender's numbers; the horizontal focal length is taken."""
     return View(
-        lens=float(intrinsics[0, 0]) * SENSOR / size, sensor=SENSOR,
-        shift_x=0.5 - float(intrinsics[0, 2]) / size, shift_y=float(intrinsics[1, 2]) / size - 0.5,
+        lens=float(intrinsics[0, 0]) * SENSOR / size,
+        sensor=SENSOR,
+        shift_x=0.5 - float(intrinsics[0, 2]) / size,
+        shift_y=float(intrinsics[1, 2]) / size - 0.5,
     )
 
 

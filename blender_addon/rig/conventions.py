@@ -98,7 +98,10 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
     xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
     wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
     rows = (
-        (xx + yy + zz, wx, wy, wz), (wx, xx - yy - zz, xy, xz), (wy, xy, yy - xx - zz, yz), (wz, xz, yz, zz - xx - yy),
+        (xx + yy + zz, wx, wy, wz),
+        (wx, xx - yy - zz, xy, xz),
+        (wy, xy, yy - xx - zz, yz),
+        (wz, xz, yz, zz - xx - yy),
     )
     symmetric = np.stack([np.stack(row, -1) for row in rows], -2)
     quaternion = np.linalg.eigh(symmetric)[1][..., -1]

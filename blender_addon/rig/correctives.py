@@ -16,9 +16,15 @@ from .data import JOINT_NAMES
 from .marks import BONE_NAMES
 
 _ENTRIES: Final = (
-    "-2*(y*y+z*z)", "2*(x*y-w*z)", "2*(x*z+w*y)",
-    "2*(x*y+w*z)", "-2*(x*x+z*z)", "2*(y*z-w*x)",
-    "2*(x*z-w*y)", "2*(y*z+w*x)", "-2*(x*x+y*y)",
+    "-2*(y*y+z*z)",
+    "2*(x*y-w*z)",
+    "2*(x*z+w*y)",
+    "2*(x*y+w*z)",
+    "-2*(x*x+z*z)",
+    "2*(y*z-w*x)",
+    "2*(x*z-w*y)",
+    "2*(y*z+w*x)",
+    "-2*(x*x+y*y)",
 )
 """R - I of the unit quaternion w, x, y, z in head space, row-major."""
 

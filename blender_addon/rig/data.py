@@ -70,30 +70,58 @@ class RigData:
             index = answer.get("pose_corrective_index")
             index = np.arange(len(deltas)) if index is None else np.asarray(index, np.int64)
             data = cls(
-                head_name=str(head["name"]), head_fingerprint=str(head["fingerprint"]), expression_names=names,
+                head_name=str(head["name"]),
+                head_fingerprint=str(head["fingerprint"]),
+                expression_names=names,
                 arkit_names=tuple(str(name) for name in answer["arkit_names"]),
-                corrective_index=index, corrective_deltas=deltas,
-                faces=np.asarray(answer["faces"], np.int32), uv_faces=np.asarray(answer["uv_faces"], np.int32),
+                corrective_index=index,
+                corrective_deltas=deltas,
+                faces=np.asarray(answer["faces"], np.int32),
+                uv_faces=np.asarray(answer["uv_faces"], np.int32),
                 regions={str(name): np.asarray(vertices, np.int32) for name, vertices in answer["regions"].items()},
                 **{name: _floats(answer[name]) for name in _FLOATS},
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise EffigyError(f"The backend described the head model in a way that is unknown here ({error}): "
-                              "install the backend again, from this version's preferences.") from error
+            raise EffigyError(
+                f"The backend described the head model in a way that is unknown here ({error}): "
+                "install the backend again, from this version's preferences."
+            ) from error
         vertices, expressions, identities = len(data.vertices), len(names), len(data.identity)
-        _check_shapes(data, "head model", {
-            "vertices": (vertices, 3), "expression_deltas": (expressions, vertices, 3), "joints": (5, 3),
-            "expression_range": (expressions, 2), "identity_deltas": (identities, vertices, 3),
-            "corrective_deltas": (len(index), vertices, 3), "joint_identity": (identities, 5, 3),
-            "skinning": (vertices, 5), "uv_faces": data.faces.shape,
-            "arkit_deltas": (len(data.arkit_names), vertices, 3), "arkit_jaw": (len(data.arkit_names), 3),
-            "arkit_expression": (len(data.arkit_names), expressions),
-        })
+        _check_shapes(
+            data,
+            "head model",
+            {
+                "vertices": (vertices, 3),
+                "expression_deltas": (expressions, vertices, 3),
+                "joints": (5, 3),
+                "expression_range": (expressions, 2),
+                "identity_deltas": (identities, vertices, 3),
+                "corrective_deltas": (len(index), vertices, 3),
+                "joint_identity": (identities, 5, 3),
+                "skinning": (vertices, 5),
+                "uv_faces": data.faces.shape,
+                "arkit_deltas": (len(data.arkit_names), vertices, 3),
+                "arkit_jaw": (len(data.arkit_names), 3),
+                "arkit_expression": (len(data.arkit_names), expressions),
+            },
+        )
         return data
 
 
-_FLOATS: Final = ("identity", "vertices", "uv", "expression_deltas", "expression_range", "identity_deltas", "joints",
-                  "joint_identity", "skinning", "arkit_deltas", "arkit_expression", "arkit_jaw")
+_FLOATS: Final = (
+    "identity",
+    "vertices",
+    "uv",
+    "expression_deltas",
+    "expression_range",
+    "identity_deltas",
+    "joints",
+    "joint_identity",
+    "skinning",
+    "arkit_deltas",
+    "arkit_expression",
+    "arkit_jaw",
+)
 
 
 @dataclass(frozen=True)
@@ -122,18 +150,28 @@ class TrackData:
         """From the worker's answer to `track.read`."""
         try:
             data = cls(
-                head_name=str(answer["head_name"]), head_fingerprint=str(answer["head_fingerprint"]),
-                identity=_floats(answer["identity"]), expression=_floats(answer["expression"]),
-                rotations=_floats(answer["rotations"]), head_to_camera=_floats(answer["head_to_camera"]),
-                intrinsics=_floats(answer["intrinsics"]), size=int(answer["size"]),
-                fps=Fraction(*(int(part) for part in answer["fps"])), flags=np.asarray(answer["flags"], np.int32),
+                head_name=str(answer["head_name"]),
+                head_fingerprint=str(answer["head_fingerprint"]),
+                identity=_floats(answer["identity"]),
+                expression=_floats(answer["expression"]),
+                rotations=_floats(answer["rotations"]),
+                head_to_camera=_floats(answer["head_to_camera"]),
+                intrinsics=_floats(answer["intrinsics"]),
+                size=int(answer["size"]),
+                fps=Fraction(*(int(part) for part in answer["fps"])),
+                flags=np.asarray(answer["flags"], np.int32),
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise EffigyError(f"The backend described the track in a way that is unknown here ({error}): "
-                              "install the backend again, from this version's preferences.") from error
+            raise EffigyError(
+                f"The backend described the track in a way that is unknown here ({error}): "
+                "install the backend again, from this version's preferences."
+            ) from error
         frames = len(data.expression)
-        _check_shapes(data, "track", {"rotations": (frames, 5, 3), "head_to_camera": (frames, 4, 4),
-                                      "intrinsics": (3, 3), "flags": (frames,)})
+        _check_shapes(
+            data,
+            "track",
+            {"rotations": (frames, 5, 3), "head_to_camera": (frames, 4, 4), "intrinsics": (3, 3), "flags": (frames,)},
+        )
         return data
 
     @property
@@ -148,5 +186,7 @@ def _floats(values: Any) -> np.ndarray:
 def _check_shapes(data: RigData | TrackData, what: str, shapes: dict[str, tuple[int, ...]]) -> None:
     for name, shape in shapes.items():
         if getattr(data, name).shape != shape:
-            raise EffigyError(f"The backend's {what} does not fit together: {name} is {getattr(data, name).shape}, not "
-                              f"{shape}. Install the backend again, from this version's preferences.")
+            raise EffigyError(
+                f"The backend's {what} does not fit together: {name} is {getattr(data, name).shape}, not "
+                f"{shape}. Install the backend again, from this version's preferences."
+            )

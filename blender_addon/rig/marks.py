@@ -103,8 +103,9 @@ class Rig:
         for bone in bones:
             if bone.get(JOINT_MARK) == joint:
                 return bone.name
-        raise EffigyError(f"The rig \"{self.armature.name}\" has lost its {joint} bone: undo the deletion, "
-                          "or import the rig again.")
+        raise EffigyError(
+            f'The rig "{self.armature.name}" has lost its {joint} bone: undo the deletion, or import the rig again.'
+        )
 
     def pose_bone(self, joint: str) -> bpy.types.PoseBone:
         return self.armature.pose.bones[self.bone_name(joint)]
@@ -130,13 +131,17 @@ def identity_name(index: int) -> str:
 
 
 def lost_expression(rig: Rig, name: str) -> EffigyError:
-    return EffigyError(f"The rig \"{rig.mesh.name}\" has no shape key \"{name}\" any more: give it its name back, "
-                       "or import the rig again.")
+    return EffigyError(
+        f'The rig "{rig.mesh.name}" has no shape key "{name}" any more: give it its name back, or import the rig again.'
+    )
 
 
 def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) -> Rig:
     armature[MARK] = {
-        "schema": SCHEMA, "part": "armature", "head_name": data.head_name, "head_fingerprint": data.head_fingerprint,
+        "schema": SCHEMA,
+        "part": "armature",
+        "head_name": data.head_name,
+        "head_fingerprint": data.head_fingerprint,
         "expression_names": "\n".join(data.expression_names),
         **_arkit_mark(data),
         # Blender's custom properties hold flat arrays only.
@@ -153,9 +158,11 @@ def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) 
 def _arkit_mark(data: RigData) -> dict[str, Any]:
     if not data.arkit_names:
         return {}
-    return {"arkit_names": "\n".join(data.arkit_names),
-            "arkit_expression": data.arkit_expression.astype(np.float64).ravel().tolist(),
-            "arkit_jaw": data.arkit_jaw.astype(np.float64).ravel().tolist()}
+    return {
+        "arkit_names": "\n".join(data.arkit_names),
+        "arkit_expression": data.arkit_expression.astype(np.float64).ravel().tolist(),
+        "arkit_jaw": data.arkit_jaw.astype(np.float64).ravel().tolist(),
+    }
 
 
 def find_rig(obj: bpy.types.Object | None) -> Rig | None:
@@ -172,8 +179,10 @@ def find_rig(obj: bpy.types.Object | None) -> Rig | None:
         return None
     schema = armature[MARK].get("schema", 0)
     if schema > SCHEMA:
-        raise EffigyError(f"The rig \"{armature.name}\" was made by a newer Effigy (format {schema}; this one knows "
-                          f"{SCHEMA}): update the extension.")
+        raise EffigyError(
+            f'The rig "{armature.name}" was made by a newer Effigy (format {schema}; this one knows '
+            f"{SCHEMA}): update the extension."
+        )
     return Rig(armature, mesh)
 
 

@@ -15,7 +15,10 @@ from .data import JOINT_NAMES, RigData
 
 PAINT_MARK: Final = "effigy_paint"
 _COLORS: Final = {
-    "skin": (0.68, 0.53, 0.46), "lips": (0.55, 0.30, 0.28), "eyes": (0.85, 0.85, 0.83), "iris": (0.05, 0.09, 0.13),
+    "skin": (0.68, 0.53, 0.46),
+    "lips": (0.55, 0.30, 0.28),
+    "eyes": (0.85, 0.85, 0.83),
+    "iris": (0.05, 0.09, 0.13),
     "mouth": (0.42, 0.16, 0.15),
 }
 _IRIS: Final = np.cos(np.radians(28))

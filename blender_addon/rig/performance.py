@@ -102,12 +102,15 @@ def lay_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
 def _check_head(rig: Rig, track: TrackData) -> None:
     if track.head_fingerprint != rig.head_fingerprint:
         raise EffigyError(
-            f"The track was made on the head model \"{track.head_name}\" ({track.head_fingerprint}), the rig "
-            f"\"{rig.armature.name}\" is of \"{rig.head_name}\" ({rig.head_fingerprint}): track the capture again, or "
-            "import its video as a rig of its own.")
+            f'The track was made on the head model "{track.head_name}" ({track.head_fingerprint}), the rig '
+            f'"{rig.armature.name}" is of "{rig.head_name}" ({rig.head_fingerprint}): track the capture again, or '
+            "import its video as a rig of its own."
+        )
 
 
-def _actions(rig: Rig, track: TrackData, shot: Shot, face: str, head: str) -> Steps[tuple[bpy.types.Action, bpy.types.Action]]:
+def _actions(
+    rig: Rig, track: TrackData, shot: Shot, face: str, head: str
+) -> Steps[tuple[bpy.types.Action, bpy.types.Action]]:
     """The track's keys as an action of the shape keys and one of the armature."""
     _widen_sliders(rig, track)
     name = rig.mesh.name
@@ -189,8 +192,10 @@ def _value_path(name: str) -> str:
 def _widen_sliders(rig: Rig, track: TrackData) -> None:
     """Blender cuts a value off at its slider's end, and trackers do go beyond 1."""
     if track.expression.shape[1] != len(rig.expression_names):
-        raise EffigyError(f"The track has {track.expression.shape[1]} expressions and the rig \"{rig.armature.name}\" "
-                          f"has {len(rig.expression_names)}: import the video again.")
+        raise EffigyError(
+            f'The track has {track.expression.shape[1]} expressions and the rig "{rig.armature.name}" '
+            f"has {len(rig.expression_names)}: import the video again."
+        )
     low, high = np.nanmin(track.expression, axis=0), np.nanmax(track.expression, axis=0)
     for block, least, most in zip(rig.expression_keys(), low.tolist(), high.tolist()):
         block.slider_min = max(min(block.slider_min, least), -_WIDEST)

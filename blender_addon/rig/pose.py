@@ -54,12 +54,16 @@ def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
     armature = rig.armature.evaluated_get(depsgraph)
     matrix = armature.matrix_world @ _bone_motions(rig, armature)[0]
     if matrix.to_3x3().determinant() < 0:
-        return (f"\"{rig.armature.name}\" is mirrored by a negative scale, which an avatar cannot be: it is shown "
-                "unmirrored. Make the scale positive.")
+        return (
+            f'"{rig.armature.name}" is mirrored by a negative scale, which an avatar cannot be: it is shown '
+            "unmirrored. Make the scale positive."
+        )
     scales = np.linalg.svd(np.array(matrix.to_3x3()), compute_uv=False)
     if scales.max() > scales.min() * (1 + UNEVEN):
-        return (f"\"{rig.armature.name}\" or one of its parents is scaled by different amounts along its axes: the "
-                "avatar takes the mean. Scale all axes alike.")
+        return (
+            f'"{rig.armature.name}" or one of its parents is scaled by different amounts along its axes: the '
+            "avatar takes the mean. Scale all axes alike."
+        )
     return None
 
 

@@ -16,8 +16,14 @@ REGIONS: Final = ("brows", "eyes", "lids", "cheeks", "mouth", "jaw", "other")
 """In the order of the face, from above. `other` holds what has no name by region, such as FLAME's coefficients."""
 
 _PREFIXES: Final = (
-    ("brow", "brows"), ("eyeLook", "eyes"), ("eye", "lids"), ("cheek", "cheeks"), ("noseSneer", "cheeks"),
-    ("mouth", "mouth"), ("tongue", "mouth"), ("jaw", "jaw"),
+    ("brow", "brows"),
+    ("eyeLook", "eyes"),
+    ("eye", "lids"),
+    ("cheek", "cheeks"),
+    ("noseSneer", "cheeks"),
+    ("mouth", "mouth"),
+    ("tongue", "mouth"),
+    ("jaw", "jaw"),
 )
 REGION_JOINTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
 """Bones that belong beside a region's sliders."""
@@ -73,8 +79,9 @@ def mirror(rig: Rig) -> None:
     _refuse_linked(rig)
     names = rig.slider_names
     if not any(mirror_name(name) in names for name in names):
-        raise EffigyError(f"The expressions of \"{rig.head_name}\" have no left and right side, so they cannot be "
-                          "mirrored.")
+        raise EffigyError(
+            f'The expressions of "{rig.head_name}" have no left and right side, so they cannot be mirrored.'
+        )
     keys = dict(zip(names, rig.slider_keys()))
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
@@ -104,5 +111,6 @@ def refresh(rig: Rig) -> None:
 
 def _refuse_linked(rig: Rig) -> None:
     if not rig.is_editable:
-        raise EffigyError(f"\"{rig.armature.name}\" is linked from another file: make a library override of it, then "
-                          "pose it.")
+        raise EffigyError(
+            f'"{rig.armature.name}" is linked from another file: make a library override of it, then pose it.'
+        )

@@ -45,16 +45,19 @@ class Standpoint:
         if self.eye is not None:
             return self.eye
         if scene.camera is None:
-            raise EffigyError("There is no camera in this scene from which the avatars' colours are seen: add one, or turn "
-                              "the 3D View and start from there.")
+            raise EffigyError(
+                "There is no camera in this scene from which the avatars' colours are seen: add one, or turn "
+                "the 3D View and start from there."
+            )
         camera = scene.camera.evaluated_get(depsgraph)
         return Eye.of(np.linalg.inv(np.array(camera.matrix_world)), scene.camera.data.type == "ORTHO")
 
 
 def shown_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig]:
     """The rigs with avatars whose mesh the view layer shows."""
-    rigs = [rig for rig in find_rigs(scene.objects)
-            if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)]
+    rigs = [
+        rig for rig in find_rigs(scene.objects) if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)
+    ]
     if not rigs:
         raise EffigyError("There is no avatar to be seen in this scene: train one or add one, and show its mesh.")
     return rigs
@@ -66,8 +69,9 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
     _check_range(first, last)
     if cache.in_progress:
         raise EffigyError("A bake is going on already: wait for it, or stop it with the cross in Jobs.")
-    return tasks.start_local(f"Bake frames {first} to {last}",
-                             lambda: _bake(scene, layer, rigs, first, last, standpoint))
+    return tasks.start_local(
+        f"Bake frames {first} to {last}", lambda: _bake(scene, layer, rigs, first, last, standpoint)
+    )
 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
@@ -76,8 +80,7 @@ def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tup
     rigs = shown_rigs(scene, layer)
     if frames is not None:
         _check_range(*frames)
-    return tasks.start_local(f"Export {path.stem}",
-                             lambda: _export(scene, layer, rigs, path, axes, frames, standpoint))
+    return tasks.start_local(f"Export {path.stem}", lambda: _export(scene, layer, rigs, path, axes, frames, standpoint))
 
 
 def numbered(path: Path, frame: int) -> Path:
@@ -85,8 +88,9 @@ def numbered(path: Path, frame: int) -> Path:
     return path.with_name(f"{path.stem}_{frame:04d}{path.suffix}")
 
 
-def _bake(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], first: int, last: int,
-          standpoint: Standpoint) -> Steps[str]:
+def _bake(
+    scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], first: int, last: int, standpoint: Standpoint
+) -> Steps[str]:
     count, made = last - first + 1, {}
     paths = [avatar_path(rig.armature) for rig in rigs]
     settings = scene.effigy
@@ -103,8 +107,14 @@ def _bake(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], f
                 answer = yield from tasks.fetch("avatar.splats", asked)
                 splats = Splats.from_answer(answer, motion)
                 if rig not in made:
-                    made[rig] = cache.make(rig, first, count, len(splats.means), int(settings.bake_limit * MEGABYTE),
-                                           settings.bake_to == "DISK")
+                    made[rig] = cache.make(
+                        rig,
+                        first,
+                        count,
+                        len(splats.means),
+                        int(settings.bake_limit * MEGABYTE),
+                        settings.bake_to == "DISK",
+                    )
                 made[rig].put(frame, key_of(pose), splats)
             redraw_views()
             yield (number + 1) / count
@@ -112,8 +122,15 @@ def _bake(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], f
     return f"{count} frames baked, {size / MEGABYTE:.0f} MB."
 
 
-def _export(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], path: Path, axes: np.ndarray,
-            frames: tuple[int, int] | None, standpoint: Standpoint) -> Steps[str]:
+def _export(
+    scene: bpy.types.Scene,
+    layer: bpy.types.ViewLayer,
+    rigs: list[Rig],
+    path: Path,
+    axes: np.ndarray,
+    frames: tuple[int, int] | None,
+    standpoint: Standpoint,
+) -> Steps[str]:
     wanted = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
     paths, gaussians = [avatar_path(rig.armature) for rig in rigs], 0
     with _back_to_its_frame(scene):

@@ -20,8 +20,13 @@ WIDTH: Final = 2.0
 def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
     """Sticks, in the theme's colours, where Blender shows the bones of a selected armature."""
     armature, overlay = rig.armature, context.space_data.overlay
-    if not (overlay.show_overlays and overlay.show_bones and armature.show_in_front and armature.select_get()
-            and armature.visible_in_viewport_get(context.space_data)):
+    if not (
+        overlay.show_overlays
+        and overlay.show_bones
+        and armature.show_in_front
+        and armature.select_get()
+        and armature.visible_in_viewport_get(context.space_data)
+    ):
         return
     theme = context.preferences.themes[0].view_3d
     posing, active = armature.mode == "POSE", armature.data.bones.active

@@ -102,23 +102,29 @@ def make(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk:
     used = sum(bake.bytes for bake in _bakes.values())
     if needed + used > budget:
         fits = max(0, (budget - used) // (gaussians * BYTES_A_SPLAT))
-        raise EffigyError(f"Baking {count} frames of “{rig.armature.name}” takes {_spoken(needed)}"
-                          + (f" beside the {_spoken(used)} of other bakes" if used else "")
-                          + f", and the limit is {_spoken(budget)}: {fits} frames fit. Raise it or bake fewer.")
+        raise EffigyError(
+            f"Baking {count} frames of “{rig.armature.name}” takes {_spoken(needed)}"
+            + (f" beside the {_spoken(used)} of other bakes" if used else "")
+            + f", and the limit is {_spoken(budget)}: {fits} frames fit. Raise it or bake fewer."
+        )
     folder = None
     if on_disk:
         # Blender removes it when it ends, and an artist chooses its disk under Preferences ▸ File Paths.
         home = Path(bpy.app.tempdir)
         if shutil.disk_usage(home).free < 1.05 * needed:
-            raise EffigyError(f"The disk that holds {home} has no room for {_spoken(needed)}: free some, or bake to memory.")
+            raise EffigyError(
+                f"The disk that holds {home} has no room for {_spoken(needed)}: free some, or bake to memory."
+            )
         folder = Path(tempfile.mkdtemp(prefix="bake-", dir=home))
     shapes = ((count, gaussians, 3), np.float32), ((count, gaussians, 11), np.float16)
     try:
         if folder is None:
             means, others = (np.zeros(shape, dtype) for shape, dtype in shapes)
         else:
-            means, others = (np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-                             for name, (shape, dtype) in zip(("means", "others"), shapes))
+            means, others = (
+                np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+                for name, (shape, dtype) in zip(("means", "others"), shapes)
+            )
     except (OSError, MemoryError) as error:
         _remove(folder)
         raise EffigyError(f"There is no room for a bake of {_spoken(needed)}: bake fewer frames.") from error

@@ -90,8 +90,9 @@ def _paint() -> None:
     view = _views.get(context.region.as_pointer())
     if view is None:
         return
-    shown = [(rig, actor) for rig, actor in view.seen
-             if actor.splats is not None and rig.armature.effigy_view.mode != "MESH"]
+    shown = [
+        (rig, actor) for rig, actor in view.seen if actor.splats is not None and rig.armature.effigy_view.mode != "MESH"
+    ]
     view.who = tuple(rig.armature.session_uid for rig, _ in shown)
     for who in set(_shown) - {view.who for view in _views.values()}:
         del _shown[who]
@@ -114,8 +115,13 @@ def _tidy(context: bpy.types.Context) -> None:
     """Let go of what lies on the GPU for views that were closed and avatars that were deleted, of which Blender says
     nothing."""
     global _tidied
-    regions = {region.as_pointer() for window in context.window_manager.windows for area in window.screen.areas
-               if area.type == "VIEW_3D" for region in area.regions}
+    regions = {
+        region.as_pointer()
+        for window in context.window_manager.windows
+        for area in window.screen.areas
+        if area.type == "VIEW_3D"
+        for region in area.regions
+    }
     there = live.loaded, len(bpy.data.objects), regions
     if there == _tidied:
         return

@@ -227,17 +227,23 @@ def _follow(view: int, eye: Eye) -> None:
     known = _views.get(view)
     if view != _leading and not _is_open(_leading):
         _leading = view
-    if known is None or not (np.allclose(known.eye.place, eye.place, atol=1e-6) and
-                             np.allclose(known.eye.forward, eye.forward, atol=1e-6) and
-                             known.eye.orthographic == eye.orthographic):
+    if known is None or not (
+        np.allclose(known.eye.place, eye.place, atol=1e-6)
+        and np.allclose(known.eye.forward, eye.forward, atol=1e-6)
+        and known.eye.orthographic == eye.orthographic
+    ):
         _views[view] = _View(eye, time.perf_counter())
         _leading = view
 
 
 def _is_open(view: int | None) -> bool:
     """Whether the region of that number is still on a screen: others are, while one fills the window."""
-    return any(region.as_pointer() == view for window in bpy.context.window_manager.windows
-               for area in window.screen.areas for region in area.regions)
+    return any(
+        region.as_pointer() == view
+        for window in bpy.context.window_manager.windows
+        for area in window.screen.areas
+        for region in area.regions
+    )
 
 
 def _read(rig: Rig, actor: Actor, depsgraph: bpy.types.Depsgraph, now: float) -> None:
@@ -272,9 +278,12 @@ def _provide(scene: bpy.types.Scene, rig: Rig, actor: Actor, eye: Eye, now: floa
     asked = _Asked(actor.key, actor.seen_at, seen_from, anchors)
     uid, motion = rig.armature.session_uid, actor.motion
     session.client().request(
-        "avatar.splats", request_of(_path_of(rig, actor), actor.pose, eye, anchors),
-        lambda answer: _came(uid, asked, answer, motion), lambda error: _failed(uid, str(error)),
-        latest=f"viewport {uid}")
+        "avatar.splats",
+        request_of(_path_of(rig, actor), actor.pose, eye, anchors),
+        lambda answer: _came(uid, asked, answer, motion),
+        lambda error: _failed(uid, str(error)),
+        latest=f"viewport {uid}",
+    )
     actor.asked = asked
     if anchors:
         _look_again()
@@ -282,8 +291,9 @@ def _provide(scene: bpy.types.Scene, rig: Rig, actor: Actor, eye: Eye, now: floa
 
 def key_of(pose: dict[str, Any]) -> bytes:
     """Two poses of one avatar with the same key have the same splats, but for where the head is and who looks."""
-    return b"".join(np.ascontiguousarray(value, np.float32).tobytes() for name, value in sorted(pose.items())
-                    if name != "root")
+    return b"".join(
+        np.ascontiguousarray(value, np.float32).tobytes() for name, value in sorted(pose.items()) if name != "root"
+    )
 
 
 def _came(uid: int, asked: _Asked, answer: dict[str, np.ndarray], motion: np.ndarray) -> None:
@@ -339,8 +349,13 @@ def _mark_loaded(*_: object) -> None:
     _mark_changed()
 
 
-_HANDLERS: Final = (("depsgraph_update_post", _mark_changed), ("frame_change_post", _mark_changed),
-                    ("undo_post", _mark_changed), ("redo_post", _mark_changed), ("load_post", _mark_loaded))
+_HANDLERS: Final = (
+    ("depsgraph_update_post", _mark_changed),
+    ("frame_change_post", _mark_changed),
+    ("undo_post", _mark_changed),
+    ("redo_post", _mark_changed),
+    ("load_post", _mark_loaded),
+)
 
 
 def register() -> None:

@@ -55,8 +55,12 @@ class Lens:
         """Focal lengths (pixels, or pixels per metre) and centre, from the lower left corner."""
         p = self.projection
         shift = p[:2, 3] if self.orthographic else -p[:2, 2]
-        return (p[0, 0] * self.width / 2, p[1, 1] * self.height / 2,
-                (1 + shift[0]) * self.width / 2, (1 + shift[1]) * self.height / 2)
+        return (
+            p[0, 0] * self.width / 2,
+            p[1, 1] * self.height / 2,
+            (1 + shift[0]) * self.width / 2,
+            (1 + shift[1]) * self.height / 2,
+        )
 
     def coarser(self, step: int) -> Lens:
         """The same view in pixels `step` times as large; what is over at the right and the top is cut off."""
@@ -158,8 +162,10 @@ class Picture:
         gpu.state.blend_set("ALPHA_PREMULT")
         shader = _shader("composite", composite_shader)
         shader.bind()
-        shader.uniform_float("target", (left / lens.width * 2 - 1, low / lens.height * 2 - 1,
-                                        width / lens.width * 2, height / lens.height * 2))
+        shader.uniform_float(
+            "target",
+            (left / lens.width * 2 - 1, low / lens.height * 2 - 1, width / lens.width * 2, height / lens.height * 2),
+        )
         p = lens.projection
         shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(self._encodes)))
         corner = gpu.state.viewport_get()[:2]
@@ -244,7 +250,7 @@ def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
     """Floats, filled up to whole rows of `row` numbers."""
     height = max(1, -(-len(values) // row))
     filled = np.zeros(height * row, np.float32)
-    filled[:len(values)] = values
+    filled[: len(values)] = values
     return gpu.types.GPUTexture((WIDTH, height), format=kind, data=gpu.types.Buffer("FLOAT", len(filled), filled))
 
 

@@ -17,11 +17,19 @@ MODES = (
     ("DEPTH", "Depth", "The avatar's distance from the view: near is light"),
 )
 QUALITIES = (
-    ("AUTO", "Automatic", "Everything; where Blender draws without a graphics card, at half the resolution while the view "
-                          "or the pose changes"),
+    (
+        "AUTO",
+        "Automatic",
+        "Everything; where Blender draws without a graphics card, at half the resolution while the view "
+        "or the pose changes",
+    ),
     ("FULL", "Everything", "All Gaussians at full resolution, always"),
-    ("ANCHORS", "Anchors while Moving", "While a pose changes only the Gaussians of the mesh's vertices, which are there "
-                                        "sooner; everything once it stands still"),
+    (
+        "ANCHORS",
+        "Anchors while Moving",
+        "While a pose changes only the Gaussians of the mesh's vertices, which are there "
+        "sooner; everything once it stands still",
+    ),
 )
 
 
@@ -32,25 +40,47 @@ def _changed(self: bpy.types.PropertyGroup, context: bpy.types.Context) -> None:
 class EffigyView(bpy.types.PropertyGroup):
     """On the armature of a rig."""
 
-    mode: EnumProperty(name="Show", items=MODES, default="SPLATS", update=_changed, description="What the 3D View shows "
-                                                                                            "of the avatar")
+    mode: EnumProperty(
+        name="Show", items=MODES, default="SPLATS", update=_changed, description="What the 3D View shows of the avatar"
+    )
     scale: FloatProperty(
-        name="Splat Size", default=1.0, min=0.01, max=3.0, soft_max=1.0, subtype="FACTOR", update=_changed,
-        description="Draw the Gaussians smaller than they are, to see how they lie")
+        name="Splat Size",
+        default=1.0,
+        min=0.01,
+        max=3.0,
+        soft_max=1.0,
+        subtype="FACTOR",
+        update=_changed,
+        description="Draw the Gaussians smaller than they are, to see how they lie",
+    )
     least_opacity: FloatProperty(
-        name="Least Opacity", default=0.0, min=0.0, max=1.0, subtype="FACTOR", update=_changed,
-        description="Leave out the Gaussians that are fainter than this")
+        name="Least Opacity",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+        update=_changed,
+        description="Leave out the Gaussians that are fainter than this",
+    )
     cleared: BoolProperty(options={"HIDDEN"}, description="Whether the mesh has been made clear for the splats' sake")
 
 
 class EffigySceneView(bpy.types.PropertyGroup):
     """On a scene."""
 
-    quality: EnumProperty(name="Quality", items=QUALITIES, default="AUTO", update=_changed,
-                          description="What is computed while a pose changes")
+    quality: EnumProperty(
+        name="Quality",
+        items=QUALITIES,
+        default="AUTO",
+        update=_changed,
+        description="What is computed while a pose changes",
+    )
     with_overlays: BoolProperty(
-        name="Hide with Overlays", default=True, update=_changed,
-        description="Switching the 3D View's overlays off hides the avatars too")
+        name="Hide with Overlays",
+        default=True,
+        update=_changed,
+        description="Switching the 3D View's overlays off hides the avatars too",
+    )
 
 
 classes = (EffigyView, EffigySceneView)

@@ -15,8 +15,15 @@ WIDTH: Final = 1024
 """Texels in a row of the splats' texture and of the order's."""
 
 _CONSTANTS: Final = (
-    ("NEAR", "0.01"), ("MARGIN", "0.3"), ("LOW_PASS", "0.3"), ("ALPHA_MIN", "(1.0 / 255.0)"), ("ALPHA_MAX", "0.999"),
-    ("ELLIPSOIDS", "1"), ("POINTS", "2"), ("DEPTH", "3"), ("POINT_SIZE", "1.5"),
+    ("NEAR", "0.01"),
+    ("MARGIN", "0.3"),
+    ("LOW_PASS", "0.3"),
+    ("ALPHA_MIN", "(1.0 / 255.0)"),
+    ("ALPHA_MAX", "0.999"),
+    ("ELLIPSOIDS", "1"),
+    ("POINTS", "2"),
+    ("DEPTH", "3"),
+    ("POINT_SIZE", "1.5"),
 )
 """Those of `backend.splatting.reference`; the places of `splats.KINDS`; pixels; metres."""
 

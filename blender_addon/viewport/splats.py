@@ -47,8 +47,13 @@ class Splats:
         """The worker's answer to `avatar.splats`, whose world has head space's axes."""
         turn = matrix_to_quaternion(HEAD_TO_BLENDER[:3, :3]).astype(np.float32)
         return cls(
-            points_to_blender(answer["means"]), _multiply(turn, answer["quaternions"]), answer["scales"],
-            answer["opacities"], answer["colors"], motion)
+            points_to_blender(answer["means"]),
+            _multiply(turn, answer["quaternions"]),
+            answer["scales"],
+            answer["opacities"],
+            answer["colors"],
+            motion,
+        )
 
     @cached_property
     def covariances(self) -> np.ndarray:
@@ -129,7 +134,15 @@ def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _rotations(quaternions: np.ndarray) -> np.ndarray:
     """(G, 4), any length -> (G, 3, 3)."""
     w, x, y, z = (quaternions / np.maximum(np.linalg.norm(quaternions, axis=1, keepdims=True), 1e-12)).T
-    rows = (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y))
+    rows = (
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    )
     return np.stack(rows, -1).reshape(-1, 3, 3)

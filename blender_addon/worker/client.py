@@ -74,8 +74,14 @@ class _State:
 
 
 class WorkerClient:
-    def __init__(self, command: Sequence[str], cwd: str | None = None, environment: Mapping[str, str] | None = None,
-                 on_log: Callable[[str], None] | None = None, arrays: str = "files") -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        cwd: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_log: Callable[[str], None] | None = None,
+        arrays: str = "files",
+    ) -> None:
         """`on_log` gets the worker's log line by line, in `pump`. `arrays` is "inline" for a worker that shares no
         files with this machine. Nothing is started yet."""
         self._command, self._cwd, self._environment, self._arrays = list(command), cwd, environment, arrays
@@ -111,8 +117,14 @@ class WorkerClient:
 
     # --- asking
 
-    def request(self, method: str, params: dict[str, Any] | None = None, on_result: Callable[[Any], None] | None = None,
-                on_error: Callable[[WorkerError], None] | None = None, latest: str | None = None) -> None:
+    def request(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        on_result: Callable[[Any], None] | None = None,
+        on_error: Callable[[WorkerError], None] | None = None,
+        latest: str | None = None,
+    ) -> None:
         """Ask without waiting: one of the two is called by `pump`, unless a newer request of the key `latest` replaced
         it."""
         self._ask(_Request(method, params or {}, on_result, on_error, latest))
@@ -123,8 +135,10 @@ class WorkerClient:
         self._ask(request)
         if not request.answered.wait(timeout):
             self._forget(request)
-            raise WorkerError(f"The worker did not answer “{method}” within {timeout:g} seconds: it is busy or stuck. "
-                              "Try again, or restart the worker.")
+            raise WorkerError(
+                f"The worker did not answer “{method}” within {timeout:g} seconds: it is busy or stuck. "
+                "Try again, or restart the worker."
+            )
         if request.error:
             raise request.error
         return request.result
@@ -141,8 +155,9 @@ class WorkerClient:
             if job.state == STOPPING:
                 self._cancel(job)
 
-        request = _Request("job.start", {"kind": kind, "params": params}, named,
-                           lambda error: job.end(FAILED, str(error)))
+        request = _Request(
+            "job.start", {"kind": kind, "params": params}, named, lambda error: job.end(FAILED, str(error))
+        )
         self._ask(request)
         return job
 
@@ -212,8 +227,13 @@ class WorkerClient:
     def _connect(self) -> None:
         self._state = state = _State()
         state.connection = Connection(
-            self._command, self._cwd, self._environment, lambda message: self._received(state, message),
-            lambda _, sentence: self._ended(state, sentence), self._logged)
+            self._command,
+            self._cwd,
+            self._environment,
+            lambda message: self._received(state, message),
+            lambda _, sentence: self._ended(state, sentence),
+            self._logged,
+        )
         self._send(_Request("hello", {"arrays": self._arrays}, lambda hello: None, None))
 
     def _received(self, state: _State, message: dict[str, Any]) -> None:

@@ -28,9 +28,15 @@ meanwhile."""
 
 
 class Connection:
-    def __init__(self, command: Sequence[str], cwd: str | None, environment: Mapping[str, str] | None,
-                 on_message: Callable[[dict[str, Any]], None], on_end: Callable[[Connection, str], None],
-                 on_log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        cwd: str | None,
+        environment: Mapping[str, str] | None,
+        on_message: Callable[[dict[str, Any]], None],
+        on_end: Callable[[Connection, str], None],
+        on_log: Callable[[str], None],
+    ) -> None:
         """`on_message`, `on_end` (once, with a sentence) and `on_log` are called from this connection's threads."""
         self._command, self._cwd, self._environment = list(command), cwd, environment
         self._on_message, self._on_end, self._on_log = on_message, on_end, on_log
@@ -71,11 +77,20 @@ class Connection:
     def _start_and_write(self) -> None:
         try:
             self._process = subprocess.Popen(
-                self._command, cwd=self._cwd, env=None if self._environment is None else dict(self._environment),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **_detached())
+                self._command,
+                cwd=self._cwd,
+                env=None if self._environment is None else dict(self._environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                **_detached(),
+            )
         except OSError as error:
-            self._on_end(self, f"The worker could not be started with {self._command[0]} ({error.strerror or error}): "
-                         "look at the backend in Effigy's preferences.")
+            self._on_end(
+                self,
+                f"The worker could not be started with {self._command[0]} ({error.strerror or error}): "
+                "look at the backend in Effigy's preferences.",
+            )
             return
         self._log_thread = threading.Thread(target=self._pass_log_on, name="effigy-worker-log", daemon=True)
         self._log_thread.start()
@@ -108,13 +123,17 @@ class Connection:
         if code == 0:
             return "The worker has ended; the next request starts it again."
         why = {-9: "it was killed, perhaps because memory ran out", -11: "it crashed"}.get(
-            code, f"signal {-code}" if code < 0 else f"exit code {code}")
+            code, f"signal {-code}" if code < 0 else f"exit code {code}"
+        )
         said = next((line for line in reversed(self._last_log) if line.strip()), "")
         if missing := re.search(r"No module named '([\w.]+)'", said):
-            return (f"The backend's Python lacks the package {missing[1]}, so the worker could not start: press Install "
-                    "Backend in Effigy's preferences, or point Use This Python at an interpreter that has its packages.")
+            return (
+                f"The backend's Python lacks the package {missing[1]}, so the worker could not start: press Install "
+                "Backend in Effigy's preferences, or point Use This Python at an interpreter that has its packages."
+            )
         return f"The worker ended unexpectedly ({why}); the next request starts it again." + (
-            f" Its log ends with: {said.strip()}" if said and code > 0 else "")
+            f" Its log ends with: {said.strip()}" if said and code > 0 else ""
+        )
 
     def _pass_log_on(self) -> None:
         for line in self._process.stderr:

@@ -27,8 +27,15 @@ STAYS_QUICK: Final = 2.0
 """Seconds after the last answer: who scrubs asks again."""
 BETWEEN_REDRAWS: Final = 0.25
 """Seconds: a bar that moves four times a second is seen to move, and each time Blender draws the whole sidebar."""
-NOT_FOR_ANOTHER_PYTHON: Final = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE",
-                                 "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
+NOT_FOR_ANOTHER_PYTHON: Final = (
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSAFEPATH",
+    "PYTHONSTARTUP",
+    "PYTHONEXECUTABLE",
+    "__PYVENV_LAUNCHER__",
+    "VIRTUAL_ENV",
+)
 
 log: Final[deque[str]] = deque(maxlen=500)
 """The worker's last words, for a panel or a bug report."""
@@ -54,8 +61,9 @@ def client() -> WorkerClient:
         _client = None
     if _client is None:
         environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_ANOTHER_PYTHON}
-        _client = WorkerClient(command, str(preferences.extension_folder()), environment, _logged,
-                               arrays="inline" if own else "files")
+        _client = WorkerClient(
+            command, str(preferences.extension_folder()), environment, _logged, arrays="inline" if own else "files"
+        )
         _command = command
     _keep_pumping()
     return _client

@@ -184,11 +184,16 @@ def compositing() -> Iterator[float]:
     with w.context():
         bpy.ops.mesh.primitive_monkey_add(size=0.09, location=(head.x + 0.10, head.y - 0.16, head.z - 0.03))
         _paint("Before", (0.8, 0.25, 0.05))
-        bpy.ops.mesh.primitive_torus_add(major_radius=0.17, minor_radius=0.02, rotation=(1.5708, 0, 0),
-                                         location=(head.x, head.y + 0.1, head.z + 0.02))
+        bpy.ops.mesh.primitive_torus_add(
+            major_radius=0.17,
+            minor_radius=0.02,
+            rotation=(1.5708, 0, 0),
+            location=(head.x, head.y + 0.1, head.z + 0.02),
+        )
         _paint("Behind", (0.05, 0.3, 0.8))
-        bpy.ops.object.light_add(type="AREA", rotation=(0.9, 0, 0.55),
-                                 location=(head.x + 0.5, head.y - 0.8, head.z + 0.6))
+        bpy.ops.object.light_add(
+            type="AREA", rotation=(0.9, 0, 0.55), location=(head.x + 0.5, head.y - 0.8, head.z + 0.6)
+        )
     bpy.context.object.data.energy = 12
     run(bpy.ops.effigy.set_up_composite)
     yield 1.0

@@ -27,9 +27,15 @@ def main() -> int:
     parser.add_argument("--package", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--blender", metavar="PROGRAM", help="Blender 4.2 or later (default: `blender` on the PATH)")
     parser.add_argument("--avatar", metavar="FILE", default="", help="a trained avatar (default: train one meanwhile)")
-    parser.add_argument("--capture", metavar="FOLDER", default="", help="its capture (default: import the bundled clip)")
-    parser.add_argument("--project", metavar="FOLDER", default=str(ROOT / "out" / "docs"),
-                        help="where the steps keep their files; its path is seen in the pictures (default: out/docs)")
+    parser.add_argument(
+        "--capture", metavar="FOLDER", default="", help="its capture (default: import the bundled clip)"
+    )
+    parser.add_argument(
+        "--project",
+        metavar="FOLDER",
+        default=str(ROOT / "out" / "docs"),
+        help="where the steps keep their files; its path is seen in the pictures (default: out/docs)",
+    )
     parser.add_argument("--frames", type=int, default=120, help="how much of the bundled clip to import (%(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
     arguments = parser.parse_args()
@@ -51,16 +57,34 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     project.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / "assets" / "demo.mp4", project / "demo.mp4")
-    absolute = {name: str(Path(value).resolve()) if value else "" for name, value in
-                (("avatar", arguments.avatar), ("capture", arguments.capture), ("package", arguments.package))}
-    order.write_text(json.dumps(absolute | {
-        "pictures": str(ROOT / "docs" / "images"), "project": str(project), "frames": arguments.frames,
-        "minutes": arguments.minutes}), "utf-8")
+    absolute = {
+        name: str(Path(value).resolve()) if value else ""
+        for name, value in (
+            ("avatar", arguments.avatar),
+            ("capture", arguments.capture),
+            ("package", arguments.package),
+        )
+    }
+    order.write_text(
+        json.dumps(
+            absolute
+            | {
+                "pictures": str(ROOT / "docs" / "images"),
+                "project": str(project),
+                "frames": arguments.frames,
+                "minutes": arguments.minutes,
+            }
+        ),
+        "utf-8",
+    )
     run_in_window(command, STEPS, order, project / SETTINGS)
     ended = project / "ended"
     if not ended.is_file() or ended.read_text() != "0":
-        print("Blender did not get through the guide's steps: what it said is above, and what it last showed, if "
-              "anything, is where_it_stopped.png in --project.", file=sys.stderr)
+        print(
+            "Blender did not get through the guide's steps: what it said is above, and what it last showed, if "
+            "anything, is where_it_stopped.png in --project.",
+            file=sys.stderr,
+        )
         return 1
     print("The guide's pictures are in docs/images.")
     return 0

@@ -77,8 +77,23 @@ def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
     dither = ["-dither", "Riemersma"] if photograph else ["+dither"]
-    subprocess.run(["import", "-window", "root", "-crop", f"{width}x{height}+{left}+{top}", "+repage", *dither,
-                    "-colors", "255", "-define", "png:compression-level=9", f"PNG8:{path}"], check=True)
+    subprocess.run(
+        [
+            "import",
+            "-window",
+            "root",
+            "-crop",
+            f"{width}x{height}+{left}+{top}",
+            "+repage",
+            *dither,
+            "-colors",
+            "255",
+            "-define",
+            "png:compression-level=9",
+            f"PNG8:{path}",
+        ],
+        check=True,
+    )
     print(f"  {path.name}: {path.stat().st_size // 1000} kB", flush=True)
 
 
@@ -96,7 +111,9 @@ def floating_window() -> tuple[int, Box]:
 
 def place(number: int, box: Box) -> None:
     left, top, width, height = map(str, box)
-    subprocess.run(["xdotool", "windowmove", str(number), left, top, "windowsize", str(number), width, height], check=True)
+    subprocess.run(
+        ["xdotool", "windowmove", str(number), left, top, "windowsize", str(number), width, height], check=True
+    )
 
 
 def close_floating() -> None:

@@ -48,7 +48,12 @@ def write_clip(
 
 
 def write_raw_colour(
-    path: Path, pixels: str, planes: Sequence[int], colour_matrix: int, full_range: bool, size: int = 64,
+    path: Path,
+    pixels: str,
+    planes: Sequence[int],
+    colour_matrix: int,
+    full_range: bool,
+    size: int = 64,
 ) -> Path:
     """A lossless clip of three frames, of one colour given by its stored Y, Cb, Cr and the tags that say how to read
     them."""
@@ -85,7 +90,7 @@ def corner_image(width: int = 96, height: int = 64) -> np.ndarray:
     """Four quarters of four colours: red top left, green top right, blue bottom left, white bottom right."""
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 2, : width // 2] = 230, 20, 20
-    image[: height // 2, width // 2:] = 20, 230, 20
-    image[height // 2:, : width // 2] = 20, 20, 230
-    image[height // 2:, width // 2:] = 230, 230, 230
+    image[: height // 2, width // 2 :] = 20, 230, 20
+    image[height // 2 :, : width // 2] = 20, 20, 230
+    image[height // 2 :, width // 2 :] = 230, 230, 230
     return image

@@ -7,15 +7,21 @@ import numpy as np
 from backend.head.model import REGION_NAMES, HeadModel
 
 
-def ball_head(rings: int = 20, sectors: int = 24, identities: int = 3, expressions: int = 4, seed: int = 0) -> HeadModel:
+def ball_head(
+    rings: int = 20, sectors: int = 24, identities: int = 3, expressions: int = 4, seed: int = 0
+) -> HeadModel:
     """A sphere of 10 cm radius in head space; its lower cap is bound to the root, the rest to the neck and jaw."""
     random = np.random.default_rng(seed)
     polar = np.linspace(0.05, np.pi - 0.05, rings)
     around = np.linspace(0, 2 * np.pi, sectors, endpoint=False)
-    direction = np.stack([
-        (np.sin(polar)[:, None] * np.sin(around)), np.repeat(np.cos(polar)[:, None], sectors, 1),
-        (np.sin(polar)[:, None] * np.cos(around)),
-    ], -1).reshape(-1, 3)
+    direction = np.stack(
+        [
+            (np.sin(polar)[:, None] * np.sin(around)),
+            np.repeat(np.cos(polar)[:, None], sectors, 1),
+            (np.sin(polar)[:, None] * np.cos(around)),
+        ],
+        -1,
+    ).reshape(-1, 3)
     template = (0.1 * direction).astype(np.float32)
     faces = []
     for ring in range(rings - 1):
@@ -35,7 +41,9 @@ def ball_head(rings: int = 20, sectors: int = 24, identities: int = 3, expressio
     skinning[:, 0], skinning[:, 2] = low, jaw
     skinning[:, 1] = 1 - low - jaw
     regressor = np.zeros((5, count), np.float32)
-    for joint, place in enumerate(((0, -0.09, 0), (0, -0.05, 0), (0, -0.01, 0.02), (0.03, 0.03, 0.09), (-0.03, 0.03, 0.09))):
+    for joint, place in enumerate(
+        ((0, -0.09, 0), (0, -0.05, 0), (0, -0.01, 0.02), (0.03, 0.03, 0.09), (-0.03, 0.03, 0.09))
+    ):
         nearest = np.argsort(np.linalg.norm(template - place, axis=1))[:4]
         regressor[joint, nearest] = 0.25
     regions = {name: np.zeros(0, np.int32) for name in REGION_NAMES}
@@ -44,9 +52,19 @@ def ball_head(rings: int = 20, sectors: int = 24, identities: int = 3, expressio
     regions["neck"] = np.flatnonzero((template[:, 2] <= 0.02) & (template[:, 1] <= 0)).astype(np.int32)
     regions["boundary"] = np.arange(count - sectors, count, dtype=np.int32)
     return HeadModel(
-        name="ball", template=template, shape_basis=basis(identities, 0.004), expression_basis=basis(expressions, 0.01),
-        pose_basis=np.zeros((count, 3, 36), np.float32), joint_regressor=regressor, skinning=skinning,
-        faces=np.array(faces, np.int32), uv=np.zeros((1, 2), np.float32), uv_faces=np.zeros((len(faces), 3), np.int32),
-        expression_names=tuple(f"expression_{index:03d}" for index in range(expressions)), expression_range=(-1.0, 1.0),
-        regions=regions, landmark_faces=np.full(478, -1, np.int32), landmark_barycentric=np.zeros((478, 3), np.float32),
+        name="ball",
+        template=template,
+        shape_basis=basis(identities, 0.004),
+        expression_basis=basis(expressions, 0.01),
+        pose_basis=np.zeros((count, 3, 36), np.float32),
+        joint_regressor=regressor,
+        skinning=skinning,
+        faces=np.array(faces, np.int32),
+        uv=np.zeros((1, 2), np.float32),
+        uv_faces=np.zeros((len(faces), 3), np.int32),
+        expression_names=tuple(f"expression_{index:03d}" for index in range(expressions)),
+        expression_range=(-1.0, 1.0),
+        regions=regions,
+        landmark_faces=np.full(478, -1, np.int32),
+        landmark_barycentric=np.zeros((478, 3), np.float32),
     )

@@ -44,26 +44,53 @@ def scene(seed: int, frames: int, yaw: float, still: bool) -> Scene:
     return Scene(load_head(), seed, frames, yaw, still, oversampling=1)
 
 
-def rendered(folder: Path, *, seed: int = 3, frames: int = 12, yaw: float = 45.0, still: bool = False, shown: slice = slice(None),
-             shrink: float = 0.0, tremble: float = 0.0, lens: float = 1.0) -> Rendered:
+def rendered(
+    folder: Path,
+    *,
+    seed: int = 3,
+    frames: int = 12,
+    yaw: float = 45.0,
+    still: bool = False,
+    shown: slice = slice(None),
+    shrink: float = 0.0,
+    tremble: float = 0.0,
+    lens: float = 1.0,
+) -> Rendered:
     """The frames `shown` of a scene as a capture in `folder`. Landmarks speak of a head that turns less by the share
     `shrink` and trembles by `tremble` degrees; the intrinsics are a guess, `lens` times the true focal length."""
     model, made = load_head(), scene(seed, frames, yaw, still)
     which = np.arange(frames)[shown]
-    truth = replace(made.truth, **{name: getattr(made.truth, name)[which] for name in (
-        "expression", "rotations", "head_to_camera", "residual", "flags")})
+    truth = replace(
+        made.truth,
+        **{
+            name: getattr(made.truth, name)[which]
+            for name in ("expression", "rotations", "head_to_camera", "residual", "flags")
+        },
+    )
     count = len(which)
     intrinsics = truth.intrinsics.astype(np.float64)
     capture = Capture(
-        folder=folder, source_name="rendered", source_sha256="0" * 64, size=SIZE, fps=Fraction(25), crop=(0.0, 0.0, float(SIZE)),
-        intrinsics=intrinsics * np.array([[lens, 1, 1], [1, lens, 1], [1, 1, 1]]), frame_numbers=np.arange(count),
-        frame_times=np.arange(count) / 25, landmarks=_seen(truth, shrink, tremble), scores=_scores(truth),
-        detector_pose=np.full((count, 4, 4), np.nan, np.float32), flags=np.zeros(count, np.int32))
+        folder=folder,
+        source_name="rendered",
+        source_sha256="0" * 64,
+        size=SIZE,
+        fps=Fraction(25),
+        crop=(0.0, 0.0, float(SIZE)),
+        intrinsics=intrinsics * np.array([[lens, 1, 1], [1, lens, 1], [1, 1, 1]]),
+        frame_numbers=np.arange(count),
+        frame_times=np.arange(count) / 25,
+        landmarks=_seen(truth, shrink, tremble),
+        scores=_scores(truth),
+        detector_pose=np.full((count, 4, 4), np.nan, np.float32),
+        flags=np.zeros(count, np.int32),
+    )
     truth = replace(truth, training_count=capture.training_count)
     capture.matte_path(0).parent.mkdir(parents=True)
     capture.frame_path(0).parent.mkdir()
     with torch.no_grad():
-        posed = Head(model)(*(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, truth.rotations))).vertices
+        posed = Head(model)(
+            *(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, truth.rotations))
+        ).vertices
     camera = truth.head_to_camera
     for index, vertices in enumerate(posed.numpy() @ camera[:, :3, :3].transpose(0, 2, 1) + camera[:, None, :3, 3]):
         covered = rasterize_mesh(vertices, model.faces, intrinsics, SIZE, SIZE).covered
@@ -85,8 +112,12 @@ def true_state(truth: Track, pivot: torch.Tensor) -> FrameState:
     camera = truth.head_to_camera.astype(np.float64)
     rotation = camera[:, :3, :3] @ neck
     place = ((pivot.numpy() - joint) @ neck.transpose(0, 2, 1) + joint)[:, None] @ camera[:, :3, :3].transpose(0, 2, 1)
-    face = np.concatenate((truth.expression, truth.rotations[:, 2], truth.rotations[:, 3, :2], truth.rotations[:, 4, :2]), 1)
-    return FrameState(*(torch.as_tensor(part, dtype=torch.float32) for part in (face, rotation, place[:, 0] + camera[:, :3, 3])))
+    face = np.concatenate(
+        (truth.expression, truth.rotations[:, 2], truth.rotations[:, 3, :2], truth.rotations[:, 4, :2]), 1
+    )
+    return FrameState(
+        *(torch.as_tensor(part, dtype=torch.float32) for part in (face, rotation, place[:, 0] + camera[:, :3, 3]))
+    )
 
 
 def _seen(truth: Track, shrink: float, tremble: float) -> np.ndarray:
@@ -97,7 +128,9 @@ def _seen(truth: Track, shrink: float, tremble: float) -> np.ndarray:
     rotations[:, NECK] += np.radians(random.normal(0, tremble, (len(rotations), 3)))
     turned = Rotation.from_rotvec(rotations.reshape(-1, 3)).as_matrix().reshape(-1, 5, 3, 3)
     with torch.no_grad():
-        posed = Head(model)(*(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, rotations))).vertices
+        posed = Head(model)(
+            *(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, rotations))
+        ).vertices
     beside = response_of(model).displacement(truth.identity, truth.expression, turned[:, list(MOVERS)])
     camera = truth.head_to_camera
     points = landmarks(posed, model).numpy() + beside @ turned[:, NECK].transpose(0, 2, 1)
@@ -123,6 +156,9 @@ def seen_by(made: Rendered) -> tuple[LandmarkSurface, Evidence]:
     """The points that the solver looks at, as the detector has them, and what was seen of them through the guessed lens."""
     everything = landmark_surface(load_head())
     surface = as_detected(everything, load_head()).of_points(
-        solved_points(everything.anchor.rest.numpy(), everything.valid, 240))
+        solved_points(everything.anchor.rest.numpy(), everything.valid, 240)
+    )
     capture = made.capture
-    return surface, gather_evidence(capture.landmarks, capture.intrinsics, capture.size, surface, surface.anchor.rest.mean(0))
+    return surface, gather_evidence(
+        capture.landmarks, capture.intrinsics, capture.size, surface, surface.anchor.rest.mean(0)
+    )

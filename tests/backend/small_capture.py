@@ -36,16 +36,35 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
     cameras[:, 2, 3] = 0.6
     expression = np.stack([np.sin((k + 1) * time + k) for k in range(4)], 1).astype(np.float32) * 0.5
     track = Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=np.zeros(3, np.float32), expression=expression,
-        rotations=rotations, head_to_camera=cameras, intrinsics=np.array([[140, 0, 32], [0, 140, 32], [0, 0, 1]], np.float32),
-        size=SIZE, fps=Fraction(25), residual=np.ones(frames, np.float32), flags=np.zeros(frames, np.int32),
-        training_count=frames - round(0.2 * frames))
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=np.zeros(3, np.float32),
+        expression=expression,
+        rotations=rotations,
+        head_to_camera=cameras,
+        intrinsics=np.array([[140, 0, 32], [0, 140, 32], [0, 0, 1]], np.float32),
+        size=SIZE,
+        fps=Fraction(25),
+        residual=np.ones(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=frames - round(0.2 * frames),
+    )
     capture = Capture(
-        folder=folder / "ball.capture", source_name="ball.mp4", source_sha256="0" * 64, size=SIZE, fps=Fraction(25),
-        crop=(0.0, 0.0, float(SIZE)), intrinsics=track.intrinsics.astype(np.float64), frame_numbers=np.arange(frames),
-        frame_times=np.arange(frames) / 25.0, landmarks=np.full((frames, 478, 3), np.nan, np.float32),
-        scores=np.zeros((frames, 52), np.float32), detector_pose=np.full((frames, 4, 4), np.nan, np.float32),
-        flags=np.zeros(frames, np.int32), frame_suffix=".png")
+        folder=folder / "ball.capture",
+        source_name="ball.mp4",
+        source_sha256="0" * 64,
+        size=SIZE,
+        fps=Fraction(25),
+        crop=(0.0, 0.0, float(SIZE)),
+        intrinsics=track.intrinsics.astype(np.float64),
+        frame_numbers=np.arange(frames),
+        frame_times=np.arange(frames) / 25.0,
+        landmarks=np.full((frames, 478, 3), np.nan, np.float32),
+        scores=np.zeros((frames, 52), np.float32),
+        detector_pose=np.full((frames, 4, 4), np.nan, np.float32),
+        flags=np.zeros(frames, np.int32),
+        frame_suffix=".png",
+    )
     for name in ("frames", "mattes", "head_mattes"):
         (capture.folder / name).mkdir(parents=True)
     save_capture(capture)

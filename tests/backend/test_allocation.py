@@ -22,8 +22,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallopt"),
-                    reason="only glibc gives memory back at once")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="only glibc gives memory back at once",
+)
 def test_pictures_made_one_after_the_other_take_the_memory_of_those_before() -> None:
     given_back, kept = (int(subprocess.check_output([sys.executable, "-c", PROGRAM, how])) for how in ("plain", "kept"))
     assert kept < given_back / 5

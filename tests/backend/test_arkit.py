@@ -46,11 +46,19 @@ def in_disguise(model: HeadModel, person: np.ndarray) -> tuple[HeadModel, np.nda
     named = model.expression_basis[..., [model.expression_names.index(ARKIT_NAMES[row]) for row in OTHERS]]
     template = (1.08 * (model.template + model.shape_basis @ person)).astype(np.float32)
     return replace(
-        model, name="stranger", template=template[order], shape_basis=model.shape_basis[order],
-        expression_basis=(1.08 * named @ mixture)[order].astype(np.float32), pose_basis=model.pose_basis[order],
-        joint_regressor=model.joint_regressor[:, order], skinning=model.skinning[order], faces=back[model.faces].astype(np.int32),
-        expression_names=tuple(f"expression_{index:03d}" for index in range(len(OTHERS))), expression_range=(-10.0, 10.0),
-        regions={name: np.sort(back[rows]).astype(np.int32) for name, rows in model.regions.items()}), mixture
+        model,
+        name="stranger",
+        template=template[order],
+        shape_basis=model.shape_basis[order],
+        expression_basis=(1.08 * named @ mixture)[order].astype(np.float32),
+        pose_basis=model.pose_basis[order],
+        joint_regressor=model.joint_regressor[:, order],
+        skinning=model.skinning[order],
+        faces=back[model.faces].astype(np.int32),
+        expression_names=tuple(f"expression_{index:03d}" for index in range(len(OTHERS))),
+        expression_range=(-10.0, 10.0),
+        regions={name: np.sort(back[rows]).astype(np.int32) for name, rows in model.regions.items()},
+    ), mixture
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +93,7 @@ def test_a_nameless_head_starts_from_the_scores_too(stranger: tuple[HeadModel, n
     truth = np.zeros((len(ARKIT_NAMES), len(OTHERS)))
     truth[OTHERS] = mixture
     named = 0.8 * model.expression_basis[face] @ truth[ARKIT_NAMES.index("mouthSmileLeft")]
-    said = model.expression_basis[face] @ table.mean[1, :len(OTHERS)]
+    said = model.expression_basis[face] @ table.mean[1, : len(OTHERS)]
     assert np.linalg.norm(said - named) < 0.25 * np.linalg.norm(named)
     assert not table.mean[0].any()
 
@@ -93,7 +101,9 @@ def test_a_nameless_head_starts_from_the_scores_too(stranger: tuple[HeadModel, n
 def test_channels_are_read_back_from_what_they_did(stranger: tuple[HeadModel, np.ndarray]) -> None:
     told = arkit_map(stranger[0])
     channels = np.zeros((3, len(ARKIT_NAMES)))
-    for row, names in enumerate((("mouthSmileLeft", "mouthSmileRight"), ("eyeBlinkLeft", "browInnerUp"), ("jawOpen", "jawLeft"))):
+    for row, names in enumerate(
+        (("mouthSmileLeft", "mouthSmileRight"), ("eyeBlinkLeft", "browInnerUp"), ("jawOpen", "jawLeft"))
+    ):
         channels[row, [ARKIT_NAMES.index(name) for name in names]] = 0.7
     back = told.read(*told.applied(channels))
     chosen = channels > 0
@@ -112,12 +122,19 @@ def test_anothers_performance_moves_the_same_parts_of_the_face(stranger: tuple[H
 
     open_head, (model, _) = load_head(), stranger
     performance = perform(open_head, {}, 1)
-    theirs = replace(perform(open_head, {}, 2), head_name=model.name, head_fingerprint=model.fingerprint,
-                     expression=np.zeros((90, len(OTHERS)), np.float32))
+    theirs = replace(
+        perform(open_head, {}, 2),
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        expression=np.zeros((90, len(OTHERS)), np.float32),
+    )
     made = retarget(performance, open_head, theirs, model)
     head = Head(model)
-    posed = head(torch.zeros(1, head.identity_size), torch.as_tensor(made.expression[[0, 40, 61]]),
-                 torch.as_tensor(made.rotations[[0, 40, 61]]) * torch.tensor([0, 0, 1, 0, 0])[:, None]).vertices.numpy()
+    posed = head(
+        torch.zeros(1, head.identity_size),
+        torch.as_tensor(made.expression[[0, 40, 61]]),
+        torch.as_tensor(made.rotations[[0, 40, 61]]) * torch.tensor([0, 0, 1, 0, 0])[:, None],
+    ).vertices.numpy()
     smile, blink = np.linalg.norm(posed[1] - posed[0], axis=1), np.linalg.norm(posed[2] - posed[0], axis=1)
     left, right = model.template[:, 0] > 0, model.template[:, 0] < -0.03
     lids, lips = (np.isin(np.arange(len(left)), model.regions[name]) for name in ("lids", "lips"))
@@ -125,10 +142,15 @@ def test_anothers_performance_moves_the_same_parts_of_the_face(stranger: tuple[H
     assert smile[lips & left].max() > 0.006
     back = retarget(made, model, performance, open_head)
     names = open_head.expression_names
-    assert back.expression[40, names.index("mouthSmileLeft")] > 0.4 and back.expression[61, names.index("eyeBlinkLeft")] > 0.7
+    assert (
+        back.expression[40, names.index("mouthSmileLeft")] > 0.4
+        and back.expression[61, names.index("eyeBlinkLeft")] > 0.7
+    )
 
 
-def test_a_rig_of_such_a_head_is_told_the_channels_beside_its_own(stranger: tuple[HeadModel, np.ndarray], tmp_path: Path) -> None:
+def test_a_rig_of_such_a_head_is_told_the_channels_beside_its_own(
+    stranger: tuple[HeadModel, np.ndarray], tmp_path: Path
+) -> None:
     from backend.head.formats import save_head
 
     model = stranger[0]
@@ -140,7 +162,11 @@ def test_a_rig_of_such_a_head_is_told_the_channels_beside_its_own(stranger: tupl
     head, rotations = Head(model), torch.zeros(1, 5, 3)
     rotations[0, JAW] = torch.as_tensor(told.jaw[ARKIT_NAMES.index("jawOpen")])
     bare = replace(model, pose_basis=np.zeros_like(model.pose_basis))
-    posed = Head(bare)(torch.zeros(1, head.identity_size), torch.zeros(1, head.expression_size), rotations).vertices[0].numpy()
+    posed = (
+        Head(bare)(torch.zeros(1, head.identity_size), torch.zeros(1, head.expression_size), rotations)
+        .vertices[0]
+        .numpy()
+    )
     np.testing.assert_allclose(rig["arkit_deltas"][ARKIT_NAMES.index("jawOpen")], posed - model.template, atol=1e-4)
     assert head_rig(Parameters({}, "head.rig"))["arkit_names"] == ()
 
@@ -152,14 +178,19 @@ def test_flames_surface_takes_the_shapes_and_its_lids_close(shared_flame: Path) 
     assert (weights > 0).sum() > 2500
     for name in ("eyeBlinkLeft", "mouthSmileLeft", "browInnerUp", "noseSneerRight", "mouthPucker"):
         column = open_head.expression_names.index(name)
-        moved = [np.linalg.norm(part, axis=1) for part in (deltas[..., ARKIT_NAMES.index(name)],
-                                                           open_head.expression_basis[..., column])]
+        moved = [
+            np.linalg.norm(part, axis=1)
+            for part in (deltas[..., ARKIT_NAMES.index(name)], open_head.expression_basis[..., column])
+        ]
         assert 0.6 < moved[0].max() / moved[1].max() < 1.6, name
     # Lids that are apart at rest touch: vertices of the upper edge come to those of the lower.
     lids = np.intersect1d(model.regions["lids"], np.flatnonzero(weights > 0))
     closed = model.template + deltas[..., ARKIT_NAMES.index("eyeBlinkLeft")]
     moving = lids[np.linalg.norm(deltas[lids, :, ARKIT_NAMES.index("eyeBlinkLeft")], axis=1) > 0.006]
-    still = lids[(np.linalg.norm(deltas[lids, :, ARKIT_NAMES.index("eyeBlinkLeft")], axis=1) < 0.003) & (model.template[lids, 0] > 0)]
+    still = lids[
+        (np.linalg.norm(deltas[lids, :, ARKIT_NAMES.index("eyeBlinkLeft")], axis=1) < 0.003)
+        & (model.template[lids, 0] > 0)
+    ]
     gaps = [cKDTree(points[still]).query(points[moving])[0] for points in (model.template, closed)]
     assert np.median(gaps[1]) < 0.5 * np.median(gaps[0]) and np.median(gaps[1]) < 0.0035
 
@@ -177,8 +208,13 @@ def test_flame_components_made_of_the_shapes_get_them_back(shared_flame: Path) -
     joints = open_head.joint_regressor @ open_head.template - open_head.template.mean(0) + model.template.mean(0)
     for joint, nearest in enumerate(cKDTree(model.template).query(joints, 40)[1]):
         regressor[joint, nearest] = 1 / 40
-    able = replace(model, expression_basis=turned.reshape(-1, 3, 40).astype(np.float32), skinning=skinning,
-                   joint_regressor=regressor, expression_names=tuple(f"expression_{index:03d}" for index in range(40)))
+    able = replace(
+        model,
+        expression_basis=turned.reshape(-1, 3, 40).astype(np.float32),
+        skinning=skinning,
+        joint_regressor=regressor,
+        expression_names=tuple(f"expression_{index:03d}" for index in range(40)),
+    )
     told = arkit_map(able)
     visible = np.array([row for row in OTHERS if told.size_mm[row] > 0.5])
     assert len(visible) > 40

@@ -28,7 +28,9 @@ RTX = Gpu("NVIDIA RTX 4090", (13, 1))
 
 def small_plan(folder: Path, *commands: str, packages: int = 0) -> Plan:
     """A plan of small Python programs in the place of venv and pip."""
-    steps = tuple(Step(f"Step {number}", (sys.executable, "-c", code), packages) for number, code in enumerate(commands, 1))
+    steps = tuple(
+        Step(f"Step {number}", (sys.executable, "-c", code), packages) for number, code in enumerate(commands, 1)
+    )
     return Plan(folder, ROOT / "requirements", steps, "cpu", 0.0, 0.0, ())
 
 
@@ -137,9 +139,13 @@ def test_progress_follows_the_packages(tmp_path):
 
 def test_a_failed_step_ends_it_with_a_sentence_and_leaves_nothing_half_made(tmp_path):
     folder = tmp_path / "env"
-    fails = ("import sys; print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
-             "device'); sys.exit(1)")
-    installation = run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), fails, "raise SystemExit"), tmp_path)
+    fails = (
+        "import sys; print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
+        "device'); sys.exit(1)"
+    )
+    installation = run(
+        small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), fails, "raise SystemExit"), tmp_path
+    )
     assert installation.state == "failed" and "disk is full" in installation.error
     assert not folder.exists() and place.private_python(folder) is None
 
@@ -153,10 +159,13 @@ def test_what_is_not_needed_may_fail(tmp_path):
 
 def test_a_stopped_installation_ends_at_once_and_with_it_what_it_had_started(tmp_path):
     folder, alive = tmp_path / "env", tmp_path / "alive"
-    grandchild = (f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); "
-                  "time.sleep(0.05)")
+    grandchild = (
+        f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); time.sleep(0.05)"
+    )
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
-    installation = Installation(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), code), tmp_path / "log")
+    installation = Installation(
+        small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), code), tmp_path / "log"
+    )
     installation.start()
     until = time.monotonic() + 10
     while not alive.exists() and time.monotonic() < until:
@@ -177,15 +186,21 @@ def test_its_end_is_told_once(tmp_path):
     assert event.wait(10) and told == ["failed"]
 
 
-@pytest.mark.parametrize(("pip_says", "told"), [
-    ("WARNING: Retrying after connection broken by 'NewConnectionError(...)'\nERROR: No matching distribution found "
-     "for numpy", "network"),
-    ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash differs"),
-    ("The virtual environment was not created successfully because ensurepip is not available.", "python3-venv"),
-    ("PermissionError: [Errno 13] Permission denied: '/x'", "read-only"),
-    ("ssl.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED]", "certificates"),
-    ("ERROR: something new", "something new"),
-])
+@pytest.mark.parametrize(
+    ("pip_says", "told"),
+    [
+        (
+            "WARNING: Retrying after connection broken by 'NewConnectionError(...)'\nERROR: No matching distribution found "
+            "for numpy",
+            "network",
+        ),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash differs"),
+        ("The virtual environment was not created successfully because ensurepip is not available.", "python3-venv"),
+        ("PermissionError: [Errno 13] Permission denied: '/x'", "read-only"),
+        ("ssl.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED]", "certificates"),
+        ("ERROR: something new", "something new"),
+    ],
+)
 def test_what_went_wrong_is_told_in_a_sentence(pip_says, told):
     sentence = installing.why_failed(Step("Installing PyTorch", ()), pip_says.splitlines())
     assert told in sentence and "\n" not in sentence
@@ -193,7 +208,10 @@ def test_what_went_wrong_is_told_in_a_sentence(pip_says, told):
 
 def test_the_python_of_the_backend_is_accepted():
     found = check_interpreter(Path(sys.executable))
-    assert found.said.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}") and "PyTorch 2." in found.said
+    assert (
+        found.said.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}")
+        and "PyTorch 2." in found.said
+    )
 
 
 def test_a_python_that_cannot_run_the_backend_is_refused_with_the_reason(tmp_path):
@@ -205,8 +223,13 @@ def test_a_python_that_cannot_run_the_backend_is_refused_with_the_reason(tmp_pat
 
     old = json.dumps({"version": [3, 9, 2], "missing": [], "torch": "2.1"})
     bare = json.dumps({"version": [3, 11, 2], "missing": ["torch", "mediapipe"], "torch": None})
-    for path, told in ((tmp_path / "nothing", "no Python at"), (tmp_path, "is a folder"), (program(f"echo '{old}'"), "is Python 3.9.2"),
-                       (program(f"echo '{bare}'"), "lacks torch, mediapipe"), (program("echo hello"), "no Python interpreter")):
+    for path, told in (
+        (tmp_path / "nothing", "no Python at"),
+        (tmp_path, "is a folder"),
+        (program(f"echo '{old}'"), "is Python 3.9.2"),
+        (program(f"echo '{bare}'"), "lacks torch, mediapipe"),
+        (program("echo hello"), "no Python interpreter"),
+    ):
         with pytest.raises(EffigyError, match=told):
             check_interpreter(path)
     text = tmp_path / "notes.txt"

@@ -82,13 +82,19 @@ def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(monkeypa
         environments.check_python()
 
 
-@pytest.mark.parametrize(("pip_says", "told"), [
-    ("WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError(...)': /simple/numpy/\n"
-     "ERROR: Could not find a version that satisfies the requirement numpy==2.4.6", "could not be reached"),
-    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
-    ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash differs"),
-    ("ERROR: No matching distribution found for numpy==9", "No matching distribution found for numpy==9"),
-])
+@pytest.mark.parametrize(
+    ("pip_says", "told"),
+    [
+        (
+            "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError(...)': /simple/numpy/\n"
+            "ERROR: Could not find a version that satisfies the requirement numpy==2.4.6",
+            "could not be reached",
+        ),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash differs"),
+        ("ERROR: No matching distribution found for numpy==9", "No matching distribution found for numpy==9"),
+    ],
+)
 def test_a_failed_download_is_told_in_a_sentence(pip_says, told):
     sentence = environments.why_pip_failed(pip_says.splitlines())
     assert told in sentence and "\n" not in sentence
@@ -122,7 +128,9 @@ def test_the_environment_that_runs_these_tests_is_the_locked_one():
         pytest.skip("these tests run outside .venv")
     from importlib.metadata import PackageNotFoundError, version
 
-    for package, wanted in re.findall(r"^([\w.-]+)==(\S+) \\$", (REQUIREMENTS / "backend.lock").read_text(), re.MULTILINE):
+    for package, wanted in re.findall(
+        r"^([\w.-]+)==(\S+) \\$", (REQUIREMENTS / "backend.lock").read_text(), re.MULTILINE
+    ):
         try:
             assert version(package) == wanted, package
         except PackageNotFoundError:
@@ -152,10 +160,15 @@ def test_missing_system_packages_are_named_with_the_command_that_installs_them(m
 def test_each_layer_of_the_tests_runs_under_its_own_python():
     layers = build.layers_of(["-k", "smile"])
     assert [(environment.folder.name, paths) for environment, paths, _ in layers] == [
-        (".venv", ["tests/backend", "tests/end_to_end"]), (".venv-blender", ["tests/blender"]),
-        (".venv-blender", [build.END_TO_END_IN_BLENDER])]
+        (".venv", ["tests/backend", "tests/end_to_end"]),
+        (".venv-blender", ["tests/blender"]),
+        (".venv-blender", [build.END_TO_END_IN_BLENDER]),
+    ]
     assert [options for _, _, options in layers] == [
-        ["-k", "smile", f"--ignore={build.END_TO_END_IN_BLENDER}"], ["-k", "smile"], ["-k", "smile"]]
+        ["-k", "smile", f"--ignore={build.END_TO_END_IN_BLENDER}"],
+        ["-k", "smile"],
+        ["-k", "smile"],
+    ]
 
 
 @pytest.mark.parametrize("folder", ["tests/end_to_end", "tests"])
@@ -168,13 +181,18 @@ def test_named_tests_run_only_where_they_belong(monkeypatch):
     monkeypatch.chdir(build.ROOT)
     blender, backend = "tests/blender/conftest.py::x", "tests/backend/test_build.py"
     assert [(environment, paths) for environment, paths, _ in build.layers_of([blender, "-x"])] == [
-        (environments.BLENDER, [blender])]
+        (environments.BLENDER, [blender])
+    ]
     assert [(environment, paths) for environment, paths, _ in build.layers_of([blender, backend])] == [
-        (environments.BACKEND, [backend]), (environments.BLENDER, [blender])]
+        (environments.BACKEND, [backend]),
+        (environments.BLENDER, [blender]),
+    ]
 
 
-@pytest.mark.parametrize(("codes", "wanted"), [
-    ((0, 0, 0), 0), ((0, 1, 0), 1), ((2, 1, 0), 2), ((0, 0, 1), 1), ((5, 0, 5), 0), ((5, 5, 5), 5)])
+@pytest.mark.parametrize(
+    ("codes", "wanted"),
+    [((0, 0, 0), 0), ((0, 1, 0), 1), ((2, 1, 0), 2), ((0, 0, 1), 1), ((5, 0, 5), 0), ((5, 5, 5), 5)],
+)
 def test_one_exit_code_says_whether_any_layer_failed(codes, wanted, monkeypatch, capsys):
     left = list(codes)
     monkeypatch.setattr(build, "run", lambda *_, **__: left.pop(0))
@@ -186,7 +204,9 @@ def test_another_blender_is_tested_in_an_environment_of_its_own_and_the_backend_
     monkeypatch.setattr(build, "set_up", made.append)
     layers = build.chosen_layers(SimpleNamespace(rest=["-x"], bpy="4.2.23"))
     assert [(environment.folder.name, paths) for environment, paths, _ in layers] == [
-        (".venv-blender-4.2.23", ["tests/blender"]), (".venv-blender-4.2.23", [build.END_TO_END_IN_BLENDER])]
+        (".venv-blender-4.2.23", ["tests/blender"]),
+        (".venv-blender-4.2.23", [build.END_TO_END_IN_BLENDER]),
+    ]
     assert made == [layers[0][0]] and made[0].python_version == (3, 11)
 
 
@@ -218,15 +238,28 @@ def test_the_extension_is_the_same_bytes_every_time(package, tmp_path):
 def test_the_extension_holds_what_the_product_needs_and_nothing_else(package):
     with zipfile.ZipFile(package) as archive:
         names = archive.namelist()
-    for needed in ("blender_manifest.toml", "__init__.py", "LICENSE", "blender_addon/registration.py", "backend/__main__.py",
-                   "assets/open_head.npz", "assets/models/face_landmarker.task", "assets/NOTICE.md", "requirements/backend.lock"):
+    for needed in (
+        "blender_manifest.toml",
+        "__init__.py",
+        "LICENSE",
+        "blender_addon/registration.py",
+        "backend/__main__.py",
+        "assets/open_head.npz",
+        "assets/models/face_landmarker.task",
+        "assets/NOTICE.md",
+        "requirements/backend.lock",
+    ):
         assert needed in names
-    assert not [name for name in names if "derive" in name or "__pycache__" in name or name.startswith(("tests", "bench"))]
+    assert not [
+        name for name in names if "derive" in name or "__pycache__" in name or name.startswith(("tests", "bench"))
+    ]
 
 
 def test_an_extension_that_blender_would_refuse_is_not_written(package, tmp_path, monkeypatch):
     bad = tmp_path / "blender_manifest.toml"
-    bad.write_text((build.ROOT / "blender_addon" / "blender_manifest.toml").read_text().replace('name = "Effigy"', 'name = ""'))
+    bad.write_text(
+        (build.ROOT / "blender_addon" / "blender_manifest.toml").read_text().replace('name = "Effigy"', 'name = ""')
+    )
     files = list(extension.files_to_ship())
     monkeypatch.setattr(extension, "files_to_ship", lambda: [(bad, files[0][1]), *files[1:]])
     with pytest.raises(BuildError, match="refuses the extension"):

@@ -13,7 +13,14 @@ import pytest
 
 from backend.errors import EffigyError
 from backend.footage.capture import (
-    SCHEMA, Capture, FrameFlag, load_capture, read_frame, read_head_matte, read_matte, save_capture,
+    SCHEMA,
+    Capture,
+    FrameFlag,
+    load_capture,
+    read_frame,
+    read_head_matte,
+    read_matte,
+    save_capture,
 )
 
 FRAMES = 5
@@ -24,14 +31,20 @@ SIZE = 16
 def capture(tmp_path: Path) -> Capture:
     random = np.random.default_rng(0)
     made = Capture(
-        folder=tmp_path / "Zoë.capture", source_name="Zoë.mp4", source_sha256="ab" * 32, size=SIZE,
-        fps=Fraction(30000, 1001), crop=(-3.0, 4.0, 200.0),
+        folder=tmp_path / "Zoë.capture",
+        source_name="Zoë.mp4",
+        source_sha256="ab" * 32,
+        size=SIZE,
+        fps=Fraction(30000, 1001),
+        crop=(-3.0, 4.0, 200.0),
         intrinsics=np.array([[800.0, 0, 250.5], [0, 800, 260], [0, 0, 1]]),
-        frame_numbers=np.arange(3, 3 + FRAMES), frame_times=np.arange(FRAMES) / 29.97,
+        frame_numbers=np.arange(3, 3 + FRAMES),
+        frame_times=np.arange(FRAMES) / 29.97,
         landmarks=random.normal(size=(FRAMES, 478, 3)).astype(np.float32),
         scores=random.random((FRAMES, 52), np.float32),
         detector_pose=random.normal(size=(FRAMES, 4, 4)).astype(np.float32),
-        flags=np.array([0, FrameFlag.NO_FACE, 0, FrameFlag.CUT_OFF, 0], np.int32))
+        flags=np.array([0, FrameFlag.NO_FACE, 0, FrameFlag.CUT_OFF, 0], np.int32),
+    )
     made.landmarks[1] = np.nan
     for path_of, channels in ((made.frame_path, 3), (made.matte_path, 1)):
         path_of(0).parent.mkdir(parents=True)
@@ -99,21 +112,24 @@ def rewrite(capture: Capture, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
-@pytest.mark.parametrize(("break_it", "sentence"), [
-    (lambda c: (c.folder / "capture.json").unlink(), "is not a capture"),
-    (lambda c: (c.folder / "capture.json").write_text("{"), "capture.json cannot be read"),
-    (lambda c: (c.folder / "capture.json").write_text("[]"), "capture.json cannot be read"),
-    (lambda c: rewrite(c, schema=SCHEMA + 1), "newer Effigy"),
-    (lambda c: rewrite(c, fps="thirty"), "cannot be read"),
-    (lambda c: rewrite(c, fps="1/0"), "cannot be read"),
-    (lambda c: rewrite(c, crop=None), "cannot be read"),
-    (lambda c: rewrite(c, frame_suffix="/../../x.png"), "cannot be read"),
-    (lambda c: rewrite(c, frame_count=FRAMES + 1), "does not fit"),
-    (lambda c: (c.folder / "landmarks.npz").unlink(), "landmarks.npz is missing"),
-    (lambda c: (c.folder / "landmarks.npz").write_bytes(b"PK no archive"), "cannot be read"),
-    (lambda c: os.truncate(c.folder / "landmarks.npz", 500), "cannot be read"),
-    (lambda c: np.savez(c.folder / "landmarks.npz", landmarks=np.array([print], object)), "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda c: (c.folder / "capture.json").unlink(), "is not a capture"),
+        (lambda c: (c.folder / "capture.json").write_text("{"), "capture.json cannot be read"),
+        (lambda c: (c.folder / "capture.json").write_text("[]"), "capture.json cannot be read"),
+        (lambda c: rewrite(c, schema=SCHEMA + 1), "newer Effigy"),
+        (lambda c: rewrite(c, fps="thirty"), "cannot be read"),
+        (lambda c: rewrite(c, fps="1/0"), "cannot be read"),
+        (lambda c: rewrite(c, crop=None), "cannot be read"),
+        (lambda c: rewrite(c, frame_suffix="/../../x.png"), "cannot be read"),
+        (lambda c: rewrite(c, frame_count=FRAMES + 1), "does not fit"),
+        (lambda c: (c.folder / "landmarks.npz").unlink(), "landmarks.npz is missing"),
+        (lambda c: (c.folder / "landmarks.npz").write_bytes(b"PK no archive"), "cannot be read"),
+        (lambda c: os.truncate(c.folder / "landmarks.npz", 500), "cannot be read"),
+        (lambda c: np.savez(c.folder / "landmarks.npz", landmarks=np.array([print], object)), "cannot be read"),
+    ],
+)
 def test_a_damaged_capture_is_refused_with_a_sentence(capture: Capture, break_it, sentence: str) -> None:
     break_it(capture)
     with pytest.raises(EffigyError, match=sentence) as refusal:

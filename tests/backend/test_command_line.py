@@ -32,8 +32,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def effigy(*arguments: object, cwd: Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """`python -m backend ARGUMENTS`, as a user types it, with a data folder of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "EFFIGY_USER": str(cwd / "user")}
-    return subprocess.run([*before, sys.executable, "-m", "backend", *map(str, arguments)], cwd=cwd, env=environment,
-                          capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*before, sys.executable, "-m", "backend", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def refused(ended: subprocess.CompletedProcess[str]) -> str:
@@ -49,7 +55,9 @@ def everything_below(folder: Path) -> set[str]:
 
 @pytest.fixture
 def grey_clip(tmp_path) -> Path:
-    return write_clip(tmp_path / "wall.mp4", [np.full((128, 128, 3), 120 + k, np.uint8) for k in range(12)], pixels="yuv420p")
+    return write_clip(
+        tmp_path / "wall.mp4", [np.full((128, 128, 3), 120 + k, np.uint8) for k in range(12)], pixels="yuv420p"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +104,9 @@ def test_a_video_without_a_face(tmp_path, grey_clip):
 
 
 def test_a_video_of_two_people(tmp_path, faces):
-    write_clip(tmp_path / "pair.mp4", [np.concatenate([face, face[:, ::-1]], axis=1) for face in faces], pixels="yuv420p")
+    write_clip(
+        tmp_path / "pair.mp4", [np.concatenate([face, face[:, ::-1]], axis=1) for face in faces], pixels="yuv420p"
+    )
     assert "two faces" in refused(effigy("capture", "pair.mp4", "x.capture", cwd=tmp_path))
     assert everything_below(tmp_path) == {"pair.mp4"}
 
@@ -104,10 +114,15 @@ def test_a_video_of_two_people(tmp_path, faces):
 # --- places that cannot be written
 
 
-@pytest.mark.parametrize("place", [
-    "person.mp4/x.capture",
-    pytest.param("/proc/effigy/x.capture", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")),
-])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "person.mp4/x.capture",
+        pytest.param(
+            "/proc/effigy/x.capture", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+        ),
+    ],
+)
 def test_a_folder_that_cannot_be_written(tmp_path, face_clip, place):
     started = time.monotonic()
     assert "cannot be written" in refused(effigy("capture", face_clip, place, cwd=tmp_path))
@@ -125,8 +140,16 @@ def test_a_disk_that_becomes_full(tmp_path, faces, command):
     """On a real file system of half a megabyte, made in a namespace of its own."""
     small = tmp_path / "small"
     small.mkdir()
-    enter = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
-             'mount -t tmpfs -o size=512k none small && "$@"; code=$?; ls -A small; exit $code', "sh")
+    enter = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs -o size=512k none small && "$@"; code=$?; ls -A small; exit $code',
+        "sh",
+    )
     if not shutil.which("unshare") or subprocess.run([*enter, "true"], cwd=tmp_path, capture_output=True).returncode:
         pytest.skip("a small file system cannot be made here")
     if command == "capture":
@@ -134,8 +157,17 @@ def test_a_disk_that_becomes_full(tmp_path, faces, command):
         ended = effigy("capture", "person.mp4", "small/x.capture", cwd=tmp_path, before=enter)
     else:
         make_known_capture(tmp_path)
-        ended = effigy("train", "ball.capture", "small/ball.effigy", "--minutes", "0.05", "--size", "64", cwd=tmp_path,
-                       before=enter)
+        ended = effigy(
+            "train",
+            "ball.capture",
+            "small/ball.effigy",
+            "--minutes",
+            "0.05",
+            "--size",
+            "64",
+            cwd=tmp_path,
+            before=enter,
+        )
     assert "is full" in refused(ended)
     # A whole checkpoint from before the disk was full may stay: training can go on from it.
     left = [line for line in ended.stdout.splitlines() if line.startswith(".") or line in ("x.capture", "ball.effigy")]
@@ -171,8 +203,13 @@ def test_a_head_file_that_would_run_a_program(tmp_path):
 def write_avatar(path: Path, **header: object) -> None:
     from backend.avatar.settings import AvatarSettings
 
-    content = {"schema": 1, "settings": AvatarSettings().to_dict(), "head_name": "a scan", "head_fingerprint": "0" * 16,
-               "metrics": {}} | header
+    content = {
+        "schema": 1,
+        "settings": AvatarSettings().to_dict(),
+        "head_name": "a scan",
+        "head_fingerprint": "0" * 16,
+        "metrics": {},
+    } | header
     save_file({"identity": torch.zeros(3)}, path, metadata={"effigy": json.dumps(content)})
 
 
@@ -190,10 +227,16 @@ def test_an_avatar_whose_head_model_is_not_here(tmp_path):
     assert "head model “a scan”" in said and not (tmp_path / "out.ply").exists()
 
 
-@pytest.mark.parametrize("arguments", [
-    ("track", "nothing.capture"), ("train", "nothing.capture", "x.effigy"), ("evaluate", "x.effigy", "nothing.capture", "--out", "o"),
-    ("render", "x.effigy", "track.npz", "frames"), ("export", "x.effigy", "track.npz", "x.ply"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("track", "nothing.capture"),
+        ("train", "nothing.capture", "x.effigy"),
+        ("evaluate", "x.effigy", "nothing.capture", "--out", "o"),
+        ("render", "x.effigy", "track.npz", "frames"),
+        ("export", "x.effigy", "track.npz", "x.ply"),
+    ],
+)
 def test_files_that_do_not_exist(tmp_path, arguments, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
@@ -220,8 +263,17 @@ def test_frames_are_aligned_to_the_skin_unless_landmarks_only_are_asked_for(tmp_
     assert asked == [photometric]
 
 
-@pytest.mark.parametrize("arguments", [(), ("fly",), ("train", "a"), ("train", "a", "b", "--minutes", "-1"),
-                                       ("capture", "a", "b", "--size", "big"), ("render", "a", "b", "c", "--format", "gif")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("fly",),
+        ("train", "a"),
+        ("train", "a", "b", "--minutes", "-1"),
+        ("capture", "a", "b", "--size", "big"),
+        ("render", "a", "b", "c", "--format", "gif"),
+    ],
+)
 def test_wrong_arguments_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -230,9 +282,11 @@ def test_wrong_arguments_are_one_line(arguments, capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from backend.service.cli import main\n" \
-           "try: main(['--help'])\nexcept SystemExit: pass\n" \
-           "print([name for name in ('torch', 'numba', 'cv2', 'mediapipe', 'av', 'scipy') if name in sys.modules])"
+    code = (
+        "import sys; from backend.service.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'numba', 'cv2', 'mediapipe', 'av', 'scipy') if name in sys.modules])"
+    )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "[]"
 

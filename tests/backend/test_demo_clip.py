@@ -57,7 +57,7 @@ def test_the_detector_sees_one_person_where_the_truth_says(pictures, truth, mode
     for index in range(0, len(pictures), EVERY):
         faces = detector.detect(pictures[index])
         assert len(faces) == 1, f"frame {index}"
-        points = landmarks(torch.as_tensor(vertices[index:index + 1], dtype=torch.float32), model)[0].numpy()[valid]
+        points = landmarks(torch.as_tensor(vertices[index : index + 1], dtype=torch.float32), model)[0].numpy()[valid]
         pixels = points @ truth.intrinsics.T
         errors.append(np.median(np.linalg.norm(pixels[:, :2] / pixels[:, 2:] - faces[0].landmarks[valid, :2], axis=1)))
         scores.append(faces[0].scores)
@@ -92,5 +92,5 @@ def test_the_files_are_what_their_derivation_gives(pictures, truth, model):
     shirt = body @ camera[:3, :3].T + camera[:3, 3], body_faces
     painted = paint_head(model, Look(seed=SEED))
     drawn = render_person(painted, vertices, shirt, intrinsics, size, background).astype(float)
-    face = np.s_[size * 3 // 8:size * 5 // 8, size * 3 // 8:size * 5 // 8]
+    face = np.s_[size * 3 // 8 : size * 5 // 8, size * 3 // 8 : size * 5 // 8]
     assert np.sqrt(np.mean((drawn[face] - smaller[face]) ** 2)) < 9

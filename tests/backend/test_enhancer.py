@@ -40,8 +40,13 @@ def blob(place=(0.0, 0.0, 0.0), count: int = 60, seed: int = 2) -> Splats:
     generator = torch.Generator().manual_seed(seed)
     means = 0.05 * torch.randn(1, count, 3, generator=generator) + torch.tensor(place)
     turns = torch.randn(1, count, 4, generator=generator)
-    return Splats(means, turns, torch.full((1, count, 3), 0.02), torch.full((1, count), 0.8),
-                  torch.rand(1, count, 3, generator=generator))
+    return Splats(
+        means,
+        turns,
+        torch.full((1, count, 3), 0.02),
+        torch.full((1, count), 0.8),
+        torch.rand(1, count, 3, generator=generator),
+    )
 
 
 def cameras(distance: float = 0.6, size: int = SIZE, density: float = 200.0) -> Cameras:
@@ -82,8 +87,10 @@ def test_camera_distance_and_the_head_s_size_in_the_world_change_nothing(enhance
 
 def test_depth_speaks_in_every_block(enhancer):
     raster, depth = rasterize(blob(), cameras()), torch.full((1,), 0.6)
-    gradients = torch.autograd.grad(enhancer(raster, depth).color.square().sum(),
-                                    [p for name, p in enhancer.named_parameters() if "modulation.weight" in name])
+    gradients = torch.autograd.grad(
+        enhancer(raster, depth).color.square().sum(),
+        [p for name, p in enhancer.named_parameters() if "modulation.weight" in name],
+    )
     assert len(gradients) == 5 and all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
@@ -138,8 +145,9 @@ def test_enhancer_learns_detail_that_the_gaussians_lack():
 def test_trained_enhancer_helps_and_lies_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
     capture, track, _ = make_small_capture(tmp_path, texture=120.0)
-    monkeypatch.setitem(presets.PRESETS, "draft",
-                        Preset(size=64, warmup_steps=40, steps=60, refinement=False, enhancer_width=8))
+    monkeypatch.setitem(
+        presets.PRESETS, "draft", Preset(size=64, warmup_steps=40, steps=60, refinement=False, enhancer_width=8)
+    )
     avatar = train(capture.folder, tmp_path / "ball.effigy")
     again = load_avatar(tmp_path / "ball.effigy")
     assert again.settings.enhancer_width == 8 and float(again.enhancer.density) == pytest.approx(233, rel=0.1)
@@ -149,8 +157,11 @@ def test_trained_enhancer_helps_and_lies_in_the_file(tmp_path, monkeypatch):
     def error(enhanced: bool) -> float:
         from backend.training.evaluation import read_truth
 
-        return sum(float(((frame.over((1, 1, 1)) - read_truth(capture, index, 64)[0] / 255) ** 2).mean())
-                   for index in range(0, 24, 4) for frame in draw(avatar, track, [index], 64, enhanced))
+        return sum(
+            float(((frame.over((1, 1, 1)) - read_truth(capture, index, 64)[0] / 255) ** 2).mean())
+            for index in range(0, 24, 4)
+            for frame in draw(avatar, track, [index], 64, enhanced)
+        )
 
     assert error(True) < error(False), (error(True), error(False))
 

@@ -37,9 +37,13 @@ class BallAvatar:
     def splats(self, track, indices) -> Splats:
         self.asked += list(indices)
         count = len(indices)
-        return Splats(torch.zeros(count, 1, 3), torch.tensor([1.0, 0, 0, 0]).expand(count, 1, 4),
-                      torch.full((count, 1, 3), self.radius), torch.full((count, 1), 0.98),
-                      torch.full((count, 1, 3), 0.5))
+        return Splats(
+            torch.zeros(count, 1, 3),
+            torch.tensor([1.0, 0, 0, 0]).expand(count, 1, 4),
+            torch.full((count, 1, 3), self.radius),
+            torch.full((count, 1), 0.98),
+            torch.full((count, 1, 3), 0.5),
+        )
 
 
 class Truth:
@@ -84,9 +88,26 @@ def test_only_good_held_out_frames_are_scored(evaluated):
 def test_metrics_json_holds_the_documented_fields(evaluated):
     _, out, metrics = evaluated
     stored = json.loads((out / "metrics.json").read_text("utf-8"))
-    for name in ("l2", "psnr", "ssim", "lpips", "vgg_hed", "f_lmd", "sd", "psnr_head", "psnr_inner",
-                 "seconds_per_frame", "megabytes", "frames", "protocol", "device", "settings", "extrapolated",
-                 "train_psnr", "baselines"):
+    for name in (
+        "l2",
+        "psnr",
+        "ssim",
+        "lpips",
+        "vgg_hed",
+        "f_lmd",
+        "sd",
+        "psnr_head",
+        "psnr_inner",
+        "seconds_per_frame",
+        "megabytes",
+        "frames",
+        "protocol",
+        "device",
+        "settings",
+        "extrapolated",
+        "train_psnr",
+        "baselines",
+    ):
         assert name in stored, name
     assert stored["lpips"] is None and stored["f_lmd"] is None and stored["landmark_frames"] == 0
     assert stored["protocol"].startswith("as tracked") and stored["megabytes"] == 1.5
@@ -111,7 +132,8 @@ def test_the_figures_can_be_computed_again_from_the_pictures(evaluated):
     for entry in metrics.per_frame:
         picture, truth, mask = (
             cv2.imread(str(out / "frames" / f"{name}_{entry.frame:06d}.png"), cv2.IMREAD_UNCHANGED) / 255.0
-            for name in ("pred", "truth", "mask"))
+            for name in ("pred", "truth", "mask")
+        )
         squared = ((picture - truth) ** 2).mean(axis=2)
         values.append(-10 * np.log10(squared.mean()))
         assert entry.metrics.psnr_head == pytest.approx(-10 * np.log10(squared[mask >= 0.5].mean()), abs=1e-3)
@@ -249,10 +271,14 @@ def test_fitting_the_pose_again_undoes_an_error_of_the_track(small):
     avatar = Truth(model)
     index, truth = 27, read_truth(capture, 27, SIZE)[0]
     wrong = TrackPoses(replace(track, head_to_camera=cameras), model)
-    errors = [np.abs(frame.over((1.0, 1, 1)) - truth / 255).mean() for frame in (
-        draw_refitted(avatar, TrackPoses(track, model), index, SIZE, truth, steps=0),
-        draw_refitted(avatar, wrong, index, SIZE, truth, steps=0),
-        draw_refitted(avatar, wrong, index, SIZE, truth))]
+    errors = [
+        np.abs(frame.over((1.0, 1, 1)) - truth / 255).mean()
+        for frame in (
+            draw_refitted(avatar, TrackPoses(track, model), index, SIZE, truth, steps=0),
+            draw_refitted(avatar, wrong, index, SIZE, truth, steps=0),
+            draw_refitted(avatar, wrong, index, SIZE, truth),
+        )
+    ]
     right, disturbed, refitted = errors
     assert disturbed > 2 * right
     assert refitted - right < 0.3 * (disturbed - right)

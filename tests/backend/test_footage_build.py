@@ -136,7 +136,8 @@ def test_a_small_head_in_a_wide_picture_is_cropped_and_mapped_back(man: list[np.
 
 
 def test_frames_without_a_face_with_two_and_cut_off_are_flagged_and_named(
-    man: list[np.ndarray], tmp_path: Path,
+    man: list[np.ndarray],
+    tmp_path: Path,
 ) -> None:
     def scene(index: int) -> np.ndarray:
         picture = np.full((480, 960, 3), 120, np.uint8)
@@ -165,7 +166,8 @@ def test_frames_without_a_face_with_two_and_cut_off_are_flagged_and_named(
 def test_flags_read_as_runs() -> None:
     flags = np.array([0, 1, 1, 0, 6, 0], np.int32)
     assert describe_flags(flags) == [
-        "frames 1-2: no face", "frame 4: several faces, face cut off by the edge of the picture",
+        "frames 1-2: no face",
+        "frame 4: several faces, face cut off by the edge of the picture",
     ]
 
 
@@ -179,7 +181,10 @@ def nobody(man: list[np.ndarray]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("scene", "sentence"), [(two_people, "two faces"), (nobody, "No face")])
 def test_a_clip_of_two_people_or_of_nobody_is_refused_and_leaves_nothing(
-    man: list[np.ndarray], tmp_path: Path, scene: Callable[[list[np.ndarray]], list[np.ndarray]], sentence: str,
+    man: list[np.ndarray],
+    tmp_path: Path,
+    scene: Callable[[list[np.ndarray]], list[np.ndarray]],
+    sentence: str,
 ) -> None:
     clip = write_clip(tmp_path / "clip.mp4", scene(man))
     with pytest.raises(EffigyError, match=sentence):
@@ -200,15 +205,21 @@ def test_cancelling_leaves_nothing_and_keeps_the_capture_that_was_there(man: lis
     assert load_capture(first.folder).frame_count == 6
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"size": 10}, "between 64 and 4096"),
-    ({"max_frames": 0}, "at least one frame"),
-    ({"start": 3.0, "end": 2.0}, "must lie after"),
-    ({"start": float("nan")}, "seconds from 0 up"),
-    ({"start": 500.0}, "No frame of .* the clip lasts 19"),
-])
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": 10}, "between 64 and 4096"),
+        ({"max_frames": 0}, "at least one frame"),
+        ({"start": 3.0, "end": 2.0}, "must lie after"),
+        ({"start": float("nan")}, "seconds from 0 up"),
+        ({"start": 500.0}, "No frame of .* the clip lasts 19"),
+    ],
+)
 def test_a_request_that_makes_no_sense_is_refused(
-    shared_footage: Path, tmp_path: Path, options: dict, sentence: str,
+    shared_footage: Path,
+    tmp_path: Path,
+    options: dict,
+    sentence: str,
 ) -> None:
     with pytest.raises(EffigyError, match=sentence):
         make_capture(shared_footage / "man_glasses.mp4", tmp_path / "new.capture", **options)
@@ -223,8 +234,10 @@ def test_a_folder_with_other_files_is_never_replaced(shared_footage: Path, tmp_p
 
 
 def test_the_detectors_do_not_write_to_the_terminal(shared_footage: Path, tmp_path: Path) -> None:
-    script = ("import sys; from pathlib import Path; from backend.footage.build import make_capture;"
-              "make_capture(Path(sys.argv[1]), Path(sys.argv[2]), size=128, max_frames=4)")
+    script = (
+        "import sys; from pathlib import Path; from backend.footage.build import make_capture;"
+        "make_capture(Path(sys.argv[1]), Path(sys.argv[2]), size=128, max_frames=4)"
+    )
     command = [sys.executable, "-c", script, str(shared_footage / "man_glasses.mp4"), str(tmp_path / "a.capture")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

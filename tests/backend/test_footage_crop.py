@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from backend.footage.crop import (
-    Sighting, choose_face, cut_square, guess_intrinsics, picture_mask, stable_crop,
+    Sighting,
+    choose_face,
+    cut_square,
+    guess_intrinsics,
+    picture_mask,
+    stable_crop,
 )
 from backend.footage.detector import Face
 

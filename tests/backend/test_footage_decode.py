@@ -86,11 +86,23 @@ def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("full_range", [False, True])
-@pytest.mark.parametrize(("matrix", "red_weight", "blue_weight"), [
-    (1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593), (6, 0.299, 0.114), (2, 0.299, 0.114),
-])
+@pytest.mark.parametrize(
+    ("matrix", "red_weight", "blue_weight"),
+    [
+        (1, 0.2126, 0.0722),
+        (5, 0.299, 0.114),
+        (9, 0.2627, 0.0593),
+        (6, 0.299, 0.114),
+        (2, 0.299, 0.114),
+    ],
+)
 def test_colours_follow_the_matrix_and_range_of_the_clip(
-    tmp_path: Path, pixels: str, full_range: bool, matrix: int, red_weight: float, blue_weight: float,
+    tmp_path: Path,
+    pixels: str,
+    full_range: bool,
+    matrix: int,
+    red_weight: float,
+    blue_weight: float,
 ) -> None:
     colour = np.array([200, 60, 30])
     red, green, blue = colour / 255
@@ -153,18 +165,30 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("make", "sentence"), [
-    (lambda folder: folder / "nothing.mp4", "no file"),
-    (lambda folder: folder, "is a folder"),
-    (lambda folder: written(folder / "empty.mp4", b""), "is empty"),
-    (lambda folder: written(folder / "noise.mp4", b"neither a video nor anything else" * 99), "not a video"),
-    (lambda folder: written(folder / "notes.txt", b"Dear diary,\n" * 99), "not a video"),
-    (lambda folder: written(folder / "list.m3u8", b"#EXTM3U\n#EXTINF:9,\nhttp://localhost/a.ts\n"), "list of files"),
-    (lambda folder: written(folder / "half.png", cv2.imencode(".png", corner_image())[1].tobytes()[:-30]), "damaged"),
-    (lambda folder: written(folder / "one.pgm", cv2.imencode(".pgm", corner_image()[..., 0])[1].tobytes()), "save it as PNG"),
-    (lambda folder: write_sound(folder / "song.m4a"), "only sound"),
-    (lambda folder: cut_before_index(folder / "cut.mp4"), "cut short"),
-])
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda folder: folder / "nothing.mp4", "no file"),
+        (lambda folder: folder, "is a folder"),
+        (lambda folder: written(folder / "empty.mp4", b""), "is empty"),
+        (lambda folder: written(folder / "noise.mp4", b"neither a video nor anything else" * 99), "not a video"),
+        (lambda folder: written(folder / "notes.txt", b"Dear diary,\n" * 99), "not a video"),
+        (
+            lambda folder: written(folder / "list.m3u8", b"#EXTM3U\n#EXTINF:9,\nhttp://localhost/a.ts\n"),
+            "list of files",
+        ),
+        (
+            lambda folder: written(folder / "half.png", cv2.imencode(".png", corner_image())[1].tobytes()[:-30]),
+            "damaged",
+        ),
+        (
+            lambda folder: written(folder / "one.pgm", cv2.imencode(".pgm", corner_image()[..., 0])[1].tobytes()),
+            "save it as PNG",
+        ),
+        (lambda folder: write_sound(folder / "song.m4a"), "only sound"),
+        (lambda folder: cut_before_index(folder / "cut.mp4"), "cut short"),
+    ],
+)
 def test_what_is_no_video_is_refused_with_a_sentence(tmp_path: Path, make, sentence: str) -> None:
     path = make(tmp_path)
     for use in (probe, lambda name: list(read_frames(name))):

@@ -74,7 +74,11 @@ def test_photographs_of_one_person_are_tracked_together(heads, tmp_path):  # noq
 def test_a_face_that_leaves_and_returns_is_bridged_and_left_out_meanwhile(heads, tmp_path):  # noqa: ANN001
     images = []
     for index in range(45):
-        away = SIDE if 15 <= index < 30 else round(SIDE * np.clip(max((index - 9) / 6, 0) if index < 15 else (36 - index) / 6, 0, 1))
+        away = (
+            SIDE
+            if 15 <= index < 30
+            else round(SIDE * np.clip(max((index - 9) / 6, 0) if index < 15 else (36 - index) / 6, 0, 1))
+        )
         wide = np.concatenate((heads[index], PLAIN), 1)
         images.append(np.roll(wide, -away, 1)[:, :SIDE] if away < SIDE else PLAIN)
     capture, track = taken(tmp_path, images)
@@ -115,9 +119,9 @@ def _paste(canvas: np.ndarray, picture: np.ndarray, matte: np.ndarray, left: int
     first, last = max(left, 0), min(left + width, canvas.shape[1])
     if first >= last:
         return
-    share = matte[:, first - left:last - left, None] / 255
+    share = matte[:, first - left : last - left, None] / 255
     below = canvas[-height:, first:last]
-    below[:] = (share * picture[:, first - left:last - left] + (1 - share) * below).round().astype(np.uint8)
+    below[:] = (share * picture[:, first - left : last - left] + (1 - share) * below).round().astype(np.uint8)
 
 
 def test_a_black_second_is_left_out_and_both_sides_are_tracked(heads, tmp_path):  # noqa: ANN001
@@ -139,8 +143,10 @@ def test_slow_and_fast_rates_keep_their_time(heads, tmp_path, rate):  # noqa: AN
 
 
 def test_a_telephone_held_upright_gives_an_upright_head(heads, tmp_path):  # noqa: ANN001
-    upright = [np.concatenate((np.full((90, SIDE, 3), 90, np.uint8), frame, np.full((90, SIDE, 3), 60, np.uint8)))
-               for frame in heads[:20]]
+    upright = [
+        np.concatenate((np.full((90, SIDE, 3), 90, np.uint8), frame, np.full((90, SIDE, 3), 60, np.uint8)))
+        for frame in heads[:20]
+    ]
     capture, track = taken(tmp_path, [np.ascontiguousarray(np.rot90(frame, -1)) for frame in upright], rotation=90)
     if len(sure(track)) == 0 or track.head_to_camera[0, 1, 1] > 0:
         pytest.fail("the picture was not turned")

@@ -49,7 +49,6 @@ def test_the_edge_of_a_blocky_matte_moves_onto_the_edge_of_the_picture() -> None
     assert after.sum() < 0.1 * before.sum()
 
 
-
 def test_a_thin_strand_that_the_network_only_guessed_at_comes_out() -> None:
     image = np.full((512, 512, 3), 200, np.uint8)
     image[:, :250] = 40

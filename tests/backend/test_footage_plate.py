@@ -40,15 +40,25 @@ def make_clip(folder: Path, moving_camera: bool = False) -> Capture:
         head = head_at(index % 3)
         frame[head > 0] = HAIR
         matte = head.copy()
-        matte[50:HEAD_BOTTOM + 14, LINE_COLUMNS] = 255
+        matte[50 : HEAD_BOTTOM + 14, LINE_COLUMNS] = 255
         cv2.imwrite(str(folder / "frames" / f"{index:06d}.png"), frame[..., ::-1])
         cv2.imwrite(str(folder / "mattes" / f"{index:06d}.png"), matte)
     capture = Capture(
-        folder=folder, source_name="clip.mp4", source_sha256="0" * 64, size=SIDE, fps=Fraction(25), crop=(0.0, 0.0, float(SIDE)),
+        folder=folder,
+        source_name="clip.mp4",
+        source_sha256="0" * 64,
+        size=SIDE,
+        fps=Fraction(25),
+        crop=(0.0, 0.0, float(SIDE)),
         intrinsics=np.array([[280.0, 0, 64], [0, 280.0, 64], [0, 0, 1]]),
-        frame_numbers=np.arange(FRAMES), frame_times=np.arange(FRAMES) / 25, landmarks=np.zeros((FRAMES, 478, 3), np.float32),
-        scores=np.zeros((FRAMES, 52), np.float32), detector_pose=np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)),
-        flags=np.zeros(FRAMES, np.int32), frame_suffix=".png")
+        frame_numbers=np.arange(FRAMES),
+        frame_times=np.arange(FRAMES) / 25,
+        landmarks=np.zeros((FRAMES, 478, 3), np.float32),
+        scores=np.zeros((FRAMES, 52), np.float32),
+        detector_pose=np.tile(np.eye(4, dtype=np.float32), (FRAMES, 1, 1)),
+        flags=np.zeros(FRAMES, np.int32),
+        frame_suffix=".png",
+    )
     save_capture(capture, {})
     return capture
 
@@ -62,7 +72,7 @@ def cleaned(capture: Capture, index: int) -> np.ndarray:
 @pytest.mark.parametrize("index", [0, 5, 11])
 def test_the_edge_of_a_picture_on_the_wall_is_no_hair(tmp_path, index):
     matte = cleaned(make_clip(tmp_path / "c.capture"), index)
-    below = matte[HEAD_BOTTOM + 4:HEAD_BOTTOM + 14, LINE_COLUMNS]
+    below = matte[HEAD_BOTTOM + 4 : HEAD_BOTTOM + 14, LINE_COLUMNS]
     assert below.max() == 0
 
 

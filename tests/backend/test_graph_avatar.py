@@ -22,7 +22,9 @@ def model():
     return ball_head()
 
 
-def make_pose(model, rotations: torch.Tensor, camera: torch.Tensor | None = None, expression: torch.Tensor | None = None) -> Pose:
+def make_pose(
+    model, rotations: torch.Tensor, camera: torch.Tensor | None = None, expression: torch.Tensor | None = None
+) -> Pose:
     head = Head(model)
     count = len(rotations)
     if camera is None:
@@ -46,8 +48,11 @@ def test_every_parameter_receives_a_gradient(model):
     networks = networks_of(model)
     splats, anchors = networks(make_pose(model, 0.1 * torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))))
     sum((part * torch.randn_like(part)).sum() for part in vars(splats).values()).backward()
-    silent = [name for name, parameter in networks.named_parameters()
-              if parameter.requires_grad and (parameter.grad is None or not parameter.grad.abs().sum() > 0)]
+    silent = [
+        name
+        for name, parameter in networks.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.abs().sum() > 0)
+    ]
     assert not silent
     assert splats.means.shape == (2, 3 * len(model.template), 3)
 

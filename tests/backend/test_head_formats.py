@@ -49,13 +49,15 @@ def flame_arrays() -> dict[str, object]:
     model = ball_head()
     random = np.random.default_rng(3)
     return {
-        "v_template": model.template.astype(np.float64), "f": model.faces.astype(np.uint32),
+        "v_template": model.template.astype(np.float64),
+        "f": model.faces.astype(np.uint32),
         "shapedirs": random.normal(0, 0.001, (VERTICES, 3, 400)),
         "posedirs": random.normal(0, 0.001, (VERTICES, 3, 36)),
         "J_regressor": scipy.sparse.csc_matrix(model.joint_regressor.astype(np.float64)),
         "weights": model.skinning.astype(np.float64),
         "kintree_table": np.array([[4294967295, 0, 1, 1, 1], [0, 1, 2, 3, 4]]),
-        "bs_style": "lbs", "bs_type": "lrotmin",
+        "bs_style": "lbs",
+        "bs_type": "lrotmin",
     }
 
 
@@ -143,14 +145,17 @@ def test_a_newer_format_is_refused_with_a_sentence(tmp_path: Path) -> None:
         load_head(tmp_path / "newer.npz")
 
 
-@pytest.mark.parametrize("spoil, said", [
-    (lambda a: a.update(template=a["template"] * np.nan), "not finite"),
-    (lambda a: a.update(faces=a["faces"] + 1), "points outside"),
-    (lambda a: a.update(skinning=a["skinning"] * 2), "do not sum to one"),
-    (lambda a: a.update(region_face=np.array([5, 9999])), "points outside"),
-    (lambda a: a.update(pose_basis=a["pose_basis"][..., :9]), "should be"),
-    (lambda a: a.pop("uv"), "lacks uv"),
-])
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda a: a.update(template=a["template"] * np.nan), "not finite"),
+        (lambda a: a.update(faces=a["faces"] + 1), "points outside"),
+        (lambda a: a.update(skinning=a["skinning"] * 2), "do not sum to one"),
+        (lambda a: a.update(region_face=np.array([5, 9999])), "points outside"),
+        (lambda a: a.update(pose_basis=a["pose_basis"][..., :9]), "should be"),
+        (lambda a: a.pop("uv"), "lacks uv"),
+    ],
+)
 def test_a_spoilt_head_is_refused_with_what_is_wrong(tmp_path: Path, spoil, said: str) -> None:
     save_head(ball_head(), tmp_path / "head.npz")
     with np.load(tmp_path / "head.npz") as archive:
@@ -193,8 +198,12 @@ def test_flames_own_landmarks_beside_the_file_are_used(tmp_path: Path) -> None:
     arrays["J_regressor"] = arrays["J_regressor"].toarray()
     np.savez(tmp_path / "flame.npz", **arrays)
     assert (load_head(tmp_path / "flame.npz").landmark_faces == -1).all()
-    np.savez(tmp_path / "mediapipe_landmark_embedding.npz", lmk_face_idx=np.array([5, 8]),
-             lmk_b_coords=np.array([[1, 0, 0], [0.5, 0.5, 0]]), landmark_indices=np.array([4, 33]))
+    np.savez(
+        tmp_path / "mediapipe_landmark_embedding.npz",
+        lmk_face_idx=np.array([5, 8]),
+        lmk_b_coords=np.array([[1, 0, 0], [0.5, 0.5, 0]]),
+        landmark_indices=np.array([4, 33]),
+    )
     model = load_head(tmp_path / "flame.npz")
     assert model.landmark_faces[33] == 8 and model.landmark_barycentric[33, 1] == 0.5
     assert (model.landmark_faces >= 0).sum() == 2
@@ -202,8 +211,12 @@ def test_flames_own_landmarks_beside_the_file_are_used(tmp_path: Path) -> None:
 
 def test_an_identity_only_file_says_so_and_is_rigid_with_the_neck(tmp_path: Path) -> None:
     arrays = flame_arrays()
-    np.savez(tmp_path / "identity.npz", v_template=arrays["v_template"], faces=arrays["f"],
-             shapedirs=arrays["shapedirs"][..., :60])
+    np.savez(
+        tmp_path / "identity.npz",
+        v_template=arrays["v_template"],
+        faces=arrays["f"],
+        shapedirs=arrays["shapedirs"][..., :60],
+    )
     messages = Messages()
     model = load_head(tmp_path / "identity.npz", messages)
     assert "identity only" in messages.texts[0] and not has_expressions(model)
@@ -253,22 +266,25 @@ def test_a_pickle_that_would_run_a_program_runs_nothing_and_is_named(tmp_path: P
     assert mark.exists()
 
 
-@pytest.mark.parametrize("program, said", [
-    (b"cbuiltins\neval\n(S'1+1'\ntR.", r"builtins\.eval"),
-    (b"c__builtin__\ngetattr\n(S'a'\nS'b'\ntR.", r"__builtin__\.getattr"),
-    (b"cnumpy\nload\n(S'x'\ntR.", r"numpy\.load"),
-    (b"cnumpy.core.multiarray\nscalar.__class__\n.", "scalar.__class__"),
-    (b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.", "ndarray.__init__"),
-    (b"c_codecs\nencode\n(S'x'\nS'zip'\ntR.", "text encoding"),
-    (b"ccopy_reg\n_reconstructor\n(c__builtin__\nset\nc__builtin__\nobject\nNtR.", "of a kind"),
-    (b"Pname\n.", "outside of the file"),
-    (b"cnumpy.core.multiarray\n_reconstruct\n}S'_call'\nI1\nsb.", "change a function"),
-    (b"cchumpy.ch\nCh\n}S'x'\nI1\nsb.", "damaged"),
-    (b"cchumpy.ch\nCh\n)\x81}S'y'\nI1\nsb.", "chumpy expression"),
-    (b"not a pickle at all", "damaged"),
-    (b"", "damaged"),
-    (b"\x80\x02]q\x00h\x00a.", "damaged"),
-])
+@pytest.mark.parametrize(
+    "program, said",
+    [
+        (b"cbuiltins\neval\n(S'1+1'\ntR.", r"builtins\.eval"),
+        (b"c__builtin__\ngetattr\n(S'a'\nS'b'\ntR.", r"__builtin__\.getattr"),
+        (b"cnumpy\nload\n(S'x'\ntR.", r"numpy\.load"),
+        (b"cnumpy.core.multiarray\nscalar.__class__\n.", "scalar.__class__"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.", "ndarray.__init__"),
+        (b"c_codecs\nencode\n(S'x'\nS'zip'\ntR.", "text encoding"),
+        (b"ccopy_reg\n_reconstructor\n(c__builtin__\nset\nc__builtin__\nobject\nNtR.", "of a kind"),
+        (b"Pname\n.", "outside of the file"),
+        (b"cnumpy.core.multiarray\n_reconstruct\n}S'_call'\nI1\nsb.", "change a function"),
+        (b"cchumpy.ch\nCh\n}S'x'\nI1\nsb.", "damaged"),
+        (b"cchumpy.ch\nCh\n)\x81}S'y'\nI1\nsb.", "chumpy expression"),
+        (b"not a pickle at all", "damaged"),
+        (b"", "damaged"),
+        (b"\x80\x02]q\x00h\x00a.", "damaged"),
+    ],
+)
 def test_every_other_trick_is_refused_with_a_sentence(tmp_path: Path, program: bytes, said: str) -> None:
     (tmp_path / "trick.pkl").write_bytes(program)
     with pytest.raises(EffigyError, match=said):

@@ -12,7 +12,11 @@ from scipy.spatial.transform import Rotation
 from backend.head.forward import Head, landmark_valid, landmarks, vertex_normals
 from backend.head.model import JAW, NECK, PARENTS, ROOT, HeadModel
 from backend.head.rotations import (
-    axis_angle_to_matrix, axis_angle_to_quaternion, matrix_to_axis_angle, matrix_to_quaternion, quaternion_multiply,
+    axis_angle_to_matrix,
+    axis_angle_to_quaternion,
+    matrix_to_axis_angle,
+    matrix_to_quaternion,
+    quaternion_multiply,
     quaternion_to_matrix,
 )
 
@@ -36,7 +40,8 @@ def parameters(model: HeadModel, batch: int, seed: int = 2) -> tuple[torch.Tenso
     random = torch.Generator().manual_seed(seed)
     sizes = (model.shape_basis.shape[2], model.expression_basis.shape[2], 15)
     identity, expression, rotations = (
-        torch.randn(batch, size, generator=random, dtype=torch.float64) for size in sizes)
+        torch.randn(batch, size, generator=random, dtype=torch.float64) for size in sizes
+    )
     return identity, expression, 0.5 * rotations.view(batch, 5, 3)
 
 
@@ -131,8 +136,12 @@ def test_neck_transforms_where_root_and_jaw_share_a_vertex_depart_by_no_more_tha
     identity, expression, rotations = parameters(model, 3)
     no_correctives = Head(replace(model, pose_basis=np.zeros_like(model.pose_basis)), dtype=torch.float64)
     neutral = torch.zeros_like(expression)
-    torch.testing.assert_close(carried_over(no_correctives, identity, neutral, rotations),
-                               no_correctives(identity, neutral, rotations).vertices, atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        carried_over(no_correctives, identity, neutral, rotations),
+        no_correctives(identity, neutral, rotations).vertices,
+        atol=1e-7,
+        rtol=0,
+    )
 
     skinned = no_correctives(identity, expression, rotations).vertices
     departure = carried_over(no_correctives, identity, expression, rotations) - skinned
@@ -164,8 +173,9 @@ def test_gradients_of_the_neck_motion() -> None:
     identity, _, rotations = parameters(model, 1)
     rotations.requires_grad_()
     for part in ("linear", "translation", "quaternion"):
-        assert torch.autograd.gradcheck(lambda r, part=part: getattr(head.neck_transforms(identity, r), part)[:, ::9],
-                                        rotations, fast_mode=True)
+        assert torch.autograd.gradcheck(
+            lambda r, part=part: getattr(head.neck_transforms(identity, r), part)[:, ::9], rotations, fast_mode=True
+        )
 
 
 def test_buffers_of_the_head_stay_out_of_checkpoints() -> None:
@@ -190,8 +200,9 @@ def test_normals_are_weighted_by_area_and_point_outside() -> None:
     assert (normals[0, 18:-18] * torch.nn.functional.normalize(vertices[0, 18:-18], dim=-1)).sum(-1).min() > 0.97
     small = full_head()
     patch = torch.from_numpy(small.template).double()[None].requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: vertex_normals(v, torch.from_numpy(small.faces))[:, 10:20], patch,
-                                    eps=1e-7, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda v: vertex_normals(v, torch.from_numpy(small.faces))[:, 10:20], patch, eps=1e-7, fast_mode=True
+    )
 
 
 def test_landmarks_ride_on_their_triangles_and_missing_ones_are_masked() -> None:
@@ -235,8 +246,9 @@ def test_rotations_agree_with_scipy_from_no_turn_to_half_a_turn() -> None:
     np.testing.assert_allclose(quaternion_to_matrix(matrix_to_quaternion(half)), half, atol=1e-6)
 
 
-@pytest.mark.parametrize("convert", [axis_angle_to_matrix, axis_angle_to_quaternion,
-                                     lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v))])
+@pytest.mark.parametrize(
+    "convert", [axis_angle_to_matrix, axis_angle_to_quaternion, lambda v: matrix_to_axis_angle(axis_angle_to_matrix(v))]
+)
 def test_rotation_gradients_are_right_at_zero_and_on_both_sides_of_the_series(convert) -> None:
     vectors = angles()[[0, 2, 3, 4, 5, 7]].requires_grad_()
     assert torch.autograd.gradcheck(convert, vectors)

@@ -103,8 +103,8 @@ def test_a_shoulder_beside_the_neck_goes_and_long_hair_stays(model, cutter):
     person[level:] = 255
     shoulder = pixel(edge[edge[:, 0].argmin()] - [0.03, 0.02, 0])
     hair = pixel(edge[edge[:, 0].argmax()] + [0.03, -0.02, 0])
-    person[shoulder[0]:level, : shoulder[1] + 6] = 255
-    person[level - 120:level, hair[1] - 12:hair[1] + 12] = 255
+    person[shoulder[0] : level, : shoulder[1] + 6] = 255
+    person[level - 120 : level, hair[1] - 12 : hair[1] + 12] = 255
     matte = cutter.cut(person, vertices, INTRINSICS)
     assert matte[shoulder[0] + 2, shoulder[1]] == 0
     assert matte[hair] == 255
@@ -119,7 +119,7 @@ def test_the_neck_goes_on_as_a_prism_where_the_rig_flares_out_over_a_collar(mode
     collar = pixel(widest - [0.006, 0.006, 0])
     assert raster.covered[collar], "the rig covers the collar, so that only the prism can cut it"
     person = np.where(raster.covered, 255, 0).astype(np.uint8)
-    person[pixel(edge.mean(0))[0]:] = 255
+    person[pixel(edge.mean(0))[0] :] = 255
     matte = cutter.cut(person, vertices, INTRINSICS)
     assert matte[collar] < 30
     assert matte[pixel(inner)] == 255
@@ -131,7 +131,7 @@ def test_faint_matte_far_from_the_head_goes_and_the_hair_s_rim_stays(model, cutt
     person = np.where(raster.covered, 255, 0).astype(np.uint8)
     top = int(np.argmax(raster.covered.any(1)))
     middle = int(np.median(np.flatnonzero(raster.covered[top])))
-    person[top - 2:top, middle - 5:middle + 5] = 50
+    person[top - 2 : top, middle - 5 : middle + 5] = 50
     person[100:103, 10:30] = 50
     matte = cutter.cut(person, vertices, INTRINSICS)
     assert not matte[100:103, 10:30].any()
@@ -170,4 +170,8 @@ def test_a_track_that_is_stopped_leaves_the_mattes_of_the_one_before(tmp_path: P
     with pytest.raises(Cancelled):
         make_head_mattes(capture, track, model, Stopped())
     assert all((read_head_matte(capture, index) == matte).all() for index, matte in enumerate(before))
-    assert sorted(path.name for path in capture.folder.iterdir() if path.is_dir()) == ["frames", "head_mattes", "mattes"]
+    assert sorted(path.name for path in capture.folder.iterdir() if path.is_dir()) == [
+        "frames",
+        "head_mattes",
+        "mattes",
+    ]

@@ -23,12 +23,14 @@ def with_eyeballs(model: HeadModel) -> HeadModel:
     template = np.concatenate((model.template, *(corners + centre for centre in centres)))
     tetrahedron = np.array([(0, 1, 2), (0, 3, 1), (0, 2, 3), (1, 3, 2)], np.int32)
     faces = np.concatenate((model.faces, tetrahedron + count, tetrahedron + count + 4))
-    grown = {name: np.concatenate((getattr(model, name), np.zeros((8, *getattr(model, name).shape[1:]), np.float32)))
-             for name in ("shape_basis", "expression_basis", "pose_basis", "skinning")}
+    grown = {
+        name: np.concatenate((getattr(model, name), np.zeros((8, *getattr(model, name).shape[1:]), np.float32)))
+        for name in ("shape_basis", "expression_basis", "pose_basis", "skinning")
+    }
     grown["skinning"][count:, 3] = 1
     regressor = np.concatenate((model.joint_regressor, np.zeros((5, 8), np.float32)), 1)
     regressor[3:] = 0
-    regressor[3, count:count + 4] = regressor[4, count + 4:] = 0.25
+    regressor[3, count : count + 4] = regressor[4, count + 4 :] = 0.25
     regions = dict(model.regions) | {"eyes": np.arange(count, count + 8, dtype=np.int32)}
     return replace(model, template=template, faces=faces, joint_regressor=regressor, regions=regions, **grown)
 

@@ -24,12 +24,21 @@ def flame_identity(path: Path) -> HeadModel:
     skinning = np.zeros((count, 5), np.float32)
     skinning[:, 0] = 1
     return HeadModel(
-        name="FLAME 2023 Open", template=template, shape_basis=shape_basis,
-        expression_basis=np.zeros((count, 3, 0), np.float32), pose_basis=np.zeros((count, 3, 36), np.float32),
-        joint_regressor=np.zeros((5, count), np.float32), skinning=skinning, faces=faces,
-        uv=np.zeros((3, 2), np.float32), uv_faces=np.zeros_like(faces),
-        expression_names=(), expression_range=(0.0, 1.0),
-        regions=regions, landmark_faces=np.full(478, -1, np.int32), landmark_barycentric=np.zeros((478, 3), np.float32),
+        name="FLAME 2023 Open",
+        template=template,
+        shape_basis=shape_basis,
+        expression_basis=np.zeros((count, 3, 0), np.float32),
+        pose_basis=np.zeros((count, 3, 36), np.float32),
+        joint_regressor=np.zeros((5, count), np.float32),
+        skinning=skinning,
+        faces=faces,
+        uv=np.zeros((3, 2), np.float32),
+        uv_faces=np.zeros_like(faces),
+        expression_names=(),
+        expression_range=(0.0, 1.0),
+        regions=regions,
+        landmark_faces=np.full(478, -1, np.int32),
+        landmark_barycentric=np.zeros((478, 3), np.float32),
     )
 
 

@@ -44,8 +44,10 @@ def flame_levels(flame: HeadModel) -> tuple[mesh_graph.Levels, float]:
 def two_balls() -> tuple[np.ndarray, np.ndarray]:
     """A ball and a tiny one of 20 vertices inside it, which all collapses would prefer."""
     large, small = ball_head(), ball_head(rings=4, sectors=5)
-    return (np.concatenate((large.template, 0.1 * small.template)),
-            np.concatenate((large.faces, small.faces + len(large.template))))
+    return (
+        np.concatenate((large.template, 0.1 * small.template)),
+        np.concatenate((large.faces, small.faces + len(large.template))),
+    )
 
 
 def test_rescaled_laplacian_is_2_l_minus_i_with_spectrum_in_minus_one_to_one() -> None:
@@ -114,8 +116,9 @@ def test_the_same_mesh_gives_the_same_vertices_on_every_machine_and_in_every_ver
     x, y = np.meshgrid(np.arange(side), np.arange(side))
     vertices = np.stack((16 * x.ravel(), 16 * y.ravel(), heights), 1) / 4096
     corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
-    faces = np.concatenate([np.stack((corner, corner + 1, corner + side), 1),
-                            np.stack((corner + 1, corner + side + 1, corner + side), 1)])
+    faces = np.concatenate(
+        [np.stack((corner, corner + 1, corner + side), 1), np.stack((corner + 1, corner + side + 1, corner + side), 1)]
+    )
     levels = build_levels(vertices.astype(np.float32), faces)
     digests = [hashlib.sha256(kept.astype("<i4").tobytes()).hexdigest()[:12] for kept in levels.vertices[1:]]
     assert digests == ["7101b7950f32", "c3d443d64b17"]
@@ -249,8 +252,15 @@ def test_the_narrower_side_goes_through_the_laplacian(monkeypatch: pytest.Monkey
     used = []
     for name in ("_Expanded", "_Clenshaw"):
         form = getattr(chebyshev_module, name)
-        monkeypatch.setattr(chebyshev_module, name, type(name, (), {
-            "apply": staticmethod(lambda *a, form=form, name=name: (used.append(name), form.apply(*a))[1])}))
+        monkeypatch.setattr(
+            chebyshev_module,
+            name,
+            type(
+                name,
+                (),
+                {"apply": staticmethod(lambda *a, form=form, name=name: (used.append(name), form.apply(*a))[1])},
+            ),
+        )
     ChebyshevConvolution(9, 4)(torch.randn(1, graph.shape[0], 9), graph)
     ChebyshevConvolution(4, 9)(torch.randn(1, graph.shape[0], 4), graph)
     assert used == ["_Clenshaw", "_Expanded"]

@@ -118,7 +118,7 @@ def test_ssim_agrees_with_a_window_by_window_calculation(portrait):
     values = []
     for row in range(24 - 10):
         for column in range(20 - 10):
-            x, y = (p[row:row + 11, column:column + 11].astype(np.float64) for p in (other, truth))
+            x, y = (p[row : row + 11, column : column + 11].astype(np.float64) for p in (other, truth))
             mx, my = (weights * x).sum((0, 1)), (weights * y).sum((0, 1))
             vx, vy = (weights * (x - mx) ** 2).sum((0, 1)), (weights * (y - my) ** 2).sum((0, 1))
             cov = (weights * (x - mx) * (y - my)).sum((0, 1))
@@ -131,8 +131,8 @@ def test_fast_ssim_has_the_gradient_of_the_reference(portrait):
     truth = torch.stack([tensor(portrait)[0], tensor(np.roll(portrait, 9, 1))[0]])
     picture = torch.stack([tensor(x)[0] for x in degradations(portrait, "noise")[1:3]]).requires_grad_()
     upstream = torch.tensor([1.0, -2.0])
-    fast, = torch.autograd.grad((ssim(picture, truth) * upstream).sum(), picture)
-    slow, = torch.autograd.grad((ssim_reference(picture, truth) * upstream).sum(), picture)
+    (fast,) = torch.autograd.grad((ssim(picture, truth) * upstream).sum(), picture)
+    (slow,) = torch.autograd.grad((ssim_reference(picture, truth) * upstream).sum(), picture)
     assert float(slow.abs().max()) > 1e-4
     torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-3 * float(slow.abs().max()))
 
@@ -169,8 +169,11 @@ def test_sharpness_difference_is_the_papers_formula(portrait):
     for row in range(1, 96):
         for column in range(1, 96):
             for k in range(3):
-                here = [abs(float(p[row, column, k]) - float(p[row - 1, column, k]))
-                        + abs(float(p[row, column, k]) - float(p[row, column - 1, k])) for p in (blurred, portrait)]
+                here = [
+                    abs(float(p[row, column, k]) - float(p[row - 1, column, k]))
+                    + abs(float(p[row, column, k]) - float(p[row, column - 1, k]))
+                    for p in (blurred, portrait)
+                ]
                 total, count = total + abs(here[0] - here[1]), count + 1
     assert sharpness_difference(blurred, portrait) == pytest.approx(10 * np.log10(count / total), abs=1e-4)
     worse = sharpness_difference(cv2.GaussianBlur(portrait, (0, 0), 3), portrait)

@@ -44,8 +44,12 @@ def teeth_and_tongue(model) -> dict[str, np.ndarray]:
     return {"tongue": tongue, "lower": lower, "upper": upper}
 
 
-def posed(model: HeadModel, expression: dict[str, float] | None = None, rotations: dict[int, tuple] | None = None,
-          identity: np.ndarray | None = None) -> np.ndarray:
+def posed(
+    model: HeadModel,
+    expression: dict[str, float] | None = None,
+    rotations: dict[int, tuple] | None = None,
+    identity: np.ndarray | None = None,
+) -> np.ndarray:
     coefficients = torch.zeros(1, len(model.expression_names))
     for name, value in (expression or {}).items():
         coefficients[0, model.expression_names.index(name)] = value

@@ -53,9 +53,12 @@ def disturbed(track):
     error = np.tile(np.eye(4), (track.frame_count, 1, 1))
     error[:, :3, :3] = Rotation.from_rotvec(TURN * turn / np.linalg.norm(turn, axis=1, keepdims=True)).as_matrix()
     error[:, :3, 3] = SHIFT * shift / np.linalg.norm(shift, axis=1, keepdims=True)
-    error[track.training_count:], expression[track.training_count:] = np.eye(4), 0
-    return dataclasses.replace(track, head_to_camera=(track.head_to_camera @ error).astype(np.float32),
-                               expression=(track.expression + expression).astype(np.float32))
+    error[track.training_count :], expression[track.training_count :] = np.eye(4), 0
+    return dataclasses.replace(
+        track,
+        head_to_camera=(track.head_to_camera @ error).astype(np.float32),
+        expression=(track.expression + expression).astype(np.float32),
+    )
 
 
 def errors_of(track, truth, model) -> dict[str, float]:
@@ -65,12 +68,17 @@ def errors_of(track, truth, model) -> dict[str, float]:
     pictures = []
     for each in (track, truth):
         camera = each.head_to_camera[frames]
-        points = TrackPoses(each, model).pose(frames).posed.numpy() @ camera[:, :3, :3].transpose(0, 2, 1) + camera[:, None, :3, 3]
+        points = (
+            TrackPoses(each, model).pose(frames).posed.numpy() @ camera[:, :3, :3].transpose(0, 2, 1)
+            + camera[:, None, :3, 3]
+        )
         pictures.append(each.intrinsics[0, 0] * points[..., :2] / points[..., 2:])
-    return {"degrees": float(np.degrees(Rotation.from_matrix(between[:, :3, :3]).magnitude()).mean()),
-            "millimetres": float(1000 * np.linalg.norm(between[:, :2, 3], axis=1).mean()),
-            "expression": float(np.abs(track.expression - truth.expression)[frames].mean()),
-            "pixels": float(np.linalg.norm(pictures[0] - pictures[1], axis=-1).mean())}
+    return {
+        "degrees": float(np.degrees(Rotation.from_matrix(between[:, :3, :3]).magnitude()).mean()),
+        "millimetres": float(1000 * np.linalg.norm(between[:, :2, 3], axis=1).mean()),
+        "expression": float(np.abs(track.expression - truth.expression)[frames].mean()),
+        "pixels": float(np.linalg.norm(pictures[0] - pictures[1], axis=-1).mean()),
+    }
 
 
 def held_out_psnr(avatar, capture, track) -> float:
@@ -88,8 +96,18 @@ def test_every_parameter_has_a_gradient_after_one_step(small):
     networks = build_networks(AvatarSettings(size=64), model, track.identity)
     refining = Refining(networks, frames)
     parameters = dict(refining.refinement.named_parameters())
-    fitting = Fitting(networks, [ParameterGroup(parameters.values(), 1e-2)], frames, leash_of(model, networks.base_scale),
-                      stage="Training", steps=10, batch=4, size=64, final_rate=1.0, refining=refining)
+    fitting = Fitting(
+        networks,
+        [ParameterGroup(parameters.values(), 1e-2)],
+        frames,
+        leash_of(model, networks.base_scale),
+        stage="Training",
+        steps=10,
+        batch=4,
+        size=64,
+        final_rate=1.0,
+        refining=refining,
+    )
     fitting._step()
     # At the start the offsets are zero: what leads to them has a gradient at once, what is behind it after one step.
     assert parameters["project.weight"].grad.abs().sum() > 0 and parameters["project.bias"].grad.abs().sum() > 0
@@ -115,8 +133,13 @@ def test_training_starts_from_the_tracked_poses(small):
 def test_moving_the_splats_shows_what_moving_the_camera_would(small):
     """A turn and a shift about the middle, in closed form; the gradient against differences."""
     generator = torch.Generator().manual_seed(5)
-    splats = Splats(torch.randn(1, 7, 3, generator=generator), torch.randn(1, 7, 4, generator=generator),
-                    torch.ones(1, 7, 3), torch.ones(1, 7), torch.ones(1, 7, 3))
+    splats = Splats(
+        torch.randn(1, 7, 3, generator=generator),
+        torch.randn(1, 7, 4, generator=generator),
+        torch.ones(1, 7, 3),
+        torch.ones(1, 7),
+        torch.ones(1, 7, 3),
+    )
     splats = Splats(*(part.double() for part in vars(splats).values()))
     refinement = Refinement(8, 4, 30)
     middle = torch.tensor([0.0, 0.03, 0.09], dtype=torch.float64)
@@ -131,7 +154,9 @@ def test_moving_the_splats_shows_what_moving_the_camera_would(small):
     turn = Rotation.from_rotvec([0, np.radians(40), 0]).as_matrix()
     expected = (splats.means[0].numpy() - middle.numpy()) @ turn.T + middle.numpy()
     np.testing.assert_allclose(moved(units)[:21].reshape(7, 3), expected, atol=1e-6)
-    assert torch.autograd.gradcheck(moved, torch.randn(1, 19, dtype=torch.float64, generator=generator).requires_grad_())
+    assert torch.autograd.gradcheck(
+        moved, torch.randn(1, 19, dtype=torch.float64, generator=generator).requires_grad_()
+    )
 
 
 def test_disturbed_track_is_brought_back_and_held_out_frames_gain(small, tmp_path, monkeypatch):
@@ -141,7 +166,9 @@ def test_disturbed_track_is_brought_back_and_held_out_frames_gain(small, tmp_pat
     stored = (capture.folder / "track.npz").read_bytes()
     psnr = {}
     for refinement in (False, True):
-        monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=300, steps=220, refinement=refinement))
+        monkeypatch.setitem(
+            presets.PRESETS, "draft", Preset(size=64, warmup_steps=300, steps=220, refinement=refinement)
+        )
         avatar = train(capture.folder, tmp_path / f"{refinement}.effigy")
         psnr[refinement] = held_out_psnr(avatar, capture, truth)
         assert (capture.folder / REFINED_TRACK).exists() == refinement

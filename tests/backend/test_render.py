@@ -33,8 +33,13 @@ class Blob:
         means[:, 0, 0] = torch.as_tensor(track.expression[list(indices), 0])
         one = torch.ones(len(indices), 1)
         turns, colors = torch.tensor([1.0, 0, 0, 0]), torch.tensor(ORANGE)
-        return Splats(means, turns.expand(len(indices), 1, 4), 0.02 * one[..., None].expand(-1, -1, 3), 0.6 * one,
-                      colors.expand(len(indices), 1, 3))
+        return Splats(
+            means,
+            turns.expand(len(indices), 1, 4),
+            0.02 * one[..., None].expand(-1, -1, 3),
+            0.6 * one,
+            colors.expand(len(indices), 1, 3),
+        )
 
 
 @pytest.fixture
@@ -45,8 +50,13 @@ def track() -> SimpleNamespace:
     flags = np.zeros(frames, np.int32)
     flags[2] = 8
     return SimpleNamespace(
-        expression=np.linspace(-0.03, 0.03, frames, dtype=np.float32)[:, None], head_to_camera=cameras, flags=flags,
-        intrinsics=np.array([[256, 0, 64], [0, 256, 64], [0, 0, 1]], np.float32), size=128, fps=Fraction(30000, 1001))
+        expression=np.linspace(-0.03, 0.03, frames, dtype=np.float32)[:, None],
+        head_to_camera=cameras,
+        flags=flags,
+        intrinsics=np.array([[256, 0, 64], [0, 256, 64], [0, 0, 1]], np.float32),
+        size=128,
+        fps=Fraction(30000, 1001),
+    )
 
 
 class Listener(Progress):
@@ -69,7 +79,7 @@ def read_png(path) -> np.ndarray:
 
 
 def centroid(alpha: np.ndarray) -> tuple[float, float]:
-    rows, columns = np.mgrid[:alpha.shape[0], :alpha.shape[1]] + 0.5
+    rows, columns = np.mgrid[: alpha.shape[0], : alpha.shape[1]] + 0.5
     return float((columns * alpha).sum() / alpha.sum()), float((rows * alpha).sum() / alpha.sum())
 
 
@@ -151,13 +161,16 @@ def test_mp4_without_a_background_is_on_white_and_says_so(track, tmp_path):
     assert len(listener.messages) == 1 and "white" in listener.messages[0]
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), [
-    ({"background": "red"}, "#rrggbb"),
-    ({"background": "#12345"}, "#rrggbb"),
-    ({"fmt": "tiff"}, "png, exr, mp4"),
-    ({"fmt": "mp4", "size": 65}, "64 or 66"),
-    ({"size": 0}, "choose a size"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"background": "red"}, "#rrggbb"),
+        ({"background": "#12345"}, "#rrggbb"),
+        ({"fmt": "tiff"}, "png, exr, mp4"),
+        ({"fmt": "mp4", "size": 65}, "64 or 66"),
+        ({"size": 0}, "choose a size"),
+    ],
+)
 def test_bad_requests_are_refused_with_a_sentence_before_anything_is_drawn(track, tmp_path, arguments, sentence):
     with pytest.raises(EffigyError, match=re.escape(sentence)):
         render_track(Blob(), track, tmp_path / "shot", **({"size": SIZE} | arguments))

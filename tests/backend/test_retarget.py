@@ -43,16 +43,26 @@ def perform(model: HeadModel, rest: dict[str, float], seed: int, frames: int = F
     rotations[:, NECK, 0] = 0.1 * np.sin(np.arange(frames) / 7)
     rotations[:, EYE_L:, 1] = 0.02 * seed + 0.1 * np.sin(np.arange(frames) / 5)[:, None]
     place = np.tile(np.diag((1.0, -1, -1, 1)), (frames, 1, 1))
-    turn = Rotation.from_euler("Y", 0.1 * seed) * Rotation.from_euler("X", 0.05 * np.sin(np.arange(frames) / 9)[:, None])
+    turn = Rotation.from_euler("Y", 0.1 * seed) * Rotation.from_euler(
+        "X", 0.05 * np.sin(np.arange(frames) / 9)[:, None]
+    )
     place[:, :3, :3] = place[:, :3, :3] @ turn.as_matrix()
     place[:, :3, 3] = np.array((0.1 * seed, 0, 0.7 + 0.1 * seed)) + random.normal(0, 0.001, (frames, 3))
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint,
-        identity=random.normal(0, 1, model.shape_basis.shape[2]).astype(np.float32), expression=expression.astype(np.float32),
-        rotations=rotations.astype(np.float32), head_to_camera=place.astype(np.float32),
-        intrinsics=np.array(((900, 0, 256), (0, 900, 256), (0, 0, 1)), np.float32), size=512, fps=Fraction(30),
-        residual=np.ones(frames, np.float32), flags=np.zeros(frames, np.int32), training_count=frames,
-        sigma=np.ones((frames, expression.shape[1] + 13), np.float32))
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=random.normal(0, 1, model.shape_basis.shape[2]).astype(np.float32),
+        expression=expression.astype(np.float32),
+        rotations=rotations.astype(np.float32),
+        head_to_camera=place.astype(np.float32),
+        intrinsics=np.array(((900, 0, 256), (0, 900, 256), (0, 0, 1)), np.float32),
+        size=512,
+        fps=Fraction(30),
+        residual=np.ones(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=frames,
+        sigma=np.ones((frames, expression.shape[1] + 13), np.float32),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +75,9 @@ def target(model: HeadModel) -> Track:
     return perform(model, {"browInnerUp": 0.2, "eyeBlinkLeft": 0.4}, 2)
 
 
-def test_the_uncertainty_of_neither_track_is_the_transfers(performer: Track, target: Track, model: HeadModel, tmp_path: Path) -> None:
+def test_the_uncertainty_of_neither_track_is_the_transfers(
+    performer: Track, target: Track, model: HeadModel, tmp_path: Path
+) -> None:
     made = retarget(performer, model, target, model, fps=Fraction(24))
     save_track(made, tmp_path / "made.npz")
     assert load_track(tmp_path / "made.npz", model).sigma is None
@@ -75,7 +87,9 @@ def of(track: Track, model: HeadModel, name: str) -> np.ndarray:
     return track.expression[:, model.expression_names.index(name)]
 
 
-def test_a_neutral_is_the_quiet_face_and_a_mouth_that_never_shuts_is_no_neutral(performer: Track, model: HeadModel) -> None:
+def test_a_neutral_is_the_quiet_face_and_a_mouth_that_never_shuts_is_no_neutral(
+    performer: Track, model: HeadModel
+) -> None:
     neutral = neutral_of(performer, model)
     found = dict(zip(model.expression_names, neutral.expression, strict=True))
     assert found["browInnerUp"] == pytest.approx(0.9, abs=1e-6) and found["mouthSmileLeft"] == 0
@@ -91,7 +105,9 @@ def test_a_performance_on_its_own_head_is_itself(performer: Track, model: HeadMo
         np.testing.assert_allclose(getattr(own, name), getattr(performer, name), atol=1e-5)
 
 
-def test_what_is_carried_over_is_the_change_from_each_ones_neutral(performer: Track, target: Track, model: HeadModel) -> None:
+def test_what_is_carried_over_is_the_change_from_each_ones_neutral(
+    performer: Track, target: Track, model: HeadModel
+) -> None:
     made = retarget(performer, model, target, model)
     assert np.array_equal(made.identity, target.identity) and np.array_equal(made.intrinsics, target.intrinsics)
     np.testing.assert_allclose(of(made, model, "browInnerUp"), 0.2, atol=1e-5)
@@ -102,12 +118,17 @@ def test_what_is_carried_over_is_the_change_from_each_ones_neutral(performer: Tr
     ours, theirs = neutral_of(performer, model), neutral_of(made, model)
     resting = neutral_of(target, model)
     np.testing.assert_allclose(theirs.head_to_camera, resting.head_to_camera, atol=2e-3)
-    np.testing.assert_allclose(made.rotations[:, EYE_L, 1] - resting.rotations[EYE_L, 1],
-                               performer.rotations[:, EYE_L, 1] - ours.rotations[EYE_L, 1], atol=1e-5)
+    np.testing.assert_allclose(
+        made.rotations[:, EYE_L, 1] - resting.rotations[EYE_L, 1],
+        performer.rotations[:, EYE_L, 1] - ours.rotations[EYE_L, 1],
+        atol=1e-5,
+    )
     assert np.isnan(made.residual).all()
 
 
-def test_intensity_scales_the_expression_but_neither_blinks_nor_gaze(performer: Track, target: Track, model: HeadModel) -> None:
+def test_intensity_scales_the_expression_but_neither_blinks_nor_gaze(
+    performer: Track, target: Track, model: HeadModel
+) -> None:
     whole, half, more = (retarget(performer, model, target, model, intensity=share) for share in (1, 0.5, 3))
     assert of(half, model, "mouthSmileLeft")[40] == pytest.approx(0.3, abs=1e-5)
     assert half.rotations[40, JAW, 0] == pytest.approx(0.1, abs=1e-5)
@@ -122,15 +143,20 @@ def test_without_motion_the_head_stands_at_its_resting_place(performer: Track, t
 
 
 def test_smoothing_calms_the_face_and_leaves_blinks(performer: Track, target: Track, model: HeadModel) -> None:
-    trembling = replace(performer, expression=performer.expression + np.random.default_rng(0).normal(
-        0, 0.02, performer.expression.shape).astype(np.float32).clip(0))
+    trembling = replace(
+        performer,
+        expression=performer.expression
+        + np.random.default_rng(0).normal(0, 0.02, performer.expression.shape).astype(np.float32).clip(0),
+    )
     rough, smooth = (retarget(trembling, model, target, model, smoothing=seconds) for seconds in (0, 0.1))
     unrest = [np.abs(np.diff(of(track, model, "browInnerUp"), 2)).mean() for track in (rough, smooth)]
     assert unrest[1] < 0.2 * unrest[0]
     np.testing.assert_allclose(of(rough, model, "eyeBlinkLeft"), of(smooth, model, "eyeBlinkLeft"), atol=1e-6)
 
 
-def test_frames_that_were_not_seen_are_bridged_and_keep_their_flags(performer: Track, target: Track, model: HeadModel) -> None:
+def test_frames_that_were_not_seen_are_bridged_and_keep_their_flags(
+    performer: Track, target: Track, model: HeadModel
+) -> None:
     expression, flags = performer.expression.copy(), performer.flags.copy()
     expression[70:75], flags[70:75] = 5, FrameFlag.TRACK_UNSURE
     made = retarget(replace(performer, expression=expression, flags=flags), model, target, model)
@@ -142,11 +168,20 @@ def test_frames_that_were_not_seen_are_bridged_and_keep_their_flags(performer: T
 def test_another_frame_rate_keeps_the_time(performer: Track, target: Track, model: HeadModel) -> None:
     made = retarget(performer, model, target, model, fps=Fraction(24))
     assert made.fps == 24 and made.frame_count == round(89 * 24 / 30) + 1
-    np.testing.assert_allclose(made.rotations[24, NECK], retarget(performer, model, target, model).rotations[30, NECK], atol=1e-5)
+    np.testing.assert_allclose(
+        made.rotations[24, NECK], retarget(performer, model, target, model).rotations[30, NECK], atol=1e-5
+    )
 
 
-def write_csv(path: Path, rows: int, rate: int = 60, start: float = 3599.5, drop: tuple[int, ...] = (), swap_eyes: bool = False,
-              rename=lambda name: name[0].upper() + name[1:]) -> Path:  # noqa: ANN001
+def write_csv(
+    path: Path,
+    rows: int,
+    rate: int = 60,
+    start: float = 3599.5,
+    drop: tuple[int, ...] = (),
+    swap_eyes: bool = False,
+    rename=lambda name: name[0].upper() + name[1:],
+) -> Path:  # noqa: ANN001
     """A take as Live Link Face writes it: a smile that grows, a look to the person's left that comes and goes, a nod."""
     angles = [f"{what}{turn}" for what in ("Head", "LeftEye", "RightEye") for turn in ("Yaw", "Pitch", "Roll")]
     lines = [",".join(("Timecode", "BlendShapeCount", *map(rename, SCORE_NAMES), *angles))]
@@ -157,10 +192,16 @@ def write_csv(path: Path, rows: int, rate: int = 60, start: float = 3599.5, drop
         code = f"{second // 3600 % 24:02d}:{second // 60 % 60:02d}:{second % 60:02d}:{frame:02d}.000"
         look = max(0.0, np.sin(row / 15))
         values = dict.fromkeys(SCORE_NAMES, 0.0) | {
-            "mouthSmileLeft": row / rows, "jawOpen": 0.5, "eyeLookOutLeft": look, "eyeLookInRight": look}
+            "mouthSmileLeft": row / rows,
+            "jawOpen": 0.5,
+            "eyeLookOutLeft": look,
+            "eyeLookInRight": look,
+        }
         eyes = (-1 if swap_eyes else 1) * GAZE[0] * look
         turns = (0.3, 0.1 * np.sin(row / 20), 0, eyes, 0, 0, eyes, 0, 0)
-        lines.append(",".join((code, "61", *(f"{values[name]:.6f}" for name in SCORE_NAMES), *(f"{turn:.6f}" for turn in turns))))
+        lines.append(
+            ",".join((code, "61", *(f"{values[name]:.6f}" for name in SCORE_NAMES), *(f"{turn:.6f}" for turn in turns)))
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -171,7 +212,9 @@ def test_a_live_link_face_take_is_read(model: HeadModel, tmp_path: Path, swap_ey
     assert track.fps == 60 and track.frame_count == 150 and not track.flags.any()
     np.testing.assert_allclose(of(track, model, "mouthSmileLeft"), np.arange(150) / 150, atol=1e-5)
     assert of(track, model, "jawOpen").max() == 0
-    np.testing.assert_allclose(track.rotations[:, JAW], np.tile(0.5 * jaw_of_shapes(model)["jawOpen"], (150, 1)), atol=1e-5)
+    np.testing.assert_allclose(
+        track.rotations[:, JAW], np.tile(0.5 * jaw_of_shapes(model)["jawOpen"], (150, 1)), atol=1e-5
+    )
     np.testing.assert_allclose(track.rotations[:, NECK, 1], 0.3, atol=0.02)
     # To the person's own left is a positive turn about the vertical, whatever sign the file's writer gave it.
     assert track.rotations[20, EYE_L, 1] == pytest.approx(GAZE[0] * np.sin(20 / 15), abs=1e-4)
@@ -182,7 +225,9 @@ def test_the_timecodes_tell_the_rate_also_over_midnight(model: HeadModel, tmp_pa
     assert read_livelink(write_csv(tmp_path / "take.csv", 3 * rate, rate=rate, start=86398.5), model).fps == rate
 
 
-def test_rows_that_the_telephone_dropped_are_filled_in_and_a_long_gap_is_flagged(model: HeadModel, tmp_path: Path) -> None:
+def test_rows_that_the_telephone_dropped_are_filled_in_and_a_long_gap_is_flagged(
+    model: HeadModel, tmp_path: Path
+) -> None:
     track = read_livelink(write_csv(tmp_path / "take.csv", 150, drop=(20, 50, 51, *range(90, 110))), model)
     assert track.frame_count == 150
     np.testing.assert_allclose(of(track, model, "mouthSmileLeft"), np.arange(150) / 150, atol=1e-3)
@@ -202,7 +247,8 @@ def test_names_in_any_case_are_known_and_other_tables_refused_with_a_sentence(mo
 
 
 def test_the_command_takes_a_table_and_a_track_and_writes_a_track_of_the_target(
-        model: HeadModel, target: Track, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model: HeadModel, target: Track, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     save_track(target, tmp_path / "target.npz")
     take = write_csv(tmp_path / "take.csv", 120)
     arguments = ["retarget", str(take), str(tmp_path / "target.npz"), str(tmp_path / "out.npz")]

@@ -148,9 +148,7 @@ SCENES = [
 def draw_with_gradients(splats: Splats, cameras: Cameras, backend: str, dtype: torch.dtype):
     """Pictures, and gradients of a fixed random weighting of all three of them."""
     leaves = Splats(*(tensor.detach().to(dtype).requires_grad_() for tensor in vars(splats).values()))
-    seen_by = Cameras(
-        cameras.intrinsics.to(dtype), cameras.world_to_camera.to(dtype), cameras.width, cameras.height
-    )
+    seen_by = Cameras(cameras.intrinsics.to(dtype), cameras.world_to_camera.to(dtype), cameras.width, cameras.height)
     raster = rasterize(leaves, seen_by, backend=backend)
     generator = torch.Generator().manual_seed(99)
     loss = sum(
@@ -260,9 +258,7 @@ def test_gaussians_are_projected_as_gsplat_projects_them():
     arrays = [tensor.numpy() for tensor in vars(splats).values()]
     table = np.zeros((1, splats.means.shape[1], cpu_tiles.FIELDS), np.float32)
     touched = np.zeros(table.shape[:2], np.int32)
-    project(
-        0, 1, *arrays, cameras.intrinsics.numpy(), cameras.world_to_camera.numpy(), WIDTH, HEIGHT, table, touched
-    )
+    project(0, 1, *arrays, cameras.intrinsics.numpy(), cameras.world_to_camera.numpy(), WIDTH, HEIGHT, table, touched)
     covariances, _ = formulas._quat_scale_to_covar_preci(splats.quaternions[0], splats.scales[0], True, False)
     _, means, depths, conics, _ = formulas._fully_fused_projection(
         splats.means[0], covariances, cameras.world_to_camera, cameras.intrinsics, WIDTH, HEIGHT

@@ -31,12 +31,17 @@ def test_a_folder_replaces_the_older_one_as_a_whole(tmp_path):
 
 def test_a_file_where_a_folder_is_needed_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(EffigyError, match="a file stands where a folder is needed"), write_beside(tmp_path / "file" / "x"):
+    with (
+        pytest.raises(EffigyError, match="a file stands where a folder is needed"),
+        write_beside(tmp_path / "file" / "x"),
+    ):
         pytest.fail("there is no place to write to")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
-                                   OSError("I/O error: No space left on device (os error 28)")])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("I/O error: No space left on device (os error 28)")],
+)
 def test_a_full_disk_is_told_however_the_system_puts_it(tmp_path, error):
     assert "is full" in str(as_effigy_error(error, tmp_path))
 

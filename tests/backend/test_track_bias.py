@@ -81,7 +81,9 @@ def test_a_habit_of_all_people_is_told_from_how_points_answer_to_each() -> None:
     explained = found_habits + np.einsum("fac,lcs,fs->fla", view, found_answers, causes)
     assert np.sqrt(((explained - habits - of_person)[:, chosen] ** 2).mean()) < 0.0005
     found_of_person = np.einsum("fac,lcs,fs->fla", view, found_answers[..., :IDENTITIES], person)
-    assert np.sqrt(((found_of_person - of_person)[:, chosen] ** 2).mean()) < 0.3 * np.sqrt((of_person[:, chosen] ** 2).mean())
+    assert np.sqrt(((found_of_person - of_person)[:, chosen] ** 2).mean()) < 0.3 * np.sqrt(
+        (of_person[:, chosen] ** 2).mean()
+    )
     assert not found_answers[..., -4:].any()
 
 

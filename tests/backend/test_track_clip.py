@@ -70,9 +70,12 @@ def test_coefficients_stay_on_their_sliders_and_the_jaw_on_its_bone(track: Track
     assert not track.rotations[:, 0].any()
 
 
-def test_smoothing_leaves_less_jitter_than_the_landmarks_had(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
+def test_smoothing_leaves_less_jitter_than_the_landmarks_had(
+    track: Track, clip: SyntheticClip, model: HeadModel
+) -> None:
     def trembling(points: np.ndarray) -> float:
         return float(np.sqrt(np.nanmean(np.diff(points - clean, 2, axis=0) ** 2)))
+
     clean = project_landmarks(_true_track(track, clip), model)
     assert trembling(project_landmarks(track, model)) < 0.3 * trembling(clip.capture.landmarks[..., :2])
 
@@ -84,28 +87,36 @@ def test_a_head_that_shakes_is_not_smoothed_still(model: HeadModel, tmp_path: Pa
 
 
 def _true_track(track: Track, clip: SyntheticClip) -> Track:
-    return replace(track, identity=clip.identity, expression=clip.expression, rotations=clip.rotations,
-                   head_to_camera=clip.head_to_camera)
+    return replace(
+        track,
+        identity=clip.identity,
+        expression=clip.expression,
+        rotations=clip.rotations,
+        head_to_camera=clip.head_to_camera,
+    )
 
 
 def test_held_out_frames_have_no_say_in_the_person_nor_in_training_frames(
-        clip: SyntheticClip, model: HeadModel, track: Track) -> None:
+    clip: SyntheticClip, model: HeadModel, track: Track
+) -> None:
     capture = clip.capture
     seen = capture.landmarks.copy()
     # Also with a gap before them, which must not lean on them.
-    seen[capture.training_count - 2:capture.training_count] = np.nan
+    seen[capture.training_count - 2 : capture.training_count] = np.nan
     before = track_capture(replace(capture, landmarks=seen), model)
-    seen[capture.training_count:] = 256 + 1.3 * (seen[capture.training_count:] - 256)
+    seen[capture.training_count :] = 256 + 1.3 * (seen[capture.training_count :] - 256)
     other = track_capture(replace(capture, landmarks=seen), model)
     training = slice(capture.training_count)
     assert np.array_equal(other.identity, before.identity)
     assert np.array_equal(other.intrinsics, before.intrinsics)
     for name in ("expression", "rotations", "head_to_camera", "residual", "sigma"):
         assert np.array_equal(getattr(other, name)[training], getattr(before, name)[training], equal_nan=True)
-    assert not np.array_equal(other.expression[capture.training_count:], before.expression[capture.training_count:])
+    assert not np.array_equal(other.expression[capture.training_count :], before.expression[capture.training_count :])
 
 
-def test_lost_and_unexplained_frames_are_flagged_and_bridged(clip: SyntheticClip, model: HeadModel, track: Track) -> None:
+def test_lost_and_unexplained_frames_are_flagged_and_bridged(
+    clip: SyntheticClip, model: HeadModel, track: Track
+) -> None:
     seen, flags = clip.capture.landmarks.copy(), clip.capture.flags.copy()
     seen[20:24], flags[20:24] = np.nan, FrameFlag.NO_FACE
     seen[35] += np.random.default_rng(0).normal(0, 60, seen[35].shape)
@@ -133,8 +144,9 @@ def test_what_is_not_seen_is_known_less_and_said_so(clip: SyntheticClip, model: 
     assert not gap[:, model.expression_names.index("jawOpen")].any()
 
 
-def test_clips_of_one_person_have_one_identity_and_a_lens_each(clip: SyntheticClip, model: HeadModel, track: Track,
-                                                                tmp_path: Path) -> None:
+def test_clips_of_one_person_have_one_identity_and_a_lens_each(
+    clip: SyntheticClip, model: HeadModel, track: Track, tmp_path: Path
+) -> None:
     other = make_clip(model, tmp_path / "other.capture", frames=20, turn=40.0, focal=800.0)
     guess = clip.capture.intrinsics.copy()
     guess[0, 0] = guess[1, 1] = 1000.0
@@ -153,10 +165,21 @@ def test_a_clip_of_very_few_frames_is_tracked(clip: SyntheticClip, model: HeadMo
     capture = clip.capture
     lonely = capture.landmarks.copy()
     lonely[1:3] = np.nan
-    for count, landmarks in ((1, capture.landmarks), (2, capture.landmarks), (5, capture.landmarks), (2, lonely), (3, lonely)):
+    for count, landmarks in (
+        (1, capture.landmarks),
+        (2, capture.landmarks),
+        (5, capture.landmarks),
+        (2, lonely),
+        (3, lonely),
+    ):
         few = replace(capture, landmarks=landmarks)
-        few = replace(few, **{name: getattr(few, name)[:count] for name in (
-            "frame_numbers", "frame_times", "landmarks", "scores", "detector_pose", "flags")})
+        few = replace(
+            few,
+            **{
+                name: getattr(few, name)[:count]
+                for name in ("frame_numbers", "frame_times", "landmarks", "scores", "detector_pose", "flags")
+            },
+        )
         assert np.nanmax(track_capture(few, model).residual) < 3
 
 
@@ -175,6 +198,7 @@ def test_tracking_can_be_stopped(clip: SyntheticClip, model: HeadModel) -> None:
     class Stop(Progress):
         def cancelled(self) -> bool:
             return True
+
     with pytest.raises(Cancelled):
         track_capture(clip.capture, model, progress=Stop())
 
@@ -184,7 +208,9 @@ def test_a_track_is_read_back_as_it_was_written(track: Track, model: HeadModel, 
     save_track(ntsc, tmp_path / "track.npz")
     back = load_track(tmp_path / "track.npz", model)
     for name, value in vars(ntsc).items():
-        assert np.array_equal(getattr(back, name), value, equal_nan=isinstance(value, np.ndarray) and value.dtype.kind == "f"), name
+        assert np.array_equal(
+            getattr(back, name), value, equal_nan=isinstance(value, np.ndarray) and value.dtype.kind == "f"
+        ), name
 
 
 def test_bad_tracks_are_refused_with_a_sentence(track: Track, model: HeadModel, tmp_path: Path) -> None:
@@ -195,8 +221,11 @@ def test_bad_tracks_are_refused_with_a_sentence(track: Track, model: HeadModel, 
     with pytest.raises(EffigyError, match="choose that head model"):
         load_track(path, replace(model, template=model.template * 1.1))
     arrays = dict(np.load(path))
-    for change, sentence in (({"schema": np.int64(99)}, "newer"), ({"rotations": track.rotations[:-1]}, "damaged"),
-                             ({"fps": np.array((30, 0))}, "damaged")):
+    for change, sentence in (
+        ({"schema": np.int64(99)}, "newer"),
+        ({"rotations": track.rotations[:-1]}, "damaged"),
+        ({"fps": np.array((30, 0))}, "damaged"),
+    ):
         np.savez(path, **{**arrays, **change})
         with pytest.raises(EffigyError, match=sentence):
             load_track(path)

@@ -29,8 +29,11 @@ def placed() -> tuple[LandmarkSurface, Evidence, Beliefs, FrameState]:
     surface = landmark_surface(model)
     pivot = surface.anchor.rest.mean(0)
     person = surface.of_person(torch.zeros(surface.anchor.shape.shape[-1]))
-    state = FrameState(torch.zeros(FRAMES, surface.anchor.expression.shape[-1] + 7), torch.diag(torch.tensor((1.0, -1, -1))).expand(
-        FRAMES, 3, 3), torch.tensor(PLACE).expand(FRAMES, 3))
+    state = FrameState(
+        torch.zeros(FRAMES, surface.anchor.expression.shape[-1] + 7),
+        torch.diag(torch.tensor((1.0, -1, -1))).expand(FRAMES, 3, 3),
+        torch.tensor(PLACE).expand(FRAMES, 3),
+    )
     intrinsics = np.array(((FOCAL, 0, 256), (0, FOCAL, 256), (0, 0, 1)))
     shown = predict(person, state, torch.tensor(FOCAL), torch.tensor((256.0, 256.0)), pivot).pixels.numpy()
     points = np.concatenate((shown, np.zeros_like(shown[..., :1])), -1)
@@ -38,7 +41,9 @@ def placed() -> tuple[LandmarkSurface, Evidence, Beliefs, FrameState]:
     return person, gather_evidence(points.astype(np.float32), intrinsics, 512, surface, pivot), beliefs, state
 
 
-def test_a_lens_that_is_not_known_leaves_the_distance_unknown(placed: tuple[LandmarkSurface, Evidence, Beliefs, FrameState]) -> None:
+def test_a_lens_that_is_not_known_leaves_the_distance_unknown(
+    placed: tuple[LandmarkSurface, Evidence, Beliefs, FrameState],
+) -> None:
     person, evidence, beliefs, state = placed
     size = person.anchor.shape.shape[-1]
     covariance = torch.zeros(size + 1, size + 1).double()
@@ -50,7 +55,9 @@ def test_a_lens_that_is_not_known_leaves_the_distance_unknown(placed: tuple[Land
     assert float(sigma[:, :3].max()) < np.radians(2)
 
 
-def test_a_person_and_lens_that_are_certain_add_nothing(placed: tuple[LandmarkSurface, Evidence, Beliefs, FrameState]) -> None:
+def test_a_person_and_lens_that_are_certain_add_nothing(
+    placed: tuple[LandmarkSurface, Evidence, Beliefs, FrameState],
+) -> None:
     person, evidence, beliefs, state = placed
     size = person.anchor.shape.shape[-1]
     own = torch.full((FRAMES, state.face.shape[1] + 6), 0.2**2)

@@ -38,8 +38,10 @@ def test_every_frame_of_the_demo_clip_is_captured_and_explained(tracked):
 def test_track_of_the_demo_clip_agrees_with_its_truth(tracked):
     model = load_head()
     face = model.regions["face"]
-    found, true = (camera_vertices(Head(model), track, range(FRAMES))[:, face]
-                   for track in (tracked[1], load_track(asset_path("demo_truth.npz"), model)))
+    found, true = (
+        camera_vertices(Head(model), track, range(FRAMES))[:, face]
+        for track in (tracked[1], load_track(asset_path("demo_truth.npz"), model))
+    )
     errors, angles = [], []
     for ours, theirs in zip(found, true, strict=True):
         ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)

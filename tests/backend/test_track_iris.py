@@ -36,8 +36,11 @@ def model() -> HeadModel:
 def standing(model: HeadModel, frames: int) -> FrameState:
     """Faces at rest, 60 cm away, looking straight ahead."""
     place = torch.tensor((0.0, 0.0, 0.6)).expand(frames, 3)
-    return FrameState(torch.zeros(frames, len(model.expression_names) + 7),
-                      torch.diag(torch.tensor((1.0, -1.0, -1.0))).expand(frames, 3, 3), place)
+    return FrameState(
+        torch.zeros(frames, len(model.expression_names) + 7),
+        torch.diag(torch.tensor((1.0, -1.0, -1.0))).expand(frames, 3, 3),
+        place,
+    )
 
 
 def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float = 0.9, skin: tuple = SKIN) -> tuple:
@@ -50,8 +53,11 @@ def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float
     state = standing(model, frames)
     intrinsics = np.array(((FOCAL, 0, SIZE / 2), (0, FOCAL, SIZE / 2), (0, 0, 1)))
     person = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
-    shown = predict(person, state, torch.tensor(FOCAL),
-                    torch.tensor((SIZE / 2, SIZE / 2)), pivot).pixels.numpy()[0].astype(float)
+    shown = (
+        predict(person, state, torch.tensor(FOCAL), torch.tensor((SIZE / 2, SIZE / 2)), pivot)
+        .pixels.numpy()[0]
+        .astype(float)
+    )
     size = np.linalg.norm(shown[1] - shown[0])
     landmarks = np.full((frames, 478, 3), 100.0)
     (folder / "frames").mkdir(parents=True)
@@ -78,11 +84,21 @@ def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float
         picture = cv2.resize(large, (SIZE, SIZE), interpolation=cv2.INTER_AREA) + noise
         cv2.imwrite(str(folder / "frames" / f"{index:06d}.png"), picture.clip(0, 255).astype(np.uint8)[..., ::-1])
     capture = Capture(
-        folder=folder, source_name="drawn", source_sha256="0" * 64, size=SIZE, fps=Fraction(30),
-        crop=(0.0, 0.0, float(SIZE)), intrinsics=intrinsics, frame_numbers=np.arange(frames),
+        folder=folder,
+        source_name="drawn",
+        source_sha256="0" * 64,
+        size=SIZE,
+        fps=Fraction(30),
+        crop=(0.0, 0.0, float(SIZE)),
+        intrinsics=intrinsics,
+        frame_numbers=np.arange(frames),
         frame_times=np.arange(frames) / 30,
-        landmarks=landmarks.astype(np.float32), scores=np.zeros((frames, 52), np.float32),
-        detector_pose=np.zeros((frames, 4, 4), np.float32), flags=np.zeros(frames, np.int32), frame_suffix=".png")
+        landmarks=landmarks.astype(np.float32),
+        scores=np.zeros((frames, 52), np.float32),
+        detector_pose=np.zeros((frames, 4, 4), np.float32),
+        flags=np.zeros(frames, np.int32),
+        frame_suffix=".png",
+    )
     evidence = gather_evidence(capture.landmarks, intrinsics, SIZE, surface, pivot)
     return capture, state, evidence, shown[::3], surface
 

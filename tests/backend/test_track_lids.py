@@ -93,14 +93,23 @@ def test_the_eye_that_is_turned_away_blinks_with_the_other(model: HeadModel) -> 
 def test_the_gradient_of_contact_is_its_energys(model: HeadModel) -> None:
     random = torch.Generator().manual_seed(0)
     state = standing(model, 4)
-    state = FrameState((0.3 * torch.rand(state.face.shape, generator=random)).double(), state.rotation.double(),
-                       state.translation.double())
+    state = FrameState(
+        (0.3 * torch.rand(state.face.shape, generator=random)).double(),
+        state.rotation.double(),
+        state.translation.double(),
+    )
     contact = contact_of(model, seen(4, left=np.zeros(4), right=np.zeros(4), lips=np.zeros(4)), standing(model, 4))
     surface = contact.surface
-    double = {name: Linear(*(value.double() for value in vars(getattr(surface, name)).values()))
-              for name in ("anchor", "arm")}
-    contact = replace(contact, surface=replace(surface, **double), mix=contact.mix.double(), rest=contact.rest.double(),
-                      shut=torch.rand(4, 3, generator=random).double())
+    double = {
+        name: Linear(*(value.double() for value in vars(getattr(surface, name)).values())) for name in ("anchor", "arm")
+    }
+    contact = replace(
+        contact,
+        surface=replace(surface, **double),
+        mix=contact.mix.double(),
+        rest=contact.rest.double(),
+        shut=torch.rand(4, 3, generator=random).double(),
+    )
     gradient, _ = contact.normal(state)
     step = 1e-6
     for parameter in range(state.face.shape[1]):
@@ -142,9 +151,20 @@ def blinking(model: HeadModel, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def true_track(clip: SyntheticClip, model: HeadModel) -> Track:
     frames = len(clip.expression)
-    return Track(model.name, model.fingerprint, clip.identity, clip.expression, clip.rotations, clip.head_to_camera,
-                 clip.capture.intrinsics, clip.capture.size, clip.capture.fps, np.zeros(frames), clip.capture.flags,
-                 frames)
+    return Track(
+        model.name,
+        model.fingerprint,
+        clip.identity,
+        clip.expression,
+        clip.rotations,
+        clip.head_to_camera,
+        clip.capture.intrinsics,
+        clip.capture.size,
+        clip.capture.fps,
+        np.zeros(frames),
+        clip.capture.flags,
+        frames,
+    )
 
 
 def test_blinks_are_found_and_none_invented(blinking: tuple, model: HeadModel) -> None:
@@ -170,5 +190,7 @@ def test_lips_meet_where_they_are_seen_to_meet(blinking: tuple, model: HeadModel
 
 def test_a_mouth_that_is_always_open_is_never_taken_for_shut(model: HeadModel) -> None:
     open_lids = np.full(20, 9.0)
-    lips = contact_of(model, seen(20, left=open_lids, right=open_lids, lips=np.full(20, 6.0)), standing(model, 20)).shut[:, 2]
+    lips = contact_of(
+        model, seen(20, left=open_lids, right=open_lids, lips=np.full(20, 6.0)), standing(model, 20)
+    ).shut[:, 2]
     assert not lips.any()

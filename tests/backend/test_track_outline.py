@@ -40,10 +40,13 @@ def evidence(clip: SyntheticClip, model: HeadModel) -> Evidence:
 
 @pytest.fixture(scope="module")
 def truth(clip: SyntheticClip, evidence: Evidence) -> FrameState:
-    face = np.concatenate((clip.expression, clip.rotations[:, 2], clip.rotations[:, 3, :2], clip.rotations[:, 4, :2]), 1)
+    face = np.concatenate(
+        (clip.expression, clip.rotations[:, 2], clip.rotations[:, 3, :2], clip.rotations[:, 4, :2]), 1
+    )
     rotation = torch.as_tensor(clip.head_to_camera[:, :3, :3])
-    return FrameState(torch.as_tensor(face), rotation,
-                      torch.as_tensor(clip.head_to_camera[:, :3, 3]) + rotation @ evidence.pivot)
+    return FrameState(
+        torch.as_tensor(face), rotation, torch.as_tensor(clip.head_to_camera[:, :3, 3]) + rotation @ evidence.pivot
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,9 @@ def shell(clip: SyntheticClip, model: HeadModel, outline: Outline, truth: FrameS
     return fit_shell(make_shell(model, clip.identity, evidence.pivot), outline, evidence, truth)
 
 
-def test_the_shell_takes_on_the_hair_and_leaves_the_face(shell: Shell, outline: Outline, truth: FrameState,
-                                                         evidence: Evidence) -> None:
+def test_the_shell_takes_on_the_hair_and_leaves_the_face(
+    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+) -> None:
     seen = outline.trust > 0
     assert seen.sum(1).min() > 40
     error = match(outline, shell, evidence, truth).residual(truth)[0][seen].abs() * OUTLINE_SIGMA
@@ -69,8 +73,9 @@ def test_the_shell_takes_on_the_hair_and_leaves_the_face(shell: Shell, outline: 
     assert float(own[front & (shell.places[:, 1] < 0.02)].abs().median()) < 0.002
 
 
-def test_a_head_that_nods_wrongly_is_brought_back_by_its_outline(shell: Shell, outline: Outline, truth: FrameState,
-                                                                 evidence: Evidence) -> None:
+def test_a_head_that_nods_wrongly_is_brought_back_by_its_outline(
+    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+) -> None:
     nod = axis_angle_to_matrix(torch.tensor((np.deg2rad(2.0), 0.0, 0.0), dtype=torch.float32))
     state = replace(truth, rotation=nod @ truth.rotation)
     for _ in range(6):
@@ -79,11 +84,15 @@ def test_a_head_that_nods_wrongly_is_brought_back_by_its_outline(shell: Shell, o
         turn = torch.zeros(FRAMES, 3)
         turn[:, 0] = -gradient[:, 0] / hessian[:, 0, 0]
         state = replace(state, rotation=axis_angle_to_matrix(turn) @ state.rotation)
-    angle = torch.arccos(((state.rotation @ truth.rotation.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum(1) - 1).clamp(-2, 2) / 2)
+    angle = torch.arccos(
+        ((state.rotation @ truth.rotation.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum(1) - 1).clamp(-2, 2) / 2
+    )
     assert float(torch.rad2deg(angle).median()) < 0.7
 
 
-def test_the_gradient_is_that_of_the_energy(shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence) -> None:
+def test_the_gradient_is_that_of_the_energy(
+    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+) -> None:
     state = replace(truth, rotation=axis_angle_to_matrix(torch.tensor((0.01, -0.02, 0.01))) @ truth.rotation)
     matched = match(outline, shell, evidence, state)
     _, gradient, _ = matched.normal(state)
@@ -92,8 +101,14 @@ def test_the_gradient_is_that_of_the_energy(shell: Shell, outline: Outline, trut
         step[axis] = 1e-3
 
         def moved(sign: int, step: torch.Tensor = step) -> torch.Tensor:
-            return matched.energy(FrameState(state.face, axis_angle_to_matrix(sign * step[:3]) @ state.rotation,
-                                             state.translation + sign * step[3:]))
+            return matched.energy(
+                FrameState(
+                    state.face,
+                    axis_angle_to_matrix(sign * step[:3]) @ state.rotation,
+                    state.translation + sign * step[3:],
+                )
+            )
+
         slope = (moved(1) - moved(-1)) / 2e-3
         assert torch.allclose(slope, gradient[:, axis], rtol=0.03, atol=0.02 * float(gradient[:, axis].abs().max()))
 
@@ -106,8 +121,9 @@ def test_frames_without_a_face_have_no_outline(clip: SyntheticClip, truth: Frame
     assert found.trust[4].any()
 
 
-def test_every_ray_meets_the_place_that_reaches_farthest_near_it(shell: Shell, outline: Outline, truth: FrameState,
-                                                                 evidence: Evidence) -> None:
+def test_every_ray_meets_the_place_that_reaches_farthest_near_it(
+    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+) -> None:
     found = match(outline, shell, evidence, truth)
     for frame in (0, FRAMES // 2):
         in_camera = shell.points @ truth.rotation[frame].T + truth.translation[frame]

@@ -41,7 +41,9 @@ class Known:
         (folder / "mattes").symlink_to(self.lit.capture.folder / "mattes")
         for index in range(capture.frame_count):
             paint(capture, index, change(read_frame(self.lit.capture, index)))
-        return find_patches(self.skin, expected or self.appearance, 0, replace(self.lit, capture=capture), self.identity)
+        return find_patches(
+            self.skin, expected or self.appearance, 0, replace(self.lit, capture=capture), self.identity
+        )
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,13 @@ def _precision(found: Patches) -> torch.Tensor:
 
 def test_skin_under_a_true_track_is_found_where_it_is(known: Known) -> None:
     lit = known.lit
-    middles = predict(known.skin.middles.of_person(known.identity), lit.state, lit.evidence.focal, lit.evidence.centre,
-                      lit.evidence.pivot).pixels
+    middles = predict(
+        known.skin.middles.of_person(known.identity),
+        lit.state,
+        lit.evidence.focal,
+        lit.evidence.centre,
+        lit.evidence.pivot,
+    ).pixels
     sure = _precision(known.found)[..., 0] > 1
     assert sure.sum() > 25
     assert float((known.found.seen - middles).norm(dim=-1)[sure].median()) < 0.6
@@ -72,9 +79,16 @@ def test_skin_under_a_true_track_is_found_where_it_is(known: Known) -> None:
 
 def test_a_picture_that_is_shifted_by_fractions_of_a_pixel_is_found_shifted(known: Known, tmp_path: Path) -> None:
     shift = np.array((1.3, -0.7))
-    moved = known.again(tmp_path / "moved", lambda picture: cv2.warpAffine(
-        picture, np.array(((1, 0, shift[0]), (0, 1, shift[1]))), picture.shape[:2], flags=cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REPLICATE))
+    moved = known.again(
+        tmp_path / "moved",
+        lambda picture: cv2.warpAffine(
+            picture,
+            np.array(((1, 0, shift[0]), (0, 1, shift[1]))),
+            picture.shape[:2],
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
+    )
     error = moved.seen - known.found.seen - torch.as_tensor(shift, dtype=torch.float32)
     # Along an edge nobody sees a shift; so only along directions in which a patch knows where it is.
     along = torch.linalg.eigh(known.found.root.transpose(2, 3) @ known.found.root).eigenvectors.transpose(2, 3)
@@ -144,8 +158,13 @@ def test_what_is_painted_over_is_not_believed(known: Known, tmp_path: Path) -> N
 def test_in_a_frame_without_a_face_no_skin_is_found(known: Known) -> None:
     weights = known.lit.evidence.weights.clone()
     weights[2] = 0
-    found = find_patches(known.skin, known.appearance, 0, replace(known.lit, evidence=replace(known.lit.evidence, weights=weights)),
-                         known.identity)
+    found = find_patches(
+        known.skin,
+        known.appearance,
+        0,
+        replace(known.lit, evidence=replace(known.lit.evidence, weights=weights)),
+        known.identity,
+    )
     assert not found.trust[2].any() and not found.root[2].any()
     assert torch.equal(found.trust[3], known.found.trust[3]) and found.trust[3].any()
 
@@ -153,6 +172,7 @@ def test_in_a_frame_without_a_face_no_skin_is_found(known: Known) -> None:
 def _double(surface: LandmarkSurface) -> LandmarkSurface:
     def linear(part: Linear) -> Linear:
         return Linear(*(getattr(part, field.name).double() for field in fields(Linear)))
+
     return replace(surface, anchor=linear(surface.anchor), arm=linear(surface.arm), share=surface.share.double())
 
 
@@ -165,12 +185,18 @@ class Posed:
     identity: torch.Tensor
     places: torch.Tensor
 
-    def energy(self, state: FrameState | None = None, identity: torch.Tensor | None = None, places: torch.Tensor | None = None,
-               focal: torch.Tensor | None = None) -> torch.Tensor:
+    def energy(
+        self,
+        state: FrameState | None = None,
+        identity: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
+        focal: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """(F,)"""
         evidence = self.evidence if focal is None else replace(self.evidence, focal=focal)
-        person = self.patches.of_person(self.identity if identity is None else identity,
-                                        self.places if places is None else places)
+        person = self.patches.of_person(
+            self.identity if identity is None else identity, self.places if places is None else places
+        )
         return person.energy(self.state if state is None else state, evidence)
 
 
@@ -181,10 +207,14 @@ def posed(known: Known) -> Posed:
     rows = np.array((1, 17, 151, 199, 205, 61, 4, 425, 18))
     surface = _double(landmark_surface(load_head()).of_points(rows))
     assert (surface.mover == 0).any() and 0 < float(surface.share[surface.mover == 0].min()) < 0.9
-    evidence = replace(known.lit.evidence, **{name: getattr(known.lit.evidence, name).double()
-                                             for name in ("focal", "centre", "pivot")})
+    evidence = replace(
+        known.lit.evidence,
+        **{name: getattr(known.lit.evidence, name).double() for name in ("focal", "centre", "pivot")},
+    )
     size = surface.anchor.expression.shape[-1]
-    face = torch.cat((torch.rand(4, size, generator=generator) * 0.5, torch.randn(4, 7, generator=generator) * 0.2), 1).double()
+    face = torch.cat(
+        (torch.rand(4, size, generator=generator) * 0.5, torch.randn(4, 7, generator=generator) * 0.2), 1
+    ).double()
     turn = axis_angle_to_matrix(torch.randn(4, 3, generator=generator).double() * 0.3)
     rotation = turn @ torch.diag(torch.tensor((1.0, -1, -1))).double()
     state = FrameState(face, rotation, torch.tensor((0.01, -0.02, 0.6)).double().expand(4, 3))
@@ -194,7 +224,9 @@ def posed(known: Known) -> Posed:
     root = torch.randn(4, 9, 2, 2, generator=generator).double() * 0.7
     trust = torch.rand(4, 9, generator=generator).double()
     patches = Patches(surface, torch.zeros(4, 9, 2).double(), root, trust, bases)
-    shown = predict(patches.of_person(identity, places).surface, state, evidence.focal, evidence.centre, evidence.pivot).pixels
+    shown = predict(
+        patches.of_person(identity, places).surface, state, evidence.focal, evidence.centre, evidence.pivot
+    ).pixels
     patches = replace(patches, seen=shown + torch.randn(shown.shape, generator=generator).double() * 2)
     return Posed(patches, state, evidence, identity, places)
 
@@ -212,11 +244,19 @@ def test_the_gradient_of_everything_is_the_energys(posed: Posed) -> None:
     count, shapes = normal.gradient.shape[1], len(posed.identity)
     own = _slope(lambda step: posed.energy(posed.state.moved(step.expand(4, -1), -bound, bound)), count, 1e-5)
     torch.testing.assert_close(normal.gradient, own, rtol=1e-3, atol=1e-5 * float(own.abs().max()))
-    shared = torch.cat((
-        _slope(lambda step: posed.energy(identity=posed.identity + step).sum(), shapes, 1e-5),
-        _slope(lambda step: posed.energy(posed.state.zoomed(step.exp().squeeze()), focal=posed.evidence.focal * step.exp()).sum(),
-               1, 1e-6),
-        _slope(lambda step: posed.energy(places=posed.places + step.unflatten(0, (9, 3))).sum(), 27, 1e-6)))
+    shared = torch.cat(
+        (
+            _slope(lambda step: posed.energy(identity=posed.identity + step).sum(), shapes, 1e-5),
+            _slope(
+                lambda step: posed.energy(
+                    posed.state.zoomed(step.exp().squeeze()), focal=posed.evidence.focal * step.exp()
+                ).sum(),
+                1,
+                1e-6,
+            ),
+            _slope(lambda step: posed.energy(places=posed.places + step.unflatten(0, (9, 3))).sum(), 27, 1e-6),
+        )
+    )
     assert normal.shared_gradient.shape == (shapes + 1 + 27,)
     torch.testing.assert_close(normal.shared_gradient, shared, rtol=1e-4, atol=1e-6 * float(shared.abs().max()))
 
@@ -233,8 +273,12 @@ def test_the_hessian_is_made_of_the_same_rows(posed: Posed) -> None:
 
     def all_of(step: torch.Tensor) -> torch.Tensor:
         own, identity, focal, places = step.split((normal.gradient.shape[1], len(posed.identity), 1, 27))
-        return pixels(posed.state.moved(own.expand(4, -1), -bound, bound).zoomed(focal.exp().squeeze()), posed.identity + identity,
-                      posed.evidence.focal * focal.exp(), posed.places + places.unflatten(0, (9, 3)))
+        return pixels(
+            posed.state.moved(own.expand(4, -1), -bound, bound).zoomed(focal.exp().squeeze()),
+            posed.identity + identity,
+            posed.evidence.focal * focal.exp(),
+            posed.places + places.unflatten(0, (9, 3)),
+        )
 
     size = normal.gradient.shape[1]
     everything = size + normal.shared_gradient.shape[0]
@@ -242,8 +286,11 @@ def test_the_hessian_is_made_of_the_same_rows(posed: Posed) -> None:
     weight = person.trust * (HALVING**2 / (HALVING**2 + (error**2).sum(-1))) ** 2
     rows = ((weight.sqrt()[..., None, None] * person.root) @ _slope(all_of, everything, 1e-6)).flatten(1, 2)
     dense = rows.transpose(1, 2) @ rows
-    for found, expected in ((normal.hessian, dense[:, :size, :size]), (normal.cross, dense[:, :size, size:]),
-                            (normal.shared_hessian, dense[:, size:, size:].sum(0))):
+    for found, expected in (
+        (normal.hessian, dense[:, :size, :size]),
+        (normal.cross, dense[:, :size, size:]),
+        (normal.shared_hessian, dense[:, size:, size:].sum(0)),
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
 
 
@@ -263,7 +310,9 @@ def test_equations_are_widened_by_what_was_not_seen_and_added_one_by_one(posed: 
     assert wide.shared_hessian.shape == (size + 5, size + 5)
     for name in ("shared_gradient", "shared_hessian", "cross"):
         part = getattr(wide, name)
-        inner = part[:size] if part.ndim == 1 else part[..., :size, :size] if name == "shared_hessian" else part[..., :size]
+        inner = (
+            part[:size] if part.ndim == 1 else part[..., :size, :size] if name == "shared_hessian" else part[..., :size]
+        )
         assert torch.equal(inner, getattr(normal, name))
         assert float(part.abs().sum()) == pytest.approx(float(getattr(normal, name).abs().sum()))
     twice = normal + normal

@@ -38,11 +38,14 @@ def model() -> HeadModel:
     return load_head()
 
 
-def _before_and_after(model: HeadModel, made: Rendered, monkeypatch: pytest.MonkeyPatch
-                      ) -> tuple[tuple[Person, FrameState], tuple[Person, FrameState], FrameState]:
+def _before_and_after(
+    model: HeadModel, made: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> tuple[tuple[Person, FrameState], tuple[Person, FrameState], FrameState]:
     """Person and frames by landmarks alone and after the photometric rounds, and the true frames."""
     surface, evidence = seen_by(made)
-    directions = torch.nn.functional.normalize(surface.anchor.rest - evidence.pivot + torch.tensor((0.0, 0.0, 0.09)), dim=-1)
+    directions = torch.nn.functional.normalize(
+        surface.anchor.rest - evidence.pivot + torch.tensor((0.0, 0.0, 0.09)), dim=-1
+    )
     beliefs = Beliefs.of(priors_for(model, made.capture.scores, SCORE_NAMES, 25.0))
     truth = true_state(made.truth, evidence.pivot)
     clip = ClipFrames(evidence, beliefs, truth)
@@ -55,7 +58,9 @@ def _before_and_after(model: HeadModel, made: Rendered, monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(photometric, "fit_person", kept)
-    likeness = learn_likeness(model, surface, directions, [clip], [made.capture], [np.arange(FRAMES)], person, [state], SILENT)
+    likeness = learn_likeness(
+        model, surface, directions, [clip], [made.capture], [np.arange(FRAMES)], person, [state], SILENT
+    )
     return (person, state), (likeness.person, ends[0]), truth
 
 
@@ -71,8 +76,9 @@ def _size(model: HeadModel, person: Person) -> float:
     return float(np.linalg.norm(face - face.mean(0)))
 
 
-def test_turns_that_landmarks_see_too_small_are_made_whole_by_the_skin(model: HeadModel, tmp_path: Path,
-                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_that_landmarks_see_too_small_are_made_whole_by_the_skin(
+    model: HeadModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = rendered(tmp_path / "shrunk.capture", frames=FRAMES, yaw=50.0, shrink=0.07)
     (before, turned), (after, aligned), truth = _before_and_after(model, made, monkeypatch)
     missing = 1 - _share_of_turn(turned, truth)
@@ -85,8 +91,9 @@ def test_turns_that_landmarks_see_too_small_are_made_whole_by_the_skin(model: He
     assert before.focal_sigma(0) <= after.focal_sigma(0) < 1.1 * before.focal_sigma(0)
 
 
-def test_a_wrong_guess_of_the_lens_is_mended_and_the_head_keeps_its_size(model: HeadModel, tmp_path: Path,
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_guess_of_the_lens_is_mended_and_the_head_keeps_its_size(
+    model: HeadModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = rendered(tmp_path / "lens.capture", frames=FRAMES, yaw=50.0, lens=1.3)
     (before, _), (after, aligned), truth = _before_and_after(model, made, monkeypatch)
     errors = [abs(np.log(float(person.focals[0] / made.truth.intrinsics[0, 0]))) for person in (before, after)]
@@ -119,7 +126,8 @@ def test_a_track_trembles_less_when_pictures_are_aligned(clip: Rendered, track: 
 
 
 def test_held_out_pictures_have_no_say_in_the_person_nor_in_training_frames(
-        clip: Rendered, track: Track, model: HeadModel, tmp_path: Path) -> None:
+    clip: Rendered, track: Track, model: HeadModel, tmp_path: Path
+) -> None:
     capture = replace(clip.capture, folder=tmp_path / "dark.capture")
     (capture.folder / "frames").mkdir(parents=True)
     (capture.folder / "mattes").symlink_to(clip.capture.folder / "mattes")
@@ -134,13 +142,17 @@ def test_held_out_pictures_have_no_say_in_the_person_nor_in_training_frames(
     for name in ("expression", "rotations", "head_to_camera", "residual", "sigma"):
         assert np.array_equal(getattr(other, name)[training], getattr(track, name)[training]), name
     # Held-out frames themselves see nothing in the dark and stand where landmarks have them.
-    assert not np.array_equal(other.head_to_camera[capture.training_count:], track.head_to_camera[capture.training_count:])
+    assert not np.array_equal(
+        other.head_to_camera[capture.training_count :], track.head_to_camera[capture.training_count :]
+    )
     assert np.isfinite(other.head_to_camera).all()
 
 
 def test_clips_of_one_person_are_aligned_together_and_lost_frames_stay_lost(model: HeadModel, tmp_path: Path) -> None:
-    clips = [rendered(tmp_path / f"{part.start}.capture", frames=20, yaw=30.0, shown=part, lens=lens)
-             for part, lens in ((slice(0, 8), 1.0), (slice(12, 20), 1.1))]
+    clips = [
+        rendered(tmp_path / f"{part.start}.capture", frames=20, yaw=30.0, shown=part, lens=lens)
+        for part, lens in ((slice(0, 8), 1.0), (slice(12, 20), 1.1))
+    ]
     lost = clips[1].capture
     seen, flags = lost.landmarks.copy(), lost.flags.copy()
     seen[3:5], flags[3:5] = np.nan, FrameFlag.NO_FACE
@@ -159,13 +171,17 @@ def test_clips_of_one_person_are_aligned_together_and_lost_frames_stay_lost(mode
 
 
 @pytest.mark.parametrize("regions", ((), ("ears",)))
-def test_a_photograph_is_tracked_also_on_a_head_without_ears(regions: tuple[str, ...], model: HeadModel, tmp_path: Path) -> None:
+def test_a_photograph_is_tracked_also_on_a_head_without_ears(
+    regions: tuple[str, ...], model: HeadModel, tmp_path: Path
+) -> None:
     photograph = rendered(tmp_path / "one.capture", frames=20, yaw=30.0, shown=slice(4, 5))
     own = replace(model, regions={**model.regions, **{name: np.zeros(0, np.int32) for name in regions}})
     found = track_capture(photograph.capture, own, photometric=True)
     assert found.frame_count == 1 and not found.flags.any()
-    turns = [Rotation.from_matrix(at.head_to_camera[0, :3, :3]) * Rotation.from_rotvec(at.rotations[0, NECK])
-             for at in (found, photograph.truth)]
+    turns = [
+        Rotation.from_matrix(at.head_to_camera[0, :3, :3]) * Rotation.from_rotvec(at.rotations[0, NECK])
+        for at in (found, photograph.truth)
+    ]
     assert np.rad2deg((turns[0] * turns[1].inv()).magnitude()) < 6
     plain = track_capture(photograph.capture, own)
     # One picture agrees with itself, wherever the head stands: it moves nothing far.
@@ -175,6 +191,7 @@ def test_a_photograph_is_tracked_also_on_a_head_without_ears(regions: tuple[str,
 @pytest.mark.parametrize("when", (2, photometric.PERSON_ITERATIONS * len(photometric.PERSON_BLURS) + 2))
 def test_looking_at_the_skin_can_be_stopped(when: int, model: HeadModel, tmp_path: Path) -> None:
     """While it is learned, and while frames are aligned."""
+
     class Stop(Progress):
         seen = late = 0
 

@@ -18,7 +18,12 @@ from backend.tracking.report import summarise, write_report
 from backend.tracking.track import Track, save_track
 from backend.training.frames import TrainingFrames
 
-FLAGS = {3: FrameFlag.NO_FACE, 4: FrameFlag.NO_FACE | FrameFlag.TRACK_UNSURE, 10: FrameFlag.CUT_OFF, 27: FrameFlag.SEVERAL_FACES}
+FLAGS = {
+    3: FrameFlag.NO_FACE,
+    4: FrameFlag.NO_FACE | FrameFlag.TRACK_UNSURE,
+    10: FrameFlag.CUT_OFF,
+    27: FrameFlag.SEVERAL_FACES,
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,12 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Track, H
 def test_the_summary_counts_frames_and_reasons_and_knows_the_worst(tracked: tuple[Capture, Track, HeadModel]) -> None:
     told = summarise(tracked[1])
     assert (told.frames, told.left_out, told.training) == (30, 4, 21)
-    assert told.reasons == {"no face": 2, "several faces": 1, "face cut off by the edge of the picture": 1, "not explained by the head": 1}
+    assert told.reasons == {
+        "no face": 2,
+        "several faces": 1,
+        "face cut off by the edge of the picture": 1,
+        "not explained by the head": 1,
+    }
     assert told.worst[0] == 7 and not set(told.worst) & set(FLAGS) and len(told.worst) == 26
 
 
@@ -55,7 +65,8 @@ def test_training_leaves_every_kind_of_flagged_frame_out(tracked: tuple[Capture,
 
 
 def test_the_report_shows_overlays_and_curves_also_where_nothing_is_wrong(
-        tracked: tuple[Capture, Track, HeadModel], tmp_path: Path) -> None:
+    tracked: tuple[Capture, Track, HeadModel], tmp_path: Path
+) -> None:
     capture, track, model = tracked
     from PIL import Image
 
@@ -74,7 +85,8 @@ def test_the_mesh_lies_where_the_head_is(tracked: tuple[Capture, Track, HeadMode
 
 
 def test_the_commands_write_both_and_say_what_is_left_out(
-        tracked: tuple[Capture, Track, HeadModel], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    tracked: tuple[Capture, Track, HeadModel], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     folder = str(tracked[0].folder)
     assert main(["report", folder, str(tmp_path / "report.png")]) == 0
     assert "4 left out (2 no face" in capsys.readouterr().out
@@ -87,7 +99,9 @@ def test_the_commands_write_both_and_say_what_is_left_out(
     assert len(told) == 2 and "ends in .png" in told[0] and "ends in .mp4" in told[1]
 
 
-def test_a_video_that_cannot_be_written_leaves_nothing(tracked: tuple[Capture, Track, HeadModel], tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_written_leaves_nothing(
+    tracked: tuple[Capture, Track, HeadModel], tmp_path: Path
+) -> None:
     capture, track, model = tracked
     (capture.folder / "frames" / "000029.png").rename(tmp_path / "aside.png")
     try:

@@ -27,11 +27,19 @@ def _track(model: HeadModel, frames: int = 3) -> Track:
     camera[:, :3, :3] = np.diag((1.0, -1.0, -1.0))
     camera[:, 2, 3] = 0.7
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint,
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
         identity=random.normal(0, 0.6, model.shape_basis.shape[2]).astype(np.float32),
-        expression=random.uniform(0, 0.8, (frames, len(model.expression_names))).astype(np.float32), rotations=rotations,
-        head_to_camera=camera, intrinsics=np.array(((900, 0, 256), (0, 900, 256), (0, 0, 1)), np.float32), size=512,
-        fps=Fraction(25), residual=np.zeros(frames, np.float32), flags=np.zeros(frames, np.int32), training_count=frames)
+        expression=random.uniform(0, 0.8, (frames, len(model.expression_names))).astype(np.float32),
+        rotations=rotations,
+        head_to_camera=camera,
+        intrinsics=np.array(((900, 0, 256), (0, 900, 256), (0, 0, 1)), np.float32),
+        size=512,
+        fps=Fraction(25),
+        residual=np.zeros(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=frames,
+    )
 
 
 def test_the_solver_and_the_residual_expect_the_detectors_points_in_the_same_places() -> None:
@@ -41,8 +49,11 @@ def test_the_solver_and_the_residual_expect_the_detectors_points_in_the_same_pla
     neck = Rotation.from_rotvec(track.rotations[:, NECK]).as_matrix()
 
     def projected(surface: LandmarkSurface) -> np.ndarray:
-        points = pose_points(surface.of_person(torch.as_tensor(track.identity)), torch.as_tensor(track.expression),
-                             axis_angle_to_matrix(torch.as_tensor(track.rotations[:, list(MOVERS)])))[0].numpy()
+        points = pose_points(
+            surface.of_person(torch.as_tensor(track.identity)),
+            torch.as_tensor(track.expression),
+            axis_angle_to_matrix(torch.as_tensor(track.rotations[:, list(MOVERS)])),
+        )[0].numpy()
         seen = ((points - joint) @ neck.transpose(0, 2, 1) + joint) @ track.head_to_camera[:, :3, :3].transpose(0, 2, 1)
         pixels = (seen + track.head_to_camera[:, None, :3, 3]) @ track.intrinsics.T
         return pixels[..., :2] / pixels[..., 2:]
@@ -60,8 +71,11 @@ def test_a_head_without_expressions_is_answered_to_by_its_identity_and_jaw() -> 
     bare = replace(model, expression_basis=model.expression_basis[..., :0], expression_names=())
     track = _track(bare)
     still = replace(_track(model), expression=np.zeros((3, len(model.expression_names)), np.float32))
-    assert np.allclose(*(project_landmarks(*known, detected=True) for known in ((track, bare), (still, model))), atol=0.01,
-                       equal_nan=True)
+    assert np.allclose(
+        *(project_landmarks(*known, detected=True) for known in ((track, bare), (still, model))),
+        atol=0.01,
+        equal_nan=True,
+    )
 
 
 def test_the_detector_answers_to_a_persons_face_by_less_than_all_of_it() -> None:
@@ -78,8 +92,12 @@ def test_a_head_whose_shapes_are_mixtures_of_the_open_heads_is_seen_as_the_open_
     random = np.random.default_rng(0)
     sizes = model.shape_basis.shape[2], model.expression_basis.shape[2]
     mixes = [np.linalg.qr(random.normal(size=(size, size)))[0].astype(np.float32) for size in sizes]
-    mixed = replace(model, shape_basis=model.shape_basis @ mixes[0], expression_basis=model.expression_basis @ mixes[1],
-                    expression_names=tuple(f"expression_{index:03d}" for index in range(sizes[1])))
+    mixed = replace(
+        model,
+        shape_basis=model.shape_basis @ mixes[0],
+        expression_basis=model.expression_basis @ mixes[1],
+        expression_names=tuple(f"expression_{index:03d}" for index in range(sizes[1])),
+    )
     own, other = response_of(model), response_of(mixed)
     identity, expression = random.normal(0, 0.6, sizes[0]), random.uniform(0, 0.8, (2, sizes[1]))
     still = np.tile(np.eye(3), (2, 3, 1, 1))

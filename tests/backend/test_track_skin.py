@@ -76,7 +76,9 @@ def test_places_near_each_other_make_a_patch(skin: Skin, model: HeadModel) -> No
 
 def test_a_patchs_directions_are_a_basis_whose_last_goes_through_the_skin(skin: Skin, model: HeadModel) -> None:
     bases = skin.bases.double()
-    assert torch.allclose(bases.transpose(1, 2) @ bases, torch.eye(3, dtype=torch.float64).expand(PATCHES, 3, 3), atol=1e-5)
+    assert torch.allclose(
+        bases.transpose(1, 2) @ bases, torch.eye(3, dtype=torch.float64).expand(PATCHES, 3, 3), atol=1e-5
+    )
     places = np.einsum("dk,dkc->dc", skin.weights, model.template[skin.corners]).astype(np.float64)
     flatness = []
     for patch in range(0, PATCHES, 3):
@@ -116,24 +118,40 @@ def _filmed(model: HeadModel, folder: Path, yaws: tuple[float, ...]) -> tuple[Ca
     turn = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_euler("Y", np.array(yaws)[:, None], degrees=True).as_matrix()
     surface = landmark_surface(model)
     capture = Capture(
-        folder=folder, source_name="wall", source_sha256="0" * 64, size=SIZE, fps=Fraction(25), crop=(0.0, 0.0, float(SIZE)),
-        intrinsics=intrinsics, frame_numbers=np.arange(frames), frame_times=np.arange(frames) / 25.0,
-        landmarks=np.full((frames, 478, 3), 100, np.float32), scores=np.zeros((frames, 52), np.float32),
-        detector_pose=np.zeros((frames, 4, 4), np.float32), flags=np.zeros(frames, np.int32), frame_suffix=".png")
+        folder=folder,
+        source_name="wall",
+        source_sha256="0" * 64,
+        size=SIZE,
+        fps=Fraction(25),
+        crop=(0.0, 0.0, float(SIZE)),
+        intrinsics=intrinsics,
+        frame_numbers=np.arange(frames),
+        frame_times=np.arange(frames) / 25.0,
+        landmarks=np.full((frames, 478, 3), 100, np.float32),
+        scores=np.zeros((frames, 52), np.float32),
+        detector_pose=np.zeros((frames, 4, 4), np.float32),
+        flags=np.zeros(frames, np.int32),
+        frame_suffix=".png",
+    )
     (folder / "frames").mkdir(parents=True)
     (folder / "mattes").mkdir()
     for index in range(frames):
         cv2.imwrite(str(capture.frame_path(index)), np.full((SIZE, SIZE, 3), 128, np.uint8))
         cv2.imwrite(str(capture.matte_path(index)), np.full((SIZE, SIZE), 255, np.uint8))
-    state = FrameState(torch.zeros(frames, len(model.expression_names) + 7), torch.as_tensor(turn, dtype=torch.float32),
-                       torch.tensor((0.0, 0.0, 0.6)).expand(frames, 3))
+    state = FrameState(
+        torch.zeros(frames, len(model.expression_names) + 7),
+        torch.as_tensor(turn, dtype=torch.float32),
+        torch.tensor((0.0, 0.0, 0.6)).expand(frames, 3),
+    )
     return capture, state, gather_evidence(capture.landmarks, intrinsics, SIZE, surface, torch.tensor((0.0, 0.0, 0.05)))
 
 
-def test_what_the_nose_hides_and_what_the_matte_leaves_out_is_not_looked_at(skin: Skin, model: HeadModel, tmp_path: Path) -> None:
+def test_what_the_nose_hides_and_what_the_matte_leaves_out_is_not_looked_at(
+    skin: Skin, model: HeadModel, tmp_path: Path
+) -> None:
     capture, state, evidence = _filmed(model, tmp_path / "c", (60.0, 0.0))
     matte = np.full((SIZE, SIZE), 255, np.uint8)
-    matte[:, SIZE // 2:] = 0
+    matte[:, SIZE // 2 :] = 0
     cv2.imwrite(str(capture.matte_path(1)), matte)
     nobody = torch.zeros(model.shape_basis.shape[2])
     turned, front = look_at(skin, capture, nobody, state, np.arange(2), evidence, 2.0, lambda _, view: view)
@@ -167,7 +185,9 @@ def _in_front(triangles: np.ndarray, place: np.ndarray) -> float:
 def _lit(random: np.random.Generator, frames: int, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Normals (F, 500, 3) of places that turn with a head, seen at all times, and their shading."""
     rest = random.normal(0, 1, (500, 3)) * (1, 1, 0.5) - (0, 0, 1.2)
-    turns = Rotation.from_euler("YX", np.stack((np.linspace(-50, 50, frames), random.uniform(-15, 15, frames)), 1), degrees=True)
+    turns = Rotation.from_euler(
+        "YX", np.stack((np.linspace(-50, 50, frames), random.uniform(-15, 15, frames)), 1), degrees=True
+    )
     normals = (rest / np.linalg.norm(rest, axis=1, keepdims=True)) @ turns.as_matrix().transpose(0, 2, 1)
     return normals.astype(np.float32), shading(light, normals)
 
@@ -203,7 +223,9 @@ def test_light_is_found_on_skin_whose_colour_is_known_in_spite_of_gloss() -> Non
     assert np.quantile(np.abs(shading(found, normals) - shown), 0.95) < 0.06
 
 
-def test_colour_and_light_are_told_apart_as_far_as_what_is_seen_goes(skin: Skin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_and_light_are_told_apart_as_far_as_what_is_seen_goes(
+    skin: Skin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(2)
     albedo = random.normal(-1.0, 0.25, 500).astype(np.float32)
     other = LIGHT * (0.6, -1, 1, -1, 1, 1, 1, 1, 1)
@@ -215,7 +237,9 @@ def test_colour_and_light_are_told_apart_as_far_as_what_is_seen_goes(skin: Skin,
         for index in range(10):
             values = albedo + shown[index] + gloss[clip][index]
             values = np.stack((values, 0 * values, 0 * values), 1)
-            yield rest[-1](index, SimpleNamespace(look=lambda values=values: values, normals=normals[index], weight=np.ones(500)))
+            yield rest[-1](
+                index, SimpleNamespace(look=lambda values=values: values, normals=normals[index], weight=np.ones(500))
+            )
 
     monkeypatch.setattr(appearance, "look_at", looked)
     lit = [Lit(clip, None, np.arange(10), None) for clip in range(2)]
@@ -239,7 +263,9 @@ def test_a_place_that_was_hardly_seen_has_no_colour(skin: Skin, monkeypatch: pyt
     def looked(*arguments: object) -> object:
         for index in range(len(arguments[4])):
             values = np.stack((shown[index],) * 3, 1)
-            yield arguments[-1](index, SimpleNamespace(look=lambda values=values: values, normals=normals[index], weight=weight[index]))
+            yield arguments[-1](
+                index, SimpleNamespace(look=lambda values=values: values, normals=normals[index], weight=weight[index])
+            )
 
     monkeypatch.setattr(appearance, "look_at", looked)
 

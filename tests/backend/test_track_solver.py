@@ -35,15 +35,23 @@ def model() -> HeadModel:
 def _double(surface: LandmarkSurface) -> LandmarkSurface:
     def linear(part: Linear) -> Linear:
         return Linear(*(getattr(part, field.name).double() for field in fields(Linear)))
-    return LandmarkSurface(surface.points, surface.valid, linear(surface.anchor), linear(surface.arm), surface.mover,
-                           surface.share.double())
+
+    return LandmarkSurface(
+        surface.points,
+        surface.valid,
+        linear(surface.anchor),
+        linear(surface.arm),
+        surface.mover,
+        surface.share.double(),
+    )
 
 
 def _state(model: HeadModel, frames: int) -> FrameState:
     generator = torch.Generator().manual_seed(1)
     size = model.expression_basis.shape[2]
-    face = torch.cat((torch.rand(frames, size, generator=generator) * 0.5,
-                      torch.randn(frames, 7, generator=generator) * 0.2), 1).double()
+    face = torch.cat(
+        (torch.rand(frames, size, generator=generator) * 0.5, torch.randn(frames, 7, generator=generator) * 0.2), 1
+    ).double()
     rotation = axis_angle_to_matrix(torch.randn(frames, 3, generator=generator).double())
     return FrameState(face, rotation, torch.tensor((0.01, -0.02, 0.6)).double().expand(frames, 3))
 
@@ -82,7 +90,9 @@ def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
         slope = (pixels(state, identity + step) - pixels(state, identity - step)) / 2e-5
         assert torch.allclose(found.shared[..., index], slope, atol=1e-4 * float(slope.abs().max()))
     longer, shorter = (torch.tensor(np.exp(step)) for step in (1e-5, -1e-5))
-    slope = (pixels(state.zoomed(longer), length=focal * longer) - pixels(state.zoomed(shorter), length=focal * shorter)) / 2e-5
+    slope = (
+        pixels(state.zoomed(longer), length=focal * longer) - pixels(state.zoomed(shorter), length=focal * shorter)
+    ) / 2e-5
     assert torch.allclose(found.shared[..., -1], slope, atol=1e-3)
 
 
@@ -91,8 +101,10 @@ def test_a_dolly_zoom_keeps_the_heads_middle_where_it_is_and_as_large(model: Hea
     person = surface.of_person(torch.zeros(surface.anchor.shape.shape[2]).double())
     focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
     ratio = torch.tensor(1.5).double()
-    before, after = (predict(person, at, length, centre, pivot).pixels
-                     for at, length in ((state, focal), (state.zoomed(ratio), focal * ratio)))
+    before, after = (
+        predict(person, at, length, centre, pivot).pixels
+        for at, length in ((state, focal), (state.zoomed(ratio), focal * ratio))
+    )
     assert torch.equal(state.zoomed(ratio).translation, state.translation * torch.tensor((1, 1, 1.5)).double())
     spread = [part - part.mean(1, keepdim=True) for part in (before, after)]
     assert abs(float(spread[1].norm() / spread[0].norm()) - 1) < 0.03 and float((after - before).abs().max()) > 1
@@ -123,7 +135,10 @@ def test_a_point_that_lies_elsewhere_on_the_head_moves_as_the_skin_there_does(mo
             template[corners[point], axis] += sign * 5e-4
             ends.append(predict(made(template), state, focal, centre, pivot).pixels[:, point])
         slope = (ends[0] - ends[1]) / 1e-3
-        assert torch.allclose(found[:, point, :, axis], slope, atol=0.005 * float(found[:, point].abs().max())), (point, axis)
+        assert torch.allclose(found[:, point, :, axis], slope, atol=0.005 * float(found[:, point].abs().max())), (
+            point,
+            axis,
+        )
 
 
 def _blocks(frames: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,13 +155,16 @@ def test_shared_parameters_are_solved_as_by_one_dense_matrix() -> None:
     errors = torch.randn(frames, 9, generator=generator).double()
     dense = torch.zeros(frames * 9, frames * size + common).double()
     for frame in range(frames):
-        dense[frame * 9:frame * 9 + 9, frame * size:frame * size + size] = rows[frame]
-        dense[frame * 9:frame * 9 + 9, frames * size:] = shared_rows[frame]
+        dense[frame * 9 : frame * 9 + 9, frame * size : frame * size + size] = rows[frame]
+        dense[frame * 9 : frame * 9 + 9, frames * size :] = shared_rows[frame]
     expected = -torch.linalg.lstsq(dense, errors.flatten()[:, None]).solution.squeeze(1)
     step, shared_step, _ = solve_shared(
-        rows.transpose(1, 2) @ rows, rows.transpose(1, 2) @ shared_rows,
-        torch.einsum("frk,frl->kl", shared_rows, shared_rows), torch.einsum("frp,fr->fp", rows, errors),
-        torch.einsum("frk,fr->k", shared_rows, errors))
+        rows.transpose(1, 2) @ rows,
+        rows.transpose(1, 2) @ shared_rows,
+        torch.einsum("frk,frl->kl", shared_rows, shared_rows),
+        torch.einsum("frp,fr->fp", rows, errors),
+        torch.einsum("frk,fr->k", shared_rows, errors),
+    )
     assert torch.allclose(torch.cat((step.flatten(), shared_step)), expected, atol=1e-9)
 
 
@@ -162,7 +180,7 @@ def test_frames_coupled_in_time_are_solved_as_by_one_dense_matrix() -> None:
     bend = torch.zeros((frames - 2), frames).double()
     for middle in range(1, frames - 1):
         if linked[middle - 1] and linked[middle]:
-            bend[middle - 1, middle - 1:middle + 2] = torch.tensor((1.0, -2.0, 1.0)).double()
+            bend[middle - 1, middle - 1 : middle + 2] = torch.tensor((1.0, -2.0, 1.0)).double()
     dense = torch.block_diag(*hessian) + torch.kron(bend.T @ bend, torch.diag(smoothness.precision))
     keep = free.flatten()
     expected = torch.zeros(frames * size).double()
@@ -191,7 +209,9 @@ def test_a_head_is_stood_from_the_detectors_depth_alone(model: HeadModel) -> Non
 def test_the_skull_stays_where_it_was_when_the_neck_takes_its_share(model: HeadModel) -> None:
     random = np.random.default_rng(7)
     frames = 40
-    turns = np.deg2rad(np.stack((10 * np.sin(np.arange(frames) / 4), 70 * np.sin(np.arange(frames) / 7), np.zeros(frames)), 1))
+    turns = np.deg2rad(
+        np.stack((10 * np.sin(np.arange(frames) / 4), 70 * np.sin(np.arange(frames) / 7), np.zeros(frames)), 1)
+    )
     rotation = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(turns).as_matrix()
     translation = random.normal(0, 0.02, (frames, 3)) + (0, 0, 0.7)
     still = _plain(model)

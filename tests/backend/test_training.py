@@ -82,7 +82,7 @@ def test_file_gives_the_avatar_back_and_holds_no_pickle(trained, small):
     assert again.megabytes == pytest.approx(path.stat().st_size / 1e6)
     # A safetensors file: 8 bytes of length, then JSON that names every tensor.
     raw = path.read_bytes()
-    header = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} <= {"F16", "F32"}
 
 
@@ -132,7 +132,10 @@ def test_killed_training_leaves_a_checkpoint_that_resumes(small, tmp_path, monke
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             time.sleep(0.1)
-            if checkpoint_path(path).exists() and b'\\"stage\\": \\"training\\"' in checkpoint_path(path).read_bytes()[:4000]:
+            if (
+                checkpoint_path(path).exists()
+                and b'\\"stage\\": \\"training\\"' in checkpoint_path(path).read_bytes()[:4000]
+            ):
                 break
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -94,7 +94,10 @@ def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
         assert len(vertices) > 50
         share[torch.as_tensor(vertices)] = 1
     free = VertexBoundGaussians(torch.full((count,), 0.005), 1)
-    pose = Pose(*(torch.zeros(1, count, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, count, 3))
+    pose = Pose(
+        *(torch.zeros(1, count, size) for size in (3, 3, 16, 3, 4)),
+        directions=torch.tensor([0.0, 0, -1]).expand(1, count, 3),
+    )
     with torch.no_grad():
         free.appearance[:, 1:4] = torch.randn(count, 3)
         free.geometry[:, :3] = 1.0
@@ -109,7 +112,9 @@ def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
     glanced = torch.tensor([0.0, 1, 1])
     unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), glanced)
     free = VertexBoundGaussians(torch.full((3,), 0.01), 1)
-    pose = Pose(*(torch.zeros(1, 3, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, 3, 3))
+    pose = Pose(
+        *(torch.zeros(1, 3, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, 3, 3)
+    )
     with torch.no_grad():
         # Half of the first vertex's darkness lies in what is seen of it from the front alone.
         free.appearance[:, 1:4] = torch.tensor([-0.5, 1, 0])[:, None]
@@ -131,7 +136,7 @@ def test_the_prior_moves_only_what_is_unseen(small, frames):
     with torch.no_grad():
         free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 1)(pose)[1]
     splats, anchors = networks(pose)
-    Keeping(unseen.share, free).loss(anchors, splats.opacities[:, len(model.template):]).backward()
+    Keeping(unseen.share, free).loss(anchors, splats.opacities[:, len(model.template) :]).backward()
     gradient, faded = networks.geometry.bias_output.grad.abs().sum(1), networks.neural.opacity.bias.grad
     assert gradient[unseen.share == 1].min() > 0 and gradient[unseen.share == 0].max() == 0
     assert (faded[unseen.share == 1] > 0).all() and faded[unseen.share == 0].abs().max() == 0
@@ -146,7 +151,9 @@ def test_what_was_only_glanced_at_is_held_less_than_what_was_never_seen():
 def test_a_resumed_training_keeps_what_was_continued():
     share = torch.tensor([0.0, 1])
     with torch.no_grad():
-        anchors = VertexBoundGaussians(torch.full((2,), 0.01), 1)(Pose(*(torch.zeros(1, 2, size) for size in (3, 3, 16, 3, 4, 3))))[1]
+        anchors = VertexBoundGaussians(torch.full((2,), 0.01), 1)(
+            Pose(*(torch.zeros(1, 2, size) for size in (3, 3, 16, 3, 4, 3)))
+        )[1]
     kept = Keeping(share, anchors)
     again = Keeping(share).restored({name: value.clone() for name, value in kept.tensors().items()})
     assert all(torch.equal(getattr(again.continued, name), value) for name, value in vars(anchors).items())
@@ -218,5 +225,5 @@ def test_an_avatar_remembers_what_training_saw(small, frames, tmp_path):
     assert np.allclose(loaded.networks.views.detach(), networks.views.detach())
     assert np.allclose(loaded.networks.performed.detach(), networks.performed.detach())
     assert loaded.networks.performed.isfinite().all()
-    yaw = np.abs(track.rotations[:frames.frame_count, 1, 1]).max()
+    yaw = np.abs(track.rotations[: frames.frame_count, 1, 1]).max()
     assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)

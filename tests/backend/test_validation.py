@@ -46,8 +46,18 @@ def test_training_never_draws_a_row_that_is_kept(small):
     frames = TrainingFrames(capture, track, model, SIZE)
     rows, kept = split_rows(len(frames), 0.2)
     free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 0)
-    fitting = Fitting(free, [ParameterGroup([free.geometry], 1e-2)], frames, leash_of(model, free.base_scale), stage="", steps=9,
-                      batch=4, size=SIZE, final_rate=1.0, rows=rows)
+    fitting = Fitting(
+        free,
+        [ParameterGroup([free.geometry], 1e-2)],
+        frames,
+        leash_of(model, free.base_scale),
+        stage="",
+        steps=9,
+        batch=4,
+        size=SIZE,
+        final_rate=1.0,
+        rows=rows,
+    )
     drawn = set()
     for fitting.step in range(60):
         drawn |= set(fitting._rows().tolist())

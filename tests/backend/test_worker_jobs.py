@@ -63,8 +63,11 @@ def hidden_in(folder: Path) -> list[str]:
 def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     """And shows how far it is and pictures meanwhile, while requests are answered."""
     stages = []
-    job = client.start_job("import", clip_into(tmp_path) | {"size": 128, "max_frames": 4, "landmarks_only": True},
-                           lambda job: stages.append(job.stage))
+    job = client.start_job(
+        "import",
+        clip_into(tmp_path) | {"size": 128, "max_frames": 4, "landmarks_only": True},
+        lambda job: stages.append(job.stage),
+    )
     assert client.call("head.rig")["vertices"].shape[1] == 3 and not job.finished
     client.wait(job, 60)
     assert job.state == DONE, job.error
@@ -185,16 +188,27 @@ def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_w
     assert client.call("head.rig") and client.pid == worker
 
 
-@pytest.mark.parametrize(("kind", "params", "sentence"), [
-    ("sing", {}, "there is no kind “sing”; choose one of import, track"),
-    ("import", {"capture": "/x.capture"}, "import needs “video”"),
-    ("import", {"video": "clip.mp4", "capture": "/x.capture"}, "video must be a full path"),
-    ("import", {"video": "/nowhere.mp4", "capture": "/x.capture", "sizes": 3}, "knows no “sizes”"),
-    ("track", {"capture": "/x.capture", "landmarks_only": "yes"}, "landmarks_only must be true or false, but is “yes”"),
-    ("train", {"capture": "/x", "avatar": "/y", "preset": "best"}, "there is no preset “best”"),
-    ("train", {"capture": "/x", "avatar": "/y", "minutes": "ten"}, "minutes must be a number, but is “ten”"),
-    ("train", {"capture": "/nowhere.capture", "avatar": "{folder}/a.effigy"}, "There is no capture folder /nowhere"),
-])
+@pytest.mark.parametrize(
+    ("kind", "params", "sentence"),
+    [
+        ("sing", {}, "there is no kind “sing”; choose one of import, track"),
+        ("import", {"capture": "/x.capture"}, "import needs “video”"),
+        ("import", {"video": "clip.mp4", "capture": "/x.capture"}, "video must be a full path"),
+        ("import", {"video": "/nowhere.mp4", "capture": "/x.capture", "sizes": 3}, "knows no “sizes”"),
+        (
+            "track",
+            {"capture": "/x.capture", "landmarks_only": "yes"},
+            "landmarks_only must be true or false, but is “yes”",
+        ),
+        ("train", {"capture": "/x", "avatar": "/y", "preset": "best"}, "there is no preset “best”"),
+        ("train", {"capture": "/x", "avatar": "/y", "minutes": "ten"}, "minutes must be a number, but is “ten”"),
+        (
+            "train",
+            {"capture": "/nowhere.capture", "avatar": "{folder}/a.effigy"},
+            "There is no capture folder /nowhere",
+        ),
+    ],
+)
 def test_bad_orders_fail_with_a_sentence(client, tmp_path, kind, params, sentence):
     params = {name: str(value).replace("{folder}", str(tmp_path)) for name, value in params.items()}
     job = client.start_job(kind, params)

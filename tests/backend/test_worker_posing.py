@@ -62,8 +62,13 @@ def camera(at=(0.0, 0.0, 0.8), focal=260.0, orthographic=False, width=SIZE, heig
     matrix = np.diag([1.0, -1, -1, 1])
     matrix[:3, 3] = -matrix[:3, :3] @ at
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-    return {"world_to_camera": matrix, "intrinsics": intrinsics, "orthographic": orthographic, "width": width,
-            "height": height}
+    return {
+        "world_to_camera": matrix,
+        "intrinsics": intrinsics,
+        "orthographic": orthographic,
+        "width": width,
+        "height": height,
+    }
 
 
 def as_splats(answer: dict) -> Splats:
@@ -97,8 +102,11 @@ def test_rig_data_posed_as_blender_does_equals_the_backend(client, model):
         expression, rotations = random.uniform(0, 1, len(rig["expression_names"])), random.normal(0, 0.3, (5, 3))
         turns = axis_angle_to_matrix(torch.as_tensor(rotations)).numpy()
         features = (turns[1:] - np.eye(3)).reshape(-1)[rig["pose_corrective_index"]]
-        rest = (rig["vertices"] + np.tensordot(expression, rig["expression_deltas"], 1)
-                + np.tensordot(features, rig["pose_corrective_deltas"], 1))
+        rest = (
+            rig["vertices"]
+            + np.tensordot(expression, rig["expression_deltas"], 1)
+            + np.tensordot(features, rig["pose_corrective_deltas"], 1)
+        )
         matrices = []
         for joint, parent in enumerate(rig["joint_parents"]):
             local = np.eye(4)
@@ -187,7 +195,8 @@ def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
     bone["jaw"] = bone["jaw"] + 0.8 * jaw_of_shapes(model)["jawOpen"]
     by_slider, by_bone, closed = (
         client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]})
-        for pose in (slider, bone, random_pose(model, 4)))
+        for pose in (slider, bone, random_pose(model, 4))
+    )
     assert all(np.abs(by_slider[name] - by_bone[name]).max() < 1e-5 for name in by_bone)
     assert np.abs(by_slider["means"] - closed["means"]).max() > 0.01
 
@@ -244,8 +253,12 @@ def test_orthographic_places_sizes_and_depths_are_exact():
     places = np.array([[-0.30, 0.10, -3.0], [0.05, -0.20, 0.0], [0.30, 0.25, 2.0], [0.0, 0.0, 6.0]])
     count, radius, scale = len(places), 0.03, 200.0
     splats = Splats(
-        torch.tensor(places, dtype=torch.float32)[None], torch.tensor([[[1.0, 0, 0, 0]]]).expand(1, count, 4),
-        torch.full((1, count, 3), radius), torch.full((1, count), 0.9), torch.ones(1, count, 3))
+        torch.tensor(places, dtype=torch.float32)[None],
+        torch.tensor([[[1.0, 0, 0, 0]]]).expand(1, count, 4),
+        torch.full((1, count, 3), radius),
+        torch.full((1, count), 0.9),
+        torch.ones(1, count, 3),
+    )
     given = camera((0.0, 0.0, 5.0), scale, orthographic=True, width=200, height=160)
     picture = draw([splats], View(**given))
     rows, columns = np.mgrid[:160, :200] + 0.5
@@ -288,18 +301,21 @@ def test_a_worker_without_shared_files_answers_the_same(client, model, avatar_pa
 # --- what is refused
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"view": None}, "needs “view”"),
-    ({"view": [0, 0]}, "view must be 3 numbers, but is 2"),
-    ({"view": "here"}, "view must be 3 numbers, but is “here”"),
-    ({"avatar": "person.effigy"}, "must be a full path"),
-    ({"avatar": "/nowhere/person.effigy"}, "There is no avatar at /nowhere/person.effigy"),
-    ({"pose": {"expression": [0.0, 1.0]}}, "expression must be 52 numbers, but is 2"),
-    ({"pose": {"jaws": [0, 0, 0]}}, "knows no “jaws”"),
-    ({"pose": {"root": np.diag([1.0, 2, 1, 1]).tolist()}}, "scaled unevenly"),
-    ({"pose": {"root": np.diag([-1.0, 1, 1, 1]).tolist()}}, "mirrored"),
-    ({"pose": {"jaw": [0, float("nan"), 0]}}, "not finite"),
-])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"view": None}, "needs “view”"),
+        ({"view": [0, 0]}, "view must be 3 numbers, but is 2"),
+        ({"view": "here"}, "view must be 3 numbers, but is “here”"),
+        ({"avatar": "person.effigy"}, "must be a full path"),
+        ({"avatar": "/nowhere/person.effigy"}, "There is no avatar at /nowhere/person.effigy"),
+        ({"pose": {"expression": [0.0, 1.0]}}, "expression must be 52 numbers, but is 2"),
+        ({"pose": {"jaws": [0, 0, 0]}}, "knows no “jaws”"),
+        ({"pose": {"root": np.diag([1.0, 2, 1, 1]).tolist()}}, "scaled unevenly"),
+        ({"pose": {"root": np.diag([-1.0, 1, 1, 1]).tolist()}}, "mirrored"),
+        ({"pose": {"jaw": [0, float("nan"), 0]}}, "not finite"),
+    ],
+)
 def test_bad_parameters_are_refused_with_a_sentence(client, avatar_path, change, sentence):
     with pytest.raises(WorkerError, match=sentence) as refused:
         client.call("avatar.splats", {"avatar": avatar_path, "pose": {}, "view": [0, 0, 1]} | change)

@@ -20,7 +20,9 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="effigy-blender-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 (SCRATCH / "user").mkdir()
 os.environ["BLENDER_USER_RESOURCES"] = str(SCRATCH / "user")
-os.environ.setdefault("EFFIGY_BACKEND_PYTHON", str(ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")))
+os.environ.setdefault(
+    "EFFIGY_BACKEND_PYTHON", str(ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+)
 
 import bpy  # noqa: E402
 
@@ -62,8 +64,9 @@ def demo_clip() -> Path:
 def demo_capture(effigy: ModuleType, demo_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Frames 10 to 21 of the bundled clip at 256 pixels, captured and tracked once, by *Import Video*. Not to be changed."""
     folder = tmp_path_factory.mktemp("project") / "demo.capture"
-    bpy.ops.effigy.import_video(filepath=str(demo_clip), first=10, last=21, size=256, landmarks_only=True,
-                                capture=str(folder))
+    bpy.ops.effigy.import_video(
+        filepath=str(demo_clip), first=10, last=21, size=256, landmarks_only=True, capture=str(folder)
+    )
     return folder
 
 

@@ -51,16 +51,26 @@ def make(folder: Path) -> None:
         with torch.no_grad():
             free.appearance[:, 0] = 4.0
             free.appearance[:, 1:4] = torch.as_tensor(colors - 0.5) / 0.28209479177387814
-        pose = avatar.pose(torch.as_tensor(expression), torch.zeros(1, 5, 3),
-                           torch.as_tensor(camera, dtype=torch.float32)[None])
+        pose = avatar.pose(
+            torch.as_tensor(expression), torch.zeros(1, 5, 3), torch.as_tensor(camera, dtype=torch.float32)[None]
+        )
         hand_over(free, avatar.networks, pose, steps=1)
         save_avatar(avatar, folder / f"{name}.effigy")
     focal = LENS / SENSOR * SIZE
     track = Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity, expression=expression,
-        rotations=np.zeros((1, 5, 3), np.float32), head_to_camera=camera[None].astype(np.float32), size=SIZE,
-        intrinsics=np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1)), np.float32), fps=Fraction(25),
-        residual=np.zeros(1, np.float32), flags=np.zeros(1, np.int32), training_count=1)
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=identity,
+        expression=expression,
+        rotations=np.zeros((1, 5, 3), np.float32),
+        head_to_camera=camera[None].astype(np.float32),
+        size=SIZE,
+        intrinsics=np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1)), np.float32),
+        fps=Fraction(25),
+        residual=np.zeros(1, np.float32),
+        flags=np.zeros(1, np.int32),
+        training_count=1,
+    )
     frame = draw(load_avatar(folder / "ann.effigy"), track, [0], SIZE)[0]
     np.savez(folder / "truth.npz", color=frame.color, alpha=frame.alpha, depth=frame.depth)
 

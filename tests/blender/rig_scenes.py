@@ -17,8 +17,20 @@ import bpy
 import numpy as np
 
 PACKAGE = "bl_ext.user_default.effigy.blender_addon.rig"
-_MODULES = ("action", "armature", "build", "camera", "conventions", "data", "marks", "performance", "pose", "presets",
-            "sliders", "steps")
+_MODULES = (
+    "action",
+    "armature",
+    "build",
+    "camera",
+    "conventions",
+    "data",
+    "marks",
+    "performance",
+    "pose",
+    "presets",
+    "sliders",
+    "steps",
+)
 
 
 def rigging() -> SimpleNamespace:

@@ -51,8 +51,15 @@ def main(out: Path) -> None:
     np.savez(out, **arrays)
 
 
-def describe(arrays: dict[str, np.ndarray], name: str, model: HeadModel, folder: Path, random: np.random.Generator,
-             *, whole_identity: bool) -> None:
+def describe(
+    arrays: dict[str, np.ndarray],
+    name: str,
+    model: HeadModel,
+    folder: Path,
+    random: np.random.Generator,
+    *,
+    whole_identity: bool,
+) -> None:
     """One head's rig of a person, and posed vertices of her and of another, who differs on a few components."""
     file = folder / f"{name}.npz"
     save_head(model, file)
@@ -75,16 +82,23 @@ def describe(arrays: dict[str, np.ndarray], name: str, model: HeadModel, folder:
     arrays[f"{name}.other_identity"] = other
     arrays[f"{name}.pose_expression"], arrays[f"{name}.pose_rotations"] = expression, rotations
     for key, person in (("posed", identity), ("posed_other", other)):
-        arrays[f"{name}.{key}"] = head(torch.as_tensor(person)[None], torch.as_tensor(expression, dtype=torch.float32),
-                                       torch.as_tensor(rotations, dtype=torch.float32)).vertices.numpy()
+        arrays[f"{name}.{key}"] = head(
+            torch.as_tensor(person)[None],
+            torch.as_tensor(expression, dtype=torch.float32),
+            torch.as_tensor(rotations, dtype=torch.float32),
+        ).vertices.numpy()
 
 
 def flame_like(model: HeadModel, random: np.random.Generator) -> HeadModel:
     size = model.expression_basis.shape[2]
     return replace(
-        model, name="FLAME-like head", pose_basis=random.normal(0, 0.003, model.pose_basis.shape).astype(np.float32),
-        shape_basis=model.shape_basis[..., :10].copy(), expression_range=(-10.0, 10.0),
-        expression_names=tuple(f"expression_{index:03d}" for index in range(size)))
+        model,
+        name="FLAME-like head",
+        pose_basis=random.normal(0, 0.003, model.pose_basis.shape).astype(np.float32),
+        shape_basis=model.shape_basis[..., :10].copy(),
+        expression_range=(-10.0, 10.0),
+        expression_names=tuple(f"expression_{index:03d}" for index in range(size)),
+    )
 
 
 def make_track(model: HeadModel, identity: np.ndarray, random: np.random.Generator) -> Track:
@@ -106,10 +120,19 @@ def make_track(model: HeadModel, identity: np.ndarray, random: np.random.Generat
         poses[frame, :3, :3] = np.diag((1, -1, -1)) @ lean @ turn
         poses[frame, :3, 3] = 0.05 * np.sin(angle), 0.03 * np.cos(angle), 0.9 + 0.1 * np.sin(angle)
     return Track(
-        head_name=model.name, head_fingerprint=model.fingerprint, identity=identity, expression=expression,
-        rotations=rotations, head_to_camera=poses.astype(np.float32), size=512, fps=Fraction(30000, 1001),
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=identity,
+        expression=expression,
+        rotations=rotations,
+        head_to_camera=poses.astype(np.float32),
+        size=512,
+        fps=Fraction(30000, 1001),
         intrinsics=np.array(((1100, 0, 300), (0, 1100, 190), (0, 0, 1)), np.float32),
-        residual=np.zeros(FRAMES, np.float32), flags=np.zeros(FRAMES, np.int32), training_count=FRAMES)
+        residual=np.zeros(FRAMES, np.float32),
+        flags=np.zeros(FRAMES, np.int32),
+        training_count=FRAMES,
+    )
 
 
 if __name__ == "__main__":

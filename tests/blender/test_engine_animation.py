@@ -36,7 +36,7 @@ def test_consecutive_frames_differ_where_the_keys_move_the_face(engine_avatars, 
         rows = np.argwhere(change > 0.1)[:, 0]
         assert len(rows) > 20, "the keys move the mouth and the pictures do not show it"
         # The mouth is in the lower half of the picture; the crown keeps still.
-        assert rows.min() > 0.4 * SIZE and change[:SIZE // 3].max() < 0.06
+        assert rows.min() > 0.4 * SIZE and change[: SIZE // 3].max() < 0.06
 
 
 def test_a_film_moves_with_camera_and_parent(engine_avatars, tmp_path):
@@ -67,9 +67,11 @@ def test_blender_without_a_window_renders_a_saved_file_and_ends(engine_avatars, 
     set_format("PNG")
     bpy.context.scene.render.filepath = "//farm_"
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
-    script = (f"import bpy, addon_utils; addon_utils.enable({PACKAGE!r}, default_set=True); "
-              f"bpy.ops.wm.open_mainfile(filepath={str(tmp_path / 'shot.blend')!r}); "
-              "bpy.ops.render.render(animation=True)")
+    script = (
+        f"import bpy, addon_utils; addon_utils.enable({PACKAGE!r}, default_set=True); "
+        f"bpy.ops.wm.open_mainfile(filepath={str(tmp_path / 'shot.blend')!r}); "
+        "bpy.ops.render.render(animation=True)"
+    )
     ended = subprocess.run([sys.executable, "-c", script], env=os.environ, cwd=ROOT, timeout=120)
     assert ended.returncode == 0
     frames = [read_png(tmp_path / f"farm_{number:04d}.png") for number in (4, 5)]

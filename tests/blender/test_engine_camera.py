@@ -22,17 +22,23 @@ def view(**settings: object) -> bpy.types.Object:
     return camera
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"lens": 35.0, "shift_x": 0.2, "shift_y": -0.1},
-    {"render_resolution_x": 108, "render_resolution_y": 192, "shift_x": 0.2, "shift_y": -0.1},
-    {"sensor_fit": "VERTICAL", "sensor_height": 20.0, "shift_y": 0.15},
-    {"sensor_fit": "HORIZONTAL", "render_resolution_y": 300, "shift_x": 0.3},
-    {"render_pixel_aspect_x": 2.0, "shift_x": 0.1, "shift_y": 0.1}, {"render_pixel_aspect_y": 1.5, "shift_y": -0.2},
-    {"lens_unit": "FOV", "angle": 0.6}, {"type": "ORTHO", "ortho_scale": 1.7, "shift_x": 0.2, "shift_y": 0.1},
-    {"type": "ORTHO", "ortho_scale": 0.9, "render_pixel_aspect_y": 1.5, "sensor_fit": "VERTICAL"},
-    {"render_resolution_percentage": 25},
-    {"render_use_border": True, "render_border_min_x": 0.2, "render_border_max_y": 0.7, "shift_x": 0.1},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lens": 35.0, "shift_x": 0.2, "shift_y": -0.1},
+        {"render_resolution_x": 108, "render_resolution_y": 192, "shift_x": 0.2, "shift_y": -0.1},
+        {"sensor_fit": "VERTICAL", "sensor_height": 20.0, "shift_y": 0.15},
+        {"sensor_fit": "HORIZONTAL", "render_resolution_y": 300, "shift_x": 0.3},
+        {"render_pixel_aspect_x": 2.0, "shift_x": 0.1, "shift_y": 0.1},
+        {"render_pixel_aspect_y": 1.5, "shift_y": -0.2},
+        {"lens_unit": "FOV", "angle": 0.6},
+        {"type": "ORTHO", "ortho_scale": 1.7, "shift_x": 0.2, "shift_y": 0.1},
+        {"type": "ORTHO", "ortho_scale": 0.9, "render_pixel_aspect_y": 1.5, "sensor_fit": "VERTICAL"},
+        {"render_resolution_percentage": 25},
+        {"render_use_border": True, "render_border_min_x": 0.2, "render_border_max_y": 0.7, "shift_x": 0.1},
+    ],
+)
 def test_a_point_lies_where_blender_sees_it(settings, module):
     convert, to_head = module("blender_addon.engine.camera"), module("blender_addon.rig.conventions").points_to_head
     camera, scene = view(**settings), bpy.context.scene

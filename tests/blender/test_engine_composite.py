@@ -62,9 +62,9 @@ def test_objects_hide_the_avatar_and_are_hidden_by_it(shot, engine_picture, tmp_
     green = np.abs(ours[..., :3] - (0, 0.584, 0)).max(-1) < 0.02
     seen = np.abs(ours[..., :3] - color).max(-1) < 0.03
     left = np.zeros((SIZE, SIZE), bool)
-    left[:, :SIZE // 2 - 2] = True
+    left[:, : SIZE // 2 - 2] = True
     low = np.zeros((SIZE, SIZE), bool)
-    low[SIZE // 2 - 15:SIZE // 2 + 15, SIZE // 2 + 3:] = True
+    low[SIZE // 2 - 15 : SIZE // 2 + 15, SIZE // 2 + 3 :] = True
     assert (head & left).sum() > 500 and (head & low).sum() > 300
     # Left of the blue cube's edge the head hides the green wall; right of it the blue cube hides the head.
     assert seen[head & left].mean() > 0.98
@@ -78,8 +78,8 @@ def test_soft_edges_hold_the_wall_behind_and_no_dark_line(shot, engine_picture, 
     ours = picture(tmp_path / "both.png")
     alpha, color = engine_picture["alpha"], engine_picture["color"]
     edge = (alpha > 0.2) & (alpha < 0.8)
-    edge[:, SIZE // 2 - 2:] = False
-    edge[SIZE - 20:] = edge[:20] = False
+    edge[:, SIZE // 2 - 2 :] = False
+    edge[SIZE - 20 :] = edge[:20] = False
     assert edge.sum() > 30
 
     def linear(encoded):
@@ -121,7 +121,7 @@ def test_an_animation_follows_frame_camera_and_what_is_new_in_the_scene(shot, en
     first, second = (read_png(tmp_path / f"shot_{number:04d}.png") for number in (7, 8))
     assert first.shape[:2] == (SIZE // 2, SIZE // 2)
     wall = np.array((0, 0.584, 0))
-    avatars = [np.abs(frame[:SIZE // 3, :, :3] - wall).max(-1) > 0.1 for frame in (first, second)]
+    avatars = [np.abs(frame[: SIZE // 3, :, :3] - wall).max(-1) > 0.1 for frame in (first, second)]
     columns = [np.argwhere(avatar)[:, 1].min() for avatar in avatars]
     moved = 0.12 * 0.8 * engine_truth.LENS / engine_truth.SENSOR * (SIZE / 2) / engine_truth.DISTANCE
     assert columns[0] - columns[1] == pytest.approx(moved, abs=2)
@@ -134,7 +134,7 @@ def test_a_collection_that_the_artist_excludes_later_leaves_the_pass_too(shot, e
     with_ben = picture(tmp_path / "both.png")
     bpy.context.view_layer.layer_collection.children[ben.mesh.users_collection[0].name].exclude = True
     without = picture(tmp_path / "one.png")
-    assert np.abs(with_ben - without)[SIZE // 3:, :SIZE // 2].mean() > 0.03
+    assert np.abs(with_ben - without)[SIZE // 3 :, : SIZE // 2].mean() > 0.03
 
 
 def test_a_second_time_it_sets_right_what_is_there(shot, tmp_path):

@@ -67,13 +67,13 @@ def test_a_border_is_a_window_in_the_whole_picture(engine_avatars, tmp_path):
     framed = picture(tmp_path / "framed.png")
     left, right, low, high = int(0.31 * SIZE), int(0.77 * SIZE), int(0.22 * SIZE), int(0.9 * SIZE)
     inside = np.zeros((SIZE, SIZE), bool)
-    inside[SIZE - high:SIZE - low, left:right] = True
+    inside[SIZE - high : SIZE - low, left:right] = True
     assert np.abs(framed - whole)[inside].max() < 3 * LEVEL
     assert (framed[~inside] == 0).all()
     render.use_crop_to_border = True
     cropped = picture(tmp_path / "cropped.png")
     assert cropped.shape == (high - low, right - left, 4)
-    assert np.abs(cropped - whole[SIZE - high:SIZE - low, left:right]).max() < 3 * LEVEL
+    assert np.abs(cropped - whole[SIZE - high : SIZE - low, left:right]).max() < 3 * LEVEL
 
 
 def test_percentage_and_aspect_change_the_size_and_not_the_view(engine_avatars, tmp_path):
@@ -88,7 +88,7 @@ def test_percentage_and_aspect_change_the_size_and_not_the_view(engine_avatars, 
     render.resolution_percentage, render.resolution_x = 100, 2 * SIZE
     bpy.context.scene.camera.data.sensor_width *= 2
     wide = picture(tmp_path / "wide.png")
-    assert np.abs(wide[:, SIZE // 2:-SIZE // 2] - whole).max() < 3 * LEVEL
+    assert np.abs(wide[:, SIZE // 2 : -SIZE // 2] - whole).max() < 3 * LEVEL
 
 
 def test_an_orthographic_camera_sees_what_a_long_lens_sees_from_afar(engine_avatars, tmp_path):
@@ -147,7 +147,7 @@ def test_two_avatars_are_drawn_together_and_hide_one_another(engine_avatars, tmp
     ann.mesh.hide_render = True
     only_ben = picture(tmp_path / "only_ben.png")
     assert (only_ben[..., 3] > 0.99).sum() < 1.2 * head.sum()
-    assert not (only_ben[..., 3] > 0.5)[:, :SIZE // 3].any()
+    assert not (only_ben[..., 3] > 0.5)[:, : SIZE // 3].any()
 
 
 def test_an_excluded_collection_is_not_rendered_and_an_instance_of_it_is(engine_avatars, tmp_path):
@@ -206,8 +206,11 @@ def test_the_engine_shows_blenders_own_settings_and_takes_itself_out_again(effig
 def test_the_enhancer_is_asked_for_unless_the_scene_wants_it_plain(engine_avatars, tmp_path, module, monkeypatch):
     engine = module("blender_addon.engine.render_engine")
     asked, whole = [], engine.ask
-    monkeypatch.setattr(engine, "ask", lambda client, method, params, stop: asked.append(params["enhanced"])
-                        or whole(client, method, params, stop))
+    monkeypatch.setattr(
+        engine,
+        "ask",
+        lambda client, method, params, stop: asked.append(params["enhanced"]) or whole(client, method, params, stop),
+    )
     stage(engine_avatars / "ann.effigy")
     picture(tmp_path / "enhanced.png")
     bpy.context.scene.effigy.enhanced = False

@@ -19,7 +19,7 @@ def read(path: Path) -> np.ndarray:
     head, body = path.read_bytes().split(b"end_header\n", 1)
     lines = [line.split() for line in head.decode().splitlines()]
     assert lines[0] == ["ply"] and lines[1] == ["format", "binary_little_endian", "1.0"]
-    (_, element, count), = [line for line in lines if line[0] == "element"]
+    ((_, element, count),) = [line for line in lines if line[0] == "element"]
     assert element == "vertex"
     table = np.frombuffer(body, [(line[2], TYPES[line[1]]) for line in lines if line[0] == "property"])
     assert len(table) == int(count)
@@ -32,9 +32,20 @@ def columns(table: np.ndarray, *names: str) -> np.ndarray:
 
 def rotations(table: np.ndarray) -> np.ndarray:
     w, x, y, z = columns(table, "rot_0", "rot_1", "rot_2", "rot_3").T
-    return np.stack((1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-                     2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-                     2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)), -1).reshape(-1, 3, 3)
+    return np.stack(
+        (
+            1 - 2 * (y * y + z * z),
+            2 * (x * y - w * z),
+            2 * (x * z + w * y),
+            2 * (x * y + w * z),
+            1 - 2 * (x * x + z * z),
+            2 * (y * z - w * x),
+            2 * (x * z - w * y),
+            2 * (y * z + w * x),
+            1 - 2 * (x * x + y * y),
+        ),
+        -1,
+    ).reshape(-1, 3, 3)
 
 
 @pytest.fixture
@@ -57,8 +68,10 @@ def in_blender(rig, module):
     return made, made.opacities >= splats.ALPHA_MIN
 
 
-@pytest.mark.parametrize(("axes", "to_file"), [
-    ("Z_UP", np.eye(3)), ("Y_UP", [[1, 0, 0], [0, 0, 1], [0, -1, 0]]), ("Y_DOWN", [[1, 0, 0], [0, 0, -1], [0, 1, 0]])])
+@pytest.mark.parametrize(
+    ("axes", "to_file"),
+    [("Z_UP", np.eye(3)), ("Y_UP", [[1, 0, 0], [0, 0, 1], [0, -1, 0]]), ("Y_DOWN", [[1, 0, 0], [0, 0, -1], [0, 1, 0]])],
+)
 def test_the_file_holds_the_splats_of_the_3d_view_in_the_chosen_axes(rig, module, tmp_path, axes, to_file):
     bpy.ops.effigy.export_splats(filepath=str(tmp_path / "ann"), axes=axes)
     table, (splats, seen), turn = read(tmp_path / "ann.ply"), in_blender(rig, module), np.array(to_file, float)
@@ -106,7 +119,7 @@ def test_all_avatars_of_the_scene_are_in_the_file(rig, engine_avatars, tmp_path)
     add_rig(engine_avatars / "ben.effigy")
     bpy.ops.effigy.export_splats(filepath=str(tmp_path / "two.ply"))
     one, two = read(tmp_path / "one.ply"), read(tmp_path / "two.ply")
-    assert len(two) > 1.5 * len(one) and np.array_equal(two[:len(one)], one)
+    assert len(two) > 1.5 * len(one) and np.array_equal(two[: len(one)], one)
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence_and_nothing_is_left(rig, tmp_path):

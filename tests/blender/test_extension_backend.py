@@ -28,12 +28,17 @@ def no_backend(monkeypatch, settings):
     monkeypatch.delenv(NAME)
 
 
-def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(no_backend, demo_clip, demo_capture, demo_avatar, module, tmp_path):
+def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(
+    no_backend, demo_clip, demo_capture, demo_avatar, module, tmp_path
+):
     with pytest.raises(RuntimeError, match="not installed yet.*Preferences.*Install Backend"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"))
-    for call in (lambda: bpy.ops.effigy.import_capture(directory=str(demo_capture)),
-                 lambda: bpy.ops.effigy.add_avatar(filepath=str(demo_avatar)),
-                 lambda: bpy.ops.effigy.choose_head(filepath=str(demo_clip)), lambda: bpy.ops.effigy.examine_backend()):
+    for call in (
+        lambda: bpy.ops.effigy.import_capture(directory=str(demo_capture)),
+        lambda: bpy.ops.effigy.add_avatar(filepath=str(demo_avatar)),
+        lambda: bpy.ops.effigy.choose_head(filepath=str(demo_clip)),
+        lambda: bpy.ops.effigy.examine_backend(),
+    ):
         with pytest.raises(RuntimeError, match="not installed yet"):
             call()
     assert module("blender_addon.backend_setup").state()[0] is False
@@ -49,7 +54,11 @@ def test_a_python_that_can_run_the_backend_is_taken(settings, module):
 
 def test_a_python_that_cannot_is_refused_with_the_reason_and_not_kept(settings, tmp_path):
     # Blender's own lacks PyTorch.
-    for path, told in ((sys.executable, "lacks torch"), (str(tmp_path / "python"), "no Python at"), (str(tmp_path), "is a folder")):
+    for path, told in (
+        (sys.executable, "lacks torch"),
+        (str(tmp_path / "python"), "no Python at"),
+        (str(tmp_path), "is a folder"),
+    ):
         with pytest.raises(RuntimeError, match=told):
             bpy.ops.effigy.use_python(filepath=path)
     assert settings.backend_python == ""
@@ -156,7 +165,9 @@ def test_the_examination_fills_a_table(module):
 def test_a_head_model_of_ones_own_is_described_and_used_for_new_rigs(settings, effigy):
     head = Path(effigy.__file__).parent / "assets" / "open_head.npz"
     assert bpy.ops.effigy.choose_head(filepath=str(head)) == {"FINISHED"}
-    assert settings.head_file == str(head) and "vertices" in settings.head_said and "52 expression" in settings.head_said
+    assert (
+        settings.head_file == str(head) and "vertices" in settings.head_said and "52 expression" in settings.head_said
+    )
     bpy.ops.effigy.use_open_head()
     assert settings.head_file == ""
 
@@ -197,8 +208,9 @@ def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere,
     assert ready and "studio" in said
     rig = session.client().call("head.rig", {})
     assert rig["vertices"].shape == (5200, 3) and session.client().hello["folders"] == []
-    bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, size=128, landmarks_only=True,
-                                capture=str(elsewhere / "x.capture"))
+    bpy.ops.effigy.import_video(
+        filepath=str(demo_clip), last=3, size=128, landmarks_only=True, capture=str(elsewhere / "x.capture")
+    )
     assert (elsewhere / "hosts").read_text().split() == ["studio"] and bpy.context.object.name == "demo rig"
     task = module("blender_addon.tasks").all_tasks()[-1]
     assert task.job.preview is not None and task.job.preview.dtype == "uint8"

@@ -20,7 +20,7 @@ import pytest
 PACKAGE = "bl_ext.user_default.effigy"
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="made of a shell script or of signals")
 
-FULL_DISK = '''
+FULL_DISK = """
 import errno, pathlib
 whole = pathlib.Path.write_bytes
 
@@ -30,10 +30,10 @@ def write_bytes(self, data):
     return whole(self, data)
 
 pathlib.Path.write_bytes = write_bytes
-'''
+"""
 """In the backend's Python: a disk with no room for pictures."""
 
-FILLED_DISK = '''
+FILLED_DISK = """
 import errno, os, pathlib
 import safetensors.torch
 whole = safetensors.torch.save_file
@@ -45,10 +45,10 @@ def save_file(tensors, filename, metadata=None):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 safetensors.torch.save_file = save_file
-'''
+"""
 """A disk that has no room for a checkpoint any more once there is a file `now`."""
 
-CLOSED_MEANWHILE = '''
+CLOSED_MEANWHILE = """
 import sys, time
 import bpy
 bpy.ops.preferences.addon_enable(module="{package}")
@@ -63,7 +63,7 @@ while not (task.job.stage == "Warm-up" and task.job.done) and not task.finished 
     session.client().pump()
     time.sleep(0.02)
 print("trained", task.job.stage, task.job.done, task.said, flush=True)
-'''
+"""
 """A Blender that starts to train and is closed."""
 
 
@@ -81,11 +81,14 @@ def rig(demo_capture, tmp_path, module):
 @pytest.fixture
 def backend_with(tmp_path, monkeypatch):
     """Have the worker's Python run some lines first; gives the folder in which they lie."""
+
     def put(code: str) -> Path:
         (tmp_path / "first").mkdir()
         (tmp_path / "first" / "sitecustomize.py").write_text(code)
         python = tmp_path / "first" / "python"
-        python.write_text(f'#!/bin/sh\nPYTHONPATH="{python.parent}" exec "{os.environ["EFFIGY_BACKEND_PYTHON"]}" "$@"\n')
+        python.write_text(
+            f'#!/bin/sh\nPYTHONPATH="{python.parent}" exec "{os.environ["EFFIGY_BACKEND_PYTHON"]}" "$@"\n'
+        )
         python.chmod(0o755)
         monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", str(python))
         return python.parent
@@ -121,8 +124,9 @@ def test_a_read_only_folder_is_told(demo_clip, tmp_path):
 @pytest.mark.parametrize("stage", ["starting", "cropping", "tracking", "building"])
 def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip, tmp_path, module, crash_safe):
     tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
-    task = importing.import_video(bpy.context.scene, demo_clip, last=6, size=128, landmarks_only=True,
-                                  capture=tmp_path / "x.capture")
+    task = importing.import_video(
+        bpy.context.scene, demo_clip, last=6, size=128, landmarks_only=True, capture=tmp_path / "x.capture"
+    )
     reached = {
         "starting": lambda: True,
         "cropping": lambda: task.job.stage == "cropping",
@@ -135,8 +139,9 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
     assert tasks.wait(task, 60).state == "cancelled" and task.said
     assert len(bpy.data.objects) == 0 and not bpy.data.actions
     assert not [path for path in tmp_path.iterdir() if path.name != "x.capture"]
-    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True,
-                                   capture=tmp_path / "y.capture")
+    again = importing.import_video(
+        bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True, capture=tmp_path / "y.capture"
+    )
     assert tasks.wait(again, 120).state == "done", again.said
 
 
@@ -192,8 +197,9 @@ def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, modul
     task = training.train(rig)
     pump_until(lambda: task.job.stage == "Warm-up" and task.job.done, module)
     before = task.job.done
-    other = importing.import_video(bpy.context.scene, demo_clip, last=4, size=128, landmarks_only=True,
-                                   capture=tmp_path / "second.capture")
+    other = importing.import_video(
+        bpy.context.scene, demo_clip, last=4, size=128, landmarks_only=True, capture=tmp_path / "second.capture"
+    )
     assert tasks.wait(other, 120).state == "done", other.said
     assert not task.finished and (task.job.stage, task.job.done) > ("Warm-up", before), task.said
     assert len(list(module("blender_addon.rig.marks").find_rigs(bpy.context.scene.objects))) == 2
@@ -204,8 +210,9 @@ def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(ri
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
     script = tmp_path / "closed.py"
     script.write_text(CLOSED_MEANWHILE.format(package=PACKAGE))
-    closed = subprocess.run([sys.executable, str(script), str(tmp_path / "shot.blend")], capture_output=True, text=True,
-                            timeout=240)
+    closed = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "shot.blend")], capture_output=True, text=True, timeout=240
+    )
     assert "trained Warm-up" in closed.stdout, closed.stdout + closed.stderr
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     rig = module("blender_addon.active").need_rig(bpy.context)
@@ -219,7 +226,7 @@ def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(ri
 @POSIX_ONLY
 def test_a_worker_that_is_gone_does_not_take_blender_along(effigy):
     """Blender's Python leaves SIGPIPE as it is, which ends a program; that of the tests ignores it."""
-    script = textwrap.dedent(f'''
+    script = textwrap.dedent(f"""
         import signal, sys
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         sys.path.insert(0, {str(Path(effigy.__file__).parent.parent)!r})
@@ -230,7 +237,7 @@ def test_a_worker_that_is_gone_does_not_take_blender_along(effigy):
                 worker.call("doctor", {{"more than a pipe holds": "." * 1_000_000}}, timeout=20)
             except client.WorkerError as error:
                 print("told:", error, flush=True)
-    ''')
+    """)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0 and ended.stdout.count("told:") == 3, (ended.returncode, ended.stdout, ended.stderr)
 

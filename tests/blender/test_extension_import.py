@@ -79,18 +79,25 @@ def test_a_capture_without_a_track_is_tracked_on_the_way(demo_capture, tmp_path,
 
 def test_a_photograph_gives_a_rig_in_its_pose(demo_capture, tmp_path, module):
     shutil.copy(next((demo_capture / "frames").iterdir()), tmp_path / "photo.jpg")
-    bpy.ops.effigy.import_video(filepath=str(tmp_path / "photo.jpg"), size=192, capture=str(tmp_path / "photo.capture"), wait=True)
+    bpy.ops.effigy.import_video(
+        filepath=str(tmp_path / "photo.jpg"), size=192, capture=str(tmp_path / "photo.capture"), wait=True
+    )
     module("blender_addon.active").need_rig(bpy.context)
     scene = bpy.context.scene
     assert (scene.frame_start, scene.frame_end) == (1, 1)
     assert scene.camera.data.background_images[0].image is not None
 
 
-@pytest.mark.parametrize(("make", "told"), [
-    (lambda folder: folder / "nothing.mp4", "There is no video"),
-    (lambda folder: _write(folder / "notes.mp4", b"this is no film"), "cannot be read|could not be read|not a "
-                                                                      "video|no video"),
-])
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: folder / "nothing.mp4", "There is no video"),
+        (
+            lambda folder: _write(folder / "notes.mp4", b"this is no film"),
+            "cannot be read|could not be read|not a video|no video",
+        ),
+    ],
+)
 def test_a_file_that_is_no_video_is_told_in_a_sentence(make, told, tmp_path):
     with pytest.raises(RuntimeError, match=told):
         bpy.ops.effigy.import_video(filepath=str(make(tmp_path)))
@@ -106,7 +113,9 @@ def test_footage_without_a_face_is_told_in_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "landmarks_only"), [({}, False), ({"landmarks_only": True}, True)])
-def test_the_worker_is_told_whether_to_go_by_landmarks_only(options, landmarks_only, demo_clip, tmp_path, module, monkeypatch):
+def test_the_worker_is_told_whether_to_go_by_landmarks_only(
+    options, landmarks_only, demo_clip, tmp_path, module, monkeypatch
+):
     importing, orders = module("blender_addon.importing"), []
 
     def start(*order):
@@ -116,7 +125,7 @@ def test_the_worker_is_told_whether_to_go_by_landmarks_only(options, landmarks_o
     monkeypatch.setattr(importing, "_start", start)
     with pytest.raises(RuntimeError, match="Ordered"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"), **options)
-    (*_, kind, params), = orders
+    ((*_, kind, params),) = orders
     assert kind == "import" and params["landmarks_only"] is landmarks_only
 
 
@@ -167,15 +176,17 @@ def test_a_worker_that_is_killed_is_told_and_the_next_import_works(demo_clip, tm
     until_running(module, task)
     session.client().restart()
     assert tasks.wait(task, 30).state == "failed" and "worker" in task.said
-    again = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True,
-                                   capture=tmp_path / "y.capture")
+    again = importing.import_video(
+        bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True, capture=tmp_path / "y.capture"
+    )
     assert tasks.wait(again, 120).state == "done", again.said
 
 
 def test_loading_another_file_meanwhile_builds_nothing_in_it_and_says_where_the_result_is(demo_clip, tmp_path, module):
     tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
-    task = importing.import_video(bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True,
-                                  capture=tmp_path / "x.capture")
+    task = importing.import_video(
+        bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True, capture=tmp_path / "x.capture"
+    )
     bpy.ops.wm.read_homefile(use_empty=True)
     assert tasks.wait(task, 120).state == "done"
     assert len(bpy.data.objects) == 0 and str(tmp_path / "x.capture") in task.said

@@ -14,8 +14,12 @@ def test_the_installed_extension_gives_objects_their_settings(effigy):
 
 def test_disabling_and_enabling_twice_leaves_nothing_and_brings_everything_back(effigy):
     def effigy_classes():
-        return sorted(cls.__name__ for base in (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup)
-                      for cls in base.__subclasses__() if cls.__module__.startswith(PACKAGE) and cls.is_registered)
+        return sorted(
+            cls.__name__
+            for base in (bpy.types.Operator, bpy.types.Panel, bpy.types.PropertyGroup)
+            for cls in base.__subclasses__()
+            if cls.__module__.startswith(PACKAGE) and cls.is_registered
+        )
 
     before = effigy_classes()
     assert before

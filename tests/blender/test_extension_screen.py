@@ -64,8 +64,11 @@ class Layout:
 
 
 def panels() -> list[type]:
-    return [cls for cls in bpy.types.Panel.__subclasses__()
-            if cls.__module__.startswith(f"{PACKAGE}.blender_addon.panels") and cls.is_registered]
+    return [
+        cls
+        for cls in bpy.types.Panel.__subclasses__()
+        if cls.__module__.startswith(f"{PACKAGE}.blender_addon.panels") and cls.is_registered
+    ]
 
 
 def drawn(name: str = "") -> str:
@@ -79,8 +82,16 @@ def told_by(name: str) -> list[str]:
     for panel in panels():
         if panel.__name__.startswith(name or "EFFIGY") and (not hasattr(panel, "poll") or panel.poll(bpy.context)):
             # A Panel of Blender cannot be made by hand; its draw needs no more of itself than a layout.
-            stand_in = type("StandIn", (), {key: value for base in reversed(panel.__mro__) for key, value in vars(base).items()
-                                            if inspect.isfunction(value) or key == "region"})()
+            stand_in = type(
+                "StandIn",
+                (),
+                {
+                    key: value
+                    for base in reversed(panel.__mro__)
+                    for key, value in vars(base).items()
+                    if inspect.isfunction(value) or key == "region"
+                },
+            )()
             stand_in.layout = layout
             stand_in.draw(bpy.context)
     return layout.told
@@ -106,7 +117,16 @@ def test_without_a_backend_the_tab_says_what_to_do(monkeypatch):
 
 def test_a_rig_brings_its_sliders_grouped_by_region(rig):
     words = drawn()
-    for word in ("Train Avatar", "Mouth Smile Left", "Brow Inner Up", "Jaw Bone", "Nod", "Starter Expression", "Frame", "Animation"):
+    for word in (
+        "Train Avatar",
+        "Mouth Smile Left",
+        "Brow Inner Up",
+        "Jaw Bone",
+        "Nod",
+        "Starter Expression",
+        "Frame",
+        "Animation",
+    ):
         assert word in words
     mouth = drawn("EFFIGY_PT_sliders_mouth")
     assert "Mouth Smile Left" in mouth and "Brow" not in mouth
@@ -153,7 +173,10 @@ def test_jobs_show_progress_picture_and_how_they_ended(rig, module, demo_clip, t
     tasks, importing, previews = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "panels.previews"))
     assert not any(panel.poll(bpy.context) for panel in panels() if panel.__name__ == "EFFIGY_PT_jobs")
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
-    task.job.told("progress", {"stage": "Training", "done": 30, "total": 120, "eta": 400.0, "rate": 2.0, "metrics": {"loss": 0.12345}})
+    task.job.told(
+        "progress",
+        {"stage": "Training", "done": 30, "total": 120, "eta": 400.0, "rate": 2.0, "metrics": {"loss": 0.12345}},
+    )
     task.job.told("preview", {"image": np.full((500, 500, 3), 128, np.uint8)})
     words = drawn("EFFIGY_PT_jobs")
     assert "Training 30/120, 7 min left" in words and "loss 0.123" in words
@@ -181,7 +204,11 @@ def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
     module("blender_addon.backend_setup").plan(wait=True)
     layout = Layout()
     page.draw(settings, layout)
-    assert "Not installed yet" in layout.words and "GB are downloaded" in layout.words and "Install Backend" in layout.words
+    assert (
+        "Not installed yet" in layout.words
+        and "GB are downloaded" in layout.words
+        and "Install Backend" in layout.words
+    )
 
 
 def test_time_left_is_said_as_a_person_says_it(module):
@@ -189,8 +216,18 @@ def test_time_left_is_said_as_a_person_says_it(module):
     assert [duration(seconds) for seconds in (0.2, 42, 400, 7500)] == ["1 s", "42 s", "7 min", "2 h 05 min"]
 
 
-VERBS_OF_A_RIG = ("train_avatar", "resume_training", "key_all", "reset_expression", "mirror_expression", "apply_preset", "pack_avatar",
-                  "unpack_avatar", "relink_avatar", "take_refined_track")
+VERBS_OF_A_RIG = (
+    "train_avatar",
+    "resume_training",
+    "key_all",
+    "reset_expression",
+    "mirror_expression",
+    "apply_preset",
+    "pack_avatar",
+    "unpack_avatar",
+    "relink_avatar",
+    "take_refined_track",
+)
 
 
 def verbs() -> list[str]:
@@ -245,11 +282,16 @@ def test_file_import_and_drag_and_drop_lead_to_the_operator(effigy):
         if draw.__module__.startswith(PACKAGE):
             draw(menu, bpy.context)
     assert "Video" in layout.words
-    handlers = {cls.bl_import_operator: cls.bl_file_extensions for cls in bpy.types.FileHandler.__subclasses__()
-                if cls.__module__.startswith(PACKAGE)}
+    handlers = {
+        cls.bl_import_operator: cls.bl_file_extensions
+        for cls in bpy.types.FileHandler.__subclasses__()
+        if cls.__module__.startswith(PACKAGE)
+    }
     assert ".mp4" in handlers["effigy.import_video"] and ".effigy" in handlers["effigy.add_avatar"]
 
 
 def test_the_extension_brings_no_pytorch_and_imports_none(effigy):
     folder = Path(effigy.__file__).parent
-    assert not list(folder.rglob("*.whl")) and not any(name.split(".")[0] in ("torch", "cv2", "mediapipe") for name in sys.modules)
+    assert not list(folder.rglob("*.whl")) and not any(
+        name.split(".")[0] in ("torch", "cv2", "mediapipe") for name in sys.modules
+    )

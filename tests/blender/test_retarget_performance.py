@@ -21,7 +21,11 @@ def rig(demo_capture, module):
 @pytest.fixture
 def take(rig, tmp_path: Path) -> Path:
     """A Live Link Face table: a smile in the middle of three seconds."""
-    lines = [",".join(("Timecode", "BlendShapeCount", *(name[0].upper() + name[1:] for name in rig.expression_names), "HeadYaw"))]
+    lines = [
+        ",".join(
+            ("Timecode", "BlendShapeCount", *(name[0].upper() + name[1:] for name in rig.expression_names), "HeadYaw")
+        )
+    ]
     for row in range(ROWS):
         values = [0.7 if name == "mouthSmileLeft" and 40 <= row < 60 else 0.0 for name in rig.expression_names]
         values[rig.expression_names.index("cheekPuff")] = 0.01
@@ -33,7 +37,11 @@ def take(rig, tmp_path: Path) -> Path:
 
 
 def strips(target) -> list[tuple[str, float, str]]:
-    return [(strip.name, strip.frame_start, strip.extrapolation) for track in target.animation_data.nla_tracks for strip in track.strips]
+    return [
+        (strip.name, strip.frame_start, strip.extrapolation)
+        for track in target.animation_data.nla_tracks
+        for strip in track.strips
+    ]
 
 
 def smile_at(rig, frame: int) -> float:
@@ -79,8 +87,14 @@ def test_a_rig_of_an_avatar_alone_takes_a_performance_and_holds_its_ends(demo_av
     assert smile_at(made, 1 + round(50 * 24 / RATE)) == pytest.approx(0.7, abs=0.02)
 
 
-@pytest.mark.parametrize(("name", "text", "told"), [
-    ("none.csv", None, "no performance at"), ("table.csv", "a,b\n1,2\n1,2\n", "52 channels"), ("film.mp4", "x", "not known")])
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("none.csv", None, "no performance at"),
+        ("table.csv", "a,b\n1,2\n1,2\n", "52 channels"),
+        ("film.mp4", "x", "not known"),
+    ],
+)
 def test_what_is_no_performance_is_told_in_a_sentence(rig, tmp_path, name, text, told):
     if text is not None:
         (tmp_path / name).write_text(text)

@@ -32,8 +32,10 @@ def test_values_beyond_the_slider_are_kept():
 
 def test_the_performance_lies_in_strips_below_and_the_hand_keys_action_is_free():
     made, rig = tracked_rig(), rigging()
-    for target, names, blend in ((made.mesh.data.shape_keys, [rig.performance.NEUTRAL, rig.performance.STRIP], "ADD"),
-                                 (made.armature, [rig.performance.STRIP], "COMBINE")):
+    for target, names, blend in (
+        (made.mesh.data.shape_keys, [rig.performance.NEUTRAL, rig.performance.STRIP], "ADD"),
+        (made.armature, [rig.performance.STRIP], "COMBINE"),
+    ):
         data = target.animation_data
         assert data.action is None and data.action_blend_type == blend
         assert [track.name for track in data.nla_tracks] == names

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from mathutils import Euler, Matrix, Vector
 from rig_scenes import (
-    answer, evaluated_vertices, make_rig, make_track, read_pose, rigging, set_pose, tracked_rig, value_of,
+    answer,
+    evaluated_vertices,
+    make_rig,
+    make_track,
+    read_pose,
+    rigging,
+    set_pose,
+    tracked_rig,
+    value_of,
 )
 
 JOINTS = ("neck", "jaw", "eye_L", "eye_R")

@@ -40,7 +40,7 @@ def test_identity_keys_are_muted_at_zero_and_behind_all_others():
     made = make_rig()
     names = made.key_blocks.keys()
     identity = names.index(made.identity_names[0])
-    assert names[0] == "Basis" and names[1:1 + len(made.expression_names)] == list(made.expression_names)
+    assert names[0] == "Basis" and names[1 : 1 + len(made.expression_names)] == list(made.expression_names)
     assert names[identity:] == list(made.identity_names)
     assert all(block.mute and block.value == 0 for block in made.key_blocks[identity:])
 
@@ -62,7 +62,12 @@ def test_the_mesh_is_unwrapped_smooth_and_skinned_to_named_bones():
     truth, made = answer("open"), make_rig()
     mesh = made.mesh.data
     assert {bone.name: bone.parent and bone.parent.name for bone in made.armature.data.bones} == {
-        "root": None, "neck": "root", "jaw": "neck", "eye.L": "neck", "eye.R": "neck"}
+        "root": None,
+        "neck": "root",
+        "jaw": "neck",
+        "eye.L": "neck",
+        "eye.R": "neck",
+    }
     assert [group.name for group in made.mesh.vertex_groups] == ["root", "neck", "jaw", "eye.L", "eye.R"]
     uv = np.empty(2 * len(mesh.loops), np.float32)
     mesh.uv_layers.active.uv.foreach_get("vector", uv)

@@ -43,8 +43,10 @@ def look(eye_now=None, view=1):
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()
     context = SimpleNamespace(
-        scene=bpy.context.scene, space_data=space(),
-        view_layer=SimpleNamespace(depsgraph=depsgraph, objects=bpy.context.view_layer.objects))
+        scene=bpy.context.scene,
+        space_data=space(),
+        view_layer=SimpleNamespace(depsgraph=depsgraph, objects=bpy.context.view_layer.objects),
+    )
     return {rig.armature.name: actor for rig, actor in viewport("live").look(context, view, eye_now or eye())}
 
 
@@ -269,9 +271,13 @@ def test_what_is_drawn_of_deleted_avatars_and_closed_views_is_let_go(ann):
 
 
 def handlers_of_ours():
-    return sorted(f"{name}: {handler.__name__}" for name in dir(bpy.app.handlers)
-                  if isinstance(getattr(bpy.app.handlers, name), list)
-                  for handler in getattr(bpy.app.handlers, name) if handler.__module__.startswith(PACKAGE))
+    return sorted(
+        f"{name}: {handler.__name__}"
+        for name in dir(bpy.app.handlers)
+        if isinstance(getattr(bpy.app.handlers, name), list)
+        for handler in getattr(bpy.app.handlers, name)
+        if handler.__module__.startswith(PACKAGE)
+    )
 
 
 def test_disabling_leaves_no_handler_and_no_splats(ann):
@@ -325,8 +331,12 @@ def test_playing_on_and_on_takes_no_more_memory(ann):
 
     def play():
         picture = module.Picture(False)
-        lens = module.Lens(np.array(((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, -1.0), (0, 0, 0, 1.0))), np.array(
-            ((2.0, 0, 0, 0), (0, 2, 0, 0), (0, 0, -1.0002, -0.02), (0, 0, -1, 0))), 200, 200)
+        lens = module.Lens(
+            np.array(((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, -1.0), (0, 0, 0, 1.0))),
+            np.array(((2.0, 0, 0, 0), (0, 2, 0, 0), (0, 0, -1.0002, -0.02), (0, 0, -1, 0))),
+            200,
+            200,
+        )
         sizes = []
         for number in range(640):
             packed = splats.pack([(actor.splats, actor.motion, splats.Look(scale=1 - number * 1e-4))])

@@ -16,8 +16,11 @@ AWAY = np.array((np.sin(engine_truth.TURN), -np.cos(engine_truth.TURN), 0))
 
 
 def rasterised(subjects):
-    return session().client().call("avatar.render", {"subjects": subjects, "camera": camera_of_backend(SIDE),
-                                                     "enhanced": False})
+    return (
+        session()
+        .client()
+        .call("avatar.render", {"subjects": subjects, "camera": camera_of_backend(SIDE), "enhanced": False})
+    )
 
 
 @pytest.fixture
@@ -70,9 +73,9 @@ def test_an_object_hides_the_head_or_is_hidden_by_it(ann, engine_avatars, where,
     both = drawn(head, lens, cube(place, 0.06, lens))
     red = np.abs(both - (1, 0, 0, 1)).max(-1) < 0.02
     middle = np.zeros_like(red)
-    middle[SIDE // 2 - 8:SIDE // 2 + 8, SIDE // 2 - 8:SIDE // 2 + 8] = True
+    middle[SIDE // 2 - 8 : SIDE // 2 + 8, SIDE // 2 - 8 : SIDE // 2 + 8] = True
     assert red[middle].all() if hidden else np.abs(both - alone)[middle].max() < 3 * LEVEL
-    assert np.abs(both - alone)[:SIDE // 4].max() < 3 * LEVEL
+    assert np.abs(both - alone)[: SIDE // 4].max() < 3 * LEVEL
 
 
 def test_an_object_inside_the_head_shows_only_where_it_comes_out(ann, engine_avatars):
@@ -177,8 +180,10 @@ def test_one_picture_turned_in_place_and_orbited_is_sorted_anew(ann, engine_avat
 def test_points_ellipsoids_depth_size_and_least_opacity_look_different(ann, engine_avatars):
     lens, avatar = lens_of_camera(SIDE), engine_avatars / "ann.effigy"
     plain = drawn([shown(ann, avatar, lens)], lens)
-    seen = [drawn([shown(ann, avatar, lens, **look)], lens) for look in (
-        {"kind": "POINTS"}, {"kind": "ELLIPSOIDS"}, {"kind": "DEPTH"}, {"scale": 0.3})]
+    seen = [
+        drawn([shown(ann, avatar, lens, **look)], lens)
+        for look in ({"kind": "POINTS"}, {"kind": "ELLIPSOIDS"}, {"kind": "DEPTH"}, {"scale": 0.3})
+    ]
     for number, picture in enumerate(seen):
         assert picture[..., 3].max() > 0.9
         assert np.abs(picture - plain).mean() > 2 * LEVEL, number
@@ -196,5 +201,7 @@ def test_a_coarse_picture_is_the_same_head_with_larger_pixels(ann, engine_avatar
     assert np.abs(fine - coarse).mean() < 4 * LEVEL and np.abs(fine - coarse).max() > 4 * LEVEL
     for axis in (0, 1):
         # Not a pixel beside it.
-        profile = [picture[..., 3].sum(axis) @ np.arange(SIDE - 3) / picture[..., 3].sum() for picture in (fine, coarse)]
+        profile = [
+            picture[..., 3].sum(axis) @ np.arange(SIDE - 3) / picture[..., 3].sum() for picture in (fine, coarse)
+        ]
         assert abs(profile[0] - profile[1]) < 0.2

@@ -62,14 +62,16 @@ def camera_of_backend(size: int = SIZE) -> dict[str, Any]:
     """The same camera for the worker."""
     lens = importlib.import_module(f"{PACKAGE}.blender_addon.engine.camera")
     bpy.context.view_layer.update()
-    return lens.camera_parameters(bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get(), (size, size),
-                                  lens.Window(0, 0, size, size))
+    return lens.camera_parameters(
+        bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get(), (size, size), lens.Window(0, 0, size, size)
+    )
 
 
 def pose_of(rig: Any) -> dict[str, Any]:
     bpy.context.view_layer.update()
     return importlib.import_module(f"{PACKAGE}.blender_addon.rig.pose").read_pose(
-        rig, bpy.context.evaluated_depsgraph_get())
+        rig, bpy.context.evaluated_depsgraph_get()
+    )
 
 
 def splats_of(rig: Any, avatar: object, lens: Any) -> Any:
@@ -77,14 +79,19 @@ def splats_of(rig: Any, avatar: object, lens: Any) -> Any:
     pose_module = importlib.import_module(f"{PACKAGE}.blender_addon.rig.pose")
     live, splats = viewport("live"), viewport("splats")
     pose = pose_of(rig)
-    answer = session().client().call(
-        "avatar.splats", live.request_of(avatar, pose, live.Eye.of(lens.view, lens.orthographic)))
+    answer = (
+        session()
+        .client()
+        .call("avatar.splats", live.request_of(avatar, pose, live.Eye.of(lens.view, lens.orthographic)))
+    )
     return splats.Splats.from_answer(answer, pose_module.head_motion(rig, bpy.context.evaluated_depsgraph_get()))
 
 
-def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None = None, meshes: Sequence = (),
-          step: int = 1) -> np.ndarray:
+def drawn(
+    shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None = None, meshes: Sequence = (), step: int = 1
+) -> np.ndarray:
     """(H, W, 4) premultiplied, top row first: `shown` as for `splats.pack`, over what `before` has drawn."""
+
     def draw() -> np.ndarray:
         import gpu
 
@@ -96,7 +103,9 @@ def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None =
             if before:
                 before()
             picture = picture_module.Picture(encodes=False)
-            picture.draw(picture_module.Uploaded(viewport("splats").pack(shown)), lens, [mesh() for mesh in meshes], step)
+            picture.draw(
+                picture_module.Uploaded(viewport("splats").pack(shown)), lens, [mesh() for mesh in meshes], step
+            )
             picture.lay_over(lens)
             buffer = frame.read_color(0, 0, lens.width, lens.height, 4, 0, "FLOAT")
         pixels = np.array(buffer.to_list(), np.float32).reshape(lens.height, lens.width, 4)[::-1]
@@ -109,14 +118,27 @@ def drawn(shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None =
 
 def cube(center: Sequence[float], side: float, lens: Any) -> Callable[[], None]:
     """Draws a red cube with depth."""
+
     def draw() -> None:
         import gpu
         from gpu_extras.batch import batch_for_shader
         from mathutils import Matrix
 
         corners = [tuple(c + side * (k >> axis & 1) - side / 2 for axis, c in enumerate(center)) for k in range(8)]
-        faces = ((0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1), (2, 3, 7), (2, 7, 6), (0, 2, 6),
-                 (0, 6, 4), (1, 5, 7), (1, 7, 3))
+        faces = (
+            (0, 1, 3),
+            (0, 3, 2),
+            (4, 6, 7),
+            (4, 7, 5),
+            (0, 4, 5),
+            (0, 5, 1),
+            (2, 3, 7),
+            (2, 7, 6),
+            (0, 2, 6),
+            (0, 6, 4),
+            (1, 5, 7),
+            (1, 7, 3),
+        )
         shader = gpu.shader.from_builtin("UNIFORM_COLOR")
         gpu.state.depth_test_set("LESS_EQUAL")
         gpu.state.depth_mask_set(True)

@@ -19,7 +19,9 @@ import pytest
 
 # Looked for and not imported: Blender has to be told of its folder first, which `installed_extension` does.
 if importlib.util.find_spec("bpy") is None:
-    pytest.skip("runs in Blender's Python: python3 build.py test tests/end_to_end/test_in_blender.py", allow_module_level=True)
+    pytest.skip(
+        "runs in Blender's Python: python3 build.py test tests/end_to_end/test_in_blender.py", allow_module_level=True
+    )
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST, LAST = 1, 18
@@ -28,7 +30,7 @@ SHOT = (6, 17)
 """Those that are rendered: twelve."""
 RISE = (9, 13)
 """From no smile to the whole of it."""
-READ = '''
+READ = """
 import json, sys
 import av, cv2, numpy as np
 from backend.footage.detector import SCORE_NAMES, FaceDetector
@@ -43,7 +45,7 @@ with av.open(sys.argv[1]) as film:
     frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
 steps = [float(np.abs(after.astype(int) - before).max()) for before, after in zip(frames, frames[1:])]
 print(json.dumps({"scores": scores, "film": [len(frames), *frames[0].shape[:2]], "steps": steps}))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +63,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with installed_extension(build_extension(folder, environment=Path(sys.prefix))):
         import bpy
 
-        bpy.ops.effigy.import_video(filepath=str(clip), first=FIRST, last=LAST, size=256, landmarks_only=True,
-                                    capture=str(folder / "clip.capture"))
+        bpy.ops.effigy.import_video(
+            filepath=str(clip),
+            first=FIRST,
+            last=LAST,
+            size=256,
+            landmarks_only=True,
+            capture=str(folder / "clip.capture"),
+        )
         settings = bpy.context.object.effigy
         settings.minutes, settings.size, settings.device = 0.4, 128, "cpu"
         bpy.ops.effigy.train_avatar()
         scene = bpy.context.scene
         demo_in_blender.use_effigy(scene, *SHOT)
         demo_in_blender.render_pictures(scene, str(folder / "without" / "shot_"))
-        demo_in_blender.key_smile(demo_in_blender.rig_of(bpy.context.object), (*RISE, SHOT[1], SHOT[1] + 4), strength=1.2)
+        demo_in_blender.key_smile(
+            demo_in_blender.rig_of(bpy.context.object), (*RISE, SHOT[1], SHOT[1] + 4), strength=1.2
+        )
         demo_in_blender.render_pictures(scene, str(folder / "frames" / "shot_"))
         demo_in_blender.render_film(scene, str(folder / "smile.mp4"))
         yield folder
@@ -83,8 +93,17 @@ def files(folder: Path, name: str = "frames") -> list[Path]:
 def seen(folder: Path) -> dict:
     """What the detector finds in the frames, those without a key first, and what the film holds."""
     ended = subprocess.run(
-        [os.environ["EFFIGY_BACKEND_PYTHON"], "-c", READ, str(folder / "smile.mp4"),
-         *map(str, files(folder, "without") + files(folder))], cwd=ROOT, capture_output=True, text=True)
+        [
+            os.environ["EFFIGY_BACKEND_PYTHON"],
+            "-c",
+            READ,
+            str(folder / "smile.mp4"),
+            *map(str, files(folder, "without") + files(folder)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])
 
@@ -126,12 +145,14 @@ def test_consecutive_frames_differ_where_the_key_moves(folder: Path) -> None:
 
 def test_the_film_holds_the_shot(seen: dict) -> None:
     assert seen["film"] == [12, 256, 256]
-    assert all(step > 8 for step in seen["steps"][RISE[0] - SHOT[0]:RISE[1] - SHOT[0]])
+    assert all(step > 8 for step in seen["steps"][RISE[0] - SHOT[0] : RISE[1] - SHOT[0]])
 
 
 def test_the_smile_that_was_keyed_is_found_in_the_rendered_frames(seen: dict) -> None:
     assert all(seen["scores"]), "no face is found in some of the frames"
-    smile = np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in seen["scores"]]).reshape(2, 12) / 2
+    smile = (
+        np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in seen["scores"]]).reshape(2, 12) / 2
+    )
     without, keyed = smile
     before, after = slice(0, RISE[0] - SHOT[0] + 1), slice(RISE[1] - SHOT[0], None)
     said = f"smile scores of the performance {without.round(2)}, with the key {keyed.round(2)}"

@@ -30,11 +30,23 @@ def run_folder(tmp_path_factory) -> Path:
         ("train", folder / "clip.capture", folder / "clip.effigy", "--size", SIZE, "--minutes", TRAINING_MINUTES),
         ("evaluate", folder / "clip.effigy", folder / "clip.capture", "--out", folder / "evaluation"),
         ("render", folder / "clip.effigy", folder / "clip.capture" / "track.npz", folder / "frames", "--size", SIZE),
-        ("render", folder / "clip.effigy", folder / "clip.capture" / "track.npz", folder / "clip.mp4", "--size", SIZE,
-         "--format", "mp4", "--background", "#d8d8d8"),
+        (
+            "render",
+            folder / "clip.effigy",
+            folder / "clip.capture" / "track.npz",
+            folder / "clip.mp4",
+            "--size",
+            SIZE,
+            "--format",
+            "mp4",
+            "--background",
+            "#d8d8d8",
+        ),
         ("export", folder / "clip.effigy", folder / "clip.capture" / "track.npz", folder / "clip.ply", "--frame", 7),
     ):
-        ended = subprocess.run([sys.executable, "-m", "backend", *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        ended = subprocess.run(
+            [sys.executable, "-m", "backend", *map(str, command)], cwd=ROOT, capture_output=True, text=True
+        )
         assert ended.returncode == 0, f"{command[0]}: {ended.stderr}"
         assert ended.stderr == "", f"{command[0]} wrote to stderr: {ended.stderr}"
     return folder
@@ -45,7 +57,10 @@ def test_the_avatar_predicts_unseen_frames_far_better_than_one_flat_colour(run_f
     assert metrics["frames"] == HELD_OUT
     errors = []
     for index in range(FRAMES - HELD_OUT, FRAMES):
-        truth, mask = (cv2.imread(str(run_folder / "evaluation" / "frames" / f"{name}_{index:06d}.png")) for name in ("truth", "mask"))
+        truth, mask = (
+            cv2.imread(str(run_folder / "evaluation" / "frames" / f"{name}_{index:06d}.png"))
+            for name in ("truth", "mask")
+        )
         head = truth[mask[..., 0] > 127] / 255
         errors.append(np.square(head - head.mean(axis=0)).mean())
     flat = -10 * np.log10(np.mean(errors))
