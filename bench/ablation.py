@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from backend.avatar.avatar import load_avatar
-from backend.avatar.picture_files import write_png
 from backend.avatar.settings import AvatarSettings
-from backend.footage.capture import load_capture
+from backend.formats.capture import load_capture
+from backend.formats.image_files import write_png
 from backend.progress import Progress
 from backend.service.terminal import terminal_progress
 from backend.storage import write_beside

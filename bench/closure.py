@@ -2,7 +2,7 @@
 real ones.
 
 Everything is on the mesh, in millimetres along the head's up axis: the median over the middle ones of the detector's
-pairs of points (`backend.tracking.points`). Between lids it is signed, for a lid that is shut beyond contact lies lower
+pairs of points (`backend.correspondence.landmark_sets`). Between lids it is signed, for a lid that is shut beyond contact lies lower
 than the other. The pairs between lips lie beside the rim and not on it, so a mouth's opening is counted from the
 person's own mouth at rest, which is shut. A blink counts as found where the track's eyeBlink is at least a half while
 the truth's is 0.7 or more, and as invented where the truth's is below 0.3.
@@ -13,13 +13,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from backend.footage.capture import Capture
+from backend.correspondence.landmark_sets import LID_PAIRS, LIP_PAIRS
 from backend.footage.detector import SCORE_NAMES
+from backend.formats.capture import Capture
+from backend.formats.track import Track
 from backend.head.forward import Head, landmarks
 from backend.head.model import HeadModel
-from backend.tracking.contact import seen_gap
-from backend.tracking.points import LID_PAIRS, LIP_PAIRS
-from backend.tracking.track import Track
+from backend.tracking.terms.contact import seen_gap
 
 SHUT, OPEN = 0.7, 0.3
 """Of eyeBlink in the truth."""

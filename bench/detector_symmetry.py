@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from assets.derive.landmark_bias import landmark_basis, mirrored_points
-from backend.footage.capture import Capture, load_capture, read_frame
 from backend.footage.detector import FaceDetector
+from backend.formats.capture import Capture, load_capture, read_frame
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 

@@ -18,10 +18,10 @@ import torch
 from backend.avatar.avatar import Avatar, build_networks, load_avatar
 from backend.avatar.enhancer import enhance
 from backend.avatar.settings import AvatarSettings
+from backend.formats.track import load_track
 from backend.head.formats import load_head
 from backend.splatting.rasterize import rasterize
 from backend.splatting.types import Cameras
-from backend.tracking.track import load_track
 
 REPEATS = 20
 

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from backend.footage.capture import Capture
 from backend.footage.detector import SCORE_NAMES
+from backend.formats.capture import Capture
+from backend.formats.track import Track
 from backend.head.forward import Head, landmarks, vertex_normals
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.bias import bias_of
-from backend.tracking.response import response_of
-from backend.tracking.surface import MOVERS
-from backend.tracking.priors import jaw_of_shapes
-from backend.tracking.track import Track
+from backend.tracking.detector.pose_bias import bias_of
+from backend.tracking.detector.shape_response import response_of
+from backend.tracking.model.landmark_surface import MOVERS
+from backend.tracking.terms.priors import jaw_of_shapes
 
 SIZE = 512
 MOVING = (

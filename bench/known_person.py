@@ -21,10 +21,10 @@ from scipy.spatial.transform import Rotation
 
 from assets.derive.appearance import EYE_GLOSS, Look, Painted, albedo, eye_colour, hair_growth, paint_head
 from assets.derive.demo_clip import shoulders
+from backend.formats.track import Track
 from backend.head.forward import Head, vertex_normals
 from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from backend.splatting.mesh import interpolate, rasterize_mesh
-from backend.tracking.track import Track
 
 SIZE = 512
 FPS = 25

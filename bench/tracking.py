@@ -18,17 +18,17 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from backend.correspondence.landmark_sets import reported_points
 from backend.footage.build import make_capture
-from backend.footage.capture import Capture, FrameFlag, read_matte
+from backend.formats.capture import Capture, FrameFlag, read_matte
+from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.fit import track_capture
-from backend.tracking.head_matte import camera_vertices
-from backend.tracking.points import reported_points
-from backend.tracking.residuals import project_landmarks
-from backend.tracking.track import Track, load_track, save_track
+from backend.tracking.after.head_matte import camera_vertices
+from backend.tracking.after.residuals import project_landmarks
+from backend.tracking.pipeline import track_capture
 
 from .closure import detected_contact, lids_and_lips
 from .known_person import KnownPerson, make_person

@@ -19,16 +19,16 @@ import torch
 from backend.avatar.avatar import build_networks
 from backend.avatar.enhancer import head_depth
 from backend.avatar.settings import AvatarSettings
-from backend.footage.capture import load_capture
+from backend.formats.capture import load_capture
+from backend.formats.track import load_track
 from backend.head.registry import find_head
 from backend.progress import SILENT
 from backend.splatting.rasterize import rasterize
-from backend.tracking.track import load_track
-from backend.training.fitting import Fitting, ParameterGroup
 from backend.training.frames import TrainingFrames
 from backend.training.losses import leash_of, total_loss
+from backend.training.optimisation import Fitting, ParameterGroup
+from backend.training.pose_refinement_in_training import Refining
 from backend.training.presets import Preset
-from backend.training.refining import Refining
 from backend.training.trainer import choose_device, parameter_groups
 
 BATCH = Preset(size=0, warmup_steps=0, steps=0).batch

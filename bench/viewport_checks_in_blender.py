@@ -96,7 +96,7 @@ def add(avatar: str) -> Iterator[float]:
 
 
 def rigs() -> list[Any]:
-    return list(effigy("rig.marks").find_rigs(bpy.context.view_layer.objects))
+    return list(effigy("rig.rig_properties").find_rigs(bpy.context.view_layer.objects))
 
 
 def until(done: Callable[[], object], seconds: float = 240.0) -> Iterator[float]:
@@ -424,7 +424,7 @@ def lifetime() -> Iterator[float]:
     attempt("scripts reloaded", lambda: matches(rigs()[0]))
     process = worker()
     row("one worker while it is shown", None, is_running(process))
-    draw, picture = effigy("viewport.draw"), effigy("viewport.picture")
+    draw, picture = effigy("viewport.draw"), effigy("viewport.splat_framebuffer")
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     redraw(2)
     yield 1.5

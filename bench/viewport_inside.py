@@ -15,7 +15,7 @@ import numpy as np
 ORDER = json.loads(Path(sys.argv[1]).read_text("utf-8"))
 sys.path[:0] = [ORDER["root"], str(Path(__file__).parent)]
 
-from blender_addon.viewport import picture as pictures  # noqa: E402
+from blender_addon.viewport import splat_framebuffer as pictures  # noqa: E402
 from blender_addon.viewport.live import Eye, request_of  # noqa: E402
 from blender_addon.viewport.sorting import back_to_front  # noqa: E402
 from blender_addon.viewport.splats import Look, Splats, pack  # noqa: E402

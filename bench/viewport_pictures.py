@@ -19,7 +19,7 @@ def pictures(order: dict[str, str]) -> Iterator[float]:
     bpy.ops.wm.read_homefile(use_empty=True)
     yield 1.0
     yield from load(order)
-    rig = effigy("rig.marks").find_rigs(bpy.context.view_layer.objects)
+    rig = effigy("rig.rig_properties").find_rigs(bpy.context.view_layer.objects)
     rig = next(iter(rig))
     bpy.ops.object.select_all(action="DESELECT")
     bpy.context.scene.frame_set(FRAME)

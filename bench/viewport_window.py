@@ -77,7 +77,7 @@ def steps() -> Iterator[float]:
             "turning_share_of_processors": turning[1],
         }
         plain()
-        rig = effigy("rig.marks").find_rig(mesh.parent)
+        rig = effigy("rig.rig_properties").find_rig(mesh.parent)
         for kind, name in (("ORTHO", "orthographic"), ("PERSP", "perspective")):
             seen.view_perspective = kind
             row[f"{name}_difference"] = difference([rig], [avatar])

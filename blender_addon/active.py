@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 
 from .errors import EffigyError
-from .rig.marks import Rig, find_rig, find_rigs
+from .rig.rig_properties import Rig, find_rig, find_rigs
 
 
 def active_rig(context: bpy.types.Context) -> Rig | None:

@@ -22,7 +22,7 @@ from . import preferences
 from .errors import EffigyError
 from .paths import absolute, stored
 from .reporting import tell_soon
-from .rig.marks import Rig, find_rig, find_rigs
+from .rig.rig_properties import Rig, find_rig, find_rigs
 from .worker import session
 
 SUFFIX: Final = ".effigy"

@@ -18,8 +18,8 @@ from .paths import stored
 from .rig.build import build_rig_steps
 from .rig.camera import add_camera, set_scene, show_footage
 from .rig.data import RigData, TrackData
-from .rig.marks import Rig
 from .rig.performance import apply_track_steps
+from .rig.rig_properties import Rig
 from .rig.steps import Steps
 from .tasks import Task
 

@@ -12,8 +12,8 @@ from . import avatars, tasks
 from .errors import EffigyError
 from .paths import absolute, stored
 from .rig.data import TrackData
-from .rig.marks import Rig, find_rig, find_rigs
 from .rig.performance import apply_track_steps
+from .rig.rig_properties import Rig, find_rig, find_rigs
 from .rig.steps import Steps
 from .tasks import Task
 

@@ -14,8 +14,8 @@ from . import avatars, preferences, tasks
 from .errors import EffigyError
 from .paths import absolute
 from .rig.data import TrackData
-from .rig.marks import Rig, find_rig
 from .rig.performance import lay_performance_steps
+from .rig.rig_properties import Rig, find_rig
 from .rig.steps import Steps
 from .tasks import Task
 

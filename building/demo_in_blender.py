@@ -56,7 +56,7 @@ def make_scene(capture: Path, avatar: Path, blend: Path) -> Any:
 
 
 def rig_of(obj: Any) -> Any:
-    return importlib.import_module(f"{PACKAGE}.blender_addon.rig.marks").find_rig(obj)
+    return importlib.import_module(f"{PACKAGE}.blender_addon.rig.rig_properties").find_rig(obj)
 
 
 def key_smile(rig: Any, frames: tuple[int, int, int, int], strength: float = 1.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..blender_addon.rig.marks import find_rigs
+from ..blender_addon.rig.rig_properties import find_rigs
 from ..blender_addon.viewport import cache
 
 

@@ -8,7 +8,7 @@ from ..blender_addon.avatars import has_avatar
 from ..blender_addon.engine.avatar_pass import make_pass
 from ..blender_addon.engine.depth_composite import set_up
 from ..blender_addon.reporting import ReportingOperator
-from ..blender_addon.rig.marks import find_rigs
+from ..blender_addon.rig.rig_properties import find_rigs
 
 
 class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):

@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from backend.correspondence.landmark_render import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
 from backend.head.model import HeadModel
 from backend.head.mouth import mouth_parts
 from backend.head.topology import mesh_edges
-from backend.tracking.landmark_paint import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
 
 from .noise import fractal_noise, value_noise
-
 
 EYE_GLOSS = 1.6
 """Of what is wet: a small hard highlight."""

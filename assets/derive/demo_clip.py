@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
+from backend.formats.track import Track, save_track
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from backend.progress import SILENT, Progress
 from backend.storage import write_beside
-from backend.tracking.track import Track, save_track
 
 from .appearance import Look, Painted, paint_head
 from .render_person import render_person

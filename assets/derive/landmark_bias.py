@@ -28,8 +28,8 @@ from backend.footage.detector import FaceDetector
 from backend.head.formats import load_head
 from backend.head.model import EYE_L, EYE_R, JAW, HeadModel
 from backend.storage import write_beside
-from backend.tracking.bias import FEATURES, features, head_frame
-from backend.tracking.residuals import project_landmarks
+from backend.tracking.after.residuals import project_landmarks
+from backend.tracking.detector.pose_bias import FEATURES, features, head_frame
 from bench.known_person import IDENTITIES, Scene
 
 PEOPLE = 400

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.correspondence.landmark_embedding import embed_landmarks
 from backend.head.formats import load_head
 from backend.progress import SILENT, Progress
 from backend.storage import write_beside
-from backend.tracking.landmark_embedding import embed_landmarks
 
 
 def place_landmarks(path: Path, progress: Progress = SILENT) -> None:

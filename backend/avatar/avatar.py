@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import EffigyError
+from ..formats.track import Track
 from ..head.forward import Head
 from ..head.mesh_graph import mesh_hierarchy
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..splatting.types import Splats
 from ..storage import check_schema, write_beside
-from ..tracking.track import Track
 from .anchors import mean_edge_lengths
 from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from ..errors import EffigyError
+from ..formats.track import Track
 from ..splatting.ply import write_ply
-from ..tracking.track import Track
 from .render import SplatSource
 
 

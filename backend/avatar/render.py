@@ -1,7 +1,7 @@
 """Track → Frames: an avatar drawn at every frame of a track, as PNG sequence, EXR sequence or MP4.
 
 The networks' colours are sRGB-encoded and premultiplied, and are composited so, as they were trained. What leaves here
-follows each format's own custom (`backend.avatar.picture_files`).
+follows each format's own custom (`backend.formats.image_files`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from ..errors import EffigyError
+from ..formats.image_files import ExrSequence, Mp4, PngSequence, over
+from ..formats.track import Track
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras, Raster, Splats
 from ..storage import write_beside
-from ..tracking.track import Track
 from .enhancer import enhance
-from .picture_files import ExrSequence, Mp4, PngSequence, over
 
 FORMATS = ("png", "exr", "mp4")
 BATCH = 4

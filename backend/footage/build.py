@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 
 from ..errors import EffigyError
+from ..formats.capture import FLAG_WORDS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture, why_left_out
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from .capture import FLAG_WORDS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture, why_left_out
 from .crop import (
     SEARCH_SIDE,
     HeadSearch,

@@ -15,7 +15,7 @@ from functools import cache, cached_property, reduce
 import cv2
 import numpy as np
 
-from .capture import Capture, read_frame, read_matte
+from ..formats.capture import Capture, read_frame, read_matte
 
 _LOOKS = 40
 """Frames, spread over the clip, from which the plate is put together."""

@@ -17,9 +17,9 @@ from ..progress import Progress
 from ..storage import as_effigy_error
 
 if TYPE_CHECKING:
-    from ..footage.capture import Capture
+    from ..formats.capture import Capture
+    from ..formats.track import Track
     from ..head.model import HeadModel
-    from ..tracking.track import Track
 
 
 def run_capture(chosen: argparse.Namespace, progress: Progress) -> str:
@@ -40,13 +40,13 @@ def run_capture(chosen: argparse.Namespace, progress: Progress) -> str:
 
 
 def run_track(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..footage.capture import load_capture
+    from ..correspondence.landmark_embedding import embed_landmarks
+    from ..formats.capture import load_capture
+    from ..formats.track import save_track
     from ..head.formats import load_head
     from ..head.registry import remember_head
-    from ..tracking.fit import track_captures
-    from ..tracking.head_matte import make_head_mattes
-    from ..tracking.landmark_embedding import embed_landmarks
-    from ..tracking.track import save_track
+    from ..tracking.after.head_matte import make_head_mattes
+    from ..tracking.pipeline import track_captures
 
     captures = [load_capture(folder) for folder in chosen.captures]
     model = load_head(chosen.head)
@@ -74,7 +74,7 @@ def run_track(chosen: argparse.Namespace, progress: Progress) -> str:
 
 
 def _in_takes(capture: Capture, progress: Progress) -> Capture:
-    from ..tracking.takes import find_cuts, separated
+    from ..tracking.observe.shot_cuts import find_cuts, separated
 
     cuts = find_cuts(capture)
     if len(cuts):
@@ -115,7 +115,7 @@ def run_train(chosen: argparse.Namespace, progress: Progress) -> str:
 
 def run_evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
-    from ..footage.capture import load_capture
+    from ..formats.capture import load_capture
     from ..training.evaluation import evaluate
     from ..training.trainer import choose_device
 
@@ -130,7 +130,7 @@ def run_evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
 def run_render(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
     from ..avatar.render import render_track
-    from ..tracking.track import load_track
+    from ..formats.track import load_track
     from ..training.trainer import choose_device
 
     avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
@@ -152,8 +152,8 @@ def run_render(chosen: argparse.Namespace, progress: Progress) -> str:
 
 def run_orbit(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
-    from ..training.showcase import render_orbit
     from ..training.trainer import choose_device
+    from ..training.turntable import render_orbit
 
     check_writable(chosen.out)
     avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
@@ -163,8 +163,8 @@ def run_orbit(chosen: argparse.Namespace, progress: Progress) -> str:
 
 def run_extremes(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
-    from ..training.showcase import render_extremes
     from ..training.trainer import choose_device
+    from ..training.turntable import render_extremes
 
     check_writable(chosen.out)
     avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
@@ -174,7 +174,7 @@ def run_extremes(chosen: argparse.Namespace, progress: Progress) -> str:
 def run_export(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..avatar.avatar import load_avatar
     from ..avatar.export import export_frame
-    from ..tracking.track import load_track
+    from ..formats.track import load_track
 
     check_writable(chosen.out)
     avatar = load_avatar(chosen.avatar)
@@ -183,14 +183,14 @@ def run_export(chosen: argparse.Namespace, progress: Progress) -> str:
 
 
 def run_report(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..tracking.report import write_report
+    from ..tracking.after.report import write_report
 
     check_writable(chosen.out)
     return f"{chosen.out}: {write_report(*_tracked(chosen.capture), chosen.out, progress=progress)}"
 
 
 def run_overlay(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..tracking.overlay import write_overlay
+    from ..tracking.after.overlay import write_overlay
 
     check_writable(chosen.out)
     return f"{chosen.out}: {write_overlay(*_tracked(chosen.capture), chosen.out, progress=progress)} frames."
@@ -198,9 +198,9 @@ def run_overlay(chosen: argparse.Namespace, progress: Progress) -> str:
 
 def _tracked(folder: Path) -> tuple[Capture, Track, HeadModel]:
     """A capture, its track and the head model of that."""
-    from ..footage.capture import load_capture
+    from ..formats.capture import load_capture
+    from ..formats.track import load_track
     from ..head.registry import find_head
-    from ..tracking.track import load_track
 
     capture = load_capture(folder)
     track = load_track(folder / "track.npz")

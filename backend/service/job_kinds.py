@@ -125,7 +125,7 @@ def result_of(kind: str, params: dict[str, Any], said: list[str]) -> dict[str, A
     if kind in ("import", "track"):
         import numpy as np
 
-        from ..tracking.track import load_track
+        from ..formats.track import load_track
 
         path = Path(params["capture"]) / "track.npz"
         track = load_track(path)

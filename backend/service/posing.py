@@ -24,7 +24,7 @@ from ..splatting.ply import write_ply
 from ..splatting.rasterize import rasterize
 from ..splatting.reference import NEAR
 from ..splatting.types import Cameras, Splats
-from ..tracking.priors import JAW_SHAPES, jaw_of_shapes
+from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 from .open_avatars import OpenAvatars
 from .parameters import Parameters
 
@@ -59,7 +59,7 @@ class SubjectPose:
 def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
     """The one place where a pose comes in.
 
-    The jaw's opening and sideways motion belong to the jaw joint (see `backend.tracking.priors`), and avatars are
+    The jaw's opening and sideways motion belong to the jaw joint (see `backend.tracking.terms.priors`), and avatars are
     trained so. Whatever comes in as the shapes jawOpen, jawLeft and jawRight is added to the joint's rotation here, as
     tracking adds them, and the shapes stay at zero.
     """

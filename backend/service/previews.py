@@ -44,7 +44,7 @@ class Glimpses:
 
     def _with_landmarks(self, done: int, total: int) -> np.ndarray:
         """The frame that is as far in the clip as the work is in its stage, with the landmarks that are followed."""
-        from ..footage.capture import load_capture, read_frame
+        from ..formats.capture import load_capture, read_frame
 
         self._capture = self._capture or load_capture(self._folder)
         index = min(done * self._capture.frame_count // max(total, 1), self._capture.frame_count - 1)
@@ -73,7 +73,7 @@ def show_afterwards(command: str, params: dict[str, Any], progress: Progress) ->
 
 def _middle_frame(folder: Path) -> tuple[np.ndarray, int]:
     """A frame (SIZE, SIZE, 3) uint8 from the middle of a capture, if possible one with a face, and its index."""
-    from ..footage.capture import load_capture, read_frame
+    from ..formats.capture import load_capture, read_frame
 
     capture = load_capture(folder)
     good = np.flatnonzero(capture.flags == 0)
@@ -83,9 +83,9 @@ def _middle_frame(folder: Path) -> tuple[np.ndarray, int]:
 
 def tracked_frame(folder: Path) -> np.ndarray:
     """The same frame with the face of the tracked head drawn over it, as the edges of its mesh that face the camera."""
+    from ..formats.track import load_track
     from ..head.registry import find_head
-    from ..tracking.overlay import TrackedHead
-    from ..tracking.track import load_track
+    from ..tracking.after.overlay import TrackedHead
 
     picture, index = _middle_frame(folder)
     track = load_track(folder / "track.npz")

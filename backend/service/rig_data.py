@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import EffigyError
-from ..footage.capture import load_capture
 from ..footage.detector import SCORE_NAMES
+from ..formats.capture import load_capture
+from ..formats.track import load_track
 from ..head.formats import load_head
 from ..head.model import JOINT_NAMES, PARENTS, HeadModel
 from ..head.registry import find_head, remember_head
 from ..progress import Progress
-from ..tracking.priors import JAW_SHAPES, jaw_of_shapes
-from ..tracking.track import load_track
+from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 from .parameters import Parameters
 
 
@@ -74,7 +74,7 @@ def head_rig(parameters: Parameters) -> dict[str, Any]:
     identity moves. expression_range (E, 2) is what a slider offers; jaw_of_shapes the axis-angle by which jawOpen,
     jawLeft and jawRight at 1 turn the jaw joint (see `posing.read_pose`); `messages` what the head's file lacks.
 
-    A head without ARKit's names gets them beside its own (`backend.tracking.arkit`): arkit_deltas (K, N, 3) of the channels
+    A head without ARKit's names gets them beside its own (`backend.correspondence.arkit`): arkit_deltas (K, N, 3) of the channels
     arkit_names, each the sum arkit_expression (K, E) of the head's expressions and the turn arkit_jaw (K, 3) of its jaw.
     """
     parameters.known("head", "identity")
@@ -119,7 +119,7 @@ def _channels(model: HeadModel, said: list[str]) -> tuple[dict[str, Any], list[s
     expression, jaw = np.zeros((0, size), np.float32), np.zeros((0, 3), np.float32)
     if size and not set(model.expression_names) & set(SCORE_NAMES):
         # Here and not above: it brings PyTorch along, for which the usual head has no need to wait.
-        from ..tracking.arkit import ARKIT_NAMES, arkit_map, shapes_of
+        from ..correspondence.arkit import ARKIT_NAMES, arkit_map, shapes_of
 
         try:
             told = arkit_map(model)

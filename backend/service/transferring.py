@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import EffigyError
+from ..formats.track import Track, load_track, save_track
 from ..head.formats import load_head
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import Progress
-from ..tracking.livelink import read_livelink
-from ..tracking.retarget import retarget
-from ..tracking.track import Track, load_track, save_track
+from ..retargeting.livelink import read_livelink
+from ..retargeting.retarget import retarget
 
 
 def transfer(
@@ -51,7 +51,7 @@ def open_target(path: Path) -> tuple[Track, HeadModel]:
     before a portrait lens."""
     if path.suffix.lower() == ".effigy":
         from ..avatar.avatar import load_avatar
-        from ..training.showcase import track_around
+        from ..training.turntable import track_around
 
         avatar = load_avatar(path)
         return track_around(avatar, np.zeros(1), np.zeros(1)), avatar.head_model

@@ -19,8 +19,24 @@ import math
 import numpy as np
 
 from .cpu_tiles import (
-    BEND, BLUE, DEPTH, GREEN, HALF_HEIGHT, HALF_WIDTH, LOG_OPACITY, MIDDLE, RED, SLOPE, TILE_HEIGHT, TILE_WIDTH, TILT,
-    W00, W01, W11, X, Y,
+    BEND,
+    BLUE,
+    DEPTH,
+    GREEN,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    LOG_OPACITY,
+    MIDDLE,
+    RED,
+    SLOPE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILT,
+    W00,
+    W01,
+    W11,
+    X,
+    Y,
 )  # fmt: skip
 from .jit import exp2_of_negative, kernel
 from .reference import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN

@@ -13,8 +13,25 @@ import math
 import numpy as np
 
 from .cpu_tiles import (
-    BEND, BLUE, DEPTH, GREEN, HALF_HEIGHT, HALF_WIDTH, LOG_OPACITY, MIDDLE, RED, SLOPE, TILE_HEIGHT, TILE_WIDTH, TILT,
-    W00, W01, W11, X, Y, tile_range,
+    BEND,
+    BLUE,
+    DEPTH,
+    GREEN,
+    HALF_HEIGHT,
+    HALF_WIDTH,
+    LOG_OPACITY,
+    MIDDLE,
+    RED,
+    SLOPE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TILT,
+    W00,
+    W01,
+    W11,
+    X,
+    Y,
+    tile_range,
 )  # fmt: skip
 from .jit import kernel
 from .reference import ALPHA_MIN, LOW_PASS, MARGIN, NEAR

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..avatar.posing import head_rotation
-from ..footage.capture import Capture
-from ..head.model import EYE_L, EYE_R, HeadModel, JAW
+from ..formats.capture import Capture
+from ..formats.track import Track
+from ..head.model import EYE_L, EYE_R, JAW, HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.types import Splats
-from ..tracking.track import Track
 from .frames import TrackPoses
 from .warmup import VertexBoundGaussians
 

@@ -18,23 +18,23 @@ import numpy as np
 import torch
 
 from ..avatar.avatar import Avatar
-from ..avatar.picture_files import to_bytes, write_png
 from ..avatar.render import SplatSource, draw
 from ..errors import EffigyError
-from ..footage.capture import Capture, read_frame, read_head_matte
 from ..footage.detector import FaceDetector
+from ..formats.capture import Capture, read_frame, read_head_matte
+from ..formats.image_files import to_bytes, write_png
+from ..formats.track import Track, load_track
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from ..tracking.track import Track, load_track
 from .baselines import nearest_training_frames, train_baseline
+from .contact_sheet import SheetRow, contact_sheet, error_heat
 from .frames import TrackPoses
 from .metrics import PictureMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
-from .refitting import draw_refitted
+from .pose_refinement_in_evaluation import draw_refitted
 from .report import BASELINE_NAMES, FrameMetrics, Metrics, figure
-from .sheet import SheetRow, contact_sheet, error_heat
-from .steadiness import measure_jitter
+from .temporal_stability import measure_jitter
 
 WHITE = (1.0, 1.0, 1.0)
 

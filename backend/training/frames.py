@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..avatar.pose_refinement import Motion, Offsets, pose_refined
+from ..avatar.posing import Pose, condition_size, pose_rig
+from ..avatar.render import track_cameras
 from ..errors import EffigyError
-from ..footage.capture import Capture, read_frame, read_head_matte
+from ..formats.capture import Capture, read_frame, read_head_matte
+from ..formats.track import Track
 from ..head.forward import Head, Shaped
 from ..head.model import HeadModel
-from ..avatar.posing import Pose, condition_size, pose_rig
-from ..avatar.refinement import Motion, Offsets, pose_refined
-from ..avatar.render import track_cameras
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
-from ..tracking.track import Track
 
 MAX_FRAMES = 3000
 """A longer clip is thinned evenly to this many: 0.8 GB at 256 squared, and neighbours at 25 frames/s differ by little."""
@@ -125,7 +125,7 @@ class TrackPoses:
         )
 
     def refined(self, indices: np.ndarray, offsets: Offsets) -> tuple[Pose, Motion]:
-        """Differentiable by the offsets; see `backend.avatar.refinement.pose_refined`."""
+        """Differentiable by the offsets; see `backend.avatar.pose_refinement.pose_refined`."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return pose_refined(
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen], offsets

@@ -17,7 +17,7 @@ from ..head.model import HeadModel
 from ..splatting.types import Raster
 from .frames import Batch
 from .perceptual import vgg_hed_distance
-from .structure import ssim
+from .ssim import ssim
 
 L1_WEIGHT = 0.8
 D_SSIM_WEIGHT = 0.2

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .perceptual import Distance, feature_distance, hed_features
-from .structure import ssim
+from .ssim import ssim
 
 INNER_SHARE = 0.025
 """`psnr_inner` leaves out this share of the picture's width inside the matte's edge, where hair and matte err most."""

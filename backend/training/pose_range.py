@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..avatar.posing import head_rotation
-from ..tracking.track import Track
+from ..formats.track import Track
 
 MARGIN_DEGREES = 1.0
 """A pose this little outside the range counts as inside: the tracker does not know the angles better."""

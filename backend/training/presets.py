@@ -17,7 +17,7 @@ class Preset:
     batch: int = 4
     """Frames a step; cores work on them in parallel, so fewer leave cores idle."""
     refinement: bool = True
-    """Graph-guided optimisation of the track; see `backend.avatar.refinement`. On a CPU a step takes 30 % longer with it; a
+    """Graph-guided optimisation of the track; see `backend.avatar.pose_refinement`. On a CPU a step takes 30 % longer with it; a
     synthetic clip whose track was disturbed by 1.5 degrees and 4 mm gains 4 dB on held-out frames."""
     enhancer_width: int = 0
     """Channels of the enhancer's finest block; 0: without one."""

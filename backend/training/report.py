@@ -59,7 +59,7 @@ class Metrics:
     refitted_as_tracked: PictureMetrics | None
     """The same frames as tracked."""
     jitter: float | None
-    """How much a face that holds still trembles; see `backend.training.steadiness`."""
+    """How much a face that holds still trembles; see `backend.training.temporal_stability`."""
     baselines: dict[str, PictureMetrics]
     """By name: `nearest`, `vertex_bound`; empty unless asked for."""
     baseline_minutes: float | None

@@ -17,18 +17,18 @@ from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
 from ..avatar.views import performed_range, view_range
 from ..errors import EffigyError
-from ..footage.capture import Capture, load_capture
+from ..formats.capture import Capture, load_capture
+from ..formats.track import Track, load_track, save_track
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
-from ..tracking.track import Track, load_track, save_track
 from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
-from .fitting import SEED, Fitting, ParameterGroup, picture_of
 from .frames import TrainingFrames
 from .losses import leash_of
+from .optimisation import SEED, Fitting, ParameterGroup, picture_of
+from .pose_refinement_in_training import REFINED_TRACK, Refining
 from .presets import Preset, find_preset
-from .refining import REFINED_TRACK, Refining
-from .unseen import Keeping, find_unseen
+from .unobserved_regions import Keeping, find_unseen
 from .validation import EVERY_STEPS, Validation, split_rows
 from .warmup import VertexBoundGaussians, hand_over
 

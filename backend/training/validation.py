@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .fitting import Fitting, picture_of
+from .optimisation import Fitting, picture_of
 
 RUNS = 2
 EVERY_STEPS = 500

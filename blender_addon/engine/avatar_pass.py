@@ -14,7 +14,7 @@ from bpy.app.handlers import persistent
 
 from ..avatars import has_avatar
 from ..errors import EffigyError
-from ..rig.marks import find_rigs
+from ..rig.rig_properties import find_rigs
 from .render_engine import ENGINE
 
 PASS_OF: Final = "effigy_pass_of"

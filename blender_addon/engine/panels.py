@@ -12,7 +12,7 @@ import bpy
 
 from ..avatars import has_avatar
 from ..panels.text import region_width, wrapped
-from ..rig.marks import is_part
+from ..rig.rig_properties import is_part
 from .avatar_pass import find_pass
 from .limits import not_rendered
 from .render_engine import ENGINE

@@ -17,8 +17,8 @@ from mathutils import Matrix
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..rig.conventions import transform_to_head
-from ..rig.marks import Rig, find_rig, is_part
 from ..rig.pose import read_pose, transform_warning
+from ..rig.rig_properties import Rig, find_rig, is_part
 
 
 @dataclass

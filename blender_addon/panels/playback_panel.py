@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..avatars import has_avatar
-from ..rig.marks import find_rigs
+from ..rig.rig_properties import find_rigs
 from ..viewport import cache
 from .base import EffigyPanel
 from .text import region_width, wrapped

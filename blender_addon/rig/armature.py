@@ -13,7 +13,7 @@ from mathutils import Vector
 from ..errors import EffigyError
 from .conventions import BONE_AXES, points_to_blender
 from .data import JOINT_NAMES, PARENTS, RigData
-from .marks import BONE_NAMES, Rig
+from .rig_properties import BONE_NAMES, Rig
 
 _SHORTEST: Final = 0.015
 """Metres. Blender deletes bones without length, and a hand must be able to hit them."""

@@ -16,8 +16,8 @@ from .armature import add_armature
 from .conventions import points_to_blender
 from .correctives import corrective_name, drive_corrective
 from .data import JOINT_NAMES, RigData
-from .marks import BONE_NAMES, Rig, identity_name, mark_rig
 from .paint import paint
+from .rig_properties import BONE_NAMES, Rig, identity_name, mark_rig
 from .steps import Steps, finish
 
 IDENTITY_REACH: Final = 5.0

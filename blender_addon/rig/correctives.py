@@ -13,7 +13,7 @@ import bpy
 
 from .conventions import BONE_AXES
 from .data import JOINT_NAMES
-from .marks import BONE_NAMES
+from .rig_properties import BONE_NAMES
 
 _ENTRIES: Final = (
     "-2*(y*y+z*z)",

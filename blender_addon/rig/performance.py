@@ -29,7 +29,7 @@ from ..errors import EffigyError
 from .action import Curve, add_curve, new_action, push_strip, remove_strip, strips_of, swap_action
 from .conventions import HEAD_TO_BLENDER, axis_angle_to_quaternion, continuous, matrix_to_quaternion, stage_of
 from .data import JOINT_NAMES, TrackData
-from .marks import Rig
+from .rig_properties import Rig
 from .steps import Steps, finish
 
 STRIP: Final = "Tracked performance"

@@ -15,7 +15,7 @@ from mathutils import Matrix
 
 from .conventions import points_to_head, quaternion_to_axis_angle, transform_to_head
 from .data import JOINT_NAMES, PARENTS
-from .marks import Rig, lost_expression
+from .rig_properties import Rig, lost_expression
 
 UNEVEN: Final = 1e-3
 """Share by which scales may differ before an artist is told that the avatar cannot follow."""

@@ -12,7 +12,7 @@ from typing import Final
 from mathutils import Quaternion
 
 from ..errors import EffigyError
-from .marks import Rig
+from .rig_properties import Rig
 from .sliders import set_expressions
 
 

@@ -10,7 +10,7 @@ from mathutils import Quaternion
 
 from ..errors import EffigyError
 from .data import JOINT_NAMES
-from .marks import Rig
+from .rig_properties import Rig
 
 REGIONS: Final = ("brows", "eyes", "lids", "cheeks", "mouth", "jaw", "other")
 """In the order of the face, from above. `other` holds what has no name by region, such as FLAME's coefficients."""

@@ -15,8 +15,8 @@ from .. import tasks
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..redraw import redraw_views
-from ..rig.marks import Rig, find_rigs
 from ..rig.pose import head_motion, read_pose
+from ..rig.rig_properties import Rig, find_rigs
 from ..rig.steps import Steps
 from ..tasks import Task
 from . import cache

@@ -11,7 +11,7 @@ import bpy
 import gpu
 from gpu_extras.batch import batch_for_shader
 
-from ..rig.marks import Rig
+from ..rig.rig_properties import Rig
 
 WIDTH: Final = 2.0
 """Pixels at interface scale 1."""

@@ -23,7 +23,7 @@ from bpy.app.handlers import persistent
 from ..errors import EffigyError
 from ..paths import absolute
 from ..redraw import redraw_views
-from ..rig.marks import Rig
+from ..rig.rig_properties import Rig
 from . import live
 from .splats import Splats
 

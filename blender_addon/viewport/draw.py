@@ -19,13 +19,13 @@ import bpy
 import gpu
 import numpy as np
 
-from ..rig.marks import Rig, find_rigs
-from . import live, picture
+from ..rig.rig_properties import Rig, find_rigs
+from . import live, splat_framebuffer
 from .bones import draw_bones
-from .dress import dress_all, is_undressed
 from .live import Actor, Eye
 from .mesh import DrawnMesh
-from .picture import Lens, Picture, Uploaded
+from .mesh_visibility import dress_all, is_undressed
+from .splat_framebuffer import Lens, Picture, Uploaded
 from .splats import pack
 
 SOFTWARE: Final = ("llvmpipe", "softpipe", "swiftshader", "basic render", "gdi generic")
@@ -103,8 +103,8 @@ def _paint() -> None:
     if uploaded is None:
         return
     meshes = [_mesh_of(rig, actor, context) for rig, actor in shown if rig.mesh.mode == "OBJECT"]
-    view.picture.draw(uploaded, lens, meshes, _step(context, view))
-    view.picture.lay_over(lens, context.preferences.themes[0].view_3d.space.gradients.high_gradient)
+    view.splat_framebuffer.draw(uploaded, lens, meshes, _step(context, view))
+    view.splat_framebuffer.lay_over(lens, context.preferences.themes[0].view_3d.space.gradients.high_gradient)
     for rig, actor in shown:
         if rig.armature.effigy_view.mode == "BOTH":
             _mesh_of(rig, actor, context).draw_lines(lens)
@@ -199,4 +199,4 @@ def release() -> None:
     _shown.clear()
     _meshes.clear()
     _said.clear()
-    picture.release()
+    splat_framebuffer.release()

@@ -34,8 +34,8 @@ from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..redraw import redraw_panels, redraw_views
 from ..rig.conventions import points_to_head
-from ..rig.marks import Rig, find_rigs
 from ..rig.pose import head_motion, read_pose
+from ..rig.rig_properties import Rig, find_rigs
 from ..worker import session
 from .splats import Look, Splats
 

@@ -10,7 +10,7 @@ import numpy as np
 from gpu_extras.batch import batch_for_shader
 from mathutils import Matrix
 
-from .picture import Lens
+from .splat_framebuffer import Lens
 
 NEARER: Final = 0.01
 """Metres by which lines are drawn nearer, for the splats' mean distance lies a little before or behind the mesh."""

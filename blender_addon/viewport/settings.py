@@ -6,7 +6,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty
 
 from ..redraw import redraw_views
-from .dress import undress_all
+from .mesh_visibility import undress_all
 
 MODES = (
     ("SPLATS", "Splats", "The avatar as it is rendered"),

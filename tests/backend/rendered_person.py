@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from backend.footage.capture import Capture
+from backend.correspondence.landmark_sets import solved_points
 from backend.footage.detector import SCORE_NAMES
+from backend.formats.capture import Capture
+from backend.formats.track import Track
 from backend.head.formats import load_head
 from backend.head.forward import Head, landmarks
 from backend.head.model import NECK
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.bias import bias_of
-from backend.tracking.evidence import Evidence, gather_evidence
-from backend.tracking.frames import FrameState
-from backend.tracking.points import solved_points
-from backend.tracking.response import as_detected, response_of
-from backend.tracking.surface import MOVERS, LandmarkSurface, landmark_surface
-from backend.tracking.track import Track
+from backend.tracking.detector.pose_bias import bias_of
+from backend.tracking.detector.shape_response import as_detected, response_of
+from backend.tracking.model.frame_state import FrameState
+from backend.tracking.model.landmark_surface import MOVERS, LandmarkSurface, landmark_surface
+from backend.tracking.terms.landmarks import Evidence, gather_evidence
 from bench.known_person import SIZE, Scene
 
 _NOISE = 0.7

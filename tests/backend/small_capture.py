@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from head_models import ball_head
 
-from backend.footage.capture import Capture, save_capture
+from backend.formats.capture import Capture, save_capture
+from backend.formats.track import Track, save_track
 from backend.head.formats import save_head
 from backend.head.model import HeadModel
 from backend.head.registry import remember_head
 from backend.splatting.rasterize import rasterize
-from backend.tracking.track import Track, save_track
 from backend.training.frames import TrackPoses
 from backend.training.warmup import VertexBoundGaussians
 

@@ -13,7 +13,6 @@ from backend.training.presets import Preset
 from bench.ablation import VARIANTS, run
 from bench.training import measure
 
-
 SOME = ["full", "no_warmup", "no_neural", "no_refinement", "no_enhancer"]
 """Other numbers of neural Gaussians train as the full method does."""
 

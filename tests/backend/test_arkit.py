@@ -10,15 +10,15 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from backend.correspondence.arkit import ARKIT_NAMES, arkit_map, shapes_of, transferred_shapes
 from backend.footage.detector import SCORE_NAMES
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import JAW, HeadModel
+from backend.retargeting.retarget import retarget
 from backend.service.parameters import Parameters
 from backend.service.rig_data import head_rig
-from backend.tracking.arkit import ARKIT_NAMES, arkit_map, shapes_of, transferred_shapes
-from backend.tracking.priors import JAW_SHAPES, jaw_of_shapes, priors_for
-from backend.tracking.retarget import retarget
+from backend.tracking.terms.priors import JAW_SHAPES, jaw_of_shapes, priors_for
 
 JAW_ROWS = [ARKIT_NAMES.index(name) for name in JAW_SHAPES]
 OTHERS = [row for row in range(len(ARKIT_NAMES)) if row not in JAW_ROWS]
@@ -113,7 +113,7 @@ def test_channels_are_read_back_from_what_they_did(stranger: tuple[HeadModel, np
 
 def test_a_map_is_derived_once(stranger: tuple[HeadModel, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     first = arkit_map(stranger[0])
-    monkeypatch.setattr("backend.tracking.arkit.transferred_shapes", None)
+    monkeypatch.setattr("backend.correspondence.arkit.transferred_shapes", None)
     assert np.array_equal(arkit_map(stranger[0]).expression, first.expression)
 
 

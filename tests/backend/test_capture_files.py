@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from backend.errors import EffigyError
-from backend.footage.capture import (
+from backend.formats.capture import (
     SCHEMA,
     Capture,
     FrameFlag,

@@ -257,7 +257,7 @@ def test_frames_are_aligned_to_the_skin_unless_landmarks_only_are_asked_for(tmp_
         raise EffigyError("Asked.")
 
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
-    monkeypatch.setattr("backend.tracking.fit.track_captures", track_captures)
+    monkeypatch.setattr("backend.tracking.pipeline.track_captures", track_captures)
     make_small_capture(tmp_path, frames=2)
     assert main(("track", str(tmp_path / "ball.capture"), *flags)) == 2
     assert asked == [photometric]

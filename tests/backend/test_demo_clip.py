@@ -13,13 +13,13 @@ from assets.derive.appearance import Look, paint_head
 from assets.derive.demo_clip import SEED, demo_truth, shoulders
 from assets.derive.render_person import render_person
 from backend.assets import asset_path
+from backend.correspondence.landmark_embedding import FACE_OVAL
 from backend.footage.detector import SCORE_NAMES, FaceDetector
+from backend.formats.track import Track, load_track
 from backend.head.formats import load_head
 from backend.head.forward import Head, landmark_valid, landmarks
 from backend.head.model import JAW, NECK, HeadModel
-from backend.tracking.head_matte import camera_vertices
-from backend.tracking.landmark_embedding import FACE_OVAL
-from backend.tracking.track import Track, load_track
+from backend.tracking.after.head_matte import camera_vertices
 
 EVERY = 6
 

@@ -14,15 +14,15 @@ from small_capture import SIZE, make_small_capture, true_gaussians
 
 from backend.avatar.settings import AvatarSettings
 from backend.errors import Cancelled, EffigyError
+from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.types import Splats
-from backend.tracking.track import save_track
 from backend.training.baselines import nearest_training_frames, pose_features
 from backend.training.evaluation import evaluate, read_truth
 from backend.training.frames import TrackPoses
 from backend.training.pose_range import head_angles, outside_training
-from backend.training.refitting import draw_refitted
-from backend.training.steadiness import held_still, jitter_of
+from backend.training.pose_refinement_in_evaluation import draw_refitted
+from backend.training.temporal_stability import held_still, jitter_of
 
 
 class BallAvatar:

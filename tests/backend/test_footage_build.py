@@ -16,10 +16,10 @@ import pytest
 
 from backend.errors import Cancelled, EffigyError
 from backend.footage.build import describe_flags, make_capture
-from backend.footage.capture import Capture, FrameFlag, load_capture, read_frame, read_matte
 from backend.footage.crop import cut_square
 from backend.footage.decode import read_frames
 from backend.footage.detector import SCORE_NAMES, FaceDetector
+from backend.formats.capture import Capture, FrameFlag, load_capture, read_frame, read_matte
 from backend.progress import Progress
 from tests.backend.footage_clips import write_clip
 

@@ -13,12 +13,12 @@ from footage_clips import write_clip
 
 from backend.assets import asset_path
 from backend.footage.build import make_capture
-from backend.footage.capture import Capture, FrameFlag
 from backend.footage.matte import Matter
+from backend.formats.capture import Capture, FrameFlag
+from backend.formats.track import Track
 from backend.head.formats import load_head
-from backend.tracking.fit import track_capture, track_captures
-from backend.tracking.takes import find_cuts, separated
-from backend.tracking.track import Track
+from backend.tracking.observe.shot_cuts import find_cuts, separated
+from backend.tracking.pipeline import track_capture, track_captures
 
 SIDE = 256
 """Of the clip's frames here."""

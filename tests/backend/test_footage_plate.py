@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.footage.capture import Capture, save_capture
 from backend.footage.plate import find_plate, open_by_ellipse
+from backend.formats.capture import Capture, save_capture
 
 SIDE = 128
 FRAMES = 12

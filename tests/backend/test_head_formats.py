@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from head_models import ball_head
 
 from backend.errors import EffigyError
 from backend.head import formats
@@ -23,7 +24,6 @@ from backend.head.forward import Head
 from backend.head.model import NECK, REGION_NAMES
 from backend.head.restricted_pickle import load_restricted_pickle
 from backend.progress import Progress
-from head_models import ball_head
 
 VERTICES = len(ball_head().template)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from head_models import ball_head
 from scipy.spatial.transform import Rotation
 
 from backend.head.forward import Head, landmark_valid, landmarks, vertex_normals
@@ -19,8 +20,6 @@ from backend.head.rotations import (
     quaternion_multiply,
     quaternion_to_matrix,
 )
-
-from head_models import ball_head
 
 
 def full_head(seed: int = 1, mixed: bool = True) -> HeadModel:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from backend.errors import Cancelled, EffigyError
-from backend.footage.capture import read_head_matte
+from backend.formats.capture import read_head_matte
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import JAW, NECK, HeadModel
 from backend.progress import Progress
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.head_matte import NeckCutter, make_head_mattes
+from backend.tracking.after.head_matte import NeckCutter, make_head_mattes
 
 SIZE = 256
 INTRINSICS = np.array([[420.0, 0, SIZE / 2], [0, 420.0, SIZE / 2], [0, 0, 1]])

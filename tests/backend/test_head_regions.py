@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from head_models import ball_head
 
 from backend.head.formats import load_head
 from backend.head.model import REGION_NAMES, HeadModel
 from backend.head.regions import align_heads, transfer_regions
 from backend.head.topology import connected_parts, mesh_edges, neck_ring
-from head_models import ball_head
 
 
 def with_eyeballs(model: HeadModel) -> HeadModel:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.correspondence.landmark_embedding import embed_landmarks, mirror_landmarks, nearest_on_triangles
 from backend.head.formats import load_head
 from backend.head.model import REGION_NAMES, HeadModel
-from backend.tracking.landmark_embedding import embed_landmarks, mirror_landmarks, nearest_on_triangles
 
 FLAME_EYES = np.arange(3931, 5023)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from head_models import ball_head
 from scipy.sparse import coo_matrix, csr_matrix
 
 from backend.head import chebyshev as chebyshev_module
@@ -20,7 +21,6 @@ from backend.head.mesh_graph import MeshHierarchy, build_levels, mesh_hierarchy,
 from backend.head.model import HeadModel
 from backend.head.sparse import SparseOperator
 from backend.head.topology import connected_parts, mesh_edges
-from head_models import ball_head
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,7 @@ import torch
 from backend.training import metrics, perceptual
 from backend.training.metrics import IBUG_68, average, compare, inner_matte, landmark_distance, sharpness_difference
 from backend.training.perceptual import find_lpips, hed_features, vgg_hed_distance
-from backend.training.structure import ssim, ssim_reference
-
+from backend.training.ssim import ssim, ssim_reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from backend.avatar.export import export_frame
-from backend.avatar.picture_files import srgb_to_linear
 from backend.avatar.render import draw, render_track
 from backend.errors import Cancelled, EffigyError
+from backend.formats.image_files import srgb_to_linear
 from backend.progress import Progress
 from backend.splatting.ply import read_ply
 from backend.splatting.types import Splats

@@ -11,15 +11,15 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from backend.errors import EffigyError
-from backend.footage.capture import FrameFlag
 from backend.footage.detector import SCORE_NAMES
+from backend.formats.capture import FrameFlag
+from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
 from backend.head.model import EYE_L, JAW, NECK, HeadModel
+from backend.retargeting.livelink import GAZE, read_livelink
+from backend.retargeting.retarget import neutral_of, retarget
 from backend.service.cli import main
-from backend.tracking.livelink import GAZE, read_livelink
-from backend.tracking.priors import jaw_of_shapes
-from backend.tracking.retarget import neutral_of, retarget
-from backend.tracking.track import Track, load_track, save_track
+from backend.tracking.terms.priors import jaw_of_shapes
 
 FRAMES = 90
 

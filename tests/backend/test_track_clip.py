@@ -11,15 +11,14 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled, EffigyError
-from backend.footage.capture import FrameFlag
+from backend.formats.capture import FrameFlag
+from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.progress import Progress
-from backend.tracking.fit import track_capture, track_captures
-from backend.tracking.residuals import landmark_error, project_landmarks
-from backend.tracking.track import Track, load_track, save_track
+from backend.tracking.after.residuals import landmark_error, project_landmarks
+from backend.tracking.pipeline import track_capture, track_captures
 from bench.known_clip import SyntheticClip, make_clip, vertex_and_turn_errors
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

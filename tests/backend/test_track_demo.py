@@ -8,11 +8,11 @@ from scipy.spatial.transform import Rotation
 
 from backend.assets import asset_path
 from backend.footage.build import make_capture
+from backend.formats.track import load_track
 from backend.head.formats import load_head
 from backend.head.forward import Head
-from backend.tracking.fit import track_capture
-from backend.tracking.head_matte import camera_vertices
-from backend.tracking.track import load_track
+from backend.tracking.after.head_matte import camera_vertices
+from backend.tracking.pipeline import track_capture
 
 FRAMES = 100
 ROTATION_BOUND = 3.2

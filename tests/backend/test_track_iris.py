@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from backend.footage.capture import Capture
+from backend.correspondence.landmark_sets import LEFT_IRIS, LEFT_LIDS, LID_PAIRS, RIGHT_IRIS, RIGHT_LIDS, solved_points
+from backend.formats.capture import Capture
 from backend.head.formats import load_head
 from backend.head.model import EYE_L, HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.evidence import gather_evidence
-from backend.tracking.frames import FrameState, predict
-from backend.tracking.iris import Irises, limbus_surface
-from backend.tracking.limbus import see_irises
-from backend.tracking.points import LEFT_IRIS, LEFT_LIDS, LID_PAIRS, RIGHT_IRIS, RIGHT_LIDS, solved_points
-from backend.tracking.surface import landmark_surface
+from backend.tracking.model.frame_state import FrameState, predict
+from backend.tracking.model.landmark_surface import landmark_surface
+from backend.tracking.observe.iris_detection import see_irises
+from backend.tracking.terms.iris import Irises, limbus_surface
+from backend.tracking.terms.landmarks import gather_evidence
 
 SIZE, FOCAL = 512, 1000.0
 RADIUS = 0.92

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from backend.correspondence.landmark_sets import LID_PAIRS, LIP_PAIRS
 from backend.footage.detector import SCORE_NAMES
+from backend.formats.track import Track
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.contact import Contact, see_contact
-from backend.tracking.fit import track_capture
-from backend.tracking.frames import FrameState
-from backend.tracking.points import LID_PAIRS, LIP_PAIRS
-from backend.tracking.surface import Linear, landmark_surface
-from backend.tracking.track import Track
+from backend.tracking.model.frame_state import FrameState
+from backend.tracking.model.landmark_surface import Linear, landmark_surface
+from backend.tracking.pipeline import track_capture
+from backend.tracking.terms.contact import Contact, see_contact
 from bench.closure import lid_gaps, lip_openings
 from bench.known_clip import SyntheticClip, make_clip
 

@@ -12,20 +12,20 @@ from rendered_person import Rendered, paint, rendered, seen_by, true_state
 from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled
-from backend.footage.capture import FrameFlag
 from backend.footage.detector import SCORE_NAMES
+from backend.formats.capture import FrameFlag
+from backend.formats.track import Track
 from backend.head.formats import load_head
 from backend.head.model import NECK, HeadModel
 from backend.progress import SILENT, Progress
-from backend.tracking import photometric
-from backend.tracking.fit import PERSON_ITERATIONS, track_capture, track_captures
-from backend.tracking.frames import FrameState
-from backend.tracking.person import FOCAL_BIAS, FOCAL_SIGMA, ClipFrames, Person, fit_person
-from backend.tracking.photometric import learn_likeness
-from backend.tracking.priors import priors_for
-from backend.tracking.skin import PATCHES
-from backend.tracking.solver import Beliefs
-from backend.tracking.track import Track
+from backend.tracking import photometric_stage
+from backend.tracking.model.frame_state import FrameState
+from backend.tracking.observe.skin_samples import PATCHES
+from backend.tracking.photometric_stage import learn_likeness
+from backend.tracking.pipeline import PERSON_ITERATIONS, track_capture, track_captures
+from backend.tracking.solve.fit_frames import Beliefs
+from backend.tracking.solve.fit_person import FOCAL_BIAS, FOCAL_SIGMA, ClipFrames, Person, fit_person
+from backend.tracking.terms.priors import priors_for
 from bench.tracking import compare
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +57,7 @@ def _before_and_after(
         ends[:] = found[1]
         return found
 
-    monkeypatch.setattr(photometric, "fit_person", kept)
+    monkeypatch.setattr(photometric_stage, "fit_person", kept)
     likeness = learn_likeness(
         model, surface, directions, [clip], [made.capture], [np.arange(FRAMES)], person, [state], SILENT
     )
@@ -188,7 +188,7 @@ def test_a_photograph_is_tracked_also_on_a_head_without_ears(
     assert np.linalg.norm(found.head_to_camera[0, :3, 3] - plain.head_to_camera[0, :3, 3]) < 0.1
 
 
-@pytest.mark.parametrize("when", (2, photometric.PERSON_ITERATIONS * len(photometric.PERSON_BLURS) + 2))
+@pytest.mark.parametrize("when", (2, photometric_stage.PERSON_ITERATIONS * len(photometric_stage.PERSON_BLURS) + 2))
 def test_looking_at_the_skin_can_be_stopped(when: int, model: HeadModel, tmp_path: Path) -> None:
     """While it is learned, and while frames are aligned."""
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from small_capture import make_small_capture
 
-from backend.footage.capture import Capture, FrameFlag
+from backend.formats.capture import Capture, FrameFlag
+from backend.formats.track import Track, save_track
 from backend.head.model import HeadModel
 from backend.service.cli import main
-from backend.tracking.overlay import TrackedHead, write_overlay
-from backend.tracking.report import summarise, write_report
-from backend.tracking.track import Track, save_track
+from backend.tracking.after.overlay import TrackedHead, write_overlay
+from backend.tracking.after.report import summarise, write_report
 from backend.training.frames import TrainingFrames
 
 FLAGS = {

@@ -13,13 +13,12 @@ from backend.head.formats import load_head
 from backend.head.forward import Head, landmarks
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.blocks import Smoothness, solve_in_time, solve_shared, variances_in_time
-from backend.tracking.camera import project, stand_head
-from backend.tracking.frames import FrameState, joint_vectors, predict
-from backend.tracking.neck import NECK_LIMIT, split_neck
-from backend.tracking.priors import jaw_of_shapes
-from backend.tracking.surface import LandmarkSurface, Linear, landmark_surface, pose_points
-
+from backend.tracking.after.neck import NECK_LIMIT, split_neck
+from backend.tracking.model.camera import project, stand_head
+from backend.tracking.model.frame_state import FrameState, joint_vectors, predict
+from backend.tracking.model.landmark_surface import LandmarkSurface, Linear, landmark_surface, pose_points
+from backend.tracking.solve.block_systems import Smoothness, solve_in_time, solve_shared, variances_in_time
+from backend.tracking.terms.priors import jaw_of_shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

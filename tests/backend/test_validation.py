@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ import torch
 from small_capture import SIZE, make_small_capture
 
 from backend.training import validation
-from backend.training.fitting import Fitting, ParameterGroup
 from backend.training.frames import TrainingFrames
 from backend.training.losses import leash_of
+from backend.training.optimisation import Fitting, ParameterGroup
 from backend.training.presets import Preset
 from backend.training.trainer import train
 from backend.training.validation import Validation, split_rows

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from worker_sessions import make_client, untrained_avatar, until
+from worker_sessions import make_client, until, untrained_avatar
 
 from blender_addon.worker.client import WorkerClient, WorkerError
 

@@ -14,7 +14,7 @@ from worker_sessions import children_of, make_client, runs, until
 
 from backend.assets import asset_path
 from backend.avatar.avatar import load_avatar
-from backend.footage.capture import read_frame
+from backend.formats.capture import read_frame
 from backend.service.job_kinds import KINDS
 from backend.service.job_process import _ChannelProgress
 from backend.service.parameters import Parameters

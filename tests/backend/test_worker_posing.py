@@ -18,7 +18,7 @@ from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
 from backend.service.posing import View, draw
 from backend.splatting.rasterize import rasterize
 from backend.splatting.types import Cameras, Splats
-from backend.tracking.priors import jaw_of_shapes
+from backend.tracking.terms.priors import jaw_of_shapes
 from blender_addon.worker.client import WorkerError
 
 SIZE = 96

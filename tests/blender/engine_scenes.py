@@ -35,7 +35,7 @@ def stage(avatar: Path | None) -> Any:
 
 def add_rig(avatar: Path) -> Any:
     bpy.ops.effigy.add_avatar(filepath=str(avatar), new_rig=True)
-    made = rigging().marks.find_rig(bpy.context.object)
+    made = rigging().rig_properties.find_rig(bpy.context.object)
     for name, value in engine_truth.EXPRESSION.items():
         made.key_blocks[name].value = value
     return made

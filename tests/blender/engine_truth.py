@@ -31,8 +31,8 @@ def make(folder: Path) -> None:
     from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
     from backend.avatar.render import draw
     from backend.avatar.settings import AvatarSettings
+    from backend.formats.track import Track
     from backend.head.formats import load_head
-    from backend.tracking.track import Track
     from backend.training.warmup import VertexBoundGaussians, hand_over
 
     model = load_head()

@@ -24,7 +24,7 @@ _MODULES = (
     "camera",
     "conventions",
     "data",
-    "marks",
+    "rig_properties",
     "performance",
     "pose",
     "presets",

@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 
+from backend.formats.track import Track, save_track
 from backend.head.formats import load_head, save_head
 from backend.head.forward import Head
 from backend.head.model import HeadModel
 from backend.service.parameters import Parameters
 from backend.service.rig_data import head_rig, read_track
-from backend.tracking.residuals import project_landmarks
-from backend.tracking.track import Track, save_track
+from backend.tracking.after.residuals import project_landmarks
 
 POSES = 5
 FRAMES = 12

@@ -49,7 +49,7 @@ def test_several_people_live_in_one_file(rig, project, module):
     shutil.copyfile(project / "anna.effigy", project / "ben.effigy")
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
     bpy.ops.effigy.add_avatar(filepath=str(project / "ben.effigy"), new_rig=True)
-    rigs = list(module("blender_addon.rig.marks").find_rigs(bpy.context.scene.objects))
+    rigs = list(module("blender_addon.rig.rig_properties").find_rigs(bpy.context.scene.objects))
     paths = {module("blender_addon.avatars").avatar_path(rig.armature).name for rig in rigs}
     assert len(rigs) == 2 and paths == {"anna.effigy", "ben.effigy"}
 

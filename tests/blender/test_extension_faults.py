@@ -202,7 +202,7 @@ def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, modul
     )
     assert tasks.wait(other, 120).state == "done", other.said
     assert not task.finished and (task.job.stage, task.job.done) > ("Warm-up", before), task.said
-    assert len(list(module("blender_addon.rig.marks").find_rigs(bpy.context.scene.objects))) == 2
+    assert len(list(module("blender_addon.rig.rig_properties").find_rigs(bpy.context.scene.objects))) == 2
 
 
 def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(rig, tmp_path, module, crash_safe):

@@ -9,7 +9,7 @@ from rig_scenes import answer, evaluated_vertices, make_track, read_pose, riggin
 
 
 def the_rig():
-    found = list(rigging().marks.find_rigs(bpy.context.scene.objects))
+    found = list(rigging().rig_properties.find_rigs(bpy.context.scene.objects))
     assert len(found) == 1
     return found[0]
 
@@ -25,7 +25,7 @@ def assert_works(made, frame=5):
 
 
 def test_either_part_leads_to_the_whole_rig_and_nothing_else_does():
-    made, marks = tracked_rig(), rigging().marks
+    made, marks = tracked_rig(), rigging().rig_properties
     assert marks.find_rig(made.mesh) == made and marks.find_rig(made.armature) == made
     depsgraph = bpy.context.evaluated_depsgraph_get()
     assert all(marks.find_rig(part.evaluated_get(depsgraph)) == made for part in (made.mesh, made.armature))
@@ -59,7 +59,7 @@ def test_a_copy_is_a_rig_of_its_own():
     for obj in (made.armature, made.mesh):
         obj.select_set(True)
     bpy.ops.object.duplicate()
-    copy = next(rig for rig in rigging().marks.find_rigs(bpy.context.scene.objects) if rig != made)
+    copy = next(rig for rig in rigging().rig_properties.find_rigs(bpy.context.scene.objects) if rig != made)
     assert_works(made)
     assert_works(copy)
     bpy.context.scene.frame_set(3)
@@ -92,7 +92,7 @@ def test_deleting_and_undoing_brings_it_back():
     bpy.ops.ed.undo_push(message="imported")
     bpy.data.objects.remove(made.mesh)
     bpy.ops.ed.undo_push(message="deleted")
-    assert list(rigging().marks.find_rigs(bpy.context.scene.objects)) == []
+    assert list(rigging().rig_properties.find_rigs(bpy.context.scene.objects)) == []
     bpy.ops.ed.undo()
     assert_works(the_rig())
 
@@ -119,7 +119,7 @@ def test_an_appended_or_linked_collection_works_beside_one_of_the_same_name(tmp_
     with bpy.data.libraries.load(str(tmp_path / "library.blend"), link=link) as (_, wanted):
         wanted.collections = ["Ann"]
     bpy.context.scene.collection.children.link(wanted.collections[0])
-    brought = next(rig for rig in rigging().marks.find_rigs(bpy.context.scene.objects) if rig != own)
+    brought = next(rig for rig in rigging().rig_properties.find_rigs(bpy.context.scene.objects) if rig != own)
     assert_works(own)
     assert_works(brought)
     assert brought.is_editable != link
@@ -132,4 +132,4 @@ def test_a_rig_of_a_newer_effigy_is_refused_with_a_sentence():
     made = tracked_rig()
     made.armature["effigy_rig"]["schema"] = 99
     with pytest.raises(Exception, match="newer Effigy"):
-        rigging().marks.find_rig(made.mesh)
+        rigging().rig_properties.find_rig(made.mesh)

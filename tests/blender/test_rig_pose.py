@@ -106,7 +106,7 @@ def test_a_render_is_told_the_frame_that_it_renders_though_the_mesh_is_not_rende
         bl_idname, bl_label = "EFFIGY_TEST_LISTENER", "Listener"
 
         def render(self, depsgraph):
-            found = next(rig.marks.find_rigs(depsgraph.scene.objects))
+            found = next(rig.rig_properties.find_rigs(depsgraph.scene.objects))
             poses.append((depsgraph.scene.frame_current, rig.pose.read_pose(found, depsgraph)))
 
     bpy.utils.register_class(Listener)

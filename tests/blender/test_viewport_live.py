@@ -238,7 +238,7 @@ def test_an_avatar_whose_file_is_gone_says_so_and_shows_the_last(ann, engine_ava
 
 
 def test_the_mesh_is_clear_while_splats_stand_for_it_and_comes_back(ann):
-    dress = viewport("dress")
+    dress = viewport("mesh_visibility")
     own = [slot.material for slot in ann.mesh.material_slots]
     assert dress.is_undressed(ann)
     dress.dress_all()
@@ -282,7 +282,7 @@ def handlers_of_ours():
 
 def test_disabling_leaves_no_handler_and_no_splats(ann):
     settle(ann)
-    viewport("dress").dress_all()
+    viewport("mesh_visibility").dress_all()
     mesh, before = ann.mesh, handlers_of_ours()
     assert mesh.material_slots[0].link == "OBJECT"
     live, draw = viewport("live"), viewport("draw")
@@ -304,7 +304,7 @@ def test_undo_deletion_and_loading_end_what_was_shown(ann, tmp_path):
     bpy.ops.ed.undo_push(message="posed")
     name = ann.armature.name
     bpy.ops.ed.undo()
-    marks = importlib.import_module(f"{PACKAGE}.blender_addon.rig.marks")
+    marks = importlib.import_module(f"{PACKAGE}.blender_addon.rig.rig_properties")
     again = marks.find_rig(bpy.data.objects[name])
     assert settle(again).fresh
     bpy.data.objects.remove(again.mesh)
@@ -326,7 +326,7 @@ def test_playing_on_and_on_takes_no_more_memory(ann):
     lie there at a time, 4.7 MB each, as chance has it. So the least of many moments is compared with the least of many
     later ones: what stays behind is in all of these.
     """
-    module, splats = viewport("picture"), viewport("splats")
+    module, splats = viewport("splat_framebuffer"), viewport("splats")
     actor = settle(ann)
 
     def play():

@@ -146,7 +146,7 @@ def test_one_picture_turned_in_place_and_orbited_is_sorted_anew(ann, engine_avat
         """Pictures of several cameras, by one picture that is kept or by a new one each."""
         import gpu
 
-        module = viewport("picture")
+        module = viewport("splat_framebuffer")
         uploaded, pictures, picture = module.Uploaded(viewport("splats").pack(shown_now)), [], module.Picture(False)
         target = gpu.types.GPUOffScreen(SIDE, SIDE, format="RGBA32F")
         for view in cameras:

@@ -55,7 +55,9 @@ def lens_of_camera(size: int = SIZE) -> Any:
     bpy.context.view_layer.update()
     camera, depsgraph = bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get()
     projection = camera.calc_matrix_camera(depsgraph, x=size, y=size)
-    return viewport("picture").Lens(np.linalg.inv(np.array(camera.matrix_world)), np.array(projection), size, size)
+    return viewport("splat_framebuffer").Lens(
+        np.linalg.inv(np.array(camera.matrix_world)), np.array(projection), size, size
+    )
 
 
 def camera_of_backend(size: int = SIZE) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def drawn(
     def draw() -> np.ndarray:
         import gpu
 
-        picture_module = viewport("picture")
+        picture_module = viewport("splat_framebuffer")
         target = gpu.types.GPUOffScreen(lens.width, lens.height, format="RGBA32F")
         with target.bind():
             frame = gpu.state.active_framebuffer_get()

@@ -1,0 +1,242 @@
+"""A performance from a telephone: the CSV of the 52 ARKit channels that Live Link Face writes, read as a track.
+
+A row is a frame: `Timecode` (`HH:MM:SS:FF.sss`, the frame counted at the take's rate, `;` before it for drop-frame),
+`BlendShapeCount`, the 52 channels by their ARKit names with a capital, and nine angles in radians: HeadYaw, HeadPitch,
+HeadRoll and yaw, pitch, roll of each eye. Other programs write the same table; the order of columns and the case of
+their names do not matter, and angles may be missing.
+
+The track is one of the open head, whose expressions are these channels, standing still before a camera: what turns is
+its neck. Angles of the head are taken in ARKit's own axes, which are those of head space: positive yaw turns to the
+person's left, positive pitch looks down, positive roll leans to the person's right. The eyes' angles differ in sign
+between writers; theirs is learned from the eyeLook channels, which stand beside them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from ..errors import EffigyError
+from ..footage.detector import SCORE_NAMES
+from ..formats.capture import FrameFlag
+from ..formats.track import Track
+from ..head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
+from ..progress import SILENT, Progress
+from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
+
+RATES: Final = tuple(
+    Fraction(*pair)
+    for pair in (
+        (24000, 1001),
+        (24, 1),
+        (25, 1),
+        (30000, 1001),
+        (30, 1),
+        (48, 1),
+        (50, 1),
+        (60000, 1001),
+        (60, 1),
+        (100, 1),
+        (120, 1),
+    )
+)
+USUAL_RATE: Final = Fraction(60)
+"""What the application records at unless it is told otherwise."""
+FEWEST_CHANNELS: Final = 20
+LONGEST_GAP: Final = 0.1
+"""Seconds without a row that are bridged silently; longer ones count as frames without a face."""
+GAZE: Final = np.radians((25.0, 19.0))
+"""Sideways and up or down: how far an eye turns for an eyeLook channel of 1, by regression over tracked clips."""
+_DISTANCE, _SIZE = 1.0, 512
+_TIMECODE = re.compile(r"^\s*(\d+):(\d+):(\d+)([:;])(\d+)(?:\.(\d+))?\s*$")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """R rows as they stand in the file."""
+
+    channels: np.ndarray
+    """(R, 52) in the order of SCORE_NAMES; NaN in columns that the file lacks."""
+    head: np.ndarray
+    """(R, 3) yaw, pitch, roll; NaN where missing."""
+    eyes: np.ndarray
+    """(R, 2, 2): left and right eye's yaw and pitch; NaN where missing."""
+    timecodes: list[str]
+
+
+def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> Track:
+    """The performance in a CSV as a track of `model`, which has the 52 ARKit names. Its frame rate is the timecodes'."""
+    table = _read_table(Path(path))
+    times, rate = _times_of(table.timecodes, progress)
+    count = max(2, round(float((times[-1] - times[0]) * rate)) + 1)
+    grid = np.arange(count) / float(rate)
+    even = count == len(times) and np.abs(times - times[0] - grid).max() < 0.6 / float(rate)
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        """(R, …) on the even grid of frames: rows are dropped where the telephone was busy."""
+        if even:
+            return values
+        flat = values.reshape(len(values), -1)
+        return np.stack([np.interp(grid, times - times[0], column) for column in flat.T], 1).reshape(
+            count, *values.shape[1:]
+        )
+
+    missing = [name for name, column in zip(SCORE_NAMES, table.channels.T, strict=True) if np.isnan(column).all()]
+    if missing:
+        progress.message(
+            f"{Path(path).name} has no {', '.join(missing[:4])}{' and others' if len(missing) > 4 else ''}: "
+            "they stay at zero."
+        )
+    channels = np.nan_to_num(table.channels)
+    lost = ~channels.any(1)
+    since = np.diff(times, prepend=times[0])
+    flags = np.zeros(count, np.int32)
+    nearest = np.abs((times - times[0])[None] - grid[:, None]).argmin(1)
+    flags[lost[nearest]] = FrameFlag.NO_FACE
+    for row in np.flatnonzero(since > max(LONGEST_GAP, 1.5 / float(rate))):
+        flags[(grid > times[row - 1] - times[0] + 1e-6) & (grid < times[row] - times[0] - 1e-6)] = FrameFlag.NO_FACE
+    channels = placed(np.clip(channels, 0, 1))
+    rotations = np.zeros((count, 5, 3))
+    rotations[:, NECK] = Rotation.from_euler("YXZ", placed(np.nan_to_num(table.head))).as_rotvec()
+    rotations[:, EYE_L], rotations[:, EYE_R] = _gaze(channels, placed(np.nan_to_num(table.eyes)))
+    return _track(model, channels, rotations, rate, flags)
+
+
+def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: Fraction, flags: np.ndarray) -> Track:
+    """Channels (F, 52) and rotations (F, 5, 3) as a track of the model at rest; the jaw's channels turn its joint."""
+    if set(model.expression_names) != set(SCORE_NAMES):
+        raise EffigyError(
+            f'The head model "{model.name}" has no ARKit names: a performance of them is read on the open head.'
+        )
+    count = len(channels)
+    jaw = jaw_of_shapes(model)
+    channels = channels.copy()
+    for name in JAW_SHAPES:
+        column = SCORE_NAMES.index(name)
+        rotations[:, JAW] += channels[:, [column]] * jaw[name]
+        channels[:, column] = 0
+    camera = np.diag((1.0, -1.0, -1.0, 1.0))
+    camera[2, 3] = _DISTANCE
+    return Track(
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=np.zeros(model.shape_basis.shape[2], np.float32),
+        expression=channels[:, [SCORE_NAMES.index(name) for name in model.expression_names]].astype(np.float32),
+        rotations=rotations.astype(np.float32),
+        head_to_camera=np.tile(camera, (count, 1, 1)).astype(np.float32),
+        intrinsics=np.array(((2 * _SIZE, 0, _SIZE / 2), (0, 2 * _SIZE, _SIZE / 2), (0, 0, 1)), np.float32),
+        size=_SIZE,
+        fps=rate,
+        residual=np.full(count, np.nan, np.float32),
+        flags=flags,
+        training_count=0,
+    )
+
+
+def _read_table(path: Path) -> _Table:
+    if not path.is_file():
+        raise EffigyError(f"There is no file {path}.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EffigyError(f"{path.name} is not a table of text: export the take as CSV again.") from error
+    place = {name.strip().lower(): column for column, name in enumerate(rows[0])} if rows else {}
+    known = sum(name.lower() in place for name in SCORE_NAMES)
+    if known < FEWEST_CHANNELS:
+        raise EffigyError(
+            f"{path.name} has {known} of ARKit's 52 channels: a performance is a CSV as Live Link Face writes it, "
+            "with a first row of names (Timecode, BlendShapeCount, EyeBlinkLeft, …)."
+        )
+    if len(rows) < 3:
+        raise EffigyError(f"{path.name} holds no performance: it has {len(rows) - 1} rows below its names.")
+
+    def column(name: str) -> np.ndarray:
+        if name.lower() not in place:
+            return np.full(len(rows) - 1, np.nan)
+        index = place[name.lower()]
+        values = np.empty(len(rows) - 1)
+        for number, row in enumerate(rows[1:]):
+            try:
+                values[number] = float(row[index])
+            except (IndexError, ValueError) as error:
+                raise EffigyError(
+                    f"{path.name} has no number for {name} in row {number + 2}: export the take again."
+                ) from error
+        if not np.isfinite(values).all():
+            raise EffigyError(f"{path.name} holds numbers for {name} that are not finite: export the take again.")
+        return values
+
+    head = np.stack([column(f"Head{turn}") for turn in ("Yaw", "Pitch", "Roll")], 1)
+    eyes = np.stack(
+        [np.stack([column(f"{side}Eye{turn}") for turn in ("Yaw", "Pitch")], 1) for side in ("Left", "Right")], 1
+    )
+    code = place.get("timecode")
+    return _Table(
+        np.stack([column(name) for name in SCORE_NAMES], 1),
+        head,
+        eyes,
+        ["" if code is None or code >= len(row) else row[code] for row in rows[1:]],
+    )
+
+
+def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction]:
+    """Seconds (R,) of the rows, rising, and the rate of frames that they stand for."""
+    parsed = [_TIMECODE.match(code) for code in timecodes]
+    if not all(parsed):
+        progress.message(
+            f"The performance has no timecodes that can be read: its rows are taken as {USUAL_RATE} a second."
+        )
+        return np.arange(len(timecodes)) / float(USUAL_RATE), USUAL_RATE
+    whole = np.array([int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]) for m in parsed], float)
+    frames = np.array([float(f"{m[5]}.{m[6] or 0}") for m in parsed])
+    # Midnight lies between two rows where time falls by hours.
+    whole += 86400 * np.cumsum(np.diff(whole, prepend=whole[0]) < -43200)
+    if (np.diff(whole) > 0).any() and frames.max() >= 1:
+        counted = next((rate for rate in RATES if rate.denominator == 1 and rate >= int(frames.max()) + 1), USUAL_RATE)
+    else:
+        # Within one second nothing tells where the count of frames begins again.
+        counted = USUAL_RATE
+    if any(m[4] == ";" for m in parsed):
+        counted *= Fraction(1000, 1001)
+    # Drop-frame counts skip numbers, not time: within a take the nominal count over the true rate is off by 0.1 %.
+    times = whole + frames / float(counted)
+    order = np.maximum.accumulate(times)
+    step = float(np.median(np.diff(order)))
+    if not 1e-3 < step < 0.2:
+        progress.message(
+            f"The performance's timecodes are {step:.3g} s apart, which no face is filmed at: its rows are taken as "
+            f"{USUAL_RATE} a second."
+        )
+        return np.arange(len(timecodes)) / float(USUAL_RATE), USUAL_RATE
+    nearest = min(RATES, key=lambda rate: abs(float(rate) * step - 1))
+    if abs(float(nearest) * step - 1) > 0.03:
+        nearest = Fraction(1 / step).limit_denominator(100)
+    return order, counted if abs(float(counted) * step - 1) < 0.01 else nearest
+
+
+def _gaze(channels: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Axis-angle (F, 3) of the left and the right eye: from their own angles (F, 2, 2), where these move as the eyeLook
+    channels say, and from the channels otherwise."""
+    eyes = []
+    for index, (side, outwards) in enumerate((("Left", 1.0), ("Right", -1.0))):
+        look = {way: channels[:, SCORE_NAMES.index(f"eyeLook{way}{side}")] for way in ("In", "Out", "Up", "Down")}
+        told = GAZE[0] * outwards * (look["Out"] - look["In"]), GAZE[1] * (look["Down"] - look["Up"])
+        yaw, pitch = (_signed(columns[:, index, axis], told[axis]) for axis in range(2))
+        eyes.append(np.stack((pitch, yaw, np.zeros_like(yaw)), 1))
+    return eyes[0], eyes[1]
+
+
+def _signed(angle: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """The angle (F,) with the sign by which it agrees with what is told (F,); the latter where they have nothing in common."""
+    if min(np.ptp(angle), np.ptp(told)) < 1e-3:
+        return told if np.ptp(told) >= np.ptp(angle) else angle
+    likeness = np.corrcoef(angle, told)[0, 1]
+    return told if abs(likeness) < 0.3 else np.sign(likeness) * angle

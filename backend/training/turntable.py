@@ -1,0 +1,134 @@
+"""The avatar where its clip never was: from all sides, and with every expression at its end. Made to be looked at."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..avatar.avatar import Avatar
+from ..avatar.render import draw, render_track
+from ..errors import EffigyError
+from ..formats.image_files import to_bytes, write_png
+from ..formats.track import Track
+from ..head.model import JAW, HeadModel
+from ..progress import SILENT, Progress
+from ..storage import write_beside
+from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
+
+ORBIT_FRAMES = 150
+ORBIT_PITCH = 20.0
+"""Degrees up and down."""
+FPS = Fraction(25)
+FIELD_OF_VIEW = 20.0
+"""Degrees; a portrait lens, as clips of a head are filmed."""
+MARGIN = 1.15
+"""The picture is this many times as wide as the head is."""
+COEFFICIENT = 3.0
+"""How far a FLAME coefficient is pushed: standard deviations of the scans that it comes from. Named shapes go to 1."""
+COLUMNS = 9
+WHITE = (1.0, 1.0, 1.0)
+
+
+def render_orbit(avatar: Avatar, out: Path, *, size: int, degrees: float = 45.0, progress: Progress = SILENT) -> int:
+    """An MP4 of the resting head: once to each side by `degrees`, then up and down; returns the number of frames."""
+    if Path(out).suffix.lower() != ".mp4":
+        raise EffigyError(f"An orbit is a video: give a name that ends in .mp4, not {Path(out).name}.")
+    if not 0 < degrees <= 180:
+        raise EffigyError(
+            f"The camera cannot go {degrees:g} degrees to each side: choose more than 0, and 180 at most."
+        )
+    swing = np.sin(np.linspace(0, 2 * math.pi, ORBIT_FRAMES // 2, endpoint=False))
+    still = np.zeros_like(swing)
+    yaw, pitch = np.concatenate([degrees * swing, still]), np.concatenate([still, ORBIT_PITCH * swing])
+    return render_track(
+        avatar, track_around(avatar, yaw, pitch), out, size=size, fmt="mp4", background="#ffffff", progress=progress
+    )
+
+
+def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Progress = SILENT) -> int:
+    """A PNG with the head at rest and with each expression alone at its end, titled; returns the number of heads."""
+    if Path(out).suffix.lower() != ".png":
+        raise EffigyError(f"The expressions are one picture: give a name that ends in .png, not {Path(out).name}.")
+    names = avatar.head_model.expression_names
+    count = 1 + len(names)
+    expression, rotations = extremes_of(avatar.head_model)
+    # Slightly from the side: noses and lips show from there.
+    track = track_around(avatar, np.full(count, 12.0), np.zeros(count), expression, rotations)
+    title = 18
+    tiles = []
+    for index, name in enumerate(("at rest", *names)):
+        progress.raise_if_cancelled()
+        tile = Image.new("RGB", (size, size + title), (255, 255, 255))
+        # Drawn larger: at tile size Gaussians of a training picture fall below a pixel.
+        picture = to_bytes(draw(avatar, track, [index], 2 * size)[0].over(WHITE))
+        tile.paste(Image.fromarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)), (0, title))
+        ImageDraw.Draw(tile).text((size / 2, title / 2), name, (40, 40, 40), ImageFont.load_default(12), anchor="mm")
+        tiles.append(np.asarray(tile))
+        progress.update("Expressions", index + 1, count)
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % COLUMNS)
+    grid = np.concatenate([np.concatenate(tiles[row : row + COLUMNS], 1) for row in range(0, len(tiles), COLUMNS)])
+    with write_beside(Path(out)) as temporary:
+        write_png(temporary, grid)
+    return count
+
+
+def extremes_of(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+    """(1 + E, E) expressions and (1 + E, 5, 3) rotations: at rest, then each expression at its end. The jaw's shapes
+    turn the jaw joint, as in a track (`backend.tracking.terms.priors`)."""
+    size = len(model.expression_names)
+    end = min(float(model.expression_range[1]), COEFFICIENT)
+    expression = np.concatenate([np.zeros((1, size)), end * np.eye(size)]).astype(np.float32)
+    rotations = np.zeros((1 + size, 5, 3), np.float32)
+    jaw = jaw_of_shapes(model)
+    for place, name in enumerate(model.expression_names, start=1):
+        if name in JAW_SHAPES:
+            expression[place] = 0
+            rotations[place, JAW] = jaw[name]
+    return expression, rotations
+
+
+def track_around(
+    avatar: Avatar,
+    yaw: np.ndarray,
+    pitch: np.ndarray,
+    expression: np.ndarray | None = None,
+    rotations: np.ndarray | None = None,
+) -> Track:
+    """A track of the avatar's own head at rest (or as given) before a camera that goes around it: `yaw` and `pitch` (F,)
+    degrees, to the person's left and up from the front."""
+    frames, model = len(yaw), avatar.head_model
+    vertices = avatar.shaped.vertices[0].cpu().numpy()
+    low, high = vertices.min(0), vertices.max(0)
+    middle, width = (low + high) / 2, float((high - low)[:2].max())
+    distance = MARGIN * width / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2)) + float(high[2] - low[2]) / 2
+    cameras = np.tile(np.eye(4), (frames, 1, 1))
+    for index, (turn, nod) in enumerate(zip(np.radians(yaw), np.radians(pitch), strict=True)):
+        about_y = np.array([[math.cos(turn), 0, -math.sin(turn)], [0, 1, 0], [math.sin(turn), 0, math.cos(turn)]])
+        about_x = np.array([[1, 0, 0], [0, math.cos(nod), -math.sin(nod)], [0, math.sin(nod), math.cos(nod)]])
+        # OpenCV's axes: y down, z away from the camera.
+        turned = np.diag([1.0, -1, -1]) @ about_x @ about_y
+        cameras[index, :3, :3] = turned
+        cameras[index, :3, 3] = np.array([0, 0, distance]) - turned @ middle
+    size = avatar.settings.size
+    focal = size / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
+    shape = (frames, len(model.expression_names))
+    return Track(
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=avatar.identity,
+        expression=np.zeros(shape, np.float32) if expression is None else expression,
+        rotations=np.zeros((frames, 5, 3), np.float32) if rotations is None else rotations,
+        head_to_camera=cameras.astype(np.float32),
+        intrinsics=np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]], np.float32),
+        size=size,
+        fps=FPS,
+        residual=np.zeros(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=0,
+    )

@@ -1,0 +1,229 @@
+"""Where the clip shows nothing the head goes on like its surroundings, and looks from afar as from the nearest view it was seen in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from small_capture import SIZE, make_small_capture
+
+from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.posing import Pose, pose_rig
+from backend.avatar.settings import AvatarSettings
+from backend.avatar.views import angles_of, directions_of, performed_range, seen_from_within, view_range
+from backend.head.formats import load_head
+from backend.head.mouth import mouth_parts
+from backend.splatting.spherical_harmonics import C0, C1
+from backend.training.frames import TrainingFrames
+from backend.training.losses import leash_of
+from backend.training.trainer import remember_range
+from backend.training.unobserved_regions import MOUTH, Keeping, Unseen, find_unseen, unseen_on
+from backend.training.warmup import VertexBoundGaussians
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("EFFIGY_USER", str(tmp_path_factory.mktemp("user")))
+    yield make_small_capture(tmp_path_factory.mktemp("unseen"))
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def frames(small) -> TrainingFrames:
+    capture, track, model = small
+    return TrainingFrames(capture, track, model, SIZE)
+
+
+def test_the_back_of_the_head_is_unseen_and_the_front_is_seen(small, frames):
+    model = small[2]
+    unseen = find_unseen(frames, model, leash_of(model, torch.full((len(model.template),), 0.01)))
+    front, back = model.template[:, 2] > 0.06, model.template[:, 2] < -0.06
+    assert front.sum() > 5 and back.sum() > 5
+    assert unseen.share[torch.as_tensor(front)].max() == 0
+    assert unseen.share[torch.as_tensor(back)].min() > 0.5
+    assert unseen.share[model.template[:, 2].argmin()] == 1
+
+
+def unseen_of(share: torch.Tensor, edges: torch.Tensor, glanced: torch.Tensor | None = None) -> Unseen:
+    return Unseen(share, share, share if glanced is None else glanced, edges, torch.full((len(share), 3), torch.nan))
+
+
+def filled_of(unseen: Unseen, values: torch.Tensor) -> torch.Tensor:
+    return unseen.fill(values, torch.full_like(values, 7.0))
+
+
+def test_a_chain_is_continued_by_the_value_at_its_seen_end():
+    share = torch.tensor([0.0, 1, 1, 1])
+    filled = filled_of(unseen_of(share, torch.tensor([[0, 1], [1, 2], [2, 3]])), torch.tensor([[2.0], [9], [-9], [0]]))
+    assert torch.allclose(filled, torch.full((4, 1), 2.0), atol=0.02)
+
+
+def test_between_two_seen_ends_values_pass_evenly():
+    share = torch.tensor([0.0, 1, 1, 1, 0])
+    chain = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
+    filled = filled_of(unseen_of(share, chain), torch.tensor([[0.0], [7], [7], [7], [4]]))
+    assert torch.allclose(filled[:, 0], torch.arange(5.0), atol=0.1)
+
+
+def test_far_from_what_is_seen_what_is_typical_there_decides():
+    count = 60
+    share = torch.ones(count)
+    share[:3] = 0
+    edges = torch.stack((torch.arange(count - 1), torch.arange(1, count)), 1)
+    values = torch.zeros(count, 1)
+    values[:3, 0] = torch.tensor([1.0, 1, 5])
+    filled = filled_of(unseen_of(share, edges), values)[:, 0]
+    assert filled[3] > 4 and filled[-1] == pytest.approx(1, abs=0.05)
+
+
+def test_a_part_of_the_mesh_that_is_never_seen_has_what_is_said_of_the_unknown():
+    share = torch.tensor([0.0, 1, 1, 1])
+    filled = filled_of(unseen_of(share, torch.tensor([[0, 1], [2, 3]])), torch.tensor([[2.0], [9], [4], [4]]))
+    assert torch.allclose(filled[:, 0], torch.tensor([2.0, 2, 7, 7]), atol=0.05)
+
+
+def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
+    model = load_head()
+    count = len(model.template)
+    share = torch.ones(count)
+    share[torch.as_tensor(model.regions["face"])] = 0
+    for vertices in mouth_parts(model).values():
+        assert len(vertices) > 50
+        share[torch.as_tensor(vertices)] = 1
+    free = VertexBoundGaussians(torch.full((count,), 0.005), 1)
+    pose = Pose(
+        *(torch.zeros(1, count, size) for size in (3, 3, 16, 3, 4)),
+        directions=torch.tensor([0.0, 0, -1]).expand(1, count, 3),
+    )
+    with torch.no_grad():
+        free.appearance[:, 1:4] = torch.randn(count, 3)
+        free.geometry[:, :3] = 1.0
+    unseen_on(model, share, share, share).continue_over(free, pose)
+    colors = free.colors(pose)
+    teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
+    assert teeth > 2 * wall
+    assert free.geometry[torch.as_tensor(mouth_parts(model)["teeth"]), :3].abs().max() < 0.05
+
+
+def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
+    glanced = torch.tensor([0.0, 1, 1])
+    unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), glanced)
+    free = VertexBoundGaussians(torch.full((3,), 0.01), 1)
+    pose = Pose(
+        *(torch.zeros(1, 3, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, 3, 3)
+    )
+    with torch.no_grad():
+        # Half of the first vertex's darkness lies in what is seen of it from the front alone.
+        free.appearance[:, 1:4] = torch.tensor([-0.5, 1, 0])[:, None]
+        free.appearance[0, 7:10] = 0.5 * C0 / C1
+        free.geometry[:, 3:6] = 0.7
+    unseen.continue_over(free, pose)
+    assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
+    # The back is closed, and of the mesh's own size.
+    assert torch.sigmoid(free.appearance[2, 0]) > 0.9
+    assert torch.allclose(free.geometry[:, 3], torch.tensor([0.7, 0.7, 0]))
+
+
+def test_the_prior_moves_only_what_is_unseen(small, frames):
+    capture, track, model = small
+    torch.manual_seed(0)
+    networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
+    unseen = find_unseen(frames, model, leash_of(model, torch.full((len(model.template),), 0.01)))
+    pose = frames.batch_poses(torch.arange(2))
+    with torch.no_grad():
+        free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 1)(pose)[1]
+    splats, anchors = networks(pose)
+    Keeping(unseen.share, free).loss(anchors, splats.opacities[:, len(model.template) :]).backward()
+    gradient, faded = networks.geometry.bias_output.grad.abs().sum(1), networks.neural.opacity.bias.grad
+    assert gradient[unseen.share == 1].min() > 0 and gradient[unseen.share == 0].max() == 0
+    assert (faded[unseen.share == 1] > 0).all() and faded[unseen.share == 0].abs().max() == 0
+
+
+def test_what_was_only_glanced_at_is_held_less_than_what_was_never_seen():
+    unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.0, 1, 1]))
+    well, glanced, never = unseen.hold.tolist()
+    assert well == 0 and 0 < glanced < never <= 1
+
+
+def test_a_resumed_training_keeps_what_was_continued():
+    share = torch.tensor([0.0, 1])
+    with torch.no_grad():
+        anchors = VertexBoundGaussians(torch.full((2,), 0.01), 1)(
+            Pose(*(torch.zeros(1, 2, size) for size in (3, 3, 16, 3, 4, 3)))
+        )[1]
+    kept = Keeping(share, anchors)
+    again = Keeping(share).restored({name: value.clone() for name, value in kept.tensors().items()})
+    assert all(torch.equal(getattr(again.continued, name), value) for name, value in vars(anchors).items())
+    assert Keeping(share).restored({}).continued is None
+
+
+def pose_from(networks_model, yaw_degrees: float):
+    """The head at rest, seen from `yaw_degrees` to its left."""
+    from backend.head.forward import Head
+
+    head = Head(networks_model)
+    shaped = head.shaped(torch.zeros(1, head.identity_size))
+    yaw = math.radians(yaw_degrees)
+    turn = torch.tensor([[math.cos(yaw), 0, -math.sin(yaw)], [0, 1, 0], [math.sin(yaw), 0, math.cos(yaw)]])
+    camera = torch.eye(4)
+    camera[:3, :3] = torch.diag(torch.tensor([1.0, -1, -1])) @ turn
+    camera[2, 3] = 0.6
+    return pose_rig(head, shaped, torch.zeros(1, head.expression_size), torch.zeros(1, 5, 3), camera[None])
+
+
+def test_from_far_aside_the_networks_are_told_the_nearest_view_of_the_clip(small):
+    model = small[2]
+    near, far = pose_from(model, 20), pose_from(model, 70)
+    views = view_range(torch.cat([pose_from(model, -20).conditions, near.conditions]))
+    assert seen_from_within(near, views) is near
+    clamped = seen_from_within(far, views)
+    angles = angles_of(directions_of(clamped.conditions))
+    assert torch.allclose(angles[0, 0].abs(), views[0].abs().max(), atol=1e-4)
+    # A vertex is looked at from nearly where the camera at the range's edge stood, not from 50 degrees beside it.
+    cosine = (clamped.directions * near.directions).sum(-1).clamp(-1, 1)
+    assert math.degrees(cosine.acos().max()) < 12
+    assert clamped.posed is far.posed
+
+
+@pytest.mark.parametrize("yaw", [180.0, 179.0])
+def test_from_behind_nothing_breaks(small, yaw):
+    model = small[2]
+    pose = pose_from(model, yaw)
+    clamped = seen_from_within(pose, view_range(pose_from(model, 0).conditions))
+    assert torch.isfinite(clamped.directions).all()
+    assert torch.allclose(clamped.directions.norm(dim=-1), torch.ones(1), atol=1e-4)
+
+
+def test_the_mesh_goes_beyond_what_the_clip_showed_and_the_networks_are_not_told(small):
+    from backend.head.forward import Head
+
+    head = Head(small[2])
+    shaped, camera = head.shaped(torch.zeros(1, head.identity_size)), torch.eye(4)[None]
+    expression, rotations = torch.full((1, head.expression_size), 1.0), torch.zeros(1, 5, 3)
+    rotations[0, 1], rotations[0, 2, 0] = 0.2, 0.3
+    performed = performed_range(torch.zeros(2, head.expression_size + 12))
+    asked = pose_rig(head, shaped, expression, rotations, camera)
+    told = pose_rig(head, shaped, expression, rotations, camera, performed)
+    assert torch.equal(told.posed, asked.posed) and torch.equal(told.rotations, asked.rotations)
+    assert told.conditions[:, :-3].max() <= performed.max() < 0.3
+    # To the networks the face is all but at rest.
+    rest = head.canonical(shaped, 0 * expression, 0 * rotations)
+    assert (told.canonical - rest).norm() < 0.4 * (asked.canonical - rest).norm()
+    within = pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera, performed)
+    assert torch.equal(within.conditions, pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera).conditions)
+
+
+def test_an_avatar_remembers_what_training_saw(small, frames, tmp_path):
+    _, track, model = small
+    networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
+    remember_range(networks, frames)
+    save_avatar(Avatar(networks, model, track.identity, networks.settings, {}), tmp_path / "a.effigy")
+    loaded = load_avatar(tmp_path / "a.effigy", model)
+    assert np.allclose(loaded.networks.views.detach(), networks.views.detach())
+    assert np.allclose(loaded.networks.performed.detach(), networks.performed.detach())
+    assert loaded.networks.performed.isfinite().all()
+    yaw = np.abs(track.rotations[: frames.frame_count, 1, 1]).max()
+    assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)
