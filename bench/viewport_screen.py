@@ -118,7 +118,7 @@ def rasterised(rigs: Sequence[object], avatars: Sequence[str]) -> dict[str, np.n
         "height": lens.height,
     }
     subjects = [
-        {"avatar": Path(avatar), "pose": effigy("rig.pose").read_pose(rig, depsgraph)}
+        {"avatar": Path(avatar), "pose": effigy("rig.pose").read_pose(rig, depsgraph).message()}
         for rig, avatar in zip(rigs, avatars)
     ]
     return (

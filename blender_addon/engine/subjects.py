@@ -35,7 +35,7 @@ def cast_of(depsgraph: bpy.types.Depsgraph) -> Cast:
         if not has_avatar(rig.armature):
             without.append(rig.armature.name)
             continue
-        pose = read_pose(rig, depsgraph)
+        pose = read_pose(rig, depsgraph).message()
         if placed is not None:
             pose["root"] = transform_to_head(np.array(placed, np.float64)) @ pose["root"]
         cast.subjects.append({"avatar": avatar_path(rig.armature), "pose": pose})

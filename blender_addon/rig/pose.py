@@ -1,12 +1,13 @@
-"""Blender's evaluated pose as the worker's `pose`.
+"""Reads the evaluated pose of a rig in the form that the worker takes.
 
-Everything is read from the dependency graph, so that keys, NLA strips, drivers, constraints and parents count, and so
-that a render reads the frame that it renders. Bones are read by what they do to the mesh, which no change of their rest
-orientation alters.
+Everything is read from Blender's dependency graph, so keyframes, NLA strips, drivers, constraints and parents all
+count, and a render reads the frame that it renders. A bone is read as the motion that it applies to the skinned mesh,
+which does not depend on the bone's rest orientation.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import bpy
@@ -17,68 +18,96 @@ from .conventions import points_to_head, quaternion_to_axis_angle, transform_to_
 from .data import JOINT_NAMES, PARENTS
 from .rig_properties import Rig, lost_expression
 
-UNEVEN: Final = 1e-3
-"""Share by which scales may differ before an artist is told that the avatar cannot follow."""
+SCALE_TOLERANCE: Final = 1e-3
+"""Relative difference between the scales along the axes above which the artist is warned."""
+
+_NECK: Final = JOINT_NAMES.index("neck")
+_JAW: Final = JOINT_NAMES.index("jaw")
 
 
-def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> dict[str, Any]:
-    """The protocol's `pose` of an evaluated rig.
+@dataclass(frozen=True)
+class RigPose:
+    """The pose of a rig in one frame. Joint rotations are axis-angle vectors in head space, radians."""
 
-    expression (E,) in the head model's order, neck, jaw, eye_L, eye_R (3,) axis-angle in head space, root (4, 4) world
-    from head in head-space axes with a uniform scale. Where the objects are scaled unevenly the root has the mean scale
-    (see `transform_warning`).
-    """
+    expression: np.ndarray
+    """(E,) float32 coefficients in the head model's order."""
+    neck: np.ndarray
+    """(3,) float32"""
+    jaw: np.ndarray
+    """(3,) float32"""
+    eye_L: np.ndarray  # noqa: N815  (the joint's name in the protocol)
+    """(3,) float32"""
+    eye_R: np.ndarray  # noqa: N815
+    """(3,) float32"""
+    root: np.ndarray
+    """(4, 4) world from head in head-space axes, with a uniform scale. Where the objects are scaled unevenly this is
+    the mean scale (see `transform_warning`)."""
+    head_motion: np.ndarray
+    """(4, 4) similarity in Blender's world: the motion that root and neck together apply to the head at rest."""
+
+    def message(self) -> dict[str, Any]:
+        """The worker protocol's `pose`."""
+        return {
+            "expression": self.expression,
+            "neck": self.neck,
+            "jaw": self.jaw,
+            "eye_L": self.eye_L,
+            "eye_R": self.eye_R,
+            "root": self.root,
+        }
+
+
+def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
+    """The evaluated pose of a rig. Raises an `EffigyError` where the rig has lost a bone or a shape key."""
     expression, jaw = _read_expression(rig, depsgraph)
     armature = rig.armature.evaluated_get(depsgraph)
     motions = _bone_motions(rig, armature)
-    turns = []
+    local_rotations = []
     for index in range(1, len(JOINT_NAMES)):
         relative = motions[PARENTS[index]].inverted_safe() @ motions[index]
-        turns.append(relative.to_quaternion())
-    vectors = points_to_head(quaternion_to_axis_angle(np.array(turns)))
-    pose: dict[str, Any] = {"expression": expression}
-    vectors[JOINT_NAMES.index("jaw") - 1] += jaw
-    pose.update(zip(JOINT_NAMES[1:], vectors.astype(np.float32)))
-    pose["root"] = transform_to_head(_similarity(armature.matrix_world @ motions[0]))
-    return pose
-
-
-def head_motion(rig: Rig, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
-    """(4, 4) similarity of Blender's world: what root and neck together do to the head at rest."""
-    armature = rig.armature.evaluated_get(depsgraph)
-    return _similarity(armature.matrix_world @ _bone_motions(rig, armature)[JOINT_NAMES.index("neck")])
+        local_rotations.append(relative.to_quaternion())
+    vectors = points_to_head(quaternion_to_axis_angle(np.array(local_rotations)))
+    vectors[_JAW - 1] += jaw
+    world = armature.matrix_world
+    return RigPose(
+        expression,
+        *vectors.astype(np.float32),
+        root=transform_to_head(_similarity(world @ motions[0])),
+        head_motion=_similarity(world @ motions[_NECK]),
+    )
 
 
 def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
-    """A sentence where the rig is scaled as an avatar cannot be, else None."""
+    """A sentence where the rig is mirrored or unevenly scaled, which an avatar cannot follow; otherwise None."""
     armature = rig.armature.evaluated_get(depsgraph)
     matrix = armature.matrix_world @ _bone_motions(rig, armature)[0]
     if matrix.to_3x3().determinant() < 0:
         return (
-            f'"{rig.armature.name}" is mirrored by a negative scale, which an avatar cannot be: it is shown '
+            f'"{rig.armature.name}" is mirrored by a negative scale. An avatar cannot be mirrored, so it is shown '
             "unmirrored. Make the scale positive."
         )
     scales = np.linalg.svd(np.array(matrix.to_3x3()), compute_uv=False)
-    if scales.max() > scales.min() * (1 + UNEVEN):
+    if scales.max() > scales.min() * (1 + SCALE_TOLERANCE):
         return (
-            f'"{rig.armature.name}" or one of its parents is scaled by different amounts along its axes: the '
-            "avatar takes the mean. Scale all axes alike."
+            f'"{rig.armature.name}" or one of its parents is scaled by different amounts along its axes. The '
+            "avatar uses the mean of the three. Use the same scale on all axes."
         )
     return None
 
 
 def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
-    """Expression (E,) and what ARKit's channels turn the jaw by (3,), on a head to which they are put."""
+    """Expression coefficients (E,) and the jaw rotation (3,) that ARKit's channels add on a head that has them beside
+    its own expressions."""
     blocks = rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks
-    # A property at a time, in bulk: a head has some hundred keys and this is called for every redraw.
+    # Each property is read in bulk: a head has several hundred shape keys and this runs at every redraw.
     values, muted = np.empty(len(blocks), np.float32), np.empty(len(blocks), bool)
     blocks.foreach_get("value", values)
     blocks.foreach_get("mute", muted)
     values[muted] = 0
-    place = {name: index for index, name in enumerate(blocks.keys())}
+    index_of = {name: index for index, name in enumerate(blocks.keys())}
     try:
-        expression = values[[place[name] for name in rig.expression_names]]
-        channels = values[[place[name] for name in rig.arkit_names]]
+        expression = values[[index_of[name] for name in rig.expression_names]]
+        channels = values[[index_of[name] for name in rig.arkit_names]]
     except KeyError as error:
         raise lost_expression(rig, str(error.args[0])) from None
     if not channels.any():
@@ -87,7 +116,7 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarr
 
 
 def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:
-    """What each joint's bone does to points at rest, in the armature's space; `armature` is evaluated."""
+    """The motion (4, 4) that each joint's bone applies to points at rest, in armature space; `armature` is evaluated."""
     bones = armature.pose.bones
     motions = []
     for joint in JOINT_NAMES:
@@ -97,11 +126,12 @@ def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:
 
 
 def _similarity(matrix: Matrix) -> np.ndarray:
-    """(4, 4) float64: the nearest rotation, the mean scale and the translation of an affine matrix."""
+    """(4, 4) float64: nearest rotation (by singular value decomposition), mean scale and translation of an affine
+    matrix."""
     affine = np.array(matrix, np.float64)
     u, scales, vt = np.linalg.svd(affine[:3, :3])
-    turn = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt
+    rotation = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt
     result = np.eye(4)
-    result[:3, :3] = turn * scales.mean()
+    result[:3, :3] = rotation * scales.mean()
     result[:3, 3] = affine[:3, 3]
     return result

@@ -15,7 +15,7 @@ from .. import tasks
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..redraw import redraw_views
-from ..rig.pose import head_motion, read_pose
+from ..rig.pose import read_pose
 from ..rig.rig_properties import Rig, find_rigs
 from ..rig.steps import Steps
 from ..tasks import Task
@@ -102,10 +102,10 @@ def _bake(
                 if scene.frame_current != frame:
                     scene.frame_set(frame)
                 depsgraph = layer.depsgraph
-                pose, motion = read_pose(rig, depsgraph), head_motion(rig, depsgraph)
+                pose = read_pose(rig, depsgraph)
                 asked = request_of(path, pose, standpoint.at(scene, depsgraph))
                 answer = yield from tasks.fetch("avatar.splats", asked)
-                splats = Splats.from_answer(answer, motion)
+                splats = Splats.from_answer(answer, pose.head_motion)
                 if rig not in made:
                     made[rig] = cache.make(
                         rig,
@@ -139,9 +139,10 @@ def _export(
             if frames:
                 scene.frame_set(frame)
             depsgraph = layer.depsgraph
-            view = request_of(paths[0], {}, standpoint.at(scene, depsgraph))
+            poses = [read_pose(rig, depsgraph) for rig in rigs]
+            view = request_of(paths[0], poses[0], standpoint.at(scene, depsgraph))
             params: dict[str, Any] = {name: view[name] for name in ("view", "direction") if name in view}
-            subjects = [{"avatar": avatar, "pose": read_pose(rig, depsgraph)} for rig, avatar in zip(rigs, paths)]
+            subjects = [{"avatar": avatar, "pose": pose.message()} for avatar, pose in zip(paths, poses)]
             target = numbered(path, frame) if frames else path
             params |= {"subjects": subjects, "axes": axes, "path": target}
             answer = yield from tasks.fetch("avatar.export", params)

@@ -14,7 +14,7 @@ Colours depend on where the head is seen from. While a view turns, the last ones
 pose's key (`key_of`) that gives the `Splats` of exactly this pose, always the same object for the same pose, or None
 where it has none. It is called on the main thread in the middle of every drawing, so it must take next to no time and
 change nothing in Blender. To bake, ask the worker with `request_of` for the pose of each frame, and keep
-`Splats.from_answer(answer, head_motion(rig, depsgraph))` under the pose's key.
+`Splats.from_answer(answer, pose.head_motion)` under the pose's key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..redraw import redraw_panels, redraw_views
 from ..rig.conventions import points_to_head
-from ..rig.pose import head_motion, read_pose
+from ..rig.pose import RigPose, read_pose
 from ..rig.rig_properties import Rig, find_rigs
 from ..worker import session
 from .splats import Look, Splats
@@ -74,7 +74,7 @@ class Actor:
     """Counts the changes of `splats`."""
     motion: np.ndarray = field(default_factory=lambda: np.eye(4))
     """(4, 4) where the head is now."""
-    pose: dict[str, Any] = field(default_factory=dict)
+    pose: RigPose | None = None
     """As it was last read, at `read_at`."""
     read_at: float = -np.inf
     key: bytes = b""
@@ -185,9 +185,9 @@ def look_of(armature: bpy.types.Object) -> Look:
     return Look(kind, chosen.scale, chosen.least_opacity)
 
 
-def request_of(path: Path, pose: dict[str, Any], eye: Eye, anchors: bool = False) -> dict[str, Any]:
+def request_of(path: Path, pose: RigPose, eye: Eye, anchors: bool = False) -> dict[str, Any]:
     """The parameters of `avatar.splats`."""
-    asked: dict[str, Any] = {"avatar": path, "pose": pose}
+    asked: dict[str, Any] = {"avatar": path, "pose": pose.message()}
     if eye.orthographic:
         asked["direction"] = points_to_head(eye.forward)
     else:
@@ -247,7 +247,8 @@ def _is_open(view: int | None) -> bool:
 
 
 def _read(rig: Rig, actor: Actor, depsgraph: bpy.types.Depsgraph, now: float) -> None:
-    pose, motion = read_pose(rig, depsgraph), head_motion(rig, depsgraph)
+    pose = read_pose(rig, depsgraph)
+    motion = pose.head_motion
     key, actor.read_at = key_of(pose), now
     if key != actor.key:
         actor.seen_at = now
@@ -289,10 +290,12 @@ def _provide(scene: bpy.types.Scene, rig: Rig, actor: Actor, eye: Eye, now: floa
         _look_again()
 
 
-def key_of(pose: dict[str, Any]) -> bytes:
+def key_of(pose: RigPose) -> bytes:
     """Two poses of one avatar with the same key have the same splats, but for where the head is and who looks."""
     return b"".join(
-        np.ascontiguousarray(value, np.float32).tobytes() for name, value in sorted(pose.items()) if name != "root"
+        np.ascontiguousarray(value, np.float32).tobytes()
+        for name, value in sorted(pose.message().items())
+        if name != "root"
     )
 
 

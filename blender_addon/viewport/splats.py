@@ -40,7 +40,7 @@ class Splats:
     colors: np.ndarray
     """(G, 3) sRGB-encoded, as the networks were trained; not held to [0, 1]."""
     motion: np.ndarray
-    """(4, 4) where the head was: `rig.pose.head_motion`, a similarity of Blender's world."""
+    """(4, 4) where the head was: `RigPose.head_motion`, a similarity of Blender's world."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, np.ndarray], motion: np.ndarray) -> Splats:

@@ -97,7 +97,7 @@ def evaluated_vertices(made: Any) -> np.ndarray:
 
 
 def read_pose(made: Any) -> dict[str, Any]:
-    return rigging().pose.read_pose(made, bpy.context.evaluated_depsgraph_get())
+    return rigging().pose.read_pose(made, bpy.context.evaluated_depsgraph_get()).message()
 
 
 def value_of(made: Any, name: str) -> float:

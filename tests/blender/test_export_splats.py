@@ -63,8 +63,9 @@ def in_blender(rig, module):
     depsgraph = bpy.context.evaluated_depsgraph_get()
     eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
     path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
-    answer = session().client().call("avatar.splats", live.request_of(path, baking.read_pose(rig, depsgraph), eye))
-    made = splats.Splats.from_answer(answer, baking.head_motion(rig, depsgraph))
+    pose = baking.read_pose(rig, depsgraph)
+    answer = session().client().call("avatar.splats", live.request_of(path, pose, eye))
+    made = splats.Splats.from_answer(answer, pose.head_motion)
     return made, made.opacities >= splats.ALPHA_MIN
 
 

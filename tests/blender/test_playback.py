@@ -45,9 +45,10 @@ def by_worker(rig, viewport, frame: int):
     depsgraph, baking = bpy.context.evaluated_depsgraph_get(), viewport["baking"]
     eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
     path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
-    asked = viewport["live"].request_of(path, baking.read_pose(rig, depsgraph), eye)
+    pose = baking.read_pose(rig, depsgraph)
+    asked = viewport["live"].request_of(path, pose, eye)
     answer = session().client().call("avatar.splats", asked)
-    return viewport["splats"].Splats.from_answer(answer, baking.head_motion(rig, depsgraph))
+    return viewport["splats"].Splats.from_answer(answer, pose.head_motion)
 
 
 @pytest.mark.parametrize("place", ["MEMORY", "DISK"])

@@ -107,7 +107,7 @@ def test_a_render_is_told_the_frame_that_it_renders_though_the_mesh_is_not_rende
 
         def render(self, depsgraph):
             found = next(rig.rig_properties.find_rigs(depsgraph.scene.objects))
-            poses.append((depsgraph.scene.frame_current, rig.pose.read_pose(found, depsgraph)))
+            poses.append((depsgraph.scene.frame_current, rig.pose.read_pose(found, depsgraph).message()))
 
     bpy.utils.register_class(Listener)
     try:

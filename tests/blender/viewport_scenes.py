@@ -69,24 +69,29 @@ def camera_of_backend(size: int = SIZE) -> dict[str, Any]:
     )
 
 
-def pose_of(rig: Any) -> dict[str, Any]:
+def read_pose(rig: Any) -> Any:
+    """The rig's `RigPose`."""
     bpy.context.view_layer.update()
     return importlib.import_module(f"{PACKAGE}.blender_addon.rig.pose").read_pose(
         rig, bpy.context.evaluated_depsgraph_get()
     )
 
 
+def pose_of(rig: Any) -> dict[str, Any]:
+    """The rig's pose as the worker takes it."""
+    return read_pose(rig).message()
+
+
 def splats_of(rig: Any, avatar: object, lens: Any) -> Any:
     """What the worker gives for the rig's pose, for this view."""
-    pose_module = importlib.import_module(f"{PACKAGE}.blender_addon.rig.pose")
     live, splats = viewport("live"), viewport("splats")
-    pose = pose_of(rig)
+    pose = read_pose(rig)
     answer = (
         session()
         .client()
         .call("avatar.splats", live.request_of(avatar, pose, live.Eye.of(lens.view, lens.orthographic)))
     )
-    return splats.Splats.from_answer(answer, pose_module.head_motion(rig, bpy.context.evaluated_depsgraph_get()))
+    return splats.Splats.from_answer(answer, pose.head_motion)
 
 
 def drawn(
