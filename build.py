@@ -111,7 +111,7 @@ def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]
 
 def _file_of(test: str) -> Path:
     """Of pytest's `path::test`."""
-    return (ROOT / test.split("::")[0]).resolve()
+    return (ROOT / test.split("::", maxsplit=1)[0]).resolve()
 
 
 def command_extension(arguments: argparse.Namespace) -> int:

@@ -15,8 +15,8 @@ import bpy
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "docs" / "pictures")]
-import window as w  # noqa: E402
-from viewport_screen import PACKAGE, effigy, end_with  # noqa: E402
+import window as w
+from viewport_screen import PACKAGE, effigy, end_with
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 FOLDER = Path(ORDER["folder"])

@@ -16,7 +16,7 @@ import numpy as np
 from mathutils import Quaternion, Vector
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "docs" / "pictures")]
-from viewport_screen import (  # noqa: E402
+from viewport_screen import (
     PACKAGE,
     difference,
     effigy,

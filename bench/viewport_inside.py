@@ -15,11 +15,11 @@ import numpy as np
 ORDER = json.loads(Path(sys.argv[1]).read_text("utf-8"))
 sys.path[:0] = [ORDER["root"], str(Path(__file__).parent)]
 
-from blender_addon.viewport import splat_framebuffer as pictures  # noqa: E402
-from blender_addon.viewport.live import Eye, request_of  # noqa: E402
-from blender_addon.viewport.sorting import back_to_front  # noqa: E402
-from blender_addon.viewport.splats import Look, Splats, pack  # noqa: E402
-from blender_addon.worker.client import WorkerClient  # noqa: E402
+from blender_addon.viewport import splat_framebuffer as pictures
+from blender_addon.viewport.live import Eye, request_of
+from blender_addon.viewport.sorting import back_to_front
+from blender_addon.viewport.splats import Look, Splats, pack
+from blender_addon.worker.client import WorkerClient
 
 WIDTH, HEIGHT = 1057, 782
 """A 3D View in a window of 1280 x 900."""

@@ -18,7 +18,7 @@ import numpy as np
 from mathutils import Quaternion
 
 sys.path.insert(0, str(Path(__file__).parent))
-from viewport_screen import difference, effigy, end_with, in_view, plain, redraw, resident, view  # noqa: E402
+from viewport_screen import difference, effigy, end_with, in_view, plain, redraw, resident, view
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 REDRAWS, PLAYED = 8, 8.0

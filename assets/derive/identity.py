@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cut import Cut
 from .mpfb import MakeHuman
 
 ANCESTRIES = ("african", "asian", "caucasian")

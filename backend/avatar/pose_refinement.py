@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..head.forward import Head, Shaped
 from ..head.model import JAW
-from ..head.rotations import axis_angle_to_matrix, matrix_to_quaternion, quaternion_multiply
+from ..head.rotations import matrix_to_quaternion, quaternion_multiply
 from ..splatting.types import Splats
 from .posing import Pose, pose_rig
 

@@ -34,7 +34,7 @@ class AvatarSettings:
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_dict(values: dict[str, int]) -> "AvatarSettings":
+    def from_dict(values: dict[str, int]) -> AvatarSettings:
         known = {field.name for field in dataclasses.fields(AvatarSettings)}
         unknown = set(values) - known
         if unknown:

@@ -30,10 +30,10 @@ class Parameters:
         if strange := sorted(set(self.values) - set(names)):
             raise EffigyError(f"{self.of} knows no “{strange[0]}”: it takes {', '.join(names) or 'nothing'}.")
 
-    def group(self, name: str) -> "Parameters":
+    def group(self, name: str) -> Parameters:
         return Parameters(self._get(name, REQUIRED), f"{self.of}: {name}")
 
-    def groups(self, name: str) -> list["Parameters"]:
+    def groups(self, name: str) -> list[Parameters]:
         entries = self._get(name, REQUIRED)
         if not isinstance(entries, list):
             raise self._wrong(name, "a list", entries)

@@ -96,7 +96,7 @@ class Fitting:
             return min(1.0, self.seconds / (60 * self.minutes))
         return min(1.0, self.step / self.steps)
 
-    def run(self, progress: Progress, after_step: Callable[["Fitting"], None] | None = None) -> None:
+    def run(self, progress: Progress, after_step: Callable[[Fitting], None] | None = None) -> None:
         """Step until done. `after_step` may checkpoint; cancelling raises `Cancelled` between steps."""
         started = self.clock() - self.seconds
         with self._in_lanes():

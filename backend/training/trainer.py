@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..avatar.anchors import anchor_scale, mean_edge_lengths
+from ..avatar.anchors import mean_edge_lengths
 from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
@@ -166,7 +166,7 @@ def fit_free_gaussians(
     model: HeadModel,
     sh_degree: int,
     plan: Preset,
-    session: "_Session",
+    session: _Session,
     minutes: float | None,
     *,
     size: int | None = None,

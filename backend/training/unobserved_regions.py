@@ -137,7 +137,7 @@ class Keeping:
         """`continued`, for a checkpoint."""
         return dict(vars(self.continued)) if self.continued else {}
 
-    def restored(self, tensors: dict[str, Tensor]) -> "Keeping":
+    def restored(self, tensors: dict[str, Tensor]) -> Keeping:
         """With what `tensors` gave."""
         kept = {name: value.to(self.hold) for name, value in tensors.items()}
         return Keeping(self.hold, AnchorGaussians(**kept) if kept else None)

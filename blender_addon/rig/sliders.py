@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import bpy
 from mathutils import Quaternion
 
 from ..errors import EffigyError

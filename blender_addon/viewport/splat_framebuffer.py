@@ -20,7 +20,7 @@ from mathutils import Matrix
 
 from .shaders import WIDTH, composite_shader, mesh_shader, splat_shader
 from .sorting import back_to_front
-from .splats import NUMBERS, Packed
+from .splats import Packed
 
 NEAR: Final = 0.01
 FAR: Final = 1e9

@@ -17,7 +17,7 @@ from pathlib import Path
 import bpy
 
 sys.path.insert(0, str(Path(__file__).parent))
-import window as w  # noqa: E402
+import window as w
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 PICTURES, PROJECT = Path(ORDER["pictures"]), Path(ORDER["project"])

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from building.environments import BuildError  # noqa: E402
-from building.window import run_in_window, window_command  # noqa: E402
+from building.environments import BuildError
+from building.window import run_in_window, window_command
 
 STEPS = Path(__file__).with_name("steps.py")
 SETTINGS = ".settings"

@@ -25,7 +25,7 @@ OTHERS = [row for row in range(len(ARKIT_NAMES)) if row not in JAW_ROWS]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_folder(tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN201
+def own_folder(tmp_path_factory: pytest.TempPathFactory):
     """Maps are derived here, and not found in the user's folder."""
     patch = pytest.MonkeyPatch()
     patch.setenv("EFFIGY_USER", str(tmp_path_factory.mktemp("user")))

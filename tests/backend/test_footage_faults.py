@@ -58,7 +58,7 @@ def check_sane(track: Track) -> None:
     assert np.median(track.residual[sure(track)]) < 3 * track.size / 512 + 0.5
 
 
-def test_photographs_of_one_person_are_tracked_together(heads, tmp_path):  # noqa: ANN001
+def test_photographs_of_one_person_are_tracked_together(heads, tmp_path):
     captures = []
     for index in (5, 60, 110):
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), cv2.cvtColor(heads[index], cv2.COLOR_RGB2BGR))
@@ -71,7 +71,7 @@ def test_photographs_of_one_person_are_tracked_together(heads, tmp_path):  # noq
         check_sane(track)
 
 
-def test_a_face_that_leaves_and_returns_is_bridged_and_left_out_meanwhile(heads, tmp_path):  # noqa: ANN001
+def test_a_face_that_leaves_and_returns_is_bridged_and_left_out_meanwhile(heads, tmp_path):
     images = []
     for index in range(45):
         away = (
@@ -88,7 +88,7 @@ def test_a_face_that_leaves_and_returns_is_bridged_and_left_out_meanwhile(heads,
     check_sane(track)
 
 
-def test_two_people_who_cross_stay_two_and_shared_frames_are_left_out(heads, tmp_path):  # noqa: ANN001
+def test_two_people_who_cross_stay_two_and_shared_frames_are_left_out(heads, tmp_path):
     small, wide = 150, 2 * SIDE
     matter = Matter()
     images = []
@@ -124,7 +124,7 @@ def _paste(canvas: np.ndarray, picture: np.ndarray, matte: np.ndarray, left: int
     below[:] = (share * picture[:, first - left : last - left] + (1 - share) * below).round().astype(np.uint8)
 
 
-def test_a_black_second_is_left_out_and_both_sides_are_tracked(heads, tmp_path):  # noqa: ANN001
+def test_a_black_second_is_left_out_and_both_sides_are_tracked(heads, tmp_path):
     images = [*heads[:20], *[np.zeros_like(PLAIN)] * 30, *heads[20:40]]
     capture, track = taken(tmp_path, images)
     assert (capture.flags[20:50] & FrameFlag.NO_FACE).all() and np.isnan(track.residual[20:50]).all()
@@ -133,7 +133,7 @@ def test_a_black_second_is_left_out_and_both_sides_are_tracked(heads, tmp_path):
 
 
 @pytest.mark.parametrize("rate", [15, 120])
-def test_slow_and_fast_rates_keep_their_time(heads, tmp_path, rate):  # noqa: ANN001
+def test_slow_and_fast_rates_keep_their_time(heads, tmp_path, rate):
     images = heads[0:90:3] if rate == 15 else [frame for frame in heads[:24] for _ in range(2)]
     capture, track = taken(tmp_path, images, times=[index / rate for index in range(len(images))])
     # The writer gives the last frame another length, so that the mean rate is a little off.
@@ -142,7 +142,7 @@ def test_slow_and_fast_rates_keep_their_time(heads, tmp_path, rate):  # noqa: AN
     check_sane(track)
 
 
-def test_a_telephone_held_upright_gives_an_upright_head(heads, tmp_path):  # noqa: ANN001
+def test_a_telephone_held_upright_gives_an_upright_head(heads, tmp_path):
     upright = [
         np.concatenate((np.full((90, SIDE, 3), 90, np.uint8), frame, np.full((90, SIDE, 3), 60, np.uint8)))
         for frame in heads[:20]
@@ -154,13 +154,13 @@ def test_a_telephone_held_upright_gives_an_upright_head(heads, tmp_path):  # noq
     check_sane(track)
 
 
-def test_sixty_frames_are_enough(heads, tmp_path):  # noqa: ANN001
+def test_sixty_frames_are_enough(heads, tmp_path):
     _, track = taken(tmp_path, heads[:60])
     assert len(sure(track)) == 60 and track.training_count == 48
     check_sane(track)
 
 
-def test_cuts_are_found_where_they_are_and_nothing_is_linked_across(heads, tmp_path):  # noqa: ANN001
+def test_cuts_are_found_where_they_are_and_nothing_is_linked_across(heads, tmp_path):
     closer = [cv2.resize(frame[20:210, 10:200], (SIDE, SIDE)) for frame in heads[60:75]]
     mirrored = [np.ascontiguousarray(frame[:, ::-1]) for frame in heads[100:115]]
     capture, track = taken(tmp_path, [*heads[:15], *closer, *mirrored])
@@ -175,7 +175,7 @@ def test_cuts_are_found_where_they_are_and_nothing_is_linked_across(heads, tmp_p
     assert np.mean(track.residual[ends]) <= np.mean(glued.residual[ends]) + 0.02
 
 
-def test_a_clip_without_cuts_has_none_nor_has_one_whose_frames_were_repeated(heads, tmp_path):  # noqa: ANN001
+def test_a_clip_without_cuts_has_none_nor_has_one_whose_frames_were_repeated(heads, tmp_path):
     images = [frame for frame in heads[:60:2] for _ in range(2)]
     capture = make_capture(write_clip(tmp_path / "clip.mp4", images), tmp_path / "clip.capture", size=192)
     assert len(find_cuts(capture)) == 0

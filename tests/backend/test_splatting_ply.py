@@ -23,9 +23,9 @@ def test_records_hold_the_standard_properties_in_the_standard_units(tmp_path):
     lines = head.decode().splitlines()
     assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 7"]
     names = [line.removeprefix("property float ") for line in lines[3:]]
-    assert len(names) == 62 and names[:9] == "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2".split()
+    assert len(names) == 62 and names[:9] == ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
     assert names[9] == "f_rest_0" and names[53] == "f_rest_44"
-    assert names[54:] == "opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
+    assert names[54:] == ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
     record = dict(zip(names, struct.unpack_from("<62f", body, 3 * 62 * 4), strict=True))
     assert record["y"] == pytest.approx(float(splats.means[0, 3, 1]))
     assert record["nx"] == 0

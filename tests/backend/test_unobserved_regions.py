@@ -19,7 +19,7 @@ from backend.splatting.spherical_harmonics import C0, C1
 from backend.training.frames import TrainingFrames
 from backend.training.losses import leash_of
 from backend.training.trainer import remember_range
-from backend.training.unobserved_regions import MOUTH, Keeping, Unseen, find_unseen, unseen_on
+from backend.training.unobserved_regions import Keeping, Unseen, find_unseen, unseen_on
 from backend.training.warmup import VertexBoundGaussians
 
 

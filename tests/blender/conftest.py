@@ -24,7 +24,7 @@ os.environ.setdefault(
     "EFFIGY_BACKEND_PYTHON", str(ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 )
 
-import bpy  # noqa: E402
+import bpy
 
 PACKAGE = "bl_ext.user_default.effigy"
 

@@ -80,7 +80,7 @@ def test_installing_without_online_access_is_refused_with_where_to_allow_it(no_b
 class _Offline:
     """bpy, with the network switched off."""
 
-    class app:  # noqa: N801  (as bpy calls it)
+    class app:
         online_access = False
         background = True
         timers = bpy.app.timers
@@ -110,7 +110,7 @@ exit 0
 
 
 class _Online(_Offline):
-    class app:  # noqa: N801
+    class app:
         online_access = True
         background = True
         timers = bpy.app.timers

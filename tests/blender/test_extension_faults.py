@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint(rig, bac
 
     def trained_until_stopped(start):
         task = start(rig)
-        pump_until(lambda: task.job.stage == "Warm-up" and task.job.done or task.finished, module)
+        pump_until(lambda: (task.job.stage == "Warm-up" and task.job.done) or task.finished, module)
         task.cancel()
         return tasks.wait(task, 60)
 
