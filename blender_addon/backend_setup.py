@@ -1,11 +1,17 @@
-"""The installation of the backend as Blender shows it: one at a time, planned without holding up the window."""
+"""The backend as Blender's interface shows it: whether it is ready, its installation, and what it can do on this machine.
+
+There is one installation at a time. Nothing here blocks Blender's window: the graphics driver is asked in a thread, and
+the report comes from the worker.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import bpy
 
@@ -19,132 +25,166 @@ from .worker import session
 
 OFFLINE: Final = (
     "Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online "
-    "Access, then install. Without a network, point Use This Python at an environment that has the packages."
+    "Access, then install. Without a network, use Use This Python with an environment that has the packages."
 )
-REDRAW_EVERY: Final = 0.3
+REDRAW_INTERVAL: Final = 0.3
+"""Seconds between two redraws of the progress bar."""
+_CANCEL_TIMEOUT: Final = 10.0
+"""Seconds to wait for a cancelled installation when the extension is disabled."""
 
-_installation: Installation | None = None
-_machine: Machine | None = None
-_looking = False
-_findings: list[list[str]] = []
-_examining = False
+
+class Finding(NamedTuple):
+    """One row of the report on what the backend can do on this machine."""
+
+    subject: str
+    state: str
+    """`ok`, `missing` (the backend works without it) or `broken`."""
+    message: str
+
+
+class Readiness(NamedTuple):
+    """Whether a backend is configured, and a sentence about it for the artist."""
+
+    ready: bool
+    message: str
+
+
+@dataclass
+class _Setup:
+    """The module's state; it lives as long as the extension is enabled."""
+
+    installation: Installation | None = None
+    """The running installation, or the last one."""
+    machine: Machine | None = None
+    """None until the graphics driver has answered."""
+    detecting: bool = False
+    """Whether a thread is asking the graphics driver."""
+    examining: bool = False
+    """Whether the worker is preparing a report."""
+    findings: list[Finding] = field(default_factory=list)
+    """The last report."""
+    findings_of: list[str] | None = None
+    """The command of the backend that the last report is about."""
+
+
+_setup = _Setup()
 
 
 def current() -> Installation | None:
-    """The installation that runs or that ran last."""
-    return _installation
+    """The running installation, or the last one; None if there was none."""
+    return _setup.installation
 
 
-def look_at_machine() -> None:
-    """Ask the graphics driver in a thread, so that the plan is there when it is drawn."""
-    global _looking
-    if _machine is None and not _looking:
-        _looking = True
-        threading.Thread(target=_look, name="effigy-machine", daemon=True).start()
+def detect_machine() -> None:
+    """Starts asking the graphics driver in a thread, so that the plan is available when it is drawn."""
+    if _setup.machine is None and not _setup.detecting:
+        _setup.detecting = True
+        threading.Thread(target=_detect_machine, name="effigy-machine", daemon=True).start()
 
 
 def plan(*, wait: bool = False) -> Plan | None:
-    """What Install Backend would do here; None while the machine is being looked at."""
-    if _machine is None:
+    """What Install Backend would do on this machine. None while the machine is not known yet, unless `wait` is set."""
+    if _setup.machine is None:
         if not wait:
-            look_at_machine()
+            detect_machine()
             return None
-        _look()
-    return make_plan(_machine, preferences.private_folder(), preferences.extension_folder(), base_python())
+        _detect_machine()
+    return make_plan(_setup.machine, preferences.private_folder(), preferences.extension_folder(), base_python())
 
 
 def base_python() -> str:
-    """Blender's own interpreter."""
+    """Blender's own interpreter, from which the environment is made."""
     return sys.executable
 
 
 def install() -> Installation:
-    """Start it. What an earlier one left, whole or not, is replaced."""
-    global _installation
-    if _installation and not _installation.finished:
-        raise EffigyError("The backend is being installed already.")
+    """Starts the installation. An existing environment, complete or not, is replaced."""
+    if _setup.installation and not _setup.installation.finished:
+        raise EffigyError("The backend is already being installed.")
     if not bpy.app.online_access:
         raise EffigyError(OFFLINE)
     if client := session.current():
         if client.running_jobs:
-            raise EffigyError("A job is running in the backend: wait for it or stop it, then install.")
+            raise EffigyError("The backend is running a job: wait for it or stop it, then install.")
         # On Windows the files of a running interpreter cannot be replaced.
         session.shutdown()
     chosen = plan(wait=True)
     if shortage := chosen.shortage:
         raise EffigyError(shortage)
-    _installation = Installation(chosen, log_path())
-    _installation.start()
-    if not bpy.app.timers.is_registered(_watch):
-        bpy.app.timers.register(_watch, first_interval=REDRAW_EVERY, persistent=True)
-    return _installation
+    _setup.installation = Installation(chosen, log_path())
+    _setup.installation.start()
+    if not bpy.app.timers.is_registered(_redraw_progress):
+        bpy.app.timers.register(_redraw_progress, first_interval=REDRAW_INTERVAL, persistent=True)
+    return _setup.installation
 
 
-def findings() -> list[list[str]]:
-    """The rows of the last examination: [what, state, sentence]."""
-    return _findings
+def findings() -> list[Finding]:
+    """The last report; empty if there was none, or if another backend has been chosen since."""
+    return _setup.findings if _setup.findings_of == _backend_command() else []
 
 
 def is_examining() -> bool:
-    return _examining
+    return _setup.examining
 
 
 def examine() -> None:
-    """Ask the worker what it can do; the rows arrive later."""
-    global _examining
-    session.client().request("doctor", {}, _examined, _could_not_examine)
-    _examining = True
+    """Asks the worker for a report on what it can do. The rows arrive later, in `findings`."""
+    session.client().request("doctor", {}, _store_report, _store_failure)
+    _setup.examining = True
 
 
-def state() -> tuple[bool, str]:
-    """(whether there is a backend, a sentence)."""
+def state() -> Readiness:
+    """Whether a backend is configured. Cheap enough to be called while drawing."""
     try:
         if command := preferences.worker_command():
-            return True, (
+            return Readiness(
+                True,
                 f"The backend is started by “{' '.join(command)}”. Another machine must find videos, "
-                "captures and avatars under the same paths as this one."
+                "captures and avatars under the same paths as this one.",
             )
         python = preferences.backend_python()
     except EffigyError as error:
-        return False, str(error)
+        return Readiness(False, str(error))
     folder = preferences.private_folder()
     if python == place.private_python(folder) and place.is_outdated(
         folder, preferences.extension_folder() / "requirements"
     ):
-        return (
+        return Readiness(
             True,
-            "The backend was installed by another version of Effigy: install it again to have the same packages.",
+            "The backend was installed by another version of Effigy: install it again to get this version's packages.",
         )
-    return True, f"The backend runs on {python}."
+    return Readiness(True, f"The backend runs on {python}.")
 
 
-def forget_findings() -> None:
-    """Another interpreter was chosen."""
-    _findings.clear()
+def _backend_command() -> list[str] | None:
+    """The artist's worker command or the backend's interpreter; None if no backend is configured."""
+    try:
+        return preferences.worker_command() or [str(preferences.backend_python())]
+    except EffigyError:
+        return None
 
 
-def _examined(answer: dict[str, Any]) -> None:
-    global _examining
-    _findings[:] = answer["rows"]
-    _examining = False
+def _store_report(answer: Mapping[str, Any]) -> None:
+    _store_findings([Finding(*row) for row in answer["rows"]])
+
+
+def _store_failure(error: Exception) -> None:
+    _store_findings([Finding("Backend", "broken", str(error))])
+
+
+def _store_findings(rows: list[Finding]) -> None:
+    _setup.findings, _setup.findings_of, _setup.examining = rows, _backend_command(), False
     redraw_panels()
 
 
-def _could_not_examine(error: Exception) -> None:
-    global _examining
-    _findings[:] = [["Backend", "broken", str(error)]]
-    _examining = False
+def _detect_machine() -> None:
+    _setup.machine, _setup.detecting = this_machine(), False
+
+
+def _redraw_progress() -> float | None:
+    """The timer that redraws the progress bar until the installation has ended."""
     redraw_panels()
-
-
-def _look() -> None:
-    global _machine, _looking
-    _machine, _looking = this_machine(), False
-
-
-def _watch() -> float | None:
-    redraw_panels()
-    return None if _installation is None or _installation.finished else REDRAW_EVERY
+    return None if _setup.installation is None or _setup.installation.finished else REDRAW_INTERVAL
 
 
 def log_path() -> Path:
@@ -152,11 +192,10 @@ def log_path() -> Path:
 
 
 def unregister() -> None:
-    global _installation
-    if _installation and not _installation.finished:
-        _installation.cancel()
-        # Removing what is half-made takes a moment, and the next start must not find it.
-        _installation.wait(10)
-    _installation = None
-    if bpy.app.timers.is_registered(_watch):
-        bpy.app.timers.unregister(_watch)
+    if _setup.installation and not _setup.installation.finished:
+        _setup.installation.cancel()
+        # Removing the incomplete environment takes a moment, and the next start must not find it.
+        _setup.installation.wait(_CANCEL_TIMEOUT)
+    _setup.installation = None
+    if bpy.app.timers.is_registered(_redraw_progress):
+        bpy.app.timers.unregister(_redraw_progress)

@@ -1,4 +1,7 @@
-"""Effigy's page in Blender's preferences: which Python runs the backend, which head model rigs are made of."""
+"""The extension's stored settings, and its folders.
+
+`panels.preferences_page` draws the settings; this module imports nothing of the interface.
+"""
 
 from __future__ import annotations
 
@@ -14,74 +17,65 @@ from .errors import EffigyError
 from .installation import place
 
 PACKAGE: Final = __package__.rpartition(".")[0]
+"""The extension's own package, `bl_ext.<repository>.effigy`: the key of its preferences and of its user folder."""
 ENVIRONMENT_VARIABLE: Final = "EFFIGY_BACKEND_PYTHON"
 NO_BACKEND: Final = (
     "Effigy's backend is not installed yet: open Edit ▸ Preferences ▸ Add-ons ▸ Effigy and press "
-    "Install Backend, or point Use This Python at an interpreter that has its packages."
+    "Install Backend, or choose an interpreter that has its packages with Use This Python."
 )
 
 
-def _worker_changed(settings: EffigyPreferences, context: bpy.types.Context) -> None:
-    from . import backend_setup
-
-    backend_setup.forget_findings()
-
-
-class EffigyPreferences(bpy.types.AddonPreferences):
-    bl_idname = PACKAGE
+class EffigySettings:
+    """The stored settings, mixed into the class of the preferences page."""
 
     backend_python: StringProperty(
         name="Backend Python",
         options={"HIDDEN"},
-        description="The interpreter that runs the backend; empty: the one that Install Backend made",
+        description="The interpreter that runs the backend. Empty: the one that Install Backend made",
     )
     worker_command: StringProperty(
         name="Worker Command",
-        update=_worker_changed,
-        description="A command that starts the backend's worker on another machine, as in: ssh studio 'cd effigy && "
-        ".venv/bin/python -m backend serve'. Empty: it runs on this one",
+        description="A command that starts the backend on another machine, for example: ssh studio 'cd effigy && "
+        ".venv/bin/python -m backend serve'. Empty: the backend runs on this machine",
     )
     head_file: StringProperty(
         name="Head Model",
         options={"HIDDEN"},
-        description="The FLAME file of which new rigs are made; empty: the open head that comes with Effigy",
+        description="The FLAME file that new rigs are made from. Empty: the open head that comes with Effigy",
     )
-    head_said: StringProperty(options={"HIDDEN"}, description="What the head model in use is, in a sentence")
-
-    def draw(self, context: bpy.types.Context) -> None:
-        from .panels.preferences_page import draw
-
-        draw(self, self.layout)
+    head_said: StringProperty(options={"HIDDEN"}, description="A description of the chosen head model")
 
 
-def get() -> EffigyPreferences:
-    """EffigyError where Blender runs the extension without an entry for it, as after `blender --addons`."""
+def get() -> EffigySettings:
+    """The settings. Raises an `EffigyError` where Blender runs the extension without an entry in its preferences, as
+    after `blender --addons`."""
     entry = bpy.context.preferences.addons.get(PACKAGE)
     if entry is None:
         raise EffigyError(
-            "Blender runs Effigy without an entry in its preferences, so it does not know the backend: enable "
+            "Blender runs Effigy without an entry in its preferences, so the backend is not known: enable "
             "Effigy in Edit ▸ Preferences ▸ Add-ons."
         )
     return entry.preferences
 
 
 def extension_folder() -> Path:
-    """Where this extension is installed: `python -m backend` runs with this as its working directory."""
+    """The folder where this extension is installed; the working directory of `python -m backend`."""
     return Path(__file__).resolve().parent.parent
 
 
 def user_folder(*parts: str) -> Path:
-    """A folder of ours that survives updates of the extension; made if it is not there."""
+    """A folder for the extension's own files that survives its updates. It is created if it does not exist."""
     return Path(bpy.utils.extension_path_user(PACKAGE, path=os.path.join(*parts) if parts else "", create=True))
 
 
 def private_folder() -> Path:
-    """Where Install Backend makes its environment; not made here."""
+    """The folder of the environment that Install Backend makes. It is not created here."""
     return Path(bpy.utils.extension_path_user(PACKAGE, path="backend", create=False))
 
 
 def backend_python() -> Path:
-    """The interpreter of the backend: the preference, else the environment variable, else the private environment."""
+    """The interpreter of the backend: from the preferences, otherwise from the environment variable
+    EFFIGY_BACKEND_PYTHON, otherwise of the private environment. Raises an `EffigyError` if there is none."""
     for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
         if chosen:
             path = Path(bpy.path.abspath(chosen))
@@ -95,20 +89,20 @@ def backend_python() -> Path:
         return python
     if place.read_stamp(folder):
         raise EffigyError(
-            "The Python that the backend was made from is gone, as after an update of Blender: press "
+            "The Python that the backend was made from is gone, as happens when Blender is updated: press "
             "Install Backend in Edit ▸ Preferences ▸ Add-ons ▸ Effigy."
         )
     raise EffigyError(NO_BACKEND)
 
 
 def worker_command() -> list[str]:
-    """The artist's own command that starts the worker, taken apart as by a shell; empty where there is none."""
+    """The artist's own command that starts the worker, split as by a shell; empty if there is none."""
     try:
         return shlex.split(get().worker_command)
     except ValueError as error:
         raise EffigyError(
             "The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark "
-            "that does not end: close it."
+            "that is never closed: add the closing one."
         ) from error
 
 
@@ -120,10 +114,7 @@ def head_file() -> Path | None:
     path = Path(bpy.path.abspath(chosen))
     if not path.is_file():
         raise EffigyError(
-            f"The head model is not at {path} any more: choose it again, or the open head, in Edit ▸ "
+            f"The head model is no longer at {path}: choose it again, or use the open head, in Edit ▸ "
             "Preferences ▸ Add-ons ▸ Effigy."
         )
     return path
-
-
-classes = (EffigyPreferences,)

@@ -1,8 +1,10 @@
-"""One place that registers and unregisters everything.
+"""Registers and unregisters the whole extension.
 
-A module takes part by what it has: `classes`, a tuple of Blender classes in the order in which they depend on one
-another, and `register()`/`unregister()` for what is no class (a property on a Blender type, a handler, a timer, a menu
-entry). A folder speaks through its `__init__` if that has any of these, else through its modules, by name."""
+A module is registered if it has `classes`, a tuple of Blender classes in the order of their dependencies, or a pair of
+functions `register()` and `unregister()` for what is not a class: a property on a Blender type, a handler, a timer, a
+menu entry. A package is registered through its `__init__` if that has any of these, otherwise through its modules in
+alphabetical order.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,10 @@ from typing import Final
 
 import bpy
 
-PACKAGE: Final = __package__.rpartition(".")[0]
-"""The extension's own package, `bl_ext.<repository>.effigy`: the key of its preferences and of its user folder."""
+from .preferences import PACKAGE
 
 ORDER: Final = (
-    "blender_addon.preferences",
+    "blender_addon.panels.preferences_page",
     "blender_addon.properties",
     "blender_addon.worker",
     "blender_addon.rig",
@@ -31,22 +32,23 @@ ORDER: Final = (
     "operators",
     "blender_addon.panels",
 )
-"""What is pointed at comes before what points at it."""
+"""Modules and packages below the extension's package. Each comes after those that it depends on."""
 
-_undo: list[tuple[str, object]] = []
-"""What was registered, in order: ("class", class) or ("module", module)."""
+_registered: list[type | ModuleType] = []
+"""The classes, and the modules with a `register` function, in the order in which they were registered."""
 
 
 def register_all() -> None:
+    """Registers everything in `ORDER`. If anything fails, what was registered before it is unregistered again."""
     try:
         for module in _modules():
             for cls in getattr(module, "classes", ()):
-                if ("class", cls) not in _undo:
+                if cls not in _registered:
                     bpy.utils.register_class(cls)
-                    _undo.append(("class", cls))
+                    _registered.append(cls)
             if hasattr(module, "register"):
-                # Before the call: half a registration has something to undo as well.
-                _undo.append(("module", module))
+                # Added before the call, because an incomplete registration has to be undone as well.
+                _registered.append(module)
                 module.register()
     except Exception:
         unregister_all()
@@ -54,15 +56,17 @@ def register_all() -> None:
 
 
 def unregister_all() -> None:
-    while _undo:
-        kind, what = _undo.pop()
-        if kind == "class":
-            bpy.utils.unregister_class(what)
+    """Undoes the registration in the reverse order."""
+    while _registered:
+        entry = _registered.pop()
+        if isinstance(entry, ModuleType):
+            entry.unregister()
         else:
-            what.unregister()
+            bpy.utils.unregister_class(entry)
 
 
 def _modules() -> Iterator[ModuleType]:
+    """The modules to register, in order. A package in `ORDER` that does not exist is skipped."""
     for name in ORDER:
         try:
             module = importlib.import_module(f"{PACKAGE}.{name}")

@@ -25,9 +25,9 @@ class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
 
     def draw(self, context: bpy.types.Context) -> None:
         column = self.layout.column(align=True)
-        for sentence in (*self._plan.said, self._plan.shortage):
-            if sentence:
-                wrapped(column, sentence, 500)
+        for message in (*self._plan.messages, self._plan.shortage):
+            if message:
+                wrapped(column, message, 500)
                 column.separator()
 
     def run(self, context: bpy.types.Context) -> None:

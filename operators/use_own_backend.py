@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..blender_addon import backend_setup, preferences
+from ..blender_addon import preferences
 
 
 class EFFIGY_OT_use_own_backend(bpy.types.Operator):
@@ -14,7 +14,6 @@ class EFFIGY_OT_use_own_backend(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         preferences.get().backend_python = ""
-        backend_setup.forget_findings()
         return {"FINISHED"}
 
 

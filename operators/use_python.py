@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 from bpy.props import StringProperty
 
-from ..blender_addon import backend_setup, preferences
+from ..blender_addon import preferences
 from ..blender_addon.installation.check import Interpreter, check_interpreter
 from ..blender_addon.reporting import WorkingOperator
 
@@ -30,8 +30,7 @@ class EFFIGY_OT_use_python(WorkingOperator, bpy.types.Operator):
 
     def finish(self, context: bpy.types.Context, found: Interpreter) -> None:
         preferences.get().backend_python = str(found.path)
-        backend_setup.forget_findings()
-        self.report({"INFO"}, f"The backend runs on {found.said}.")
+        self.report({"INFO"}, f"The backend runs on {found.description}.")
 
 
 classes = (EFFIGY_OT_use_python,)

@@ -1,4 +1,4 @@
-"""Whether an interpreter can run the backend: asked of itself, in a process of its own."""
+"""Checks whether an interpreter can run the backend, by running a short program in it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..child_environment import environment_for_another_python
 from ..errors import EffigyError
-from .install import NOT_FOR_ANOTHER_PYTHON
 
 OLDEST_PYTHON: Final = (3, 11)
 MODULES: Final = (
@@ -26,7 +26,7 @@ MODULES: Final = (
     "safetensors",
     "rich",
 )
-"""What the backend imports."""
+"""The packages that the backend imports."""
 
 PROBE: Final = f"""
 import importlib.util, json, platform, sys
@@ -37,7 +37,8 @@ if "torch" not in missing:
     torch = version("torch")
 print(json.dumps({{"version": list(sys.version_info[:3]), "missing": missing, "torch": torch}}))
 """
-SECONDS: Final = 30
+TIMEOUT: Final = 30
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Interpreter:
     torch: str
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
+        """`Python 3.11.2 with PyTorch 2.13.0`."""
         return f"Python {self.version} with PyTorch {self.torch}"
 
 
 def check_interpreter(path: Path) -> Interpreter:
-    """What this interpreter is; an `EffigyError` says why it cannot run the backend."""
+    """Describes the interpreter at `path`. Raises an `EffigyError` with the reason if it cannot run the backend."""
     if path.is_dir():
         raise EffigyError(
             f"{path} is a folder: choose the Python program inside it, for instance bin/python or Scripts\\python.exe."
@@ -63,40 +65,40 @@ def check_interpreter(path: Path) -> Interpreter:
         raise EffigyError(
             f"There is no Python at {path}: choose the interpreter of an environment that has the backend's packages."
         )
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_ANOTHER_PYTHON}
     flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
     try:
-        ended = subprocess.run(
+        completed = subprocess.run(
             [str(path), "-c", PROBE],
             capture_output=True,
             text=True,
-            timeout=SECONDS,
-            env=environment,
+            timeout=TIMEOUT,
+            env=environment_for_another_python(),
             stdin=subprocess.DEVNULL,
             errors="replace",
             **flags,
         )
     except subprocess.TimeoutExpired as error:
         raise EffigyError(
-            f"{path} did not answer within {SECONDS} seconds: it is no Python, or it is stuck."
+            f"{path} did not answer within {TIMEOUT} seconds. Either it is not a Python interpreter, or it hangs: "
+            "choose another."
         ) from error
     except OSError as error:
         raise EffigyError(
             f"{path} could not be run ({error.strerror or error}): choose a Python interpreter."
         ) from error
     try:
-        found = json.loads(ended.stdout.strip().splitlines()[-1])
+        found = json.loads(completed.stdout.strip().splitlines()[-1])
         version, missing = tuple(found["version"]), found["missing"]
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        raise EffigyError(f"{path} is no Python interpreter that works: choose another.") from error
-    told = ".".join(map(str, version))
+        raise EffigyError(f"{path} is not a working Python interpreter: choose another.") from error
+    version_text = ".".join(map(str, version))
     if version < OLDEST_PYTHON:
         raise EffigyError(
-            f"{path} is Python {told}, and the backend needs {'.'.join(map(str, OLDEST_PYTHON))} or newer."
+            f"{path} is Python {version_text}, and the backend needs {'.'.join(map(str, OLDEST_PYTHON))} or newer."
         )
     if missing:
         raise EffigyError(
-            f"{path} (Python {told}) lacks {', '.join(missing)}: install what requirements/ of the "
-            "extension lists, or press Install Backend."
+            f"{path} (Python {version_text}) lacks {', '.join(missing)}: install these packages into it, or press "
+            "Install Backend instead."
         )
-    return Interpreter(path, told, found["torch"])
+    return Interpreter(path, version_text, found["torch"])

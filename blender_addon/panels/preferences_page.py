@@ -1,4 +1,4 @@
-"""The page in Blender's preferences: the backend, what it can do here, and the head model."""
+"""Effigy's page in Blender's preferences: the backend, what it can do on this machine, and the head model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ import bpy
 
 from .. import backend_setup
 from ..installation.install import FAILED
-from ..preferences import NO_BACKEND
+from ..preferences import NO_BACKEND, PACKAGE, EffigySettings
 from .text import wrapped
 
 WIDTH: Final = 460.0
+"""Pixels at interface scale 1 for a line of text."""
 LOG_LINES: Final = 8
+"""Lines of the installation's log that are shown after a failure."""
+LOG_LINE_LENGTH: Final = 110
 OPEN_HEAD: Final = (
-    "The open head that comes with Effigy: free of licence conditions (CC0), 52 expressions by ARKit's names."
+    "The open head that comes with Effigy: free to use for anything (CC0), 52 expressions with ARKit's names."
 )
 ICONS: Final = {"ok": "CHECKMARK", "missing": "INFO", "broken": "ERROR"}
+"""Icon by the state of a finding."""
 
 
-def draw(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout) -> None:
+class EffigyPreferences(EffigySettings, bpy.types.AddonPreferences):
+    bl_idname = PACKAGE
+
+    def draw(self, context: bpy.types.Context) -> None:
+        draw(self, self.layout)
+
+
+def draw(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
     box = layout.box()
     box.label(text="Backend", icon="CONSOLE")
     _draw_backend(settings, box)
@@ -28,15 +39,15 @@ def draw(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout) -> No
     _draw_head(settings, box)
 
 
-def _draw_backend(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout) -> None:
-    ready, sentence = backend_setup.state()
-    if sentence == NO_BACKEND:
-        # Who reads this has found the page that the sentence leads to.
-        sentence = (
-            "Not installed yet: press Install Backend, or show an interpreter that has the packages with Use "
+def _draw_backend(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
+    ready, message = backend_setup.state()
+    if message == NO_BACKEND:
+        # The usual message explains how to open this page.
+        message = (
+            "Not installed yet: press Install Backend, or choose an interpreter that has the packages with Use "
             "This Python."
         )
-    wrapped(layout, sentence, WIDTH, "CHECKMARK" if ready else "INFO")
+    wrapped(layout, message, WIDTH, "CHECKMARK" if ready else "INFO")
     installation = backend_setup.current()
     if installation and not installation.finished:
         row = layout.row()
@@ -49,8 +60,8 @@ def _draw_backend(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayo
         wrapped(column, installation.error, WIDTH, "ERROR")
         if installation.state == FAILED:
             for line in list(installation.lines)[-LOG_LINES:]:
-                layout.label(text=line[:110], translate=False)
-            layout.label(text=f"The whole log: {installation.log_file}", translate=False)
+                layout.label(text=line[:LOG_LINE_LENGTH], translate=False)
+            layout.label(text=f"Full log: {installation.log_file}", translate=False)
     if not ready and not settings.backend_python:
         _draw_plan(layout)
     row = layout.row(align=True)
@@ -64,34 +75,34 @@ def _draw_backend(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayo
 
 
 def _draw_plan(layout: bpy.types.UILayout) -> None:
-    """What the click will cost, before it."""
+    """What Install Backend will download and how much disk it needs, before it is pressed."""
     plan = backend_setup.plan()
     if plan is None:
-        layout.label(text="Looking at this machine…")
+        layout.label(text="Checking this machine…")
         return
-    for sentence in (*plan.said, plan.shortage):
-        if sentence:
-            wrapped(layout, sentence, WIDTH)
+    for message in (*plan.messages, plan.shortage):
+        if message:
+            wrapped(layout, message, WIDTH)
     if not bpy.app.online_access:
         wrapped(layout, backend_setup.OFFLINE, WIDTH, "INTERNET_OFFLINE")
 
 
 def _draw_findings(layout: bpy.types.UILayout) -> None:
-    row = layout.row()
-    row.operator(
+    button = layout.row()
+    button.operator(
         "effigy.examine_backend", text="Examining…" if backend_setup.is_examining() else "Examine", icon="VIEWZOOM"
     )
     rows = backend_setup.findings()
     if not rows:
         return
     table = layout.column(align=True)
-    for subject, state, said in rows:
+    for row in rows:
         split = table.split(factor=0.25)
-        split.label(text=subject, icon=ICONS.get(state, "DOT"), translate=False)
-        wrapped(split, said, WIDTH * 0.75)
+        split.label(text=row.subject, icon=ICONS.get(row.state, "DOT"), translate=False)
+        wrapped(split, row.message, WIDTH * 0.75)
 
 
-def _draw_head(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout) -> None:
+def _draw_head(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
     if settings.head_file:
         wrapped(layout, settings.head_said, WIDTH, "CHECKMARK")
         layout.label(text=settings.head_file, icon="BLANK1", translate=False)
@@ -101,3 +112,6 @@ def _draw_head(settings: bpy.types.AddonPreferences, layout: bpy.types.UILayout)
     row.operator("effigy.choose_head", icon="FILE_FOLDER")
     if settings.head_file:
         row.operator("effigy.use_open_head", icon="LOOP_BACK")
+
+
+classes = (EffigyPreferences,)

@@ -7,7 +7,6 @@ worker.
 from __future__ import annotations
 
 import atexit
-import os
 import time
 import traceback
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Final
 import bpy
 
 from .. import preferences
+from ..child_environment import environment_for_another_python
 from ..redraw import redraw_panels
 from .client import WorkerClient
 from .jobs import Job
@@ -27,15 +27,6 @@ STAYS_QUICK: Final = 2.0
 """Seconds after the last answer: who scrubs asks again."""
 BETWEEN_REDRAWS: Final = 0.25
 """Seconds: a bar that moves four times a second is seen to move, and each time Blender draws the whole sidebar."""
-NOT_FOR_ANOTHER_PYTHON: Final = (
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONSAFEPATH",
-    "PYTHONSTARTUP",
-    "PYTHONEXECUTABLE",
-    "__PYVENV_LAUNCHER__",
-    "VIRTUAL_ENV",
-)
 
 log: Final[deque[str]] = deque(maxlen=500)
 """The worker's last words, for a panel or a bug report."""
@@ -60,7 +51,7 @@ def client() -> WorkerClient:
         _client.close(wait=False)
         _client = None
     if _client is None:
-        environment = {name: value for name, value in os.environ.items() if name not in NOT_FOR_ANOTHER_PYTHON}
+        environment = environment_for_another_python()
         _client = WorkerClient(
             command, str(preferences.extension_folder()), environment, _logged, arrays="inline" if own else "files"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from blender_addon.child_environment import PYTHON_VARIABLES
 from blender_addon.errors import EffigyError
 from blender_addon.installation import install as installing
 from blender_addon.installation import place
@@ -49,7 +50,7 @@ def test_a_machine_without_a_gpu_gets_the_small_pytorch_and_is_told_so(tmp_path)
     torch = next(step for step in plan.steps if "PyTorch" in step.title)
     assert plan.torch == "cpu" and "https://download.pytorch.org/whl/cpu" in torch.command
     assert not any("gsplat" in step.title for step in plan.steps)
-    assert any("No NVIDIA GPU" in sentence for sentence in plan.said) and plan.disk < 4
+    assert any("No NVIDIA GPU" in sentence for sentence in plan.messages) and plan.disk < 4
 
 
 def test_every_step_installs_into_the_private_environment_and_only_from_the_locked_lists(tmp_path):
@@ -150,6 +151,25 @@ def test_a_failed_step_ends_it_with_a_sentence_and_leaves_nothing_half_made(tmp_
     assert not folder.exists() and place.private_python(folder) is None
 
 
+def test_the_users_python_variables_reach_no_command_of_an_installation(tmp_path, monkeypatch):
+    for name in PYTHON_VARIABLES:
+        monkeypatch.setenv(name, str(tmp_path / "somewhere"))
+    found = tmp_path / "found.json"
+    code = (
+        f"import json, os, pathlib; found = [name for name in {PYTHON_VARIABLES!r} if name in os.environ]; "
+        f"pathlib.Path({str(found)!r}).write_text(json.dumps(found))"
+    )
+    folder = tmp_path / "env"
+    run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), code), tmp_path)
+    assert json.loads(found.read_text()) == []
+
+
+def test_an_interpreter_is_checked_without_the_packages_of_the_users_pythonpath(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('a package from PYTHONPATH was imported')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert check_interpreter(Path(sys.executable)).torch
+
+
 def test_what_is_not_needed_may_fail(tmp_path):
     folder = tmp_path / "env"
     plan = small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), "raise SystemExit(1)")
@@ -202,15 +222,15 @@ def test_its_end_is_told_once(tmp_path):
     ],
 )
 def test_what_went_wrong_is_told_in_a_sentence(pip_says, told):
-    sentence = installing.why_failed(Step("Installing PyTorch", ()), pip_says.splitlines())
+    sentence = installing.explain_failure(Step("Installing PyTorch", ()), pip_says.splitlines())
     assert told in sentence and "\n" not in sentence
 
 
 def test_the_python_of_the_backend_is_accepted():
     found = check_interpreter(Path(sys.executable))
     assert (
-        found.said.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}")
-        and "PyTorch 2." in found.said
+        found.description.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}")
+        and "PyTorch 2." in found.description
     )
 
 
@@ -228,7 +248,7 @@ def test_a_python_that_cannot_run_the_backend_is_refused_with_the_reason(tmp_pat
         (tmp_path, "is a folder"),
         (program(f"echo '{old}'"), "is Python 3.9.2"),
         (program(f"echo '{bare}'"), "lacks torch, mediapipe"),
-        (program("echo hello"), "no Python interpreter"),
+        (program("echo hello"), "not a working Python interpreter"),
     ):
         with pytest.raises(EffigyError, match=told):
             check_interpreter(path)

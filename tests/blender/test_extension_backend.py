@@ -201,6 +201,19 @@ def elsewhere(no_backend, settings, effigy, tmp_path, module):
     settings.worker_command = ""
 
 
+def test_the_worker_starts_without_the_users_pythonpath(module, monkeypatch, tmp_path):
+    imported = tmp_path / "imported"
+    (tmp_path / "sitecustomize.py").write_text(f"import pathlib; pathlib.Path({str(imported)!r}).touch()")
+    session = module("blender_addon.worker.session")
+    session.shutdown()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    try:
+        assert session.client().call("head.rig", {})["vertices"].shape == (5200, 3)
+        assert not imported.exists()
+    finally:
+        session.shutdown()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the imitation of ssh is a shell script")
 def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere, demo_clip, module):
     session, setup = module("blender_addon.worker.session"), module("blender_addon.backend_setup")
@@ -223,7 +236,7 @@ def test_a_worker_command_that_cannot_be_run_is_a_sentence(no_backend, settings,
         with pytest.raises(Exception, match="could not be started with no-such-program"):
             session.client().call("head.rig", {})
         settings.worker_command = "ssh studio 'cd effigy"
-        with pytest.raises(Exception, match="quotation mark that does not end"):
+        with pytest.raises(Exception, match="quotation mark that is never closed"):
             session.client()
         assert module("blender_addon.backend_setup").state()[0] is False
     finally:
