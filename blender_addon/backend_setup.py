@@ -1,4 +1,4 @@
-"""The backend as Blender's interface shows it: whether it is ready, its installation, and what it can do on this machine.
+"""The backend as Blender's interface shows it: whether it is ready, its installation, and what it can do here.
 
 There is one installation at a time. Nothing here blocks Blender's window: the graphics driver is asked in a thread, and
 the report comes from the worker.

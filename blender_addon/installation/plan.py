@@ -96,8 +96,8 @@ def this_machine() -> Machine:
 
 
 def make_plan(machine: Machine, folder: Path, extension: Path, base_python: str) -> Plan:
-    """The plan for `machine`: an environment at `folder`, made by the interpreter `base_python` from the package lists in
-    `extension`/requirements."""
+    """The plan for `machine`: an environment in `folder`, made by the interpreter `base_python` from the package lists
+    in `extension`/requirements."""
     requirements = extension / "requirements"
     torch = _torch_version(requirements)
     choice = choose_rasteriser(machine, torch)
@@ -174,8 +174,8 @@ def choose_rasteriser(machine: Machine, torch: str) -> RasteriserChoice:
     return _on_cpu(
         f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python "
         f"{machine.python[0]}.{machine.python[1]} with PyTorch {torch}, and the CUDA toolkit that could compile it is "
-        "not installed: the CPU trains and renders. To use the GPU, install the CUDA toolkit (nvcc) and a C++ compiler, "
-        "then install the backend again."
+        "not installed: the CPU trains and renders. To use the GPU, install the CUDA toolkit (nvcc) and a C++ "
+        "compiler, then install the backend again."
     )
 
 
