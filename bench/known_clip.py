@@ -16,12 +16,12 @@ from backend.footage.detector import SCORE_NAMES
 from backend.formats.capture import Capture
 from backend.formats.track import Track
 from backend.head.forward import Head, landmarks, vertex_normals
+from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
 from backend.tracking.detector.pose_bias import bias_of
 from backend.tracking.detector.shape_response import response_of
 from backend.tracking.model.landmark_surface import MOVERS
-from backend.tracking.terms.priors import jaw_of_shapes
 
 SIZE = 512
 MOVING = (
@@ -74,7 +74,7 @@ def make_clip(
         expression[:, model.expression_names.index(f"eyeBlink{side}")] = blink
     opening = 0.5 * (0.5 - 0.5 * np.cos(2 * np.pi * 3 * time))
     rotations = np.zeros((frames, 5, 3), np.float32)
-    rotations[:, 2] = opening[:, None] * jaw_of_shapes(model)["jawOpen"]
+    rotations[:, 2] = opening[:, None] * jaw_rotations_of_shapes(model)["jawOpen"]
     rotations[:, 3:, 1] = np.deg2rad(12) * np.sin(2 * np.pi * 2 * time)[:, None]
     turns = np.deg2rad(
         np.stack((6 * np.sin(2 * np.pi * 2 * time), turn * np.sin(2 * np.pi * shakes * time), 5 * np.cos(4 * time)), 1)

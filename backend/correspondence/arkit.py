@@ -26,13 +26,13 @@ from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
 from ..head.formats import has_expressions, load_head
 from ..head.forward import Head
+from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import JAW, HeadModel
 from ..head.regions import align_heads
 from ..head.registry import user_folder
 from ..head.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 from .landmark_embedding import FACE_OVAL, SURFACE_COUNT, embed_landmarks, nearest_on_triangles
 
 ARKIT_NAMES: Final = SCORE_NAMES
@@ -126,7 +126,7 @@ def arkit_map(model: HeadModel, progress: Progress = SILENT) -> ArkitMap:
 def _of_named(model: HeadModel) -> ArkitMap:
     count = len(ARKIT_NAMES)
     expression, jaw = np.zeros((count, count)), np.zeros((count, 3))
-    turns = jaw_of_shapes(model)
+    turns = jaw_rotations_of_shapes(model)
     for row, name in enumerate(ARKIT_NAMES):
         if name in JAW_SHAPES:
             jaw[row] = turns[name]

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from .model import EYE_L, EYE_R, REGION_NAMES, HeadModel
+from .rigid_alignment import Similarity, fit_similarity
 from .topology import connected_parts, mesh_edges, neck_ring
 
 _ENOUGH_LANDMARKS = 8
@@ -22,8 +23,8 @@ _NEAREST_EYES = 0.02
 
 def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
     """`unnamed` with the regions of `named`; a vertex may be in several, as there."""
-    scale, rotation, shift = align_heads(named, unnamed)
-    source = scale * named.template @ rotation.T + shift
+    scale, rotation, translation = align_heads(named, unnamed)
+    source = scale * named.template @ rotation.T + translation
     membership = np.zeros((len(source), len(REGION_NAMES)), bool)
     for column, name in enumerate(REGION_NAMES):
         membership[named.regions[name], column] = True
@@ -45,23 +46,23 @@ def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
     return replace(unnamed, regions=regions)
 
 
-def align_heads(moving: HeadModel, fixed: HeadModel) -> tuple[float, np.ndarray, np.ndarray]:
-    """Scale, rotation (3, 3) and translation (3,) that lay the template of `moving` over that of `fixed`.
+def align_heads(moving: HeadModel, fixed: HeadModel) -> Similarity:
+    """The similarity transform that lays the template of `moving` over the template of `fixed`.
 
-    By the detector's points that both have; without them by the eyes, since heads all look along +Z in head space;
-    without eyes by the height of the heads' upper ends and their widths.
+    It is fitted to the detector's landmarks that both heads have. Without these it comes from the eye joints alone, because
+    all heads face +Z in head space; without eyes it comes from the tops of the heads and their widths.
     """
     shared = (moving.landmark_faces >= 0) & (fixed.landmark_faces >= 0)
     if shared.sum() >= _ENOUGH_LANDMARKS:
-        return _similarity(_points(moving, shared), _points(fixed, shared))
+        return fit_similarity(_points(moving, shared), _points(fixed, shared))
     ours, theirs = _eyes(moving), _eyes(fixed)
     gaps = np.linalg.norm(ours[0] - ours[1]), np.linalg.norm(theirs[0] - theirs[1])
     if min(gaps) > _NEAREST_EYES:
         scale = float(gaps[1] / gaps[0])
-        return scale, np.eye(3), theirs.mean(0) - scale * ours.mean(0)
+        return Similarity(scale, np.eye(3), theirs.mean(0) - scale * ours.mean(0))
     widths = np.ptp(moving.template[:, 0]), np.ptp(fixed.template[:, 0])
     scale = float(widths[1] / widths[0])
-    return scale, np.eye(3), _top_front(fixed.template) - scale * _top_front(moving.template)
+    return Similarity(scale, np.eye(3), _top_front(fixed.template) - scale * _top_front(moving.template))
 
 
 def _largest_part(model: HeadModel) -> np.ndarray:
@@ -81,14 +82,3 @@ def _eyes(model: HeadModel) -> np.ndarray:
 def _top_front(vertices: np.ndarray) -> np.ndarray:
     low, high = vertices.min(0), vertices.max(0)
     return np.array([(low[0] + high[0]) / 2, high[1], high[2]])
-
-
-def _similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The similarity that minimises the squared distances (Umeyama 1991)."""
-    source, target = source.astype(np.float64), target.astype(np.float64)
-    from_mean, to_mean = source.mean(0), target.mean(0)
-    u, values, vt = np.linalg.svd((target - to_mean).T @ (source - from_mean))
-    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * mirror) @ vt
-    scale = float((values * mirror).sum() / ((source - from_mean) ** 2).sum())
-    return scale, rotation, to_mean - scale * rotation @ from_mean

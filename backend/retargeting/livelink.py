@@ -27,9 +27,9 @@ from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
 from ..formats.capture import FrameFlag
 from ..formats.track import Track
+from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from ..progress import SILENT, Progress
-from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 
 RATES: Final = tuple(
     Fraction(*pair)
@@ -116,7 +116,7 @@ def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: 
             f'The head model "{model.name}" has no ARKit names: a performance of them is read on the open head.'
         )
     count = len(channels)
-    jaw = jaw_of_shapes(model)
+    jaw = jaw_rotations_of_shapes(model)
     channels = channels.copy()
     for name in JAW_SHAPES:
         column = SCORE_NAMES.index(name)

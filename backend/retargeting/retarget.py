@@ -26,6 +26,7 @@ from ..correspondence.arkit import ARKIT_NAMES, arkit_map, arkit_names_of
 from ..errors import EffigyError
 from ..formats.capture import FrameFlag
 from ..formats.track import Track
+from ..head.jaw import RETARGETING_LIMITS
 from ..head.model import EYE_L, JAW, NECK, HeadModel
 
 QUIET_SHARE: Final = 0.2
@@ -37,9 +38,6 @@ NEARLY_SHUT: Final = np.radians(1.0)
 UNSEEN: Final = FrameFlag.NO_FACE | FrameFlag.TRACK_UNSURE
 UNSCALED: Final = ("eyeBlink", "eyeLook")
 MOST_INTENSITY, MOST_SMOOTHING, MOST_MOTION = 3.0, 2.0, 2.0
-GAZE_REACH: Final = np.radians((35.0, 45.0))
-JAW_REACH: Final = np.radians(((-4.0, 40.0), (-12.0, 12.0), (-8.0, 8.0)))
-"""Lowest and highest turn about x, y, z: beyond it the joint is out of its socket."""
 HIGHEST: Final = {"brow": 1.6}
 """As far as tracks themselves go; all other named channels end at 1."""
 
@@ -125,9 +123,9 @@ def retarget(
 
     expression, jaw = _face(performance, performer, ours, model, theirs, intensity)
     rotations = np.zeros((performance.frame_count, 5, 3))
-    rotations[:, JAW] = np.clip(jaw, *JAW_REACH.T)
+    rotations[:, JAW] = np.clip(jaw, RETARGETING_LIMITS.jaw_lower, RETARGETING_LIMITS.jaw_upper)
     gaze = theirs.rotations[EYE_L:] + performance.rotations[:, EYE_L:] - ours.rotations[EYE_L:]
-    rotations[:, EYE_L:, :2] = np.clip(gaze[..., :2], -GAZE_REACH, GAZE_REACH)
+    rotations[:, EYE_L:, :2] = np.clip(gaze[..., :2], -RETARGETING_LIMITS.gaze, RETARGETING_LIMITS.gaze)
     neck = Rotation.from_rotvec(ours.rotations[NECK]).inv() * Rotation.from_rotvec(performance.rotations[:, NECK])
     rotations[:, NECK] = (Rotation.from_rotvec(theirs.rotations[NECK]) * _share(neck, motion)).as_rotvec()
     return target.posed(

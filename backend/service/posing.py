@@ -18,13 +18,13 @@ from ..avatar.avatar import Avatar
 from ..avatar.enhancer import Enhancer, enhance_together
 from ..avatar.render import Frame, frames_of
 from ..errors import EffigyError
+from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import EYE_L, EYE_R, JAW, JOINT_NAMES, NECK, HeadModel
 from ..head.rotations import matrix_to_quaternion, quaternion_multiply
 from ..splatting.ply import write_ply
 from ..splatting.rasterize import rasterize
 from ..splatting.reference import NEAR
 from ..splatting.types import Cameras, Splats
-from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 from .open_avatars import OpenAvatars
 from .parameters import Parameters
 
@@ -59,7 +59,7 @@ class SubjectPose:
 def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
     """The one place where a pose comes in.
 
-    The jaw's opening and sideways motion belong to the jaw joint (see `backend.tracking.terms.priors`), and avatars are
+    The jaw's opening and sideways motion belong to the jaw joint (see `backend.head.jaw`), and avatars are
     trained so. Whatever comes in as the shapes jawOpen, jawLeft and jawRight is added to the joint's rotation here, as
     tracking adds them, and the shapes stay at zero.
     """
@@ -87,9 +87,9 @@ _jaws: dict[str, dict[str, np.ndarray]] = {}
 
 
 def _jaw_rotations(model: HeadModel) -> dict[str, np.ndarray]:
-    """`jaw_of_shapes`, solved once for a head model: a pose has no millisecond to spare."""
+    """`jaw_rotations_of_shapes`, solved once for a head model: a pose has no millisecond to spare."""
     if model.fingerprint not in _jaws:
-        _jaws[model.fingerprint] = jaw_of_shapes(model)
+        _jaws[model.fingerprint] = jaw_rotations_of_shapes(model)
     return _jaws[model.fingerprint]
 
 

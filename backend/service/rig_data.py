@@ -19,10 +19,10 @@ from ..footage.detector import SCORE_NAMES
 from ..formats.capture import load_capture
 from ..formats.track import load_track
 from ..head.formats import load_head
+from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import JOINT_NAMES, PARENTS, HeadModel
 from ..head.registry import find_head, remember_head
 from ..progress import Progress
-from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 from .parameters import Parameters
 
 
@@ -86,7 +86,7 @@ def head_rig(parameters: Parameters) -> dict[str, Any]:
     regressor = model.joint_regressor.astype(np.float64)
     correctives = np.flatnonzero(np.any(model.pose_basis, (0, 1)))
     joint_identity = np.einsum("jn,ncs->sjc", regressor, model.shape_basis)
-    jaw = jaw_of_shapes(model)
+    jaw = jaw_rotations_of_shapes(model)
     channels, said = _channels(model, said)
     return {
         "head": {"name": model.name, "fingerprint": model.fingerprint},

@@ -15,10 +15,10 @@ from ..avatar.render import draw, render_track
 from ..errors import EffigyError
 from ..formats.image_files import to_bytes, write_png
 from ..formats.track import Track
+from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import JAW, HeadModel
 from ..progress import SILENT, Progress
 from ..storage import write_beside
-from ..tracking.terms.priors import JAW_SHAPES, jaw_of_shapes
 
 ORBIT_FRAMES = 150
 ORBIT_PITCH = 20.0
@@ -80,12 +80,12 @@ def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Pro
 
 def extremes_of(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """(1 + E, E) expressions and (1 + E, 5, 3) rotations: at rest, then each expression at its end. The jaw's shapes
-    turn the jaw joint, as in a track (`backend.tracking.terms.priors`)."""
+    turn the jaw joint, as in a track (`backend.head.jaw`)."""
     size = len(model.expression_names)
     end = min(float(model.expression_range[1]), COEFFICIENT)
     expression = np.concatenate([np.zeros((1, size)), end * np.eye(size)]).astype(np.float32)
     rotations = np.zeros((1 + size, 5, 3), np.float32)
-    jaw = jaw_of_shapes(model)
+    jaw = jaw_rotations_of_shapes(model)
     for place, name in enumerate(model.expression_names, start=1):
         if name in JAW_SHAPES:
             expression[place] = 0

@@ -14,11 +14,12 @@ from backend.correspondence.arkit import ARKIT_NAMES, arkit_map, shapes_of, tran
 from backend.footage.detector import SCORE_NAMES
 from backend.head.formats import load_head
 from backend.head.forward import Head
+from backend.head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from backend.head.model import JAW, HeadModel
 from backend.retargeting.retarget import retarget
 from backend.service.parameters import Parameters
 from backend.service.rig_data import head_rig
-from backend.tracking.terms.priors import JAW_SHAPES, jaw_of_shapes, priors_for
+from backend.tracking.terms.priors import priors_for
 
 JAW_ROWS = [ARKIT_NAMES.index(name) for name in JAW_SHAPES]
 OTHERS = [row for row in range(len(ARKIT_NAMES)) if row not in JAW_ROWS]
@@ -79,7 +80,7 @@ def test_the_shapes_are_found_again_among_nameless_mixtures(stranger: tuple[Head
     visible = size > 2e-4
     assert visible.sum() > 40
     assert np.median(error[visible] / size[visible]) < 0.15
-    opened = jaw_of_shapes(load_head())["jawOpen"]
+    opened = jaw_rotations_of_shapes(load_head())["jawOpen"]
     assert np.linalg.norm(told.jaw[ARKIT_NAMES.index("jawOpen")] - opened) < 0.15 * np.linalg.norm(opened)
     assert not told.expression[JAW_ROWS].any() and not told.jaw[OTHERS].any()
 

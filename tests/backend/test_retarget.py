@@ -15,11 +15,11 @@ from backend.footage.detector import SCORE_NAMES
 from backend.formats.capture import FrameFlag
 from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
+from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import EYE_L, JAW, NECK, HeadModel
 from backend.retargeting.livelink import GAZE, read_livelink
 from backend.retargeting.retarget import neutral_of, retarget
 from backend.service.cli import main
-from backend.tracking.terms.priors import jaw_of_shapes
 
 FRAMES = 90
 
@@ -213,7 +213,7 @@ def test_a_live_link_face_take_is_read(model: HeadModel, tmp_path: Path, swap_ey
     np.testing.assert_allclose(of(track, model, "mouthSmileLeft"), np.arange(150) / 150, atol=1e-5)
     assert of(track, model, "jawOpen").max() == 0
     np.testing.assert_allclose(
-        track.rotations[:, JAW], np.tile(0.5 * jaw_of_shapes(model)["jawOpen"], (150, 1)), atol=1e-5
+        track.rotations[:, JAW], np.tile(0.5 * jaw_rotations_of_shapes(model)["jawOpen"], (150, 1)), atol=1e-5
     )
     np.testing.assert_allclose(track.rotations[:, NECK, 1], 0.3, atol=0.02)
     # To the person's own left is a positive turn about the vertical, whatever sign the file's writer gave it.

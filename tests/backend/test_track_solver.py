@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from backend.head.formats import load_head
 from backend.head.forward import Head, landmarks
+from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
 from backend.tracking.after.neck import NECK_LIMIT, split_neck
@@ -18,7 +19,6 @@ from backend.tracking.model.camera import project, stand_head
 from backend.tracking.model.frame_state import FrameState, joint_vectors, predict
 from backend.tracking.model.landmark_surface import LandmarkSurface, Linear, landmark_surface, pose_points
 from backend.tracking.solve.block_systems import Smoothness, solve_in_time, solve_shared, variances_in_time
-from backend.tracking.terms.priors import jaw_of_shapes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -241,10 +241,10 @@ def _plain(model: HeadModel) -> HeadModel:
 
 
 def test_a_fully_open_jaw_is_an_opening_rotation(model: HeadModel) -> None:
-    opening = jaw_of_shapes(model)["jawOpen"]
+    opening = jaw_rotations_of_shapes(model)["jawOpen"]
     assert np.deg2rad(12) < opening[0] < np.deg2rad(40)
     assert np.abs(opening[1:]).max() < np.deg2rad(3)
-    assert jaw_of_shapes(model)["jawLeft"][1] > 0 > jaw_of_shapes(model)["jawRight"][1]
+    assert jaw_rotations_of_shapes(model)["jawLeft"][1] > 0 > jaw_rotations_of_shapes(model)["jawRight"][1]
 
 
 @pytest.mark.parametrize("frames", (1, 2, 5, 8))

@@ -14,11 +14,11 @@ from worker_sessions import make_client, untrained_avatar
 from backend.avatar.avatar import load_avatar
 from backend.head.formats import load_head
 from backend.head.forward import Head
+from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
 from backend.service.posing import View, draw
 from backend.splatting.rasterize import rasterize
 from backend.splatting.types import Cameras, Splats
-from backend.tracking.terms.priors import jaw_of_shapes
 from blender_addon.worker.client import WorkerError
 
 SIZE = 96
@@ -192,7 +192,7 @@ def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
     """jawOpen as a slider is the jaw's rotation that opens as far, on top of what the bone has."""
     slider, bone = random_pose(model, 4), random_pose(model, 4)
     slider["expression"][model.expression_names.index("jawOpen")] = 0.8
-    bone["jaw"] = bone["jaw"] + 0.8 * jaw_of_shapes(model)["jawOpen"]
+    bone["jaw"] = bone["jaw"] + 0.8 * jaw_rotations_of_shapes(model)["jawOpen"]
     by_slider, by_bone, closed = (
         client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": [0, 0, 0.8]})
         for pose in (slider, bone, random_pose(model, 4))

@@ -2,12 +2,6 @@
 
 A frame's parameters are, in this order, expression (E), jaw (3), eyes (4: left x, left y, right x, right y; an eye does
 not roll), head rotation (3, a left tangent) and head translation (3).
-
-Jaw convention. The jaw joint carries the opening and the sideways motion; the shapes jawOpen, jawLeft and jawRight stay
-at zero in a track. Both could explain an open mouth, and values that could be split in many ways cannot be keyed. The
-joint wins because (1) FLAME heads have no opening shape, so one convention serves both; (2) teeth and chin travel on an
-arc, which only a joint gives; (3) a bone can be posed, keyed and kept in a pose library, and can hold every slider value
-while a slider cannot hold every rotation. `jaw_of_shapes` turns the three sliders into the joint's rotation.
 """
 
 from __future__ import annotations
@@ -17,21 +11,15 @@ from typing import Final
 
 import numpy as np
 
+from ...correspondence.arkit import ARKIT_NAMES, arkit_map
 from ...errors import EffigyError
-from ...head.model import JAW, HeadModel
+from ...head.jaw import JAW_SHAPES, TRACKING_LIMITS, jaw_rotations_of_shapes
+from ...head.model import HeadModel
 
-JAW_SHAPES: Final = ("jawOpen", "jawLeft", "jawRight")
 EXTRA: Final = 13
 """Parameters of a frame besides expression."""
 
 _DEGREE = np.pi / 180
-_DEFAULT_JAW: Final = {
-    "jawOpen": (24 * _DEGREE, 0, 0),
-    "jawLeft": (0, 6 * _DEGREE, 0),
-    "jawRight": (0, -6 * _DEGREE, 0),
-}
-"""Axis-angle of the jaw joint at a score of 1, for heads without these shapes."""
-
 _SCORE_SIGMA: Final = {"eyeBlink": 0.2, "eyeLook": 0.15, "cheek": 0.15, "tongueOut": 0.02, "noseSneer": 0.2}
 _SCORE_SIGMA_OTHERS: Final = 0.25
 """Standard deviation of a coefficient around the detector's score. Cheeks, tongue and the lids' following of the gaze
@@ -81,29 +69,6 @@ def has_named_shapes(model: HeadModel, score_names: tuple[str, ...]) -> bool:
     return tuple(model.expression_names) == tuple(score_names)
 
 
-def jaw_of_shapes(model: HeadModel) -> dict[str, np.ndarray]:
-    """Axis-angle (3,) of the jaw joint that opens or shifts the chin as far as jawOpen, jawLeft or jawRight at 1.
-
-    The rotation about the jaw joint that fits the shape's motion of everything bound to the jaw (Kabsch's solution
-    without a translation); the avatar's and the animator's sliders go through it to reach the joint.
-    """
-    rotations = {name: np.array(angle, np.float64) for name, angle in _DEFAULT_JAW.items()}
-    bound = model.skinning[:, JAW] > 0.9
-    if not bound.any():
-        return rotations
-    joint = model.joint_regressor[JAW].astype(np.float64) @ model.template
-    rest = model.template[bound] - joint
-    for name in JAW_SHAPES:
-        if name in model.expression_names:
-            moved = rest + model.expression_basis[bound, :, model.expression_names.index(name)]
-            u, _, vt = np.linalg.svd(moved.T @ rest)
-            turn = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt
-            skew = np.array((turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]))
-            sine, cosine = np.linalg.norm(skew) / 2, (np.trace(turn) - 1) / 2
-            rotations[name] = skew / max(2 * sine, 1e-9) * np.arctan2(sine, cosine)
-    return rotations
-
-
 def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...], fps: float) -> Priors:
     """The table for one clip. `scores` (F, 52) in [0, 1], NaN where there was no face."""
     frames, size = len(scores), model.expression_basis.shape[2]
@@ -125,7 +90,7 @@ def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...
         if name in JAW_SHAPES:
             mean[:, index], fixed[index] = 0, True
 
-    jaw = jaw_of_shapes(model)
+    jaw = jaw_rotations_of_shapes(model)
     for name in JAW_SHAPES:
         mean[:, size : size + 3] += scores[:, [score_names.index(name)]] * jaw[name]
 
@@ -144,13 +109,15 @@ def priors_for(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...
             np.array((0.00024, 0.00024, 0.0008)),
         )
     )
-    reach = np.array((-2, -10, -8, -35, -45, -35, -45)) * _DEGREE, np.array((40, 10, 8, 35, 45, 35, 45)) * _DEGREE
+    gaze = np.tile(TRACKING_LIMITS.gaze, 2)
+    lower = np.concatenate((low, TRACKING_LIMITS.jaw_lower, -gaze))
+    upper = np.concatenate((high, TRACKING_LIMITS.jaw_upper, gaze))
     return Priors(
-        mean=np.clip(mean, np.concatenate((low, reach[0])), np.concatenate((high, reach[1]))).astype(np.float32),
+        mean=np.clip(mean, lower, upper).astype(np.float32),
         precision=np.concatenate((sigma**-2, np.zeros(6))).astype(np.float32),
         acceleration=(swing**-2).astype(np.float32),
-        lower=np.concatenate((low, reach[0])).astype(np.float32),
-        upper=np.concatenate((high, reach[1])).astype(np.float32),
+        lower=lower.astype(np.float32),
+        upper=upper.astype(np.float32),
         fixed=fixed,
         vergence=((1.5 * _DEGREE) ** -2, (4 * _DEGREE) ** -2),
     )
@@ -163,9 +130,6 @@ def _by_map(model: HeadModel, scores: np.ndarray, score_names: tuple[str, ...]) 
     square of what expression moves), and by 2.0 mm if only the size of the coefficients is believed, which in FLAME are
     standard deviations of its training scans.
     """
-    # Here and not above: the map stands on this module's jaw.
-    from ...correspondence.arkit import ARKIT_NAMES, arkit_map
-
     size = model.expression_basis.shape[2]
     try:
         told = arkit_map(model)
