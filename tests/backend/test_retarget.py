@@ -126,6 +126,15 @@ def test_what_is_carried_over_is_the_change_from_each_ones_neutral(
     assert np.isnan(made.residual).all()
 
 
+def test_a_blink_closes_eyes_that_rest_wider_open_than_the_performers(
+    performer: Track, target: Track, model: HeadModel
+) -> None:
+    """From lids at 0.4 to closed is a change of 0.6, which would leave eyes that rest at 0.1 open by a third."""
+    made = retarget(target, model, performer, model)
+    assert of(made, model, "eyeBlinkLeft")[0] == pytest.approx(0.1, abs=1e-5)
+    assert of(made, model, "eyeBlinkLeft")[61] == pytest.approx(1, abs=1e-5)
+
+
 def test_intensity_scales_the_expression_but_neither_blinks_nor_gaze(
     performer: Track, target: Track, model: HeadModel
 ) -> None:
