@@ -28,7 +28,9 @@ class Progress:
 
     def raise_if_cancelled(self) -> None:
         if self.cancelled():
-            raise Cancelled("Stopped by the user; what was finished is kept.")
+            raise Cancelled(STOPPED_SENTENCE)
 
+
+STOPPED_SENTENCE = "Stopped by the user; what was finished is kept."
 
 SILENT = Progress()

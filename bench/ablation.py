@@ -26,6 +26,7 @@ import torch
 
 from backend.avatar.avatar import load_avatar
 from backend.avatar.settings import AvatarSettings
+from backend.devices import choose_device
 from backend.formats.capture import load_capture
 from backend.formats.image_files import write_png
 from backend.progress import Progress
@@ -34,7 +35,7 @@ from backend.storage import write_beside
 from backend.training.checkpoint import checkpoint_path
 from backend.training.evaluation import evaluate
 from backend.training.presets import PRESETS, Preset, find_preset
-from backend.training.trainer import choose_device, train
+from backend.training.trainer import train
 
 GRID_FRAMES = 3
 ENHANCER_WIDTH = 16

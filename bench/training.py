@@ -19,6 +19,7 @@ import torch
 from backend.avatar.avatar import build_networks
 from backend.avatar.enhancer import head_depth
 from backend.avatar.settings import AvatarSettings
+from backend.devices import choose_device
 from backend.formats.capture import load_capture
 from backend.formats.track import load_track
 from backend.head.registry import find_head
@@ -29,7 +30,7 @@ from backend.training.losses import leash_of, total_loss
 from backend.training.optimisation import Fitting, ParameterGroup
 from backend.training.pose_refinement_in_training import Refining
 from backend.training.presets import Preset
-from backend.training.trainer import choose_device, parameter_groups
+from backend.training.trainer import parameter_groups
 
 BATCH = Preset(size=0, warmup_steps=0, steps=0).batch
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import EffigyError
+from ..formats.frame_formats import FRAME_FORMATS
 from ..formats.image_files import ExrSequence, Mp4, PngSequence, over
 from ..formats.track import Track
 from ..progress import SILENT, Progress
@@ -24,7 +25,6 @@ from ..splatting.types import Cameras, Raster, Splats
 from ..storage import write_beside
 from .enhancer import enhance
 
-FORMATS = ("png", "exr", "mp4")
 BATCH = 4
 """Frames drawn at once: the rasteriser works on them in parallel, and more only take memory."""
 
@@ -108,8 +108,8 @@ def render_track(
     the track's rate. A sequence that was there before is replaced; a folder that holds anything else is left alone.
     """
     out = Path(out)
-    if fmt not in FORMATS:
-        raise EffigyError(f"“{fmt}” is no picture format: choose one of {', '.join(FORMATS)}.")
+    if fmt not in FRAME_FORMATS:
+        raise EffigyError(f"“{fmt}” is no picture format: choose one of {', '.join(FRAME_FORMATS)}.")
     if not 16 <= size <= MAX_SIZE:
         raise EffigyError(f"Pictures of {size} x {size} cannot be rendered: choose a size from 16 to {MAX_SIZE}.")
     if fmt == "mp4" and size % 2:

@@ -1,45 +1,64 @@
-"""The commands: each takes (arguments, progress), calls one function of the backend and returns what to say at the end.
+"""The commands: each function takes a request and a progress reporter, calls the backend and returns a result.
 
-Whatever takes long to import is imported inside the command that needs it.
+Modules that take long to import are imported inside the function that needs them.
 """
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import EffigyError
 from ..progress import Progress
 from ..storage import as_effigy_error
+from . import requests, results
+from .request_fields import Request
 
 if TYPE_CHECKING:
+    from ..avatar.avatar import Avatar
     from ..formats.capture import Capture
     from ..formats.track import Track
     from ..head.model import HeadModel
 
 
-def run_capture(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..footage.build import make_capture
+def run(request: Request, progress: Progress) -> results.Result:
+    """Carry out a request. Errors of the operating system and lack of memory are raised as `EffigyError`."""
+    try:
+        return _FUNCTIONS[type(request)](request, progress)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EffigyError(_sentence_for(error, request.output)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise EffigyError("There is not enough memory: choose a smaller size, or close other programs.") from error
 
-    check_writable(chosen.capture)
+
+def capture(request: requests.CaptureRequest, progress: Progress) -> results.CaptureResult:
+    from ..footage.build import make_capture
+    from .previews import send_capture_preview
+
+    check_writable(request.capture)
     made = make_capture(
-        chosen.video,
-        chosen.capture,
-        size=chosen.size,
-        start=chosen.start,
-        end=chosen.end,
-        max_frames=chosen.max_frames,
+        request.video,
+        request.capture,
+        size=request.size,
+        start=request.start,
+        end=request.end,
+        max_frames=request.max_frames,
         progress=progress,
     )
-    good = int((made.flags == 0).sum())
-    return f"{chosen.capture}: {made.frame_count} frames of {made.size}×{made.size}, {good} of them good."
+    send_capture_preview(made, progress)
+    return results.CaptureResult(request.capture, made.frame_count, int((made.flags == 0).sum()), made.size)
 
 
-def run_track(chosen: argparse.Namespace, progress: Progress) -> str:
+def track(request: requests.TrackRequest, progress: Progress) -> results.TrackResult:
     from ..correspondence.landmark_embedding import embed_landmarks
     from ..formats.capture import load_capture
     from ..formats.track import save_track
@@ -47,157 +66,197 @@ def run_track(chosen: argparse.Namespace, progress: Progress) -> str:
     from ..head.registry import remember_head
     from ..tracking.after.head_matte import make_head_mattes
     from ..tracking.pipeline import track_captures
+    from .previews import send_track_preview
 
-    captures = [load_capture(folder) for folder in chosen.captures]
-    model = load_head(chosen.head)
+    captures = [load_capture(folder) for folder in request.captures]
+    model = load_head(request.head)
     if (model.landmark_faces < 0).all():
-        # A user's FLAME file does not say where the detector's points lie on it.
+        # A user's FLAME file does not say where the detector's landmarks are on its surface.
         faces, barycentric = embed_landmarks(model, progress=progress)
         model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
-    for folder in chosen.captures:
+    for folder in request.captures:
         check_writable(folder / "track.npz")
     tracks = track_captures(
-        [_in_takes(capture, progress) for capture in captures],
+        [_separate_shots(capture, progress) for capture in captures],
         model,
-        photometric=not chosen.landmarks_only,
+        photometric=not request.landmarks_only,
         progress=progress,
     )
-    said = []
-    for capture, track in zip(captures, tracks, strict=True):
-        make_head_mattes(capture, track, model, progress=progress)
-        # The track comes last: where there is one, everything that tracking makes is there.
-        save_track(track, capture.folder / "track.npz")
-        said.append(_how_sure(capture.folder / "track.npz", track))
-    if chosen.head:
-        remember_head(model, chosen.head)
-    return "\n".join(said)
+    summaries = []
+    for tracked, made in zip(captures, tracks, strict=True):
+        make_head_mattes(tracked, made, model, progress=progress)
+        # The track is written last, so that where it exists, everything that tracking makes exists.
+        save_track(made, tracked.folder / "track.npz")
+        send_track_preview(tracked, made, model, progress)
+        summaries.append(_summarise(tracked.folder, made))
+    if request.head:
+        remember_head(model, request.head)
+    return results.TrackResult(tuple(summaries))
 
 
-def _in_takes(capture: Capture, progress: Progress) -> Capture:
+def _separate_shots(capture: Capture, progress: Progress) -> Capture:
     from ..tracking.observe.shot_cuts import find_cuts, separated
 
     cuts = find_cuts(capture)
     if len(cuts):
         progress.message(
             f"{capture.source_name} is cut before frame {', '.join(map(str, cuts[:12]))}"
-            f"{' …' if len(cuts) > 12 else ''}: its takes are tracked apart."
+            f"{' …' if len(cuts) > 12 else ''}: each shot is tracked on its own."
         )
     return separated(capture, cuts)
 
 
-def _how_sure(path: Path, track: Track) -> str:
-    tracked = track.flags == 0
-    residual = sorted(track.residual[tracked].tolist())
-    typical = (
-        f"; typically {residual[len(residual) // 2]:.2f} px of {track.size} from the detector's landmarks"
-        if residual
-        else ""
+def _summarise(folder: Path, track: Track) -> results.TrackSummary:
+    import numpy as np
+
+    residual = track.residual[track.flags == 0]
+    return results.TrackSummary(
+        capture=folder,
+        track=folder / "track.npz",
+        frames=track.frame_count,
+        reliable_frames=len(residual),
+        residual=float(np.median(residual)) if len(residual) else None,
+        size=track.size,
     )
-    return f"{path}: {tracked.sum()} of {len(tracked)} frames are sure{typical}."
 
 
-def run_train(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..training.trainer import train
+def train(request: requests.TrainRequest, progress: Progress) -> results.TrainResult:
+    from ..training.trainer import train as train_avatar
 
-    check_writable(chosen.avatar)
-    avatar = train(
-        chosen.capture,
-        chosen.avatar,
-        preset=chosen.preset,
-        size=chosen.size,
-        device=chosen.device,
-        minutes=chosen.minutes,
-        resume=chosen.resume,
+    check_writable(request.avatar)
+    avatar = train_avatar(
+        request.capture,
+        request.avatar,
+        preset=request.preset,
+        size=request.size,
+        device=request.device,
+        minutes=request.minutes,
+        resume=request.resume,
         progress=progress,
     )
-    return f"{chosen.avatar}: {avatar.gaussian_count} Gaussians in {avatar.megabytes:.1f} MB."
+    return results.TrainResult(request.avatar, avatar.gaussian_count, avatar.megabytes)
 
 
-def run_evaluate(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
+def evaluate(request: requests.EvaluateRequest, progress: Progress) -> results.EvaluateResult:
     from ..formats.capture import load_capture
-    from ..training.evaluation import evaluate
-    from ..training.trainer import choose_device
+    from ..training.evaluation import evaluate as evaluate_avatar
 
-    avatar, capture = load_avatar(chosen.avatar, device=choose_device("auto")), load_capture(chosen.capture)
-    check_writable(chosen.out / "metrics.json")
-    metrics = evaluate(
-        avatar, capture, chosen.out, baselines=chosen.baselines, refitted=chosen.refitted, progress=progress
+    avatar, capture = _load_avatar(request.avatar), load_capture(request.capture)
+    metrics_file = request.out / "metrics.json"
+    check_writable(metrics_file)
+    metrics = evaluate_avatar(
+        avatar, capture, request.out, baselines=request.baselines, refitted=request.refitted, progress=progress
     )
-    return f"{chosen.out / 'metrics.json'}:\n{metrics}"
+    return results.EvaluateResult(metrics_file, request.out / "sheet.png", metrics)
 
 
-def run_render(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
+def render(request: requests.RenderRequest, progress: Progress) -> results.RenderResult:
     from ..avatar.render import render_track
     from ..formats.track import load_track
-    from ..training.trainer import choose_device
 
-    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
-    track = load_track(chosen.track, avatar.head_model)
-    check_writable(chosen.out)
-    size = track.size if chosen.size is None else chosen.size
-    count = render_track(
+    avatar = _load_avatar(request.avatar)
+    track = load_track(request.track, avatar.head_model)
+    check_writable(request.out)
+    size = track.size if request.size is None else request.size
+    frames = render_track(
         avatar,
         track,
-        chosen.out,
+        request.out,
         size=size,
-        fmt=chosen.format,
-        background=chosen.background,
-        enhanced=not chosen.plain,
+        fmt=request.format,
+        background=request.background,
+        enhanced=not request.plain,
         progress=progress,
     )
-    return f"{chosen.out}: {count} frames of {size}×{size}."
+    return results.RenderResult(request.avatar, request.out, frames, size)
 
 
-def run_orbit(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..training.trainer import choose_device
+def orbit(request: requests.OrbitRequest, progress: Progress) -> results.OrbitResult:
     from ..training.turntable import render_orbit
 
-    check_writable(chosen.out)
-    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
-    count = render_orbit(avatar, chosen.out, size=chosen.size, degrees=chosen.degrees, progress=progress)
-    return f"{chosen.out}: {count} frames of {chosen.size}×{chosen.size}."
+    check_writable(request.out)
+    avatar = _load_avatar(request.avatar)
+    frames = render_orbit(avatar, request.out, size=request.size, degrees=request.degrees, progress=progress)
+    return results.OrbitResult(request.out, frames, request.size)
 
 
-def run_extremes(chosen: argparse.Namespace, progress: Progress) -> str:
-    from ..avatar.avatar import load_avatar
-    from ..training.trainer import choose_device
+def extremes(request: requests.ExtremesRequest, progress: Progress) -> results.ExtremesResult:
     from ..training.turntable import render_extremes
 
-    check_writable(chosen.out)
-    avatar = load_avatar(chosen.avatar, device=choose_device("auto"))
-    return f"{chosen.out}: {render_extremes(avatar, chosen.out, size=chosen.size, progress=progress)} heads."
+    check_writable(request.out)
+    avatar = _load_avatar(request.avatar)
+    heads = render_extremes(avatar, request.out, size=request.size, progress=progress)
+    return results.ExtremesResult(request.out, heads)
 
 
-def run_export(chosen: argparse.Namespace, progress: Progress) -> str:
+def export(request: requests.ExportRequest, progress: Progress) -> results.ExportResult:
     from ..avatar.avatar import load_avatar
     from ..avatar.export import export_frame
     from ..formats.track import load_track
 
-    check_writable(chosen.out)
-    avatar = load_avatar(chosen.avatar)
-    count = export_frame(avatar, load_track(chosen.track, avatar.head_model), chosen.frame, chosen.out)
-    return f"{chosen.out}: {count} Gaussians of frame {chosen.frame}."
+    check_writable(request.out)
+    avatar = load_avatar(request.avatar)
+    gaussians = export_frame(avatar, load_track(request.track, avatar.head_model), request.frame, request.out)
+    return results.ExportResult(request.out, gaussians, request.frame)
 
 
-def run_report(chosen: argparse.Namespace, progress: Progress) -> str:
+def report(request: requests.ReportRequest, progress: Progress) -> results.ReportResult:
     from ..tracking.after.report import write_report
 
-    check_writable(chosen.out)
-    return f"{chosen.out}: {write_report(*_tracked(chosen.capture), chosen.out, progress=progress)}"
+    check_writable(request.out)
+    summary = write_report(*_load_tracked_capture(request.capture), request.out, progress=progress)
+    return results.ReportResult(request.out, summary)
 
 
-def run_overlay(chosen: argparse.Namespace, progress: Progress) -> str:
+def overlay(request: requests.OverlayRequest, progress: Progress) -> results.OverlayResult:
     from ..tracking.after.overlay import write_overlay
 
-    check_writable(chosen.out)
-    return f"{chosen.out}: {write_overlay(*_tracked(chosen.capture), chosen.out, progress=progress)} frames."
+    check_writable(request.out)
+    frames = write_overlay(*_load_tracked_capture(request.capture), request.out, progress=progress)
+    return results.OverlayResult(request.out, frames)
 
 
-def _tracked(folder: Path) -> tuple[Capture, Track, HeadModel]:
-    """A capture, its track and the head model of that."""
+def retarget(request: requests.RetargetRequest, progress: Progress) -> results.RetargetResult:
+    from .retarget_files import retarget_files
+
+    check_writable(request.out)
+    made = retarget_files(request, progress)
+    return results.RetargetResult(request.out, made.frame_count, made.fps)
+
+
+def doctor(request: requests.DoctorRequest, progress: Progress) -> results.DoctorResult | results.AvatarContents:
+    from .doctor import examine, examine_avatar
+
+    if request.avatar:
+        return examine_avatar(request.avatar)
+    return results.DoctorResult(tuple(examine()))
+
+
+_FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]] = {
+    requests.CaptureRequest: capture,
+    requests.TrackRequest: track,
+    requests.TrainRequest: train,
+    requests.EvaluateRequest: evaluate,
+    requests.RenderRequest: render,
+    requests.OrbitRequest: orbit,
+    requests.ExtremesRequest: extremes,
+    requests.ExportRequest: export,
+    requests.ReportRequest: report,
+    requests.OverlayRequest: overlay,
+    requests.RetargetRequest: retarget,
+    requests.DoctorRequest: doctor,
+}
+
+
+def _load_avatar(path: Path) -> Avatar:
+    from ..avatar.avatar import load_avatar
+    from ..devices import choose_device
+
+    return load_avatar(path, device=choose_device("auto"))
+
+
+def _load_tracked_capture(folder: Path) -> tuple[Capture, Track, HeadModel]:
+    """A capture, its track and the head model that the track was made on."""
     from ..formats.capture import load_capture
     from ..formats.track import load_track
     from ..head.registry import find_head
@@ -207,40 +266,8 @@ def _tracked(folder: Path) -> tuple[Capture, Track, HeadModel]:
     return capture, track, find_head(track.head_name, track.head_fingerprint, "The track")
 
 
-def run_retarget(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .transferring import transfer
-
-    check_writable(chosen.out)
-    made = transfer(
-        chosen.performance,
-        chosen.target,
-        chosen.out,
-        intensity=chosen.intensity,
-        smoothing=chosen.smoothing,
-        motion=chosen.motion,
-        fps=chosen.fps,
-        progress=progress,
-    )
-    return f"{chosen.out}: {made.frame_count} frames at {float(made.fps):g} a second."
-
-
-def run_doctor(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .doctor import examine, examine_avatar, show
-
-    if chosen.avatar:
-        return examine_avatar(chosen.avatar)
-    return show(examine())
-
-
-def run_serve(chosen: argparse.Namespace, progress: Progress) -> str:
-    from .worker import serve
-
-    serve()
-    return ""
-
-
 def check_writable(target: Path) -> None:
-    """Refuse, before any long work, a place where nothing can be written. Nothing is left behind."""
+    """Refuse a path that cannot be written, before any long work begins. Leaves nothing behind."""
     folder = target.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
@@ -249,6 +276,21 @@ def check_writable(target: Path) -> None:
             file.write(b"\0" * 4096)
     except OSError as error:
         if error.errno == errno.ENOENT:
-            # Kernel folders such as /proc answer so.
+            # Folders of the kernel such as /proc answer so.
             error = OSError(errno.EACCES, "read-only")
         raise as_effigy_error(error, target) from error
+
+
+def _sentence_for(error: OSError, output: Path | None) -> str:
+    if error.errno == errno.ENOENT and error.filename:
+        return f"There is no file {error.filename}."
+    return str(as_effigy_error(error, Path(error.filename or output or "the output")))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError is recognised by its name: importing torch here would make every command slow.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "not enough memory" in str(error)
+    )

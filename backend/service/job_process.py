@@ -1,9 +1,10 @@
-"""`python -m backend.service.job_process`: one job in a process of its own, told what to do on stdin.
+"""`python -m backend.service.job_process`: one job in a process of its own, which the worker starts.
 
-The first line on stdin is the order. After it, a line is a request to stop, and the end of stdin means that the worker
-is gone: the job stops as if cancelled, so that a training leaves its checkpoint and nothing is half-written, and it
-ends in any case after some seconds. This needs nothing of the operating system but pipes. Events go to stdout, a line
-each: `progress`, `preview`, `message`, and one last `done`, `failed` or `cancelled`.
+The first line on stdin is the `JobOrder`. After it, a line is a request to stop. The end of stdin means that the worker
+has ended: the job then stops as if it were cancelled, so that a training leaves its checkpoint and nothing is
+half-written, and its process ends in any case after some seconds. This needs nothing from the operating system but
+pipes. `JobEvent`s go to stdout, one a line: `progress`, `preview`, `message`, and one last `done`, `failed` or
+`cancelled`.
 """
 
 from __future__ import annotations
@@ -16,68 +17,70 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
 from ..errors import Cancelled, EffigyError
-from ..progress import Progress
+from ..progress import STOPPED_SENTENCE, Progress
+from .job_messages import CANCELLED, DONE, FAILED, MESSAGE, PREVIEW, PROGRESS, JobEvent, JobOrder
 from .protocol import ArrayFolders, Channel
+from .stages import StageClock, describe_stage, shown_metrics
 
 SECONDS_BETWEEN_UPDATES = 0.1
 SECONDS_BETWEEN_PREVIEWS = 1.0
-SECONDS_BETWEEN_GLIMPSES = 2.0
-"""Of commands that show no pictures themselves: drawing one takes some milliseconds of the work's own thread."""
-PATIENCE = {"cancel": (10.0, 30.0), "orphan": (4.0, 4.0)}
-"""Seconds until a job that was told to stop is interrupted, and from there until it is ended."""
+SECONDS_BETWEEN_DRAWN_PREVIEWS = 2.0
+"""For commands that send no previews themselves: drawing one takes some milliseconds of the work's own thread."""
+SECONDS_TO_STOP = {"cancel": (10.0, 30.0), "orphan": (4.0, 4.0)}
+"""Seconds until a job that was asked to stop is interrupted, and from there until its process is ended; `orphan`: the
+worker has ended."""
 
 
-class _ChannelProgress(Progress):
+class ChannelProgress(Progress):
+    """Sends progress to the worker, and previews for commands that send none themselves."""
+
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._clock: Any = None
-        self._updated = self._shown = self._glimpsed = 0.0
+        self._clock: StageClock | None = None
+        self._last_update = self._last_preview = self._last_drawn_preview = 0.0
         self.stopped = False
-        self.glimpse: Callable[[int, int], np.ndarray | None] = lambda done, total: None
-        """A picture of what is `done` of `total`, if there is one."""
+        self.draw_preview: Callable[[int, int], np.ndarray | None] = lambda done, total: None
+        """Draws an image (H, W, 3) uint8 of the work when `done` units of `total` are done, or returns None."""
 
     def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
-        from .terminal import Clock
-
         now = time.monotonic()
-        new = self._clock is None or self._clock.stage != stage
-        if new:
-            self._clock = Clock(stage, done, now)
-        if not new and done != total and now - self._updated < SECONDS_BETWEEN_UPDATES:
+        is_new_stage = self._clock is None or self._clock.stage != stage
+        if self._clock is None or is_new_stage:
+            self._clock = StageClock(stage, done, now)
+        if not is_new_stage and done != total and now - self._last_update < SECONDS_BETWEEN_UPDATES:
             return
-        self._updated = now
-        self._channel.send(
-            {
-                "event": "progress",
-                "stage": stage,
-                "done": done,
-                "total": total,
-                "metrics": metrics,
-                "eta": self._clock.left(done, total, now),
-                "rate": self._clock.rate(done, now),
-            }
-        )
-        if now - self._glimpsed >= SECONDS_BETWEEN_GLIMPSES and (image := self.glimpse(done, total)) is not None:
-            self._glimpsed = now
-            self._show(image)
+        self._last_update = now
+        fields = {
+            "stage": describe_stage(stage),
+            "done": done,
+            "total": total,
+            "metrics": shown_metrics(metrics),
+            "eta": self._clock.seconds_left(done, total, now),
+            "rate": self._clock.rate(done, now),
+        }
+        self._channel.send(JobEvent(PROGRESS, fields).to_message())
+        if now - self._last_drawn_preview >= SECONDS_BETWEEN_DRAWN_PREVIEWS:
+            image = self.draw_preview(done, total)
+            if image is not None:
+                self._last_drawn_preview = now
+                self._send_preview(image)
 
     def preview(self, image: np.ndarray) -> None:
-        if time.monotonic() - self._shown >= SECONDS_BETWEEN_PREVIEWS:
-            self._shown = time.monotonic()
-            self._show(image)
+        if time.monotonic() - self._last_preview >= SECONDS_BETWEEN_PREVIEWS:
+            self._last_preview = time.monotonic()
+            self._send_preview(image)
 
-    def _show(self, image: np.ndarray) -> None:
-        # A picture that there is no room for is no reason to lose hours of work.
+    def _send_preview(self, image: np.ndarray) -> None:
+        # Where there is no room for a preview's array, hours of work must not be lost for it.
         with suppress(EffigyError):
-            self._channel.send({"event": "preview", "image": np.asarray(image, np.uint8)})
+            self._channel.send(JobEvent(PREVIEW, {"image": np.asarray(image, np.uint8)}).to_message())
 
     def message(self, text: str) -> None:
-        self._channel.send({"event": "message", "text": text})
+        self._channel.send(JobEvent(MESSAGE, {"text": text}).to_message())
 
     def cancelled(self) -> bool:
         return self.stopped
@@ -86,72 +89,75 @@ class _ChannelProgress(Progress):
 def main() -> None:
     arrays = ArrayFolders([""])
     channel = Channel(arrays)
-    lines = channel.messages()
-    order = next(lines, None)
-    if order is None:
+    messages = channel.messages()
+    first = next(messages, None)
+    if first is None:
         return
-    arrays.inline, arrays.folders = order["inline"], order["folders"]
-    progress = _ChannelProgress(channel)
+    order = JobOrder.from_message(first)
+    arrays.inline, arrays.folders = order.inline, order.folders
+    progress = ChannelProgress(channel)
 
-    def watch() -> None:
-        cancelled = next(lines, None) is not None
+    def watch_stdin() -> None:
+        was_cancelled = next(messages, None) is not None
         progress.stopped = True
-        until_interrupted, until_ended = PATIENCE["cancel" if cancelled else "orphan"]
-        if cancelled:
-            # A second order to stop, or the worker's end, is not made to wait.
-            threading.Thread(target=lambda: (next(lines, None), _end_within(*PATIENCE["orphan"])), daemon=True).start()
-        _end_within(until_interrupted, until_ended)
+        if was_cancelled:
+            # A second request to stop, or the worker's end, shortens the time to stop.
+            threading.Thread(
+                target=lambda: (next(messages, None), _end_within(*SECONDS_TO_STOP["orphan"])), daemon=True
+            ).start()
+        _end_within(*SECONDS_TO_STOP["cancel" if was_cancelled else "orphan"])
 
-    threading.Thread(target=watch, daemon=True).start()
-    channel.send(_outcome(order["kind"], order["commands"], order["params"], progress))
+    threading.Thread(target=watch_stdin, daemon=True).start()
+    channel.send(_carry_out(order, progress).to_message())
     with suppress(OSError):
         sys.stderr.flush()
-    # Threads of libraries may hold the interpreter up; whatever was to be written is written.
+    # Threads of libraries may delay the interpreter's exit; all files are written by now.
     os._exit(0)
 
 
-def _end_within(until_interrupted: float, until_ended: float) -> None:
-    time.sleep(until_interrupted)
-    # Unwinds the main thread, which removes what was half-written.
+def _end_within(seconds_until_interrupted: float, seconds_until_ended: float) -> None:
+    time.sleep(seconds_until_interrupted)
+    # Unwinds the main thread, which removes half-written files.
     _thread.interrupt_main()
-    time.sleep(until_ended)
+    time.sleep(seconds_until_ended)
     os._exit(1)
 
 
-def _outcome(
-    kind: str, commands: list[list[str]], params: dict[str, Any], progress: _ChannelProgress
-) -> dict[str, Any]:
-    """Do the work; the event that says how it ended."""
+def _carry_out(order: JobOrder, progress: ChannelProgress) -> JobEvent:
+    """Do the work; returns the last event."""
     try:
-        if kind == "doctor":
-            from .doctor import examine
-
-            return {"event": "done", "result": {"rows": [[row.subject, row.state, row.said] for row in examine()]}}
-        from .cli import perform
-        from .job_kinds import result_of
-        from .previews import Glimpses, show_afterwards
-
-        said = []
-        for arguments in commands:
-            progress.raise_if_cancelled()
-            progress.glimpse = Glimpses(arguments[0], params).picture
-            said.append(perform(arguments, progress))
-            show_afterwards(arguments[0], params, progress)
-        return {"event": "done", "result": result_of(kind, params, said)}
+        return JobEvent(DONE, {"result": _result_of(order, progress)})
     except (Cancelled, KeyboardInterrupt) as stop:
-        return {"event": "cancelled", "message": str(stop) or "Stopped by the user; what was finished is kept."}
+        return JobEvent.with_sentence(CANCELLED, str(stop) or STOPPED_SENTENCE)
     except EffigyError as error:
-        return {"event": "failed", "message": str(error)}
+        return JobEvent.with_sentence(FAILED, str(error))
     except ImportError as error:
         traceback.print_exc()
-        return {"event": "failed", "message": f"The backend's Python lacks {error.name or error}: install it again."}
+        return JobEvent.with_sentence(FAILED, f"The backend's Python lacks {error.name or error}: install it again.")
     except Exception as error:
         traceback.print_exc()
-        return {
-            "event": "failed",
-            "message": f"This met a defect of Effigy ({type(error).__name__}: {error}); the "
-            "worker's log holds the details.",
-        }
+        return JobEvent.with_sentence(
+            FAILED,
+            f"The job failed because of a defect in Effigy ({type(error).__name__}: {error}); the worker's log holds "
+            "the details.",
+        )
+
+
+def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:
+    if order.kind == "doctor":
+        from .doctor import examine
+
+        return {"rows": [[finding.subject, finding.state, finding.explanation] for finding in examine()]}
+    from .commands import run
+    from .job_specs import answer_of, read_job
+    from .previews import WorkPreview
+
+    results = []
+    for request in read_job(order.kind, order.params).requests:
+        progress.raise_if_cancelled()
+        progress.draw_preview = WorkPreview(request).draw
+        results.append(run(request, progress))
+    return answer_of(results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Long work, each in a process of its own, so that posing keeps its rate and a crash takes nothing else with it."""
+"""The worker's jobs: each runs in a process of its own, so that posing keeps its rate and a crash ends only the job."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
 
 from ..errors import EffigyError
-from .job_kinds import KINDS
+from .job_messages import CANCEL, DONE, FAILED, LAST_EVENTS, JobEvent, JobOrder
+from .job_specs import JOB_REQUESTS, read_job
 from .parameters import Parameters
 from .protocol import Channel
 
-LAST_EVENTS = ("done", "failed", "cancelled")
-CONSEQUENCES = {
+LOWER_PRIORITY: Final = 10
+"""Niceness of a job's process: posing, and Blender itself, come first."""
+KILLED: Final = -9
+AFTER_A_CRASH: Final = {
     "import": "Nothing half-made is left; import again.",
     "track": "The capture is as it was; track again.",
     "train": "Its last checkpoint is kept: train again with resume.",
@@ -28,140 +32,147 @@ CONSEQUENCES = {
     "retarget": "Transfer the performance again.",
     "doctor": "The backend's packages may be damaged: install it again.",
 }
-"""What a process that died without a word leaves behind."""
+"""Kind of a job -> what a process leaves that ended without its last event, and what to do."""
 
 
 class JobProcess:
-    """A child process and its events."""
+    """A child process that carries out one job (`backend.service.job_process`), and the events that it reports."""
 
-    def __init__(self, kind: str, commands: list[list[str]], params: dict[str, Any], channel: Channel) -> None:
+    def __init__(self, kind: str, params: dict[str, Any], channel: Channel) -> None:
         self.kind = kind
-        order = {
-            "kind": kind,
-            "commands": commands,
-            "params": params,
-            "inline": channel.arrays.inline,
-            "folders": channel.arrays.folders,
-        }
-        flags: dict[str, Any] = {}
-        if os.name == "nt":
-            flags["creationflags"] = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        options: dict[str, Any] = {}
+        if sys.platform == "win32":
+            options["creationflags"] = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "backend.service.job_process"],
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                **flags,
+                **options,
             )
         except OSError as error:
             raise EffigyError(f"No process could be started ({error.strerror}): close other programs.") from error
         if hasattr(os, "setpriority"):
-            # Posing, and Blender itself, come first.
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
-        self._tell(order)
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWER_PRIORITY)
+        self._send(JobOrder(kind, params, channel.arrays.inline, channel.arrays.folders).to_message())
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def stop(self) -> None:
-        self._tell({"cancel": True})
+        self._send(CANCEL)
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Until the process ends; the last is always one of LAST_EVENTS."""
-        last = None
-        for line in self._process.stdout:
+    def events(self) -> Iterator[JobEvent]:
+        """Until the process ends; the last event is always one of LAST_EVENTS."""
+        ended = False
+        for line in _pipe(self._process.stdout):
             try:
-                event = json.loads(line)
+                event = JobEvent.from_message(json.loads(line))
             except ValueError:
                 continue
-            last = event["event"]
+            ended = event.name in LAST_EVENTS
             yield event
         code = self._process.wait()
-        if last not in LAST_EVENTS:
-            yield {
-                "event": "failed",
-                "message": f"The process of this job ended without a word ({_reason(code)}). "
-                + CONSEQUENCES[self.kind],
-            }
+        if not ended:
+            yield JobEvent.with_sentence(
+                FAILED,
+                f"The job's process ended unexpectedly ({_reason(code)}). {AFTER_A_CRASH[self.kind]}",
+            )
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        # A child that has just ended is heard of through its events.
+    def _send(self, message: dict[str, Any]) -> None:
+        stdin = _pipe(self._process.stdin)
+        # A child that has just ended cannot read; its end shows in `events`.
         with suppress(OSError, ValueError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            stdin.write(json.dumps(message).encode() + b"\n")
+            stdin.flush()
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise TypeError("The process was started without this pipe.")
+    return stream
 
 
 def _reason(code: int) -> str:
-    if code == -9:
+    if code == KILLED:
         return "it was killed, perhaps because memory ran out"
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+@dataclass(frozen=True)
+class _RunningJob:
+    process: JobProcess
+    output: Path
+    """The file or folder that the job writes."""
+
+
 class Jobs:
-    """The worker's methods `job.start`, `job.cancel` and `doctor`; all are called by the reading thread."""
+    """The worker's methods `job.start`, `job.cancel` and `doctor`; the reading thread calls all of them."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._running: dict[str, tuple[JobProcess, Path]] = {}
+        self._running: dict[str, _RunningJob] = {}
         self._lock = threading.Lock()
         self._names = (f"job-{number}" for number in itertools.count(1))
-        self._started: list[str] = []
+        self._not_forwarded: list[str] = []
+        """Jobs that were started and whose events are not passed on yet."""
 
     def start(self, parameters: Parameters) -> dict[str, Any]:
-        """Start the process. Its events are passed on from `begin` on, so that the answer goes out before them."""
-        parameters.known("kind", "params")
-        kind = parameters.text("kind", choices=tuple(KINDS))
-        given = parameters.group("params") if parameters.has("params") else Parameters({}, kind)
-        given.of = kind
-        order = KINDS[kind](given)
+        """Start a job's process. Its events are passed on from `forward_events` on, so that this method's answer is
+        sent before them."""
+        parameters.allow_only("kind", "params")
+        kind = parameters.text("kind", choices=tuple(JOB_REQUESTS))
+        params = parameters.group("params").values if parameters.has("params") else {}
+        output = read_job(kind, params).output
         name = next(self._names)
         with self._lock:
-            if any(place == order.writes for _, place in self._running.values()):
-                raise EffigyError(f"Another job is writing {order.writes}: wait for it or stop it, then start again.")
-            self._running[name] = JobProcess(kind, order.commands, given.values, self._channel), order.writes
-        self._started.append(name)
+            if any(job.output == output for job in self._running.values()):
+                raise EffigyError(f"Another job is writing {output}: wait for it or stop it, then start again.")
+            self._running[name] = _RunningJob(JobProcess(kind, params, self._channel), output)
+        self._not_forwarded.append(name)
         return {"job": name}
 
-    def begin(self) -> None:
-        """Pass on the events of what was started."""
-        while self._started:
-            threading.Thread(target=self._pass_on, args=(self._started.pop(),), daemon=True).start()
+    def forward_events(self) -> None:
+        """Begin to pass on the events of the jobs that were started."""
+        while self._not_forwarded:
+            name = self._not_forwarded.pop()
+            threading.Thread(target=self._forward_events_of, args=(name,), daemon=True).start()
 
     def cancel(self, parameters: Parameters) -> dict[str, Any]:
-        """Ask a job to stop. One that has ended is none to stop, and that is no error: the two may cross."""
-        parameters.known("job")
+        """Ask a job to stop. A job that has ended already is no error: its last event and this request may cross."""
+        parameters.allow_only("job")
         with self._lock:
             running = self._running.get(parameters.text("job"))
         if running:
-            running[0].stop()
+            running.process.stop()
         return {"stopping": running is not None}
 
     def examine(self, answer: Callable[[Callable[[], dict[str, Any]]], None]) -> None:
-        """`doctor` in a process of its own, since what it tries may crash; `answer` gets a function that returns or
-        raises."""
+        """`doctor`, in a process of its own, because its checks may crash. `answer` is called from another thread with
+        a function that returns the result or raises."""
 
-        def outcome(event: dict[str, Any]) -> dict[str, Any]:
-            if event["event"] == "done":
-                return event["result"]
-            raise EffigyError(event["message"])
+        def result_of(event: JobEvent) -> dict[str, Any]:
+            if event.name == DONE:
+                return event.fields["result"]
+            raise EffigyError(event.fields["message"])
 
         def work() -> None:
             try:
-                *_, last = JobProcess("doctor", [], {}, self._channel).events()
+                *_, last = JobProcess("doctor", {}, self._channel).events()
             except EffigyError as error:
-                last = {"event": "failed", "message": str(error)}
-            answer(lambda: outcome(last))
+                last = JobEvent.with_sentence(FAILED, str(error))
+            answer(lambda: result_of(last))
 
         threading.Thread(target=work, daemon=True).start()
 
-    def _pass_on(self, name: str) -> None:
-        process, _ = self._running[name]
-        for event in process.events():
-            kind = event.pop("event")
-            if kind in LAST_EVENTS:
+    def _forward_events_of(self, name: str) -> None:
+        for event in self._running[name].process.events():
+            if event.name in LAST_EVENTS:
                 with self._lock:
                     self._running.pop(name, None)
-            self._channel.send({"jsonrpc": "2.0", "method": f"job.{kind}", "params": {"job": name} | event})
+            self._channel.send(
+                {"jsonrpc": "2.0", "method": f"job.{event.name}", "params": {"job": name} | event.fields}
+            )

@@ -1,9 +1,9 @@
-"""The wire between Blender and the worker: JSON-RPC 2.0, one message a line, and arrays beside it.
+"""The messages between Blender and the worker: JSON-RPC 2.0, one message a line, with arrays in files.
 
-An array stands in a message as `{"$array": {"file": path, "dtype": "float32", "shape": [..]}}`: its bytes lie in a file
-of a private temporary folder, in memory where the system offers such a place. Whoever receives the message deletes the
-file. A worker on another machine (`ssh host …`) shares no files: there the bytes stand in the message itself, as base64
-in `{"$array": {"data": …, "dtype": …, "shape": …}}`.
+In a message, an array is `{"$array": {"file": path, "dtype": "float32", "shape": [..]}}`. Its bytes are in a file of a
+private temporary folder, which is in memory where the system has such a folder. The receiver of the message deletes the
+file. A worker on another machine (`ssh host …`) shares no files with Blender: there the bytes are in the message itself,
+as base64 in `{"$array": {"data": …, "dtype": …, "shape": …}}`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,39 +32,41 @@ SCHEMA = 1
 MEMORY_FOLDER = Path("/dev/shm")
 
 REFUSED = -32000
-"""JSON-RPC error code of an `EffigyError`: the message is a sentence for the user."""
+"""JSON-RPC error code of an `EffigyError`: the error's message is a sentence for the user."""
 UNKNOWN_METHOD = -32601
 DEFECT = -32603
-"""Anything else: a defect of ours; `data` holds the traceback."""
+"""JSON-RPC error code of any other exception: a defect of Effigy. The error's `data` is the traceback."""
 
 
 class ArrayFolders:
-    """Where array files go: memory first, then the disk for what memory has no room for. Removed by `close`."""
+    """The folders for array files: one in memory, and one on the disk for arrays that do not fit into memory."""
 
     def __init__(self, folders: list[str] | None = None) -> None:
-        """`folders`: those of another process, which removes them; none: new ones of our own."""
+        """`folders` belong to another process, which removes them; by default new folders are made, and `close` removes
+        them."""
         self.inline = False
+        """Whether arrays go inside messages instead of files."""
         self._own = folders is None
         self._count = itertools.count()
-        places = [MEMORY_FOLDER] if os.access(MEMORY_FOLDER, os.W_OK) else []
-        self.folders = folders or [tempfile.mkdtemp(prefix="effigy-arrays-", dir=place) for place in (*places, None)]
+        memory = [MEMORY_FOLDER] if os.access(MEMORY_FOLDER, os.W_OK) else []
+        self.folders = folders or [tempfile.mkdtemp(prefix="effigy-arrays-", dir=parent) for parent in (*memory, None)]
 
     def put(self, array: np.ndarray) -> dict[str, Any]:
-        """What stands for `array` in a message."""
-        described = {"dtype": str(array.dtype), "shape": list(array.shape)}
+        """Write `array` to a file; returns its description for a message. Raises `EffigyError` where no folder has room."""
+        description = {"dtype": str(array.dtype), "shape": list(array.shape)}
         array = np.ascontiguousarray(array)
         if self.inline:
-            return {"$array": {"data": base64.b64encode(array.tobytes()).decode("ascii"), **described}}
+            return {"$array": {"data": base64.b64encode(array.tobytes()).decode("ascii"), **description}}
         for folder in self.folders:
             path = os.path.join(folder, f"{os.getpid()}-{next(self._count)}")
             try:
                 array.tofile(path)
-                return {"$array": {"file": path, **described}}
+                return {"$array": {"file": path, **description}}
             except OSError:
                 with suppress(OSError):
                     os.unlink(path)
-        places = " or ".join(self.folders)
-        raise EffigyError(f"There is no room for {array.nbytes / 1e6:.0f} MB in {places}: free some space.")
+        folders = " or ".join(self.folders)
+        raise EffigyError(f"There is no room for {array.nbytes / 1e6:.0f} MB in {folders}: free some space.")
 
     def close(self) -> None:
         if self._own:
@@ -72,12 +75,12 @@ class ArrayFolders:
 
 
 def read_inline(value: Any) -> Any:
-    """Undo base64 arrays in a request's parameters; everything else stays as it is."""
+    """A request's parameters with base64 arrays decoded; everything else is returned unchanged."""
     if isinstance(value, dict):
-        if isinstance(described := value.get("$array"), dict):
+        if isinstance(description := value.get("$array"), dict):
             try:
-                data = base64.b64decode(described["data"])
-                return np.frombuffer(data, described["dtype"]).reshape(described["shape"])
+                data = base64.b64decode(description["data"])
+                return np.frombuffer(data, description["dtype"]).reshape(description["shape"])
             except (KeyError, ValueError, TypeError) as error:
                 raise EffigyError("An array of the request does not fit its own description.") from error
         return {name: read_inline(entry) for name, entry in value.items()}
@@ -85,19 +88,21 @@ def read_inline(value: Any) -> Any:
 
 
 class Channel:
-    """Messages in on stdin, out on stdout, from any thread. Whatever else prints, prints to stderr from here on."""
+    """Messages in on stdin and out on stdout, from any thread. From here on, anything else that prints to stdout is sent
+    to stderr."""
 
     def __init__(self, arrays: ArrayFolders) -> None:
         self.arrays = arrays
         self._in: BinaryIO = sys.stdin.buffer
-        # Libraries print to stdout, some from C: the real one is kept for messages, descriptor 1 becomes the log.
+        # Libraries print to stdout, some of them from C: the real stdout is kept for messages, and file descriptor 1
+        # becomes the log.
         self._out = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
         sys.stdout = sys.stderr
         self._lock = threading.Lock()
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """Until the other side closes. A line that is no message is answered by nothing and told to the log."""
+        """Until the other side closes. A line that is no message is left out and reported in the log."""
         for line in iter(self._in.readline, b""):
             try:
                 message = json.loads(line)
@@ -109,14 +114,20 @@ class Channel:
             yield message
 
     def send(self, message: dict[str, Any]) -> None:
-        """Nothing happens where nobody reads any more: whoever waits on stdin is about to learn so."""
+        """Write a message. Does nothing where the reader is gone: the thread that reads stdin is about to notice."""
         line = json.dumps(self._plain(message), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with self._lock, suppress(BrokenPipeError, OSError, ValueError):
             self._out.write(line)
             self._out.flush()
 
     def _plain(self, value: Any) -> Any:
-        """As JSON knows it: arrays put aside, a fraction as [numerator, denominator], no NaN and no infinity."""
+        """`value` as JSON can hold it.
+
+        Arrays become descriptions of their files, dataclasses become objects, a fraction becomes [numerator,
+        denominator], and NaN and infinity become null.
+        """
+        if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: self._plain(getattr(value, field.name)) for field in fields(value)}
         if isinstance(value, dict):
             return {str(name): self._plain(entry) for name, entry in value.items()}
         if isinstance(value, (list, tuple)):

@@ -1,22 +1,22 @@
 """The worker: answers Blender's requests over stdio until stdin closes.
 
-    hello          {arrays: files | inline}             → what this worker is, where its arrays lie
+    hello          {arrays: files | inline}             → what this worker is, and the folders of its arrays
     doctor         {}                                   → {rows: [[what, state, sentence], …]}
-    head.rig       {head, identity}                     → all that a rig is made of (`rig_data.head_rig`)
+    head.rig       {head, identity}                     → all that a rig is built from (`rig_data.HeadRig`)
     track.read     {path}                               → the fields of a `Track`
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction, anchors} → means, quaternions, scales, opacities, colors (`posing`)
     avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a `.ply` of them at `path`
     avatar.render  {subjects: [{avatar, pose}], camera, enhanced} → color, alpha, depth
-    job.start      {kind, params}                       → {job: its name} (`job_kinds`); then `job.progress`,
+    job.start      {kind, params}                       → {job: its name} (`job_specs`); then `job.progress`,
                                                           `job.preview` and `job.message` as they come, and at last
                                                           one of `job.done`, `job.failed`, `job.cancelled`
-    job.cancel     {job}                                → {stopping: whether it still ran}
+    job.cancel     {job}                                → {stopping: whether it was still running}
 
-Two threads. One reads messages and does what must never wait: jobs are started and cancelled there. The other works the
-rest off in order. When stdin closes (Blender quit or died) the worker ends at once and its jobs with it: each of them
-watches a pipe of its own (`backend.service.job_process`).
+There are two threads. One reads messages and handles those that must never wait: it starts and cancels jobs. The other
+handles all other requests in order. When stdin closes (Blender quit or died) the worker ends at once and its jobs with
+it: each job watches a pipe of its own (`backend.service.job_process`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,45 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
+from .. import __version__
 from ..errors import EffigyError
 from .jobs import Jobs
 from .parameters import Parameters
 from .protocol import DEFECT, REFUSED, SCHEMA, UNKNOWN_METHOD, ArrayFolders, Channel, read_inline
 
-VERSION = "0.1.0"
-MOST_THREADS = 8
+if TYPE_CHECKING:
+    from .posing import Posing
+
+MAX_THREADS: Final = 8
 """PyTorch's threads: the networks are small, and more threads than this wait for one another."""
+
+Method = Callable[[Parameters], Any]
+"""A method of the worker: takes its parameters, returns what `Channel.send` can write, and raises `EffigyError`."""
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """The answer to `hello`."""
+
+    schema: int
+    """Version of the protocol."""
+    version: str
+    """Version of Effigy."""
+    python: str
+    pid: int
+    folders: list[str]
+    """Where array files go; empty where arrays go inside messages."""
+    torch: str | None
+    """Version of PyTorch; None where it is not installed."""
+    device: str | None
+    """`cpu` or `cuda`; None without PyTorch."""
 
 
 def serve() -> None:
-    """Run the worker; returns never, the process ends when stdin closes."""
+    """Run the worker. Never returns: the process ends when stdin closes."""
     arrays = ArrayFolders()
     channel = Channel(arrays)
     worker = _Worker(channel)
@@ -55,30 +80,30 @@ class _Worker:
         self._channel = channel
         self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._jobs = Jobs(channel)
-        self._posing: Any = None
-        self._methods: dict[str, Callable[[Parameters], dict[str, Any]]] = {
+        self._posing: Posing | None = None
+        self._methods: dict[str, Method] = {
             "hello": self._hello,
             "head.rig": _head_rig,
             "track.read": _read_track,
             "capture.read": _read_capture,
-            "avatar.open": lambda given: self._poser().open(given),
-            "avatar.splats": lambda given: self._poser().splats(given),
-            "avatar.export": lambda given: self._poser().export(given),
-            "avatar.render": lambda given: self._poser().render(given),
+            "avatar.open": lambda parameters: self._load_posing().open(parameters),
+            "avatar.splats": lambda parameters: self._load_posing().splats(parameters),
+            "avatar.export": lambda parameters: self._load_posing().export(parameters),
+            "avatar.render": lambda parameters: self._load_posing().render(parameters),
         }
 
     def read(self) -> None:
-        """The reading thread. It ends the process, whatever the other thread is at."""
+        """The reading thread. It ends the process, whatever the other thread is doing."""
         try:
             for message in self._channel.messages():
                 match message.get("method"):
                     case "hello":
-                        # Said before anything is answered, jobs included.
+                        # Set before anything else is answered, jobs included.
                         self._channel.arrays.inline = (message.get("params") or {}).get("arrays") == "inline"
                         self._waiting.put(message)
                     case "job.start":
                         self._answer(message, self._jobs.start)
-                        self._jobs.begin()
+                        self._jobs.forward_events()
                     case "job.cancel":
                         self._answer(message, self._jobs.cancel)
                     case "doctor":
@@ -92,31 +117,31 @@ class _Worker:
             os._exit(0)
 
     def work(self) -> None:
-        """The main thread: one request after the other."""
+        """The main thread: handles one request after the other."""
         while True:
             message = self._waiting.get()
             method = self._methods.get(message.get("method", ""))
             if method is None:
-                sentence = f"The worker knows no method “{message.get('method')}”: update Effigy."
+                sentence = f"The worker has no method “{message.get('method')}”: update Effigy."
                 self._refuse(message, UNKNOWN_METHOD, sentence)
             else:
                 self._answer(message, method)
 
-    def _answer(self, message: dict[str, Any], method: Callable[[Parameters], dict[str, Any]]) -> None:
+    def _answer(self, message: dict[str, Any], method: Method) -> None:
         try:
-            given = read_inline(message.get("params") or {})
-            result = method(Parameters(given, message["method"]))
+            values = read_inline(message.get("params") or {})
+            result = method(Parameters(values, message["method"]))
             if "id" in message:
                 self._channel.send({"jsonrpc": "2.0", "id": message["id"], "result": result})
         except EffigyError as error:
             self._refuse(message, REFUSED, str(error))
         except MemoryError:
-            self._refuse(message, REFUSED, "There is not enough memory: choose a smaller picture, or close programs.")
+            self._refuse(message, REFUSED, "There is not enough memory: choose a smaller image, or close programs.")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             sentence = (
-                f"The worker met a defect in {message.get('method')} ({type(error).__name__}: {error}); "
-                "its log holds the details."
+                f"The worker could not answer {message.get('method')} because of a defect in Effigy "
+                f"({type(error).__name__}: {error}); its log holds the details."
             )
             self._refuse(message, DEFECT, sentence, traceback.format_exc())
 
@@ -124,25 +149,28 @@ class _Worker:
         error = {"code": code, "message": sentence} | ({"data": data} if data else {})
         self._channel.send({"jsonrpc": "2.0", "id": message.get("id"), "error": error})
 
-    def _hello(self, given: Parameters) -> dict[str, Any]:
-        given.known("arrays")
-        given.text("arrays", "files", choices=("files", "inline"))
-        told = {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "python": platform.python_version(),
-            "pid": os.getpid(),
-            "folders": [] if self._channel.arrays.inline else self._channel.arrays.folders,
-        }
+    def _hello(self, parameters: Parameters) -> WorkerInfo:
+        parameters.allow_only("arrays")
+        parameters.text("arrays", "files", choices=("files", "inline"))
         try:
             import torch
         except ImportError:
-            # `doctor` must still be reachable, to say so.
-            return told | {"torch": None, "device": None}
-        torch.set_num_threads(max(1, min(os.cpu_count() or 1, MOST_THREADS)))
-        return told | {"torch": torch.__version__, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+            # The worker still answers, because `doctor` must be reachable to report this.
+            torch_version = device = None
+        else:
+            torch.set_num_threads(max(1, min(os.cpu_count() or 1, MAX_THREADS)))
+            torch_version, device = torch.__version__, "cuda" if torch.cuda.is_available() else "cpu"
+        return WorkerInfo(
+            schema=SCHEMA,
+            version=__version__,
+            python=platform.python_version(),
+            pid=os.getpid(),
+            folders=[] if self._channel.arrays.inline else self._channel.arrays.folders,
+            torch=torch_version,
+            device=device,
+        )
 
-    def _poser(self) -> Any:
+    def _load_posing(self) -> Posing:
         if self._posing is None:
             try:
                 from .posing import Posing
@@ -152,19 +180,22 @@ class _Worker:
         return self._posing
 
 
-def _head_rig(given: Parameters) -> dict[str, Any]:
+# `rig_data` is imported when the first of these methods is called, so that `hello` is answered at once.
+
+
+def _head_rig(parameters: Parameters) -> Any:
     from .rig_data import head_rig
 
-    return head_rig(given)
+    return head_rig(parameters)
 
 
-def _read_track(given: Parameters) -> dict[str, Any]:
+def _read_track(parameters: Parameters) -> Any:
     from .rig_data import read_track
 
-    return read_track(given)
+    return read_track(parameters)
 
 
-def _read_capture(given: Parameters) -> dict[str, Any]:
+def _read_capture(parameters: Parameters) -> Any:
     from .rig_data import read_capture
 
-    return read_capture(given)
+    return read_capture(parameters)

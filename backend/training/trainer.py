@@ -16,6 +16,7 @@ from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
 from ..avatar.views import performed_range, view_range
+from ..devices import choose_device
 from ..errors import EffigyError
 from ..formats.capture import Capture, load_capture
 from ..formats.track import Track, load_track, save_track
@@ -253,12 +254,6 @@ def remember_range(networks: GraphAvatar, frames: TrainingFrames) -> None:
 
 def _refinement_group(refining: Refining | None) -> list[ParameterGroup]:
     return [ParameterGroup(refining.refinement.parameters(), REFINEMENT_RATE)] if refining else []
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EffigyError("There is no CUDA GPU that PyTorch can use here: train with --device cpu, or see `doctor`.")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def _spread(count: int, wanted: int) -> torch.Tensor:

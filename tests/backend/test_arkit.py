@@ -157,7 +157,7 @@ def test_a_rig_of_such_a_head_is_told_the_channels_beside_its_own(
     model = stranger[0]
     save_head(model, tmp_path / "stranger.npz")
     rig = head_rig(Parameters({"head": {"file": str(tmp_path / "stranger.npz")}}, "head.rig"))
-    assert rig["arkit_names"] == ARKIT_NAMES and rig["arkit_deltas"].shape == (52, len(model.template), 3)
+    assert rig.arkit_names == ARKIT_NAMES and rig.arkit_deltas.shape == (52, len(model.template), 3)
     told = arkit_map(model)
     # The jaw's channel at 1 is its joint, turned.
     head, rotations = Head(model), torch.zeros(1, 5, 3)
@@ -168,8 +168,8 @@ def test_a_rig_of_such_a_head_is_told_the_channels_beside_its_own(
         .vertices[0]
         .numpy()
     )
-    np.testing.assert_allclose(rig["arkit_deltas"][ARKIT_NAMES.index("jawOpen")], posed - model.template, atol=1e-4)
-    assert head_rig(Parameters({}, "head.rig"))["arkit_names"] == ()
+    np.testing.assert_allclose(rig.arkit_deltas[ARKIT_NAMES.index("jawOpen")], posed - model.template, atol=1e-4)
+    assert head_rig(Parameters({}, "head.rig")).arkit_names == ()
 
 
 def test_flames_surface_takes_the_shapes_and_its_lids_close(shared_flame: Path) -> None:

@@ -24,6 +24,7 @@ from backend.errors import EffigyError
 from backend.footage.decode import read_frames
 from backend.service import terminal
 from backend.service.cli import main
+from backend.service.tables import findings_table
 from backend.service.terminal import BarProgress, PlainProgress
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -320,7 +321,7 @@ def test_a_log_gets_a_line_in_five_seconds_with_rate_and_time_left(monkeypatch):
         now[0] += 0.125
     lines = log.getvalue().splitlines()
     assert len(lines) == 2
-    assert lines[-1] == "Training: 80/200  8/s  0:15 left  psnr 21.5"
+    assert lines[-1] == "Training, 80 of 200  8/s  0:15 left  psnr 21.5"
 
 
 def test_the_bar_shows_stage_figures_and_messages_that_look_like_markup():
@@ -342,6 +343,6 @@ def test_the_doctor_reports_what_is_broken_and_goes_on(monkeypatch):
 
     monkeypatch.setattr(doctor, "_open_head", broken)
     findings = {finding.subject: finding for finding in doctor.examine()}
-    assert findings["Open head"].state == "broken" and "missing" in findings["Open head"].said
-    assert findings["Python"].state == "ok" and findings["Disk"].said
-    assert "Open head" in doctor.show(list(findings.values()))
+    assert findings["Open head"].state == "broken" and "missing" in findings["Open head"].explanation
+    assert findings["Python"].state == "ok" and findings["Disk"].explanation
+    assert "Open head" in findings_table(list(findings.values()))

@@ -15,10 +15,11 @@ from worker_sessions import children_of, make_client, runs, until
 from backend.assets import asset_path
 from backend.avatar.avatar import load_avatar
 from backend.formats.capture import read_frame
-from backend.service.job_kinds import KINDS
-from backend.service.job_process import _ChannelProgress
-from backend.service.parameters import Parameters
-from backend.service.previews import Glimpses
+from backend.service.job_process import ChannelProgress
+from backend.service.job_specs import read_job
+from backend.service.previews import WorkPreview
+from backend.service.requests import CaptureRequest, TrackRequest, TrainRequest
+from backend.service.stages import STAGES
 from backend.training.checkpoint import checkpoint_path
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
 
@@ -72,7 +73,8 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     client.wait(job, 60)
     assert job.state == DONE, job.error
     assert job.result["frames"] == 4 and job.result["size"] == 128 and len(job.result["said"]) == 2
-    assert {"finding the head", "cropping", "head mattes"} <= set(stages) and "skin" not in stages
+    assert {STAGES[name] for name in ("finding the head", "cropping", "head mattes")} <= set(stages)
+    assert STAGES["skin"] not in stages
     assert job.preview_count >= 2 and job.preview.ndim == 3 and job.preview.shape[2] == 3
     track = client.call("track.read", {"path": job.result["track"]})
     capture = client.call("capture.read", {"path": job.result["capture"]})
@@ -83,34 +85,37 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["import", "track"])
-def test_what_is_tracked_by_landmarks_only_is_told_to_the_command_line(kind, tmp_path):
-    given = {"capture": str(tmp_path / "x.capture")} | ({"video": str(tmp_path / "x.mp4")} if kind == "import" else {})
-    for asked, flags in (({}, []), ({"landmarks_only": False}, []), ({"landmarks_only": True}, ["--landmarks-only"])):
-        track = KINDS[kind](Parameters(given | asked, kind)).commands[-1]
-        assert track == ["track", *flags, "--", given["capture"]]
+def test_a_job_tracks_by_landmarks_only_where_that_is_asked_for(kind, tmp_path):
+    capture = tmp_path / "x.capture"
+    params = {"capture": str(capture)} | ({"video": str(tmp_path / "x.mp4")} if kind == "import" else {})
+    for asked, expected in (({}, False), ({"landmarks_only": False}, False), ({"landmarks_only": True}, True)):
+        job = read_job(kind, params | asked)
+        assert job.output == capture
+        assert job.requests[-1] == TrackRequest(captures=(capture,), landmarks_only=expected)
 
 
-def test_an_import_shows_what_it_is_at_while_it_grows(tmp_path):
+def test_an_import_shows_the_newest_frame_and_then_the_landmarks(tmp_path):
     capture = make_small_capture(tmp_path)[0]
-    params = {"capture": str(tmp_path / "new.capture")}
-    assert Glimpses("capture", params).picture(1, 10) is None
+    request = CaptureRequest(video=tmp_path / "new.mp4", capture=tmp_path / "new.capture")
+    assert WorkPreview(request).draw(1, 10) is None
     growing = tmp_path / ".new.a1b2.capture" / "frames"
     growing.mkdir(parents=True)
     for index in range(2):
         (growing / f"{index:06d}.jpg").write_bytes(capture.frame_path(index).read_bytes())
-    cropped = Glimpses("capture", params).picture(2, 10)
+    cropped = WorkPreview(request).draw(2, 10)
     assert cropped.dtype == np.uint8 and cropped.shape[2] == 3
     last = capture.frame_count - 1
-    tracked = Glimpses("track", {"capture": str(capture.folder)}).picture(10, 10)
+    tracked = WorkPreview(TrackRequest(captures=(capture.folder,))).draw(10, 10)
     plain = read_frame(capture, last, len(tracked))
     assert tracked.shape == plain.shape and (tracked != plain).any() == np.isfinite(capture.landmarks[last]).any()
-    assert Glimpses("train", params).picture(1, 10) is None
+    training = TrainRequest(capture=capture.folder, avatar=tmp_path / "x.effigy")
+    assert WorkPreview(training).draw(1, 10) is None
 
 
-def test_glimpses_are_rare_and_keep_no_picture_from_being_shown():
+def test_drawn_previews_are_rare_and_do_not_delay_a_commands_own_preview():
     sent = []
-    progress = _ChannelProgress(SimpleNamespace(send=sent.append))
-    progress.glimpse = lambda done, total: np.full((2, 2, 3), done, np.uint8)
+    progress = ChannelProgress(SimpleNamespace(send=sent.append))
+    progress.draw_preview = lambda done, total: np.full((2, 2, 3), done, np.uint8)
     for done in range(1, 4):
         progress.update(f"stage {done}", done, 3)
     progress.preview(np.zeros((2, 2, 3), np.uint8))
@@ -119,7 +124,7 @@ def test_glimpses_are_rare_and_keep_no_picture_from_being_shown():
 
 def test_a_stopped_import_leaves_nothing_half_made(client, tmp_path):
     job = client.start_job("import", clip_into(tmp_path) | {"size": 64})
-    until(lambda: job.stage == "cropping" and job.done > 2, client)
+    until(lambda: job.stage == STAGES["cropping"] and job.done > 2, client)
     job.cancel()
     client.wait(job, 40)
     assert job.state == CANCELLED and "kept" in job.error
@@ -137,7 +142,7 @@ def test_a_stopped_training_is_resumed(client, tmp_path, trained_on):
     """Two of the same avatar are refused; stopping leaves a checkpoint; resuming goes on from it to the avatar."""
     order = {"capture": trained_on, "avatar": tmp_path / "ball.effigy", "size": 64, "minutes": 0.06, "device": "cpu"}
     job = client.start_job("train", order)
-    until(lambda: job.stage == "Training" and job.metrics.get("psnr"), client)
+    until(lambda: job.stage == STAGES["Training"] and job.metrics.get("psnr"), client)
     second = client.start_job("train", order)
     until(lambda: second.finished, client)
     assert second.state == FAILED and "Another job is writing" in second.error
@@ -149,7 +154,7 @@ def test_a_stopped_training_is_resumed(client, tmp_path, trained_on):
     again.on_change = lambda job: stages.append(job.stage)
     client.wait(again, 60)
     assert again.state == DONE, again.error
-    assert "Warm-up" not in stages and len(again.history) > 1
+    assert STAGES["Warm-up"] not in stages and len(again.history) > 1
     avatar = load_avatar(order["avatar"])
     assert avatar.metrics["training_frames"] == 24 and not checkpoint_path(order["avatar"]).exists()
 
@@ -157,7 +162,7 @@ def test_a_stopped_training_is_resumed(client, tmp_path, trained_on):
 def test_a_training_keeps_its_checkpoint_when_the_worker_is_killed(client, tmp_path, trained_on):
     order = {"capture": trained_on, "avatar": tmp_path / "ball.effigy", "size": 64, "minutes": 5, "device": "cpu"}
     job = client.start_job("train", order)
-    until(lambda: job.stage == "Warm-up" and job.done > 0, client)
+    until(lambda: job.stage == STAGES["Warm-up"] and job.done > 0, client)
     children = children_of(client.pid)
     assert len(children) == 1
     os.kill(client.pid, signal.SIGKILL)
@@ -171,7 +176,7 @@ def test_a_training_keeps_its_checkpoint_when_the_worker_is_killed(client, tmp_p
 def test_closing_ends_the_jobs_and_leaves_nothing_half_made(user, tmp_path):
     closed = make_client(user)
     job = closed.start_job("import", clip_into(tmp_path) | {"size": 64})
-    until(lambda: job.stage == "cropping", closed)
+    until(lambda: job.stage == STAGES["cropping"], closed)
     children = children_of(closed.pid)
     closed.close()
     until(lambda: not runs(children[0]), seconds=12)
@@ -180,11 +185,11 @@ def test_closing_ends_the_jobs_and_leaves_nothing_half_made(user, tmp_path):
 
 def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_with_it(client, tmp_path):
     job = client.start_job("import", clip_into(tmp_path) | {"size": 64})
-    until(lambda: job.stage == "cropping", client)
+    until(lambda: job.stage == STAGES["cropping"], client)
     worker = client.pid
     os.kill(children_of(worker)[0], signal.SIGKILL)
     assert until(lambda: job.finished, client) < 1.0
-    assert job.state == FAILED and "ended without a word (it was killed" in job.error
+    assert job.state == FAILED and "ended unexpectedly (it was killed" in job.error
     assert client.call("head.rig") and client.pid == worker
 
 
@@ -194,7 +199,7 @@ def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_w
         ("sing", {}, "there is no kind “sing”; choose one of import, track"),
         ("import", {"capture": "/x.capture"}, "import needs “video”"),
         ("import", {"video": "clip.mp4", "capture": "/x.capture"}, "video must be a full path"),
-        ("import", {"video": "/nowhere.mp4", "capture": "/x.capture", "sizes": 3}, "knows no “sizes”"),
+        ("import", {"video": "/nowhere.mp4", "capture": "/x.capture", "sizes": 3}, "has no parameter “sizes”"),
         (
             "track",
             {"capture": "/x.capture", "landmarks_only": "yes"},

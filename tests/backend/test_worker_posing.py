@@ -310,7 +310,7 @@ def test_a_worker_without_shared_files_answers_the_same(client, model, avatar_pa
         ({"avatar": "person.effigy"}, "must be a full path"),
         ({"avatar": "/nowhere/person.effigy"}, "There is no avatar at /nowhere/person.effigy"),
         ({"pose": {"expression": [0.0, 1.0]}}, "expression must be 52 numbers, but is 2"),
-        ({"pose": {"jaws": [0, 0, 0]}}, "knows no “jaws”"),
+        ({"pose": {"jaws": [0, 0, 0]}}, "has no parameter “jaws”"),
         ({"pose": {"root": np.diag([1.0, 2, 1, 1]).tolist()}}, "scaled unevenly"),
         ({"pose": {"root": np.diag([-1.0, 1, 1, 1]).tolist()}}, "mirrored"),
         ({"pose": {"jaw": [0, float("nan"), 0]}}, "not finite"),
@@ -323,5 +323,5 @@ def test_bad_parameters_are_refused_with_a_sentence(client, avatar_path, change,
 
 
 def test_an_unknown_method_is_refused_with_a_sentence(client):
-    with pytest.raises(WorkerError, match="knows no method “avatar.sing”"):
+    with pytest.raises(WorkerError, match="has no method “avatar.sing”"):
         client.call("avatar.sing")

@@ -67,7 +67,8 @@ def describe(
     identity = np.zeros(identities, np.float32)
     shown = identities if whole_identity else 10
     identity[:shown] = random.normal(0, 0.8, shown)
-    for key, value in head_rig(Parameters({"head": {"file": str(file)}, "identity": identity}, "head.rig")).items():
+    rig = head_rig(Parameters({"head": {"file": str(file)}, "identity": identity}, "head.rig"))
+    for key, value in (vars(rig) | {"head": vars(rig.head)}).items():
         if isinstance(value, dict):
             for inner, part in value.items():
                 arrays[f"{name}.{key}.{inner}"] = np.asarray(part)

@@ -18,6 +18,8 @@ import bpy
 import pytest
 
 PACKAGE = "bl_ext.user_default.effigy"
+CROPPING = "Cropping the frames to the head"
+"""The worker's name of the stage (`backend.service.stages`)."""
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="made of a shell script or of signals")
 
 FULL_DISK = """
@@ -59,7 +61,7 @@ rig = active.need_rig(bpy.context)
 task = training.train(rig)
 bpy.ops.wm.save_mainfile()
 until = time.monotonic() + 120
-while not (task.job.stage == "Warm-up" and task.job.done) and not task.finished and time.monotonic() < until:
+while not (task.job.stage == "Warming up" and task.job.done) and not task.finished and time.monotonic() < until:
     session.client().pump()
     time.sleep(0.02)
 print("trained", task.job.stage, task.job.done, task.said, flush=True)
@@ -129,8 +131,8 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
     )
     reached = {
         "starting": lambda: True,
-        "cropping": lambda: task.job.stage == "cropping",
-        "tracking": lambda: task.job.stage != "cropping" and (tmp_path / "x.capture" / "capture.json").is_file(),
+        "cropping": lambda: task.job.stage == CROPPING,
+        "tracking": lambda: task.job.stage != CROPPING and (tmp_path / "x.capture" / "capture.json").is_file(),
         "building": lambda: task.state == "building",
     }[stage]
     pump_until(lambda: reached() or task.finished, module)
@@ -145,7 +147,7 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
     assert tasks.wait(again, 120).state == "done", again.said
 
 
-@pytest.mark.parametrize("stage", ["", "Warm-up"])
+@pytest.mark.parametrize("stage", ["", "Warming up"])
 def test_a_training_stopped_at_any_stage_ends_and_the_rig_can_be_trained_again(stage, rig, module, crash_safe):
     tasks, training = module("blender_addon.tasks"), module("blender_addon.training")
     task = training.train(rig)
@@ -161,7 +163,7 @@ def test_a_training_stopped_at_any_stage_ends_and_the_rig_can_be_trained_again(s
 def test_a_worker_killed_while_it_trains_is_told_and_its_training_is_resumed(rig, module, crash_safe):
     tasks, training, session = (module(f"blender_addon.{name}") for name in ("tasks", "training", "worker.session"))
     task = training.train(rig)
-    pump_until(lambda: task.job.stage == "Warm-up" and task.job.done, module)
+    pump_until(lambda: task.job.stage == "Warming up" and task.job.done, module)
     os.kill(session.client().pid, signal.SIGKILL)
     assert tasks.wait(task, 10).state == "failed" and "killed" in task.said
     pump_until(lambda: training.can_resume(rig), module, 30)
@@ -177,7 +179,7 @@ def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint(rig, bac
 
     def trained_until_stopped(start):
         task = start(rig)
-        pump_until(lambda: (task.job.stage == "Warm-up" and task.job.done) or task.finished, module)
+        pump_until(lambda: (task.job.stage == "Warming up" and task.job.done) or task.finished, module)
         task.cancel()
         return tasks.wait(task, 60)
 
@@ -195,13 +197,13 @@ def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint(rig, bac
 def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, module, crash_safe):
     tasks, training, importing = (module(f"blender_addon.{name}") for name in ("tasks", "training", "importing"))
     task = training.train(rig)
-    pump_until(lambda: task.job.stage == "Warm-up" and task.job.done, module)
+    pump_until(lambda: task.job.stage == "Warming up" and task.job.done, module)
     before = task.job.done
     other = importing.import_video(
         bpy.context.scene, demo_clip, last=4, size=128, landmarks_only=True, capture=tmp_path / "second.capture"
     )
     assert tasks.wait(other, 120).state == "done", other.said
-    assert not task.finished and (task.job.stage, task.job.done) > ("Warm-up", before), task.said
+    assert not task.finished and (task.job.stage, task.job.done) > ("Warming up", before), task.said
     assert len(list(module("blender_addon.rig.rig_properties").find_rigs(bpy.context.scene.objects))) == 2
 
 
@@ -213,7 +215,7 @@ def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(ri
     closed = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "shot.blend")], capture_output=True, text=True, timeout=240
     )
-    assert "trained Warm-up" in closed.stdout, closed.stdout + closed.stderr
+    assert "trained Warming up" in closed.stdout, closed.stdout + closed.stderr
     bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
     rig = module("blender_addon.active").need_rig(bpy.context)
     pump_until(lambda: training.can_resume(rig), module, 30)

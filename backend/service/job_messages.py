@@ -1,0 +1,59 @@
+"""The messages between the worker and a job's process, one JSON object a line over its stdin and stdout."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+PROGRESS: Final = "progress"
+PREVIEW: Final = "preview"
+MESSAGE: Final = "message"
+DONE: Final = "done"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+LAST_EVENTS: Final = (DONE, FAILED, CANCELLED)
+"""One of these is the last event of a job."""
+
+CANCEL: Final = {"cancel": True}
+"""The worker's request to stop."""
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """What a job's process is to do: the first line that it reads."""
+
+    kind: str
+    params: dict[str, Any]
+    """The parameters of the job, as `job.start` carries them."""
+    inline: bool
+    """Whether arrays go inside messages (`backend.service.protocol`)."""
+    folders: list[str]
+    """Where array files go."""
+
+    def to_message(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> JobOrder:
+        return cls(**message)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """What a job's process reports; the worker passes it on to Blender as `job.<name>`."""
+
+    name: str
+    fields: dict[str, Any]
+    """What `job.<name>` carries beside the job's own name."""
+
+    def to_message(self) -> dict[str, Any]:
+        return {"event": self.name} | self.fields
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> JobEvent:
+        return cls(message["event"], {name: value for name, value in message.items() if name != "event"})
+
+    @classmethod
+    def with_sentence(cls, name: str, sentence: str) -> JobEvent:
+        """A failure or a cancellation, in words."""
+        return cls(name, {"message": sentence})

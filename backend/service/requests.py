@@ -1,0 +1,223 @@
+"""The requests: one frozen dataclass for each command, which both the command line and the worker's jobs fill.
+
+This is the only place that says which parameters a command takes, their types, defaults, allowed values and help. The
+functions that carry the requests out are in `backend.service.commands`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar, Final
+
+from ..devices import DEVICES
+from ..formats.frame_formats import FRAME_FORMATS
+from ..training.presets import PRESETS
+from .request_fields import Request, flag, option, positional
+
+
+@dataclass(frozen=True)
+class CaptureRequest(Request):
+    command: ClassVar = "capture"
+    summary: ClassVar = "crop the head out of a video or a photograph, with mattes and landmarks"
+
+    video: Path = positional("VIDEO")
+    capture: Path = positional("CAPTURE", "the folder to make, *.capture")
+    size: int = option("side of the frames, pixels", "N", default=512)
+    start: float | None = option("seconds from the start of the clip", "S", default=None, minimum=0)
+    end: float | None = option("seconds from the start of the clip", "S", default=None, minimum=0)
+    max_frames: int | None = option(
+        "number of frames after which to stop", "N", default=None, minimum=1, default_in_words="all"
+    )
+
+    @property
+    def output(self) -> Path:
+        return self.capture
+
+
+@dataclass(frozen=True)
+class TrackRequest(Request):
+    command: ClassVar = "track"
+    summary: ClassVar = "fit a head model to a capture; writes CAPTURE/track.npz"
+
+    captures: tuple[Path, ...] = positional(
+        "CAPTURE", "several, clips or photographs, of one person", parameter="capture"
+    )
+    head: Path | None = option("a FLAME file (.pkl, .npz) instead of the open head", "FILE", default=None)
+    landmarks_only: bool = flag(
+        "do not align frames to the person's own skin: three times as fast, less accurate and less steady"
+    )
+
+    @property
+    def output(self) -> Path:
+        return self.captures[0]
+
+
+@dataclass(frozen=True)
+class TrainRequest(Request):
+    command: ClassVar = "train"
+    summary: ClassVar = "train an avatar on a tracked capture"
+
+    capture: Path = positional("CAPTURE")
+    avatar: Path = positional("AVATAR", "the file to write, *.effigy")
+    preset: str = option("how carefully", default="draft", choices=tuple(PRESETS))
+    size: int | None = option("side of the training images", "N", default=None, default_in_words="the preset's")
+    device: str = option("what to train on", default="auto", choices=DEVICES)
+    minutes: float | None = option(
+        "train for this long instead of the preset's number of steps", "M", default=None, minimum=0, above_minimum=True
+    )
+    resume: bool = flag("continue from the checkpoint that a stopped training left")
+
+    @property
+    def output(self) -> Path:
+        return self.avatar
+
+
+@dataclass(frozen=True)
+class EvaluateRequest(Request):
+    command: ClassVar = "evaluate"
+    summary: ClassVar = "measure an avatar on the frames that training never saw"
+
+    avatar: Path = positional("AVATAR")
+    capture: Path = positional("CAPTURE")
+    out: Path = option("the folder to write the figures and images to", "DIR")
+    baselines: bool = flag("measure the nearest training frame and mesh-bound Gaussians as well")
+    refitted: bool = flag("score some frames with the pose fitted again as well: how much of the error is the track's")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class RenderRequest(Request):
+    command: ClassVar = "render"
+    summary: ClassVar = "render a track with an avatar"
+
+    avatar: Path = positional("AVATAR")
+    track: Path = positional("TRACK", "a track.npz, of the same person or another")
+    out: Path = positional("OUT", "a folder, or a file for mp4")
+    size: int | None = option("side of the images", "N", default=None, default_in_words="the track's")
+    format: str = option("file format of the frames", default="png", choices=FRAME_FORMATS)
+    background: str = option("colour behind the head", "transparent|#rrggbb", default="transparent")
+    plain: bool = flag("render the Gaussians alone, without the avatar's enhancer")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class OrbitRequest(Request):
+    command: ClassVar = "orbit"
+    summary: ClassVar = "a video of the avatar at rest from all sides"
+
+    avatar: Path = positional("AVATAR")
+    out: Path = positional("OUT.mp4")
+    size: int = option("side of the images", "N", default=512)
+    degrees: float = option("how far to each side", "D", default=45.0)
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class ExtremesRequest(Request):
+    command: ClassVar = "extremes"
+    summary: ClassVar = "an image of the avatar with each expression at its end"
+
+    avatar: Path = positional("AVATAR")
+    out: Path = positional("OUT.png")
+    size: int = option("side of each head", "N", default=192)
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class ExportRequest(Request):
+    command: ClassVar = "export"
+    summary: ClassVar = "write one frame's Gaussians as a .ply that 3DGS programs read"
+
+    avatar: Path = positional("AVATAR")
+    track: Path = positional("TRACK")
+    out: Path = positional("OUT.ply")
+    frame: int = option("index into the track", "N", default=0)
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class ReportRequest(Request):
+    command: ClassVar = "report"
+    summary: ClassVar = "an image that shows how reliable a track is"
+
+    capture: Path = positional("CAPTURE")
+    out: Path = positional("OUT.png")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class OverlayRequest(Request):
+    command: ClassVar = "overlay"
+    summary: ClassVar = "a video of the footage with the tracked head and its landmarks over it"
+
+    capture: Path = positional("CAPTURE")
+    out: Path = positional("OUT.mp4")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class RetargetRequest(Request):
+    command: ClassVar = "retarget"
+    summary: ClassVar = "put one person's performance on another's head; writes a track"
+
+    performance: Path = positional(
+        "PERFORMANCE", "a capture, a track.npz, or a CSV of the 52 ARKit channels (Live Link Face)"
+    )
+    target: Path = positional("TARGET", "whose head: a capture, a track.npz or an avatar")
+    out: Path = positional("OUT.npz")
+    intensity: float = option("factor on the expression", "X", default=1.0, minimum=0)
+    smoothing: float = option("seconds over which the performance is smoothed", "S", default=0.0, minimum=0)
+    motion: float = option("factor on the head's motion; 0 holds the head still", "X", default=1.0, minimum=0)
+    fps: Fraction | None = option("frames a second", "N", default=None, default_in_words="the performance's own")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
+class DoctorRequest(Request):
+    command: ClassVar = "doctor"
+    summary: ClassVar = "what this machine can do, and what is missing; or what an avatar's file contains"
+
+    avatar: Path | None = positional("AVATAR", "list the contents of this avatar's file instead", default=None)
+
+
+REQUESTS: Final[tuple[type[Request], ...]] = (
+    CaptureRequest,
+    TrackRequest,
+    TrainRequest,
+    EvaluateRequest,
+    RenderRequest,
+    OrbitRequest,
+    ExtremesRequest,
+    ExportRequest,
+    ReportRequest,
+    OverlayRequest,
+    RetargetRequest,
+    DoctorRequest,
+)
+"""In the order in which `--help` lists the commands."""

@@ -1,0 +1,147 @@
+"""What the commands return: one frozen dataclass for each, with the paths that were written and some figures.
+
+The command line makes sentences of them (`backend.service.sentences`), the worker's jobs make JSON
+(`backend.service.job_specs`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..avatar.avatar import FilePart
+    from ..tracking.after.report import Summary
+    from ..training.evaluation import Metrics
+    from .doctor import Finding
+
+
+@dataclass(frozen=True)
+class CaptureResult:
+    capture: Path
+    frames: int
+    good_frames: int
+    """Frames without a flag."""
+    size: int
+    """Side of the frames, pixels."""
+
+
+@dataclass(frozen=True)
+class TrackSummary:
+    """How well one capture was tracked."""
+
+    capture: Path
+    track: Path
+    frames: int
+    reliable_frames: int
+    """Frames without a flag."""
+    residual: float | None
+    """Median landmark error of the reliable frames, pixels of `size`; None where there are none."""
+    size: int
+    """Side of the frames, pixels."""
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    tracks: tuple[TrackSummary, ...]
+    """One for each capture, in the order of the request."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    avatar: Path
+    gaussians: int
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    metrics_file: Path
+    sheet: Path
+    """An image that sets predicted frames beside the true ones."""
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class RenderResult:
+    avatar: Path
+    out: Path
+    frames: int
+    size: int
+    """Side of the frames, pixels."""
+
+
+@dataclass(frozen=True)
+class OrbitResult:
+    out: Path
+    frames: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ExtremesResult:
+    out: Path
+    heads: int
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    out: Path
+    gaussians: int
+    frame: int
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    out: Path
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class OverlayResult:
+    out: Path
+    frames: int
+
+
+@dataclass(frozen=True)
+class RetargetResult:
+    out: Path
+    frames: int
+    fps: Fraction
+
+
+@dataclass(frozen=True)
+class DoctorResult:
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class AvatarContents:
+    """What an avatar's file contains: the doctor's answer where it is given an avatar."""
+
+    avatar: Path
+    gaussians: int
+    head_name: str
+    metrics: dict[str, object]
+    """How the avatar was trained, as the file says it."""
+    parts: tuple[FilePart, ...]
+    bytes: int
+
+
+Result = (
+    CaptureResult
+    | TrackResult
+    | TrainResult
+    | EvaluateResult
+    | RenderResult
+    | OrbitResult
+    | ExtremesResult
+    | ExportResult
+    | ReportResult
+    | OverlayResult
+    | RetargetResult
+    | DoctorResult
+    | AvatarContents
+)

@@ -1,0 +1,94 @@
+"""The results of commands in words: what the command line prints at the end, and what a job reports to Blender."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from . import results
+
+
+@singledispatch
+def describe(result: results.Result) -> str:
+    """One or more lines about a finished command."""
+    raise TypeError(f"There are no words for {type(result).__name__}.")
+
+
+@describe.register
+def _(result: results.CaptureResult) -> str:
+    return (
+        f"{result.capture}: {result.frames} frames of {result.size}×{result.size}, {result.good_frames} of them good."
+    )
+
+
+@describe.register
+def _(result: results.TrackResult) -> str:
+    return "\n".join(_describe_track(track) for track in result.tracks)
+
+
+def _describe_track(track: results.TrackSummary) -> str:
+    typically = (
+        f"; typically {track.residual:.2f} px of {track.size} from the detector's landmarks"
+        if track.residual is not None
+        else ""
+    )
+    return f"{track.track}: {track.reliable_frames} of {track.frames} frames are reliable{typically}."
+
+
+@describe.register
+def _(result: results.TrainResult) -> str:
+    return f"{result.avatar}: {result.gaussians} Gaussians in {result.megabytes:.1f} MB."
+
+
+@describe.register
+def _(result: results.EvaluateResult) -> str:
+    return f"{result.metrics_file}:\n{result.metrics}"
+
+
+@describe.register(results.RenderResult)
+@describe.register(results.OrbitResult)
+def _(result: results.RenderResult | results.OrbitResult) -> str:
+    return f"{result.out}: {result.frames} frames of {result.size}×{result.size}."
+
+
+@describe.register
+def _(result: results.ExtremesResult) -> str:
+    return f"{result.out}: {result.heads} heads."
+
+
+@describe.register
+def _(result: results.ExportResult) -> str:
+    return f"{result.out}: {result.gaussians} Gaussians of frame {result.frame}."
+
+
+@describe.register
+def _(result: results.ReportResult) -> str:
+    return f"{result.out}: {result.summary}"
+
+
+@describe.register
+def _(result: results.OverlayResult) -> str:
+    return f"{result.out}: {result.frames} frames."
+
+
+@describe.register
+def _(result: results.RetargetResult) -> str:
+    return f"{result.out}: {result.frames} frames at {float(result.fps):g} a second."
+
+
+@describe.register
+def _(result: results.DoctorResult) -> str:
+    from .tables import findings_table
+
+    return findings_table(result.findings)
+
+
+@describe.register
+def _(result: results.AvatarContents) -> str:
+    from .tables import contents_table
+
+    training = ", ".join(f"{name} {value}" for name, value in result.metrics.items())
+    return (
+        f"{result.avatar}: {result.gaussians} Gaussians on the head model “{result.head_name}”"
+        + (f"; {training}" if training else "")
+        + f".\n{contents_table(result)}"
+    )

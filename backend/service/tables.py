@@ -1,0 +1,46 @@
+"""The doctor's tables as text, as wide as the terminal and in colour where there is one."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .doctor import BROKEN, MISSING, OK, Finding
+from .results import AvatarContents
+
+COLOURS: Final = {OK: "green", MISSING: "yellow", BROKEN: "red"}
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    table = Table(box=None, pad_edge=False)
+    for title in ("What", "State", ""):
+        table.add_column(title)
+    for finding in findings:
+        state = f"[{COLOURS[finding.state]}]{finding.state}[/]"
+        table.add_row(finding.subject, state, escape(finding.explanation))
+    return _as_text(table)
+
+
+def contents_table(contents: AvatarContents) -> str:
+    """The parts of an avatar's file with their sizes and precisions."""
+    table = Table(box=None, pad_edge=False)
+    for title, side in (("Part", "left"), ("numbers", "right"), ("kB", "right"), ("stored as", "left")):
+        table.add_column(title, justify=side)
+    for part in contents.parts:
+        table.add_row(escape(part.name), f"{part.numbers:,}", f"{part.bytes / 1e3:.1f}", " and ".join(part.types))
+    table.add_row("the whole file", "", f"{contents.bytes / 1e3:.1f}", "")
+    return _as_text(table)
+
+
+def _as_text(table: Table) -> str:
+    text = io.StringIO()
+    width = shutil.get_terminal_size((140, 24)).columns
+    Console(file=text, width=width, force_terminal=sys.stdout.isatty()).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())

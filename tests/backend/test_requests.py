@@ -1,0 +1,268 @@
+"""The command line and the worker read the same requests: the same parameters, the same checks, the same sentences."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backend
+from backend.avatar.render import render_track
+from backend.devices import DEVICES
+from backend.errors import EffigyError
+from backend.formats.frame_formats import FRAME_FORMATS
+from backend.service import commands
+from backend.service.argument_parser import read_arguments
+from backend.service.job_specs import JOB_REQUESTS, read_job
+from backend.service.parameters import Parameters
+from backend.service.request_fields import (
+    Request,
+    field_types,
+    parameter_name,
+    parameter_names,
+    read_request,
+    spec_of,
+    takes_many,
+)
+from backend.service.requests import (
+    REQUESTS,
+    CaptureRequest,
+    RenderRequest,
+    RetargetRequest,
+    TrackRequest,
+    TrainRequest,
+)
+from backend.training.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def valid_value(request_class: type[Request], name: str) -> Any:
+    """A value of this field as JSON carries it, other than the default."""
+    spec = next(spec_of(each) for each in fields(request_class) if each.name == name)
+    if takes_many(request_class, name):
+        return "/folder/several.capture"
+    if spec.choices:
+        return spec.choices[-1]
+    values: dict[Any, Any] = {
+        Path: f"/folder/{name}",
+        str: "#204060",
+        int: 96,
+        float: 1.5,
+        bool: True,
+        Fraction: "30000/1001",
+    }
+    return values[field_types(request_class)[name]]
+
+
+def all_values(request_class: type[Request]) -> dict[str, Any]:
+    return {parameter_name(each): valid_value(request_class, each.name) for each in fields(request_class)}
+
+
+def words_for(request_class: type[Request], values: dict[str, Any]) -> list[str]:
+    """The words of a command line for these values."""
+    options: list[str] = []
+    positionals: list[str] = []
+    for each in fields(request_class):
+        value = values.get(parameter_name(each))
+        if value is None:
+            continue
+        option = f"--{each.name.replace('_', '-')}"
+        if spec_of(each).positional:
+            positionals.append(str(value))
+        elif value is True:
+            options.append(option)
+        else:
+            options += [option, str(value)]
+    return [request_class.command, *options, *(["--", *positionals] if positionals else [])]
+
+
+def read_as_worker(request_class: type[Request], values: dict[str, Any]) -> Request:
+    parameters = Parameters(values, request_class.command)
+    parameters.allow_only(*parameter_names(request_class))
+    return read_request(request_class, parameters)
+
+
+def sentence_of_worker(request_class: type[Request], values: dict[str, Any]) -> str:
+    with pytest.raises(EffigyError) as refusal:
+        read_as_worker(request_class, values)
+    return str(refusal.value)
+
+
+def sentence_of_command_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and len(error.splitlines()) == 1
+    sentence, hint, rest = error.partition(f" (see `python -m backend {words[0]} --help`).")
+    assert hint and rest == "\n"
+    return f"{sentence}."
+
+
+WRONG = [
+    (request_class, each.name, value)
+    for request_class in REQUESTS
+    for each in fields(request_class)
+    for value in (
+        (["big", float("nan")] if field_types(request_class)[each.name] in (int, float) else [])
+        + ([1.5] if field_types(request_class)[each.name] is int else [])
+        + ([-1] if spec_of(each).minimum == 0 else [])
+        + ([0] if spec_of(each).minimum == 1 or spec_of(each).above_minimum else [])
+        + (["fast", "1/0"] if field_types(request_class)[each.name] is Fraction else [])
+        + (["unheard of"] if spec_of(each).choices else [])
+    )
+]
+
+
+@pytest.mark.parametrize("request_class", REQUESTS)
+def test_every_field_reaches_the_request_from_the_command_line_and_from_the_worker(
+    request_class: type[Request],
+) -> None:
+    values = all_values(request_class)
+    typed, sent = read_arguments(words_for(request_class, values)), read_as_worker(request_class, values)
+    assert typed == sent and type(sent) is request_class
+    for each in fields(request_class):
+        assert getattr(sent, each.name) != each.default, f"{each.name} was not read"
+
+
+@pytest.mark.parametrize("request_class", REQUESTS)
+def test_what_is_left_out_has_the_same_default(request_class: type[Request]) -> None:
+    required = {
+        parameter_name(each): valid_value(request_class, each.name)
+        for each in fields(request_class)
+        if each.default is MISSING
+    }
+    typed, sent = read_arguments(words_for(request_class, required)), read_as_worker(request_class, required)
+    assert typed == sent
+    assert all(
+        getattr(sent, each.name) == each.default for each in fields(request_class) if each.default is not MISSING
+    )
+
+
+@pytest.mark.parametrize(("request_class", "name", "value"), WRONG)
+def test_a_wrong_value_is_refused_with_the_same_sentence(
+    request_class: type[Request], name: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = all_values(request_class) | {name: value}
+    sentence = sentence_of_worker(request_class, values)
+    assert sentence_of_command_line(words_for(request_class, values), capsys) == sentence
+    assert sentence.startswith(f"{request_class.command}: ") and name in sentence
+
+
+@pytest.mark.parametrize("request_class", REQUESTS)
+def test_a_missing_value_is_refused_with_the_same_sentence(
+    request_class: type[Request], capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = [each for each in fields(request_class) if each.default is MISSING]
+    # A positional argument cannot be left out before another one, so only the last of them is.
+    positionals = [each for each in required if spec_of(each).positional]
+    for missing in [each for each in required if not spec_of(each).positional] + positionals[-1:]:
+        values = {name: value for name, value in all_values(request_class).items() if name != parameter_name(missing)}
+        sentence = sentence_of_worker(request_class, values)
+        assert sentence == f"{request_class.command} needs “{parameter_name(missing)}”."
+        assert sentence_of_command_line(words_for(request_class, values), capsys) == sentence
+
+
+@pytest.mark.parametrize("request_class", REQUESTS)
+def test_an_unknown_parameter_is_refused_with_the_same_sentence(
+    request_class: type[Request], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = all_values(request_class)
+    sentence = sentence_of_worker(request_class, values | {"loud_ness": 3})
+    assert "has no parameter “loud_ness”" in sentence
+    for words in (["--loud-ness", "3"], ["--loud-ness=3"]):
+        command, *rest = words_for(request_class, values)
+        assert sentence_of_command_line([command, *words, *rest], capsys) == sentence
+
+
+@pytest.mark.parametrize("request_class", REQUESTS)
+def test_help_explains_every_option(request_class: type[Request], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_arguments([request_class.command, "--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    for each in fields(request_class):
+        spec = spec_of(each)
+        if spec.positional:
+            assert str(spec.metavar) in text
+        else:
+            assert f"--{each.name.replace('_', '-')}" in text and spec.help.split()[0] in text
+        assert all(choice in text for choice in spec.choices or ())
+
+
+def test_a_required_option_is_shown_as_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_arguments(["evaluate", "--help"])
+    usage = capsys.readouterr().out.partition("\n\n")[0]
+    assert "--out DIR" in usage and "[--out DIR]" not in usage
+
+
+def test_several_captures_are_tracked_together_by_the_command_line_only() -> None:
+    assert read_arguments(["track", "a.capture", "b.capture"]) == TrackRequest((Path("a.capture"), Path("b.capture")))
+    with pytest.raises(EffigyError, match="capture must be one full path"):
+        read_job("track", {"capture": ["/a.capture", "/b.capture"]})
+
+
+def test_relative_paths_are_for_the_command_line_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_arguments(["capture", "a.mp4", "a.capture"]) == CaptureRequest(Path("a.mp4"), Path("a.capture"))
+    with pytest.raises(EffigyError, match="video must be a full path, but is “a.mp4”"):
+        read_as_worker(CaptureRequest, {"video": "a.mp4", "capture": "/a.capture"})
+
+
+def test_choices_are_those_of_the_backend(tmp_path: Path) -> None:
+    choices = {
+        (request_class, each.name): spec_of(each).choices
+        for request_class in REQUESTS
+        for each in fields(request_class)
+        if spec_of(each).choices
+    }
+    assert choices == {
+        (TrainRequest, "preset"): tuple(PRESETS),
+        (TrainRequest, "device"): DEVICES,
+        (RenderRequest, "format"): FRAME_FORMATS,
+    }
+    with pytest.raises(EffigyError, match=", ".join(FRAME_FORMATS)):
+        render_track(None, None, tmp_path / "out", size=64, fmt="gif")
+
+
+def test_every_request_has_a_function_and_every_job_its_requests() -> None:
+    assert set(commands._FUNCTIONS) == set(REQUESTS)
+    for kind, request_classes in JOB_REQUESTS.items():
+        params = {name: value for request_class in request_classes for name, value in all_values(request_class).items()}
+        job = read_job(kind, params)
+        assert tuple(map(type, job.requests)) == request_classes and job.output == job.requests[0].output
+
+
+def test_an_import_takes_the_parameters_of_capturing_and_tracking() -> None:
+    params = {"video": "/clip.mp4", "capture": "/clip.capture", "size": 256, "head": "/head.npz"}
+    assert read_job("import", params).requests == (
+        CaptureRequest(Path("/clip.mp4"), Path("/clip.capture"), size=256),
+        TrackRequest((Path("/clip.capture"),), head=Path("/head.npz")),
+    )
+    with pytest.raises(
+        EffigyError, match="import has no parameter “sizes”: it takes video, capture, size, start, end,"
+    ):
+        read_job("import", params | {"sizes": 3})
+
+
+@pytest.mark.parametrize("rate", ["25", "23.976", "30000/1001", 25, 23.976])
+def test_a_frame_rate_may_be_a_number_or_a_fraction(rate: Any) -> None:
+    values = {"performance": "/a", "target": "/b", "out": "/c", "fps": rate}
+    expected = Fraction(str(rate)).limit_denominator(1001)
+    assert read_as_worker(RetargetRequest, values).fps == expected
+
+
+@pytest.mark.parametrize("value", [True, [], {}, 10**400])
+def test_values_that_are_no_numbers_are_refused(value: Any) -> None:
+    with pytest.raises(EffigyError, match="size must be a whole number"):
+        read_as_worker(CaptureRequest, {"video": "/a", "capture": "/b", "size": value})
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    manifest = tomllib.loads((ROOT / "blender_addon" / "blender_manifest.toml").read_text("utf-8"))
+    assert project["version"] == manifest["version"] == backend.__version__
