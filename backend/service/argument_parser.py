@@ -109,7 +109,7 @@ def _add_fields(command: _Parser, request_class: type[Request]) -> None:
     types = field_types(request_class)
     for request_field in fields(request_class):
         spec = spec_of(request_field)
-        name, help_text = request_field.name, spec.help
+        name, help_text = request_field.name, spec.description
         if default := _default_in_words(request_field):
             help_text += f" (default: {default})"
         if spec.positional:

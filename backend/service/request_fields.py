@@ -1,7 +1,7 @@
 """How a request declares its fields, and how a request is read from named values.
 
 A request is a frozen dataclass, one for each command. Each field is declared once, with `positional`, `option` or
-`flag`: its type annotation, default, allowed values and help text. The command line's parser is generated from these
+`flag`: its type annotation, default, allowed values and description for help. The command line's parser is generated from these
 declarations (`backend.service.argument_parser`), and `read_request` checks and converts the values of a request for the
 command line and the worker alike.
 """
@@ -28,7 +28,7 @@ _MANY_PATHS = tuple[Path, ...]
 class FieldSpec:
     """What is known of a request's field beside its name, type and default."""
 
-    help: str
+    description: str
     metavar: str | None
     """How usage lines call the value; None for a flag, which has no value, and for a choice, which lists its values."""
     positional: bool = False
@@ -42,13 +42,13 @@ class FieldSpec:
     """Name in the worker's requests where it differs from the field's name."""
 
 
-def positional(metavar: str, help: str = "", *, default: Any = MISSING, parameter: str | None = None) -> Any:
+def positional(metavar: str, description: str = "", *, default: Any = MISSING, parameter: str | None = None) -> Any:
     """An argument that the command line takes by its position."""
-    return field(default=default, metadata={_FIELD_SPEC: FieldSpec(help, metavar, True, parameter=parameter)})
+    return field(default=default, metadata={_FIELD_SPEC: FieldSpec(description, metavar, True, parameter=parameter)})
 
 
 def option(
-    help: str,
+    description: str,
     metavar: str | None = None,
     *,
     default: Any = MISSING,
@@ -59,7 +59,7 @@ def option(
 ) -> Any:
     """An argument that the command line takes as `--name VALUE`; without a default it is required."""
     spec = FieldSpec(
-        help,
+        description,
         metavar,
         choices=choices,
         minimum=minimum,
@@ -69,9 +69,9 @@ def option(
     return field(default=default, metadata={_FIELD_SPEC: spec})
 
 
-def flag(help: str) -> Any:
+def flag(description: str) -> Any:
     """An argument that the command line takes as `--name`; false by default."""
-    return field(default=False, metadata={_FIELD_SPEC: FieldSpec(help, None)})
+    return field(default=False, metadata={_FIELD_SPEC: FieldSpec(description, None)})
 
 
 class Request:

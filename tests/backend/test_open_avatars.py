@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.service import open_avatars
-from backend.service.open_avatars import MOST, OpenAvatars
+from backend.service.open_avatars import MAX_OPEN, OpenAvatars
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    made = [tmp_path / str(number) for number in range(MOST + 1)]
+    made = [tmp_path / str(number) for number in range(MAX_OPEN + 1)]
     for path in made:
         path.write_bytes(b"avatar")
     return made
@@ -33,17 +33,17 @@ def files(tmp_path: Path) -> list[Path]:
 
 def test_one_avatar_more_than_fit_closes_the_one_longest_unused(files: list[Path], read: list[str]) -> None:
     avatars = OpenAvatars()
-    for path in files[:MOST]:
+    for path in files[:MAX_OPEN]:
         assert avatars.get(path) == path.name
     # The first is used again, so that the second is the longest unused when the last comes.
     avatars.get(files[0])
-    avatars.get(files[MOST])
+    avatars.get(files[MAX_OPEN])
     assert read == [path.name for path in files], "an open avatar is not read again"
     for path in (files[0], *files[2:]):
         avatars.get(path)
-    assert len(read) == MOST + 1
+    assert len(read) == MAX_OPEN + 1
     avatars.get(files[1])
-    assert read[MOST + 1 :] == [files[1].name]
+    assert read[MAX_OPEN + 1 :] == [files[1].name]
 
 
 def test_an_avatar_whose_file_changed_is_read_again_and_one_whose_file_is_gone_stays_open(

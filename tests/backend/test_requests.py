@@ -190,7 +190,7 @@ def test_help_explains_every_option(request_class: type[Request], capsys: pytest
         if spec.positional:
             assert str(spec.metavar) in text
         else:
-            assert f"--{each.name.replace('_', '-')}" in text and spec.help.split()[0] in text
+            assert f"--{each.name.replace('_', '-')}" in text and spec.description.split()[0] in text
         assert all(choice in text for choice in spec.choices or ())
 
 
