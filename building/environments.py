@@ -1,8 +1,13 @@
-"""The two environments: `.venv`, where the backend runs, and `.venv-blender`, which stands for Blender's own Python.
+"""The three virtual environments of a checkout, and how they are made.
 
-They are two as at a user's: no torch leaks to Blender's side, and their numpy pins never meet. Each is made from exact
-lists in requirements/. A stamp inside says which lists it was made from, so a second run is instant and needs no
-network; an environment without the right stamp (interrupted, or of other lists) is made anew."""
+- `.venv` runs the backend.
+- `.venv-blender` stands for Blender's own Python. It is separate from `.venv`, as on a user's machine, so that the
+  extension cannot import torch by accident and each side keeps its own version of numpy.
+- `.venv-check` holds the linter, the type checker and the import checker. It is made only for `check` and `test`.
+
+Each environment is made from lists of exact versions in requirements/. A stamp file inside it records the hash of these
+lists, so that a second set-up takes no time and needs no network. An environment whose stamp is missing (its
+installation was interrupted) or differs (the lists have changed) is made again from nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +24,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Python 3.10 lacks it, and shall get as far as `check_python`.
+    from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTHON_VERSIONS = ((3, 11), (3, 13))
-"""Those that Blender's own Python has (5.0 and 5.2), so that both sides of Effigy run on one."""
+"""The Python versions of Blender 5.0 and 5.2; the backend and the extension are developed on the same version."""
 
 BACKEND_LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
-"""What MediaPipe links on Linux even when it runs on the CPU: library -> Debian package."""
+"""Libraries that MediaPipe links on Linux, even when it runs on the CPU -> their Debian packages."""
 
 BLENDER_LIBRARIES = {
     "libX11.so.6": "libx11-6",
@@ -38,16 +48,18 @@ BLENDER_LIBRARIES = {
     "libGL.so.1": "libgl1",
     "libEGL.so.1": "libegl1",
 }
-"""What Blender as a module links on Linux; without libEGL its first render ends the process."""
+"""Libraries that the bpy wheel links on Linux -> their Debian packages. Without libEGL its first render ends the
+process."""
 
 
 class BuildError(Exception):
-    """A sentence for the person at the terminal."""
+    """A failure whose message is one sentence for the person at the terminal: what went wrong and what to do."""
 
 
 class Status:
-    """One line that says what is being done and for how long: rewritten on a terminal, else printed every ten
-    seconds."""
+    """A status line with the current step and the elapsed time, updated by a thread while the `with` block runs.
+
+    On a terminal the line is rewritten twice a second; in a log file a new line is printed every ten seconds."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -55,7 +67,7 @@ class Status:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self) -> Status:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -81,15 +93,15 @@ class Environment:
 
     folder: Path
     lists: tuple[str, ...]
-    """The files of requirements/ that it is made from."""
+    """Names of the files in requirements/ that define its packages."""
     libraries: dict[str, str]
-    """System libraries it links on Linux -> Debian packages."""
-    costs: str
-    """What making it downloads, in words."""
+    """System library that its packages link on Linux -> the Debian package that holds it."""
+    download: str
+    """How much its installation downloads, as a phrase for the terminal."""
     install: Callable[[Environment, Status], None]
-    """Puts the packages of the lists into the fresh environment."""
-    python_version: tuple[int, int] = tuple(sys.version_info[:2])
-    """Of the interpreter inside."""
+    """Installs the packages of the lists into the new, empty environment."""
+    python_version: tuple[int, int] = (sys.version_info.major, sys.version_info.minor)
+    """Version of the Python interpreter in the environment."""
 
     @property
     def python(self) -> Path:
@@ -102,7 +114,7 @@ class Environment:
     def wanted_stamp(self) -> dict[str, str]:
         digest = hashlib.sha256()
         for name in self.lists:
-            # Line ends may differ between checkouts of one commit.
+            # Git may check out the same commit with other line endings.
             digest.update((REQUIREMENTS / name).read_bytes().replace(b"\r\n", b"\n"))
         return {"python": "{}.{}".format(*self.python_version), "requirements": digest.hexdigest()}
 
@@ -114,15 +126,15 @@ class Environment:
 
 
 def set_up(environment: Environment) -> None:
-    """Make the environment if it is not there as its lists want it."""
+    """Make the environment, unless it exists and its stamp matches its lists."""
     if environment.is_made():
         install_system_packages(environment.libraries)
         return
     install_system_packages(environment.libraries)
     started = time.monotonic()
-    print(f"Setting up {environment.folder.name} (once; {environment.costs})", flush=True)
+    print(f"Setting up {environment.folder.name} (once; {environment.download})", flush=True)
     with Status("making the environment") as status:
-        # From nothing: what an interrupted installation left, or an older list, must not stay behind.
+        # `--clear`: packages of an interrupted installation or of an older list must not remain.
         _run_quietly(
             [_base_python(environment.python_version), "-m", "venv", "--clear", str(environment.folder)],
             f"The environment {environment.folder.name} could not be made",
@@ -142,16 +154,16 @@ def check_python() -> None:
 
 
 def _base_python(version: tuple[int, int]) -> str:
-    """The interpreter that an environment is made of: this one, or another version's from the PATH."""
+    """The interpreter that creates an environment: the running one, or one of another version from the PATH."""
     if version == tuple(sys.version_info[:2]):
         return sys.executable
     name = "python{}.{}".format(*version)
     command = shutil.which(name)
-    # A launcher of pyenv's is there for versions that are not, and says so when it is run.
+    # pyenv puts a launcher on the PATH also for versions that are not installed; it fails when it is run.
     if command is None or subprocess.run([command, "-c", ""], capture_output=True).returncode:
         raise BuildError(
-            f"This Blender has Python {version[0]}.{version[1]}, and there is no {name} here: install it, or test "
-            "another version of Blender."
+            f"This version of Blender needs Python {version[0]}.{version[1]}, and {name} was not found: install it, "
+            "or test another version of Blender."
         )
     return command
 
@@ -169,7 +181,7 @@ def _install_backend(environment: Environment, status: Status) -> None:
         pip(environment, status, "install", ["--no-deps", "--require-hashes", "-r", str(REQUIREMENTS / "cuda.lock")])
 
 
-def _install_blender(environment: Environment, status: Status) -> None:
+def _install_locked(environment: Environment, status: Status) -> None:
     pip(
         environment,
         status,
@@ -185,37 +197,40 @@ BACKEND = Environment(
     "about 0.6 GB are downloaded",
     _install_backend,
 )
-BLENDER_COSTS = "about 0.4 GB are downloaded"
+BLENDER_DOWNLOAD = "about 0.4 GB are downloaded"
 BLENDER = Environment(
     ROOT / ".venv-blender",
     ("blender-{}.{}.lock".format(*sys.version_info),),
     BLENDER_LIBRARIES,
-    BLENDER_COSTS,
-    _install_blender,
+    BLENDER_DOWNLOAD,
+    _install_locked,
 )
+
+CHECK = Environment(ROOT / ".venv-check", ("check.lock",), {}, "about 0.1 GB are downloaded", _install_locked)
 
 BLENDER_VERSIONS = {
     "4.2.23": ("blender-4.2.lock", (3, 11)),
     "5.0.1": ("blender-3.11.lock", (3, 11)),
     "5.2.3": ("blender-3.13.lock", (3, 13)),
 }
-"""What `test --bpy` knows: version of Blender as a module -> its list, and the Python that it is built for."""
+"""Choices of `test --bpy`: version of the bpy wheel -> its list of packages and the Python that it is built for."""
 
 
 def blender_of(version: str) -> Environment:
-    """The environment of one version of Blender; that of `.venv-blender` where it is the same."""
+    """The environment for one version of bpy; this is `.venv-blender` itself where the version is the same."""
     if version not in BLENDER_VERSIONS:
-        raise BuildError(f"There is no list for bpy {version}: choose one of {', '.join(BLENDER_VERSIONS)}.")
+        raise BuildError(f"bpy {version} is not supported: choose one of {', '.join(BLENDER_VERSIONS)}.")
     lock, python_version = BLENDER_VERSIONS[version]
     if lock == BLENDER.lists[0]:
         return BLENDER
     return Environment(
-        ROOT / f".venv-blender-{version}", (lock,), BLENDER_LIBRARIES, BLENDER_COSTS, _install_blender, python_version
+        ROOT / f".venv-blender-{version}", (lock,), BLENDER_LIBRARIES, BLENDER_DOWNLOAD, _install_locked, python_version
     )
 
 
 def install_system_packages(libraries: dict[str, str]) -> None:
-    """Install what Debian and its kin lack, if we may; else say what to install."""
+    """Install missing system libraries with apt-get when running as root on Debian; else raise a `BuildError` that names
+    the packages."""
     missing = []
     if sys.platform == "linux":
         for library, package in libraries.items():
@@ -224,7 +239,7 @@ def install_system_packages(libraries: dict[str, str]) -> None:
             except OSError:
                 missing.append(package)
         try:
-            import ensurepip  # noqa: F401  (Debian splits it off into a package of its own)
+            import ensurepip  # noqa: F401  (only tested for: Debian has it in a separate package)
         except ImportError:
             missing.append(f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
     if not missing:
@@ -250,7 +265,7 @@ def _run_quietly(command: list[str], failed: str, environment: dict[str, str] | 
 
 
 def pip(environment: Environment, status: Status, verb: str, arguments: list[str]) -> None:
-    """Run pip, its output kept for the case of failure, its progress on our one line."""
+    """Run pip in the environment. Its progress goes to the status line; its output is used only if it fails."""
     command = [
         str(environment.python),
         "-m",
@@ -262,13 +277,14 @@ def pip(environment: Environment, status: Status, verb: str, arguments: list[str
         "off",
         *arguments,
     ]
-    said: list[str] = []
+    output: list[str] = []
     count = 0
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL
     ) as process:
+        assert process.stdout is not None
         for line in process.stdout:
-            said.append(line.rstrip())
+            output.append(line.rstrip())
             if match := re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+)", line):
                 count += 1
                 status.text = f"package {count}: {match[1]}"
@@ -277,11 +293,12 @@ def pip(environment: Environment, status: Status, verb: str, arguments: list[str
             elif line.startswith("Installing collected packages"):
                 status.text = f"installing {line.count(',') + 1} packages"
     if process.returncode:
-        raise BuildError(why_pip_failed(said))
+        raise BuildError(why_pip_failed(output))
 
 
-def why_pip_failed(said: list[str]) -> str:
-    text = "\n".join(said)
+def why_pip_failed(output: list[str]) -> str:
+    """One sentence for the terminal that explains a failure of pip, from the lines of its output."""
+    text = "\n".join(output)
     if re.search(r"No space left on device|Errno 28", text):
         return "The disk is full: Effigy's environment needs about 2 GB. Free some space and run again."
     if re.search(
@@ -295,10 +312,10 @@ def why_pip_failed(said: list[str]) -> str:
         )
     if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
         return (
-            "A downloaded package is not the one that Effigy was built with (its hash differs): nothing of it was "
-            "installed."
+            "A downloaded package is not the file that Effigy was tested with (its hash differs), so it was not "
+            "installed. Run again; if it happens again, do not trust this package index."
         )
-    errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip gave no reason"]
+    errors = [line for line in output if line.startswith("ERROR")] or output[-1:] or ["pip gave no reason"]
     return f"The packages could not be installed. pip says: {errors[0].removeprefix('ERROR: ')}"
 
 

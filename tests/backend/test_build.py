@@ -9,13 +9,14 @@ import sys
 import zipfile
 from collections import namedtuple
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import build
-from building import environments, extension
+from building import checks, environments, extension, import_graph
 from building.environments import REQUIREMENTS, BuildError
 
 
@@ -113,7 +114,7 @@ def test_a_failing_pip_leaves_no_stamp_behind(tmp_path, monkeypatch):
     assert not environment.stamp.exists()
 
 
-@pytest.mark.parametrize("name", ["backend", "cuda", "assets", "blender-3.11", "blender-3.13"])
+@pytest.mark.parametrize("name", ["backend", "cuda", "assets", "check", "blender-3.11", "blender-3.13"])
 def test_every_package_of_a_list_is_locked_to_its_version_and_hashes(name):
     pin = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
     wanted = dict(pin.findall((REQUIREMENTS / f"{name}.in").read_text()))
@@ -191,12 +192,78 @@ def test_named_tests_run_only_where_they_belong(monkeypatch):
 
 @pytest.mark.parametrize(
     ("codes", "wanted"),
-    [((0, 0, 0), 0), ((0, 1, 0), 1), ((2, 1, 0), 2), ((0, 0, 1), 1), ((5, 0, 5), 0), ((5, 5, 5), 5)],
+    [
+        ((0, 0, 0, 0), 0),
+        ((0, 0, 1, 0), 1),
+        ((0, 2, 1, 0), 2),
+        ((0, 0, 0, 1), 1),
+        ((0, 5, 0, 5), 0),
+        ((0, 5, 5, 5), 5),
+        ((3, 0, 0, 0), 3),
+        ((3, 1, 0, 0), 3),
+        ((3, 5, 5, 5), 3),
+    ],
 )
-def test_one_exit_code_says_whether_any_layer_failed(codes, wanted, monkeypatch, capsys):
+def test_one_exit_code_tells_whether_the_checks_or_any_group_of_tests_failed(codes, wanted, monkeypatch, capsys):
     left = list(codes)
+    monkeypatch.setattr(build, "set_up", lambda _: None)
+    monkeypatch.setattr(build, "run_checks", lambda: left.pop(0))
     monkeypatch.setattr(build, "run", lambda *_, **__: left.pop(0))
     assert build.command_test(SimpleNamespace(rest=[], bpy=None)) == wanted
+    assert not left, "a failure kept the remaining groups from running"
+
+
+@pytest.mark.parametrize(("rest", "bpy"), [(["tests/backend/test_build.py::x", "-q"], None), ([], "4.2.23")])
+def test_named_tests_and_other_blenders_run_without_the_checks(rest, bpy, monkeypatch, capsys):
+    def forbidden():
+        raise AssertionError("the code was checked")
+
+    monkeypatch.chdir(build.ROOT)
+    monkeypatch.setattr(build, "set_up", lambda _: None)
+    monkeypatch.setattr(build, "run_checks", forbidden)
+    monkeypatch.setattr(build, "run", lambda *_, **__: 0)
+    assert build.command_test(SimpleNamespace(rest=rest, bpy=bpy)) == 0
+
+
+# --- the checks
+
+
+def test_every_check_runs_and_the_first_failure_is_the_exit_code(capsys):
+    def program(code: int, text: str) -> tuple[str, ...]:
+        return sys.executable, "-c", f"import sys; print({text!r}); sys.exit({code})"
+
+    run = [
+        checks.Check("all is formatted", program(0, "chatter")),
+        checks.Check("no findings", program(4, "x.py:1: unused import")),
+        checks.Check("no type errors", program(1, "x.py:2: not an int")),
+    ]
+    assert checks.run_checks(tuple(run)) == 4
+    said = re.sub(r" \(\d+ s\)", "", capsys.readouterr().out).splitlines()
+    assert said == [
+        "  passed: all is formatted",
+        "  FAILED: no findings",
+        "x.py:1: unused import",
+        "  FAILED: no type errors",
+        "x.py:2: not an int",
+    ]
+    assert checks.run_checks(tuple(run[:1])) == 0
+
+
+def test_a_cycle_of_imports_is_found_and_named_in_the_order_of_the_imports():
+    graph = {"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": set()}
+    cycle = import_graph.find_cycle(graph)
+    assert cycle[0] == cycle[-1] and all(other in graph[module] for module, other in pairwise(cycle))
+    assert len(cycle) == 4
+    assert import_graph.find_cycle(graph | {"c": {"d"}}) == []
+
+
+def test_the_picture_of_the_rooms_changes_with_the_imports():
+    graph = {"backend.head.a": {"backend.storage"}, "backend.footage.b": {"backend.head.a"}, "operators.c": set()}
+    graph |= {"operators.c": {"blender_addon.rig.d"}, "blender_addon.rig.d": set(), "backend.storage": set()}
+    drawn = import_graph.rooms_svg(graph)
+    assert "backend.footage → backend.head: 1" in drawn and "storage" not in drawn
+    graph["backend.footage.e"] = {"backend.head.a"}
+    assert "backend.footage → backend.head: 2" in import_graph.rooms_svg(graph)
 
 
 def test_another_blender_is_tested_in_an_environment_of_its_own_and_the_backend_is_not(monkeypatch):
@@ -217,7 +284,7 @@ def test_each_blender_is_locked_to_the_version_that_it_is_called_by(version):
 
 def test_a_blender_whose_python_is_not_here_is_refused_with_a_sentence(fresh, monkeypatch):
     monkeypatch.setattr(environments.shutil, "which", lambda _: None)
-    with pytest.raises(BuildError, match="no python3.8 here: install it"):
+    with pytest.raises(BuildError, match=r"python3\.8 was not found: install it"):
         environments.set_up(replace(fresh.environment, python_version=(3, 8)))
 
 
