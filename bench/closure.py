@@ -19,7 +19,7 @@ from backend.formats.capture import Capture
 from backend.formats.track import Track
 from backend.head.forward import Head, landmarks
 from backend.head.model import HeadModel
-from backend.tracking.terms.contact import seen_gap
+from backend.tracking.observe.gap_closure import landmark_gap
 
 SHUT, OPEN = 0.7, 0.3
 """Of eyeBlink in the truth."""
@@ -85,7 +85,7 @@ def detected_contact(track: Track, capture: Capture, model: HeadModel) -> dict[s
     where its eyeBlink score is above a half, which half-shut eyes that look down reach as well."""
     seen = capture.landmarks[..., :2]
     width = np.linalg.norm(seen[:, 61] - seen[:, 291], axis=-1)
-    lip_gap = seen_gap(capture.landmarks, LIP_PAIRS[:5]) / width
+    lip_gap = landmark_gap(capture.landmarks, LIP_PAIRS[:5]) / width
     met = lip_gap < 0.02
     lips, lids = lip_openings(track, model), lid_gaps(track, model)
     result = {

@@ -19,9 +19,9 @@ from backend.head.forward import Head, landmarks, vertex_normals
 from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.detector.pose_bias import bias_of
-from backend.tracking.detector.shape_response import response_of
-from backend.tracking.model.landmark_surface import MOVERS
+from backend.tracking.detector.pose_bias import bias_of_poses
+from backend.tracking.detector.shape_response import shape_response
+from backend.tracking.model.landmark_surface import MOVING_JOINTS
 
 SIZE = 512
 MOVING = (
@@ -86,14 +86,14 @@ def make_clip(
     posed = Head(model)(
         torch.as_tensor(identity)[None], torch.as_tensor(expression), torch.as_tensor(rotations)
     ).vertices
-    turned = Rotation.from_rotvec(rotations[:, list(MOVERS)].reshape(-1, 3)).as_matrix().reshape(-1, 3, 3, 3)
-    beside = response_of(model).displacement(identity, expression, turned)
+    turned = Rotation.from_rotvec(rotations[:, list(MOVING_JOINTS)].reshape(-1, 3)).as_matrix().reshape(-1, 3, 3, 3)
+    beside = shape_response(model).displacement(identity, expression, turned)
     points = (landmarks(posed, model).numpy() + beside) @ pose[:, :3, :3].transpose(0, 2, 1) + pose[:, None, :3, 3]
     seen = np.empty_like(points)
     seen[..., :2] = (
         focal * points[..., :2] / points[..., 2:] + SIZE / 2 + random.normal(0, noise, points[..., :2].shape)
     )
-    seen[..., :2] += bias_of(pose[:, :3, :3], pose[:, :3, 3], focal)
+    seen[..., :2] += bias_of_poses(pose[:, :3, :3], pose[:, :3, 3], focal)
     seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]
     scores = expression[:, [model.expression_names.index(name) for name in SCORE_NAMES]].copy()
     scores[:, SCORE_NAMES.index("jawOpen")] = opening

@@ -29,7 +29,7 @@ from backend.head.formats import load_head
 from backend.head.model import EYE_L, EYE_R, JAW, HeadModel
 from backend.storage import write_beside
 from backend.tracking.after.residuals import project_landmarks
-from backend.tracking.detector.pose_bias import FEATURES, features, head_frame
+from backend.tracking.detector.pose_bias import FEATURES, view_features, view_frame
 from bench.known_person import IDENTITIES, Scene
 
 PEOPLE = 400
@@ -78,7 +78,7 @@ def measure_person(seed: int) -> Measured:
     place = truth.head_to_camera[:, :3, 3].astype(np.float64)
     direction, axes, scale = (
         part.numpy()
-        for part in head_frame(torch.as_tensor(rotation), torch.as_tensor(place), float(truth.intrinsics[0, 0]))
+        for part in view_frame(torch.as_tensor(rotation), torch.as_tensor(place), float(truth.intrinsics[0, 0]))
     )
     person = np.repeat(truth.identity[None, :IDENTITIES], FRAMES, 0)
     eyes = truth.rotations[:, (EYE_L, EYE_R), :2].reshape(FRAMES, 4)
@@ -145,7 +145,7 @@ def fit_bias(measured: Measured, model: HeadModel) -> tuple[np.ndarray, np.ndarr
         (_RIDGE, _IDENTITY_RIDGE, _FACE_RIDGE, _JOINT_RIDGE),
         (2 * FEATURES, 3 * IDENTITIES, 3 * len(model.expression_names), 3 * 5),
     )
-    polynomial = features(torch.as_tensor(directions)).numpy()
+    polynomial = view_features(torch.as_tensor(directions)).numpy()
     rows = np.concatenate(
         (
             np.einsum("fk,ab->fakb", polynomial, np.eye(2)).reshape(len(errors), 2, -1),

@@ -1,8 +1,9 @@
-"""The photometric stage: person, lens and frames once more, now by the pictures themselves.
+"""The photometric stage: person, focal lengths and frames are fitted again, now to the images of the skin.
 
-In rounds, coarse to fine: what the person looks like is learned under the track as it is (`appearance`), each frame is laid upon
-that (`patches`), and identity, lenses, frames and the patches' places are solved anew. Then every frame of a clip is aligned to
-what the last round saw. Nothing of it is learned from held-out frames.
+It runs in rounds, coarse to fine. Each round learns the person's appearance under the current track
+(`observe.albedo_and_light`), registers skin patches in every chosen frame (`terms.skin_patches`), and fits identity, focal
+lengths, frames and the patches' offsets. Afterwards all frames of a clip are aligned to the last round's appearance.
+Held-out frames contribute nothing.
 """
 
 from __future__ import annotations
@@ -12,94 +13,110 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..formats.capture import Capture
 from ..head.model import HeadModel
 from ..progress import Progress
-from .detector.pose_bias import own_habits
-from .model.frame_state import FrameState, predict
-from .model.landmark_surface import LandmarkSurface
-from .observe.albedo_and_light import Appearance, Lit, learn_appearance
-from .observe.skin_samples import Skin, make_skin
-from .solve.fit_frames import HALVINGS
+from .detector.pose_bias import fit_person_bias
+from .model.camera import Camera
+from .model.frame_state import FrameState
+from .model.prediction import predict
+from .observe.albedo_and_light import PersonAppearance, learn_appearance
+from .observe.skin_samples import PosedClip, Skin, make_skin
+from .solve.fit_frames import ROBUST_SCALES
 from .solve.fit_person import ClipFrames, Person, fit_person
-from .terms.landmarks import Evidence, as_seen
-from .terms.skin_patches import Patches, find_patches
+from .terms.landmarks import LandmarkTerm
+from .terms.skin_patches import SkinPatchTerm, register_patches
 
 PERSON_BLURS = 3.0, 2.0, 2.0, 2.0
-"""Pixels at 512: how finely the skin is looked at in each round. With true poses a blur of 2 tells a turn that is 7 % too small
-from the true one best, 1 and 4 less well."""
+"""Pixels at 512: the blur of the images in each round. With true poses a blur of 2 distinguishes a rotation that is 7 % too
+small from the true one best; 1 and 4 do less well."""
 PERSON_ITERATIONS = 4
 ALIGNMENTS = 2
-"""Times that every frame is laid upon the person: a patch's step goes two thirds of the way."""
-LANDMARK_SHARE = 0.5
-"""What landmarks weigh beside the skin, once it is known where the detector puts this person's. On rendered people 0.1, 0.5
-and 1 give 1.46, 1.45 and 1.45 degrees, but they tremble by 0.24, 0.34 and 0.45 pixels; faces that move a lot need them: skin
-that furrows does not look like skin that was learned."""
+"""Times that every frame is aligned to the appearance: one registration goes two thirds of the way."""
+LANDMARK_WEIGHT = 0.5
+"""The landmarks' weight beside the skin patches, once the detector's bias for this person is known. On rendered people 0.1,
+0.5 and 1 give 1.46, 1.45 and 1.45 degrees, but a jitter of 0.24, 0.34 and 0.45 pixels. Lively faces need the landmarks: skin
+that furrows does not look like the learned appearance."""
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """What a person looks like, and where each patch of skin lies on the head."""
+class PhotometricModel:
+    """A person's appearance, and where each skin patch lies on the head."""
 
     skin: Skin
-    appearance: Appearance
+    appearance: PersonAppearance
     person: Person
-    habits: torch.Tensor
-    """(FEATURES, L, 2) metres: what the detector does to this person's points beside what it does to everybody's (`bias`)."""
+    landmark_bias: Tensor
+    """(FEATURES, L, 2) metres: the detector's bias for this person, beyond that for everybody (`detector.pose_bias`)."""
 
-    def align(self, clip: int, capture: Capture, state: FrameState, evidence: Evidence, progress: Progress) -> Patches:
-        """The skin in all frames of clip number `clip`, looked for around where `state` has it."""
-        lit = Lit(capture, state, np.arange(capture.frame_count), evidence)
-        found = find_patches(self.skin, self.appearance, clip, lit, self.person.identity, progress)
-        return found.of_person(self.person.identity, self.person.places)
+    def align(
+        self,
+        clip: int,
+        capture: Capture,
+        state: FrameState,
+        camera: Camera,
+        face_found: Tensor,
+        progress: Progress,
+    ) -> SkinPatchTerm:
+        """Register the skin patches in all frames of clip number `clip`, starting from the poses in `state`."""
+        posed = PosedClip(capture, state, np.arange(capture.frame_count), camera, face_found.cpu().numpy())
+
+        def on_frame(done: int) -> None:
+            progress.update("alignment", done, len(state))
+            progress.raise_if_cancelled()
+
+        registered = register_patches(self.skin, self.appearance, clip, posed, self.person.identity, on_frame)
+        return registered.of_person(self.person.identity, self.person.patch_offsets)
 
 
-def learn_likeness(
+def fit_photometric_model(
     model: HeadModel,
-    surface: LandmarkSurface,
-    directions: torch.Tensor,
     clips: Sequence[ClipFrames],
     captures: Sequence[Capture],
-    which: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray],
     person: Person,
     states: Sequence[FrameState],
     progress: Progress,
-) -> Likeness:
-    """From frames `which` of each capture, whose person landmarks told: `person`, and `states` of these frames."""
+) -> PhotometricModel:
+    """From the frames (F,) of each capture on which the person was fitted by landmarks, and their `states`."""
     skin = make_skin(model, states[0].face.device)
     total = len(PERSON_BLURS) * PERSON_ITERATIONS
 
-    def lit() -> list[Lit]:
+    def posed_clips() -> list[PosedClip]:
         return [
-            Lit(capture, state, frames, replace(clip.evidence, focal=focal))
-            for capture, state, frames, clip, focal in zip(captures, states, which, clips, person.focals, strict=True)
+            PosedClip(capture, state, chosen, clip.camera.with_focal(focal), clip.landmarks.face_found.cpu().numpy())
+            for capture, state, chosen, clip, focal in zip(captures, states, frames, clips, person.focals, strict=True)
         ]
 
-    for turn, blur in enumerate(PERSON_BLURS):
+    for round_number, blur in enumerate(PERSON_BLURS):
 
-        def tell(done: int, energy: float, turn: int = turn) -> None:
-            progress.update("skin", turn * PERSON_ITERATIONS + done, total, energy=energy)
+        def on_iteration(iteration: int, round_number: int = round_number) -> None:
+            progress.update("skin", round_number * PERSON_ITERATIONS + iteration, total)
             progress.raise_if_cancelled()
 
-        seen = lit()
-        appearance = learn_appearance(skin, person.identity, seen, blur)
-        frames = [
-            replace(clip, state=one.state, skin=find_patches(skin, appearance, index, one, person.identity))
-            for index, (clip, one) in enumerate(zip(clips, seen, strict=True))
+        posed = posed_clips()
+        appearance = learn_appearance(skin, person.identity, posed, blur)
+        with_skin = [
+            replace(clip, state=one.state, skin=register_patches(skin, appearance, index, one, person.identity))
+            for index, (clip, one) in enumerate(zip(clips, posed, strict=True))
         ]
-        person, states = fit_person(surface, directions, frames, PERSON_ITERATIONS, tell, person)
-    appearance = learn_appearance(skin, person.identity, lit(), PERSON_BLURS[-1])
-    return Likeness(skin, appearance, person, _own_habits(surface.of_person(person.identity), directions, lit()))
+        person, states = fit_person(with_skin, PERSON_ITERATIONS, on_iteration, person)
+    posed = posed_clips()
+    appearance = learn_appearance(skin, person.identity, posed, PERSON_BLURS[-1])
+    return PhotometricModel(skin, appearance, person, _landmark_bias([clip.landmarks for clip in clips], posed, person))
 
 
-def _own_habits(surface: LandmarkSurface, directions: torch.Tensor, clips: Sequence[Lit]) -> torch.Tensor:
-    """Frames whose poses the skin told say where the detector puts this person's points: so far beside their places, whatever
-    the face does. Without that, landmarks are right only in what changes, and they must not weigh much."""
+def _landmark_bias(landmarks: Sequence[LandmarkTerm], clips: Sequence[PosedClip], person: Person) -> Tensor:
+    """The detector's bias for this person, from frames whose poses the skin patches determined. Without it landmarks would
+    be right only about what changes, and could get little weight."""
     parts = []
-    for clip in clips:
-        evidence, state = as_seen(clip.evidence, directions, clip.state, HALVINGS[-1]), clip.state
-        error = evidence.seen - predict(surface, state, evidence.focal, evidence.centre, evidence.pivot).pixels
-        origin = state.translation - state.rotation @ evidence.pivot
-        parts.append((error, evidence.weights, state.rotation, origin, evidence.focal.expand(len(state))))
-    return own_habits(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    for term, clip in zip(landmarks, clips, strict=True):
+        state, camera = clip.state, clip.camera
+        current = term.reweighted(state, camera, ROBUST_SCALES[-1])
+        surface = term.generic_surface.of_person(person.identity)
+        error = current.unbiased - predict(surface, state, camera).pixels
+        origin = state.translation - state.rotation @ camera.pivot
+        parts.append((error, current.weights, state.rotation, origin, camera.focal.expand(len(state))))
+    return fit_person_bias(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -21,11 +21,12 @@ from backend.head.formats import load_head
 from backend.head.forward import Head, landmarks
 from backend.head.model import NECK
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.detector.pose_bias import bias_of
-from backend.tracking.detector.shape_response import as_detected, response_of
+from backend.tracking.detector.pose_bias import bias_of_poses
+from backend.tracking.detector.shape_response import detected_surface, shape_response
+from backend.tracking.model.camera import Camera
 from backend.tracking.model.frame_state import FrameState
-from backend.tracking.model.landmark_surface import MOVERS, LandmarkSurface, landmark_surface
-from backend.tracking.terms.landmarks import Evidence, gather_evidence
+from backend.tracking.model.landmark_surface import MOVING_JOINTS, landmark_surface
+from backend.tracking.terms.landmarks import LandmarkTerm
 from bench.known_person import SIZE, Scene
 
 _NOISE = 0.7
@@ -131,14 +132,14 @@ def _seen(truth: Track, shrink: float, tremble: float) -> np.ndarray:
         posed = Head(model)(
             *(torch.as_tensor(part) for part in (truth.identity[None], truth.expression, rotations))
         ).vertices
-    beside = response_of(model).displacement(truth.identity, truth.expression, turned[:, list(MOVERS)])
+    beside = shape_response(model).displacement(truth.identity, truth.expression, turned[:, list(MOVING_JOINTS)])
     camera = truth.head_to_camera
     points = landmarks(posed, model).numpy() + beside @ turned[:, NECK].transpose(0, 2, 1)
     points = points @ camera[:, :3, :3].transpose(0, 2, 1) + camera[:, None, :3, 3]
     focal = float(truth.intrinsics[0, 0])
     seen = np.empty(points.shape, np.float32)
     seen[..., :2] = focal * points[..., :2] / points[..., 2:] + truth.intrinsics[:2, 2]
-    seen[..., :2] += bias_of(camera[:, :3, :3] @ turned[:, NECK], camera[:, :3, 3], focal)
+    seen[..., :2] += bias_of_poses(camera[:, :3, :3] @ turned[:, NECK], camera[:, :3, 3], focal)
     seen[..., :2] += random.normal(0, _NOISE, seen[..., :2].shape)
     seen[..., 2] = (points[..., 2] - points[:, 4:5, 2]) * focal / points[:, 4:5, 2]
     return seen
@@ -152,13 +153,12 @@ def _scores(truth: Track) -> np.ndarray:
     return np.clip(scores + np.random.default_rng(1).normal(0, 0.05, scores.shape), 0, 1).astype(np.float32)
 
 
-def seen_by(made: Rendered) -> tuple[LandmarkSurface, Evidence]:
-    """The points that the solver looks at, as the detector has them, and what was seen of them through the guessed lens."""
+def landmark_term(made: Rendered) -> tuple[LandmarkTerm, Camera]:
+    """The landmark term of a rendered capture, and the camera with the guessed focal length."""
     everything = landmark_surface(load_head())
-    surface = as_detected(everything, load_head()).of_points(
-        solved_points(everything.anchor.rest.numpy(), everything.valid, 240)
+    surface = detected_surface(everything, load_head()).of_points(
+        solved_points(everything.position.rest.numpy(), everything.valid, 240)
     )
     capture = made.capture
-    return surface, gather_evidence(
-        capture.landmarks, capture.intrinsics, capture.size, surface, surface.anchor.rest.mean(0)
-    )
+    camera = Camera.from_intrinsics(capture.intrinsics, capture.size, surface.position.rest.mean(0))
+    return LandmarkTerm.from_detections(capture.landmarks, surface, camera), camera

@@ -16,11 +16,14 @@ from backend.formats.capture import Capture
 from backend.head.formats import load_head
 from backend.head.model import EYE_L, HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.model.frame_state import FrameState, predict
+from backend.tracking.model.camera import Camera
+from backend.tracking.model.frame_state import Bounds, FrameState
 from backend.tracking.model.landmark_surface import landmark_surface
-from backend.tracking.observe.iris_detection import see_irises
-from backend.tracking.terms.iris import Irises, limbus_surface
-from backend.tracking.terms.landmarks import gather_evidence
+from backend.tracking.model.limbus_surface import limbus_surface
+from backend.tracking.model.prediction import predict
+from backend.tracking.observe.iris_detection import detect_irises
+from backend.tracking.terms.iris import IrisTerm
+from backend.tracking.terms.landmarks import LandmarkTerm
 
 SIZE, FOCAL = 512, 1000.0
 RADIUS = 0.92
@@ -45,19 +48,16 @@ def standing(model: HeadModel, frames: int) -> FrameState:
 
 def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float = 0.9, skin: tuple = SKIN) -> tuple:
     """Eyes drawn with the irises displaced by `shifts` (F, 2) pixels from where a head at rest has them, lids `opening`
-    diameters of an iris apart; the capture, the state and the evidence."""
+    diameters of an iris apart; the capture, the state, the camera, the irises of a head at rest and the landmark term."""
     frames = len(shifts)
     places = landmark_surface(model)
-    surface = places.of_points(solved_points(places.anchor.rest.numpy(), places.valid, 240))
+    surface = places.of_points(solved_points(places.position.rest.numpy(), places.valid, 240))
     pivot = torch.tensor((0.0, 0.0, 0.03))
     state = standing(model, frames)
     intrinsics = np.array(((FOCAL, 0, SIZE / 2), (0, FOCAL, SIZE / 2), (0, 0, 1)))
     person = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
-    shown = (
-        predict(person, state, torch.tensor(FOCAL), torch.tensor((SIZE / 2, SIZE / 2)), pivot)
-        .pixels.numpy()[0]
-        .astype(float)
-    )
+    camera = Camera.from_intrinsics(intrinsics, SIZE, pivot)
+    shown = predict(person, state, camera).pixels.numpy()[0].astype(float)
     size = np.linalg.norm(shown[1] - shown[0])
     landmarks = np.full((frames, 478, 3), 100.0)
     (folder / "frames").mkdir(parents=True)
@@ -99,45 +99,49 @@ def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float
         flags=np.zeros(frames, np.int32),
         frame_suffix=".png",
     )
-    evidence = gather_evidence(capture.landmarks, intrinsics, SIZE, surface, pivot)
-    return capture, state, evidence, shown[::3], surface
+    landmarks_term = LandmarkTerm.from_detections(capture.landmarks, surface, camera)
+    return capture, state, camera, shown[::3], landmarks_term
 
 
-def seen(model: HeadModel, capture: Capture, state: FrameState, evidence: object) -> Irises:
+def seen(
+    model: HeadModel, capture: Capture, state: FrameState, camera: Camera, face_found: np.ndarray | None = None
+) -> IrisTerm:
     person = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
-    return see_irises(capture, person, state, evidence, np.arange(capture.frame_count))
+    frames = np.arange(capture.frame_count)
+    found = np.ones(len(frames), bool) if face_found is None else face_found
+    irises = detect_irises(capture, person, state, camera, found, frames)
+    return IrisTerm.from_detection(person, irises, state.face.device)
 
 
 def test_irises_are_found_within_a_third_of_a_pixel(model: HeadModel, tmp_path: Path) -> None:
     shifts = np.array(((0, 0), (3.3, 0), (-4.2, 0.4), (0.5, 2.6), (-0.3, -2.4), (2.1, 1.7), (-2.6, -1.2)))
-    capture, state, evidence, middles, surface = filmed(model, tmp_path / "c", shifts)
-    irises = seen(model, capture, state, evidence)
+    capture, state, camera, middles, landmarks = filmed(model, tmp_path / "c", shifts)
+    irises = seen(model, capture, state, camera)
     errors = irises.centres.numpy() - (middles + shifts[:, None])
     assert np.abs(errors).max() < 0.35
     assert irises.found.min() > 0.8
-    weights = irises.instead_of_points(evidence, surface.points).weights
-    own = np.isin(surface.points, np.concatenate((LEFT_IRIS, RIGHT_IRIS)))
-    assert weights[:, own].max() < 0.3 * evidence.weights[:, own].min()
-    assert torch.equal(weights[:, ~own], evidence.weights[:, ~own])
+    weights = irises.replace_landmarks(landmarks).weights
+    own = np.isin(landmarks.surface.points, np.concatenate((LEFT_IRIS, RIGHT_IRIS)))
+    assert weights[:, own].max() < 0.3 * landmarks.weights[:, own].min()
+    assert torch.equal(weights[:, ~own], landmarks.weights[:, ~own])
 
 
 def test_a_low_lid_leaves_the_height_less_certain_than_the_side(model: HeadModel, tmp_path: Path) -> None:
-    capture, state, evidence, _, _ = filmed(model, tmp_path / "c", np.zeros((3, 2)), opening=0.6)
-    roots = seen(model, capture, state, evidence).roots.numpy()
+    capture, state, camera, _, _ = filmed(model, tmp_path / "c", np.zeros((3, 2)), opening=0.6)
+    roots = seen(model, capture, state, camera).roots.numpy()
     precision = roots.swapaxes(-1, -2) @ roots
     assert (precision[..., 0, 0] > 1.5 * precision[..., 1, 1]).all()
 
 
 def test_nothing_is_claimed_of_shut_eyes_nor_without_contrast_nor_a_face(model: HeadModel, tmp_path: Path) -> None:
-    capture, state, evidence, _, _ = filmed(model, tmp_path / "shut", np.zeros((3, 2)), opening=0.2)
-    irises = seen(model, capture, state, evidence)
+    capture, state, camera, _, _ = filmed(model, tmp_path / "shut", np.zeros((3, 2)), opening=0.2)
+    irises = seen(model, capture, state, camera)
     assert not irises.found.any() and not irises.roots.any()
-    capture, state, evidence, _, _ = filmed(model, tmp_path / "open", np.zeros((3, 2)))
+    capture, state, camera, _, _ = filmed(model, tmp_path / "open", np.zeros((3, 2)))
     grey = np.full((SIZE, SIZE, 3), 120, np.uint8)
     for index in range(2):
         cv2.imwrite(str(capture.frame_path(index)), grey)
-    missing = replace(evidence, weights=evidence.weights * torch.tensor((1.0, 1.0, 0.0))[:, None])
-    irises = seen(model, capture, state, missing)
+    irises = seen(model, capture, state, camera, np.array((True, True, False)))
     assert irises.found.max() < 0.05
     assert irises.roots.abs().max() < 0.2
 
@@ -146,9 +150,11 @@ def test_the_limbus_turns_about_the_eyes_joint(model: HeadModel) -> None:
     surface = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
     state = standing(model, 1)
     state.face[:, -4:-2] = torch.tensor((0.2, -0.4))
-    shown = predict(surface, state, torch.tensor(FOCAL), torch.zeros(2), torch.zeros(3)).pixels[0, 0].numpy()
+    shown = (
+        predict(surface, state, Camera(torch.tensor(FOCAL), torch.zeros(2), torch.zeros(3), 1.0)).pixels[0, 0].numpy()
+    )
     joint = model.joint_regressor[EYE_L].astype(np.float64) @ model.template
-    arm = surface.arm.rest[0].numpy()
+    arm = surface.lever.rest[0].numpy()
     assert 0.010 < arm[2] < 0.018
     place = joint + axis_angle_to_matrix(torch.tensor((0.2, -0.4, 0.0))).numpy() @ arm
     place = place * (1, -1, -1) + (0, 0, 0.6)
@@ -162,14 +168,16 @@ def test_a_head_without_eyeballs_has_no_limbus(model: HeadModel) -> None:
 
 
 def test_the_gradient_of_the_irises_is_their_energys(model: HeadModel, tmp_path: Path) -> None:
-    capture, state, evidence, _, _ = filmed(model, tmp_path / "c", np.array(((1.0, -0.5), (-2.0, 1.0))))
-    irises = seen(model, capture, state, evidence)
-    gradient, hessian = irises.normal(state, evidence)
+    capture, state, camera, _, _ = filmed(model, tmp_path / "c", np.array(((1.0, -0.5), (-2.0, 1.0))))
+    irises = seen(model, capture, state, camera)
+    equations = irises.normal_equations(state, camera)
+    gradient, hessian = equations.gradient, equations.hessian
     assert torch.linalg.eigvalsh(hessian.double()).min() > -1e-6 * hessian.max()
     for parameter in (*range(-10, -6), -3, -2):
         step = torch.zeros(2, gradient.shape[1])
         step[:, parameter] = 2e-3 if parameter < -6 else 2e-4
         bound = torch.full((state.face.shape[1],), 10.0)
-        ahead, behind = (irises.energy(state.moved(sign * step, -bound, bound), evidence) for sign in (1, -1))
+        bounds = Bounds(-bound, bound, torch.zeros(state.layout.size, dtype=torch.bool))
+        ahead, behind = (irises.energy(state.updated(sign * step, bounds), camera) for sign in (1, -1))
         numeric = (ahead - behind) / (2 * step[:, parameter])
         torch.testing.assert_close(numeric, gradient[:, parameter], rtol=0.03, atol=0.02 * float(gradient.abs().max()))

@@ -1,4 +1,4 @@
-"""Closed is closed: lids and lips that are seen to meet meet on the mesh."""
+"""Eyelids and lips that are seen to be closed are closed on the mesh."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from backend.formats.track import Track
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
+from backend.tracking.model.camera import Camera
 from backend.tracking.model.frame_state import FrameState
-from backend.tracking.model.landmark_surface import Linear, landmark_surface
+from backend.tracking.model.landmark_surface import LinearBasis, landmark_surface
+from backend.tracking.observe.gap_closure import closure_confidence
 from backend.tracking.pipeline import track_capture
-from backend.tracking.terms.contact import Contact, see_contact
+from backend.tracking.terms.contact import ContactTerm
 from bench.closure import lid_gaps, lip_openings
 from bench.known_clip import SyntheticClip, make_clip
 
@@ -50,9 +52,14 @@ def seen(frames: int, *, left: np.ndarray, right: np.ndarray, lips: np.ndarray) 
     return points
 
 
-def contact_of(model: HeadModel, landmarks: np.ndarray, state: FrameState) -> Contact:
-    own = landmark_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
-    return see_contact(landmarks, own, state, torch.tensor(1000.0), slice(None))
+CAMERA = Camera(torch.tensor(1000.0), torch.zeros(2), torch.zeros(3), 1.0)
+
+
+def contact_of(model: HeadModel, landmarks: np.ndarray, state: FrameState) -> ContactTerm:
+    person = landmark_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
+    contact = ContactTerm.from_closure(person, closure_confidence(landmarks, state, CAMERA.focal, slice(None)))
+    assert contact is not None
+    return contact
 
 
 def test_a_gap_is_measured_by_the_persons_own_open_and_shut_one(model: HeadModel) -> None:
@@ -64,18 +71,18 @@ def test_a_gap_is_measured_by_the_persons_own_open_and_shut_one(model: HeadModel
     mouth = np.full(frames, 9.0)
     mouth[40:] = 0.5
     contact = contact_of(model, seen(frames, left=blink, right=narrow, lips=mouth), standing(model, frames))
-    assert np.array_equal(np.flatnonzero(contact.shut[:, 0] > 0.9), (20, 21, 22))
-    assert np.array_equal(np.flatnonzero(contact.shut[:, 1] > 0.9), (30, 31, 32))
-    assert np.array_equal(np.flatnonzero(contact.shut[:, 2] > 0.9), np.arange(40, 50))
+    assert np.array_equal(np.flatnonzero(contact.closed[:, 0] > 0.9), (20, 21, 22))
+    assert np.array_equal(np.flatnonzero(contact.closed[:, 1] > 0.9), (30, 31, 32))
+    assert np.array_equal(np.flatnonzero(contact.closed[:, 2] > 0.9), np.arange(40, 50))
     open_ = np.ones(frames, bool)
     open_[20:23] = open_[30:33] = open_[40:] = False
-    assert not contact.shut[open_].any()
+    assert not contact.closed[open_].any()
 
 
 def test_frames_without_a_face_say_nothing(model: HeadModel) -> None:
     landmarks = seen(20, left=np.full(20, 12.0), right=np.full(20, 12.0), lips=np.full(20, 0.2))
     landmarks[5:8] = np.nan
-    shut = contact_of(model, landmarks, standing(model, 20)).shut
+    shut = contact_of(model, landmarks, standing(model, 20)).closed
     assert not shut[5:8].any() and shut[0, 2] == 1
 
 
@@ -86,7 +93,7 @@ def test_the_eye_that_is_turned_away_blinks_with_the_other(model: HeadModel) -> 
     for turn, near_side in ((TURNED, "right"), (-TURNED, "left")):
         gaps = {"left": imagined, "right": imagined, near_side: near}
         for state, together in ((standing(model, frames, turn), True), (standing(model, frames), False)):
-            shut = contact_of(model, seen(frames, **gaps, lips=np.full(frames, 9.0)), state).shut[10, :2]
+            shut = contact_of(model, seen(frames, **gaps, lips=np.full(frames, 9.0)), state).closed[10, :2]
             assert (shut.min() == 1) == together
 
 
@@ -101,22 +108,23 @@ def test_the_gradient_of_contact_is_its_energys(model: HeadModel) -> None:
     contact = contact_of(model, seen(4, left=np.zeros(4), right=np.zeros(4), lips=np.zeros(4)), standing(model, 4))
     surface = contact.surface
     double = {
-        name: Linear(*(value.double() for value in vars(getattr(surface, name)).values())) for name in ("anchor", "arm")
+        name: LinearBasis(*(value.double() for value in vars(getattr(surface, name)).values()))
+        for name in ("position", "lever")
     }
     contact = replace(
         contact,
         surface=replace(surface, **double),
-        mix=contact.mix.double(),
-        rest=contact.rest.double(),
-        shut=torch.rand(4, 3, generator=random).double(),
+        gap_weights=contact.gap_weights.double(),
+        contact_gap=contact.contact_gap.double(),
+        closed=torch.rand(4, 3, generator=random).double(),
     )
-    gradient, _ = contact.normal(state)
+    gradient = contact.normal_equations(state, CAMERA).gradient
     step = 1e-6
     for parameter in range(state.face.shape[1]):
         moved = [state.face.clone() for _ in range(2)]
         moved[0][:, parameter] += step
         moved[1][:, parameter] -= step
-        ahead, behind = (contact.energy(replace(state, face=face)) for face in moved)
+        ahead, behind = (contact.energy(replace(state, face=face), CAMERA) for face in moved)
         torch.testing.assert_close((ahead - behind) / (2 * step), gradient[:, parameter], rtol=1e-4, atol=1e-2)
 
 
@@ -126,8 +134,8 @@ def test_lips_that_cross_are_pushed_apart_and_open_ones_left_alone(model: HeadMo
     state = standing(model, 1)
     for jaw, pushed in ((-0.03, True), (0.1, False)):
         state.face[:, -7] = jaw
-        gradient, _ = contact.normal(state)
-        assert bool(contact.energy(state) > 0) == pushed
+        gradient = contact.normal_equations(state, CAMERA).gradient
+        assert bool(contact.energy(state, CAMERA) > 0) == pushed
         assert bool(gradient[0, -13] < 0) == pushed
 
 
@@ -192,5 +200,5 @@ def test_a_mouth_that_is_always_open_is_never_taken_for_shut(model: HeadModel) -
     open_lids = np.full(20, 9.0)
     lips = contact_of(
         model, seen(20, left=open_lids, right=open_lids, lips=np.full(20, 6.0)), standing(model, 20)
-    ).shut[:, 2]
+    ).closed[:, 2]
     assert not lips.any()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rendered_person import Rendered, paint, rendered, seen_by, true_state
+from rendered_person import Rendered, landmark_term, paint, rendered, true_state
 from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled
@@ -21,9 +21,8 @@ from backend.progress import SILENT, Progress
 from backend.tracking import photometric_stage
 from backend.tracking.model.frame_state import FrameState
 from backend.tracking.observe.skin_samples import PATCHES
-from backend.tracking.photometric_stage import learn_likeness
+from backend.tracking.photometric_stage import fit_photometric_model
 from backend.tracking.pipeline import PERSON_ITERATIONS, track_capture, track_captures
-from backend.tracking.solve.fit_frames import Beliefs
 from backend.tracking.solve.fit_person import FOCAL_BIAS, FOCAL_SIGMA, ClipFrames, Person, fit_person
 from backend.tracking.terms.priors import priors_for
 from bench.tracking import compare
@@ -42,14 +41,11 @@ def _before_and_after(
     model: HeadModel, made: Rendered, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[tuple[Person, FrameState], tuple[Person, FrameState], FrameState]:
     """Person and frames by landmarks alone and after the photometric rounds, and the true frames."""
-    surface, evidence = seen_by(made)
-    directions = torch.nn.functional.normalize(
-        surface.anchor.rest - evidence.pivot + torch.tensor((0.0, 0.0, 0.09)), dim=-1
-    )
-    beliefs = Beliefs.of(priors_for(model, made.capture.scores, SCORE_NAMES, 25.0))
-    truth = true_state(made.truth, evidence.pivot)
-    clip = ClipFrames(evidence, beliefs, truth)
-    person, (state,) = fit_person(surface, directions, [clip], PERSON_ITERATIONS, lambda *_: None)
+    landmarks, camera = landmark_term(made)
+    priors = priors_for(model, made.capture.scores, SCORE_NAMES, 25.0)
+    truth = true_state(made.truth, camera.pivot)
+    clip = ClipFrames(landmarks, priors.term(), priors.bounds(), camera, truth)
+    person, (state,) = fit_person([clip], PERSON_ITERATIONS)
     ends: list[FrameState] = []
 
     def kept(*arguments: object) -> tuple[Person, list[FrameState]]:
@@ -58,10 +54,8 @@ def _before_and_after(
         return found
 
     monkeypatch.setattr(photometric_stage, "fit_person", kept)
-    likeness = learn_likeness(
-        model, surface, directions, [clip], [made.capture], [np.arange(FRAMES)], person, [state], SILENT
-    )
-    return (person, state), (likeness.person, ends[0]), truth
+    fitted = fit_photometric_model(model, [clip], [made.capture], [np.arange(FRAMES)], person, [state], SILENT)
+    return (person, state), (fitted.person, ends[0]), truth
 
 
 def _share_of_turn(state: FrameState, truth: FrameState) -> float:
@@ -76,7 +70,7 @@ def _size(model: HeadModel, person: Person) -> float:
     return float(np.linalg.norm(face - face.mean(0)))
 
 
-def test_turns_that_landmarks_see_too_small_are_made_whole_by_the_skin(
+def test_rotations_that_landmarks_show_too_small_are_corrected_by_the_skin(
     model: HeadModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = rendered(tmp_path / "shrunk.capture", frames=FRAMES, yaw=50.0, shrink=0.07)
@@ -91,18 +85,18 @@ def test_turns_that_landmarks_see_too_small_are_made_whole_by_the_skin(
     assert before.focal_sigma(0) <= after.focal_sigma(0) < 1.1 * before.focal_sigma(0)
 
 
-def test_a_wrong_guess_of_the_lens_is_mended_and_the_head_keeps_its_size(
+def test_a_wrong_guess_of_the_focal_length_is_corrected_and_the_head_keeps_its_size(
     model: HeadModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = rendered(tmp_path / "lens.capture", frames=FRAMES, yaw=50.0, lens=1.3)
     (before, _), (after, aligned), truth = _before_and_after(model, made, monkeypatch)
     errors = [abs(np.log(float(person.focals[0] / made.truth.intrinsics[0, 0]))) for person in (before, after)]
-    # Landmarks find it too: a lens that stays near its guess lies in the valley that `FrameState.zoomed` makes straight.
+    # Landmarks find it too: a lens that stays near its guess lies in the valley that `FrameState.dolly_zoomed` straightens.
     assert max(errors) < np.log(1.3) / 2, errors
     assert abs(_size(model, after) / _size(model, before) - 1) < 0.01
     assert abs(1 - _share_of_turn(aligned, truth)) < 0.035
     assert 0 < after.focal_sigma(0) < FOCAL_SIGMA
-    assert before.places.shape == (0, 3) and after.places.shape == (PATCHES, 3)
+    assert before.patch_offsets.shape == (0, 3) and after.patch_offsets.shape == (PATCHES, 3)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +110,7 @@ def track(clip: Rendered, model: HeadModel) -> Track:
     return track_capture(clip.capture, model, photometric=True)
 
 
-def test_a_track_trembles_less_when_pictures_are_aligned(clip: Rendered, track: Track, model: HeadModel) -> None:
+def test_photometric_alignment_reduces_jitter(clip: Rendered, track: Track, model: HeadModel) -> None:
     plain = compare(track_capture(clip.capture, model), clip.truth, clip.capture, model)
     aligned = compare(track, clip.truth, clip.capture, model)
     assert aligned["jitter_px"] < 0.75 * plain["jitter_px"]
@@ -125,7 +119,7 @@ def test_a_track_trembles_less_when_pictures_are_aligned(clip: Rendered, track: 
     assert np.isfinite(track.sigma).all() and not track.flags.any()
 
 
-def test_held_out_pictures_have_no_say_in_the_person_nor_in_training_frames(
+def test_held_out_images_influence_neither_the_person_nor_training_frames(
     clip: Rendered, track: Track, model: HeadModel, tmp_path: Path
 ) -> None:
     capture = replace(clip.capture, folder=tmp_path / "dark.capture")
@@ -189,7 +183,7 @@ def test_a_photograph_is_tracked_also_on_a_head_without_ears(
 
 
 @pytest.mark.parametrize("when", (2, photometric_stage.PERSON_ITERATIONS * len(photometric_stage.PERSON_BLURS) + 2))
-def test_looking_at_the_skin_can_be_stopped(when: int, model: HeadModel, tmp_path: Path) -> None:
+def test_the_photometric_stage_can_be_cancelled(when: int, model: HeadModel, tmp_path: Path) -> None:
     """While it is learned, and while frames are aligned."""
 
     class Stop(Progress):

@@ -1,4 +1,4 @@
-"""The detector's habits: taken out of its points for any pose and lens, and measured without learning anybody's face."""
+"""The detector's bias is subtracted for any head pose and focal length, and measured without learning anybody's face."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from assets.derive.landmark_bias import Measured, fit_bias, landmark_basis, mirrored_points
 from backend.head.formats import load_head
-from backend.tracking.detector.pose_bias import FEATURES, bias_of, features, without_bias
+from backend.tracking.detector.pose_bias import FEATURES, bias_of_poses, view_features, without_bias
 from bench.known_person import IDENTITIES
 
 
@@ -24,23 +24,23 @@ def test_points_are_freed_of_what_was_added_to_them_and_keep_their_depth() -> No
     rotation, translation = _poses(5)
     points = np.random.default_rng(1).uniform(100, 400, (5, 478, 3)).astype(np.float32)
     seen = points.copy()
-    seen[..., :2] += bias_of(rotation, translation, 1100.0)
+    seen[..., :2] += bias_of_poses(rotation, translation, 1100.0)
     assert np.abs(seen - points).max() > 1
     assert np.allclose(without_bias(seen, rotation, translation, 1100.0), points, atol=1e-3)
 
 
 def test_a_bias_is_as_large_on_the_face_for_every_lens_distance_and_roll() -> None:
     rotation, translation = _poses(4)
-    once = bias_of(rotation, translation, 1000.0)
-    assert np.allclose(bias_of(rotation, 2 * translation, 2000.0), once, atol=1e-4)
+    once = bias_of_poses(rotation, translation, 1000.0)
+    assert np.allclose(bias_of_poses(rotation, 2 * translation, 2000.0), once, atol=1e-4)
     quarter = Rotation.from_euler("z", 90, degrees=True).as_matrix()
-    rolled = bias_of(quarter @ rotation, translation @ quarter.T, 1000.0)
+    rolled = bias_of_poses(quarter @ rotation, translation @ quarter.T, 1000.0)
     assert np.allclose(rolled, once @ quarter[:2, :2].T, atol=1e-3)
 
 
 def test_beyond_the_measured_turns_the_bias_grows_no_further() -> None:
     directions = torch.tensor(((0.9, 0.0, 0.44), (1.0, 0.0, 0.0)))
-    assert torch.equal(*features(directions))
+    assert torch.equal(*view_features(directions))
 
 
 def test_a_habit_of_all_people_is_told_from_how_points_answer_to_each() -> None:
@@ -70,7 +70,7 @@ def test_a_habit_of_all_people_is_told_from_how_points_answer_to_each() -> None:
     chosen = [int(left) for left, right in pair if left != right]
     # This detector sees half of every person.
     answers = -0.5 * landmark_basis(model, model.shape_basis[..., :IDENTITIES])
-    polynomial = features(torch.as_tensor(directions)).numpy()
+    polynomial = view_features(torch.as_tensor(directions)).numpy()
     habits = np.einsum("fk,klc->flc", polynomial, both)
     of_person = np.einsum("fac,lcs,fs->fla", view, answers, person)
     errors = habits + of_person + np.repeat(random.normal(0, 0.0005, (people, 478, 2)), each, 0)

@@ -1,4 +1,4 @@
-"""How the detector answers to a person is in what the solver compares with its points, and nowhere else."""
+"""The detector's response to a person is in the surface that is compared with landmarks, and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from backend.head.formats import load_head
 from backend.head.model import JAW, NECK, HeadModel
 from backend.head.rotations import axis_angle_to_matrix
 from backend.tracking.after.residuals import project_landmarks
-from backend.tracking.detector.shape_response import as_detected, response_of
-from backend.tracking.model.landmark_surface import MOVERS, LandmarkSurface, landmark_surface, pose_points
+from backend.tracking.detector.shape_response import detected_surface, shape_response
+from backend.tracking.model.landmark_surface import MOVING_JOINTS, LandmarkSurface, landmark_surface, pose_points
 
 
 def _track(model: HeadModel, frames: int = 3) -> Track:
@@ -42,7 +42,7 @@ def _track(model: HeadModel, frames: int = 3) -> Track:
     )
 
 
-def test_the_solver_and_the_residual_expect_the_detectors_points_in_the_same_places() -> None:
+def test_solver_and_residual_predict_the_same_landmarks() -> None:
     model = load_head()
     track = _track(model)
     joint = model.joint_regressor[NECK].astype(np.float64) @ (model.template + model.shape_basis @ track.identity)
@@ -52,7 +52,7 @@ def test_the_solver_and_the_residual_expect_the_detectors_points_in_the_same_pla
         points = pose_points(
             surface.of_person(torch.as_tensor(track.identity)),
             torch.as_tensor(track.expression),
-            axis_angle_to_matrix(torch.as_tensor(track.rotations[:, list(MOVERS)])),
+            axis_angle_to_matrix(torch.as_tensor(track.rotations[:, list(MOVING_JOINTS)])),
         )[0].numpy()
         seen = ((points - joint) @ neck.transpose(0, 2, 1) + joint) @ track.head_to_camera[:, :3, :3].transpose(0, 2, 1)
         pixels = (seen + track.head_to_camera[:, None, :3, 3]) @ track.intrinsics.T
@@ -60,13 +60,13 @@ def test_the_solver_and_the_residual_expect_the_detectors_points_in_the_same_pla
 
     valid = model.landmark_faces >= 0
     skin = landmark_surface(model)
-    solver = (projected(as_detected(skin, model)) - projected(skin))[:, valid]
+    solver = (projected(detected_surface(skin, model)) - projected(skin))[:, valid]
     residual = (project_landmarks(track, model, detected=True) - project_landmarks(track, model))[:, valid]
     assert np.median(np.linalg.norm(solver, axis=-1)) > 1
     assert np.abs(solver - residual).max() < 0.05
 
 
-def test_a_head_without_expressions_is_answered_to_by_its_identity_and_jaw() -> None:
+def test_the_response_of_a_head_without_expressions_follows_identity_and_jaw() -> None:
     model = load_head()
     bare = replace(model, expression_basis=model.expression_basis[..., :0], expression_names=())
     track = _track(bare)
@@ -78,16 +78,16 @@ def test_a_head_without_expressions_is_answered_to_by_its_identity_and_jaw() -> 
     )
 
 
-def test_the_detector_answers_to_a_persons_face_by_less_than_all_of_it() -> None:
+def test_the_detector_follows_a_persons_shape_only_in_part() -> None:
     model = load_head()
     valid = model.landmark_faces >= 0
-    shape = landmark_surface(model).anchor.shape.numpy()[valid][..., :60]
-    answer = response_of(model).shape[valid][..., :60]
+    shape = landmark_surface(model).position.shape.numpy()[valid][..., :60]
+    answer = shape_response(model).shape[valid][..., :60]
     share = (shape * answer).sum() / (shape**2).sum()
     assert -0.6 < share < -0.05
 
 
-def test_a_head_whose_shapes_are_mixtures_of_the_open_heads_is_seen_as_the_open_head_is() -> None:
+def test_a_head_whose_shapes_are_mixtures_of_the_open_heads_has_the_open_heads_response() -> None:
     model = load_head()
     random = np.random.default_rng(0)
     sizes = model.shape_basis.shape[2], model.expression_basis.shape[2]
@@ -98,7 +98,7 @@ def test_a_head_whose_shapes_are_mixtures_of_the_open_heads_is_seen_as_the_open_
         expression_basis=model.expression_basis @ mixes[1],
         expression_names=tuple(f"expression_{index:03d}" for index in range(sizes[1])),
     )
-    own, other = response_of(model), response_of(mixed)
+    own, other = shape_response(model), shape_response(mixed)
     identity, expression = random.normal(0, 0.6, sizes[0]), random.uniform(0, 0.8, (2, sizes[1]))
     still = np.tile(np.eye(3), (2, 3, 1, 1))
     expected = own.displacement(identity, expression, still)
@@ -111,5 +111,7 @@ def test_points_without_a_place_are_left_alone() -> None:
     model = load_head()
     faces = model.landmark_faces.copy()
     faces[100:110] = -1
-    surface = as_detected(landmark_surface(replace(model, landmark_faces=faces)), replace(model, landmark_faces=faces))
-    assert not surface.anchor.shape[100:110].any() and not surface.anchor.expression[100:110].any()
+    surface = detected_surface(
+        landmark_surface(replace(model, landmark_faces=faces)), replace(model, landmark_faces=faces)
+    )
+    assert not surface.position.shape[100:110].any() and not surface.position.expression[100:110].any()

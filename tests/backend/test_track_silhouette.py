@@ -1,4 +1,4 @@
-"""The head's outline as evidence: hair is found, and a pose that is wrong is brought back by it alone."""
+"""The silhouette term: hair is found, and a wrong pose is corrected by the silhouette alone."""
 
 from __future__ import annotations
 
@@ -11,20 +11,14 @@ import torch
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
-from backend.tracking.model.camera import project
+from backend.tracking.model.camera import Camera
 from backend.tracking.model.frame_state import FrameState
+from backend.tracking.model.hair_shell import HairShell, make_hair_shell
 from backend.tracking.model.landmark_surface import landmark_surface
-from backend.tracking.terms.landmarks import Evidence, gather_evidence
-from backend.tracking.terms.silhouette import (
-    OUTLINE_SIGMA,
-    RAYS,
-    Outline,
-    Shell,
-    fit_shell,
-    make_shell,
-    match,
-    see_outline,
-)
+from backend.tracking.observe.silhouette_detection import RAYS, Silhouette, detect_silhouette
+from backend.tracking.solve.fit_hair_shell import fit_hair_shell
+from backend.tracking.terms.silhouette import SILHOUETTE_SIGMA, SilhouetteTerm
+from backend.tracking.terms.term import ROBUST_SCALE
 from bench.known_clip import HAIR, SyntheticClip, make_clip
 
 FRAMES = 24
@@ -41,54 +35,63 @@ def clip(model: HeadModel, tmp_path_factory: pytest.TempPathFactory) -> Syntheti
 
 
 @pytest.fixture(scope="module")
-def evidence(clip: SyntheticClip, model: HeadModel) -> Evidence:
+def camera(clip: SyntheticClip, model: HeadModel) -> Camera:
     surface = landmark_surface(model)
-    pivot = surface.anchor.rest[surface.valid].mean(0)
-    return gather_evidence(clip.capture.landmarks, clip.capture.intrinsics, clip.capture.size, surface, pivot)
+    pivot = surface.position.rest[surface.valid].mean(0)
+    return Camera.from_intrinsics(clip.capture.intrinsics, clip.capture.size, pivot)
+
+
+def matched(silhouette: Silhouette, shell: HairShell, camera: Camera, state: FrameState) -> SilhouetteTerm:
+    return SilhouetteTerm.unmatched(silhouette, shell).reweighted(state, camera, ROBUST_SCALE)
 
 
 @pytest.fixture(scope="module")
-def truth(clip: SyntheticClip, evidence: Evidence) -> FrameState:
+def truth(clip: SyntheticClip, camera: Camera) -> FrameState:
     face = np.concatenate(
         (clip.expression, clip.rotations[:, 2], clip.rotations[:, 3, :2], clip.rotations[:, 4, :2]), 1
     )
     rotation = torch.as_tensor(clip.head_to_camera[:, :3, :3])
     return FrameState(
-        torch.as_tensor(face), rotation, torch.as_tensor(clip.head_to_camera[:, :3, 3]) + rotation @ evidence.pivot
+        torch.as_tensor(face), rotation, torch.as_tensor(clip.head_to_camera[:, :3, 3]) + rotation @ camera.pivot
     )
 
 
 @pytest.fixture(scope="module")
-def outline(clip: SyntheticClip, truth: FrameState, evidence: Evidence) -> Outline:
-    return see_outline(clip.capture, truth, evidence)
+def silhouette(clip: SyntheticClip, truth: FrameState, camera: Camera) -> Silhouette:
+    return detect_silhouette(clip.capture, truth, camera, torch.ones(FRAMES, dtype=torch.bool))
 
 
 @pytest.fixture(scope="module")
-def shell(clip: SyntheticClip, model: HeadModel, outline: Outline, truth: FrameState, evidence: Evidence) -> Shell:
-    return fit_shell(make_shell(model, clip.identity, evidence.pivot), outline, evidence, truth)
+def shell(
+    clip: SyntheticClip, model: HeadModel, silhouette: Silhouette, truth: FrameState, camera: Camera
+) -> HairShell:
+    return fit_hair_shell(make_hair_shell(model, clip.identity, camera.pivot), silhouette, truth, camera)
 
 
 def test_the_shell_takes_on_the_hair_and_leaves_the_face(
-    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+    shell: HairShell, silhouette: Silhouette, truth: FrameState, camera: Camera
 ) -> None:
-    seen = outline.trust > 0
+    seen = silhouette.weights > 0
     assert seen.sum(1).min() > 40
-    error = match(outline, shell, evidence, truth).residual(truth)[0][seen].abs() * OUTLINE_SIGMA
+    residual = matched(silhouette, shell, camera, truth).residual(truth, camera)[0]
+    error = residual[seen].abs() * SILHOUETTE_SIGMA
     assert float(error.median()) < 1.5
-    own = shell.spread @ shell.offsets
-    crown = shell.places[:, 1] > shell.places[:, 1].max() - 0.03
+    own = shell.interpolation @ shell.offsets
+    crown = shell.skin[:, 1] > shell.skin[:, 1].max() - 0.03
     assert abs(float(own[crown].median()) - HAIR) < 0.004
-    front = shell.places[:, 2] > 0
-    assert float(own[front & (shell.places[:, 1] < 0.02)].abs().median()) < 0.002
+    front = shell.skin[:, 2] > 0
+    assert float(own[front & (shell.skin[:, 1] < 0.02)].abs().median()) < 0.002
 
 
 def test_a_head_that_nods_wrongly_is_brought_back_by_its_outline(
-    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+    shell: HairShell, silhouette: Silhouette, truth: FrameState, camera: Camera
 ) -> None:
     nod = axis_angle_to_matrix(torch.tensor((np.deg2rad(2.0), 0.0, 0.0), dtype=torch.float32))
     state = replace(truth, rotation=nod @ truth.rotation)
     for _ in range(6):
-        _, gradient, hessian = match(outline, shell, evidence, state).normal(state)
+        equations = matched(silhouette, shell, camera, state).normal_equations(state, camera)
+        pose = state.layout.pose
+        gradient, hessian = equations.gradient[:, pose], equations.hessian[:, pose, pose]
         # A round head's outline hardly tells how far it is turned to the side, nor where it is; landmarks do.
         turn = torch.zeros(FRAMES, 3)
         turn[:, 0] = -gradient[:, 0] / hessian[:, 0, 0]
@@ -100,46 +103,41 @@ def test_a_head_that_nods_wrongly_is_brought_back_by_its_outline(
 
 
 def test_the_gradient_is_that_of_the_energy(
-    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+    shell: HairShell, silhouette: Silhouette, truth: FrameState, camera: Camera
 ) -> None:
     state = replace(truth, rotation=axis_angle_to_matrix(torch.tensor((0.01, -0.02, 0.01))) @ truth.rotation)
-    matched = match(outline, shell, evidence, state)
-    _, gradient, _ = matched.normal(state)
+    term = matched(silhouette, shell, camera, state)
+    gradient = term.normal_equations(state, camera).gradient[:, state.layout.pose]
     for axis in range(6):
         step = torch.zeros(6)
         step[axis] = 1e-3
 
         def moved(sign: int, step: torch.Tensor = step) -> torch.Tensor:
-            return matched.energy(
-                FrameState(
-                    state.face,
-                    axis_angle_to_matrix(sign * step[:3]) @ state.rotation,
-                    state.translation + sign * step[3:],
-                )
-            )
+            rotation = axis_angle_to_matrix(sign * step[:3]) @ state.rotation
+            return term.energy(FrameState(state.face, rotation, state.translation + sign * step[3:]), camera)
 
         slope = (moved(1) - moved(-1)) / 2e-3
         assert torch.allclose(slope, gradient[:, axis], rtol=0.03, atol=0.02 * float(gradient[:, axis].abs().max()))
 
 
-def test_frames_without_a_face_have_no_outline(clip: SyntheticClip, truth: FrameState, evidence: Evidence) -> None:
-    weights = evidence.weights.clone()
-    weights[3] = 0
-    found = see_outline(clip.capture, truth, replace(evidence, weights=weights))
-    assert not found.trust[3].any()
-    assert found.trust[4].any()
+def test_frames_without_a_face_have_no_outline(clip: SyntheticClip, truth: FrameState, camera: Camera) -> None:
+    face_found = torch.ones(FRAMES, dtype=torch.bool)
+    face_found[3] = False
+    found = detect_silhouette(clip.capture, truth, camera, face_found)
+    assert not found.weights[3].any()
+    assert found.weights[4].any()
 
 
 def test_every_ray_meets_the_place_that_reaches_farthest_near_it(
-    shell: Shell, outline: Outline, truth: FrameState, evidence: Evidence
+    shell: HairShell, silhouette: Silhouette, truth: FrameState, camera: Camera
 ) -> None:
-    found = match(outline, shell, evidence, truth)
+    found = matched(silhouette, shell, camera, truth)
     for frame in (0, FRAMES // 2):
         in_camera = shell.points @ truth.rotation[frame].T + truth.translation[frame]
-        arms = project(in_camera, evidence.focal, evidence.centre) - outline.centres[frame]
-        for ray in torch.nonzero(outline.trust[frame] > 0).flatten()[::9]:
+        arms = camera.project(in_camera) - silhouette.centres[frame]
+        for ray in torch.nonzero(silhouette.weights[frame] > 0).flatten()[::9]:
             angle = 2 * np.pi / RAYS * ray
             along = torch.stack((angle.cos(), angle.sin()))
             near = torch.nn.functional.normalize(arms, dim=1) @ along > np.cos(0.09)
-            reach = arms @ outline.normals[frame, ray]
-            assert abs(float(reach[found.place[frame, ray]] - reach[near].max())) < 1e-3
+            reach = arms @ silhouette.normals[frame, ray]
+            assert abs(float(reach[found.rim_index[frame, ray]] - reach[near].max())) < 1e-3

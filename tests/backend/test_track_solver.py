@@ -15,10 +15,12 @@ from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import HeadModel
 from backend.head.rotations import axis_angle_to_matrix
 from backend.tracking.after.neck import NECK_LIMIT, split_neck
-from backend.tracking.model.camera import project, stand_head
-from backend.tracking.model.frame_state import FrameState, joint_vectors, predict
-from backend.tracking.model.landmark_surface import LandmarkSurface, Linear, landmark_surface, pose_points
-from backend.tracking.solve.block_systems import Smoothness, solve_in_time, solve_shared, variances_in_time
+from backend.tracking.model.camera import Camera, estimate_head_pose
+from backend.tracking.model.frame_state import Bounds, FrameState, joint_rotation_vectors
+from backend.tracking.model.landmark_surface import LandmarkSurface, LinearBasis, landmark_surface, pose_points
+from backend.tracking.model.prediction import predict
+from backend.tracking.solve.block_systems import solve_in_time, solve_shared, variances_in_time
+from backend.tracking.terms.smoothness import TemporalCoupling
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,16 +34,16 @@ def model() -> HeadModel:
 
 
 def _double(surface: LandmarkSurface) -> LandmarkSurface:
-    def linear(part: Linear) -> Linear:
-        return Linear(*(getattr(part, field.name).double() for field in fields(Linear)))
+    def linear(part: LinearBasis) -> LinearBasis:
+        return LinearBasis(*(getattr(part, field.name).double() for field in fields(LinearBasis)))
 
     return LandmarkSurface(
         surface.points,
         surface.valid,
-        linear(surface.anchor),
-        linear(surface.arm),
-        surface.mover,
-        surface.share.double(),
+        linear(surface.position),
+        linear(surface.lever),
+        surface.joint_index,
+        surface.skin_weight.double(),
     )
 
 
@@ -55,10 +57,20 @@ def _state(model: HeadModel, frames: int) -> FrameState:
     return FrameState(face, rotation, torch.tensor((0.01, -0.02, 0.6)).double().expand(frames, 3))
 
 
+def _camera() -> Camera:
+    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
+    return Camera(focal, centre, pivot, 1.0)
+
+
+def _wide_bounds(state: FrameState) -> Bounds:
+    bound = torch.full((state.face.shape[1],), 9.0).double()
+    return Bounds(-bound, bound, torch.zeros(state.layout.size, dtype=torch.bool))
+
+
 def test_points_posed_alone_lie_where_the_whole_mesh_has_them(model: HeadModel) -> None:
     surface, state = _double(landmark_surface(model)), _state(model, 3)
-    identity = torch.randn(surface.anchor.shape.shape[2], generator=torch.Generator().manual_seed(2)).double()
-    vectors = joint_vectors(state.face)
+    identity = torch.randn(surface.position.shape.shape[2], generator=torch.Generator().manual_seed(2)).double()
+    vectors = joint_rotation_vectors(state.face)
     points = pose_points(surface.of_person(identity), state.face[:, :-7], axis_angle_to_matrix(vectors))[0]
     rotations = torch.cat((torch.zeros(3, 2, 3).double(), vectors), 1)
     whole = landmarks(Head(model, dtype=torch.float64)(identity[None], state.face[:, :-7], rotations).vertices, model)
@@ -70,41 +82,44 @@ def test_points_posed_alone_lie_where_the_whole_mesh_has_them(model: HeadModel) 
 
 def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
     surface, state = _double(landmark_surface(model)), _state(model, 2)
-    identity = torch.randn(surface.anchor.shape.shape[2], generator=torch.Generator().manual_seed(3)).double() * 0.5
-    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
-    bound = torch.full((state.face.shape[1],), 9.0).double()
+    identity = torch.randn(surface.position.shape.shape[2], generator=torch.Generator().manual_seed(3)).double() * 0.5
+    camera = _camera()
+    bounds = _wide_bounds(state)
 
-    def pixels(at: FrameState, who: torch.Tensor = identity, length: torch.Tensor = focal) -> torch.Tensor:
-        return predict(surface.of_person(who), at, length, centre, pivot).pixels
+    def pixels(at: FrameState, who: torch.Tensor = identity, through: Camera = camera) -> torch.Tensor:
+        return predict(surface.of_person(who), at, through).pixels
 
-    found = predict(surface.of_person(identity), state, focal, centre, pivot, jacobian=True, shared=True)
+    found = predict(surface.of_person(identity), state, camera, jacobian=True, shared=True)
     for index in range(found.jacobian.shape[-1]):
         step = torch.zeros(2, found.jacobian.shape[-1]).double()
         step[:, index] = 1e-5
-        slope = (pixels(state.moved(step, -bound, bound)) - pixels(state.moved(-step, -bound, bound))) / 2e-5
+        slope = (pixels(state.updated(step, bounds)) - pixels(state.updated(-step, bounds))) / 2e-5
         assert torch.allclose(found.jacobian[..., index], slope, atol=1e-4 * float(slope.abs().max()) + 1e-6), index
     for index in (0, 7, len(identity) - 1):
         step = torch.zeros_like(identity)
         step[index] = 1e-5
         slope = (pixels(state, identity + step) - pixels(state, identity - step)) / 2e-5
-        assert torch.allclose(found.shared[..., index], slope, atol=1e-4 * float(slope.abs().max()))
+        assert torch.allclose(found.shared_jacobian[..., index], slope, atol=1e-4 * float(slope.abs().max()))
     longer, shorter = (torch.tensor(np.exp(step)) for step in (1e-5, -1e-5))
     slope = (
-        pixels(state.zoomed(longer), length=focal * longer) - pixels(state.zoomed(shorter), length=focal * shorter)
+        pixels(state.dolly_zoomed(longer), through=camera.with_focal(camera.focal * longer))
+        - pixels(state.dolly_zoomed(shorter), through=camera.with_focal(camera.focal * shorter))
     ) / 2e-5
-    assert torch.allclose(found.shared[..., -1], slope, atol=1e-3)
+    assert torch.allclose(found.shared_jacobian[..., -1], slope, atol=1e-3)
 
 
 def test_a_dolly_zoom_keeps_the_heads_middle_where_it_is_and_as_large(model: HeadModel) -> None:
     surface, state = _double(landmark_surface(model)), _state(model, 2)
-    person = surface.of_person(torch.zeros(surface.anchor.shape.shape[2]).double())
-    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
-    ratio = torch.tensor(1.5).double()
+    person = surface.of_person(torch.zeros(surface.position.shape.shape[2]).double())
+    camera, ratio = _camera(), torch.tensor(1.5).double()
     before, after = (
-        predict(person, at, length, centre, pivot).pixels
-        for at, length in ((state, focal), (state.zoomed(ratio), focal * ratio))
+        predict(person, at, through).pixels
+        for at, through in (
+            (state, camera),
+            (state.dolly_zoomed(ratio), camera.with_focal(camera.focal * ratio)),
+        )
     )
-    assert torch.equal(state.zoomed(ratio).translation, state.translation * torch.tensor((1, 1, 1.5)).double())
+    assert torch.equal(state.dolly_zoomed(ratio).translation, state.translation * torch.tensor((1, 1, 1.5)).double())
     spread = [part - part.mean(1, keepdim=True) for part in (before, after)]
     assert abs(float(spread[1].norm() / spread[0].norm()) - 1) < 0.03 and float((after - before).abs().max()) > 1
 
@@ -115,7 +130,7 @@ def test_a_point_that_lies_elsewhere_on_the_head_moves_as_the_skin_there_does(mo
     regressor = model.joint_regressor.copy()
     regressor[:, corners] = 0  # so that a piece of skin moves and no joint with it
     still, state = replace(model, joint_regressor=regressor), _state(model, 2)
-    focal, centre, pivot = (torch.tensor(value).double() for value in (1000.0, (256.0, 250.0), (0.0, 0.01, 0.05)))
+    camera = _camera()
     identity = torch.zeros(model.shape_basis.shape[2]).double()
 
     def made(template: np.ndarray) -> LandmarkSurface:
@@ -123,16 +138,16 @@ def test_a_point_that_lies_elsewhere_on_the_head_moves_as_the_skin_there_does(mo
         return _double(surface).of_person(identity)
 
     surface = made(model.template)
-    jaw = surface.mover == 0
-    assert 0 < int(jaw.sum()) < len(rows) and (surface.mover == 1).any()
-    assert float(surface.share[jaw].min()) < 0.95
-    found = predict(surface, state, focal, centre, pivot, jacobian=True, shared=True).place
+    jaw = surface.joint_index == 0
+    assert 0 < int(jaw.sum()) < len(rows) and (surface.joint_index == 1).any()
+    assert float(surface.skin_weight[jaw].min()) < 0.95
+    found = predict(surface, state, camera, jacobian=True, shared=True).position_jacobian
     for point, axis in ((point, axis) for point in range(len(rows)) for axis in range(3)):
         ends = []
         for sign in (1, -1):
             template = model.template.copy()
             template[corners[point], axis] += sign * 5e-4
-            ends.append(predict(made(template), state, focal, centre, pivot).pixels[:, point])
+            ends.append(predict(made(template), state, camera).pixels[:, point])
         slope = (ends[0] - ends[1]) / 1e-3
         assert torch.allclose(found[:, point, :, axis], slope, atol=0.005 * float(found[:, point].abs().max())), (
             point,
@@ -172,7 +187,7 @@ def test_frames_coupled_in_time_are_solved_as_by_one_dense_matrix() -> None:
     hessian, gradient = _blocks(frames, size)
     linked = torch.ones(frames - 1, dtype=torch.bool)
     linked[4] = False
-    smoothness = Smoothness(torch.tensor((1.0, 30.0, 0.2)).double(), linked)
+    coupling = TemporalCoupling(torch.tensor((1.0, 30.0, 0.2)).double(), linked)
     free = torch.ones(frames, size, dtype=torch.bool)
     free[0], free[5, 1] = False, False
 
@@ -180,29 +195,29 @@ def test_frames_coupled_in_time_are_solved_as_by_one_dense_matrix() -> None:
     for middle in range(1, frames - 1):
         if linked[middle - 1] and linked[middle]:
             bend[middle - 1, middle - 1 : middle + 2] = torch.tensor((1.0, -2.0, 1.0)).double()
-    dense = torch.block_diag(*hessian) + torch.kron(bend.T @ bend, torch.diag(smoothness.precision))
+    dense = torch.block_diag(*hessian) + torch.kron(bend.T @ bend, torch.diag(coupling.precision))
     keep = free.flatten()
     expected = torch.zeros(frames * size).double()
     expected[keep] = torch.linalg.solve(dense[keep][:, keep], -gradient.flatten()[keep])
-    step = solve_in_time(hessian, gradient, smoothness, free, tolerance=1e-10, limit=200)
+    step = solve_in_time(hessian, gradient, coupling, free, tolerance=1e-10, max_iterations=200)
     assert torch.allclose(step.flatten(), expected, atol=1e-7)
     assert torch.all(step[~free] == 0)
 
 
-def test_a_head_is_stood_from_the_detectors_depth_alone(model: HeadModel) -> None:
-    points = landmark_surface(model).anchor.rest[None].expand(5, -1, -1)
+def test_the_initial_head_pose_comes_from_the_detectors_depth_alone(model: HeadModel) -> None:
+    points = landmark_surface(model).position.rest[None].expand(5, -1, -1)
     random = np.random.default_rng(6)
     turn = np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(random.normal(0, 0.4, (5, 3))).as_matrix()
     rotation = torch.as_tensor(turn, dtype=torch.float32)
     translation = torch.tensor((0.02, -0.01, 0.7)).expand(5, 3)
-    camera = points @ rotation.transpose(1, 2) + translation[:, None]
-    focal, centre = torch.tensor(1200.0), torch.tensor((250.0, 260.0))
-    depth = (camera[..., 2:] - 0.7) * focal / 0.7
-    seen = torch.cat((project(camera, focal, centre), depth), -1)
-    found, place = stand_head(points, seen, torch.ones(seen.shape[:2]), focal, centre)
+    in_camera = points @ rotation.transpose(1, 2) + translation[:, None]
+    camera = Camera(torch.tensor(1200.0), torch.tensor((250.0, 260.0)), torch.zeros(3), 1.0)
+    depth = (in_camera[..., 2:] - 0.7) * camera.focal / 0.7
+    detected = torch.cat((camera.project(in_camera), depth), -1)
+    found, position = estimate_head_pose(points, detected, torch.ones(detected.shape[:2]), camera)
     angle = Rotation.from_matrix((found @ rotation.transpose(1, 2)).numpy()).magnitude()
     assert np.rad2deg(angle).max() < 5
-    assert (place - translation).norm(dim=1).max() < 0.05
+    assert (position - translation).norm(dim=1).max() < 0.05
 
 
 def test_the_skull_stays_where_it_was_when_the_neck_takes_its_share(model: HeadModel) -> None:
@@ -244,22 +259,22 @@ def test_a_fully_open_jaw_is_an_opening_rotation(model: HeadModel) -> None:
     opening = jaw_rotations_of_shapes(model)["jawOpen"]
     assert np.deg2rad(12) < opening[0] < np.deg2rad(40)
     assert np.abs(opening[1:]).max() < np.deg2rad(3)
-    assert jaw_rotations_of_shapes(model)["jawLeft"][1] > 0 > jaw_rotations_of_shapes(model)["jawRight"][1]
+    assert jaw_rotations_of_shapes(model)["jawLeft"][1] > 0 > jaw_of_shapes(model)["jawRight"][1]
 
 
 @pytest.mark.parametrize("frames", (1, 2, 5, 8))
-def test_what_remains_unknown_is_as_by_one_dense_inverse(frames: int) -> None:
+def test_variances_agree_with_one_dense_inverse(frames: int) -> None:
     hessian, _ = _blocks(frames, 3)
     linked = torch.ones(frames - 1, dtype=torch.bool)
     linked[3:4] = False
-    smoothness = Smoothness(torch.tensor((0.5, 40.0, 3.0)).double(), linked)
+    coupling = TemporalCoupling(torch.tensor((0.5, 40.0, 3.0)).double(), linked)
     dense = torch.block_diag(*hessian)
     for column in range(len(dense) if frames > 1 else 0):
         unit = torch.zeros(frames, 3).double()
         unit.view(-1)[column] = 1
-        dense[:, column] += smoothness.times(unit).flatten()
+        dense[:, column] += coupling.times(unit).flatten()
     expected = torch.linalg.inv(dense).diagonal().reshape(frames, 3)
-    assert torch.allclose(variances_in_time(hessian, smoothness).double(), expected, rtol=1e-5)
+    assert torch.allclose(variances_in_time(hessian, coupling).double(), expected, rtol=1e-5)
 
 
 def test_a_body_does_not_turn_towards_what_comes_after_a_cut() -> None:

@@ -14,8 +14,8 @@ from ...formats.track import Track
 from ...head.forward import Head
 from ...head.model import NECK, HeadModel
 from ..detector.pose_bias import unbiased_landmarks
-from ..detector.shape_response import response_of
-from ..model.landmark_surface import MOVERS
+from ..detector.shape_response import shape_response
+from ..model.landmark_surface import MOVING_JOINTS
 
 UNSURE_PIXELS = 6.0
 """Median landmark error, pixels at 512, above which a frame is flagged."""
@@ -36,7 +36,7 @@ def project_landmarks(track: Track, model: HeadModel, *, detected: bool = False)
     # Joints come from the whole mesh, which the reduced model does not have.
     joints = model.joint_regressor.astype(np.float64) @ (model.template + model.shape_basis @ track.identity)
     shaped = shaped._replace(joints=torch.as_tensor(joints, dtype=torch.float32)[None])
-    response = response_of(model) if detected else None
+    response = shape_response(model) if detected else None
     result = np.full((track.frame_count, len(valid), 2), np.nan, np.float32)
     weights = torch.as_tensor(model.landmark_barycentric[valid], dtype=torch.float32)
     for start in range(0, track.frame_count, 128):
@@ -45,7 +45,7 @@ def project_landmarks(track: Track, model: HeadModel, *, detected: bool = False)
         points = (posed[:, index.reshape(corners.shape)] * weights[..., None]).sum(2).numpy()
         if response is not None:
             turns = Rotation.from_rotvec(track.rotations[part].reshape(-1, 3)).as_matrix().reshape(-1, 5, 3, 3)
-            beside = response.displacement(track.identity, track.expression[part], turns[:, list(MOVERS)])
+            beside = response.displacement(track.identity, track.expression[part], turns[:, list(MOVING_JOINTS)])
             points = points + beside[:, valid] @ turns[:, NECK].transpose(0, 2, 1)
         matrix = track.head_to_camera[part]
         inside = points @ matrix[:, :3, :3].transpose(0, 2, 1) + matrix[:, None, :3, 3]

@@ -1,13 +1,14 @@
-"""What a person's skin looks like: an albedo at every place, under each clip's own light.
+"""The skin's albedo at every sample, and the light of each clip.
 
-Lambertian skin under light that does not move with the head: I = a(place) h . Y(normal), Y the first nine spherical
-harmonics of the normal in the camera's space (Ramamoorthi and Hanrahan 2001, eq. 12: nine hold 98 % of what diffuse skin
-shows of any light). Albedo is the person's, light is the clip's. Both are found from frames whose heads are placed by other
-evidence, in turn: albedo is a mean over frames of what is left when the light is taken out, light a least-squares fit to
-what is left when albedo is. Blurred pictures give a blurred albedo, so coarse pictures are compared with coarse albedo.
+For Lambertian skin under light that does not move with the head, I = a(sample) h . Y(normal), with Y the first nine
+spherical harmonics of the normal in camera space (Ramamoorthi and Hanrahan 2001, eq. 12: nine terms hold 98 % of the
+diffuse shading of any light). The albedo a is the person's, the light h the clip's. Both are estimated from posed frames
+in turn: the albedo is the mean over frames of the brightness divided by the shading, the light a least-squares fit to
+the brightness divided by the albedo. Blurred images give a blurred albedo, so coarse images are compared with a coarse
+albedo.
 
-What the model leaves out (gloss, cast shadows, a lamp that turns with the head) varies slowly over the skin, and who compares
-a frame with it lets every patch have a brightness of its own.
+The model leaves out gloss, cast shadows and lamps that turn with the head. These vary slowly over the skin, and the skin
+patch term gives every patch a brightness of its own.
 """
 
 from __future__ import annotations
@@ -16,105 +17,86 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from ...formats.capture import Capture
-from ..model.frame_state import FrameState
-from ..terms.landmarks import Evidence
-from .skin_samples import Skin, View, look_at
+from .skin_samples import PosedClip, Skin, SkinView, sample_frames
 
-ROUNDS = 4
+_ROUNDS = 4
 """Albedo and light, in turn."""
-_DIMMEST = 0.08
-"""Of the ambient light: what shines on a place that no light reaches."""
+_MIN_SHADING = 0.08
+"""Share of the ambient light that reaches a sample that no light shines on."""
 _RIDGE = 1e-3
-_LEAST_SEEN = 1.5
-"""Frames in which a place must be plainly seen to have an albedo."""
+_MIN_FRAMES = 1.5
+"""Frames in which a sample must be plainly visible for its albedo to count as known."""
 
 
 @dataclass(frozen=True)
-class Appearance:
+class PersonAppearance:
+    """What one person looks like, in each of C clips."""
+
     albedo: np.ndarray
-    """(D,) float32: logarithm of linear reflectance, times a factor that is the light's."""
+    """(D,) float32: the logarithm of linear reflectance, up to a factor that belongs to the light."""
     known: np.ndarray
-    """(D,) bool: seen in enough frames."""
+    """(D,) bool: visible in enough frames."""
     lights: np.ndarray
-    """(C, 9) spherical-harmonic coefficients, one set a clip."""
+    """(C, 9) spherical-harmonic coefficients of each clip's light."""
     blur: float
-    """Pixels at 512."""
+    """Pixels at 512 of the images that it was learned from."""
 
-    def expected(self, clip: int, view: View) -> np.ndarray:
-        """(D,) float32: the logarithm of brightness that a picture should have under the places."""
-        return self.albedo + shading(self.lights[clip], view.normals)
+    def expected(self, clip: int, view: SkinView) -> np.ndarray:
+        """(D,) float32: the logarithm of brightness that an image of clip number `clip` should have at the samples."""
+        return self.albedo + log_shading(self.lights[clip], view.normals)
 
 
-def harmonics(normals: np.ndarray) -> np.ndarray:
+def spherical_harmonics(normals: np.ndarray) -> np.ndarray:
     """Unit vectors (..., 3) -> (..., 9): 1, y, z, x, xy, yz, 3z² - 1, xz, x² - y², without the usual constants."""
     x, y, z = np.moveaxis(normals, -1, 0)
     return np.stack((np.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y), -1)
 
 
-def shading(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(..., ) the logarithm of how brightly light (9,) shines on normals (..., 3)."""
-    return np.log(np.maximum(harmonics(normals) @ light, _DIMMEST * max(light[0], 1e-3))).astype(np.float32)
+def log_shading(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """(...,): the logarithm of the shading by light (9,) at normals (..., 3)."""
+    shading = spherical_harmonics(normals) @ light
+    return np.log(np.maximum(shading, _MIN_SHADING * max(light[0], 1e-3))).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Lit:
-    """Frames of one clip whose heads are placed."""
-
-    capture: Capture
-    state: FrameState
-    which: np.ndarray
-    """(F,) indices of the frames."""
-    evidence: Evidence
-
-
-def learn_appearance(skin: Skin, identity: torch.Tensor, clips: Sequence[Lit], blur: float) -> Appearance:
-    """From frames of one or several clips of one person; `blur` in pixels at 512."""
-    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+def learn_appearance(skin: Skin, identity: Tensor, clips: Sequence[PosedClip], blur: float) -> PersonAppearance:
+    """Learn albedo and light from posed frames of one or several clips of one person; `blur` in pixels at 512."""
+    samples: list[tuple[np.ndarray, ...]] = []
     for clip in clips:
-        rows = list(
-            look_at(
-                skin,
-                clip.capture,
-                identity,
-                clip.state,
-                clip.which,
-                clip.evidence,
-                blur,
-                lambda _, view: (view.look()[:, 0], view.normals, view.weight.astype(np.float32)),
-            )
+        rows = sample_frames(
+            skin,
+            identity,
+            clip,
+            blur,
+            lambda _, view: (view.sample()[:, 0], view.normals, view.weight.astype(np.float32)),
         )
-        seen.append(tuple(np.stack(part) for part in zip(*rows, strict=True)))
-    weight = sum(weights.sum(0) for _, _, weights in seen)
+        samples.append(tuple(np.stack(part) for part in zip(*rows, strict=True)))
+    weight = sum(weights.sum(0) for _, _, weights in samples)
     lights = np.zeros((len(clips), 9))
     lights[:, 0] = 1
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         total = sum(
-            (weights * (values - shading(light, normals))).sum(0)
-            for (values, normals, weights), light in zip(seen, lights, strict=True)
+            (weights * (values - log_shading(light, normals))).sum(0)
+            for (values, normals, weights), light in zip(samples, lights, strict=True)
         )
         albedo = total / np.maximum(weight, 1e-6)
-        for index, (values, normals, weights) in enumerate(seen):
-            lights[index] = _light(np.exp(values - albedo), harmonics(normals), weights)
-    return Appearance(
-        albedo.astype(np.float32), weight > min(_LEAST_SEEN, 0.3 * sum(len(clip.which) for clip in clips)), lights, blur
-    )
+        for index, (values, normals, weights) in enumerate(samples):
+            lights[index] = fit_light(np.exp(values - albedo), spherical_harmonics(normals), weights)
+    frames = sum(len(clip.frames) for clip in clips)
+    return PersonAppearance(albedo.astype(np.float32), weight > min(_MIN_FRAMES, 0.3 * frames), lights, blur)
 
 
-def _light(brightness: np.ndarray, shapes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(9,) least squares over (F, D), outliers (gloss, shadows) tamed once."""
-    shapes, flat, trust = (
-        shapes.reshape(-1, 9).astype(np.float64),
-        brightness.ravel(),
-        weight.ravel().astype(np.float64),
-    )
+def fit_light(brightness: np.ndarray, harmonics: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(9,): least squares of brightness (F, D) by harmonics (F, D, 9) with weights (F, D). One reweighting reduces the
+    influence of outliers such as gloss and shadows."""
+    rows, flat = harmonics.reshape(-1, 9).astype(np.float64), brightness.ravel()
+    current = weight.ravel().astype(np.float64)
     light = np.zeros(9)
     for _ in range(2):
-        across = shapes * trust[:, None]
-        light = np.linalg.solve(across.T @ shapes + _RIDGE * trust.sum() * np.eye(9), across.T @ flat)
-        error = np.abs(flat - shapes @ light)
-        middle = 1.5 * np.median(error[trust > 0]) + 1e-6
-        trust = weight.ravel() / (1 + (error / (2 * middle)) ** 2)
+        weighted = rows * current[:, None]
+        light = np.linalg.solve(weighted.T @ rows + _RIDGE * current.sum() * np.eye(9), weighted.T @ flat)
+        error = np.abs(flat - rows @ light)
+        scale = 1.5 * np.median(error[current > 0]) + 1e-6
+        current = weight.ravel() / (1 + (error / (2 * scale)) ** 2)
     return light

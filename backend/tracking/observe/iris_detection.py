@@ -16,20 +16,20 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import cv2
 import numba
 import numpy as np
-import torch
 
 from ...correspondence.landmark_sets import LEFT_LIDS, LID_PAIRS, RIGHT_LIDS
 from ...formats.capture import Capture, read_frame
 from ...progress import SILENT, Progress
-from ..model.frame_state import FrameState, hidden_eyes, predict
+from ..model.camera import Camera
+from ..model.frame_state import FrameState, eye_occlusion
 from ..model.landmark_surface import LandmarkSurface
-from ..terms.contact import seen_gap
-from ..terms.iris import Irises
-from ..terms.landmarks import Evidence
+from ..model.prediction import predict
+from .gap_closure import landmark_gap
 
 _OUTLINES = tuple(np.concatenate((lids[:9], lids[:8:-1])) for lids in (LEFT_LIDS, RIGHT_LIDS))
 """The lids' points around each eye."""
@@ -72,28 +72,43 @@ _SAMPLE = 32
 """Frames of which the size of the irises is learned."""
 
 
-def see_irises(
+@dataclass(frozen=True)
+class DetectedIrises:
+    """The left and the right iris in F frames."""
+
+    centres: np.ndarray
+    """(F, 2, 2) pixels."""
+    roots: np.ndarray
+    """(F, 2, 2, 2): U with U'U the precision of a centre; zero where no iris was found."""
+    found: np.ndarray
+    """(F, 2) in [0, 1]: how far the measurement replaces the detector's iris landmarks."""
+
+
+def detect_irises(
     capture: Capture,
     surface: LandmarkSurface,
     state: FrameState,
-    evidence: Evidence,
-    known: np.ndarray,
+    camera: Camera,
+    face_found: np.ndarray,
+    training: np.ndarray,
     progress: Progress = SILENT,
-) -> Irises:
-    """Measure the irises of every frame, near where `state` has them. `surface` is `limbus_surface` of the person; how
-    large the irises are, and how the eyes' displacements differ, comes from the frames `known`."""
-    shown = predict(surface, state, evidence.focal, evidence.centre, evidence.pivot).pixels.double().cpu().numpy()
-    centres, pixel, frames = shown[:, ::3], evidence.pixel, len(state)
+) -> DetectedIrises:
+    """Measure the irises of every frame, near their positions in `state`.
+
+    `surface` is the person's `model.limbus_surface`. Frames without a face (`face_found` (F,) bool) get none. The size of
+    the irises, and the usual difference between the two eyes' displacements, are learned from the frames `training`.
+    """
+    shown = predict(surface, state, camera).pixels.double().cpu().numpy()
+    centres, pixel, frames = shown[:, ::3], camera.pixel, len(state)
     axes = np.stack((shown[:, 1::3] - centres, shown[:, 2::3] - centres), 2)
-    sighted = (evidence.weights.sum(1) > 0).cpu().numpy()
-    hidden = hidden_eyes(state).cpu().numpy()
+    hidden = eye_occlusion(state).cpu().numpy()
 
     def look(index: int, radii: np.ndarray) -> np.ndarray | None:
         """(R, 2, S, S): the operator over displacements, for either eye."""
         reach = int(np.ceil(np.linalg.norm(axes[index], axis=-1).max() * radii.max() + (_STEP * _STEPS + 4) * pixel))
         corners = np.concatenate((centres[index].min(0) - reach, centres[index].max(0) + reach)).astype(int)
         left, top, right, bottom = corners.clip(0, capture.size).tolist()
-        if not sighted[index] or right - left < reach or bottom - top < reach:
+        if not face_found[index] or right - left < reach or bottom - top < reach:
             return None
         picture = read_frame(capture, index)[top:bottom, left:right]
         outlines, middles = capture.landmarks[index, :, :2] - (left, top), centres[index] - (left, top)
@@ -106,7 +121,7 @@ def see_irises(
         )
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chosen = known[np.linspace(0, len(known) - 1, min(_SAMPLE, len(known))).round().astype(int)]
+        chosen = training[np.linspace(0, len(training) - 1, min(_SAMPLE, len(training))).round().astype(int)]
         tried = [scores for scores in pool.map(lambda index: look(index, _RADII), chosen) if scores is not None]
         radius = _best_radius(np.stack(tried)) if tried else 1.0
         apart = _usual_difference([scores[np.abs(_RADII - radius).argmin()] for scores in tried])
@@ -136,7 +151,7 @@ def see_irises(
                 progress.raise_if_cancelled()
     offsets, spreads = (np.stack(values) for values in zip(*seen, strict=True))
 
-    gaps = np.stack([seen_gap(capture.landmarks, LID_PAIRS[side][:3]) for side in ("left", "right")], 1)
+    gaps = np.stack([landmark_gap(capture.landmarks, LID_PAIRS[side][:3]) for side in ("left", "right")], 1)
     wide = np.nan_to_num(gaps / (2 * radius * np.linalg.norm(axes, axis=-1).max(-1).clip(1e-6)))
     free = np.minimum(1 - hidden, ((wide - _SLIT) / (_OPEN - _SLIT)).clip(0, 1))
     variances, directions = np.linalg.eigh(spreads)
@@ -144,11 +159,7 @@ def see_irises(
     # The window of displacements is no observation: what it alone would tell is taken off.
     told = free[..., None] * np.maximum(1 / (variances + _FLOOR**2) - 1 / nothing[0, 0], 0)
     roots = np.sqrt(told)[..., None] * directions.swapaxes(-1, -2) / pixel
-    tensors = (
-        torch.as_tensor(value, dtype=torch.float32, device=state.face.device)
-        for value in (centres + offsets * pixel, roots, found)
-    )
-    return Irises(surface.of_points(np.array((0, 3))), *tensors)
+    return DetectedIrises(centres + offsets * pixel, roots, found)
 
 
 def _whiteness(picture: np.ndarray) -> np.ndarray:

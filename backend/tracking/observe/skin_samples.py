@@ -1,8 +1,8 @@
-"""Places on the skin, in patches, and where a frame's picture shows them: the mesh rasterised, place by place.
+"""Sample points on the skin, grouped in patches, and where a frame's image shows them.
 
-A place is a fixed point of a fixed triangle, so its colour is the person's and the same in all frames. It is seen where it
-falls in the picture, if the z-buffer of the posed mesh has nothing in front of it. Places lie evenly on face and ears;
-those near each other make a patch, which moves in the picture as one.
+A sample is a fixed point of a fixed triangle, so its albedo is the person's and the same in all frames. It is visible in a
+frame if nothing of the posed mesh lies in front of it in the z-buffer. Samples lie evenly on face and ears; neighbouring
+samples form a patch, which moves in the image as one.
 """
 
 from __future__ import annotations
@@ -23,194 +23,200 @@ from ...formats.capture import Capture, read_frame, read_matte
 from ...head.forward import Head, Shaped, vertex_normals
 from ...head.model import HeadModel
 from ...splatting.mesh import rasterize_mesh
-from ..model.frame_state import FrameState, joint_vectors
+from ..model.camera import Camera
+from ..model.frame_state import FrameState, joint_rotation_vectors
 from ..model.landmark_surface import LandmarkSurface, surface_at
-from ..terms.landmarks import Evidence
 
 PATCHES = 220
-SAMPLES = 28
-"""Places of a patch, on average."""
-PICTURE = 256
-"""Pixels of the pictures that are looked at."""
+SAMPLES_PER_PATCH = 28
+"""On average."""
+IMAGE_SIZE = 256
+"""Pixels of the images that are sampled."""
 _REGIONS = ("face", "ears")
-_NEVER = ("eyes", "mouth_inside")
-"""What moves in its own way: gaze has a term of its own, teeth and tongue come and go."""
+_EXCLUDED = ("eyes", "mouth_inside")
+"""Regions that move on their own: the gaze has a term of its own, teeth and tongue appear and disappear."""
 _FACING = 0.25, 0.8
-"""Cosine to the viewer below which a place is seen too obliquely, and from which on it is seen plainly."""
-_BEHIND = 0.006
-"""Metres that a place may lie behind what is seen there before it is hidden."""
-_DEPTH_PICTURE = 128
-_DARK = 0.01
-"""Linear light that counts as none: logarithms of noise are noise."""
+"""Cosine to the viewing direction below which a sample is seen too obliquely, and from which on it has full weight."""
+_OCCLUSION_TOLERANCE = 0.006
+"""Metres that a sample may lie behind the z-buffer's surface and still be visible."""
+_DEPTH_SIZE = 128
+_MIN_LIGHT = 0.01
+"""Linear light that is added before the logarithm, so that noise in dark pixels is not amplified."""
 _CHUNK = 32
-_Taken = TypeVar("_Taken")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Skin:
-    """D places in K patches on the mesh."""
+    """D samples in PATCHES patches on the mesh."""
 
     head: Head
-    middles: LandmarkSurface
-    """The patches' middles, K points."""
+    centres: LandmarkSurface
+    """The patches' centres."""
     corners: np.ndarray
-    """(D, 3) vertices of the triangle that a place lies on."""
-    weights: np.ndarray
-    """(D, 3) float32 barycentric."""
+    """(D, 3) vertices of the triangle that a sample lies on."""
+    barycentric: np.ndarray
+    """(D, 3) float32."""
     patch: np.ndarray
-    """(D,) int64, ascending."""
+    """(D,) int64, ascending: the patch of each sample."""
     bases: Tensor
-    """(K, 3, 3): of each patch's middle two directions along the skin at rest and, last, its normal, as columns."""
+    """(K, 3, 3): per patch, as columns, two directions along the skin at rest and its normal."""
 
-    def mean_over(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Values (D,) averaged over each patch (K,)."""
-        return self.sum_over(weight * values) / np.maximum(self.sum_over(weight), 1e-6)
+    def patch_mean(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """(K,): the weighted mean of values (D,) over each patch."""
+        return self.patch_sum(weight * values) / np.maximum(self.patch_sum(weight), 1e-6)
 
-    def sum_over(self, values: np.ndarray) -> np.ndarray:
-        """Values (D,) summed over each patch (K,)."""
+    def patch_sum(self, values: np.ndarray) -> np.ndarray:
+        """(K,): the sum of values (D,) over each patch."""
         return np.bincount(self.patch, values, PATCHES)
 
 
 @dataclass(frozen=True)
-class View:
-    """One frame's picture under D places."""
+class SkinView:
+    """One frame's image at D samples."""
 
     maps: np.ndarray
-    """(PICTURE, PICTURE, 3) float32: the logarithm of linear light, blurred, and its slopes per pixel of this picture."""
+    """(IMAGE_SIZE, IMAGE_SIZE, 3) float32: the logarithm of linear light, blurred, and its derivatives by x and y."""
     pixels: np.ndarray
-    """(D, 2) pixels of this picture."""
+    """(D, 2) pixels of this image."""
     normals: np.ndarray
-    """(D, 3) float32 unit vectors in the camera's space."""
+    """(D, 3) float32 unit vectors in camera space."""
     weight: np.ndarray
-    """(D,) in [0, 1]: how plainly the place is seen; zero where it is hidden."""
+    """(D,) in [0, 1]: how plainly the sample is visible; zero where it is hidden."""
 
-    def look(self, shift: np.ndarray | float = 0.0) -> np.ndarray:
-        """(D, 3) of the maps under the places, moved by `shift` (D, 2) pixels of this picture."""
-        places = (self.pixels + shift - 0.5).astype(np.float32)[:, None]
-        return cv2.remap(self.maps, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+    def sample(self, shift: np.ndarray | float = 0.0) -> np.ndarray:
+        """(D, 3): the maps at the samples, displaced by `shift` (D, 2) pixels of this image."""
+        positions = (self.pixels + shift - 0.5).astype(np.float32)[:, None]
+        return cv2.remap(self.maps, positions, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+
+
+@dataclass(frozen=True)
+class PosedClip:
+    """Frames of one clip with their head poses."""
+
+    capture: Capture
+    state: FrameState
+    frames: np.ndarray
+    """(F,) indices of the frames in the capture."""
+    camera: Camera
+    face_found: np.ndarray
+    """(F,) bool: the detector found a face."""
 
 
 def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
-    """Places spread evenly over the skin of face and ears, and which patch each belongs to; the same every time."""
+    """Samples spread evenly over the skin of face and ears, and their patches; the same for every call."""
     chosen = np.zeros(len(model.template), bool)
     chosen[np.concatenate([model.regions[name] for name in _REGIONS if name in model.regions])] = True
-    for name in _NEVER:
+    for name in _EXCLUDED:
         chosen[model.regions.get(name, [])] = False
     triangles = np.flatnonzero(chosen[model.faces].all(1))
     if len(triangles) == 0:
         raise EffigyError(
-            f'The head model "{model.name}" does not say where its skin is (regions "face" and "ears" are empty), so pictures '
-            "cannot be aligned to it: track without the photometric stage, or use the bundled open head."
+            f'The head model "{model.name}" does not say where its skin is (regions "face" and "ears" are empty), so '
+            "frames cannot be aligned to it: track by landmarks only, or use the bundled open head."
         )
     ends = model.template[model.faces[triangles]].astype(np.float64)
     area = np.linalg.norm(np.cross(ends[:, 1] - ends[:, 0], ends[:, 2] - ends[:, 0]), axis=1)
     random = np.random.default_rng(0)
-    count = PATCHES * SAMPLES
-    # One place for each equal share of the area, in the triangles' order: even without being a grid.
+    count = PATCHES * SAMPLES_PER_PATCH
+    # One sample for each equal share of the area, in the triangles' order: even without being a grid.
     cumulated = np.cumsum(area) / area.sum()
     found = np.searchsorted(cumulated, (np.arange(count) + random.uniform(size=count)) / count).clip(0, len(area) - 1)
     first, second = np.sqrt(random.uniform(size=count)), random.uniform(size=count)
-    weights = np.stack((1 - first, first * (1 - second), first * second), 1)
-    places = np.einsum("dk,dkc->dc", weights, ends[found])
+    barycentric = np.stack((1 - first, first * (1 - second), first * second), 1)
+    points = np.einsum("dk,dkc->dc", barycentric, ends[found])
 
-    middles = [int(np.abs(places - places.mean(0)).sum(1).argmin())]
+    # Patch centres by farthest-point sampling.
+    centres = [int(np.abs(points - points.mean(0)).sum(1).argmin())]
     distance = np.full(count, np.inf)
     for _ in range(PATCHES - 1):
-        distance = np.minimum(distance, np.linalg.norm(places - places[middles[-1]], axis=1))
-        middles.append(int(distance.argmax()))
-    patch = np.linalg.norm(places[:, None] - places[middles], axis=2).argmin(1)
+        distance = np.minimum(distance, np.linalg.norm(points - points[centres[-1]], axis=1))
+        centres.append(int(distance.argmax()))
+    patch = np.linalg.norm(points[:, None] - points[centres], axis=2).argmin(1)
     faces = triangles[found]
     order = np.argsort(patch, kind="stable")
-    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[
-        0
-    ].numpy()
-    across = np.einsum("kd,kdc->kc", weights[middles], normals[model.faces[faces[middles]]])
+    normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[0]
+    across = np.einsum("kd,kdc->kc", barycentric[centres], normals.numpy()[model.faces[faces[centres]]])
     bases = np.linalg.svd(across[:, None])[2].transpose(0, 2, 1)[:, :, ::-1].astype(np.float32)
     return Skin(
         Head(model, device),
-        surface_at(model, faces[middles], weights[middles], device),
+        surface_at(model, faces[centres], barycentric[centres], device),
         model.faces[faces[order]],
-        weights[order].astype(np.float32),
+        barycentric[order].astype(np.float32),
         patch[order],
         torch.as_tensor(bases.copy(), device=device),
     )
 
 
-def look_at(
-    skin: Skin,
-    capture: Capture,
-    identity: Tensor,
-    state: FrameState,
-    which: np.ndarray,
-    evidence: Evidence,
-    blur: float,
-    take: Callable[[int, View], _Taken],
-) -> Iterator[_Taken]:
-    """What `take` makes of each of the capture's frames `which`, in order; `state` is theirs. Pictures, blurred by `blur`
-    pixels at 512, are read one at a time."""
+def sample_frames(
+    skin: Skin, identity: Tensor, clip: PosedClip, blur: float, use: Callable[[int, SkinView], _Result]
+) -> Iterator[_Result]:
+    """Sample the images of a posed clip, blurred by `blur` pixels at 512.
+
+    Yields `use(row, view)` for every frame, in order. Images are read one at a time, by several threads.
+    """
     shaped = skin.head.shaped(identity[None])
-    intrinsics = np.eye(3)
-    intrinsics[0, 0] = intrinsics[1, 1] = float(evidence.focal)
-    intrinsics[:2, 2] = evidence.centre.cpu().numpy()
+    intrinsics = clip.camera.intrinsics()
+    image_blur = blur * IMAGE_SIZE / 512
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        for start in range(0, len(state), _CHUNK):
-            points, normals = _posed(skin, shaped, state[start : start + _CHUNK], evidence.pivot)
+        for start in range(0, len(clip.state), _CHUNK):
+            points, normals = _posed(skin, shaped, clip.state[start : start + _CHUNK], clip.camera.pivot)
 
-            def view(
+            def sample(
                 row: int, start: int = start, points: np.ndarray = points, normals: np.ndarray = normals
-            ) -> _Taken:
-                index = int(which[start + row])
-                return take(
-                    start + row,
-                    _view(skin, points[row], normals[row], intrinsics, capture, index, blur * PICTURE / 512),
-                )
+            ) -> _Result:
+                index = int(clip.frames[start + row])
+                view = _view(skin, points[row], normals[row], intrinsics, clip.capture, index, image_blur)
+                return use(start + row, view)
 
-            yield from pool.map(view, range(len(points)))
+            yield from pool.map(sample, range(len(points)))
 
 
 def _posed(skin: Skin, shaped: Shaped, state: FrameState, pivot: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and their normals in the camera (F, V, 3)."""
-    still = torch.zeros(len(state), 2, 3, device=state.face.device)
+    """Vertices and their normals in camera space (F, V, 3)."""
+    root_and_neck = torch.zeros(len(state), 2, 3, device=state.face.device)
     with torch.no_grad():
-        posed = skin.head(shaped, state.face[:, :-7], torch.cat((still, joint_vectors(state.face)), 1)).vertices
+        rotations = torch.cat((root_and_neck, joint_rotation_vectors(state.face)), 1)
+        posed = skin.head(shaped, state.expression, rotations).vertices
         in_camera = (posed - pivot) @ state.rotation.transpose(1, 2) + state.translation[:, None]
         return in_camera.cpu().numpy(), vertex_normals(in_camera, skin.head.faces).cpu().numpy()
 
 
 def _view(
     skin: Skin,
-    points: np.ndarray,
+    vertices: np.ndarray,
     normals: np.ndarray,
     intrinsics: np.ndarray,
     capture: Capture,
     index: int,
     blur: float,
-) -> View:
-    small = intrinsics * np.array([[_DEPTH_PICTURE / capture.size], [_DEPTH_PICTURE / capture.size], [1.0]])
-    nearest = rasterize_mesh(points, skin.head.model.faces, small, _DEPTH_PICTURE, _DEPTH_PICTURE).depth
-    places, turned = (np.einsum("dk,dkc->dc", skin.weights, values[skin.corners]) for values in (points, normals))
-    turned /= np.linalg.norm(turned, axis=1, keepdims=True).clip(1e-6)
-    cosine = -(turned * places).sum(1) / np.linalg.norm(places, axis=1)
-    pixels = places @ intrinsics.T
+) -> SkinView:
+    depth_scale = _DEPTH_SIZE / capture.size
+    small = intrinsics * np.array([[depth_scale], [depth_scale], [1.0]])
+    nearest = rasterize_mesh(vertices, skin.head.model.faces, small, _DEPTH_SIZE, _DEPTH_SIZE).depth
+    points, directions = (
+        np.einsum("dk,dkc->dc", skin.barycentric, values[skin.corners]) for values in (vertices, normals)
+    )
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-6)
+    cosine = -(directions * points).sum(1) / np.linalg.norm(points, axis=1)
+    pixels = points @ intrinsics.T
     pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.05)
-    cell = (pixels * (_DEPTH_PICTURE / capture.size)).astype(int).clip(0, _DEPTH_PICTURE - 1)
-    shown = (places[:, 2] < nearest[cell[:, 1], cell[:, 0]] + _BEHIND) & ((pixels > 0) & (pixels < capture.size)).all(1)
-    matte = read_matte(capture, index, _DEPTH_PICTURE)
-    weight = (
-        ((cosine - _FACING[0]) / (_FACING[1] - _FACING[0])).clip(0, 1) * shown * (matte[cell[:, 1], cell[:, 0]] > 200)
-    )
-    light = _logarithm(read_frame(capture, index, PICTURE))
-    light = cv2.GaussianBlur(light, (0, 0), blur)
-    maps = cv2.merge(
-        (light, cv2.Sobel(light, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(light, cv2.CV_32F, 0, 1, scale=0.125))
-    )
-    return View(maps, pixels * (PICTURE / capture.size), turned.astype(np.float32), weight)
+    cell = (pixels * depth_scale).astype(int).clip(0, _DEPTH_SIZE - 1)
+    in_image = ((pixels > 0) & (pixels < capture.size)).all(1)
+    visible = (points[:, 2] < nearest[cell[:, 1], cell[:, 0]] + _OCCLUSION_TOLERANCE) & in_image
+    matte = read_matte(capture, index, _DEPTH_SIZE)
+    facing = ((cosine - _FACING[0]) / (_FACING[1] - _FACING[0])).clip(0, 1)
+    weight = facing * visible * (matte[cell[:, 1], cell[:, 0]] > 200)
+    light = cv2.GaussianBlur(_log_light(read_frame(capture, index, IMAGE_SIZE)), (0, 0), blur)
+    slopes = (cv2.Sobel(light, cv2.CV_32F, 1 - axis, axis, scale=0.125) for axis in range(2))
+    maps = cv2.merge((light, *slopes))
+    return SkinView(maps, pixels * (IMAGE_SIZE / capture.size), directions.astype(np.float32), weight)
 
 
 _LINEAR = (np.arange(256, dtype=np.float32) / 255) ** 2.2
 
 
-def _logarithm(picture: np.ndarray) -> np.ndarray:
-    """(S, S, 3) uint8 sRGB -> (S, S) float32: the logarithm of how bright it is in linear light."""
-    linear = cv2.transform(cv2.LUT(picture, _LINEAR), np.array(((0.2126, 0.7152, 0.0722),), np.float32))
-    return np.log(linear.reshape(picture.shape[:2]) + _DARK)
+def _log_light(image: np.ndarray) -> np.ndarray:
+    """(S, S, 3) uint8 sRGB -> (S, S) float32: the logarithm of its luminance in linear light."""
+    linear = cv2.transform(cv2.LUT(image, _LINEAR), np.array(((0.2126, 0.7152, 0.0722),), np.float32))
+    return np.log(linear.reshape(image.shape[:2]) + _MIN_LIGHT)

@@ -1,10 +1,10 @@
-"""How far every parameter of every frame can be trusted: standard deviations from the solver's covariances.
+"""Standard deviations of every parameter of every frame, from the solver's covariances.
 
-A parameter errs for three reasons. What was seen of the frame, its neighbours and what is believed of faces leave it some
-freedom: `blocks.variances_in_time`. Identity and focal length, which all frames share, err themselves and bend every frame
-by how the frame's best parameters follow them, J = -V^-1 W (Triggs et al. 2000, section 6.1): a lens that is too long turns
-wide turns too little. And the detector's points err together and not by chance, of which no covariance knows; that was
-measured on rendered people, whose truth is known, and stands here as a factor.
+A parameter errs for three reasons. First, the frame's observations, its neighbours and the priors leave it some freedom:
+`block_systems.variances_in_time`. Second, identity and focal length, which all frames share, err themselves and displace
+every frame's optimum by J = -V^-1 W (Triggs et al. 2000, section 6.1): a focal length that is too long makes large head
+rotations too small. Third, the detector's errors are correlated, which no covariance knows; that was measured on rendered
+people, whose truth is known, and is applied as a factor.
 """
 
 from __future__ import annotations
@@ -12,47 +12,57 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..model.frame_state import FrameState
-from ..model.landmark_surface import LandmarkSurface
-from ..terms.landmarks import Evidence, landmark_normal
-from .fit_frames import Beliefs
+from ..model.camera import Camera
+from ..model.frame_state import Bounds, FrameState
+from ..terms.landmarks import LandmarkTerm
+from ..terms.priors import PriorTerm
 
-EYES_ERR, POSE_ERRS = 2.5, 2.0
-"""How many times farther than the covariances say eyes, and the head's turn and place, are off in two thirds of the frames of
-`bench.tracking`'s rendered people; expression and jaw 0.7 to 1.2 times, which stay as they are."""
+EYES_FACTOR, POSE_FACTOR = 2.5, 2.0
+"""How many times farther than the covariances say eyes and head pose are off, in two thirds of the frames of
+`bench.tracking`'s rendered people. Expression and jaw are off by 0.7 to 1.2 times and get no factor."""
 _EVERY = 8
-"""What is shared bends a frame as its neighbours, so it is reckoned for every eighth and interpolated."""
+"""The influence of the shared parameters varies slowly, so it is computed for every eighth frame and interpolated."""
 _CHUNK = 48
-"""Of these at a time."""
 
 
 def standard_deviations(
-    own: Tensor, covariance: Tensor, surface: LandmarkSurface, evidence: Evidence, beliefs: Beliefs, state: FrameState
+    own_variances: Tensor,
+    shared_covariance: Tensor,
+    landmarks: LandmarkTerm,
+    prior: PriorTerm,
+    bounds: Bounds,
+    state: FrameState,
+    camera: Camera,
 ) -> Tensor:
-    """(F, P) from the frames' `own` variances (F, P) and the shared parameters' `covariance` (S + 1, S + 1), which is of
-    identity and log focal length. `evidence` is weighted as the solver last saw it."""
-    # A frame without a face follows its neighbours, and so does how it is bent.
-    seen = torch.nonzero(evidence.weights.sum(1) > 0).flatten()
-    if not len(seen):
-        seen = torch.arange(len(state), device=own.device)
-    looked = seen[
-        torch.linspace(0, len(seen) - 1, max(2, -(-len(seen) // _EVERY)), device=own.device).round().long().unique()
-    ]
-    # What never moves follows nothing; the others are held a little, should nothing at all have been seen of them.
-    held = torch.diag(torch.where(beliefs.fixed, 1e12, 1e-3).double())
+    """(F, P) standard deviations.
+
+    `own_variances` (F, P) have the person fixed. `shared_covariance` (S + 1, S + 1) is that of identity and log focal length.
+    `landmarks` are reweighted as in the solver's last iteration.
+    """
+    # A frame without a face follows its neighbours, and so does its displacement.
+    found = torch.nonzero(landmarks.face_found).flatten()
+    if not len(found):
+        found = torch.arange(len(state), device=own_variances.device)
+    count = max(2, -(-len(found) // _EVERY))
+    chosen = torch.linspace(0, len(found) - 1, count, device=own_variances.device).round().long()
+    sampled = found[chosen.unique()]
+    # Fixed parameters follow nothing. The others are held a little, for frames that nothing constrains.
+    held = torch.diag(torch.where(bounds.fixed, 1e12, 1e-3).double())
     parts = []
-    for part in looked.split(_CHUNK):
-        normal = landmark_normal(surface, evidence[part], state[part], shared=True)
-        follows = torch.linalg.solve((normal.hessian + beliefs.hessian()).double() + held, normal.cross.double())
-        # A longer lens also makes the frame back off (`FrameState.zoomed`); what follows is what is taken back.
-        follows[:, -1, -1] -= state.translation[part, 2].double()
-        parts.append(torch.einsum("fpk,kl,fpl->fp", follows, covariance.double(), follows).clamp_min(0).float())
-    bent = torch.cat(parts)
-    if len(looked) > 1:
-        place = torch.arange(len(state), device=own.device)
-        after = torch.searchsorted(looked, place).clamp(1, len(looked) - 1)
-        share = ((place - looked[after - 1]) / (looked[after] - looked[after - 1])).clamp(0, 1).unsqueeze(1).to(bent)
-        bent = torch.lerp(bent[after - 1], bent[after], share)
-    factor = (~beliefs.fixed).to(own)
-    factor[-10:-6], factor[-6:] = EYES_ERR, POSE_ERRS
-    return factor * (own + bent).sqrt()
+    for part in sampled.split(_CHUNK):
+        equations = landmarks[part].normal_equations(state[part], camera, shared=True)
+        displaced = torch.linalg.solve((equations.hessian + prior.hessian()).double() + held, equations.cross.double())
+        # A longer focal length also moves the head away (`FrameState.dolly_zoomed`); the frame takes back part of that.
+        displaced[:, -1, -1] -= state.translation[part, 2].double()
+        variance = torch.einsum("fpk,kl,fpl->fp", displaced, shared_covariance.double(), displaced)
+        parts.append(variance.clamp_min(0).float())
+    by_shared = torch.cat(parts)
+    if len(sampled) > 1:
+        frames = torch.arange(len(state), device=own_variances.device)
+        after = torch.searchsorted(sampled, frames).clamp(1, len(sampled) - 1)
+        fraction = (frames - sampled[after - 1]) / (sampled[after] - sampled[after - 1])
+        by_shared = torch.lerp(by_shared[after - 1], by_shared[after], fraction.clamp(0, 1).unsqueeze(1).to(by_shared))
+    layout = state.layout
+    factor = (~bounds.fixed).to(own_variances)
+    factor[layout.eyes], factor[layout.pose] = EYES_FACTOR, POSE_FACTOR
+    return factor * (own_variances + by_shared).sqrt()

@@ -1,108 +1,73 @@
-"""The irises as evidence for the gaze, which the detector's iris points hardly give.
+"""The iris term: the eyes' rotation from the irises as measured in the images.
 
-The detector follows an iris sideways, but not up and down: it takes the middle of the lids. `limbus` measures the
-irises in the pictures; here their place on the rig is known, and the difference is a term of the solver's energy.
+The detector's iris landmarks follow an iris sideways, but hardly up and down: they stay in the middle between the eyelids.
+`observe.iris_detection` measures the irises in the images instead; this term compares the measured centres with the
+centres of the rig's irises.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...correspondence.landmark_render import IRIS_RADIUS
 from ...correspondence.landmark_sets import LEFT_IRIS, RIGHT_IRIS
-from ...head.model import EYE_L, EYE_R, HeadModel
-from ..model.frame_state import FrameState, predict
-from ..model.landmark_surface import LandmarkSurface, Linear
-from .landmarks import Evidence, robust
+from ..model.camera import Camera
+from ..model.frame_state import FrameState
+from ..model.landmark_surface import LandmarkSurface
+from ..model.prediction import predict
+from ..observe.iris_detection import DetectedIrises
+from .landmarks import LandmarkTerm
+from .term import ROBUST_SCALE, NormalEquations, Term, robust
 
-HALVING = 3.0
-"""Standard deviations at which a measured iris is believed by half."""
+_CENTRES = np.array((0, 3))
+"""The rows of `model.limbus_surface` that are the centres of the left and the right iris."""
 
 
 @dataclass(frozen=True)
-class Irises:
-    """F frames, left eye and right eye."""
+class IrisTerm(Term):
+    """The left and the right iris in F frames."""
+
+    per_frame: ClassVar = ("centres", "roots", "found")
 
     surface: LandmarkSurface
-    """Of the person: the middles of both limbuses."""
+    """The person's surface at the centres of both irises."""
     centres: Tensor
-    """(F, 2, 2) pixels"""
+    """(F, 2, 2) pixels, as measured."""
     roots: Tensor
-    """(F, 2, 2, 2): U with U'U the precision of a centre, zero where none was found."""
+    """(F, 2, 2, 2): U with U'U the precision of a centre; zero where none was measured."""
     found: Tensor
-    """(F, 2) in [0, 1]: by how much the measurement stands in for the detector's iris points."""
+    """(F, 2) in [0, 1]: how far the measurement replaces the detector's iris landmarks."""
 
-    def __getitem__(self, index: slice | Tensor) -> Irises:
-        return replace(self, centres=self.centres[index], roots=self.roots[index], found=self.found[index])
+    @classmethod
+    def from_detection(cls, limbus: LandmarkSurface, irises: DetectedIrises, device: torch.device) -> IrisTerm:
+        """From measured irises and the person's `limbus_surface`."""
+        tensors = (torch.as_tensor(value, dtype=torch.float32, device=device) for value in vars(irises).values())
+        return cls(limbus.of_points(_CENTRES), *tensors)
 
-    def instead_of_points(self, evidence: Evidence, points: np.ndarray) -> Evidence:
-        """Evidence of these of the detector's points without its iris points where the irises were found."""
-        weights = evidence.weights.clone()
+    def replace_landmarks(self, landmarks: LandmarkTerm) -> LandmarkTerm:
+        """The landmark term without the detector's iris landmarks where the irises were measured."""
+        weights = landmarks.weights.clone()
         for eye, iris in enumerate((LEFT_IRIS, RIGHT_IRIS)):
-            weights[:, torch.as_tensor(np.isin(points, iris), device=weights.device)] *= (
-                1 - self.found[:, eye : eye + 1]
-            )
-        return replace(evidence, weights=weights)
+            rows = torch.as_tensor(np.isin(landmarks.surface.points, iris), device=weights.device)
+            weights[:, rows] *= 1 - self.found[:, eye : eye + 1]
+        return replace(landmarks, weights=weights)
 
-    def energy(self, state: FrameState, evidence: Evidence) -> Tensor:
-        """(F,), robust as the landmarks' is."""
-        shown = predict(self.surface, state, evidence.focal, evidence.centre, evidence.pivot)
-        return robust(self._error(shown.pixels), torch.ones_like(self.found), HALVING)[0]
+    def energy(self, state: FrameState, camera: Camera) -> Tensor:
+        error = self._whitened(predict(self.surface, state, camera).pixels)
+        return robust(error, torch.ones_like(self.found), ROBUST_SCALE)[0]
 
-    def normal(self, state: FrameState, evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """Gauss-Newton's gradient (F, P) and Hessian (F, P, P)."""
-        shown = predict(self.surface, state, evidence.focal, evidence.centre, evidence.pivot, jacobian=True)
-        error = self._error(shown.pixels)
-        weight = robust(error, torch.ones_like(self.found), HALVING)[1].sqrt()
-        rows = ((self.roots @ shown.jacobian) * weight[..., None, None]).flatten(1, 2)
-        error = (error * weight.unsqueeze(-1)).flatten(1)
-        return (rows.transpose(1, 2) @ error.unsqueeze(-1)).squeeze(-1), rows.transpose(1, 2) @ rows
+    def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
+        found = predict(self.surface, state, camera, jacobian=True)
+        error = self._whitened(found.pixels)
+        energy, weight = robust(error, torch.ones_like(self.found), ROBUST_SCALE)
+        weight = weight.sqrt()
+        rows = ((self.roots @ found.jacobian) * weight[..., None, None]).flatten(1, 2)
+        return NormalEquations.of_rows(rows, (error * weight.unsqueeze(-1)).flatten(1), energy, None)
 
-    def _error(self, pixels: Tensor) -> Tensor:
+    def _whitened(self, pixels: Tensor) -> Tensor:
+        """Errors of projected centres (F, 2, 2) in standard deviations."""
         return (self.roots @ (pixels - self.centres).unsqueeze(-1)).squeeze(-1)
-
-
-def limbus_surface(model: HeadModel, device: torch.device | str = "cpu") -> LandmarkSurface | None:
-    """Of each eye the middle of the limbus and its rim to the left and above, six points in all; None without eyeballs.
-
-    The rim lies where the eyeball, looking ahead along +Z, is as wide as an iris. It goes with the front of the
-    eyeball.
-    """
-    joints = model.joint_regressor.astype(np.float64)
-    rest, shape, arm, arm_shape = [], [], [], []
-    for joint in (EYE_L, EYE_R):
-        centre = joints[joint] @ model.template
-        basis = np.tensordot(joints[joint], model.shape_basis.astype(np.float64), 1)
-        ball = np.flatnonzero(model.skinning[:, joint] > 0.5)
-        offset = model.template[ball] - centre
-        rim = np.hypot(offset[:, 0], offset[:, 1]) / IRIS_RADIUS
-        front = offset[:, 2] > 0
-        around = front & (rim > 0.75) & (rim < 1.25)
-        if around.sum() < 4:
-            return None
-        moved = model.shape_basis[ball[front & (rim < 1.25)]].mean(0)
-        for x, y in ((0, 0), (1, 0), (0, 1)):
-            place = np.array((x * IRIS_RADIUS, y * IRIS_RADIUS, offset[around, 2].mean()))
-            rest.append(centre + place)
-            arm.append(place)
-            shape.append(moved)
-            arm_shape.append(moved - basis)
-    count = len(rest)
-    expression, corrective = torch.zeros(count, 3, model.expression_basis.shape[2]), torch.zeros(count, 3, 27)
-
-    def linear(places: list[np.ndarray], bases: list[np.ndarray]) -> Linear:
-        parts = (torch.as_tensor(np.stack(values), dtype=torch.float32) for values in (places, bases))
-        return Linear(*(part.to(device) for part in (*parts, expression, corrective)))
-
-    return LandmarkSurface(
-        np.arange(count),
-        np.ones(count, bool),
-        linear(rest, shape),
-        linear(arm, arm_shape),
-        torch.tensor((1, 1, 1, 2, 2, 2), device=device),
-        torch.ones(count, device=device),
-    )

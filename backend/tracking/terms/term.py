@@ -1,0 +1,165 @@
+"""The interface of every energy term, and the normal equations that terms contribute.
+
+The tracker minimises a sum of energies by Gauss-Newton with Levenberg-Marquardt damping (`solve/`). Each energy is one
+`Term`. To add one, write a class with `energy` and `normal_equations` and put an instance into the list that
+`pipeline.py` builds; the solvers need no change.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from ..model.camera import Camera
+from ..model.frame_state import FrameState
+
+if TYPE_CHECKING:
+    from .smoothness import TemporalCoupling
+
+ROBUST_SCALE = 3.0
+"""Standard deviations at which the robust function halves the weight of a measured iris, silhouette point or skin patch."""
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Gauss-Newton's gradient and approximate Hessian of F frames, by block; a block that a term does not have is None."""
+
+    energy: Tensor
+    """(F,)"""
+    gradient: Tensor
+    """(F, P)"""
+    hessian: Tensor | None = None
+    """(F, P, P)"""
+    shared_gradient: Tensor | None = None
+    """(K,) by the parameters that all frames share, summed over frames."""
+    shared_hessian: Tensor | None = None
+    """(K, K)"""
+    cross: Tensor | None = None
+    """(F, P, K): the mixed second derivatives by a frame's own and the shared parameters."""
+    coupling: TemporalCoupling | None = None
+    """The part of the Hessian that couples neighbouring frames."""
+
+    @classmethod
+    def of_rows(cls, rows: Tensor, residuals: Tensor, energy: Tensor, shared_rows: Tensor | None) -> NormalEquations:
+        """From whitened Jacobian rows (F, R, P), residuals (F, R), energy (F,) and shared Jacobian rows (F, R, K)."""
+        transposed, column = rows.transpose(1, 2), residuals.unsqueeze(-1)
+        own = cls(energy, (transposed @ column).squeeze(-1), transposed @ rows)
+        if shared_rows is None:
+            return own
+        flat = shared_rows.flatten(0, 1)
+        return replace(
+            own,
+            shared_gradient=flat.T @ residuals.flatten(),
+            shared_hessian=flat.T @ flat,
+            cross=transposed @ shared_rows,
+        )
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
+        """The equations of consecutive frames as one; the shared blocks are summed."""
+        energy, gradient, hessian = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("energy", "gradient", "hessian")
+        )
+        if parts[0].cross is None:
+            return cls(energy, gradient, hessian)
+        return cls(
+            energy,
+            gradient,
+            hessian,
+            torch.stack([part.shared_gradient for part in parts]).sum(0),
+            torch.stack([part.shared_hessian for part in parts]).sum(0),
+            torch.cat([part.cross for part in parts]),
+        )
+
+    def widened(self, count: int) -> NormalEquations:
+        """The equations with `count` more shared parameters, on which this energy does not depend."""
+        if self.cross is None or count == 0:
+            return self
+        pad = torch.nn.functional.pad
+        return replace(
+            self,
+            shared_gradient=pad(self.shared_gradient, (0, count)),
+            cross=pad(self.cross, (0, count)),
+            shared_hessian=pad(self.shared_hessian, (0, count, 0, count)),
+        )
+
+    def __add__(self, other: NormalEquations) -> NormalEquations:
+        """The equations of the sum of two energies of the same frames."""
+        widths = [0 if part.cross is None else part.cross.shape[-1] for part in (self, other)]
+        first, second = (part.widened(max(widths) - width) for part, width in zip((self, other), widths, strict=True))
+        return NormalEquations(*(_sum(getattr(first, part.name), getattr(second, part.name)) for part in fields(self)))
+
+
+def _sum(first: object, second: object) -> object:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+class Term(ABC):
+    """One energy over the parameters of F frames.
+
+    A term is immutable. Robust weights, bias corrections and correspondences depend on the current estimate;
+    `reweighted` computes them once per iteration, and they are held while the solver tries a step, so that the energies
+    before and after the step are comparable. Most terms have nothing to recompute.
+    """
+
+    per_frame: ClassVar[tuple[str, ...]] = ()
+    """The fields whose first dimension is the frame."""
+
+    def __getitem__(self, index: slice | Tensor) -> Self:
+        """The term restricted to some frames."""
+        return replace(self, **{name: getattr(self, name)[index] for name in self.per_frame})  # type: ignore[type-var]
+
+    def of_person(self, identity: Tensor, patch_offsets: Tensor) -> Self:
+        """The term for a person (S,) whose skin patches are displaced by (K, 3) metres. Only fitting a person needs it."""
+        return self
+
+    def reweighted(self, state: FrameState, camera: Camera, robust_scale: float) -> Self:
+        """The term with weights and correspondences recomputed for the current estimate. Always call it on the original
+        term, never on the result of an earlier call. `robust_scale` is s of `robust`, for terms that anneal it."""
+        return self
+
+    @abstractmethod
+    def energy(self, state: FrameState, camera: Camera) -> Tensor:
+        """(F,)"""
+
+    @abstractmethod
+    def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
+        """With `shared` also the blocks by what all frames share: identity (S), log focal length (1), and, where the term
+        depends on them, patch offsets (3 K)."""
+
+
+def total_energy(terms: Sequence[Term], state: FrameState, camera: Camera) -> Tensor:
+    """() the sum over all terms and frames."""
+    return torch.stack([term.energy(state, camera) for term in terms]).sum(0).sum()
+
+
+def total_equations(
+    terms: Sequence[Term], state: FrameState, camera: Camera, *, shared: bool = False
+) -> NormalEquations:
+    """The normal equations of the sum of all terms."""
+    total = terms[0].normal_equations(state, camera, shared=shared)
+    for term in terms[1:]:
+        total = total + term.normal_equations(state, camera, shared=shared)
+    return total
+
+
+def robust(residual: Tensor, weight: Tensor, robust_scale: float) -> tuple[Tensor, Tensor]:
+    """Geman and McClure's function rho(e) = s^2 e^2 / (s^2 + e^2), s = `robust_scale`.
+
+    Args:
+        residual: (F, R, D) in standard deviations; e is its norm over the last dimension.
+        weight: (F, R).
+
+    Returns:
+        The energy (F,), and each residual's weight (F, R) in the Gauss-Newton equations, (s^2 / (s^2 + e^2))^2.
+    """
+    squared, limit = (residual**2).sum(-1), robust_scale**2
+    share = limit / (limit + squared)
+    return 0.5 * (weight * squared * share).sum(1), weight * share**2
