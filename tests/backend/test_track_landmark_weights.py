@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from backend.tracking.terms.landmarks import JAW_LINE_FADE, JAW_LINE_TRUST, view_weights
+from backend.tracking.terms.landmarks import JAW_LINE_FADE, JAW_LINE_WEIGHT, view_weights
 
 NOSE, LEFT_EAR, JAW = range(3)
 DIRECTIONS = torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, -0.8, 0.6]])
@@ -26,9 +26,9 @@ def weights_at(yaw: float) -> dict[int, float]:
 
 
 def test_the_jaw_line_counts_half_from_the_front_and_fades_as_the_head_turns() -> None:
-    assert weights_at(0.0)[JAW] == pytest.approx(JAW_LINE_TRUST)
+    assert weights_at(0.0)[JAW] == pytest.approx(JAW_LINE_WEIGHT)
     for sign in (-1, 1):
-        assert weights_at(sign * JAW_LINE_FADE)[JAW] == pytest.approx(JAW_LINE_TRUST / np.e, rel=1e-3)
+        assert weights_at(sign * JAW_LINE_FADE)[JAW] == pytest.approx(JAW_LINE_WEIGHT / np.e, rel=1e-3)
         assert weights_at(sign * 0.8)[JAW] < 1e-3
 
 
