@@ -259,7 +259,7 @@ def test_a_fully_open_jaw_is_an_opening_rotation(model: HeadModel) -> None:
     opening = jaw_rotations_of_shapes(model)["jawOpen"]
     assert np.deg2rad(12) < opening[0] < np.deg2rad(40)
     assert np.abs(opening[1:]).max() < np.deg2rad(3)
-    assert jaw_rotations_of_shapes(model)["jawLeft"][1] > 0 > jaw_of_shapes(model)["jawRight"][1]
+    assert jaw_rotations_of_shapes(model)["jawLeft"][1] > 0 > jaw_rotations_of_shapes(model)["jawRight"][1]
 
 
 @pytest.mark.parametrize("frames", (1, 2, 5, 8))
