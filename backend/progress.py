@@ -1,7 +1,8 @@
 """How long work tells what it is doing: stage, done of total, figures, pictures, and whether to stop.
 
 Every long function of the backend takes `progress: Progress = SILENT`, calls `update` often (each call is cheap) and
-`raise_if_cancelled` at points where nothing is half-written. Who shows it (a terminal, JSON-RPC) is the service's business.
+`raise_if_cancelled` at points where nothing is half-written. Who shows it (a terminal, JSON-RPC) is the service's
+business.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ..errors import EffigyError
-from ..formats.capture import FLAG_WORDS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, save_capture, why_left_out
+from ..formats.capture import FLAG_REASONS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, reasons_for, save_capture
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import write_beside
@@ -135,7 +135,7 @@ def describe_flags(flags: np.ndarray) -> list[str]:
         indices = [index for index, _ in run]
         if value:
             where = f"frame {indices[0]}" if len(indices) == 1 else f"frames {indices[0]}-{indices[-1]}"
-            lines.append(f"{where}: {why_left_out(value)}")
+            lines.append(f"{where}: {reasons_for(value)}")
     return lines
 
 
@@ -284,7 +284,7 @@ def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[st
     counts = {"good": int((capture.flags == 0).sum())}
     counts |= {
         flag.name.lower(): int(((capture.flags & flag) != 0).sum())
-        for flag in FLAG_WORDS
+        for flag in FLAG_REASONS
         if flag != FrameFlag.TRACK_UNSURE
     }
     return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}

@@ -1,17 +1,19 @@
-"""A Capture: what the footage becomes before anything is fitted to it.
+"""The Capture format: footage prepared for tracking.
 
-Frames cropped to the head by one stable square for the whole clip and scaled to `size`, the person's matte, the
-detector's landmarks and blendshape scores, a guess of the intrinsics and where it all came from, in one folder:
+A capture holds the frames, cropped to the head by one square for the whole clip and scaled to `size`, the person's
+mattes, the detector's landmarks and blendshape scores, a guess of the camera's intrinsics, and the footage's name and
+hash, in one folder:
 
-    clip.capture/capture.json           CaptureInfo
+    clip.capture/capture.json           source, size, frame rate, crop, intrinsics, and a summary for people
                  landmarks.npz          landmarks, scores, detector_pose, flags, frame_numbers, frame_times
                  frames/%06d.jpg        RGB, size x size
                  mattes/%06d.png        grey: 255 = the person
                  head_mattes/%06d.png   written by tracking: the matte without the body below the neck
                  track.npz              written by tracking
 
-Frames are JPEG of quality 98 with full colour resolution: 49 dB or more from what was cut out, far below the noise of any
-footage, a third of PNG's bytes and a fifth of its time. Captures of format 1 hold them as PNG. Mattes are always PNG.
+Frames are JPEG of quality 98 with full colour resolution: a PSNR of 49 dB or more to the cropped image, far below the
+noise of any footage, at a third of PNG's bytes and a fifth of its time. Captures of format 1 hold frames as PNG. Mattes
+are always PNG.
 """
 
 from __future__ import annotations
@@ -32,9 +34,10 @@ from ..storage import check_schema
 
 SCHEMA = 2
 FRAME_SUFFIX = ".jpg"
-"""Of the frames of a capture that is made now."""
+"""Of the frames of a new capture."""
 PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
-"""For mattes, flat as they are: of all settings the one that is written and read again in the shortest time."""
+"""OpenCV's settings for mattes: of all settings, mattes are written and read in the shortest time with these, because
+most of their area is constant."""
 _FRAME_SUFFIXES = (".jpg", ".png")
 HELD_OUT_SHARE = 0.2
 
@@ -50,32 +53,32 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
 
 
 class FrameFlag(IntFlag):
-    """Why a frame is kept out of training; zero means that it is good."""
+    """Reasons for which a frame is left out of training; zero means that the frame is good."""
 
     GOOD = 0
     NO_FACE = 1
     SEVERAL_FACES = 2
     CUT_OFF = 4
     TRACK_UNSURE = 8
-    """Set by the tracker: the rig does not explain this frame's landmarks."""
+    """Set by the tracker: the fitted head does not match this frame's landmarks."""
 
 
-FLAG_WORDS = {
+FLAG_REASONS = {
     FrameFlag.NO_FACE: "no face",
     FrameFlag.SEVERAL_FACES: "several faces",
-    FrameFlag.CUT_OFF: "face cut off by the edge of the picture",
-    FrameFlag.TRACK_UNSURE: "not explained by the head",
+    FrameFlag.CUT_OFF: "face cut off by the edge of the image",
+    FrameFlag.TRACK_UNSURE: "landmarks not matched by the head",
 }
 
 
-def why_left_out(flags: int) -> str:
-    """What a frame's flags say, in words; empty for a good frame."""
-    return ", ".join(word for flag, word in FLAG_WORDS.items() if flags & flag)
+def reasons_for(flags: int) -> str:
+    """Why a frame with these flags is left out, in words; empty for a good frame."""
+    return ", ".join(word for flag, word in FLAG_REASONS.items() if flags & flag)
 
 
 @dataclass(frozen=True)
 class Capture:
-    """F frames of one clip. Pictures are read one at a time from disk, so that a long clip does not fill memory."""
+    """F frames of one clip. Images are read from disk one at a time, so that a long clip does not fill memory."""
 
     folder: Path
     source_name: str
@@ -84,14 +87,16 @@ class Capture:
     """Side of the square frames, pixels."""
     fps: Fraction
     crop: tuple[float, float, float]
-    """x, y of the crop's top-left corner and its side, in pixels of the upright (rotated) source; may reach outside."""
+    """x, y of the crop's top-left corner and its side, in pixels of the upright (rotated) source; the crop may reach
+    beyond the source's edges."""
     intrinsics: np.ndarray
-    """(3, 3) guess in crop pixels, centre of the top-left pixel at (0.5, 0.5); the principal point is the source's
-    centre seen in the crop."""
+    """(3, 3) guess in crop pixels, centre of the top-left pixel at (0.5, 0.5); the principal point is the centre of the
+    source image."""
     frame_numbers: np.ndarray
     """(F,) int64: index in the decoded source."""
     frame_times: np.ndarray
-    """(F,) float64 seconds, as the container gives them (variable rate kept); information, never a key."""
+    """(F,) float64 seconds as stored in the video file, variable frame rate included. For information only: frames are
+    addressed by index."""
     landmarks: np.ndarray
     """(F, 478, 3) float32: x, y in crop pixels, z the detector's relative depth in crop pixels; NaN without a face."""
     scores: np.ndarray
@@ -124,7 +129,9 @@ class Capture:
 
 
 def save_capture(capture: Capture, summary: dict[str, object] | None = None) -> None:
-    """Write capture.json and landmarks.npz into `capture.folder`, which exists; `summary` is for people to read."""
+    """Write capture.json and landmarks.npz into `capture.folder`, which exists; `summary` is added to capture.json for
+    people to read.
+    """
     info = {
         "schema": SCHEMA,
         "source": {"name": capture.source_name, "sha256": capture.source_sha256},
@@ -142,7 +149,9 @@ def save_capture(capture: Capture, summary: dict[str, object] | None = None) -> 
 
 
 def load_capture(folder: Path) -> Capture:
-    """Read a capture folder, without its pictures; refuses missing, damaged and newer ones with a sentence."""
+    """Read a capture folder, without its images. Raises `EffigyError` where it is missing, damaged or of a newer
+    format.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise EffigyError(
@@ -168,9 +177,9 @@ def load_capture(folder: Path) -> Capture:
             source_sha256=info["source"]["sha256"],
             size=int(info["size"]),
             fps=Fraction(info["fps"]),
-            crop=tuple(float(v) for v in info["crop"]),
+            crop=_three_numbers(info["crop"]),
             intrinsics=np.array(info["intrinsics"], np.float64).reshape(3, 3),
-            # Format 1 knew only PNG.
+            # Captures of format 1 had PNG frames only.
             frame_suffix=info["frame_suffix"] if schema > 1 else ".png",
             **arrays,
         )
@@ -187,35 +196,40 @@ def load_capture(folder: Path) -> Capture:
     return capture
 
 
+def _three_numbers(values: list[float]) -> tuple[float, float, float]:
+    x, y, side = map(float, values)
+    return x, y, side
+
+
 def read_frame(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size, 3) uint8 RGB; `size` defaults to the capture's own."""
-    return _read_picture(capture.frame_path(index), cv2.IMREAD_COLOR_RGB, size or capture.size)
+    return _read_image(capture.frame_path(index), cv2.IMREAD_COLOR_RGB, size or capture.size)
 
 
 def read_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size) uint8: 255 = the person."""
-    return _read_picture(capture.matte_path(index), cv2.IMREAD_GRAYSCALE, size or capture.size)
+    return _read_image(capture.matte_path(index), cv2.IMREAD_GRAYSCALE, size or capture.size)
 
 
 def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
-    """(size, size) uint8: 255 = the person's head and neck. Written by tracking."""
+    """(size, size) uint8: 255 = the person's head and neck. Head mattes are written by tracking."""
     path = capture.head_matte_path(index)
     if not path.is_file():
         raise EffigyError(
             f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`."
         )
-    return _read_picture(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
+    return _read_image(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
 
 
-def _read_picture(path: Path, mode: int, size: int) -> np.ndarray:
+def _read_image(path: Path, mode: int, size: int) -> np.ndarray:
     try:
         # Not cv2.imread: on Windows it cannot open a path outside the system's code page.
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), mode)
+        image = cv2.imdecode(np.fromfile(path, np.uint8), mode)
     except (OSError, cv2.error) as error:
-        raise EffigyError(f"The picture {path} cannot be read: make the capture again from the video.") from error
-    if picture is None:
-        raise EffigyError(f"The picture {path} is damaged: make the capture again from the video.")
-    if picture.shape[0] == size:
-        return picture
-    shrinks = size < picture.shape[0]
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        raise EffigyError(f"The image {path} cannot be read: make the capture again from the video.") from error
+    if image is None:
+        raise EffigyError(f"The image {path} is damaged: make the capture again from the video.")
+    if image.shape[0] == size:
+        return image
+    shrinks = size < image.shape[0]
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

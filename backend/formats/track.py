@@ -1,7 +1,7 @@
-"""A Track: one identity and focal length for the clip, and per frame expression, joint rotations and head pose.
+"""The Track format: one identity and focal length for a clip, and expression, joint rotations and head pose per frame.
 
-On disk it is one `.npz` without pickles: a field each, `schema`, and the head model's name and fingerprint, because the
-numbers mean nothing on another head.
+On disk a track is one `.npz` without pickles: an array for each field, `schema`, and the head model's name and
+fingerprint, because the coefficients mean nothing on another head model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Track:
-    """F frames, float32. The posed mesh (head space, metres) goes into the camera by `head_to_camera`."""
+    """F frames, float32. `head_to_camera` transforms the posed mesh (head space, metres) into camera space."""
 
     head_name: str
     head_fingerprint: str
@@ -33,28 +33,30 @@ class Track:
     rotations: np.ndarray
     """(F, 5, 3) axis-angle of root, neck, jaw, eye_L, eye_R. The root stays zero: its motion is `head_to_camera`."""
     head_to_camera: np.ndarray
-    """(F, 4, 4): head space (root) to OpenCV camera."""
+    """(F, 4, 4): head space (root) to the OpenCV camera."""
     intrinsics: np.ndarray
-    """(3, 3) pixels of a `size` x `size` picture."""
+    """(3, 3) pixels of a `size` x `size` image."""
     size: int
+    """Side of the tracked frames, pixels."""
     fps: Fraction
     residual: np.ndarray
     """(F,) median landmark error, pixels at `size`; NaN where there was no face."""
     flags: np.ndarray
     """(F,) int32 of `backend.formats.capture.FrameFlag`: the capture's flags and the tracker's own."""
     training_count: int
-    """No later frame had a say in identity, focal length or an earlier frame."""
+    """Frames [0, training_count) were tracked without any influence of the later, held-out frames; so were the identity
+    and the focal length."""
     sigma: np.ndarray | None = None
-    """(F, E + 13): standard deviations of expression (E), jaw (3), eyes (left x, y, right x, y), the skull's turn about the
-    camera's axes (3, radians) and its place (3, metres), from the solver's covariances (`confidence`); None where nobody
-    reckoned them."""
+    """(F, E + 13): standard deviations of the expression (E), the jaw (3), the eyes (left x, y, right x, y), the
+    skull's rotation about the camera's axes (3, radians) and its position (3, metres), from the solver's covariances;
+    None where they were not computed."""
 
     @property
     def frame_count(self) -> int:
         return len(self.expression)
 
     def posed(self, **fields: object) -> Track:
-        """The same with other poses, of which nobody reckoned how sure they are."""
+        """A copy with these fields replaced and without standard deviations, which hold for the fitted poses only."""
         return replace(self, sigma=None, **fields)
 
 
@@ -77,7 +79,9 @@ def save_track(track: Track, path: Path) -> None:
 
 
 def load_track(path: Path, model: HeadModel | None = None) -> Track:
-    """Read a track; with `model` also refuse one that was made on another head."""
+    """Read a track. Raises `EffigyError` where it is missing, damaged, of a newer format, or, if `model` is given, made
+    on another head model.
+    """
     path = Path(path)
     if not path.is_file():
         raise EffigyError(f"There is no track at {path}: make it with `python -m backend track`.")

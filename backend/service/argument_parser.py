@@ -1,7 +1,7 @@
 """The parser of the command line, generated from the requests' declarations.
 
-argparse splits the words and prints help. The values are checked and converted by `read_request`, as the worker does it,
-so that both report an error with the same sentence. Errors of either are one line on stderr and exit code 2.
+argparse splits the words and prints help. The values are checked and converted by `read_request`, as the worker does
+it, so that both report an error with the same sentence. Errors of either are one line on stderr and exit code 2.
 """
 
 from __future__ import annotations

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import Cancelled, EffigyError
-from ..progress import STOPPED_SENTENCE, Progress
+from ..progress import STOPPED_SENTENCE
 from .argument_parser import FAILED, read_arguments
 from .commands import run
 from .sentences import describe
+
+if TYPE_CHECKING:
+    from .terminal import BarProgress, PlainProgress
 
 STOPPED: Final = 130
 """Exit code of a command that the user stopped."""
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _end(progress: Progress, sentence: str, code: int) -> int:
+def _end(progress: PlainProgress | BarProgress, sentence: str, code: int) -> int:
     progress.close()
     print(" ".join(sentence.split()), file=sys.stderr, flush=True)
     return code

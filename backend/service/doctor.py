@@ -7,34 +7,17 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from .results import AvatarContents
+from .results import BROKEN, MISSING, OK, AvatarContents, Finding
 
-OK: Final = "ok"
-MISSING: Final = "missing"
-"""Something optional is absent."""
-BROKEN: Final = "broken"
-"""Effigy does not work until this is repaired."""
 GIGABYTE = 10**9
 MIN_FREE_DISK = 5 * GIGABYTE
 """A capture of ten minutes at 512² with its mattes takes about this much."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    subject: str
-    state: str
-    """`OK`, `MISSING` or `BROKEN`."""
-    explanation: str
-
-
 def examine() -> list[Finding]:
-    """Run every check, in the order in which the pipeline needs what is checked. A check that fails becomes a finding."""
+    """Run every check, in the order in which the pipeline needs them. A check that fails becomes a finding."""
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("Python", _python),
         ("PyTorch", _torch),

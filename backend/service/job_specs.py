@@ -61,7 +61,7 @@ def read_job(kind: str, params: Any) -> JobSpec:
 
 
 def answer_of(results: Sequence[Result]) -> dict[str, Any]:
-    """The fields of `job.done`'s result: sentences about all that was done, and paths and figures of the last result."""
+    """The fields of `job.done`'s result: a sentence about each result, and the last one's paths and figures."""
     return {"said": [describe(result) for result in results]} | _figures_of(results[-1])
 
 

@@ -122,7 +122,8 @@ class Jobs:
 
     def start(self, parameters: Parameters) -> dict[str, Any]:
         """Start a job's process. Its events are passed on from `forward_events` on, so that this method's answer is
-        sent before them."""
+        sent before them.
+        """
         parameters.allow_only("kind", "params")
         kind = parameters.text("kind", choices=tuple(JOB_REQUESTS))
         params = parameters.group("params").values if parameters.has("params") else {}
@@ -152,7 +153,8 @@ class Jobs:
 
     def examine(self, answer: Callable[[Callable[[], dict[str, Any]]], None]) -> None:
         """`doctor`, in a process of its own, because its checks may crash. `answer` is called from another thread with
-        a function that returns the result or raises."""
+        a function that returns the result or raises.
+        """
 
         def result_of(event: JobEvent) -> dict[str, Any]:
             if event.name == DONE:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import EffigyError
 
-REQUIRED = object()
+REQUIRED: Any = object()
 """Default of a parameter that must be given."""
 LARGEST_DENOMINATOR = 1001
 """Of a frame rate: the broadcast rates are multiples of 1/1001."""
@@ -27,7 +27,8 @@ class Parameters:
 
     def __init__(self, values: Any, context: str, *, absolute_paths: bool = True) -> None:
         """`context` begins each error sentence (`avatar.splats`). `absolute_paths`: refuse relative paths, because the
-        worker's current folder means nothing to the client."""
+        worker's current folder means nothing to the client.
+        """
         if not isinstance(values, dict):
             raise EffigyError(f"{context} takes its parameters by name, but got {_in_words(values)}.")
         self.values, self.context = values, context
@@ -105,8 +106,7 @@ class Parameters:
         if value is default:
             return default
         try:
-            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-                raise ValueError
+            # The text of a bool or of anything else that is no number is refused here as well.
             return Fraction(str(value)).limit_denominator(LARGEST_DENOMINATOR)
         except (ValueError, ZeroDivisionError) as error:
             raise self._wrong_type(name, "a frame rate such as 25, 23.976 or 30000/1001", value) from error

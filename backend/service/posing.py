@@ -62,8 +62,8 @@ def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
     """Check a pose of a request; every pose enters the worker through this function.
 
     The jaw's opening and sideways motion belong to the jaw joint (see `backend.head.jaw`), and avatars are
-    trained so. The coefficients of the shapes jawOpen, jawLeft and jawRight are therefore converted to a rotation, added
-    to the joint's own as in tracking, and set to zero.
+    trained so. The coefficients of the shapes jawOpen, jawLeft and jawRight are therefore converted to a rotation,
+    added to the joint's own as in tracking, and set to zero.
     """
     pose.allow_only("expression", "root", *JOINT_NAMES[NECK:])
     count = len(model.expression_names)
@@ -165,8 +165,10 @@ class Posing:
         return {"avatar": str(path), "info": self._avatars.describe(path)}
 
     def splats(self, parameters: Parameters) -> dict[str, np.ndarray]:
-        """`view` (3,): the camera's position in the world, or `direction` (3,): the viewing direction of an orthographic
-        camera. `anchors` (false): only the Gaussians at the mesh's vertices, which are evaluated faster."""
+        """`view` (3,): the camera's position in the world, or `direction` (3,): the viewing direction of an
+        orthographic camera. `anchors` (false): only the Gaussians at the mesh's vertices, which are evaluated
+        faster.
+        """
         parameters.allow_only("avatar", "pose", "view", "direction", "anchors")
         avatar = self._avatars.get(parameters.path("avatar"))
         pose = read_pose(parameters.group("pose"), avatar.head_model)
@@ -174,8 +176,9 @@ class Posing:
         return {name: tensor[0].cpu().numpy() for name, tensor in vars(splats).items()}
 
     def export(self, parameters: Parameters) -> dict[str, Any]:
-        """All subjects as one `.ply` at `path`, with a camera as in `splats`. `axes` (3, 3): the rotation of the world into
-        the file's axes. Answers the number of Gaussians in the file."""
+        """All subjects as one `.ply` at `path`, with a camera as in `splats`. `axes` (3, 3): the rotation of the world
+        into the file's axes. Answers the number of Gaussians in the file.
+        """
         parameters.allow_only("subjects", "view", "direction", "axes", "path")
         axes = parameters.array("axes", (3, 3), np.eye(3))
         if np.abs(axes @ axes.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(axes) < 0:
@@ -189,8 +192,9 @@ class Posing:
         return {"gaussians": write_ply(parameters.path("path"), concatenate(heads))}
 
     def render(self, parameters: Parameters) -> Frame:
-        """All subjects in one image, their Gaussians sorted together. `enhanced` (true): with the enhancers of the avatars
-        that have one."""
+        """All subjects in one image, their Gaussians sorted together. `enhanced` (true): with the enhancers of the
+        avatars that have one.
+        """
         parameters.allow_only("subjects", "camera", "enhanced")
         enhanced = parameters.flag("enhanced", True)
         camera = read_camera(parameters.group("camera"))
@@ -257,14 +261,11 @@ def draw(
         return Frame(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
     splats = concatenate(heads)
     view, splats, offset = _approximate_orthographic(view, splats) if view.orthographic else (view, splats, 0.0)
-    cameras = Cameras(
-        *(
-            torch.as_tensor(part, dtype=torch.float32, device=splats.means.device)[None]
-            for part in (view.intrinsics, view.world_to_camera)
-        ),
-        view.width,
-        view.height,
+    intrinsics, world_to_camera = (
+        torch.as_tensor(matrix, dtype=torch.float32, device=splats.means.device)[None]
+        for matrix in (view.intrinsics, view.world_to_camera)
     )
+    cameras = Cameras(intrinsics, world_to_camera, view.width, view.height)
     raster = rasterize(splats, cameras)
     if enhancers:
         counts = [head.means.shape[1] for head in heads]

@@ -77,7 +77,7 @@ def send_capture_preview(capture: Capture, progress: Progress) -> None:
 
 
 def send_track_preview(capture: Capture, track: Track, model: HeadModel, progress: Progress) -> None:
-    """The preview of a finished track: the same frame with the edges of the tracked head's mesh that face the camera."""
+    """The preview of a finished track: the same frame with the visible edges of the tracked head's mesh."""
     from ..tracking.after.overlay import TrackedHead
 
     index = _middle_frame(capture)

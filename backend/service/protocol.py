@@ -2,8 +2,8 @@
 
 In a message, an array is `{"$array": {"file": path, "dtype": "float32", "shape": [..]}}`. Its bytes are in a file of a
 private temporary folder, which is in memory where the system has such a folder. The receiver of the message deletes the
-file. A worker on another machine (`ssh host …`) shares no files with Blender: there the bytes are in the message itself,
-as base64 in `{"$array": {"data": …, "dtype": …, "shape": …}}`.
+file. A worker on another machine (`ssh host …`) shares no files with Blender: its bytes are in the message itself, as
+base64 in `{"$array": {"data": …, "dtype": …, "shape": …}}`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class ArrayFolders:
 
     def __init__(self, folders: list[str] | None = None) -> None:
         """`folders` belong to another process, which removes them; by default new folders are made, and `close` removes
-        them."""
+        them.
+        """
         self.inline = False
         """Whether arrays go inside messages instead of files."""
         self._own = folders is None
@@ -52,19 +53,19 @@ class ArrayFolders:
         self.folders = folders or [tempfile.mkdtemp(prefix="effigy-arrays-", dir=parent) for parent in (*memory, None)]
 
     def put(self, array: np.ndarray) -> dict[str, Any]:
-        """Write `array` to a file; returns its description for a message. Raises `EffigyError` where no folder has room."""
+        """Write `array` to a file and describe it for a message. Raises `EffigyError` where no folder has room."""
         description = {"dtype": str(array.dtype), "shape": list(array.shape)}
         array = np.ascontiguousarray(array)
         if self.inline:
             return {"$array": {"data": base64.b64encode(array.tobytes()).decode("ascii"), **description}}
         for folder in self.folders:
-            path = os.path.join(folder, f"{os.getpid()}-{next(self._count)}")
+            path = Path(folder) / f"{os.getpid()}-{next(self._count)}"
             try:
                 array.tofile(path)
-                return {"$array": {"file": path, **description}}
+                return {"$array": {"file": str(path), **description}}
             except OSError:
                 with suppress(OSError):
-                    os.unlink(path)
+                    path.unlink()
         folders = " or ".join(self.folders)
         raise EffigyError(f"There is no room for {array.nbytes / 1e6:.0f} MB in {folders}: free some space.")
 
@@ -88,8 +89,9 @@ def read_inline(value: Any) -> Any:
 
 
 class Channel:
-    """Messages in on stdin and out on stdout, from any thread. From here on, anything else that prints to stdout is sent
-    to stderr."""
+    """Messages in on stdin and out on stdout, from any thread. From here on, anything else that prints to stdout is
+    sent to stderr.
+    """
 
     def __init__(self, arrays: ArrayFolders) -> None:
         self.arrays = arrays
@@ -106,12 +108,17 @@ class Channel:
         for line in iter(self._in.readline, b""):
             try:
                 message = json.loads(line)
-                if not isinstance(message, dict):
-                    raise ValueError("not an object")
             except ValueError as error:
-                print(f"A line that is no message was left out ({error}).", file=sys.stderr, flush=True)
+                self._report_left_out(str(error))
                 continue
-            yield message
+            if isinstance(message, dict):
+                yield message
+            else:
+                self._report_left_out("it is not a JSON object")
+
+    @staticmethod
+    def _report_left_out(reason: str) -> None:
+        print(f"A line that is not a message was left out ({reason}).", file=sys.stderr, flush=True)
 
     def send(self, message: dict[str, Any]) -> None:
         """Write a message. Does nothing where the reader is gone: the thread that reads stdin is about to notice."""

@@ -1,9 +1,9 @@
 """How a request declares its fields, and how a request is read from named values.
 
 A request is a frozen dataclass, one for each command. Each field is declared once, with `positional`, `option` or
-`flag`: its type annotation, default, allowed values and description for help. The command line's parser is generated from these
-declarations (`backend.service.argument_parser`), and `read_request` checks and converts the values of a request for the
-command line and the worker alike.
+`flag`: its type annotation, default, allowed values and description for help. The command line's parser is generated
+from these declarations (`backend.service.argument_parser`), and `read_request` checks and converts the values of a
+request for the command line and the worker alike.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def flag(description: str) -> Any:
     return field(default=False, metadata={_FIELD_SPEC: FieldSpec(description, None)})
 
 
+@dataclass(frozen=True)
 class Request:
     """Base of the requests in `backend.service.requests`."""
 

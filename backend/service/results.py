@@ -9,13 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ..avatar.avatar import FilePart
     from ..tracking.after.report import Summary
     from ..training.evaluation import Metrics
-    from .doctor import Finding
+
+
+# States of the doctor's findings
+OK: Final = "ok"
+MISSING: Final = "missing"
+"""Something optional is absent."""
+BROKEN: Final = "broken"
+"""Effigy does not work until this is repaired."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,16 @@ class RetargetResult:
     out: Path
     frames: int
     fps: Fraction
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one of the doctor's checks."""
+
+    subject: str
+    state: str
+    """`OK`, `MISSING` or `BROKEN`."""
+    explanation: str
 
 
 @dataclass(frozen=True)

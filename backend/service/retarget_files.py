@@ -1,4 +1,7 @@
-"""Retargeting between files: a capture, a track or an ARKit table drives the head of a capture, a track or an avatar."""
+"""Retargeting between files.
+
+A capture, a track or a table of ARKit channels drives the head of a capture, a track or an avatar.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The worker's answers from which Blender builds a rig: a head model as arrays, a track, and a capture's footage.
 
 The rig in Blender computes the same sum as `backend.head.forward`: identity and expression deltas and pose correctives
-are added to the template, and the sum is skinned to five joints. Nothing is converted here: everything is in head space,
-metres and axis-angle.
+are added to the template, and the sum is skinned to five joints. Nothing is converted here: everything is in head
+space, metres and axis-angle.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class HeadRig:
     messages: tuple[str, ...]
     """Sentences about what the head's file lacks."""
     jaw_of_shapes: dict[str, np.ndarray]
-    """Name of each of jawOpen, jawLeft and jawRight -> (3,) axis-angle by which a coefficient of 1 rotates the jaw joint
-    (see `posing.read_pose`)."""
+    """Name of each of jawOpen, jawLeft and jawRight -> (3,) axis-angle by which a coefficient of 1 rotates the jaw
+    joint (see `posing.read_pose`)."""
     arkit_names: tuple[str, ...]
     """The ARKit channels of a head that has expressions under other names; empty where the head has ARKit's names or
     where the channels cannot be derived (`backend.correspondence.arkit`)."""
@@ -167,7 +167,7 @@ def head_rig(parameters: Parameters) -> HeadRig:
         uv_faces=model.uv_faces,
         expression_names=model.expression_names,
         expression_deltas=model.expression_basis.transpose(2, 0, 1),
-        expression_range=np.tile(np.float32(model.expression_range), (len(model.expression_names), 1)),
+        expression_range=np.tile(np.array(model.expression_range, np.float32), (len(model.expression_names), 1)),
         identity_deltas=model.shape_basis.transpose(2, 0, 1),
         identity=identity.astype(np.float32),
         pose_corrective_deltas=model.pose_basis.transpose(2, 0, 1)[correctives],
@@ -234,7 +234,8 @@ def read_track(parameters: Parameters) -> dict[str, Any]:
 
 def read_capture(parameters: Parameters) -> dict[str, Any]:
     """The method `capture.read`: what a camera and a background movie need to know of a capture, landmarks in crop
-    pixels."""
+    pixels.
+    """
     parameters.allow_only("path")
     capture = load_capture(parameters.path("path"))
     try:

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .doctor import BROKEN, MISSING, OK, Finding
-from .results import AvatarContents
+from .results import BROKEN, MISSING, OK, AvatarContents, Finding
 
 COLOURS: Final = {OK: "green", MISSING: "yellow", BROKEN: "red"}
 
@@ -31,8 +30,10 @@ def findings_table(findings: Sequence[Finding]) -> str:
 def contents_table(contents: AvatarContents) -> str:
     """The parts of an avatar's file with their sizes and precisions."""
     table = Table(box=None, pad_edge=False)
-    for title, side in (("Part", "left"), ("numbers", "right"), ("kB", "right"), ("stored as", "left")):
-        table.add_column(title, justify=side)
+    table.add_column("Part")
+    table.add_column("numbers", justify="right")
+    table.add_column("kB", justify="right")
+    table.add_column("stored as")
     for part in contents.parts:
         table.add_row(escape(part.name), f"{part.numbers:,}", f"{part.bytes / 1e3:.1f}", " and ".join(part.types))
     table.add_row("the whole file", "", f"{contents.bytes / 1e3:.1f}", "")

@@ -63,7 +63,7 @@ class PlainProgress(Progress):
 
 
 class _RateColumn(ProgressColumn):
-    """`12.3/s  0:41 left`"""
+    """Shows `12.3/s  0:41 left`."""
 
     def render(self, task: Task) -> Text:
         clock: StageClock = task.fields["clock"]
@@ -113,5 +113,5 @@ class BarProgress(Progress):
 
 def terminal_progress(stream: TextIO | None = None) -> PlainProgress | BarProgress:
     """Bars on a terminal, plain lines elsewhere; `stream` is stdout by default."""
-    stream = stream or sys.stdout
-    return BarProgress(stream) if stream.isatty() else PlainProgress(stream)
+    output: TextIO = stream or sys.stdout
+    return BarProgress(output) if output.isatty() else PlainProgress(output)

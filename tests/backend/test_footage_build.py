@@ -167,7 +167,7 @@ def test_flags_read_as_runs() -> None:
     flags = np.array([0, 1, 1, 0, 6, 0], np.int32)
     assert describe_flags(flags) == [
         "frames 1-2: no face",
-        "frame 4: several faces, face cut off by the edge of the picture",
+        "frame 4: several faces, face cut off by the edge of the image",
     ]
 
 

@@ -48,8 +48,8 @@ def test_the_summary_counts_frames_and_reasons_and_knows_the_worst(tracked: tupl
     assert told.reasons == {
         "no face": 2,
         "several faces": 1,
-        "face cut off by the edge of the picture": 1,
-        "not explained by the head": 1,
+        "face cut off by the edge of the image": 1,
+        "landmarks not matched by the head": 1,
     }
     assert told.worst[0] == 7 and not set(told.worst) & set(FLAGS) and len(told.worst) == 26
 

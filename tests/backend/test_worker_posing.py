@@ -189,7 +189,7 @@ def test_splats_are_those_of_the_avatar_on_a_track(client, model, avatar_path):
 
 
 def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
-    """jawOpen as a slider is the jaw's rotation that opens as far, on top of what the bone has."""
+    """JawOpen as a slider is the jaw's rotation that opens as far, on top of what the bone has."""
     slider, bone = random_pose(model, 4), random_pose(model, 4)
     slider["expression"][model.expression_names.index("jawOpen")] = 0.8
     bone["jaw"] = bone["jaw"] + 0.8 * jaw_rotations_of_shapes(model)["jawOpen"]

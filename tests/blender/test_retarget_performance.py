@@ -92,7 +92,7 @@ def test_a_rig_of_an_avatar_alone_takes_a_performance_and_holds_its_ends(demo_av
     [
         ("none.csv", None, "no performance at"),
         ("table.csv", "a,b\n1,2\n1,2\n", "52 channels"),
-        ("film.mp4", "x", "not known"),
+        ("film.mp4", "x", "unknown kind"),
     ],
 )
 def test_what_is_no_performance_is_told_in_a_sentence(rig, tmp_path, name, text, told):

@@ -51,7 +51,8 @@ print(json.dumps({"scores": scores, "film": [len(frames), *frames[0].shape[:2]],
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with what Blender rendered of a real performance: `without` a key, and with a smile keyed over it
-    `frames` and a film."""
+    `frames` and a film.
+    """
     from building import demo_in_blender
     from building.extension import build_extension
     from building.in_blender import installed_extension

@@ -1,4 +1,6 @@
-"""The main job on the bundled clip, stage by stage, by the commands that a user types: from a video to rendered frames."""
+"""The main job on the bundled clip, stage by stage, by the commands that a user types: from a video to rendered
+frames.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...correspondence.landmark_sets import reported_points
 from ...errors import EffigyError
-from ...formats.capture import Capture, read_frame, why_left_out
+from ...formats.capture import Capture, read_frame, reasons_for
 from ...formats.image_files import Mp4
 from ...formats.track import Track
 from ...head.forward import Head
@@ -119,7 +119,7 @@ def write_overlay(capture: Capture, track: Track, model: HeadModel, out: Path, *
 
 def captioned(picture: np.ndarray, index: int, track: Track) -> np.ndarray:
     """With the frame's number, error and, where it is left out, why, in the upper left."""
-    why = why_left_out(int(track.flags[index]))
+    why = reasons_for(int(track.flags[index]))
     error = track.residual[index]
     text = f"{index}   {error:.2f} px" if np.isfinite(error) else str(index)
     image = Image.fromarray(picture)

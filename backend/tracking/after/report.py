@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial.transform import Rotation
 
 from ...errors import EffigyError
-from ...formats.capture import FLAG_WORDS, Capture, FrameFlag, why_left_out
+from ...formats.capture import FLAG_REASONS, Capture, FrameFlag, reasons_for
 from ...formats.image_files import write_png
 from ...formats.track import Track
 from ...head.model import JAW, NECK, HeadModel
@@ -62,7 +62,7 @@ class Summary:
 
 def summarise(track: Track) -> Summary:
     good = track.flags == 0
-    reasons = {word: int(((track.flags & flag) != 0).sum()) for flag, word in FLAG_WORDS.items()}
+    reasons = {word: int(((track.flags & flag) != 0).sum()) for flag, word in FLAG_REASONS.items()}
     error = np.where(good, np.nan_to_num(track.residual), -1)
     order = np.argsort(-error, kind="stable")
     return Summary(
@@ -234,7 +234,7 @@ def _runs(track: Track) -> np.ndarray:
         places = [index for index, _ in run]
         if value:
             where = f"{places[0]}" if len(places) == 1 else f"{places[0]} to {places[-1]}"
-            lines.append(f"{where}: {why_left_out(value)}")
+            lines.append(f"{where}: {reasons_for(value)}")
     shown = lines[:24] + ([f"and {len(lines) - 24} more runs"] if len(lines) > 24 else [])
     shown = shown or ["No frame is left out."]
     image, draw = _band(36 + 20 * -(-len(shown) // 4))
