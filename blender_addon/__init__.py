@@ -1,7 +1,8 @@
-"""Effigy's side of Blender. Everything that registers is named in `registration`.
+"""The Blender side of Effigy: settings, panels, rig, viewport, render engine and the worker's client.
 
-Nothing of Blender is imported here, so that the cores without bpy (`worker`, `installation`) are used and tested in
-plain Python."""
+`registration` lists everything that is registered. This module does not import bpy, so that the parts that do not need
+it (`worker`, `installation`) can be imported and tested in plain Python.
+"""
 
 
 def register() -> None:

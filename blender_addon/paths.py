@@ -1,4 +1,7 @@
-"""Paths in a .blend: relative to it (`//`) where it has a place, and still right after it is saved somewhere else."""
+"""The paths that are stored in a .blend file.
+
+They are relative to the .blend file (`//`) once it has been saved, and are adjusted when it is saved elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,39 @@ import bpy
 from bpy.app.handlers import persistent
 
 STORED: Final = ("capture", "avatar")
-"""The path properties of a rig."""
+"""The path properties on a rig; also names of paths in its property `training`."""
 
 
 def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
-    """A stored path as a full one; `//` is relative to the .blend, or to the library that `owner` is linked from."""
+    """The full path of a stored one. `//` means the folder of the .blend, or of the library that `owner` is linked
+    from."""
     return Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
 
 
 def stored(path: Path, folder: Path | None = None) -> str:
-    """A full path as it is stored: relative to `folder`, by default that of the .blend, if there is one."""
+    """The text to store for a full path: relative to `folder`, by default that of the .blend file if it has been
+    saved."""
     if folder is None and not bpy.data.filepath:
         return str(path)
     try:
         return bpy.path.relpath(str(path), start=str(folder) if folder else None)
     except ValueError:
-        # Another drive on Windows.
+        # On Windows there is no relative path to another drive.
         return str(path)
 
 
 def _owners() -> Iterator[bpy.types.Object]:
+    """All objects of this file that store a path."""
     return (
         obj for obj in bpy.data.objects if obj.library is None and any(getattr(obj.effigy, name) for name in STORED)
     )
 
 
-def _move(origin: Path | None, target: Path) -> None:
-    """Write all stored paths relative to `target`; relative ones lie relative to `origin` until now (None: there are
-    none)."""
+def _make_relative(origin: Path | None, target: Path) -> None:
+    """Rewrites all stored paths relative to the folder `target`. Paths that are relative already are relative to
+    `origin` (None: the file has not been saved, so there are none)."""
 
-    def moved(value: str) -> str:
+    def rewritten(value: str) -> str:
         if value.startswith("//"):
             return value if origin is None else stored(Path(os.path.normpath(origin / value[2:])), target)
         return stored(Path(value).absolute(), target)
@@ -49,28 +55,31 @@ def _move(origin: Path | None, target: Path) -> None:
     for obj in _owners():
         for name in STORED:
             if value := getattr(obj.effigy, name):
-                setattr(obj.effigy, name, moved(value))
+                setattr(obj.effigy, name, rewritten(value))
         if obj.effigy.training:
             params = json.loads(obj.effigy.training)
-            obj.effigy.training = json.dumps(params | {name: moved(params[name]) for name in STORED if name in params})
+            obj.effigy.training = json.dumps(
+                params | {name: rewritten(params[name]) for name in STORED if name in params}
+            )
 
 
-def _here() -> Path | None:
+def _blend_folder() -> Path | None:
+    """The folder of the .blend file; None if it has not been saved."""
     return Path(bpy.data.filepath).parent if bpy.data.filepath else None
 
 
 @persistent
 def _before_saving(filepath: str, *_: object) -> None:
     if filepath:
-        _move(_here(), Path(filepath).absolute().parent)
+        _make_relative(_blend_folder(), Path(filepath).absolute().parent)
 
 
 @persistent
 def _after_saving(filepath: str, *_: object) -> None:
-    """Where a copy was saved elsewhere, or saving failed, this file still is where it was."""
-    target, here = Path(filepath).absolute().parent, _here()
-    if filepath and here is not None and target != here:
-        _move(target, here)
+    """Restores the paths if a copy was saved elsewhere or saving failed, because then this file has not moved."""
+    target, current = Path(filepath).absolute().parent, _blend_folder()
+    if filepath and current is not None and target != current:
+        _make_relative(target, current)
 
 
 def register() -> None:

@@ -1,7 +1,9 @@
-"""What Effigy keeps in a .blend file: what each rig knows of its capture and its avatar, and how it is trained.
+"""The settings that Effigy stores in a .blend file: each rig's capture, avatar and training, and some for the scene.
 
-They lie on the armature of a rig, so that several people live in one file, and they survive undo, copying, appending
-and saving as everything on an object does. Paths are relative to the .blend (`//`) where it has been saved."""
+The settings of a rig are on its armature object, so one file can hold several people, and they are kept through undo,
+copying, appending and saving like any other property. Paths are relative to the .blend file (`//`) once it has been
+saved.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,11 @@ from typing import Final
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
-PRESETS = (
-    ("draft", "Draft", "A first look: about ten minutes on a plain CPU"),
-    ("standard", "Standard", "For work: hours on a CPU, well under one on a GPU"),
-    ("full", "Full", "As long as it still gets better: for a GPU"),
-)
-PRESET_SIZES: Final = {"draft": 256, "standard": 512, "full": 512}
-PRESET_STEPS: Final = {"draft": 2600, "standard": 10000, "full": 40000}
-"""What the backend's presets mean, for the panel to show."""
-OWN_MINUTES: Final = 30.0
-"""What an artist who wants a clock begins with."""
-DEVICES = (
-    ("auto", "Automatic", "The GPU where there is one that can be used, else the CPU"),
-    ("cpu", "CPU", "The processor"),
-    ("cuda", "GPU", "The NVIDIA GPU"),
-)
+from .training_choices import DEVICES, PRESETS
 
-
-# 4.5 and later warn of `//` in a path that does not say that it may be relative; earlier ones do not know the word.
+INITIAL_MINUTES: Final = 30.0
+"""Training time, minutes, when the artist first chooses to set it."""
+# Blender 4.5 and later warn of `//` in a path property without this option. Earlier versions do not know the option.
 RELATIVE: Final = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
 
 
@@ -36,7 +25,7 @@ def _has_own_size(settings: EffigyObject) -> bool:
 
 
 def _set_own_size(settings: EffigyObject, own: bool) -> None:
-    settings.size = PRESET_SIZES[settings.preset] if own else 0
+    settings.size = PRESETS[settings.preset].size if own else 0
 
 
 def _has_own_minutes(settings: EffigyObject) -> bool:
@@ -44,29 +33,32 @@ def _has_own_minutes(settings: EffigyObject) -> bool:
 
 
 def _set_own_minutes(settings: EffigyObject, own: bool) -> None:
-    settings.minutes = OWN_MINUTES if own else 0.0
+    settings.minutes = INITIAL_MINUTES if own else 0.0
 
 
 class EffigyObject(bpy.types.PropertyGroup):
-    """On the armature of a rig."""
+    """The settings on the armature object of a rig."""
 
     capture: StringProperty(
         name="Capture",
         subtype="DIR_PATH",
         options=RELATIVE,
-        description="The folder with the frames that this rig was tracked on",
+        description="The folder with the video frames that this rig was tracked on",
     )
     avatar: StringProperty(
-        name="Avatar", subtype="FILE_PATH", options=RELATIVE, description="The .effigy file that is shown on this rig"
+        name="Avatar", subtype="FILE_PATH", options=RELATIVE, description="The .effigy file of the avatar on this rig"
     )
     packed: PointerProperty(
         name="Packed Avatar", type=bpy.types.Text, description="The avatar's file, kept inside this .blend"
     )
     training: StringProperty(
-        options={"HIDDEN"}, description="The parameters of this rig's last training, as JSON: what Resume goes on with"
+        options={"HIDDEN"}, description="The settings of this rig's last training, as JSON, for Resume Training"
     )
     preset: EnumProperty(
-        name="Preset", items=PRESETS, default="draft", description="How carefully the avatar is trained"
+        name="Preset",
+        items=[(name, preset.label, preset.description) for name, preset in PRESETS.items()],
+        default="draft",
+        description="How long the avatar is trained, and at which resolution",
     )
     size: IntProperty(
         name="Resolution",
@@ -76,15 +68,20 @@ class EffigyObject(bpy.types.PropertyGroup):
         max=2048,
         step=64,
         subtype="PIXEL",
-        description="Side of the training pictures; 0: as the preset has it",
+        description="Width and height of the images that the avatar is trained on. 0: as in the preset",
     )
     own_size: BoolProperty(
         name="Own Resolution",
         get=_has_own_size,
         set=_set_own_size,
-        description="Train on pictures of another size than the preset's",
+        description="Choose the resolution instead of using the preset's",
     )
-    device: EnumProperty(name="Device", items=DEVICES, default="auto", description="What trains")
+    device: EnumProperty(
+        name="Device",
+        items=[(name, label, description) for name, (label, description) in DEVICES.items()],
+        default="auto",
+        description="Which processor the training uses",
+    )
     minutes: FloatProperty(
         name="Minutes",
         default=0.0,
@@ -93,29 +90,30 @@ class EffigyObject(bpy.types.PropertyGroup):
         soft_max=600.0,
         step=100,
         precision=1,
-        description="Let the clock end the training; 0: as many steps as the preset has",
+        description="Stop training after this time. 0: train for the preset's number of steps",
     )
     own_minutes: BoolProperty(
         name="Own Time",
         get=_has_own_minutes,
         set=_set_own_minutes,
-        description="Let the clock end the training instead of the preset's number of steps",
+        description="Stop training after a chosen time instead of the preset's number of steps",
     )
 
 
 class EffigyScene(bpy.types.PropertyGroup):
-    """On a scene."""
+    """The settings on a scene."""
 
     enhanced: BoolProperty(
         name="Enhanced",
         default=True,
-        description="Let the avatar's enhancer add fine detail to rendered pictures, where it was trained with one",
+        description="Add fine detail to rendered images, for avatars that were trained with an enhancer (the presets "
+        "Standard and Full)",
     )
     bake_to: EnumProperty(
         name="Bake To",
         default="MEMORY",
-        description="Where baked playback is kept until Blender is closed",
-        items=(("MEMORY", "Memory", "Quickest"), ("DISK", "Disk", "Blender's temporary folder, for long ranges")),
+        description="Where baked playback is stored until Blender is closed",
+        items=(("MEMORY", "Memory", "Fastest"), ("DISK", "Disk", "Blender's temporary folder, for long ranges")),
     )
     bake_limit: IntProperty(
         name="Limit",
@@ -123,7 +121,7 @@ class EffigyScene(bpy.types.PropertyGroup):
         min=10,
         soft_max=32000,
         step=100,
-        description="Megabytes that baked playback may take, all avatars together",
+        description="Megabytes that the baked playback of all avatars together may use",
     )
 
 

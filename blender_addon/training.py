@@ -1,8 +1,14 @@
-"""Training an avatar on a rig's capture: started, stopped, and resumed with exactly what it was started with."""
+"""Trains an avatar on a rig's capture: starting, and resuming with the settings that the training was started with.
+
+A stopped training leaves a checkpoint beside its avatar. Its settings are stored on the rig, in the .blend file, so
+that it can be resumed after Blender was closed.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,50 +24,109 @@ from .rig.steps import Steps
 from .tasks import Task
 
 CHECKPOINT: Final = ".checkpoint"
-"""What a stopped training leaves beside its avatar: `anna.effigy.checkpoint`."""
+"""Suffix of the checkpoint that a stopped training leaves beside its avatar: `anna.effigy.checkpoint`."""
 REFINED_TRACK: Final = "track_refined.npz"
-"""What training leaves in the capture where its preset refines the track."""
+"""The track in the capture's folder that training writes if its preset refines the track."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """The worker's job `train`."""
+
+    capture: Path
+    avatar: Path
+    """The file to write."""
+    preset: str
+    device: str
+    size: int | None = None
+    """Side of the training images, pixels; None: as in the preset."""
+    minutes: float | None = None
+    """None: the preset's number of steps."""
+    resume: bool = False
+
+    def params(self) -> dict[str, Any]:
+        """The job's parameters in the worker protocol."""
+        required = {
+            "capture": str(self.capture),
+            "avatar": str(self.avatar),
+            "preset": self.preset,
+            "device": self.device,
+        }
+        optional = {"size": self.size, "minutes": self.minutes, "resume": self.resume or None}
+        return required | {name: value for name, value in optional.items() if value is not None}
+
+    def to_json(self, path_text: Callable[[Path], str]) -> str:
+        """For a rig's property `training`. `path_text` writes a path, for example relative to the .blend file."""
+        params = replace(self, resume=False).params()
+        return json.dumps(params | {"capture": path_text(self.capture), "avatar": path_text(self.avatar)})
+
+    @classmethod
+    def from_json(cls, text: str, path_of: Callable[[str], Path]) -> TrainingRequest | None:
+        """From a rig's property `training`; None if it is empty or damaged."""
+        try:
+            params: Mapping[str, Any] = json.loads(text)
+            return cls(
+                path_of(params["capture"]),
+                path_of(params["avatar"]),
+                params["preset"],
+                params["device"],
+                params.get("size"),
+                params.get("minutes"),
+            )
+        except (ValueError, TypeError, KeyError):
+            return None
 
 
 def train(rig: Rig) -> Task:
-    """Start training on the rig's capture, with the settings of its panel, into a new avatar."""
+    """Starts training a new avatar on the rig's capture, with the settings on the rig."""
     settings = rig.armature.effigy
     capture = capture_of(rig)
     taken = tuple(Path(task.params.get("avatar", "")) for task in tasks.running())
-    avatar = avatars.unused(capture.with_suffix(avatars.SUFFIX), taken)
-    params: dict[str, Any] = {
-        "capture": str(capture),
-        "avatar": str(avatar),
-        "preset": settings.preset,
-        "device": settings.device,
-    }
-    if settings.size:
-        params["size"] = settings.size
-    if settings.minutes:
-        params["minutes"] = round(settings.minutes, 3)
-    return _start(rig, params)
+    return _start(
+        rig,
+        TrainingRequest(
+            capture,
+            avatars.unused(capture.with_suffix(avatars.SUFFIX), taken),
+            settings.preset,
+            settings.device,
+            settings.size or None,
+            round(settings.minutes, 3) if settings.minutes else None,
+        ),
+    )
 
 
 def resume(rig: Rig) -> Task:
-    """Go on with the training that was stopped, or that ended with Blender."""
+    """Resumes the training that was stopped, or that ended when Blender was closed."""
     if not can_resume(rig):
         raise EffigyError(f"“{rig.armature.name}” has no stopped training to go on with: start one.")
-    return _start(rig, _kept(rig) | {"resume": True})
+    return _start(rig, replace(last_training(rig), resume=True))
 
 
 def can_resume(rig: Rig) -> bool:
-    params = _kept(rig)
-    return bool(params) and Path(params["avatar"] + CHECKPOINT).is_file() and task_of(rig) is None
+    """Whether the rig's last training has left a checkpoint and is not running."""
+    last = last_training(rig)
+    return last is not None and checkpoint_of(last).is_file() and task_of(rig) is None
+
+
+def checkpoint_of(request: TrainingRequest) -> Path:
+    return Path(f"{request.avatar}{CHECKPOINT}")
+
+
+def last_training(rig: Rig) -> TrainingRequest | None:
+    """What the rig's last training was started with, or None. Its paths are those of today."""
+    return TrainingRequest.from_json(rig.armature.effigy.training, lambda path: absolute(path, rig.armature))
 
 
 def task_of(rig: Rig) -> Task | None:
-    """The training of this rig that is going on."""
-    avatar = _kept(rig).get("avatar")
-    return next((task for task in tasks.running() if avatar and task.params.get("avatar") == avatar), None)
+    """The running training of this rig, or None."""
+    last = last_training(rig)
+    if last is None:
+        return None
+    return next((task for task in tasks.running() if task.params.get("avatar") == str(last.avatar)), None)
 
 
 def has_refined_track(rig: Rig) -> bool:
-    """Whether training has refined the performance of the rig's capture."""
+    """Whether training has written a refined track for the rig's capture, and it can be keyed on the rig."""
     try:
         return (capture_of(rig) / REFINED_TRACK).is_file() and rig.is_editable
     except EffigyError:
@@ -69,18 +134,18 @@ def has_refined_track(rig: Rig) -> bool:
 
 
 def take_refined_track(rig: Rig) -> Task:
-    """Key the refined performance on the rig, in the tracked one's place."""
+    """Starts keying the refined track on the rig in place of the tracked performance."""
     path, name = capture_of(rig) / REFINED_TRACK, rig.armature.name
     if not path.is_file():
         raise EffigyError(
             f"Training has not refined the performance of “{name}”: train it with the preset Standard or Full."
         )
-    return tasks.start_local(f"Refined track of {name}", lambda: _take(path, name))
+    return tasks.start_local(f"Refined track of {name}", lambda: _apply_refined_track(path, name))
 
 
-def _take(path: Path, name: str) -> Steps[str]:
+def _apply_refined_track(path: Path, name: str) -> Steps[str]:
     track = TrackData.from_answer((yield from tasks.fetch("track.read", {"path": str(path)})))
-    # Found anew: much may have happened while the track was read.
+    # Looked up again, because the file may have changed while the track was read.
     armature = bpy.data.objects.get(name)
     rig = find_rig(armature) if armature else None
     if rig is None:
@@ -90,15 +155,16 @@ def _take(path: Path, name: str) -> Steps[str]:
 
 
 def capture_of(rig: Rig) -> Path:
-    stored = rig.armature.effigy.capture
-    if not stored:
+    """The folder of the rig's capture. Raises an `EffigyError` if it is not set, missing or not tracked."""
+    path_text = rig.armature.effigy.capture
+    if not path_text:
         raise EffigyError(
-            f"“{rig.armature.name}” does not say which capture it was tracked on: choose its folder under Train."
+            f"It is not known which capture “{rig.armature.name}” was tracked on: choose its folder under Train."
         )
-    path = absolute(stored, rig.armature)
+    path = absolute(path_text, rig.armature)
     if not (path / "capture.json").is_file():
         raise EffigyError(
-            f"The capture of “{rig.armature.name}” is not at {path}: show its folder under Train, or "
+            f"The capture of “{rig.armature.name}” is not at {path}: choose its folder under Train, or "
             "import the video again."
         )
     if not (path / "track.npz").is_file():
@@ -106,54 +172,37 @@ def capture_of(rig: Rig) -> Path:
     return path
 
 
-def _start(rig: Rig, params: dict[str, Any]) -> Task:
+def _start(rig: Rig, request: TrainingRequest) -> Task:
     if task_of(rig):
         raise EffigyError(f"“{rig.armature.name}” is being trained already: wait for it, or stop it first.")
     if rig.armature.library is not None:
         raise EffigyError(
             f"“{rig.armature.name}” is linked from another file: train it there, or make a library override."
         )
-    path = params["avatar"]
+    avatar = request.avatar
     task = tasks.start(
-        f"Train {Path(path).stem}",
+        f"Train {avatar.stem}",
         "train",
-        params,
-        lambda _: _show(path),
-        f"The avatar is in {path}: add it to its rig with Add Avatar.",
+        request.params(),
+        lambda _: _show_avatar(avatar),
+        f"The avatar is in {avatar}: add it to its rig with Add Avatar.",
     )
-    rig.armature.effigy.training = json.dumps(
-        {
-            name: stored(Path(value)) if name in ("capture", "avatar") else value
-            for name, value in params.items()
-            if name != "resume"
-        }
-    )
+    rig.armature.effigy.training = request.to_json(stored)
     return task
 
 
-def _kept(rig: Rig) -> dict[str, Any]:
-    """The parameters of the rig's last training, its paths as they are now."""
-    try:
-        params = json.loads(rig.armature.effigy.training or "{}")
-        return params | {
-            name: str(absolute(params[name], rig.armature)) for name in ("capture", "avatar") if name in params
-        }
-    except (ValueError, TypeError):
-        return {}
-
-
-def _show(avatar: str) -> Steps[str]:
-    """Give the trained avatar to the rigs it was trained for: found anew, since they may have been renamed or
-    copied."""
+def _show_avatar(avatar: Path) -> Steps[str]:
+    """Puts the trained avatar on the rigs that it was trained for. They are searched for, because they may have been
+    renamed or copied since."""
     yield 0.5
     rigs = [
         rig
         for scene in bpy.data.scenes
         for rig in find_rigs(scene.objects)
-        if _kept(rig).get("avatar") == avatar and rig.armature.library is None
+        if (last := last_training(rig)) and last.avatar == avatar and rig.armature.library is None
     ]
     for rig in rigs:
-        rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(Path(avatar)), None
+        rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(avatar), None
     if not rigs:
-        return f"The avatar is in {avatar}; its rig is gone from this file."
+        return f"The avatar is in {avatar}. Its rig is no longer in this file."
     return f"The avatar is in {avatar} and on “{rigs[0].armature.name}”."

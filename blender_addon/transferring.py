@@ -1,8 +1,12 @@
-"""Somebody else's performance on a rig: a job fits it to the rig's person, then it is keyed in strips of its own."""
+"""Transfers another person's performance to a rig.
+
+A job of the worker adapts the performance to the rig's person. It is then keyed on the rig in NLA strips of its own.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,42 @@ from . import avatars, preferences, tasks
 from .errors import EffigyError
 from .paths import absolute
 from .rig.data import TrackData
-from .rig.performance import lay_performance_steps
+from .rig.performance import add_performance_steps
 from .rig.rig_properties import Rig, find_rig
 from .rig.steps import Steps
 from .tasks import Task
+
+
+@dataclass(frozen=True)
+class RetargetRequest:
+    """The worker's job `retarget`."""
+
+    performance: Path
+    """A capture's folder, a track (.npz) or a table of ARKit's channels (.csv)."""
+    target: Path
+    """A capture's folder or an avatar, which gives the neutral face of the rig's person."""
+    out: Path
+    """The track to write."""
+    intensity: float
+    """Factor on the expressions."""
+    smoothing: float
+    """Seconds."""
+    motion: float
+    """Factor on the head's motion."""
+    frame_rate: Fraction
+    """Frames per second of the track to write."""
+
+    def params(self) -> dict[str, Any]:
+        """The job's parameters in the worker protocol."""
+        return {
+            "performance": str(self.performance),
+            "target": str(self.target),
+            "out": str(self.out),
+            "intensity": round(self.intensity, 4),
+            "smoothing": round(self.smoothing, 4),
+            "motion": round(self.motion, 4),
+            "fps": str(self.frame_rate),
+        }
 
 
 def transfer(
@@ -30,31 +66,30 @@ def transfer(
     motion: float,
     frame_start: int,
 ) -> Task:
-    """Start fitting `performance` to the rig's person, at the scene's frame rate."""
+    """Starts adapting `performance` to the rig's person, at the scene's frame rate. The keys begin at `frame_start`;
+    for the other arguments see `RetargetRequest`."""
     source = _source_of(performance)
-    out = preferences.user_folder("transferred") / f"{uuid4().hex}.npz"
-    rate = Fraction(scene.render.fps / scene.render.fps_base).limit_denominator(1001)
-    params: dict[str, Any] = {
-        "performance": str(source),
-        "target": str(_target_of(rig)),
-        "out": str(out),
-        "intensity": round(intensity, 4),
-        "smoothing": round(smoothing, 4),
-        "motion": round(motion, 4),
-        "fps": str(rate),
-    }
+    request = RetargetRequest(
+        source,
+        _target_of(rig),
+        preferences.user_folder("transferred") / f"{uuid4().hex}.npz",
+        intensity,
+        smoothing,
+        motion,
+        Fraction(scene.render.fps / scene.render.fps_base).limit_denominator(1001),
+    )
     name, title = rig.armature.name, source.stem
     return tasks.start(
         f"Transfer {title}",
         "retarget",
-        params,
-        lambda _: _lay(out, name, title, frame_start),
+        request.params(),
+        lambda _: _add_to_rig(request.out, name, title, frame_start),
         "The rig's file was closed meanwhile: transfer the performance again.",
     )
 
 
 def _source_of(path: Path) -> Path:
-    """A file of a capture, as a file browser gives it, stands for the capture."""
+    """The performance that the artist has chosen. In a file browser a capture is chosen by one of the files in it."""
     if path.is_file() and path.name in ("capture.json", "landmarks.npz"):
         path = path.parent
     if not path.exists():
@@ -67,7 +102,7 @@ def _source_of(path: Path) -> Path:
 
 
 def _target_of(rig: Rig) -> Path:
-    """What tells the rig's own neutral face: its track, or else its avatar, which is taken at rest."""
+    """The source of the rig's neutral face: its tracked capture, otherwise its avatar, whose rest pose is used."""
     settings = rig.armature.effigy
     if settings.capture:
         capture = absolute(settings.capture, rig.armature)
@@ -76,21 +111,21 @@ def _target_of(rig: Rig) -> Path:
     if avatars.has_avatar(rig.armature):
         return avatars.avatar_path(rig.armature)
     raise EffigyError(
-        f"Neither a track nor an avatar of “{rig.armature.name}” is here, so its neutral face is not known: show "
+        f"“{rig.armature.name}” has neither a track nor an avatar, so its neutral face is not known: choose "
         "its capture's folder under Train, or add its avatar."
     )
 
 
-def _lay(path: Path, name: str, title: str, frame_start: int) -> Steps[str]:
+def _add_to_rig(path: Path, name: str, title: str, frame_start: int) -> Steps[str]:
     try:
         track = TrackData.from_answer((yield from tasks.fetch("track.read", {"path": str(path)})))
     finally:
-        # The keys are the performance now.
+        # The performance is in the keyframes from now on.
         with suppress(OSError):
             path.unlink(missing_ok=True)
     armature = bpy.data.objects.get(name)
     rig = find_rig(armature) if armature else None
     if rig is None:
         raise EffigyError(f"“{name}” is gone from this file or has another name: transfer the performance again.")
-    yield from lay_performance_steps(rig, track, title, frame_start)
+    yield from add_performance_steps(rig, track, title, frame_start)
     return f"“{name}” performs {title}: {track.frame_count} frames from frame {frame_start} on."

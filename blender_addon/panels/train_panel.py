@@ -1,11 +1,11 @@
-"""Training the active rig's avatar: how, and going on where it stopped."""
+"""The panel Train: the settings of the active rig's training, and its buttons."""
 
 from __future__ import annotations
 
 import bpy
 
 from .. import active, backend_setup, training
-from ..properties import PRESET_SIZES, PRESET_STEPS
+from ..training_choices import PRESETS
 from .base import RigPanel
 
 
@@ -20,12 +20,13 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.enabled = backend_setup.state()[0]
+        layout.enabled = backend_setup.state().ready
         layout.prop(settings, "capture")
         column = layout.column()
         column.prop(settings, "preset")
-        _draw_own(column, settings, "size", f"{PRESET_SIZES[settings.preset]} px (preset)")
-        _draw_own(column, settings, "minutes", f"{PRESET_STEPS[settings.preset]:,} steps (preset)")
+        preset = PRESETS[settings.preset]
+        _draw_override(column, settings, "size", f"{preset.size} px (preset)")
+        _draw_override(column, settings, "minutes", f"{preset.steps:,} steps (preset)")
         column.prop(settings, "device")
         if training.task_of(rig):
             layout.label(text="Training: see Jobs", icon="SORTTIME")
@@ -39,14 +40,14 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
             layout.operator("effigy.take_refined_track", icon="ACTION")
 
 
-def _draw_own(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, name: str, presets: str) -> None:
-    """A box to tick for a number of one's own, and beside it that number, or what the preset means."""
+def _draw_override(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, name: str, preset_value: str) -> None:
+    """A tick box that overrides a value of the preset, and beside it the artist's value or that of the preset."""
     row = layout.row(heading="Time" if name == "minutes" else settings.bl_rna.properties[name].name)
     row.prop(settings, f"own_{name}", text="")
     if getattr(settings, f"own_{name}"):
         row.prop(settings, name, text="")
     else:
-        row.label(text=presets)
+        row.label(text=preset_value)
 
 
 classes = (EFFIGY_PT_train,)

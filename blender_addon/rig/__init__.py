@@ -1,7 +1,15 @@
-"""The rig: a head model and its track as Blender objects, and Blender's evaluated pose as the worker's `pose`.
+"""The rig: a head model and its tracked performance as Blender objects, and the rig's evaluated pose for the worker.
 
-`data` what the worker answers · `conventions` the border of axes · `build`, `armature`, `correctives`, `paint` the
-objects · `marks` how a rig is known again · `camera` the footage's view · `action`, `performance` the track as
-keyframes · `pose` what the worker is told · `sliders`, `presets` what an artist keys · `steps` long work without a
-frozen window.
+data            the worker's description of a head model and of a track
+conventions     conversion between head space and Blender space
+rotations       conversions between quaternions, matrices and axis-angle vectors
+rig_properties  the custom properties by which a rig is recognised and read
+build           the mesh with its shape keys; armature, correctives and paint make the other parts
+camera          the footage's camera, with the footage behind it
+action          keyframes in bulk, in every version of Blender
+performance     the track as keyframes in NLA strips
+pose            the rig's evaluated pose, for the worker
+sliders         expressions grouped by region; keying, resetting and mirroring them
+presets         twelve starter expressions
+steps           long work in short steps, so that Blender's window keeps responding
 """

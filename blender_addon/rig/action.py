@@ -1,7 +1,8 @@
-"""Keyframes in bulk, in every version of Blender.
+"""Actions, F-curves and NLA strips, with keyframes in bulk, in every supported version of Blender.
 
-Up to 4.3 an action holds the curves of one data-block. From 4.4 it has slots, one for each data-block, with their
-curves in channelbags, and 5.0 took the old way away. Here an action has one slot, and nobody else needs to know.
+Up to Blender 4.3 an action holds the curves of one data-block. From 4.4 on an action has slots, one for each
+data-block, and the curves of a slot are in a channelbag; 5.0 removed the old interface. The actions made here have one
+slot. Only this module depends on the difference.
 """
 
 from __future__ import annotations
@@ -13,22 +14,26 @@ import bpy
 import numpy as np
 
 _LINEAR: Final = 1
-"""`interpolation` as the number that bulk access takes."""
+"""The keyframe interpolation LINEAR as the number that `foreach_set` takes."""
 
 
 class Curve(NamedTuple):
+    """The keyframes of one animated number."""
+
     path: str
+    """RNA data path of the property."""
     index: int
-    """Of the array element; 0 for a single value."""
+    """Index into an array property; 0 for a single value."""
     group: str
+    """Name of the curve's group in the editors."""
     frames: np.ndarray
-    """(K,) whole frames in order."""
+    """(K,) integer frames in ascending order."""
     values: np.ndarray
     """(K,)"""
 
 
 def new_action(name: str, target: bpy.types.ID) -> bpy.types.Action:
-    """An empty action for data-blocks of the type of `target`."""
+    """Makes an empty action for data-blocks of the type of `target`."""
     action = bpy.data.actions.new(name)
     if hasattr(action, "slots"):
         slot = action.slots.new(id_type=target.id_type, name=name)
@@ -41,24 +46,24 @@ def new_action(name: str, target: bpy.types.ID) -> bpy.types.Action:
 
 def curves_of(action: bpy.types.Action) -> bpy.types.bpy_prop_collection:
     """The F-curves of an action with one slot."""
-    return _bag(action).fcurves
+    return _curve_container(action).fcurves
 
 
 def add_curve(action: bpy.types.Action, curve: Curve) -> bpy.types.FCurve:
-    """Add one curve, its keys joined by straight lines: with one at every frame, easing between them would jitter."""
-    bag = _bag(action)
-    made = bag.fcurves.new(curve.path, index=curve.index)
-    made.group = bag.groups.get(curve.group) or bag.groups.new(curve.group)
-    points = made.keyframe_points
+    """Adds one curve with linear interpolation. With a key on every frame, Blender's default easing would jitter."""
+    container = _curve_container(action)
+    fcurve = container.fcurves.new(curve.path, index=curve.index)
+    fcurve.group = container.groups.get(curve.group) or container.groups.new(curve.group)
+    points = fcurve.keyframe_points
     points.add(len(curve.frames))
     points.foreach_set("co", np.stack((curve.frames, curve.values), 1).astype(np.float32).ravel())
     points.foreach_set("interpolation", np.full(len(curve.frames), _LINEAR, np.int32))
-    made.update()
-    return made
+    fcurve.update()
+    return fcurve
 
 
 def push_strip(target: bpy.types.ID, action: bpy.types.Action, name: str, start: int) -> bpy.types.NlaStrip:
-    """Put an action in a strip on an NLA track of its own, above all others; it replaces what is below."""
+    """Adds an action as a strip on a new NLA track above all others. The strip replaces the values of those below."""
     data = target.animation_data or target.animation_data_create()
     track = data.nla_tracks.new()
     track.name = name
@@ -70,7 +75,7 @@ def push_strip(target: bpy.types.ID, action: bpy.types.Action, name: str, start:
 
 
 def remove_strip(target: bpy.types.ID, track: bpy.types.NlaTrack, strip: bpy.types.NlaStrip) -> None:
-    """Take a strip away, with its track and its action where nothing else uses them."""
+    """Removes a strip, and its track and its action if nothing else uses them."""
     action = strip.action
     track.strips.remove(strip)
     if not len(track.strips):
@@ -80,7 +85,7 @@ def remove_strip(target: bpy.types.ID, track: bpy.types.NlaTrack, strip: bpy.typ
 
 
 def swap_action(strip: bpy.types.NlaStrip, action: bpy.types.Action) -> None:
-    """Let a strip play another action, from where it lies."""
+    """Replaces the action that a strip plays; the strip stays where it is."""
     strip.action = action
     if hasattr(strip, "action_slot"):
         strip.action_slot = action.slots[0]
@@ -95,8 +100,9 @@ def strips_of(target: bpy.types.ID) -> Iterator[tuple[Any, Any]]:
                 yield track, strip
 
 
-def _bag(action: bpy.types.Action) -> Any:
-    """What holds the curves and their groups: the action itself, or its slot's channelbag."""
+def _curve_container(action: bpy.types.Action) -> Any:
+    """The object that holds the curves and their groups: the channelbag of the action's slot, or before 4.4 the
+    action."""
     if not hasattr(action, "slots"):
         return action
     return action.layers[0].strips[0].channelbag(action.slots[0], ensure=True)

@@ -1,8 +1,9 @@
-"""A head model as Blender objects: a mesh with shape keys, skinned to an armature of five bones.
+"""Builds a head model as Blender objects: a mesh with shape keys, skinned to an armature of five bones.
 
-FLAME's formula (Li et al. 2017, eq. 1-3) is what Blender does anyway: shape keys are added to the Basis, then the
-armature modifier blends linearly. So the head model is translated, not approximated, and Blender's evaluated vertices
-are the backend's. Order in the mesh's list: Basis, expressions (the sliders that artists use), correctives, identity.
+Blender computes the same formula as FLAME (Li et al. 2017, eq. 1-3): shape keys are added to the Basis, then the
+armature modifier applies linear blend skinning. The head model is therefore represented exactly, and Blender's
+evaluated vertices are those of the backend. Order of the shape keys: Basis, expressions (the sliders that artists use),
+correctives, identity.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from .conventions import points_to_blender
 from .correctives import corrective_name, drive_corrective
 from .data import JOINT_NAMES, RigData
 from .paint import paint
-from .rig_properties import BONE_NAMES, Rig, identity_name, mark_rig
+from .rig_properties import BONE_NAMES, Rig, identity_name, store_rig_properties
 from .steps import Steps, finish
 
-IDENTITY_REACH: Final = 5.0
-"""Standard deviations that an identity slider offers; beyond, a face is none."""
-AWAKE: Final = "effigy_awake"
+MAX_IDENTITY: Final = 5.0
+"""Limit of the identity sliders, in standard deviations. Beyond it, shapes no longer look like faces."""
+DEPENDENCY_PROPERTY: Final = "effigy_awake"
+"""Custom property on the armature whose driver reads all expressions (see `_depend_on_expressions`)."""
 
-_KEYS_A_STEP: Final = 8
+_KEYS_PER_STEP: Final = 8
 
 
 def build_rig(data: RigData, name: str, parent: bpy.types.Collection) -> Rig:
-    """A collection `name` under `parent` with the rig of `data`."""
+    """Makes a collection `name` in `parent` with the rig of `data`."""
     return finish(build_rig_steps(data, name, parent))
 
 
@@ -46,10 +48,10 @@ def build_rig_steps(data: RigData, name: str, parent: bpy.types.Collection) -> S
         yield 0.15
         for share in _add_shape_keys(mesh, armature, data):
             yield 0.15 + 0.85 * share
-        _keep_awake(armature, mesh.data.shape_keys, data.arkit_names + data.expression_names)
-        return mark_rig(armature, mesh, data)
+        _depend_on_expressions(armature, mesh.data.shape_keys, data.arkit_names + data.expression_names)
+        return store_rig_properties(armature, mesh, data)
     except BaseException:
-        # A stopped import, too, leaves no half rig behind.
+        # A cancelled import closes this generator, and must not leave an incomplete rig behind.
         for obj in list(collection.objects):
             bpy.data.batch_remove((obj, obj.data))
         bpy.data.collections.remove(collection)
@@ -57,6 +59,7 @@ def build_rig_steps(data: RigData, name: str, parent: bpy.types.Collection) -> S
 
 
 def _mesh(data: RigData, name: str) -> bpy.types.Mesh:
+    """The mesh at rest, smooth, with its UV map and its viewport colours."""
     mesh = bpy.data.meshes.new(name)
     corners = len(data.faces) * 3
     mesh.vertices.add(len(data.vertices))
@@ -77,13 +80,14 @@ def _skin(mesh: bpy.types.Object, armature: bpy.types.Object, skinning: np.ndarr
     for column, joint in enumerate(JOINT_NAMES):
         group = mesh.vertex_groups.new(name=BONE_NAMES[joint])
         weights = skinning[:, column]
-        whole = np.flatnonzero(weights == 1)
-        group.add(whole.tolist(), 1.0, "REPLACE")
+        rigid = np.flatnonzero(weights == 1)
+        group.add(rigid.tolist(), 1.0, "REPLACE")
         for vertex in np.flatnonzero((weights > 0) & (weights != 1)).tolist():
             group.add((vertex,), float(weights[vertex]), "REPLACE")
     modifier = mesh.modifiers.new("Armature", "ARMATURE")
     modifier.object = armature
-    # Blended linearly as the backend does; dual quaternions would bulge otherwise than the avatar was trained with.
+    # Linear blend skinning, as in the backend. Dual quaternions would give other vertices than the avatar was trained
+    # on.
     modifier.use_deform_preserve_volume = False
 
 
@@ -107,31 +111,32 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
         block = add(name, delta)
         block.slider_min, block.slider_max, block.value = float(low), float(high), 0.0
         made += 1
-        if made % _KEYS_A_STEP == 0:
+        if made % _KEYS_PER_STEP == 0:
             yield made / total
     for feature, delta in zip(data.corrective_index.tolist(), data.corrective_deltas):
         drive_corrective(add(corrective_name(feature), delta), feature, armature)
         made += 1
-        if made % _KEYS_A_STEP == 0:
+        if made % _KEYS_PER_STEP == 0:
             yield made / total
     for index, delta in enumerate(data.identity_deltas):
         block = add(identity_name(index), delta)
-        block.slider_min, block.slider_max, block.value = -IDENTITY_REACH, IDENTITY_REACH, 0.0
-        # The Basis is this person already. A muted key costs nothing; unmute it to sculpt her face with it.
+        block.slider_min, block.slider_max, block.value = -MAX_IDENTITY, MAX_IDENTITY, 0.0
+        # The Basis already has this person's identity. A muted shape key costs no time; unmute it to change the face.
         block.mute = True
         made += 1
-        if made % _KEYS_A_STEP == 0:
+        if made % _KEYS_PER_STEP == 0:
             yield made / total
 
 
-def _keep_awake(armature: bpy.types.Object, key: bpy.types.Key, names: tuple[str, ...]) -> None:
-    """Make the armature depend on the expressions.
+def _depend_on_expressions(armature: bpy.types.Object, key: bpy.types.Key, names: tuple[str, ...]) -> None:
+    """Makes the armature depend on the expressions.
 
-    Blender evaluates only what something visible needs. An artist hides the mesh to see the avatar, and its shape keys
-    would then stand still, in renders too. A driver on a property of the armature that reads them keeps them moving.
+    Blender evaluates only data that something visible depends on. If an artist hides the mesh, its shape keys would no
+    longer be evaluated, neither in the viewport nor in renders. A driver on a property of the armature that reads them
+    keeps them evaluated.
     """
-    armature[AWAKE] = 0.0
-    driver = armature.driver_add(f'["{AWAKE}"]').driver
+    armature[DEPENDENCY_PROPERTY] = 0.0
+    driver = armature.driver_add(f'["{DEPENDENCY_PROPERTY}"]').driver
     driver.type = "SUM"
     for name in names:
         variable = driver.variables.new()
@@ -142,4 +147,5 @@ def _keep_awake(armature: bpy.types.Object, key: bpy.types.Key, names: tuple[str
 
 
 def _flat(points: np.ndarray) -> np.ndarray:
+    """(V, 3) in head space -> (3 V,) float32 in Blender space, for `foreach_set`."""
     return np.ascontiguousarray(points_to_blender(points), np.float32).ravel()

@@ -1,8 +1,9 @@
-"""Pose correctives as drivers: shape keys that follow the bones.
+"""Pose correctives: shape keys whose values are driven by the rotations of the bones.
 
-FLAME's pose correctives (Li et al. 2017, eq. 5) are offsets on the entries of R - I of neck, jaw and both eyes. An
-entry of a rotation matrix is a polynomial of the bone's quaternion, so each shape key gets one driver with a *simple
-expression*: Blender evaluates those itself, fast and without asking the artist's leave to run Python.
+FLAME's pose correctives (Li et al. 2017, eq. 5) are vertex offsets, one for each entry of R - I of neck, jaw and both
+eyes, and scaled by that entry. An entry of a rotation matrix is a polynomial in the bone's quaternion, so each shape
+key gets a driver with a *simple expression*. Blender evaluates simple expressions without Python: fast, and without the
+artist having to allow scripts.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _ENTRIES: Final = (
 
 
 def corrective_name(feature: int) -> str:
-    """The shape key of one of the 36 features: neck, jaw, eye_L and eye_R by nine entries."""
+    """Name of the shape key for one of the 36 entries: neck, jaw, eye_L and eye_R, nine entries each."""
     return f"corrective_{JOINT_NAMES[1 + feature // 9]}_{feature % 9}"
 
 
 def drive_corrective(block: bpy.types.ShapeKey, feature: int, armature: bpy.types.Object) -> None:
-    """Let a shape key's value be entry `feature` of R - I of the armature's neck, jaw or eye bone."""
+    """Drives a shape key's value with entry `feature` (0 to 35) of R - I of the armature's neck, jaw and eye bones."""
     joint, entry = JOINT_NAMES[1 + feature // 9], feature % 9
-    # No entry of R - I is greater than two.
+    # No entry of R - I is greater than two in absolute value.
     block.slider_min, block.slider_max = -2, 2
     driver = block.driver_add("value").driver
     driver.type = "SCRIPTED"
@@ -46,7 +47,7 @@ def drive_corrective(block: bpy.types.ShapeKey, feature: int, armature: bpy.type
         variable.name, variable.type = name if sign > 0 else f"n{name}", "TRANSFORMS"
         target = variable.targets[0]
         target.id, target.bone_target = armature, BONE_NAMES[joint]
-        # The bone's own turn after its constraints, without its parents and its rest orientation.
+        # The bone's own rotation after its constraints, relative to its parent and its rest orientation.
         target.transform_space, target.transform_type, target.rotation_mode = "LOCAL_SPACE", channel, "QUATERNION"
     expression = _ENTRIES[entry]
     for name, _, sign in _quaternion_channels(joint):
@@ -56,7 +57,8 @@ def drive_corrective(block: bpy.types.ShapeKey, feature: int, armature: bpy.type
 
 
 def _quaternion_channels(joint: str) -> list[tuple[str, str, float]]:
-    """For w, x, y, z in head space: name, the bone's own quaternion channel that holds it, and the channel's sign."""
+    """For w, x, y and z in head space: the name, the channel of the bone's own quaternion that holds it, and its
+    sign."""
     axes = BONE_AXES[joint]
     result = [("w", "ROT_W", 1.0)]
     for row, name in enumerate("xyz"):

@@ -1,6 +1,6 @@
-"""What the worker says of a head model and of a track, checked once and frozen.
+"""The worker's descriptions of a head model (`head.rig`) and of a track (`track.read`), checked once and frozen.
 
-All arrays are in head space (see `conventions`), metres and radians, as `head.rig` and `track.read` answer them.
+All arrays are in head space (see `conventions`), in metres and radians.
 """
 
 from __future__ import annotations
@@ -20,50 +20,54 @@ PARENTS: Final = (-1, 0, 1, 1, 1)
 
 @dataclass(frozen=True)
 class RigData:
-    """A head model in the shape of one person. V vertices, F triangles, S identity and E expression components."""
+    """A head model with one person's identity. V vertices, F triangles, S identity and E expression components."""
 
     head_name: str
     head_fingerprint: str
     identity: np.ndarray
-    """(S,) of the person whom `vertices` show."""
+    """(S,) coefficients of the person."""
     vertices: np.ndarray
-    """(V, 3) at rest, this person's."""
+    """(V, 3) the person's vertices at rest."""
     faces: np.ndarray
     """(F, 3)"""
     uv: np.ndarray
     """(T, 2)"""
     uv_faces: np.ndarray
-    """(F, 3) into `uv`."""
+    """(F, 3) indices into `uv`."""
     expression_names: tuple[str, ...]
     expression_deltas: np.ndarray
-    """(E, V, 3) metres per unit."""
+    """(E, V, 3) metres per unit of the coefficient."""
     expression_range: np.ndarray
-    """(E, 2) what a slider offers."""
+    """(E, 2) lower and upper limit of the sliders."""
     identity_deltas: np.ndarray
-    """(S, V, 3)"""
+    """(S, V, 3) metres per unit of the coefficient."""
     corrective_index: np.ndarray
-    """(P,) which of the 36 features (R - I of neck, jaw, eye_L, eye_R, row-major) a corrective belongs to."""
+    """(P,) indices into the 36 entries of R - I of neck, jaw, eye_L and eye_R, row-major: which entry scales a pose
+    corrective."""
     corrective_deltas: np.ndarray
     """(P, V, 3)"""
     joints: np.ndarray
-    """(5, 3) at rest, this person's."""
+    """(5, 3) the person's joints at rest."""
     joint_identity: np.ndarray
-    """(S, 5, 3): how a joint moves with identity."""
+    """(S, 5, 3) movement of the joints per unit of an identity coefficient."""
     skinning: np.ndarray
-    """(V, 5)"""
+    """(V, 5) weights."""
     arkit_names: tuple[str, ...]
-    """Of a head whose own expressions have no names an artist knows: ARKit's, K of them; else none."""
+    """K names of ARKit's channels, for a head whose own expressions have no names that an artist knows; otherwise
+    empty."""
     arkit_deltas: np.ndarray
     """(K, V, 3) metres per unit."""
     arkit_expression: np.ndarray
-    """(K, E) the head's expressions that such a channel stands for."""
+    """(K, E) coefficients of the head's own expressions that each channel stands for."""
     arkit_jaw: np.ndarray
-    """(K, 3) axis-angle by which it turns the jaw."""
+    """(K, 3) axis-angle by which each channel rotates the jaw."""
     regions: dict[str, np.ndarray]
+    """Vertex indices by the region's name."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> RigData:
-        """From the worker's answer to `head.rig`."""
+        """From the worker's answer to `head.rig`. Raises an `EffigyError` if the answer is incomplete or
+        inconsistent."""
         try:
             head, names = answer["head"], tuple(str(name) for name in answer["expression_names"])
             deltas = _floats(answer["pose_corrective_deltas"])
@@ -83,8 +87,8 @@ class RigData:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise EffigyError(
-                f"The backend described the head model in a way that is unknown here ({error}): "
-                "install the backend again, from this version's preferences."
+                f"The backend sent a head model that this version of Effigy cannot read ({error}): "
+                "install the backend again in Effigy's preferences."
             ) from error
         vertices, expressions, identities = len(data.vertices), len(names), len(data.identity)
         _check_shapes(
@@ -126,7 +130,7 @@ _FLOATS: Final = (
 
 @dataclass(frozen=True)
 class TrackData:
-    """F frames of a performance."""
+    """A performance of F frames."""
 
     head_name: str
     head_fingerprint: str
@@ -137,17 +141,18 @@ class TrackData:
     rotations: np.ndarray
     """(F, 5, 3) axis-angle of the five joints; the root's is zero."""
     head_to_camera: np.ndarray
-    """(F, 4, 4) to OpenCV camera axes."""
+    """(F, 4, 4) from head space to OpenCV camera axes."""
     intrinsics: np.ndarray
-    """(3, 3) pixels of a `size` x `size` picture, the centre of the top-left pixel at (0.5, 0.5)."""
+    """(3, 3) in pixels of a `size` x `size` image, the centre of the top-left pixel at (0.5, 0.5)."""
     size: int
     fps: Fraction
     flags: np.ndarray
-    """(F,) zero means a good frame."""
+    """(F,) zero for a frame without problems."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> TrackData:
-        """From the worker's answer to `track.read`."""
+        """From the worker's answer to `track.read`. Raises an `EffigyError` if the answer is incomplete or
+        inconsistent."""
         try:
             data = cls(
                 head_name=str(answer["head_name"]),
@@ -163,8 +168,8 @@ class TrackData:
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise EffigyError(
-                f"The backend described the track in a way that is unknown here ({error}): "
-                "install the backend again, from this version's preferences."
+                f"The backend sent a track that this version of Effigy cannot read ({error}): "
+                "install the backend again in Effigy's preferences."
             ) from error
         frames = len(data.expression)
         _check_shapes(
@@ -188,5 +193,5 @@ def _check_shapes(data: RigData | TrackData, what: str, shapes: dict[str, tuple[
         if getattr(data, name).shape != shape:
             raise EffigyError(
                 f"The backend's {what} does not fit together: {name} is {getattr(data, name).shape}, not "
-                f"{shape}. Install the backend again, from this version's preferences."
+                f"{shape}. Install the backend again in Effigy's preferences."
             )

@@ -14,9 +14,10 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from .conventions import points_to_head, quaternion_to_axis_angle, transform_to_head
+from .conventions import points_to_head, transform_to_head
 from .data import JOINT_NAMES, PARENTS
 from .rig_properties import Rig, lost_expression
+from .rotations import quaternion_to_axis_angle
 
 SCALE_TOLERANCE: Final = 1e-3
 """Relative difference between the scales along the axes above which the artist is warned."""
@@ -116,7 +117,8 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarr
 
 
 def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:
-    """The motion (4, 4) that each joint's bone applies to points at rest, in armature space; `armature` is evaluated."""
+    """The motion (4, 4) that each joint's bone applies to points at rest, in armature space; `armature` is
+    evaluated."""
     bones = armature.pose.bones
     motions = []
     for joint in JOINT_NAMES:

@@ -1,8 +1,8 @@
-"""Twelve expressions to start from, as values of ARKit's shapes.
+"""Twelve starter expressions, as values of ARKit's shapes.
 
-The combinations follow the action units that the emotions are known by (Ekman & Friesen 1978: joy is AU 6 + 12, sadness
-1 + 4 + 15, anger 4 + 5 + 7 + 23, surprise 1 + 2 + 5 + 26, fear 1 + 2 + 4 + 5 + 20, disgust 9 + 15 + 16), a little
-uneven where a face is: a symmetric face looks dead.
+The combinations follow the action units of the emotions (Ekman & Friesen 1978: joy is AU 6 + 12, sadness 1 + 4 + 15,
+anger 4 + 5 + 7 + 23, surprise 1 + 2 + 5 + 26, fear 1 + 2 + 4 + 5 + 20, disgust 9 + 15 + 16). Some are slightly
+asymmetric, because perfectly symmetric faces look lifeless.
 """
 
 from __future__ import annotations
@@ -119,18 +119,19 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
 
 
 def apply_preset(rig: Rig, name: str, strength: float = 1.0) -> None:
-    """Set the sliders to a starter expression, `strength` of it; other expressions and the jaw bone go to rest.
+    """Sets the sliders to a starter expression, scaled by `strength`. All other sliders and the jaw bone are reset;
+    neck and gaze stay.
 
-    The presets open the mouth with the jawOpen slider, a track with the jaw bone: left as it was, a laugh that was
-    tracked at this frame would keep a kiss open. Neck and gaze stay.
+    The presets open the mouth with the slider jawOpen, a track opens it with the jaw bone. If the bone were not reset,
+    the mouth of a person who was tracked laughing would stay open in a kiss.
     """
     if name not in PRESETS:
         raise EffigyError(f'There is no starter expression "{name}": choose one of {", ".join(PRESETS)}.')
     values = PRESETS[name]
     if not values.keys() & set(rig.slider_names):
         raise EffigyError(
-            f'The starter expressions are made of ARKit\'s shapes, which "{rig.head_name}" does not '
-            "have: use its own coefficients."
+            f'The starter expressions are made of ARKit\'s shapes, which the head model "{rig.head_name}" does not '
+            "have: use the head model's own sliders."
         )
     rig.pose_bone("jaw").rotation_quaternion = Quaternion()
     set_expressions(rig, {shape: strength * value for shape, value in values.items()})

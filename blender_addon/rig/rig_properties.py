@@ -1,8 +1,9 @@
-"""How a rig is known again: by what is written on its objects, never by their names.
+"""The custom properties on a rig's objects, by which a rig is recognised and read.
 
-A rig is an armature and a mesh parented to it, each with a custom property `effigy_rig`. Blender carries custom
-properties and parents through undo, copying, renaming, appending, linking and saving, so that a rig needs no registry.
-A `Rig` holds references that the next undo or file load ends: find it anew in each operator, draw or render.
+A rig is an armature and a mesh parented to it, each with a custom property `effigy_rig`. Blender keeps custom
+properties and parents through undo, copying, renaming, appending, linking and saving, so rigs need no registry and
+their names do not matter. A `Rig` holds references to Blender objects, which become invalid with the next undo or file
+load: call `find_rig` again in every operator, drawing callback and render.
 """
 
 from __future__ import annotations
@@ -17,69 +18,73 @@ import numpy as np
 from ..errors import EffigyError
 from .data import JOINT_NAMES, RigData
 
-MARK: Final = "effigy_rig"
-JOINT_MARK: Final = "effigy_joint"
+RIG_PROPERTY: Final = "effigy_rig"
+"""On the armature and on the mesh."""
+JOINT_PROPERTY: Final = "effigy_joint"
+"""On a bone: the name of its joint."""
 SCHEMA: Final = 1
 BONE_NAMES: Final = {"root": "root", "neck": "neck", "jaw": "jaw", "eye_L": "eye.L", "eye_R": "eye.R"}
-"""Joint of the head model -> bone when made; Blender mirrors by `.L` and `.R`."""
+"""Initial name of each joint's bone; Blender recognises the two sides by `.L` and `.R`."""
 
 
 @dataclass(frozen=True)
 class Rig:
+    """The two objects of a rig."""
+
     armature: bpy.types.Object
     mesh: bpy.types.Object
 
     @property
     def head_name(self) -> str:
-        return str(self._mark["head_name"])
+        return str(self._stored["head_name"])
 
     @property
     def head_fingerprint(self) -> str:
-        return str(self._mark["head_fingerprint"])
+        return str(self._stored["head_fingerprint"])
 
     @property
     def expression_names(self) -> tuple[str, ...]:
-        """The head model's expressions in its own order, which is that of a pose's values."""
-        return tuple(str(self._mark["expression_names"]).splitlines())
+        """The head model's expressions in its own order, in which a pose lists their values."""
+        return tuple(str(self._stored["expression_names"]).splitlines())
 
     @property
     def arkit_names(self) -> tuple[str, ...]:
-        """ARKit's channels on a head whose own expressions have other names; none on a head that has them itself."""
-        return tuple(str(self._mark.get("arkit_names", "")).splitlines())
+        """ARKit's channels on a head whose own expressions have other names; empty on a head that has them itself."""
+        return tuple(str(self._stored.get("arkit_names", "")).splitlines())
 
     @property
     def slider_names(self) -> tuple[str, ...]:
-        """Everything that an artist poses the face with: the named channels first."""
+        """The names of all sliders that pose the face: ARKit's channels, then the head's own expressions."""
         return self.arkit_names + self.expression_names
 
     @property
     def arkit_expression(self) -> np.ndarray:
-        """(K, E): the head's own expressions that ARKit's channels stand for."""
-        return np.array(self._mark["arkit_expression"], np.float64).reshape(len(self.arkit_names), -1)
+        """(K, E) coefficients of the head's own expressions that each ARKit channel stands for."""
+        return np.array(self._stored["arkit_expression"], np.float64).reshape(len(self.arkit_names), -1)
 
     @property
     def arkit_jaw(self) -> np.ndarray:
-        """(K, 3): axis-angle by which they turn the jaw, head space."""
-        return np.array(self._mark["arkit_jaw"], np.float64).reshape(-1, 3)
+        """(K, 3) axis-angle by which each ARKit channel rotates the jaw, head space."""
+        return np.array(self._stored["arkit_jaw"], np.float64).reshape(-1, 3)
 
     @property
     def identity_names(self) -> tuple[str, ...]:
-        return tuple(identity_name(index) for index in range(len(self._mark["identity"])))
+        return tuple(identity_name(index) for index in range(len(self._stored["identity"])))
 
     @property
     def base_identity(self) -> np.ndarray:
-        """(S,) of the person whom the Basis shape shows."""
-        return np.array(self._mark["identity"], np.float64)
+        """(S,) coefficients of the person in the Basis shape key."""
+        return np.array(self._stored["identity"], np.float64)
 
     @property
     def base_joints(self) -> np.ndarray:
-        """(5, 3) head space: the joints of `base_identity`."""
-        return np.array(self._mark["joints"], np.float64).reshape(5, 3)
+        """(5, 3) joints of `base_identity` at rest, head space, metres."""
+        return np.array(self._stored["joints"], np.float64).reshape(5, 3)
 
     @property
     def joint_identity(self) -> np.ndarray:
-        """(S, 5, 3)"""
-        return np.array(self._mark["joint_identity"], np.float64).reshape(-1, 5, 3)
+        """(S, 5, 3) movement of the joints per unit of an identity coefficient, metres."""
+        return np.array(self._stored["joint_identity"], np.float64).reshape(-1, 5, 3)
 
     @property
     def key_blocks(self) -> bpy.types.bpy_prop_collection:
@@ -87,21 +92,21 @@ class Rig:
 
     @property
     def is_editable(self) -> bool:
-        """Whether sliders and bones may be changed: a linked rig needs a library override first."""
+        """Whether sliders and bones may be changed. A rig linked from another file needs a library override first."""
         return self.armature.library is None and self.mesh.library is None and self.mesh.data.library is None
 
     @property
-    def _mark(self) -> Any:
-        return self.armature[MARK]
+    def _stored(self) -> Any:
+        return self.armature[RIG_PROPERTY]
 
     def bone_name(self, joint: str) -> str:
-        """The bone of a joint, whatever it is called by now."""
+        """The current name of a joint's bone, which an artist may have renamed."""
         bones = self.armature.data.bones
-        usual = bones.get(BONE_NAMES[joint])
-        if usual is not None and usual.get(JOINT_MARK) == joint:
-            return usual.name
+        expected = bones.get(BONE_NAMES[joint])
+        if expected is not None and expected.get(JOINT_PROPERTY) == joint:
+            return expected.name
         for bone in bones:
-            if bone.get(JOINT_MARK) == joint:
+            if bone.get(JOINT_PROPERTY) == joint:
                 return bone.name
         raise EffigyError(
             f'The rig "{self.armature.name}" has lost its {joint} bone: undo the deletion, or import the rig again.'
@@ -136,26 +141,27 @@ def lost_expression(rig: Rig, name: str) -> EffigyError:
     )
 
 
-def mark_rig(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) -> Rig:
-    armature[MARK] = {
+def store_rig_properties(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) -> Rig:
+    """Writes the custom properties that make these two objects a rig."""
+    armature[RIG_PROPERTY] = {
         "schema": SCHEMA,
         "part": "armature",
         "head_name": data.head_name,
         "head_fingerprint": data.head_fingerprint,
         "expression_names": "\n".join(data.expression_names),
-        **_arkit_mark(data),
-        # Blender's custom properties hold flat arrays only.
+        **_arkit_properties(data),
+        # Blender's custom properties can only hold flat arrays.
         "identity": data.identity.astype(np.float64).tolist(),
         "joints": data.joints.astype(np.float64).ravel().tolist(),
         "joint_identity": data.joint_identity.astype(np.float64).ravel().tolist(),
     }
-    mesh[MARK] = {"schema": SCHEMA, "part": "mesh"}
+    mesh[RIG_PROPERTY] = {"schema": SCHEMA, "part": "mesh"}
     for joint in JOINT_NAMES:
-        armature.data.bones[BONE_NAMES[joint]][JOINT_MARK] = joint
+        armature.data.bones[BONE_NAMES[joint]][JOINT_PROPERTY] = joint
     return Rig(armature, mesh)
 
 
-def _arkit_mark(data: RigData) -> dict[str, Any]:
+def _arkit_properties(data: RigData) -> dict[str, str | list[float]]:
     if not data.arkit_names:
         return {}
     return {
@@ -166,8 +172,8 @@ def _arkit_mark(data: RigData) -> dict[str, Any]:
 
 
 def find_rig(obj: bpy.types.Object | None) -> Rig | None:
-    """The rig that an object is part of: its armature, its mesh, or None. Refuses one of a newer Effigy."""
-    # A render is handed evaluated copies, whose family is not to be found among the file's objects.
+    """The rig whose armature or mesh `obj` is, or None. Raises an `EffigyError` for a rig of a newer Effigy."""
+    # A render passes evaluated copies. Their parents and children are not the file's own objects.
     obj = obj and obj.original
     if obj is None or not (is_part(obj, "armature") or is_part(obj, "mesh")):
         return None
@@ -177,17 +183,17 @@ def find_rig(obj: bpy.types.Object | None) -> Rig | None:
     mesh = obj if obj is not armature else next((child for child in armature.children if is_part(child, "mesh")), None)
     if mesh is None or mesh.data.shape_keys is None:
         return None
-    schema = armature[MARK].get("schema", 0)
+    schema = armature[RIG_PROPERTY].get("schema", 0)
     if schema > SCHEMA:
         raise EffigyError(
-            f'The rig "{armature.name}" was made by a newer Effigy (format {schema}; this one knows '
+            f'The rig "{armature.name}" was made by a newer Effigy (format {schema}; this version reads up to '
             f"{SCHEMA}): update the extension."
         )
     return Rig(armature, mesh)
 
 
 def find_rigs(objects: Iterable[bpy.types.Object]) -> Iterator[Rig]:
-    """Every rig whose armature is among `objects`, for instance a scene's."""
+    """Every rig whose armature is among `objects`, for example the objects of a scene."""
     for obj in objects:
         if is_part(obj, "armature"):
             rig = find_rig(obj)
@@ -196,6 +202,7 @@ def find_rigs(objects: Iterable[bpy.types.Object]) -> Iterator[Rig]:
 
 
 def is_part(obj: bpy.types.Object, part: str) -> bool:
-    mark = obj.get(MARK)
-    # An artist may have put a property of this name there; ours is a group.
-    return obj.type == part.upper() and hasattr(mark, "get") and mark.get("part") == part
+    """Whether an object is the `armature` or the `mesh` of a rig."""
+    stored = obj.get(RIG_PROPERTY)
+    # An artist may have made a property of this name; the extension's is a group.
+    return obj.type == part.upper() and hasattr(stored, "get") and stored.get("part") == part

@@ -1,4 +1,4 @@
-"""The expressions as an artist thinks of them: by region, with a left and a right, to be keyed, reset and mirrored."""
+"""Expressions grouped by region of the face; keying, resetting and mirroring them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .data import JOINT_NAMES
 from .rig_properties import Rig
 
 REGIONS: Final = ("brows", "eyes", "lids", "cheeks", "mouth", "jaw", "other")
-"""In the order of the face, from above. `other` holds what has no name by region, such as FLAME's coefficients."""
+"""From the top of the face down. `other` holds expressions whose names show no region, such as FLAME's coefficients."""
 
 _PREFIXES: Final = (
     ("brow", "brows"),
@@ -25,7 +25,7 @@ _PREFIXES: Final = (
     ("jaw", "jaw"),
 )
 REGION_JOINTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
-"""Bones that belong beside a region's sliders."""
+"""Joints whose bones are shown with a region's sliders."""
 
 _MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
 
@@ -35,7 +35,7 @@ def region_of(name: str) -> str:
 
 
 def by_region(names: Iterable[str]) -> dict[str, list[str]]:
-    """Expression names grouped, regions from above; those without any name are left out."""
+    """Groups expression names by region, from the top of the face down. Regions without expressions are left out."""
     grouped: dict[str, list[str]] = {region: [] for region in REGIONS}
     for name in names:
         grouped[region_of(name)].append(name)
@@ -43,7 +43,7 @@ def by_region(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def mirror_name(name: str) -> str | None:
-    """`mouthSmileLeft` -> `mouthSmileRight` and back; None where an expression has no side."""
+    """`mouthSmileLeft` -> `mouthSmileRight` and back; None for an expression without a side."""
     for side, other in (("Left", "Right"), ("Right", "Left")):
         if name.endswith(side):
             return name.removesuffix(side) + other
@@ -51,8 +51,8 @@ def mirror_name(name: str) -> str | None:
 
 
 def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
-    """Key every expression, neck, jaw and eyes at `frame`, and with `root` the head's place."""
-    _refuse_linked(rig)
+    """Keys all expressions, the neck, the jaw and the eyes at `frame`; with `root`, the head's position as well."""
+    _require_editable(rig)
     for block in rig.slider_keys():
         block.keyframe_insert("value", frame=frame, group="Expressions")
     for joint in JOINT_NAMES if root else JOINT_NAMES[1:]:
@@ -64,8 +64,8 @@ def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
 
 
 def reset(rig: Rig) -> None:
-    """The neutral face: expressions at zero, neck, jaw and eyes at rest. The head stays where it is."""
-    _refuse_linked(rig)
+    """Sets all expressions to zero and neck, jaw and eyes to rest. The head keeps its position."""
+    _require_editable(rig)
     for block in rig.slider_keys():
         block.value = 0.0
     for joint in JOINT_NAMES[1:]:
@@ -74,8 +74,8 @@ def reset(rig: Rig) -> None:
 
 
 def mirror(rig: Rig) -> None:
-    """Swap the left and the right side of the face: expressions, and the turns of neck, jaw and eyes."""
-    _refuse_linked(rig)
+    """Swaps the left and the right side of the face: the expressions, and the rotations of neck, jaw and eyes."""
+    _require_editable(rig)
     names = rig.slider_names
     if not any(mirror_name(name) in names for name in names):
         raise EffigyError(
@@ -85,31 +85,31 @@ def mirror(rig: Rig) -> None:
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
         block.value = values.get(mirror_name(name), values[name])
-    turns = {joint: rig.pose_bone(joint).rotation_quaternion.copy() for joint in JOINT_NAMES[1:]}
+    rotations = {joint: rig.pose_bone(joint).rotation_quaternion.copy() for joint in JOINT_NAMES[1:]}
     for joint, other in _MIRROR_JOINT.items():
-        # All bones have the mirror's axis for their x axis, at rest: a reflection keeps that part of a turn.
-        turn = turns[other]
-        rig.pose_bone(joint).rotation_quaternion = Quaternion((turn.w, turn.x, -turn.y, -turn.z))
+        # At rest the x axis of every bone is normal to the mirror plane. A reflection keeps rotation about that axis.
+        rotation = rotations[other]
+        rig.pose_bone(joint).rotation_quaternion = Quaternion((rotation.w, rotation.x, -rotation.y, -rotation.z))
     refresh(rig)
 
 
 def set_expressions(rig: Rig, values: dict[str, float]) -> None:
-    """Set these expressions and put all others to zero; names that the head does not have are passed over."""
-    _refuse_linked(rig)
+    """Sets these expressions, and all others to zero. Names that the head does not have are ignored."""
+    _require_editable(rig)
     for name, block in zip(rig.slider_names, rig.slider_keys()):
         block.value = values.get(name, 0.0)
     refresh(rig)
 
 
 def refresh(rig: Rig) -> None:
-    """Have Blender evaluate and redraw the rig after values were set by a program."""
+    """Makes Blender evaluate and redraw the rig after its values were set from Python."""
     rig.mesh.data.update_tag()
     rig.mesh.data.shape_keys.update_tag()
     rig.armature.update_tag()
 
 
-def _refuse_linked(rig: Rig) -> None:
+def _require_editable(rig: Rig) -> None:
     if not rig.is_editable:
         raise EffigyError(
-            f'"{rig.armature.name}" is linked from another file: make a library override of it, then pose it.'
+            f'"{rig.armature.name}" is linked from another file: make a library override of it, then pose that.'
         )

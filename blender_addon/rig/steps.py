@@ -1,7 +1,7 @@
-"""Long work in short steps, so that Blender's window answers while a rig is built.
+"""Long work in short steps, so that Blender's window keeps responding while a rig is built.
 
-A function whose name ends in `_steps` is a generator: it yields its progress from 0 to 1 every few milliseconds and
-returns its result. A modal operator or a timer takes steps until its share of time is used; scripts take them all.
+A function whose name ends in `_steps` is a generator. It yields its progress from 0 to 1 every few milliseconds and
+returns its result. A modal operator or a timer runs steps for some milliseconds at a time; a script runs all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Steps = Generator[float, None, Result]
 
 
 def finish(steps: Steps[Result]) -> Result:
-    """Take all steps at once."""
+    """Runs all steps and returns the result."""
     while True:
         try:
             next(steps)

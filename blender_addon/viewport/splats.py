@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from ..rig.conventions import HEAD_TO_BLENDER, matrix_to_quaternion, points_to_blender
+from ..rig.conventions import HEAD_TO_BLENDER, points_to_blender
+from ..rig.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_to_matrix
 
 ALPHA_MIN: Final = 1 / 255
 """A splat fainter than this is never drawn: `backend.splatting.reference`."""
@@ -48,7 +49,7 @@ class Splats:
         turn = matrix_to_quaternion(HEAD_TO_BLENDER[:3, :3]).astype(np.float32)
         return cls(
             points_to_blender(answer["means"]),
-            _multiply(turn, answer["quaternions"]),
+            quaternion_multiply(turn, answer["quaternions"]),
             answer["scales"],
             answer["opacities"],
             answer["colors"],
@@ -58,7 +59,7 @@ class Splats:
     @cached_property
     def covariances(self) -> np.ndarray:
         """(G, 6): xx, xy, xz, yy, yz, zz."""
-        axes = _rotations(self.quaternions) * self.scales[:, None, :]
+        axes = quaternion_to_matrix(self.quaternions) * self.scales[:, None, :]
         product = axes @ axes.transpose(0, 2, 1)
         return product.reshape(-1, 9)[:, (0, 1, 2, 4, 5, 8)]
 
@@ -122,27 +123,3 @@ def pack(shown: Sequence[tuple[Splats, np.ndarray, Look]]) -> Packed | None:
     numbers[:, :3] = means - origin
     radii = np.float32(REACH) * np.sqrt(numbers[:, (4, 7, 9)])
     return Packed(numbers, origin, (numbers[:, :3] - radii).min(0), (numbers[:, :3] + radii).max(0))
-
-
-def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Quaternions (4,) times (G, 4): first b's turn, then a's."""
-    w, x, y, z = a
-    matrix = np.array(((w, -x, -y, -z), (x, w, -z, y), (y, z, w, -x), (z, -y, x, w)), b.dtype)
-    return b @ matrix.T
-
-
-def _rotations(quaternions: np.ndarray) -> np.ndarray:
-    """(G, 4), any length -> (G, 3, 3)."""
-    w, x, y, z = (quaternions / np.maximum(np.linalg.norm(quaternions, axis=1, keepdims=True), 1e-12)).T
-    rows = (
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
-    )
-    return np.stack(rows, -1).reshape(-1, 3, 3)

@@ -28,6 +28,7 @@ _MODULES = (
     "performance",
     "pose",
     "presets",
+    "rotations",
     "sliders",
     "steps",
 )
@@ -83,7 +84,7 @@ def set_pose(made: Any, expression: np.ndarray, rotations: np.ndarray) -> None:
         block.value = value
     for joint, rotation in zip(rig.data.JOINT_NAMES, rotations):
         axes = rig.conventions.BONE_AXES[joint]
-        made.pose_bone(joint).rotation_quaternion = rig.conventions.axis_angle_to_quaternion(rotation @ axes)
+        made.pose_bone(joint).rotation_quaternion = rig.rotations.axis_angle_to_quaternion(rotation @ axes)
     rig.sliders.refresh(made)
     bpy.context.view_layer.update()
 

@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint(rig, bac
         return tasks.wait(task, 60)
 
     assert trained_until_stopped(training.train).state == "cancelled"
-    checkpoint = Path(training._kept(rig)["avatar"] + training.CHECKPOINT)
+    checkpoint = training.checkpoint_of(training.last_training(rig))
     kept = checkpoint.read_bytes()
     full.touch()
     ended = trained_until_stopped(training.resume)

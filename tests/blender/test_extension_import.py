@@ -125,8 +125,8 @@ def test_the_worker_is_told_whether_to_go_by_landmarks_only(
     monkeypatch.setattr(importing, "_start", start)
     with pytest.raises(RuntimeError, match="Ordered"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"), **options)
-    ((*_, kind, params),) = orders
-    assert kind == "import" and params["landmarks_only"] is landmarks_only
+    ((*_, kind, request),) = orders
+    assert kind == "import" and request.params()["landmarks_only"] is landmarks_only
 
 
 def test_a_range_that_ends_before_it_starts_is_refused(demo_clip):

@@ -1,4 +1,5 @@
-"""Another's performance on a rig, by the operator an artist uses and the real worker: in strips beside the tracked ones."""
+"""Another's performance on a rig, by the operator an artist uses and the real worker: in strips beside the tracked
+ones."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def test_a_telephones_take_plays_in_a_strip_above_the_tracked_one_and_only_while
     bpy.ops.effigy.retarget_performance(filepath=str(take), frame_start=101)
     key = rig.mesh.data.shape_keys
     performance = rigging().performance
-    assert [name for name, *_ in strips(key)] == [performance.NEUTRAL, performance.STRIP, "take 7"]
+    assert [name for name, *_ in strips(key)] == [performance.NEUTRAL, performance.TRACKED, "take 7"]
     assert strips(rig.armature)[-1] == ("take 7", 101, "NOTHING")
     assert performance.has_performance(rig) and key.animation_data.action_blend_type == "ADD"
     assert smile_at(rig, 151) - smile_at(rig, 111) == pytest.approx(0.7, abs=0.02)

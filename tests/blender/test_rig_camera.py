@@ -14,15 +14,15 @@ from rig_scenes import evaluated_vertices, make_rig, make_track, read_pose, rigg
 
 def footage_scene(frame_start=1):
     rig, made, track, scene = rigging(), make_rig(), make_track(), bpy.context.scene
-    shot = rig.performance.Shot(rig.conventions.stage_of(track.head_to_camera), frame_start)
-    rig.performance.apply_track(made, track, shot)
-    camera = rig.camera.add_camera(track, shot, "Footage", scene.collection)
-    rig.camera.set_scene(scene, track, camera, shot)
-    return made, track, camera, shot
+    placement = rig.performance.Placement(rig.conventions.default_camera_pose(track.head_to_camera), frame_start)
+    rig.performance.apply_track(made, track, placement)
+    camera = rig.camera.add_camera(track, placement, "Footage", scene.collection)
+    rig.camera.set_up_scene(scene, track, camera, placement)
+    return made, track, camera, placement
 
 
 def test_mesh_landmarks_through_the_blender_camera_lie_on_the_trackers_within_a_pixel_of_512():
-    made, track, camera, shot = footage_scene(frame_start=101)
+    made, track, camera, placement = footage_scene(frame_start=101)
     scene, known = bpy.context.scene, truth()
     corners, barycentric = known["landmark_corners"], known["landmark_barycentric"]
     for frame in range(track.frame_count):
@@ -48,9 +48,9 @@ def test_the_trackers_camera_pose_comes_back_from_the_scene():
 
 
 def test_the_head_stands_at_the_origin_upright_and_faces_the_front_view():
-    _, track, camera, shot = footage_scene()
+    _, track, camera, placement = footage_scene()
     middle = np.median(track.head_to_camera[:, :3, 3], axis=0)
-    assert np.allclose(shot.stage[:3, :3] @ middle + shot.stage[:3, 3], 0, atol=1e-6)
+    assert np.allclose(placement.camera_pose[:3, :3] @ middle + placement.camera_pose[:3, 3], 0, atol=1e-6)
     axis = camera.matrix_world.to_3x3() @ Vector((0, 0, -1))
     assert np.allclose(axis, (0, 1, 0), atol=1e-6)
     assert camera.matrix_world.translation.y < -0.5
@@ -75,12 +75,12 @@ def test_any_rational_rate_is_kept(rate):
 
 @pytest.mark.parametrize(("suffix", "written"), [("jpg", "JPEG"), ("png", "PNG")])
 def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path, suffix, written):
-    made, track, camera, shot = footage_scene(frame_start=101)
+    made, track, camera, placement = footage_scene(frame_start=101)
     for frame in range(track.frame_count):
         picture = bpy.data.images.new(f"{frame}", 4, 4)
         picture.filepath_raw, picture.file_format = str(tmp_path / f"{frame:06d}.{suffix}"), written
         picture.save()
-    rigging().camera.show_footage(camera, tmp_path, track.frame_count, shot)
+    rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)
     background = camera.data.background_images[0]
     assert camera.data.show_background_images and background.image.source == "SEQUENCE"
     # A camera's pictures advance when a window draws them; a texture's, with the same settings, whenever it is
@@ -101,6 +101,6 @@ def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path, suffix, writt
 
 
 def test_footage_that_is_gone_is_said(tmp_path):
-    _, track, camera, shot = footage_scene()
+    _, track, camera, placement = footage_scene()
     with pytest.raises(Exception, match="000000.jpg is missing"):
-        rigging().camera.show_footage(camera, tmp_path, track.frame_count, shot)
+        rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)

@@ -33,8 +33,8 @@ def test_values_beyond_the_slider_are_kept():
 def test_the_performance_lies_in_strips_below_and_the_hand_keys_action_is_free():
     made, rig = tracked_rig(), rigging()
     for target, names, blend in (
-        (made.mesh.data.shape_keys, [rig.performance.NEUTRAL, rig.performance.STRIP], "ADD"),
-        (made.armature, [rig.performance.STRIP], "COMBINE"),
+        (made.mesh.data.shape_keys, [rig.performance.NEUTRAL, rig.performance.TRACKED], "ADD"),
+        (made.armature, [rig.performance.TRACKED], "COMBINE"),
     ):
         data = target.animation_data
         assert data.action is None and data.action_blend_type == blend
@@ -77,16 +77,16 @@ def test_a_refined_track_takes_the_old_ones_strip_and_leaves_hand_keys_alone():
     moved = track.head_to_camera.copy()
     moved[:, 0, 3] += 0.01
     refined = replace(track, expression=track.expression * np.float32(0.5), head_to_camera=moved)
-    shot = rig.performance.shot_of(made)
+    placement = rig.performance.placement_of(made)
     rig.performance.apply_track(made, refined)
     assert len(bpy.data.actions) == actions
-    assert np.array_equal(rig.performance.shot_of(made).stage, shot.stage)
+    assert np.array_equal(rig.performance.placement_of(made).camera_pose, placement.camera_pose)
     assert made.armature.animation_data.nla_tracks[0].strips[0].name == "mine to name"
     puff, brow = (made.expression_names.index(name) for name in ("cheekPuff", "browInnerUp"))
     scene.frame_set(6)
     assert value_of(made, "cheekPuff") == pytest.approx(refined.expression[5, puff] + 0.1, abs=1e-5)
     assert value_of(made, "browInnerUp") == pytest.approx(refined.expression[5, brow], abs=1e-6)
-    expected = rig.conventions.BLENDER_TO_HEAD @ shot.stage @ moved[5]
+    expected = rig.conventions.BLENDER_TO_HEAD @ placement.camera_pose @ moved[5]
     assert np.allclose(read_pose(made)["root"], expected, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_muting_or_removing_the_performance_leaves_the_hand_keys_change_of_a_neu
     block.keyframe_insert("value", frame=6)
     key = made.mesh.data.shape_keys
     for track in key.animation_data.nla_tracks:
-        track.mute = track.name == rig.performance.STRIP
+        track.mute = track.name == rig.performance.TRACKED
     scene.frame_set(3)
     assert value_of(made, "cheekPuff") == pytest.approx(0.3, abs=1e-6)
     assert value_of(made, "browInnerUp") == 0

@@ -32,7 +32,7 @@ def test_a_mirrored_face_is_the_reflection_of_the_mesh():
     turns = {"neck": (0.1, 0.3, 0.05), "jaw": (0.2, 0.1, 0), "eye_L": (0.1, 0.4, 0), "eye_R": (0, -0.1, 0)}
     for joint, turn in turns.items():
         axes = rig.conventions.BONE_AXES[joint]
-        made.pose_bone(joint).rotation_quaternion = rig.conventions.axis_angle_to_quaternion(np.array(turn) @ axes)
+        made.pose_bone(joint).rotation_quaternion = rig.rotations.axis_angle_to_quaternion(np.array(turn) @ axes)
     bpy.context.view_layer.update()
     before = read_pose(made)
     rig.sliders.mirror(made)

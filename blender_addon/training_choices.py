@@ -1,0 +1,33 @@
+"""The choices for training that the interface offers: presets and devices.
+
+This repeats some of `backend.training.presets`, because the extension does not import the backend into Blender's
+process. `tests/backend/test_training_choices.py` compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class PresetChoice:
+    label: str
+    description: str
+    size: int
+    """Side of the training images, pixels."""
+    steps: int
+
+
+PRESETS: Final = {
+    "draft": PresetChoice("Draft", "A first result: about ten minutes on an ordinary CPU", 256, 2600),
+    "standard": PresetChoice("Standard", "For production: hours on a CPU, well under an hour on a GPU", 512, 10000),
+    "full": PresetChoice("Full", "The best quality; use a GPU", 512, 40000),
+}
+"""By the name that the backend knows."""
+DEVICES: Final = {
+    "auto": ("Automatic", "The GPU if there is one that can be used, otherwise the CPU"),
+    "cpu": ("CPU", "The processor"),
+    "cuda": ("GPU", "The NVIDIA GPU"),
+}
+"""Label and description by the name that the backend knows."""
