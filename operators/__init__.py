@@ -1,1 +1,4 @@
-"""One Blender operator a file, named by its verb. Thin: check the context, call a function elsewhere, return a set."""
+"""Blender's operators, one in each file, named by its verb.
+
+Operators are thin: they check the context, call a function elsewhere, and report the result.
+"""

@@ -1,4 +1,4 @@
-"""Put an existing avatar on the active rig, or, where there is none, on a new one of the same person."""
+"""Puts an existing avatar on the active rig or, if there is none, on a new rig of the same person."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class EFFIGY_OT_add_avatar(AvatarOperator, bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     new_rig: BoolProperty(
-        name="New Rig", options={"SKIP_SAVE"}, description="Add a rig of the avatar's person, whatever is selected"
+        name="New Rig",
+        options={"SKIP_SAVE"},
+        description="Add a new rig of the avatar's person, even if a rig is selected",
     )
 
     def draw(self, context: bpy.types.Context) -> None:

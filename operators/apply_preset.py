@@ -1,4 +1,4 @@
-"""Set the sliders to one of the starter expressions."""
+"""Sets the sliders to one of the starter expressions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from ..blender_addon.rig import presets, sliders
 class EFFIGY_OT_apply_preset(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.apply_preset"
     bl_label = "Starter Expression"
-    bl_description = "Set the sliders to a ready expression, to go on from there"
+    bl_description = "Set the sliders to a ready-made expression as a starting point"
     bl_options = {"REGISTER", "UNDO"}
 
     preset: EnumProperty(name="Expression", items=[(name, name, "") for name in presets.PRESETS])
-    strength: FloatProperty(name="Strength", default=1.0, min=0.0, soft_max=1.0, max=2.0, subtype="FACTOR")
-    key: BoolProperty(name="Key It", description="Key the expression at the current frame as well")
+    strength: FloatProperty(
+        name="Strength",
+        default=1.0,
+        min=0.0,
+        soft_max=1.0,
+        max=2.0,
+        subtype="FACTOR",
+        description="How strong the expression is",
+    )
+    key: BoolProperty(name="Key It", description="Also key the whole expression at the current frame")
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -1,4 +1,4 @@
-"""Bake the avatars' splats of the playback range, so that it plays at full rate."""
+"""Computes the avatars' splats for every frame of the playback range, so that it plays at the full frame rate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from ..blender_addon.viewport import baking
 class EFFIGY_OT_bake_playback(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.bake_playback"
     bl_label = "Bake Playback"
-    bl_description = "Compute the avatars of every frame of the playback range, so that it plays at full rate"
+    bl_description = (
+        "Compute the avatars for every frame of the playback range, so that it plays at the full frame rate"
+    )
 
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     def run(self, context: bpy.types.Context) -> None:

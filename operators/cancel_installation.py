@@ -1,4 +1,4 @@
-"""Stop the installation of the backend."""
+"""Stops the installation of the backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..blender_addon import backend_setup
 class EFFIGY_OT_cancel_installation(bpy.types.Operator):
     bl_idname = "effigy.cancel_installation"
     bl_label = "Stop"
-    bl_description = "Stop installing; nothing half-made is left, and what was downloaded is kept for the next time"
+    bl_description = "Stop installing. Incomplete files are removed; downloads are kept for the next time"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -1,4 +1,4 @@
-"""Stop a job; what it had finished is kept."""
+"""Stops a job. What it has finished is kept."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..blender_addon import tasks
 class EFFIGY_OT_cancel_job(bpy.types.Operator):
     bl_idname = "effigy.cancel_job"
     bl_label = "Stop"
-    bl_description = "Stop this job; a training keeps its checkpoint and can be resumed"
+    bl_description = "Stop this job. A training keeps its checkpoint and can be resumed"
 
-    index: IntProperty(options={"HIDDEN", "SKIP_SAVE"}, description="Which of the jobs, in the order of the panel")
+    index: IntProperty(options={"HIDDEN", "SKIP_SAVE"}, description="Index of the job, oldest first")
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         return any(tasks.running())
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        every = tasks.all_tasks()
-        if not 0 <= self.index < len(every) or every[self.index].finished:
+        jobs = tasks.all_tasks()
+        if not 0 <= self.index < len(jobs) or jobs[self.index].finished:
             self.report({"ERROR"}, "That job has ended already.")
             return {"CANCELLED"}
-        every[self.index].cancel()
+        jobs[self.index].cancel()
         return {"FINISHED"}
 
 

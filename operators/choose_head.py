@@ -1,4 +1,4 @@
-"""Make new rigs of the user's FLAME file, once the backend has read it and said what it is."""
+"""Chooses the user's FLAME file as the head model for new rigs, after the backend has read it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ..blender_addon.reporting import WorkingOperator
 from ..blender_addon.rig.data import RigData
 from ..blender_addon.worker import session
 
-SECONDS_TO_READ = 120.0
+READ_TIMEOUT = 120.0
+"""Seconds."""
 
 
 class EFFIGY_OT_choose_head(WorkingOperator, bpy.types.Operator):
     bl_idname = "effigy.choose_head"
     bl_label = "Use My FLAME File"
-    bl_description = "Make new rigs of a FLAME model of yours (.pkl or .npz); rigs that are there stay as they are"
+    bl_description = "Make new rigs from your own FLAME model (.pkl or .npz). Existing rigs do not change"
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default="*.pkl;*.npz", options={"HIDDEN"})
@@ -30,18 +31,18 @@ class EFFIGY_OT_choose_head(WorkingOperator, bpy.types.Operator):
 
     def prepare(self, context: bpy.types.Context):
         path, client = Path(bpy.path.abspath(self.filepath)).absolute(), session.client()
-        return lambda: (path, client.call("head.rig", {"head": {"file": str(path)}}, timeout=SECONDS_TO_READ))
+        return lambda: (path, client.call("head.rig", {"head": {"file": str(path)}}, timeout=READ_TIMEOUT))
 
     def finish(self, context: bpy.types.Context, result: tuple[Path, dict[str, Any]]) -> None:
         path, answer = result
         data = RigData.from_answer(answer)
-        chosen = preferences.get()
-        chosen.head_file = str(path)
-        chosen.head_said = (
+        settings = preferences.get()
+        settings.head_file = str(path)
+        settings.head_said = (
             f"{data.head_name}: {len(data.vertices)} vertices, {len(data.identity)} identity and "
             f"{len(data.expression_names)} expression components"
         )
-        self.report({"INFO"}, f"{chosen.head_said}.")
+        self.report({"INFO"}, f"{settings.head_said}.")
 
 
 classes = (EFFIGY_OT_choose_head,)

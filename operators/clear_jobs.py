@@ -1,4 +1,4 @@
-"""Take the jobs that have ended off the list."""
+"""Removes finished jobs from the list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..blender_addon.panels import previews
 class EFFIGY_OT_clear_jobs(bpy.types.Operator):
     bl_idname = "effigy.clear_jobs"
     bl_label = "Clear Finished"
-    bl_description = "Take the jobs that have ended off the list; their files stay"
+    bl_description = "Remove finished jobs from the list. Their files stay"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -19,7 +19,7 @@ class EFFIGY_OT_clear_jobs(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         tasks.clear_finished()
-        previews.forget_finished()
+        previews.remove_finished()
         return {"FINISHED"}
 
 

@@ -1,4 +1,4 @@
-"""Free what baked playback takes."""
+"""Deletes the baked playback of the scene."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..blender_addon.viewport import cache
 class EFFIGY_OT_clear_playback(bpy.types.Operator):
     bl_idname = "effigy.clear_playback"
     bl_label = "Clear Bake"
-    bl_description = "Free the memory or disk that the baked playback of this scene takes"
+    bl_description = "Free the memory or disk space that the baked playback of this scene uses"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

@@ -1,4 +1,4 @@
-"""Ask the backend what this machine can do and what is missing; the table appears in the preferences."""
+"""Asks the backend what this machine can do and what is missing. The preferences page shows the table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_examine_backend(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.examine_backend"
     bl_label = "Examine"
-    bl_description = "Try out everything the backend needs, and show what works and what is missing"
+    bl_description = "Test everything that the backend needs, and show what works and what is missing"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

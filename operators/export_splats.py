@@ -1,4 +1,4 @@
-"""Write the avatars as 3D Gaussian Splatting files, of this frame or of the whole range."""
+"""Exports the avatars as 3D Gaussian Splatting files, for the current frame or for the scene's frame range."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..blender_addon.viewport import baking
 
 SUFFIX: Final = ".ply"
 AXES: Final = {
-    # From the worker's axes (Y up, Z towards the viewer of a face) to the file's.
+    # From the worker's axes (Y up, Z out of the face) to those of the file.
     "Y_DOWN": np.diag((1.0, -1.0, -1.0)),
     "Y_UP": np.eye(3),
     "Z_UP": np.array(((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))),
@@ -26,26 +26,26 @@ AXES: Final = {
 class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.export_splats"
     bl_label = "Export Splats"
-    bl_description = "Write the scene's avatars, as they are posed in the world, as 3D Gaussian Splatting files (.ply)"
+    bl_description = "Export the scene's avatars in their current pose as 3D Gaussian Splatting files (.ply)"
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
     animation: BoolProperty(
         name="Whole Range",
-        description="A numbered file for each frame of the scene's range, instead of one of this frame",
+        description="Write a numbered file for each frame of the scene's range, instead of one file for the current frame",
     )
     axes: EnumProperty(
         name="Axes",
         default="Y_DOWN",
-        description="What is up in the file",
+        description="Which axis points up in the file",
         items=(
-            ("Y_DOWN", "Y Down", "As 3D Gaussian Splatting programs and their viewers have it (Z forward)"),
-            ("Y_UP", "Y Up", "As game engines and glTF have it (Z backward)"),
-            ("Z_UP", "Z Up", "As Blender has it"),
+            ("Y_DOWN", "Y Down", "For 3D Gaussian Splatting programs and viewers (Z forward)"),
+            ("Y_UP", "Y Up", "For game engines and glTF (Z backward)"),
+            ("Z_UP", "Z Up", "For Blender"),
         ),
     )
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -61,7 +61,7 @@ class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         if not self.filepath:
-            raise EffigyError(f"Choose a file to write ({SUFFIX}).")
+            raise EffigyError(f"Choose a name for the file to write ({SUFFIX}).")
         path = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), SUFFIX)).absolute()
         scene = context.scene
         frames = (scene.frame_start, scene.frame_end) if self.animation else None

@@ -1,5 +1,5 @@
-"""Build the rig of a capture that exists already: made by another Blender, by the command line, or while another file
-was open."""
+"""Adds an existing capture to the scene: one made by another Blender, by the command line, or while another file was
+open."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_import_capture(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_capture"
     bl_label = "Add Capture"
-    bl_description = "Add the rig, the camera and the performance of a capture folder to this scene"
+    bl_description = "Add the rig, the camera and the performance of an existing capture folder to this scene"
 
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:

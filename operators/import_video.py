@@ -1,4 +1,4 @@
-"""Import footage: capture and track it in the background, then build the rig, its camera and its performance."""
+"""Imports footage: captures and tracks it in the background, then builds the rig, its camera and its performance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_video"
     bl_label = "Import Video"
     bl_description = (
-        "Turn a video or a photograph of a person into a head rig with the performance keyed on it, and a "
-        "camera that shows the footage"
+        "Turn a video or a photograph of a person into a head rig with keyframes of the performance, and a "
+        "camera that shows the footage behind it"
     )
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(
         default=";".join(f"*{extension}" for extension in importing.EXTENSIONS), options={"HIDDEN"}
     )
-    first: IntProperty(name="First Frame", default=1, min=1, description="The video's frame to start with")
-    last: IntProperty(name="Last Frame", default=0, min=0, description="The video's frame to end with; 0: its last")
+    first: IntProperty(name="First Frame", default=1, min=1, description="First frame of the video to import")
+    last: IntProperty(
+        name="Last Frame", default=0, min=0, description="Last frame of the video to import. 0: the end of the video"
+    )
     size: IntProperty(
         name="Resolution",
         default=512,
@@ -33,26 +35,27 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         max=2048,
         step=64,
         subtype="PIXEL",
-        description="Side of the square pictures of the head: what is tracked, and the most that can be trained",
+        description="Width and height of the square images of the head that are cut out of the video. An avatar cannot be "
+        "trained at a higher resolution",
     )
     landmarks_only: BoolProperty(
         name="Landmarks Only",
-        description="Do not align the frames to the person's own skin: tracked three times as fast, but less "
-        "true and less steady",
+        description="Track by landmarks of the face alone, without aligning the frames to the person's skin: three "
+        "times as fast, but less accurate and less stable",
     )
     capture: StringProperty(
         name="Capture",
         subtype="DIR_PATH",
         options={"SKIP_SAVE"},
-        description="The folder to write; empty: beside the .blend, or beside the video while that is unsaved",
+        description="The folder to write. Empty: beside the .blend file, or beside the video if the .blend is unsaved",
     )
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if self.filepath:
-            # Dropped into the window.
+            # The file was dropped into the window.
             return context.window_manager.invoke_props_dialog(self)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
@@ -83,9 +86,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-        self.report(
-            {"INFO"}, task.said or "Importing; Blender can be used meanwhile. The Effigy tab shows how far it is."
-        )
+        self.report({"INFO"}, task.said or "Importing in the background. The Effigy tab shows the progress.")
 
 
 class EFFIGY_FH_video(bpy.types.FileHandler):

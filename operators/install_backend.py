@@ -1,4 +1,4 @@
-"""Make the backend's private environment, after saying what that costs."""
+"""Installs the backend into its private environment, after showing what will be downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.install_backend"
     bl_label = "Install Backend"
     bl_description = (
-        "Download PyTorch and what else the backend needs into a folder of its own; Blender's Python stays as it is"
+        "Download PyTorch and the other packages of the backend into a separate folder. Blender's own Python does "
+        "not change"
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
@@ -33,7 +34,7 @@ class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
     def run(self, context: bpy.types.Context) -> None:
         installation = backend_setup.install()
         if bpy.app.background:
-            # No timer and no panel: whoever scripts this waits.
+            # Without a window no timer runs, so a script waits here.
             installation.wait()
             if installation.error:
                 raise EffigyError(installation.error)

@@ -1,4 +1,4 @@
-"""Key the whole face at the current frame."""
+"""Keys the whole face at the current frame."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..blender_addon.rig import sliders
 class EFFIGY_OT_key_all(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.key_all"
     bl_label = "Key Expression"
-    bl_description = "Key every slider, the neck, the jaw and the eyes at the current frame"
+    bl_description = "Key all sliders, the neck, the jaw and the eyes at the current frame"
     bl_options = {"REGISTER", "UNDO"}
 
-    head: BoolProperty(name="Place of the Head", description="Key where the head is as well")
+    head: BoolProperty(name="Head Position", description="Also key the position and rotation of the whole head")
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:

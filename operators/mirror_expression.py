@@ -1,4 +1,4 @@
-"""Swap the left and the right side of the face."""
+"""Swaps the left and the right side of the face."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..blender_addon.rig import sliders
 class EFFIGY_OT_mirror_expression(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.mirror_expression"
     bl_label = "Mirror Expression"
-    bl_description = "Swap the left and the right side of the face"
+    bl_description = "Swap the left and the right side of the face, neck and eyes included"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Keep the avatar's file inside the .blend, so that one file is all there is to pass on."""
+"""Stores the avatar's file inside the .blend, so that there is only one file to pass on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_pack_avatar(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.pack_avatar"
     bl_label = "Pack Avatar"
-    bl_description = "Keep the avatar's file inside this .blend"
+    bl_description = "Store the avatar inside this .blend file, so that there is only one file to pass on"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Show where an avatar's file is now; every rig that had lost the same file gets it."""
+"""Chooses the new location of a missing avatar; every rig that misses the same file gets it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ..blender_addon.avatar_files import AvatarOperator
 class EFFIGY_OT_relink_avatar(AvatarOperator, bpy.types.Operator):
     bl_idname = "effigy.relink_avatar"
     bl_label = "Relink Avatar"
-    bl_description = "Show where the file of this rig's avatar is now"
+    bl_description = (
+        "Choose where the file of this rig's avatar is now. Other rigs that miss the same file get it as well"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The neutral face."""
+"""Resets the face to neutral."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..blender_addon.rig import sliders
 class EFFIGY_OT_reset_expression(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.reset_expression"
     bl_label = "Reset Expression"
-    bl_description = "Put every slider to zero and neck, jaw and eyes to rest; the head stays where it is"
+    bl_description = "Set all sliders to zero and neck, jaw and eyes to rest. The head keeps its position"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

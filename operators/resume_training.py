@@ -1,4 +1,4 @@
-"""Go on with a training that was stopped, or that ended with Blender."""
+"""Resumes a training that was stopped, or that ended when Blender was closed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_resume_training(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.resume_training"
     bl_label = "Resume Training"
-    bl_description = (
-        "Go on from the checkpoint that the stopped training left, with the settings that it was started with"
-    )
+    bl_description = "Continue the stopped training from where it ended, with the settings that it was started with"
 
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Put another person's performance on the rig: of a capture, a track, or a telephone's CSV of the 52 ARKit channels."""
+"""Transfers another person's performance to the rig: from a capture, a track, or a phone's recording of ARKit's 52
+channels."""
 
 from __future__ import annotations
 
@@ -16,13 +17,13 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.retarget_performance"
     bl_label = "Transfer Performance"
     bl_description = (
-        "Have the rig perform what somebody else did: a tracked performance (.npz, .capture) or a Live Link Face "
-        "table (.csv). It comes in strips of its own above the rig's performance"
+        "Transfer another person's performance to this rig: a tracked performance (.npz, .capture) or a Live Link Face "
+        "recording (.csv). It is added as strips above the rig's own performance"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
-    # In a file browser folders are always shown, a capture's among them.
+    # A file browser always shows folders, including those of captures.
     filter_glob: StringProperty(default="*.csv;*.npz;*.json", options={"HIDDEN"})
     intensity: FloatProperty(
         name="Intensity",
@@ -31,7 +32,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
         soft_max=2.0,
         max=3.0,
         subtype="FACTOR",
-        description="Of the expression, measured from each one's neutral face. Blinks and gaze stay whole",
+        description="Strength of the expressions, relative to the neutral face. Blinks and gaze are not scaled",
     )
     smoothing: FloatProperty(
         name="Smoothing",
@@ -40,7 +41,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
         soft_max=0.3,
         max=2.0,
         precision=3,
-        description="Seconds over which face and head are smoothed. Blinks and eyes stay quick",
+        description="Seconds over which face and head are smoothed. Blinks and eyes are not smoothed",
     )
     motion: FloatProperty(
         name="Head Motion",
@@ -49,11 +50,13 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
         soft_max=1.0,
         max=2.0,
         subtype="FACTOR",
-        description="How much of the head's motion is taken over; 0 leaves the head still",
+        description="How much of the head's motion is transferred. 0: the head stays still",
     )
-    frame_start: IntProperty(name="Start Frame", default=1, description="The scene's frame at which it begins")
+    frame_start: IntProperty(
+        name="Start Frame", default=1, description="Frame of the scene at which the performance begins"
+    )
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     @classmethod
@@ -74,7 +77,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         if not self.filepath:
-            raise EffigyError("Choose a performance: a capture, a track (.npz) or a Live Link Face table (.csv).")
+            raise EffigyError("Choose a performance: a capture, a track (.npz) or a Live Link Face recording (.csv).")
         task = transferring.transfer(
             active.need_rig(context),
             context.scene,

@@ -1,4 +1,4 @@
-"""Show avatars in the picture of Cycles or EEVEE, before and behind the scene's objects."""
+"""Adds the avatars to images rendered by Cycles or EEVEE, in front of and behind the scene's objects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.set_up_composite"
     bl_label = "Composite over the Scene"
     bl_description = (
-        "Render the avatars as a pass of their own and put it into this scene's compositor by depth, so "
-        "that F12 shows them before and behind the scene's objects"
+        "Render the avatars separately and combine them with this scene by depth in the compositor, so that "
+        "F12 shows them in front of and behind the scene's objects"
     )
     bl_options = {"REGISTER", "UNDO"}
 
@@ -26,14 +26,16 @@ class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):
         set_up(scene, layer, avatars)
         for rig in find_rigs(scene.objects):
             if has_avatar(rig.armature):
-                # The mesh goes on throwing its shadow and being reflected; the camera sees the avatar instead.
+                # The mesh still casts its shadow and is reflected, but the camera sees the avatar instead of it.
                 rig.mesh.visible_camera = False
-        self.report({"INFO"}, f"F12 renders “{scene.name}” with its avatars; the pass is the scene “{avatars.name}”.")
+        self.report(
+            {"INFO"}, f"F12 renders “{scene.name}” with its avatars. They are rendered in the scene “{avatars.name}”."
+        )
         if scene.view_settings.view_transform != "Standard":
             self.report(
                 {"WARNING"},
-                f"The view transform {scene.view_settings.view_transform} grades the avatars with "
-                "the scene: their footage's own colours come back only under Standard.",
+                f"The view transform {scene.view_settings.view_transform} also changes the avatars' colours. They "
+                "match the footage only with the view transform Standard.",
             )
 
 

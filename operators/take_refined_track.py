@@ -1,4 +1,4 @@
-"""Put the performance as training has refined it on the rig, in the tracked one's place."""
+"""Replaces the tracked performance on the rig with the one that training has refined."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class EFFIGY_OT_take_refined_track(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.take_refined_track"
     bl_label = "Take Refined Track"
     bl_description = (
-        "Training also moves the tracked performance to where the pictures say: take that as keyframes, in the "
-        "tracked performance's place. Keys of your own stay"
+        "Replace the tracked performance with the one that training has corrected to fit the footage better. "
+        "Your own keys stay"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     @classmethod

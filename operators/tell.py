@@ -1,4 +1,4 @@
-"""Say a sentence as a report: in the status bar, and in the Info editor where it can be read again."""
+"""Shows a message in the status bar and in the Info editor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bpy.props import StringProperty
 class EFFIGY_OT_tell(bpy.types.Operator):
     bl_idname = "effigy.tell"
     bl_label = "Effigy"
-    bl_description = "Say what went wrong"
+    bl_description = "Show an error message"
     bl_options = {"INTERNAL"}
 
     sentence: StringProperty(options={"HIDDEN", "SKIP_SAVE"})

@@ -1,4 +1,4 @@
-"""Train an avatar on the capture of the active rig."""
+"""Trains an avatar on the capture of the active rig."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_train_avatar(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.train_avatar"
     bl_label = "Train Avatar"
-    bl_description = "Train an avatar on this rig's footage; Blender can be used meanwhile"
+    bl_description = "Train an avatar on this rig's footage in the background"
 
     wait: BoolProperty(
-        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return when all is done, as a script wants it"
+        name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Write a packed avatar out beside the .blend and use that file."""
+"""Writes a packed avatar to a file beside the .blend, and uses that file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..blender_addon.reporting import ReportingOperator
 class EFFIGY_OT_unpack_avatar(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.unpack_avatar"
     bl_label = "Unpack Avatar"
-    bl_description = "Write the avatar that is kept in this .blend into a file again"
+    bl_description = "Write the avatar that is stored in this .blend to a separate file again"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

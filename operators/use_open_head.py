@@ -1,4 +1,4 @@
-"""Go back to the head model that comes with Effigy."""
+"""Goes back to the head model that comes with Effigy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..blender_addon import preferences
 class EFFIGY_OT_use_open_head(bpy.types.Operator):
     bl_idname = "effigy.use_open_head"
     bl_label = "Use the Open Head"
-    bl_description = "Make new rigs of the head that comes with Effigy, which is free of licence conditions (CC0)"
+    bl_description = "Make new rigs from the head that comes with Effigy, which is free to use for anything (CC0)"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        chosen = preferences.get()
-        chosen.head_file = chosen.head_said = ""
+        settings = preferences.get()
+        settings.head_file = settings.head_said = ""
         return {"FINISHED"}
 
 

@@ -1,4 +1,4 @@
-"""Run the backend with a Python of the user's, once it has proved that it can."""
+"""Chooses an interpreter for the backend, after checking that it can run it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..blender_addon.reporting import WorkingOperator
 class EFFIGY_OT_use_python(WorkingOperator, bpy.types.Operator):
     bl_idname = "effigy.use_python"
     bl_label = "Use This Python"
-    bl_description = "Choose the interpreter of an environment that has the backend's packages, such as venv/bin/python"
+    bl_description = "Choose the Python of an environment that has the backend's packages, for example venv/bin/python"
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
 
@@ -24,7 +24,7 @@ class EFFIGY_OT_use_python(WorkingOperator, bpy.types.Operator):
         return {"RUNNING_MODAL"}
 
     def prepare(self, context: bpy.types.Context):
-        # Not resolved: an environment's Python is a link, and what it points to knows nothing of the environment.
+        # Symbolic links are kept: the Python of an environment is a link, and its target does not use the environment.
         path = Path(bpy.path.abspath(self.filepath)).absolute()
         return lambda: check_interpreter(path)
 

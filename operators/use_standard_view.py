@@ -1,4 +1,4 @@
-"""Show colours as the footage has them."""
+"""Sets the view transform to Standard, which shows the colours of the footage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class EFFIGY_OT_use_standard_view(bpy.types.Operator):
     bl_idname = "effigy.use_standard_view"
     bl_label = "Use the Standard View"
     bl_description = (
-        "Set the view transform to Standard: the avatar then has the colours of its footage, where AgX "
+        "Set the view transform to Standard, so that the avatar has the colours of its footage. AgX "
         "and Filmic make it paler"
     )
     bl_options = {"REGISTER", "UNDO"}

@@ -1,1 +1,1 @@
-"""What Effigy draws: the Effigy tab of the 3D View, the status bar."""
+"""The panels of the Effigy tab in the 3D View, the preferences page, and the progress in the status bar."""

@@ -1,4 +1,4 @@
-"""Where everything starts: a video, a capture, an avatar; and whether there is a backend to work with."""
+"""The panel Import: the buttons that add a video, a capture or an avatar, and the active rig's avatar."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
-        ready, sentence = backend_setup.state()
+        ready, message = backend_setup.state()
         if not ready:
             box = layout.box()
-            wrapped(box, sentence, region_width(context), "INFO")
+            wrapped(box, message, region_width(context), "INFO")
             box.operator(
                 "preferences.addon_show", text="Open Preferences", icon="PREFERENCES"
             ).module = preferences.PACKAGE
@@ -36,6 +36,7 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
             self.draw_avatar(context)
 
     def draw_avatar(self, context: bpy.types.Context) -> None:
+        """The active rig, the file of its avatar, and what can be done with it."""
         armature = active.need_rig(context).armature
         box = self.layout.box()
         box.label(text=armature.name, icon="OUTLINER_OB_ARMATURE", translate=False)
@@ -56,10 +57,15 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
             box.operator("effigy.relink_avatar", icon="FILE_REFRESH")
         if active.need_rig(context).is_editable:
             row = self.layout.row()
-            row.enabled = backend_setup.state()[0]
+            row.enabled = backend_setup.state().ready
             row.operator("effigy.retarget_performance", icon="MOD_MESHDEFORM")
         if not bpy.data.filepath and avatars.has_avatar(armature):
-            wrapped(box, "Save the .blend to keep the paths relative to it.", region_width(context), "INFO")
+            wrapped(
+                box,
+                "Save the .blend file, so that its paths stay valid when you move the project.",
+                region_width(context),
+                "INFO",
+            )
 
 
 classes = (EFFIGY_PT_import,)

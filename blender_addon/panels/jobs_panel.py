@@ -1,4 +1,4 @@
-"""What goes on in the background: how far each job is, for how long still, what it looks like, and how it ended."""
+"""The panel Jobs: the progress, the preview and the result of work in the background."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from .text import region_width, wrapped
 
 ICONS: Final = {DONE: "CHECKMARK", FAILED: "ERROR", CANCELLED: "CANCEL"}
 PREVIEW_SCALE: Final = 7.0
+MAX_METRICS: Final = 3
+METRICS: Final = {"psnr": "Similarity to the footage: {:.3g} dB", "validation_psnr": "On unseen frames: {:.3g} dB"}
+"""How a job's metric is written; others are written by their name and value."""
 
 
 class EFFIGY_PT_jobs(EffigyPanel, bpy.types.Panel):
@@ -41,27 +44,36 @@ class EFFIGY_PT_jobs(EffigyPanel, bpy.types.Panel):
 
 
 def draw_running(layout: bpy.types.UILayout, task: Task, index: int) -> None:
+    """A running task; `index` is its place in `tasks.all_tasks()`."""
     row = layout.row()
     row.label(text=task.title, icon="SORTTIME", translate=False)
     row.operator("effigy.cancel_job", text="", icon="X").index = index
     if icon := previews.icon_of(task):
         layout.template_icon(icon, scale=PREVIEW_SCALE)
-    layout.progress(factor=task.share, text=told(task))
+    layout.progress(factor=task.share, text=progress_text(task))
     if task.job and task.job.metrics:
-        words = [f"{name} {value:.3g}" for name, value in task.job.metrics.items() if isinstance(value, (int, float))]
-        layout.label(text="   ".join(words[:3]), translate=False)
+        texts = [
+            metric_text(name, value) for name, value in task.job.metrics.items() if isinstance(value, (int, float))
+        ]
+        layout.label(text="   ".join(texts[:MAX_METRICS]), translate=False)
     if task.job and task.job.messages:
         layout.label(text=task.job.messages[-1], translate=False)
 
 
-def told(task: Task) -> str:
-    """`Training 420/1800, 6 min left`."""
+def progress_text(task: Task) -> str:
+    """`Training, 420 of 1800, 6 min left`."""
     if task.state == "stopping":
         return "Stopping…"
-    words = task.stage
+    parts = [task.stage]
     if task.job and task.job.total and task.state != BUILDING:
-        words += f" {task.job.done}/{task.job.total}"
-    return f"{words}, {task.left} left" if task.left else words
+        parts.append(f"{task.job.done} of {task.job.total}")
+    if task.left:
+        parts.append(f"{task.left} left")
+    return ", ".join(parts)
+
+
+def metric_text(name: str, value: float) -> str:
+    return METRICS[name].format(value) if name in METRICS else f"{name} {value:.3g}"
 
 
 classes = (EFFIGY_PT_jobs,)

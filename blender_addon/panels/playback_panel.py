@@ -1,4 +1,4 @@
-"""Baked playback of the scene's avatars: how much is baked and how much of it has changed since; and their export."""
+"""The panel Playback and Export: baking the avatars, what is baked and has changed since, and exporting them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,23 @@ class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):
         row.operator("effigy.clear_playback", text="", icon="TRASH")
         for rig in find_rigs(context.scene.objects):
             if bake := cache.bake_of(rig.armature):
-                wrapped(layout, told(rig.armature, bake), region_width(context), "CHECKMARK")
+                wrapped(layout, describe(rig.armature, bake), region_width(context), "CHECKMARK")
         layout.operator("effigy.export_splats", icon="EXPORT")
 
 
-def told(armature: bpy.types.Object, bake: cache.Bake) -> str:
+def describe(armature: bpy.types.Object, bake: cache.Bake) -> str:
+    """What is baked of an avatar, and how many of those frames have changed since."""
     if bake.source != cache.source_of(armature):
-        return f"“{armature.name}” has another avatar than the one that was baked: bake again."
+        return f"“{armature.name}” has a different avatar now: bake again."
     last = bake.first + len(bake.keys) - 1
-    said = f"“{armature.name}”: {bake.count} of the frames {bake.first} to {last}, {bake.bytes / 1e6:.0f} MB."
+    text = f"“{armature.name}”: {bake.count} frames between {bake.first} and {last}, {bake.bytes / 1e6:.0f} MB."
     if changed := len(bake.changed):
-        said += (" 1 frame has" if changed == 1 else f" {changed} frames have") + " changed since and plays live."
-    return said
+        text += (
+            " 1 frame has changed since and is computed again during playback."
+            if changed == 1
+            else f" {changed} frames have changed since and are computed again during playback."
+        )
+    return text
 
 
 classes = (EFFIGY_PT_playback,)

@@ -1,7 +1,11 @@
-"""The pictures of running jobs as icons, small, and made once for each picture."""
+"""Icons that show the preview images of running jobs.
+
+An icon is drawn on every redraw, so it is small and is updated only when a job has sent a new image.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 import bpy
@@ -10,52 +14,65 @@ import numpy as np
 
 from ..tasks import Task, all_tasks
 
-SIDE: Final = 192
-"""Pixels at the most: a picture that is set on every redraw must be cheap."""
+MAX_SIDE: Final = 192
+"""Largest width or height of an icon, pixels."""
 
-_icons: bpy.utils.previews.ImagePreviewCollection | None = None
-_shown: dict[str, int] = {}
-"""Which picture of a job the icon shows."""
+
+@dataclass
+class _Icons:
+    """The module's state; it lives as long as the extension is enabled."""
+
+    collection: bpy.utils.previews.ImagePreviewCollection | None = None
+    """The icons by the task's name; None while the extension is disabled."""
+    shown: dict[str, int] = field(default_factory=dict)
+    """`Job.preview_count` of the image that each icon shows."""
+
+
+_icons = _Icons()
 
 
 def icon_of(task: Task) -> int:
-    """The icon's number, or 0 while there is no picture."""
+    """The number of the task's icon, or 0 if it has no image yet."""
     job = task.job
-    if _icons is None or job is None or job.preview is None:
+    if _icons.collection is None or job is None or job.preview is None:
         return 0
-    name = f"{id(task)}"
-    icon = _icons.get(name) or _icons.new(name)
-    if _shown.get(name) != job.preview_count:
-        _set_picture(icon, job.preview)
-        _shown[name] = job.preview_count
+    name = name_of(task)
+    icon = _icons.collection.get(name) or _icons.collection.new(name)
+    if _icons.shown.get(name) != job.preview_count:
+        _set_image(icon, job.preview)
+        _icons.shown[name] = job.preview_count
     return icon.icon_id
 
 
-def _set_picture(icon: bpy.types.ImagePreview, picture: np.ndarray) -> None:
-    """(H, W, 3) uint8, top row first -> the icon's RGBA, bottom row first."""
-    step = max(1, -(-max(picture.shape[:2]) // SIDE))
-    small = picture[::-step, ::step]
+def name_of(task: Task) -> str:
+    """The name of the task's icon in the collection."""
+    return f"{id(task)}"
+
+
+def _set_image(icon: bpy.types.ImagePreview, image: np.ndarray) -> None:
+    """Converts (H, W, 3) uint8, top row first, to the icon's RGBA, bottom row first. Large images are subsampled."""
+    step = max(1, -(-max(image.shape[:2]) // MAX_SIDE))
+    small = image[::-step, ::step]
     pixels = np.ones((*small.shape[:2], 4), np.float32)
     pixels[..., :3] = small / np.float32(255)
     icon.image_size = small.shape[1], small.shape[0]
     icon.image_pixels_float.foreach_set(pixels.ravel())
 
 
-def forget_finished() -> None:
-    living = {f"{id(task)}" for task in all_tasks()}
-    for name in [name for name in _shown if name not in living]:
-        del _shown[name]
-        del _icons[name]
+def remove_finished() -> None:
+    """Removes the icons of tasks that are no longer in the list."""
+    current = {name_of(task) for task in all_tasks()}
+    for name in [name for name in _icons.shown if name not in current]:
+        del _icons.shown[name]
+        del _icons.collection[name]
 
 
 def register() -> None:
-    global _icons
-    _icons = bpy.utils.previews.new()
+    _icons.collection = bpy.utils.previews.new()
 
 
 def unregister() -> None:
-    global _icons
-    if _icons is not None:
-        bpy.utils.previews.remove(_icons)
-    _icons = None
-    _shown.clear()
+    if _icons.collection is not None:
+        bpy.utils.previews.remove(_icons.collection)
+    _icons.collection = None
+    _icons.shown.clear()

@@ -1,4 +1,4 @@
-"""Rendering with the Effigy engine: choosing it, and the view transform that shows the footage's colours."""
+"""The panel Render: choosing the engine and the view transform, and rendering."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
             box = layout.box()
             wrapped(
                 box,
-                "Avatars have the colours of their footage only under the Standard view transform.",
+                "Avatars have the colours of their footage only with the view transform Standard.",
                 region_width(context),
                 "COLOR",
             )
@@ -31,7 +31,7 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
         layout.prop(scene.effigy, "enhanced")
         draw_limits(layout, context)
         if scene.render.engine != ENGINE:
-            # Without it, another engine's picture has no avatars.
+            # Other engines do not render avatars without it.
             layout.operator("effigy.set_up_composite", icon="NODE_COMPOSITING")
         row = layout.row(align=True)
         row.operator("render.render", text="Frame", icon="RENDER_STILL")

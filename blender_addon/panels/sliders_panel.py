@@ -1,4 +1,4 @@
-"""The face as sliders, by region from above, of the rig that is active; and what is done with all of them."""
+"""The panel Sliders: the active rig's expressions and bones by region of the face, and the buttons for all of them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ LABELS: Final = {
     "jaw": "Jaw",
     "other": "Neck and Others",
 }
-TURNS: Final = {
+BONE_ROTATIONS: Final = {
     "neck": ("Neck", ("Nod", "Turn", "Tilt")),
     "jaw": ("Jaw Bone", ("Open", "Roll", "Sideways")),
     "eye_L": ("Left Eye", ("Down", "Roll", "Sideways")),
     "eye_R": ("Right Eye", ("Down", "Roll", "Sideways")),
 }
-"""Bone -> its name, and what its turns about its own x, y and z axes do."""
-NEVER_ROLLED: Final = ("jaw", "eye_L", "eye_R")
+"""By joint: the label of its bone, and the effects of rotations about the bone's own x, y and z axes."""
+NOT_ROLLED: Final = ("jaw", "eye_L", "eye_R")
+"""Joints whose roll is not shown, because jaws and eyes do not roll."""
 
 
 class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
@@ -43,7 +44,7 @@ class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
         if not rig.is_editable:
             wrapped(
                 layout,
-                "This rig is linked from another file: make a library override of it to pose it.",
+                "This rig is linked from another file: make a library override of it, then pose that.",
                 region_width(context),
                 "LINKED",
             )
@@ -56,6 +57,8 @@ class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
 
 
 class _RegionPanel(RigPanel):
+    """The sliders of one region, below the panel Sliders."""
+
     bl_parent_id = "EFFIGY_PT_sliders"
     region = ""
 
@@ -73,11 +76,11 @@ class _RegionPanel(RigPanel):
         blocks = rig.key_blocks
         for name in by_region(rig.slider_names).get(self.region, ()):
             if name in blocks:
-                column.prop(blocks[name], "value", text=spoken(name), slider=True, translate=False)
+                column.prop(blocks[name], "value", text=label_of(name), slider=True, translate=False)
             else:
-                column.label(text=f"{spoken(name)}: its shape key is gone", icon="ERROR", translate=False)
+                column.label(text=f"{label_of(name)}: its shape key is gone", icon="ERROR", translate=False)
         for joint in REGION_JOINTS.get(self.region, ()):
-            title, turns = TURNS[joint]
+            title, rotations = BONE_ROTATIONS[joint]
             try:
                 bone = rig.pose_bone(joint)
             except EffigyError as error:
@@ -85,19 +88,20 @@ class _RegionPanel(RigPanel):
                 continue
             column = layout.column(align=True)
             column.label(text=title)
-            for index, turn in enumerate(turns, start=1):
-                if turn != "Roll" or joint not in NEVER_ROLLED:
-                    # A component of the quaternion is the sine of half the turn: near enough to a slider for a face.
-                    column.prop(bone, "rotation_quaternion", index=index, text=turn)
+            for index, rotation in enumerate(rotations, start=1):
+                if rotation != "Roll" or joint not in NOT_ROLLED:
+                    # A quaternion's component is the sine of half the angle, which is nearly linear for a face's angles.
+                    column.prop(bone, "rotation_quaternion", index=index, text=rotation)
 
 
-def spoken(name: str) -> str:
-    """`mouthSmileLeft` -> `Mouth Smile Left`; the region's own word stays, since keys carry it."""
+def label_of(name: str) -> str:
+    """`mouthSmileLeft` -> `Mouth Smile Left`. The region stays in the label, as it is in the name of the shape key."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", name).split()
     return " ".join(word[:1].upper() + word[1:] for word in words)
 
 
 def _panel_of(region: str, number: int) -> type:
+    """The class of a region's panel; `number` is its place from the top."""
     return type(
         f"EFFIGY_PT_sliders_{region}",
         (_RegionPanel, bpy.types.Panel),

@@ -1,18 +1,28 @@
-"""The running job in Blender's status bar, for when the Effigy tab is not in sight."""
+"""Shows the progress of the newest running job in Blender's status bar, where it is visible without the Effigy tab."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import bpy
 
 from .. import tasks
-from .jobs_panel import told
+from .jobs_panel import progress_text
 
-SECONDS: Final = 1.0
-"""Between two looks."""
+INTERVAL: Final = 1.0
+"""Seconds between two redraws."""
 
-_shown = False
+
+@dataclass
+class _StatusBar:
+    """The module's state."""
+
+    shows_job: bool = False
+    """Whether the status bar showed a job when it was last redrawn."""
+
+
+_status_bar = _StatusBar()
 
 
 def draw(self: bpy.types.Header, context: bpy.types.Context) -> None:
@@ -22,26 +32,26 @@ def draw(self: bpy.types.Header, context: bpy.types.Context) -> None:
         others = f" (and {len(running) - 1} more)" if len(running) > 1 else ""
         row = self.layout.row()
         row.ui_units_x = 18
-        row.progress(factor=newest.share, text=f"{newest.title}: {told(newest)}{others}")
+        row.progress(factor=newest.share, text=f"{newest.title}: {progress_text(newest)}{others}")
 
 
 def _redraw() -> float:
-    """A status bar is no area of a screen, so nothing but its text being set has Blender draw it again."""
-    global _shown
-    shown = any(tasks.running())
-    if shown or _shown:
+    """The timer that redraws the status bar. The bar is not an area of a screen, so Blender redraws it only when its text
+    is set."""
+    running = any(tasks.running())
+    if running or _status_bar.shows_job:
         for window in bpy.context.window_manager.windows:
-            # After a file was loaded a timer's context has no window, and Blender looks for the status bar in that one: it
-            # would read from nowhere and crash.
+            # After a file was loaded, the context of a timer has no window. Setting the text would then crash Blender,
+            # because it searches the context's window for the status bar.
             with bpy.context.temp_override(window=window):
                 window.workspace.status_text_set_internal(None)
-    _shown = shown
-    return SECONDS
+    _status_bar.shows_job = running
+    return INTERVAL
 
 
 def register() -> None:
     bpy.types.STATUSBAR_HT_header.append(draw)
-    bpy.app.timers.register(_redraw, first_interval=SECONDS, persistent=True)
+    bpy.app.timers.register(_redraw, first_interval=INTERVAL, persistent=True)
 
 
 def unregister() -> None:

@@ -1,4 +1,4 @@
-"""Sentences in panels, which Blender does not break into lines by itself."""
+"""Wraps sentences in panels into lines, which Blender does not do itself."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import bpy
 from bpy.app.translations import pgettext_iface
 
 PIXELS_PER_LETTER: Final = 6.2
-"""Of Blender's interface font at scale 1, on the average of a sentence."""
+"""Mean width of a letter of Blender's interface font in a sentence, at interface scale 1."""
 
 
 def wrapped(layout: bpy.types.UILayout, sentence: str, width: float, icon: str = "NONE") -> None:
-    """Labels with a sentence broken to `width` (pixels at interface scale 1); `icon` before the first line."""
+    """Adds labels with a sentence wrapped to `width` (pixels at interface scale 1), and `icon` before the first line."""
     letters = max(16, int((width - (20 if icon != "NONE" else 0)) / PIXELS_PER_LETTER))
     column = layout.column(align=True)
     column.scale_y = 0.8
@@ -22,6 +22,6 @@ def wrapped(layout: bpy.types.UILayout, sentence: str, width: float, icon: str =
 
 
 def region_width(context: bpy.types.Context) -> float:
-    """Pixels at interface scale 1 that a line of the drawn region has."""
+    """Width of a line in the region that is being drawn, in pixels at interface scale 1."""
     scale = context.preferences.system.ui_scale or 1.0
     return (context.region.width / scale if context.region else 300) - 50

@@ -1,4 +1,4 @@
-"""How the 3D View shows the active rig's avatar, and what keeps it from being up to date."""
+"""The panel Viewport: how the 3D View shows the active rig's avatar, and why it is not up to date."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.service.job_kinds import DEVICES
+from backend.devices import DEVICES
 from backend.training.presets import PRESETS
 from blender_addon import training_choices
 

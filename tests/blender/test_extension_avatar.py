@@ -84,6 +84,27 @@ def test_a_lost_avatar_is_reported_when_the_file_is_opened_and_can_be_relinked(r
     assert armature.effigy.avatar == "//moved/anna.effigy"
 
 
+def test_relinking_changes_the_active_rig_and_those_that_miss_the_same_file_and_no_others(
+    rig, project, demo_capture, module
+):
+    find_rigs = module("blender_addon.rig.rig_properties").find_rigs
+    for _ in range(2):
+        bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    anna, twin, ben = (made.armature for made in find_rigs(bpy.context.scene.objects))
+    anna.effigy.avatar = twin.effigy.avatar = str(project / "gone" / "anna.effigy")
+    ben.effigy.avatar = str(project / "gone" / "ben.effigy")
+    found = project / "anna.effigy"
+    bpy.context.view_layer.objects.active = anna
+    bpy.ops.effigy.relink_avatar(filepath=str(found))
+    paths = [Path(bpy.path.abspath(armature.effigy.avatar)) for armature in (anna, twin, ben)]
+    assert paths == [found, found, project / "gone" / "ben.effigy"]
+    shutil.copyfile(found, project / "ben.effigy")
+    bpy.context.view_layer.objects.active = ben
+    bpy.ops.effigy.relink_avatar(filepath=str(project / "ben.effigy"))
+    paths = [Path(bpy.path.abspath(armature.effigy.avatar)) for armature in (anna, twin, ben)]
+    assert paths == [found, found, project / "ben.effigy"]
+
+
 def test_a_packed_avatar_needs_its_file_no_more_and_survives_saving_and_appending(rig, project, module):
     avatars = module("blender_addon.avatars")
     content = (project / "anna.effigy").read_bytes()

@@ -179,19 +179,19 @@ def test_jobs_show_progress_picture_and_how_they_ended(rig, module, demo_clip, t
     )
     task.job.told("preview", {"image": np.full((500, 500, 3), 128, np.uint8)})
     words = drawn("EFFIGY_PT_jobs")
-    assert "Training 30/120, 7 min left" in words and "loss 0.123" in words
+    assert "Training, 30 of 120, 7 min left" in words and "loss 0.123" in words
     header = SimpleNamespace(layout=Layout())
     module("blender_addon.panels.status_bar").draw(header, bpy.context)
-    assert "Training 30/120" in header.layout.words
-    icon = previews._icons[f"{id(task)}"]
+    assert "Training, 30 of 120" in header.layout.words
+    icon = previews._icons.collection[previews.name_of(task)]
     # Without a window Blender gives icons no number, so the picture is looked at itself.
-    assert 100 < max(icon.image_size) <= previews.SIDE
+    assert 100 < max(icon.image_size) <= previews.MAX_SIDE
     assert list(icon.image_pixels_float[:4]) == pytest.approx([128 / 255] * 3 + [1], abs=0.01)
     task.cancel()
     tasks.wait(task, 60)
     assert task.said in " ".join(drawn("EFFIGY_PT_jobs").split()) or "stopped" in drawn("EFFIGY_PT_jobs").lower()
     bpy.ops.effigy.clear_jobs()
-    assert not tasks.all_tasks() and not previews._shown
+    assert not tasks.all_tasks() and not previews._icons.shown
 
 
 def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
