@@ -32,7 +32,7 @@ class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
     animation: BoolProperty(
         name="Whole Range",
-        description="Write a numbered file for each frame of the scene's range, instead of one file for the current frame",
+        description="Write a numbered file for each frame of the scene's range, instead of one for the current frame",
     )
     axes: EnumProperty(
         name="Axes",

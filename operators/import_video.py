@@ -35,8 +35,8 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         max=2048,
         step=64,
         subtype="PIXEL",
-        description="Width and height of the square images of the head that are cut out of the video. An avatar cannot be "
-        "trained at a higher resolution",
+        description="Width and height of the square images of the head that are cut out of the video. An avatar cannot "
+        "be trained at a higher resolution",
     )
     landmarks_only: BoolProperty(
         name="Landmarks Only",

@@ -90,7 +90,8 @@ class _RegionPanel(RigPanel):
             column.label(text=title)
             for index, rotation in enumerate(rotations, start=1):
                 if rotation != "Roll" or joint not in NOT_ROLLED:
-                    # A quaternion's component is the sine of half the angle, which is nearly linear for a face's angles.
+                    # A quaternion's component is the sine of half the angle, which is nearly linear for a face's
+                    # angles.
                     column.prop(bone, "rotation_quaternion", index=index, text=rotation)
 
 
