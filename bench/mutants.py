@@ -221,7 +221,7 @@ def try_break(workplace: Workplace, number: int, change: Break, seconds: float) 
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="build.py bench mutants", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="build.py bench mutants", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--count", type=int, default=100, help="breaks to try (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(

@@ -152,8 +152,8 @@ def owners_of(source: str) -> dict[int, str]:
     """Line -> the name of the constant or kernel that it defines, or the function whose default value it gives."""
     owners: dict[int, str] = {}
 
-    def own(node: ast.AST, name: str) -> None:
-        owners.update(dict.fromkeys(range(node.lineno, node.end_lineno + 1), name))
+    def own(node: ast.stmt | ast.expr, name: str) -> None:
+        owners.update(dict.fromkeys(range(node.lineno, (node.end_lineno or node.lineno) + 1), name))
 
     def look(body: list[ast.stmt]) -> None:
         for node in body:

@@ -82,7 +82,7 @@ def negate_condition(node: cst.If | cst.While | cst.IfExp) -> Iterator[cst.CSTNo
         yield node.with_changes(test=cst.UnaryOperation(operator=cst.Not(), expression=test))
 
 
-OPERATORS: Final[tuple[tuple[str, type, Callable[[Any], Iterable[cst.CSTNode]]], ...]] = (
+OPERATORS: Final[tuple[tuple[str, type | tuple[type, ...], Callable[[Any], Iterable[cst.CSTNode]]], ...]] = (
     ("number", cst.BaseNumber, mutators.operator_number),
     ("boolean", cst.Name, mutators.operator_name),
     ("not dropped", cst.UnaryOperation, mutators.operator_remove_unary_ops),
