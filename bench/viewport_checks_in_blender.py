@@ -74,7 +74,7 @@ def seen() -> Any:
 
 def head_of(rig: Any) -> Vector:
     settle()
-    return Vector(effigy("viewport.live").actor_of(rig.armature).motion[:3, 3])
+    return Vector(effigy("viewport.live").state_of(rig.armature).motion[:3, 3])
 
 
 def look_from_front(rig: Any, distance: float = 0.75) -> None:
@@ -92,7 +92,7 @@ def add(avatar: str) -> Iterator[float]:
     new = next(rig for rig in rigs() if rig.armature.name not in before)
     AVATARS[new.armature.name] = avatar
     bpy.ops.object.select_all(action="DESELECT")
-    yield from until(lambda: effigy("viewport.live").actor_of(new.armature))
+    yield from until(lambda: effigy("viewport.live").state_of(new.armature))
 
 
 def rigs() -> list[Any]:
@@ -412,8 +412,8 @@ def lifetime() -> Iterator[float]:
     row(
         "deleted: nothing kept on the GPU",
         None,
-        np.ptp(gone[..., 0]) < 0.5 and not draw._shown and not draw._meshes,
-        f"{len(draw._shown)} uploads, {len(draw._meshes)} meshes",
+        np.ptp(gone[..., 0]) < 0.5 and not draw.state.textures and not draw.state.meshes,
+        f"{len(draw.state.textures)} textures, {len(draw.state.meshes)} meshes",
     )
     bpy.ops.wm.open_mainfile(filepath=path)
     yield 1.0
@@ -424,18 +424,18 @@ def lifetime() -> Iterator[float]:
     attempt("scripts reloaded", lambda: matches(rigs()[0]))
     process = worker()
     row("one worker while it is shown", None, is_running(process))
-    draw, picture = effigy("viewport.draw"), effigy("viewport.splat_framebuffer")
+    draw, framebuffers = effigy("viewport.draw"), effigy("viewport.splat_framebuffer")
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     redraw(2)
     yield 1.5
     left = [
         f"{len(kept)} {what}"
         for what, kept in (
-            ("draw handlers", draw._handles),
-            ("views", draw._views),
-            ("uploads", draw._shown),
-            ("meshes", draw._meshes),
-            ("shaders", picture._kept),
+            ("draw handlers", draw.state.handles),
+            ("views", draw.state.views),
+            ("textures", draw.state.textures),
+            ("meshes", draw.state.meshes),
+            ("shaders", framebuffers._shared),
         )
         if kept
     ]
@@ -455,12 +455,12 @@ def lifetime() -> Iterator[float]:
     bpy.ops.wm.read_homefile(use_empty=True)
     yield 0.7
     redraw(3)
-    kept = effigy("viewport.draw")
+    kept = effigy("viewport.draw").state
     row(
         "another file: nothing kept of this one",
         None,
-        not effigy("viewport.live")._actors and not kept._shown and not kept._meshes,
-        f"{len(kept._shown)} uploads, {len(kept._meshes)} meshes",
+        not effigy("viewport.live").state.avatars and not kept.textures and not kept.meshes,
+        f"{len(kept.textures)} textures, {len(kept.meshes)} meshes",
     )
     yield from add(ORDER["avatar"])
     look_from_front(rigs()[0])

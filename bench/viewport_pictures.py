@@ -31,7 +31,7 @@ def pictures(order: dict[str, str]) -> Iterator[float]:
         yield from shown(folder / "viewport_camera.png")
     # The camera's frustum and the cursor would lie across the head.
     space.overlay.show_extras = space.overlay.show_cursor = False
-    head = Vector(effigy("viewport.live").actor_of(rig.armature).motion[:3, 3])
+    head = Vector(effigy("viewport.live").state_of(rig.armature).motion[:3, 3])
     seen.view_perspective, seen.view_distance, seen.view_location = "PERSP", 0.62, head
     seen.view_rotation = Quaternion((0, 0, 1), 0.4) @ FRONT
     yield from shown(folder / "viewport_perspective.png")

@@ -1,6 +1,7 @@
-"""A 3D View in a real window as the benches see it: its pixels, and what the CPU rasteriser makes of the same view.
+"""The pixels of a 3D View in a real window, and the image of the CPU rasteriser for the same view.
 
-Imported by scripts that run inside Blender (`viewport_window`, `viewport_checks_in_blender`, `responsiveness_in_blender`).
+Imported by scripts that run inside Blender (`viewport_window`, `viewport_checks_in_blender`,
+`responsiveness_in_blender`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PLAIN = (
     "show_relationship_lines",
     "show_outline_selected",
 )
-"""Overlays that would be counted as differences."""
+"""Overlays that would count as differences between the two images."""
 
 
 def effigy(path: str) -> object:
@@ -55,7 +56,7 @@ def redraw(times: int = 1) -> None:
 
 
 def plain() -> None:
-    """Nothing over the scene but the avatars."""
+    """Switches off everything that is drawn over the scene except the avatars."""
     space = view()[0].spaces.active
     for name in PLAIN:
         if hasattr(space.overlay, name):
@@ -65,23 +66,24 @@ def plain() -> None:
 
 
 def settle(seconds: float = 120.0) -> None:
-    """Redraw until every avatar that is seen is shown in its pose, with the colours of this view, at full resolution."""
+    """Redraws until every visible avatar is shown in its current pose, with the colours of this view, at full
+    resolution."""
     live, client = effigy("viewport.live"), effigy("worker.session").client()
     until, quiet = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         redraw()
         client.pump()
-        arrived = all(actor.fresh and actor.asked is actor.shown for actor in live._actors.values())
+        arrived = all(avatar.fresh and avatar.requested is avatar.shown for avatar in live.state.avatars.values())
         quiet = quiet + 1 if arrived and not client.busy else 0
         if quiet >= 3:
             return
-        # A view stands still after `SETTLED`, and only then are its colours asked for.
-        time.sleep(live.SETTLED + 0.05)
-    raise RuntimeError(f"The splats did not come: {[actor.error for actor in live._actors.values()]}")
+        # A view is still after `SETTLE_SECONDS`, and only then are its colours requested.
+        time.sleep(live.SETTLE_SECONDS + 0.05)
+    raise RuntimeError(f"The splats did not come: {[avatar.error for avatar in live.state.avatars.values()]}")
 
 
 def screen() -> np.ndarray:
-    """(H, W, 3) the 3D View as it is on the screen, top row first, [0, 1]."""
+    """(H, W, 3) pixels of the 3D View on the screen, top row first, [0, 1]."""
     import gpu
 
     taken: list[np.ndarray] = []
@@ -89,7 +91,7 @@ def screen() -> np.ndarray:
     def take() -> None:
         left, low, width, height = gpu.state.viewport_get()
         pixels = np.empty((height, width, 4), np.float32)
-        # A buffer lies over the array's own memory; as a list it would take seconds.
+        # The buffer shares the array's memory. Conversion to a list would take seconds.
         buffer = gpu.types.Buffer("FLOAT", pixels.size, pixels.ravel())
         gpu.state.active_framebuffer_get().read_color(left, low, width, height, 4, 0, "FLOAT", data=buffer)
         taken.append(pixels[::-1, :, :3])
@@ -101,21 +103,21 @@ def screen() -> np.ndarray:
 
 
 def rasterised(rigs: Sequence[object], avatars: Sequence[str]) -> dict[str, np.ndarray]:
-    """What the CPU rasteriser makes of these rigs in the 3D View as it is."""
+    """The CPU rasteriser's image of these rigs from the current viewpoint of the 3D View."""
     with in_view():
-        lens = effigy("viewport.draw").lens_of(bpy.context)
+        view_camera = effigy("viewport.draw").camera_of(bpy.context)
         depsgraph = bpy.context.evaluated_depsgraph_get()
-    fx, fy, cx, cy = lens.pixels()
-    placed = np.linalg.inv(lens.view)
-    if lens.orthographic:
-        # Such a view sees what is behind its own place as well, and a camera does not.
-        placed[:3, 3] += 10 * placed[:3, 2]
+    fx, fy, cx, cy = view_camera.intrinsics()
+    view_to_world = np.linalg.inv(view_camera.view)
+    if view_camera.orthographic:
+        # An orthographic view also shows what is behind its position, which a camera does not.
+        view_to_world[:3, 3] += 10 * view_to_world[:3, 2]
     camera = {
-        "world_to_camera": effigy("rig.conventions").world_to_camera(placed),
-        "orthographic": bool(lens.orthographic),
-        "intrinsics": np.array(((fx, 0, cx), (0, fy, lens.height - cy), (0, 0, 1))),
-        "width": lens.width,
-        "height": lens.height,
+        "world_to_camera": effigy("rig.conventions").world_to_camera(view_to_world),
+        "orthographic": bool(view_camera.orthographic),
+        "intrinsics": np.array(((fx, 0, cx), (0, fy, view_camera.height - cy), (0, 0, 1))),
+        "width": view_camera.width,
+        "height": view_camera.height,
     }
     subjects = [
         {"avatar": Path(avatar), "pose": effigy("rig.pose").read_pose(rig, depsgraph).message()}
@@ -129,8 +131,9 @@ def rasterised(rigs: Sequence[object], avatars: Sequence[str]) -> dict[str, np.n
 
 
 def difference(rigs: Sequence[object], avatars: Sequence[str]) -> float:
-    """The screen's pixels against the rasteriser's over the same view without avatars: the mean absolute difference
-    inside the heads, in levels of 255."""
+    """Mean absolute difference inside the heads, in levels of 255, between the screen and the rasteriser's image over
+    the same view without avatars.
+    """
     settle()
     ours = screen()
     for rig in rigs:
@@ -147,19 +150,20 @@ def difference(rigs: Sequence[object], avatars: Sequence[str]) -> float:
 
 
 def resident() -> float:
-    """MB of memory in use, on Linux, without what the allocator was given back and keeps."""
+    """Resident memory in MB, without freed memory that the allocator keeps. Linux only."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def end_with(walk: object) -> None:
-    """Let a timer walk through a generator that yields how many seconds to wait, then quit Blender."""
+def end_with(steps: object) -> None:
+    """Runs a generator from a timer, then quits Blender. The generator yields the seconds to wait until its next
+    step."""
     import traceback
 
-    def take_on() -> float | None:
+    def advance() -> float | None:
         try:
-            return next(walk)
+            return next(steps)
         except StopIteration:
             pass
         except BaseException:
@@ -167,4 +171,4 @@ def end_with(walk: object) -> None:
         bpy.ops.wm.quit_blender()
         return None
 
-    bpy.app.timers.register(take_on, first_interval=1.0, persistent=True)
+    bpy.app.timers.register(advance, first_interval=1.0, persistent=True)

@@ -1,8 +1,8 @@
-"""The part of `bench.viewport` that runs in a real Blender: redraws a second, and what playing an action shows.
+"""The part of `bench.viewport` that runs in a real Blender window: redraws per second, and latency during playback.
 
-The empty view is measured in turns with the avatar's, in the same window, and by the clock as well as by the
-processors' time: what else the machine does then counts against both, or not at all. The screen's pixels are held
-against the CPU rasteriser's.
+The empty view and the view with the avatar are measured alternately in the same window, by wall-clock time and by CPU
+time, so that other load on the machine affects both or neither. The screen's pixels are compared with the CPU
+rasteriser's.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from viewport_screen import difference, effigy, end_with, in_view, plain, redraw
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 REDRAWS, PLAYED = 8, 8.0
 WARMED = 250
-"""Frames before memory is looked at."""
+"""Frames before memory is measured."""
 
 
 def cost(turning: bool) -> np.ndarray:
-    """(2,) seconds of a redraw of the whole window: by the clock, and of the processors (drawing is done there)."""
+    """(2,) seconds per redraw of the whole window: wall-clock time and CPU time (software drawing runs on the CPU)."""
     seen = view()[0].spaces.active.region_3d
     redraw(2)
     started = time.perf_counter(), time.process_time()
@@ -40,7 +40,9 @@ def cost(turning: bool) -> np.ndarray:
 
 
 def shares(mesh: bpy.types.Object, turning: bool) -> tuple[np.ndarray, float]:
-    """(2,) the avatar's redraw rate over the empty view's, by clock and by processors; the latter a second."""
+    """The redraw rate with the avatar relative to the empty view (2,), by wall-clock and by CPU time, and the empty
+    view's redraws per second.
+    """
     costs: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for _ in range(3):
         for hidden in (True, False):
@@ -62,7 +64,7 @@ def steps() -> Iterator[float]:
         seen.view_rotation, seen.view_location = Quaternion((0.5**0.5, 0.5**0.5, 0, 0)), (0, 0, 0)
         seen.view_distance, seen.view_perspective = 0.75, "PERSP"
         live = effigy("viewport.live")
-        yield from until(lambda: any(actor.fresh for actor in live._actors.values()))
+        yield from until(lambda: any(avatar.fresh for avatar in live.state.avatars.values()))
         yield 1.0
         mesh = next(o for o in bpy.data.objects if o.type == "MESH")
         bpy.ops.object.select_all(action="DESELECT")
@@ -88,7 +90,7 @@ def steps() -> Iterator[float]:
 
 
 def played(mesh: bpy.types.Object, live: object, row: dict) -> Iterator[float]:
-    """Play a talking jaw; how old the pose is that a redraw shows, once it is on the screen."""
+    """Plays a moving jaw and measures the age of the pose that each redraw shows, when it is on the screen."""
     key = mesh.data.shape_keys.key_blocks["jawOpen"]
     scene = bpy.context.scene
     scene.frame_start, scene.frame_end = 1, 240
@@ -96,17 +98,17 @@ def played(mesh: bpy.types.Object, live: object, row: dict) -> Iterator[float]:
         key.value = 0.5 + 0.5 * np.sin(frame)
         key.keyframe_insert("value", frame=frame)
     latencies, frames = [], set()
-    shown = {actor.shown.seen_at for actor in live._actors.values() if actor.shown}
+    shown = {avatar.shown.pose_changed_at for avatar in live.state.avatars.values() if avatar.shown}
 
     def after() -> None:
         frames.add(scene.frame_current)
-        for actor in live._actors.values():
-            if actor.shown is None or not scene.frame_current:
+        for avatar in live.state.avatars.values():
+            if avatar.shown is None or not scene.frame_current:
                 continue
-            if actor.shown.seen_at not in shown:
-                shown.add(actor.shown.seen_at)
-                latencies.append(1e3 * (time.perf_counter() - actor.shown.seen_at))
-            if actor.fresh:
+            if avatar.shown.pose_changed_at not in shown:
+                shown.add(avatar.shown.pose_changed_at)
+                latencies.append(1e3 * (time.perf_counter() - avatar.shown.pose_changed_at))
+            if avatar.fresh:
                 fresh.add(scene.frame_current)
 
     fresh: set[int] = set()
@@ -128,7 +130,7 @@ def played(mesh: bpy.types.Object, live: object, row: dict) -> Iterator[float]:
     if ORDER["frames"]:
         sizes = []
         for number in range(ORDER["frames"] + WARMED + 1):
-            # What is kept for good is there by the first of them.
+            # Memory that is kept permanently is allocated by the first measurement.
             if number >= WARMED and (number - WARMED) % 500 == 0:
                 sizes.append(resident())
                 print(f"frame {number}: {sizes[-1]:.1f} MB", flush=True)

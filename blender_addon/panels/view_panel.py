@@ -33,9 +33,9 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         column.prop(shown, "least_opacity", slider=True)
         column.prop(scene, "quality")
         column.prop(scene, "with_overlays")
-        actor = live.actor_of(armature)
-        if actor is not None and actor.error:
-            wrapped(layout, actor.error, region_width(context), "ERROR")
+        avatar = live.state_of(armature)
+        if avatar is not None and avatar.error:
+            wrapped(layout, avatar.error, region_width(context), "ERROR")
 
 
 classes = (EFFIGY_PT_view,)

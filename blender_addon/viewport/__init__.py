@@ -1,9 +1,17 @@
-"""The avatar in the 3D View, live: the splats of the pose that the rig has now, among the scene's objects.
+"""Live display of the avatars in Blender's 3D View.
 
-`settings` what an artist chooses · `live` from the evaluated scene to the splats to be shown, by way of the worker ·
-`splats` those splats as arrays · `sorting` their order · `shaders` and `picture` the drawing, for any view ·
-`draw` Blender's own 3D Views: when to draw, over what, and the mesh's wire.
+    mesh_visibility, settings     whether the rig's mesh or the splats are shown, and how the splats are drawn
+    viewpoint                     where a view looks from, which decides the colours
+    splats                        the Gaussians of one pose as numpy arrays, and their layout for the GPU
+    splats_request                the request to the worker for the splats of a pose
+    avatar_state                  what is known of each avatar and each view between two redraws
+    cache, baking                 baked splats, and the task that bakes or exports a range of frames
+    live                          at each redraw: reads the poses and requests new splats
+    sorting, shaders              drawing order, GLSL
+    splat_framebuffer, mesh, bones  drawing for any view
+    draw                          Blender's draw handlers
 
-Data runs one way: depsgraph -> pose -> worker (or a baked frame, see `live`) -> `Splats` -> texture -> picture -> view.
-Only `shaders`, `picture` and `draw` know the `gpu` module; only `live`, `draw` and `settings` know `bpy`.
+Data flow: dependency graph → `RigPose` → worker or bake → `Splats` → texture → `SplatFramebuffer` → 3D View.
+Only `shaders`, `splat_framebuffer`, `mesh`, `bones` and `draw` use the `gpu` module; `viewpoint`, `splats` and
+`sorting` do not use `bpy`.
 """

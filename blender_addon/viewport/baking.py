@@ -1,4 +1,4 @@
-"""Frame by frame through an animation, with each avatar's pose asked of the worker: for a bake and for an export."""
+"""Bakes and exports splats frame by frame. Each avatar's pose is evaluated by the worker, in slices of a task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import bpy
 import numpy as np
@@ -20,41 +19,46 @@ from ..rig.rig_properties import Rig, find_rigs
 from ..rig.steps import Steps
 from ..tasks import Task
 from . import cache
-from .live import Eye, key_of, request_of
 from .splats import Splats
+from .splats_request import METHOD, SplatsRequest, pose_key
+from .viewpoint import Viewpoint
 
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
-class Standpoint:
-    """From where colours are to be seen: a 3D View as it is, or the scene's camera, frame by frame."""
+class ColorViewpoint:
+    """The viewpoint for the colours of baked splats: that of a 3D View, or of the scene's camera in each frame."""
 
-    eye: Eye | None
-    """None: the camera."""
+    fixed: Viewpoint | None
+    """None: the scene's camera."""
 
     @classmethod
-    def of(cls, context: bpy.types.Context) -> Standpoint:
-        """That of the 3D View in which an operator was called."""
+    def from_context(cls, context: bpy.types.Context) -> ColorViewpoint:
+        """The viewpoint of the 3D View in which an operator was called; the camera if that looks through it, or if the
+        operator was not called from a 3D View.
+        """
         view = context.region_data if context.area and context.area.type == "VIEW_3D" else None
         if view is None or view.view_perspective == "CAMERA":
             return cls(None)
-        return cls(Eye.of(np.array(view.view_matrix), view.view_perspective == "ORTHO"))
+        return cls(Viewpoint.from_view_matrix(np.array(view.view_matrix), view.view_perspective == "ORTHO"))
 
-    def at(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Eye:
-        if self.eye is not None:
-            return self.eye
+    def in_frame(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Viewpoint:
+        """The viewpoint in the scene's current frame."""
+        if self.fixed is not None:
+            return self.fixed
         if scene.camera is None:
             raise EffigyError(
-                "There is no camera in this scene from which the avatars' colours are seen: add one, or turn "
-                "the 3D View and start from there."
+                "There is no camera in this scene, and the avatars' colours depend on the viewpoint: add a camera, or "
+                "rotate the 3D View out of the camera view and start from there."
             )
         camera = scene.camera.evaluated_get(depsgraph)
-        return Eye.of(np.linalg.inv(np.array(camera.matrix_world)), scene.camera.data.type == "ORTHO")
+        view_matrix = np.linalg.inv(np.array(camera.matrix_world))
+        return Viewpoint.from_view_matrix(view_matrix, scene.camera.data.type == "ORTHO")
 
 
-def shown_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig]:
-    """The rigs with avatars whose mesh the view layer shows."""
+def visible_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig]:
+    """The rigs with avatars whose mesh the view layer shows. Raises an `EffigyError` if there are none."""
     rigs = [
         rig for rig in find_rigs(scene.objects) if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)
     ]
@@ -64,23 +68,25 @@ def shown_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig]:
 
 
 def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> Task:
-    """Start baking the frames `first` to `last` of these rigs."""
-    scene, layer, standpoint = context.scene, context.view_layer, Standpoint.of(context)
+    """Starts baking the frames `first` to `last` of these rigs."""
+    scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
     _check_range(first, last)
-    if cache.in_progress:
-        raise EffigyError("A bake is going on already: wait for it, or stop it with the cross in Jobs.")
+    if cache.store.in_progress:
+        raise EffigyError("A bake is already in progress: wait for it, or stop it with the cross in Jobs.")
     return tasks.start_local(
-        f"Bake frames {first} to {last}", lambda: _bake(scene, layer, rigs, first, last, standpoint)
+        f"Bake frames {first} to {last}", lambda: _bake(scene, layer, rigs, first, last, viewpoint)
     )
 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
-    """Start writing all avatars as `.ply`: of this frame to `path`, or of a range, with the frame's number."""
-    scene, layer, standpoint = context.scene, context.view_layer, Standpoint.of(context)
-    rigs = shown_rigs(scene, layer)
+    """Starts writing the splats of all visible avatars as `.ply`: the current frame to `path`, or a range of frames to
+    numbered files. `axes` (3, 3) converts the world's axes to the file's.
+    """
+    scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
+    rigs = visible_rigs(scene, layer)
     if frames is not None:
         _check_range(*frames)
-    return tasks.start_local(f"Export {path.stem}", lambda: _export(scene, layer, rigs, path, axes, frames, standpoint))
+    return tasks.start_local(f"Export {path.stem}", lambda: _export(scene, layer, rigs, path, axes, frames, viewpoint))
 
 
 def numbered(path: Path, frame: int) -> Path:
@@ -89,25 +95,30 @@ def numbered(path: Path, frame: int) -> Path:
 
 
 def _bake(
-    scene: bpy.types.Scene, layer: bpy.types.ViewLayer, rigs: list[Rig], first: int, last: int, standpoint: Standpoint
+    scene: bpy.types.Scene,
+    layer: bpy.types.ViewLayer,
+    rigs: list[Rig],
+    first: int,
+    last: int,
+    color_viewpoint: ColorViewpoint,
 ) -> Steps[str]:
-    count, made = last - first + 1, {}
+    count, bakes = last - first + 1, {}
     paths = [avatar_path(rig.armature) for rig in rigs]
     settings = scene.effigy
-    with _back_to_its_frame(scene), _in_progress(rigs):
+    with _restored_frame(scene), _in_progress(rigs):
         for number, frame in enumerate(range(first, last + 1)):
             scene.frame_set(frame)
             for rig, path in zip(rigs, paths):
-                # Again for each avatar: an answer was waited for, and the artist may have gone to another frame.
+                # Checked for each avatar: while the previous answer was pending, the artist may have changed the frame.
                 if scene.frame_current != frame:
                     scene.frame_set(frame)
                 depsgraph = layer.depsgraph
                 pose = read_pose(rig, depsgraph)
-                asked = request_of(path, pose, standpoint.at(scene, depsgraph))
-                answer = yield from tasks.fetch("avatar.splats", asked)
+                request = SplatsRequest(path, pose, color_viewpoint.in_frame(scene, depsgraph))
+                answer = yield from tasks.fetch(METHOD, request.message())
                 splats = Splats.from_answer(answer, pose.head_motion)
-                if rig not in made:
-                    made[rig] = cache.make(
+                if rig not in bakes:
+                    bakes[rig] = cache.create(
                         rig,
                         first,
                         count,
@@ -115,10 +126,10 @@ def _bake(
                         int(settings.bake_limit * MEGABYTE),
                         settings.bake_to == "DISK",
                     )
-                made[rig].put(frame, key_of(pose), splats)
+                bakes[rig].store(frame, pose_key(pose), splats)
             redraw_views()
             yield (number + 1) / count
-    size = sum(bake.bytes for bake in made.values())
+    size = sum(bake.bytes for bake in bakes.values())
     return f"{count} frames baked, {size / MEGABYTE:.0f} MB."
 
 
@@ -129,41 +140,45 @@ def _export(
     path: Path,
     axes: np.ndarray,
     frames: tuple[int, int] | None,
-    standpoint: Standpoint,
+    color_viewpoint: ColorViewpoint,
 ) -> Steps[str]:
-    wanted = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
+    exported = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
     paths, gaussians = [avatar_path(rig.armature) for rig in rigs], 0
-    with _back_to_its_frame(scene):
-        for number, frame in enumerate(wanted):
-            # This frame is taken as it stands, with what is posed and not keyed.
+    with _restored_frame(scene):
+        for number, frame in enumerate(exported):
+            # The current frame is exported without `frame_set`, which would discard a pose without keyframes.
             if frames:
                 scene.frame_set(frame)
             depsgraph = layer.depsgraph
-            poses = [read_pose(rig, depsgraph) for rig in rigs]
-            view = request_of(paths[0], poses[0], standpoint.at(scene, depsgraph))
-            params: dict[str, Any] = {name: view[name] for name in ("view", "direction") if name in view}
-            subjects = [{"avatar": avatar, "pose": pose.message()} for avatar, pose in zip(paths, poses)]
-            target = numbered(path, frame) if frames else path
-            params |= {"subjects": subjects, "axes": axes, "path": target}
+            subjects = [
+                {"avatar": avatar, "pose": read_pose(rig, depsgraph).message()} for rig, avatar in zip(rigs, paths)
+            ]
+            params = {
+                **color_viewpoint.in_frame(scene, depsgraph).message(),
+                "subjects": subjects,
+                "axes": axes,
+                "path": numbered(path, frame) if frames else path,
+            }
             answer = yield from tasks.fetch("avatar.export", params)
             gaussians = answer["gaussians"]
-            yield (number + 1) / len(wanted)
-    where = f"{len(wanted)} files, from {numbered(path, wanted[0])} on" if frames else str(path)
-    return f"{gaussians:,} Gaussians a frame: {where}."
+            yield (number + 1) / len(exported)
+    files = f"{len(exported)} files, the first is {numbered(path, exported[0])}" if frames else str(path)
+    return f"{gaussians:,} Gaussians per frame: {files}."
 
 
 def _check_range(first: int, last: int) -> None:
     if last < first:
-        raise EffigyError(f"The last frame ({last}) lies before the first ({first}).")
+        raise EffigyError(f"The last frame ({last}) is before the first ({first}).")
 
 
 @contextmanager
-def _back_to_its_frame(scene: bpy.types.Scene) -> Iterator[None]:
+def _restored_frame(scene: bpy.types.Scene) -> Iterator[None]:
+    """Returns to the scene's current frame at the end."""
     frame = scene.frame_current
     try:
         yield
     finally:
-        # The scene may have gone meanwhile.
+        # The scene may have been deleted in the meantime.
         with suppress(ReferenceError):
             if scene.frame_current != frame:
                 scene.frame_set(frame)
@@ -172,9 +187,9 @@ def _back_to_its_frame(scene: bpy.types.Scene) -> Iterator[None]:
 @contextmanager
 def _in_progress(rigs: list[Rig]) -> Iterator[None]:
     uids = [rig.armature.session_uid for rig in rigs]
-    cache.in_progress.update(uids)
+    cache.store.in_progress.update(uids)
     try:
         yield
     finally:
-        cache.in_progress.difference_update(uids)
+        cache.store.in_progress.difference_update(uids)
         redraw_views()

@@ -1,6 +1,6 @@
-"""The rig's bones over the splats, while an artist works with them.
+"""Draws the rig's bones over the splats.
 
-Blender draws the bones before the splats, which would hide them although the armature is displayed in front.
+Blender draws the bones before the splats, which would then hide them although the armature is displayed in front.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from gpu_extras.batch import batch_for_shader
 
 from ..rig.rig_properties import Rig
 
-WIDTH: Final = 2.0
+LINE_WIDTH: Final = 2.0
 """Pixels at interface scale 1."""
 
 
 def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
-    """Sticks, in the theme's colours, where Blender shows the bones of a selected armature."""
+    """Draws the bones of a selected armature as lines in the theme's colours, where Blender shows them."""
     armature, overlay = rig.armature, context.space_data.overlay
     if not (
         overlay.show_overlays
@@ -33,12 +33,12 @@ def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
     evaluated = armature.evaluated_get(context.view_layer.depsgraph)
     ends, colors = [], []
     for bone in evaluated.pose.bones:
-        # Where a bone is selected has moved from the bone to the pose's bone in Blender 5.
-        holder = bone if hasattr(bone, "select") else bone.bone
+        # Blender 5 moved the selection from the bone to the pose bone.
+        selectable = bone if hasattr(bone, "select") else bone.bone
         if posing and active is not None and bone.name == active.name:
             color = theme.bone_pose_active
         elif posing:
-            color = theme.bone_pose if holder.select else theme.wire
+            color = theme.bone_pose if selectable.select else theme.wire
         else:
             color = theme.object_active if armature == context.object else theme.object_selected
         ends += [evaluated.matrix_world @ bone.head, evaluated.matrix_world @ bone.tail]
@@ -49,6 +49,6 @@ def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
     gpu.state.blend_set("ALPHA")
     shader.bind()
     shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
-    shader.uniform_float("lineWidth", WIDTH * context.preferences.system.ui_scale)
+    shader.uniform_float("lineWidth", LINE_WIDTH * context.preferences.system.ui_scale)
     batch.draw(shader)
     gpu.state.blend_set("NONE")

@@ -1,11 +1,12 @@
-"""Baked splats: those of a range of frames, kept in memory or on disk, so that playback asks no worker.
+"""Baked splats: the splats of a range of frames, in memory or on disk, so that playback does not need the worker.
 
-Each frame is kept together with the key of the pose that it was baked of (`live.key_of`). A frame whose key differs by
-now, because the animation was changed, answers nothing, and the worker does: so a bake is never wrong, only incomplete.
-The head's own motion is not in the key, since splats are carried along with it.
+Each frame is stored with the key of the pose from which it was baked (`splats_request.pose_key`). Where the current
+pose has another key, because the animation was changed, `baked_splats` returns None and the splats come from the
+worker. A bake can therefore be incomplete, but never wrong. The head's own motion is not part of the key, because the
+splats are moved rigidly with the head.
 
-Means are kept in single precision, the rest in half: 34 bytes a Gaussian. Half precision is off by one in two thousand,
-which in a colour is an eighth of what eight bits tell.
+Means are stored in single precision, everything else in half precision: 34 bytes per Gaussian. The relative error of
+half precision is 1/2000, for a colour an eighth of a level of 8-bit colour.
 """
 
 from __future__ import annotations
@@ -24,22 +25,26 @@ from ..errors import EffigyError
 from ..paths import absolute
 from ..redraw import redraw_views
 from ..rig.rig_properties import Rig
-from . import live
 from .splats import Splats
 
-BYTES_A_SPLAT: Final = 3 * 4 + 11 * 2
-_HALF: Final = {"quaternions": slice(0, 4), "scales": slice(4, 7), "opacities": slice(7, 8), "colors": slice(8, 11)}
+BYTES_PER_SPLAT: Final = 3 * 4 + 11 * 2
+_HALF_COLUMNS: Final = {
+    "quaternions": slice(0, 4),
+    "scales": slice(4, 7),
+    "opacities": slice(7, 8),
+    "colors": slice(8, 11),
+}
 
 
 @dataclass
 class Bake:
-    """One avatar's frames `first` to `first + len(keys) - 1`."""
+    """The F baked frames `first` to `first + F - 1` of one avatar with G Gaussians."""
 
     source: tuple[Any, ...]
-    """What the avatar was (`source_of`)."""
+    """Identifies the avatar that was baked (`source_of`)."""
     first: int
     keys: list[bytes | None]
-    """Of each frame's pose; None where it is not baked."""
+    """The pose's key for each of the F frames; None for a frame that is not baked yet."""
     motions: np.ndarray
     """(F, 4, 4) `Splats.motion`."""
     means: np.ndarray
@@ -47,11 +52,11 @@ class Bake:
     others: np.ndarray
     """(F, G, 11) float16: quaternions, scales, opacities, colours."""
     folder: Path | None
-    """Where the two lie, or None: in memory."""
+    """The folder with the files of `means` and `others`; None if they are in memory."""
     changed: set[int] = field(default_factory=set)
-    """Frames that were met with another pose than the one that was baked."""
+    """Frames whose pose turned out to differ from the baked one."""
     last: tuple[int, Splats] | None = None
-    """What was answered last: a frame that is drawn again is not made again."""
+    """The last frame that was returned, and its splats, which are reused when the frame is drawn again."""
 
     @property
     def count(self) -> int:
@@ -59,19 +64,22 @@ class Bake:
 
     @property
     def bytes(self) -> int:
-        return self.count * self.means.shape[1] * BYTES_A_SPLAT
+        return self.count * self.means.shape[1] * BYTES_PER_SPLAT
 
-    def put(self, frame: int, key: bytes, splats: Splats) -> None:
+    def store(self, frame: int, key: bytes, splats: Splats) -> None:
         index = frame - self.first
         self.motions[index], self.means[index] = splats.motion, splats.means
-        for name, columns in _HALF.items():
+        for name, columns in _HALF_COLUMNS.items():
             self.others[index, :, columns] = getattr(splats, name).reshape(len(splats.means), -1)
         self.keys[index] = key
         self.changed.discard(frame)
         if self.last and self.last[0] == frame:
             self.last = None
 
-    def get(self, frame: int, key: bytes) -> Splats | None:
+    def load(self, frame: int, key: bytes) -> Splats | None:
+        """The splats of a frame, always the same object while the frame stays the same. None if the frame is not baked
+        or its pose has changed.
+        """
         index = frame - self.first
         if not 0 <= index < len(self.keys) or self.keys[index] is None:
             return None
@@ -81,39 +89,53 @@ class Bake:
         self.changed.discard(frame)
         if self.last is None or self.last[0] != frame:
             others = self.others[index].astype(np.float32)
-            parts = {name: others[:, columns] for name, columns in _HALF.items()}
+            parts = {name: others[:, columns] for name, columns in _HALF_COLUMNS.items()}
             parts["opacities"] = parts["opacities"][:, 0]
             self.last = frame, Splats(means=np.array(self.means[index]), motion=self.motions[index], **parts)
         return self.last[1]
 
 
-_bakes: dict[int, Bake] = {}
-"""By the armature's `session_uid`."""
-in_progress: set[int] = set()
-"""Of which avatars a bake goes on: meanwhile the 3D View keeps to what is baked, since it would ask the worker for the
-same frames once more."""
+@dataclass
+class BakeStore:
+    """All bakes of the open file. They are dropped when another file is loaded or the extension is disabled."""
+
+    bakes: dict[int, Bake] = field(default_factory=dict)
+    """By the armature's `session_uid`."""
+    in_progress: set[int] = field(default_factory=set)
+    """The `session_uid` of the armatures that are being baked. Meanwhile the 3D View shows the last baked frame,
+    because otherwise it would request the same frames from the worker a second time."""
+
+    def clear(self) -> None:
+        for bake in self.bakes.values():
+            _delete_folder(bake.folder)
+        self.bakes.clear()
+        self.in_progress.clear()
 
 
-def make(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk: bool) -> Bake:
-    """Room for a bake, in place of the avatar's earlier one; an `EffigyError` where it is more than `budget` bytes, all
-    bakes together, or than the disk has."""
+store: Final = BakeStore()
+
+
+def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk: bool) -> Bake:
+    """Allocates a bake, which replaces the avatar's earlier one. Raises an `EffigyError` if all bakes together would
+    take more than `budget` bytes, or if the disk is too full.
+    """
     clear(rig.armature)
-    needed = count * gaussians * BYTES_A_SPLAT
-    used = sum(bake.bytes for bake in _bakes.values())
+    needed = count * gaussians * BYTES_PER_SPLAT
+    used = sum(bake.bytes for bake in store.bakes.values())
     if needed + used > budget:
-        fits = max(0, (budget - used) // (gaussians * BYTES_A_SPLAT))
+        fits = max(0, (budget - used) // (gaussians * BYTES_PER_SPLAT))
         raise EffigyError(
-            f"Baking {count} frames of “{rig.armature.name}” takes {_spoken(needed)}"
-            + (f" beside the {_spoken(used)} of other bakes" if used else "")
-            + f", and the limit is {_spoken(budget)}: {fits} frames fit. Raise it or bake fewer."
+            f"Baking {count} frames of “{rig.armature.name}” takes {_size_text(needed)}"
+            + (f" in addition to the {_size_text(used)} of other bakes" if used else "")
+            + f", and the limit is {_size_text(budget)}: {fits} frames fit. Raise the limit or bake fewer frames."
         )
     folder = None
     if on_disk:
-        # Blender removes it when it ends, and an artist chooses its disk under Preferences ▸ File Paths.
+        # Blender deletes this folder when it quits. Its location is set under Preferences ▸ File Paths.
         home = Path(bpy.app.tempdir)
         if shutil.disk_usage(home).free < 1.05 * needed:
             raise EffigyError(
-                f"The disk that holds {home} has no room for {_spoken(needed)}: free some, or bake to memory."
+                f"The disk that holds {home} has no room for {_size_text(needed)}: free some space, or bake to memory."
             )
         folder = Path(tempfile.mkdtemp(prefix="bake-", dir=home))
     shapes = ((count, gaussians, 3), np.float32), ((count, gaussians, 11), np.float16)
@@ -126,73 +148,72 @@ def make(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk:
                 for name, (shape, dtype) in zip(("means", "others"), shapes)
             )
     except (OSError, MemoryError) as error:
-        _remove(folder)
-        raise EffigyError(f"There is no room for a bake of {_spoken(needed)}: bake fewer frames.") from error
+        _delete_folder(folder)
+        raise EffigyError(f"There is not enough room for a bake of {_size_text(needed)}: bake fewer frames.") from error
     bake = Bake(source_of(rig.armature), first, [None] * count, np.zeros((count, 4, 4)), means, others, folder)
-    _bakes[rig.armature.session_uid] = bake
+    store.bakes[rig.armature.session_uid] = bake
     return bake
 
 
 def bake_of(armature: bpy.types.Object) -> Bake | None:
-    return _bakes.get(armature.session_uid)
+    """The bake of an armature's avatar; None if there is none."""
+    return store.bakes.get(armature.session_uid)
 
 
 def clear(armature: bpy.types.Object) -> None:
-    bake = _bakes.pop(armature.session_uid, None)
+    """Deletes the bake of an armature's avatar, if there is one."""
+    bake = store.bakes.pop(armature.session_uid, None)
     if bake:
-        _remove(bake.folder)
+        _delete_folder(bake.folder)
         redraw_views()
 
 
 def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
-    """Which avatar an armature has: another, or one trained again, has other splats."""
+    """Identifies the avatar of an armature. It differs for another avatar and after another training."""
     settings = armature.effigy
     if settings.packed:
         return ("packed", settings.packed.session_uid)
     try:
-        found = absolute(settings.avatar, armature).stat()
+        status = absolute(settings.avatar, armature).stat()
     except OSError:
         return (settings.avatar,)
-    return settings.avatar, found.st_mtime_ns, found.st_size
+    return settings.avatar, status.st_mtime_ns, status.st_size
 
 
-def baked(rig: Rig, frame: int, key: bytes) -> Splats | None:
-    """For `live.baked`."""
+def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:
+    """The baked splats of a frame whose pose has this key; None if there are none. This runs at every redraw, so it
+    must be fast and must not change anything in Blender.
+    """
     uid = rig.armature.session_uid
-    bake = _bakes.get(uid)
+    bake = store.bakes.get(uid)
     if bake is None or bake.source != source_of(rig.armature):
         return None
-    found = bake.get(frame, key)
-    if found is None and uid in in_progress and bake.last:
+    found = bake.load(frame, key)
+    if found is None and uid in store.in_progress and bake.last:
         return bake.last[1]
     return found
 
 
-def _spoken(size: float) -> str:
+def _size_text(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-def _remove(folder: Path | None) -> None:
+def _delete_folder(folder: Path | None) -> None:
     if folder is not None:
-        # On Windows a file that is still mapped stays until Blender's temporary folder goes.
+        # Windows keeps a file that is still mapped until Blender deletes its temporary folder.
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @persistent
-def _forget(*_: object) -> None:
-    for bake in _bakes.values():
-        _remove(bake.folder)
-    _bakes.clear()
-    in_progress.clear()
+def _before_load(*_: object) -> None:
+    store.clear()
 
 
 def register() -> None:
-    live.baked = baked
-    bpy.app.handlers.load_pre.append(_forget)
+    bpy.app.handlers.load_pre.append(_before_load)
 
 
 def unregister() -> None:
-    live.baked = None
-    if _forget in bpy.app.handlers.load_pre:
-        bpy.app.handlers.load_pre.remove(_forget)
-    _forget()
+    if _before_load in bpy.app.handlers.load_pre:
+        bpy.app.handlers.load_pre.remove(_before_load)
+    store.clear()

@@ -1,120 +1,136 @@
-"""The avatars in Blender's own 3D Views.
+"""Draws the avatars in Blender's 3D Views.
 
-Blender calls `_begin` before it draws a view's scene, and `_draw` after scene and overlays, into the buffer of the
-overlays. That buffer is not touched by the scene's view transform: it is laid over the transformed scene in display
-values, so that the head has its footage's colours under any view transform and in any shading mode. The buffer is encoded
-as sRGB on writing, and has the scene's depth attached. `render.opengl` calls no handlers, so viewport renders show no avatars.
+Blender calls `_before_scene` before it draws a view's scene, and `_after_overlays` after the scene and the overlays,
+with the overlays' buffer bound. The scene's view transform does not affect that buffer; it is added to the transformed
+scene in display values. The head therefore has the colours of its footage under any view transform and in any shading
+mode. The buffer encodes written values as sRGB, and has the scene's depth attached. `render.opengl` calls no draw
+handlers, so viewport renders show no avatars.
 
-The rig's mesh is made clear while splats stand for it (`dress`), and what Blender still draws of it, outlines and depth,
-does not hide them (`mesh`).
+The rig's mesh is transparent while splats are shown in its place (`mesh_visibility`). What Blender still draws of it,
+its outline and its depth, must not hide the splats (`mesh`).
 """
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import bpy
 import gpu
 import numpy as np
 
 from ..rig.rig_properties import Rig, find_rigs
-from . import live, splat_framebuffer
+from . import live, mesh_visibility, splat_framebuffer
+from .avatar_state import AvatarState
 from .bones import draw_bones
-from .live import Actor, Eye
-from .mesh import DrawnMesh
-from .mesh_visibility import dress_all, is_undressed
-from .splat_framebuffer import Lens, Picture, Uploaded
+from .mesh import MeshBatches
+from .splat_framebuffer import SplatFramebuffer, SplatTexture, ViewCamera
 from .splats import pack
+from .viewpoint import Viewpoint
 
-SOFTWARE: Final = ("llvmpipe", "softpipe", "swiftshader", "basic render", "gdi generic")
-"""In the names of renderers that draw on the processor."""
+SOFTWARE_RENDERERS: Final = ("llvmpipe", "softpipe", "swiftshader", "basic render", "gdi generic")
+"""Substrings of the names of renderers that draw on the CPU."""
 
 
 @dataclass
-class _Shown:
-    """What the views share: the splats of a set of avatars."""
+class _SharedTexture:
+    """The texture with the splats of one set of avatars, shared by all views that show this set."""
 
-    key: tuple = ()
-    uploaded: Uploaded | None = None
+    key: tuple[Any, ...] = ()
+    """What the texture was made from."""
+    texture: SplatTexture | None = None
 
 
 @dataclass
 class _View:
-    picture: Picture = field(default_factory=Picture)
-    seen: list[tuple[Rig, Actor]] = field(default_factory=list)
-    who: tuple[int, ...] = ()
-    """Whose splats it showed last, by their armatures' `session_uid`."""
+    """One 3D View."""
+
+    framebuffer: SplatFramebuffer = field(default_factory=SplatFramebuffer)
+    visible: list[tuple[Rig, AvatarState]] = field(default_factory=list)
+    drawn: tuple[int, ...] = ()
+    """The avatars whose splats it last drew, by their armatures' `session_uid`."""
 
 
-_views: dict[int, _View] = {}
-_shown: dict[tuple, _Shown] = {}
-_meshes: dict[int, DrawnMesh] = {}
-_said: set[str] = set()
-_tidied: tuple = ()
-"""What there was when `_tidy` last looked."""
-_handles: list[object] = []
+@dataclass
+class _DrawState:
+    """What the draw handlers keep between redraws. `release` empties it."""
+
+    views: dict[int, _View] = field(default_factory=dict)
+    """By the address of the view's region."""
+    textures: dict[tuple[int, ...], _SharedTexture] = field(default_factory=dict)
+    """By the `session_uid` of the armatures."""
+    meshes: dict[int, MeshBatches] = field(default_factory=dict)
+    """By the `session_uid` of the armature."""
+    reported_errors: set[str] = field(default_factory=set)
+    cleaned_up_for: tuple[Any, ...] = ()
+    """The loaded file, number of objects and regions when `_clean_up` last ran."""
+    handles: list[object] = field(default_factory=list)
+    """The registered draw handlers."""
 
 
-def lens_of(context: bpy.types.Context) -> Lens:
+state: Final = _DrawState()
+
+
+def camera_of(context: bpy.types.Context) -> ViewCamera:
+    """The camera of the 3D View that is being drawn."""
     region, view = context.region, context.region_data
-    return Lens(np.array(view.view_matrix), np.array(view.window_matrix), region.width, region.height)
+    return ViewCamera(np.array(view.view_matrix), np.array(view.window_matrix), region.width, region.height)
 
 
-def _begin() -> None:
-    """Before the scene is drawn: have new poses on their way to the worker."""
-    _guarded(_look)
+def _before_scene() -> None:
+    """Requests the splats of new poses, so that the worker computes them while Blender draws the scene."""
+    _guarded(_update, bpy.context)
 
 
-def _draw() -> None:
-    _guarded(_paint)
+def _after_overlays() -> None:
+    _guarded(_draw, bpy.context)
 
 
-def _look() -> None:
-    context = bpy.context
-    _tidy(context)
+def _update(context: bpy.types.Context) -> None:
+    _clean_up(context)
     number = context.region.as_pointer()
-    view = _views.setdefault(number, _View())
+    view = state.views.setdefault(number, _View())
     overlays = context.space_data.overlay.show_overlays
     if not overlays and context.scene.effigy_view.with_overlays:
-        view.seen = []
+        view.visible = []
         return
-    lens = lens_of(context)
-    view.seen = live.look(context, number, Eye.of(lens.view, lens.orthographic))
-    _dress_if_needed(context)
+    camera = camera_of(context)
+    viewpoint = Viewpoint.from_view_matrix(camera.view, camera.orthographic)
+    view.visible = live.update_view(context, number, viewpoint)
+    _schedule_mesh_visibility(context)
 
 
-def _paint() -> None:
-    context = bpy.context
-    view = _views.get(context.region.as_pointer())
+def _draw(context: bpy.types.Context) -> None:
+    view = state.views.get(context.region.as_pointer())
     if view is None:
         return
-    shown = [
-        (rig, actor) for rig, actor in view.seen if actor.splats is not None and rig.armature.effigy_view.mode != "MESH"
+    drawn = [
+        (rig, avatar)
+        for rig, avatar in view.visible
+        if avatar.splats is not None and rig.armature.effigy_view.mode != "MESH"
     ]
-    view.who = tuple(rig.armature.session_uid for rig, _ in shown)
-    for who in set(_shown) - {view.who for view in _views.values()}:
-        del _shown[who]
-    if not shown:
+    view.drawn = tuple(rig.armature.session_uid for rig, _ in drawn)
+    for uids in set(state.textures) - {other.drawn for other in state.views.values()}:
+        del state.textures[uids]
+    if not drawn:
         return
-    lens = lens_of(context)
-    uploaded = _upload(view.who, shown)
-    if uploaded is None:
+    camera = camera_of(context)
+    texture = _splat_texture(view.drawn, drawn)
+    if texture is None:
         return
-    meshes = [_mesh_of(rig, actor, context) for rig, actor in shown if rig.mesh.mode == "OBJECT"]
-    view.splat_framebuffer.draw(uploaded, lens, meshes, _step(context, view))
-    view.splat_framebuffer.lay_over(lens, context.preferences.themes[0].view_3d.space.gradients.high_gradient)
-    for rig, actor in shown:
+    meshes = [_mesh_of(rig, avatar, context) for rig, avatar in drawn if rig.mesh.mode == "OBJECT"]
+    view.framebuffer.draw(texture, camera, meshes, _pixel_step(context, view))
+    view.framebuffer.composite(camera, context.preferences.themes[0].view_3d.space.gradients.high_gradient)
+    for rig, avatar in drawn:
         if rig.armature.effigy_view.mode == "BOTH":
-            _mesh_of(rig, actor, context).draw_lines(lens)
+            _mesh_of(rig, avatar, context).draw_wire(camera)
         draw_bones(rig, context)
 
 
-def _tidy(context: bpy.types.Context) -> None:
-    """Let go of what lies on the GPU for views that were closed and avatars that were deleted, of which Blender says
-    nothing."""
-    global _tidied
+def _clean_up(context: bpy.types.Context) -> None:
+    """Frees the GPU memory of closed views and deleted avatars, which Blender does not report."""
     regions = {
         region.as_pointer()
         for window in context.window_manager.windows
@@ -122,81 +138,85 @@ def _tidy(context: bpy.types.Context) -> None:
         if area.type == "VIEW_3D"
         for region in area.regions
     }
-    there = live.loaded, len(bpy.data.objects), regions
-    if there == _tidied:
+    existing = live.state.files_loaded, len(bpy.data.objects), regions
+    if existing == state.cleaned_up_for:
         return
-    _tidied = there
-    live.forget_deleted()
-    for kept, remains in ((_views, regions), (_meshes, live.known())):
-        for number in set(kept) - remains:
+    state.cleaned_up_for = existing
+    live.state.forget_deleted()
+    for kept, remaining in ((state.views, regions), (state.meshes, set(live.state.avatars))):
+        for number in set(kept) - remaining:
             del kept[number]
 
 
-def _step(context: bpy.types.Context, view: _View) -> int:
+def _pixel_step(context: bpy.types.Context, view: _View) -> int:
+    """The side of a splat framebuffer's pixel in view pixels."""
     quality = context.scene.effigy_view.quality
-    if quality == "FULL" or (quality == "AUTO" and not _is_software()):
+    if quality == "FULL" or (quality == "AUTO" and not _is_software_renderer()):
         return 1
-    return 2 if live.is_moving(context.region.as_pointer(), view.seen) else 1
+    return 2 if live.is_moving(context.region.as_pointer(), view.visible) else 1
 
 
-def _is_software() -> bool:
+def _is_software_renderer() -> bool:
     renderer = gpu.platform.renderer_get().lower()
-    return any(name in renderer for name in SOFTWARE)
+    return any(name in renderer for name in SOFTWARE_RENDERERS)
 
 
-def _mesh_of(rig: Rig, actor: Actor, context: bpy.types.Context) -> DrawnMesh:
-    mesh = _meshes.setdefault(rig.armature.session_uid, DrawnMesh())
-    mesh.update(rig.mesh, context.view_layer.depsgraph, actor.read_at)
+def _mesh_of(rig: Rig, avatar: AvatarState, context: bpy.types.Context) -> MeshBatches:
+    mesh = state.meshes.setdefault(rig.armature.session_uid, MeshBatches())
+    mesh.update(rig.mesh, context.view_layer.depsgraph, avatar.read_at)
     return mesh
 
 
-def _upload(who: tuple[int, ...], shown: list[tuple[Rig, Actor]]) -> Uploaded | None:
-    """The splats of these avatars on the GPU, sent again only where something changed."""
-    looks = [live.look_of(rig.armature) for rig, _ in shown]
-    key = tuple((actor.version, actor.motion.tobytes(), look) for (_, actor), look in zip(shown, looks))
-    kept = _shown.setdefault(who, _Shown())
-    if kept.key != key:
-        packed = pack([(actor.splats, actor.motion, look) for (_, actor), look in zip(shown, looks)])
-        kept.key, kept.uploaded = key, None if packed is None else Uploaded(packed)
-    return kept.uploaded
+def _splat_texture(uids: tuple[int, ...], avatars: list[tuple[Rig, AvatarState]]) -> SplatTexture | None:
+    """The texture with the splats of these avatars, uploaded again only after a change. None if there is no splat."""
+    styles = [live.draw_style_of(rig.armature) for rig, _ in avatars]
+    key = tuple((avatar.version, avatar.motion.tobytes(), style) for (_, avatar), style in zip(avatars, styles))
+    shared = state.textures.setdefault(uids, _SharedTexture())
+    if shared.key != key:
+        packed = pack([(avatar.splats, avatar.motion, style) for (_, avatar), style in zip(avatars, styles)])
+        shared.key, shared.texture = key, None if packed is None else SplatTexture(packed)
+    return shared.texture
 
 
-def _dress_if_needed(context: bpy.types.Context) -> None:
-    """Nothing in the file may be changed while Blender draws, so it is done right after."""
-    if not bpy.app.timers.is_registered(dress_all) and any(map(is_undressed, find_rigs(context.view_layer.objects))):
-        bpy.app.timers.register(dress_all, first_interval=0.0)
+def _schedule_mesh_visibility(context: bpy.types.Context) -> None:
+    """The file must not be changed while Blender draws, so the meshes are hidden or shown right after the redraw."""
+    update = mesh_visibility.update_all
+    if not bpy.app.timers.is_registered(update) and any(
+        map(mesh_visibility.needs_update, find_rigs(context.view_layer.objects))
+    ):
+        bpy.app.timers.register(update, first_interval=0.0)
 
 
-def _guarded(work: object) -> None:
-    """A view is drawn many times a second: what goes wrong is said once, and the rest of the view is drawn."""
+def _guarded(function: Callable[[bpy.types.Context], None], context: bpy.types.Context) -> None:
+    """Prints each different error once, because a view is redrawn many times a second. The rest of the view is
+    drawn."""
     try:
-        work()
+        function(context)
     except Exception as error:
-        sentence = f"{type(error).__name__}: {error}"
-        if sentence not in _said:
-            _said.add(sentence)
+        message = f"{type(error).__name__}: {error}"
+        if message not in state.reported_errors:
+            state.reported_errors.add(message)
             traceback.print_exc()
 
 
 def register() -> None:
     add = bpy.types.SpaceView3D.draw_handler_add
-    _handles[:] = add(_begin, (), "WINDOW", "PRE_VIEW"), add(_draw, (), "WINDOW", "POST_VIEW")
+    state.handles[:] = add(_before_scene, (), "WINDOW", "PRE_VIEW"), add(_after_overlays, (), "WINDOW", "POST_VIEW")
 
 
 def unregister() -> None:
-    while _handles:
-        bpy.types.SpaceView3D.draw_handler_remove(_handles.pop(), "WINDOW")
-    if bpy.app.timers.is_registered(dress_all):
-        bpy.app.timers.unregister(dress_all)
+    while state.handles:
+        bpy.types.SpaceView3D.draw_handler_remove(state.handles.pop(), "WINDOW")
+    if bpy.app.timers.is_registered(mesh_visibility.update_all):
+        bpy.app.timers.unregister(mesh_visibility.update_all)
     release()
 
 
 def release() -> None:
-    """Everything that lies on the GPU."""
-    global _tidied
-    _tidied = ()
-    _views.clear()
-    _shown.clear()
-    _meshes.clear()
-    _said.clear()
+    """Frees everything on the GPU."""
+    state.cleaned_up_for = ()
+    state.views.clear()
+    state.textures.clear()
+    state.meshes.clear()
+    state.reported_errors.clear()
     splat_framebuffer.release()

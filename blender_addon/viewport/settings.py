@@ -1,4 +1,4 @@
-"""What an artist chooses of the viewport: how each avatar is shown (on its armature), and for the whole scene."""
+"""The artist's settings for the viewport: per avatar, stored on its armature, and per scene."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty
 
 from ..redraw import redraw_views
-from .mesh_visibility import undress_all
+from .mesh_visibility import show_all
 
 MODES = (
     ("SPLATS", "Splats", "The avatar as it is rendered"),
-    ("MESH", "Mesh", "The rig's mesh alone"),
-    ("BOTH", "Splats and Wire", "The avatar, with the mesh's wire over it"),
-    ("ELLIPSOIDS", "Ellipsoids", "Each Gaussian as a solid body of one standard deviation"),
+    ("MESH", "Mesh", "Only the rig's mesh"),
+    ("BOTH", "Splats and Wire", "The avatar with the mesh's wireframe over it"),
+    ("ELLIPSOIDS", "Ellipsoids", "Each Gaussian as a solid ellipsoid of one standard deviation"),
     ("POINTS", "Points", "Each Gaussian as a point"),
-    ("DEPTH", "Depth", "The avatar's distance from the view: near is light"),
+    ("DEPTH", "Depth", "The avatar's distance from the view: near parts are light"),
 )
 QUALITIES = (
     (
         "AUTO",
         "Automatic",
-        "Everything; where Blender draws without a graphics card, at half the resolution while the view "
+        "All Gaussians. Where Blender draws without a graphics card, at half the resolution while the view "
         "or the pose changes",
     ),
     ("FULL", "Everything", "All Gaussians at full resolution, always"),
     (
         "ANCHORS",
         "Anchors while Moving",
-        "While a pose changes only the Gaussians of the mesh's vertices, which are there "
-        "sooner; everything once it stands still",
+        "While a pose changes, only the Gaussians of the mesh's vertices, which are computed faster; all Gaussians "
+        "once it is still",
     ),
 )
 
 
-def _changed(self: bpy.types.PropertyGroup, context: bpy.types.Context) -> None:
+def _redraw(self: bpy.types.PropertyGroup, context: bpy.types.Context) -> None:
     redraw_views()
 
 
@@ -41,7 +41,7 @@ class EffigyView(bpy.types.PropertyGroup):
     """On the armature of a rig."""
 
     mode: EnumProperty(
-        name="Show", items=MODES, default="SPLATS", update=_changed, description="What the 3D View shows of the avatar"
+        name="Show", items=MODES, default="SPLATS", update=_redraw, description="What the 3D View shows of the avatar"
     )
     scale: FloatProperty(
         name="Splat Size",
@@ -50,8 +50,8 @@ class EffigyView(bpy.types.PropertyGroup):
         max=3.0,
         soft_max=1.0,
         subtype="FACTOR",
-        update=_changed,
-        description="Draw the Gaussians smaller than they are, to see how they lie",
+        update=_redraw,
+        description="Draw the Gaussians smaller or larger than they are, to see how they are arranged",
     )
     least_opacity: FloatProperty(
         name="Least Opacity",
@@ -59,10 +59,10 @@ class EffigyView(bpy.types.PropertyGroup):
         min=0.0,
         max=1.0,
         subtype="FACTOR",
-        update=_changed,
-        description="Leave out the Gaussians that are fainter than this",
+        update=_redraw,
+        description="Do not draw the Gaussians whose opacity is lower than this",
     )
-    cleared: BoolProperty(options={"HIDDEN"}, description="Whether the mesh has been made clear for the splats' sake")
+    cleared: BoolProperty(options={"HIDDEN"}, description="Whether the mesh has been made transparent for the splats")
 
 
 class EffigySceneView(bpy.types.PropertyGroup):
@@ -72,14 +72,14 @@ class EffigySceneView(bpy.types.PropertyGroup):
         name="Quality",
         items=QUALITIES,
         default="AUTO",
-        update=_changed,
+        update=_redraw,
         description="What is computed while a pose changes",
     )
     with_overlays: BoolProperty(
         name="Hide with Overlays",
         default=True,
-        update=_changed,
-        description="Switching the 3D View's overlays off hides the avatars too",
+        update=_redraw,
+        description="Hide the avatars when the 3D View's overlays are switched off",
     )
 
 
@@ -92,9 +92,9 @@ def register() -> None:
 
 
 def unregister() -> None:
-    # Blender hides its data from extensions while it starts, and while it ends nobody looks.
+    # Blender gives extensions no access to its data while it starts or quits; then nothing has to be restored.
     if hasattr(bpy.data, "objects"):
-        undress_all()
+        show_all()
     for owner in (bpy.types.Object, bpy.types.Scene):
         if hasattr(owner, "effigy_view"):
             del owner.effigy_view

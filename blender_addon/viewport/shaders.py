@@ -1,8 +1,9 @@
-"""The shaders. `splats` projects and blends Gaussians into a picture of their own, `composite` lays that over a view.
+"""The shaders. `splat_shader` projects and blends Gaussians into an off-screen framebuffer, `composite_shader`
+composites that framebuffer over a view, `mesh_shader` draws the depths of the rigs' meshes.
 
 The projection is that of `backend.splatting.cpu_project` (EWA splatting, Zwicker et al. 2001, with the conventions of
-gsplat 1.5.3), in OpenGL's axes: the view looks along -z, pixels count upwards. An orthographic view has no perspective
-in its Jacobian, and nothing else changes.
+gsplat 1.5.3), in OpenGL's axes: the view looks along -Z and pixels count upwards. For an orthographic view only the
+Jacobian differs: it has no perspective terms.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Final
 
 import gpu
 
-WIDTH: Final = 1024
-"""Texels in a row of the splats' texture and of the order's."""
+TEXTURE_WIDTH: Final = 1024
+"""Texels in a row of the textures of the splats and of their drawing order."""
 
 _CONSTANTS: Final = (
     ("NEAR", "0.01"),
@@ -25,57 +26,62 @@ _CONSTANTS: Final = (
     ("DEPTH", "3"),
     ("POINT_SIZE", "1.5"),
 )
-"""Those of `backend.splatting.reference`; the places of `splats.KINDS`; pixels; metres."""
+"""NEAR (metres), MARGIN, LOW_PASS (square pixels), ALPHA_MIN and ALPHA_MAX are those of `backend.splatting.reference`;
+ELLIPSOIDS, POINTS and DEPTH are indices in `splats.DRAW_KINDS`; POINT_SIZE is in pixels."""
 
 _VERTEX: Final = """
 void main()
 {
   int index = int(texelFetch(order, ivec2(gl_InstanceID & 1023, gl_InstanceID >> 10), 0).r);
-  ivec2 at = ivec2((index & 255) * 4, index >> 8);
-  vec4 a = texelFetch(numbers, at, 0);
-  vec4 b = texelFetch(numbers, at + ivec2(1, 0), 0);
-  vec4 c = texelFetch(numbers, at + ivec2(2, 0), 0);
-  vec4 d = texelFetch(numbers, at + ivec2(3, 0), 0);
+  ivec2 texel = ivec2((index & 255) * 4, index >> 8);
+  vec4 a = texelFetch(splats, texel, 0);
+  vec4 b = texelFetch(splats, texel + ivec2(1, 0), 0);
+  vec4 c = texelFetch(splats, texel + ivec2(2, 0), 0);
+  vec4 d = texelFetch(splats, texel + ivec2(3, 0), 0);
   vec3 mean = (view * vec4(a.xyz, 1.0)).xyz;
   float z = -mean.z;
-  bool flat_view = lens_kind.z > 0.5;
-  bool drawn = flat_view || z >= NEAR;
+  /* depth_range: the nearest and the farthest depth, whether the view is orthographic, unused. */
+  bool orthographic = depth_range.z > 0.5;
+  bool drawn = orthographic || z >= NEAR;
 
-  /* The rows of the Jacobian, in view space, then in the splats' own axes. */
-  float share = flat_view ? 1.0 : 1.0 / max(z, NEAR);
-  vec2 slope = mean.xy * share;
-  vec2 spread = 0.5 * MARGIN * size;
-  vec2 bent = flat_view ? vec2(0.0) : clamp(slope, (-lens.zw - spread) / lens.xy, (size - lens.zw + spread) / lens.xy);
-  vec3 across = vec3(share, 0.0, bent.x * share) * lens.x * mat3(view);
-  vec3 upward = vec3(0.0, share, bent.y * share) * lens.y * mat3(view);
-  vec3 moved = vec3(dot(across, b.xyz), dot(across, vec3(b.y, b.w, c.x)), dot(across, vec3(b.z, c.x, c.y)));
-  float xx = dot(moved, across) + LOW_PASS;
-  float xy = dot(moved, upward);
-  float yy = dot(upward, vec3(dot(upward, b.xyz), dot(upward, vec3(b.y, b.w, c.x)), dot(upward, vec3(b.z, c.x, c.y))))
-             + LOW_PASS;
+  /* The rows of the Jacobian of the projection, multiplied by the view's rotation. */
+  float inverse_depth = orthographic ? 1.0 : 1.0 / max(z, NEAR);
+  vec2 slope = mean.xy * inverse_depth;
+  vec2 guard_band = 0.5 * MARGIN * size;
+  vec2 slope_min = (-intrinsics.zw - guard_band) / intrinsics.xy;
+  vec2 slope_max = (size - intrinsics.zw + guard_band) / intrinsics.xy;
+  vec2 clamped_slope = orthographic ? vec2(0.0) : clamp(slope, slope_min, slope_max);
+  vec3 jacobian_x = vec3(inverse_depth, 0.0, clamped_slope.x * inverse_depth) * intrinsics.x * mat3(view);
+  vec3 jacobian_y = vec3(0.0, inverse_depth, clamped_slope.y * inverse_depth) * intrinsics.y * mat3(view);
+  vec3 row_x = b.xyz, row_y = vec3(b.y, b.w, c.x), row_z = vec3(b.z, c.x, c.y);
+  vec3 covariance_x = vec3(dot(jacobian_x, row_x), dot(jacobian_x, row_y), dot(jacobian_x, row_z));
+  vec3 covariance_y = vec3(dot(jacobian_y, row_x), dot(jacobian_y, row_y), dot(jacobian_y, row_z));
+  float xx = dot(covariance_x, jacobian_x) + LOW_PASS;
+  float xy = dot(covariance_x, jacobian_y);
+  float yy = dot(jacobian_y, covariance_y) + LOW_PASS;
 
-  int how = int(d.y);
-  if (how == POINTS) {
+  int kind = int(d.y);
+  if (kind == POINTS) {
     xx = yy = POINT_SIZE * POINT_SIZE;
     xy = 0.0;
   }
-  /* The ellipse's axes, and along them a box as large as the falloff is visible. */
-  float middle = 0.5 * (xx + yy);
-  float apart = length(vec2(0.5 * (xx - yy), xy));
-  float major = middle + apart;
+  /* The ellipse's axes, and the extent in standard deviations up to which it is visible. */
+  float half_trace = 0.5 * (xx + yy);
+  float half_difference = length(vec2(0.5 * (xx - yy), xy));
+  float major = half_trace + half_difference;
   float minor = max((xx * yy - xy * xy) / major, 0.5 * LOW_PASS);
-  vec2 along = xx >= yy ? vec2(major - yy, xy) : vec2(xy, major - xx);
-  along = apart > 1e-6 * middle ? normalize(along) : vec2(1.0, 0.0);
-  float reach = how == POINTS || how == ELLIPSOIDS ? 1.0 : sqrt(2.0 * log(a.w / ALPHA_MIN));
-  place = corner * reach;
-  vec2 offset = along * (place.x * sqrt(major)) + vec2(-along.y, along.x) * (place.y * sqrt(minor));
-  vec2 pixel = slope * lens.xy + lens.zw + offset;
+  vec2 major_axis = xx >= yy ? vec2(major - yy, xy) : vec2(xy, major - xx);
+  major_axis = half_difference > 1e-6 * half_trace ? normalize(major_axis) : vec2(1.0, 0.0);
+  float extent = kind == POINTS || kind == ELLIPSOIDS ? 1.0 : sqrt(2.0 * log(a.w / ALPHA_MIN));
+  unit = corner * extent;
+  vec2 offset = major_axis * (unit.x * sqrt(major)) + vec2(-major_axis.y, major_axis.x) * (unit.y * sqrt(minor));
+  vec2 pixel = slope * intrinsics.xy + intrinsics.zw + offset;
   gl_Position = drawn ? vec4((pixel - window.xy) / window.zw * 2.0 - 1.0, 0.0, 1.0) : vec4(2.0, 2.0, 2.0, 1.0);
 
-  tint = vec4(c.zw, d.x, a.w);
-  distance_and_kind = vec2(z, d.y);
-  if (how == DEPTH) {
-    tint.rgb = vec3(mix(0.95, 0.05, clamp((z - lens_kind.x) / (lens_kind.y - lens_kind.x), 0.0, 1.0)));
+  splat_color = vec4(c.zw, d.x, a.w);
+  depth_and_kind = vec2(z, d.y);
+  if (kind == DEPTH) {
+    splat_color.rgb = vec3(mix(0.95, 0.05, clamp((z - depth_range.x) / (depth_range.y - depth_range.x), 0.0, 1.0)));
   }
 }
 """
@@ -83,25 +89,25 @@ void main()
 _FRAGMENT: Final = """
 void main()
 {
-  int how = int(distance_and_kind.y);
-  float square = dot(place, place);
+  int kind = int(depth_and_kind.y);
+  float squared_distance = dot(unit, unit);
   float alpha;
-  vec3 shade = tint.rgb;
-  if (how == POINTS || how == ELLIPSOIDS) {
-    if (square > 1.0) {
+  vec3 shade = splat_color.rgb;
+  if (kind == POINTS || kind == ELLIPSOIDS) {
+    if (squared_distance > 1.0) {
       discard;
     }
     alpha = 1.0;
-    shade *= how == ELLIPSOIDS ? 0.35 + 0.65 * sqrt(1.0 - square) : 1.0;
+    shade *= kind == ELLIPSOIDS ? 0.35 + 0.65 * sqrt(1.0 - squared_distance) : 1.0;
   }
   else {
-    alpha = min(tint.a * exp(-0.5 * square), ALPHA_MAX);
+    alpha = min(splat_color.a * exp(-0.5 * squared_distance), ALPHA_MAX);
     if (alpha < ALPHA_MIN) {
       discard;
     }
   }
   color = vec4(shade * alpha, alpha);
-  depth = vec4(distance_and_kind.x * alpha, 0.0, 0.0, alpha);
+  depth = vec4(depth_and_kind.x * alpha, 0.0, 0.0, alpha);
 }
 """
 
@@ -115,15 +121,15 @@ void main()
 _MESH_VERTEX: Final = """
 void main()
 {
-  gl_Position = placed * vec4(pos, 1.0);
-  distance_along = dot(axis, vec4(pos, 1.0));
+  gl_Position = model_view_projection * vec4(pos, 1.0);
+  view_depth = dot(axis, vec4(pos, 1.0));
 }
 """
 
 _MESH_FRAGMENT: Final = """
 void main()
 {
-  depth = vec4(distance_along);
+  depth = vec4(view_depth);
 }
 """
 
@@ -135,27 +141,27 @@ vec3 linear(vec3 encoded)
 
 void main()
 {
-  vec2 at = gl_FragCoord.xy - origin.xy;
-  ivec2 texel = ivec2(floor(at / origin.z));
-  vec4 found = texelFetch(picture, texel, 0);
+  vec2 pixel = gl_FragCoord.xy - origin.xy;
+  ivec2 texel = ivec2(floor(pixel / origin.z));
+  vec4 found = texelFetch(colors, texel, 0);
   if (origin.z > 1.0) {
-    /* A coarse picture is filled in between its pixels. */
-    vec2 between = at / origin.z - 0.5;
-    ivec2 first = ivec2(floor(between));
-    ivec2 last = textureSize(picture, 0) - 1;
-    vec2 share = between - vec2(first);
-    vec4 lower = mix(texelFetch(picture, clamp(first, ivec2(0), last), 0),
-                     texelFetch(picture, clamp(first + ivec2(1, 0), ivec2(0), last), 0), share.x);
-    vec4 upper = mix(texelFetch(picture, clamp(first + ivec2(0, 1), ivec2(0), last), 0),
-                     texelFetch(picture, clamp(first + ivec2(1, 1), ivec2(0), last), 0), share.x);
-    vec4 filled = mix(lower, upper, share.y);
+    /* A framebuffer of lower resolution is interpolated bilinearly. */
+    vec2 position = pixel / origin.z - 0.5;
+    ivec2 first = ivec2(floor(position));
+    ivec2 last = textureSize(colors, 0) - 1;
+    vec2 weight = position - vec2(first);
+    vec4 lower = mix(texelFetch(colors, clamp(first, ivec2(0), last), 0),
+                     texelFetch(colors, clamp(first + ivec2(1, 0), ivec2(0), last), 0), weight.x);
+    vec4 upper = mix(texelFetch(colors, clamp(first + ivec2(0, 1), ivec2(0), last), 0),
+                     texelFetch(colors, clamp(first + ivec2(1, 1), ivec2(0), last), 0), weight.x);
+    vec4 filled = mix(lower, upper, weight.y);
     found = found.a < ALPHA_MIN ? found : filled;
   }
   if (found.a < ALPHA_MIN) {
     discard;
   }
-  /* Where the rig's own mesh is nearer than its splats, what Blender drew of it is not to hide them. */
-  float z = min(texelFetch(depths, texel, 0).r / texelFetch(picture, texel, 0).a,
+  /* Where the rig's own mesh is nearer than its splats, the mesh that Blender drew must not hide them. */
+  float z = min(texelFetch(depths, texel, 0).r / texelFetch(colors, texel, 0).a,
                 texelFetch(mesh_depths, texel, 0).r - MESH_NEARER);
   gl_FragDepth = 0.5 + 0.5 * (projection.y - projection.x * z) / (projection.z > 0.5 ? 1.0 : z);
   vec3 shade = clamp(found.rgb / found.a, 0.0, 1.0);
@@ -163,32 +169,38 @@ void main()
     color = vec4(shade * found.a, found.a);
     return;
   }
-  /* The view's buffer is encoded as sRGB when it is written to, and Blender mixes it with what lies behind in linear
-     values, where splats were trained to be mixed in encoded ones. Opaque pixels are the picture's own; of the others the
-     cover is changed, so that before the view's plain ground the mixture is what encoded values give. */
-  vec3 behind = linear(ground);
-  vec3 light = linear(shade);
-  vec3 apart = light - behind;
-  float size = dot(apart, apart);
-  vec3 wanted = linear(mix(ground, shade, found.a)) - behind;
-  float cover = size > 1e-6 ? clamp(dot(wanted, apart) / size, 0.0, 1.0) : found.a;
-  color = vec4(light * cover, cover);
+  /* The view's buffer is encoded as sRGB on writing, and Blender blends it with the scene in linear values, whereas
+     splats were trained to be blended in encoded values. Opaque pixels keep their colour. For the others alpha is
+     changed so that in front of the view's plain background the result equals that of blending encoded values. */
+  vec3 behind = linear(background);
+  vec3 foreground = linear(shade);
+  vec3 difference = foreground - behind;
+  float squared_length = dot(difference, difference);
+  vec3 wanted = linear(mix(background, shade, found.a)) - behind;
+  float alpha = squared_length > 1e-6 ? clamp(dot(wanted, difference) / squared_length, 0.0, 1.0) : found.a;
+  color = vec4(foreground * alpha, alpha);
 }
 """
 
 
 def splat_shader() -> gpu.types.GPUShader:
     info = gpu.types.GPUShaderCreateInfo()
-    between = gpu.types.GPUStageInterfaceInfo("effigy_splat")
-    between.smooth("VEC2", "place")
-    between.flat("VEC4", "tint")
-    between.flat("VEC2", "distance_and_kind")
-    for kind, name in (("MAT4", "view"), ("VEC4", "lens"), ("VEC4", "window"), ("VEC4", "lens_kind"), ("VEC2", "size")):
+    interface = gpu.types.GPUStageInterfaceInfo("effigy_splat")
+    interface.smooth("VEC2", "unit")
+    interface.flat("VEC4", "splat_color")
+    interface.flat("VEC2", "depth_and_kind")
+    for kind, name in (
+        ("MAT4", "view"),
+        ("VEC4", "intrinsics"),
+        ("VEC4", "window"),
+        ("VEC4", "depth_range"),
+        ("VEC2", "size"),
+    ):
         info.push_constant(kind, name)
-    info.sampler(0, "FLOAT_2D", "numbers")
+    info.sampler(0, "FLOAT_2D", "splats")
     info.sampler(1, "FLOAT_2D", "order")
     info.vertex_in(0, "VEC2", "corner")
-    info.vertex_out(between)
+    info.vertex_out(interface)
     info.fragment_out(0, "VEC4", "color")
     info.fragment_out(1, "VEC4", "depth")
     for name, value in _CONSTANTS:
@@ -200,9 +212,9 @@ def splat_shader() -> gpu.types.GPUShader:
 
 def composite_shader() -> gpu.types.GPUShader:
     info = gpu.types.GPUShaderCreateInfo()
-    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin"), ("VEC3", "ground")):
+    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin"), ("VEC3", "background")):
         info.push_constant(kind, name)
-    info.sampler(0, "FLOAT_2D", "picture")
+    info.sampler(0, "FLOAT_2D", "colors")
     info.sampler(1, "FLOAT_2D", "depths")
     info.sampler(2, "FLOAT_2D", "mesh_depths")
     info.vertex_in(0, "VEC2", "corner")
@@ -212,8 +224,8 @@ def composite_shader() -> gpu.types.GPUShader:
     if hasattr(info, "depth_write"):
         info.depth_write("ANY")
     else:
-        # Before Blender 5, shaders made in Python are declared to leave the depth as it is; the declaration is a word
-        # that the preprocessor can still change.
+        # Before Blender 5, shaders made in Python are declared `depth_unchanged`. The preprocessor can still replace
+        # that word.
         info.define("depth_unchanged", "depth_any")
     info.vertex_source(_COMPOSITE_VERTEX)
     info.fragment_source(_COMPOSITE_FRAGMENT)
@@ -221,14 +233,14 @@ def composite_shader() -> gpu.types.GPUShader:
 
 
 def mesh_shader() -> gpu.types.GPUShader:
-    """How far a mesh is from the eye, along the view's axis."""
+    """Writes the depth of a mesh along the view's axis, metres."""
     info = gpu.types.GPUShaderCreateInfo()
-    between = gpu.types.GPUStageInterfaceInfo("effigy_mesh")
-    between.smooth("FLOAT", "distance_along")
-    info.push_constant("MAT4", "placed")
+    interface = gpu.types.GPUStageInterfaceInfo("effigy_mesh")
+    interface.smooth("FLOAT", "view_depth")
+    info.push_constant("MAT4", "model_view_projection")
     info.push_constant("VEC4", "axis")
     info.vertex_in(0, "VEC3", "pos")
-    info.vertex_out(between)
+    info.vertex_out(interface)
     info.fragment_out(0, "VEC4", "depth")
     info.vertex_source(_MESH_VERTEX)
     info.fragment_source(_MESH_FRAGMENT)

@@ -1,7 +1,7 @@
-"""The order in which splats are drawn: the farthest first.
+"""The drawing order of the splats: from the farthest to the nearest.
 
-As in the rasterisers the depth is that along the camera's axis, of the centre. So the order depends on the direction of
-the view alone: a view that turns in place needs a new one, a view that only moves does not.
+As in the rasterisers, the depth of a splat is that of its centre along the camera's axis. The order therefore depends
+only on the direction of the view: it has to be computed again when the view rotates, not when it moves.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def back_to_front(means: np.ndarray, forward: np.ndarray) -> np.ndarray:
-    """(G, 3) and the axis (3,) along which the view looks -> (G,) indices, the farthest first, stable.
+    """(G, 3) centres and the view's axis (3,) -> (G,) indices, the farthest first, stable.
 
-    The keys have 16 bits, for numpy sorts those by radix: eight times as fast as floats, and a step is a few
-    thousandths of a millimetre over a head.
+    The sort keys have 16 bits, because numpy sorts these by radix, eight times as fast as floats. Over a head one step
+    of the key is a few thousandths of a millimetre.
     """
     if len(means) == 0:
         return np.empty(0, np.int64)

@@ -1,43 +1,45 @@
-"""Drawing packed splats for one view: uploaded, sorted, blended in a picture of their own, and laid over the view.
+"""Draws packed splats for one view: uploads, sorts and blends them in an off-screen framebuffer, then composites it.
 
-The splats are blended in a picture of their own because they are to be mixed as they were trained, in encoded values and
-with more than eight bits, and Blender's views mix otherwise. With the colour the mean distance of what covers a pixel is
-blended, and the picture is laid over the view at that depth, tested against the scene and written: objects hide the
-head and the head hides objects, pixel by pixel, as in the render engine's depth composite.
+The splats have their own framebuffer because they must be blended as in training, in sRGB-encoded values and with more
+than eight bits, and Blender's views blend differently. Beside the colour, the mean depth of the splats that cover a
+pixel is blended. The result is composited over the view at that depth, which is tested against the scene's depth and
+written: objects hide the head and the head hides objects, pixel by pixel, as in the render engine's depth composite.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import gpu
 import numpy as np
 from gpu_extras.batch import batch_for_shader
 from mathutils import Matrix
 
-from .shaders import WIDTH, composite_shader, mesh_shader, splat_shader
+from .shaders import TEXTURE_WIDTH, composite_shader, mesh_shader, splat_shader
 from .sorting import back_to_front
-from .splats import Packed
+from .splats import PackedSplats
 
 NEAR: Final = 0.01
+"""Metres: distance of the near plane."""
 FAR: Final = 1e9
-"""Metres, where there is no mesh."""
-GROUND: Final = (0.239, 0.239, 0.239)
-"""The 3D View's, in Blender's own theme."""
+"""Metres: depth of pixels without a mesh."""
+BACKGROUND: Final = (0.239, 0.239, 0.239)
+"""Background of the 3D View in Blender's default theme."""
 BLOCK: Final = 64
-"""Pixels: the picture's sides are multiples of this, so that it need not be made anew for each small move."""
+"""Pixels. The framebuffer's sides are multiples of this, so that a small move of the view does not reallocate it."""
 
 _TRIANGLE: Final = ((0.0, 2.0), (-(3**0.5), -1.0), (3**0.5, -1.0))
-"""Around a circle of radius 1: one triangle costs less than two, though a little more lies outside the ellipse."""
+"""The triangle around a circle of radius 1. One triangle is cheaper than the two of a square, although slightly more of
+it lies outside the ellipse."""
 _SQUARE: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 @dataclass(frozen=True)
-class Lens:
-    """A view's camera. Blender's world, OpenGL's axes."""
+class ViewCamera:
+    """The camera of a view: Blender's world, OpenGL's axes."""
 
     view: np.ndarray
     """(4, 4) float64 world to view."""
@@ -46,13 +48,16 @@ class Lens:
     width: int
     """Pixels."""
     height: int
+    """Pixels."""
 
     @property
     def orthographic(self) -> bool:
         return self.projection[3, 3] > 0.5
 
-    def pixels(self) -> tuple[float, float, float, float]:
-        """Focal lengths (pixels, or pixels per metre) and centre, from the lower left corner."""
+    def intrinsics(self) -> tuple[float, float, float, float]:
+        """Focal lengths fx, fy (pixels, or pixels per metre for an orthographic view) and centre cx, cy from the lower
+        left corner.
+        """
         p = self.projection
         shift = p[:2, 3] if self.orthographic else -p[:2, 2]
         return (
@@ -62,46 +67,50 @@ class Lens:
             (1 + shift[1]) * self.height / 2,
         )
 
-    def coarser(self, step: int) -> Lens:
-        """The same view in pixels `step` times as large; what is over at the right and the top is cut off."""
+    def at_lower_resolution(self, step: int) -> ViewCamera:
+        """The same view with pixels `step` times as large, rounded up to whole pixels at the right and the top."""
         width, height = -(-self.width // step), -(-self.height // step)
         if step == 1:
             return self
-        # Whole large pixels may reach beyond the view: its right and upper edge move outwards with them.
+        # The last large pixels may extend beyond the view, so its right and upper edges move outwards.
         grow = np.eye(4)
         for axis, small, large in ((0, self.width, width * step), (1, self.height, height * step)):
             grow[axis, axis] = small / large
             grow[axis, 3] = small / large - 1
-        return Lens(self.view, grow @ self.projection, width, height)
+        return ViewCamera(self.view, grow @ self.projection, width, height)
 
     def key(self) -> bytes:
+        """Equal for equal cameras."""
         return self.view.tobytes() + self.projection.tobytes() + bytes(f"{self.width} {self.height}", "ascii")
 
 
-class MeshOnGpu(Protocol):
+class MeshSurface(Protocol):
+    """What is drawn of a rig's mesh (`mesh.MeshBatches`)."""
+
     surface: gpu.types.GPUBatch
     """Triangles, with the attribute `pos` (3,)."""
     world: np.ndarray
-    """(4, 4) float64"""
+    """(4, 4) float64 object to world."""
     changed_at: float
 
 
-class Uploaded:
-    """Packed splats on the GPU. Made in a GPU context, like everything of the `gpu` module."""
+class SplatTexture:
+    """Packed splats in a texture. Must be created in a GPU context, like every object of the `gpu` module."""
 
     _serials = itertools.count()
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: PackedSplats) -> None:
         self.packed = packed
         self.serial = next(self._serials)
-        self.texture = _texture(packed.numbers.ravel(), WIDTH * 4, "RGBA32F")
+        self.texture = _texture(packed.values.ravel(), TEXTURE_WIDTH * 4, "RGBA32F")
 
 
-class Picture:
-    """The splats as one view sees them. Kept from one redraw to the next: nothing is drawn or sorted without need."""
+class SplatFramebuffer:
+    """The splats as one view sees them. Kept between redraws, so that splats are drawn and sorted only after a
+    change."""
 
     def __init__(self, encodes: bool = True) -> None:
-        """`encodes`: whether the framebuffer that it is laid over encodes as sRGB what is written to it."""
+        """`encodes`: whether the framebuffer that this one is composited over encodes written values as sRGB."""
         self._encodes = encodes
         self._size = 0, 0
         self._step = 1
@@ -109,27 +118,28 @@ class Picture:
         self._sorted: tuple[int, np.ndarray] | None = None
         self._order: gpu.types.GPUTexture | None = None
         self._window = 0, 0, 0, 0
-        """Left, lowest, width and height of the picture within the view, pixels."""
+        """Left, bottom, width and height of this framebuffer within the view, in pixels of `_step` view pixels."""
 
-    def draw(self, uploaded: Uploaded, lens: Lens, meshes: Sequence[MeshOnGpu] = (), step: int = 1) -> None:
-        """Bring the picture up to date. `meshes`: the avatars' own, which must not hide them. `step`: the side of its
-        pixels in the view's; drawing takes as long as there are pixels."""
-        key = uploaded.serial, lens.key(), tuple((id(mesh), mesh.changed_at) for mesh in meshes)
+    def draw(self, splats: SplatTexture, camera: ViewCamera, meshes: Sequence[MeshSurface] = (), step: int = 1) -> None:
+        """Updates the framebuffer. `meshes` are the rigs' meshes, which must not hide their avatars. `step` is the side
+        of a framebuffer pixel in view pixels; the drawing time is proportional to the number of pixels.
+        """
+        key = splats.serial, camera.key(), tuple((id(mesh), mesh.changed_at) for mesh in meshes)
         if self._drawn == key and self._step <= step:
             return
-        self._step, lens = step, lens.coarser(step)
-        packed = uploaded.packed
-        view = lens.view.copy()
+        self._step, camera = step, camera.at_lower_resolution(step)
+        packed = splats.packed
+        view = camera.view.copy()
         view[:3, 3] += view[:3, :3] @ packed.origin
         self._drawn = key
-        self._window = _window(packed, view, lens)
-        left, low, width, height = self._window
+        self._window = _window(packed, view, camera)
+        left, bottom, width, height = self._window
         if width == 0:
             return
-        self._make(width, height)
-        self._draw_meshes(meshes, lens.view, lens)
-        self._sort(uploaded, -view[2, :3])
-        fx, fy, cx, cy = lens.pixels()
+        self._allocate(width, height)
+        self._draw_meshes(meshes, camera.view, camera)
+        self._sort(splats, -view[2, :3])
+        fx, fy, cx, cy = camera.intrinsics()
         corners = _corners(packed) @ view[2, :3] + view[2, 3]
         with self._frame.bind():
             self._color.clear(format="FLOAT", value=(0.0, 0.0, 0.0, 0.0))
@@ -142,19 +152,20 @@ class Picture:
             shader = _shader("splats", splat_shader)
             shader.bind()
             shader.uniform_float("view", Matrix(view.tolist()))
-            shader.uniform_float("lens", (fx, fy, cx, cy))
-            shader.uniform_float("size", (lens.width, lens.height))
-            shader.uniform_float("window", (left, low, *self._size))
-            shader.uniform_float("lens_kind", (-corners.max(), -corners.min(), float(lens.orthographic), 0.0))
-            shader.uniform_sampler("numbers", uploaded.texture)
+            shader.uniform_float("intrinsics", (fx, fy, cx, cy))
+            shader.uniform_float("size", (camera.width, camera.height))
+            shader.uniform_float("window", (left, bottom, *self._size))
+            shader.uniform_float("depth_range", (-corners.max(), -corners.min(), float(camera.orthographic), 0.0))
+            shader.uniform_sampler("splats", splats.texture)
             shader.uniform_sampler("order", self._order)
-            _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.numbers))
+            _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.values))
             gpu.state.blend_set("NONE")
 
-    def lay_over(self, lens: Lens, ground: Sequence[float] = GROUND) -> None:
-        """Composite over the bound framebuffer, whose viewport is the view, at the splats' own depth. `ground`: the
-        encoded colour of what most likely lies behind (`shaders`)."""
-        left, low, width, height = (self._step * pixels for pixels in self._window)
+    def composite(self, camera: ViewCamera, background: Sequence[float] = BACKGROUND) -> None:
+        """Composites over the bound framebuffer, whose viewport is the view, at the splats' depth. `background` is the
+        sRGB-encoded colour that is assumed behind the splats (see `shaders`).
+        """
+        left, bottom, width, height = (self._step * pixels for pixels in self._window)
         if width == 0:
             return
         gpu.state.depth_test_set("LESS_EQUAL")
@@ -164,14 +175,19 @@ class Picture:
         shader.bind()
         shader.uniform_float(
             "target",
-            (left / lens.width * 2 - 1, low / lens.height * 2 - 1, width / lens.width * 2, height / lens.height * 2),
+            (
+                left / camera.width * 2 - 1,
+                bottom / camera.height * 2 - 1,
+                width / camera.width * 2,
+                height / camera.height * 2,
+            ),
         )
-        p = lens.projection
-        shader.uniform_float("projection", (p[2, 2], p[2, 3], float(lens.orthographic), float(self._encodes)))
+        p = camera.projection
+        shader.uniform_float("projection", (p[2, 2], p[2, 3], float(camera.orthographic), float(self._encodes)))
         corner = gpu.state.viewport_get()[:2]
-        shader.uniform_float("origin", (left + corner[0], low + corner[1], float(self._step)))
-        shader.uniform_float("ground", tuple(ground))
-        shader.uniform_sampler("picture", self._color)
+        shader.uniform_float("origin", (left + corner[0], bottom + corner[1], float(self._step)))
+        shader.uniform_float("background", tuple(background))
+        shader.uniform_sampler("colors", self._color)
         shader.uniform_sampler("depths", self._depth)
         shader.uniform_sampler("mesh_depths", self._mesh_distance)
         _batch("composite", shader).draw(shader)
@@ -179,14 +195,14 @@ class Picture:
         gpu.state.depth_mask_set(False)
         gpu.state.depth_test_set("NONE")
 
-    def _draw_meshes(self, meshes: Sequence[MeshOnGpu], view: np.ndarray, lens: Lens) -> None:
-        """How far the rigs' own meshes are, where they are before the splats."""
-        left, low, _, _ = self._window
-        # From the whole view to the part of it that the picture is.
+    def _draw_meshes(self, meshes: Sequence[MeshSurface], view: np.ndarray, camera: ViewCamera) -> None:
+        """Draws the depths of the rigs' own meshes, which `composite` brings the splats in front of."""
+        left, bottom, _, _ = self._window
+        # From the clip space of the whole view to that of the part that this framebuffer covers.
         part = np.eye(4)
-        part[0, 0], part[1, 1] = lens.width / self._size[0], lens.height / self._size[1]
+        part[0, 0], part[1, 1] = camera.width / self._size[0], camera.height / self._size[1]
         part[0, 3] = part[0, 0] - 1 - 2 * left / self._size[0]
-        part[1, 3] = part[1, 1] - 1 - 2 * low / self._size[1]
+        part[1, 3] = part[1, 1] - 1 - 2 * bottom / self._size[1]
         with self._mesh_frame.bind():
             self._mesh_distance.clear(format="FLOAT", value=(FAR,))
             self._mesh_depth.clear(format="FLOAT", value=(1.0,))
@@ -198,13 +214,13 @@ class Picture:
             shader.bind()
             for mesh in meshes:
                 model_view = view @ mesh.world
-                shader.uniform_float("placed", Matrix((part @ lens.projection @ model_view).tolist()))
+                shader.uniform_float("model_view_projection", Matrix((part @ camera.projection @ model_view).tolist()))
                 shader.uniform_float("axis", tuple(-model_view[2]))
                 mesh.surface.draw(shader)
             gpu.state.depth_mask_set(False)
             gpu.state.depth_test_set("NONE")
 
-    def _make(self, width: int, height: int) -> None:
+    def _allocate(self, width: int, height: int) -> None:
         if self._size == (width, height):
             return
         self._size = width, height
@@ -215,24 +231,26 @@ class Picture:
         self._mesh_depth = gpu.types.GPUTexture(self._size, format="DEPTH_COMPONENT32F")
         self._mesh_frame = gpu.types.GPUFrameBuffer(depth_slot=self._mesh_depth, color_slots=(self._mesh_distance,))
 
-    def _sort(self, uploaded: Uploaded, forward: np.ndarray) -> None:
-        if self._sorted is not None and self._sorted[0] == uploaded.serial and np.array_equal(self._sorted[1], forward):
+    def _sort(self, splats: SplatTexture, forward: np.ndarray) -> None:
+        if self._sorted is not None and self._sorted[0] == splats.serial and np.array_equal(self._sorted[1], forward):
             return
-        self._sorted = uploaded.serial, forward.copy()
-        self._order = _texture(back_to_front(uploaded.packed.means, forward).astype(np.float32), WIDTH, "R32F")
+        self._sorted = splats.serial, forward.copy()
+        self._order = _texture(back_to_front(splats.packed.means, forward).astype(np.float32), TEXTURE_WIDTH, "R32F")
 
 
-def _window(packed: Packed, view: np.ndarray, lens: Lens) -> tuple[int, int, int, int]:
-    """The part of the view that the splats may cover; all zero where they are out of sight."""
+def _window(packed: PackedSplats, view: np.ndarray, camera: ViewCamera) -> tuple[int, int, int, int]:
+    """Left, bottom, width and height in pixels of the part of the view that the splats may cover; all zero if they are
+    not visible.
+    """
     corners = _corners(packed) @ view[:3, :3].T + view[:3, 3]
-    fx, fy, cx, cy = lens.pixels()
-    low, high = np.zeros(2), np.array((lens.width, lens.height), np.float64)
+    fx, fy, cx, cy = camera.intrinsics()
+    low, high = np.zeros(2), np.array((camera.width, camera.height), np.float64)
     depths = -corners[:, 2]
-    if not lens.orthographic and depths.max() < NEAR:
+    if not camera.orthographic and depths.max() < NEAR:
         return 0, 0, 0, 0
-    if lens.orthographic or depths.min() > NEAR:
-        share = 1.0 if lens.orthographic else 1 / depths[:, None]
-        pixels = corners[:, :2] * share * (fx, fy) + (cx, cy)
+    if camera.orthographic or depths.min() > NEAR:
+        inverse_depth = 1.0 if camera.orthographic else 1 / depths[:, None]
+        pixels = corners[:, :2] * inverse_depth * (fx, fy) + (cx, cy)
         low, high = np.maximum(low, pixels.min(0) - 3), np.minimum(high, pixels.max(0) + 3)
     if (high <= low).any():
         return 0, 0, 0, 0
@@ -241,36 +259,40 @@ def _window(packed: Packed, view: np.ndarray, lens: Lens) -> tuple[int, int, int
     return left, bottom, width, height
 
 
-def _corners(packed: Packed) -> np.ndarray:
-    """(8, 3) of the box around the splats."""
-    return np.array(list(itertools.product(*zip(packed.low, packed.high))), np.float64)
+def _corners(packed: PackedSplats) -> np.ndarray:
+    """(8, 3) corners of the box around the splats."""
+    return np.array(list(itertools.product(*zip(packed.box_min, packed.box_max))), np.float64)
 
 
 def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
-    """Floats, filled up to whole rows of `row` numbers."""
+    """A texture of `values`, padded with zeros to whole rows of `row` floats."""
     height = max(1, -(-len(values) // row))
     filled = np.zeros(height * row, np.float32)
     filled[: len(values)] = values
-    return gpu.types.GPUTexture((WIDTH, height), format=kind, data=gpu.types.Buffer("FLOAT", len(filled), filled))
+    return gpu.types.GPUTexture(
+        (TEXTURE_WIDTH, height), format=kind, data=gpu.types.Buffer("FLOAT", len(filled), filled)
+    )
 
 
-_kept: dict[str, object] = {}
-"""Shaders and the two shapes: made when first drawn with, since there is no GPU before."""
+_shared: Final[dict[str, Any]] = {}
+"""The shaders and batches that all framebuffers share. Created at the first drawing, when there is a GPU context;
+`release` empties it."""
 
 
-def _shader(name: str, make: object) -> gpu.types.GPUShader:
-    if name not in _kept:
-        _kept[name] = make()
-    return _kept[name]
+def _shader(name: str, make: Callable[[], gpu.types.GPUShader]) -> gpu.types.GPUShader:
+    if name not in _shared:
+        _shared[name] = make()
+    return _shared[name]
 
 
 def _batch(name: str, shader: gpu.types.GPUShader) -> gpu.types.GPUBatch:
-    key = f"{name} shape"
-    if key not in _kept:
+    key = f"{name} batch"
+    if key not in _shared:
         kind, corners = ("TRI_STRIP", _SQUARE) if name == "composite" else ("TRIS", _TRIANGLE)
-        _kept[key] = batch_for_shader(shader, kind, {"corner": corners})
-    return _kept[key]
+        _shared[key] = batch_for_shader(shader, kind, {"corner": corners})
+    return _shared[key]
 
 
 def release() -> None:
-    _kept.clear()
+    """Frees the shared shaders and batches."""
+    _shared.clear()

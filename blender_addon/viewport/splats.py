@@ -1,7 +1,7 @@
-"""What an avatar shows: Gaussians in Blender's world, as plain arrays. No `bpy` and no `gpu` in here.
+"""The Gaussians of an avatar in Blender's world, as numpy arrays. This module uses neither `bpy` nor `gpu`.
 
-`Splats` are those of one pose as the worker (or a bake) gave them; `carried` moves them rigidly to where the head is by
-now; `pack` makes the numbers of which the drawing's texture consists.
+`Splats` are the Gaussians of one pose as the worker, or a bake, returned them. `moved_with_head` moves them rigidly to
+the head's current position. `pack` lays out the numbers for the texture from which they are drawn.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from ..rig.conventions import HEAD_TO_BLENDER, points_to_blender
 from ..rig.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_to_matrix
 
 ALPHA_MIN: Final = 1 / 255
-"""A splat fainter than this is never drawn: `backend.splatting.reference`."""
-REACH: Final = float(np.sqrt(2 * np.log(255.0)))
-"""Standard deviations at which an opaque splat falls below `ALPHA_MIN`."""
-KINDS: Final = ("SPLATS", "ELLIPSOIDS", "POINTS", "DEPTH")
-"""How a splat is drawn; its place here is what the shader reads."""
-NUMBERS: Final = 16
-"""Of a splat in the texture: four texels."""
+"""Splats with a lower opacity are never drawn, as in `backend.splatting.reference`."""
+CUTOFF: Final = float(np.sqrt(2 * np.log(255.0)))
+"""Distance in standard deviations at which an opaque splat falls below `ALPHA_MIN`."""
+DRAW_KINDS: Final = ("SPLATS", "ELLIPSOIDS", "POINTS", "DEPTH")
+"""How a splat is drawn; the shader gets the index in this tuple."""
+FLOATS_PER_SPLAT: Final = 16
+"""In the texture: four texels."""
 
 
 @dataclass(frozen=True)
 class Splats:
-    """G Gaussians of one pose, in Blender's world and axes; float32."""
+    """The G Gaussians of one pose, in Blender's world and axes; float32."""
 
     means: np.ndarray
     """(G, 3)"""
     quaternions: np.ndarray
-    """(G, 4) w, x, y, z; any length."""
+    """(G, 4) w, x, y, z; not necessarily of unit length."""
     scales: np.ndarray
     """(G, 3) standard deviations."""
     opacities: np.ndarray
     """(G,)"""
     colors: np.ndarray
-    """(G, 3) sRGB-encoded, as the networks were trained; not held to [0, 1]."""
+    """(G, 3) sRGB-encoded, as the networks were trained; not clamped to [0, 1]."""
     motion: np.ndarray
-    """(4, 4) where the head was: `RigPose.head_motion`, a similarity of Blender's world."""
+    """(4, 4) `RigPose.head_motion` of the pose, a similarity of Blender's world."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, np.ndarray], motion: np.ndarray) -> Splats:
-        """The worker's answer to `avatar.splats`, whose world has head space's axes."""
-        turn = matrix_to_quaternion(HEAD_TO_BLENDER[:3, :3]).astype(np.float32)
+        """From the worker's answer to `avatar.splats`, which is in head-space axes."""
+        rotation = matrix_to_quaternion(HEAD_TO_BLENDER[:3, :3]).astype(np.float32)
         return cls(
             points_to_blender(answer["means"]),
-            quaternion_multiply(turn, answer["quaternions"]),
+            quaternion_multiply(rotation, answer["quaternions"]),
             answer["scales"],
             answer["opacities"],
             answer["colors"],
@@ -65,61 +65,65 @@ class Splats:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one avatar's splats are to be drawn."""
+class DrawStyle:
+    """How the splats of one avatar are drawn."""
 
     kind: str = "SPLATS"
-    """One of `KINDS`."""
+    """One of `DRAW_KINDS`."""
     scale: float = 1.0
-    """Times the size that they have."""
-    least_opacity: float = 0.0
-    """Fainter ones are left out."""
+    """Factor on their size."""
+    min_opacity: float = 0.0
+    """Splats with a lower opacity are not drawn."""
 
 
 @dataclass(frozen=True)
-class Packed:
-    """All splats that are drawn, of one avatar or of several."""
+class PackedSplats:
+    """All splats that are drawn, of one or several avatars, in the texture's layout."""
 
-    numbers: np.ndarray
-    """(G, NUMBERS): mean and opacity | xx, xy, xz, yy | yz, zz, red, green | blue, kind, 0, 0. Means from `origin`."""
+    values: np.ndarray
+    """(G, FLOATS_PER_SPLAT) by texel: mean x, y, z, opacity | covariance xx, xy, xz, yy | yz, zz, red, green | blue,
+    draw kind, 0, 0. Means are relative to `origin`."""
     origin: np.ndarray
-    """(3,) float64: the middle, so that single precision serves far from the world's own origin as well."""
-    low: np.ndarray
-    """(3,) the box that holds every splat as far as it is seen, from `origin`."""
-    high: np.ndarray
+    """(3,) float64: the centre, so that single precision is enough far from the world's origin as well."""
+    box_min: np.ndarray
+    """(3,) lower corner, relative to `origin`, of the box around the visible extent of every splat."""
+    box_max: np.ndarray
+    """(3,) upper corner."""
 
     @property
     def means(self) -> np.ndarray:
-        return self.numbers[:, :3]
+        return self.values[:, :3]
 
 
-def carried(splats: Splats, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means (G, 3) float64 and covariances (G, 6), carried rigidly to where the head is by now."""
+def moved_with_head(splats: Splats, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means (G, 3) float64 and covariances (G, 6), moved rigidly with the head to its current `motion` (4, 4)."""
     means, covariances = splats.means.astype(np.float64), splats.covariances
     if np.allclose(motion, splats.motion, rtol=0, atol=1e-7):
         return means, covariances
-    carry = motion @ np.linalg.inv(splats.motion)
+    relative = motion @ np.linalg.inv(splats.motion)
     full = covariances[:, (0, 1, 2, 1, 3, 4, 2, 4, 5)].reshape(-1, 3, 3).astype(np.float64)
-    full = carry[:3, :3] @ full @ carry[:3, :3].T
-    return means @ carry[:3, :3].T + carry[:3, 3], full.reshape(-1, 9)[:, (0, 1, 2, 4, 5, 8)].astype(np.float32)
+    full = relative[:3, :3] @ full @ relative[:3, :3].T
+    return means @ relative[:3, :3].T + relative[:3, 3], full.reshape(-1, 9)[:, (0, 1, 2, 4, 5, 8)].astype(np.float32)
 
 
-def pack(shown: Sequence[tuple[Splats, np.ndarray, Look]]) -> Packed | None:
-    """Several avatars' splats, each with where its head is and how it is to look; None where nothing is left."""
+def pack(avatars: Sequence[tuple[Splats, np.ndarray, DrawStyle]]) -> PackedSplats | None:
+    """Packs the splats of several avatars, each with its head's current motion (4, 4) and its style. None if no splat
+    remains to be drawn.
+    """
     parts = []
-    for splats, motion, look in shown:
-        means, covariances = carried(splats, motion)
-        drawn = splats.opacities >= max(ALPHA_MIN, look.least_opacity)
-        part = np.zeros((int(drawn.sum()), NUMBERS), np.float32)
+    for splats, motion, style in avatars:
+        means, covariances = moved_with_head(splats, motion)
+        drawn = splats.opacities >= max(ALPHA_MIN, style.min_opacity)
+        part = np.zeros((int(drawn.sum()), FLOATS_PER_SPLAT), np.float32)
         part[:, 3] = splats.opacities[drawn]
-        part[:, 4:10] = covariances[drawn] * np.float32(look.scale**2)
+        part[:, 4:10] = covariances[drawn] * np.float32(style.scale**2)
         part[:, 10:13] = splats.colors[drawn]
-        part[:, 13] = KINDS.index(look.kind)
+        part[:, 13] = DRAW_KINDS.index(style.kind)
         parts.append((part, means[drawn]))
     if not sum(len(part) for part, _ in parts):
         return None
-    numbers, means = np.concatenate([part for part, _ in parts]), np.concatenate([means for _, means in parts])
+    values, means = np.concatenate([part for part, _ in parts]), np.concatenate([means for _, means in parts])
     origin = (means.min(0) + means.max(0)) / 2
-    numbers[:, :3] = means - origin
-    radii = np.float32(REACH) * np.sqrt(numbers[:, (4, 7, 9)])
-    return Packed(numbers, origin, (numbers[:, :3] - radii).min(0), (numbers[:, :3] + radii).max(0))
+    values[:, :3] = means - origin
+    radii = np.float32(CUTOFF) * np.sqrt(values[:, (4, 7, 9)])
+    return PackedSplats(values, origin, (values[:, :3] - radii).min(0), (values[:, :3] + radii).max(0))

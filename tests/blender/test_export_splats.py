@@ -59,12 +59,14 @@ def rig(engine_avatars):
 
 def in_blender(rig, module):
     """The splats as the 3D View has them, in Blender's world."""
-    baking, live, splats = (module(f"blender_addon.viewport.{name}") for name in ("baking", "live", "splats"))
+    baking, request, splats = (
+        module(f"blender_addon.viewport.{name}") for name in ("baking", "splats_request", "splats")
+    )
     depsgraph = bpy.context.evaluated_depsgraph_get()
-    eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
+    viewpoint = baking.ColorViewpoint(None).in_frame(bpy.context.scene, depsgraph)
     path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
     pose = baking.read_pose(rig, depsgraph)
-    answer = session().client().call("avatar.splats", live.request_of(path, pose, eye))
+    answer = session().client().call("avatar.splats", request.SplatsRequest(path, pose, viewpoint).message())
     made = splats.Splats.from_answer(answer, pose.head_motion)
     return made, made.opacities >= splats.ALPHA_MIN
 

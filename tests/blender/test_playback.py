@@ -13,7 +13,7 @@ from engine_scenes import add_rig, session, stage
 
 @pytest.fixture
 def viewport(module):
-    return {name: module(f"blender_addon.viewport.{name}") for name in ("baking", "cache", "live", "splats")}
+    return {name: module(f"blender_addon.viewport.{name}") for name in ("baking", "cache", "splats", "splats_request")}
 
 
 @pytest.fixture
@@ -36,18 +36,18 @@ def answered(rig, viewport, frame: int):
     """What the 3D View would be given at a frame, by the bake."""
     bpy.context.scene.frame_set(frame)
     depsgraph = bpy.context.evaluated_depsgraph_get()
-    live = viewport["live"]
-    return live.baked(rig, frame, live.key_of(viewport["baking"].read_pose(rig, depsgraph)))
+    key = viewport["splats_request"].pose_key(viewport["baking"].read_pose(rig, depsgraph))
+    return viewport["cache"].baked_splats(rig, frame, key)
 
 
 def by_worker(rig, viewport, frame: int):
     bpy.context.scene.frame_set(frame)
     depsgraph, baking = bpy.context.evaluated_depsgraph_get(), viewport["baking"]
-    eye = baking.Standpoint(None).at(bpy.context.scene, depsgraph)
+    viewpoint = baking.ColorViewpoint(None).in_frame(bpy.context.scene, depsgraph)
     path = Path(bpy.path.abspath(rig.armature.effigy.avatar))
     pose = baking.read_pose(rig, depsgraph)
-    asked = viewport["live"].request_of(path, pose, eye)
-    answer = session().client().call("avatar.splats", asked)
+    request = viewport["splats_request"].SplatsRequest(path, pose, viewpoint)
+    answer = session().client().call("avatar.splats", request.message())
     return viewport["splats"].Splats.from_answer(answer, pose.head_motion)
 
 
@@ -76,9 +76,9 @@ def test_a_frame_is_answered_within_milliseconds_and_the_same_one_at_once(rig, v
     for _ in range(5):
         for frame, key in zip(range(3, 9), keys):
             begun = time.perf_counter()
-            first = viewport["live"].baked(rig, frame, key)
+            first = viewport["cache"].baked_splats(rig, frame, key)
             seconds.append(time.perf_counter() - begun)
-            assert viewport["live"].baked(rig, frame, key) is first
+            assert viewport["cache"].baked_splats(rig, frame, key) is first
     assert np.median(seconds) < 0.005, f"{1e3 * np.median(seconds):.1f} ms"
 
 
@@ -118,21 +118,21 @@ def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):
     while task.progress < 0.3 and time.monotonic() < until:
         session().client().pump()
         task.advance(0.001)
-    with pytest.raises(RuntimeError, match="going on already"):
+    with pytest.raises(RuntimeError, match="already in progress"):
         bpy.ops.effigy.bake_playback()
     task.cancel()
     assert task.state == "cancelled" and bpy.context.scene.frame_current == 5
     assert 2 <= viewport["cache"].bake_of(rig.armature).count < 6 and answered(rig, viewport, 3) is not None
-    assert not viewport["cache"].in_progress and task in tasks.all_tasks()
+    assert not viewport["cache"].store.in_progress and task in tasks.all_tasks()
 
 
 def test_two_avatars_are_baked_together_and_another_file_forgets_them(rig, viewport, engine_avatars):
     second = add_rig(engine_avatars / "ben.effigy")
     bpy.ops.effigy.bake_playback()
     uids = [made.armature.session_uid for made in (rig, second)]
-    assert set(uids) == set(viewport["cache"]._bakes)
+    assert set(uids) == set(viewport["cache"].store.bakes)
     bpy.ops.wm.read_homefile(use_empty=True)
-    assert not viewport["cache"]._bakes
+    assert not viewport["cache"].store.bakes
 
 
 def test_without_an_avatar_or_a_camera_it_is_a_sentence(rig):

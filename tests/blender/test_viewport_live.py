@@ -1,4 +1,4 @@
-"""The splats follow the rig through Blender's evaluation, the newest pose first, and leave nothing behind."""
+"""The splats follow the rig as Blender evaluates it, the newest pose comes first, and no resource is leaked."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from viewport_scenes import in_gpu, viewport
 
 
 @pytest.fixture(autouse=True)
-def forgotten(effigy):
-    viewport("live").forget()
+def reset(effigy):
+    viewport("live").state.reset()
     yield
-    viewport("live").baked = None
-    viewport("live").forget()
+    viewport("live").state.reset()
 
 
 @pytest.fixture
@@ -33,13 +32,13 @@ def space():
     return next(area.spaces.active for screen in bpy.data.screens for area in screen.areas if area.type == "VIEW_3D")
 
 
-def eye(angle=0.0, distance=1.0):
-    place = np.array((np.sin(angle), -np.cos(angle), 0)) * distance
-    return viewport("live").Eye(place, -place / distance, False)
+def viewpoint(angle=0.0, distance=1.0, orthographic=False):
+    position = np.array((np.sin(angle), -np.cos(angle), 0)) * distance
+    return viewport("viewpoint").Viewpoint(position, -position / distance, orthographic)
 
 
-def look(eye_now=None, view=1):
-    """As a 3D View does when it begins to draw; the actors by their armature's name."""
+def update(seen_from=None, view=1):
+    """What a 3D View does when it begins to draw. Returns the avatars' states by their armatures' names."""
     bpy.context.view_layer.update()
     depsgraph = bpy.context.evaluated_depsgraph_get()
     context = SimpleNamespace(
@@ -47,17 +46,18 @@ def look(eye_now=None, view=1):
         space_data=space(),
         view_layer=SimpleNamespace(depsgraph=depsgraph, objects=bpy.context.view_layer.objects),
     )
-    return {rig.armature.name: actor for rig, actor in viewport("live").look(context, view, eye_now or eye())}
+    visible = viewport("live").update_view(context, view, seen_from or viewpoint())
+    return {rig.armature.name: avatar for rig, avatar in visible}
 
 
-def settle(rig, eye_now=None, seconds=60):
-    """Look and pump until the splats are of the pose and nothing is on its way."""
+def settle(rig, seen_from=None, seconds=60):
+    """Updates and pumps until the splats are those of the current pose and no request is pending."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        actor = look(eye_now)[rig.armature.name]
-        if actor.fresh and actor.shown is actor.asked and not session().client().busy:
-            return actor
-        assert actor.error is None
+        avatar = update(seen_from)[rig.armature.name]
+        if avatar.fresh and avatar.shown is avatar.requested and not session().client().busy:
+            return avatar
+        assert avatar.error is None
         session().client().pump()
         time.sleep(0.01)
     raise AssertionError("The splats did not come.")
@@ -104,24 +104,24 @@ def constraint(rig):
 
 
 @pytest.mark.parametrize("pose", [key_value, bone, driver, keyframe, strip, constraint])
-def test_whatever_poses_the_rig_moves_the_splats(ann, pose):
+def test_every_way_to_pose_the_rig_moves_the_splats(ann, pose):
     before = settle(ann).splats
     pose(ann)
     after = settle(ann).splats
     assert after is not before and np.abs(after.means - before.means).max() > 0.005
 
 
-def test_a_parent_that_moves_carries_the_splats_at_once_and_asks_for_no_others(ann):
+def test_a_moving_parent_moves_the_splats_at_once_and_causes_no_request(ann):
     settle(ann)
     parent = bpy.data.objects.new("parent", None)
     bpy.context.scene.collection.objects.link(parent)
     ann.armature.parent = parent
-    actor = settle(ann)
-    before, version = actor.splats, actor.version
+    avatar = settle(ann)
+    before, version = avatar.splats, avatar.version
     parent.location, parent.scale = (0.001, 0.0, 0.0005), (1.0001, 1.0001, 1.0001)
-    actor = look()[ann.armature.name]
-    means, _ = viewport("splats").carried(actor.splats, actor.motion)
-    assert actor.splats is before and actor.version == version and actor.fresh
+    avatar = update()[ann.armature.name]
+    means, _ = viewport("splats").moved_with_head(avatar.splats, avatar.motion)
+    assert avatar.splats is before and avatar.version == version and avatar.fresh
     assert np.abs(means - (before.means * 1.0001 + (0.001, 0, 0.0005))).max() < 1e-5
 
 
@@ -129,128 +129,157 @@ def test_scrubbing_never_queues_and_ends_at_the_newest_pose(ann):
     settle(ann)
     for value in np.linspace(0, 1, 60):
         ann.key_blocks["jawOpen"].value = value
-        look()
+        update()
     assert len(session().client()._state.pending) <= 1
     session().client().pump()
-    scrubbed = viewport("live").actor_of(ann.armature).version
-    actor = settle(ann)
-    # One was on its way, one waited, and the colours of a view that stands still may be asked for once more.
-    assert actor.version - scrubbed <= 3
-    assert viewport("live").key_of(actor.pose) == actor.shown.key and ann.key_blocks["jawOpen"].value == 1
+    scrubbed = viewport("live").state_of(ann.armature).version
+    avatar = settle(ann)
+    # One request was in progress, one waited, and the colours of a still view may be requested once more.
+    assert avatar.version - scrubbed <= 3
+    assert viewport("splats_request").pose_key(avatar.pose) == avatar.shown.key and ann.key_blocks["jawOpen"].value == 1
 
 
-def test_colours_follow_the_view_once_it_stands_still(ann):
+def test_colours_follow_the_view_once_it_is_still(ann):
     live = viewport("live")
-    actor = settle(ann)
-    version = actor.version
+    avatar = settle(ann)
+    version = avatar.version
     for angle in np.linspace(0, 0.2, 5):
-        look(eye(angle))
-    assert actor.asked is actor.shown
-    time.sleep(live.SETTLED + 0.05)
-    assert settle(ann, eye(0.2)).version == version + 1
-    settle(ann, eye(0.2))
-    assert actor.version == version + 1
+        update(viewpoint(angle))
+    assert avatar.requested is avatar.shown
+    time.sleep(live.SETTLE_SECONDS + 0.05)
+    assert settle(ann, viewpoint(0.2)).version == version + 1
+    settle(ann, viewpoint(0.2))
+    assert avatar.version == version + 1
 
 
 @pytest.mark.parametrize("nearer", [True, False], ids=["nearer", "orthographic"])
-def test_colours_follow_a_view_that_goes_nearer_or_becomes_orthographic_along_its_axis(ann, nearer):
+def test_colours_follow_a_view_that_moves_nearer_or_becomes_orthographic(ann, nearer):
     live = viewport("live")
     version = settle(ann).version
-    now = eye(distance=0.4) if nearer else live.Eye(eye().place, eye().forward, True)
-    look(now)
-    time.sleep(live.SETTLED + 0.05)
+    now = viewpoint(distance=0.4) if nearer else viewpoint(orthographic=True)
+    update(now)
+    time.sleep(live.SETTLE_SECONDS + 0.05)
     assert settle(ann, now).version == version + 1
 
 
-def test_another_view_takes_over_from_one_that_was_closed(ann):
-    actor = settle(ann)
+def test_another_view_becomes_active_after_the_active_one_is_closed(ann):
+    avatar = settle(ann)
     ann.key_blocks["jawOpen"].value = 0.4
-    look(view=1)
-    look(view=2)
-    # Neither number is that of an open region, as that of a view that is gone; now the second looks from elsewhere.
-    time.sleep(viewport("live").SETTLED + 0.05)
-    before = settle(ann).asked
-    look(eye(0.3), view=2)
-    time.sleep(viewport("live").SETTLED + 0.05)
-    look(eye(0.3), view=2)
-    assert actor.asked is not before
+    update(view=1)
+    update(view=2)
+    # Neither number belongs to an open region, as after a view is closed; now the second view moves.
+    time.sleep(viewport("live").SETTLE_SECONDS + 0.05)
+    before = settle(ann).requested
+    update(viewpoint(0.3), view=2)
+    time.sleep(viewport("live").SETTLE_SECONDS + 0.05)
+    update(viewpoint(0.3), view=2)
+    assert avatar.requested is not before
 
 
-def test_only_anchors_while_moving_and_everything_when_still(ann):
+def test_only_anchors_while_moving_and_all_gaussians_when_still(ann):
     bpy.context.scene.effigy_view.quality = "ANCHORS"
     whole = len(settle(ann).splats.means)
-    time.sleep(viewport("live").SETTLED + 0.05)
+    time.sleep(viewport("live").SETTLE_SECONDS + 0.05)
     whole = max(whole, len(settle(ann).splats.means))
     ann.key_blocks["jawOpen"].value = 0.5
-    look()
+    update()
     until = time.monotonic() + 30
-    while not look()[ann.armature.name].fresh and time.monotonic() < until:
+    while not update()[ann.armature.name].fresh and time.monotonic() < until:
         session().client().pump()
     anchors = len(ann.mesh.data.vertices)
-    counts = {len(viewport("live").actor_of(ann.armature).splats.means)}
-    time.sleep(viewport("live").SETTLED + 0.05)
+    counts = {len(viewport("live").state_of(ann.armature).splats.means)}
+    time.sleep(viewport("live").SETTLE_SECONDS + 0.05)
     counts.add(len(settle(ann).splats.means))
     assert whole > anchors and counts <= {anchors, whole} and len(settle(ann).splats.means) == whole
 
 
-def test_what_is_hidden_is_not_shown(ann):
+def test_a_hidden_mesh_hides_its_avatar(ann):
     name = ann.armature.name
-    assert name in look()
+    assert name in update()
     ann.mesh.hide_set(True)
-    assert name not in look()
+    assert name not in update()
     ann.mesh.hide_set(False)
     ann.mesh.hide_viewport = True
-    assert name not in look()
+    assert name not in update()
     ann.mesh.hide_viewport = False
     layer = bpy.context.view_layer.layer_collection.children[ann.mesh.users_collection[0].name]
     layer.hide_viewport = True
-    assert name not in look()
+    assert name not in update()
     layer.hide_viewport = False
-    assert name in look()
+    assert name in update()
     layer.exclude = True
-    assert name not in look()
+    assert name not in update()
 
 
-def test_a_bake_answers_in_the_workers_place(ann):
-    live = viewport("live")
+def test_baked_splats_are_used_instead_of_the_workers(ann, monkeypatch):
+    cache = viewport("cache")
     splats = settle(ann).splats
     asked = []
-    live.baked = lambda rig, frame, key: asked.append((rig.armature.name, frame)) or splats
+    monkeypatch.setattr(
+        cache, "baked_splats", lambda rig, frame, key: asked.append((rig.armature.name, frame)) or splats
+    )
     ann.key_blocks["jawOpen"].value = 0.5
-    actor = look()[ann.armature.name]
-    assert actor.fresh and actor.splats is splats and asked == [(ann.armature.name, bpy.context.scene.frame_current)]
+    avatar = update()[ann.armature.name]
+    assert avatar.fresh and avatar.splats is splats and asked == [(ann.armature.name, bpy.context.scene.frame_current)]
     assert not session().client().busy
-    live.baked = lambda rig, frame, key: None
+    monkeypatch.setattr(cache, "baked_splats", lambda rig, frame, key: None)
     ann.key_blocks["jawOpen"].value = 0.6
     assert settle(ann).splats is not splats
 
 
-def test_an_avatar_whose_file_is_gone_says_so_and_shows_the_last(ann, engine_avatars, tmp_path):
+def test_an_avatar_whose_file_is_gone_reports_it_and_keeps_the_last_splats(ann, engine_avatars, tmp_path):
     splats = settle(ann).splats
     ann.armature.effigy.avatar = str(tmp_path / "gone.effigy")
     ann.key_blocks["jawOpen"].value = 0.5
-    actor = look()[ann.armature.name]
-    assert "gone.effigy" in actor.error and actor.splats is splats
+    avatar = update()[ann.armature.name]
+    assert "gone.effigy" in avatar.error and avatar.splats is splats
     ann.armature.effigy.avatar = str(engine_avatars / "ann.effigy")
-    actor.failed_at = -np.inf
-    actor.error = None
+    avatar.failed_at = -np.inf
+    avatar.error = None
     assert settle(ann).splats is not splats
 
 
-def test_the_mesh_is_clear_while_splats_stand_for_it_and_comes_back(ann):
-    dress = viewport("mesh_visibility")
+def test_after_an_error_the_worker_is_asked_again_only_after_the_pause(ann, monkeypatch):
+    """Redraws come many times a second, and each request for a broken avatar would read its file again."""
+    live, requests = viewport("live"), []
+
+    class FailingClient:
+        def request(self, method, params, on_result, on_error, latest):
+            requests.append(method)
+            on_error(RuntimeError("The avatar is damaged."))
+
+    monkeypatch.setattr(live.session, "client", FailingClient)
+    for jaw in (0.0, 0.1, 0.2):
+        # Neither a redraw nor a new pose ends the pause.
+        ann.key_blocks["jawOpen"].value = jaw
+        avatar = update()[ann.armature.name]
+    assert requests == ["avatar.splats"] and avatar.error == "The avatar is damaged."
+    avatar.failed_at -= live.RETRY_SECONDS - 1.0
+    update()
+    assert len(requests) == 1
+    avatar.failed_at -= 1.0
+    update()
+    assert len(requests) == 2
+    update()
+    assert len(requests) == 2
+
+
+def test_the_mesh_is_transparent_while_splats_are_shown_and_visible_again_afterwards(ann):
+    visibility = viewport("mesh_visibility")
     own = [slot.material for slot in ann.mesh.material_slots]
-    assert dress.is_undressed(ann)
-    dress.dress_all()
-    assert all(slot.material.diffuse_color[3] == 0 for slot in ann.mesh.material_slots) and not dress.is_undressed(ann)
+    assert visibility.needs_update(ann)
+    visibility.update_all()
+    assert all(slot.material.diffuse_color[3] == 0 for slot in ann.mesh.material_slots) and not visibility.needs_update(
+        ann
+    )
     assert [material for material in ann.mesh.data.materials] == own
     ann.armature.effigy_view.mode = "MESH"
-    assert dress.is_undressed(ann)
-    dress.dress_all()
+    assert visibility.needs_update(ann)
+    visibility.update_all()
     assert [slot.material for slot in ann.mesh.material_slots] == own
 
 
-def test_what_is_drawn_of_deleted_avatars_and_closed_views_is_let_go(ann):
+def test_gpu_resources_of_deleted_avatars_and_closed_views_are_freed(ann):
     draw, live = viewport("draw"), viewport("live")
     settle(ann)
     open_view = SimpleNamespace(as_pointer=lambda: 7)
@@ -258,14 +287,14 @@ def test_what_is_drawn_of_deleted_avatars_and_closed_views_is_let_go(ann):
     window = SimpleNamespace(screen=SimpleNamespace(areas=[area]))
     context = SimpleNamespace(window_manager=SimpleNamespace(windows=[window]))
     uid = ann.armature.session_uid
-    draw._views |= {7: draw._View(), 8: draw._View()}
-    draw._meshes |= {uid: object(), -1: object()}
+    draw.state.views |= {7: draw._View(), 8: draw._View()}
+    draw.state.meshes |= {uid: object(), -1: object()}
     try:
-        draw._tidy(context)
-        assert set(draw._views) == {7} and set(draw._meshes) == {uid}
+        draw._clean_up(context)
+        assert set(draw.state.views) == {7} and set(draw.state.meshes) == {uid}
         bpy.data.objects.remove(ann.armature)
-        draw._tidy(context)
-        assert draw._meshes == {} and uid not in live.known()
+        draw._clean_up(context)
+        assert draw.state.meshes == {} and uid not in live.state.avatars
     finally:
         draw.release()
 
@@ -280,58 +309,58 @@ def handlers_of_ours():
     )
 
 
-def test_disabling_leaves_no_handler_and_no_splats(ann):
+def test_disabling_the_extension_leaves_no_handler_and_no_splats(ann):
     settle(ann)
-    viewport("mesh_visibility").dress_all()
+    viewport("mesh_visibility").update_all()
     mesh, before = ann.mesh, handlers_of_ours()
     assert mesh.material_slots[0].link == "OBJECT"
     live, draw = viewport("live"), viewport("draw")
-    assert any("_mark_changed" in name for name in before) and len(draw._handles) == 2
+    assert any("_mark_changed" in name for name in before) and len(draw.state.handles) == 2
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     try:
-        assert handlers_of_ours() == [] and draw._handles == [] and live._actors == {}
+        assert handlers_of_ours() == [] and draw.state.handles == [] and live.state.avatars == {}
         assert mesh.material_slots[0].link == "DATA" and mesh.color[3] == 1
-        assert not hasattr(bpy.types.Object, "effigy_view") and not bpy.app.timers.is_registered(live._wake)
+        assert not hasattr(bpy.types.Object, "effigy_view") and not bpy.app.timers.is_registered(live._redraw)
     finally:
         bpy.ops.preferences.addon_enable(module=PACKAGE)
     assert handlers_of_ours() == before
 
 
-def test_undo_deletion_and_loading_end_what_was_shown(ann, tmp_path):
+def test_undo_deletion_and_loading_reset_what_is_shown(ann, tmp_path):
     settle(ann)
     bpy.ops.ed.undo_push(message="shown")
     ann.key_blocks["jawOpen"].value = 0.5
     bpy.ops.ed.undo_push(message="posed")
     name = ann.armature.name
     bpy.ops.ed.undo()
-    marks = importlib.import_module(f"{PACKAGE}.blender_addon.rig.rig_properties")
-    again = marks.find_rig(bpy.data.objects[name])
+    rig_properties = importlib.import_module(f"{PACKAGE}.blender_addon.rig.rig_properties")
+    again = rig_properties.find_rig(bpy.data.objects[name])
     assert settle(again).fresh
     bpy.data.objects.remove(again.mesh)
-    assert look() == {}
+    assert update() == {}
     gone = again.armature.session_uid
-    assert gone in viewport("live").known()
+    assert gone in viewport("live").state.avatars
     bpy.data.objects.remove(again.armature)
-    viewport("live").forget_deleted()
-    assert gone not in viewport("live").known()
+    viewport("live").state.forget_deleted()
+    assert gone not in viewport("live").state.avatars
     bpy.ops.wm.read_homefile(use_empty=True)
-    assert viewport("live")._actors == {}
+    assert viewport("live").state.avatars == {}
 
 
-def test_playing_on_and_on_takes_no_more_memory(ann):
-    """A short run of what `bench.viewport_memory` does at length.
+def test_playback_does_not_leak_memory(ann):
+    """A short version of `bench.viewport_memory`.
 
-    Each picture is waited for, as a window does when it swaps its buffers: in software, drawing goes on in threads, and
-    on a busy machine dozens of pictures that nobody waits for lie in memory with their textures. Even so one to four
-    lie there at a time, 4.7 MB each, as chance has it. So the least of many moments is compared with the least of many
-    later ones: what stays behind is in all of these.
+    Each image is waited for, as a window waits when it swaps its buffers. Software drawing runs in threads, and on a
+    busy machine dozens of unfinished images would otherwise be in memory with their textures. Even so one to four of
+    them are, at random, 4.7 MB each. The minimum over many moments is therefore compared with the minimum over many
+    later ones: leaked memory is part of all of these.
     """
     module, splats = viewport("splat_framebuffer"), viewport("splats")
-    actor = settle(ann)
+    avatar = settle(ann)
 
     def play():
-        picture = module.Picture(False)
-        lens = module.Lens(
+        framebuffer = module.SplatFramebuffer(False)
+        camera = module.ViewCamera(
             np.array(((1, 0, 0, 0), (0, 0, 1, 0), (0, -1, 0, -1.0), (0, 0, 0, 1.0))),
             np.array(((2.0, 0, 0, 0), (0, 2, 0, 0), (0, 0, -1.0002, -0.02), (0, 0, -1, 0))),
             200,
@@ -339,22 +368,22 @@ def test_playing_on_and_on_takes_no_more_memory(ann):
         )
         sizes = []
         for number in range(640):
-            packed = splats.pack([(actor.splats, actor.motion, splats.Look(scale=1 - number * 1e-4))])
-            picture.draw(module.Uploaded(packed), lens)
-            with picture._frame.bind():
-                picture._frame.read_color(0, 0, 1, 1, 4, 0, "FLOAT")
+            packed = splats.pack([(avatar.splats, avatar.motion, splats.DrawStyle(scale=1 - number * 1e-4))])
+            framebuffer.draw(module.SplatTexture(packed), camera)
+            with framebuffer._frame.bind():
+                framebuffer._frame.read_color(0, 0, 1, 1, 4, 0, "FLOAT")
             if number % 10 == 9:
                 sizes.append(megabytes_in_use())
         module.release()
         return sizes
 
     sizes = in_gpu(play)
-    # The smallest texture that could stay behind, the order of the splats, would be 26 MB in 400 frames.
+    # The smallest texture that could leak, the drawing order of the splats, would be 26 MB in 400 frames.
     assert min(sizes[40:]) - min(sizes[:24]) < 13, sizes
 
 
 def megabytes_in_use():
-    """Of this process's own, without what the allocator has been given back and keeps."""
+    """Resident memory of this process, without freed memory that the allocator keeps."""
     try:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)

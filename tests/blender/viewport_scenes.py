@@ -1,6 +1,6 @@
-"""For the tests of the viewport: work done in a GPU context, and views of avatars drawn into a buffer and read back.
+"""Helpers for the viewport tests: run code in a GPU context, draw views of avatars into a buffer and read them back.
 
-Blender as a module has no window; its one way to a GPU context is a render engine that asks for one.
+Blender as a module has no window. It creates a GPU context only for a render engine that requests one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def viewport(name: str) -> Any:
 
 
 def in_gpu(work: Callable[[], Any]) -> Any:
-    """What `work` returns, called while Blender has a GPU context."""
+    """Calls `work` while Blender has a GPU context, and returns its result."""
     outcome: list[Any] = []
 
     class Engine(bpy.types.RenderEngine):
@@ -50,22 +50,22 @@ def in_gpu(work: Callable[[], Any]) -> Any:
     return result
 
 
-def lens_of_camera(size: int = SIZE) -> Any:
-    """The scene's camera as the viewport's lens."""
+def view_camera(size: int = SIZE) -> Any:
+    """The scene's camera as a `ViewCamera`."""
     bpy.context.view_layer.update()
     camera, depsgraph = bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get()
     projection = camera.calc_matrix_camera(depsgraph, x=size, y=size)
-    return viewport("splat_framebuffer").Lens(
+    return viewport("splat_framebuffer").ViewCamera(
         np.linalg.inv(np.array(camera.matrix_world)), np.array(projection), size, size
     )
 
 
-def camera_of_backend(size: int = SIZE) -> dict[str, Any]:
-    """The same camera for the worker."""
-    lens = importlib.import_module(f"{PACKAGE}.blender_addon.engine.camera")
+def worker_camera(size: int = SIZE) -> dict[str, Any]:
+    """The scene's camera in the worker's protocol."""
+    camera = importlib.import_module(f"{PACKAGE}.blender_addon.engine.camera")
     bpy.context.view_layer.update()
-    return lens.camera_parameters(
-        bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get(), (size, size), lens.Window(0, 0, size, size)
+    return camera.camera_parameters(
+        bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get(), (size, size), camera.Window(0, 0, size, size)
     )
 
 
@@ -82,48 +82,48 @@ def pose_of(rig: Any) -> dict[str, Any]:
     return read_pose(rig).message()
 
 
-def splats_of(rig: Any, avatar: object, lens: Any) -> Any:
-    """What the worker gives for the rig's pose, for this view."""
-    live, splats = viewport("live"), viewport("splats")
+def splats_of(rig: Any, avatar: object, camera: Any) -> Any:
+    """The worker's splats for the rig's pose, seen by this `ViewCamera`."""
     pose = read_pose(rig)
-    answer = (
-        session()
-        .client()
-        .call("avatar.splats", live.request_of(avatar, pose, live.Eye.of(lens.view, lens.orthographic)))
-    )
-    return splats.Splats.from_answer(answer, pose.head_motion)
+    viewpoint = viewport("viewpoint").Viewpoint.from_view_matrix(camera.view, camera.orthographic)
+    request = viewport("splats_request").SplatsRequest(avatar, pose, viewpoint)
+    answer = session().client().call("avatar.splats", request.message())
+    return viewport("splats").Splats.from_answer(answer, pose.head_motion)
 
 
 def drawn(
-    shown: Sequence[tuple], lens: Any, before: Callable[[], None] | None = None, meshes: Sequence = (), step: int = 1
+    avatars: Sequence[tuple],
+    camera: Any,
+    before: Callable[[], None] | None = None,
+    meshes: Sequence = (),
+    step: int = 1,
 ) -> np.ndarray:
-    """(H, W, 4) premultiplied, top row first: `shown` as for `splats.pack`, over what `before` has drawn."""
+    """(H, W, 4) premultiplied, top row first: `avatars` as for `splats.pack`, over what `before` draws first."""
 
     def draw() -> np.ndarray:
         import gpu
 
-        picture_module = viewport("splat_framebuffer")
-        target = gpu.types.GPUOffScreen(lens.width, lens.height, format="RGBA32F")
+        module = viewport("splat_framebuffer")
+        target = gpu.types.GPUOffScreen(camera.width, camera.height, format="RGBA32F")
         with target.bind():
             frame = gpu.state.active_framebuffer_get()
             frame.clear(color=(0.0, 0.0, 0.0, 0.0), depth=1.0)
             if before:
                 before()
-            picture = picture_module.Picture(encodes=False)
-            picture.draw(
-                picture_module.Uploaded(viewport("splats").pack(shown)), lens, [mesh() for mesh in meshes], step
-            )
-            picture.lay_over(lens)
-            buffer = frame.read_color(0, 0, lens.width, lens.height, 4, 0, "FLOAT")
-        pixels = np.array(buffer.to_list(), np.float32).reshape(lens.height, lens.width, 4)[::-1]
+            framebuffer = module.SplatFramebuffer(encodes=False)
+            texture = module.SplatTexture(viewport("splats").pack(avatars))
+            framebuffer.draw(texture, camera, [mesh() for mesh in meshes], step)
+            framebuffer.composite(camera)
+            buffer = frame.read_color(0, 0, camera.width, camera.height, 4, 0, "FLOAT")
+        pixels = np.array(buffer.to_list(), np.float32).reshape(camera.height, camera.width, 4)[::-1]
         target.free()
-        picture_module.release()
+        module.release()
         return pixels
 
     return in_gpu(draw)
 
 
-def cube(center: Sequence[float], side: float, lens: Any) -> Callable[[], None]:
+def cube(center: Sequence[float], side: float, camera: Any) -> Callable[[], None]:
     """Draws a red cube with depth."""
 
     def draw() -> None:
@@ -150,8 +150,8 @@ def cube(center: Sequence[float], side: float, lens: Any) -> Callable[[], None]:
         gpu.state.depth_test_set("LESS_EQUAL")
         gpu.state.depth_mask_set(True)
         with gpu.matrix.push_pop(), gpu.matrix.push_pop_projection():
-            gpu.matrix.load_matrix(Matrix(lens.view.tolist()))
-            gpu.matrix.load_projection_matrix(Matrix(lens.projection.tolist()))
+            gpu.matrix.load_matrix(Matrix(camera.view.tolist()))
+            gpu.matrix.load_projection_matrix(Matrix(camera.projection.tolist()))
             shader.bind()
             shader.uniform_float("color", (1.0, 0.0, 0.0, 1.0))
             batch_for_shader(shader, "TRIS", {"pos": corners}, indices=faces).draw(shader)

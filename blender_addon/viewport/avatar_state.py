@@ -1,0 +1,99 @@
+"""What the viewport remembers of each avatar and of each 3D View from one redraw to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+
+from ..rig.pose import RigPose
+from .splats import Splats
+from .viewpoint import Viewpoint
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """What was requested for an avatar. `AvatarState.requested is AvatarState.shown` means that it has arrived."""
+
+    key: bytes
+    """`pose_key` of the requested pose."""
+    pose_changed_at: float
+    """`perf_counter` when a pose with this key was first read."""
+    view: np.ndarray
+    """(4,) `Viewpoint.relative_to_head`."""
+    anchors_only: bool
+
+
+@dataclass
+class AvatarState:
+    """The state of one avatar. Times are of `perf_counter`."""
+
+    splats: Splats | None = None
+    """The newest splats that arrived; None before the first."""
+    version: int = 0
+    """Counts the changes of `splats`."""
+    motion: np.ndarray = field(default_factory=lambda: np.eye(4))
+    """(4, 4) `RigPose.head_motion` of the current pose."""
+    pose: RigPose | None = None
+    """The pose as it was last read, at `read_at`."""
+    read_at: float = -np.inf
+    key: bytes = b""
+    """`pose_key` of `pose`."""
+    pose_changed_at: float = 0.0
+    """When a pose with this key was first read."""
+    moved_at: float = 0.0
+    """When the pose or the head's motion last changed."""
+    requested: RequestRecord | None = None
+    """The last request."""
+    shown: RequestRecord | None = None
+    """The request that `splats` answer."""
+    error: str | None = None
+    """Why no new splats arrive, as a sentence for the panel."""
+    failed_at: float = -np.inf
+    file: tuple[tuple[Any, ...], Path] | None = None
+    """The settings that name the avatar's file, and its path. Kept because finding a packed avatar takes time."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether `splats` belong to the current pose."""
+        return self.shown is not None and self.shown.key == self.key
+
+
+@dataclass
+class ViewState:
+    """The state of one 3D View."""
+
+    viewpoint: Viewpoint
+    moved_at: float
+    """`perf_counter` when the viewpoint last changed."""
+
+
+@dataclass
+class ViewportState:
+    """Everything that the viewport knows. `live` owns the only instance and resets it when a file is loaded."""
+
+    avatars: dict[int, AvatarState] = field(default_factory=dict)
+    """By the armature's `session_uid`, which survives renaming and undo."""
+    views: dict[int, ViewState] = field(default_factory=dict)
+    """By the address of the view's region."""
+    active_view: int | None = None
+    """The view that moved last. If several are open, the colours are computed for this one."""
+    scene_changed_at: float = 0.0
+    """`perf_counter` when Blender last reported a change. Set by handlers, which may run in a render's thread."""
+    files_loaded: int = 0
+    """Counts the loaded files."""
+
+    def reset(self) -> None:
+        """Forgets the avatars and views of the file that was open."""
+        self.avatars.clear()
+        self.views.clear()
+        self.active_view = None
+
+    def forget_deleted(self) -> None:
+        """Forgets the avatars whose armatures are no longer in the file; Blender does not report deletions."""
+        existing = {obj.session_uid for obj in bpy.data.objects if obj.type == "ARMATURE"}
+        for uid in set(self.avatars) - existing:
+            del self.avatars[uid]

@@ -1,0 +1,41 @@
+"""The request to the worker for the splats of one pose, seen from one viewpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ..rig.pose import RigPose
+from .viewpoint import Viewpoint
+
+METHOD: Final = "avatar.splats"
+
+
+@dataclass(frozen=True)
+class SplatsRequest:
+    avatar: Path
+    pose: RigPose
+    viewpoint: Viewpoint
+    anchors_only: bool = False
+    """Only the Gaussians that sit on the mesh's vertices, which the networks compute sooner than all of them."""
+
+    def message(self) -> dict[str, Any]:
+        """The parameters of the worker's `avatar.splats`."""
+        anchors = {"anchors": True} if self.anchors_only else {}
+        return {"avatar": self.avatar, "pose": self.pose.message()} | self.viewpoint.message() | anchors
+
+
+def pose_key(pose: RigPose) -> bytes:
+    """Identifies the shape of a pose: expression and joint rotations, without the root.
+
+    Two poses of one avatar with the same key have the same splats, apart from a rigid motion of the head and from the
+    colours, which depend on the viewpoint.
+    """
+    return b"".join(
+        np.ascontiguousarray(value, np.float32).tobytes()
+        for name, value in sorted(pose.message().items())
+        if name != "root"
+    )
