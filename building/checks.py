@@ -47,11 +47,11 @@ CHECKS: Final = (
     Check("formatted as by `ruff format`", (_program("ruff"), "format", "--check", ".")),
     Check("no findings of `ruff check`", (_program("ruff"), "check", "--output-format", "concise", ".")),
     Check(
-        "no type errors in the backend",
+        "no type errors in the backend and the build",
         (_program("basedpyright"), "--project", "pyproject.toml", "--pythonpath", str(BACKEND.python)),
     ),
     Check(
-        "no type errors in the extension and the build",
+        "no type errors in the extension",
         (_program("basedpyright"), "--project", "blender_addon/pyrightconfig.json", "--pythonpath", str(CHECK.python)),
     ),
     Check("imports keep to the contracts", (str(CHECK.python), "-m", "building.import_graph", "contracts")),
