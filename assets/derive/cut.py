@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_array
 
 from .mpfb import MakeHuman
 from .refine import halve_edges
@@ -33,7 +33,7 @@ PARTS = ("helper-l-eye", "helper-r-eye", "helper-upper-teeth", "helper-lower-tee
 class Cut:
     source: np.ndarray
     """(M,) the base mesh's indices of the vertices taken from it."""
-    refined: csr_matrix
+    refined: csr_array
     """(N, M) each of the N vertices from those: the first M are they themselves."""
     mirror: np.ndarray
     """(N,) which of the N vertices mirrors it in x."""
@@ -52,7 +52,7 @@ class Cut:
 
     @property
     def count(self) -> int:
-        return self.refined.shape[0]
+        return self.refined.shape[0]  # pyright: ignore[reportOptionalSubscript]  (never None)
 
     def kept(self, values: np.ndarray) -> np.ndarray:
         """Values of the base mesh's vertices, (19158, ...) -> (N, ...)."""
@@ -90,7 +90,7 @@ def cut_head(human: MakeHuman) -> Cut:
         uv_faces,
         _long_edges(symmetric, faces, np.setdiff1d(parts["body"], place[neck_skin(human)]), [*islands.values()]),
     )
-    parts["body"] = np.concatenate([parts["body"], np.arange(len(source), fine.matrix.shape[0])])
+    parts["body"] = np.concatenate([parts["body"], np.arange(len(source), len(fine.matrix.indptr) - 1)])
     return Cut(
         source,
         fine.matrix,

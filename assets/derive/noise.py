@@ -15,7 +15,9 @@ def value_noise(points: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def fractal_noise(points: np.ndarray, octaves: int, seed: int = 0) -> np.ndarray:
     """Octaves of value noise, each twice as fine and half as strong."""
-    return sum(value_noise(points * 2.0**octave, seed + octave) / 2.0**octave for octave in range(octaves))
+    return sum(  # pyright: ignore[reportReturnType]  (of one array at least)
+        value_noise(points * 2.0**octave, seed + octave) / 2.0**octave for octave in range(octaves)
+    )
 
 
 @numba.njit(cache=True, nogil=True)

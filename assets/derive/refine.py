@@ -8,9 +8,10 @@ heads, expressions, weights) is carried over by one matrix.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import coo_array, csr_array
 
 WING = 1 / 16
 """Dyn, Levin and Gregory's butterfly scheme (1990): a new vertex is the edge's midpoint, moved outwards as the four
@@ -19,7 +20,7 @@ triangles around suggest, so that a halved silhouette becomes rounder and not me
 
 @dataclass(frozen=True)
 class Refinement:
-    matrix: csr_matrix
+    matrix: csr_array
     """(N', N): new vertices from old; the old ones come first and stay where they are."""
     faces: np.ndarray
     """(F', 3)"""
@@ -45,7 +46,7 @@ def halve_edges(
             rows.append(index)
             columns.append(vertex)
             values.append(weight)
-    matrix = coo_matrix((values, (rows, columns)), (count + len(middle), count)).tocsr()
+    matrix = coo_array((values, (rows, columns)), (count + len(middle), count)).tocsr()
 
     placed = matrix @ vertices
 
@@ -53,7 +54,7 @@ def halve_edges(
     new_faces, new_uv_faces = [], []
     for corners, uv_corners in zip(faces.tolist(), uv_faces.tolist(), strict=True):
         mids = [middle.get(_edge(corners[k], corners[k - 2])) for k in range(3)]
-        uv_mids = [None] * 3
+        uv_mids: list[int | None] = [None] * 3
         for k in range(3):
             if mids[k] is not None:
                 pair = _edge(uv_corners[k], uv_corners[k - 2])
@@ -85,7 +86,7 @@ def _butterfly(edge: tuple[int, int], opposite: dict[tuple[int, int], list[int]]
     return weights
 
 
-def _turned(corners: list[int], mids: list[int | None]) -> tuple[list[int], list[int | None]]:
+def _turned(corners: list[int], mids: list[int | None]) -> tuple[list[int], list[Any]]:
     """The same triangle, begun so that its edge 0-1 carries a vertex, and 1-2 too if two edges do."""
     marked = [k for k in range(3) if mids[k] is not None]
     first = 2 if marked == [0, 2] else marked[0]

@@ -6,6 +6,8 @@ parts of the face, `boundary` is the lowest ring of the neck.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .cut import NECK_BONES, Cut
@@ -31,7 +33,7 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
 
     ears = _moved(human, cut, skin, ("ears/l-ear-wing-incr", "ears/r-ear-wing-incr"), 0.2)
     bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
-    of_neck = sum(weight for name, weight in bones.items() if name.startswith(NECK_BONES))
+    of_neck: Any = sum(weight for name, weight in bones.items() if name.startswith(NECK_BONES))
     neck = np.setdiff1d(skin[of_neck[skin] > 0.5], ears)
     upper = np.setdiff1d(skin, np.concatenate([ears, neck]))
 

@@ -41,6 +41,7 @@ class _Block(nn.Module):
             # PyTorch's own start halves what passes each layer, and the coarse blocks would hardly be heard.
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
         nn.init.normal_(self.modulation.weight, std=0.1)
+        assert self.modulation.bias is not None
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, depth: Tensor) -> Tensor:
@@ -63,6 +64,7 @@ class Enhancer(nn.Module):
         self.out = nn.Conv2d(width, 12, 3, padding=1)
         # It begins by changing nothing.
         nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
         self.density = nn.Parameter(torch.zeros(()), requires_grad=False)
         """Pixels a metre of the head in the training pictures; a parameter so that the avatar's file holds it."""

@@ -56,6 +56,7 @@ class GraphAvatar(nn.Module):
         self.views = nn.Parameter(ALL_VIEWS.clone(), requires_grad=False)
         self.performed = nn.Parameter(all_performances(conditions), requires_grad=False)
         """From where training saw the head, and what it saw the face do; parameters so that the avatar's file holds them."""
+        self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:

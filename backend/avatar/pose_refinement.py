@@ -106,6 +106,7 @@ class Refinement(nn.Module):
         # narrow peak), and a few visits to a frame are enough.
         waves = min(MOST_WAVES, max(1, 2 * frame_count // FRAMES_PER_PERIOD))
         highest = max(1, 2 * frame_count / FRAMES_PER_PERIOD)
+        self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi * torch.linspace(1, highest, waves), persistent=False)
         self.tokens = nn.Sequential(
             nn.Linear(2 * waves + 1, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, TOKENS * WIDTH)

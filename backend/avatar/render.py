@@ -79,7 +79,7 @@ def frames_of(raster: Raster) -> list[Frame]:
     # Below one part in 255 of coverage a pixel counts as empty: its mean depth would be that of a faint rim.
     covered = alpha > 1 / 255
     depth = np.divide(depth, alpha, out=np.full_like(depth, np.inf), where=covered)
-    return [Frame(*parts) for parts in zip(color, alpha, depth)]
+    return [Frame(*parts) for parts in zip(color, alpha, depth, strict=True)]
 
 
 def parse_background(text: str) -> tuple[float, float, float] | None:
@@ -88,7 +88,8 @@ def parse_background(text: str) -> tuple[float, float, float] | None:
         return None
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         raise EffigyError(f"“{text}” is no background: give transparent, or a colour as #rrggbb (#ffffff is white).")
-    return tuple(int(text[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    red, green, blue = (int(text[k : k + 2], 16) / 255 for k in (1, 3, 5))
+    return red, green, blue
 
 
 def render_track(

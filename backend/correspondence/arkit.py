@@ -288,7 +288,7 @@ def _skin_faces(model: HeadModel) -> np.ndarray:
     """(F,) bool: no eyeballs, nothing inside the mouth."""
     other = np.zeros(len(model.template), bool)
     other[np.concatenate((model.regions["eyes"], model.regions["mouth_inside"]))] = True
-    return ~other[model.faces].all(1)
+    return ~np.all(other[model.faces], axis=1)
 
 
 def _file(fingerprint: str) -> Path:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from ..assets import asset_path
@@ -161,7 +161,7 @@ class _Surface:
     def symmetrised(self, points: np.ndarray) -> np.ndarray:
         """(478, 3) averaged with their mirror image, if the template is its own mirror image."""
         mirror = np.array([-1.0, 1.0, 1.0])
-        distance = cKDTree(self.reference).query(self.reference * mirror)[0]
+        distance = KDTree(self.reference).query(self.reference * mirror)[0]
         if np.percentile(distance, 90) > 0.0015:
             return points
         mirrored = points[mirror_landmarks()] * mirror
@@ -261,7 +261,7 @@ def _nearest_pixel(points: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np
     candidates = candidates.clip(0, SIZE - 1)
     allowed = mask[candidates[..., 1], candidates[..., 0]] & inside
     chosen = candidates[np.arange(len(points)), allowed.argmax(1)]
-    return chosen[:, 0], chosen[:, 1], allowed.any(1)
+    return chosen[:, 0], chosen[:, 1], np.any(allowed, axis=1)
 
 
 def _aggregate(hits: _Hits) -> np.ndarray:
@@ -296,7 +296,7 @@ def _faces_within(model: HeadModel, region: str) -> np.ndarray:
     """(F,) bool: triangles with all corners in the region."""
     inside = np.zeros(len(model.template), bool)
     inside[model.regions[region]] = True
-    return inside[model.faces].all(1)
+    return np.all(inside[model.faces], axis=1)
 
 
 def nearest_on_triangles(points: np.ndarray, triangles: np.ndarray, among: int = 48) -> tuple[np.ndarray, np.ndarray]:
@@ -306,7 +306,7 @@ def nearest_on_triangles(points: np.ndarray, triangles: np.ndarray, among: int =
     size.
     """
     among = min(among, len(triangles))
-    near = cKDTree(triangles.mean(1)).query(points, among)[1].reshape(len(points), among)
+    near = KDTree(triangles.mean(1)).query(points, among)[1].reshape(len(points), among)
     a, b, c = (triangles[near, corner] for corner in range(3))
     coordinates = _closest_barycentric(points[:, None], a, b, c)
     closest = coordinates[..., :1] * a + coordinates[..., 1:2] * b + coordinates[..., 2:] * c
@@ -354,7 +354,7 @@ def mirror_landmarks() -> np.ndarray:
         raise ValueError("face_landmarker.task holds no canonical face: its format has changed")
     canonical = records[:, 1:].copy().view("<f4").reshape(SURFACE_COUNT, 5)[:, :3]
     pairs = np.arange(LANDMARK_COUNT)
-    pairs[:SURFACE_COUNT] = cKDTree(canonical).query(canonical * [-1, 1, 1])[1]
+    pairs[:SURFACE_COUNT] = KDTree(canonical).query(canonical * [-1, 1, 1])[1]
     for left, right in IRIS_MIRROR.items():
         pairs[left], pairs[right] = right, left
     return pairs

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -167,7 +168,7 @@ def _expected_frames(info: FootageInfo, start: float | None, end: float | None, 
 
 def _find_head(
     info: FootageInfo,
-    span: dict[str, float | int | None],
+    span: dict[str, Any],
     expected: int,
     progress: Progress,
 ) -> tuple[list[Sighting], set[int]]:
@@ -283,7 +284,7 @@ def _check_faces(capture: Capture, video: Path) -> None:
 def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[str, object]:
     counts = {"good": int((capture.flags == 0).sum())}
     counts |= {
-        flag.name.lower(): int(((capture.flags & flag) != 0).sum())
+        str(flag.name).lower(): int(((capture.flags & flag) != 0).sum())
         for flag in FLAG_REASONS
         if flag != FrameFlag.TRACK_UNSURE
     }

@@ -18,7 +18,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
+from av.error import EOFError as EndOfFile
+from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from ..errors import EffigyError
 from ..progress import SILENT, Progress
@@ -118,12 +123,17 @@ def read_frames(
     reformatter = VideoReformatter()
     with _open(path) as (container, stream):
         rate = _frame_rate(stream)
-        origin = stream.start_time * stream.time_base if stream.start_time is not None else 0
+        time_base = stream.time_base or Fraction(1)
+        origin = stream.start_time * time_base if stream.start_time is not None else 0
         for number, frame in enumerate(_decode(container, stream, troubles, path)):
             # A stream may change its size on the way; it is one clip to us, at the size it begins with. And asking each
             # frame for its side data would keep it alive in a reference cycle: 14 MB for each frame of a 4K clip.
             geometry = geometry or Geometry.of(frame, stream)
-            last_time = float(frame.pts * frame.time_base - origin) if frame.pts is not None else float(number / rate)
+            last_time = (
+                float(frame.pts * (frame.time_base or time_base) - origin)
+                if frame.pts is not None
+                else float(number / rate)
+            )
             if end is not None and last_time >= end:
                 return
             if start is not None and last_time < start:
@@ -148,7 +158,7 @@ def _read_still(path: Path) -> np.ndarray | None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     path = Path(path)
     if path.is_dir():
         raise EffigyError(f"{path} is a folder: name the video file itself.")
@@ -164,7 +174,7 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.st
         container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except PermissionError as error:
         raise EffigyError(f"{path} cannot be read: you have no permission to open it.") from error
-    except (av.error.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         if _lacks_index(path):
             raise EffigyError(
                 f"{path.name} is cut short: its index (moov), which stands at the end, is missing. "
@@ -178,7 +188,7 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.st
         if name.endswith(_STILL_FORMATS):
             raise EffigyError(f"{path.name} is a picture of a kind that is not read: save it as PNG or JPEG.")
         # A song's cover art is a video stream to FFmpeg.
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             if container.streams.audio:
                 raise EffigyError(f"{path.name} holds only sound, no picture: choose a video of the person.")
@@ -188,7 +198,7 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.st
         yield container, stream
 
 
-def _decode(container, stream, troubles: list[str], path: Path) -> Iterator[av.VideoFrame]:
+def _decode(container: InputContainer, stream: VideoStream, troubles: list[str], path: Path) -> Iterator[av.VideoFrame]:
     """Frames in display order. Broken packets are skipped and noted in `troubles`; a broken file ends the stream."""
     packets = container.demux(stream)
     while True:
@@ -196,7 +206,7 @@ def _decode(container, stream, troubles: list[str], path: Path) -> Iterator[av.V
             packet = next(packets)
         except StopIteration:
             return
-        except (av.error.FFmpegError, OSError) as error:
+        except (FFmpegError, OSError) as error:
             if error.errno == errno.ENOMEM:
                 raise
             troubles.append(str(error))
@@ -204,9 +214,9 @@ def _decode(container, stream, troubles: list[str], path: Path) -> Iterator[av.V
             packet = None
         try:
             frames = stream.decode(packet)
-        except av.error.EOFError:
+        except EndOfFile:
             return
-        except av.error.FFmpegError as error:
+        except FFmpegError as error:
             troubles.append(str(error))
             frames = []
         for frame in frames:
@@ -218,7 +228,7 @@ def _decode(container, stream, troubles: list[str], path: Path) -> Iterator[av.V
             return
 
 
-def _frame_rate(stream) -> Fraction:
+def _frame_rate(stream: VideoStream) -> Fraction:
     average, guessed = stream.average_rate, stream.guessed_rate
     if not average:
         return Fraction(guessed) if guessed else _DEFAULT_RATE
@@ -228,8 +238,8 @@ def _frame_rate(stream) -> Fraction:
     return Fraction(average).limit_denominator(1001)
 
 
-def _duration(container, stream) -> float:
-    if stream.duration:
+def _duration(container: InputContainer, stream: VideoStream) -> float:
+    if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else 0.0
 

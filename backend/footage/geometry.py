@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 
 _EXACT_CHROMA = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -24,7 +25,7 @@ class Geometry:
     """(2, 2): where the stored x axis (first row) and y axis (second row) point to on the screen, y down."""
 
     @classmethod
-    def of(cls, frame: av.VideoFrame, stream) -> Geometry:
+    def of(cls, frame: av.VideoFrame, stream: VideoStream) -> Geometry:
         ratio = stream.sample_aspect_ratio
         side_data = frame.side_data.get("DISPLAYMATRIX")
         matrix = np.eye(2)
@@ -89,6 +90,7 @@ def to_rgb(
         interpolation=(Interpolation.AREA if shrink < 1 else Interpolation.BICUBIC) | _EXACT_CHROMA,
     )
     green, blue, red = (
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in made.planes
+        np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+        for plane in made.planes
     )
     return geometry.make_upright(cv2.merge((red, green, blue)))

@@ -71,9 +71,9 @@ def fill_unsure(confidence: np.ndarray) -> np.ndarray:
     count, labels = cv2.connectedComponents((confidence < _SURE_PERSON).astype(np.uint8), connectivity=4)
     holes = np.ones(count, bool)
     holes[0] = False
-    holes[labels[confidence <= _SURE_BACKGROUND]] = False
+    holes[labels[confidence <= _SURE_BACKGROUND]] = False  # pyright: ignore[reportArgumentType, reportCallIssue]  (int32)
     if holes.any():
-        filled[holes.take(labels)] = 1.0
+        filled[holes.take(labels)] = 1.0  # pyright: ignore[reportArgumentType, reportCallIssue]  (int32)
 
     maybe_person = (filled > _SURE_BACKGROUND).astype(np.uint8)
     count, labels = cv2.connectedComponents(maybe_person, connectivity=8)

@@ -45,7 +45,7 @@ class Plate:
     @cached_property
     def _somewhere(self) -> np.ndarray:
         """(S, S) bool: where any of the guesses says something."""
-        return self.known.any(0)
+        return np.any(self.known, axis=0)
 
     def remove_from(self, matte: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """(S, S) uint8: the matte without thin parts that look like the plate. `frame` is (S, S, 3) uint8 RGB."""

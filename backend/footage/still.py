@@ -33,7 +33,7 @@ def read_still(path: Path) -> np.ndarray | None:
     except UnidentifiedImageError:
         return None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        most = round(Image.MAX_IMAGE_PIXELS / 1e6)
+        most = round((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
         raise EffigyError(f"{path.name} is too large a picture: scale it down to at most {most} megapixels.") from error
     except (OSError, SyntaxError, ValueError) as error:
         if not path.is_file():
@@ -60,7 +60,7 @@ def _as_seen(picture: Image.Image, path: Path) -> np.ndarray:
 def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     try:
         own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB"))
+        return ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB")) or picture
     except (ImageCms.PyCMSError, OSError):
         # A broken profile, or one of other channels: the colours as they stand are what most programs show.
         return picture

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -65,6 +66,9 @@ _ARRAYS = ("identity", "expression", "rotations", "head_to_camera", "intrinsics"
 
 def save_track(track: Track, path: Path) -> None:
     with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
+        arrays: dict[str, Any] = {name: getattr(track, name) for name in _ARRAYS}
+        if track.sigma is not None:
+            arrays["sigma"] = track.sigma
         np.savez(
             file,
             schema=np.int64(SCHEMA),
@@ -73,8 +77,7 @@ def save_track(track: Track, path: Path) -> None:
             head_fingerprint=np.array(track.head_fingerprint),
             training_count=np.int64(track.training_count),
             fps=np.array((track.fps.numerator, track.fps.denominator), np.int64),
-            **{name: getattr(track, name) for name in _ARRAYS},
-            **({} if track.sigma is None else {"sigma": track.sigma}),
+            **arrays,
         )
 
 

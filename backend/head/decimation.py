@@ -48,7 +48,8 @@ class _Collapse:
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.points: list[tuple[float, float, float]] = [tuple(point) for point in vertices.astype(np.float64).tolist()]
-        self.triangles: list[list[int] | None] = [list(face) for face in faces.tolist()]
+        self.triangles: list[list[int]] = [list(face) for face in faces.tolist()]
+        """Corners of each triangle; empty once the triangle has gone."""
         self.around: list[set[int]] = [set() for _ in self.points]
         for index, triangle in enumerate(faces.tolist()):
             for vertex in triangle:
@@ -83,7 +84,7 @@ class _Collapse:
         kept = np.unique(merged)
         number = np.full(len(merged), -1)
         number[kept] = np.arange(len(kept))
-        triangles = np.array([triangle for triangle in self.triangles if triangle is not None], np.int64).reshape(-1, 3)
+        triangles = np.array([triangle for triangle in self.triangles if triangle], np.int64).reshape(-1, 3)
         return kept, number[triangles].astype(np.int32), number[merged]
 
     def _neighbours(self, vertex: int) -> set[int]:
@@ -117,7 +118,7 @@ class _Collapse:
             if kept in corners:
                 for corner in corners:
                     self.around[corner].discard(triangle)
-                self.triangles[triangle] = None
+                self.triangles[triangle] = []
             else:
                 corners[corners.index(gone)] = kept
                 self.around[kept].add(triangle)

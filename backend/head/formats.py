@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def load_head(path: Path | None = None, progress: Progress = SILENT) -> HeadMode
 
 def save_head(model: HeadModel, path: Path) -> None:
     """Write our `.npz`: the fields of `HeadModel` by name, regions as `region_<name>`."""
-    arrays: dict[str, np.ndarray] = {name: getattr(model, name) for name in (*_FLOAT_FIELDS, *_INTEGER_FIELDS)}
+    arrays: dict[str, Any] = {name: getattr(model, name) for name in (*_FLOAT_FIELDS, *_INTEGER_FIELDS)}
     arrays |= {f"region_{name}": vertices for name, vertices in model.regions.items()}
     with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
@@ -180,7 +181,8 @@ def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tu
         # FLAME writes the root's missing parent as 2^32 - 1.
         if table is not None and tuple(np.asarray(table)[0, 1:].astype(int)) != PARENTS[1:]:
             raise ValueError("another skeleton")
-        return tuple(np.ascontiguousarray(arrays[key], np.float32) for key in ("weights", "J_regressor"))
+        weights, regressor = (np.ascontiguousarray(arrays[key], np.float32) for key in ("weights", "J_regressor"))
+        return weights, regressor
     skinning = np.zeros((len(template), 5), np.float32)
     skinning[:, NECK] = 1
     ring = neck_ring(template, faces)

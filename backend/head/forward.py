@@ -67,6 +67,15 @@ class Head(nn.Module):
             # (N, 3, K) -> (K, 3N): a batch of coefficients becomes vertices by one matrix product.
             return basis.reshape(3 * vertex_count, -1).T
 
+        self._template: Tensor
+        self._shape_rows: Tensor
+        self._expression_rows: Tensor
+        self._corrective_rows: Tensor
+        self._joints_at_rest: Tensor
+        self._joint_rows: Tensor
+        self.skinning: Tensor
+        self._shared: Tensor
+        self.faces: Tensor
         constant("_template", model.template.reshape(-1))
         constant("_shape_rows", rows(model.shape_basis))
         constant("_expression_rows", rows(model.expression_basis))

@@ -12,8 +12,10 @@ import math
 import os
 import sys
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,10 +85,9 @@ def mesh_hierarchy(model: HeadModel) -> MeshHierarchy:
     levels = _read(path)
     if levels is None or len(levels.vertices[0]) != len(model.template):
         levels = build_levels(model.template, model.faces)
-        try:
+        # A cache that cannot be written costs a second the next time, and is no reason to stop.
+        with suppress(EffigyError):
             _write(levels, path)
-        except EffigyError:
-            pass  # A cache that cannot be written costs a second the next time, and is no reason to stop.
     return MeshHierarchy(levels)
 
 
@@ -137,7 +138,7 @@ def _read(path: Path) -> Levels | None:
 
 
 def _write(levels: Levels, path: Path) -> None:
-    arrays = {f"vertices_{level}": value for level, value in enumerate(levels.vertices)}
+    arrays: dict[str, Any] = {f"vertices_{level}": value for level, value in enumerate(levels.vertices)}
     arrays |= {f"faces_{level}": value for level, value in enumerate(levels.faces)}
     for step, (indices, weights) in enumerate(levels.ups):
         arrays |= {f"up_indices_{step}": indices, f"up_weights_{step}": weights}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .model import EYE_L, EYE_R, REGION_NAMES, HeadModel
 from .rigid_alignment import Similarity, fit_similarity
@@ -34,11 +34,11 @@ def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
     skin = parts == np.bincount(parts).argmax()
     result = np.zeros((len(unnamed.template), len(REGION_NAMES)), bool)
     candidates = np.flatnonzero(source_skin)
-    result[skin] = membership[candidates[cKDTree(source[candidates]).query(unnamed.template[skin])[1]]]
+    result[skin] = membership[candidates[KDTree(source[candidates]).query(unnamed.template[skin])[1]]]
     if not skin.all():
         # The back of an eyeball lies nearer to the socket than to the other head's eyeball: parts look at parts only.
         candidates = np.flatnonzero(~source_skin) if not source_skin.all() else candidates
-        nearest = membership[candidates[cKDTree(source[candidates]).query(unnamed.template)[1]]]
+        nearest = membership[candidates[KDTree(source[candidates]).query(unnamed.template)[1]]]
         for part in np.unique(parts[~skin]):
             result[parts == part] = nearest[parts == part].mean(0) > 0.5
     regions = {name: np.flatnonzero(result[:, column]).astype(np.int32) for column, name in enumerate(REGION_NAMES)}

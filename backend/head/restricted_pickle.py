@@ -12,7 +12,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse
@@ -71,7 +71,7 @@ class _Object:
     def __init__(self, *arguments: Any) -> None:
         self.state: Any = None
 
-    def __new__(cls, *arguments: Any) -> _Object:
+    def __new__(cls, *arguments: Any) -> Self:
         shell = super().__new__(cls)
         shell.state = None
         return shell
@@ -95,7 +95,9 @@ class _Chumpy(_Object):
 class _Dtype(_Object):
     """numpy's dtype of plain numbers: a letter, a size in bytes and, in the state, a byte order."""
 
-    def __new__(cls, *arguments: Any) -> _Dtype:
+    code: str
+
+    def __new__(cls, *arguments: Any) -> Self:
         shell = super().__new__(cls)
         shell.code = _text(arguments[0]) if arguments else ""
         return shell
@@ -134,7 +136,7 @@ def _scalar(dtype: _Dtype, raw: Any) -> Any:
     return np.frombuffer(_raw_bytes(raw), dtype.resolve())[0].item()
 
 
-def _array_from(raw: Any, dtype: _Dtype, shape: Any, order: str) -> np.ndarray:
+def _array_from(raw: Any, dtype: _Dtype, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
     kind = dtype.resolve()
     return np.frombuffer(_raw_bytes(raw), kind).reshape(tuple(shape), order=order).astype(kind.newbyteorder("="))
 

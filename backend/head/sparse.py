@@ -26,22 +26,26 @@ class SparseOperator(nn.Module):
         forward = csr_matrix(matrix, dtype=np.float32)
         forward.eliminate_zeros()
         backward = csr_matrix(forward.T)
-        self.symmetric = forward.shape[0] == forward.shape[1] and abs(forward - backward).max() < 1e-7
+        rows, columns = forward.get_shape()
+        self.symmetric = rows == columns and abs(forward - backward).max() < 1e-7
+        self.matrix: Tensor
+        self.transposed: Tensor
         self.register_buffer("matrix", _as_torch(forward), persistent=False)
         # PyTorch's own backward of a CSR product transposes the matrix anew every time.
         self.register_buffer("transposed", self.matrix if self.symmetric else _as_torch(backward), persistent=False)
 
     @property
     def shape(self) -> tuple[int, int]:
-        return tuple(self.matrix.shape)
+        rows, columns = self.matrix.shape
+        return rows, columns
 
     def forward(self, columns: Tensor) -> Tensor:
         """(N, X) -> (M, X)."""
         return _Product.apply(columns, self)
 
 
-def sample(operator: SparseOperator, features: Tensor) -> Tensor:
-    """(B, N, C) -> (B, M, C): down- or up-sampling of features on a mesh."""
+def sample(operator: nn.Module, features: Tensor) -> Tensor:
+    """(B, N, C) -> (B, M, C) by a `SparseOperator`: down- or up-sampling of features on a mesh."""
     return unfold(operator(fold(features)), len(features))
 
 

@@ -95,7 +95,7 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
             "they stay at zero."
         )
     channels = np.nan_to_num(table.channels)
-    lost = ~channels.any(1)
+    lost = ~np.any(channels, axis=1)
     since = np.diff(times, prepend=times[0])
     flags = np.zeros(count, np.int32)
     nearest = np.abs((times - times[0])[None] - grid[:, None]).argmin(1)
@@ -189,8 +189,8 @@ def _read_table(path: Path) -> _Table:
 
 def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction]:
     """Seconds (R,) of the rows, rising, and the rate of frames that they stand for."""
-    parsed = [_TIMECODE.match(code) for code in timecodes]
-    if not all(parsed):
+    parsed = [found for code in timecodes if (found := _TIMECODE.match(code))]
+    if len(parsed) < len(timecodes):
         progress.message(
             f"The performance has no timecodes that can be read: its rows are taken as {USUAL_RATE} a second."
         )

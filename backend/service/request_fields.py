@@ -126,7 +126,7 @@ def read_request(request_class: type[AnyRequest], parameters: Parameters) -> Any
 
 def _read(request_class: type[Request], request_field: Field[Any], parameters: Parameters) -> Any:
     spec, name = spec_of(request_field), parameter_name(request_field)
-    default = REQUIRED if request_field.default is MISSING else request_field.default
+    default: Any = REQUIRED if request_field.default is MISSING else request_field.default
     value_type = field_types(request_class)[request_field.name]
     if value_type is bool:
         return parameters.flag(name, default)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from .cpu_blend import blend, blend_backward
 from .cpu_project import SUMS, project, project_backward
@@ -29,7 +31,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         means: torch.Tensor,
         quaternions: torch.Tensor,
         scales: torch.Tensor,
@@ -70,7 +72,7 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = [_array(tensor) for tensor in ctx.saved_tensors]
         splats_and_cameras, pictures = saved[:6], saved[6:]
         table, touched, first, ids, slots, spans, tile_start, tile_end = ctx.sorted

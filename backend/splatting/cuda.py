@@ -14,7 +14,7 @@ def why_unavailable() -> str | None:
     if not torch.cuda.is_available():
         return "The CUDA rasteriser needs an NVIDIA GPU and a CUDA build of PyTorch; this machine offers none."
     try:
-        from gsplat.cuda._backend import _C
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]  (needs CUDA)
     except ImportError:
         return "The CUDA rasteriser needs the package gsplat. Install it with: pip install gsplat==1.5.3"
     if _C is None:
@@ -29,7 +29,7 @@ def rasterize_cuda(splats: Splats, cameras: Cameras) -> Raster:
         raise EffigyError(f"{missing} Rasterise on the CPU instead (backend 'cpu').")
     if not splats.means.is_cuda:
         raise EffigyError("The CUDA rasteriser was asked to draw splats that lie on the CPU. Move them with .cuda().")
-    from gsplat import rasterization
+    from gsplat import rasterization  # pyright: ignore[reportMissingImports]
 
     # gsplat's leading dimensions are (scene, camera): our B pictures are B scenes of one camera each.
     color_and_depth, alpha, _ = rasterization(

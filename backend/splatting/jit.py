@@ -14,11 +14,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import config, types
 from numba.extending import intrinsic
 
 # Sums may be reordered and multiplications fused, which is what lets loops over pixels use vector registers;
@@ -54,18 +55,20 @@ def cache_folder() -> Path:
 
 
 _CACHE = str(cache_folder())
+numba_config: Any = config
+"""numba sets its options as attributes of this module when it is imported, which no type checker sees."""
 
 
 def kernel(fast: bool = False) -> Callable:
     """Decorator: compile with numba, cached in `cache_folder()`. `fast` allows the float rules of `FAST`."""
 
     def decorate(function: Callable) -> Callable:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = _CACHE
+        before = numba_config.CACHE_DIR
+        numba_config.CACHE_DIR = _CACHE
         try:
             return numba.njit(cache=True, nogil=True, fastmath=FAST if fast else False, error_model="numpy")(function)
         finally:
-            numba.config.CACHE_DIR = before
+            numba_config.CACHE_DIR = before
 
     return decorate
 
@@ -105,7 +108,7 @@ _HALF = np.float32(0.5)
 @kernel(fast=True)
 def exp2_of_negative(t):
     """2**t for float32 t in [-100, 0.5]; relative error under 3e-7. No branches, so that loops vectorise."""
-    whole = _to_int(t - _HALF)
+    whole = _to_int(t - _HALF)  # pyright: ignore[reportCallIssue]  (numba passes the typing context)
     rest = t - np.float32(whole)
     polynomial = _E0 + rest * (_E1 + rest * (_E2 + rest * (_E3 + rest * (_E4 + rest * _E5))))
     return polynomial * _two_to_the(whole)

@@ -25,13 +25,15 @@ def basis(degree: int, directions: torch.Tensor) -> torch.Tensor:
         raise EffigyError(f"Spherical harmonics of degree {degree} were asked for; 0 to {MAX_DEGREE} exist here.")
     x, y, z = directions.unbind(-1)
     functions = [torch.full_like(x, C0)]
-    if degree >= 1:
-        functions += [-C1 * y, C1 * z, -C1 * x]
-    if degree >= 2:
-        xx, yy, zz = x * x, y * y, z * z
-        functions += [
-            C2[0] * x * y, -C2[0] * y * z, C2[1] * (2 * zz - xx - yy), -C2[0] * x * z, C2[2] * (xx - yy),
-        ]  # fmt: skip
+    if degree == 0:
+        return torch.stack(functions, -1)
+    functions += [-C1 * y, C1 * z, -C1 * x]
+    if degree == 1:
+        return torch.stack(functions, -1)
+    xx, yy, zz = x * x, y * y, z * z
+    functions += [
+        C2[0] * x * y, -C2[0] * y * z, C2[1] * (2 * zz - xx - yy), -C2[0] * x * z, C2[2] * (xx - yy),
+    ]  # fmt: skip
     if degree >= 3:
         functions += [
             -C3[0] * y * (3 * xx - yy),

@@ -49,7 +49,7 @@ def share(kernel: Callable, *arguments: object, parts: int | None = None) -> Non
 
     if threads > 1 and _pool is None:
         _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="rasterise")
-    helpers = [_pool.submit(work) for _ in range(threads - 1)]
+    helpers = [_pool.submit(work) for _ in range(threads - 1)] if _pool is not None else []
     work()
     for helper in helpers:
         helper.result()

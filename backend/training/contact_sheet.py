@@ -63,7 +63,13 @@ def contact_sheet(title: str, subtitle: str, columns: Sequence[str], rows: Seque
     return np.asarray(sheet)
 
 
-def _legend(sheet: Image.Image, draw: ImageDraw.ImageDraw, left: int, top: int, font: ImageFont.FreeTypeFont) -> None:
+def _legend(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    left: int,
+    top: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
     bar = _heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (10, 1)))
     text = "error (mean over the colours):  0"
     draw.text((left, top + 5), text, FAINT, font, anchor="lm")

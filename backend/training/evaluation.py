@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -226,7 +226,11 @@ class _Evaluation:
             interpolated=average(inside),
             extrapolated_frames=len(outside),
             extrapolated=average(outside),
-            baselines={name: average(results) for name, results in self.results.items() if name != "pred"},
+            baselines={
+                name: means
+                for name, results in self.results.items()
+                if name != "pred" and (means := average(results)) is not None
+            },
             refitted_frames=len(self.refitted),
             refitted=average(self.refitted),
             refitted_as_tracked=self._as_tracked_of_refitted(),
@@ -294,7 +298,7 @@ class _Evaluation:
 
 
 @contextmanager
-def _faces():
+def _faces() -> Iterator[Callable[[np.ndarray], np.ndarray | None]]:
     """A function from a uint8 picture to its 68 landmarks, or None where no face is found."""
     detector = FaceDetector()
 
@@ -314,7 +318,9 @@ def _spread(indices: np.ndarray, most: int) -> np.ndarray:
 
 
 def _read(path: Path) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None, path
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _check_folder(out: Path) -> None:

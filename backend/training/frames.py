@@ -62,7 +62,7 @@ class TrainingFrames:
         self.size = size
         self.device = torch.device(device)
         pictures = np.empty((len(good), size, size, 4), np.uint8)
-        for row, index in enumerate(good):
+        for row, index in enumerate(good.tolist()):
             pictures[row, ..., :3] = read_frame(capture, index, size)
             pictures[row, ..., 3] = read_head_matte(capture, index, size)
             progress.update("Reading frames", row + 1, len(good))
@@ -132,4 +132,4 @@ class TrackPoses:
         )
 
     def cameras(self, indices: np.ndarray, size: int) -> Cameras:
-        return track_cameras(self.track, indices, size, self._cameras.device)
+        return track_cameras(self.track, indices.tolist(), size, self._cameras.device)

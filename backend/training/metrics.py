@@ -7,6 +7,7 @@ papers' protocol. White is easy, so `psnr_head` and `psnr_inner` leave it out; t
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,7 +88,7 @@ def average(metrics: list[PictureMetrics]) -> PictureMetrics | None:
     """The mean over frames of each figure, over those frames where it was measured; None without frames."""
     if not metrics:
         return None
-    means: dict[str, float | None] = {}
+    means: dict[str, Any] = {}
     for field in fields(PictureMetrics):
         values = [value for entry in metrics if (value := getattr(entry, field.name)) is not None]
         means[field.name] = float(np.mean(values)) if values else None

@@ -141,18 +141,24 @@ class Fitting:
         elsewhere = torch.randint(len(self.frames), (self.batch, MEAN_ROWS), generator=generator)
         parts = torch.arange(self.batch).chunk(self._lanes)
         work = [(rows[part], noise[part], background[part], corners[part], elsewhere[part].flatten()) for part in parts]
-        results = list(self._pool.map(self._gradients, *zip(*work))) if self._lanes > 1 else [self._gradients(*work[0])]
+        results = (
+            list(self._pool.map(self._gradients, *zip(*work, strict=True)))
+            if self._lanes > 1
+            else [self._gradients(*work[0])]
+        )
         shares = [len(part) / self.batch for part in parts]
         for place, parameter in enumerate(self._parameters):
             gradients = [
-                share * result[0][place] for share, result in zip(shares, results) if result[0][place] is not None
+                share * gradient
+                for share, result in zip(shares, results, strict=True)
+                if (gradient := result[0][place]) is not None
             ]
             parameter.grad = sum(gradients[1:], gradients[0]) if gradients else None
         self.optimizer.step()
         self.step += 1
         self._fold_average()
         if self.step % 10 == 1:
-            fresh = sum(share * result[1] for share, result in zip(shares, results))
+            fresh = sum(share * result[1] for share, result in zip(shares, results, strict=True))
             self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
 
     def _gradients(
@@ -223,7 +229,7 @@ class Fitting:
         state = {f"model.{name}": parameter.detach() for name, parameter in self._named()}
         state |= {f"average.{name}": value for name, value in self.average.items()}
         state |= {f"keeping.{name}": value for name, value in self.keeping.tensors().items()} if self.keeping else {}
-        names = {parameter: name for name, parameter in self._named()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self._named()}
         for parameter, moments in self.optimizer.state.items():
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 state[f"adam.{key}.{names[parameter]}"] = torch.as_tensor(moments[key])

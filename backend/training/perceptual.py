@@ -16,6 +16,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import torch
@@ -41,9 +42,11 @@ class HedFeatures(nn.Module):
 
     def __init__(self, depth: int = 5) -> None:
         super().__init__()
+        self.mean: torch.Tensor
         self.register_buffer("mean", torch.tensor(HED_MEAN_RGB) / 255.0)
         self.blocks = nn.ModuleList()
-        with h5py.File(_hed_weights()) as file:
+        with h5py.File(_hed_weights()) as weights:
+            file: Any = weights
             for block, count in enumerate(CONVOLUTIONS_PER_BLOCK[:depth], start=1):
                 layers: list[nn.Module] = [] if block == 1 else [nn.MaxPool2d(2, ceil_mode=True)]
                 for index in range(count):
@@ -55,6 +58,7 @@ class HedFeatures(nn.Module):
                         kernel = kernel.flip(1) * 255.0
                     layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
                     layer.weight.data.copy_(kernel)
+                    assert layer.bias is not None
                     layer.bias.data.copy_(torch.from_numpy(variables["1"][()]))
                     layers += [layer, nn.ReLU()]
                 self.blocks.append(nn.Sequential(*layers))
@@ -112,7 +116,7 @@ def find_lpips() -> tuple[str, Distance] | None:
     network = next((name for name, file in LPIPS_BACKBONES.items() if (cache / file).is_file()), None)
     if network is None:
         return None
-    import lpips
+    import lpips  # pyright: ignore[reportMissingImports]  (optional)
 
     model = lpips.LPIPS(net=network, verbose=False).eval().requires_grad_(False)
 

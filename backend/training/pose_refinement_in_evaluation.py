@@ -16,6 +16,7 @@ from ..avatar.enhancer import enhance
 from ..avatar.pose_refinement import EXPRESSION_UNIT, JOINT_UNIT, SHIFT_UNIT, TURN_UNIT, Offsets
 from ..avatar.render import Frame, frames_of
 from ..splatting.rasterize import rasterize
+from ..splatting.types import Raster, Splats
 from .frames import TrackPoses
 
 STEPS = 40
@@ -33,7 +34,8 @@ def draw_refitted(
     units = torch.zeros(1, poses.head.expression_size + 15, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([units], RATE)
     cameras = poses.cameras(np.array([index]), size)
-    best, least = None, math.inf
+    best: tuple[Raster, Splats] | None = None
+    least = math.inf
     for step in range(steps + 1):
         expression, joints, turn, shift = units.split((poses.head.expression_size, 9, 3, 3), 1)
         offsets = Offsets(
@@ -54,5 +56,7 @@ def draw_refitted(
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        raster, splats = (type(part)(*(tensor.detach() for tensor in vars(part).values())) for part in best)
+        assert best is not None, "the loop runs at least once"
+        raster = Raster(*(tensor.detach() for tensor in vars(best[0]).values()))
+        splats = Splats(*(tensor.detach() for tensor in vars(best[1]).values()))
         return frames_of(enhance(avatar.enhancer, raster, splats, cameras))[0]

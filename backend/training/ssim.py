@@ -69,10 +69,14 @@ class _WindowedSsim(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        pictures = [(x.contiguous().numpy(), y.contiguous().numpy()) for x, y in zip(a.detach(), b.detach())]
+        pictures = [
+            (x.contiguous().numpy(), y.contiguous().numpy()) for x, y in zip(a.detach(), b.detach(), strict=True)
+        ]
         results = [_ssim_and_gradient(x, y, ctx.needs_input_grad[0]) for x, y in pictures]
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(torch.from_numpy(np.stack([gradient for _, gradient in results])))
+            ctx.save_for_backward(
+                torch.from_numpy(np.stack([gradient for _, gradient in results if gradient is not None]))
+            )
         return torch.tensor([value for value, _ in results], dtype=a.dtype)
 
     @staticmethod
@@ -89,12 +93,13 @@ def _ssim_and_gradient(a: np.ndarray, b: np.ndarray, with_gradient: bool) -> tup
     maps = [_blur(x) for x in (a, b, squares, products)]
     # One array a derivative, with the rim (windows that reach outside) left at zero.
     derivatives = [np.zeros_like(a) for _ in range(3)]
-    total = _values(*maps, *derivatives)
+    total = _values(maps[0], maps[1], maps[2], maps[3], derivatives[0], derivatives[1], derivatives[2])
     count = (height - WINDOW + 1) * (width - WINDOW + 1) * channels
     if not with_gradient:
         return total / count, None
     gradient = np.empty_like(a)
-    _gather(a, b, *(_blur(x) for x in derivatives), 1.0 / count, gradient)
+    mean, square, product = (_blur(x) for x in derivatives)
+    _gather(a, b, mean, square, product, 1.0 / count, gradient)
     return total / count, gradient
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import spsolve
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from ..avatar.anchors import AnchorGaussians
@@ -176,7 +176,7 @@ def find_unseen(frames: TrainingFrames, model: HeadModel, leash: Leash) -> Unsee
         well += visible & (facing > FACING)
     enough = min(ENOUGH, len(rows))
     # Gaussians stray from their vertices: hair that shows beyond the outline of the mesh belongs to vertices behind it.
-    distance, _ = cKDTree(model.template[seen >= enough]).query(model.template)
+    distance, _ = KDTree(model.template[seen >= enough]).query(model.template)
     hidden, glanced = 1 - np.minimum(1, seen / enough), 1 - np.minimum(1, well / enough)
     share = np.clip(distance / leash.distance.cpu().numpy() - 1, 0, 1) * hidden
     return unseen_on(

@@ -26,6 +26,7 @@ class VertexBoundGaussians(nn.Module):
         anchors = len(edge_lengths)
         self.sh_degree = sh_degree
         harmonics = (sh_degree + 1) ** 2
+        self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
         # The columns are those of the two U-Nets' outputs, so that they can be compared and copied.
         self.geometry = nn.Parameter(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from backend.correspondence.arkit import ARKIT_NAMES, arkit_map, shapes_of, transferred_shapes
 from backend.footage.detector import SCORE_NAMES
@@ -192,14 +192,14 @@ def test_flames_surface_takes_the_shapes_and_its_lids_close(shared_flame: Path) 
         (np.linalg.norm(deltas[lids, :, ARKIT_NAMES.index("eyeBlinkLeft")], axis=1) < 0.003)
         & (model.template[lids, 0] > 0)
     ]
-    gaps = [cKDTree(points[still]).query(points[moving])[0] for points in (model.template, closed)]
+    gaps = [KDTree(points[still]).query(points[moving])[0] for points in (model.template, closed)]
     assert np.median(gaps[1]) < 0.5 * np.median(gaps[0]) and np.median(gaps[1]) < 0.0035
 
 
 def test_flame_components_made_of_the_shapes_get_them_back(shared_flame: Path) -> None:
     """FLAME's own expressions are not to be had here: 40 rotated principal components of the transferred shapes stand in."""
     model, open_head = load_head(shared_flame), load_head()
-    near = cKDTree(open_head.template - open_head.template.mean(0)).query(model.template - model.template.mean(0))[1]
+    near = KDTree(open_head.template - open_head.template.mean(0)).query(model.template - model.template.mean(0))[1]
     skinning = open_head.skinning[near]
     deltas, _ = transferred_shapes(model)
     flat = deltas[..., OTHERS].reshape(-1, len(OTHERS))
@@ -207,7 +207,7 @@ def test_flame_components_made_of_the_shapes_get_them_back(shared_flame: Path) -
     turned = (u[:, :40] * (sizes[:40] / 2)) @ np.linalg.qr(np.random.default_rng(1).normal(size=(40, 40)))[0]
     regressor = np.zeros((5, len(near)), np.float32)
     joints = open_head.joint_regressor @ open_head.template - open_head.template.mean(0) + model.template.mean(0)
-    for joint, nearest in enumerate(cKDTree(model.template).query(joints, 40)[1]):
+    for joint, nearest in enumerate(KDTree(model.template).query(joints, 40)[1]):
         regressor[joint, nearest] = 1 / 40
     able = replace(
         model,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from assets.derive.cut import cut_head
 from assets.derive.identity import align, make_sampler
@@ -117,7 +117,7 @@ def test_triangles_face_outwards(model):
 
 def test_both_halves_mirror_each_other(model):
     flip = np.array((-1, 1, 1), np.float32)
-    distance, other = cKDTree(model.template).query(model.template * flip)
+    distance, other = KDTree(model.template).query(model.template * flip)
     assert distance.max() < 1e-6
     faces = {frozenset(face) for face in model.faces.tolist()}
     mirrored = {frozenset(other[face].tolist()) for face in model.faces}
