@@ -171,7 +171,6 @@ def load_capture(folder: Path) -> Capture:
     try:
         with np.load(folder / "landmarks.npz", allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in _ARRAYS}
-        left, top, side = (float(value) for value in info["crop"])
         capture = Capture(
             folder=folder,
             source_name=info["source"]["name"],
