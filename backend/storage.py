@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import secrets
 import shutil
@@ -29,11 +28,11 @@ def write_beside(target: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir() and target.is_dir():
             retired = target.with_name(f".{target.name}.old{secrets.token_hex(4)}")
-            os.replace(target, retired)
-            os.replace(temporary, target)
+            target.replace(retired)
+            temporary.replace(target)
             shutil.rmtree(retired, ignore_errors=True)
         else:
-            os.replace(temporary, target)
+            temporary.replace(target)
     except OSError as error:
         raise as_effigy_error(error, target) from error
     finally:

@@ -63,7 +63,7 @@ def watch() -> None:
 
 def _with_two(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
     # Blender counts the parameters of what it calls.
-    return lambda self, context: function(self, context)
+    return lambda self, context: function(self, context)  # noqa: PLW0108
 
 
 def look() -> float:

@@ -222,7 +222,7 @@ def is_gone(hide: Callable[[], object], show: Callable[[], object], empty: np.nd
 
 
 def hidden(rig: Any) -> None:
-    mesh, armature = rig.mesh, rig.armature
+    mesh = rig.mesh
     mesh.hide_set(True)
     redraw(2)
     empty = screen()

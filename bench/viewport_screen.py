@@ -121,7 +121,7 @@ def rasterised(rigs: Sequence[object], avatars: Sequence[str]) -> dict[str, np.n
     }
     subjects = [
         {"avatar": Path(avatar), "pose": effigy("rig.pose").read_pose(rig, depsgraph).message()}
-        for rig, avatar in zip(rigs, avatars)
+        for rig, avatar in zip(rigs, avatars, strict=True)
     ]
     return (
         effigy("worker.session")

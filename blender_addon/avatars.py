@@ -158,7 +158,7 @@ def _write(path: Path, data: bytes) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(data)
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise EffigyError(f"The avatar could not be written to {path}: {error.strerror or error}.") from error

@@ -65,7 +65,7 @@ def extension_folder() -> Path:
 
 def user_folder(*parts: str) -> Path:
     """A folder for the extension's own files that survives its updates. It is created if it does not exist."""
-    return Path(bpy.utils.extension_path_user(PACKAGE, path=os.path.join(*parts) if parts else "", create=True))
+    return Path(bpy.utils.extension_path_user(PACKAGE, path=str(Path(*parts)) if parts else "", create=True))
 
 
 def private_folder() -> Path:

@@ -75,7 +75,7 @@ def key_smile(rig: Any, frames: tuple[int, int, int, int], strength: float = 1.0
     for frame in frames:
         scene.frame_set(frame)
         performed.append({name: block.value for name, block in blocks.items()})
-    for frame, share, values in zip(frames, (0, strength, strength, 0), performed):
+    for frame, share, values in zip(frames, (0, strength, strength, 0), performed, strict=True):
         scene.frame_set(frame)
         for name, block in blocks.items():
             block.value = values[name] + share * SMILE[name]
@@ -100,7 +100,7 @@ def key_turn(rig: Any, frames: tuple[int, ...], shares: tuple[float, ...]) -> No
     for frame in frames:
         scene.frame_set(frame)
         performed.append(bone.rotation_quaternion.copy())
-    for frame, share, tracked in zip(frames, shares, performed):
+    for frame, share, tracked in zip(frames, shares, performed, strict=True):
         scene.frame_set(frame)
         # The neck's bone stands upright, so that turning about its own y axis is shaking one's head.
         bone.rotation_quaternion = tracked @ Quaternion((0, 1, 0), share * turn)

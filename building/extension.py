@@ -53,7 +53,7 @@ def build_extension(folder: Path, environment: Path = BLENDER.folder) -> Path:
         try:
             _normalise(made, beside)
             _run_tool(environment, tool, "validate", str(beside))
-            os.replace(beside, final)
+            beside.replace(final)
         finally:
             beside.unlink(missing_ok=True)
     return final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class EFFIGY_OT_choose_head(WorkingOperator, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def prepare(self, context: bpy.types.Context):
+    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, dict[str, Any]]]:
         path, client = Path(bpy.path.abspath(self.filepath)).absolute(), session.client()
         return lambda: (path, client.call("head.rig", {"head": {"file": str(path)}}, timeout=READ_TIMEOUT))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
@@ -23,7 +24,7 @@ class EFFIGY_OT_use_python(WorkingOperator, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def prepare(self, context: bpy.types.Context):
+    def prepare(self, context: bpy.types.Context) -> Callable[[], Interpreter]:
         # Symbolic links are kept: the Python of an environment is a link, and its target does not use the environment.
         path = Path(bpy.path.abspath(self.filepath)).absolute()
         return lambda: check_interpreter(path)

@@ -140,7 +140,7 @@ def parts_of(path: Path) -> list[FilePart]:
     sizes = {"F16": 2, "F32": 4}
     found: dict[str, list[tuple[int, str]]] = {}
     with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118  (a file handle, not a dictionary)
+        for name in file.keys():
             tensor = file.get_slice(name)
             words = name.split(".")
             # networks.geometry.bias_output -> geometry.bias_output; networks.neural.color.bias -> neural.color
@@ -171,7 +171,7 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["effigy"])
             check_schema(int(header["schema"]), SCHEMA, f"The avatar {path.name}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a file handle, not a dictionary)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         settings = AvatarSettings.from_dict(header["settings"])
         identity = tensors.pop("identity").float().numpy()
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:

@@ -179,7 +179,7 @@ def transferred_shapes(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """What the open head's shapes move on a model: displacements (N, 3, 52), metres, and how much each vertex counts (N,)."""
     source = load_head()
     scale, rotation, shift = align_heads(source, model)
-    laid = lambda points: scale * points @ rotation.T + shift  # noqa: E731
+    laid = lambda points: scale * points @ rotation.T + shift
     shared = (source.landmark_faces >= 0) & (model.landmark_faces >= 0)
     shared[SURFACE_COUNT:], shared[FACE_OVAL] = False, False
     if shared.sum() < FEWEST_LANDMARKS:

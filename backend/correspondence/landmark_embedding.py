@@ -319,7 +319,7 @@ def _closest_barycentric(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndar
     """Barycentric coordinates of the point of each triangle nearest to p: the projection if inside, else the best
     edge."""
     ab, ac, ap = b - a, c - a, p - a
-    dot = lambda u, v: (u * v).sum(-1)  # noqa: E731
+    dot = lambda u, v: (u * v).sum(-1)
     d00, d01, d11, d20, d21 = dot(ab, ab), dot(ab, ac), dot(ac, ac), dot(ap, ab), dot(ap, ac)
     determinant = np.maximum(d00 * d11 - d01 * d01, 1e-20)
     v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant

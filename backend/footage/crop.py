@@ -6,6 +6,7 @@ motion, and the camera would no longer be one camera.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
@@ -121,7 +122,7 @@ def stable_crop(sightings: list[Sighting], source_width: int, source_height: int
     """
     boxes = np.array([s.head_box for s in sightings])
     if len(boxes) >= 3:
-        touches = np.array([_overlap(a, b) for a, b in zip(boxes[:-1], boxes[1:], strict=True)])
+        touches = np.array([_overlap(a, b) for a, b in itertools.pairwise(boxes)])
         supported = np.append(touches, False) | np.append(False, touches)
         boxes = boxes[supported] if supported.any() else boxes
     source = np.array([source_width, source_height], np.float64)

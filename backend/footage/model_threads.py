@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 _MOST = 8
 Item = TypeVar("Item")
@@ -29,7 +29,7 @@ class ModelThreads:
         self._own = threading.local()
         self._made: list[Model] = []
 
-    def __enter__(self) -> ModelThreads:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

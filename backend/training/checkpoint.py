@@ -56,7 +56,7 @@ def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["effigy"])
             check_schema(int(header["schema"]), SCHEMA, f"The checkpoint {path.name}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a file handle, not a dictionary)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, KeyError, ValueError) as error:
         raise EffigyError(f"The checkpoint {path} is damaged: delete it and train again.") from error
     if header["job"] != job:

@@ -44,7 +44,7 @@ def set_up(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, avatars: bpy.type
         for reader in readers or _open_ends(tree):
             tree.links.new(composite.outputs["Image"], reader)
     pictures = image, source.outputs["Depth"], second.outputs["Image"], second.outputs["Depth"]
-    for (name, _), output in zip(SOCKETS, pictures):
+    for (name, _), output in zip(SOCKETS, pictures, strict=False):
         tree.links.new(output, composite.inputs[name])
 
 
@@ -116,7 +116,7 @@ def _math(tree: bpy.types.NodeTree, operation: str, x: float, *operands: Any) ->
     # Blender 5 has one Math node for all kinds of trees.
     node = _add(tree, "ShaderNodeMath" if bpy.app.version >= (5, 0, 0) else "CompositorNodeMath", x)
     node.operation = operation
-    for socket, operand in zip(node.inputs, operands):
+    for socket, operand in zip(node.inputs, operands, strict=False):
         if isinstance(operand, float):
             socket.default_value = operand
         else:

@@ -26,7 +26,7 @@ def add_armature(data: RigData, name: str, collection: bpy.types.Collection) -> 
     armature.show_in_front = True
     armature.data.display_type = "STICK"
     with edit_bones(armature) as bones:
-        for joint, parent in zip(JOINT_NAMES, PARENTS):
+        for joint, parent in zip(JOINT_NAMES, PARENTS, strict=True):
             bone = bones.new(BONE_NAMES[joint])
             if parent >= 0:
                 bone.parent = bones[BONE_NAMES[JOINT_NAMES[parent]]]
@@ -43,7 +43,7 @@ def add_armature(data: RigData, name: str, collection: bpy.types.Collection) -> 
 def set_rest_pose(bones: dict[str, bpy.types.EditBone], joints: np.ndarray) -> None:
     """Sets the bones' rest positions from joint positions (5, 3) in head space. The lengths of the bones are only for
     display; they do not affect the head."""
-    position = dict(zip(JOINT_NAMES, joints.astype(np.float64)))
+    position = dict(zip(JOINT_NAMES, joints.astype(np.float64), strict=True))
     eyes = (position["eye_L"] + position["eye_R"]) / 2
     lengths = {
         "root": position["neck"][1] - position["root"][1],

@@ -104,8 +104,8 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
         return block
 
     sliders = [
-        *zip(data.arkit_names, data.arkit_deltas, [(0.0, 1.0)] * len(data.arkit_names)),
-        *zip(data.expression_names, data.expression_deltas, data.expression_range),
+        *zip(data.arkit_names, data.arkit_deltas, [(0.0, 1.0)] * len(data.arkit_names), strict=True),
+        *zip(data.expression_names, data.expression_deltas, data.expression_range, strict=True),
     ]
     for name, delta, (low, high) in sliders:
         block = add(name, delta)
@@ -113,7 +113,7 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
         made += 1
         if made % _KEYS_PER_STEP == 0:
             yield made / total
-    for feature, delta in zip(data.corrective_index.tolist(), data.corrective_deltas):
+    for feature, delta in zip(data.corrective_index.tolist(), data.corrective_deltas, strict=True):
         drive_corrective(add(corrective_name(feature), delta), feature, armature)
         made += 1
         if made % _KEYS_PER_STEP == 0:

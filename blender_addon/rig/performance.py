@@ -212,14 +212,14 @@ def _widen_sliders(rig: Rig, track: TrackData) -> None:
             f"has {len(rig.expression_names)}: import the video again."
         )
     low, high = np.nanmin(track.expression, axis=0), np.nanmax(track.expression, axis=0)
-    for block, smallest, largest in zip(rig.expression_keys(), low.tolist(), high.tolist()):
+    for block, smallest, largest in zip(rig.expression_keys(), low.tolist(), high.tolist(), strict=True):
         block.slider_min = max(min(block.slider_min, smallest), -_MAX_SLIDER)
         block.slider_max = min(max(block.slider_max, largest), _MAX_SLIDER)
 
 
 def _expression_curves(rig: Rig, track: TrackData, frame_start: int) -> list[Curve]:
     curves = []
-    for name, values in zip(rig.expression_names, track.expression.T):
+    for name, values in zip(rig.expression_names, track.expression.T, strict=True):
         curves.append(_curve(_value_path(name), 0, _GROUP, values, frame_start))
     return curves
 

@@ -36,9 +36,9 @@ class RigPose:
     """(3,) float32"""
     jaw: np.ndarray
     """(3,) float32"""
-    eye_L: np.ndarray  # noqa: N815  (the joint's name in the protocol)
+    eye_L: np.ndarray
     """(3,) float32"""
-    eye_R: np.ndarray  # noqa: N815
+    eye_R: np.ndarray
     """(3,) float32"""
     root: np.ndarray
     """(4, 4) world from head in head-space axes, with a uniform scale. Where the objects are scaled unevenly this is

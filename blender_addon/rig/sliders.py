@@ -81,7 +81,7 @@ def mirror(rig: Rig) -> None:
         raise EffigyError(
             f'The expressions of "{rig.head_name}" have no left and right side, so they cannot be mirrored.'
         )
-    keys = dict(zip(names, rig.slider_keys()))
+    keys = dict(zip(names, rig.slider_keys(), strict=True))
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
         block.value = values.get(mirror_name(name), values[name])
@@ -96,7 +96,7 @@ def mirror(rig: Rig) -> None:
 def set_expressions(rig: Rig, values: dict[str, float]) -> None:
     """Sets these expressions, and all others to zero. Names that the head does not have are ignored."""
     _require_editable(rig)
-    for name, block in zip(rig.slider_names, rig.slider_keys()):
+    for name, block in zip(rig.slider_names, rig.slider_keys(), strict=True):
         block.value = values.get(name, 0.0)
     refresh(rig)
 

@@ -108,7 +108,7 @@ def _bake(
     with _restored_frame(scene), _in_progress(rigs):
         for number, frame in enumerate(range(first, last + 1)):
             scene.frame_set(frame)
-            for rig, path in zip(rigs, paths):
+            for rig, path in zip(rigs, paths, strict=True):
                 # Checked for each avatar: while the previous answer was pending, the artist may have changed the frame.
                 if scene.frame_current != frame:
                     scene.frame_set(frame)
@@ -151,7 +151,8 @@ def _export(
                 scene.frame_set(frame)
             depsgraph = layer.depsgraph
             subjects = [
-                {"avatar": avatar, "pose": read_pose(rig, depsgraph).message()} for rig, avatar in zip(rigs, paths)
+                {"avatar": avatar, "pose": read_pose(rig, depsgraph).message()}
+                for rig, avatar in zip(rigs, paths, strict=True)
             ]
             params = {
                 **color_viewpoint.in_frame(scene, depsgraph).message(),

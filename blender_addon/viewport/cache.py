@@ -145,7 +145,7 @@ def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_dis
         else:
             means, others = (
                 np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-                for name, (shape, dtype) in zip(("means", "others"), shapes)
+                for name, (shape, dtype) in zip(("means", "others"), shapes, strict=True)
             )
     except (OSError, MemoryError) as error:
         _delete_folder(folder)

@@ -170,10 +170,14 @@ def _mesh_of(rig: Rig, avatar: AvatarState, context: bpy.types.Context) -> MeshB
 def _splat_texture(uids: tuple[int, ...], avatars: list[tuple[Rig, AvatarState]]) -> SplatTexture | None:
     """The texture with the splats of these avatars, uploaded again only after a change. None if there is no splat."""
     styles = [live.draw_style_of(rig.armature) for rig, _ in avatars]
-    key = tuple((avatar.version, avatar.motion.tobytes(), style) for (_, avatar), style in zip(avatars, styles))
+    key = tuple(
+        (avatar.version, avatar.motion.tobytes(), style) for (_, avatar), style in zip(avatars, styles, strict=True)
+    )
     shared = state.textures.setdefault(uids, _SharedTexture())
     if shared.key != key:
-        packed = pack([(avatar.splats, avatar.motion, style) for (_, avatar), style in zip(avatars, styles)])
+        packed = pack(
+            [(avatar.splats, avatar.motion, style) for (_, avatar), style in zip(avatars, styles, strict=True)]
+        )
         shared.key, shared.texture = key, None if packed is None else SplatTexture(packed)
     return shared.texture
 

@@ -261,7 +261,7 @@ def _window(packed: PackedSplats, view: np.ndarray, camera: ViewCamera) -> tuple
 
 def _corners(packed: PackedSplats) -> np.ndarray:
     """(8, 3) corners of the box around the splats."""
-    return np.array(list(itertools.product(*zip(packed.box_min, packed.box_max))), np.float64)
+    return np.array(list(itertools.product(*zip(packed.box_min, packed.box_max, strict=True))), np.float64)
 
 
 def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,4 +57,4 @@ def _take(described: dict[str, Any]) -> np.ndarray:
         return np.memmap(path, dtype, "c", shape=shape).view(np.ndarray)
     finally:
         with suppress(OSError):
-            os.unlink(path)
+            Path(path).unlink()

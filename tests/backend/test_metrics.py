@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import types
 
@@ -46,7 +47,7 @@ def test_vgg_hed_distance_grows_with_blur_and_with_noise(portrait, kind, depth):
     pictures = torch.cat([truth, *(tensor(x) for x in degradations(portrait, kind))])
     distances = vgg_hed_distance(pictures, truth.expand(len(pictures), -1, -1, -1), depth=depth).tolist()
     assert distances[0] == 0
-    assert all(a < b for a, b in zip(distances, distances[1:])), distances
+    assert all(a < b for a, b in itertools.pairwise(distances)), distances
 
 
 def test_vgg_hed_reads_its_input_as_the_network_was_trained(portrait):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def test_consecutive_frames_differ_where_the_keys_move_the_face(engine_avatars, 
     files = sorted(tmp_path.glob("shot_*.png"))
     assert len(files) == 3
     frames = [premultiplied(read_png(file)) for file in files]
-    for before, after in zip(frames, frames[1:]):
+    for before, after in itertools.pairwise(frames):
         change = np.abs(after - before).max(-1)
         rows = np.argwhere(change > 0.1)[:, 0]
         assert len(rows) > 20, "the keys move the mouth and the pictures do not show it"

@@ -151,7 +151,7 @@ def test_two_imports_of_one_video_at_once_go_into_two_captures(demo_clip, tmp_pa
     video = tmp_path / "anna.mp4"
     shutil.copyfile(demo_clip, video)
     both = [importing.import_video(bpy.context.scene, video, last=4, size=128, landmarks_only=True) for _ in range(2)]
-    assert len(set(task.params["capture"] for task in both)) == 2
+    assert len({task.params["capture"] for task in both}) == 2
     assert list(tasks.running()) == both
     for task in both:
         assert tasks.wait(task, 120).state == "done", task.said

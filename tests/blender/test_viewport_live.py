@@ -272,7 +272,7 @@ def test_the_mesh_is_transparent_while_splats_are_shown_and_visible_again_afterw
     assert all(slot.material.diffuse_color[3] == 0 for slot in ann.mesh.material_slots) and not visibility.needs_update(
         ann
     )
-    assert [material for material in ann.mesh.data.materials] == own
+    assert list(ann.mesh.data.materials) == own
     ann.armature.effigy_view.mode = "MESH"
     assert visibility.needs_update(ann)
     visibility.update_all()

@@ -9,6 +9,7 @@ of the detector moves twice, there and back; neither is taken for a cut. Frames 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 import cv2
@@ -53,7 +54,7 @@ def _picture_changes(capture: Capture, first: int) -> bool:
     small = [
         cv2.cvtColor(read_frame(capture, index, THUMBNAIL), cv2.COLOR_RGB2GRAY).astype(np.float32) for index in near
     ]
-    change = [float(np.abs(after - before).mean()) for before, after in zip(small, small[1:])]
+    change = [float(np.abs(after - before).mean()) for before, after in pairwise(small)]
     here = change.pop(list(near).index(first) - 1)
     return here > CONTRAST * max([LEAST_CHANGE, *change])
 
