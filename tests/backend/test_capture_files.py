@@ -1,4 +1,4 @@
-"""A capture comes back from disk as it was; a missing, damaged or newer one is refused with a sentence."""
+"""A capture is read as it was saved; a missing, damaged or newer one is refused with a sentence."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def capture(tmp_path: Path) -> Capture:
     for path_of, channels in ((made.frame_path, 3), (made.matte_path, 1)):
         path_of(0).parent.mkdir(parents=True)
         for index in range(FRAMES):
-            picture = random.integers(0, 255, (SIZE, SIZE, channels), np.uint8)
-            path_of(index).write_bytes(cv2.imencode(path_of(index).suffix, picture)[1].tobytes())
+            image = random.integers(0, 255, (SIZE, SIZE, channels), np.uint8)
+            path_of(index).write_bytes(cv2.imencode(path_of(index).suffix, image)[1].tobytes())
     save_capture(made, {"flagged": ["frame 1: no face"]})
     return made
 
 
-def test_a_capture_comes_back_as_it_was_saved(capture: Capture) -> None:
+def test_a_capture_is_read_as_it_was_saved(capture: Capture) -> None:
     loaded = load_capture(capture.folder)
     for name, value in capture.__dict__.items():
         if isinstance(value, np.ndarray):
@@ -66,7 +66,7 @@ def test_a_capture_comes_back_as_it_was_saved(capture: Capture) -> None:
     assert loaded.training_count == 4
 
 
-def test_capture_json_tells_a_person_what_it_holds(capture: Capture) -> None:
+def test_capture_json_is_readable_for_people(capture: Capture) -> None:
     info = json.loads((capture.folder / "capture.json").read_text(encoding="utf-8"))
     assert info["fps"] == "30000/1001"
     assert info["source"] == {"name": "Zoë.mp4", "sha256": "ab" * 32}
@@ -74,11 +74,11 @@ def test_capture_json_tells_a_person_what_it_holds(capture: Capture) -> None:
     assert info["flagged"] == ["frame 1: no face"]
 
 
-def test_pictures_are_red_first_and_come_at_any_size(capture: Capture) -> None:
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    picture[..., 2] = 250  # OpenCV writes blue first, so this is red.
-    picture[:, ::2] = 0
-    capture.frame_path(0).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+def test_images_are_rgb_and_are_read_at_any_size(capture: Capture) -> None:
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    image[..., 2] = 250  # OpenCV writes blue first, so this is red.
+    image[:, ::2] = 0
+    capture.frame_path(0).write_bytes(cv2.imencode(".png", image)[1].tobytes())
     assert (read_frame(capture, 0)[0, 1] == (250, 0, 0)).all()
     assert read_frame(capture, 0, 8).shape == (8, 8, 3)
     assert (read_frame(capture, 0, 8)[..., 0] == 125).all(), "shrinking averages, it does not skip pixels"
@@ -88,16 +88,16 @@ def test_pictures_are_red_first_and_come_at_any_size(capture: Capture) -> None:
 
 
 def test_a_capture_of_format_1_keeps_its_png_frames(capture: Capture) -> None:
-    picture = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+    image = np.random.default_rng(1).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
     for index in range(FRAMES):
         capture.frame_path(index).unlink()
         path = capture.folder / "frames" / f"{index:06d}.png"
-        path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     info = json.loads((capture.folder / "capture.json").read_text(encoding="utf-8")) | {"schema": 1}
     del info["frame_suffix"]
     (capture.folder / "capture.json").write_text(json.dumps(info), encoding="utf-8")
     loaded = load_capture(capture.folder)
-    assert (read_frame(loaded, 3) == picture[..., ::-1]).all()
+    assert (read_frame(loaded, 3) == image[..., ::-1]).all()
     save_capture(loaded)
     assert load_capture(capture.folder).frame_path(0) == capture.folder / "frames" / "000000.png"
 
@@ -142,9 +142,9 @@ def test_a_missing_folder_is_refused_with_what_to_do(tmp_path: Path) -> None:
         load_capture(tmp_path / "none.capture")
 
 
-def test_a_missing_and_a_damaged_picture_are_refused_with_a_sentence(capture: Capture) -> None:
+def test_a_missing_and_a_damaged_image_are_refused_with_a_sentence(capture: Capture) -> None:
     capture.frame_path(0).unlink()
-    capture.matte_path(1).write_bytes(b"not a picture")
+    capture.matte_path(1).write_bytes(b"not an image")
     capture.matte_path(2).write_bytes(b"")
     for read in (lambda: read_frame(capture, 0), lambda: read_matte(capture, 1), lambda: read_matte(capture, 2)):
         with pytest.raises(EffigyError, match="make the capture again"):

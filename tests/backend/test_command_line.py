@@ -1,4 +1,4 @@
-"""Bad input on the command line: each one sentence on stderr, exit code 2, and nothing left half-written."""
+"""The command line: bad input is refused in one sentence with exit code 2 and leaves no file, and progress is shown."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from backend.service.terminal import BarProgress, PlainProgress
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def effigy(*arguments: object, cwd: Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def effigy(*arguments: object, cwd: Path, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """`python -m backend ARGUMENTS`, as a user types it, with a data folder of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "EFFIGY_USER": str(cwd / "user")}
     return subprocess.run(
-        [*before, sys.executable, "-m", "backend", *map(str, arguments)],
+        [*prefix, sys.executable, "-m", "backend", *map(str, arguments)],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -63,7 +63,7 @@ def grey_clip(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def faces() -> list[np.ndarray]:
-    """A few pictures of a person."""
+    """A few images of a person."""
     return [frame.image for frame in read_frames(asset_path("demo.mp4"), max_frames=6)]
 
 
@@ -112,11 +112,11 @@ def test_a_video_of_two_people(tmp_path, faces):
     assert everything_below(tmp_path) == {"pair.mp4"}
 
 
-# --- places that cannot be written
+# --- paths that cannot be written
 
 
 @pytest.mark.parametrize(
-    "place",
+    "path",
     [
         "person.mp4/x.capture",
         pytest.param(
@@ -124,13 +124,13 @@ def test_a_video_of_two_people(tmp_path, faces):
         ),
     ],
 )
-def test_a_folder_that_cannot_be_written(tmp_path, face_clip, place):
+def test_a_folder_that_cannot_be_written(tmp_path, face_clip, path):
     started = time.monotonic()
-    assert "cannot be written" in refused(effigy("capture", face_clip, place, cwd=tmp_path))
+    assert "cannot be written" in refused(effigy("capture", face_clip, path, cwd=tmp_path))
     assert time.monotonic() - started < 20 and everything_below(tmp_path) == {"person.mp4"}
 
 
-def test_training_refuses_an_unwritable_place_before_it_starts(tmp_path):
+def test_training_refuses_an_unwritable_path_before_it_starts(tmp_path):
     make_known_capture(tmp_path)
     (tmp_path / "file").touch()
     assert "cannot be written" in refused(effigy("train", "ball.capture", "file/ball.effigy", cwd=tmp_path))
@@ -155,7 +155,7 @@ def test_a_disk_that_becomes_full(tmp_path, faces, command):
         pytest.skip("a small file system cannot be made here")
     if command == "capture":
         write_clip(tmp_path / "person.mp4", faces * 4, pixels="yuv420p")
-        ended = effigy("capture", "person.mp4", "small/x.capture", cwd=tmp_path, before=enter)
+        ended = effigy("capture", "person.mp4", "small/x.capture", cwd=tmp_path, prefix=enter)
     else:
         make_known_capture(tmp_path)
         ended = effigy(
@@ -167,10 +167,10 @@ def test_a_disk_that_becomes_full(tmp_path, faces, command):
             "--size",
             "64",
             cwd=tmp_path,
-            before=enter,
+            prefix=enter,
         )
     assert "is full" in refused(ended)
-    # A whole checkpoint from before the disk was full may stay: training can go on from it.
+    # A complete checkpoint from before the disk was full may stay: training can continue from it.
     left = [line for line in ended.stdout.splitlines() if line.startswith(".") or line in ("x.capture", "ball.effigy")]
     assert not left, ended.stdout
 
@@ -184,7 +184,7 @@ class _RunsSomething:
 
 
 def make_known_capture(folder: Path) -> None:
-    """A tracked capture whose head model the command line knows."""
+    """A tracked capture whose head model is registered for the command line."""
     before = os.environ.get("EFFIGY_USER")
     os.environ["EFFIGY_USER"] = str(folder / "user")
     try:
@@ -193,7 +193,7 @@ def make_known_capture(folder: Path) -> None:
         os.environ.pop("EFFIGY_USER") if before is None else os.environ.update(EFFIGY_USER=before)
 
 
-def test_a_head_file_that_would_run_a_program(tmp_path):
+def test_a_head_file_that_would_run_a_program_is_refused(tmp_path):
     make_known_capture(tmp_path)
     (tmp_path / "head.pkl").write_bytes(pickle.dumps({"v_template": _RunsSomething()}))
     before = everything_below(tmp_path)
@@ -221,11 +221,11 @@ def test_an_avatar_of_a_newer_format(tmp_path):
     assert not (tmp_path / "frames").exists()
 
 
-def test_an_avatar_whose_head_model_is_not_here(tmp_path):
+def test_an_avatar_whose_head_model_is_missing(tmp_path):
     make_known_capture(tmp_path)
     write_avatar(tmp_path / "orphan.effigy")
-    said = refused(effigy("export", "orphan.effigy", "ball.capture/track.npz", "out.ply", cwd=tmp_path))
-    assert "head model “a scan”" in said and not (tmp_path / "out.ply").exists()
+    error = refused(effigy("export", "orphan.effigy", "ball.capture/track.npz", "out.ply", cwd=tmp_path))
+    assert "head model “a scan”" in error and not (tmp_path / "out.ply").exists()
 
 
 @pytest.mark.parametrize(
@@ -238,11 +238,11 @@ def test_an_avatar_whose_head_model_is_not_here(tmp_path):
         ("export", "x.effigy", "track.npz", "x.ply"),
     ],
 )
-def test_files_that_do_not_exist(tmp_path, arguments, capsys, monkeypatch):
+def test_a_missing_file_is_named(tmp_path, arguments, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and ("nothing.capture" in said or "x.effigy" in said)
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and ("nothing.capture" in error or "x.effigy" in error)
     assert everything_below(tmp_path) == set()
 
 
@@ -278,8 +278,8 @@ def test_frames_are_aligned_to_the_skin_unless_landmarks_only_are_asked_for(tmp_
 def test_wrong_arguments_are_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and len(said.splitlines()) == 1 and "--help" in said
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and len(error.splitlines()) == 1 and "--help" in error
 
 
 def test_help_imports_nothing_heavy():
@@ -292,17 +292,17 @@ def test_help_imports_nothing_heavy():
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_stopping_is_said_in_a_sentence(capsys, monkeypatch):
+def test_a_stopped_command_ends_with_a_sentence(capsys, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("backend.service.doctor.examine", stopped)
     assert main(["doctor"]) == 130
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "Stopped" in said
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "Stopped" in error
 
 
-def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_defect_keeps_its_traceback(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("shapes differ")
 
@@ -311,7 +311,7 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
         main(["doctor"])
 
 
-def test_a_log_gets_a_line_in_five_seconds_with_rate_and_time_left(monkeypatch):
+def test_a_log_gets_a_line_every_five_seconds_with_rate_and_time_left(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     log = io.StringIO()

@@ -1,4 +1,4 @@
-"""The client: it never queues what is stale, notices a dead worker, says so, and starts another."""
+"""The client drops stale requests, notices a dead worker, reports it and starts another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker_sessions import make_client, until, untrained_avatar
 
 from blender_addon.worker.client import WorkerClient, WorkerError
 
-# A worker without a backend: each request takes a while, and the order of arrival is its answer.
+# A worker without a backend: each request takes a while, and the answer counts the requests that arrived.
 SLOW_WORKER = """
 import json, sys, time
 count = 0
@@ -39,7 +39,7 @@ def slow():
     client.close()
 
 
-def test_scrubbing_sends_the_first_and_the_newest_only(slow):
+def test_scrubbing_sends_only_the_first_and_the_newest_request(slow):
     shown, others = [], []
     slow.call("hello")
     for frame in range(40):
@@ -50,8 +50,8 @@ def test_scrubbing_sends_the_first_and_the_newest_only(slow):
     assert slow.call("quick")["count"] == 4
 
 
-def test_asking_and_pumping_never_wait(slow):
-    """Not for a worker that is still starting, not for one that is busy, not for one that reads nothing."""
+def test_requests_and_pumping_never_wait(slow):
+    """Neither for a worker that is starting, nor for one that is busy, nor for one that reads nothing."""
     spent = []
 
     def measured(function, *arguments):
@@ -90,7 +90,7 @@ def test_a_call_that_takes_too_long_ends_with_a_sentence(slow):
     assert slow.call("quick")["count"] == 1
 
 
-def test_a_killed_worker_is_noticed_said_and_replaced(tmp_path):
+def test_a_killed_worker_is_noticed_reported_and_replaced(tmp_path):
     client = make_client(tmp_path)
     try:
         path = untrained_avatar(tmp_path / "person.effigy")
@@ -110,7 +110,7 @@ def test_a_killed_worker_is_noticed_said_and_replaced(tmp_path):
         waiting.join(1.0)
         assert not waiting.is_alive() and answers == [] and not client.alive
         assert all("killed" in str(error) and "starts it again" in str(error) for error in errors)
-        assert not any(os.path.exists(folder) for folder in folders)
+        assert not any(Path(folder).exists() for folder in folders)
         assert client.call("avatar.splats", request)["means"].shape[1] == 3
         assert client.pid != first
     finally:
@@ -125,12 +125,12 @@ def test_a_worker_that_ends_with_an_error_is_quoted():
     client.close()
 
 
-def test_a_python_that_lacks_a_package_is_told_what_to_do():
+def test_a_python_that_lacks_a_package_is_reported_with_a_remedy():
     with pytest.raises(WorkerError, match="lacks the package nonesuch.*Install Backend"):
         WorkerClient([sys.executable, "-c", "import nonesuch"]).call("hello")
 
 
-def test_a_python_that_is_not_there_or_is_none_is_said(tmp_path):
+def test_a_missing_python_and_a_program_that_is_no_python_are_reported(tmp_path):
     with pytest.raises(WorkerError, match="could not be started with /nowhere/python"):
         WorkerClient(["/nowhere/python"]).call("hello")
     script = tmp_path / "python"
@@ -155,7 +155,7 @@ def _refusal(client) -> str:
     return ""
 
 
-def test_closing_ends_the_worker_and_takes_its_folders_along(tmp_path):
+def test_closing_ends_the_worker_and_removes_its_folders(tmp_path):
     client = make_client(tmp_path)
     folders = client.call("hello", {"arrays": "files"})["folders"]
     started = time.monotonic()
@@ -166,7 +166,7 @@ def test_closing_ends_the_worker_and_takes_its_folders_along(tmp_path):
         client.call("head.rig")
 
 
-def test_the_doctor_answers_while_heads_are_posed(tmp_path):
+def test_the_doctor_answers_while_other_requests_are_answered(tmp_path):
     client = make_client(tmp_path)
     try:
         rows = []

@@ -38,7 +38,7 @@ def shared_client(user):
 
 @pytest.fixture
 def client(shared_client):
-    """The one of this file; what kills its worker makes it start another."""
+    """The shared client of this file. After a test has killed its worker, the client starts another."""
     yield shared_client
     for job in shared_client.running_jobs:
         job.cancel()
@@ -57,12 +57,12 @@ def clip_into(folder: Path) -> dict[str, Path]:
 
 
 def hidden_in(folder: Path) -> list[str]:
-    """What a half-finished write leaves."""
+    """The hidden files of unfinished writes."""
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
-    """And shows how far it is and pictures meanwhile, while requests are answered."""
+    """Meanwhile it reports progress and previews, and other requests are answered."""
     stages = []
     job = client.start_job(
         "import",
@@ -81,7 +81,7 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     assert track["rotations"].shape == (4, 5, 3) and track["fps"] == capture["fps"] and track["frame_count"] == 4
     assert capture["summary"]["source_size"][0] > 0 and len(capture["crop"]) == 3
     assert list(capture["frame_numbers"]) == [0, 1, 2, 3]
-    assert not any(os.listdir(folder) for folder in client.hello["folders"])
+    assert not any(list(Path(folder).iterdir()) for folder in client.hello["folders"])
 
 
 @pytest.mark.parametrize("kind", ["import", "track"])
@@ -122,7 +122,7 @@ def test_drawn_previews_are_rare_and_do_not_delay_a_commands_own_preview():
     assert [int(event["image"].max()) for event in sent if event["event"] == "preview"] == [1, 0]
 
 
-def test_a_stopped_import_leaves_nothing_half_made(client, tmp_path):
+def test_a_stopped_import_leaves_no_unfinished_file(client, tmp_path):
     job = client.start_job("import", clip_into(tmp_path) | {"size": 64})
     until(lambda: job.stage == STAGES["cropping"] and job.done > 2, client)
     job.cancel()
@@ -139,7 +139,7 @@ def test_a_job_that_is_stopped_at_once_stops(client, tmp_path):
 
 
 def test_a_stopped_training_is_resumed(client, tmp_path, trained_on):
-    """Two of the same avatar are refused; stopping leaves a checkpoint; resuming goes on from it to the avatar."""
+    """A second training of the same avatar is refused. Stopping leaves a checkpoint, from which resuming continues."""
     order = {"capture": trained_on, "avatar": tmp_path / "ball.effigy", "size": 64, "minutes": 0.06, "device": "cpu"}
     job = client.start_job("train", order)
     until(lambda: job.stage == STAGES["Training"] and job.metrics.get("psnr"), client)
@@ -173,7 +173,7 @@ def test_a_training_keeps_its_checkpoint_when_the_worker_is_killed(client, tmp_p
     assert client.call("head.rig")["head"]["name"]
 
 
-def test_closing_ends_the_jobs_and_leaves_nothing_half_made(user, tmp_path):
+def test_closing_ends_the_jobs_and_leaves_no_unfinished_file(user, tmp_path):
     closed = make_client(user)
     job = closed.start_job("import", clip_into(tmp_path) | {"size": 64})
     until(lambda: job.stage == STAGES["cropping"], closed)
@@ -183,7 +183,7 @@ def test_closing_ends_the_jobs_and_leaves_nothing_half_made(user, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_takes_nothing_with_it(client, tmp_path):
+def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_the_worker_keeps_running(client, tmp_path):
     job = client.start_job("import", clip_into(tmp_path) | {"size": 64})
     until(lambda: job.stage == STAGES["cropping"], client)
     worker = client.pid

@@ -1,4 +1,4 @@
-"""What the worker answers over a real pipe: the rig's data, splats under a pose, and pictures of several heads."""
+"""The worker's answers over a real pipe: the rig's data, splats of a pose, and images of several heads."""
 
 from __future__ import annotations
 
@@ -47,18 +47,20 @@ def random_pose(model, seed: int, **root) -> dict:
     expression = random.uniform(0, 0.5, len(model.expression_names))
     for name in ("jawOpen", "jawLeft", "jawRight"):
         expression[model.expression_names.index(name)] = 0
-    return {"expression": expression, "root": placed(**root)} | {joint: random.normal(0, 0.15, 3) for joint in JOINTS}
+    return {"expression": expression, "root": root_matrix(**root)} | {
+        joint: random.normal(0, 0.15, 3) for joint in JOINTS
+    }
 
 
-def placed(turn=(0.0, 0.0, 0.0), at=(0.0, 0.0, 0.0), scale=1.0) -> np.ndarray:
+def root_matrix(rotation=(0.0, 0.0, 0.0), at=(0.0, 0.0, 0.0), scale=1.0) -> np.ndarray:
     root = np.eye(4)
-    root[:3, :3] = scale * axis_angle_to_matrix(torch.tensor(turn, dtype=torch.float64)).numpy()
+    root[:3, :3] = scale * axis_angle_to_matrix(torch.tensor(rotation, dtype=torch.float64)).numpy()
     root[:3, 3] = at
     return root
 
 
 def camera(at=(0.0, 0.0, 0.8), focal=260.0, orthographic=False, width=SIZE, height=SIZE) -> dict:
-    """Looks along -Z of the world at the head's face."""
+    """A camera that views the face along the world's -Z."""
     matrix = np.diag([1.0, -1, -1, 1])
     matrix[:3, 3] = -matrix[:3, :3] @ at
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
@@ -71,37 +73,41 @@ def camera(at=(0.0, 0.0, 0.8), focal=260.0, orthographic=False, width=SIZE, heig
     }
 
 
-def as_splats(answer: dict) -> Splats:
+def splats_of(answer: dict) -> Splats:
     return Splats(**{name: torch.from_numpy(array.copy())[None] for name, array in answer.items()})
 
 
 def covariances(answer: dict) -> np.ndarray:
-    turned = quaternion_to_matrix(torch.from_numpy(answer["quaternions"].copy())).numpy() * answer["scales"][:, None]
-    return turned @ turned.transpose(0, 2, 1)
+    rotated = quaternion_to_matrix(torch.from_numpy(answer["quaternions"].copy())).numpy() * answer["scales"][:, None]
+    return rotated @ rotated.transpose(0, 2, 1)
 
 
-def nothing_left(client) -> bool:
-    return not any(os.listdir(folder) for folder in client.hello["folders"])
+def no_array_file_left(client) -> bool:
+    return not any(list(Path(folder).iterdir()) for folder in client.hello["folders"])
 
 
 # --- the rig
 
 
-def test_the_worker_says_what_it_is(client):
-    said = client.call("hello", {"arrays": "files"})
-    assert said["schema"] == 1 and said["torch"] == torch.__version__ and said["pid"] == client.pid
-    assert all((Path(folder).stat().st_mode & 0o077) == 0 for folder in said["folders"]), "others may read the arrays"
+def test_the_worker_describes_itself(client):
+    info = client.call("hello", {"arrays": "files"})
+    assert info["schema"] == 1 and info["torch"] == torch.__version__ and info["pid"] == client.pid
+    assert all((Path(folder).stat().st_mode & 0o077) == 0 for folder in info["folders"]), (
+        "other users may read the arrays"
+    )
 
 
 def test_rig_data_posed_as_blender_does_equals_the_backend(client, model):
-    """Deltas, correctives and skinning by hand, for random identities, expressions and rotations: within 0.1 mm."""
+    """Deltas, correctives and skinning computed here, for random identities, expressions and rotations: within 0.01
+    mm.
+    """
     random = np.random.default_rng(3)
     for _ in range(3):
         identity = random.normal(0, 1, model.shape_basis.shape[2])
         rig = client.call("head.rig", {"head": {"file": None}, "identity": identity})
         expression, rotations = random.uniform(0, 1, len(rig["expression_names"])), random.normal(0, 0.3, (5, 3))
-        turns = axis_angle_to_matrix(torch.as_tensor(rotations)).numpy()
-        features = (turns[1:] - np.eye(3)).reshape(-1)[rig["pose_corrective_index"]]
+        joint_rotations = axis_angle_to_matrix(torch.as_tensor(rotations)).numpy()
+        features = (joint_rotations[1:] - np.eye(3)).reshape(-1)[rig["pose_corrective_index"]]
         rest = (
             rig["vertices"]
             + np.tensordot(expression, rig["expression_deltas"], 1)
@@ -110,8 +116,8 @@ def test_rig_data_posed_as_blender_does_equals_the_backend(client, model):
         matrices = []
         for joint, parent in enumerate(rig["joint_parents"]):
             local = np.eye(4)
-            local[:3, :3] = turns[joint]
-            local[:3, 3] = rig["joints"][joint] - turns[joint] @ rig["joints"][joint]
+            local[:3, :3] = joint_rotations[joint]
+            local[:3, 3] = rig["joints"][joint] - joint_rotations[joint] @ rig["joints"][joint]
             matrices.append(local if parent < 0 else matrices[parent] @ local)
         moved = np.einsum("vj,jrc,vc->vr", rig["skinning"], np.stack(matrices)[:, :3], np.c_[rest, np.ones(len(rest))])
         parts = (torch.as_tensor(part, dtype=torch.float32)[None] for part in (identity, expression, rotations))
@@ -134,7 +140,7 @@ def test_a_head_is_found_by_its_fingerprint(client, model):
         client.call("head.rig", {"head": {"name": "lost", "fingerprint": "0" * 16}})
 
 
-def test_a_users_head_file_says_what_it_lacks_and_is_found_again(client, tmp_path):
+def test_what_a_users_head_file_lacks_is_reported_and_the_head_is_found_again(client, tmp_path):
     path = tmp_path / "identity_only.npz"
     ball = ball_head(expressions=0)
     np.savez(path, v_template=ball.template, shapedirs=ball.shape_basis, f=ball.faces)
@@ -150,17 +156,17 @@ def test_a_users_head_file_says_what_it_lacks_and_is_found_again(client, tmp_pat
 # --- splats
 
 
-def test_splats_stand_where_the_root_puts_them(client, model, avatar_path):
-    """Turned, moved and three times as large, seen from the place that turned, moved and grew along."""
+def test_the_root_transforms_the_splats(client, model, avatar_path):
+    """Rotated, moved and three times as large, seen by a camera that is transformed in the same way."""
     eye = np.array([0.1, 0.05, 0.7])
     here = client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 1), "view": eye})
-    root = placed((0.4, -1.1, 0.3), (2.0, -1.0, 0.5), 3.0)
+    root = root_matrix((0.4, -1.1, 0.3), (2.0, -1.0, 0.5), 3.0)
     pose = random_pose(model, 1) | {"root": root}
     view = root[:3, :3] @ eye + root[:3, 3]
     there = client.call("avatar.splats", {"avatar": avatar_path, "pose": pose, "view": view})
     assert np.abs(here["means"] @ root[:3, :3].T + root[:3, 3] - there["means"]).max() < 1e-5
-    turned = root[:3, :3] @ covariances(here) @ root[:3, :3].T
-    assert np.abs(turned - covariances(there)).max() < 1e-4 * np.abs(turned).max()
+    rotated = root[:3, :3] @ covariances(here) @ root[:3, :3].T
+    assert np.abs(rotated - covariances(there)).max() < 1e-4 * np.abs(rotated).max()
     assert np.abs(np.linalg.norm(there["quaternions"], axis=1) - 1).max() < 1e-5
     assert np.abs(here["colors"] - there["colors"]).max() < 1e-3
     assert np.abs(here["opacities"] - there["opacities"]).max() < 1e-4
@@ -188,8 +194,8 @@ def test_splats_are_those_of_the_avatar_on_a_track(client, model, avatar_path):
     assert np.abs(answer["colors"] - expected.colors[0].numpy()).max() < 1e-4
 
 
-def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
-    """JawOpen as a slider is the jaw's rotation that opens as far, on top of what the bone has."""
+def test_jaw_sliders_rotate_the_jaw_joint(client, model, avatar_path):
+    """The slider jawOpen is a rotation that opens the jaw as far, added to the bone's own."""
     slider, bone = random_pose(model, 4), random_pose(model, 4)
     slider["expression"][model.expression_names.index("jawOpen")] = 0.8
     bone["jaw"] = bone["jaw"] + 0.8 * jaw_rotations_of_shapes(model)["jawOpen"]
@@ -201,7 +207,7 @@ def test_jaw_sliders_reach_the_jaw_joint(client, model, avatar_path):
     assert np.abs(by_slider["means"] - closed["means"]).max() > 0.01
 
 
-def test_an_avatar_is_read_again_when_its_file_changed_and_outlives_it(client, tmp_path):
+def test_an_avatar_is_read_again_when_its_file_changed_and_stays_open_without_it(client, tmp_path):
     path = untrained_avatar(tmp_path / "trained.effigy", seed=1)
     request = {"avatar": path, "pose": {}, "view": [0, 0, 1]}
     before = client.call("avatar.splats", request)["means"]
@@ -215,19 +221,19 @@ def test_an_avatar_is_read_again_when_its_file_changed_and_outlives_it(client, t
         client.call("avatar.open", {"path": path})
 
 
-# --- pictures
+# --- images
 
 
-def test_two_heads_are_sorted_into_one_picture(client, model, avatar_path):
-    """The nearer head hides the farther one, whichever is named first; the picture is that of all their splats."""
+def test_the_gaussians_of_two_heads_are_sorted_together(client, model, avatar_path):
+    """The nearer head hides the farther one in either order; the image is that of all their splats."""
     near = {"avatar": avatar_path, "pose": random_pose(model, 6, at=(0.03, 0, 0.2))}
-    far = {"avatar": avatar_path, "pose": random_pose(model, 7, at=(-0.03, 0, -0.2), turn=(0, 0.5, 0))}
+    far = {"avatar": avatar_path, "pose": random_pose(model, 7, at=(-0.03, 0, -0.2), rotation=(0, 0.5, 0))}
     view = camera(at=(0, 0, 1.2), focal=300)
     both = client.call("avatar.render", {"subjects": [far, near], "camera": view})
     swapped = client.call("avatar.render", {"subjects": [near, far], "camera": view})
     assert np.abs(both["color"] - swapped["color"]).max() < 1e-4
-    splats = [as_splats(client.call("avatar.splats", {**subject, "view": [0, 0, 1.2]})) for subject in (near, far)]
-    together = Splats(*(torch.cat(pair, 1) for pair in zip(*(vars(part).values() for part in splats))))
+    splats = [splats_of(client.call("avatar.splats", {**subject, "view": [0, 0, 1.2]})) for subject in (near, far)]
+    together = Splats(*(torch.cat(pair, 1) for pair in zip(*(vars(part).values() for part in splats), strict=True)))
     matrices = (torch.as_tensor(view[name], dtype=torch.float32)[None] for name in ("intrinsics", "world_to_camera"))
     cameras = Cameras(*matrices, SIZE, SIZE)
     raster = rasterize(together, cameras)
@@ -239,7 +245,7 @@ def test_two_heads_are_sorted_into_one_picture(client, model, avatar_path):
     assert np.isinf(both["depth"][both["alpha"] == 0]).all() and (both["alpha"] == 0).any()
 
 
-def test_an_orthographic_picture_is_the_same_from_any_distance(client, model, avatar_path):
+def test_an_orthographic_image_is_the_same_from_any_distance(client, model, avatar_path):
     subject = {"avatar": avatar_path, "pose": random_pose(model, 8)}
     views = (camera((0, 0, z), 300, orthographic=True) for z in (0.5, 40.0))
     near, far = (client.call("avatar.render", {"subjects": [subject], "camera": view}) for view in views)
@@ -248,42 +254,42 @@ def test_an_orthographic_picture_is_the_same_from_any_distance(client, model, av
     assert solid.sum() > 500 and np.abs(far["depth"][solid] - near["depth"][solid] - 39.5).max() < 1e-3
 
 
-def test_orthographic_places_sizes_and_depths_are_exact():
-    """Three balls of one size, metres apart in depth, and one behind the camera, against what they must be by hand."""
-    places = np.array([[-0.30, 0.10, -3.0], [0.05, -0.20, 0.0], [0.30, 0.25, 2.0], [0.0, 0.0, 6.0]])
-    count, radius, scale = len(places), 0.03, 200.0
+def test_orthographic_positions_sizes_and_depths_are_exact():
+    """Three balls of one size, metres apart in depth, and one behind the camera, compared with values found by hand."""
+    positions = np.array([[-0.30, 0.10, -3.0], [0.05, -0.20, 0.0], [0.30, 0.25, 2.0], [0.0, 0.0, 6.0]])
+    count, radius, scale = len(positions), 0.03, 200.0
     splats = Splats(
-        torch.tensor(places, dtype=torch.float32)[None],
+        torch.tensor(positions, dtype=torch.float32)[None],
         torch.tensor([[[1.0, 0, 0, 0]]]).expand(1, count, 4),
         torch.full((1, count, 3), radius),
         torch.full((1, count), 0.9),
         torch.ones(1, count, 3),
     )
     given = camera((0.0, 0.0, 5.0), scale, orthographic=True, width=200, height=160)
-    picture = draw([splats], View(**given))
+    image = draw([splats], View(**given))
     rows, columns = np.mgrid[:160, :200] + 0.5
-    for place in places[:3]:
-        x, y = 100 + scale * place[0], 80 - scale * place[1]
+    for position in positions[:3]:
+        x, y = 100 + scale * position[0], 80 - scale * position[1]
         near = np.hypot(columns - x, rows - y) < 3.5 * radius * scale
-        weight = picture.alpha * near
+        weight = image.alpha * near
         assert abs((weight * columns).sum() / weight.sum() - x) < 0.05
         assert abs((weight * rows).sum() / weight.sum() - y) < 0.05
         spread = (weight * (columns - x) ** 2).sum() / weight.sum()
         assert abs(np.sqrt(spread) / (radius * scale) - 1) < 0.05
-        assert np.abs(picture.depth[near & (picture.alpha > 0.5)] - (5.0 - place[2])).max() < 1e-3
-    assert picture.alpha[75:85, 95:105].max() < 0.01, "what is behind the camera was drawn"
+        assert np.abs(image.depth[near & (image.alpha > 0.5)] - (5.0 - position[2])).max() < 1e-3
+    assert image.alpha[75:85, 95:105].max() < 0.01, "what is behind the camera was drawn"
 
 
-def test_a_picture_without_subjects_is_empty(client):
-    picture = client.call("avatar.render", {"subjects": [], "camera": camera(width=7, height=5)})
-    assert picture["color"].shape == (5, 7, 3) and not picture["alpha"].any() and np.isinf(picture["depth"]).all()
+def test_an_image_without_subjects_is_empty(client):
+    image = client.call("avatar.render", {"subjects": [], "camera": camera(width=7, height=5)})
+    assert image["color"].shape == (5, 7, 3) and not image["alpha"].any() and np.isinf(image["depth"]).all()
 
 
 def test_arrays_leave_no_file_behind(client, model, avatar_path):
     for _ in range(3):
         client.call("avatar.splats", {"avatar": avatar_path, "pose": random_pose(model, 1), "view": [0, 0, 1]})
     client.call("head.rig", {})
-    assert nothing_left(client)
+    assert no_array_file_left(client)
 
 
 def test_a_worker_without_shared_files_answers_the_same(client, model, avatar_path, tmp_path):

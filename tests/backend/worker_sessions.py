@@ -1,4 +1,4 @@
-"""A worker in a process of its own and a client on it, as Blender has them, with a data folder of its own."""
+"""A worker process with a data folder of its own, and a client connected to it as in Blender."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_client(user: Path, **options: object) -> WorkerClient:
 
 
 def untrained_avatar(path: Path, model: HeadModel | None = None, seed: int = 0) -> Path:
-    """Networks as they are before training; small, but for the number of Gaussians."""
+    """A file of untrained, small networks with the usual number of Gaussians."""
     torch.manual_seed(seed)
     model = model or load_head()
     settings = AvatarSettings(filters=8, latent_size=4)
@@ -34,17 +34,17 @@ def untrained_avatar(path: Path, model: HeadModel | None = None, seed: int = 0) 
     networks = build_networks(settings, model, identity)
     with torch.no_grad():
         for parameter in networks.parameters():
-            # Untrained networks start neutral: Gaussians that nothing moves would prove nothing.
+            # Untrained networks are neutral, and Gaussians that nothing moves would test nothing.
             parameter.add_(0.05 * torch.randn_like(parameter))
     save_avatar(Avatar(networks.eval(), model, identity, settings), path)
     return path
 
 
 def until(condition: Callable[[], object], client: WorkerClient | None = None, seconds: float = 60.0) -> float:
-    """Wait, pumping, until the condition holds; how many seconds it took."""
+    """Wait until the condition holds, pumping the client; returns the seconds that it took."""
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < seconds, "it did not happen"
+        assert time.monotonic() - started < seconds, "the condition did not become true"
         if client:
             client.pump()
         time.sleep(0.01)
@@ -52,7 +52,7 @@ def until(condition: Callable[[], object], client: WorkerClient | None = None, s
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process; one that has ended but was not waited for counts as gone."""
+    """Whether this process is running; a zombie counts as ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

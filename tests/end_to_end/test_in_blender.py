@@ -1,7 +1,7 @@
 """The main job inside Blender: a real clip is imported, an avatar trained, a smile keyed by hand and rendered to files.
 
-Runs in Blender's Python with the built extension installed; what is in the rendered pictures is said by the detector
-that the tracker uses, in the backend's Python.
+Runs in Blender's Python with the built extension installed. The rendered images are judged by the face detector that
+the tracker uses, which runs in the backend's Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Looked for and not imported: Blender has to be told of its folder first, which `installed_extension` does.
+# bpy is not imported yet: its user folder must be set first, which `installed_extension` does.
 if importlib.util.find_spec("bpy") is None:
     pytest.skip(
         "runs in Blender's Python: python3 build.py test tests/end_to_end/test_in_blender.py", allow_module_level=True
@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FIRST, LAST = 1, 18
 """Frames of the clip that are imported."""
 SHOT = (6, 17)
-"""Those that are rendered: twelve."""
+"""First and last of the twelve frames that are rendered."""
 RISE = (9, 13)
-"""From no smile to the whole of it."""
+"""Frames of the keys without a smile and with the full smile."""
 READ = """
 import json, sys
 import av, cv2, numpy as np
@@ -37,21 +37,21 @@ from backend.footage.detector import SCORE_NAMES, FaceDetector
 
 detector, scores = FaceDetector(), []
 for file in sys.argv[2:]:
-    picture = cv2.imread(file, cv2.IMREAD_UNCHANGED).astype(float)
-    over_grey = picture[..., :3] * picture[..., 3:] / 255 + 180 * (1 - picture[..., 3:] / 255)
+    image = cv2.imread(file, cv2.IMREAD_UNCHANGED).astype(float)
+    over_grey = image[..., :3] * image[..., 3:] / 255 + 180 * (1 - image[..., 3:] / 255)
     faces = detector.detect(np.ascontiguousarray(over_grey[..., ::-1].astype(np.uint8)))
     scores.append(dict(zip(SCORE_NAMES, faces[0].scores.tolist())) if faces else None)
-with av.open(sys.argv[1]) as film:
-    frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+with av.open(sys.argv[1]) as video:
+    frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
 steps = [float(np.abs(after.astype(int) - before).max()) for before, after in zip(frames, frames[1:])]
-print(json.dumps({"scores": scores, "film": [len(frames), *frames[0].shape[:2]], "steps": steps}))
+print(json.dumps({"scores": scores, "video": [len(frames), *frames[0].shape[:2]], "steps": steps}))
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with what Blender rendered of a real performance: `without` a key, and with a smile keyed over it
-    `frames` and a film.
+    """A folder with a real performance as Blender rendered it: `without` holds the frames without a key, `frames` and
+    smile.mp4 the same shot with a smile keyed over the performance.
     """
     from building import demo_in_blender
     from building.extension import build_extension
@@ -91,8 +91,8 @@ def files(folder: Path, name: str = "frames") -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def seen(folder: Path) -> dict:
-    """What the detector finds in the frames, those without a key first, and what the film holds."""
+def detected(folder: Path) -> dict:
+    """The detector's scores of the frames, those without a key first, and the size and changes of the video."""
     ended = subprocess.run(
         [
             os.environ["EFFIGY_BACKEND_PYTHON"],
@@ -119,8 +119,8 @@ def read(path: Path) -> np.ndarray:
     pixels = np.empty(width * height * 4, np.float32)
     image.pixels.foreach_get(pixels)
     bpy.data.images.remove(image)
-    picture = pixels.reshape(height, width, 4)[::-1]
-    return np.concatenate((picture[..., :3] * picture[..., 3:], picture[..., 3:]), -1)
+    image_rows = pixels.reshape(height, width, 4)[::-1]
+    return np.concatenate((image_rows[..., :3] * image_rows[..., 3:], image_rows[..., 3:]), -1)
 
 
 def test_every_frame_shows_a_head_on_transparent_film(folder: Path) -> None:
@@ -133,30 +133,33 @@ def test_every_frame_shows_a_head_on_transparent_film(folder: Path) -> None:
 
 def test_consecutive_frames_differ_where_the_key_moves(folder: Path) -> None:
     keyed, without = (np.stack([read(file) for file in files(folder, name)]) for name in ("frames", "without"))
-    # The performance moves as well: what the key does to each frame is the difference to the frame without it.
-    done = np.abs(keyed - without).max(-1)
+    # The performance moves as well, so the effect of the key is the difference from the frame without the key.
+    effect = np.abs(keyed - without).max(-1)
     rises = range(RISE[0] - SHOT[0], RISE[1] - SHOT[0])
-    assert done[: rises[0] + 1].max() < 3 / 255, "the frames before the key are not the performance"
+    assert effect[: rises[0] + 1].max() < 3 / 255, "the frames before the key are not the performance"
     for index in rises:
         assert (np.abs(keyed[index + 1] - keyed[index]).max(-1) > 0.02).sum() > 200
-        assert (np.abs(done[index + 1] - done[index]) > 0.02).sum() > 100, f"the key does not move frame {index + 1}"
-    rows = np.argwhere(done[-1] > 0.05)[:, 0]
+        assert (np.abs(effect[index + 1] - effect[index]) > 0.02).sum() > 100, (
+            f"the key does not move frame {index + 1}"
+        )
+    rows = np.argwhere(effect[-1] > 0.05)[:, 0]
     assert np.median(rows) > 100, "a smile moves the lower half of the face"
 
 
-def test_the_film_holds_the_shot(seen: dict) -> None:
-    assert seen["film"] == [12, 256, 256]
-    assert all(step > 8 for step in seen["steps"][RISE[0] - SHOT[0] : RISE[1] - SHOT[0]])
+def test_the_video_shows_the_shot(detected: dict) -> None:
+    assert detected["video"] == [12, 256, 256]
+    assert all(step > 8 for step in detected["steps"][RISE[0] - SHOT[0] : RISE[1] - SHOT[0]])
 
 
-def test_the_smile_that_was_keyed_is_found_in_the_rendered_frames(seen: dict) -> None:
-    assert all(seen["scores"]), "no face is found in some of the frames"
+def test_the_smile_that_was_keyed_is_found_in_the_rendered_frames(detected: dict) -> None:
+    assert all(detected["scores"]), "no face is found in some of the frames"
     smile = (
-        np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in seen["scores"]]).reshape(2, 12) / 2
+        np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in detected["scores"]]).reshape(2, 12)
+        / 2
     )
     without, keyed = smile
     before, after = slice(0, RISE[0] - SHOT[0] + 1), slice(RISE[1] - SHOT[0], None)
-    said = f"smile scores of the performance {without.round(2)}, with the key {keyed.round(2)}"
-    assert keyed[after].mean() > keyed[before].mean() + 0.15, said
-    assert keyed[after].mean() > without[after].mean() + 0.15, said
-    assert keyed[after].min() > keyed[before].max() + 0.03, said
+    scores = f"smile scores of the performance {without.round(2)}, with the key {keyed.round(2)}"
+    assert keyed[after].mean() > keyed[before].mean() + 0.15, scores
+    assert keyed[after].mean() > without[after].mean() + 0.15, scores
+    assert keyed[after].min() > keyed[before].max() + 0.03, scores

@@ -69,7 +69,7 @@ def test_the_avatar_predicts_unseen_frames_far_better_than_one_flat_colour(run_f
     assert metrics["psnr_head"] > flat + 3, f"avatar {metrics['psnr_head']:.1f} dB, flat colour {flat:.1f} dB"
 
 
-def test_what_is_handed_over_is_small(run_folder):
+def test_the_avatar_file_is_small(run_folder):
     assert (run_folder / "clip.effigy").stat().st_size <= 6_000_000
     assert (run_folder / "evaluation" / "sheet.png").stat().st_size > 10_000
 
@@ -86,12 +86,12 @@ def test_frames_are_transparent_around_the_head_and_opaque_on_it(run_folder):
     assert outside.sum() > 500 and alpha[outside].mean() < 12
 
 
-def test_the_movie_has_the_clips_frames_and_rate(run_folder):
+def test_the_video_has_the_clips_frames_and_rate(run_folder):
     with av.open(str(run_folder / "clip.mp4")) as movie, av.open(str(asset_path("demo.mp4"))) as clip:
         assert movie.streams.video[0].average_rate == clip.streams.video[0].average_rate
-        pictures = [frame.to_ndarray(format="rgb24") for frame in movie.decode(video=0)]
-    assert len(pictures) == FRAMES and pictures[0].shape == (SIZE, SIZE, 3)
-    assert np.abs(pictures[10][2, 2].astype(int) - 0xD8).max() < 8
+        images = [frame.to_ndarray(format="rgb24") for frame in movie.decode(video=0)]
+    assert len(images) == FRAMES and images[0].shape == (SIZE, SIZE, 3)
+    assert np.abs(images[10][2, 2].astype(int) - 0xD8).max() < 8
 
 
 def test_an_exported_frame_is_a_head_of_gaussians_in_metres(run_folder):
