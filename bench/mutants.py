@@ -222,7 +222,7 @@ def try_break(workplace: Workplace, number: int, change: Break, seconds: float) 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="build.py bench mutants", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--count", type=int, default=100, help="breaks to try (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=100, help="breaks to try (default: %(default)s); 0 only records")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(
         "--budget", type=float, default=60.0, metavar="S", help="seconds of tests a break (default: 60)"
@@ -254,6 +254,8 @@ def main() -> int:
         covering, workplace.tree, arguments.count, arguments.seed, arguments.budget, arguments.within
     )
     say(f"{len(breaks)} breaks drawn with seed {arguments.seed}; {len(covering.seconds)} tests are known")
+    if not breaks:
+        return 0
     outcomes = try_all(workplace, covering, breaks, arguments.workers, say)
     print_table(breaks, outcomes)
     if arguments.json:
