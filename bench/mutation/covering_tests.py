@@ -32,6 +32,7 @@ source = {sources}
 data_file = {data}
 parallel = true
 sigterm = true
+patch = _exit
 context = ${{MUTANT_CONTEXT-}}
 disable_warnings = no-data-collected, module-not-imported, module-not-measured, couldnt-parse
 """
@@ -181,7 +182,8 @@ def recorded(workplace: Workplace, files: list[str], workers: int, say: Callable
     folder.mkdir(parents=True, exist_ok=True)
 
     def place_of(file: str) -> Path:
-        content = hashlib.sha256((workplace.tree / file).read_bytes()).hexdigest()
+        parts = ((workplace.tree / file).read_bytes(), (HOOKS / "record_tests.py").read_bytes(), CONFIGURATION.encode())
+        content = hashlib.sha256(b"".join(parts)).hexdigest()
         return folder / f"{Path(file).stem}-{content[:12]}"
 
     def record(file: str) -> None:
