@@ -250,12 +250,12 @@ def main() -> int:
         path.relative_to(workplace.tree).as_posix() for path in (workplace.tree / "tests" / "backend").glob("test_*.py")
     )
     covering = recorded(workplace, tests, arguments.workers, say)
+    if arguments.count == 0:
+        return 0
     breaks = choose_breaks(
         covering, workplace.tree, arguments.count, arguments.seed, arguments.budget, arguments.within
     )
     say(f"{len(breaks)} breaks drawn with seed {arguments.seed}; {len(covering.seconds)} tests are known")
-    if not breaks:
-        return 0
     outcomes = try_all(workplace, covering, breaks, arguments.workers, say)
     print_table(breaks, outcomes)
     if arguments.json:

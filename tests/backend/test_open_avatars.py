@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from backend.service import open_avatars
 from backend.service.open_avatars import MAX_OPEN, OpenAvatars
+from backend.splatting.cuda import why_unavailable
 
 
 @pytest.fixture
@@ -15,8 +17,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were read, in order; what is read of a file is its name."""
     names: list[str] = []
 
-    def load_avatar(path: Path, device: object) -> str:
+    def load_avatar(path: Path, device: torch.device) -> str:
         names.append(path.name)
+        assert device.type == ("cpu" if why_unavailable() else "cuda")
         return path.name
 
     monkeypatch.setattr(open_avatars, "load_avatar", load_avatar)

@@ -163,6 +163,32 @@ def test_smoothing_calms_the_face_and_leaves_blinks(performer: Track, target: Tr
     np.testing.assert_allclose(of(rough, model, "eyeBlinkLeft"), of(smooth, model, "eyeBlinkLeft"), atol=1e-6)
 
 
+def test_smoothing_calms_jaw_neck_and_the_heads_place_and_leaves_the_eyes(
+    performer: Track, target: Track, model: HeadModel
+) -> None:
+    random = np.random.default_rng(1)
+    rotations, place = performer.rotations.copy(), performer.head_to_camera.copy()
+    rotations[:, [NECK, JAW, EYE_L]] += random.normal(0, 0.01, (FRAMES, 3, 3))
+    place[:, :3, 3] += random.normal(0, 0.01, (FRAMES, 3))
+    place[:, :3, :3] = (
+        Rotation.from_rotvec(random.normal(0, 0.01, (FRAMES, 3))) * Rotation.from_matrix(place[:, :3, :3])
+    ).as_matrix()
+    trembling = replace(performer, rotations=rotations, head_to_camera=place)
+    rough, smooth = (retarget(trembling, model, target, model, smoothing=seconds) for seconds in (0, 0.1))
+
+    def unrest(values: np.ndarray) -> float:
+        # Where the performer neither smiles nor blinks.
+        return np.abs(np.diff(values[:28], 2, axis=0)).mean()
+
+    for joint in (NECK, JAW):
+        assert unrest(smooth.rotations[:, joint]) < 0.2 * unrest(rough.rotations[:, joint])
+    for part in (np.s_[:, :3, 3], np.s_[:, :3, :3]):
+        assert unrest(smooth.head_to_camera[part]) < 0.2 * unrest(rough.head_to_camera[part])
+    np.testing.assert_allclose(smooth.rotations[:, EYE_L], rough.rotations[:, EYE_L], atol=1e-6)
+    products = smooth.head_to_camera[:, :3, :3] @ smooth.head_to_camera[:, :3, :3].transpose(0, 2, 1)
+    np.testing.assert_allclose(products, np.tile(np.eye(3), (FRAMES, 1, 1)), atol=1e-5)
+
+
 def test_frames_that_were_not_seen_are_bridged_and_keep_their_flags(
     performer: Track, target: Track, model: HeadModel
 ) -> None:
@@ -219,6 +245,8 @@ def write_csv(
 def test_a_live_link_face_take_is_read(model: HeadModel, tmp_path: Path, swap_eyes: bool) -> None:
     track = read_livelink(write_csv(tmp_path / "take.csv", 150, swap_eyes=swap_eyes), model)
     assert track.fps == 60 and track.frame_count == 150 and not track.flags.any()
+    # A table knows no camera: one straight ahead, twice as long as its image is wide.
+    assert np.array_equal(track.intrinsics, np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1 / track.size]]) * track.size)
     np.testing.assert_allclose(of(track, model, "mouthSmileLeft"), np.arange(150) / 150, atol=1e-5)
     assert of(track, model, "jawOpen").max() == 0
     np.testing.assert_allclose(
