@@ -101,10 +101,12 @@ class CoveringTests:
         """The tests that depend on any of these lines of a file."""
         contexts: set[str] = set()
         for line in lines:
-            if owner := self._owners[file].get(line):
+            owner = self._owners[file].get(line, range(line, line + 1))
+            if isinstance(owner, str):
                 contexts |= self._mentioning(owner, set())
             else:
-                contexts |= self.lines.get(file, {}).get(line, set())
+                for run in owner:
+                    contexts |= self.lines.get(file, {}).get(run, set())
         tests = contexts & self.seconds.keys()
         for context in contexts - tests:
             tests |= self._users.get(context, set())
@@ -121,7 +123,7 @@ class CoveringTests:
                 if not word.search(text):
                     continue
                 owner = self._owners[file].get(number)
-                if owner and owner != name:
+                if isinstance(owner, str) and owner != name:
                     contexts |= self._mentioning(owner, seen)
                 contexts |= self.lines.get(file, {}).get(number, set())
         return contexts
@@ -149,11 +151,11 @@ class CoveringTests:
         return sum(self.seconds[test] for test in tests) + sum(self.fixtures.get(key, 0.0) for key in keys)
 
 
-def owners_of(source: str) -> dict[int, str]:
-    """Line -> the name of the constant or kernel that it defines, or the function whose default value it gives."""
-    owners: dict[int, str] = {}
+def owners_of(source: str) -> dict[int, str | range]:
+    """Line -> the name of the constant or kernel that it defines, or the lines of the function whose default it is."""
+    owners: dict[int, str | range] = {}
 
-    def own(node: ast.stmt | ast.expr, name: str) -> None:
+    def own(node: ast.stmt | ast.expr, name: str | range) -> None:
         owners.update(dict.fromkeys(range(node.lineno, (node.end_lineno or node.lineno) + 1), name))
 
     def look(body: list[ast.stmt]) -> None:
@@ -168,8 +170,9 @@ def owners_of(source: str) -> dict[int, str]:
             elif isinstance(node, ast.FunctionDef):
                 if any(KERNEL.search(ast.unparse(decorator)) for decorator in node.decorator_list):
                     own(node, node.name)
+                    continue
                 for default in (*node.args.defaults, *(value for value in node.args.kw_defaults if value)):
-                    own(default, node.name)
+                    own(default, range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
     look(ast.parse(source).body)
     return owners
