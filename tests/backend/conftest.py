@@ -1,4 +1,4 @@
-"""What several test files of the backend share."""
+"""Fixtures that several test files of the backend share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Pictures and clips this small gain nothing by threads, which get into each other's way on a busy machine."""
+    """Run torch in one thread: such small images gain nothing by more, and threads of a busy machine wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Little videos for the tests of footage, written frame by frame."""
+"""Short videos for the tests of footage, encoded frame by frame."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ def write_raw_colour(
     full_range: bool,
     size: int = 64,
 ) -> Path:
-    """A lossless clip of three frames, of one colour given by its stored Y, Cb, Cr and the tags that say how to read
-    them."""
+    """A lossless clip of three frames of one colour, given as stored Y, Cb and Cr with the tags for decoding them."""
     deep = "10" in pixels
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=RATE)
@@ -75,7 +74,7 @@ def write_raw_colour(
 
 
 def write_sound(path: Path) -> Path:
-    """Half a second of silence, and nothing to see."""
+    """Half a second of silence without a video stream."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
         for index in range(20):

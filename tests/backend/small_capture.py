@@ -1,4 +1,7 @@
-"""A tracked capture of a coloured ball that nods and deforms, small enough to train on in seconds; its truth is known."""
+"""A tracked capture of a coloured ball that nods and deforms, small enough to train on in seconds.
+
+Track, head model and Gaussians are known exactly, because the frames are rendered from them.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,11 @@ SIZE = 64
 
 
 def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) -> tuple[Capture, Track, HeadModel]:
-    """Write the capture, its track and its head model below `folder`, and make the head model known. `texture`: about how many
-    radians of colour waves a metre; the finer, the better a turn is seen."""
+    """Write a capture, its track and its head model below `folder`, and note the head model in the registry.
+
+    `texture`: spatial frequency of the ball's colours, radians per metre. The finer the texture, the more an error of
+    rotation shows in the image.
+    """
     model = ball_head()
     save_head(model, folder / "ball.npz")
     remember_head(model, folder / "ball.npz")
@@ -84,7 +90,7 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
 
 
 def true_gaussians(model: HeadModel, texture: float = 40.0) -> VertexBoundGaussians:
-    """What the pictures of `make_small_capture` show."""
+    """The Gaussians from which the frames of `make_small_capture` are rendered."""
     random = np.random.default_rng(1)
     truth = VertexBoundGaussians(torch.full((len(model.template),), 0.03), 0)
     with torch.no_grad():
