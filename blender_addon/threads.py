@@ -10,7 +10,8 @@ from typing import Any
 class Work:
     def __init__(self, work: Callable[[], Any], name: str) -> None:
         """Begins at once. `work` may call nothing of Blender's."""
-        self._work, self._outcome = work, None
+        self._work = work
+        self._outcome: tuple[Any, BaseException | None] | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -24,6 +25,7 @@ class Work:
 
     def result(self) -> Any:
         """What the finished work returned; what it raised is raised here."""
+        assert self._outcome is not None, "the work has not finished"
         value, error = self._outcome
         if error is not None:
             raise error

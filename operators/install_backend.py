@@ -6,8 +6,8 @@ import bpy
 
 from ..blender_addon import backend_setup
 from ..blender_addon.errors import EffigyError
-from ..blender_addon.panels.text import wrapped
 from ..blender_addon.reporting import ReportingOperator
+from ..blender_addon.wrapped_text import wrapped
 
 
 class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):

@@ -11,8 +11,8 @@ from typing import Final
 import bpy
 
 from ..avatars import has_avatar
-from ..panels.text import region_width, wrapped
 from ..rig.rig_properties import is_part
+from ..wrapped_text import region_width, wrapped
 from .avatar_pass import find_pass
 from .limits import not_rendered
 from .render_engine import ENGINE

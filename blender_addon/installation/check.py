@@ -7,7 +7,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..child_environment import environment_for_another_python
 from ..errors import EffigyError
@@ -65,7 +65,7 @@ def check_interpreter(path: Path) -> Interpreter:
         raise EffigyError(
             f"There is no Python at {path}: choose the interpreter of an environment that has the backend's packages."
         )
-    flags = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
+    flags: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
     try:
         completed = subprocess.run(
             [str(path), "-c", PROBE],

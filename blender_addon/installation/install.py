@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from ..child_environment import environment_for_another_python
 from .place import write_stamp
@@ -198,7 +198,7 @@ def _package_of(line: str) -> str | None:
     return match[1] if match else None
 
 
-def _process_group() -> dict[str, object]:
+def _process_group() -> dict[str, Any]:
     """`Popen` arguments that put the process into a group of its own, so that cancelling also ends pip's children."""
     if os.name == "nt":
         return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}

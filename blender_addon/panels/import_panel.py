@@ -6,8 +6,8 @@ import bpy
 
 from .. import active, avatars, backend_setup, preferences
 from ..paths import absolute
+from ..wrapped_text import region_width, wrapped
 from .base import EffigyPanel
-from .text import region_width, wrapped
 
 
 class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):

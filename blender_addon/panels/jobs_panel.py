@@ -9,9 +9,9 @@ import bpy
 from .. import tasks
 from ..tasks import BUILDING, Task
 from ..worker.jobs import CANCELLED, DONE, FAILED
+from ..wrapped_text import region_width, wrapped
 from . import previews
 from .base import EffigyPanel
-from .text import region_width, wrapped
 
 ICONS: Final = {DONE: "CHECKMARK", FAILED: "ERROR", CANCELLED: "CANCEL"}
 PREVIEW_SCALE: Final = 7.0

@@ -7,8 +7,8 @@ import bpy
 from ..avatars import has_avatar
 from ..rig.rig_properties import find_rigs
 from ..viewport import cache
+from ..wrapped_text import region_width, wrapped
 from .base import EffigyPanel
-from .text import region_width, wrapped
 
 
 class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):

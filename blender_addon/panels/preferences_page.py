@@ -9,7 +9,7 @@ import bpy
 from .. import backend_setup
 from ..installation.install import FAILED
 from ..preferences import NO_BACKEND, PACKAGE, EffigySettings
-from .text import wrapped
+from ..wrapped_text import wrapped
 
 WIDTH: Final = 460.0
 """Pixels at interface scale 1 for a line of text."""

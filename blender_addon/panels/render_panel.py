@@ -6,8 +6,8 @@ import bpy
 
 from ..engine.panels import draw_limits
 from ..engine.render_engine import ENGINE
+from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
-from .text import region_width, wrapped
 
 
 class EFFIGY_PT_render(RigPanel, bpy.types.Panel):

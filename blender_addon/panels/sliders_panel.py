@@ -10,8 +10,8 @@ import bpy
 from .. import active
 from ..errors import EffigyError
 from ..rig.sliders import REGION_JOINTS, REGIONS, by_region
+from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
-from .text import region_width, wrapped
 
 LABELS: Final = {
     "brows": "Brows",

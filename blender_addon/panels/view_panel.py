@@ -7,8 +7,8 @@ import bpy
 from .. import active
 from ..avatars import has_avatar
 from ..viewport import live
+from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
-from .text import region_width, wrapped
 
 
 class EFFIGY_PT_view(RigPanel, bpy.types.Panel):

@@ -8,6 +8,7 @@ correctives, identity.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import bpy
@@ -91,7 +92,7 @@ def _skin(mesh: bpy.types.Object, armature: bpy.types.Object, skinning: np.ndarr
     modifier.use_deform_preserve_volume = False
 
 
-def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: RigData) -> Steps[None]:
+def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: RigData) -> Iterator[float]:
     basis = points_to_blender(data.vertices)
     mesh.shape_key_add(name="Basis", from_mix=False)
     mesh.data.shape_keys.use_relative = True

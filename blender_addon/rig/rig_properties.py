@@ -125,10 +125,11 @@ class Rig:
 
     def _keys(self, names: tuple[str, ...]) -> list[bpy.types.ShapeKey]:
         blocks = self.key_blocks
-        keys = [blocks.get(name) for name in names]
-        if None in keys:
-            raise lost_expression(self, names[keys.index(None)])
-        return keys
+        keys = [(name, blocks.get(name)) for name in names]
+        for name, key in keys:
+            if key is None:
+                raise lost_expression(self, name)
+        return [key for _, key in keys if key is not None]
 
 
 def identity_name(index: int) -> str:

@@ -84,7 +84,7 @@ def mirror(rig: Rig) -> None:
     keys = dict(zip(names, rig.slider_keys(), strict=True))
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
-        block.value = values.get(mirror_name(name), values[name])
+        block.value = values.get(mirror_name(name) or name, values[name])
     rotations = {joint: rig.pose_bone(joint).rotation_quaternion.copy() for joint in JOINT_NAMES[1:]}
     for joint, other in _MIRROR_JOINT.items():
         # At rest the x axis of every bone is normal to the mirror plane. A reflection keeps rotation about that axis.

@@ -10,7 +10,8 @@ from collections.abc import Generator
 from typing import TypeVar
 
 Result = TypeVar("Result")
-Steps = Generator[float, None, Result]
+Steps = Generator[float | None, None, Result]
+"""Yields progress from 0 to 1, or None while it waits for the worker; returns the result."""
 
 
 def finish(steps: Steps[Result]) -> Result:

@@ -1,5 +1,7 @@
 """The rig's evaluated mesh on the GPU: its surface, whose depth must not hide the splats, and its wireframe."""
 
+# fake-bpy-module 5.0 declares the types of `gpu` without constructors and its context managers as None.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 from typing import Final

@@ -6,6 +6,8 @@ gsplat 1.5.3), in OpenGL's axes: the view looks along -Z and pixels count upward
 Jacobian differs: it has no perspective terms.
 """
 
+# fake-bpy-module 5.0 declares the types of `gpu` without constructors and its context managers as None.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 from typing import Final

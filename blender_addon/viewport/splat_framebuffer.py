@@ -6,6 +6,8 @@ pixel is blended. The result is composited over the view at that depth, which is
 written: objects hide the head and the head hides objects, pixel by pixel, as in the render engine's depth composite.
 """
 
+# fake-bpy-module 5.0 declares the types of `gpu` without constructors and its context managers as None.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import itertools

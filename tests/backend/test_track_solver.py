@@ -20,7 +20,7 @@ from backend.tracking.model.frame_state import Bounds, FrameState, joint_rotatio
 from backend.tracking.model.landmark_surface import LandmarkSurface, LinearBasis, landmark_surface, pose_points
 from backend.tracking.model.prediction import predict
 from backend.tracking.solve.block_systems import solve_in_time, solve_shared, variances_in_time
-from backend.tracking.terms.smoothness import TemporalCoupling
+from backend.tracking.terms.temporal_coupling import TemporalCoupling
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..terms.smoothness import TemporalCoupling
+from ..terms.temporal_coupling import TemporalCoupling
 
 
 def solve_shared(

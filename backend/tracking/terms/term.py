@@ -10,16 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ..model.camera import Camera
 from ..model.frame_state import FrameState
-
-if TYPE_CHECKING:
-    from .smoothness import TemporalCoupling
+from .temporal_coupling import TemporalCoupling
 
 ROBUST_SCALE = 3.0
 """Standard deviations at which the robust function halves the weight of a measured iris, silhouette point or skin patch."""
@@ -95,7 +93,7 @@ class NormalEquations:
         return NormalEquations(*(_sum(getattr(first, part.name), getattr(second, part.name)) for part in fields(self)))
 
 
-def _sum(first: object, second: object) -> object:
+def _sum(first: Any, second: Any) -> Any:
     if first is None or second is None:
         return second if first is None else first
     return first + second
