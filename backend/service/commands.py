@@ -76,12 +76,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
         model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     for folder in request.captures:
         check_writable(folder / "track.npz")
-    tracks = track_captures(
-        [_separate_shots(capture, progress) for capture in captures],
-        model,
-        photometric=not request.landmarks_only,
-        progress=progress,
-    )
+    tracks = track_captures(captures, model, photometric=not request.landmarks_only, progress=progress)
     summaries = []
     for tracked, made in zip(captures, tracks, strict=True):
         make_head_mattes(tracked, made, model, progress=progress)
@@ -92,18 +87,6 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     if request.head:
         remember_head(model, request.head)
     return results.TrackResult(tuple(summaries))
-
-
-def _separate_shots(capture: Capture, progress: Progress) -> Capture:
-    from ..tracking.observe.shot_cuts import find_cuts, separated
-
-    cuts = find_cuts(capture)
-    if len(cuts):
-        progress.message(
-            f"{capture.source_name} is cut before frame {', '.join(map(str, cuts[:12]))}"
-            f"{' …' if len(cuts) > 12 else ''}: each shot is tracked on its own."
-        )
-    return separated(capture, cuts)
 
 
 def _summarise(folder: Path, track: Track) -> results.TrackSummary:

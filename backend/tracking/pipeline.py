@@ -29,6 +29,7 @@ from .model.landmark_surface import LandmarkSurface, landmark_surface
 from .model.limbus_surface import limbus_surface
 from .observe.gap_closure import closure_confidence
 from .observe.iris_detection import detect_irises
+from .observe.shot_cuts import find_cuts
 from .observe.silhouette_detection import detect_silhouette
 from .photometric_stage import ALIGNMENTS, LANDMARK_WEIGHT, PhotometricModel, fit_photometric_model
 from .solve.fit_frames import FittedClip, fit_windows, robust_scale_of
@@ -81,13 +82,20 @@ def track_captures(
     progress: Progress = SILENT,
     device: str = "cpu",
 ) -> list[Track]:
-    """Fit the head model to several captures of one person, clips or photographs: one identity, and for each capture a focal
-    length and a track."""
+    """Fit the head model to several captures of one person, clips or photographs.
+
+    They get one identity, and each capture a focal length and a track. Shot cuts are found and nothing is smoothed across
+    them.
+    """
     skin, compared = _surfaces(model, device)
     clips = [
         _Clip(capture, model, compared, count)
         for capture, count in zip(captures, _person_frames(captures), strict=True)
     ]
+
+    for clip in clips:
+        if len(clip.cuts):
+            progress.message(_cuts_sentence(clip.capture, clip.cuts))
 
     def on_iteration(iteration: int) -> None:
         progress.update("person", iteration, PERSON_ITERATIONS)
@@ -154,14 +162,15 @@ class _Clip:
         priors = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
         self.prior, self.bounds = priors.term(device), priors.bounds(device)
         self.landmarks = LandmarkTerm.from_detections(self.detected, compared, self.camera)
-        linked = torch.as_tensor(np.diff(capture.frame_numbers) == 1, device=device)
+        self.cuts = find_cuts(capture)
+        linked = np.diff(capture.frame_numbers) == 1
+        linked[self.cuts - 1] = False
+        self.shot_starts = np.flatnonzero(~linked) + 1
+        """First frames of all shots but the first: after a cut, and after missing frames."""
         acceleration = torch.as_tensor(priors.acceleration_precision, device=device)
-        self.smoothness = SmoothnessTerm(acceleration, linked, self.landmarks.face_found)
-
-    @property
-    def shot_starts(self) -> np.ndarray:
-        """First frames of all shots but the first."""
-        return np.flatnonzero(np.diff(self.capture.frame_numbers) != 1) + 1
+        self.smoothness = SmoothnessTerm(
+            acceleration, torch.as_tensor(linked, device=device), self.landmarks.face_found
+        )
 
     def initial_state(self, identity: Tensor, camera: Camera, frames: Tensor) -> FrameState:
         """The start of some frames of the person with this identity (S,)."""
@@ -267,6 +276,11 @@ def _sigma(clip: _Clip, landmarks: LandmarkTerm, fitted: FittedClip, shared: Ten
             for part in parts
         ]
     )
+
+
+def _cuts_sentence(capture: Capture, cuts: np.ndarray) -> str:
+    frames = ", ".join(map(str, cuts[:12])) + (" …" if len(cuts) > 12 else "")
+    return f"{capture.source_name} is cut before frame {frames}: each shot is tracked on its own."
 
 
 def _focal_sentence(capture: Capture, focal: float, sigma: float) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ...formats.capture import Capture
 from ...formats.track import Track
 from ...head.model import NECK, HeadModel
+from ...head.rigid_alignment import nearest_rotation
 from ..model.camera import Camera
 from ..model.frame_state import FrameState, joint_rotation_vectors
 from .neck import split_neck
@@ -30,8 +31,7 @@ def assemble_track(
     """
     rotation = state.rotation.double().cpu().numpy()
     # Many small rotations were multiplied in float32: the nearest rotation matrix, before anything is inverted.
-    u, _, vt = np.linalg.svd(rotation)
-    rotation = u @ vt
+    rotation = nearest_rotation(rotation)
     pivot = camera.pivot.double().cpu().numpy()
     translation = state.translation.double().cpu().numpy() - rotation @ pivot
     shaped = model.template + model.shape_basis @ identity

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor
 
@@ -77,17 +78,16 @@ def estimate_head_pose(
         start the solver.
     """
     model_points, detected, weights = model_points.double(), detected.double(), weights.double()
-    share = (weights / weights.sum(1, keepdim=True).clamp_min(1e-9)).unsqueeze(-1)
-    model_mean, detected_mean = (share * model_points).sum(1, keepdim=True), (share * detected).sum(1, keepdim=True)
-    model_centred, detected_centred = model_points - model_mean, detected - detected_mean
-    u, sigma, vt = torch.linalg.svd((share * detected_centred).transpose(1, 2) @ model_centred)
-    flip = torch.linalg.det(u @ vt).sign()
-    signs = torch.stack((torch.ones_like(flip), torch.ones_like(flip), flip), -1)
-    rotation = u @ (signs.unsqueeze(-1) * vt)
-    variance = (share * model_centred**2).sum((1, 2)).clamp_min(1e-12)
-    pixels_per_metre = ((sigma * signs).sum(1) / variance).clamp_min(1e-3)
+    # A frame without a face has no weights. Its pose must be finite; the caller replaces it.
+    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, 1.0)
+    share = weights / weights.sum(1, keepdim=True)
+    rotation, _, pixels_per_metre = roma.rigid_points_registration(
+        model_points, detected, weights=share, compute_scaling=True
+    )
+    pixels_per_metre = pixels_per_metre.clamp_min(1e-3)
+    model_mean, detected_mean = ((share.unsqueeze(-1) * points).sum(1) for points in (model_points, detected))
     depth = camera.focal.double() / pixels_per_metre
-    lateral = (detected_mean[:, 0, :2] - camera.centre.double()) / pixels_per_metre.unsqueeze(-1)
+    lateral = (detected_mean[:, :2] - camera.centre.double()) / pixels_per_metre.unsqueeze(-1)
     position = torch.cat((lateral, depth.unsqueeze(-1)), -1)
-    translation = position - (rotation @ model_mean.transpose(1, 2)).squeeze(-1)
+    translation = position - (rotation @ model_mean.unsqueeze(-1)).squeeze(-1)
     return rotation.float(), translation.float()

@@ -8,7 +8,6 @@ of the detector moves twice, there and back; neither is taken for a cut. Frames 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Final
 
@@ -57,11 +56,3 @@ def _picture_changes(capture: Capture, first: int) -> bool:
     change = [float(np.abs(after - before).mean()) for before, after in pairwise(small)]
     here = change.pop(list(near).index(first) - 1)
     return here > CONTRAST * max([LEAST_CHANGE, *change])
-
-
-def separated(capture: Capture, cuts: np.ndarray) -> Capture:
-    """The capture with its frame numbers set apart at the cuts, as where frames are missing, so that the tracker links
-    nothing across them."""
-    apart = np.zeros(capture.frame_count, np.int64)
-    apart[cuts] = 1
-    return replace(capture, frame_numbers=capture.frame_numbers + np.cumsum(apart))

@@ -1,4 +1,4 @@
-"""The quadratic energy of second differences over time, which couples neighbouring frames in the solver."""
+"""The part of the Hessian that couples neighbouring frames: a sum of squared second differences."""
 
 from __future__ import annotations
 

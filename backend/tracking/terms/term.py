@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ class NormalEquations:
         return NormalEquations(*(_sum(getattr(first, part.name), getattr(second, part.name)) for part in fields(self)))
 
 
-def _sum(first: Any, second: Any) -> Any:
+def _sum(first: object, second: object) -> object:
     if first is None or second is None:
         return second if first is None else first
     return first + second
