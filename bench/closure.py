@@ -58,7 +58,8 @@ def _gap(heights: np.ndarray, pairs: np.ndarray, rest: np.ndarray | float = 0.0,
 
 def lids_and_lips(track: Track, truth: Track, model: HeadModel) -> dict[str, float]:
     """Shares of blinks found and invented, over both eyes; medians of gaps in millimetres, the truth's and the
-    track's."""
+    track's.
+    """
     columns = [model.expression_names.index(name) for name in _BLINKS]
     true, ours = truth.expression[:, columns], track.expression[:, columns]
     shut, open_ = true >= SHUT, true < OPEN
@@ -82,7 +83,8 @@ def lids_and_lips(track: Track, truth: Track, model: HeadModel) -> dict[str, flo
 
 def detected_contact(track: Track, capture: Capture, model: HeadModel) -> dict[str, float]:
     """A real clip: what the track does where the detector's lips meet (a gap below a fiftieth of the mouth's width) and
-    where its eyeBlink score is above a half, which half-shut eyes that look down reach as well."""
+    where its eyeBlink score is above a half, which half-shut eyes that look down reach as well.
+    """
     seen = capture.landmarks[..., :2]
     width = np.linalg.norm(seen[:, 61] - seen[:, 291], axis=-1)
     lip_gap = landmark_gap(capture.landmarks, LIP_PAIRS[:5]) / width

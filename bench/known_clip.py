@@ -1,5 +1,6 @@
 """A clip whose truth is known: the open head with hair talks, blinks, looks about and turns; its landmarks and mattes are a
-capture's."""
+capture's.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def make_clip(
     shakes: float = 1.0,
 ) -> SyntheticClip:
     """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side, `shakes` times
-    from side to side. The identity is the seed's alone."""
+    from side to side. The identity is the seed's alone.
+    """
     random = np.random.default_rng(seed)
     time = np.linspace(0, 1, frames)
     identity = random.normal(0, 0.7, model.shape_basis.shape[2]).astype(np.float32)
@@ -134,7 +136,8 @@ def _hair(model: HeadModel, posed: torch.Tensor) -> torch.Tensor:
 
 def vertex_and_turn_errors(track: Track, clip: SyntheticClip, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """Distances (F, V) in metres of the face's vertices after rigid alignment frame by frame, and the alignment's own
-    rotation (F,) in degrees, which is the error of the head's rotation."""
+    rotation (F,) in degrees, which is the error of the head's rotation.
+    """
 
     def in_camera(identity: np.ndarray, expression: np.ndarray, rotations: np.ndarray, pose: np.ndarray) -> np.ndarray:
         vertices = Head(model)(

@@ -60,7 +60,8 @@ class KnownPerson:
 
 class Scene:
     """One person's pictures, drawn when they are asked for. `still` frames are each a pose and expression of their own;
-    `oversampling` is paid for with time by its square."""
+    `oversampling` is paid for with time by its square.
+    """
 
     def __init__(
         self, model: HeadModel, seed: int, frames: int, yaw: float, still: bool = False, oversampling: int = 2

@@ -110,13 +110,14 @@ def fit_photometric_model(
 
 def _landmark_bias(landmarks: Sequence[LandmarkTerm], clips: Sequence[PosedClip], person: Person) -> Tensor:
     """The detector's bias for this person, from frames whose poses the skin patches determined. Without it landmarks would
-    be right only about what changes, and could get little weight."""
+    be right only about what changes, and could get little weight.
+    """
     parts = []
     for term, clip in zip(landmarks, clips, strict=True):
         state, camera = clip.state, clip.camera
         current = term.reweighted(state, camera, ROBUST_SCALES[-1])
         surface = term.generic_surface.of_person(person.identity)
-        error = current.unbiased - predict(surface, state, camera).pixels
+        error = current.unbiased - predict(surface, state, camera)
         origin = state.translation - state.rotation @ camera.pivot
         parts.append((error, current.weights, state.rotation, origin, camera.focal.expand(len(state))))
     return fit_person_bias(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -146,7 +146,7 @@ class _Clip:
         self.camera = Camera.from_intrinsics(capture.intrinsics, capture.size, compared.face_centre())
         device = self.camera.pivot.device
         self.detected = capture.landmarks.astype(np.float32, copy=False)
-        found = np.isfinite(self.detected).all((1, 2))
+        found = np.asarray(np.isfinite(self.detected).all((1, 2)))
         self.reliable = found & (capture.flags == 0)
         training = np.flatnonzero(self.reliable[: capture.training_count])
         if len(training) == 0:
@@ -264,14 +264,14 @@ def _track_clip(clip: _Clip, index: int, tracked: _TrackedPerson, progress: Prog
 
 def _sigma(clip: _Clip, landmarks: LandmarkTerm, fitted: FittedClip, shared: Tensor, camera: Camera) -> Tensor:
     """(F, P) standard deviations, with identity's and focal length's covariance `shared` (S + 1, S + 1)."""
-    state, count = fitted.state, clip.capture.training_count
+    state, variances, count = fitted.state, fitted.required_variances(), clip.capture.training_count
     current = landmarks.reweighted(state, camera, robust_scale_of(ITERATIONS - 1))
     # Separately, so that held-out frames do not influence what is reported about training frames.
     parts = [part for part in (slice(count), slice(count, None)) if len(state[part])]
     return torch.cat(
         [
             standard_deviations(
-                fitted.variances[part], shared, current[part], clip.prior[part], clip.bounds, state[part], camera
+                variances[part], shared, current[part], clip.prior[part], clip.bounds, state[part], camera
             )
             for part in parts
         ]

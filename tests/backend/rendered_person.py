@@ -1,5 +1,6 @@
 """Captures of a rendered person whose track is known: pictures by `bench.known_person`, landmarks as the detector would give
-them, made from the truth, so that no detector has to run."""
+them, made from the truth, so that no detector has to run.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def rendered(
     lens: float = 1.0,
 ) -> Rendered:
     """The frames `shown` of a scene as a capture in `folder`. Landmarks speak of a head that turns less by the share
-    `shrink` and trembles by `tremble` degrees; the intrinsics are a guess, `lens` times the true focal length."""
+    `shrink` and trembles by `tremble` degrees; the intrinsics are a guess, `lens` times the true focal length.
+    """
     model, made = load_head(), scene(seed, frames, yaw, still)
     which = np.arange(frames)[shown]
     truth = replace(

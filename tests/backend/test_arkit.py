@@ -39,7 +39,8 @@ def own_folder(tmp_path_factory: pytest.TempPathFactory):
 
 def in_disguise(model: HeadModel, person: np.ndarray) -> tuple[HeadModel, np.ndarray]:
     """The same head as another person, larger, its vertices in another order, with mixtures of its shapes as nameless
-    components; and the mixture (52, 52)."""
+    components; and the mixture (52, 52).
+    """
     random = np.random.default_rng(5)
     order = random.permutation(len(model.template))
     back = np.argsort(order)

@@ -1,5 +1,6 @@
 """Installing the backend from Blender: planned and priced before, watched and stoppable during, told in sentences
-after."""
+after.
+"""
 
 from __future__ import annotations
 

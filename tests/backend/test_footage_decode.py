@@ -1,5 +1,6 @@
 """Footage is decoded upright, in its right colours and at its own times; what cannot be used is refused with a
-sentence."""
+sentence.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Footage as it comes, all the way from a video file to a track: a face that leaves, two people, black, odd rates, a
-telephone held upright, cuts. The bundled clip, cut up and glued together anew, small."""
+telephone held upright, cuts. The bundled clip, cut up and glued together anew, small.
+"""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ def test_two_threads_of_a_program_may_rasterise_at_once():
 
 
 def test_gaussians_are_projected_as_gsplat_projects_them():
-    """gsplat's own PyTorch formulas, which need no GPU: centres, inverse covariances and depths in the picture."""
+    """Gsplat's own PyTorch formulas, which need no GPU: centres, inverse covariances and depths in the picture."""
     formulas = pytest.importorskip("gsplat.cuda._torch_impl", reason="gsplat is not installed here")
     splats, cameras = across_the_frame_edges()
     arrays = [tensor.numpy() for tensor in vars(splats).values()]

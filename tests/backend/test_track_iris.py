@@ -48,7 +48,8 @@ def standing(model: HeadModel, frames: int) -> FrameState:
 
 def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float = 0.9, skin: tuple = SKIN) -> tuple:
     """Eyes drawn with the irises displaced by `shifts` (F, 2) pixels from where a head at rest has them, lids `opening`
-    diameters of an iris apart; the capture, the state, the camera, the irises of a head at rest and the landmark term."""
+    diameters of an iris apart; the capture, the state, the camera, the irises of a head at rest and the landmark term.
+    """
     frames = len(shifts)
     places = landmark_surface(model)
     surface = places.of_points(solved_points(places.position.rest.numpy(), places.valid, 240))
@@ -57,7 +58,7 @@ def filmed(model: HeadModel, folder: Path, shifts: np.ndarray, *, opening: float
     intrinsics = np.array(((FOCAL, 0, SIZE / 2), (0, FOCAL, SIZE / 2), (0, 0, 1)))
     person = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
     camera = Camera.from_intrinsics(intrinsics, SIZE, pivot)
-    shown = predict(person, state, camera).pixels.numpy()[0].astype(float)
+    shown = predict(person, state, camera).numpy()[0].astype(float)
     size = np.linalg.norm(shown[1] - shown[0])
     landmarks = np.full((frames, 478, 3), 100.0)
     (folder / "frames").mkdir(parents=True)
@@ -150,9 +151,7 @@ def test_the_limbus_turns_about_the_eyes_joint(model: HeadModel) -> None:
     surface = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
     state = standing(model, 1)
     state.face[:, -4:-2] = torch.tensor((0.2, -0.4))
-    shown = (
-        predict(surface, state, Camera(torch.tensor(FOCAL), torch.zeros(2), torch.zeros(3), 1.0)).pixels[0, 0].numpy()
-    )
+    shown = predict(surface, state, Camera(torch.tensor(FOCAL), torch.zeros(2), torch.zeros(3), 1.0))[0, 0].numpy()
     joint = model.joint_regressor[EYE_L].astype(np.float64) @ model.template
     arm = surface.lever.rest[0].numpy()
     assert 0.010 < arm[2] < 0.018

@@ -45,7 +45,8 @@ def standing(model: HeadModel, frames: int, turn: torch.Tensor | None = None) ->
 
 def seen(frames: int, *, left: np.ndarray, right: np.ndarray, lips: np.ndarray) -> np.ndarray:
     """Landmarks (F, 478, 3) of which only the gaps mean something: pixels, at a metre and 1000 pixels of focal length,
-    so mm."""
+    so mm.
+    """
     points = np.zeros((frames, 478, 3))
     for pairs, gap in ((LID_PAIRS["left"], left), (LID_PAIRS["right"], right), (LIP_PAIRS, lips)):
         points[:, pairs[:, 1], 1] = gap[:, None]

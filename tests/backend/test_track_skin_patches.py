@@ -21,7 +21,7 @@ from backend.tracking.model.prediction import predict
 from backend.tracking.observe.albedo_and_light import PersonAppearance, learn_appearance
 from backend.tracking.observe.skin_samples import PosedClip, Skin, make_skin
 from backend.tracking.terms.skin_patches import PATCH_SIGMA, SkinPatchTerm, register_patches
-from backend.tracking.terms.term import ROBUST_SCALE, NormalEquations
+from backend.tracking.terms.term import ROBUST_SCALE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,7 +64,7 @@ def _precision(found: SkinPatchTerm) -> torch.Tensor:
 
 
 def test_skin_under_a_true_track_is_found_where_it_is(known: Known) -> None:
-    centres = predict(known.skin.centres.of_person(known.identity), known.posed.state, known.posed.camera).pixels
+    centres = predict(known.skin.centres.of_person(known.identity), known.posed.state, known.posed.camera)
     sure = _precision(known.found)[..., 0] > 1
     assert sure.sum() > 25
     assert float((known.found.detected - centres).norm(dim=-1)[sure].median()) < 0.6
@@ -221,7 +221,7 @@ def posed(known: Known) -> Posed:
     roots = torch.randn(4, 9, 2, 2, generator=generator).double() * 0.7
     weights = torch.rand(4, 9, generator=generator).double()
     patches = SkinPatchTerm(surface, surface, torch.zeros(4, 9, 2).double(), roots, weights, bases)
-    pixels = predict(patches.of_person(identity, offsets).surface, state, camera).pixels
+    pixels = predict(patches.of_person(identity, offsets).surface, state, camera)
     patches = replace(patches, detected=pixels + torch.randn(pixels.shape, generator=generator).double() * 2)
     return Posed(patches, state, camera, identity, offsets)
 
@@ -257,8 +257,8 @@ def test_the_gradient_of_everything_is_the_energys(posed: Posed) -> None:
             _slope(lambda step: posed.energy(offsets=posed.offsets + step.unflatten(0, (9, 3))).sum(), 27, 1e-6),
         )
     )
-    assert normal.shared_gradient.shape == (shapes + 1 + 27,)
-    torch.testing.assert_close(normal.shared_gradient, shared, rtol=1e-4, atol=1e-6 * float(shared.abs().max()))
+    assert normal.shared.gradient.shape == (shapes + 1 + 27,)
+    torch.testing.assert_close(normal.shared.gradient, shared, rtol=1e-4, atol=1e-6 * float(shared.abs().max()))
 
 
 def test_the_hessian_is_made_of_the_same_rows(posed: Posed) -> None:
@@ -269,7 +269,7 @@ def test_the_hessian_is_made_of_the_same_rows(posed: Posed) -> None:
 
     def pixels(state: FrameState, identity: torch.Tensor, focal: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         surface = posed.patches.of_person(identity, offsets).surface
-        return predict(surface, state, posed.camera.with_focal(focal.squeeze())).pixels
+        return predict(surface, state, posed.camera.with_focal(focal.squeeze()))
 
     def all_of(step: torch.Tensor) -> torch.Tensor:
         own, identity, focal, offsets = step.split((normal.gradient.shape[1], len(posed.identity), 1, 27))
@@ -281,15 +281,15 @@ def test_the_hessian_is_made_of_the_same_rows(posed: Posed) -> None:
         )
 
     size = normal.gradient.shape[1]
-    everything = size + normal.shared_gradient.shape[0]
+    everything = size + normal.shared.gradient.shape[0]
     error = (person.roots @ (all_of(torch.zeros(everything).double()) - person.detected).unsqueeze(-1)).squeeze(-1)
     weight = person.weights * (ROBUST_SCALE**2 / (ROBUST_SCALE**2 + (error**2).sum(-1))) ** 2
     rows = ((weight.sqrt()[..., None, None] * person.roots) @ _slope(all_of, everything, 1e-6)).flatten(1, 2)
     dense = rows.transpose(1, 2) @ rows
     for found, expected in (
         (normal.hessian, dense[:, :size, :size]),
-        (normal.cross, dense[:, :size, size:]),
-        (normal.shared_hessian, dense[:, size:, size:].sum(0)),
+        (normal.shared.cross, dense[:, :size, size:]),
+        (normal.shared.hessian, dense[:, size:, size:].sum(0)),
     ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.abs().max()))
 
@@ -303,22 +303,38 @@ def test_frames_alone_and_frames_with_what_they_share_have_the_same_equations(po
     torch.testing.assert_close(person[part].energy(posed.state[part], posed.camera), normal.energy[part])
 
 
-def test_equations_are_widened_by_what_was_not_seen_and_added_one_by_one(posed: Posed) -> None:
+def test_shared_blocks_are_widened_with_zeros_and_added(posed: Posed) -> None:
     normal = posed.person.normal_equations(posed.state, posed.camera, shared=True)
-    wide, size = normal.widened(5), len(normal.shared_gradient)
-    assert wide.shared_gradient.shape == (size + 5,) and wide.cross.shape == (*normal.cross.shape[:2], size + 5)
-    assert wide.shared_hessian.shape == (size + 5, size + 5)
-    for name in ("shared_gradient", "shared_hessian", "cross"):
-        part = getattr(wide, name)
-        inner = (
-            part[:size] if part.ndim == 1 else part[..., :size, :size] if name == "shared_hessian" else part[..., :size]
-        )
-        assert torch.equal(inner, getattr(normal, name))
-        assert float(part.abs().sum()) == pytest.approx(float(getattr(normal, name).abs().sum()))
+    size = len(normal.shared.gradient)
+    wide = normal.shared.widened(5)
+    assert wide.gradient.shape == (size + 5,) and wide.hessian.shape == (size + 5, size + 5)
+    assert wide.cross.shape == (*normal.shared.cross.shape[:2], size + 5)
+    for padded, whole in (
+        (wide.gradient[:size], wide.gradient),
+        (wide.hessian[:size, :size], wide.hessian),
+        (wide.cross[..., :size], wide.cross),
+    ):
+        assert float(padded.abs().sum()) == pytest.approx(float(whole.abs().sum()))
+    assert torch.equal(wide.gradient[:size], normal.shared.gradient)
+    assert torch.equal(wide.hessian[:size, :size], normal.shared.hessian)
+    assert torch.equal(wide.cross[..., :size], normal.shared.cross)
+
     twice = normal + normal
-    for field in fields(NormalEquations):
-        if field.name == "coupling":
-            continue
-        assert torch.equal(getattr(twice, field.name), 2 * getattr(normal, field.name)), field.name
-    alone = replace(normal, shared_gradient=None, shared_hessian=None, cross=None)
-    assert (alone + alone).cross is None
+    for name in ("energy", "gradient", "hessian"):
+        assert torch.equal(getattr(twice, name), 2 * getattr(normal, name)), name
+    for name in ("gradient", "hessian", "cross"):
+        assert torch.equal(getattr(twice.shared, name), 2 * getattr(normal.shared, name)), name
+    narrow = replace(
+        normal,
+        shared=replace(
+            normal.shared,
+            **{
+                name: getattr(normal.shared, name)[(..., *(slice(size - 3),) * times)]
+                for name, times in (("gradient", 1), ("hessian", 2), ("cross", 1))
+            },
+        ),
+    )
+    assert torch.equal((narrow + normal).shared.gradient[-3:], normal.shared.gradient[-3:])
+    assert torch.equal((normal + narrow).shared.gradient[:-3], 2 * normal.shared.gradient[:-3])
+    alone = replace(normal, shared=None)
+    assert (alone + alone).shared is None and (alone + normal).shared is normal.shared

@@ -18,7 +18,7 @@ from backend.tracking.after.neck import NECK_LIMIT, split_neck
 from backend.tracking.model.camera import Camera, estimate_head_pose
 from backend.tracking.model.frame_state import Bounds, FrameState, joint_rotation_vectors
 from backend.tracking.model.landmark_surface import LandmarkSurface, LinearBasis, landmark_surface, pose_points
-from backend.tracking.model.prediction import predict
+from backend.tracking.model.prediction import linearise, predict
 from backend.tracking.solve.block_systems import solve_in_time, solve_shared, variances_in_time
 from backend.tracking.terms.temporal_coupling import TemporalCoupling
 
@@ -87,9 +87,9 @@ def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
     bounds = _wide_bounds(state)
 
     def pixels(at: FrameState, who: torch.Tensor = identity, through: Camera = camera) -> torch.Tensor:
-        return predict(surface.of_person(who), at, through).pixels
+        return predict(surface.of_person(who), at, through)
 
-    found = predict(surface.of_person(identity), state, camera, jacobian=True, shared=True)
+    found = linearise(surface.of_person(identity), state, camera, shared=True)
     for index in range(found.jacobian.shape[-1]):
         step = torch.zeros(2, found.jacobian.shape[-1]).double()
         step[:, index] = 1e-5
@@ -99,13 +99,13 @@ def test_jacobians_agree_with_finite_differences(model: HeadModel) -> None:
         step = torch.zeros_like(identity)
         step[index] = 1e-5
         slope = (pixels(state, identity + step) - pixels(state, identity - step)) / 2e-5
-        assert torch.allclose(found.shared_jacobian[..., index], slope, atol=1e-4 * float(slope.abs().max()))
+        assert torch.allclose(found.shared.jacobian[..., index], slope, atol=1e-4 * float(slope.abs().max()))
     longer, shorter = (torch.tensor(np.exp(step)) for step in (1e-5, -1e-5))
     slope = (
         pixels(state.dolly_zoomed(longer), through=camera.with_focal(camera.focal * longer))
         - pixels(state.dolly_zoomed(shorter), through=camera.with_focal(camera.focal * shorter))
     ) / 2e-5
-    assert torch.allclose(found.shared_jacobian[..., -1], slope, atol=1e-3)
+    assert torch.allclose(found.shared.jacobian[..., -1], slope, atol=1e-3)
 
 
 def test_a_dolly_zoom_keeps_the_heads_middle_where_it_is_and_as_large(model: HeadModel) -> None:
@@ -113,7 +113,7 @@ def test_a_dolly_zoom_keeps_the_heads_middle_where_it_is_and_as_large(model: Hea
     person = surface.of_person(torch.zeros(surface.position.shape.shape[2]).double())
     camera, ratio = _camera(), torch.tensor(1.5).double()
     before, after = (
-        predict(person, at, through).pixels
+        predict(person, at, through)
         for at, through in (
             (state, camera),
             (state.dolly_zoomed(ratio), camera.with_focal(camera.focal * ratio)),
@@ -141,13 +141,13 @@ def test_a_point_that_lies_elsewhere_on_the_head_moves_as_the_skin_there_does(mo
     jaw = surface.joint_index == 0
     assert 0 < int(jaw.sum()) < len(rows) and (surface.joint_index == 1).any()
     assert float(surface.skin_weight[jaw].min()) < 0.95
-    found = predict(surface, state, camera, jacobian=True, shared=True).position_jacobian
+    found = linearise(surface, state, camera, shared=True).shared.by_position
     for point, axis in ((point, axis) for point in range(len(rows)) for axis in range(3)):
         ends = []
         for sign in (1, -1):
             template = model.template.copy()
             template[corners[point], axis] += sign * 5e-4
-            ends.append(predict(made(template), state, camera).pixels[:, point])
+            ends.append(predict(made(template), state, camera)[:, point])
         slope = (ends[0] - ends[1]) / 1e-3
         assert torch.allclose(found[:, point, :, axis], slope, atol=0.005 * float(found[:, point].abs().max())), (
             point,

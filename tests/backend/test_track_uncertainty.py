@@ -50,7 +50,7 @@ def posed() -> Posed:
     )
     intrinsics = np.array(((FOCAL, 0, 256), (0, FOCAL, 256), (0, 0, 1)))
     camera = Camera.from_intrinsics(intrinsics, 512, surface.position.rest.mean(0))
-    pixels = predict(person, state, camera).pixels.numpy()
+    pixels = predict(person, state, camera).numpy()
     points = np.concatenate((pixels, np.zeros_like(pixels[..., :1])), -1)
     priors = priors_for(model, np.zeros((FRAMES, len(SCORE_NAMES))), SCORE_NAMES, 25.0)
     landmarks = LandmarkTerm.from_detections(points.astype(np.float32), surface, camera)

@@ -44,6 +44,7 @@ def view_frame(rotation: Tensor, translation: Tensor, focal: Tensor | float) -> 
     Returns:
         The direction to the viewer in head space (F, 3), the image axes across and along the head (F, 2, 2), and metres
         per pixel at the head (F,).
+
     """
     to_camera = -torch.nn.functional.normalize(translation, dim=1)
     direction = (to_camera.unsqueeze(1) @ rotation).squeeze(1)
@@ -82,6 +83,7 @@ def fit_person_bias(error: Tensor, weight: Tensor, rotation: Tensor, translation
 
     Returns:
         (FEATURES, L, 2) metres. The constant part needs few frames, the view-dependent part more.
+
     """
     direction, axes, scale = view_frame(rotation, translation, focal)
     metres = error @ (axes * scale[:, None, None]).transpose(1, 2)
@@ -95,8 +97,9 @@ def fit_person_bias(error: Tensor, weight: Tensor, rotation: Tensor, translation
 
 def bias_of_poses(rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:
     """(F, 478, 2) float32 pixels: the measured bias of all landmarks on heads with poses (F, 3, 3) and (F, 3)."""
-    pose = (torch.as_tensor(np.asarray(part, np.float64)) for part in (rotation, translation))
-    return bias_in_pixels(torch.as_tensor(_measured_coefficients()), *pose, focal).numpy().astype(np.float32)
+    rotations, translations = (torch.as_tensor(np.asarray(part, np.float64)) for part in (rotation, translation))
+    coefficients = torch.as_tensor(_measured_coefficients())
+    return bias_in_pixels(coefficients, rotations, translations, focal).numpy().astype(np.float32)
 
 
 def without_bias(landmarks: np.ndarray, rotation: np.ndarray, translation: np.ndarray, focal: float) -> np.ndarray:

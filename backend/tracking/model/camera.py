@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import roma
@@ -76,14 +77,14 @@ def estimate_head_pose(
     Returns:
         Rotations (F, 3, 3) and translations (F, 3) with camera = R x + t. They are a few degrees off, good enough to
         start the solver.
+
     """
     model_points, detected, weights = model_points.double(), detected.double(), weights.double()
     # A frame without a face has no weights. Its pose must be finite; the caller replaces it.
     weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, 1.0)
     share = weights / weights.sum(1, keepdim=True)
-    rotation, _, pixels_per_metre = roma.rigid_points_registration(
-        model_points, detected, weights=share, compute_scaling=True
-    )
+    registration = roma.rigid_points_registration(model_points, detected, weights=share, compute_scaling=True)
+    rotation, _, pixels_per_metre = cast("tuple[Tensor, Tensor, Tensor]", registration)
     pixels_per_metre = pixels_per_metre.clamp_min(1e-3)
     model_mean, detected_mean = ((share.unsqueeze(-1) * points).sum(1) for points in (model_points, detected))
     depth = camera.focal.double() / pixels_per_metre

@@ -30,7 +30,8 @@ class Bounds:
 @dataclass(frozen=True)
 class FrameState:
     """The parameters of F frames. The head pose is camera = rotation @ (x - pivot) + translation. The pivot
-    (`Camera.pivot`) is the centre of the landmarks, so that a rotation does not displace the face."""
+    (`Camera.pivot`) is the centre of the landmarks, so that a rotation does not displace the face.
+    """
 
     face: Tensor
     """(F, E + 7): expression, jaw axis-angle, eyes (left x, left y, right x, right y)."""

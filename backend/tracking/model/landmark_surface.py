@@ -158,6 +158,7 @@ def pose_points(surface: LandmarkSurface, expression: Tensor, matrices: Tensor) 
 
     Returns:
         Points (F, L, 3) in head space, their levers d (F, L, 3) and their R - I (F, L, 3, 3).
+
     """
     frames = len(expression)
     features = (matrices - torch.eye(3, dtype=matrices.dtype, device=matrices.device)).reshape(frames, 27)

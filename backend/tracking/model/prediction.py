@@ -14,52 +14,61 @@ from .landmark_surface import LandmarkSurface, pose_points
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Projected points of F frames and, if asked for, their derivatives."""
+class SharedJacobians:
+    """Derivatives of projected points by what all frames share."""
 
-    pixels: Tensor
-    """(F, L, 2)"""
-    jacobian: Tensor | None = None
-    """(F, L, 2, P) by the frame's own parameters."""
-    shared_jacobian: Tensor | None = None
+    jacobian: Tensor
     """(F, L, 2, S + 1) by identity and log focal length, the latter along a dolly zoom (`FrameState.dolly_zoomed`)."""
-    position_jacobian: Tensor | None = None
+    by_position: Tensor
     """(F, L, 2, 3) by the point's position on the head at rest."""
 
 
-def predict(
-    surface: LandmarkSurface, state: FrameState, camera: Camera, *, jacobian: bool = False, shared: bool = False
-) -> Prediction:
-    """Project the points of a person's surface (`LandmarkSurface.of_person`).
+@dataclass(frozen=True)
+class Linearisation:
+    """Projected points of F frames and their derivatives."""
 
-    `jacobian` asks for the derivatives by the frames' parameters, `shared` for those by what all frames share as well.
-    """
+    pixels: Tensor
+    """(F, L, 2)"""
+    jacobian: Tensor
+    """(F, L, 2, P) by the frame's own parameters."""
+    shared: SharedJacobians | None
+    """Where it was asked for."""
+
+
+def predict(surface: LandmarkSurface, state: FrameState, camera: Camera) -> Tensor:
+    """(F, L, 2) pixels: the points of a person's surface (`LandmarkSurface.of_person`), posed and projected."""
+    matrices = axis_angle_to_matrix(joint_rotation_vectors(state.face))
+    points = pose_points(surface, state.expression, matrices)[0]
+    rotated = (points - camera.pivot) @ state.rotation.transpose(1, 2)
+    return camera.project(rotated + state.translation[:, None])
+
+
+def linearise(surface: LandmarkSurface, state: FrameState, camera: Camera, *, shared: bool = False) -> Linearisation:
+    """The prediction and its derivatives by the frames' parameters, with `shared` also by what all frames share."""
     vectors = joint_rotation_vectors(state.face)
     matrices = axis_angle_to_matrix(vectors)
     points, levers, rotations = pose_points(surface, state.expression, matrices)
     rotated = (points - camera.pivot) @ state.rotation.transpose(1, 2)
     in_camera = rotated + state.translation[:, None]
     pixels = camera.project(in_camera)
-    if not jacobian:
-        return Prediction(pixels)
 
     projection = camera.projection_jacobian(in_camera)
     by_point = projection @ state.rotation[:, None]
     by_lever = by_point @ rotations
     expression = _through_bases(by_point, by_lever, surface.position.expression, surface.lever.expression)
     layout = state.layout
-    result = torch.empty((*expression.shape[:-1], layout.size), dtype=expression.dtype, device=expression.device)
-    result[..., layout.expression] = expression
+    jacobian = torch.empty((*expression.shape[:-1], layout.size), dtype=expression.dtype, device=expression.device)
+    jacobian[..., layout.expression] = expression
     joints = slice(layout.jaw.start, layout.eyes.stop)
-    result[..., joints] = by_point @ joint_derivatives(surface, vectors, matrices, levers, rotations)
-    result[..., layout.rotation] = projection @ -cross_matrix(rotated)
-    result[..., layout.translation] = projection
+    jacobian[..., joints] = by_point @ joint_derivatives(surface, vectors, matrices, levers, rotations)
+    jacobian[..., layout.rotation] = projection @ -cross_matrix(rotated)
+    jacobian[..., layout.translation] = projection
     if not shared:
-        return Prediction(pixels, result)
+        return Linearisation(pixels, jacobian, None)
     identity = _through_bases(by_point, by_lever, surface.position.shape, surface.lever.shape)
-    position = by_point + by_lever * surface.skin_weight[:, None, None]
     zoom = pixels - camera.centre + projection[..., 2] * state.translation[:, None, 2:]
-    return Prediction(pixels, result, torch.cat((identity, zoom.unsqueeze(-1)), -1), position)
+    by_position = by_point + by_lever * surface.skin_weight[:, None, None]
+    return Linearisation(pixels, jacobian, SharedJacobians(torch.cat((identity, zoom.unsqueeze(-1)), -1), by_position))
 
 
 def _through_bases(by_point: Tensor, by_lever: Tensor, position: Tensor, lever: Tensor) -> Tensor:
@@ -98,7 +107,7 @@ def joint_derivatives(
 
 
 def rotation_derivatives(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """d R / d v_k for R = exp(v): (..., 3), (..., 3, 3) -> (..., 3 (k), 3, 3). Gallego and Yezzi 2015, eq. 9."""
+    """D R / d v_k for R = exp(v): (..., 3), (..., 3, 3) -> (..., 3 (k), 3, 3). Gallego and Yezzi 2015, eq. 9."""
     squared = (vectors**2).sum(-1, keepdim=True)[..., None]
     identity = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
     # Columns of (I - R), one for each k; v x (I - R) e_k.

@@ -72,13 +72,17 @@ def learn_appearance(skin: Skin, identity: Tensor, clips: Sequence[PosedClip], b
             lambda _, view: (view.sample()[:, 0], view.normals, view.weight.astype(np.float32)),
         )
         samples.append(tuple(np.stack(part) for part in zip(*rows, strict=True)))
-    weight = sum(weights.sum(0) for _, _, weights in samples)
+    weight = np.sum([weights.sum(0) for _, _, weights in samples], axis=0)
+    albedo = np.zeros_like(weight)
     lights = np.zeros((len(clips), 9))
     lights[:, 0] = 1
     for _ in range(_ROUNDS):
-        total = sum(
-            (weights * (values - log_shading(light, normals))).sum(0)
-            for (values, normals, weights), light in zip(samples, lights, strict=True)
+        total = np.sum(
+            [
+                (weights * (values - log_shading(light, normals))).sum(0)
+                for (values, normals, weights), light in zip(samples, lights, strict=True)
+            ],
+            axis=0,
         )
         albedo = total / np.maximum(weight, 1e-6)
         for index, (values, normals, weights) in enumerate(samples):
@@ -89,7 +93,8 @@ def learn_appearance(skin: Skin, identity: Tensor, clips: Sequence[PosedClip], b
 
 def fit_light(brightness: np.ndarray, harmonics: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(9,): least squares of brightness (F, D) by harmonics (F, D, 9) with weights (F, D). One reweighting reduces the
-    influence of outliers such as gloss and shadows."""
+    influence of outliers such as gloss and shadows.
+    """
     rows, flat = harmonics.reshape(-1, 9).astype(np.float64), brightness.ravel()
     current = weight.ravel().astype(np.float64)
     light = np.zeros(9)

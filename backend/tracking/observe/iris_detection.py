@@ -98,7 +98,7 @@ def detect_irises(
     `surface` is the person's `model.limbus_surface`. Frames without a face (`face_found` (F,) bool) get none. The size of
     the irises, and the usual difference between the two eyes' displacements, are learned from the frames `training`.
     """
-    shown = predict(surface, state, camera).pixels.double().cpu().numpy()
+    shown = predict(surface, state, camera).double().cpu().numpy()
     centres, pixel, frames = shown[:, ::3], camera.pixel, len(state)
     axes = np.stack((shown[:, 1::3] - centres, shown[:, 2::3] - centres), 2)
     hidden = eye_occlusion(state).cpu().numpy()
@@ -170,7 +170,8 @@ def _whiteness(picture: np.ndarray) -> np.ndarray:
 
 def _usual_difference(scores: list[np.ndarray]) -> np.ndarray:
     """(2,) steps (across, down) by which the right eye's displacement exceeds the left's in scores (2, S, S), usually:
-    where the detector's points put the two eyes wrong, they do so all the time."""
+    where the detector's points put the two eyes wrong, they do so all the time.
+    """
     steps = []
     for pair in scores:
         if pair.any((1, 2)).all():

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -87,7 +87,15 @@ class SkinView:
     def sample(self, shift: np.ndarray | float = 0.0) -> np.ndarray:
         """(D, 3): the maps at the samples, displaced by `shift` (D, 2) pixels of this image."""
         positions = (self.pixels + shift - 0.5).astype(np.float32)[:, None]
-        return cv2.remap(self.maps, positions, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+        # OpenCV takes None for the second map where the first one has both coordinates, which its stubs do not know.
+        sampled = cv2.remap(  # pyright: ignore[reportCallIssue]
+            self.maps,
+            positions,
+            None,  # pyright: ignore[reportArgumentType]
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return sampled[:, 0]
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ def _posed(skin: Skin, shaped: Shaped, state: FrameState, pivot: Tensor) -> tupl
         rotations = torch.cat((root_and_neck, joint_rotation_vectors(state.face)), 1)
         posed = skin.head(shaped, state.expression, rotations).vertices
         in_camera = (posed - pivot) @ state.rotation.transpose(1, 2) + state.translation[:, None]
-        return in_camera.cpu().numpy(), vertex_normals(in_camera, skin.head.faces).cpu().numpy()
+        return in_camera.cpu().numpy(), vertex_normals(in_camera, cast("Tensor", skin.head.faces)).cpu().numpy()
 
 
 def _view(

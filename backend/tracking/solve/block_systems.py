@@ -27,6 +27,7 @@ def solve_shared(
     Returns:
         The frames' step (F, P), the shared step (K,), and the reduced matrix U - sum W' V^-1 W (K, K). Its inverse is the
         shared parameters' covariance with the frames marginalised.
+
     """
     factor = torch.linalg.cholesky(hessian)
     solved = torch.cholesky_solve(torch.cat((cross, gradient.unsqueeze(-1)), -1), factor)

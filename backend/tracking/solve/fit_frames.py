@@ -53,8 +53,9 @@ def fit_frames(
 
     Returns:
         The frames and the normal equations of the last iteration.
+
     """
-    damping = 1e-4
+    damping, equations = 1e-4, None
     for iteration in range(iterations):
         # Robust weights, bias and correspondences change with the iteration, so energies are compared only within one.
         current = [term.reweighted(state, camera, robust_scale_of(iteration)) for term in terms]
@@ -77,12 +78,15 @@ def fit_frames(
             damping *= 10
         else:
             break
+    if equations is None:
+        raise ValueError("frames are fitted in one iteration at least")
     return state, equations
 
 
 def free_parameters(state: FrameState, gradient: Tensor, bounds: Bounds) -> Tensor:
     """(F, P) bool: the parameters that may move. Fixed ones may not, nor those on a bound whose gradient pushes them
-    outwards (Bertsekas 1982)."""
+    outwards (Bertsekas 1982).
+    """
     free = (~bounds.fixed).expand(gradient.shape).clone()
     face = state.layout.face
     pushed = gradient[:, face]
@@ -98,6 +102,12 @@ class FittedClip:
     state: FrameState
     variances: Tensor | None
     """(F, P): the parameters' marginal variances with the person fixed, where they were asked for."""
+
+    def required_variances(self) -> Tensor:
+        """The variances of a clip that was fitted with them."""
+        if self.variances is None:
+            raise ValueError("this clip was fitted without variances")
+        return self.variances
 
 
 def fit_windows(
@@ -153,4 +163,4 @@ def _variances(window: Sequence[Term], equations: NormalEquations, state: FrameS
     hessian.diagonal(dim1=1, dim2=2)[:, state.layout.pose] += pose_precision
     smoothness = next(term for term in window if isinstance(term, SmoothnessTerm))
     smoothness = replace(smoothness, unobserved_is_quick=True).reweighted(state, camera, ROBUST_SCALES[-1])
-    return variances_in_time(hessian, smoothness.coupling)
+    return variances_in_time(hessian, smoothness.current_coupling())

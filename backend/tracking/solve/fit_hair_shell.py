@@ -32,7 +32,8 @@ def fit_shell_and_poses(
     bounds: Bounds,
 ) -> HairShell:
     """The shell of some frames, taken as independent of each other. The frames' poses are fitted to the silhouettes in
-    turn with the shell, as all frames' poses will be; `terms` are the frames' other energies."""
+    turn with the shell, as all frames' poses will be; `terms` are the frames' other energies.
+    """
     for _ in range(_ROUNDS - 1):
         shell = fit_hair_shell(shell, silhouette, state, camera)
         silhouette_term = SilhouetteTerm.unmatched(silhouette, shell)

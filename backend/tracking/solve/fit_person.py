@@ -19,7 +19,7 @@ from ..model.frame_state import Bounds, FrameState, concatenate
 from ..terms.landmarks import LandmarkTerm
 from ..terms.priors import PriorTerm
 from ..terms.skin_patches import SkinPatchTerm
-from ..terms.term import NormalEquations, Term, total_energy, total_equations
+from ..terms.term import NormalEquations, SharedBlocks, Term, total_energy, total_equations
 from .block_systems import solve_shared
 from .fit_frames import ROBUST_SCALES, free_parameters, robust_scale_of
 
@@ -143,7 +143,8 @@ class _SharedParameters:
 
     def _hold_size(self, skin: SkinPatchTerm, known: Person) -> None:
         """The prior on the head's size, measured on the patches' centres: the landmarks' compared surface is distorted as
-        the detector sees it."""
+        the detector sees it.
+        """
         points = skin.generic_surface.position
         rest = points.rest - points.rest.mean(0)
         growth = torch.einsum("lc,lck->k", rest, points.shape - points.shape.mean(0)) / (rest**2).sum()
@@ -194,16 +195,18 @@ class _Clips:
             total_equations(own, state[part], camera, shared=True)
             for own, part, camera in self._of_person(terms, shared)
         ]
-        hessian = torch.cat([part.hessian for part in parts])
+        energy, gradient, hessian = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("energy", "gradient", "hessian")
+        )
         cross = hessian.new_zeros(*hessian.shape[:2], len(shared))
         shared_hessian = self.common.precision.double()
         shared_gradient = self.common.gradient(shared).double()
         for found, part, columns in zip(parts, self.parts, self.common.columns, strict=True):
-            cross[part] = cross[part].index_copy(2, columns, found.cross)
-            shared_hessian[columns[:, None], columns] += found.shared_hessian.double()
-            shared_gradient[columns] += found.shared_gradient.double()
-        energy, gradient = (torch.cat([getattr(part, name) for part in parts]) for name in ("energy", "gradient"))
-        return NormalEquations(energy, gradient, hessian, shared_gradient, shared_hessian, cross)
+            blocks = found.required_shared()
+            cross[part] = cross[part].index_copy(2, columns, blocks.cross)
+            shared_hessian[columns[:, None], columns] += blocks.hessian.double()
+            shared_gradient[columns] += blocks.gradient.double()
+        return NormalEquations(energy, gradient, hessian, SharedBlocks(shared_gradient, shared_hessian, cross))
 
     def _cameras(self, shared: Tensor) -> list[Camera]:
         focals = shared[self.common.focals].exp()
@@ -241,7 +244,8 @@ def fit_person(
         equations = together.equations(terms, state, shared)
         energy = together.energy(terms, state, shared)
         on_iteration(iteration)
-        cross, shared_hessian = equations.cross, equations.shared_hessian
+        blocks = equations.required_shared()
+        cross, shared_hessian = blocks.cross, blocks.hessian
         free = free_parameters(state, equations.gradient, bounds)
         # The first step moves heads and opens jaws only: an initial pose that is degrees off must not deform the faces.
         first = iteration == 0 and known is None
@@ -250,10 +254,8 @@ def fit_person(
             cross = torch.zeros_like(cross)
             shared_hessian = shared_hessian + torch.eye(len(shared), device=shared.device) * 1e12
         for _ in range(_TRIES):
-            blocks, free_cross, gradient = _restricted(equations.hessian, cross, equations.gradient, free, damping)
-            step, shared_step, marginal = solve_shared(
-                blocks, free_cross, shared_hessian, gradient, equations.shared_gradient
-            )
+            own, free_cross, gradient = _restricted(equations.hessian, cross, equations.gradient, free, damping)
+            step, shared_step, marginal = solve_shared(own, free_cross, shared_hessian, gradient, blocks.gradient)
             reduced = reduced if first else marginal
             trial_shared, zoom = shared + shared_step.float(), shared_step[common.focals].exp().float()
             trial = state.updated(step.float(), bounds).dolly_zoomed(zoom[together.clip_of_frame])

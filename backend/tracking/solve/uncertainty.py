@@ -51,7 +51,9 @@ def standard_deviations(
     parts = []
     for part in sampled.split(_CHUNK):
         equations = landmarks[part].normal_equations(state[part], camera, shared=True)
-        displaced = torch.linalg.solve((equations.hessian + prior.hessian()).double() + held, equations.cross.double())
+        displaced = torch.linalg.solve(
+            (equations.hessian + prior.hessian()).double() + held, equations.required_shared().cross.double()
+        )
         # A longer focal length also moves the head away (`FrameState.dolly_zoomed`); the frame takes back part of that.
         displaced[:, -1, -1] -= state.translation[part, 2].double()
         variance = torch.einsum("fpk,kl,fpl->fp", displaced, shared_covariance.double(), displaced)

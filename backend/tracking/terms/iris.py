@@ -18,7 +18,7 @@ from ...correspondence.landmark_sets import LEFT_IRIS, RIGHT_IRIS
 from ..model.camera import Camera
 from ..model.frame_state import FrameState
 from ..model.landmark_surface import LandmarkSurface
-from ..model.prediction import predict
+from ..model.prediction import linearise, predict
 from ..observe.iris_detection import DetectedIrises
 from .landmarks import LandmarkTerm
 from .term import ROBUST_SCALE, NormalEquations, Term, robust
@@ -57,11 +57,11 @@ class IrisTerm(Term):
         return replace(landmarks, weights=weights)
 
     def energy(self, state: FrameState, camera: Camera) -> Tensor:
-        error = self._whitened(predict(self.surface, state, camera).pixels)
+        error = self._whitened(predict(self.surface, state, camera))
         return robust(error, torch.ones_like(self.found), ROBUST_SCALE)[0]
 
     def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
-        found = predict(self.surface, state, camera, jacobian=True)
+        found = linearise(self.surface, state, camera)
         error = self._whitened(found.pixels)
         energy, weight = robust(error, torch.ones_like(self.found), ROBUST_SCALE)
         weight = weight.sqrt()

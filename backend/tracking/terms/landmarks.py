@@ -21,7 +21,7 @@ from ..detector.pose_bias import bias_coefficients, bias_in_pixels
 from ..model.camera import Camera
 from ..model.frame_state import FrameState
 from ..model.landmark_surface import LandmarkSurface
-from ..model.prediction import predict
+from ..model.prediction import linearise, predict
 from .term import NormalEquations, Term, robust
 
 POINT_SIGMA = 3.5
@@ -71,7 +71,8 @@ class LandmarkTerm(Term):
     @classmethod
     def from_detections(cls, landmarks: np.ndarray, surface: LandmarkSurface, camera: Camera) -> LandmarkTerm:
         """From a capture's landmarks (F, 478, 3), NaN without a face. `surface` is the compared surface of the mean person;
-        its points are the landmarks that are used."""
+        its points are the landmarks that are used.
+        """
         device = camera.pivot.device
         chosen = landmarks[:, surface.points, :2]
         weights = point_weights()[surface.points] * surface.valid * np.isfinite(chosen).all(-1)
@@ -125,7 +126,7 @@ class LandmarkTerm(Term):
         energies = []
         for start in range(0, len(state), 4 * _CHUNK):
             part = slice(start, start + 4 * _CHUNK)
-            pixels = predict(self.surface, state[part], camera).pixels
+            pixels = predict(self.surface, state[part], camera)
             residual, weight = self[part]._residuals(pixels, camera.pixel)
             energies.append(robust(residual, weight, self.robust_scale)[0])
         return torch.cat(energies)
@@ -135,12 +136,14 @@ class LandmarkTerm(Term):
         for start in range(0, len(state), _CHUNK):
             part = slice(start, start + _CHUNK)
             chunk = self[part]
-            found = predict(self.surface, state[part], camera, jacobian=True, shared=shared)
+            found = linearise(self.surface, state[part], camera, shared=shared)
             residual, weight = chunk._residuals(found.pixels, camera.pixel)
             energy, weight = robust(residual, weight, self.robust_scale)
             root = weight.sqrt()
             rows = chunk._whitened_rows(found.jacobian, root, camera.pixel)
-            shared_rows = chunk._whitened_rows(found.shared_jacobian, root, camera.pixel) if shared else None
+            shared_rows = None
+            if found.shared is not None:
+                shared_rows = chunk._whitened_rows(found.shared.jacobian, root, camera.pixel)
             whitened = (residual * root.unsqueeze(-1)).flatten(1)
             parts.append(NormalEquations.of_rows(rows, whitened, energy, shared_rows))
         return NormalEquations.concatenated(parts)

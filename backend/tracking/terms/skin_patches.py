@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -24,10 +25,10 @@ from torch import Tensor
 from ..model.camera import Camera
 from ..model.frame_state import FrameState
 from ..model.landmark_surface import LandmarkSurface
-from ..model.prediction import predict
+from ..model.prediction import linearise, predict
 from ..observe.albedo_and_light import PersonAppearance
 from ..observe.skin_samples import IMAGE_SIZE, PATCHES, SAMPLES_PER_PATCH, PosedClip, Skin, SkinView, sample_frames
-from .term import ROBUST_SCALE, NormalEquations, Term, robust
+from .term import ROBUST_SCALE, NormalEquations, SharedBlocks, Term, robust
 
 PATCH_SIGMA = 0.4
 """Pixels at 512 by which even a well registered patch errs: the mesh is not exactly the head, and the light model is not
@@ -79,7 +80,7 @@ class SkinPatchTerm(Term):
         for start in range(0, len(state), 4 * _CHUNK):
             part = slice(start, start + 4 * _CHUNK)
             chunk = self[part]
-            error = chunk._whitened(predict(self.surface, state[part], camera).pixels)
+            error = chunk._whitened(predict(self.surface, state[part], camera))
             parts.append(robust(error, chunk.weights, ROBUST_SCALE)[0])
         return torch.cat(parts)
 
@@ -88,19 +89,23 @@ class SkinPatchTerm(Term):
         for start in range(0, len(state), _CHUNK):
             part = slice(start, start + _CHUNK)
             chunk = self[part]
-            found = predict(self.surface, state[part], camera, jacobian=True, shared=shared)
+            found = linearise(self.surface, state[part], camera, shared=shared)
             error = chunk._whitened(found.pixels)
             energy, weight = robust(error, chunk.weights, ROBUST_SCALE)
             scale = weight.sqrt()
             roots, error = chunk.roots * scale[..., None, None], error * scale.unsqueeze(-1)
             rows = roots @ found.jacobian
-            shared_rows = roots @ found.shared_jacobian if shared else None
+            shared_rows = None if found.shared is None else roots @ found.shared.jacobian
             equations = NormalEquations.of_rows(
-                rows.flatten(1, 2), error.flatten(1), energy, shared_rows.flatten(1, 2) if shared else None
+                rows.flatten(1, 2),
+                error.flatten(1),
+                energy,
+                None if shared_rows is None else shared_rows.flatten(1, 2),
             )
-            if shared:
-                by_offsets = roots @ found.position_jacobian @ self.bases
-                equations = _with_offsets(equations, rows, shared_rows, by_offsets, error)
+            if found.shared is not None and shared_rows is not None and equations.shared is not None:
+                by_offsets = roots @ found.shared.by_position @ self.bases
+                blocks = _with_offsets(equations.shared, rows, shared_rows, by_offsets, error)
+                equations = replace(equations, shared=blocks)
             parts.append(equations)
         return NormalEquations.concatenated(parts)
 
@@ -110,20 +115,24 @@ class SkinPatchTerm(Term):
 
 
 def _with_offsets(
-    equations: NormalEquations, rows: Tensor, shared_rows: Tensor, offset_rows: Tensor, error: Tensor
-) -> NormalEquations:
-    """The equations widened by the patches' offsets. Since a patch's offset (rows (F, K, 2, 3)) affects its own residuals
-    alone, the offsets' block of the Hessian is block-diagonal."""
+    shared: SharedBlocks, rows: Tensor, shared_rows: Tensor, offset_rows: Tensor, error: Tensor
+) -> SharedBlocks:
+    """The blocks by identity and focal length, widened by those by the patches' offsets.
+
+    Since a patch's offset (`offset_rows` (F, K, 2, 3)) affects its own residuals (`error` (F, K, 2)) alone, the offsets'
+    block of the Hessian is block-diagonal. `rows` (F, K, 2, P) are by the frames' own parameters, `shared_rows`
+    (F, K, 2, S + 1) by identity and focal length.
+    """
     count, size = offset_rows.shape[1], shared_rows.shape[-1]
-    wide = equations.widened(3 * count)
-    wide.shared_gradient[size:] = torch.einsum("fkri,fkr->ki", offset_rows, error).flatten()
+    wide = shared.widened(3 * count)
+    wide.gradient[size:] = torch.einsum("fkri,fkr->ki", offset_rows, error).flatten()
     wide.cross[..., size:] = (rows.transpose(-1, -2) @ offset_rows).permute(0, 2, 1, 3).flatten(2)
     mixed = (shared_rows.transpose(-1, -2) @ offset_rows).sum(0).transpose(0, 1).flatten(1)
-    wide.shared_hessian[:size, size:], wide.shared_hessian[size:, :size] = mixed, mixed.T
-    own = torch.zeros(count, 3, count, 3, dtype=offset_rows.dtype, device=offset_rows.device)
+    wide.hessian[:size, size:], wide.hessian[size:, :size] = mixed, mixed.T
     each = torch.arange(count, device=offset_rows.device)
-    own[each, :, each] = torch.einsum("fkri,fkrj->kij", offset_rows, offset_rows)
-    wide.shared_hessian[size:, size:] = own.flatten(2).flatten(0, 1)
+    blocks = torch.zeros(count, 3, count, 3, dtype=offset_rows.dtype, device=offset_rows.device)
+    blocks[each, :, each] = torch.einsum("fkri,fkrj->kij", offset_rows, offset_rows)
+    wide.hessian[size:, size:] = blocks.flatten(2).flatten(0, 1)
     return wide
 
 
@@ -159,53 +168,106 @@ def register_patches(
     )
     person = skin.centres.of_person(identity)
     centres = torch.cat(
-        [predict(person, state[start : start + _CHUNK], camera).pixels for start in range(0, len(state), _CHUNK)]
+        [predict(person, state[start : start + _CHUNK], camera) for start in range(0, len(state), _CHUNK)]
     )
     return SkinPatchTerm(skin.centres, person, centres + shift, roots, weights, skin.bases)
+
+
+@dataclass(frozen=True)
+class _PatchEquations:
+    """Lucas and Kanade's normal equations of K patches at their current shifts."""
+
+    xx: np.ndarray
+    """(K,) with xy and yy: the sums of products of the image's derivatives."""
+    xy: np.ndarray
+    yy: np.ndarray
+    x: np.ndarray
+    """(K,) with y: the sums of derivative times residual."""
+    y: np.ndarray
+    noise: np.ndarray
+    """(K,): variance of a sample's residual."""
+    correlation: np.ndarray
+    """(K,): of the image with the prediction."""
+
+    def step(self, prior: np.ndarray) -> np.ndarray:
+        """(K, 2): the solution, with a prior precision (K,) on the shift."""
+        determinant = (self.xx + prior) * (self.yy + prior) - self.xy**2
+        step = np.stack(
+            ((self.yy + prior) * self.x - self.xy * self.y, (self.xx + prior) * self.y - self.xy * self.x), 1
+        )
+        return step / np.maximum(determinant, 1e-12)[:, None]
+
+
+@dataclass(frozen=True)
+class _PatchRegistration:
+    """One frame's samples, and what the patches should look like in it."""
+
+    skin: Skin
+    view: SkinView
+    weight: np.ndarray
+    """(D,)"""
+    target: np.ndarray
+    """(D,): the predicted logarithm of brightness, without each patch's mean."""
+
+    @cached_property
+    def mass(self) -> np.ndarray:
+        """(K,): how many samples are visible."""
+        return self.skin.patch_sum(self.weight)
+
+    @cached_property
+    def target_energy(self) -> np.ndarray:
+        """(K,)"""
+        return self.skin.patch_sum(self.weight * self.target**2)
+
+    def equations(self, shift: np.ndarray) -> _PatchEquations:
+        """At shifts (K, 2), pixels of the sampled image."""
+        skin, weight, target = self.skin, self.weight, self.target
+        found = self.view.sample(shift[skin.patch])
+        # Every patch has a brightness of its own, for light that the model does not explain.
+        found -= np.stack([skin.patch_mean(found[:, k], weight) for k in range(3)], 1)[skin.patch]
+        values, slope_x, slope_y = found.T
+        product, energy = skin.patch_sum(weight * values * target), self.target_energy
+        # And a contrast of its own: haze, gloss and motion blur reduce it.
+        contrast = (product / np.maximum(energy, 1e-9)).clip(0.3, 2.0)
+        residual = values - contrast[skin.patch] * target
+        return _PatchEquations(
+            xx=skin.patch_sum(weight * slope_x * slope_x),
+            xy=skin.patch_sum(weight * slope_x * slope_y),
+            yy=skin.patch_sum(weight * slope_y * slope_y),
+            x=skin.patch_sum(weight * slope_x * residual),
+            y=skin.patch_sum(weight * slope_y * residual),
+            noise=skin.patch_sum(weight * residual**2) / np.maximum(self.mass, 1e-6) + _NOISE**2,
+            correlation=product / np.sqrt(np.maximum(energy * skin.patch_sum(weight * values**2), 1e-12)),
+        )
 
 
 def _register(
     skin: Skin, appearance: PersonAppearance, expected: np.ndarray, view: SkinView, factor: float, sigma: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shift (K, 2) in pixels of the capture, whitening roots (K, 2, 2) and weights (K,)."""
-    patch, blur = skin.patch, appearance.blur * IMAGE_SIZE / 512
+    blur = appearance.blur * IMAGE_SIZE / 512
+    max_shift = _MAX_SHIFT * blur
     weight = view.weight * appearance.known
-    mass = skin.patch_sum(weight)
-    target = expected - skin.patch_mean(expected, weight)[patch]
-    target_energy = skin.patch_sum(weight * target**2)
-    shift = np.zeros((PATCHES, 2), np.float32)
-    for _ in range(_REGISTRATION_STEPS):
-        found = view.sample(shift[patch])
-        # Every patch has a brightness of its own, for light that the model does not explain.
-        found -= np.stack([skin.patch_mean(found[:, k], weight) for k in range(3)], 1)[patch]
-        values, slope_x, slope_y = found.T
-        product = skin.patch_sum(weight * values * target)
-        # And a contrast of its own: haze, gloss and motion blur reduce it.
-        contrast = (product / np.maximum(target_energy, 1e-9)).clip(0.3, 2.0)
-        residual = values - contrast[patch] * target
-        xx, xy, yy = (
-            skin.patch_sum(weight * a * b) for a, b in ((slope_x, slope_x), (slope_x, slope_y), (slope_y, slope_y))
-        )
-        noise = skin.patch_sum(weight * residual**2) / np.maximum(mass, 1e-6) + _NOISE**2
+    frame = _PatchRegistration(skin, view, weight, expected - skin.patch_mean(expected, weight)[skin.patch])
+    previous = shift = np.zeros((PATCHES, 2), np.float32)
+    at = frame.equations(shift)
+    for step in range(_REGISTRATION_STEPS):
+        if step:
+            at = frame.equations(shift)
         # Without a prior on the shift a patch of plain skin would follow its own noise.
-        prior = _CORRELATED_SAMPLES * noise / (1.5 * blur) ** 2
-        x, y = (skin.patch_sum(weight * a * residual) for a in (slope_x, slope_y))
-        determinant = (xx + prior) * (yy + prior) - xy**2
-        step = np.stack(((yy + prior) * x - xy * y, (xx + prior) * y - xy * x), 1)
-        step /= np.maximum(determinant, 1e-12)[:, None]
-        previous, shift = shift, (shift - step).clip(-_MAX_SHIFT * blur, _MAX_SHIFT * blur)
-    energy = skin.patch_sum(weight * values**2)
-    correlation = product / np.sqrt(np.maximum(target_energy * energy, 1e-12))
-    weights = ((correlation - _MIN_CORRELATION) / (0.9 - _MIN_CORRELATION)).clip(0, 1)
+        prior = _CORRELATED_SAMPLES * at.noise / (1.5 * blur) ** 2
+        previous, shift = shift, (shift - at.step(prior)).clip(-max_shift, max_shift)
+    mass = frame.mass
+    weights = ((at.correlation - _MIN_CORRELATION) / (0.9 - _MIN_CORRELATION)).clip(0, 1)
     weights *= (mass / (0.6 * SAMPLES_PER_PATCH)).clip(0, 1)
-    too_far = np.linalg.norm(shift, axis=1) > 0.9 * _MAX_SHIFT * blur
+    too_far = np.linalg.norm(shift, axis=1) > 0.9 * max_shift
     weights[(mass < _MIN_VISIBLE * SAMPLES_PER_PATCH) | too_far] = 0
     # The last step again without the prior: along a direction in which a patch is hardly constrained, it must not claim a
     # shift of zero but a low precision.
-    values, vectors = np.linalg.eigh(np.stack((xx, xy, xy, yy), 1).reshape(-1, 2, 2))
+    values, vectors = np.linalg.eigh(np.stack((at.xx, at.xy, at.xy, at.yy), 1).reshape(-1, 2, 2))
     values = np.maximum(values, 1e-6)
-    along = np.einsum("kji,kj->ki", vectors, np.stack((x, y), 1)) / values
-    shift = previous - np.einsum("kij,kj->ki", vectors, along.clip(-_MAX_SHIFT * blur, _MAX_SHIFT * blur))
-    variance = sigma**2 + factor**2 * _CORRELATED_SAMPLES * noise[:, None] / values
+    along = np.einsum("kji,kj->ki", vectors, np.stack((at.x, at.y), 1)) / values
+    shift = previous - np.einsum("kij,kj->ki", vectors, along.clip(-max_shift, max_shift))
+    variance = sigma**2 + factor**2 * _CORRELATED_SAMPLES * at.noise[:, None] / values
     roots = vectors.transpose(0, 2, 1) / np.sqrt(variance)[:, :, None]
     return (shift * factor).astype(np.float32), roots.astype(np.float32), weights.astype(np.float32)

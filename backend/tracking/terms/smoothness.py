@@ -23,7 +23,8 @@ _AVERAGING = torch.tensor((1.0, 2.0, 3.0, 2.0, 1.0)) / 9
 @dataclass(frozen=True)
 class SmoothnessTerm(Term):
     """Gaussian priors on second differences. The head pose's prior yields where the head accelerates by far more than
-    expected: a head rests for seconds and then nods or shakes within moments. The weight is Cauchy's function."""
+    expected: a head rests for seconds and then nods or shakes within moments. The weight is Cauchy's function.
+    """
 
     precision: Tensor
     """(P,): one over the variance of the second difference."""
@@ -61,11 +62,15 @@ class SmoothnessTerm(Term):
         return replace(self, coupling=TemporalCoupling(self.precision, self.linked, weights))
 
     def energy(self, state: FrameState, camera: Camera) -> Tensor:
-        return self._coupling().energy(state.velocity())
+        return self.current_coupling().energy(state.velocity())
 
     def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
-        velocity, coupling = state.velocity(), self._coupling()
-        return NormalEquations(coupling.energy(velocity), coupling.gradient(velocity), coupling=coupling)
+        velocity, coupling = state.velocity(), self.current_coupling()
+        gradient = coupling.gradient(velocity)
+        # All of this term's Hessian is in the coupling, its diagonal blocks included.
+        none = gradient.new_zeros(()).expand(*gradient.shape, gradient.shape[1])
+        return NormalEquations(coupling.energy(velocity), gradient, none, coupling=coupling)
 
-    def _coupling(self) -> TemporalCoupling:
+    def current_coupling(self) -> TemporalCoupling:
+        """With the weights of the last `reweighted`."""
         return self.coupling or TemporalCoupling(self.precision, self.linked)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -24,79 +24,95 @@ ROBUST_SCALE = 3.0
 
 
 @dataclass(frozen=True)
+class SharedBlocks:
+    """The blocks of the normal equations that belong to K parameters which all frames share."""
+
+    gradient: Tensor
+    """(K,) summed over frames."""
+    hessian: Tensor
+    """(K, K) summed over frames."""
+    cross: Tensor
+    """(F, P, K): the mixed second derivatives by a frame's own and the shared parameters."""
+
+    def widened(self, count: int) -> SharedBlocks:
+        """The blocks with `count` more shared parameters, on which the energy does not depend."""
+        pad = torch.nn.functional.pad
+        return SharedBlocks(
+            pad(self.gradient, (0, count)), pad(self.hessian, (0, count, 0, count)), pad(self.cross, (0, count))
+        )
+
+    def __add__(self, other: SharedBlocks) -> SharedBlocks:
+        """The sum for the same frames; the narrower one is widened."""
+        width = max(len(self.gradient), len(other.gradient))
+        first, second = (part.widened(width - len(part.gradient)) for part in (self, other))
+        return SharedBlocks(
+            first.gradient + second.gradient, first.hessian + second.hessian, first.cross + second.cross
+        )
+
+
+@dataclass(frozen=True)
 class NormalEquations:
-    """Gauss-Newton's gradient and approximate Hessian of F frames, by block; a block that a term does not have is None."""
+    """Gauss-Newton's gradient and approximate Hessian of F frames, by block."""
 
     energy: Tensor
     """(F,)"""
     gradient: Tensor
     """(F, P)"""
-    hessian: Tensor | None = None
+    hessian: Tensor
     """(F, P, P)"""
-    shared_gradient: Tensor | None = None
-    """(K,) by the parameters that all frames share, summed over frames."""
-    shared_hessian: Tensor | None = None
-    """(K, K)"""
-    cross: Tensor | None = None
-    """(F, P, K): the mixed second derivatives by a frame's own and the shared parameters."""
+    shared: SharedBlocks | None = None
+    """For energies that depend on what all frames share, where it was asked for."""
     coupling: TemporalCoupling | None = None
-    """The part of the Hessian that couples neighbouring frames."""
+    """The part of the Hessian that couples neighbouring frames, where there is one."""
 
     @classmethod
     def of_rows(cls, rows: Tensor, residuals: Tensor, energy: Tensor, shared_rows: Tensor | None) -> NormalEquations:
         """From whitened Jacobian rows (F, R, P), residuals (F, R), energy (F,) and shared Jacobian rows (F, R, K)."""
         transposed, column = rows.transpose(1, 2), residuals.unsqueeze(-1)
-        own = cls(energy, (transposed @ column).squeeze(-1), transposed @ rows)
-        if shared_rows is None:
-            return own
-        flat = shared_rows.flatten(0, 1)
-        return replace(
-            own,
-            shared_gradient=flat.T @ residuals.flatten(),
-            shared_hessian=flat.T @ flat,
-            cross=transposed @ shared_rows,
-        )
+        shared = None
+        if shared_rows is not None:
+            flat = shared_rows.flatten(0, 1)
+            shared = SharedBlocks(flat.T @ residuals.flatten(), flat.T @ flat, transposed @ shared_rows)
+        return cls(energy, (transposed @ column).squeeze(-1), transposed @ rows, shared)
 
     @classmethod
     def concatenated(cls, parts: Sequence[NormalEquations]) -> NormalEquations:
-        """The equations of consecutive frames as one; the shared blocks are summed."""
+        """The equations of consecutive frames as one; shared gradients and Hessians are summed."""
         energy, gradient, hessian = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("energy", "gradient", "hessian")
         )
-        if parts[0].cross is None:
+        blocks = [part.shared for part in parts if part.shared is not None]
+        if not blocks:
             return cls(energy, gradient, hessian)
         return cls(
             energy,
             gradient,
             hessian,
-            torch.stack([part.shared_gradient for part in parts]).sum(0),
-            torch.stack([part.shared_hessian for part in parts]).sum(0),
-            torch.cat([part.cross for part in parts]),
-        )
-
-    def widened(self, count: int) -> NormalEquations:
-        """The equations with `count` more shared parameters, on which this energy does not depend."""
-        if self.cross is None or count == 0:
-            return self
-        pad = torch.nn.functional.pad
-        return replace(
-            self,
-            shared_gradient=pad(self.shared_gradient, (0, count)),
-            cross=pad(self.cross, (0, count)),
-            shared_hessian=pad(self.shared_hessian, (0, count, 0, count)),
+            SharedBlocks(
+                torch.stack([part.gradient for part in blocks]).sum(0),
+                torch.stack([part.hessian for part in blocks]).sum(0),
+                torch.cat([part.cross for part in blocks]),
+            ),
         )
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
-        """The equations of the sum of two energies of the same frames."""
-        widths = [0 if part.cross is None else part.cross.shape[-1] for part in (self, other)]
-        first, second = (part.widened(max(widths) - width) for part, width in zip((self, other), widths, strict=True))
-        return NormalEquations(*(_sum(getattr(first, part.name), getattr(second, part.name)) for part in fields(self)))
+        """The equations of the sum of two energies of the same frames, of which one may couple frames in time."""
+        shared = self.shared or other.shared
+        if self.shared is not None and other.shared is not None:
+            shared = self.shared + other.shared
+        return NormalEquations(
+            self.energy + other.energy,
+            self.gradient + other.gradient,
+            self.hessian + other.hessian,
+            shared,
+            self.coupling or other.coupling,
+        )
 
-
-def _sum(first: object, second: object) -> object:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
+    def required_shared(self) -> SharedBlocks:
+        """The shared blocks of equations that were asked for with `shared`."""
+        if self.shared is None:
+            raise ValueError("these normal equations were made without their shared blocks")
+        return self.shared
 
 
 class Term(ABC):
@@ -120,7 +136,8 @@ class Term(ABC):
 
     def reweighted(self, state: FrameState, camera: Camera, robust_scale: float) -> Self:
         """The term with weights and correspondences recomputed for the current estimate. Always call it on the original
-        term, never on the result of an earlier call. `robust_scale` is s of `robust`, for terms that anneal it."""
+        term, never on the result of an earlier call. `robust_scale` is s of `robust`, for terms that anneal it.
+        """
         return self
 
     @abstractmethod
@@ -130,7 +147,8 @@ class Term(ABC):
     @abstractmethod
     def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
         """With `shared` also the blocks by what all frames share: identity (S), log focal length (1), and, where the term
-        depends on them, patch offsets (3 K)."""
+        depends on them, patch offsets (3 K).
+        """
 
 
 def total_energy(terms: Sequence[Term], state: FrameState, camera: Camera) -> Tensor:
@@ -157,6 +175,7 @@ def robust(residual: Tensor, weight: Tensor, robust_scale: float) -> tuple[Tenso
 
     Returns:
         The energy (F,), and each residual's weight (F, R) in the Gauss-Newton equations, (s^2 / (s^2 + e^2))^2.
+
     """
     squared, limit = (residual**2).sum(-1), robust_scale**2
     share = limit / (limit + squared)
