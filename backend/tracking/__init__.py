@@ -2,20 +2,20 @@
 
 A walk through one clip, as `pipeline.track_captures` does it:
 
-1. **Prepare.** The detector's landmarks, blendshape scores and the intrinsics guess come from the Capture. `model/` holds
-   what is solved for and how it projects: the `Camera`, the head model restricted to surface points (`landmark_surface`),
-   the frames' parameters (`frame_state`, columns named in `parameter_layout`) and their projection with its Jacobian
-   (`prediction`). `detector/` knows the detector's systematic errors.
+1. **Prepare.** The detector's landmarks, blendshape scores and the intrinsics guess come from the Capture. `model/`
+   holds what is solved for and how it projects: the `Camera`, the head model restricted to surface points
+   (`landmark_surface`), the frames' parameters (`frame_state`, columns named in `parameter_layout`) and their
+   projection with its Jacobian (`prediction`). `detector/` knows the detector's systematic errors.
 2. **Fit the person.** `solve/fit_person.py` fits one identity and each clip's focal length to 48 frames of the training
    part, starting from `solve/initial_state.py`.
-3. **Align to the skin** (unless only landmarks are wanted). `photometric_stage.py` learns the skin's albedo and the clip's
-   light, registers skin patches, and fits the person again, in four rounds from coarse to fine.
+3. **Align to the skin** (unless only landmarks are wanted). `photometric_stage.py` learns the skin's albedo and the
+   clip's light, registers skin patches, and fits the person again, in four rounds from coarse to fine.
 4. **Fit all frames.** `solve/fit_frames.py` minimises the sum of a list of terms, window by window: first landmarks,
-   priors and smoothness. Then `observe/` measures silhouette, closed eyelids and lips, and irises near the head, and the
-   frames are fitted again with these terms; with the skin patches, twice more.
-5. **Assemble.** `solve/uncertainty.py` computes standard deviations. `after/` splits the head pose between body and neck,
-   measures the landmark error and flags unreliable frames; it also cuts the head out of the person's matte, and draws the
-   overlay and the report.
+   priors and smoothness. Then `observe/` measures silhouette, closed eyelids and lips, and irises near the head, and
+   the frames are fitted again with these terms; with the skin patches, twice more.
+5. **Assemble.** `solve/uncertainty.py` computes standard deviations. `after/` splits the head pose between body and
+   neck, measures the landmark error and flags unreliable frames; it also cuts the head out of the person's matte, and
+   draws the overlay and the report.
 
 `terms/` has one file per energy, all with the interface of `terms/term.py`:
 

@@ -1,9 +1,9 @@
 """The photometric stage: person, focal lengths and frames are fitted again, now to the images of the skin.
 
 It runs in rounds, coarse to fine. Each round learns the person's appearance under the current track
-(`observe.albedo_and_light`), registers skin patches in every chosen frame (`terms.skin_patches`), and fits identity, focal
-lengths, frames and the patches' offsets. Afterwards all frames of a clip are aligned to the last round's appearance.
-Held-out frames contribute nothing.
+(`observe.albedo_and_light`), registers skin patches in every chosen frame (`terms.skin_patches`), and fits identity,
+focal lengths, frames and the patches' offsets. Afterwards all frames of a clip are aligned to the last round's
+appearance. Held-out frames contribute nothing.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .terms.landmarks import LandmarkTerm
 from .terms.skin_patches import SkinPatchTerm, register_patches
 
 PERSON_BLURS = 3.0, 2.0, 2.0, 2.0
-"""Pixels at 512: the blur of the images in each round. With true poses a blur of 2 distinguishes a rotation that is 7 % too
-small from the true one best; 1 and 4 do less well."""
+"""Pixels at 512: the blur of the images in each round. With true poses a blur of 2 distinguishes a rotation that is 7 %
+too small from the true one best; 1 and 4 do less well."""
 PERSON_ITERATIONS = 4
 ALIGNMENTS = 2
 """Times that every frame is aligned to the appearance: one registration goes two thirds of the way."""
 LANDMARK_WEIGHT = 0.5
-"""The landmarks' weight beside the skin patches, once the detector's bias for this person is known. On rendered people 0.1,
-0.5 and 1 give 1.46, 1.45 and 1.45 degrees, but a jitter of 0.24, 0.34 and 0.45 pixels. Lively faces need the landmarks: skin
-that furrows does not look like the learned appearance."""
+"""The landmarks' weight beside the skin patches, once the detector's bias for this person is known. On rendered people
+0.1, 0.5 and 1 give 1.46, 1.45 and 1.45 degrees, but a jitter of 0.24, 0.34 and 0.45 pixels. Lively faces need the
+landmarks: skin that furrows does not look like the learned appearance."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class PhotometricModel:
     appearance: PersonAppearance
     person: Person
     landmark_bias: Tensor
-    """(FEATURES, L, 2) metres: the detector's bias for this person, beyond that for everybody (`detector.pose_bias`)."""
+    """(FEATURES, L, 2) metres: the detector's bias for this person, beyond that for everybody
+    (`detector.pose_bias`)."""
 
     def align(
         self,
@@ -109,8 +110,8 @@ def fit_photometric_model(
 
 
 def _landmark_bias(landmarks: Sequence[LandmarkTerm], clips: Sequence[PosedClip], person: Person) -> Tensor:
-    """The detector's bias for this person, from frames whose poses the skin patches determined. Without it landmarks would
-    be right only about what changes, and could get little weight.
+    """The detector's bias for this person, from frames whose poses the skin patches determined. Without it landmarks
+    would be right only about what changes, and could get little weight.
     """
     parts = []
     for term, clip in zip(landmarks, clips, strict=True):

@@ -66,10 +66,11 @@ def track_capture(
     progress: Progress = SILENT,
     device: str = "cpu",
 ) -> Track:
-    """Fit the head model to a capture. Frames without a face are interpolated from their neighbours and keep their flag.
+    """Fit the head model to a capture. Frames without a face are interpolated from their neighbours and keep their
+    flag.
 
-    With `photometric` the frames are also aligned to the person's own skin (`photometric_stage`), which takes three times as
-    long.
+    With `photometric` the frames are also aligned to the person's own skin (`photometric_stage`), which takes three
+    times as long.
     """
     return track_captures([capture], model, photometric=photometric, progress=progress, device=device)[0]
 
@@ -84,8 +85,8 @@ def track_captures(
 ) -> list[Track]:
     """Fit the head model to several captures of one person, clips or photographs.
 
-    They get one identity, and each capture a focal length and a track. Shot cuts are found and nothing is smoothed across
-    them.
+    They get one identity, and each capture a focal length and a track. Shot cuts are found and nothing is smoothed
+    across them.
     """
     skin, compared = _surfaces(model, device)
     clips = [
@@ -285,7 +286,8 @@ def _cuts_sentence(capture: Capture, cuts: np.ndarray) -> str:
 
 def _focal_sentence(capture: Capture, focal: float, sigma: float) -> str:
     guess = (capture.intrinsics[0, 0] + capture.intrinsics[1, 1]) / 2
-    found = f"Focal length of {capture.source_name}: {focal:.0f} px (guess {guess:.0f} px, uncertain by {100 * sigma:.0f} %)"
+    uncertainty = f"guess {guess:.0f} px, uncertain by {100 * sigma:.0f} %"
+    found = f"Focal length of {capture.source_name}: {focal:.0f} px ({uncertainty})"
     if sigma > 0.6 * FOCAL_SIGMA:
         return f"{found}; the face's perspective does not determine it, so it stays near the guess."
     return f"{found}; determined by the face's perspective."

@@ -41,7 +41,8 @@ def track(clip: SyntheticClip, model: HeadModel) -> Track:
 def test_a_known_face_is_recovered(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
     distances, turns = vertex_and_turn_errors(track, clip, model)
     assert np.median(distances) < 0.0025
-    # A detector that answers to half a face leaves the other half to what is believed, and a face believed flatter nods.
+    # A detector that answers to half a face leaves the other half to what is believed, and a face believed flatter
+    # nods.
     assert np.median(turns) < 1.75
     # The detector's points lie beside their places where the head is turned, so the truth itself does not meet them.
     assert np.nanmedian(track.residual) < 1.1 * np.median(landmark_error(_true_track(track, clip), clip.capture, model))

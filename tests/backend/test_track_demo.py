@@ -44,9 +44,9 @@ def test_track_of_the_demo_clip_agrees_with_its_truth(tracked):
     )
     errors, angles = [], []
     for ours, theirs in zip(found, true, strict=True):
-        ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
-        rotation, _ = Rotation.align_vectors(theirs, ours)
-        errors.append(np.linalg.norm(rotation.apply(ours) - theirs, axis=1))
+        centred, target = ours - ours.mean(0), theirs - theirs.mean(0)
+        rotation, _ = Rotation.align_vectors(target, centred)
+        errors.append(np.linalg.norm(rotation.apply(centred) - target, axis=1))
         angles.append(np.degrees(rotation.magnitude()))
     track, truth = tracked[1], load_track(asset_path("demo_truth.npz"), model)
     blinks = [model.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]

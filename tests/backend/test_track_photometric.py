@@ -91,7 +91,8 @@ def test_a_wrong_guess_of_the_focal_length_is_corrected_and_the_head_keeps_its_s
     made = rendered(tmp_path / "lens.capture", frames=FRAMES, yaw=50.0, lens=1.3)
     (before, _), (after, aligned), truth = _before_and_after(model, made, monkeypatch)
     errors = [abs(np.log(float(person.focals[0] / made.truth.intrinsics[0, 0]))) for person in (before, after)]
-    # Landmarks find it too: a lens that stays near its guess lies in the valley that `FrameState.dolly_zoomed` straightens.
+    # Landmarks find it too: a lens that stays near its guess lies in the valley that `FrameState.dolly_zoomed`
+    # straightens.
     assert max(errors) < np.log(1.3) / 2, errors
     assert abs(_size(model, after) / _size(model, before) - 1) < 0.01
     assert abs(1 - _share_of_turn(aligned, truth)) < 0.035

@@ -1,4 +1,6 @@
-"""The detector's bias is subtracted for any head pose and focal length, and measured without learning anybody's face."""
+"""The detector's bias is subtracted for any head pose and focal length, and measured without learning anybody's
+face.
+"""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class Posed:
         offsets: torch.Tensor | None = None,
         focal: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(F,)"""
+        """The patches' energy (F,), with some of what it depends on replaced."""
         camera = self.camera if focal is None else self.camera.with_focal(focal)
         person = self.patches.of_person(
             self.identity if identity is None else identity, self.offsets if offsets is None else offsets

@@ -26,8 +26,8 @@ FEATURES = 10
 _CHUNK = 512
 """Frames at a time, so that a long clip needs no more memory than its landmarks."""
 _CONSTANT_RIDGE, _VIEW_RIDGE = 2.0, 4.0
-"""Ridge weights, in numbers of frames, that keep a person's own bias near zero: of its constant part, which is the same in
-all views, and of its view-dependent part."""
+"""Ridge weights, in numbers of frames, that keep a person's own bias near zero: of its constant part, which is the same
+in all views, and of its view-dependent part."""
 _MEASURED = np.sin(np.radians((62.0, 24.0)))
 """How far the measured heads were turned and nodded. Beyond, the bias is taken to stay as it is there."""
 

@@ -2,11 +2,11 @@
 
 The detector was trained on what faces usually look like and draws every face a little nearer to the mean face, each
 landmark in its own way. A solver that takes the landmarks for points on the skin finds a face that is too average, and
-rotates and bends the head to make up for the rest. `assets/derive/landmark_bias.py` measures on rendered people how much
-farther or less far than its point on the skin each landmark moves with identity, expression and jaw. These responses are
-added to the bases of the surface that the solver compares with the landmarks, so that the solver predicts what the
-detector reports. The mesh that is drawn, its gaps and its silhouette stay unchanged. Where the detector does not respond
-at all, the compared surface does not move either, and the priors decide.
+rotates and bends the head to make up for the rest. `assets/derive/landmark_bias.py` measures on rendered people how
+much farther or less far than its point on the skin each landmark moves with identity, expression and jaw. These
+responses are added to the bases of the surface that the solver compares with the landmarks, so that the solver predicts
+what the detector reports. The mesh that is drawn, its gaps and its silhouette stay unchanged. Where the detector does
+not respond at all, the compared surface does not move either, and the priors decide.
 
 The responses were measured on the open head. Another head's shape is expressed as the most similar mixture of the open
 head's shapes, and the detector is taken to respond to both alike.
@@ -100,7 +100,9 @@ def _open_head_surface() -> LandmarkSurface:
 
 @cache
 def _measured_responses() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Responses to the open head's identity (478, 3, S) and expression (478, 3, E) and to R - I (478, 3, 27), metres."""
+    """Responses to the open head's identity (478, 3, S) and expression (478, 3, E) and to R - I (478, 3, 27),
+    metres.
+    """
     surface = _open_head_surface()
     sizes = surface.position.shape.shape[-1], surface.position.expression.shape[-1]
     with np.load(asset_path("models/landmark_bias.npz"), allow_pickle=False) as archive:

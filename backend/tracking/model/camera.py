@@ -67,12 +67,14 @@ class Camera:
 def estimate_head_pose(
     model_points: Tensor, detected: Tensor, weights: Tensor, camera: Camera
 ) -> tuple[Tensor, Tensor]:
-    """Head poses from landmarks with the detector's own relative depth, by weighted similarity alignment (Umeyama 1991).
+    """Head poses from landmarks with the detector's own relative depth, by weighted similarity alignment (Umeyama
+    1991).
 
     Args:
         model_points: (F, L, 3) metres in head space.
         detected: (F, L, 3) pixels, the third coordinate the detector's relative depth.
         weights: (F, L).
+        camera: The camera that the landmarks were seen through.
 
     Returns:
         Rotations (F, 3, 3) and translations (F, 3) with camera = R x + t. They are a few degrees off, good enough to

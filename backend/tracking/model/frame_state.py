@@ -52,7 +52,7 @@ class FrameState:
 
     @property
     def expression(self) -> Tensor:
-        """(F, E)"""
+        """The expression coefficients (F, E)."""
         return self.face[:, self.layout.expression]
 
     def updated(self, step: Tensor, bounds: Bounds) -> FrameState:
@@ -66,11 +66,12 @@ class FrameState:
         )
 
     def dolly_zoomed(self, ratio: Tensor) -> FrameState:
-        """Move the heads away by the factor `ratio` (F,) or (), which keeps their size in the image when the focal length
-        grows by the same factor.
+        """Move the heads away by the factor `ratio` (F,) or (), which keeps their size in the image when the focal
+        length grows by the same factor.
 
-        The focal length is solved for along this motion, so that its step changes the perspective alone. Otherwise focal
-        length and distance share a narrow curved valley, in which damping keeps the focal length at its initial value.
+        The focal length is solved for along this motion, so that its step changes the perspective alone. Otherwise
+        focal length and distance share a narrow curved valley, in which damping keeps the focal length at its initial
+        value.
         """
         lateral, depth = self.translation.split((2, 1), -1)
         return replace(self, translation=torch.cat((lateral, depth * ratio.unsqueeze(-1)), -1))
@@ -87,7 +88,9 @@ def concatenate(parts: Sequence[FrameState]) -> FrameState:
 
 
 def eye_occlusion(state: FrameState) -> Tensor:
-    """(F, 2) in [0, 1] for left and right eye: how far the head's yaw hides the eye, so that the detector only guesses it."""
+    """(F, 2) in [0, 1] for left and right eye: how far the head's yaw hides the eye, so that the detector only guesses
+    it.
+    """
     to_camera = -torch.nn.functional.normalize(state.translation, dim=-1)
     sine = (state.rotation[:, :, 0] * to_camera).sum(-1)
     begins, complete = _EYE_OCCLUSION

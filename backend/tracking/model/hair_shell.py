@@ -1,4 +1,5 @@
-"""The hair shell: where the outer surface of head and hair is, as one offset along the normal at every point of the head.
+"""The hair shell: where the outer surface of head and hair is, as one offset along the normal at every point of the
+head.
 
 The silhouette is the hair's, not the skin's. The shell's offsets are the same in all frames; they are fitted on the
 training part (`solve.fit_hair_shell`) on a coarse mesh and interpolated to the shell's points.

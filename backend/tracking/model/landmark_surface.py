@@ -6,8 +6,8 @@ triangle's corners (FLAME eq. 2-3) is, for a point that at most one of jaw, left
     x = p + (R_m - I) d,      p = sum_i b_i v_i,      d = sum_i b_i w_im (v_i - J_m)
 
 where m is the joint that moves the point, w_im are the corners' skinning weights and J_m is the joint's position. The
-position p and the lever d are both linear in identity, expression and pose correctives. So their bases at L points are all
-that the tracker needs, and the result is exact.
+position p and the lever d are both linear in identity, expression and pose correctives. So their bases at L points are
+all that the tracker needs, and the result is exact.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ def pose_points(surface: LandmarkSurface, expression: Tensor, matrices: Tensor) 
     """Pose the points of a person's surface (`of_person`), without the head pose.
 
     Args:
+        surface: The person's surface, with L points.
         expression: (F, E).
         matrices: (F, 3, 3, 3) rotations of jaw, left eye and right eye.
 

@@ -1,9 +1,9 @@
 """Which columns of a frame's parameter vector hold what.
 
-A frame has P = E + 13 parameters: expression (E), jaw (3, axis-angle), eyes (4: left x, left y, right x, right y; an eye
-does not roll), head rotation (3, a left tangent of the rotation matrix) and head translation (3, metres). The first
-E + 7 of them, the *face*, are what `FrameState.face` stores; the last six are the head *pose*. All slices count from the
-front, so they index a face vector and a full parameter vector alike.
+A frame has P = E + 13 parameters: expression (E), jaw (3, axis-angle), eyes (4: left x, left y, right x, right y; an
+eye does not roll), head rotation (3, a left tangent of the rotation matrix) and head translation (3, metres). The first
+E + 7 of them, the *face*, are what `FrameState.face` stores; the last six are the head *pose*. All slices count from
+the front, so they index a face vector and a full parameter vector alike.
 """
 
 from __future__ import annotations

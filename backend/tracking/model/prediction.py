@@ -119,7 +119,7 @@ def rotation_derivatives(vectors: Tensor, matrices: Tensor) -> Tensor:
 
 
 def cross_matrix(vectors: Tensor) -> Tensor:
-    """(..., 3) -> (..., 3, 3) with cross_matrix(a) @ b = a x b."""
+    """The matrices [a] (..., 3, 3) of vectors a (..., 3), with [a] b = a x b."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))

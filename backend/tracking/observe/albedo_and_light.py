@@ -2,13 +2,13 @@
 
 For Lambertian skin under light that does not move with the head, I = a(sample) h . Y(normal), with Y the first nine
 spherical harmonics of the normal in camera space (Ramamoorthi and Hanrahan 2001, eq. 12: nine terms hold 98 % of the
-diffuse shading of any light). The albedo a is the person's, the light h the clip's. Both are estimated from posed frames
-in turn: the albedo is the mean over frames of the brightness divided by the shading, the light a least-squares fit to
-the brightness divided by the albedo. Blurred images give a blurred albedo, so coarse images are compared with a coarse
-albedo.
+diffuse shading of any light). The albedo a is the person's, the light h the clip's. Both are estimated from posed
+frames in turn: the albedo is the mean over frames of the brightness divided by the shading, the light a least-squares
+fit to the brightness divided by the albedo. Blurred images give a blurred albedo, so coarse images are compared with a
+coarse albedo.
 
-The model leaves out gloss, cast shadows and lamps that turn with the head. These vary slowly over the skin, and the skin
-patch term gives every patch a brightness of its own.
+The model leaves out gloss, cast shadows and lamps that turn with the head. These vary slowly over the skin, and the
+skin patch term gives every patch a brightness of its own.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def landmark_gap(landmarks: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 def closure_confidence(landmarks: np.ndarray, state: FrameState, focal: Tensor, training: slice) -> np.ndarray:
     """(F, 3) in [0, 1]: how surely left eyelids, right eyelids and lips are closed.
 
-    `landmarks` (F, 478, 3) are NaN without a face. `focal` is in pixels. The person's open and closed gaps are learned from
-    the frames `training`.
+    `landmarks` (F, 478, 3) are NaN without a face. `focal` is in pixels. The person's open and closed gaps are learned
+    from the frames `training`.
     """
     metres_per_pixel = (state.translation[:, 2] / focal).cpu().numpy()
     closed = np.stack(

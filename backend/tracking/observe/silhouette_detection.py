@@ -55,8 +55,8 @@ class Silhouette:
 
 
 def detect_silhouette(capture: Capture, state: FrameState, camera: Camera, face_found: Tensor) -> Silhouette:
-    """Search the silhouette along rays from the centre of the skull, whose position comes from `state`. Frames without a
-    face (`face_found` (F,) bool) get none.
+    """Search the silhouette along rays from the centre of the skull, whose position comes from `state`. Frames without
+    a face (`face_found` (F,) bool) get none.
     """
     device = state.face.device
     skull = state.rotation @ torch.as_tensor(_SKULL_CENTRE, device=device) + state.translation

@@ -1,8 +1,8 @@
 """Sample points on the skin, grouped in patches, and where a frame's image shows them.
 
-A sample is a fixed point of a fixed triangle, so its albedo is the person's and the same in all frames. It is visible in a
-frame if nothing of the posed mesh lies in front of it in the z-buffer. Samples lie evenly on face and ears; neighbouring
-samples form a patch, which moves in the image as one.
+A sample is a fixed point of a fixed triangle, so its albedo is the person's and the same in all frames. It is visible
+in a frame if nothing of the posed mesh lies in front of it in the z-buffer. Samples lie evenly on face and ears;
+neighbouring samples form a patch, which moves in the image as one.
 """
 
 from __future__ import annotations

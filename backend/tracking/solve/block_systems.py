@@ -25,8 +25,8 @@ def solve_shared(
         shared_gradient: (K,).
 
     Returns:
-        The frames' step (F, P), the shared step (K,), and the reduced matrix U - sum W' V^-1 W (K, K). Its inverse is the
-        shared parameters' covariance with the frames marginalised.
+        The frames' step (F, P), the shared step (K,), and the reduced matrix U - sum W' V^-1 W (K, K). Its inverse is
+        the shared parameters' covariance with the frames marginalised.
 
     """
     factor = torch.linalg.cholesky(hessian)
@@ -48,9 +48,9 @@ def solve_in_time(
 ) -> Tensor:
     """The step (F, P) with (blocks + coupling) step = -gradient over the parameters that are `free` (F, P) bool.
 
-    Conjugate gradients for all frames at once, preconditioned by the frames' own blocks (F, P, P). A direct block-banded
-    factorisation would walk through the frames one by one; here the temporal coupling is weak against the landmarks, so
-    ten or twenty batched products suffice, on a CPU and on a GPU.
+    Conjugate gradients for all frames at once, preconditioned by the frames' own blocks (F, P, P). A direct
+    block-banded factorisation would walk through the frames one by one; here the temporal coupling is weak against the
+    landmarks, so ten or twenty batched products suffice, on a CPU and on a GPU.
     """
     mask = free.to(hessian.dtype)
     blocks = hessian + torch.diag_embed(coupling.diagonal)
@@ -95,8 +95,8 @@ def variances_in_time(hessian: Tensor, coupling: TemporalCoupling) -> Tensor:
 
     Frames are coupled with the next two, so pairs of frames are coupled with the next pair. The inverse of such a
     block-tridiagonal matrix has its diagonal blocks by one elimination and one backward substitution (Takahashi et al.
-    1973; for chains of states, Rauch, Tung and Striebel 1965). In float64, because positions are known to fractions of a
-    millimetre and gaze to radians.
+    1973; for chains of states, Rauch, Tung and Striebel 1965). In float64, because positions are known to fractions of
+    a millimetre and gaze to radians.
     """
     frames, size = hessian.shape[:2]
     pairs = (frames + 1) // 2

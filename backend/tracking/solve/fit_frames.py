@@ -1,7 +1,7 @@
 """Fitting frames: Levenberg-Marquardt over every frame's expression, jaw, eyes and head pose, the person being fixed.
 
-The energy is the sum of a list of terms. All frames of a clip are solved in windows, so that memory does not grow with the
-clip.
+The energy is the sum of a list of terms. All frames of a clip are solved in windows, so that memory does not grow with
+the clip.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _POSE_SIGMA = (1.0, 1.0, 1.0, 0.3, 0.3, 0.3)
 
 
 def robust_scale_of(iteration: int) -> float:
-    """Frames start near their solution, so they begin at the scale that the person's frames reach after two iterations."""
+    """Frames start near their solution, so they begin at the scale that the person's frames reach after two
+    iterations.
+    """
     return ROBUST_SCALES[min(iteration + 2, len(ROBUST_SCALES) - 1)]
 
 
@@ -48,8 +50,8 @@ def fit_frames(
 ) -> tuple[FrameState, NormalEquations]:
     """Minimise the sum of `terms` over F frames in time order.
 
-    The first `held` frames do not move; they only constrain the motion of the others. `on_iteration` is called at the start
-    of every iteration.
+    The first `held` frames do not move; they only constrain the motion of the others. `on_iteration` is called at the
+    start of every iteration.
 
     Returns:
         The frames and the normal equations of the last iteration.

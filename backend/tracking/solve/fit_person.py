@@ -1,8 +1,8 @@
 """Fitting the person: one identity and each clip's focal length, from some frames of every clip.
 
-Levenberg-Marquardt over the frames' own parameters and those that they share, by the Schur complement. First by landmarks;
-then, once skin patches are registered (`terms.skin_patches`), by both, with the patches' offsets on the head as further
-shared parameters.
+Levenberg-Marquardt over the frames' own parameters and those that they share, by the Schur complement. First by
+landmarks; then, once skin patches are registered (`terms.skin_patches`), by both, with the patches' offsets on the head
+as further shared parameters.
 """
 
 from __future__ import annotations
@@ -24,31 +24,33 @@ from .block_systems import solve_shared
 from .fit_frames import ROBUST_SCALES, free_parameters, robust_scale_of
 
 FOCAL_SIGMA = 0.3
-"""Standard deviation of the log focal length around the initial guess: webcams and phones have fields of view of 80 to 50
-degrees, portrait lenses 25."""
+"""Standard deviation of the log focal length around the initial guess: webcams and phones have fields of view of 80 to
+50 degrees, portrait lenses 25."""
 FOCAL_BIAS = 0.15
-"""By how much the log focal length errs however many frames there are, measured on rendered people: a face that is nearer
-or deeper than the detector draws it looks like another focal length."""
+"""By how much the log focal length errs however many frames there are, measured on rendered people: a face that is
+nearer or deeper than the detector draws it looks like another focal length."""
 INDEPENDENT_FRAMES = 1.0
-"""The detector misplaces a landmark in the same way in every frame, so many frames tell no more about identity than this
-many independent ones would; identity's prior is weighed against them accordingly. Measured on the demo clip: 5, 2 and 1
-give 2.8, 2.5 and 2.3 mm and 3.4, 3.1 and 2.8 degrees, and man_glasses loses 0.03 pixels. With more frames identity follows
-the detector's bias in depth, and a face that is too deep rotates too little."""
+"""The detector misplaces a landmark in the same way in every frame, so many frames tell no more about identity than
+this many independent ones would; identity's prior is weighed against them accordingly. Measured on the demo clip: 5, 2
+and 1 give 2.8, 2.5 and 2.3 mm and 3.4, 3.1 and 2.8 degrees, and man_glasses loses 0.03 pixels. With more frames
+identity follows the detector's bias in depth, and a face that is too deep rotates too little."""
 _FOCAL_FRAMES = 3.0
-"""The same for the focal length. Measured on fifteen rendered people with FOCAL_SIGMA 0.3: 1, 3, 10 and 30 leave errors of
-14, 13, 14 and 15 %, where the initial guess errs by 27; a wrong focal length makes large rotations too small or too large."""
+"""The same for the focal length. Measured on fifteen rendered people with FOCAL_SIGMA 0.3: 1, 3, 10 and 30 leave errors
+of 14, 13, 14 and 15 %, where the initial guess errs by 27; a wrong focal length makes large rotations too small or too
+large."""
 SKIN_FRAMES = 6.0
-"""The same for identity with skin patches, whose errors (gloss, a mesh that is not the head) are alike in similar frames.
-Measured on rendered people: 3, 6 and 48 give 1.62, 1.65 and 1.83 mm, 1.90, 1.86 and 1.74 degrees."""
+"""The same for identity with skin patches, whose errors (gloss, a mesh that is not the head) are alike in similar
+frames. Measured on rendered people: 3, 6 and 48 give 1.62, 1.65 and 1.83 mm, 1.90, 1.86 and 1.74 degrees."""
 OFFSET_SIGMA = 0.02, 0.02, 0.0015
-"""Metres by which a patch lies beside its position on the head model, twice along the skin and once across it. It is free
-along the skin, because the appearance was learned under a track that was degrees off."""
+"""Metres by which a patch lies beside its position on the head model, twice along the skin and once across it. It is
+free along the skin, because the appearance was learned under a track that was degrees off."""
 FOCAL_STEP_SIGMA = 0.03
-"""By how much the log focal length moves in one round of the photometric stage. Patches are registered under the current
-focal length, and rotations that are too small compensate one that is too short. Measured on fifteen rendered people, 0.003,
-0.03 and 0.1 around the last round's give 1.35, 1.34 and 1.35 degrees and focal errors of 13, 11 and 9 %, and 0.6 to 1 around
-the initial guess 1.35 degrees and 9 %; but of real people who hardly rotate their head even 0.3 around the guess brings the
-camera as near as 37 cm, and silhouettes fit less well (man_glasses 0.887 instead of 0.898)."""
+"""By how much the log focal length moves in one round of the photometric stage. Patches are registered under the
+current focal length, and rotations that are too small compensate one that is too short. Measured on fifteen rendered
+people, 0.003, 0.03 and 0.1 around the last round's give 1.35, 1.34 and 1.35 degrees and focal errors of 13, 11 and 9 %,
+and 0.6 to 1 around the initial guess 1.35 degrees and 9 %; but of real people who hardly rotate their head even 0.3
+around the guess brings the camera as near as 37 cm, and silhouettes fit less well (man_glasses 0.887 instead of
+0.898)."""
 SCALE_SIGMA = 0.003
 """Standard deviation of the logarithm of the head's size around the landmarks' result. No image shows size apart from
 distance; but a smaller head has smaller errors in metres, and without this prior heads shrink by 5 %."""
@@ -86,7 +88,9 @@ class Person:
     """(S + C, S + C) float64: of identity and log focal lengths, with everything else marginalised."""
 
     def focal_sigma(self, clip: int) -> float:
-        """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not determine it."""
+        """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not determine
+        it.
+        """
         return min(float(self.covariance[len(self.identity) + clip, len(self.identity) + clip].sqrt()), FOCAL_SIGMA)
 
     def covariance_of(self, clip: int) -> Tensor:
@@ -142,8 +146,8 @@ class _SharedParameters:
         """For each clip, the columns of this vector that its terms depend on."""
 
     def _hold_size(self, skin: SkinPatchTerm, known: Person) -> None:
-        """The prior on the head's size, measured on the patches' centres: the landmarks' compared surface is distorted as
-        the detector sees it.
+        """The prior on the head's size, measured on the patches' centres: the landmarks' compared surface is distorted
+        as the detector sees it.
         """
         points = skin.generic_surface.position
         rest = points.rest - points.rest.mean(0)

@@ -22,8 +22,8 @@ def initial_state(
 ) -> FrameState:
     """The initial state of some `frames` (N,) of a clip.
 
-    `detected` (F, L, 3) are the clip's landmarks with the detector's relative depth. Frames without a face get the state of
-    the nearest frame with one, and smoothness does the rest; training frames never take a held-out frame's.
+    `detected` (F, L, 3) are the clip's landmarks with the detector's relative depth. Frames without a face get the
+    state of the nearest frame with one, and smoothness does the rest; training frames never take a held-out frame's.
     """
     frames = frames.to(detected.device)
     face = prior.mean[frames].clone()

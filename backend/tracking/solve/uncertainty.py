@@ -1,10 +1,10 @@
 """Standard deviations of every parameter of every frame, from the solver's covariances.
 
-A parameter errs for three reasons. First, the frame's observations, its neighbours and the priors leave it some freedom:
-`block_systems.variances_in_time`. Second, identity and focal length, which all frames share, err themselves and displace
-every frame's optimum by J = -V^-1 W (Triggs et al. 2000, section 6.1): a focal length that is too long makes large head
-rotations too small. Third, the detector's errors are correlated, which no covariance knows; that was measured on rendered
-people, whose truth is known, and is applied as a factor.
+A parameter errs for three reasons. First, the frame's observations, its neighbours and the priors leave it some
+freedom: `block_systems.variances_in_time`. Second, identity and focal length, which all frames share, err themselves
+and displace every frame's optimum by J = -V^-1 W (Triggs et al. 2000, section 6.1): a focal length that is too long
+makes large head rotations too small. Third, the detector's errors are correlated, which no covariance knows; that was
+measured on rendered people, whose truth is known, and is applied as a factor.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def standard_deviations(
 ) -> Tensor:
     """(F, P) standard deviations.
 
-    `own_variances` (F, P) have the person fixed. `shared_covariance` (S + 1, S + 1) is that of identity and log focal length.
-    `landmarks` are reweighted as in the solver's last iteration.
+    `own_variances` (F, P) have the person fixed. `shared_covariance` (S + 1, S + 1) is that of identity and log focal
+    length. `landmarks` are reweighted as in the solver's last iteration.
     """
     # A frame without a face follows its neighbours, and so does its displacement.
     found = torch.nonzero(landmarks.face_found).flatten()

@@ -48,7 +48,9 @@ class ContactTerm(Term):
 
     @classmethod
     def from_closure(cls, surface: LandmarkSurface, closed: np.ndarray) -> ContactTerm | None:
-        """From the person's surface and closure confidences (F, 3). None for a head that lacks a landmark of the pairs."""
+        """From the person's surface and closure confidences (F, 3). None for a head that lacks a landmark of the
+        pairs.
+        """
         points, index = np.unique(np.concatenate(GAP_PAIRS), return_inverse=True)
         row = {point: position for position, point in enumerate(surface.points) if surface.valid[position]}
         if not all(point in row for point in points):

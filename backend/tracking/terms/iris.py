@@ -1,8 +1,8 @@
 """The iris term: the eyes' rotation from the irises as measured in the images.
 
-The detector's iris landmarks follow an iris sideways, but hardly up and down: they stay in the middle between the eyelids.
-`observe.iris_detection` measures the irises in the images instead; this term compares the measured centres with the
-centres of the rig's irises.
+The detector's iris landmarks follow an iris sideways, but hardly up and down: they stay in the middle between the
+eyelids. `observe.iris_detection` measures the irises in the images instead; this term compares the measured centres
+with the centres of the rig's irises.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Residuals are in standard deviations, which are stated in pixels at 512. There are two kinds: the landmarks themselves,
 and the differences of landmark pairs across eyelids and lips (`landmark_sets.PAIRS`), in which errors common to both
-landmarks cancel. The detector's bias for the current head pose is subtracted, and landmarks on the side of the head that
-faces away get little weight, because the detector only guesses them.
+landmarks cancel. The detector's bias for the current head pose is subtracted, and landmarks on the side of the head
+that faces away get little weight, because the detector only guesses them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..model.prediction import linearise, predict
 from .term import NormalEquations, Term, robust
 
 POINT_SIGMA = 3.5
-"""Pixels at 512. The detector errs by about 1.5, but its 478 errors are far from independent: neighbours err together, so
-each counts for a fraction of an observation."""
+"""Pixels at 512. The detector errs by about 1.5, but its 478 errors are far from independent: neighbours err together,
+so each counts for a fraction of an observation."""
 PAIR_SIGMA = 1.5
 """Pixels at 512."""
 JAW_LINE_WEIGHT = 0.5
@@ -59,8 +59,8 @@ class LandmarkTerm(Term):
     weights: Tensor
     """(F, L); zero where no face was found."""
     across: Tensor
-    """(F, C, 2) unit vectors across the outline of the jaw. Along the outline its landmarks slide, so only their distance
-    across it is compared."""
+    """(F, C, 2) unit vectors across the outline of the jaw. Along the outline its landmarks slide, so only their
+    distance across it is compared."""
     jaw_line: Tensor
     """(C,) rows of the landmarks on that outline."""
     pairs: Tensor
@@ -70,8 +70,8 @@ class LandmarkTerm(Term):
 
     @classmethod
     def from_detections(cls, landmarks: np.ndarray, surface: LandmarkSurface, camera: Camera) -> LandmarkTerm:
-        """From a capture's landmarks (F, 478, 3), NaN without a face. `surface` is the compared surface of the mean person;
-        its points are the landmarks that are used.
+        """From a capture's landmarks (F, 478, 3), NaN without a face. `surface` is the compared surface of the mean
+        person; its points are the landmarks that are used.
         """
         device = camera.pivot.device
         chosen = landmarks[:, surface.points, :2]
@@ -99,7 +99,7 @@ class LandmarkTerm(Term):
 
     @property
     def face_found(self) -> Tensor:
-        """(F,) bool"""
+        """In which frames the detector found a face, (F,) bool."""
         return self.weights.sum(1) > 0
 
     def scaled(self, factor: float) -> LandmarkTerm:
@@ -149,7 +149,9 @@ class LandmarkTerm(Term):
         return NormalEquations.concatenated(parts)
 
     def _residuals(self, pixels: Tensor, pixel: float) -> tuple[Tensor, Tensor]:
-        """Residuals (F, L + K, 2) in standard deviations of projected points (F, L, 2), and their weights (F, L + K)."""
+        """Residuals (F, L + K, 2) in standard deviations of projected points (F, L, 2), and their weights (F, L +
+        K).
+        """
         error = self._across_outline((pixels - self.unbiased).unsqueeze(-1)).squeeze(-1)
         upper, lower = self.pairs
         pairs = (error[:, upper] - error[:, lower]) / (PAIR_SIGMA * pixel)
@@ -167,7 +169,9 @@ class LandmarkTerm(Term):
         return torch.cat((points, pairs), 1).flatten(1, 2)
 
     def _across_outline(self, rows: Tensor) -> Tensor:
-        """Rows (F, L, 2, K) with those of the jaw line projected onto the normal n of the outline, n n' row. In place."""
+        """Rows (F, L, 2, K) with those of the jaw line projected onto the normal n of the outline, n n' row. In
+        place.
+        """
         normal = self.across.unsqueeze(-1)
         line = rows[:, self.jaw_line]
         rows[:, self.jaw_line] = normal * (normal * line).sum(2, keepdim=True)
@@ -177,10 +181,10 @@ class LandmarkTerm(Term):
 def view_weights(view_directions: Tensor, jaw_line: Tensor, state: FrameState) -> Tensor:
     """(F, L): weights of landmarks in the current view.
 
-    A landmark loses weight as its direction from the centre of the skull (`view_directions`, (L, 3)) turns away from the
-    camera. These directions replace surface normals: lips and eyelids have normals in all directions though they are
-    plainly seen. The landmarks of the jaw line (rows `jaw_line`) are on the skin's outline only in a frontal view, so they
-    fade as the head turns.
+    A landmark loses weight as its direction from the centre of the skull (`view_directions`, (L, 3)) turns away from
+    the camera. These directions replace surface normals: lips and eyelids have normals in all directions though they
+    are plainly seen. The landmarks of the jaw line (rows `jaw_line`) are on the skin's outline only in a frontal view,
+    so they fade as the head turns.
     """
     to_camera = -torch.nn.functional.normalize(state.translation, dim=-1)
     cosine = ((view_directions @ state.rotation.transpose(1, 2)) * to_camera[:, None]).sum(-1)

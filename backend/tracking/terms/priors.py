@@ -27,8 +27,8 @@ _DEGREE = np.pi / 180
 
 _SCORE_SIGMA: Final = {"eyeBlink": 0.2, "eyeLook": 0.15, "cheek": 0.15, "tongueOut": 0.02, "noseSneer": 0.2}
 _SCORE_SIGMA_OTHERS: Final = 0.25
-"""Standard deviation of a coefficient around the detector's score. Cheeks, tongue and the eyelids' following of the gaze
-hardly show in the landmarks, so their scores get a firmer prior."""
+"""Standard deviation of a coefficient around the detector's score. Cheeks, tongue and the eyelids' following of the
+gaze hardly show in the landmarks, so their scores get a firmer prior."""
 
 _ACCELERATION: Final = {
     "eyeBlink": 0.4,
@@ -47,7 +47,8 @@ MIN_UNNAMED_SIGMA: Final = 0.2
 """The least standard deviation of an expression component without an ARKit name."""
 
 _UPPER_BOUND: Final = {"brow": 1.6}
-"""Brows rise higher than the shapes' authors thought, and a person's neutral brows may lie lower than identity shows."""
+"""Brows rise higher than the shapes' authors thought, and a person's neutral brows may lie lower than identity
+shows."""
 
 _JAW_SIGMA = np.array((6, 3, 2)) * _DEGREE
 _EYES_SIGMA = np.array((12, 15, 12, 15)) * _DEGREE
@@ -57,8 +58,8 @@ _JOINTS_UPPER = np.concatenate((TRACKING_LIMITS.jaw_upper, TRACKING_LIMITS.gaze,
 _JOINTS_ACCELERATION = np.array((1.5, 0.5, 0.2, 5, 5, 5, 5)) * _DEGREE
 _POSE_ACCELERATION = np.concatenate((np.full(3, 0.2 * _DEGREE), (0.00024, 0.00024, 0.0008)))
 """Radians and metres. These are the firmest that a lively face allows. With half of them, and half of the face's,
-rendered people jitter by 0.51 px instead of 0.61, but woman_frontal's landmarks are 1.58 px off instead of 1.48, and her
-avatar loses 0.5 dB. For heads that move faster the prior yields (`smoothness.QUICK`)."""
+rendered people jitter by 0.51 px instead of 0.61, but woman_frontal's landmarks are 1.58 px off instead of 1.48, and
+her avatar loses 0.5 dB. For heads that move faster the prior yields (`smoothness.QUICK`)."""
 _VERGENCE_SIGMA = np.array((1.5, 4)) * _DEGREE
 """Standard deviation of the left eye's angle minus the right eye's: vertical, horizontal."""
 

@@ -1,8 +1,9 @@
 """The silhouette term: the posed hair shell's rim lies on the silhouette that was detected in the image.
 
-Landmarks lie on the front of the head, so they show its pitch and yaw by small differences only, while a degree of pitch
-moves the crown by five pixels at 512. For every ray, the shell's point that reaches farthest across the silhouette is the
-rim; its distance from the detected silhouette, across it, is the residual. Outliers lose their weight as landmarks do.
+Landmarks lie on the front of the head, so they show its pitch and yaw by small differences only, while a degree of
+pitch moves the crown by five pixels at 512. For every ray, the shell's point that reaches farthest across the
+silhouette is the rim; its distance from the detected silhouette, across it, is the residual. Outliers lose their weight
+as landmarks do.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class SilhouetteTerm(Term):
 
 
 def find_rim(silhouette: Silhouette, shell: HairShell, state: FrameState, camera: Camera) -> Tensor:
-    """(F, K) int64: for every ray the point of the posed shell that reaches farthest across the silhouette, near the ray.
+    """(F, K) int64: for every ray the point of the posed shell that reaches farthest across the silhouette, near the
+    ray.
 
     A point is near few rays, so each point is compared with those alone.
     """

@@ -1,14 +1,14 @@
 """The skin patch term: photometric alignment of every frame to the person's own skin.
 
-Landmarks are a network's guess; brows, eyelids, nostrils, stubble and moles are the person's. `observe.albedo_and_light`
-predicts how bright each skin sample should be in a frame. Patch by patch this prediction is registered to the image by
-Lucas and Kanade's method (1981), whose normal matrix gives the precision of the patch's position by direction. Solving for
-pose, expression, identity and focal length with these positions is Gauss-Newton on the image differences, with the posed
-mesh's derivatives taken once per patch.
+Landmarks are a network's guess; brows, eyelids, nostrils, stubble and moles are the person's.
+`observe.albedo_and_light` predicts how bright each skin sample should be in a frame. Patch by patch this prediction is
+registered to the image by Lucas and Kanade's method (1981), whose normal matrix gives the precision of the patch's
+position by direction. Solving for pose, expression, identity and focal length with these positions is Gauss-Newton on
+the image differences, with the posed mesh's derivatives taken once per patch.
 
-The appearance was learned under an imperfect track, so it is not known where on the head model a patch lies. The patches'
-offsets on the head are therefore unknowns too, almost free along the skin and held across it, so that frames agree
-with each other instead of with the first estimate (bundle adjustment, Triggs et al. 2000).
+The appearance was learned under an imperfect track, so it is not known where on the head model a patch lies. The
+patches' offsets on the head are therefore unknowns too, almost free along the skin and held across it, so that frames
+agree with each other instead of with the first estimate (bundle adjustment, Triggs et al. 2000).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from ..observe.skin_samples import IMAGE_SIZE, PATCHES, SAMPLES_PER_PATCH, Posed
 from .term import ROBUST_SCALE, NormalEquations, SharedBlocks, Term, robust
 
 PATCH_SIGMA = 0.4
-"""Pixels at 512 by which even a well registered patch errs: the mesh is not exactly the head, and the light model is not
-exact. On rendered people with the true pose patches are 0.8 pixels off at a blur of 2 (median), and 1.0 without the light's
-harmonics."""
+"""Pixels at 512 by which even a well registered patch errs: the mesh is not exactly the head, and the light model is
+not exact. On rendered people with the true pose patches are 0.8 pixels off at a blur of 2 (median), and 1.0 without the
+light's harmonics."""
 _REGISTRATION_STEPS = 3
 _CORRELATED_SAMPLES = 4.0
 """How many neighbouring samples carry as much information as one."""
@@ -68,7 +68,9 @@ class SkinPatchTerm(Term):
     """(K, 3, 3): see `Skin.bases`."""
 
     def of_person(self, identity: Tensor, patch_offsets: Tensor) -> SkinPatchTerm:
-        """For a person (S,) whose patches are displaced on the head model by `patch_offsets` (K, 3) metres along `bases`."""
+        """For a person (S,) whose patches are displaced on the head model by `patch_offsets` (K, 3) metres along
+        `bases`.
+        """
         person = self.generic_surface.of_person(identity)
         offsets = (self.bases @ patch_offsets.unsqueeze(-1)).squeeze(-1)
         position = replace(person.position, rest=person.position.rest + offsets)
@@ -119,9 +121,9 @@ def _with_offsets(
 ) -> SharedBlocks:
     """The blocks by identity and focal length, widened by those by the patches' offsets.
 
-    Since a patch's offset (`offset_rows` (F, K, 2, 3)) affects its own residuals (`error` (F, K, 2)) alone, the offsets'
-    block of the Hessian is block-diagonal. `rows` (F, K, 2, P) are by the frames' own parameters, `shared_rows`
-    (F, K, 2, S + 1) by identity and focal length.
+    Since a patch's offset (`offset_rows` (F, K, 2, 3)) affects its own residuals (`error` (F, K, 2)) alone, the
+    offsets' block of the Hessian is block-diagonal. `rows` (F, K, 2, P) are by the frames' own parameters,
+    `shared_rows` (F, K, 2, S + 1) by identity and focal length.
     """
     count, size = offset_rows.shape[1], shared_rows.shape[-1]
     wide = shared.widened(3 * count)
@@ -216,7 +218,7 @@ class _PatchRegistration:
 
     @cached_property
     def target_energy(self) -> np.ndarray:
-        """(K,)"""
+        """The prediction's weighted sum of squares in each patch, (K,)."""
         return self.skin.patch_sum(self.weight * self.target**2)
 
     def equations(self, shift: np.ndarray) -> _PatchEquations:
@@ -262,8 +264,8 @@ def _register(
     weights *= (mass / (0.6 * SAMPLES_PER_PATCH)).clip(0, 1)
     too_far = np.linalg.norm(shift, axis=1) > 0.9 * max_shift
     weights[(mass < _MIN_VISIBLE * SAMPLES_PER_PATCH) | too_far] = 0
-    # The last step again without the prior: along a direction in which a patch is hardly constrained, it must not claim a
-    # shift of zero but a low precision.
+    # The last step again without the prior: along a direction in which a patch is hardly constrained, it must not claim
+    # a shift of zero but a low precision.
     values, vectors = np.linalg.eigh(np.stack((at.xx, at.xy, at.xy, at.yy), 1).reshape(-1, 2, 2))
     values = np.maximum(values, 1e-6)
     along = np.einsum("kji,kj->ki", vectors, np.stack((at.x, at.y), 1)) / values

@@ -14,8 +14,8 @@ from .temporal_coupling import TemporalCoupling
 from .term import NormalEquations, Term
 
 QUICK = 4.0
-"""Standard deviations of the head pose's acceleration at which its smoothness weight is halved. A head that shakes to 15
-degrees three times a second is then 1.1 degrees off (median), as it is without smoothness, and not 7."""
+"""Standard deviations of the head pose's acceleration at which its smoothness weight is halved. A head that shakes to
+15 degrees three times a second is then 1.1 degrees off (median), as it is without smoothness, and not 7."""
 _AVERAGING = torch.tensor((1.0, 2.0, 3.0, 2.0, 1.0)) / 9
 """Weights of the moving average that tells a moving head from noise: noise changes its sign, a movement goes on."""
 
@@ -31,8 +31,8 @@ class SmoothnessTerm(Term):
     linked: Tensor
     """(F - 1,) bool: a frame and the next belong to one shot."""
     face_found: Tensor
-    """(F,) bool: the detector found a face. Unobserved frames get the weakest prior, because nothing limits their motion;
-    this is applied only where `unobserved_is_quick`."""
+    """(F,) bool: the detector found a face. Unobserved frames get the weakest prior, because nothing limits their
+    motion; this is applied only where `unobserved_is_quick`."""
     unobserved_is_quick: bool = False
     coupling: TemporalCoupling | None = None
     """With the robust weights for the current estimate, from `reweighted`; None where all weights are 1."""

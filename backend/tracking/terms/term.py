@@ -20,7 +20,8 @@ from ..model.frame_state import FrameState
 from .temporal_coupling import TemporalCoupling
 
 ROBUST_SCALE = 3.0
-"""Standard deviations at which the robust function halves the weight of a measured iris, silhouette point or skin patch."""
+"""Standard deviations at which the robust function halves the weight of a measured iris, silhouette point or skin
+patch."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ class Term(ABC):
         return replace(self, **{name: getattr(self, name)[index] for name in self.per_frame})  # type: ignore[type-var]
 
     def of_person(self, identity: Tensor, patch_offsets: Tensor) -> Self:
-        """The term for a person (S,) whose skin patches are displaced by (K, 3) metres. Only fitting a person needs it."""
+        """The term for a person (S,) whose skin patches are displaced by (K, 3) metres. Only fitting a person needs
+        it.
+        """
         return self
 
     def reweighted(self, state: FrameState, camera: Camera, robust_scale: float) -> Self:
@@ -142,12 +145,12 @@ class Term(ABC):
 
     @abstractmethod
     def energy(self, state: FrameState, camera: Camera) -> Tensor:
-        """(F,)"""
+        """The energy of each frame, (F,)."""
 
     @abstractmethod
     def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
-        """With `shared` also the blocks by what all frames share: identity (S), log focal length (1), and, where the term
-        depends on them, patch offsets (3 K).
+        """With `shared` also the blocks by what all frames share: identity (S), log focal length (1), and, where the
+        term depends on them, patch offsets (3 K).
         """
 
 
@@ -172,6 +175,7 @@ def robust(residual: Tensor, weight: Tensor, robust_scale: float) -> tuple[Tenso
     Args:
         residual: (F, R, D) in standard deviations; e is its norm over the last dimension.
         weight: (F, R).
+        robust_scale: s.
 
     Returns:
         The energy (F,), and each residual's weight (F, R) in the Gauss-Newton equations, (s^2 / (s^2 + e^2))^2.
