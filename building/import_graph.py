@@ -26,7 +26,7 @@ from .environments import ROOT
 from .extension import PACKAGES, files_to_ship
 
 PICTURE: Final = ROOT / "docs" / "images" / "rooms.svg"
-UNIVERSAL: Final = ("errors", "progress", "storage", "assets", "allocation", "paths", "redraw", "threads", "reporting")
+UNIVERSAL: Final = ("allocation", "assets", "devices", "errors", "progress", "storage", "redraw", "reporting", "threads")
 """Modules that any room may import; drawing their arrows would hide the others."""
 
 
@@ -115,7 +115,7 @@ def room_imports(graph: dict[str, set[str]]) -> Counter[tuple[str, str]]:
         (room_of(module), room_of(other))
         for module, others in graph.items()
         for other in others
-        if module.count(".") and room_of(module) != room_of(other)
+        if "." in module and "." in other and room_of(module) != room_of(other)
     )
     return Counter({pair: count for pair, count in rooms.items() if not any(map(_is_universal, pair))})
 
