@@ -1,4 +1,4 @@
-"""Runs inside Blender's window for `bench.responsiveness`: idle, an import, a training, each watched."""
+"""Runs inside Blender's window for `bench.responsiveness` and measures while it is idle, imports and trains."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,113 +21,139 @@ from viewport_screen import PACKAGE, effigy, end_with
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 FOLDER = Path(ORDER["folder"])
-LOOK = 0.004
-"""Seconds between two looks of the timer, at best."""
+TICK = 0.004
+"""Seconds between two ticks of the timer, at best."""
 IDLE_SECONDS = 5.0
 
-looks: list[float] = []
-calls: list[tuple[float, float, float, str]] = []
-"""(begun at, seconds, seconds on the processor, name) of each call of ours that no other one contains."""
-_depth = 0
+
+@dataclass(frozen=True)
+class Call:
+    """One call of Effigy by Blender that is not made inside another one."""
+
+    begin: float
+    """`time.perf_counter()` seconds."""
+    seconds: float
+    cpu_seconds: float
+    name: str
 
 
-def watched(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+NO_CALL = Call(0.0, 0.0, 0.0, "none")
+
+
+@dataclass
+class Recording:
+    ticks: list[float] = field(default_factory=list)
+    """`time.perf_counter()` seconds of the timer's ticks."""
+    calls: list[Call] = field(default_factory=list)
+    depth: int = 0
+    """Number of Effigy's calls that are running now, one inside the other."""
+
+    def clear(self) -> None:
+        self.ticks.clear()
+        self.calls.clear()
+
+
+recording = Recording()
+
+
+def timed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function, which adds its outermost calls to the recording."""
+
     @functools.wraps(function)
-    def timed(*arguments: Any) -> Any:
-        global _depth
-        begun, begun_cpu, _depth = time.perf_counter(), time.thread_time(), _depth + 1
+    def call(*arguments: Any) -> Any:
+        begin, begin_cpu = time.perf_counter(), time.thread_time()
+        recording.depth += 1
         try:
             return function(*arguments)
         finally:
-            _depth -= 1
-            if not _depth:
-                calls.append((begun, time.perf_counter() - begun, time.thread_time() - begun_cpu, name))
+            recording.depth -= 1
+            if not recording.depth:
+                seconds, cpu_seconds = time.perf_counter() - begin, time.thread_time() - begin_cpu
+                recording.calls.append(Call(begin, seconds, cpu_seconds, name))
 
-    return timed
+    return call
 
 
-def watch() -> None:
-    """Time what Blender calls of ours: timers, panels, the status bar."""
+def time_calls() -> None:
+    """Time Effigy's functions that Blender calls: timers, panels, the status bar."""
     for module, name in (("worker.session", "_pump"), ("tasks", "_advance_all"), ("panels.status_bar", "_redraw")):
         owner = effigy(module)
         timer = getattr(owner, name)
-        setattr(owner, name, watched(timer, name))
+        setattr(owner, name, timed(timer, name))
         if bpy.app.timers.is_registered(timer):
             bpy.app.timers.unregister(timer)
             bpy.app.timers.register(getattr(owner, name), persistent=True)
     for panel in bpy.types.Panel.__subclasses__():
         if panel.__module__.startswith(PACKAGE) and panel.is_registered and "draw" in vars(panel):
-            panel.draw = _with_two(watched(panel.draw, panel.__name__))
-    drawn = bpy.types.STATUSBAR_HT_header.draw._draw_funcs
-    drawn[:] = [watched(draw, "status bar") if draw.__module__.startswith(PACKAGE) else draw for draw in drawn]
+            panel.draw = _with_two_parameters(timed(panel.draw, panel.__name__))
+    functions = bpy.types.STATUSBAR_HT_header.draw._draw_funcs
+    functions[:] = [timed(each, "status bar") if each.__module__.startswith(PACKAGE) else each for each in functions]
 
 
-def _with_two(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    # Blender counts the parameters of what it calls.
+def _with_two_parameters(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    # Blender checks the number of parameters of a panel's `draw`.
     return lambda self, context: function(self, context)  # noqa: PLW0108
 
 
-def look() -> float:
-    looks.append(time.perf_counter())
-    return LOOK
+def tick() -> float:
+    recording.ticks.append(time.perf_counter())
+    return TICK
 
 
 def figures() -> dict[str, Any]:
-    """Of what was seen since the last time."""
-    times = np.array(looks)
+    """The figures of the recording, which is then cleared."""
+    times = np.array(recording.ticks)
     gaps = np.diff(times)
     ours, ours_cpu = np.zeros(len(gaps)), np.zeros(len(gaps))
-    for begun, seconds, processor, _ in calls:
-        index = min(max(int(np.searchsorted(times, begun)) - 1, 0), len(gaps) - 1)
-        ours[index] += seconds
-        ours_cpu[index] += processor
-    longest = max(calls, key=lambda call: call[1], default=(0, 0.0, 0.0, "none"))
-    worst = int(gaps.argmax())
-    before = max((call for call in calls if call[0] < times[worst]), key=lambda call: call[0], default=longest)
-    told = {"gap": gaps.max(), "gap_99": np.percentile(gaps, 99), "ours": ours.max(), "ours_cpu": ours_cpu.max()}
-    forget()
-    return {name: float(value) for name, value in told.items()} | {
-        "longest": f"{longest[3]} {1e3 * longest[1]:.1f} ms",
-        "before": f"{before[3]} {times[worst] - before[0]:.2f} s before",
+    for call in recording.calls:
+        index = min(max(int(np.searchsorted(times, call.begin)) - 1, 0), len(gaps) - 1)
+        ours[index] += call.seconds
+        ours_cpu[index] += call.cpu_seconds
+    longest = max(recording.calls, key=lambda call: call.seconds, default=NO_CALL)
+    gap_begin = times[int(gaps.argmax())]
+    before = max(
+        (call for call in recording.calls if call.begin < gap_begin), key=lambda call: call.begin, default=longest
+    )
+    values = {"gap": gaps.max(), "gap_99": np.percentile(gaps, 99), "ours": ours.max(), "ours_cpu": ours_cpu.max()}
+    recording.clear()
+    return {name: float(value) for name, value in values.items()} | {
+        "longest": f"{longest.name} {1e3 * longest.seconds:.1f} ms",
+        "before": f"{before.name} {gap_begin - before.begin:.2f} s before",
     }
 
 
-def forget() -> None:
-    looks.clear()
-    calls.clear()
-
-
-def walk() -> Iterator[float]:
+def measure() -> Iterator[float]:
+    """The steps of the measurement; each yields the seconds to wait before the next."""
     bpy.ops.wm.read_homefile(use_empty=True)
     yield 1.0
     bpy.ops.wm.save_as_mainfile(filepath=str(FOLDER / "shot.blend"))
     yield from w.open_tab("Effigy")
-    watch()
-    bpy.app.timers.register(look, persistent=True)
-    found = {}
+    time_calls()
+    bpy.app.timers.register(tick, persistent=True)
+    phases = {}
     yield IDLE_SECONDS
-    found["idle"] = figures()
+    phases["idle"] = figures()
     with w.context():
         clip = Path(importlib.import_module(PACKAGE).__file__).parent / "assets" / "demo.mp4"
         bpy.ops.effigy.import_video(
             "EXEC_DEFAULT", filepath=str(clip), last=ORDER["frames"], size=256, capture=str(FOLDER / "demo.capture")
         )
-    yield from ended()
+    yield from wait_for_task()
     yield 0.5
-    found["import"] = figures()
-    print(json.dumps(found, indent=1), flush=True)
+    phases["import"] = figures()
+    print(json.dumps(phases, indent=1), flush=True)
     settings = bpy.context.view_layer.objects.active.effigy
     settings.minutes, settings.size = ORDER["minutes"], 128
     yield 1.0
-    forget()
+    recording.clear()
     with w.context():
         bpy.ops.effigy.train_avatar("EXEC_DEFAULT")
-    yield from ended()
-    found["training"] = figures()
-    Path(ORDER["result"]).write_text(json.dumps(found), "utf-8")
+    yield from wait_for_task()
+    phases["training"] = figures()
+    Path(ORDER["result"]).write_text(json.dumps(phases), "utf-8")
 
 
-def ended() -> Iterator[float]:
+def wait_for_task() -> Iterator[float]:
     task = effigy("tasks").all_tasks()[-1]
     while not task.finished:
         yield 0.2
@@ -136,4 +163,4 @@ def ended() -> Iterator[float]:
 
 bpy.context.preferences.view.show_splash = False
 bpy.ops.extensions.package_install_files(filepath=ORDER["package"], repo="user_default", enable_on_install=True)
-end_with(walk())
+end_with(measure())
