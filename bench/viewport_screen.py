@@ -67,7 +67,8 @@ def plain() -> None:
 
 def settle(seconds: float = 120.0) -> None:
     """Redraws until every visible avatar is shown in its current pose, with the colours of this view, at full
-    resolution."""
+    resolution.
+    """
     live, client = effigy("viewport.live"), effigy("worker.session").client()
     until, quiet = time.monotonic() + seconds, 0
     while time.monotonic() < until:
@@ -158,7 +159,8 @@ def resident() -> float:
 
 def end_with(steps: object) -> None:
     """Runs a generator from a timer, then quits Blender. The generator yields the seconds to wait until its next
-    step."""
+    step.
+    """
     import traceback
 
     def advance() -> float | None:

@@ -2,7 +2,8 @@
 
 A packed avatar is a text datablock (Blender keeps no other bytes of ours that appending and linking carry along) with
 the file in base64. The worker reads files only, so a packed one is written out once, into the extension's user folder,
-under its own hash."""
+under its own hash.
+"""
 
 from __future__ import annotations
 

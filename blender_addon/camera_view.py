@@ -19,7 +19,8 @@ LEAST_ZOOM: Final = -30.0
 
 def look_through_camera(scene: bpy.types.Scene) -> None:
     """Show the footage's view in the 3D Views of this scene: a head is small in Blender's usual view, and easily
-    missed."""
+    missed.
+    """
     for window in bpy.context.window_manager.windows:
         if window.scene == scene:
             for area in window.screen.areas:

@@ -191,7 +191,8 @@ def _rig_data(head_name: str, head_fingerprint: str, identity: Any) -> Steps[Rig
 @contextmanager
 def _outside_every_scene() -> Iterator[bpy.types.Collection]:
     """A temporary collection that is in no scene. What is built in it is not evaluated and redrawn after each step, and
-    is deleted if the build does not finish."""
+    is deleted if the build does not finish.
+    """
     workshop = bpy.data.collections.new("Effigy")
     try:
         yield workshop

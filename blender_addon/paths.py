@@ -20,13 +20,15 @@ STORED: Final = ("capture", "avatar")
 
 def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
     """The full path of a stored one. `//` means the folder of the .blend, or of the library that `owner` is linked
-    from."""
+    from.
+    """
     return Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
 
 
 def stored(path: Path, folder: Path | None = None) -> str:
     """The text to store for a full path: relative to `folder`, by default that of the .blend file if it has been
-    saved."""
+    saved.
+    """
     if folder is None and not bpy.data.filepath:
         return str(path)
     try:
@@ -45,7 +47,8 @@ def _owners() -> Iterator[bpy.types.Object]:
 
 def _make_relative(origin: Path | None, target: Path) -> None:
     """Rewrites all stored paths relative to the folder `target`. Paths that are relative already are relative to
-    `origin` (None: the file has not been saved, so there are none)."""
+    `origin` (None: the file has not been saved, so there are none).
+    """
 
     def rewritten(value: str) -> str:
         if value.startswith("//"):

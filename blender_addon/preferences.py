@@ -48,7 +48,8 @@ class EffigySettings:
 
 def get() -> EffigySettings:
     """The settings. Raises an `EffigyError` where Blender runs the extension without an entry in its preferences, as
-    after `blender --addons`."""
+    after `blender --addons`.
+    """
     entry = bpy.context.preferences.addons.get(PACKAGE)
     if entry is None:
         raise EffigyError(
@@ -75,7 +76,8 @@ def private_folder() -> Path:
 
 def backend_python() -> Path:
     """The interpreter of the backend: from the preferences, otherwise from the environment variable
-    EFFIGY_BACKEND_PYTHON, otherwise of the private environment. Raises an `EffigyError` if there is none."""
+    EFFIGY_BACKEND_PYTHON, otherwise of the private environment. Raises an `EffigyError` if there is none.
+    """
     for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
         if chosen:
             path = Path(bpy.path.abspath(chosen))

@@ -1,5 +1,6 @@
 """Have Blender draw what shows jobs again, and nothing else: the 3D scene beside a panel costs much more than the
-panel."""
+panel.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A task lives as long as this Blender: loading another file does not stop it. What is to be done in Blender afterwards
 (building a rig) is a generator that is taken on a few milliseconds at a time by a timer, so that the window stays
-alive; it is done only in the file in which the task was started, else the task says where its result lies."""
+alive; it is done only in the file in which the task was started, else the task says where its result lies.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ _file = 0
 class Task:
     def __init__(self, title: str, after: Callable[[dict[str, Any]], Steps[str]], elsewhere: str) -> None:
         """`after(result)` is what follows in Blender and returns a sentence; `elsewhere` is said instead of it when
-        another file is open by then. A step of `after` that waits for something yields None."""
+        another file is open by then. A step of `after` that waits for something yields None.
+        """
         self.title = title
         self._after, self._elsewhere = after, elsewhere
         self._file = _file

@@ -193,7 +193,8 @@ def _start(rig: Rig, request: TrainingRequest) -> Task:
 
 def _show_avatar(avatar: Path) -> Steps[str]:
     """Puts the trained avatar on the rigs that it was trained for. They are searched for, because they may have been
-    renamed or copied since."""
+    renamed or copied since.
+    """
     yield 0.5
     rigs = [
         rig

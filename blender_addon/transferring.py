@@ -67,7 +67,8 @@ def transfer(
     frame_start: int,
 ) -> Task:
     """Starts adapting `performance` to the rig's person, at the scene's frame rate. The keys begin at `frame_start`;
-    for the other arguments see `RetargetRequest`."""
+    for the other arguments see `RetargetRequest`.
+    """
     source = _source_of(performance)
     request = RetargetRequest(
         source,

@@ -14,7 +14,8 @@ PIXELS_PER_LETTER: Final = 6.2
 
 def wrapped(layout: bpy.types.UILayout, sentence: str, width: float, icon: str = "NONE") -> None:
     """Adds labels with a sentence wrapped to `width` (pixels at interface scale 1), and `icon` before the first
-    line."""
+    line.
+    """
     letters = max(16, int((width - (20 if icon != "NONE" else 0)) / PIXELS_PER_LETTER))
     column = layout.column(align=True)
     column.scale_y = 0.8

@@ -1,2 +1,3 @@
 """What build.py is made of: the environments that it sets up, and the extension that it packs. Standard library
-only."""
+only.
+"""

@@ -1,7 +1,8 @@
 """The checks of `python3 build.py check`: format, lint, types, import rules and import cycles.
 
 Each check is one program of the environment `.venv-check`. All of them run, also after one has failed, two at a time.
-A check that passes prints one line; a check that fails prints what its program says."""
+A check that passes prints one line; a check that fails prints what its program says.
+"""
 
 from __future__ import annotations
 

@@ -153,7 +153,8 @@ def _render(scene: Any, where: str) -> None:
 
 class Counter:
     """How many frames of how many are rendered and how long the rest takes: one line, rewritten on a terminal, else
-    a line in five seconds."""
+    a line in five seconds.
+    """
 
     def __init__(self, text: str, total: int, stream: TextIO) -> None:
         self._text, self._total, self._stream = text, total, stream

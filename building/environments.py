@@ -7,7 +7,8 @@
 
 Each environment is made from lists of exact versions in requirements/. A stamp file inside it records the hash of these
 lists, so that a second set-up takes no time and needs no network. An environment whose stamp is missing (its
-installation was interrupted) or differs (the lists have changed) is made again from nothing."""
+installation was interrupted) or differs (the lists have changed) is made again from nothing.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class BuildError(Exception):
 class Status:
     """A status line with the current step and the elapsed time, updated by a thread while the `with` block runs.
 
-    On a terminal the line is rewritten twice a second; in a log file a new line is printed every ten seconds."""
+    On a terminal the line is rewritten twice a second; in a log file a new line is printed every ten seconds.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -230,7 +232,8 @@ def blender_of(version: str) -> Environment:
 
 def install_system_packages(libraries: dict[str, str]) -> None:
     """Install missing system libraries with apt-get when running as root on Debian; else raise a `BuildError` that names
-    the packages."""
+    the packages.
+    """
     missing = []
     if sys.platform == "linux":
         for library, package in libraries.items():

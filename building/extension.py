@@ -2,7 +2,8 @@
 
 An installed extension is one package, `bl_ext.<repository>.effigy`. So the folders that import one another relatively
 in this checkout (`blender_addon`, `operators`, and `backend` and `assets` for the worker) are staged beside each other
-under one root."""
+under one root.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def _run_tool(environment: Path, tool: Path, *arguments: str) -> None:
 
 def _normalise(source: Path, target: Path) -> None:
     """The same entries sorted by name, with one time and one mode: what differs between two builds of one commit
-    goes."""
+    goes.
+    """
     with zipfile.ZipFile(source) as read, zipfile.ZipFile(target, "w") as write:
         for name in sorted(read.namelist()):
             entry = zipfile.ZipInfo(name, FIXED_TIME)

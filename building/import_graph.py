@@ -26,7 +26,17 @@ from .environments import ROOT
 from .extension import PACKAGES, files_to_ship
 
 PICTURE: Final = ROOT / "docs" / "images" / "rooms.svg"
-UNIVERSAL: Final = ("allocation", "assets", "devices", "errors", "progress", "storage", "redraw", "reporting", "threads")
+UNIVERSAL: Final = (
+    "allocation",
+    "assets",
+    "devices",
+    "errors",
+    "progress",
+    "storage",
+    "redraw",
+    "reporting",
+    "threads",
+)
 """Modules that any room may import; drawing their arrows would hide the others."""
 
 
@@ -125,7 +135,7 @@ def _is_universal(room: str) -> bool:
 
 
 def layers(edges: Counter[tuple[str, str]]) -> list[list[str]]:
-    """Rooms in rows: a room stands above everything that it imports. Of a cycle, the rarest import is left out."""
+    """Rooms in rows: a room stands right below the lowest room that imports it. Of a cycle, the rarest import is left out."""
     edges = Counter(edges)
     graph: dict[str, set[str]] = {}
     while True:
@@ -136,15 +146,36 @@ def layers(edges: Counter[tuple[str, str]]) -> list[list[str]]:
         if not cycle:
             break
         del edges[min(pairwise(cycle), key=lambda pair: (edges.get(pair, 9**9), pair))]
-    height: dict[str, int] = {}
-    for room in TopologicalSorter(graph).static_order():
-        height[room] = 1 + max((height[other] for other in graph[room]), default=-1)
-    rows = [sorted(room for room in height if height[room] == level) for level in range(max(height.values()) + 1)]
-    return rows[::-1]
+    depth: dict[str, int] = {}
+    for room in reversed(list(TopologicalSorter(graph).static_order())):
+        depth[room] = 1 + max((depth[other] for other in graph if room in graph[other]), default=-1)
+    return [sorted(room for room in depth if depth[room] == level) for level in range(max(depth.values()) + 1)]
+
+
+def without_implied(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The imports that no chain of other imports implies (the transitive reduction)."""
+    return {
+        (importing, imported)
+        for importing, imported in edges
+        if imported not in _reachable(importing, edges - {(importing, imported)})
+    }
+
+
+def _reachable(start: str, edges: set[tuple[str, str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        room = waiting.pop()
+        new = {imported for importing, imported in edges if importing == room} - found
+        found |= new
+        waiting += new
+    return found
 
 
 def rooms_svg(graph: dict[str, set[str]]) -> str:
-    """The picture of the rooms: one column for each side of the product, an arrow from a room to one it imports."""
+    """The picture of the rooms: Blender's side and the backend, with an arrow from a room to one that it imports, except
+    where a chain of other arrows leads there as well.
+    """
     edges = room_imports(graph)
     shapes: list[str] = []
     position: dict[str, tuple[float, float]] = {}
@@ -152,22 +183,22 @@ def rooms_svg(graph: dict[str, set[str]]) -> str:
     for title, packages in (("In Blender", ("operators", "blender_addon")), ("The backend", ("backend",))):
         side = Counter({pair: count for pair, count in edges.items() if pair[0].split(".")[0] in packages})
         rows = layers(side)
-        width = max(len(row) for row in rows) * 172
+        width = max(len(row) for row in rows) * 192
         shapes.append(f'<text x="{left + width / 2:g}" y="28" class="title">{title}</text>')
         for level, row in enumerate(rows):
             for index, room in enumerate(row):
                 position[room] = (left + (index + 0.5) * width / len(row), 64 + level * 74)
         left, bottom = left + width + 40, max(bottom, 64 + len(rows) * 74)
-    for (importing, imported), count in sorted(edges.items()):
+    for importing, imported in sorted(without_implied(set(edges))):
         (x0, y0), (x1, y1) = position[importing], position[imported]
         y0, y1 = (y0 + 17, y1 - 19) if y1 > y0 else (y0 - 17, y1 + 19)
         middle = (y0 + y1) / 2
         shapes.append(
             f'<path d="M{x0:g} {y0:g} C{x0:g} {middle:g} {x1:g} {middle:g} {x1:g} {y1:g}">'
-            f"<title>{importing} → {imported}: {count}</title></path>"
+            f"<title>{importing} → {imported}: {edges[importing, imported]}</title></path>"
         )
     for room, (x, y) in sorted(position.items()):
-        shapes.append(f'<rect x="{x - 78:g}" y="{y - 17:g}" width="156" height="34" rx="6"/>')
+        shapes.append(f'<rect x="{x - 88:g}" y="{y - 17:g}" width="176" height="34" rx="6"/>')
         shapes.append(f'<text x="{x:g}" y="{y + 4:g}">{room.partition(".")[2] or room}</text>')
     style = (
         "text{font:12px sans-serif;text-anchor:middle;fill:#222}.title{font-size:16px;font-weight:bold}"

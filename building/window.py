@@ -32,7 +32,8 @@ def window_command(program: str | None) -> list[str]:
 
 def run_in_window(command: list[str], script: Path, order: Path, settings: Path, said: TextIO | None = None) -> None:
     """Have Blender run `script` with `order`'s path as its argument until it quits; `settings`: its user folder;
-    `said`: a file for what it prints, by default this terminal."""
+    `said`: a file for what it prints, by default this terminal.
+    """
     settings.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [

@@ -1,5 +1,6 @@
 """Adds an existing capture to the scene: one made by another Blender, by the command line, or while another file was
-open."""
+open.
+"""
 
 from __future__ import annotations
 

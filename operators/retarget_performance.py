@@ -1,5 +1,6 @@
 """Transfers another person's performance to the rig: from a capture, a track, or a phone's recording of ARKit's 52
-channels."""
+channels.
+"""
 
 from __future__ import annotations
 

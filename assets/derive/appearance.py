@@ -200,7 +200,8 @@ def _tooth(rest: np.ndarray) -> np.ndarray:
 
 def eye_colour(painted: Painted, rest: np.ndarray) -> np.ndarray:
     """(P, 3) sRGB at places of the eyeballs at rest (P, 3): sclera with a warm corner, iris with fibres, a dark limbal
-    ring and a soft pupil."""
+    ring and a soft pupil.
+    """
     offsets = rest[:, None] - painted.eye_centres
     nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
     offset = offsets[np.arange(len(rest)), nearest]

@@ -189,7 +189,8 @@ def _triangles(symmetric: np.ndarray, quads: np.ndarray) -> np.ndarray:
 
 def _islands(centres: np.ndarray) -> dict[str, np.ndarray]:
     """Which quads belong to the pouches behind lips and lids, by their (Q, 2) centres in the texture: each pouch is an
-    island of its own there."""
+    island of its own there.
+    """
     u, v = centres.T
     return {"mouth": (v < 0.14) & (u > 0.7), "sockets": (u < 0.16) & (v > 0.5) & (v < 0.65)}
 

@@ -144,7 +144,8 @@ def _steps(random: np.random.Generator, time: np.ndarray, frames: tuple[int, ...
 
 def shoulders(model: HeadModel, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A shirt below the neck: vertices (V, 3) in head space and triangles; a collar, then a smooth fall to the
-    shoulders."""
+    shoulders.
+    """
     neck = (model.template + model.shape_basis @ identity)[model.regions["boundary"]]
     centre = neck.mean(0)
     reach = np.abs(neck - centre).max(0)

@@ -32,7 +32,8 @@ def render_person(
     background: np.ndarray,
 ) -> np.ndarray:
     """(size, size, 3) uint8 sRGB. `vertices_camera` (N, 3), `body` vertices (camera) and triangles, `background`
-    (size, size, 3) sRGB in [0, 1]."""
+    (size, size, 3) sRGB in [0, 1].
+    """
     large = size * OVERSAMPLING
     scale = intrinsics.copy()
     scale[:2] *= OVERSAMPLING
@@ -86,7 +87,8 @@ def _grow_hair(
     shadow: _Shadow,
 ) -> None:
     """Shells outside the scalp, each keeping only the strands that are as long as it is high; drawn from the outside
-    in, so that little is drawn twice."""
+    in, so that little is drawn twice.
+    """
     model, look = painted.model, painted.look
     cover, length = hair_growth(painted, model.template.astype(np.float64))
     cover = cover * (1 - painted.material[:, 4])

@@ -59,7 +59,8 @@ def skinning_weights(
     human: MakeHuman, cut: Cut, vertices: np.ndarray, opening: np.ndarray, joint: np.ndarray, angle: float
 ) -> np.ndarray:
     """(N, 5) rows summing to one, symmetric. The jaw's share of a vertex is how much of the jaw's turn by `angle` about
-    `joint` it makes in the shape jawOpen, `opening`."""
+    `joint` it makes in the shape jawOpen, `opening`.
+    """
     bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
     total = np.maximum(sum(bones.values()), 1e-9)
     below = sum(weight for name, weight in bones.items() if name.startswith(TORSO_BONES))

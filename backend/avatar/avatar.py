@@ -63,7 +63,8 @@ class Avatar:
     @torch.no_grad()
     def splats(self, track: Track, indices: Sequence[int]) -> Splats:
         """Splats of some frames of a track, in the root's head space. The track may be another person's: only its
-        expression, rotations and camera are used."""
+        expression, rotations and camera are used.
+        """
         check_track(track, self.head_model)
         expression, rotations, cameras = (
             torch.as_tensor(part[list(indices)], device=self.device)

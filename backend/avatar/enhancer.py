@@ -104,7 +104,8 @@ class Enhancer(nn.Module):
 
     def scale_of(self, cameras: Cameras, depth: Tensor, size: float = 1.0) -> float:
         """How many times larger than in the training pictures these cameras show a head `size` times as large in the
-        world; the mean over the pictures."""
+        world; the mean over the pictures.
+        """
         density = cameras.intrinsics[:, 0, 0] * size / depth.clamp_min(1e-6)
         return float(density.mean() / self.density) if self.density > 0 else 1.0
 
@@ -149,7 +150,8 @@ def enhance_together(
 @torch.no_grad()
 def enhance(enhancer: Enhancer | None, raster: Raster, splats: Splats, cameras: Cameras, size: float = 1.0) -> Raster:
     """The picture of one head enhanced, its colour kept premultiplied (between black and alpha); without an enhancer as
-    it is. `size`: of the head in the world, where the artist scaled it."""
+    it is. `size`: of the head in the world, where the artist scaled it.
+    """
     if enhancer is None:
         return raster
     depth = head_depth(splats, cameras)

@@ -145,7 +145,8 @@ class Refinement(nn.Module):
 
     def penalty(self, units: Tensor, times: Tensor, codes: Tensor, elsewhere: Tensor) -> Tensor:
         """Keeps offsets small, smooth in time (second difference over neighbouring frames) and without a constant
-        part: `units` at `times` (B,), and their mean over other training frames' times `elsewhere` (M,)."""
+        part: `units` at `times` (B,), and their mean over other training frames' times `elsewhere` (M,).
+        """
         step = 1 / max(1, self.frame_count - 1)
         count = len(times)
         wanted = torch.cat((times - step, times + step, elsewhere))
@@ -160,7 +161,8 @@ class Refinement(nn.Module):
 
 def middle_of(shaped: Shaped) -> Tensor:
     """(3,) metres: the head's middle, about which `Offsets.motion` turns, so that a turn leaves the outline and a shift is
-    not mistaken for one."""
+    not mistaken for one.
+    """
     return shaped.vertices[0].mean(0)
 
 

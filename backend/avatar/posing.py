@@ -54,7 +54,8 @@ def pose_rig(
     performed: Tensor | None = None,
 ) -> Pose:
     """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`. `performed` (2, E + 9): the least and the most of
-    expression, jaw and eyes that the networks are told of; see `backend.avatar.views`."""
+    expression, jaw and eyes that the networks are told of; see `backend.avatar.views`.
+    """
     face = torch.cat((expression, rotations[:, JAW : EYE_R + 1].flatten(1)), 1)
     if performed is not None:
         face = face.clamp(performed[0], performed[1])

@@ -64,7 +64,8 @@ def track_cameras(track: Track, indices: Sequence[int], size: int, device: torch
 @torch.no_grad()
 def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int, enhanced: bool = True) -> list[Frame]:
     """Pose and rasterise some frames together, and enhance them where the source has an enhancer; see `render_track` for
-    a whole track."""
+    a whole track.
+    """
     splats = source.splats(track, list(indices))
     cameras = track_cameras(track, indices, size, splats.means.device)
     raster = rasterize(splats, cameras)

@@ -11,7 +11,8 @@ from ..errors import EffigyError
 @dataclass(frozen=True)
 class AvatarSettings:
     """Sizes of a GraphAvatar; the defaults are those of the paper where it gives one (section 4.1 and our reading of
-    the released code), and say why where they differ."""
+    the released code), and say why where they differ.
+    """
 
     size: int = 256
     """Side of the square pictures it was trained on, pixels."""

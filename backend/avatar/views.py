@@ -74,7 +74,8 @@ def seen_from_within(pose: Pose, views: Tensor) -> Pose:
 
 def _turn(before: Tensor, after: Tensor) -> Tensor:
     """(B, 3) and (B, 3) unit -> (B, 3, 3): the shortest rotation from one to the other (Rodrigues; opposite directions, which
-    have none, are turned about the head's vertical)."""
+    have none, are turned about the head's vertical).
+    """
     axis = torch.linalg.cross(before, after)
     cosine = (before * after).sum(-1)[:, None, None]
     skew = axis.new_zeros(len(axis), 3, 3)

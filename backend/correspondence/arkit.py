@@ -79,7 +79,8 @@ class ArkitMap:
 
     def read(self, expression: np.ndarray, jaw: np.ndarray) -> np.ndarray:
         """The channels (F, K) that look most like expression (F, E) and jaw (F, 3): least squares over the face with no
-        channel below zero, by accelerated projected gradients (Nesterov 1983). The jaw's three may be negative."""
+        channel below zero, by accelerated projected gradients (Nesterov 1983). The jaw's three may be negative.
+        """
         free = np.array([name not in JAW_SHAPES for name in ARKIT_NAMES])
         matrix = self.wanted[np.ix_(free, free)]
         matrix = matrix + 1e-3 * np.trace(matrix) / len(matrix) * np.eye(len(matrix))
@@ -249,7 +250,8 @@ def _warp_onto(
     vertices: np.ndarray, landmarks: np.ndarray, theirs: np.ndarray, source: HeadModel, triangles: np.ndarray
 ) -> RBFInterpolator:
     """The warp of the laid head's `vertices` (N, 3) that takes its landmarks (L, 3) to `theirs` (L, 3), and its face onto the
-    other's surface (T, 3, 3)."""
+    other's surface (T, 3, 3).
+    """
     warp = RBFInterpolator(landmarks, theirs, kernel="linear", degree=1, smoothing=SMOOTHING)
     face = np.setdiff1d(
         source.regions["face"], np.concatenate([source.regions[name] for name in ("lids", "lips", "mouth_inside")])

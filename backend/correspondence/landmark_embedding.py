@@ -175,7 +175,8 @@ class _Surface:
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(478,) triangle and (478, 3) barycentric coordinates nearest to each point: skin that was ever seen for the
-        skin's points, eyeballs for the irises."""
+        skin's points, eyeballs for the irises.
+        """
         result = np.full(LANDMARK_COUNT, -1, np.int32)
         barycentric = np.zeros((LANDMARK_COUNT, 3), np.float32)
         irises = np.arange(LANDMARK_COUNT) >= SURFACE_COUNT
@@ -266,7 +267,8 @@ def _nearest_pixel(points: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np
 
 def _aggregate(hits: _Hits) -> np.ndarray:
     """(478, 3) places in the reference's space: weighted mean of what lies near the weighted median; NaN if too
-    scattered."""
+    scattered.
+    """
     result = np.full((LANDMARK_COUNT, 3), np.nan)
     if not hits.positions:
         return result
@@ -317,7 +319,8 @@ def nearest_on_triangles(points: np.ndarray, triangles: np.ndarray, among: int =
 
 def _closest_barycentric(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Barycentric coordinates of the point of each triangle nearest to p: the projection if inside, else the best
-    edge."""
+    edge.
+    """
     ab, ac, ap = b - a, c - a, p - a
     dot = lambda u, v: (u * v).sum(-1)
     d00, d01, d11, d20, d21 = dot(ab, ab), dot(ab, ac), dot(ac, ac), dot(ap, ab), dot(ap, ac)

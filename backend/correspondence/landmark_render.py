@@ -67,7 +67,8 @@ class FacePaint:
 
     def with_features(self, points: np.ndarray) -> FacePaint:
         """Lips and brows painted where the detector's points (478, 3), on the template, say; NaN points are left
-        out."""
+        out.
+        """
         lips = self._polygon(points[OUTER_LIPS])
         brows = sum(self._polygon(np.concatenate([points[upper], points[lower][::-1]])) for upper, lower in BROWS)
         return replace(self, lips=lips, brows=np.minimum(brows, 1))
@@ -98,7 +99,8 @@ def shade(
     skin: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture (H, W, 3) uint8 and how much each pixel's surface faces the camera (H, W), cosine, zero where
-    nothing is."""
+    nothing is.
+    """
     normals = _vertex_normals(vertices_camera, model.faces)
     rest_normals = _vertex_normals(model.template, model.faces)
     attributes = np.concatenate(
@@ -142,7 +144,8 @@ def shade(
 
 def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(N, 3) unit. Pointing outwards for counter-clockwise triangles, in camera space as well: OpenCV's axes are a
-    rotation of head space."""
+    rotation of head space.
+    """
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normal = np.cross(b - a, c - a)
     total = np.zeros((len(vertices), 3))

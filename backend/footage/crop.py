@@ -76,7 +76,8 @@ class HeadSearch:
 
     def look(self, number: int, image: np.ndarray, scale: float, faces: list[Face]) -> Sighting | None:
         """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source, in which the detector found
-        `faces` as it is."""
+        `faces` as it is.
+        """
         faces = faces or self._look_closer(image, scale)
         if not faces:
             return None

@@ -120,7 +120,8 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
 
 def _summing_to_one(rows: np.ndarray) -> np.ndarray:
     """Repair what half precision rounded off (a pose would shrink by it); exact rows stay bit for bit as they are,
-    since the fingerprint is taken over them."""
+    since the fingerprint is taken over them.
+    """
     total = rows.sum(1, keepdims=True, dtype=np.float64)
     rounded = (np.abs(total - 1) > 1e-5) & (np.abs(total - 1) < 1e-2)
     return np.where(rounded, rows / np.where(rounded, total, 1), rows).astype(np.float32)

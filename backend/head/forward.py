@@ -114,7 +114,8 @@ class Head(nn.Module):
 
     def canonical(self, identity: Tensor | Shaped, expression: Tensor, rotations: Tensor) -> Tensor:
         """(B, N, 3): expression, jaw and eyes applied, root and neck not. What an avatar's networks see, so that
-        a turned neck changes nothing but place and orientation."""
+        a turned neck changes nothing but place and orientation.
+        """
         still = torch.cat((torch.zeros_like(rotations[:, :2]), rotations[:, 2:]), 1)
         return self(identity, expression, still).vertices
 
@@ -164,7 +165,8 @@ class Head(nn.Module):
 
     def _neck_quaternions(self, rotations: Tensor, bound: Tensor) -> Tensor:
         """(B, N, 4). I and a rotation by t about an axis blend to a matrix whose nearest rotation turns about the same
-        axis by atan2(b sin t, 1 - b + b cos t), b the share of the neck: no decomposition is needed."""
+        axis by atan2(b sin t, 1 - b + b cos t), b the share of the neck: no decomposition is needed.
+        """
         turn = axis_angle_to_quaternion(rotations[:, NECK])
         cosine_half, sine_axis = turn[:, None, :1], turn[:, None, 1:]
         # With (x, y) = (1 - b + b cos t, b sin t) as a plane vector, the half angle's cosine and sine are

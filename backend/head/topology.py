@@ -9,7 +9,8 @@ from scipy.sparse.csgraph import connected_components
 
 def mesh_edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Undirected edges (M, 2) of triangles (F, 3), each once with the smaller index first, in ascending order,
-    and the number of triangles (M,) at each: 1 on an open boundary, 2 inside."""
+    and the number of triangles (M,) at each: 1 on an open boundary, 2 inside.
+    """
     edges = np.concatenate((faces[:, (0, 1)], faces[:, (1, 2)], faces[:, (2, 0)])).astype(np.int64)
     return np.unique(np.sort(edges, 1), axis=0, return_counts=True)
 

@@ -224,7 +224,8 @@ def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fra
 
 def _gaze(channels: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Axis-angle (F, 3) of the left and the right eye: from their own angles (F, 2, 2), where these move as the eyeLook
-    channels say, and from the channels otherwise."""
+    channels say, and from the channels otherwise.
+    """
     eyes = []
     for index, (side, outwards) in enumerate((("Left", 1.0), ("Right", -1.0))):
         look = {way: channels[:, SCORE_NAMES.index(f"eyeLook{way}{side}")] for way in ("In", "Out", "Up", "Down")}

@@ -24,6 +24,7 @@ def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") ->
     Returns:
         colour (B, H, W, 3) premultiplied on black, alpha and accumulated depth (B, H, W), differentiable by every
         field of the splats. Cameras get no gradient: to refine a pose, move the splats.
+
     """
     _check(splats, cameras)
     if backend == "auto":

@@ -31,7 +31,8 @@ def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray
 
 def pose_features(track: Track, model: HeadModel) -> np.ndarray:
     """(F, D): Euclidean distance between two rows is, to first order, the RMS motion of the face's vertices in pixels
-    of the track, added up over expression, jaw, eyes, head rotation, and place and size in the picture."""
+    of the track, added up over expression, jaw, eyes, head rotation, and place and size in the picture.
+    """
     face = model.regions["face"]
     shaped = model.template + model.shape_basis @ track.identity
     joints = model.joint_regressor @ shaped

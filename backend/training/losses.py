@@ -106,7 +106,7 @@ def total_loss(
 
 
 def psnr_of(raster: Raster, batch: Batch) -> float:
-    """dB over white, whole frame: the figure that progress shows; the metrics proper are in `metrics`."""
+    """DB over white, whole frame: the figure that progress shows; the metrics proper are in `metrics`."""
     with torch.no_grad():
         prediction = raster.color + (1 - raster.alpha[..., None])
         truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None])

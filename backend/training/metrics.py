@@ -96,7 +96,7 @@ def average(metrics: list[PictureMetrics]) -> PictureMetrics | None:
 
 
 def psnr(mean_squared_error: float) -> float:
-    """dB for data range 1; equal pictures give 100 rather than infinity, so that means and JSON stay finite."""
+    """DB for data range 1; equal pictures give 100 rather than infinity, so that means and JSON stay finite."""
     return float(-10 * np.log10(max(float(mean_squared_error), 1e-10)))
 
 

@@ -66,7 +66,8 @@ class Fitting:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`enhancer` is one of the model's own, where it has one. `rows`: those of the frames that are trained on; all,
-        unless given. `clock`: seconds, by which `minutes` are counted."""
+        unless given. `clock`: seconds, by which `minutes` are counted.
+        """
         self.model, self.frames, self.leash, self.refining, self.enhancer = model, frames, leash, refining, enhancer
         self.keeping, self.clock = keeping, clock
         self.rows = torch.arange(len(frames)) if rows is None else rows

@@ -28,7 +28,8 @@ def draw_refitted(
     avatar: Avatar, poses: TrackPoses, index: int, size: int, truth: np.ndarray, steps: int = STEPS
 ) -> Frame:
     """The frame drawn with the pose that explains `truth` (size, size, 3) uint8 over white best; it starts as tracked, and
-    ends no worse by mean absolute difference."""
+    ends no worse by mean absolute difference.
+    """
     device = avatar.device
     wanted = torch.as_tensor(truth, device=device)[None].float() / 255
     units = torch.zeros(1, poses.head.expression_size + 15, device=device, requires_grad=True)

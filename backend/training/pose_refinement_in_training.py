@@ -27,7 +27,8 @@ class Refining:
 
     def pose(self, batch: Batch, rows: Tensor, elsewhere: Tensor) -> tuple[Pose, Motion, Tensor]:
         """The refined pose of a batch of these rows, the motion of its splats, and what the offsets cost. `elsewhere`
-        (M,): rows whose offsets' mean is kept at zero."""
+        (M,): rows whose offsets' mean is kept at zero.
+        """
         codes = self._codes(batch.pose)
         units = self.refinement.units(batch.times, codes)
         pose, motion = self.frames.refined(rows, self.refinement.offsets(units))

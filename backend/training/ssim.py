@@ -151,7 +151,7 @@ def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_
 
 @kernel(fast=True)
 def _gather(a, b, by_mean, by_square, by_product, scale, gradient):
-    """scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel, the three already spread by the window."""
+    """Scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel, the three already spread by the window."""
     scale = np.float32(scale)
     a, b, gradient = a.ravel(), b.ravel(), gradient.ravel()
     by_mean, by_square, by_product = by_mean.ravel(), by_square.ravel(), by_product.ravel()

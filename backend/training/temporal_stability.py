@@ -49,7 +49,8 @@ def measure_jitter(
     progress: Progress = SILENT,
 ) -> float | None:
     """Pixels of a picture of LANDMARK_SIZE: how much the landmarks of the avatar's picture tremble against its mesh over
-    the longest run of consecutive `frames`. None without three faces in a row."""
+    the longest run of consecutive `frames`. None without three faces in a row.
+    """
     run = _longest_run(frames)[:MOST_FRAMES]
     if len(run) < 3:
         return None

@@ -59,7 +59,8 @@ def train(
     """Train on the frames before the held-out part and write `avatar_path`. With `minutes`, the clock ends it
     instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues.
     `plan`: instead of the preset of that name, which then only names it in the file. `clock`: seconds; what minutes are
-    counted by."""
+    counted by.
+    """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
     capture = load_capture(Path(capture_folder))
@@ -221,7 +222,8 @@ def train_vertex_bound(
 
 def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
     """Rates: networks as in the released code, twice that for the neural Gaussians and the enhancer; what is one number a vertex moves
-    faster, since few pixels tell it where to go."""
+    faster, since few pixels tell it where to go.
+    """
     per_vertex, graph, neural = [], [], []
     for name, parameter in networks.named_parameters():
         if not parameter.requires_grad:

@@ -80,7 +80,8 @@ def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Pro
 
 def extremes_of(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     """(1 + E, E) expressions and (1 + E, 5, 3) rotations: at rest, then each expression at its end. The jaw's shapes
-    turn the jaw joint, as in a track (`backend.head.jaw`)."""
+    turn the jaw joint, as in a track (`backend.head.jaw`).
+    """
     size = len(model.expression_names)
     end = min(float(model.expression_range[1]), COEFFICIENT)
     expression = np.concatenate([np.zeros((1, size)), end * np.eye(size)]).astype(np.float32)
@@ -101,7 +102,8 @@ def track_around(
     rotations: np.ndarray | None = None,
 ) -> Track:
     """A track of the avatar's own head at rest (or as given) before a camera that goes around it: `yaw` and `pitch` (F,)
-    degrees, to the person's left and up from the front."""
+    degrees, to the person's left and up from the front.
+    """
     frames, model = len(yaw), avatar.head_model
     vertices = avatar.shaped.vertices[0].cpu().numpy()
     low, high = vertices.min(0), vertices.max(0)

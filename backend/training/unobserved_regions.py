@@ -79,7 +79,8 @@ class Unseen:
     def continue_over(self, free: VertexBoundGaussians, pose: Pose) -> None:
         """Give the unseen among the warm-up's Gaussians what their surroundings have: colour and distance from the mesh
         go on smoothly; size, orientation and opacity are those of a closed surface, seen alike from all sides. The colours are
-        those of `pose`'s frames."""
+        those of `pose`'s frames.
+        """
         share = self.share[:, None]
         colors = free.colors(pose)
         shown = (self.glanced == 0) & self.mouth.isnan().any(1)

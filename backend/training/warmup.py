@@ -50,7 +50,8 @@ class VertexBoundGaussians(nn.Module):
     @torch.no_grad()
     def colors(self, pose: Pose) -> Tensor:
         """(N, 3) in [0, 1]: the colour as it is seen in `pose`'s frames on average. The constant harmonic alone is not that: a
-        clip shows a vertex from a narrow cone, and what is constant there is shared out among all harmonics."""
+        clip shows a vertex from a narrow cone, and what is constant there is shared out among all harmonics.
+        """
         direction = functional.normalize(pose.directions.mean(0), dim=-1)
         return evaluate_harmonics(self.sh_degree, direction, self.appearance[:, 1:].unflatten(-1, (-1, 3))).clamp(0, 1)
 

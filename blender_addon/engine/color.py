@@ -66,7 +66,7 @@ def world_color(scene: bpy.types.Scene) -> np.ndarray:
 
 
 def _decode(encoded: np.ndarray) -> np.ndarray:
-    """sRGB to linear light (IEC 61966-2-1), component by component."""
+    """SRGB to linear light (IEC 61966-2-1), component by component."""
     low = encoded <= 0.04045
     return np.where(low, encoded / 12.92, ((np.maximum(encoded, 0.04045) + 0.055) / 1.055) ** 2.4).astype(np.float32)
 

@@ -22,7 +22,8 @@ _WIDTH: Final = 220
 
 def set_up(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, avatars: bpy.types.Scene) -> None:
     """Put the avatar pass into a scene's compositor, right after the scene's own picture: all that the artist does with
-    that picture later is done with both. Where it is there already, its nodes are set right again."""
+    that picture later is done with both. Where it is there already, its nodes are set right again.
+    """
     scene.render.use_compositing = True
     layer.use_pass_z = True
     tree = _compositor(scene)

@@ -56,7 +56,8 @@ def write_stamp(folder: Path, requirements: Path, torch: str) -> None:
 
 def private_python(folder: Path) -> Path | None:
     """The interpreter of a complete environment. None if there is no such environment, or if the Python of Blender that
-    it was made from is gone."""
+    it was made from is gone.
+    """
     python = python_of(folder)
     # `exists` follows the symbolic link to the Python that the environment was made from.
     return python if read_stamp(folder) and python.exists() else None

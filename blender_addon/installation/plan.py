@@ -97,7 +97,8 @@ def this_machine() -> Machine:
 
 def make_plan(machine: Machine, folder: Path, extension: Path, base_python: str) -> Plan:
     """The plan for `machine`: an environment in `folder`, made by the interpreter `base_python` from the package lists
-    in `extension`/requirements."""
+    in `extension`/requirements.
+    """
     requirements = extension / "requirements"
     torch = _torch_version(requirements)
     choice = choose_rasteriser(machine, torch)
@@ -185,14 +186,15 @@ def _on_cpu(reason: str) -> RasteriserChoice:
 
 def _torch_index(system: str, build: str) -> str | None:
     """The index that serves this build of PyTorch, or None for the standard package index, which has one build for each
-    system."""
+    system.
+    """
     if system == "Darwin" or (system == "Windows" and build == "cpu"):
         return None
     return f"{TORCH_INDEX}/{build}"
 
 
 def _cuda_lock(gsplat: tuple[str, ...], requirements: Path) -> tuple[str, ...]:
-    """pip's arguments for the list with gsplat's hash, where gsplat comes from the standard package index."""
+    """Pip's arguments for the list with gsplat's hash, where gsplat comes from the standard package index."""
     return ("-r", str(requirements / "cuda.lock")) if "--require-hashes" in gsplat else ()
 
 
@@ -202,5 +204,6 @@ def _torch_version(requirements: Path) -> str:
 
 def _package_count(lock: Path) -> int:
     """Approximate number of a list's packages that are installed on this system, for the progress bar: those for one
-    system only are not counted."""
+    system only are not counted.
+    """
     return len(re.findall(r"^[\w.-]+==(?!.*sys_platform)", lock.read_text("utf-8"), re.MULTILINE))

@@ -37,7 +37,8 @@ def draw(self: bpy.types.Header, context: bpy.types.Context) -> None:
 
 def _redraw() -> float:
     """The timer that redraws the status bar. The bar is not an area of a screen, so Blender redraws it only when its
-    text is set."""
+    text is set.
+    """
     running = any(tasks.running())
     if running or _status_bar.shows_job:
         for window in bpy.context.window_manager.windows:

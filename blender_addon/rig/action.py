@@ -102,7 +102,8 @@ def strips_of(target: bpy.types.ID) -> Iterator[tuple[Any, Any]]:
 
 def _curve_container(action: bpy.types.Action) -> Any:
     """The object that holds the curves and their groups: the channelbag of the action's slot, or before 4.4 the
-    action."""
+    action.
+    """
     if not hasattr(action, "slots"):
         return action
     return action.layers[0].strips[0].channelbag(action.slots[0], ensure=True)

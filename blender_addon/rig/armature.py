@@ -42,7 +42,8 @@ def add_armature(data: RigData, name: str, collection: bpy.types.Collection) -> 
 
 def set_rest_pose(bones: dict[str, bpy.types.EditBone], joints: np.ndarray) -> None:
     """Sets the bones' rest positions from joint positions (5, 3) in head space. The lengths of the bones are only for
-    display; they do not affect the head."""
+    display; they do not affect the head.
+    """
     position = dict(zip(JOINT_NAMES, joints.astype(np.float64), strict=True))
     eyes = (position["eye_L"] + position["eye_R"]) / 2
     lengths = {
@@ -93,7 +94,8 @@ def joints_of(rig: Rig) -> np.ndarray:
 @contextmanager
 def edit_bones(armature: bpy.types.Object) -> Iterator[bpy.types.bpy_prop_collection]:
     """The armature's edit bones. Blender allows rest positions to change only in edit mode. The artist's mode,
-    selection and active object are restored afterwards."""
+    selection and active object are restored afterwards.
+    """
     layer = bpy.context.view_layer
     # A collection that was linked just now is not in the layer before this.
     layer.update()
@@ -122,7 +124,8 @@ def edit_bones(armature: bpy.types.Object) -> Iterator[bpy.types.bpy_prop_collec
 @contextmanager
 def _temporarily_visible(obj: bpy.types.Object, layer: bpy.types.ViewLayer) -> Iterator[None]:
     """Makes an object visible for a while: Blender edits only visible objects, and the rig may be hidden or in another
-    scene."""
+    scene.
+    """
     hidden_in_viewport, visible = obj.hide_viewport, obj.visible_get(view_layer=layer)
     if visible:
         yield

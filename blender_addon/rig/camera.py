@@ -44,7 +44,8 @@ class Lens:
 
 def lens_of(intrinsics: np.ndarray, size: int) -> Lens:
     """Intrinsics (3, 3) in pixels of a `size` x `size` image -> Blender's camera parameters. The horizontal focal
-    length is used for both axes."""
+    length is used for both axes.
+    """
     return Lens(
         focal_length=float(intrinsics[0, 0]) * SENSOR / size,
         sensor_width=SENSOR,
@@ -87,7 +88,8 @@ def frame_rate(fps: Fraction) -> tuple[int, float]:
 
 def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, placement: Placement) -> None:
     """Shows the capture's frames (000000.jpg, ...) as the camera's background, from the performance's first frame
-    on."""
+    on.
+    """
     # Captures of format 1 hold PNG files.
     jpeg, png = Path(frames) / "000000.jpg", Path(frames) / "000000.png"
     first = png if png.is_file() else jpeg

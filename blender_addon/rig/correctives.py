@@ -58,7 +58,8 @@ def drive_corrective(block: bpy.types.ShapeKey, feature: int, armature: bpy.type
 
 def _quaternion_channels(joint: str) -> list[tuple[str, str, float]]:
     """For w, x, y and z in head space: the name, the channel of the bone's own quaternion that holds it, and its
-    sign."""
+    sign.
+    """
     axes = BONE_AXES[joint]
     result = [("w", "ROT_W", 1.0)]
     for row, name in enumerate("xyz"):

@@ -67,7 +67,8 @@ class RigData:
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> RigData:
         """From the worker's answer to `head.rig`. Raises an `EffigyError` if the answer is incomplete or
-        inconsistent."""
+        inconsistent.
+        """
         try:
             head, names = answer["head"], tuple(str(name) for name in answer["expression_names"])
             deltas = _floats(answer["pose_corrective_deltas"])
@@ -152,7 +153,8 @@ class TrackData:
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> TrackData:
         """From the worker's answer to `track.read`. Raises an `EffigyError` if the answer is incomplete or
-        inconsistent."""
+        inconsistent.
+        """
         try:
             data = cls(
                 head_name=str(answer["head_name"]),

@@ -59,7 +59,8 @@ def _face_colors(data: RigData) -> np.ndarray:
 
 def _material(name: str) -> bpy.types.Material:
     """The material of a region, shared by all rigs of the file. It is found by its custom property, because an artist
-    may rename and change it."""
+    may rename and change it.
+    """
     for material in bpy.data.materials:
         if material.library is None and material.get(COLOR_PROPERTY) == name:
             return material

@@ -117,7 +117,8 @@ def _actions(
     rig: Rig, track: TrackData, placement: Placement, face: str, head: str
 ) -> Steps[tuple[bpy.types.Action, bpy.types.Action]]:
     """The track's keys as an action for the shape keys and one for the armature, named after the mesh with the suffixes
-    `face` and `head`."""
+    `face` and `head`.
+    """
     _widen_sliders(rig, track)
     name = rig.mesh.name
     faces, bones = new_action(f"{name} {face}", rig.mesh.data.shape_keys), new_action(f"{name} {head}", rig.armature)
@@ -205,7 +206,8 @@ def _value_path(name: str) -> str:
 
 def _widen_sliders(rig: Rig, track: TrackData) -> None:
     """Extends the sliders' limits to the track's values: Blender clips a value at its slider's limits, and tracked
-    values may exceed 1."""
+    values may exceed 1.
+    """
     if track.expression.shape[1] != len(rig.expression_names):
         raise EffigyError(
             f'The track has {track.expression.shape[1]} expressions and the rig "{rig.armature.name}" '

@@ -98,7 +98,8 @@ def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
 
 def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
     """Expression coefficients (E,) and the jaw rotation (3,) that ARKit's channels add on a head that has them beside
-    its own expressions."""
+    its own expressions.
+    """
     blocks = rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks
     # Each property is read in bulk: a head has several hundred shape keys and this runs at every redraw.
     values, muted = np.empty(len(blocks), np.float32), np.empty(len(blocks), bool)
@@ -118,7 +119,8 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarr
 
 def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:
     """The motion (4, 4) that each joint's bone applies to points at rest, in armature space; `armature` is
-    evaluated."""
+    evaluated.
+    """
     bones = armature.pose.bones
     motions = []
     for joint in JOINT_NAMES:
@@ -129,7 +131,8 @@ def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:
 
 def _similarity(matrix: Matrix) -> np.ndarray:
     """(4, 4) float64: nearest rotation (by singular value decomposition), mean scale and translation of an affine
-    matrix."""
+    matrix.
+    """
     affine = np.array(matrix, np.float64)
     u, scales, vt = np.linalg.svd(affine[:3, :3])
     rotation = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt

@@ -74,6 +74,7 @@ def quaternion_multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def align_signs(quaternions: np.ndarray) -> np.ndarray:
     """(F, 4) -> the same rotations, each with the sign that brings it nearest to its predecessor. Blender interpolates
-    the components of keyframes separately, so a change of sign would be a full turn between two frames."""
+    the components of keyframes separately, so a change of sign would be a full turn between two frames.
+    """
     flips = np.where((quaternions[1:] * quaternions[:-1]).sum(-1) < 0, -1.0, 1.0)
     return quaternions * np.concatenate(((1.0,), np.cumprod(flips)))[:, None]

@@ -193,7 +193,8 @@ def _schedule_mesh_visibility(context: bpy.types.Context) -> None:
 
 def _guarded(function: Callable[[bpy.types.Context], None], context: bpy.types.Context) -> None:
     """Prints each different error once, because a view is redrawn many times a second. The rest of the view is
-    drawn."""
+    drawn.
+    """
     try:
         function(context)
     except Exception as error:

@@ -109,7 +109,8 @@ class SplatTexture:
 
 class SplatFramebuffer:
     """The splats as one view sees them. Kept between redraws, so that splats are drawn and sorted only after a
-    change."""
+    change.
+    """
 
     def __init__(self, encodes: bool = True) -> None:
         """`encodes`: whether the framebuffer that this one is composited over encodes written values as sRGB."""

@@ -83,7 +83,8 @@ class WorkerClient:
         arrays: str = "files",
     ) -> None:
         """`on_log` gets the worker's log line by line, in `pump`. `arrays` is "inline" for a worker that shares no
-        files with this machine. Nothing is started yet."""
+        files with this machine. Nothing is started yet.
+        """
         self._command, self._cwd, self._environment, self._arrays = list(command), cwd, environment, arrays
         self._on_log = on_log
         self._numbers = itertools.count(1)
@@ -126,7 +127,8 @@ class WorkerClient:
         latest: str | None = None,
     ) -> None:
         """Ask without waiting: one of the two is called by `pump`, unless a newer request of the key `latest` replaced
-        it."""
+        it.
+        """
         self._ask(_Request(method, params or {}, on_result, on_error, latest))
 
     def call(self, method: str, params: dict[str, Any] | None = None, timeout: float | None = 60.0) -> Any:

@@ -1,5 +1,6 @@
 """The preferences: a backend that is missing, wrong, chosen or installed; the head model. Always a sentence, never a
-traceback."""
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(
         lambda: bpy.ops.effigy.import_capture(directory=str(demo_capture)),
         lambda: bpy.ops.effigy.add_avatar(filepath=str(demo_avatar)),
         lambda: bpy.ops.effigy.choose_head(filepath=str(demo_clip)),
-        lambda: bpy.ops.effigy.examine_backend(),  # noqa: PLW0108
+        lambda: bpy.ops.effigy.examine_backend(),
     ):
         with pytest.raises(RuntimeError, match="not installed yet"):
             call()
@@ -92,7 +93,8 @@ class _Offline:
 @pytest.fixture
 def imitation(module, monkeypatch, tmp_path):
     """A Python that makes its environments out of nothing: an installation in a second, and it is clear what was
-    run."""
+    run.
+    """
     log = tmp_path / "ran.txt"
     fake = tmp_path / "python3"
     fake.write_text(f"""#!/bin/sh

@@ -1,5 +1,6 @@
 """What an artist sees: every panel draws in every state, every verb answers in a wrong moment with a sentence or a
-greyed button."""
+greyed button.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Another's performance on a rig, by the operator an artist uses and the real worker: in strips beside the tracked
-ones."""
+ones.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ _RIG, _FLARING, _ABOVE_NECK = 1, 2, 3
 
 def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress: Progress = SILENT) -> None:
     """Write `capture.head_matte_path(i)` for every frame: grey PNG, 255 = head or neck. A frame without a pose gets
-    black. Those of an earlier track are replaced once all are made."""
+    black. Those of an earlier track are replaced once all are made.
+    """
     cutter, plate = NeckCutter(model), find_plate(capture)
     # A capture of the same crop at another size differs by a factor.
     factor = capture.size / track.size
@@ -256,7 +257,8 @@ def _without_hair_beside(flare: np.ndarray, hair: np.ndarray, gap: int) -> np.nd
 
 def _connected(kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Without the pieces of the person that hang together with the head nowhere, and their faint rims: what the cut leaves of
-    a shoulder."""
+    a shoulder.
+    """
     person = kept * (matte > 64).view(np.uint8)
     filled = person.copy()
     # What hangs together with a pixel of the head is filled with 2, until no pixel of the head is a 1.

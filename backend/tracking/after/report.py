@@ -79,7 +79,8 @@ def write_report(
     capture: Capture, track: Track, model: HeadModel, out: Path, *, progress: Progress = SILENT
 ) -> Summary:
     """A PNG. The tracked head over the frames it explains worst, and over some that are left out; over time the landmark
-    error, the head's turns, the jaw and the lids; at the foot, every run of frames that is left out, and why."""
+    error, the head's turns, the jaw and the lids; at the foot, every run of frames that is left out, and why.
+    """
     if Path(out).suffix.lower() != ".png":
         raise EffigyError(f"A report is a picture: give a name that ends in .png, not {Path(out).name}.")
     check_fits(capture, track)
@@ -139,6 +140,7 @@ def write_report(
 
 def uncertainty(track: Track) -> list[tuple[str, np.ndarray]]:
     """(F,) degrees of the head's turn, the eyes and the jaw, each in the direction that is known least."""
+    assert track.sigma is not None, "asked only of tracks that have it"
     degrees = np.rad2deg(track.sigma)
     return [
         ("the head", degrees[:, -6:-3].max(1)),
@@ -193,11 +195,11 @@ def _plot(
     image, draw = _band(PLOT + 58)
     small, top, right = ImageFont.load_default(13), 34, WIDTH - MARGIN
     draw.text((MARGIN, 6), title, _INK, ImageFont.load_default(17))
-    x = MARGIN + np.arange(track.frame_count) / max(1, track.frame_count - 1) * (right - MARGIN)
+    x = (MARGIN + np.arange(track.frame_count) / max(1, track.frame_count - 1) * (right - MARGIN)).tolist()
     low, high = span
 
-    def y(value: np.ndarray | float) -> np.ndarray:
-        return top + PLOT - (np.clip(value, low, high) - low) / (high - low) * PLOT
+    def y(value: float) -> float:
+        return float(top + PLOT - (np.clip(value, low, high) - low) / (high - low) * PLOT)
 
     for index in np.flatnonzero(track.flags):
         colour = next((_FLAG_COLOURS[flag] for flag in _FLAG_COLOURS if track.flags[index] & flag), _FAINT)

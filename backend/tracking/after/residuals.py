@@ -69,7 +69,8 @@ def _only_vertices(model: HeadModel, used: np.ndarray) -> HeadModel:
 
 def landmark_error(track: Track, capture: Capture, model: HeadModel) -> np.ndarray:
     """(F,) median distance, pixels at the capture's size, over all points but the face contour, of the mesh's places to the
-    detector's points, as far as what is known of the detector (`bias`, `response`) does not explain it; NaN without a face."""
+    detector's points, as far as what is known of the detector (`bias`, `response`) does not explain it; NaN without a face.
+    """
     seen = unbiased_landmarks(track, capture.landmarks)[..., :2]
     distance = np.linalg.norm(project_landmarks(track, model, detected=True) - seen, axis=-1)[:, reported_points()]
     known = np.isfinite(distance).any(1)

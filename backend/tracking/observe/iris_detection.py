@@ -138,7 +138,8 @@ def detect_irises(
                 _posterior(left + there[1] * _shifted(right, -apart)),
                 _posterior(right + there[0] * _shifted(left, apart)),
             )
-            return tuple(np.stack(values) for values in zip(*parts, strict=True))
+            displacements, covariances = (np.stack(values) for values in zip(*parts, strict=True))
+            return displacements, covariances
 
         nothing = _posterior(np.zeros((2 * _STEPS + 1, 2 * _STEPS + 1)))[1]
         seen = []

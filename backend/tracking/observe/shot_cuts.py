@@ -44,7 +44,9 @@ def find_cuts(capture: Capture) -> np.ndarray:
     cut = (step > JUMP) & (step > CONTRAST * around.max(1))
     # Too near an end there is nothing to compare with, and nothing to keep apart.
     cut[:AROUND] = cut[-AROUND:] = False
-    return np.array([first for first in np.flatnonzero(cut) + 1 if _picture_changes(capture, first)], np.int64)
+    return np.array(
+        [first for first in (np.flatnonzero(cut) + 1).tolist() if _picture_changes(capture, first)], np.int64
+    )
 
 
 def _picture_changes(capture: Capture, first: int) -> bool:
