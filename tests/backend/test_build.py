@@ -77,7 +77,7 @@ def test_a_changed_list_of_blender_leaves_the_backend_as_it_is():
 
 
 def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(monkeypatch):
-    version = namedtuple("Version", "major minor micro")(3, 12, 1)
+    version = namedtuple("Version", "major minor micro")(3, 12, 1)  # noqa: PYI024
     monkeypatch.setattr(environments, "sys", SimpleNamespace(version_info=version))
     with pytest.raises(BuildError, match=r"Python 3\.11 or 3\.13, and this is Python 3\.12"):
         environments.check_python()

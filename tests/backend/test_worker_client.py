@@ -103,7 +103,7 @@ def test_a_killed_worker_is_noticed_reported_and_replaced(tmp_path):
         for _ in range(5):
             client.request("avatar.splats", request, answers.append, errors.append, latest="viewport")
         client.request("head.rig", {}, answers.append, errors.append)
-        waiting = threading.Thread(target=lambda: pytest.raises(WorkerError, client.call, "head.rig"))
+        waiting = threading.Thread(target=lambda: pytest.raises(WorkerError, client.call, "head.rig"))  # noqa: RUF061
         waiting.start()
         os.kill(first, signal.SIGKILL)
         assert until(lambda: len(errors) >= 3, client) < 1.0

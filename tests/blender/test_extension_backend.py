@@ -38,7 +38,7 @@ def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(
         lambda: bpy.ops.effigy.import_capture(directory=str(demo_capture)),
         lambda: bpy.ops.effigy.add_avatar(filepath=str(demo_avatar)),
         lambda: bpy.ops.effigy.choose_head(filepath=str(demo_clip)),
-        lambda: bpy.ops.effigy.examine_backend(),
+        lambda: bpy.ops.effigy.examine_backend(),  # noqa: PLW0108
     ):
         with pytest.raises(RuntimeError, match="not installed yet"):
             call()
