@@ -5,8 +5,8 @@
 Variants that are finished are kept: the command goes on where it was stopped, a half-trained one included. DIR gets
 `NAME.effigy` and `NAME/metrics.json` for each, `table.md` and `grid.png` (the truth, then each variant, on three
 held-out frames).
-`--minutes` counts the processor's minutes, divided by the threads that train (on a GPU, the wall clock's): whatever else
-the machine does, every variant gets the same.
+`--minutes` counts the processor's minutes, divided by the threads that train (on a GPU, the wall clock's): whatever
+else the machine does, every variant gets the same.
 LPIPS stands in the table where its weights are on this machine; `vgg_hed` always.
 """
 

@@ -2,10 +2,10 @@
 real ones.
 
 Everything is on the mesh, in millimetres along the head's up axis: the median over the middle ones of the detector's
-pairs of points (`backend.correspondence.landmark_sets`). Between lids it is signed, for a lid that is shut beyond contact lies lower
-than the other. The pairs between lips lie beside the rim and not on it, so a mouth's opening is counted from the
-person's own mouth at rest, which is shut. A blink counts as found where the track's eyeBlink is at least a half while
-the truth's is 0.7 or more, and as invented where the truth's is below 0.3.
+pairs of points (`backend.correspondence.landmark_sets`). Between lids it is signed, for a lid that is shut beyond
+contact lies lower than the other. The pairs between lips lie beside the rim and not on it, so a mouth's opening is
+counted from the person's own mouth at rest, which is shut. A blink counts as found where the track's eyeBlink is at
+least a half while the truth's is 0.7 or more, and as invented where the truth's is below 0.3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Whether the face detector sees a picture and its mirror image alike: `python -m bench.detector_symmetry CAPTURE...`.
 
-`assets/derive/landmark_bias.py` takes it for granted that it does. Half the difference between a frame's points and the mirrored
-points of the mirrored frame is what a detector without sides would not have; as a turn of the head it is what the tracker is misled by.
+`assets/derive/landmark_bias.py` takes it for granted that it does. Half the difference between a frame's points and the
+mirrored points of the mirrored frame is what a detector without sides would not have; as a turn of the head it is what
+the tracker is misled by.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _FOREHEAD, _CHIN = 10, 152
 
 
 def asymmetry(capture: Capture, model: HeadModel, detector: FaceDetector) -> tuple[float, float]:
-    """Mean over frames: millimetres at which points lie to the side of where they should, and degrees of yaw that explain it best."""
+    """Mean over frames: millimetres at which points lie to the side of where they should, and degrees of yaw that
+    explain it best.
+    """
     places = landmark_basis(model, model.template[..., None])[..., 0]
     known = (model.landmark_faces >= 0) & (np.arange(len(places)) < 468)
     other = mirrored_points(model)

@@ -1,5 +1,5 @@
-"""A clip whose truth is known: the open head with hair talks, blinks, looks about and turns; its landmarks and mattes are a
-capture's.
+"""A clip whose truth is known: the open head with hair talks, blinks, looks about and turns; its landmarks and mattes
+are a capture's.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def make_clip(
     focal: float = 1150.0,
     shakes: float = 1.0,
 ) -> SyntheticClip:
-    """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side, `shakes` times
-    from side to side. The identity is the seed's alone.
+    """`folder`: where the mattes are written; `noise` and `focal` in pixels, `turn` in degrees to either side, `shakes`
+    times from side to side. The identity is the seed's alone.
     """
     random = np.random.default_rng(seed)
     time = np.linspace(0, 1, frames)

@@ -1,8 +1,10 @@
-"""A rendered person whose truth is known: the open head with a random identity, look, light, lens and performance, as a video.
+"""A rendered person whose truth is known: the open head with a random identity, look, light, lens and performance, as a
+video.
 
-The detector and the matte see these pictures as they see footage, so what they misjudge is in the measured error; the face of
-`known_clip` has landmarks with noise instead. Albedo is painted once into a texture; skin is lit by a sky, a key and a fill
-without cast shadows, hair is a rough shell. Plainer than the demo clip's renderer and thirty times faster.
+The detector and the matte see these pictures as they see footage, so what they misjudge is in the measured error; the
+face of `known_clip` has landmarks with noise instead. Albedo is painted once into a texture; skin is lit by a sky, a
+key and a fill without cast shadows, hair is a rough shell. Plainer than the demo clip's renderer and thirty times
+faster.
 """
 
 from __future__ import annotations

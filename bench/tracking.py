@@ -1,6 +1,8 @@
-"""How true and how fast tracking is, as Markdown tables: `python -m bench.tracking [VIDEO...] [--json FILE] [--keep FOLDER]`.
+"""How true and how fast tracking is, as Markdown tables: `python -m bench.tracking [VIDEO...] [--json FILE] [--keep
+FOLDER]`.
 
-Rendered people whose truth is known (`known_person`) go through capture and track like any footage and give what no footage
+Rendered people whose truth is known (`known_person`) go through capture and track like any footage and give what no
+footage
 can: the error in millimetres and degrees. Videos of real people give speed, and errors against what the detector saw.
 """
 
@@ -155,8 +157,8 @@ def _landmark_errors(track: Track, capture: Capture, model: HeadModel) -> dict[s
 
 
 def _within(turn: Rotation, track: Track) -> float:
-    """Share of the turns' errors about the camera's axes that lie within two of the standard deviations that the track states:
-    0.95 if it is honest.
+    """Share of the turns' errors about the camera's axes that lie within two of the standard deviations that the track
+    states: 0.95 if it is honest.
     """
     return float((np.abs(turn.as_rotvec()) <= 2 * track.sigma[:, -6:-3]).mean())
 
@@ -170,8 +172,8 @@ def _gaze(track: Track) -> np.ndarray:
 
 
 def _looks(track: Track) -> np.ndarray:
-    """(F, 2, 3): where left and right eye look in the camera's space, in which a head that is turned wrong can still have
-    eyes that look the right way.
+    """(F, 2, 3): where left and right eye look in the camera's space, in which a head that is turned wrong can still
+    have eyes that look the right way.
     """
     head = Rotation.from_rotvec(track.rotations[:, 1]).as_matrix()
     eyes = Rotation.from_rotvec(track.rotations[:, 3:].reshape(-1, 3)).as_matrix().reshape(-1, 2, 3, 3)

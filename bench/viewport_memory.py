@@ -3,9 +3,9 @@
     python -m bench.viewport_memory [--frames 5000] [--count 5000] [--blender-python PYTHON]
 
 Each frame is a new pose: asked of a worker, unpacked, sorted, uploaded and drawn with the rig's mesh taken from Blender
-anew, in a GPU context of Blender's as a module; a pixel is read back, as a window waits for its picture. Memory is looked
-at every tenth of the way, from the 250th frame on, when what is kept for good is there. More than 20 MB of growth makes
-the exit code 1. `bench.viewport --window BLENDER --frames N` does the like in a real window.
+anew, in a GPU context of Blender's as a module; a pixel is read back, as a window waits for its picture. Memory is
+looked at every tenth of the way, from the 250th frame on, when what is kept for good is there. More than 20 MB of
+growth makes the exit code 1. `bench.viewport --window BLENDER --frames N` does the like in a real window.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def wait_for_success(task: Task) -> None:
 
 
 def fetch(method: str, params: dict[str, Any]) -> Steps[Any]:
-    """The worker's answer, as a step of a task: `answer = yield from fetch(…)`."""
+    """Asks the worker from within a task's steps: `answer = yield from fetch(…)`."""
     answered: list[Any] = []
     session.client().request(method, params, answered.append, answered.append)
     while not answered:

@@ -231,8 +231,8 @@ def blender_of(version: str) -> Environment:
 
 
 def install_system_packages(libraries: dict[str, str]) -> None:
-    """Install missing system libraries with apt-get when running as root on Debian; else raise a `BuildError` that names
-    the packages.
+    """Install missing system libraries with apt-get when running as root on Debian; else raise a `BuildError` that
+    names the packages.
     """
     missing = []
     if sys.platform == "linux":

@@ -135,7 +135,9 @@ def _is_universal(room: str) -> bool:
 
 
 def layers(edges: Counter[tuple[str, str]]) -> list[list[str]]:
-    """Rooms in rows: a room stands right below the lowest room that imports it. Of a cycle, the rarest import is left out."""
+    """Rooms in rows: a room stands right below the lowest room that imports it. Of a cycle, the rarest import is left
+    out.
+    """
     edges = Counter(edges)
     graph: dict[str, set[str]] = {}
     while True:
@@ -173,8 +175,8 @@ def _reachable(start: str, edges: set[tuple[str, str]]) -> set[str]:
 
 
 def rooms_svg(graph: dict[str, set[str]]) -> str:
-    """The picture of the rooms: Blender's side and the backend, with an arrow from a room to one that it imports, except
-    where a chain of other arrows leads there as well.
+    """The picture of the rooms: Blender's side and the backend, with an arrow from a room to one that it imports,
+    except where a chain of other arrows leads there as well.
     """
     edges = room_imports(graph)
     shapes: list[str] = []
@@ -209,7 +211,8 @@ def rooms_svg(graph: dict[str, set[str]]) -> str:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left:g} {bottom:g}" font-family="sans-serif">',
             "<!-- Drawn by `python3 build.py rooms` from the imports; not to be edited. -->",
             f"<style>{style}</style>",
-            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+            '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            'orient="auto">'
             '<path d="M0 0L8 4L0 8z" style="fill:#5b7a99;stroke:none;marker-end:none"/></marker></defs>',
             '<rect width="100%" height="100%" style="fill:#fff;stroke:none"/>',
             *shapes,

@@ -1,13 +1,15 @@
 """How the face detector misplaces its points, measured on rendered people whose truth is known.
 
-`assets/models/landmark_bias.npz` holds what the tracker knows of the detector. Hundreds of random identities, looks, lights,
-lenses and expressions are rendered in random poses, and the errors of each point are explained by ridge regression:
+`assets/models/landmark_bias.npz` holds what the tracker knows of the detector. Hundreds of random identities, looks,
+lights, lenses and expressions are rendered in random poses, and the errors of each point are explained by ridge
+regression:
 
     error = habit(direction to the viewer) + P (A c),    c = identity, expression, jaw, eyes
 
-The habit, a polynomial, is everybody's. A (3 x C metres) says how much farther than it truly does, or less far, a point goes
-in head space when a person differs from the mean face or makes a face, and P is the picture's view of head space. Mirrored
-pictures of real faces show the mirrored error, to a tenth of a degree (`bench.detector_symmetry`), so each measurement counts on both
+The habit, a polynomial, is everybody's. A (3 x C metres) says how much farther than it truly does, or less far, a point
+goes in head space when a person differs from the mean face or makes a face, and P is the picture's view of head space.
+Mirrored pictures of real faces show the mirrored error, to a tenth of a degree (`bench.detector_symmetry`), so each
+measurement counts on both
 sides: that rendered ones do not, by half a degree, is nothing to learn. Run as `python -m assets.derive.landmark_bias`
 (twenty minutes on two cores).
 """
@@ -39,8 +41,8 @@ FIRST_SEED = 1000
 _RIDGE = 4.0
 """Observations' worth of belief that there is no habit."""
 _IDENTITY_RIDGE, _FACE_RIDGE, _JOINT_RIDGE = 30.0, 10.0, 1.0
-"""The same of A, where identity moves the points by a millimetre, an expression is whole, and a joint turns by a radian. Of
-held-out people, a fifth of 300 in turn, 10, 30 and 100 for identity leave 1.80, 1.80 and 1.82 mm."""
+"""The same of A, where identity moves the points by a millimetre, an expression is whole, and a joint turns by a
+radian. Of held-out people, a fifth of 300 in turn, 10, 30 and 100 for identity leave 1.80, 1.80 and 1.82 mm."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ class Measured:
     """F frames in which a face was found."""
 
     errors: np.ndarray
-    """(F, 478, 2) metres at the head's depth, across and along the head; NaN where the head has no place for a point."""
+    """(F, 478, 2) metres at the head's depth, across and along the head; NaN where the head has no place for a
+    point."""
     directions: np.ndarray
     """(F, 3) to the viewer, head space."""
     view: np.ndarray
     """(F, 2, 3): head space as seen across and along the head."""
     causes: np.ndarray
-    """(F, C): identity, expression, jaw about x, eyes (left x, left y, right x, right y). What the points do with the eyes is
-    not kept: gaze comes from irises that are measured in the pictures, and errs by 4.0 degrees with it and by 3.8 without."""
+    """(F, C): identity, expression, jaw about x, eyes (left x, left y, right x, right y). What the points do with the
+    eyes is not kept: gaze comes from irises that are measured in the pictures, and errs by 4.0 degrees with it and by
+    3.8 without."""
 
 
 def measure_person(seed: int) -> Measured:

@@ -1,10 +1,10 @@
 """ARKit's names on any head: what each of the 52 shapes is in a model's own expressions and jaw.
 
-The open head has the 52 shapes themselves. A FLAME head has statistical components instead, so the open head is registered
-to it: landmarks that both have give a smooth warp W of space (biharmonic, `r` as the kernel), every vertex of the other
-skin finds its place p on the warped open head, and a shape that moves p by d moves the vertex by W(p + d) - W(p). A warp of
-places, not of displacements, keeps contacts: a lid that meets the other lid on one head does so on the other. Then the
-model's own components are fitted to these displacements by least squares; what they cannot do is told as a residual.
+The open head has the 52 shapes themselves. A FLAME head has statistical components instead, so the open head is
+registered to it: landmarks that both have give a smooth warp W of space (biharmonic, `r` as the kernel), every vertex
+of the other skin finds its place p on the warped open head, and a shape that moves p by d moves the vertex by
+W(p + d) - W(p). A warp of places, not of displacements, keeps contacts: a lid that meets the other lid on one head does
+so on the other. Then the model's own components are fitted to these displacements by least squares; what they cannot do is told as a residual.
 
 jawOpen, jawLeft and jawRight become rotations of the jaw joint, as in every track (`priors`).
 """
@@ -44,9 +44,11 @@ DRAWN: Final = 350
 """Further places of the warped head that are drawn onto the other's surface, `DRAWS` times."""
 DRAWS: Final = 2
 OPENING: Final = 0.16
-"""Radians by which both mouths are opened while places are looked for: on closed lips an upper place lies at a lower one."""
+"""Radians by which both mouths are opened while places are looked for: on closed lips an upper place lies at a lower
+one."""
 FARTHEST: Final = 0.012
-"""Metres between a vertex and its place on the warped head, from which on the two have nothing to do with each other."""
+"""Metres between a vertex and its place on the warped head, from which on the two have nothing to do with each
+other."""
 SMOOTHING: Final = 1e-3
 """Of the warp, metres: it may miss the landmarks by the millimetre or so to which their places are known."""
 TIGHTNESS: Final = 3e-4
@@ -177,7 +179,9 @@ def with_landmarks(model: HeadModel, progress: Progress = SILENT) -> HeadModel:
 
 
 def transferred_shapes(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
-    """What the open head's shapes move on a model: displacements (N, 3, 52), metres, and how much each vertex counts (N,)."""
+    """What the open head's shapes move on a model: displacements (N, 3, 52), metres, and how much each vertex counts
+    (N,).
+    """
     source = load_head()
     scale, rotation, shift = align_heads(source, model)
     laid = lambda points: scale * points @ rotation.T + shift
@@ -233,7 +237,9 @@ def transferred_shapes(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _turn_of(model: HeadModel, delta: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The jaw's axis-angle (3,) that moves what is bound to it most like displacements (N, 3), and what is left over (N,)."""
+    """The jaw's axis-angle (3,) that moves what is bound to it most like displacements (N, 3), and what is left over
+    (N,).
+    """
     joint = model.joint_regressor[JAW].astype(np.float64) @ model.template
     bound = model.skinning[:, JAW].astype(np.float64)
     arms = model.template - joint
@@ -249,8 +255,8 @@ def _turn_of(model: HeadModel, delta: np.ndarray, weights: np.ndarray) -> tuple[
 def _warp_onto(
     vertices: np.ndarray, landmarks: np.ndarray, theirs: np.ndarray, source: HeadModel, triangles: np.ndarray
 ) -> RBFInterpolator:
-    """The warp of the laid head's `vertices` (N, 3) that takes its landmarks (L, 3) to `theirs` (L, 3), and its face onto the
-    other's surface (T, 3, 3).
+    """The warp of the laid head's `vertices` (N, 3) that takes its landmarks (L, 3) to `theirs` (L, 3), and its face
+    onto the other's surface (T, 3, 3).
     """
     warp = RBFInterpolator(landmarks, theirs, kernel="linear", degree=1, smoothing=SMOOTHING)
     face = np.setdiff1d(

@@ -51,8 +51,8 @@ CONTOUR: Final = np.array(
         109,
     )
 )
-"""MediaPipe's FACE_OVAL. These points follow the visible outline, so they slide over the skin when the head turns and no
-fixed place on a surface explains them. They are left out of every landmark error that is reported."""
+"""MediaPipe's FACE_OVAL. These points follow the visible outline, so they slide over the skin when the head turns and
+no fixed place on a surface explains them. They are left out of every landmark error that is reported."""
 
 JAW_LINE: Final = CONTOUR[8:29]
 """The contour from ear to ear by way of the chin, in order: outline of bare skin, where the rest borders on hair."""
@@ -139,10 +139,11 @@ def point_weights() -> np.ndarray:
 
 
 def solved_points(places: np.ndarray, valid: np.ndarray, count: int) -> np.ndarray:
-    """Which points the solver looks at: all that outline a feature, and skin points far from each other, `count` in all.
+    """Which points the solver looks at: all that outline a feature, and skin points far from each other, `count` in
+    all.
 
-    `places` (478, 3): where the points lie on the head. The detector makes up smooth skin from few degrees of freedom, so
-    taking in the rest costs time and tells nothing; the error is reported over all of them.
+    `places` (478, 3): where the points lie on the head. The detector makes up smooth skin from few degrees of freedom,
+    so taking in the rest costs time and tells nothing; the error is reported over all of them.
     """
     chosen = np.zeros(LANDMARK_COUNT, bool)
     chosen[np.concatenate((LIPS, LEFT_LIDS, RIGHT_LIDS, BROWS, LEFT_IRIS, RIGHT_IRIS, JAW_LINE, PAIRS.ravel()))] = True

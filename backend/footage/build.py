@@ -1,8 +1,8 @@
 """Footage to Capture, in two passes over the file, so that memory stays flat however long the clip is.
 
 The first pass looks for the face in small frames every tenth of a second and settles the crop. The second cuts every
-frame out, mattes it and writes it. In both, threads work on several frames at a time: decoding, MediaPipe, OpenCV and zlib
-all release the interpreter lock.
+frame out, mattes it and writes it. In both, threads work on several frames at a time: decoding, MediaPipe, OpenCV and
+zlib all release the interpreter lock.
 """
 
 from __future__ import annotations

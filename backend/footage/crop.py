@@ -75,8 +75,8 @@ class HeadSearch:
         self._last: Sighting | None = None
 
     def look(self, number: int, image: np.ndarray, scale: float, faces: list[Face]) -> Sighting | None:
-        """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source, in which the detector found
-        `faces` as it is.
+        """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source, in which the detector
+        found `faces` as it is.
         """
         faces = faces or self._look_closer(image, scale)
         if not faces:

@@ -1,8 +1,9 @@
-"""Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times; or a photograph.
+"""Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times; or a
+photograph.
 
-What a container says about its pictures is honoured here and in `geometry`, and nowhere else: the display matrix (phones store a
-portrait clip lying on its side), pixels that are not square, the colour matrix and range, more than 8 bits, variable
-frame rate. Frames are decoded one after the other, so memory does not grow with the length of a clip.
+What a container says about its pictures is honoured here and in `geometry`, and nowhere else: the display matrix
+(phones store a portrait clip lying on its side), pixels that are not square, the colour matrix and range, more than 8
+bits, variable frame rate. Frames are decoded one after the other, so memory does not grow with the length of a clip.
 """
 
 from __future__ import annotations

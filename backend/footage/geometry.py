@@ -72,8 +72,8 @@ def to_rgb(
 ) -> np.ndarray:
     """(H, W, 3) uint8 upright RGB.
 
-    FFmpeg makes separate planes of red, green and blue, which OpenCV puts together: the same values as FFmpeg's `rgb24` in
-    half the time.
+    FFmpeg makes separate planes of red, green and blue, which OpenCV puts together: the same values as FFmpeg's `rgb24`
+    in half the time.
     """
     width, height = geometry.width, geometry.height
     shrink = min(1.0, longest_side / max(width, height)) if longest_side else 1.0

@@ -19,8 +19,8 @@ class Model(Protocol):
 
 
 class ModelThreads:
-    """`models` are made once in each thread, since none of them may be used by two at a time. A context manager: leaving it
-    waits for what is being worked on, drops what is not, and closes the models.
+    """`models` are made once in each thread, since none of them may be used by two at a time. A context manager:
+    leaving it waits for what is being worked on, drops what is not, and closes the models.
     """
 
     def __init__(self, *models: Callable[[], Model]) -> None:

@@ -1,10 +1,11 @@
-"""The background behind the person (in film: the clean plate), and what the matte takes from it for a part of the person.
+"""The background behind the person (in film: the clean plate), and what the matte takes from it for a part of the
+person.
 
-A matting network looks at one frame. The edge of a picture on the wall that meets dark hair looks like a strand of it, in
-every frame alike, and an avatar learns a strand that hangs from the head in some poses. Over a clip with a still camera
-the wall gives itself away: the same pixels, seen when the head is elsewhere, have the same colour. Colour alone cannot
-tell dark hair in front of a dark edge from the edge itself, so only what is also thin is taken from the matte: strands
-that are really hair differ from the wall, and the hair's body is not thin.
+A matting network looks at one frame. The edge of a picture on the wall that meets dark hair looks like a strand of it,
+in every frame alike, and an avatar learns a strand that hangs from the head in some poses. Over a clip with a still
+camera the wall gives itself away: the same pixels, seen when the head is elsewhere, have the same colour. Colour alone
+cannot tell dark hair in front of a dark edge from the edge itself, so only what is also thin is taken from the matte:
+strands that are really hair differ from the wall, and the hair's body is not thin.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class Plate:
 def open_by_ellipse(picture: np.ndarray, width: int) -> np.ndarray:
     """The morphological opening of a (H, W) uint8 picture by OpenCV's ellipse of an odd width.
 
-    The ellipse is a union of rectangles, so erosion by it is the least of the erosions by them and dilation the greatest; for
-    rectangles OpenCV goes along rows and then columns, where for an ellipse it looks at each of its pixels.
+    The ellipse is a union of rectangles, so erosion by it is the least of the erosions by them and dilation the
+    greatest; for rectangles OpenCV goes along rows and then columns, where for an ellipse it looks at each of its
+    pixels.
     """
     eroded = reduce(cv2.min, (cv2.erode(picture, rectangle) for rectangle in _rectangles(width)))
     return reduce(cv2.max, (cv2.dilate(eroded, rectangle) for rectangle in _rectangles(width)))

@@ -1,7 +1,7 @@
 """Photographs: a footage of one frame.
 
-Read by Pillow and not by FFmpeg, which tells neither how a camera was held (EXIF) nor in which colours a phone saves (an ICC
-profile, often Display P3).
+Read by Pillow and not by FFmpeg, which tells neither how a camera was held (EXIF) nor in which colours a phone saves
+(an ICC profile, often Display P3).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _FLOATING = ("F", "I")
 
 
 def read_still(path: Path) -> np.ndarray | None:
-    """(H, W, 3) uint8 sRGB, upright; what is transparent is white. None if the file is no picture of FORMATS, or moves."""
+    """(H, W, 3) uint8 sRGB, upright; what is transparent is white. None if the file is no picture of FORMATS, or
+    moves.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -72,7 +72,9 @@ class _Table:
 
 
 def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> Track:
-    """The performance in a CSV as a track of `model`, which has the 52 ARKit names. Its frame rate is the timecodes'."""
+    """The performance in a CSV as a track of `model`, which has the 52 ARKit names. Its frame rate is the
+    timecodes'.
+    """
     table = _read_table(Path(path))
     times, rate = _times_of(table.timecodes, progress)
     count = max(2, round(float((times[-1] - times[0]) * rate)) + 1)
@@ -236,7 +238,9 @@ def _gaze(channels: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _signed(angle: np.ndarray, told: np.ndarray) -> np.ndarray:
-    """The angle (F,) with the sign by which it agrees with what is told (F,); the latter where they have nothing in common."""
+    """The angle (F,) with the sign by which it agrees with what is told (F,); the latter where they have nothing in
+    common.
+    """
     if min(np.ptp(angle), np.ptp(told)) < 1e-3:
         return told if np.ptp(told) >= np.ptp(angle) else angle
     likeness = np.corrcoef(angle, told)[0, 1]

@@ -5,11 +5,11 @@ tell it all. So what is carried over is the change from the performer's own neut
 
     target(t) = target's neutral + intensity * (performer(t) - performer's neutral)
 
-The neutral is estimated from each track alone (`neutral_of`): the median of its quietest frames, and of mouth and jaw their
-lowest tenth, since who talks seldom shows a mouth at rest. Two things are not scaled by the intensity and not smoothed,
-because half of them is something else: blinks, of which closed stays closed whatever the neutral lids, and the gaze. The head
-moves from the target's own resting place before its camera, as the performer moves from his. Flags stay with their frames, so
-that what was not seen can still be told; the pose there is bridged.
+The neutral is estimated from each track alone (`neutral_of`): the median of its quietest frames, and of mouth and jaw
+their lowest tenth, since who talks seldom shows a mouth at rest. Two things are not scaled by the intensity and not
+smoothed, because half of them is something else: blinks, of which closed stays closed whatever the neutral lids, and
+the gaze. The head moves from the target's own resting place before its camera, as the performer moves from his. Flags
+stay with their frames, so that what was not seen can still be told; the pose there is bridged.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def neutral_of(track: Track, model: HeadModel) -> Neutral:
     """The median of the quietest fifth of the frames that were seen.
 
     A frame's loudness is how far its face is moved from a first guess of its rest, root mean square over the face's
-    vertices, jaw included, gaze left out. The first guess is, for a channel that only pushes one way (the named ones), its
-    own low tenth, for FLAME's coefficients, which go both ways, its median. Named channels of the mouth keep that tenth, and
-    the jaw rests at its own, if that is nearly shut: lips and teeth that meet mean the same on every face, and the median of
-    somebody who talks through the whole clip would be an open mouth.
+    vertices, jaw included, gaze left out. The first guess is, for a channel that only pushes one way (the named ones),
+    its own low tenth, for FLAME's coefficients, which go both ways, its median. Named channels of the mouth keep that
+    tenth, and the jaw rests at its own, if that is nearly shut: lips and teeth that meet mean the same on every face,
+    and the median of somebody who talks through the whole clip would be an open mouth.
     """
     seen = np.flatnonzero((track.flags & int(UNSEEN)) == 0)
     if len(seen) == 0:
@@ -187,7 +187,9 @@ def _places(performance: Track, ours: Neutral, theirs: Neutral, motion: float) -
 
 
 def _gram(model: HeadModel) -> np.ndarray:
-    """(E + 3, E + 3): the mean over the face's vertices of the squared displacement, as a form of expression and jaw."""
+    """(E + 3, E + 3): the mean over the face's vertices of the squared displacement, as a form of expression and
+    jaw.
+    """
     face = model.regions["face"]
     face = face if len(face) else np.arange(len(model.template))
     basis = model.expression_basis[face].astype(np.float64)

@@ -1,7 +1,8 @@
 """Held-out frames with the pose fitted again at test time: what a score would be if tracking were perfect.
 
-The avatar is fixed; expression, jaw, eyes and the head's motion of one frame are fitted to its picture. Papers report such
-figures as if they were the avatar's own. Here they only say how much of the error is the tracker's, and stand apart.
+The avatar is fixed; expression, jaw, eyes and the head's motion of one frame are fitted to its picture. Papers report
+such figures as if they were the avatar's own. Here they only say how much of the error is the tracker's, and stand
+apart.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ RATE = 0.3
 def draw_refitted(
     avatar: Avatar, poses: TrackPoses, index: int, size: int, truth: np.ndarray, steps: int = STEPS
 ) -> Frame:
-    """The frame drawn with the pose that explains `truth` (size, size, 3) uint8 over white best; it starts as tracked, and
-    ends no worse by mean absolute difference.
+    """The frame drawn with the pose that explains `truth` (size, size, 3) uint8 over white best; it starts as tracked,
+    and ends no worse by mean absolute difference.
     """
     device = avatar.device
     wanted = torch.as_tensor(truth, device=device)[None].float() / 255

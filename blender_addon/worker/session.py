@@ -37,7 +37,7 @@ _last_arrival = _last_redraw = 0.0
 
 
 def client() -> WorkerClient:
-    """This Blender's worker, of the Python or by the command that the preferences name; an `EffigyError` where there is
+    """The worker of this Blender, of the Python or by the command that the preferences name; an `EffigyError` where there is
     none yet.
 
     Nothing starts before the first request. When the preferences name another, a new worker takes over as soon as the

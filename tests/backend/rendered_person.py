@@ -1,5 +1,5 @@
-"""Captures of a rendered person whose track is known: pictures by `bench.known_person`, landmarks as the detector would give
-them, made from the truth, so that no detector has to run.
+"""Captures of a rendered person whose track is known: pictures by `bench.known_person`, landmarks as the detector would
+give them, made from the truth, so that no detector has to run.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def true_state(truth: Track, pivot: torch.Tensor) -> FrameState:
 
 
 def _seen(truth: Track, shrink: float, tremble: float) -> np.ndarray:
-    """(F, 478, 3) float32, as `bench.known_clip` makes them: with the detector's answer to the person and its habits."""
+    """(F, 478, 3) float32, as `bench.known_clip` makes them: with the detector's answer to the person and its
+    habits.
+    """
     model, random = load_head(), np.random.default_rng(0)
     rotations = truth.rotations.copy()
     rotations[:, NECK] *= 1 - shrink

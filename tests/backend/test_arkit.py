@@ -198,7 +198,9 @@ def test_flames_surface_takes_the_shapes_and_its_lids_close(shared_flame: Path) 
 
 
 def test_flame_components_made_of_the_shapes_get_them_back(shared_flame: Path) -> None:
-    """FLAME's own expressions are not to be had here: 40 rotated principal components of the transferred shapes stand in."""
+    """FLAME's own expressions are not to be had here: 40 rotated principal components of the transferred shapes stand
+    in.
+    """
     model, open_head = load_head(shared_flame), load_head()
     near = KDTree(open_head.template - open_head.template.mean(0)).query(model.template - model.template.mean(0))[1]
     skinning = open_head.skinning[near]

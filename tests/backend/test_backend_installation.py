@@ -211,7 +211,8 @@ def test_its_end_is_told_once(tmp_path):
     ("pip_says", "told"),
     [
         (
-            "WARNING: Retrying after connection broken by 'NewConnectionError(...)'\nERROR: No matching distribution found "
+            "WARNING: Retrying after connection broken by 'NewConnectionError(...)'\n"
+            "ERROR: No matching distribution found "
             "for numpy",
             "network",
         ),

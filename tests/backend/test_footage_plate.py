@@ -28,7 +28,9 @@ def head_at(shift: int) -> np.ndarray:
 
 
 def make_clip(folder: Path, moving_camera: bool = False) -> Capture:
-    """Frames and mattes of a head before a wall with a dark upright line, which the mattes take for hair below the head."""
+    """Frames and mattes of a head before a wall with a dark upright line, which the mattes take for hair below the
+    head.
+    """
     (folder / "frames").mkdir(parents=True)
     (folder / "mattes").mkdir()
     random = np.random.default_rng(0)

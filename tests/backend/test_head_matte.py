@@ -45,7 +45,7 @@ def posed(model: HeadModel, neck: tuple[float, float, float] = (0, 0, 0)) -> np.
 
 
 def pixel(point: np.ndarray) -> tuple[int, int]:
-    """(row, column)"""
+    """(row, column) of a point."""
     x, y, z = INTRINSICS @ point
     return int(y / z), int(x / z)
 

@@ -217,7 +217,9 @@ def write_csv(
     swap_eyes: bool = False,
     rename=lambda name: name[0].upper() + name[1:],
 ) -> Path:
-    """A take as Live Link Face writes it: a smile that grows, a look to the person's left that comes and goes, a nod."""
+    """A take as Live Link Face writes it: a smile that grows, a look to the person's left that comes and goes, a
+    nod.
+    """
     angles = [f"{what}{turn}" for what in ("Head", "LeftEye", "RightEye") for turn in ("Yaw", "Pitch", "Roll")]
     lines = [",".join(("Timecode", "BlendShapeCount", *map(rename, SCORE_NAMES), *angles))]
     for row in range(rows):

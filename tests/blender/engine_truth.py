@@ -1,5 +1,5 @@
-"""Avatars for the tests of the render engine, what the backend draws of them, and files read back. Runs in the
-backend's Python:
+"""Avatars for the tests of the render engine, what the backend draws of them, and files read back. It runs in the
+backend's Python.
 
     python tests/blender/engine_truth.py make FOLDER          → FOLDER/{ann,ben}.effigy, FOLDER/truth.npz
     python tests/blender/engine_truth.py read FILE OUT.npz    an EXR's channels by name, or an MP4's frames

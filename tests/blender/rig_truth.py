@@ -1,5 +1,5 @@
-"""What the backend says of heads, poses and tracks, for Blender's side to be held against. Runs in the backend's
-Python:
+"""What the backend says of heads, poses and tracks, for Blender's side to be held against. It runs in the
+backend's Python.
 
     python tests/blender/rig_truth.py OUT.npz
 

@@ -26,8 +26,8 @@ def assemble_track(
 ) -> Track:
     """The track of a capture, whose landmark errors are not measured yet.
 
-    `sigma` (F, P) are standard deviations, `reliable` (F,) bool says which frames the body's motion is estimated from, and
-    `shot_starts` are the first frames of all shots but the first.
+    `sigma` (F, P) are standard deviations, `reliable` (F,) bool says which frames the body's motion is estimated from,
+    and `shot_starts` are the first frames of all shots but the first.
     """
     rotation = state.rotation.double().cpu().numpy()
     # Many small rotations were multiplied in float32: the nearest rotation matrix, before anything is inverted.

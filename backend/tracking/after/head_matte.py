@@ -7,8 +7,9 @@ covers in front of that is head: a chin over the collar when the head looks down
 image rows would bite it off.
 
 Shoulders and collars climb a little above that edge beside the neck, where long hair hangs too. They differ in what is
-above them: a shoulder ends soon, in background or at the head, and hair goes on. At its base the rig's neck flares out over
-the slope of the shoulders and over collars; there the neck is taken to go on as a prism, no wider than above the flare, unless hair hangs beside it.
+above them: a shoulder ends soon, in background or at the head, and hair goes on. At its base the rig's neck flares out
+over the slope of the shoulders and over collars; there the neck is taken to go on as a prism, no wider than above the
+flare, unless hair hangs beside it.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ class NeckCutter:
         self.head = Head(model)
         corners = model.template[model.faces].astype(np.float64)
         volume = np.linalg.det(corners).sum()
-        # Counter-clockwise seen from outside, whichever way the model has them: what is seen through the open neck of the
-        # head's inner side is no head.
+        # Counter-clockwise seen from outside, whichever way the model has them: what is seen through the open neck of
+        # the head's inner side is no head.
         self._faces = np.ascontiguousarray(model.faces if volume > 0 else model.faces[:, ::-1], np.int32)
         self._ring = model.regions["boundary"]
         neck = np.zeros(len(model.template), bool)
@@ -222,7 +223,9 @@ def _hair_columns(edge: np.ndarray, body: np.ndarray, covered: np.ndarray, rise:
 
 
 def _above(edge: np.ndarray, body: np.ndarray, rise: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rise, W) bool: `body` (H, W) bool upwards from above the torso's edge (W,), and where in the flat picture that is."""
+    """(rise, W) bool: `body` (H, W) bool upwards from above the torso's edge (W,), and where in the flat picture that
+    is.
+    """
     height, width = body.shape
     rows = edge - np.arange(1, rise + 1)[:, None]
     places = rows.clip(0, height - 1) * width + np.arange(width)
@@ -230,7 +233,9 @@ def _above(edge: np.ndarray, body: np.ndarray, rise: int) -> tuple[np.ndarray, n
 
 
 def _shoulders(edge: np.ndarray, body: np.ndarray, hair: np.ndarray, rise: int, smoothing: int) -> np.ndarray:
-    """(H, W) uint8: what of the person stands on the torso's edge (W,), where it is no `hair` (W,), up to `rise` pixels."""
+    """(H, W) uint8: what of the person stands on the torso's edge (W,), where it is no `hair` (W,), up to `rise`
+    pixels.
+    """
     above, places = _above(edge, body, rise)
     standing = np.logical_and.accumulate(above, 0)
     found = np.zeros(body.shape, np.uint8)
@@ -256,8 +261,8 @@ def _without_hair_beside(flare: np.ndarray, hair: np.ndarray, gap: int) -> np.nd
 
 
 def _connected(kept: np.ndarray, matte: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Without the pieces of the person that hang together with the head nowhere, and their faint rims: what the cut leaves of
-    a shoulder.
+    """Without the pieces of the person that hang together with the head nowhere, and their faint rims: what the cut
+    leaves of a shoulder.
     """
     person = kept * (matte > 64).view(np.uint8)
     filled = person.copy()

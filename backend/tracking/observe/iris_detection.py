@@ -95,8 +95,8 @@ def detect_irises(
 ) -> DetectedIrises:
     """Measure the irises of every frame, near their positions in `state`.
 
-    `surface` is the person's `model.limbus_surface`. Frames without a face (`face_found` (F,) bool) get none. The size of
-    the irises, and the usual difference between the two eyes' displacements, are learned from the frames `training`.
+    `surface` is the person's `model.limbus_surface`. Frames without a face (`face_found` (F,) bool) get none. The size
+    of the irises, and the usual difference between the two eyes' displacements, are learned from the frames `training`.
     """
     shown = predict(surface, state, camera).double().cpu().numpy()
     centres, pixel, frames = shown[:, ::3], camera.pixel, len(state)

@@ -1,9 +1,10 @@
 """Cuts inside a clip: where a head is in another place from one frame to the next, a take ends and another begins.
 
-An edited clip jumps. Smoothness over time would then draw the last frames of a take towards the first of the next, so the
-takes are tracked apart, of one person through one lens. What tells a cut is that the face moves by far more than before and
-after, and that the picture changes by far more as well. A head in quick motion moves quickly for several frames, and a slip
-of the detector moves twice, there and back; neither is taken for a cut. Frames without a face between others end no take.
+An edited clip jumps. Smoothness over time would then draw the last frames of a take towards the first of the next, so
+the takes are tracked apart, of one person through one lens. What tells a cut is that the face moves by far more than
+before and after, and that the picture changes by far more as well. A head in quick motion moves quickly for several
+frames, and a slip of the detector moves twice, there and back; neither is taken for a cut. Frames without a face
+between others end no take.
 """
 
 from __future__ import annotations
