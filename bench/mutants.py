@@ -125,11 +125,15 @@ def copy_tree() -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
         unfinished.rename(folder / "tree")
-    tests = folder / "tree" / "tests" / "backend"
-    for old in tests.glob("test_*.py"):
-        old.unlink()
-    for new in (ROOT / "tests" / "backend").glob("test_*.py"):
-        shutil.copy2(new, tests)
+    ours, copies = ROOT / "tests" / "backend", folder / "tree" / "tests" / "backend"
+    for old in copies.glob("test_*.py"):
+        if not (ours / old.name).is_file():
+            old.unlink()
+    for new in ours.glob("test_*.py"):
+        copy = copies / new.name
+        # One that is the same is left alone: another run may be reading it.
+        if not copy.is_file() or copy.read_bytes() != new.read_bytes():
+            shutil.copy2(new, copy)
     return folder
 
 
@@ -255,6 +259,8 @@ def main() -> int:
     breaks = choose_breaks(
         covering, workplace.tree, arguments.count, arguments.seed, arguments.budget, arguments.within
     )
+    if not breaks:
+        raise SystemExit("No line of these files is run by these tests: choose others.")
     say(f"{len(breaks)} breaks drawn with seed {arguments.seed}; {len(covering.seconds)} tests are known")
     outcomes = try_all(workplace, covering, breaks, arguments.workers, say)
     print_table(breaks, outcomes)
