@@ -28,6 +28,19 @@ def test_pq_greys_below_the_highlights_keep_their_light(share: float) -> None:
     assert to_sdr(grey(pq_code(203 * share)), PQ).mean() == pytest.approx(srgb_code(share), abs=3)
 
 
+def hlg_code(nits: float) -> int:
+    """ITU-R BT.2100 table 5 for a display of 1000 cd/m2: the inverse OOTF, then the OETF, to 8 bits."""
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    light = (nits / 1000) ** (1 / 1.2)
+    return round(255 * (np.sqrt(3 * light) if light <= 1 / 12 else a * np.log(12 * light - b) + c))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.18, 0.3, 0.5])
+def test_hlg_greys_below_the_highlights_keep_their_light(share: float) -> None:
+    """Two of them lie on the curve's square root, two on its logarithm."""
+    assert to_sdr(grey(hlg_code(203 * share)), HLG).mean() == pytest.approx(srgb_code(share), abs=3)
+
+
 def test_hlg_reference_white_and_grey_are_where_bt2408_puts_them() -> None:
     # BT.2408 table 1: 75 % is diffuse white (203 cd/m2), 38 % an 18 % grey card (26 cd/m2).
     assert to_sdr(grey(round(0.75 * 255)), HLG).mean() > 235

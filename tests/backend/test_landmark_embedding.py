@@ -102,3 +102,20 @@ def test_the_nearest_place_on_triangles_is_found_inside_and_at_edges():
     best, barycentric = nearest_on_triangles(points, triangles)
     np.testing.assert_array_equal(best, [0, 1, 0])
     np.testing.assert_allclose(barycentric, [[0.5, 0.25, 0.25], [0.5, 0.5, 0], [1, 0, 0]], atol=1e-6)
+
+
+def test_no_place_on_the_triangles_is_nearer_than_the_one_that_is_found():
+    """Against a fine grid of places on every triangle."""
+    random = np.random.default_rng(0)
+    triangles, points = random.normal(0, 1, (6, 3, 3)), random.normal(0, 2, (40, 3))
+    best, barycentric = nearest_on_triangles(points, triangles)
+    assert barycentric.min() >= 0
+    np.testing.assert_allclose(barycentric.sum(1), 1, atol=1e-6)
+    found = np.linalg.norm((triangles[best] * barycentric[..., None]).sum(1) - points, axis=1)
+    first, second = np.meshgrid(np.linspace(0, 1, 101), np.linspace(0, 1, 101))
+    inside = first + second <= 1
+    grid = np.stack((1 - first - second, first, second), -1)[inside]
+    places_on = np.einsum("gc,tcd->tgd", grid, triangles).reshape(-1, 3)
+    nearest = np.linalg.norm(places_on[None] - points[:, None], axis=-1).min(1)
+    assert (found <= nearest + 1e-5).all()
+    assert (nearest - found).max() < 0.03
