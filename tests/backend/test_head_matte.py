@@ -17,7 +17,8 @@ from backend.head.forward import Head
 from backend.head.model import JAW, NECK, HeadModel
 from backend.progress import Progress
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.after.head_matte import NeckCutter, make_head_mattes
+from backend.tracking.after.head_matte import make_head_mattes
+from backend.tracking.after.neck_cut import NeckCutter
 
 SIZE = 256
 INTRINSICS = np.array([[420.0, 0, SIZE / 2], [0, 420.0, SIZE / 2], [0, 0, 1]])
@@ -45,7 +46,7 @@ def posed(model: HeadModel, neck: tuple[float, float, float] = (0, 0, 0)) -> np.
 
 
 def pixel(point: np.ndarray) -> tuple[int, int]:
-    """(row, column) of a point."""
+    """The row and the column of a point in camera space."""
     x, y, z = INTRINSICS @ point
     return int(y / z), int(x / z)
 

@@ -78,7 +78,7 @@ def test_the_report_shows_overlays_and_curves_also_where_nothing_is_wrong(
 
 def test_the_mesh_lies_where_the_head_is(tracked: tuple[Capture, Track, HeadModel]) -> None:
     _, track, model = tracked
-    drawn = TrackedHead(track, model).draw(np.zeros((256, 256, 3), np.uint8), 0, strength=1.0).any(-1)
+    drawn = TrackedHead(track, model).draw(np.zeros((256, 256, 3), np.uint8), 0, opacity=1.0).any(-1)
     rows, columns = np.nonzero(drawn)
     # A ball of 10 cm at 60 cm and 140 pixels of focal length in 64: 187 pixels across in 256.
     assert abs((columns.min() + columns.max()) / 2 - 128) < 6 and 170 < np.ptp(columns) < 200

@@ -280,7 +280,7 @@ def test_variances_agree_with_one_dense_inverse(frames: int) -> None:
 def test_a_body_does_not_turn_towards_what_comes_after_a_cut() -> None:
     turns = Rotation.from_rotvec(np.deg2rad([[0, 10, 0]] * 30 + [[0, -30, 0]] * 30)).as_matrix()
     still = np.zeros((60, 3))
-    neck, placed = split_neck(turns, still, np.zeros(3), np.ones(60, bool), 60, 30.0, starts=(30,))
+    neck, placed = split_neck(turns, still, np.zeros(3), np.ones(60, bool), 60, 30.0, shot_starts=(30,))
     assert np.allclose(np.diff(neck[:30], axis=0), 0, atol=1e-6)
     assert np.allclose(np.diff(placed[30:], axis=0), 0, atol=1e-6)
     glued, _ = split_neck(turns, still, np.zeros(3), np.ones(60, bool), 60, 30.0)

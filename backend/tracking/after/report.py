@@ -1,14 +1,18 @@
-"""How far a track can be trusted, as one picture: its worst frames, its curves, and which frames are left out and why."""
+"""How far a track can be trusted, as one image: its worst frames, its curves, and which frames are left out and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from scipy.spatial.transform import Rotation
 
 from ...errors import EffigyError
@@ -18,29 +22,36 @@ from ...formats.track import Track
 from ...head.model import JAW, NECK, HeadModel
 from ...progress import SILENT, Progress
 from ...storage import write_beside
+from ..model.parameter_layout import ParameterLayout
 from .overlay import TrackedHead, captioned, check_fits, overlaid, tracked_landmarks
 from .residuals import UNSURE_PIXELS
 
-WIDTH: Final = 1680
-SHOWN, TILE = 5, 320
-"""Frames in a row and the side of each, pixels."""
-PLOT: Final = 170
-MARGIN: Final = 48
-_INK, _FAINT, _PAPER = (35, 38, 42), (205, 208, 212), (252, 252, 250)
-_COLOURS = ((196, 64, 40), (40, 120, 190), (70, 150, 70), (150, 90, 170))
-_FLAG_COLOURS = {
-    FrameFlag.NO_FACE: (60, 60, 60),
-    FrameFlag.SEVERAL_FACES: (150, 90, 170),
-    FrameFlag.CUT_OFF: (230, 170, 40),
-    FrameFlag.TRACK_UNSURE: (196, 64, 40),
+_DPI: Final = 100
+_WIDTH: Final = 16.8
+"""Inches of the whole report."""
+_SHOWN: Final = 5
+"""Frames in a row."""
+_TILE: Final = 320
+"""Pixels of a shown frame's side."""
+_TITLE_HEIGHT, _TILES_HEIGHT, _CHART_HEIGHT, _RUN_HEIGHT = 0.9, 3.5, 2.2, 0.2
+"""Inches of the report's rows; the last one for each line of the list of left-out frames."""
+_RUN_COLUMNS, _MAX_RUNS = 4, 24
+_FLAG_COLOURS: Final = {
+    FrameFlag.NO_FACE: "#3c3c3c",
+    FrameFlag.SEVERAL_FACES: "#965aaa",
+    FrameFlag.CUT_OFF: "#e6aa28",
+    FrameFlag.TRACK_UNSURE: "#c44028",
 }
+_CURVE_COLOURS: Final = ("#2878be", "#46964a", "#965aaa")
 
 
 @dataclass(frozen=True)
 class Summary:
+    """The figures of a report."""
+
     frames: int
     training: int
-    """Frames of the training part that training may see."""
+    """Frames of the training part that training may use."""
     left_out: int
     """Frames of the whole clip that are flagged."""
     reasons: dict[str, int]
@@ -52,12 +63,24 @@ class Summary:
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {word}" for word, count in self.reasons.items())
+        left_out = f"{self.left_out} left out" + (f" ({reasons})" if reasons else "")
         return (
-            f"{self.frames} frames, {self.left_out} left out"
-            + (f" ({reasons})" if reasons else "")
-            + f"; the others lie typically {self.median:.2f} px from the detector's "
-            f"landmarks; training sees {self.training}."
+            f"{self.frames} frames, {left_out}; in the others the head typically lies {self.median:.2f} px beside the "
+            f"detector's landmarks; training uses {self.training}."
         )
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """One chart over time."""
+
+    title: str
+    curves: list[tuple[str, np.ndarray]]
+    """Names and values (F,); NaN leaves a gap."""
+    span: tuple[float, float]
+    """The range of the vertical axis."""
+    limit: float | None = None
+    """A value to mark by a line."""
 
 
 def summarise(track: Track) -> Summary:
@@ -78,178 +101,168 @@ def summarise(track: Track) -> Summary:
 def write_report(
     capture: Capture, track: Track, model: HeadModel, out: Path, *, progress: Progress = SILENT
 ) -> Summary:
-    """A PNG. The tracked head over the frames it explains worst, and over some that are left out; over time the landmark
-    error, the head's turns, the jaw and the lids; at the foot, every run of frames that is left out, and why.
+    """Write the report as a PNG.
+
+    At the top, the tracked head over the frames that it fits worst and over some that are left out. In the middle,
+    curves over time: landmark error, head rotation, jaw and eyelids, and uncertainty. At the bottom, every run of
+    frames that is left out, and why.
     """
     if Path(out).suffix.lower() != ".png":
-        raise EffigyError(f"A report is a picture: give a name that ends in .png, not {Path(out).name}.")
+        raise EffigyError(f"A report is an image: give a name that ends in .png, not {Path(out).name}.")
     check_fits(capture, track)
     summary = summarise(track)
+    strips = []
     head, tracked = TrackedHead(track, model), tracked_landmarks(track, model)
-    bands = [_title(capture, summary)]
-    rows = (
-        ("The frames that are explained worst, of those in use", _apart(summary.worst, track.frame_count)),
+    for title, chosen in (
+        ("Frames in use that the head fits worst", _spread_out(summary.worst, track.frame_count)),
         ("Left out", _some_left_out(track)),
-    )
-    for title, chosen in rows:
+    ):
         if chosen:
             progress.raise_if_cancelled()
-            tiles = []
-            for index in chosen:
-                tiles.append(captioned(overlaid(capture, head, tracked, index, TILE), index, track))
-            bands.append(_strip(title, tiles))
-            progress.update("report", len(bands), 8)
-    turns = Rotation.from_matrix(track.head_to_camera[:, :3, :3]) * Rotation.from_rotvec(track.rotations[:, NECK])
-    # Seen from the camera, which looks along +z with y down: an upright face is turned by half a turn about x.
-    angles = np.rad2deg((Rotation.from_euler("x", np.pi) * turns).as_euler("YXZ"))
-    limit = UNSURE_PIXELS * track.size / 512
-    bands.append(
-        _plot(
-            "Landmark error, pixels; frames above the line are left out",
-            track,
-            [("median of a frame", track.residual)],
-            (0, max(1.3 * limit, _highest(track.residual))),
-            limit,
-        )
-    )
-    bands.append(
-        _plot(
-            "The head, degrees",
-            track,
-            list(zip(("to its left", "down", "to its right shoulder"), angles.T, strict=True)),
-            _span(angles),
-        )
-    )
-    face = [("jaw, degrees / 30", np.rad2deg(track.rotations[:, JAW, 0]) / 30)]
-    face += [
-        (name, track.expression[:, model.expression_names.index(name)])
-        for name in ("eyeBlinkLeft", "eyeBlinkRight")
-        if name in model.expression_names
-    ]
-    bands.append(_plot("Jaw and lids; 1 is shut lids", track, face, (-0.1, 1.1)))
-    if track.sigma is not None:
-        bands.append(
-            _plot("How far it may be off: one standard deviation, degrees", track, uncertainty(track), (0, 12))
-        )
-    bands.append(_runs(track))
+            tiles = [captioned(overlaid(capture, head, tracked, index, _TILE), index, track) for index in chosen]
+            strips.append((title, tiles))
+            progress.update("report", len(strips), 4)
+    image = _draw(capture, summary, strips, _charts(track, model), track)
     with write_beside(Path(out)) as temporary:
-        write_png(temporary, np.concatenate(bands))
-    progress.update("report", 8, 8)
+        write_png(temporary, image)
+    progress.update("report", 4, 4)
     return summary
 
 
-def uncertainty(track: Track) -> list[tuple[str, np.ndarray]]:
-    """(F,) degrees of the head's turn, the eyes and the jaw, each in the direction that is known least."""
-    assert track.sigma is not None, "asked only of tracks that have it"
-    degrees = np.rad2deg(track.sigma)
+def _charts(track: Track, model: HeadModel) -> list[_Chart]:
+    rotation = Rotation.from_matrix(track.head_to_camera[:, :3, :3])
+    rotation = rotation * Rotation.from_rotvec(track.rotations[:, NECK])
+    # Seen from the camera, which looks along +z with y down, an upright face is rotated by half a turn about x.
+    angles = np.rad2deg((Rotation.from_euler("x", np.pi) * rotation).as_euler("YXZ"))
+    limit = UNSURE_PIXELS * track.size / 512
+    highest = float(np.nanmax(track.residual)) if np.isfinite(track.residual).any() else 0.0
+    margin = 0.05 * float(np.ptp(angles)) + 1
+    face = [("jaw opening, degrees / 30", np.rad2deg(track.rotations[:, JAW, 0]) / 30)]
+    for name, words in (("eyeBlinkLeft", "left eyelids"), ("eyeBlinkRight", "right eyelids")):
+        if name in model.expression_names:
+            face.append((words, track.expression[:, model.expression_names.index(name)]))
+    charts = [
+        _Chart(
+            "Distance of the head from the landmarks, pixels; frames above the line are left out",
+            [("median of each frame", track.residual)],
+            (0, max(1.3 * limit, highest)),
+            limit,
+        ),
+        _Chart(
+            "Head rotation, degrees",
+            list(zip(("to its left", "down", "tilted to its right"), angles.T, strict=True)),
+            (float(angles.min()) - margin, float(angles.max()) + margin),
+        ),
+        _Chart("Jaw and eyelids; eyelids are closed at 1", face, (-0.1, 1.1)),
+    ]
+    if track.sigma is not None:
+        charts.append(_Chart("Uncertainty: one standard deviation, degrees", uncertainty(track.sigma), (0, 12)))
+    return charts
+
+
+def uncertainty(sigma: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(F,) degrees for head rotation, eyes and jaw, each in its least certain direction, from `Track.sigma`."""
+    degrees, layout = np.rad2deg(sigma), ParameterLayout(sigma.shape[1] - 13)
     return [
-        ("the head", degrees[:, -6:-3].max(1)),
-        ("the eyes", degrees[:, -10:-6].max(1)),
-        ("the jaw", degrees[:, -13:-10].max(1)),
+        ("head", degrees[:, layout.rotation].max(1)),
+        ("eyes", degrees[:, layout.eyes].max(1)),
+        ("jaw", degrees[:, layout.jaw].max(1)),
     ]
 
 
-def _apart(order: tuple[int, ...], frames: int) -> list[int]:
-    """The first few that are not neighbours: one bad moment is enough of itself."""
+def _spread_out(order: tuple[int, ...], frames: int) -> list[int]:
+    """The first few frames of `order` that are not near each other: one bad moment is shown once."""
     chosen: list[int] = []
     for index in order:
         if all(abs(index - other) > frames // 40 for other in chosen):
             chosen.append(index)
-        if len(chosen) == SHOWN:
+        if len(chosen) == _SHOWN:
             break
     return chosen
 
 
 def _some_left_out(track: Track) -> list[int]:
     flagged = np.flatnonzero(track.flags)
-    return (
-        []
-        if len(flagged) == 0
-        else sorted(set(flagged[np.linspace(0, len(flagged) - 1, SHOWN).round().astype(int)].tolist()))
-    )
+    if len(flagged) == 0:
+        return []
+    return sorted(set(flagged[np.linspace(0, len(flagged) - 1, _SHOWN).round().astype(int)].tolist()))
 
 
-def _band(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (WIDTH, height), _PAPER)
-    return image, ImageDraw.Draw(image)
-
-
-def _title(capture: Capture, summary: Summary) -> np.ndarray:
-    image, draw = _band(86)
-    draw.text((MARGIN, 16), f"Track of {capture.source_name}", _INK, ImageFont.load_default(26))
-    draw.text((MARGIN, 54), str(summary), _INK, ImageFont.load_default(17))
-    return np.asarray(image)
-
-
-def _strip(title: str, tiles: list[np.ndarray]) -> np.ndarray:
-    image, draw = _band(TILE + 40)
-    draw.text((MARGIN, 6), title, _INK, ImageFont.load_default(17))
-    for column, tile in enumerate(tiles):
-        image.paste(Image.fromarray(tile), (MARGIN // 2 + column * (TILE + 6), 32))
-    return np.asarray(image)
-
-
-def _plot(
-    title: str, track: Track, curves: list[tuple[str, np.ndarray]], span: tuple[float, float], line: float | None = None
-) -> np.ndarray:
-    image, draw = _band(PLOT + 58)
-    small, top, right = ImageFont.load_default(13), 34, WIDTH - MARGIN
-    draw.text((MARGIN, 6), title, _INK, ImageFont.load_default(17))
-    x = (MARGIN + np.arange(track.frame_count) / max(1, track.frame_count - 1) * (right - MARGIN)).tolist()
-    low, high = span
-
-    def y(value: float) -> float:
-        return float(top + PLOT - (np.clip(value, low, high) - low) / (high - low) * PLOT)
-
-    for index in np.flatnonzero(track.flags):
-        colour = next((_FLAG_COLOURS[flag] for flag in _FLAG_COLOURS if track.flags[index] & flag), _FAINT)
-        pale = tuple(round(0.75 * 250 + 0.25 * part) for part in colour)
-        wide = (right - MARGIN) / max(1, track.frame_count - 1) / 2
-        draw.rectangle((x[index] - wide, top, x[index] + wide, top + PLOT), fill=pale)
-    if 0 < track.training_count < track.frame_count:
-        held = x[track.training_count] - 1
-        draw.line((held, top, held, top + PLOT), fill=_INK)
-        draw.text((held + 4, top + 2), "held out", _INK, small)
-    for value in np.linspace(low, high, 5):
-        draw.line((MARGIN, y(value), right, y(value)), fill=_FAINT)
-        draw.text((MARGIN - 6, y(value)), f"{value:.3g}", _INK, small, anchor="rm")
-    if line is not None:
-        draw.line((MARGIN, y(line), right, y(line)), fill=_COLOURS[0])
-    for number, (name, values) in enumerate(curves):
-        colour = _COLOURS[(number + (line is not None)) % len(_COLOURS)]
-        for known, run in groupby(range(len(values)), key=lambda index: bool(np.isfinite(values[index]))):
-            places = list(run)
-            if known and len(places) > 1:
-                draw.line([(x[index], y(values[index])) for index in places], fill=colour, width=2)
-        place = right - 190 * (len(curves) - number)
-        draw.line((place, 17, place + 16, 17), fill=colour, width=2)
-        draw.text((place + 22, 9), name, colour, small)
-    for index in np.linspace(0, track.frame_count - 1, 9).round().astype(int):
-        draw.text((x[index], top + PLOT + 12), str(index), _INK, small, anchor="mm")
-    return np.asarray(image)
-
-
-def _runs(track: Track) -> np.ndarray:
-    """What is left out, in words, run by run."""
+def _runs(track: Track) -> list[str]:
+    """Every run of frames that is left out, and why, one line each."""
     lines = []
     for value, run in groupby(enumerate(track.flags.tolist()), key=lambda pair: pair[1]):
-        places = [index for index, _ in run]
+        frames = [index for index, _ in run]
         if value:
-            where = f"{places[0]}" if len(places) == 1 else f"{places[0]} to {places[-1]}"
+            where = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]} to {frames[-1]}"
             lines.append(f"{where}: {reasons_for(value)}")
-    shown = lines[:24] + ([f"and {len(lines) - 24} more runs"] if len(lines) > 24 else [])
-    shown = shown or ["No frame is left out."]
-    image, draw = _band(36 + 20 * -(-len(shown) // 4))
-    for number, text in enumerate(shown):
-        place = (MARGIN + (number % 4) * (WIDTH - 2 * MARGIN) / 4, 10 + 20 * (number // 4))
-        draw.text(place, text, _INK, ImageFont.load_default(14))
-    return np.asarray(image)
+    shown = lines[:_MAX_RUNS] + ([f"and {len(lines) - _MAX_RUNS} more"] if len(lines) > _MAX_RUNS else [])
+    return shown or ["No frame is left out."]
 
 
-def _highest(values: np.ndarray) -> float:
-    return float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
+def _draw(
+    capture: Capture,
+    summary: Summary,
+    strips: list[tuple[str, list[np.ndarray]]],
+    charts: list[_Chart],
+    track: Track,
+) -> np.ndarray:
+    """The whole report, (H, W, 3) uint8 RGB."""
+    runs = _runs(track)
+    runs_height = 0.3 + _RUN_HEIGHT * -(-len(runs) // _RUN_COLUMNS)
+    heights = [_TITLE_HEIGHT, *[_TILES_HEIGHT] * len(strips), _CHART_HEIGHT * len(charts), runs_height]
+    figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DPI, facecolor="#fcfcfa", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    rows = cast("list[SubFigure]", figure.subfigures(len(heights), 1, height_ratios=heights))
+    for row in rows:
+        row.set_facecolor("none")
+    rows[0].text(0.02, 0.62, f"Track of {capture.source_name}", fontsize=19, va="center")
+    rows[0].text(0.02, 0.2, str(summary), fontsize=11.5, va="center")
+    for row, (title, tiles) in zip(rows[1:], strips, strict=False):
+        row.suptitle(title, x=0.02, ha="left", fontsize=12)
+        for axes, tile in zip(row.subplots(1, _SHOWN), [*tiles, *[None] * (_SHOWN - len(tiles))], strict=True):
+            axes.set_axis_off()
+            if tile is not None:
+                axes.imshow(tile, interpolation="lanczos")
+    for axes, chart in zip(np.ravel(rows[-2].subplots(len(charts), 1)), charts, strict=True):
+        _draw_chart(axes, chart, track)
+    for number, line in enumerate(runs):
+        x = 0.02 + 0.245 * (number % _RUN_COLUMNS)
+        y = 1 - (0.2 + _RUN_HEIGHT * (number // _RUN_COLUMNS)) / runs_height
+        rows[-1].text(x, y, line, fontsize=9.5, va="center")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _span(values: np.ndarray) -> tuple[float, float]:
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return low - 0.05 * (high - low) - 1, high + 0.05 * (high - low) + 1
+def _draw_chart(axes: Axes, chart: _Chart, track: Track) -> None:
+    frames = np.arange(track.frame_count)
+    unshaded = np.ones(track.frame_count, bool)
+    for flag, colour in _FLAG_COLOURS.items():
+        # A frame with several flags gets the colour of the first one.
+        shaded = unshaded & (track.flags & flag != 0)
+        unshaded &= ~shaded
+        for first, end in np.flatnonzero(np.diff(np.pad(shaded.astype(np.int8), 1))).reshape(-1, 2):
+            axes.axvspan(first - 0.5, end - 0.5, color=colour, alpha=0.25, lw=0)
+    for (name, values), colour in zip(chart.curves, _CURVE_COLOURS, strict=False):
+        axes.plot(frames, np.clip(values, *chart.span), color=colour, lw=1.4, label=name)
+    if chart.limit is not None:
+        axes.axhline(chart.limit, color=_FLAG_COLOURS[FrameFlag.TRACK_UNSURE], lw=1)
+    if 0 < track.training_count < track.frame_count:
+        start = track.training_count - 0.5
+        axes.axvline(start, color="#232629", lw=1)
+        axes.annotate(
+            "held out", (start, 1), (4, -12), xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=9
+        )
+    axes.set_xlim(-0.5, max(track.frame_count - 0.5, 0.5))
+    axes.set_ylim(*chart.span)
+    axes.set_title(chart.title, loc="left", fontsize=12)
+    axes.grid(axis="y", color="#cdd0d4", lw=0.7)
+    axes.tick_params(labelsize=9, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    handles: list[Line2D | Patch] = [*axes.get_lines()[: len(chart.curves)]]
+    for flag, colour in _FLAG_COLOURS.items():
+        if (track.flags & flag).any():
+            handles.append(Patch(color=colour, alpha=0.25, label=FLAG_REASONS[flag]))
+    axes.legend(
+        handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(handles), fontsize=9, frameon=False
+    )

@@ -1,4 +1,4 @@
-"""What a track does not explain: the detector's points beside their places on the posed mesh, and the frames flagged for it."""
+"""The landmark error of a track: how far landmarks lie beside the posed mesh, and which frames are flagged for it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ UNSURE_PIXELS = 6.0
 
 
 def project_landmarks(track: Track, model: HeadModel, *, detected: bool = False) -> np.ndarray:
-    """(F, 478, 2) pixels: the detector's points on the posed mesh's own surface; NaN where it has no place for one. With
-    `detected`, where the detector is expected to see them on this person (`response`), its habits apart.
+    """(F, 478, 2) pixels: the landmarks on the posed mesh; NaN where the head model has no position for one.
 
-    Poses the corners of the landmarks' triangles through `backend.head.forward`, not through the tracker's own reduced
-    surface, so a defect of the latter shows in the error.
+    With `detected` they are where the detector is expected to report them for this person (`detector.shape_response`),
+    without its pose-dependent bias. The corners of the landmarks' triangles are posed by `backend.head.forward` and not
+    by the tracker's reduced surface, so that a defect of the latter shows in the error.
     """
     valid = model.landmark_faces >= 0
     corners = model.faces[model.landmark_faces[valid]]
@@ -68,11 +68,12 @@ def _only_vertices(model: HeadModel, used: np.ndarray) -> HeadModel:
 
 
 def landmark_error(track: Track, capture: Capture, model: HeadModel) -> np.ndarray:
-    """(F,) median distance, pixels at the capture's size, over all points but the face contour, of the mesh's places to the
-    detector's points, as far as what is known of the detector (`bias`, `response`) does not explain it; NaN without a face.
+    """(F,) pixels at the capture's size: the median distance between landmarks and mesh, NaN without a face.
+
+    The detector's known bias and response (`tracking.detector`) are corrected for. The face contour is left out.
     """
-    seen = unbiased_landmarks(track, capture.landmarks)[..., :2]
-    distance = np.linalg.norm(project_landmarks(track, model, detected=True) - seen, axis=-1)[:, reported_points()]
+    detected = unbiased_landmarks(track, capture.landmarks)[..., :2]
+    distance = np.linalg.norm(project_landmarks(track, model, detected=True) - detected, axis=-1)[:, reported_points()]
     known = np.isfinite(distance).any(1)
     result = np.full(len(distance), np.nan, np.float32)
     result[known] = np.nanmedian(distance[known], axis=1)
@@ -80,6 +81,6 @@ def landmark_error(track: Track, capture: Capture, model: HeadModel) -> np.ndarr
 
 
 def flag_frames(flags: np.ndarray, residual: np.ndarray, size: int) -> np.ndarray:
-    """The capture's flags and TRACK_UNSURE where the rig does not explain the landmarks, or there were none."""
+    """The capture's flags, with TRACK_UNSURE added where the head does not match the landmarks or there are none."""
     unsure = ~(residual <= UNSURE_PIXELS * size / 512)
     return (flags | np.where(unsure, int(FrameFlag.TRACK_UNSURE), 0)).astype(np.int32)
