@@ -190,7 +190,7 @@ def wait_for_success(task: Task) -> None:
 
 
 def fetch(method: str, params: dict[str, Any]) -> Steps[Any]:
-    """Asks the worker from within a task's steps: `answer = yield from fetch(…)`."""
+    """Steps that ask the worker and return its answer, for `yield from` in the steps of a task."""
     answered: list[Any] = []
     session.client().request(method, params, answered.append, answered.append)
     while not answered:

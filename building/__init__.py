@@ -1,3 +1,4 @@
-"""What build.py is made of: the environments that it sets up, and the extension that it packs. Standard library
-only.
+"""The parts of build.py: virtual environments, the packed extension, code checks, and scripts that run in Blender.
+
+What build.py itself imports needs only the standard library.
 """

@@ -1,9 +1,9 @@
-"""The demo's part inside Blender: what an artist does with the mouse, done by the extension's own operators.
+"""The part of the demo that runs in Blender: it calls the operators that an artist would click.
 
     .venv-blender/bin/python -m building.demo_in_blender CAPTURE AVATAR OUT
 
-It packs and installs the extension, adds the capture (rig, camera, performance) and the avatar, keys a smile and a turn
-of the head over the performance, saves OUT/demo.blend, and renders it with the engine Effigy to OUT/frames and
+It packs and installs the extension, imports the capture (rig, camera, performance), adds the avatar, keys a smile and a
+rotation of the head on top of the performance, saves OUT/demo.blend, and renders it with the engine Effigy to OUT/frames and
 OUT/demo.mp4.
 """
 
@@ -26,9 +26,9 @@ from .extension import build_extension
 from .in_blender import PACKAGE, installed_extension
 
 FRAMES = 75
-"""Three seconds of most footage."""
+"""Number of rendered frames: three seconds at 25 frames a second."""
 BACKGROUND = 0.694
-"""Scene-linear: the light grey #d8d8d8."""
+"""Scene-linear value of the light grey #d8d8d8."""
 SMILE = {
     "mouthSmileLeft": 0.8,
     "mouthSmileRight": 0.75,
@@ -39,16 +39,17 @@ SMILE = {
     "eyeSquintLeft": 0.2,
     "eyeSquintRight": 0.2,
 }
-TURN = math.radians(14)
+HEAD_ROTATION = math.radians(14)
 SECONDS_BETWEEN_LINES = 5.0
+"""Between two lines of progress, where the output is not a terminal."""
 
 
 def make_scene(capture: Path, avatar: Path, blend: Path) -> Any:
-    """A file with the rig, the camera and the performance of a capture, and its avatar on it; returns the `Rig`."""
+    """Save `blend` with the rig, camera and performance of a capture, and the avatar on the rig; returns the `Rig`."""
     import bpy
 
     bpy.context.preferences.filepaths.save_version = 0
-    # Saved first, so that it names capture and avatar from where it lies, and the folder can be moved.
+    # Saved first, so that the paths to capture and avatar are relative to the file and the folder can be moved.
     bpy.ops.wm.save_as_mainfile(filepath=str(blend))
     bpy.ops.effigy.import_capture(directory=str(capture))
     bpy.ops.effigy.add_avatar(filepath=str(avatar))
@@ -60,17 +61,17 @@ def rig_of(obj: Any) -> Any:
 
 
 def key_smile(rig: Any, frames: tuple[int, int, int, int], strength: float = 1.0) -> None:
-    """Key a smile over whatever the performer does: none at the first frame, full from the second to the third, none at
-    the last.
+    """Key a smile on top of the performance: none at the first of `frames`, full from the second to the third, none at
+    the fourth.
 
-    Each slider is set from where the performance has it, as a hand does; Blender keeps the difference, and the
-    performance lives on beneath.
+    The keys lie in an action that is added to the performance. So each slider is set relative to its performed value,
+    and Blender stores the difference.
     """
     import bpy
 
     scene = bpy.context.scene
     blocks = {name: rig.key_blocks[name] for name in SMILE if name in rig.key_blocks}
-    # Read before the first key is set: each key, too, changes what is seen at the next frame.
+    # Read before the first key is inserted, because every key changes the evaluated values of later frames.
     performed = []
     for frame in frames:
         scene.frame_set(frame)
@@ -82,11 +83,11 @@ def key_smile(rig: Any, frames: tuple[int, int, int, int], strength: float = 1.0
             block.keyframe_insert("value", frame=frame, group="Expressions")
 
 
-def key_turn(rig: Any, frames: tuple[int, ...], shares: tuple[float, ...]) -> None:
-    """Key the neck turned by `shares` of TURN at `frames`, on top of the tracked turns.
+def key_head_rotation(rig: Any, frames: tuple[int, ...], shares: tuple[float, ...]) -> None:
+    """Key the neck rotated by `shares` of HEAD_ROTATION at `frames`, on top of the tracked rotations.
 
-    A positive share turns towards the camera as seen at the second frame: a head that looks aside already would be
-    turned to where the footage has never shown it.
+    A positive share rotates the head towards the camera, judged at the second of `frames`. Rotating it further away
+    could show sides of the head that the footage does not have.
     """
     import bpy
     from mathutils import Quaternion
@@ -95,35 +96,35 @@ def key_turn(rig: Any, frames: tuple[int, ...], shares: tuple[float, ...]) -> No
     scene.frame_set(frames[1])
     outwards = (rig.armature.matrix_world @ bone.matrix).to_3x3().col[2]
     sideways = scene.camera.matrix_world.to_3x3().col[0]
-    turn = -math.copysign(TURN, outwards.dot(sideways))
+    angle = -math.copysign(HEAD_ROTATION, outwards.dot(sideways))
     performed = []
     for frame in frames:
         scene.frame_set(frame)
         performed.append(bone.rotation_quaternion.copy())
     for frame, share, tracked in zip(frames, shares, performed, strict=True):
         scene.frame_set(frame)
-        # The neck's bone stands upright, so that turning about its own y axis is shaking one's head.
-        bone.rotation_quaternion = tracked @ Quaternion((0, 1, 0), share * turn)
+        # The neck bone is upright, so a rotation about its y axis turns the head left or right.
+        bone.rotation_quaternion = tracked @ Quaternion((0, 1, 0), share * angle)
         bone.keyframe_insert("rotation_quaternion", frame=frame, group=bone.name)
 
 
 def use_effigy(scene: Any, first: int, last: int) -> None:
-    """The engine Effigy, the footage's own colours, a light grey behind where the film is not transparent."""
+    """Set the engine Effigy, the footage's colours, and a light grey world as the background of opaque renders."""
     import bpy
 
     scene.render.engine = "EFFIGY"
     scene.frame_start, scene.frame_end = first, last
     world = scene.world = scene.world or bpy.data.worlds.new("World")
     world.color = (BACKGROUND,) * 3
-    # From Blender 5 on a world has nodes, whose colour counts instead.
+    # From Blender 5 on a world always has nodes, and their colour is used instead of `world.color`.
     for node in world.node_tree.nodes if world.node_tree else ():
         if node.bl_idname == "ShaderNodeBackground":
             node.inputs["Color"].default_value = (BACKGROUND, BACKGROUND, BACKGROUND, 1)
     bpy.ops.effigy.use_standard_view()
 
 
-def render_pictures(scene: Any, where: str) -> None:
-    """PNG, transparent around the head; `where` is Blender's output path, such as `//frames/`."""
+def render_frames(scene: Any, where: str) -> None:
+    """Render PNG files with a transparent background; `where` is Blender's output path, such as `//frames/`."""
     settings = scene.render.image_settings
     if hasattr(settings, "media_type"):
         settings.media_type = "IMAGE"
@@ -132,14 +133,14 @@ def render_pictures(scene: Any, where: str) -> None:
     _render(scene, where)
 
 
-def render_film(scene: Any, where: str) -> None:
-    """H.264 in an MP4, over the world's colour."""
+def render_video(scene: Any, where: str) -> None:
+    """Render an MP4 with H.264 over the world's colour."""
     settings = scene.render.image_settings
     if hasattr(settings, "media_type"):
         settings.media_type = "VIDEO"
     settings.file_format = "FFMPEG"
-    film = scene.render.ffmpeg
-    film.format, film.codec, film.constant_rate_factor = "MPEG4", "H264", "HIGH"
+    ffmpeg = scene.render.ffmpeg
+    ffmpeg.format, ffmpeg.codec, ffmpeg.constant_rate_factor = "MPEG4", "H264", "HIGH"
     scene.render.film_transparent = False
     _render(scene, where)
 
@@ -152,8 +153,9 @@ def _render(scene: Any, where: str) -> None:
 
 
 class Counter:
-    """How many frames of how many are rendered and how long the rest takes: one line, rewritten on a terminal, else
-    a line in five seconds.
+    """Prints how many frames are rendered and how long the rest takes.
+
+    On a terminal one line is rewritten; elsewhere a line is printed every SECONDS_BETWEEN_LINES.
     """
 
     def __init__(self, text: str, total: int, stream: TextIO) -> None:
@@ -165,7 +167,7 @@ class Counter:
         self._done += 1
         now = time.monotonic()
         if self._done == 1:
-            # The first frame waits for the worker to start and to open the avatar.
+            # The rate is measured from the first frame on, which includes the start of the worker.
             self._started = now
             return
         rewritten, ended = self._stream.isatty(), self._done == self._total
@@ -181,6 +183,7 @@ class Counter:
 
 @contextmanager
 def counted(text: str, total: int, stream: TextIO) -> Iterator[None]:
+    """Show a `Counter` while Blender renders `total` frames in the `with` block."""
     import bpy
 
     counter = Counter(text, total, stream)
@@ -192,8 +195,8 @@ def counted(text: str, total: int, stream: TextIO) -> Iterator[None]:
 
 
 @contextmanager
-def blender_talks_to(log: Path) -> Iterator[TextIO]:
-    """Let Blender's lines, several for each frame, go to a file; what we have to say goes to the stream returned."""
+def blender_output_to(log: Path) -> Iterator[TextIO]:
+    """Redirect what Blender prints (several lines for each frame) to a file; yields a stream to the original stdout."""
     sys.stdout.flush()
     kept = os.dup(1)
     with open(log, "w", encoding="utf-8") as file, os.fdopen(os.dup(kept), "w", encoding="utf-8") as ours:
@@ -207,7 +210,8 @@ def blender_talks_to(log: Path) -> Iterator[TextIO]:
 
 
 def demo(capture: Path, avatar: Path, out: Path) -> None:
-    with blender_talks_to(out / "blender.log") as terminal, tempfile.TemporaryDirectory(prefix="effigy-") as scratch:
+    """The whole part of the demo in Blender; see the module's docstring."""
+    with blender_output_to(out / "blender.log") as terminal, tempfile.TemporaryDirectory(prefix="effigy-") as scratch:
 
         def say(text: str) -> None:
             print(text, file=terminal, flush=True)
@@ -217,7 +221,7 @@ def demo(capture: Path, avatar: Path, out: Path) -> None:
         with installed_extension(package):
             import bpy
 
-            say(f"Installed it in Blender {bpy.app.version_string}; adding rig, camera, performance and avatar")
+            say(f"Installed it in Blender {bpy.app.version_string}; importing the capture and adding the avatar")
             blend = out / "demo.blend"
             rig = make_scene(capture, avatar, blend)
             scene = bpy.context.scene
@@ -225,25 +229,25 @@ def demo(capture: Path, avatar: Path, out: Path) -> None:
             use_effigy(scene, first, last)
             at = [round(first + share * (last - first)) for share in (0.1, 0.3, 0.5, 0.65, 0.8, 1)]
             key_smile(rig, (at[0], at[1], at[3], at[4]))
-            key_turn(rig, (at[0], at[2], at[4], at[5]), (0, 1, -0.5, 0))
+            key_head_rotation(rig, (at[0], at[2], at[4], at[5]), (0, 1, -0.5, 0))
             say(
-                f"Keyed a smile over the performance (frames {at[0]} to {at[4]}) and a turn of the head ({at[0]} to "
-                f"{at[5]})"
+                f"Keyed a smile (frames {at[0]} to {at[4]}) and a rotation of the head (frames {at[0]} to {at[5]}) on "
+                "top of the performance"
             )
             _clear(out / "frames")
             scene.frame_set(first)
             total = last - first + 1
-            with counted("Rendering the film with Blender", total, terminal):
-                render_film(scene, "//demo.mp4")
-            with counted("Rendering PNG frames with Blender", total, terminal):
-                render_pictures(scene, "//frames/")
+            with counted("Rendering the video in Blender", total, terminal):
+                render_video(scene, "//demo.mp4")
+            with counted("Rendering PNG frames in Blender", total, terminal):
+                render_frames(scene, "//frames/")
             bpy.ops.file.make_paths_relative()
-            # With the output settings of the pictures, so that Render ▸ Render Animation makes them again.
+            # Saved with the settings for PNG frames, so that Render ▸ Render Animation renders these again.
             bpy.ops.wm.save_mainfile()
 
 
 def _clear(frames: Path) -> None:
-    """What an earlier demo rendered would lie among the new frames."""
+    """Delete the frames of an earlier demo, which would otherwise remain among the new ones."""
     if frames.is_dir():
         for old in frames.glob("*.png"):
             if old.stem.isdigit():
@@ -251,14 +255,14 @@ def _clear(frames: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The demo's part inside Blender.")
+    parser = argparse.ArgumentParser(description="The part of the demo that runs in Blender.")
     for name in ("capture", "avatar", "out"):
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
     try:
         demo(arguments.capture.resolve(), arguments.avatar.resolve(), arguments.out.resolve())
     except (BuildError, RuntimeError) as error:
-        # Blender raises an operator's report as a RuntimeError, "Error: " before its sentence.
+        # Blender raises an operator's error report as a RuntimeError that begins with "Error: ".
         print(" ".join(str(error).removeprefix("Error:").split()), file=sys.stderr)
         return 2
     return 0

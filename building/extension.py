@@ -1,8 +1,8 @@
-"""The extension as one zip: staged, built and validated by Blender's own tool, and the same bytes every time.
+"""Builds the extension as one zip file, with Blender's own tool, and validates it. Two builds give the same bytes.
 
-An installed extension is one package, `bl_ext.<repository>.effigy`. So the folders that import one another relatively
-in this checkout (`blender_addon`, `operators`, and `backend` and `assets` for the worker) are staged beside each other
-under one root.
+Blender installs an extension as one package, `bl_ext.<repository>.effigy`. So the folders that import each other
+relatively in this checkout (`blender_addon` and `operators`), and those that the worker needs (`backend` and `assets`),
+are copied side by side under one root.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .environments import BLENDER, ROOT, BuildError
 
 PACKAGES: Final = ("blender_addon", "operators", "backend")
 NOT_SHIPPED: Final = ("derive", "demo_truth.npz", "__pycache__")
-"""Of assets/, what makes and measures the assets rather than serves the product."""
+"""Names in assets/ that are not shipped: they derive or measure the assets, and the product does not read them."""
 
 REQUIREMENTS: Final = ("backend.lock", "torch.txt", "cuda.lock")
-"""From these the extension makes its private backend environment."""
+"""The lists from which the extension installs its own backend environment."""
 
 ROOT_MODULE: Final = '''"""Effigy, as Blender loads it: everything is registered in one place."""
 
@@ -35,7 +35,10 @@ FIXED_TIME: Final = (2024, 1, 1, 0, 0, 0)
 
 
 def build_extension(folder: Path, environment: Path = BLENDER.folder) -> Path:
-    """Write `effigy-<version>.zip` into `folder` and validate it; `environment` is the one that holds the bpy wheel."""
+    """Write `effigy-<version>.zip` into `folder` and validate it; `environment` is the one that holds the bpy wheel.
+
+    Raises a `BuildError` with the tool's reason if it refuses the extension; `folder` is then left as it was.
+    """
     tool = _blender_tool(environment)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="effigy-") as scratch:
@@ -61,7 +64,7 @@ def build_extension(folder: Path, environment: Path = BLENDER.folder) -> Path:
 
 
 def files_to_ship() -> Iterator[tuple[Path, Path]]:
-    """(file of this checkout, its path inside the zip), in the order of the names."""
+    """(file of this checkout, its path inside the zip), sorted by name within each folder."""
     yield ROOT / "blender_addon" / "blender_manifest.toml", Path("blender_manifest.toml")
     yield ROOT / "LICENSE", Path("LICENSE")
     for name in REQUIREMENTS:
@@ -88,13 +91,15 @@ def _run_tool(environment: Path, tool: Path, *arguments: str) -> None:
         [str(python), str(tool), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
     if ended.returncode:
-        said = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()] or ["no reason was given"]
-        raise BuildError(f"Blender's tool refuses the extension ({arguments[0]}): {'; '.join(said[-3:])}")
+        output = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()] or [
+            "no reason was given"
+        ]
+        raise BuildError(f"Blender's tool refuses the extension ({arguments[0]}): {'; '.join(output[-3:])}")
 
 
 def _normalise(source: Path, target: Path) -> None:
-    """The same entries sorted by name, with one time and one mode: what differs between two builds of one commit
-    goes.
+    """Copy a zip with its entries sorted by name and with one time and one mode, so that two builds of one commit are
+    identical.
     """
     with zipfile.ZipFile(source) as read, zipfile.ZipFile(target, "w") as write:
         for name in sorted(read.namelist()):

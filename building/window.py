@@ -1,7 +1,7 @@
-"""A real Blender with a window, for what a Blender without one cannot show: the guide's pictures, how quick it stays.
+"""Starts Blender with a window, which the guide's screenshots and the benchmarks of the viewport need.
 
-Blender's settings stay as they are: it gets a folder of its own, with factory settings. The window lies in a screen
-that nobody sees where xvfb-run is installed, else on the display of the desktop, which is then not to be touched.
+The user's settings stay as they are: Blender gets a separate folder with factory settings. Where xvfb-run is installed
+the window opens on a virtual display; otherwise it opens on the desktop, which must not be used meanwhile.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from .environments import BuildError
 
 SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1280x900x24 +extension GLX")
 SIZE = ("1280", "900")
-"""Pixels of the window."""
+"""Width and height of the window in pixels."""
 
 
 def window_command(program: str | None) -> list[str]:
-    """The words that start Blender in a window; `program`: which one, by default `blender` on the PATH."""
+    """The command that starts Blender with a window; `program` is its path, by default `blender` on the PATH."""
     blender = shutil.which(program or "blender")
     if blender is None:
-        raise BuildError("This is done in a real Blender: install Blender 4.2 or later, or name it by --blender.")
+        raise BuildError("Blender was not found: install Blender 4.2 or later, or give its path with --blender.")
     screen = list(SCREEN) if shutil.which(SCREEN[0]) else []
     if not screen and not os.environ.get("DISPLAY"):
         raise BuildError("Blender's window needs a display, and there is none: install xvfb and xauth.")
     return [*screen, blender]
 
 
-def run_in_window(command: list[str], script: Path, order: Path, settings: Path, said: TextIO | None = None) -> None:
-    """Have Blender run `script` with `order`'s path as its argument until it quits; `settings`: its user folder;
-    `said`: a file for what it prints, by default this terminal.
+def run_in_window(command: list[str], script: Path, order: Path, settings: Path, output: TextIO | None = None) -> None:
+    """Run Blender with `script`, which gets the path `order` as its argument, until it quits. `settings` is Blender's
+    user folder; `output` is a file for what Blender prints, by default this terminal.
     """
     settings.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -52,6 +52,6 @@ def run_in_window(command: list[str], script: Path, order: Path, settings: Path,
             str(order),
         ],
         env=os.environ | {"BLENDER_USER_RESOURCES": str(settings), "LANG": "C.UTF-8"},
-        stdout=said,
-        stderr=said,
+        stdout=output,
+        stderr=output,
     )

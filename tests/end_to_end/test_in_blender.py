@@ -77,12 +77,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         bpy.ops.effigy.train_avatar()
         scene = bpy.context.scene
         demo_in_blender.use_effigy(scene, *SHOT)
-        demo_in_blender.render_pictures(scene, str(folder / "without" / "shot_"))
+        demo_in_blender.render_frames(scene, str(folder / "without" / "shot_"))
         demo_in_blender.key_smile(
             demo_in_blender.rig_of(bpy.context.object), (*RISE, SHOT[1], SHOT[1] + 4), strength=1.2
         )
-        demo_in_blender.render_pictures(scene, str(folder / "frames" / "shot_"))
-        demo_in_blender.render_film(scene, str(folder / "smile.mp4"))
+        demo_in_blender.render_frames(scene, str(folder / "frames" / "shot_"))
+        demo_in_blender.render_video(scene, str(folder / "smile.mp4"))
         yield folder
 
 
