@@ -1,7 +1,7 @@
-"""The steps of the guide in a real Blender window, with a picture after each. Started by take.py, inside Blender.
+"""Performs the steps of the guide in a Blender window and takes a screenshot after each. take.py runs it inside Blender.
 
-The steps are a generator that a timer takes on, so that Blender draws its window in between; it yields how many seconds
-to wait.
+The steps are a generator that a timer advances, so that Blender redraws its window in between. The generator yields how
+many seconds to wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RIG_FRAME, SMILE_FRAME = 30, 10
 VIEW: w.Box = (0, 28, 1057, 782)
 """The 3D View with its sidebar."""
 HEADER_X, FIRST_HEADER, NEXT_HEADER = 830, 97, 28
-"""Of the sidebar's panels, the upper ones closed."""
+"""Screen position of the headers of the sidebar's panels, while the upper ones are closed."""
 
 
 def effigy(path: str) -> object:
@@ -113,7 +113,7 @@ def importing() -> Iterator[float]:
     yield from finished()
     w.area().spaces.active.shading.type = "MATERIAL"
     bpy.context.scene.frame_set(RIG_FRAME)
-    # Blender says in the view when it compiles shaders, and does not take it off by itself.
+    # Blender shows a message while it compiles shaders, and removes it only with the next redraw.
     yield 8.0
     w.area().tag_redraw()
     yield 1.5
@@ -125,12 +125,12 @@ def sliders() -> Iterator[float]:
     bpy.ops.effigy.clear_jobs()
     yield 0.5
     run(bpy.ops.effigy.apply_preset, preset="Smile", key=True)
-    yield from turn_panels()
+    yield from toggle_panels()
     picture("sliders", w.WHOLE)
-    yield from turn_panels()
+    yield from toggle_panels()
 
 
-def turn_panels() -> Iterator[float]:
+def toggle_panels() -> Iterator[float]:
     """Close the panels Import and Train, or open them again."""
     headers = [FIRST_HEADER, FIRST_HEADER + NEXT_HEADER]
     for header in reversed(headers) if w.panels_closed else headers:
@@ -144,7 +144,7 @@ def turn_panels() -> Iterator[float]:
 def training() -> Iterator[float]:
     settings = bpy.context.object.effigy
     if ORDER["avatar"]:
-        # The guide's avatar has been trained before; a few seconds of another show what training looks like.
+        # The avatar for the guide exists; a short training is started only for the screenshot of a running training.
         settings.minutes, settings.size = 0.5, 128
     else:
         settings.minutes = ORDER["minutes"]
@@ -175,10 +175,10 @@ def rendering() -> Iterator[float]:
 
 
 def compositing() -> Iterator[float]:
-    """The avatar among objects that EEVEE or Cycles renders."""
+    """The avatar composited with objects that Cycles renders."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    # Not every build of Blender can denoise.
+    # Not every build of Blender contains the denoiser.
     scene.cycles.samples, scene.cycles.use_denoising = 32, False
     head = next(obj for obj in scene.objects if obj.type == "MESH").matrix_world.translation
     with w.context():
@@ -225,12 +225,12 @@ def _paint(name: str, color: tuple[float, float, float]) -> None:
 
 def start() -> None:
     if missing := w.missing_tools():
-        raise RuntimeError(f"The pictures need {' and '.join(missing)}: install them.")
+        raise RuntimeError(f"The screenshots need {' and '.join(missing)}: install them.")
     bpy.context.preferences.view.show_splash = False
     bpy.ops.extensions.package_install_files(filepath=ORDER["package"], repo="user_default", enable_on_install=True)
     walk = steps()
 
-    def take_on() -> float | None:
+    def advance() -> float | None:
         try:
             return next(walk)
         except StopIteration:
@@ -241,7 +241,7 @@ def start() -> None:
             end(1)
         return None
 
-    bpy.app.timers.register(take_on, first_interval=1.0, persistent=True)
+    bpy.app.timers.register(advance, first_interval=1.0, persistent=True)
 
 
 def end(code: int) -> None:

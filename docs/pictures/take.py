@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Takes the guide's pictures: starts Blender with the built extension, has it walk the guide's steps (steps.py), and
-keeps the screenshots in docs/images. `python3 build.py docs` runs it.
+"""Takes the guide's screenshots: starts Blender with the built extension, performs the guide's steps in it (steps.py),
+and writes the screenshots to docs/images. `python3 build.py docs` runs it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SETTINGS = ".settings"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="build.py docs", description="Take the guide's pictures again.")
+    parser = argparse.ArgumentParser(prog="build.py docs", description="Take the guide's screenshots again.")
     parser.add_argument("--package", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--blender", metavar="PROGRAM", help="Blender 4.2 or later (default: `blender` on the PATH)")
     parser.add_argument("--avatar", metavar="FILE", default="", help="a trained avatar (default: train one meanwhile)")
@@ -34,7 +34,7 @@ def main() -> int:
         "--project",
         metavar="FOLDER",
         default=str(ROOT / "out" / "docs"),
-        help="where the steps keep their files; its path is seen in the pictures (default: out/docs)",
+        help="where the steps keep their files; its path is visible in the screenshots (default: out/docs)",
     )
     parser.add_argument("--frames", type=int, default=120, help="how much of the bundled clip to import (%(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
@@ -81,12 +81,12 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
     ended = project / "ended"
     if not ended.is_file() or ended.read_text() != "0":
         print(
-            "Blender did not get through the guide's steps: what it said is above, and what it last showed, if "
-            "anything, is where_it_stopped.png in --project.",
+            "Blender did not finish the guide's steps. Its output is above; if a step failed, where_it_stopped.png in the "
+            "project folder shows the window at that moment.",
             file=sys.stderr,
         )
         return 1
-    print("The guide's pictures are in docs/images.")
+    print("The guide's screenshots are in docs/images.")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Blender's window as a hand and an eye see it: regions, clicks, screenshots. Runs inside Blender, on X11.
+"""Controls Blender's window from inside Blender, on X11: regions, mouse clicks and screenshots.
 
-Screenshots are taken of the screen by ImageMagick's `import`, because Blender's own are black under some drivers, and
-the mouse is moved by `xdotool`, for the few things that Blender offers no function for.
+ImageMagick's `import` takes the screenshots, because Blender's own are black under some drivers. `xdotool` moves the
+mouse, for the few actions that Blender has no function for.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 import bpy
 
 WIDTH, HEIGHT = 1280, 900
-"""Of the window, in pixels; it lies in the screen's top left corner."""
+"""Size of the window in pixels; it is placed in the top left corner of the screen."""
 TOOLS = {"import": "ImageMagick", "xdotool": "xdotool"}
 LONG_WAIT = 900.0
-"""Seconds: more than any step of the guide takes."""
+"""Seconds; more than any step of the guide takes."""
 
 Box = tuple[int, int, int, int]
 """left, top, width, height in pixels of the screen."""
 panels_closed = False
-"""Whether the sidebar's upper panels are."""
+"""Whether the upper panels of the sidebar are closed."""
 WHOLE: Box = (0, 0, WIDTH, HEIGHT)
 
 
@@ -43,7 +43,7 @@ def region(kind: str, of: bpy.types.Area) -> bpy.types.Region:
 
 
 def box_of(part: bpy.types.Area | bpy.types.Region) -> Box:
-    """Blender counts from the bottom, screens from the top."""
+    """The box of an area or region on the screen. Blender's y axis starts at the bottom, the screen's at the top."""
     return part.x, HEIGHT - part.y - part.height, part.width, part.height
 
 
@@ -63,17 +63,17 @@ def click(x: int, y: int, *keys: str) -> None:
 
 
 def press(key: str, where: tuple[int, int] = (200, 700)) -> None:
-    """With the mouse at `where`, by default over the 3D View."""
+    """Press a key with the mouse at `where`, by default over the 3D View."""
     subprocess.run(["xdotool", "mousemove", str(where[0]), str(where[1]), "key", key], check=True)
 
 
 def rest_mouse() -> None:
-    """Where it highlights nothing and raises no tip."""
+    """Move the mouse to a corner where it highlights nothing and shows no tooltip."""
     subprocess.run(["xdotool", "mousemove", str(WIDTH - 1), str(HEIGHT - 1)], check=True)
 
 
 def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
-    """A part of the screen, in 255 colours: spread as noise over a photograph, which a plain interface would show."""
+    """Save a part of the screen with 255 colours. `photograph` dithers them; on plain areas dithering would be visible."""
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
     dither = ["-dither", "Riemersma"] if photograph else ["+dither"]
@@ -98,15 +98,15 @@ def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
 
 
 def floating_window() -> tuple[int, Box]:
-    """(X11's number, place) of Blender's window above the main one: preferences, a file browser, a render."""
+    """X11's window number and the box of Blender's window above the main one: preferences, file browser or render."""
     found = subprocess.run(["xdotool", "search", "--onlyvisible", "--class", "blender"], capture_output=True, text=True)
     for number in reversed(found.stdout.split()):
-        told = subprocess.run(["xdotool", "getwindowgeometry", "--shell", number], capture_output=True, text=True)
-        values = dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+        geometry = subprocess.run(["xdotool", "getwindowgeometry", "--shell", number], capture_output=True, text=True)
+        values = dict(line.split("=", 1) for line in geometry.stdout.splitlines() if "=" in line)
         box = tuple(int(values[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
         if box[2:] not in ((WIDTH, HEIGHT), (1, 1)) and box[2] > 100:
             return int(number), box
-    raise RuntimeError("Blender opened no window of its own.")
+    raise RuntimeError("Blender opened no second window.")
 
 
 def place(number: int, box: Box) -> None:
@@ -125,7 +125,7 @@ def close_floating() -> None:
 
 
 def open_tab(name: str) -> Iterator[float]:
-    """Open the sidebar of the 3D View at a tab: clicked, since Blender has no function for it."""
+    """Open a tab in the sidebar of the 3D View by clicking it, because Blender has no function for that."""
     view = area()
     view.spaces.active.show_region_ui = True
     yield 0.7

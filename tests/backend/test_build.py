@@ -1,4 +1,4 @@
-"""Set-up: exact, instant the second time, made again after an interruption, and plain about what went wrong."""
+"""The build: set-up of the environments, choice of the tests, checks, and the packed extension."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_second_set_up_starts_no_program_at_all(fresh, monkeypatch):
     assert len(fresh.made) == 1
 
 
-def test_an_interrupted_set_up_is_made_anew(fresh, monkeypatch):
+def test_an_interrupted_set_up_is_started_again_from_nothing(fresh, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -63,7 +63,7 @@ def test_an_interrupted_set_up_is_made_anew(fresh, monkeypatch):
     assert len(fresh.made) == 2 and all("--clear" in command for command in fresh.made)
 
 
-def test_changed_lists_make_the_environment_anew(fresh):
+def test_changed_lists_make_the_environment_again(fresh):
     environments.set_up(fresh.environment)
     stamp = fresh.environment.stamp
     stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"requirements": "older"}))
@@ -71,7 +71,7 @@ def test_changed_lists_make_the_environment_anew(fresh):
     assert len(fresh.made) == 2
 
 
-def test_a_changed_list_of_blender_leaves_the_backend_as_it_is():
+def test_the_lists_of_blender_and_of_the_backend_are_independent():
     assert not set(environments.BACKEND.lists) & set(environments.BLENDER.lists)
     assert environments.BACKEND.folder != environments.BLENDER.folder
 
@@ -84,7 +84,7 @@ def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("pip_says", "told"),
+    ("pip_output", "expected"),
     [
         (
             "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError(...)': /simple/numpy/\n"
@@ -96,9 +96,9 @@ def test_a_python_that_blender_does_not_have_is_refused_with_a_sentence(monkeypa
         ("ERROR: No matching distribution found for numpy==9", "No matching distribution found for numpy==9"),
     ],
 )
-def test_a_failed_download_is_told_in_a_sentence(pip_says, told):
-    sentence = environments.why_pip_failed(pip_says.splitlines())
-    assert told in sentence and "\n" not in sentence
+def test_a_failed_download_is_explained_in_one_sentence(pip_output, expected):
+    sentence = environments.why_pip_failed(pip_output.splitlines())
+    assert expected in sentence and "\n" not in sentence
 
 
 def test_a_failing_pip_leaves_no_stamp_behind(tmp_path, monkeypatch):
@@ -238,8 +238,8 @@ def test_every_check_runs_and_the_first_failure_is_the_exit_code(capsys):
         checks.Check("no type errors", program(1, "x.py:2: not an int")),
     ]
     assert checks.run_checks(tuple(run)) == 4
-    said = re.sub(r" \(\d+ s\)", "", capsys.readouterr().out).splitlines()
-    assert said == [
+    printed = re.sub(r" \(\d+ s\)", "", capsys.readouterr().out).splitlines()
+    assert printed == [
         "  passed: all is formatted",
         "  FAILED: no findings",
         "x.py:1: unused import",
@@ -334,6 +334,6 @@ def test_an_extension_that_blender_would_refuse_is_not_written(package, tmp_path
     assert not list((tmp_path / "dist").iterdir())
 
 
-def test_an_environment_without_the_tool_is_told_in_a_sentence(tmp_path):
+def test_an_environment_without_the_tool_is_reported_in_one_sentence(tmp_path):
     with pytest.raises(BuildError, match="run `python3 build.py setup`"):
         extension.build_extension(tmp_path, environment=tmp_path)
