@@ -3,8 +3,8 @@
     .venv-blender/bin/python -m building.demo_in_blender CAPTURE AVATAR OUT
 
 It packs and installs the extension, imports the capture (rig, camera, performance), adds the avatar, keys a smile and a
-rotation of the head on top of the performance, saves OUT/demo.blend, and renders it with the engine Effigy to OUT/frames and
-OUT/demo.mp4.
+rotation of the head on top of the performance, saves OUT/demo.blend, and renders it with the engine Effigy to
+OUT/frames and OUT/demo.mp4.
 """
 
 from __future__ import annotations

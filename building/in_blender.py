@@ -1,7 +1,7 @@
 """Installs the extension in Blender as a Python module, for the demo and the end-to-end test.
 
-It runs in `.venv-blender`. Blender stores preferences and extensions in the user's folders; here it is given a temporary
-folder, so that the user's own Blender stays as it is.
+It runs in `.venv-blender`. Blender stores preferences and extensions in the user's folders; here it is given a
+temporary folder, so that the user's own Blender stays as it is.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The open head has the 52 shapes themselves. A FLAME head has statistical compone
 registered to it: landmarks that both have give a smooth warp W of space (biharmonic, `r` as the kernel), every vertex
 of the other skin finds its place p on the warped open head, and a shape that moves p by d moves the vertex by
 W(p + d) - W(p). A warp of places, not of displacements, keeps contacts: a lid that meets the other lid on one head does
-so on the other. Then the model's own components are fitted to these displacements by least squares; what they cannot do is told as a residual.
+so on the other. Then the model's own components are fitted to these displacements by least squares; what they cannot do
+is told as a residual.
 
 jawOpen, jawLeft and jawRight become rotations of the jaw joint, as in every track (`priors`).
 """

@@ -81,8 +81,8 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
     ended = project / "ended"
     if not ended.is_file() or ended.read_text() != "0":
         print(
-            "Blender did not finish the guide's steps. Its output is above; if a step failed, where_it_stopped.png in the "
-            "project folder shows the window at that moment.",
+            "Blender did not finish the guide's steps. Its output is above; if a step failed, where_it_stopped.png in "
+            "the project folder shows the window at that moment.",
             file=sys.stderr,
         )
         return 1
