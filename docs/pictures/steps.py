@@ -1,4 +1,4 @@
-"""Performs the steps of the guide in a Blender window and takes a screenshot after each. take.py runs it inside Blender.
+"""Performs the steps of the guide in a Blender window, with a screenshot after each; take.py runs it inside Blender.
 
 The steps are a generator that a timer advances, so that Blender redraws its window in between. The generator yields how
 many seconds to wait.

@@ -73,7 +73,7 @@ def rest_mouse() -> None:
 
 
 def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
-    """Save a part of the screen with 255 colours. `photograph` dithers them; on plain areas dithering would be visible."""
+    """Save a part of the screen with 255 colours, dithered for a `photograph`; on plain areas dithering is visible."""
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
     dither = ["-dither", "Riemersma"] if photograph else ["+dither"]
