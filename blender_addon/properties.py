@@ -71,7 +71,7 @@ class EffigyObject(bpy.types.PropertyGroup):
         description="Width and height of the images that the avatar is trained on. 0: as in the preset",
     )
     own_size: BoolProperty(
-        name="Own Resolution",
+        name="Custom Resolution",
         get=_has_own_size,
         set=_set_own_size,
         description="Choose the resolution instead of using the preset's",
@@ -83,17 +83,17 @@ class EffigyObject(bpy.types.PropertyGroup):
         description="Which processor the training uses",
     )
     minutes: FloatProperty(
-        name="Minutes",
+        name="Time",
         default=0.0,
         min=0.0,
         soft_min=1.0,
         soft_max=600.0,
         step=100,
         precision=1,
-        description="Stop training after this time. 0: train for the preset's number of steps",
+        description="Minutes after which the training ends. 0: train for the preset's number of steps",
     )
     own_minutes: BoolProperty(
-        name="Own Time",
+        name="Custom Time",
         get=_has_own_minutes,
         set=_set_own_minutes,
         description="Stop training after a chosen time instead of the preset's number of steps",

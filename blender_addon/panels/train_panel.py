@@ -42,7 +42,7 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
 
 def _draw_override(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, name: str, preset_value: str) -> None:
     """A tick box that overrides a value of the preset, and beside it the artist's value or that of the preset."""
-    row = layout.row(heading="Time" if name == "minutes" else settings.bl_rna.properties[name].name)
+    row = layout.row(heading=settings.bl_rna.properties[name].name)
     row.prop(settings, f"own_{name}", text="")
     if getattr(settings, f"own_{name}"):
         row.prop(settings, name, text="")

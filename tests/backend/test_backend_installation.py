@@ -1,6 +1,4 @@
-"""Installing the backend from Blender: planned and priced before, watched and stoppable during, told in sentences
-after.
-"""
+"""Installing the backend from Blender: the plan and its sizes, progress and cancellation, and errors as sentences."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ RTX = Gpu("NVIDIA RTX 4090", (13, 1))
 
 
 def small_plan(folder: Path, *commands: str, packages: int = 0) -> Plan:
-    """A plan of small Python programs in the place of venv and pip."""
+    """A plan that runs small Python programs instead of venv and pip."""
     steps = tuple(
         Step(f"Step {number}", (sys.executable, "-c", code), packages) for number, code in enumerate(commands, 1)
     )
@@ -46,7 +44,7 @@ def run(plan: Plan, tmp_path: Path) -> Installation:
 MAKE_PYTHON = "import pathlib; p = pathlib.Path({!r}); p.parent.mkdir(parents=True); p.touch()"
 
 
-def test_a_machine_without_a_gpu_gets_the_small_pytorch_and_is_told_so(tmp_path):
+def test_a_machine_without_a_gpu_gets_the_small_pytorch_and_a_message_that_says_so(tmp_path):
     plan = make_plan(CPU, tmp_path / "env", ROOT, "python3")
     torch = next(step for step in plan.steps if "PyTorch" in step.title)
     assert plan.torch == "cpu" and "https://download.pytorch.org/whl/cpu" in torch.command
@@ -71,7 +69,7 @@ def test_the_gigabytes_of_cuda_are_downloaded_only_where_the_gpu_could_be_used(t
     assert gsplat.optional and str(ROOT / "requirements" / "cuda.lock") in gsplat.command
 
 
-def test_a_wheel_of_gsplat_is_taken_where_its_project_has_built_one():
+def test_a_wheel_of_gsplat_is_used_where_its_project_has_built_one():
     build, gsplat, _ = choose_rasteriser(Machine("Linux", (3, 10), replace(RTX, cuda=(13, 0)), False), "2.13.0")
     assert build == "cpu" and not gsplat
     from blender_addon.installation import plan
@@ -99,13 +97,13 @@ def test_the_gpu_is_read_from_what_the_driver_says(tmp_path, monkeypatch):
     assert find_gpu() is None
 
 
-def test_too_little_disk_is_said_before_anything_is_made(tmp_path):
+def test_too_little_disk_space_is_reported_before_anything_is_made(tmp_path):
     plan = replace(small_plan(tmp_path / "env", "raise SystemExit('ran')"), disk=1e9)
     installation = run(plan, tmp_path)
     assert installation.state == "failed" and "GB left" in installation.error and not (tmp_path / "env").exists()
 
 
-def test_a_finished_installation_is_found_and_one_of_older_lists_is_known_as_such(tmp_path, monkeypatch):
+def test_a_complete_installation_is_found_and_one_made_from_older_lists_is_outdated(tmp_path, monkeypatch):
     folder = tmp_path / "env"
     assert place.private_python(folder) is None
     installation = run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder)))), tmp_path)
@@ -117,7 +115,7 @@ def test_a_finished_installation_is_found_and_one_of_older_lists_is_known_as_suc
     assert place.is_outdated(folder, ROOT / "requirements")
 
 
-def test_an_environment_whose_python_has_gone_is_none(tmp_path):
+def test_an_environment_whose_python_is_gone_is_not_used(tmp_path):
     folder = tmp_path / "env"
     run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder)))), tmp_path)
     place.python_of(folder).unlink()
@@ -139,7 +137,7 @@ def test_progress_follows_the_packages(tmp_path):
     assert "Collecting scipy==1" in (tmp_path / "install.log").read_text()
 
 
-def test_a_failed_step_ends_it_with_a_sentence_and_leaves_nothing_half_made(tmp_path):
+def test_a_failed_step_ends_the_installation_with_a_sentence_and_leaves_nothing_incomplete(tmp_path):
     folder = tmp_path / "env"
     fails = (
         "import sys; print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
@@ -171,14 +169,14 @@ def test_an_interpreter_is_checked_without_the_packages_of_the_users_pythonpath(
     assert check_interpreter(Path(sys.executable)).torch
 
 
-def test_what_is_not_needed_may_fail(tmp_path):
+def test_an_optional_step_may_fail(tmp_path):
     folder = tmp_path / "env"
     plan = small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), "raise SystemExit(1)")
     plan = replace(plan, steps=(plan.steps[0], replace(plan.steps[1], optional=True)))
     assert run(plan, tmp_path).state == "done"
 
 
-def test_a_stopped_installation_ends_at_once_and_with_it_what_it_had_started(tmp_path):
+def test_a_cancelled_installation_ends_at_once_together_with_its_child_processes(tmp_path):
     folder, alive = tmp_path / "env", tmp_path / "alive"
     grandchild = (
         f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); time.sleep(0.05)"
@@ -200,15 +198,15 @@ def test_a_stopped_installation_ends_at_once_and_with_it_what_it_had_started(tmp
     assert alive.read_text() == last, "a program of the installation is still running"
 
 
-def test_its_end_is_told_once(tmp_path):
-    told, event = [], threading.Event()
+def test_the_end_of_an_installation_is_reported_once(tmp_path):
+    states, event = [], threading.Event()
     plan = small_plan(tmp_path / "env", "raise SystemExit(3)")
-    Installation(plan, tmp_path / "log", lambda ended: (told.append(ended.state), event.set())).start()
-    assert event.wait(10) and told == ["failed"]
+    Installation(plan, tmp_path / "log", lambda ended: (states.append(ended.state), event.set())).start()
+    assert event.wait(10) and states == ["failed"]
 
 
 @pytest.mark.parametrize(
-    ("pip_says", "told"),
+    ("pip_says", "message"),
     [
         (
             "WARNING: Retrying after connection broken by 'NewConnectionError(...)'\n"
@@ -223,9 +221,9 @@ def test_its_end_is_told_once(tmp_path):
         ("ERROR: something new", "something new"),
     ],
 )
-def test_what_went_wrong_is_told_in_a_sentence(pip_says, told):
+def test_the_cause_of_a_failure_is_reported_with_a_sentence(pip_says, message):
     sentence = installing.explain_failure(Step("Installing PyTorch", ()), pip_says.splitlines())
-    assert told in sentence and "\n" not in sentence
+    assert message in sentence and "\n" not in sentence
 
 
 def test_the_python_of_the_backend_is_accepted():
@@ -245,14 +243,14 @@ def test_a_python_that_cannot_run_the_backend_is_refused_with_the_reason(tmp_pat
 
     old = json.dumps({"version": [3, 9, 2], "missing": [], "torch": "2.1"})
     bare = json.dumps({"version": [3, 11, 2], "missing": ["torch", "mediapipe"], "torch": None})
-    for path, told in (
+    for path, message in (
         (tmp_path / "nothing", "no Python at"),
         (tmp_path, "is a folder"),
         (program(f"echo '{old}'"), "is Python 3.9.2"),
         (program(f"echo '{bare}'"), "lacks torch, mediapipe"),
         (program("echo hello"), "not a working Python interpreter"),
     ):
-        with pytest.raises(EffigyError, match=told):
+        with pytest.raises(EffigyError, match=message):
             check_interpreter(path)
     text = tmp_path / "notes.txt"
     text.write_text("no program")

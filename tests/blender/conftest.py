@@ -1,4 +1,4 @@
-"""Blender as a module with the *built zip* installed, in a settings folder of its own that goes when the tests end."""
+"""Blender as a module with the *built zip* installed, in a temporary settings folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Blender reads this once, when bpy is first imported, so it is set before any test module is.
+# Blender reads this once, when bpy is first imported, so it is set before any test module is imported.
 SCRATCH = Path(tempfile.mkdtemp(prefix="effigy-blender-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 (SCRATCH / "user").mkdir()
@@ -56,13 +56,14 @@ def module(effigy: ModuleType):
 
 @pytest.fixture(scope="session")
 def demo_clip() -> Path:
-    """The bundled clip, as it lies in the installed extension."""
+    """The bundled clip in the installed extension."""
     return Path(importlib.import_module(PACKAGE).__file__).parent / "assets" / "demo.mp4"
 
 
 @pytest.fixture(scope="session")
 def demo_capture(effigy: ModuleType, demo_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames 10 to 21 of the bundled clip at 256 pixels, captured and tracked once, by *Import Video*. Not to be changed."""
+    """Frames 10 to 21 of the bundled clip at 256 pixels, captured and tracked once by *Import Video*. Do not change
+    it."""
     folder = tmp_path_factory.mktemp("project") / "demo.capture"
     bpy.ops.effigy.import_video(
         filepath=str(demo_clip), first=10, last=21, size=256, landmarks_only=True, capture=str(folder)
@@ -72,7 +73,7 @@ def demo_capture(effigy: ModuleType, demo_clip: Path, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="session")
 def demo_avatar(demo_capture: Path) -> Path:
-    """An avatar trained for a few seconds on `demo_capture`, by *Train Avatar*: a file like any other, if no beauty."""
+    """An avatar trained for a few seconds on `demo_capture`, by *Train Avatar*: a valid file of low quality."""
     bpy.ops.wm.read_homefile(use_empty=True)
     bpy.ops.effigy.import_capture(directory=str(demo_capture))
     settings = bpy.context.object.effigy
@@ -83,7 +84,7 @@ def demo_avatar(demo_capture: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def engine_avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two untrained avatars that look like heads, and what the backend draws of one (`engine_truth`)."""
+    """A folder with two untrained avatars that look like heads, and an image of one by the backend (`engine_truth`)."""
     from engine_scenes import backend
 
     folder = tmp_path_factory.mktemp("avatars")

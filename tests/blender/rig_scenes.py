@@ -1,4 +1,4 @@
-"""The backend's truth about heads and tracks (see `rig_truth`), and how the rig tests pose and measure."""
+"""Reference data from the backend (see `rig_truth`), and functions that build, pose and measure rigs."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def set_pose(made: Any, expression: np.ndarray, rotations: np.ndarray) -> None:
 
 
 def evaluated_vertices(made: Any) -> np.ndarray:
-    """(V, 3) as Blender evaluates the mesh, in head space and the mesh object's own place."""
+    """(V, 3) vertices as Blender evaluates them, in head space, without the mesh object's transform."""
     mesh = made.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
     points = np.empty(3 * len(mesh.vertices), np.float32)
     mesh.vertices.foreach_get("co", points)
@@ -102,5 +102,5 @@ def read_pose(made: Any) -> dict[str, Any]:
 
 
 def value_of(made: Any, name: str) -> float:
-    """An expression as the worker is told."""
+    """An expression's value in the pose that the worker gets."""
     return float(read_pose(made)["expression"][made.expression_names.index(name)])

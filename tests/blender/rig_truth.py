@@ -1,11 +1,10 @@
-"""What the backend says of heads, poses and tracks, for Blender's side to be held against. It runs in the
-backend's Python.
+"""Writes reference data on heads, poses and tracks, computed by the backend. Runs in the backend's Python:
 
     python tests/blender/rig_truth.py OUT.npz
 
-`open_` is the open head of some person, `flame_` one with all 36 pose correctives and unnamed coefficients as FLAME has
-them. A rig's own arrays are the worker's answer to `head.rig`; posed vertices come from `backend.head.forward`,
-projected landmarks from the tracker. Dictionaries lie in the file as `name.key`.
+Names beginning with `open.` are of the open head with some identity, those with `flame.` of a head that has all 36 pose
+correctives and unnamed coefficients, as FLAME has. The arrays of a rig are the worker's answer to `head.rig`; posed
+vertices come from `backend.head.forward`, projected landmarks from the tracker. A dictionary is stored as `name.key`.
 """
 
 from __future__ import annotations
@@ -60,7 +59,8 @@ def describe(
     *,
     whole_identity: bool,
 ) -> None:
-    """One head's rig of a person, and posed vertices of her and of another, who differs on a few components."""
+    """The rig of one person, and posed vertices of that person and of one whose identity differs in a few
+    components."""
     file = folder / f"{name}.npz"
     save_head(model, file)
     head, identities, expressions = Head(model), model.shape_basis.shape[2], model.expression_basis.shape[2]
@@ -103,7 +103,7 @@ def flame_like(model: HeadModel, random: np.random.Generator) -> HeadModel:
 
 
 def make_track(model: HeadModel, identity: np.ndarray, random: np.random.Generator) -> Track:
-    """A head that turns, nods and leans before a camera whose axis is not the crop's middle."""
+    """A head that turns, nods and leans in front of a camera whose principal point is not the crop's centre."""
     phase = np.linspace(0, 2 * np.pi, FRAMES)
     rotations = np.zeros((FRAMES, 5, 3), np.float32)
     rotations[:, 1] = 0.15 * np.stack((np.sin(phase), np.cos(phase), np.sin(2 * phase)), 1)
@@ -116,9 +116,9 @@ def make_track(model: HeadModel, identity: np.ndarray, random: np.random.Generat
     poses = np.tile(np.eye(4), (FRAMES, 1, 1))
     for frame, angle in enumerate(phase):
         yaw, roll = 0.5 * np.sin(angle), 0.2 * np.cos(angle)
-        turn = np.array(((np.cos(yaw), 0, np.sin(yaw)), (0, 1, 0), (-np.sin(yaw), 0, np.cos(yaw))))
-        lean = np.array(((np.cos(roll), -np.sin(roll), 0), (np.sin(roll), np.cos(roll), 0), (0, 0, 1)))
-        poses[frame, :3, :3] = np.diag((1, -1, -1)) @ lean @ turn
+        yaw_matrix = np.array(((np.cos(yaw), 0, np.sin(yaw)), (0, 1, 0), (-np.sin(yaw), 0, np.cos(yaw))))
+        roll_matrix = np.array(((np.cos(roll), -np.sin(roll), 0), (np.sin(roll), np.cos(roll), 0), (0, 0, 1)))
+        poses[frame, :3, :3] = np.diag((1, -1, -1)) @ roll_matrix @ yaw_matrix
         poses[frame, :3, 3] = 0.05 * np.sin(angle), 0.03 * np.cos(angle), 0.9 + 0.1 * np.sin(angle)
     return Track(
         head_name=model.name,

@@ -1,4 +1,4 @@
-"""Training in Blender, and an avatar's file: added, packed, lost, found again, on several rigs in one file."""
+"""Training in Blender, and avatar files: adding, packing, losing and relinking them, also on several rigs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def project(demo_capture, demo_avatar, tmp_path) -> Path:
-    """A folder of the test's own, with the avatar in it."""
+    """A temporary folder with the avatar in it."""
     shutil.copyfile(demo_avatar, tmp_path / "anna.effigy")
     return tmp_path
 
@@ -105,7 +105,7 @@ def test_relinking_changes_the_active_rig_and_those_that_miss_the_same_file_and_
     assert paths == [found, found, project / "ben.effigy"]
 
 
-def test_a_packed_avatar_needs_its_file_no_more_and_survives_saving_and_appending(rig, project, module):
+def test_a_packed_avatar_does_not_need_its_file_and_survives_saving_and_appending(rig, project, module):
     avatars = module("blender_addon.avatars")
     content = (project / "anna.effigy").read_bytes()
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
@@ -125,7 +125,7 @@ def test_a_packed_avatar_needs_its_file_no_more_and_survives_saving_and_appendin
     assert bpy.data.objects[name].effigy.avatar == "//anna.effigy" and not bpy.data.texts
 
 
-def test_an_edited_packed_avatar_is_told_as_such(rig, project, module):
+def test_a_packed_avatar_that_was_edited_is_reported(rig, project, module):
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
     bpy.ops.effigy.pack_avatar()
     rig.armature.effigy.packed.lines[0].body = "???"
@@ -184,7 +184,7 @@ def test_a_stopped_training_is_resumed_with_what_it_was_started_with(rig, tmp_pa
     assert tasks.wait(resumed, 60).state == "cancelled"
 
 
-def test_a_rig_without_its_capture_says_so_when_it_is_to_be_trained(rig, tmp_path):
+def test_training_a_rig_without_its_capture_is_refused_with_a_sentence(rig, tmp_path):
     rig.armature.effigy.capture = str(tmp_path / "gone.capture")
     with pytest.raises(RuntimeError, match="gone.capture"):
         bpy.ops.effigy.train_avatar()
@@ -193,7 +193,7 @@ def test_a_rig_without_its_capture_says_so_when_it_is_to_be_trained(rig, tmp_pat
         bpy.ops.effigy.train_avatar()
 
 
-def test_the_refined_track_takes_the_tracked_one_s_place(rig, demo_capture, module, tmp_path):
+def test_the_refined_track_replaces_the_tracked_performance(rig, demo_capture, module, tmp_path):
     assert not bpy.ops.effigy.take_refined_track.poll()
     capture = tmp_path / "anna.capture"
     shutil.copytree(demo_capture, capture)

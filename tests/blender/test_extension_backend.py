@@ -1,6 +1,5 @@
-"""The preferences: a backend that is missing, wrong, chosen or installed; the head model. Always a sentence, never a
-traceback.
-"""
+"""The preferences: a missing, unsuitable, chosen or installed backend, and the head model. Errors are sentences, never
+tracebacks."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def no_backend(monkeypatch, settings):
     monkeypatch.delenv(NAME)
 
 
-def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(
+def test_without_a_backend_every_operator_that_needs_it_says_what_to_do(
     no_backend, demo_clip, demo_capture, demo_avatar, module, tmp_path
 ):
     with pytest.raises(RuntimeError, match="not installed yet.*Preferences.*Install Backend"):
@@ -45,7 +44,7 @@ def test_without_a_backend_every_verb_that_needs_it_says_what_to_do(
     assert module("blender_addon.backend_setup").state()[0] is False
 
 
-def test_a_python_that_can_run_the_backend_is_taken(settings, module):
+def test_a_python_that_can_run_the_backend_is_accepted(settings, module):
     python = os.environ[NAME]
     assert bpy.ops.effigy.use_python(filepath=python) == {"FINISHED"}
     assert settings.backend_python == python
@@ -54,13 +53,13 @@ def test_a_python_that_can_run_the_backend_is_taken(settings, module):
 
 
 def test_a_python_that_cannot_is_refused_with_the_reason_and_not_kept(settings, tmp_path):
-    # Blender's own lacks PyTorch.
-    for path, told in (
+    # Blender's own Python lacks PyTorch.
+    for path, message in (
         (sys.executable, "lacks torch"),
         (str(tmp_path / "python"), "no Python at"),
         (str(tmp_path), "is a folder"),
     ):
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=message):
             bpy.ops.effigy.use_python(filepath=path)
     assert settings.backend_python == ""
 
@@ -92,9 +91,7 @@ class _Offline:
 
 @pytest.fixture
 def imitation(module, monkeypatch, tmp_path):
-    """A Python that makes its environments out of nothing: an installation in a second, and it is clear what was
-    run.
-    """
+    """A fake Python that makes environments in a second and logs the commands that were run."""
     log = tmp_path / "ran.txt"
     fake = tmp_path / "python3"
     fake.write_text(f"""#!/bin/sh
@@ -133,7 +130,7 @@ def test_install_backend_makes_an_environment_below_the_users_folder_and_uses_it
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the imitation of Python is a shell script")
-def test_a_failed_installation_is_told_and_can_be_tried_again(no_backend, imitation, module, tmp_path):
+def test_a_failed_installation_is_reported_and_can_be_tried_again(no_backend, imitation, module, tmp_path):
     preferences = module("blender_addon.preferences")
     (tmp_path / "fail").touch()
     with pytest.raises(RuntimeError, match="disk is full"):
@@ -152,7 +149,7 @@ def no_private_environment(module):
     shutil.rmtree(module("blender_addon.preferences").private_folder(), ignore_errors=True)
 
 
-def test_the_examination_fills_a_table(module):
+def test_examining_the_backend_fills_a_table(module):
     setup, session = module("blender_addon.backend_setup"), module("blender_addon.worker.session")
     bpy.ops.effigy.examine_backend()
     assert setup.is_examining()
@@ -164,7 +161,7 @@ def test_the_examination_fills_a_table(module):
     assert rows["PyTorch"] == "ok" and rows["Open head"] == "ok"
 
 
-def test_a_head_model_of_ones_own_is_described_and_used_for_new_rigs(settings, effigy):
+def test_the_users_head_model_is_described_and_used_for_new_rigs(settings, effigy):
     head = Path(effigy.__file__).parent / "assets" / "open_head.npz"
     assert bpy.ops.effigy.choose_head(filepath=str(head)) == {"FINISHED"}
     assert (
@@ -191,7 +188,8 @@ def test_a_head_model_that_has_gone_is_named_when_a_video_is_imported(settings, 
 
 @pytest.fixture
 def elsewhere(no_backend, settings, effigy, tmp_path, module):
-    """A worker by `ssh studio '…'`, with an `ssh` that runs the words on this machine and notes for whom."""
+    """A worker started by `ssh studio '…'`, with a fake `ssh` that runs the command on this machine and logs the
+    host."""
     ssh = tmp_path / "ssh"
     ssh.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path / "hosts"}\nshift\nexec sh -c "$*"\n')
     ssh.chmod(0o755)
@@ -219,8 +217,8 @@ def test_the_worker_starts_without_the_users_pythonpath(module, monkeypatch, tmp
 @pytest.mark.skipif(os.name == "nt", reason="the imitation of ssh is a shell script")
 def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere, demo_clip, module):
     session, setup = module("blender_addon.worker.session"), module("blender_addon.backend_setup")
-    ready, said = setup.state()
-    assert ready and "studio" in said
+    ready, message = setup.state()
+    assert ready and "studio" in message
     rig = session.client().call("head.rig", {})
     assert rig["vertices"].shape == (5200, 3) and session.client().hello["folders"] == []
     bpy.ops.effigy.import_video(
@@ -231,7 +229,7 @@ def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere,
     assert task.job.preview is not None and task.job.preview.dtype == "uint8"
 
 
-def test_a_worker_command_that_cannot_be_run_is_a_sentence(no_backend, settings, module):
+def test_a_worker_command_that_cannot_be_run_is_reported_with_a_sentence(no_backend, settings, module):
     session = module("blender_addon.worker.session")
     try:
         settings.worker_command = "no-such-program studio"

@@ -1,6 +1,6 @@
-"""What goes wrong on an artist's machine: each time a sentence, nothing half-made, and Blender goes on.
+"""Faults on an artist's machine: each gives a sentence, leaves nothing incomplete, and Blender goes on.
 
-The other files of this folder hold the faults of one part beside that part's other behaviour.
+Faults of a single part are tested in the other files of this folder, together with the rest of that part's behaviour.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_bytes(self, data):
 
 pathlib.Path.write_bytes = write_bytes
 """
-"""In the backend's Python: a disk with no room for pictures."""
+"""Code for the backend's Python that simulates a disk without space for images."""
 
 FILLED_DISK = """
 import errno, os, pathlib
@@ -48,7 +48,7 @@ def save_file(tensors, filename, metadata=None):
 
 safetensors.torch.save_file = save_file
 """
-"""A disk that has no room for a checkpoint any more once there is a file `now`."""
+"""Code that simulates a disk without space for a checkpoint from the moment when there is a file `now`."""
 
 CLOSED_MEANWHILE = """
 import sys, time
@@ -71,7 +71,7 @@ print("trained", task.job.stage, task.job.done, task.said, flush=True)
 
 @pytest.fixture
 def rig(demo_capture, tmp_path, module):
-    """On a capture of the test's own, with a quick training chosen."""
+    """A rig on its own copy of the capture, with settings for a quick training."""
     shutil.copytree(demo_capture, tmp_path / "anna.capture")
     bpy.ops.effigy.import_capture(directory=str(tmp_path / "anna.capture"))
     rig = module("blender_addon.active").need_rig(bpy.context)
@@ -82,7 +82,7 @@ def rig(demo_capture, tmp_path, module):
 
 @pytest.fixture
 def backend_with(tmp_path, monkeypatch):
-    """Have the worker's Python run some lines first; gives the folder in which they lie."""
+    """Makes the worker's Python run some code first; returns the folder with that code."""
 
     def put(code: str) -> Path:
         (tmp_path / "first").mkdir()
@@ -100,7 +100,7 @@ def backend_with(tmp_path, monkeypatch):
 
 @pytest.fixture
 def crash_safe(module):
-    """A stage's tests leave nothing running."""
+    """Cancels the tasks that a test leaves running."""
     yield
     for task in module("blender_addon.tasks").running():
         task.cancel()
@@ -108,7 +108,7 @@ def crash_safe(module):
 
 
 @POSIX_ONLY
-def test_a_full_disk_is_told_and_leaves_nothing_half_made(demo_clip, tmp_path, backend_with):
+def test_a_full_disk_is_reported_and_leaves_nothing_incomplete(demo_clip, tmp_path, backend_with):
     backend_with(FULL_DISK)
     capture = tmp_path / "project" / "x.capture"
     with pytest.raises(RuntimeError, match="disk that holds .*x.capture is full: free some space"):
@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_made(demo_clip, tmp_path, b
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_read_only_folder_is_told(demo_clip, tmp_path):
+def test_a_read_only_folder_is_reported(demo_clip, tmp_path):
     (tmp_path / "project").mkdir(mode=0o555)
     with pytest.raises(RuntimeError, match="read-only"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, capture=str(tmp_path / "project" / "x.capture"))
@@ -160,7 +160,7 @@ def test_a_training_stopped_at_any_stage_ends_and_the_rig_can_be_trained_again(s
 
 
 @POSIX_ONLY
-def test_a_worker_killed_while_it_trains_is_told_and_its_training_is_resumed(rig, module, crash_safe):
+def test_a_worker_killed_while_it_trains_is_reported_and_its_training_is_resumed(rig, module, crash_safe):
     tasks, training, session = (module(f"blender_addon.{name}") for name in ("tasks", "training", "worker.session"))
     task = training.train(rig)
     pump_until(lambda: task.job.stage == "Warming up" and task.job.done, module)
@@ -226,7 +226,7 @@ def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(ri
 
 
 @POSIX_ONLY
-def test_a_worker_that_is_gone_does_not_take_blender_along(effigy):
+def test_a_worker_that_has_ended_does_not_end_blender(effigy):
     """Blender's Python leaves SIGPIPE as it is, which ends a program; that of the tests ignores it."""
     script = textwrap.dedent(f"""
         import signal, sys

@@ -1,4 +1,4 @@
-"""A video becomes a rig with its camera and performance, by the operator an artist uses and the real worker."""
+"""Importing a video with the operator and a real worker: the rig, its camera and its performance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import bpy
 import pytest
 
 FIRST, LAST = 10, 21
-"""Of `demo_capture`."""
+"""The frames of the clip in `demo_capture`."""
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def rig(demo_capture, module):
 
 def test_the_chosen_frames_are_imported_and_no_others(demo_capture, module):
     assert len(list((demo_capture / "frames").glob("*.jpg"))) == LAST - FIRST + 1
-    told = module("blender_addon.worker.session").client().call("capture.read", {"path": str(demo_capture)})
-    assert list(told["frame_numbers"]) == list(range(FIRST - 1, LAST))
+    capture = module("blender_addon.worker.session").client().call("capture.read", {"path": str(demo_capture)})
+    assert list(capture["frame_numbers"]) == list(range(FIRST - 1, LAST))
 
 
 def test_an_import_gives_a_rig_a_camera_and_the_scene_its_rate_and_range(rig, demo_capture):
@@ -47,7 +47,7 @@ def test_the_performance_moves_the_face(rig):
     assert seen[0] != seen[1]
 
 
-def test_a_second_person_leaves_the_staged_scene_as_it_is(rig, demo_capture):
+def test_importing_a_second_person_does_not_change_the_scenes_settings(rig, demo_capture):
     scene = bpy.context.scene
     scene.render.resolution_x, scene.frame_end, camera = 1920, 250, scene.camera
     bpy.ops.effigy.import_capture(directory=str(demo_capture))
@@ -69,7 +69,7 @@ def test_a_saved_file_keeps_its_paths_relative_and_they_follow_it_elsewhere(rig,
     assert Path(bpy.path.abspath(bpy.data.objects[name].effigy.capture)).resolve() == demo_capture.resolve()
 
 
-def test_a_capture_without_a_track_is_tracked_on_the_way(demo_capture, tmp_path, module):
+def test_a_capture_without_a_track_is_tracked_first(demo_capture, tmp_path, module):
     untracked = tmp_path / "again.capture"
     shutil.copytree(demo_capture, untracked)
     (untracked / "track.npz").unlink()
@@ -89,7 +89,7 @@ def test_a_photograph_gives_a_rig_in_its_pose(demo_capture, tmp_path, module):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda folder: folder / "nothing.mp4", "There is no video"),
         (
@@ -98,13 +98,13 @@ def test_a_photograph_gives_a_rig_in_its_pose(demo_capture, tmp_path, module):
         ),
     ],
 )
-def test_a_file_that_is_no_video_is_told_in_a_sentence(make, told, tmp_path):
-    with pytest.raises(RuntimeError, match=told):
+def test_a_file_that_is_no_video_is_reported_with_a_sentence(make, message, tmp_path):
+    with pytest.raises(RuntimeError, match=message):
         bpy.ops.effigy.import_video(filepath=str(make(tmp_path)))
     assert not list(tmp_path.glob("*.capture")) and len(bpy.data.objects) == 0
 
 
-def test_footage_without_a_face_is_told_in_a_sentence(tmp_path):
+def test_footage_without_a_face_is_reported_with_a_sentence(tmp_path):
     clip = tmp_path / "empty.mp4"
     _film_nothing(clip)
     with pytest.raises(RuntimeError, match="face"):
@@ -113,19 +113,19 @@ def test_footage_without_a_face_is_told_in_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(("options", "landmarks_only"), [({}, False), ({"landmarks_only": True}, True)])
-def test_the_worker_is_told_whether_to_go_by_landmarks_only(
+def test_the_option_landmarks_only_reaches_the_worker(
     options, landmarks_only, demo_clip, tmp_path, module, monkeypatch
 ):
-    importing, orders = module("blender_addon.importing"), []
+    importing, calls = module("blender_addon.importing"), []
 
-    def start(*order):
-        orders.append(order)
-        raise module("blender_addon.errors").EffigyError("Ordered.")
+    def start(*arguments):
+        calls.append(arguments)
+        raise module("blender_addon.errors").EffigyError("Started.")
 
     monkeypatch.setattr(importing, "_start", start)
-    with pytest.raises(RuntimeError, match="Ordered"):
+    with pytest.raises(RuntimeError, match="Started"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"), **options)
-    ((*_, kind, request),) = orders
+    ((*_, kind, request),) = calls
     assert kind == "import" and request.params()["landmarks_only"] is landmarks_only
 
 
@@ -139,7 +139,7 @@ def test_a_folder_that_is_no_capture_is_refused(tmp_path):
         bpy.ops.effigy.import_capture(directory=str(tmp_path))
 
 
-def test_a_project_folder_that_cannot_be_written_is_told(demo_clip, tmp_path):
+def test_a_project_folder_that_cannot_be_written_is_reported(demo_clip, tmp_path):
     # A file in the place of a folder refuses even root, as a read-only folder does others.
     (tmp_path / "project").write_text("")
     with pytest.raises(RuntimeError, match="cannot be written"):
@@ -158,7 +158,7 @@ def test_two_imports_of_one_video_at_once_go_into_two_captures(demo_clip, tmp_pa
     assert len([obj for obj in bpy.data.objects if obj.type == "ARMATURE"]) == 2
 
 
-def test_an_import_can_be_stopped_and_leaves_nothing_half_made(demo_clip, tmp_path, module):
+def test_an_import_can_be_stopped_and_leaves_nothing_incomplete(demo_clip, tmp_path, module):
     tasks, importing = module("blender_addon.tasks"), module("blender_addon.importing")
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
     until_running(module, task)
@@ -170,7 +170,7 @@ def test_an_import_can_be_stopped_and_leaves_nothing_half_made(demo_clip, tmp_pa
         bpy.ops.effigy.cancel_job(index=index)
 
 
-def test_a_worker_that_is_killed_is_told_and_the_next_import_works(demo_clip, tmp_path, module):
+def test_a_killed_worker_is_reported_and_the_next_import_works(demo_clip, tmp_path, module):
     tasks, importing, session = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "worker.session"))
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
     until_running(module, task)

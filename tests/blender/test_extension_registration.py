@@ -1,4 +1,4 @@
-"""The built zip installs, registers everything, and leaves nothing behind when it is disabled."""
+"""The built zip can be installed, registers everything, and leaves nothing behind when it is disabled."""
 
 from __future__ import annotations
 

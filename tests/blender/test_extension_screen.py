@@ -1,6 +1,4 @@
-"""What an artist sees: every panel draws in every state, every verb answers in a wrong moment with a sentence or a
-greyed button.
-"""
+"""What an artist sees: every panel draws in every state, and operators that cannot run are disabled or say why."""
 
 from __future__ import annotations
 
@@ -18,50 +16,50 @@ PACKAGE = "bl_ext.user_default.effigy"
 
 
 class Layout:
-    """In the place of a UILayout: remembers the words and buttons, and refuses what Blender's own would refuse."""
+    """Replaces a UILayout: records texts and buttons, and refuses arguments that Blender's own layout would refuse."""
 
-    def __init__(self, told: list[str] | None = None) -> None:
-        self.told = [] if told is None else told
+    def __init__(self, texts: list[str] | None = None) -> None:
+        self.texts = [] if texts is None else texts
         self.enabled = True
 
     def _nested(self, *_, **__) -> Layout:
-        return Layout(self.told)
+        return Layout(self.texts)
 
     row = column = box = split = _nested
 
     def label(self, *, text="", icon="NONE", translate=True) -> None:
         assert icon in bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
-        self.told.append(text)
+        self.texts.append(text)
 
     def prop(self, data, name, *, index=-1, text=None, slider=False, translate=True, expand=False) -> None:
         assert name in data.bl_rna.properties, name
-        self.told.append(text if text is not None else data.bl_rna.properties[name].name)
+        self.texts.append(text if text is not None else data.bl_rna.properties[name].name)
 
     def operator(self, name, *, text="", icon="NONE") -> SimpleNamespace:
         group, verb = name.split(".")
         kind = getattr(getattr(bpy.ops, group), verb).get_rna_type()
         assert icon in bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
-        self.told.append(text or kind.name)
+        self.texts.append(text or kind.name)
         return SimpleNamespace()
 
     def operator_menu_enum(self, name, prop, *, text="", icon="NONE") -> None:
         assert prop in getattr(bpy.ops.effigy, name.split(".")[1]).get_rna_type().properties
-        self.told.append(text)
+        self.texts.append(text)
 
     def progress(self, *, factor=0.0, text="", type="BAR") -> None:
         assert 0 <= factor <= 1
-        self.told.append(text)
+        self.texts.append(text)
 
     def template_icon(self, icon_value, scale=1.0) -> None:
         assert icon_value > 0
-        self.told.append("picture")
+        self.texts.append("preview")
 
     def separator(self, **_) -> None:
         pass
 
     @property
     def words(self) -> str:
-        return " ".join(self.told)
+        return " ".join(self.texts)
 
 
 def panels() -> list[type]:
@@ -73,16 +71,16 @@ def panels() -> list[type]:
 
 
 def drawn(name: str = "") -> str:
-    """All words of the panels that show now, or of one."""
-    return " ".join(told_by(name))
+    """All texts of the panels that are shown now, or of those whose name begins with `name`, joined."""
+    return " ".join(texts_of(name))
 
 
-def told_by(name: str) -> list[str]:
-    """The same, one text each."""
+def texts_of(name: str) -> list[str]:
+    """The same as a list."""
     layout = Layout()
     for panel in panels():
         if panel.__name__.startswith(name or "EFFIGY") and (not hasattr(panel, "poll") or panel.poll(bpy.context)):
-            # A Panel of Blender cannot be made by hand; its draw needs no more of itself than a layout.
+            # A Panel cannot be instantiated in Python, and its `draw` needs nothing but a layout.
             stand_in = type(
                 "StandIn",
                 (),
@@ -95,7 +93,7 @@ def told_by(name: str) -> list[str]:
             )()
             stand_in.layout = layout
             stand_in.draw(bpy.context)
-    return layout.told
+    return layout.texts
 
 
 @pytest.fixture
@@ -131,7 +129,7 @@ def test_a_rig_brings_its_sliders_grouped_by_region(rig):
         assert word in words
     mouth = drawn("EFFIGY_PT_sliders_mouth")
     assert "Mouth Smile Left" in mouth and "Brow" not in mouth
-    buttons = told_by("EFFIGY_PT_sliders")
+    buttons = texts_of("EFFIGY_PT_sliders")
     for name in rig.expression_names:
         assert buttons.count(_spoken(name)) == 1
 
@@ -140,7 +138,7 @@ def _spoken(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name[:1].upper() + name[1:])
 
 
-def test_training_says_what_the_preset_means_until_a_number_is_ones_own(rig, module):
+def test_the_train_panel_shows_the_presets_values_until_they_are_overridden(rig, module):
     settings = rig.armature.effigy
     for name, preset in module("backend.training.presets").PRESETS.items():
         settings.preset = name
@@ -170,7 +168,7 @@ def test_an_avatar_can_be_baked_and_exported_from_the_tab(rig, tmp_path):
     assert "Bake Playback" in words and "Limit (MB)" in words and "Export Splats" in words
 
 
-def test_jobs_show_progress_picture_and_how_they_ended(rig, module, demo_clip, tmp_path):
+def test_jobs_show_their_progress_preview_and_result(rig, module, demo_clip, tmp_path):
     tasks, importing, previews = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "panels.previews"))
     assert not any(panel.poll(bpy.context) for panel in panels() if panel.__name__ == "EFFIGY_PT_jobs")
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
@@ -185,7 +183,7 @@ def test_jobs_show_progress_picture_and_how_they_ended(rig, module, demo_clip, t
     module("blender_addon.panels.status_bar").draw(header, bpy.context)
     assert "Training, 30 of 120" in header.layout.words
     icon = previews._icons.collection[previews.name_of(task)]
-    # Without a window Blender gives icons no number, so the picture is looked at itself.
+    # Without a window Blender gives icons no number, so the icon's pixels are checked instead.
     assert 100 < max(icon.image_size) <= previews.MAX_SIDE
     assert list(icon.image_pixels_float[:4]) == pytest.approx([128 / 255] * 3 + [1], abs=0.01)
     task.cancel()
@@ -212,12 +210,12 @@ def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
     )
 
 
-def test_time_left_is_said_as_a_person_says_it(module):
+def test_durations_are_written_in_seconds_minutes_and_hours(module):
     duration = module("blender_addon.tasks").duration
     assert [duration(seconds) for seconds in (0.2, 42, 400, 7500)] == ["1 s", "42 s", "7 min", "2 h 05 min"]
 
 
-VERBS_OF_A_RIG = (
+RIG_OPERATORS = (
     "train_avatar",
     "resume_training",
     "key_all",
@@ -231,27 +229,27 @@ VERBS_OF_A_RIG = (
 )
 
 
-def verbs() -> list[str]:
-    return [verb for verb in dir(bpy.ops.effigy) if not verb.startswith("_")]
+def operators() -> list[str]:
+    return [name for name in dir(bpy.ops.effigy) if not name.startswith("_")]
 
 
-def test_every_file_of_operators_brings_the_verb_of_its_name(effigy):
+def test_every_file_in_operators_registers_the_operator_of_its_name(effigy):
     files = {path.stem for path in (Path(effigy.__file__).parent / "operators").glob("*.py")} - {"__init__"}
-    assert files and files <= set(verbs())
+    assert files and files <= set(operators())
 
 
-def test_every_verb_has_a_label_and_a_description_without_a_full_stop(effigy):
-    for verb in verbs():
-        kind = getattr(bpy.ops.effigy, verb).get_rna_type()
-        assert kind.name and kind.description and not kind.description.endswith("."), verb
+def test_every_operator_has_a_label_and_a_description_without_a_full_stop(effigy):
+    for name in operators():
+        kind = getattr(bpy.ops.effigy, name).get_rna_type()
+        assert kind.name and kind.description and not kind.description.endswith("."), name
 
 
-@pytest.mark.parametrize("verb", VERBS_OF_A_RIG)
-def test_verbs_of_a_rig_are_grey_without_one(verb):
-    assert not getattr(bpy.ops.effigy, verb).poll()
+@pytest.mark.parametrize("name", RIG_OPERATORS)
+def test_operators_on_a_rig_are_disabled_without_one(name):
+    assert not getattr(bpy.ops.effigy, name).poll()
 
 
-def test_two_rigs_and_none_selected_is_a_sentence(rig, demo_capture, module):
+def test_with_two_rigs_and_none_selected_a_sentence_asks_to_select_one(rig, demo_capture, module):
     bpy.ops.effigy.import_capture(directory=str(demo_capture))
     bpy.context.view_layer.objects.active = None
     assert not bpy.ops.effigy.key_all.poll()
@@ -259,7 +257,7 @@ def test_two_rigs_and_none_selected_is_a_sentence(rig, demo_capture, module):
         module("blender_addon.active").need_rig(bpy.context)
 
 
-def test_the_face_is_keyed_set_mirrored_and_reset_by_its_verbs(rig):
+def test_operators_key_set_mirror_and_reset_the_face(rig):
     bpy.context.scene.frame_set(5)
     bpy.ops.effigy.apply_preset(preset="Wink", key=True)
     assert rig.key_blocks["eyeBlinkLeft"].value > 0.9 > rig.key_blocks["eyeBlinkRight"].value

@@ -1,6 +1,4 @@
-"""Another's performance on a rig, by the operator an artist uses and the real worker: in strips beside the tracked
-ones.
-"""
+"""Another person's performance on a rig, with the operator and a real worker: strips beside the tracked ones."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def smile_at(rig, frame: int) -> float:
     return rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks["mouthSmileLeft"].value
 
 
-def test_a_telephones_take_plays_in_a_strip_above_the_tracked_one_and_only_while_it_lasts(rig, take):
+def test_a_phones_recording_plays_in_a_strip_above_the_tracked_one_and_only_while_it_lasts(rig, take):
     bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = RATE, 1
     tracked = smile_at(rig, 5)
     bpy.ops.effigy.retarget_performance(filepath=str(take), frame_start=101)
@@ -90,16 +88,16 @@ def test_a_rig_of_an_avatar_alone_takes_a_performance_and_holds_its_ends(demo_av
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("none.csv", None, "no performance at"),
         ("table.csv", "a,b\n1,2\n1,2\n", "52 channels"),
         ("film.mp4", "x", "unknown kind"),
     ],
 )
-def test_what_is_no_performance_is_told_in_a_sentence(rig, tmp_path, name, text, told):
+def test_a_file_that_is_no_performance_is_reported_with_a_sentence(rig, tmp_path, name, text, message):
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(RuntimeError, match=told):
+    with pytest.raises(RuntimeError, match=message):
         bpy.ops.effigy.retarget_performance(filepath=str(tmp_path / name))
     assert len(strips(rig.armature)) == 1

@@ -1,4 +1,4 @@
-"""The camera of a track sees what the footage's camera saw."""
+"""The camera of a track has the view of the footage's camera."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def footage_scene(frame_start=1):
     return made, track, camera, placement
 
 
-def test_mesh_landmarks_through_the_blender_camera_lie_on_the_trackers_within_a_pixel_of_512():
+def test_landmarks_projected_by_the_blender_camera_match_the_trackers_within_a_pixel_of_512():
     made, track, camera, placement = footage_scene(frame_start=101)
     scene, known = bpy.context.scene, truth()
     corners, barycentric = known["landmark_corners"], known["landmark_barycentric"]
@@ -74,7 +74,7 @@ def test_any_rational_rate_is_kept(rate):
 
 
 @pytest.mark.parametrize(("suffix", "written"), [("jpg", "JPEG"), ("png", "PNG")])
-def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path, suffix, written):
+def test_the_footage_is_shown_behind_the_view_frame_by_frame(tmp_path, suffix, written):
     made, track, camera, placement = footage_scene(frame_start=101)
     for frame in range(track.frame_count):
         picture = bpy.data.images.new(f"{frame}", 4, 4)
@@ -83,8 +83,8 @@ def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path, suffix, writt
     rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)
     background = camera.data.background_images[0]
     assert camera.data.show_background_images and background.image.source == "SEQUENCE"
-    # A camera's pictures advance when a window draws them; a texture's, with the same settings, whenever it is
-    # evaluated.
+    # A camera's background images advance only when a window draws them. A texture with the same settings advances
+    # whenever it is evaluated.
     material = bpy.data.materials.new("probe")
     if material.node_tree is None:
         material.use_nodes = True
@@ -100,7 +100,7 @@ def test_the_footage_lies_behind_the_view_frame_by_frame(tmp_path, suffix, writt
         assert path.endswith(f"{frame:06d}.{suffix}"), path
 
 
-def test_footage_that_is_gone_is_said(tmp_path):
+def test_missing_footage_is_reported(tmp_path):
     _, track, camera, placement = footage_scene()
     with pytest.raises(Exception, match="000000.jpg is missing"):
         rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)

@@ -1,4 +1,4 @@
-"""A rig is known again, and works, after undo, copying, renaming, saving, appending and linking."""
+"""A rig is recognised and works after undo, copying, renaming, saving, appending and linking."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def assert_works(made, frame=5):
     assert {curve.driver.variables[0].targets[0].id for curve in drivers} == {made.armature}
 
 
-def test_either_part_leads_to_the_whole_rig_and_nothing_else_does():
-    made, marks = tracked_rig(), rigging().rig_properties
-    assert marks.find_rig(made.mesh) == made and marks.find_rig(made.armature) == made
+def test_a_rig_is_found_from_its_armature_or_its_mesh_and_from_nothing_else():
+    made, properties = tracked_rig(), rigging().rig_properties
+    assert properties.find_rig(made.mesh) == made and properties.find_rig(made.armature) == made
     depsgraph = bpy.context.evaluated_depsgraph_get()
-    assert all(marks.find_rig(part.evaluated_get(depsgraph)) == made for part in (made.mesh, made.armature))
+    assert all(properties.find_rig(part.evaluated_get(depsgraph)) == made for part in (made.mesh, made.armature))
     other = bpy.data.objects.new("Ann rig", None)
-    assert marks.find_rig(other) is None and marks.find_rig(None) is None
+    assert properties.find_rig(other) is None and properties.find_rig(None) is None
     other["effigy_rig"] = "an artist's own note"
-    assert marks.find_rig(other) is None
+    assert properties.find_rig(other) is None
 
 
 def test_renaming_objects_data_and_bones_changes_nothing():
@@ -53,7 +53,7 @@ def test_renaming_objects_data_and_bones_changes_nothing():
     assert np.abs(evaluated_vertices(made) - truth["posed"][0]).max() < 1e-6
 
 
-def test_a_copy_is_a_rig_of_its_own():
+def test_a_copy_is_an_independent_rig():
     made = tracked_rig()
     bpy.ops.object.select_all(action="DESELECT")
     for obj in (made.armature, made.mesh):

@@ -1,4 +1,4 @@
-"""The track as keyframes in a strip of its own, and hand keys on top of it."""
+"""The track as keyframes in NLA strips, and keys set by hand above them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_values_beyond_the_slider_are_kept():
     assert value_of(made, made.expression_names[index]) == pytest.approx(track.expression[frame, index], abs=1e-6)
 
 
-def test_the_performance_lies_in_strips_below_and_the_hand_keys_action_is_free():
+def test_the_performance_is_in_strips_and_the_action_above_them_is_free_for_keys_set_by_hand():
     made, rig = tracked_rig(), rigging()
     for target, names, blend in (
         (made.mesh.data.shape_keys, [rig.performance.NEUTRAL, rig.performance.TRACKED], "ADD"),
@@ -43,7 +43,7 @@ def test_the_performance_lies_in_strips_below_and_the_hand_keys_action_is_free()
     assert rig.performance.has_performance(made)
 
 
-def test_a_hand_key_on_top_gives_the_value_that_was_set_and_the_performance_lives_on_beneath():
+def test_a_key_set_by_hand_gives_the_value_that_was_set_and_the_performance_continues_beneath_it():
     made, track, scene = tracked_rig(), make_track(), bpy.context.scene
     name, frame = "mouthSmileLeft", 6
     smile = made.expression_names.index(name)
@@ -66,7 +66,7 @@ def test_a_hand_key_on_top_gives_the_value_that_was_set_and_the_performance_live
     assert np.allclose(read_pose(made)["jaw"], (opened, 0, 0), atol=1e-4)
 
 
-def test_a_refined_track_takes_the_old_ones_strip_and_leaves_hand_keys_alone():
+def test_a_refined_track_replaces_the_action_in_the_strip_and_keeps_keys_set_by_hand():
     made, track, scene, rig = tracked_rig(), make_track(), bpy.context.scene, rigging()
     scene.frame_set(6)
     block = made.key_blocks["cheekPuff"]
@@ -90,7 +90,7 @@ def test_a_refined_track_takes_the_old_ones_strip_and_leaves_hand_keys_alone():
     assert np.allclose(read_pose(made)["root"], expected, atol=1e-5)
 
 
-def test_muting_or_removing_the_performance_leaves_the_hand_keys_change_of_a_neutral_face():
+def test_keys_set_by_hand_change_the_neutral_face_when_the_performance_is_muted_or_removed():
     made, scene, rig = tracked_rig(), bpy.context.scene, rigging()
     scene.frame_set(6)
     block = made.key_blocks["cheekPuff"]
@@ -122,7 +122,7 @@ def test_frames_without_a_face_get_no_keys():
     assert value_of(made, "mouthSmileLeft") == pytest.approx((gap[3, smile] + gap[5, smile]) / 2, abs=1e-5)
 
 
-def test_a_stopped_keying_leaves_no_actions():
+def test_keying_that_is_cancelled_leaves_no_actions():
     rig, made = rigging(), make_rig()
     steps = rig.performance.apply_track_steps(made, make_track())
     for _ in range(5):
@@ -137,7 +137,7 @@ def test_a_track_of_another_head_is_refused():
         rigging().performance.apply_track(made, make_track())
 
 
-def test_quaternion_keys_do_not_jump_over_a_half_turn():
+def test_quaternion_keys_do_not_change_sign_between_frames():
     made, track, rig = make_rig(), make_track(), rigging()
     rotations = track.rotations.copy()
     rotations[:, 1] = np.linspace(2.6, 3.1, track.frame_count)[:, None] * np.float32([0, 1, 0])

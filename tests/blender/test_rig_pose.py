@@ -1,4 +1,4 @@
-"""What the worker is told is what Blender shows: keys, parents, constraints, hidden meshes."""
+"""The pose that the worker gets is the one that Blender shows, with keys, parents, constraints and hidden meshes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_set_pose_reads_back(head):
             assert np.allclose(pose[joint], rotation, atol=1e-6), joint
 
 
-def test_root_carries_the_head_to_where_blender_shows_it():
+def test_the_root_transform_moves_the_head_to_where_blender_shows_it():
     truth, made = answer("open"), make_rig()
     parent = bpy.data.objects.new("parent", None)
     bpy.context.scene.collection.objects.link(parent)
@@ -46,7 +46,7 @@ def test_root_carries_the_head_to_where_blender_shows_it():
     root = read_pose(made)["root"]
     scale = np.cbrt(np.linalg.det(root[:3, :3]))
     assert scale == pytest.approx(0.85, abs=1e-5)
-    # The pose's own vertices: Blender's, taken back by everything that is the root's.
+    # The vertices in the world, which the root transform must reproduce from the vertices without a root.
     shown = evaluated_vertices(made)
     world = np.array(made.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get()).matrix_world)
     world = rigging().conventions.transform_to_head(world)
@@ -59,7 +59,7 @@ def test_root_carries_the_head_to_where_blender_shows_it():
     assert np.abs(shown - expected).max() < 1e-5
 
 
-def test_rotations_near_and_beyond_a_half_turn_come_as_the_short_way():
+def test_rotations_near_and_beyond_180_degrees_are_read_as_the_shorter_rotation():
     made = make_rig()
     bone = made.pose_bone("neck")
     for angle, expected in ((3.0, 3.0), (3.5, 3.5 - 2 * np.pi), (-3.0, -3.0), (1e-5, 1e-5)):
@@ -71,7 +71,7 @@ def test_rotations_near_and_beyond_a_half_turn_come_as_the_short_way():
         assert np.allclose(read_pose(made)["neck"], (0, expected, 0), atol=2e-6)
 
 
-def test_a_constraint_on_an_eye_is_told_and_drives_its_correctives():
+def test_a_constraint_on_an_eye_is_read_and_drives_its_correctives():
     made = make_rig("flame")
     target = bpy.data.objects.new("target", None)
     bpy.context.scene.collection.objects.link(target)
@@ -80,14 +80,14 @@ def test_a_constraint_on_an_eye_is_told_and_drives_its_correctives():
     constraint = made.pose_bone("eye_L").constraints.new("DAMPED_TRACK")
     constraint.target, constraint.track_axis = target, "TRACK_Y"
     bpy.context.view_layer.update()
-    # Upwards is a negative turn about head space's x axis.
+    # Looking up is a negative rotation about head space's x axis.
     assert np.allclose(read_pose(made)["eye_L"], (-np.arctan(0.5), 0, 0), atol=1e-5)
     key = made.mesh.data.shape_keys.evaluated_get(bpy.context.evaluated_depsgraph_get())
     assert key.key_blocks["corrective_eye_L_7"].value == pytest.approx(-np.sin(np.arctan(0.5)), abs=1e-5)
 
 
 @pytest.mark.parametrize("how", ["hide_viewport", "hide_set"])
-def test_expressions_move_on_while_the_mesh_is_hidden(how):
+def test_expressions_are_evaluated_while_the_mesh_is_hidden(how):
     made, track = tracked_rig(), make_track()
     if how == "hide_set":
         made.mesh.hide_set(True)
@@ -98,7 +98,7 @@ def test_expressions_move_on_while_the_mesh_is_hidden(how):
         assert np.allclose(read_pose(made)["expression"], track.expression[frame], atol=1e-6)
 
 
-def test_a_render_is_told_the_frame_that_it_renders_though_the_mesh_is_not_rendered():
+def test_a_render_reads_the_pose_of_its_frame_although_the_mesh_is_not_rendered():
     made, track, scene, rig = tracked_rig(), make_track(), bpy.context.scene, rigging()
     poses = []
 
@@ -127,14 +127,14 @@ def test_a_render_is_told_the_frame_that_it_renders_though_the_mesh_is_not_rende
         assert np.allclose(pose["neck"], track.rotations[frame - 1, 1], atol=1e-6)
 
 
-def test_a_muted_expression_is_not_told():
+def test_a_muted_expression_is_read_as_zero():
     made = make_rig()
     made.key_blocks["cheekPuff"].value, made.key_blocks["cheekPuff"].mute = 0.5, True
     bpy.context.view_layer.update()
     assert value_of(made, "cheekPuff") == 0
 
 
-def test_uneven_and_mirrored_scales_are_said_and_become_the_mean():
+def test_uneven_and_mirrored_scales_give_a_warning_and_are_read_as_their_mean():
     made, rig = make_rig(), rigging()
     depsgraph = bpy.context.evaluated_depsgraph_get
     assert rig.pose.transform_warning(made, depsgraph()) is None

@@ -29,10 +29,10 @@ def test_a_mirrored_face_is_the_reflection_of_the_mesh():
     names = made.expression_names
     for name, value in {"mouthSmileLeft": 0.8, "eyeLookInLeft": 0.6, "browOuterUpRight": 0.7, "jawLeft": 0.5}.items():
         made.key_blocks[name].value = value
-    turns = {"neck": (0.1, 0.3, 0.05), "jaw": (0.2, 0.1, 0), "eye_L": (0.1, 0.4, 0), "eye_R": (0, -0.1, 0)}
-    for joint, turn in turns.items():
+    rotations = {"neck": (0.1, 0.3, 0.05), "jaw": (0.2, 0.1, 0), "eye_L": (0.1, 0.4, 0), "eye_R": (0, -0.1, 0)}
+    for joint, rotation in rotations.items():
         axes = rig.conventions.BONE_AXES[joint]
-        made.pose_bone(joint).rotation_quaternion = rig.rotations.axis_angle_to_quaternion(np.array(turn) @ axes)
+        made.pose_bone(joint).rotation_quaternion = rig.rotations.axis_angle_to_quaternion(np.array(rotation) @ axes)
     bpy.context.view_layer.update()
     before = read_pose(made)
     rig.sliders.mirror(made)
@@ -48,7 +48,7 @@ def test_a_mirrored_face_is_the_reflection_of_the_mesh():
     assert np.allclose(read_pose(made)["expression"], before["expression"])
 
 
-def test_reset_gives_the_neutral_face_and_leaves_the_heads_place():
+def test_reset_gives_the_neutral_face_and_keeps_the_heads_position():
     made, rig = make_rig(), rigging()
     rig.presets.apply_preset(made, "Laugh")
     made.pose_bone("neck").rotation_quaternion = (0.9, 0.1, 0.2, 0)
@@ -61,7 +61,7 @@ def test_reset_gives_the_neutral_face_and_leaves_the_heads_place():
     assert np.abs(pose["root"][:3, 3]).max() > 0.05
 
 
-def test_key_all_holds_the_whole_face_against_the_performance():
+def test_key_all_sets_the_whole_face_over_the_performance():
     made, rig, scene = tracked_rig(), rigging(), bpy.context.scene
     scene.frame_set(6)
     rig.presets.apply_preset(made, "Smile")
@@ -72,7 +72,7 @@ def test_key_all_holds_the_whole_face_against_the_performance():
     for name, value in zip(made.expression_names, shown):
         assert value == pytest.approx(rig.presets.PRESETS["Smile"].get(name, 0), abs=1e-5), name
     pose, tracked = read_pose(made), make_track().rotations[5]
-    # The preset closes the jaw that the performer has open; where she looks is hers.
+    # The preset closes the performer's open jaw; neck and gaze stay the performer's.
     assert np.abs(tracked[2]).max() > 0.05 and np.abs(pose["jaw"]).max() < 1e-5
     assert np.allclose(pose["neck"], tracked[1], atol=1e-5) and np.allclose(pose["eye_L"], tracked[3], atol=1e-5)
 
@@ -97,10 +97,10 @@ def test_there_are_twelve_presets_of_known_shapes_that_move_the_face():
 
 
 def nameless_rig():
-    """A rig of a head on whose face ARKit's names could not be put."""
-    rig, told = rigging(), answer("flame")
-    told |= {"arkit_names": (), **{name: told[name][:0] for name in ("arkit_deltas", "arkit_expression", "arkit_jaw")}}
-    return rig.build.build_rig(rig.data.RigData.from_answer(told), "nameless", bpy.context.scene.collection)
+    """A rig of a head model to which ARKit's channels could not be transferred."""
+    rig, data = rigging(), answer("flame")
+    data |= {"arkit_names": (), **{name: data[name][:0] for name in ("arkit_deltas", "arkit_expression", "arkit_jaw")}}
+    return rig.build.build_rig(rig.data.RigData.from_answer(data), "nameless", bpy.context.scene.collection)
 
 
 def test_heads_without_names_say_why_presets_and_mirroring_do_not_work():
@@ -120,25 +120,29 @@ def test_a_flame_head_has_arkits_sliders_and_starter_expressions_beside_its_own(
     rest = evaluated_vertices(made)
     rig.presets.apply_preset(made, "Smile")
     bpy.context.view_layer.update()
-    smiling, told = evaluated_vertices(made), read_pose(made)
+    smiling, pose = evaluated_vertices(made), read_pose(made)
     assert np.abs(smiling - rest).max() > 0.004
-    # The worker is told the head's own expressions, which by themselves look the same.
+    # The worker gets the head's own expressions, which alone give the same vertices.
     rig.sliders.reset(made)
-    for block, value in zip(made.expression_keys(), told["expression"].tolist()):
+    for block, value in zip(made.expression_keys(), pose["expression"].tolist()):
         block.value = value
     rig.sliders.refresh(made)
     bpy.context.view_layer.update()
     assert np.abs(evaluated_vertices(made) - smiling).max() < 1e-4
-    assert np.allclose(read_pose(made)["expression"], told["expression"], atol=1e-5)
+    assert np.allclose(read_pose(made)["expression"], pose["expression"], atol=1e-5)
 
 
-def test_a_flame_heads_jaw_slider_turns_the_jaw_as_the_bone_does():
+def test_a_flame_heads_jaw_slider_rotates_the_jaw_like_the_bone():
     made, rig = make_rig("flame"), rigging()
     rig.sliders.set_expressions(made, {"jawOpen": 1.0})
     bpy.context.view_layer.update()
-    turn = made.arkit_jaw[made.arkit_names.index("jawOpen")]
+    rotation = made.arkit_jaw[made.arkit_names.index("jawOpen")]
     pose = read_pose(made)
-    assert np.linalg.norm(turn) > 0.2 and np.allclose(pose["jaw"], turn, atol=1e-5) and not pose["expression"].any()
+    assert (
+        np.linalg.norm(rotation) > 0.2
+        and np.allclose(pose["jaw"], rotation, atol=1e-5)
+        and not pose["expression"].any()
+    )
     rig.sliders.mirror(made)
     rig.sliders.key_all(made, 3)
     assert made.mesh.data.shape_keys.animation_data.action is not None

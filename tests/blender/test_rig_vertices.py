@@ -1,4 +1,4 @@
-"""Blender's mesh is the backend's: same vertices for any pose, expression and identity."""
+"""Blender evaluates the same vertices as the backend, for any pose, expression and identity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rig_scenes import answer, evaluated_vertices, make_rig, rigging, set_pose
 
 TOLERANCE = 1e-4
-"""Metres: the issue's 0.1 mm."""
+"""Metres: a tenth of a millimetre."""
 
 
 @pytest.mark.parametrize("head", ["open", "flame"])
@@ -18,7 +18,7 @@ def test_evaluated_vertices_are_the_backends_for_random_poses_and_expressions(he
         set_pose(made, expression, rotations)
         difference = np.abs(evaluated_vertices(made) - posed).max()
         assert difference < TOLERANCE, f"{1000 * difference:.4f} mm"
-        # Float32 leaves a thousandth of the tolerance; more would hide a wrong corrective.
+        # Single precision leaves a hundredth of the tolerance; a larger difference would hide a wrong corrective.
         assert difference < 1e-6
 
 
@@ -51,7 +51,7 @@ def test_sliders_offer_the_range_of_their_head_model():
     assert (flame.slider_min, flame.slider_max) == (-10, 10)
 
 
-def test_correctives_need_no_leave_to_run_python():
+def test_correctives_work_without_permission_to_run_python():
     made = make_rig("flame")
     drivers = made.mesh.data.shape_keys.animation_data.drivers
     assert len(drivers) == 36
@@ -78,7 +78,7 @@ def test_the_mesh_is_unwrapped_smooth_and_skinned_to_named_bones():
     assert normal @ rigging().conventions.points_to_blender(np.cross(b - a, c - a)) > 0
 
 
-def test_joints_lie_where_the_identity_puts_them_and_refreshing_moves_nothing_else():
+def test_joints_follow_the_identity_and_refreshing_them_changes_nothing_else():
     truth, made = answer("open"), make_rig()
     rig = rigging()
     bpy.context.view_layer.objects.active = made.mesh
@@ -116,7 +116,7 @@ def test_joints_can_be_refreshed_and_rigs_built_where_the_artist_does_not_see_th
         assert len(bob.data.bones) == 5 and bob.users_scene == (bpy.data.scenes[0],)
 
 
-def test_a_long_build_pauses_often_and_a_stopped_one_leaves_nothing():
+def test_building_yields_often_and_leaves_nothing_when_it_is_cancelled():
     rig = rigging()
     data = rig.data.RigData.from_answer(answer("open"))
     kinds = bpy.data.objects, bpy.data.meshes, bpy.data.armatures, bpy.data.collections
@@ -126,13 +126,13 @@ def test_a_long_build_pauses_often_and_a_stopped_one_leaves_nothing():
         assert 0 <= next(steps) < 1
     steps.close()
     assert [len(kind) for kind in kinds] == before
-    told, steps = [], rig.build.build_rig_steps(data, "Ann", bpy.context.scene.collection)
+    progress, steps = [], rig.build.build_rig_steps(data, "Ann", bpy.context.scene.collection)
     try:
         while True:
-            told.append(next(steps))
+            progress.append(next(steps))
     except StopIteration as end:
         assert end.value.mesh.name == "Ann"
-    assert len(told) > 20 and told == sorted(told) and told[-1] <= 1
+    assert len(progress) > 20 and progress == sorted(progress) and progress[-1] <= 1
 
 
 def test_arrays_that_do_not_fit_together_are_refused_with_a_sentence():
@@ -145,7 +145,7 @@ def test_arrays_that_do_not_fit_together_are_refused_with_a_sentence():
         rig.data.RigData.from_answer(lacking)
 
 
-def test_irises_lips_and_mouth_can_be_told_apart_and_share_their_colours_between_rigs():
+def test_irises_lips_and_mouth_have_their_own_materials_which_rigs_share():
     truth, made = answer("open"), make_rig()
     mesh = made.mesh.data
     names = [material["effigy_paint"] for material in mesh.materials]
