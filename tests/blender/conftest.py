@@ -63,7 +63,8 @@ def demo_clip() -> Path:
 @pytest.fixture(scope="session")
 def demo_capture(effigy: ModuleType, demo_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Frames 10 to 21 of the bundled clip at 256 pixels, captured and tracked once by *Import Video*. Do not change
-    it."""
+    it.
+    """
     folder = tmp_path_factory.mktemp("project") / "demo.capture"
     bpy.ops.effigy.import_video(
         filepath=str(demo_clip), first=10, last=21, size=256, landmarks_only=True, capture=str(folder)

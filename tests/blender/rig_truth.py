@@ -1,4 +1,6 @@
-"""Writes reference data on heads, poses and tracks, computed by the backend. Runs in the backend's Python:
+"""Writes reference data on heads, poses and tracks, computed by the backend.
+
+Runs in the backend's Python:
 
     python tests/blender/rig_truth.py OUT.npz
 
@@ -60,7 +62,8 @@ def describe(
     whole_identity: bool,
 ) -> None:
     """The rig of one person, and posed vertices of that person and of one whose identity differs in a few
-    components."""
+    components.
+    """
     file = folder / f"{name}.npz"
     save_head(model, file)
     head, identities, expressions = Head(model), model.shape_basis.shape[2], model.expression_basis.shape[2]

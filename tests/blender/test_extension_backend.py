@@ -1,5 +1,6 @@
 """The preferences: a missing, unsuitable, chosen or installed backend, and the head model. Errors are sentences, never
-tracebacks."""
+tracebacks.
+"""
 
 from __future__ import annotations
 
@@ -189,7 +190,8 @@ def test_a_head_model_that_has_gone_is_named_when_a_video_is_imported(settings, 
 @pytest.fixture
 def elsewhere(no_backend, settings, effigy, tmp_path, module):
     """A worker started by `ssh studio '…'`, with a fake `ssh` that runs the command on this machine and logs the
-    host."""
+    host.
+    """
     ssh = tmp_path / "ssh"
     ssh.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path / "hosts"}\nshift\nexec sh -c "$*"\n')
     ssh.chmod(0o755)
