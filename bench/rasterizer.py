@@ -21,30 +21,28 @@ SEMI_AXES = (0.085, 0.12, 0.1)
 """Metres."""
 
 
-def head_of_splats(pictures: int, count: int, seed: int = 0) -> Splats:
+def head_of_splats(images: int, count: int, seed: int = 0) -> Splats:
     """`count` Gaussians on the ellipsoid, the same number in each picture but differently placed."""
     generator = torch.Generator().manual_seed(seed)
     axes = torch.tensor(SEMI_AXES)
-    normals = torch.nn.functional.normalize(torch.randn(pictures, count, 3, generator=generator), dim=-1)
+    normals = torch.nn.functional.normalize(torch.randn(images, count, 3, generator=generator), dim=-1)
     spacing = math.sqrt(4 * math.pi * float(axes.prod()) ** (2 / 3) / count)
-    stretch = torch.exp(0.3 * torch.randn(pictures, count, 2, generator=generator))
-    scales = torch.cat([0.7 * spacing * stretch, torch.full((pictures, count, 1), 0.2 * spacing)], -1)
+    stretch = torch.exp(0.3 * torch.randn(images, count, 2, generator=generator))
+    scales = torch.cat([0.7 * spacing * stretch, torch.full((images, count, 1), 0.2 * spacing)], -1)
     # The rotation that carries +Z to the surface's normal: half way between them, as (w, x, y, z).
-    quaternions = torch.stack(
-        [1 + normals[..., 2], -normals[..., 1], normals[..., 0], torch.zeros(pictures, count)], -1
-    )
-    opacities = 0.3 + 0.65 * torch.rand(pictures, count, generator=generator)
-    colors = torch.rand(pictures, count, 3, generator=generator)
+    quaternions = torch.stack([1 + normals[..., 2], -normals[..., 1], normals[..., 0], torch.zeros(images, count)], -1)
+    opacities = 0.3 + 0.65 * torch.rand(images, count, generator=generator)
+    colors = torch.rand(images, count, 3, generator=generator)
     return Splats(normals * axes, quaternions, scales, opacities, colors)
 
 
-def cameras_for(pictures: int, size: int) -> Cameras:
+def cameras_for(images: int, size: int) -> Cameras:
     """Cameras one metre in front of the ellipsoid."""
     focal = 0.8 * size / (2 * SEMI_AXES[1])
     intrinsics = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
     world_to_camera = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
     world_to_camera[2, 3] = 1.0
-    return Cameras(intrinsics.expand(pictures, 3, 3), world_to_camera.expand(pictures, 4, 4), size, size)
+    return Cameras(intrinsics.expand(images, 3, 3), world_to_camera.expand(images, 4, 4), size, size)
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,10 @@ class Timing:
     """Both passes, summed over threads: what remains true while other programs take their share of the cores."""
 
 
-def measure(pictures: int, count: int, size: int, repeats: int) -> Timing:
-    splats = Splats(*(tensor.requires_grad_() for tensor in vars(head_of_splats(pictures, count)).values()))
-    cameras = cameras_for(pictures, size)
-    weights = torch.rand(pictures, size, size, 3)
+def measure(images: int, count: int, size: int, repeats: int) -> Timing:
+    splats = Splats(*(tensor.requires_grad_() for tensor in vars(head_of_splats(images, count)).values()))
+    cameras = cameras_for(images, size)
+    weights = torch.rand(images, size, size, 3)
     rounds = []
     for _ in range(repeats):
         worked, start = time.process_time(), time.perf_counter()

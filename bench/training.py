@@ -26,9 +26,9 @@ from backend.head.registry import find_head
 from backend.progress import SILENT
 from backend.splatting.rasterize import rasterize
 from backend.training.frames import TrainingFrames
-from backend.training.losses import leash_of, total_loss
-from backend.training.optimisation import Fitting, ParameterGroup
-from backend.training.pose_refinement_in_training import Refining
+from backend.training.losses import anchor_limits, total_loss
+from backend.training.optimisation import Optimisation, ParameterGroup
+from backend.training.pose_refinement import PoseRefiner
 from backend.training.presets import Preset
 from backend.training.trainer import parameter_groups
 
@@ -47,37 +47,39 @@ def peak_memory_gigabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
 
 
-def stages_of(fitting: Fitting, repeats: int) -> dict[str, float]:
+def stages_of(optimisation: Optimisation, repeats: int) -> dict[str, float]:
     """Milliseconds of each part of a step, one after the other in one thread; the least of `repeats`. On a CPU it is
-    processor time, which other programs do not lengthen.
-    """
-    clock = time.perf_counter if fitting.frames.device.type == "cuda" else time.process_time
-    rows = torch.arange(BATCH) % len(fitting.frames)
-    parameters = fitting._parameters
+    processor time, which other programs do not lengthen."""
+    clock = time.perf_counter if optimisation.frames.device.type == "cuda" else time.process_time
+    rows = torch.arange(BATCH) % len(optimisation.frames)
+    parameters = optimisation._parameters
     taken: dict[str, list[float]] = {}
 
     def timed(name: str, work: Callable[[], object]) -> object:
         started = clock()
         result = work()
-        if fitting.frames.device.type == "cuda":
+        if optimisation.frames.device.type == "cuda":
             torch.cuda.synchronize()
         taken.setdefault(name, []).append(1e3 * (clock() - started))
         return result
 
     for _ in range(repeats):
-        batch = timed("frames and tracked poses", lambda: fitting.frames.batch(rows, fitting.size))
+        batch = timed("frames and tracked poses", lambda: optimisation.frames.batch(rows, optimisation.size))
         pose, motion, penalty = batch.pose, None, 0.0
-        if fitting.refining:
-            pose, motion, penalty = timed("refinement", lambda: fitting.refining.pose(batch, rows, rows))
-        splats, anchors = timed("networks", lambda: fitting.model(pose))
+        if optimisation.pose_refiner:
+            pose, motion, penalty = timed("refinement", lambda: optimisation.pose_refiner.pose(batch, rows, rows))
+        splats, anchors = timed("networks", lambda: optimisation.model(pose))
         if motion:
             splats = motion.move(splats)
         raster = timed("rasteriser", lambda: rasterize(splats, batch.cameras))
         enhanced = None
-        if fitting.enhancer:
-            enhanced = timed("enhancer", lambda: fitting.enhancer(raster, head_depth(splats, batch.cameras)))
+        if optimisation.enhancer:
+            enhanced = timed("enhancer", lambda: optimisation.enhancer(raster, head_depth(splats, batch.cameras)))
         background = torch.rand((BATCH, 3), device=batch.color.device)
-        loss = timed("losses", lambda: total_loss(raster, batch, anchors, fitting.leash, background, enhanced=enhanced))
+        loss = timed(
+            "losses",
+            lambda: total_loss(raster, batch, anchors, optimisation.anchor_limit, background, enhanced=enhanced),
+        )
         timed("backward", lambda: torch.autograd.grad(loss + penalty, parameters, allow_unused=True))
     return {name: min(times) for name, times in taken.items()}
 
@@ -91,31 +93,31 @@ def measure(capture_folder: Path, *, size: int, steps: int, device: str, plain: 
     frames = TrainingFrames(capture, track, model, size, chosen)
     settings = AvatarSettings(size=size, enhancer_width=0 if plain else 16)
     networks = build_networks(settings, model, track.identity).to(chosen)
-    refining = None if plain else Refining(networks, frames)
+    pose_refiner = None if plain else PoseRefiner(networks, frames)
     groups = parameter_groups(networks)
-    if refining:
-        groups.append(ParameterGroup(refining.refinement.parameters(), 1e-2))
-    fitting = Fitting(
+    if pose_refiner:
+        groups.append(ParameterGroup(pose_refiner.refinement.parameters(), 1e-2))
+    optimisation = Optimisation(
         networks,
         groups,
         frames,
-        leash_of(model, networks.base_scale),
+        anchor_limits(model, networks.base_scale),
         stage="Measuring",
         steps=steps,
         batch=BATCH,
         size=size,
         final_rate=1.0,
-        refining=refining,
+        pose_refiner=pose_refiner,
         enhancer=networks.enhancer,
     )
     warm = min(3, steps // 2)
     moments: list[float] = []
-    fitting.run(SILENT, lambda _: moments.append(time.perf_counter()))
+    optimisation.run(SILENT, lambda _: moments.append(time.perf_counter()))
     per_step = (moments[-1] - moments[warm]) / (len(moments) - 1 - warm)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        stages = stages_of(fitting, 3)
+        stages = stages_of(optimisation, 3)
     finally:
         torch.set_num_threads(threads)
     processor = f"{platform.processor() or platform.machine()}, {threads} threads"

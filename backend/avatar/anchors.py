@@ -1,4 +1,5 @@
-"""Anchor Gaussians: one on every vertex of the rig, the common ground of the warm-up's free Gaussians and the U-Nets."""
+"""Anchor Gaussians: one per vertex of the rig, produced by the free Gaussians of the warm-up and by the graph
+U-Nets."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from ..splatting.types import Splats
 from .posing import Pose, rotate
 
 SCALE_CEILING = 0.02
-"""Metres: no Gaussian of a head is larger, and one that could grow would hide a frame that is hard to explain."""
+"""Metres. No Gaussian of a head needs to be larger; without a limit, single ones grow until they cover whole frames."""
 
 
 @dataclass(frozen=True)
 class AnchorGaussians:
-    """N Gaussians of B frames, each in the frame of its vertex at rest."""
+    """N Gaussians of B frames, each relative to its vertex in the rest pose."""
 
     offsets: Tensor
     """(B, N, 3) metres from the vertex."""
@@ -33,12 +34,12 @@ class AnchorGaussians:
 
 
 def anchor_scale(edge_lengths: Tensor) -> Tensor:
-    """(N,) metres: the size at which neighbours overlap to a closed surface (half of the mean edge)."""
+    """(N,) metres: half of the mean edge length, at which neighbours overlap to a closed surface."""
     return (0.5 * edge_lengths).clamp(2e-4, 0.5 * SCALE_CEILING)
 
 
 def mean_edge_lengths(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(N, 3) and (F, 3) -> (N,) mean length of the edges that meet at each vertex."""
+    """Vertices (N, 3) and triangles (F, 3) -> (N,) mean length of the edges at each vertex."""
     start = faces[:, (0, 1, 2)].reshape(-1)
     end = faces[:, (1, 2, 0)].reshape(-1)
     lengths = np.linalg.norm(vertices[start] - vertices[end], axis=1)
@@ -51,7 +52,7 @@ def mean_edge_lengths(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def as_splats(pose: Pose, anchors: AnchorGaussians, colors: Tensor) -> Splats:
-    """Carry the anchors to the posed mesh. `colors` (B, N, 3)."""
+    """Transform the anchors from the rest pose to the posed mesh. `colors` (B, N, 3)."""
     batch = len(pose.posed)
     own = functional.normalize(anchors.quaternions, dim=-1)
     return Splats(

@@ -1,7 +1,7 @@
-"""The Avatar and its file: trained networks, identity, settings, figures, and which head model they need.
+"""The Avatar and its file: trained networks, identity, settings, training metrics, and the head model that they need.
 
-One `.effigy` file is a safetensors file: tensors, and a JSON header that says everything else. Nothing in it is unpickled.
-Large tensors are stored at half precision: the networks' outputs move by less than the eighth bit of a picture.
+An `.effigy` file is a safetensors file: tensors, and a JSON header with everything else. Nothing in it is unpickled.
+Large tensors are stored at half precision, which changes the rendered images by less than one step of 8 bits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .settings import AvatarSettings
 
 SCHEMA = 1
 HALF_PRECISION_FROM = 1024
-"""Elements: smaller tensors (layer biases and the like) stay at single precision, for they weigh nothing."""
+"""Elements. Smaller tensors, such as layer biases, stay at single precision, because their size does not matter."""
 
 
 @dataclass
@@ -47,7 +47,9 @@ class Avatar:
     """(S,)"""
     settings: AvatarSettings
     metrics: dict[str, Any] = field(default_factory=dict)
-    """What training measured on its own frames, and how long it took; never a held-out figure that chose anything."""
+    """Recorded by training and shown to the user: preset, steps, training_seconds, training_frames, device,
+    training_psnr and possibly validation_psnr. Files of other versions may have other keys. No value is measured on
+    held-out frames."""
     megabytes: float = float("nan")
     """Size of the file that it was loaded from or saved to, in 10^6 bytes."""
 
@@ -62,9 +64,8 @@ class Avatar:
 
     @torch.no_grad()
     def splats(self, track: Track, indices: Sequence[int]) -> Splats:
-        """Splats of some frames of a track, in the root's head space. The track may be another person's: only its
-        expression, rotations and camera are used.
-        """
+        """Splats of some frames of a track, in head space. The track may be another person's: only its expression,
+        rotations and camera are used."""
         check_track(track, self.head_model)
         expression, rotations, cameras = (
             torch.as_tensor(part[list(indices)], device=self.device)
@@ -73,7 +74,7 @@ class Avatar:
         return self.networks(self.pose(expression, rotations, cameras))[0]
 
     def pose(self, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
-        """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> what the networks are asked for."""
+        """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> the input of the networks."""
         return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.networks.performed)
 
     @property
@@ -86,7 +87,7 @@ class Avatar:
 
 
 def check_track(track: Track, head_model: HeadModel) -> None:
-    """Refuse to drive an avatar by a track of another head model: its expressions would mean something else."""
+    """Raise an `EffigyError` for a track of another head model, whose expression components have another meaning."""
     if track.head_fingerprint != head_model.fingerprint:
         raise EffigyError(
             f"The track was made with the head model “{track.head_name}”, the avatar with “{head_model.name}”: "
@@ -118,7 +119,7 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
         try:
             save_file(tensors, temporary, metadata={"effigy": json.dumps(header)})
         except SafetensorError as error:
-            # safetensors hides the operating system's error in a text; opening the file again brings it out as OSError.
+            # safetensors reports the operating system's error as text only; writing again raises it as an OSError.
             temporary.write_bytes(b"")
             raise OSError(str(error)) from error
     avatar.megabytes = path.stat().st_size / 1e6
@@ -127,7 +128,7 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
 
 @dataclass(frozen=True)
 class FilePart:
-    """A share of an avatar's file."""
+    """The size of one part of an avatar's file."""
 
     name: str
     numbers: int
@@ -136,8 +137,8 @@ class FilePart:
     """`F16`, `F32`"""
 
 
-def parts_of(path: Path) -> list[FilePart]:
-    """What fills an `.effigy` file, the largest part first; its header comes last."""
+def file_parts(path: Path) -> list[FilePart]:
+    """The parts of an `.effigy` file by size, the largest first and the header last."""
     sizes = {"F16": 2, "F32": 4}
     found: dict[str, list[tuple[int, str]]] = {}
     with safe_open(path, "pt") as file:
@@ -164,7 +165,8 @@ def parts_of(path: Path) -> list[FilePart]:
 
 
 def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | torch.device = "cpu") -> Avatar:
-    """Open an `.effigy` file. Its head model is the bundled one, `head_model`, or one the user tracked with before."""
+    """Open an `.effigy` file. Its head model is `head_model`, the bundled one, or one with which the user tracked
+    before."""
     path = Path(path)
     if not path.is_file():
         raise EffigyError(f"There is no avatar at {path}.")
@@ -180,7 +182,7 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
     model = head_model or find_head(header["head_name"], header["head_fingerprint"], f"The avatar {path.name}")
     networks = build_networks(settings, model, identity)
     parameters = {name.removeprefix("networks."): value.float() for name, value in tensors.items()}
-    # Avatars from before it was known what training saw.
+    # Avatars from before these ranges were stored have no limits.
     for name in ("views", "performed"):
         parameters.setdefault(name, getattr(networks, name).detach())
     try:

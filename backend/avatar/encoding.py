@@ -1,7 +1,7 @@
 """Frequency encoding of positions and normals (NeRF, Mildenhall et al. 2020, eq. 4), in bands that float32 resolves.
 
-Positions are divided by REACH first, so band b is sin and cos of 2^b pi x / REACH. A band tells apart points that lie
-a quarter of its period away:
+Positions are divided by EXTENT first, so band b is sin and cos of 2^b pi x / EXTENT. A band distinguishes points that
+lie a quarter of its period apart:
 
     bands   highest band   period     resolves
     4       2^3            37.5 mm    9.4 mm
@@ -9,7 +9,7 @@ a quarter of its period away:
     7       2^6             4.7 mm    1.2 mm
     30      2^29            0.6 nm    nothing: float32 holds a position of this size to 7 nm
 
-The released code has the last row, which turns the code into noise that differs for every rounding of a vertex.
+The released code of GraphAvatar uses the last row, whose highest bands are noise that depends on a vertex's rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-REACH = 0.15
+EXTENT = 0.15
 """Metres; half the extent of a head with its neck."""
 
 
@@ -29,7 +29,7 @@ def encoded_size(position_bands: int, normal_bands: int) -> int:
 
 def encode_surface(vertices: Tensor, normals: Tensor, position_bands: int, normal_bands: int) -> Tensor:
     """(B, N, 3) metres and (B, N, 3) unit -> (B, N, encoded_size)."""
-    scaled = vertices / REACH
+    scaled = vertices / EXTENT
     return torch.cat((scaled, normals, _bands(scaled, position_bands), _bands(normals, normal_bands)), -1)
 
 

@@ -1,4 +1,5 @@
-"""One posed frame of an avatar as a standard 3D Gaussian Splatting `.ply`, which viewers and game engines read."""
+"""Export of one posed frame of an avatar as a standard 3D Gaussian Splatting `.ply`, as viewers and game engines read
+it."""
 
 from __future__ import annotations
 
@@ -15,10 +16,9 @@ from .render import SplatSource
 def export_frame(avatar: SplatSource, track: Track, frame: int, out: Path) -> int:
     """Write frame `frame` of the track and return how many Gaussians the file holds.
 
-    They stand in the head's own space: metres, +Y up, +Z out of the face, wherever the camera saw the head, so that
-    exports of several frames lie on each other. Colours are sRGB-encoded, as 3DGS programs expect; those that depend on
-    the direction of view are frozen as that frame's camera sees them.
-    """
+    The Gaussians are in head space (metres, +Y up, +Z out of the face), independent of the frame's camera, so that
+    exports of several frames coincide. Colours are sRGB-encoded, as 3DGS programs expect; view-dependent colours are
+    fixed to those seen by the frame's camera."""
     count = len(track.expression)
     if not 0 <= frame < count:
         raise EffigyError(f"The track has no frame {frame}: give a number from 0 to {count - 1}.")

@@ -1,4 +1,5 @@
-"""GraphAvatar: two graph U-Nets make the anchor Gaussians of a posed mesh, small MLPs spawn neural Gaussians around them.
+"""GraphAvatar: two graph U-Nets predict the anchor Gaussians of a posed mesh, and small MLPs spawn neural Gaussians
+near them.
 
 Ma et al., "GraphAvatar: Compact Head Avatars with GNN-Generated 3D Gaussians" (AAAI 2025), sections 3.1 to 3.2.
 """
@@ -18,10 +19,10 @@ from .graph_unet import GraphUNet
 from .neural_gaussians import NeuralGaussians
 from .posing import Pose, condition_size
 from .settings import AvatarSettings
-from .views import ALL_VIEWS, all_performances, seen_from_within
+from .views import UNLIMITED_VIEWS, clamp_view, unlimited_expressions
 
 OFFSET_UNIT = 0.01
-"""Metres of an anchor's displacement for an output of 1, so that all outputs are of one order of magnitude."""
+"""Metres of an anchor's offset for a network output of 1, so that all outputs have the same order of magnitude."""
 
 
 class GraphAvatar(nn.Module):
@@ -52,15 +53,16 @@ class GraphAvatar(nn.Module):
             else None
         )
         self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
-        """Not part of `forward`: it works on pictures; see `backend.avatar.enhancer.enhance`."""
-        self.views = nn.Parameter(ALL_VIEWS.clone(), requires_grad=False)
-        self.performed = nn.Parameter(all_performances(conditions), requires_grad=False)
-        """From where training saw the head, and what it saw the face do; parameters so that the avatar's file holds them."""
+        """Not part of `forward`, because it works on images; see `backend.avatar.enhancer.enhance`."""
+        self.views = nn.Parameter(UNLIMITED_VIEWS.clone(), requires_grad=False)
+        self.performed = nn.Parameter(unlimited_expressions(conditions), requires_grad=False)
+        """Ranges of views and of expressions in the training frames (`backend.avatar.views`); parameters, so that they
+        are saved in the avatar's file."""
         self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:
-        """What the two U-Nets say of this pose, in the anchors' frames at rest."""
+        """The output of the two U-Nets for a pose, relative to the vertices in the rest pose."""
         surface = self._surface(pose)
         geometry, _ = self.geometry(surface, pose.conditions)
         appearance, _ = self.appearance(surface, pose.conditions)
@@ -73,7 +75,7 @@ class GraphAvatar(nn.Module):
         )
 
     def codes(self, pose: Pose) -> Tensor:
-        """(B, 2, latent_size): both U-Nets' bottlenecks, which guide the refinement of the track."""
+        """(B, 2, latent_size): the bottleneck codes of both U-Nets, which guide the pose refinement."""
         surface = self._surface(pose)
         return torch.stack((self.geometry.encode(surface), self.appearance.encode(surface)), 1)
 
@@ -81,14 +83,14 @@ class GraphAvatar(nn.Module):
         return encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
 
     def anchor_splats(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
-        """The anchors without what is spawned around them: a rougher head, sooner."""
-        pose = seen_from_within(pose, self.views)
+        """Splats of the anchors alone, without neural Gaussians: a coarser head that takes less time."""
+        pose = clamp_view(pose, self.views)
         anchors = self.anchors(pose)
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
         return as_splats(pose, anchors, colors), anchors
 
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
-        pose = seen_from_within(pose, self.views)
+        pose = clamp_view(pose, self.views)
         splats, anchors = self.anchor_splats(pose)
         if self.neural is None:
             return splats, anchors

@@ -1,12 +1,12 @@
-"""The graph U-Net of GraphAvatar (paper section 3.1): a posed mesh and its expression in, one attribute vector a vertex out.
+"""The graph U-Net of GraphAvatar (paper section 3.1): from a posed mesh and its expression to one attribute vector per
+vertex.
 
-Two Chebyshev convolutions with pooling squeeze the mesh to a code z of 8 numbers; z and the expression are decoded by
+Two Chebyshev convolutions with pooling encode the mesh as a code z of 8 numbers; z and the expression are decoded by
 two mirrored convolutions with up-sampling and one output convolution.
 
-After every decoder convolution stands one bias per vertex and filter, as in the graph networks this descends from (Defferrard
-et al. 2016, `b2relu`; CoMA). A bias per filter alone, which the paper does not specify, leaves all texture of a face to be
-squeezed through 157 coarse vertices, since the decoder has no skip connections.
-"""
+Every decoder convolution is followed by one bias per vertex and filter, as in the graph networks from which this one
+derives (Defferrard et al. 2016, `b2relu`; CoMA). The paper does not specify the bias. With one per filter only, all
+texture of a face would have to pass through 157 coarse vertices, since the decoder has no skip connections."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class GraphUNet(nn.Module):
         self.bias_fine = nn.Parameter(torch.zeros(fine, filters))
         self.bias_output = nn.Parameter(torch.zeros(fine, outputs))
         with torch.no_grad():
-            # What the warm-up hands over must not be drowned by the random function of an untrained decoder.
+            # Keeps the random output of the untrained decoder small against the Gaussians learnt in the warm-up.
             for parameter in self.output.parameters():
                 parameter.mul_(0.1)
 
     def encode(self, surface: Tensor) -> Tensor:
-        """The code alone, (B, latent_size)."""
+        """The bottleneck code (B, latent_size) of a surface (B, N, inputs)."""
         graph = self.hierarchy
         x = functional.elu(self.encode_fine(surface, graph.laplacians[0]))
         x = sample(graph.downs[0], x)

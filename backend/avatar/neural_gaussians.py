@@ -1,13 +1,12 @@
 """Neural Gaussians (GraphAvatar section 3.2, after Scaffold-GS): k more Gaussians spawned by every anchor.
 
-They stand where the mesh has no vertices: hair, glasses, the outline. Place: anchor + offset x anchor scale, the offsets learned. Opacity,
-colour, scale and rotation come from one small MLP each, F(f_anchor, d, e), with f a learned feature of the anchor, d the direction from
-the camera to it and e the expression. Each MLP's last layer has a bias for each Gaussian, so that what never changes (the
-colour of a strand of hair) is not left to 16 shared features.
+They represent what lies off the mesh: hair, glasses, the outline. A position is anchor + learned offset x anchor scale.
+Opacity, colour, scale and rotation come from one small MLP each, F(f_anchor, d, e), with f a learned feature of the
+anchor, d the direction from the camera to it and e the expression. Each MLP's last layer has one bias per Gaussian, so
+that constant attributes, such as the colour of a strand of hair, need not be encoded in 16 features.
 
-The first layer is split: W_f f + W_d d + W_e e. The part of e is the same for all anchors of a frame and that of f the
-same for all frames, so neither is computed N x B times.
-"""
+The first layer is split: W_f f + W_d d + W_e e. The term of e is the same for all anchors of a frame and the term of f
+is the same for all frames, so neither is computed N x B times."""
 
 from __future__ import annotations
 
@@ -54,20 +53,20 @@ class NeuralGaussians(nn.Module):
         self.scale = _Attribute(*sizes, 3)
         self.rotation = _Attribute(*sizes, 4)
         with torch.no_grad():
-            # tanh(0.2): faint, so that they begin by helping the anchors and not by covering them.
+            # An initial opacity of tanh(0.2), faint enough not to cover the anchors.
             self.opacity.bias.fill_(0.2)
             self.rotation.bias.unflatten(-1, (k, 4))[..., 0] = 1.0
 
     @torch.no_grad()
     def start_from(self, anchor_colors: Tensor) -> None:
-        """Begin with the colours (N, 3) that the warm-up found for the anchors."""
+        """Initialise the colours from the anchors' colours (N, 3) in [0, 1], which the warm-up found."""
         logits = torch.logit(anchor_colors.clamp(0.02, 0.98))
         self.color.bias.copy_(logits.repeat(1, self.k))
 
     def forward(self, pose: Pose, offsets: Tensor, anchor_scales: Tensor) -> Splats:
-        """`offsets` (B, N, 3): the anchors' own, in the frame at rest; `anchor_scales` (B, N, 3), metres."""
+        """`offsets` (B, N, 3) of the anchors in the rest pose, and `anchor_scales` (B, N, 3), both in metres."""
         inputs = (self.features, pose.directions, pose.conditions)
-        # tanh, and what is not positive is culled for this frame (the rasteriser skips opacity 0).
+        # Gaussians without positive opacity are culled for this frame (the rasteriser skips opacity 0).
         opacities = torch.tanh(self.opacity(*inputs)).squeeze(-1).clamp_min(0)
         colors = torch.sigmoid(self.color(*inputs))
         scales = anchor_scales[:, :, None] * 2 * torch.sigmoid(self.scale(*inputs))
@@ -78,5 +77,5 @@ class NeuralGaussians(nn.Module):
 
 
 def compose(anchor: Tensor, own: Tensor) -> Tensor:
-    """Anchor rotation after a Gaussian's own (not yet normalised) one."""
+    """Quaternion (..., 4) of a Gaussian's own rotation `own`, of any length, followed by its anchor's rotation."""
     return quaternion_multiply(anchor.expand(*own.shape[:-1], 4), functional.normalize(own, dim=-1))

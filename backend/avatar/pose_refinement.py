@@ -1,18 +1,20 @@
-"""Graph-guided optimisation (GraphAvatar section 3.3): what the tracker got wrong, found while the networks train.
+"""Pose refinement, the graph-guided optimisation (GGO) of GraphAvatar section 3.3: learns tracking errors during
+training.
 
-    f_t = MLP(t)              time as several tokens
-    f_g = both U-Nets' codes  what the mesh looks like
-    delta = Attn(q = f_g, k = f_t, v = f_t) -> offsets of expression, jaw and eyes, and of the head's pose
+    f_t = MLP(t)              several tokens of the time t
+    f_g = codes of the mesh   from the encoders of both U-Nets
+    delta = Attn(q = f_g, k = f_t, v = f_t) -> offsets of expression, jaw, eyes and head pose
 
-An offset is a function of time. It is applied to a copy of the tracked numbers, for the frames of a training step alone:
-held-out frames and an animator's poses have none, and the track on disk stays as it is. Three things decide whether it works:
+The offsets are functions of time. They are added to a copy of the tracked poses, and only in training: held-out frames
+and an animator's poses have none, and the track on disk is not changed. Three details are essential:
 
-- Only the last projection starts at zero, so training begins with the tracked poses. Its own gradient is not zero; after
-  one step it has moved, and from then on every parameter here has a gradient. (Keys have no bias: one that is added
-  to all keys alike would cancel in the softmax and never learn.)
-- No rasteriser here differentiates cameras. The head's motion is therefore applied to the splats (`Motion.move`).
-- A constant offset says the same as Gaussians that all stand elsewhere; it would be learnt here and be missing
-  wherever there is no offset. `penalty` keeps the mean over the clip at zero.
+- Only the last projection is initialised with zero, so training starts from the tracked poses. Its gradient is not
+  zero; after one step it has changed, and from then on all parameters have a gradient. (Keys have no bias: a constant
+  added to all keys cancels in the softmax and would never learn.)
+- The rasterisers have no gradient for cameras. The head's motion is therefore applied to the splats
+  (`RigidMotion.move`).
+- A constant offset is equivalent to a displacement of all Gaussians; the networks would learn it, and it would be
+  missing in all frames without offsets. `penalty` keeps the mean over the clip at zero.
 """
 
 from __future__ import annotations
@@ -30,21 +32,21 @@ from ..splatting.types import Splats
 from .posing import Pose, pose_rig
 
 TOKENS = 16
-"""Tokens of time. Of one alone the softmax would be constant, and queries and keys without effect."""
+"""Number of time tokens. With a single one the softmax would be constant, and queries and keys would have no effect."""
 WIDTH = 32
 HEADS = 4
 FRAMES_PER_PERIOD = 4
-"""The fastest frequency in which time is told: faster ones fit each frame's own noise."""
+"""Shortest period of the time encoding: higher frequencies would fit the noise of single frames."""
 
-MOST_WAVES = 256
-"""Of a long clip: more make the first layer large."""
+MAX_WAVES = 256
+"""Limit of the number of frequencies for long clips, whose first layer would otherwise become large."""
 
 EXPRESSION_UNIT = 0.1
 JOINT_UNIT = math.radians(2)
-TURN_UNIT = math.radians(1)
-SHIFT_UNIT = 0.003
-"""What a projection of 1 means (a coefficient, radians of jaw and eyes, radians and metres of the head): the size of a
-tracker's errors, so that one penalty weighs all offsets alike."""
+ROTATION_UNIT = math.radians(1)
+TRANSLATION_UNIT = 0.003
+"""Offsets for a network output of 1: expression coefficient, radians of jaw and eyes, radians and metres of the head.
+They are the typical errors of a tracker, so that one penalty suits all offsets."""
 
 MAGNITUDE_WEIGHT = 3e-4
 SMOOTHNESS_WEIGHT = 1e-3
@@ -52,18 +54,18 @@ MEAN_WEIGHT = 3e-2
 
 
 @dataclass(frozen=True)
-class Motion:
+class RigidMotion:
     """A small rigid motion of B heads in their own space, x -> linear @ x + translation."""
 
     matrices: Tensor
     """(B, 4, 4)"""
 
     def move(self, splats: Splats) -> Splats:
-        """The splats, moved; gradients reach the motion by means and quaternions."""
-        turns, shifts = self.matrices[:, :3, :3], self.matrices[:, :3, 3]
+        """Apply the motion to splats; gradients reach the motion through means and quaternions."""
+        rotations, translations = self.matrices[:, :3, :3], self.matrices[:, :3, 3]
         return Splats(
-            means=splats.means @ turns.transpose(1, 2) + shifts[:, None],
-            quaternions=quaternion_multiply(matrix_to_quaternion(turns)[:, None], splats.quaternions),
+            means=splats.means @ rotations.transpose(1, 2) + translations[:, None],
+            quaternions=quaternion_multiply(matrix_to_quaternion(rotations)[:, None], splats.quaternions),
             scales=splats.scales,
             opacities=splats.opacities,
             colors=splats.colors,
@@ -71,40 +73,50 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class Offsets:
-    """What is added to B frames of a track."""
+class PoseOffsets:
+    """Offsets that are added to the poses of B frames of a track."""
 
     expression: Tensor
     """(B, E)"""
     joints: Tensor
     """(B, 3, 3) axis-angle, radians: jaw, left eye, right eye."""
     motion: Tensor
-    """(B, 6) element of se(3): rotation (radians), then translation (metres), about the head's middle."""
+    """(B, 6) element of se(3): rotation (radians), then translation (metres), about the head's centre."""
 
-    def motion_about(self, middle: Tensor) -> Motion:
-        """The exponential of `motion`, with `middle` (3,) as the place about which it turns."""
-        turn, shift = self.motion[:, :3], self.motion[:, 3:]
-        x, y, z = turn.unbind(1)
+    def rigid_motion(self, centre: Tensor) -> RigidMotion:
+        """The exponential of `motion`, with `centre` (3,) as the centre of rotation."""
+        rotation, shift = self.motion[:, :3], self.motion[:, 3:]
+        x, y, z = rotation.unbind(1)
         zero = torch.zeros_like(x)
         rows = ((zero, -z, y, shift[:, 0]), (z, zero, -x, shift[:, 1]), (-y, x, zero, shift[:, 2]), (zero,) * 4)
         exponential = torch.linalg.matrix_exp(torch.stack([torch.stack(row, 1) for row in rows], 1))
         linear = exponential[:, :3, :3]
-        place = exponential[:, :3, 3] + middle - linear @ middle
-        last = torch.tensor((0.0, 0, 0, 1), dtype=turn.dtype, device=turn.device).expand(len(turn), 1, 4)
-        return Motion(torch.cat((torch.cat((linear, place[..., None]), 2), last), 1))
+        translation = exponential[:, :3, 3] + centre - linear @ centre
+        last = torch.tensor((0.0, 0, 0, 1), dtype=rotation.dtype, device=rotation.device).expand(len(rotation), 1, 4)
+        return RigidMotion(torch.cat((torch.cat((linear, translation[..., None]), 2), last), 1))
 
 
-class Refinement(nn.Module):
-    """Times (B,) in [0, 1] and codes (B, 2, latent_size) of both U-Nets -> `Offsets`."""
+def offsets_from_units(units: Tensor) -> PoseOffsets:
+    """Offsets of B frames from (B, E + 15) numbers in units of a tracker's typical errors."""
+    expression, joints, rotation, translation = units.split((units.shape[1] - 15, 9, 3, 3), 1)
+    return PoseOffsets(
+        EXPRESSION_UNIT * expression,
+        (JOINT_UNIT * joints).unflatten(1, (3, 3)),
+        torch.cat((ROTATION_UNIT * rotation, TRANSLATION_UNIT * translation), 1),
+    )
+
+
+class PoseRefinementNetwork(nn.Module):
+    """Times (B,) in [0, 1] and codes (B, 2, latent_size) of both U-Nets -> `PoseOffsets`."""
 
     def __init__(self, latent_size: int, expression_size: int, frame_count: int) -> None:
-        """`frame_count`: of the whole clip, over which time runs from 0 to 1."""
+        """`frame_count` of the whole clip, over which time runs from 0 to 1."""
         super().__init__()
         self.expression_size = expression_size
         self.frame_count = frame_count
-        # Evenly spaced, not doubling: what is learnt of one moment then stays near it (the sum of such waves is a
-        # narrow peak), and a few visits to a frame are enough.
-        waves = min(MOST_WAVES, max(1, 2 * frame_count // FRAMES_PER_PERIOD))
+        # Frequencies are evenly spaced, not doubling: their sum is a narrow peak in time, so what is learnt from one
+        # frame affects its neighbours only, and a few visits to each frame are enough.
+        waves = min(MAX_WAVES, max(1, 2 * frame_count // FRAMES_PER_PERIOD))
         highest = max(1, 2 * frame_count / FRAMES_PER_PERIOD)
         self.frequencies: Tensor
         self.register_buffer("frequencies", math.pi * torch.linspace(1, highest, waves), persistent=False)
@@ -119,7 +131,7 @@ class Refinement(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def units(self, times: Tensor, codes: Tensor) -> Tensor:
-        """(B, E + 15) offsets in units of a tracker's error."""
+        """(B, E + 15) offsets in units of a tracker's typical errors."""
         angles = times[:, None] * self.frequencies
         tokens = self.tokens(torch.cat((2 * times[:, None] - 1, angles.sin(), angles.cos()), 1))
         tokens = tokens.unflatten(1, (TOKENS, WIDTH))
@@ -127,31 +139,24 @@ class Refinement(nn.Module):
         def split(x: Tensor) -> Tensor:
             return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
 
-        seen = nn.functional.scaled_dot_product_attention(
+        attended = nn.functional.scaled_dot_product_attention(
             split(self.query(codes)), split(self.key(tokens)), split(self.value(tokens))
         )
-        return self.project(seen.transpose(1, 2).flatten(1))
+        return self.project(attended.transpose(1, 2).flatten(1))
 
-    def forward(self, times: Tensor, codes: Tensor) -> Offsets:
-        return self.offsets(self.units(times, codes))
+    def forward(self, times: Tensor, codes: Tensor) -> PoseOffsets:
+        return offsets_from_units(self.units(times, codes))
 
-    def offsets(self, units: Tensor) -> Offsets:
-        expression, joints, turn, shift = units.split((self.expression_size, 9, 3, 3), 1)
-        return Offsets(
-            EXPRESSION_UNIT * expression,
-            (JOINT_UNIT * joints).unflatten(1, (3, 3)),
-            torch.cat((TURN_UNIT * turn, SHIFT_UNIT * shift), 1),
-        )
+    def penalty(self, units: Tensor, times: Tensor, codes: Tensor, other_times: Tensor) -> Tensor:
+        """Keeps offsets small, smooth in time (second difference over neighbouring frames) and without a constant part.
 
-    def penalty(self, units: Tensor, times: Tensor, codes: Tensor, elsewhere: Tensor) -> Tensor:
-        """Keeps offsets small, smooth in time (second difference over neighbouring frames) and without a constant
-        part: `units` at `times` (B,), and their mean over other training frames' times `elsewhere` (M,).
+        `units` are the offsets at `times` (B,); their mean is taken at the times `other_times` (M,) of training frames.
         """
         step = 1 / max(1, self.frame_count - 1)
         count = len(times)
-        wanted = torch.cat((times - step, times + step, elsewhere))
-        places = torch.arange(len(wanted), device=wanted.device) % count
-        before, after, others = self.units(wanted, codes[places]).split((count, count, len(elsewhere)))
+        wanted = torch.cat((times - step, times + step, other_times))
+        code_rows = torch.arange(len(wanted), device=wanted.device) % count
+        before, after, others = self.units(wanted, codes[code_rows]).split((count, count, len(other_times)))
         return (
             MAGNITUDE_WEIGHT * units.square().mean()
             + SMOOTHNESS_WEIGHT * (before - 2 * units + after).square().mean()
@@ -159,23 +164,22 @@ class Refinement(nn.Module):
         )
 
 
-def middle_of(shaped: Shaped) -> Tensor:
-    """(3,) metres: the head's middle, about which `Offsets.motion` turns, so that a turn leaves the outline and a shift is
-    not mistaken for one.
-    """
+def head_centre(shaped: Shaped) -> Tensor:
+    """(3,) metres: the centre of rotation of `PoseOffsets.motion`. A rotation about it hardly moves the head's outline,
+    so that rotation and translation are not confused."""
     return shaped.vertices[0].mean(0)
 
 
-def pose_refined(
-    head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, head_to_camera: Tensor, offsets: Offsets
-) -> tuple[Pose, Motion]:
-    """`pose_rig` with offsets, and the motion that the pose's splats need to be seen by the *tracked* camera.
+def refined_pose(
+    head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, head_to_camera: Tensor, offsets: PoseOffsets
+) -> tuple[Pose, RigidMotion]:
+    """`pose_rig` with offsets, and the motion of the pose's splats for which the *tracked* camera sees the refined
+    pose.
 
-    Gradients reach the offsets by where the vertices go, by the conditions and by the motion. They are not followed through
-    the networks' view of the mesh (`canonical`, `directions`), which changes by a fraction of what the vertices'
-    places do and costs a backward pass through the encoders' widest layer.
-    """
-    motion = offsets.motion_about(middle_of(shaped))
+    Gradients reach the offsets through the posed vertices, the conditions and the motion. They are not propagated
+    through the networks' geometric inputs (`canonical`, `directions`), which change by a fraction of what the vertices'
+    positions do and would need a backward pass through the encoders' widest layer."""
+    motion = offsets.rigid_motion(head_centre(shaped))
     expression = expression + offsets.expression
     rotations = torch.cat((rotations[:, :JAW], rotations[:, JAW:] + offsets.joints), 1)
     with torch.no_grad():

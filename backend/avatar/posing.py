@@ -1,10 +1,9 @@
-"""From the head rig's pose to what the networks see, and from what they say to splats in world space.
+"""Poses of the head rig as input of the networks, with what is needed to transform their output to world space.
 
-The networks see the canonical mesh (expression, jaw and eyes; no root, no neck) and speak about each Gaussian in the
-frame of its anchor at rest. Posing carries the Gaussian to the posed mesh by the anchor's vertex and by the
-anchor's rotation, blended from the joints as skinning blends. Hence a turned neck changes nothing but place and
-orientation, an eye's Gaussians turn with the eye, and the lower teeth with the jaw.
-"""
+The input of the networks is the canonical mesh (expression, jaw and eyes; no root, no neck), and their output describes
+each Gaussian relative to its anchor vertex in the rest pose. Posing moves the Gaussian with the vertex and rotates it
+by the joints' rotations, blended with the skinning weights. Therefore a rotated neck changes only positions and
+orientations, the Gaussians of an eye rotate with the eye, and the lower teeth rotate with the jaw."""
 
 from __future__ import annotations
 
@@ -22,23 +21,23 @@ from ..head.rotations import axis_angle_to_matrix, matrix_to_quaternion, quatern
 
 @dataclass(frozen=True)
 class Pose:
-    """B frames of one identity, ready for an avatar."""
+    """B posed frames of one identity: the input of an avatar's networks."""
 
     canonical: Tensor
     """(B, N, 3) metres: the mesh without root and neck rotation."""
     normals: Tensor
     """(B, N, 3) of `canonical`."""
     conditions: Tensor
-    """(B, E + 12): expression, jaw, both eyes (axis-angle, radians), and the view: where the head is seen from, as the
-    unit vector from the camera to the eyes in the frame of the un-turned head, plus (0, 0, 1). A rig never fits from all
-    sides alike (depth is what landmarks say least about), and the view tells the networks which misfit to mend. It knows
-    nothing of the neck: a camera that turns with the head leaves it as it is."""
+    """(B, E + 12): expression, jaw, both eyes (axis-angle, radians), and the view. The view is the unit vector from the
+    camera to the eyes in the frame of the canonical head, plus (0, 0, 1). A tracked mesh fits some views better than
+    others, because landmarks constrain depth least; the view lets the networks correct this misfit. It does not depend
+    on the neck: a camera that rotates with the head has a constant view."""
     posed: Tensor
-    """(B, N, 3) metres: the mesh as skinned, world space (the root's)."""
+    """(B, N, 3) metres: the skinned mesh in head space."""
     rotations: Tensor
-    """(B, N, 4) w, x, y, z: each anchor's rotation from rest to posed."""
+    """(B, N, 4) w, x, y, z: each anchor's rotation from the rest pose to the posed mesh."""
     directions: Tensor
-    """(B, N, 3) unit, from the camera to each vertex, in the frame of the un-turned head."""
+    """(B, N, 3) unit vectors from the camera to each vertex, in the frame of the canonical head."""
 
 
 def condition_size(expression_size: int) -> int:
@@ -53,14 +52,16 @@ def pose_rig(
     world_to_camera: Tensor,
     performed: Tensor | None = None,
 ) -> Pose:
-    """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`. `performed` (2, E + 9): the least and the most of
-    expression, jaw and eyes that the networks are told of; see `backend.avatar.views`.
+    """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`.
+
+    `performed` (2, E + 9) are the lower and upper limits to which expression, jaw and eyes are clamped in the networks'
+    input; see `backend.avatar.views`. The posed mesh is not clamped.
     """
     face = torch.cat((expression, rotations[:, JAW : EYE_R + 1].flatten(1)), 1)
     if performed is not None:
         face = face.clamp(performed[0], performed[1])
-    told, joints = face.split((expression.shape[1], 9), 1)
-    canonical = head.canonical(shaped, told, torch.cat((rotations[:, :JAW], joints.unflatten(1, (3, 3))), 1))
+    clamped, joints = face.split((expression.shape[1], 9), 1)
+    canonical = head.canonical(shaped, clamped, torch.cat((rotations[:, :JAW], joints.unflatten(1, (3, 3))), 1))
     full = head(shaped, expression, rotations)
     joint_turns = full.joint_transforms[:, :, :3, :3]
     head_turn = joint_turns[:, NECK]
@@ -79,19 +80,20 @@ def pose_rig(
 
 
 def blend_rotations(skinning: Tensor, joint_turns: Tensor) -> Tensor:
-    """Weights (N, J) and joint rotations (B, J, 3, 3) -> unit quaternions (B, N, 4), blended by sign-aligned average."""
+    """Weights (N, J) and joint rotations (B, J, 3, 3) -> unit quaternions (B, N, 4), the sign-aligned weighted
+    average."""
     quaternions = matrix_to_quaternion(joint_turns)
-    # q and -q are the same turn: align all joints with the neck, or an average across the sign would vanish.
+    # q and -q are the same rotation; signs are aligned with the neck's, or the average of opposite signs could vanish.
     sign = torch.where((quaternions * quaternions[:, NECK : NECK + 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return functional.normalize(skinning @ (quaternions * sign), dim=-1)
 
 
 def rotate(quaternions: Tensor, points: Tensor) -> Tensor:
-    """(..., 4) unit and (..., 3) -> (..., 3)."""
+    """Rotate points (..., 3) by unit quaternions (..., 4) -> (..., 3)."""
     return (quaternion_to_matrix(quaternions) * points.unsqueeze(-2)).sum(-1)
 
 
 def head_rotation(rotations: np.ndarray) -> np.ndarray:
-    """(F, 5, 3) -> (F, 3, 3): how root and neck turn the head together."""
+    """Joint rotations (F, 5, 3) -> (F, 3, 3): the combined rotation of root and neck."""
     matrices = axis_angle_to_matrix(torch.as_tensor(rotations, dtype=torch.float32)).numpy()
     return matrices[:, 0] @ matrices[:, 1]

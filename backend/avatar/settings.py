@@ -1,4 +1,4 @@
-"""What an avatar is made of: sizes of its networks, stored in its file so that it can be built again."""
+"""Sizes of an avatar's networks, stored in its file so that the networks can be rebuilt."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from ..errors import EffigyError
 
 @dataclass(frozen=True)
 class AvatarSettings:
-    """Sizes of a GraphAvatar; the defaults are those of the paper where it gives one (section 4.1 and our reading of
-    the released code), and say why where they differ.
-    """
+    """Sizes of a GraphAvatar. Defaults are the paper's (section 4.1 and the released code), unless a reason is
+    given."""
 
     size: int = 256
-    """Side of the square pictures it was trained on, pixels."""
+    """Width and height of the training images, pixels."""
     position_bands: int = 6
     """Frequency bands of the vertices' positions; see `backend.avatar.encoding` for what a number resolves."""
     normal_bands: int = 2
@@ -23,13 +22,13 @@ class AvatarSettings:
     latent_size: int = 8
     chebyshev_order: int = 6
     sh_degree: int = 1
-    """Spherical harmonics of the anchors. The paper has degree 3: a clip shows each point from a narrow cone only, and
-    the 45 free coefficients then say whatever they like to an animator's camera outside of it."""
+    """Degree of the anchors' spherical harmonics. The paper has degree 3, but a clip shows each point from a narrow
+    cone of directions only, and outside of it the 45 coefficients give an animator's camera arbitrary colours."""
     neural_per_anchor: int = 2
     feature_size: int = 16
     neural_width: int = 32
     enhancer_width: int = 0
-    """Channels of the enhancer's finest block; 0: none, as in avatars from before there was one."""
+    """Channels of the enhancer's finest block; 0 means no enhancer, as in avatars from before it existed."""
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)

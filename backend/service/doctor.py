@@ -43,7 +43,7 @@ def examine() -> list[Finding]:
 
 def examine_avatar(path: Path) -> AvatarContents:
     """What an avatar's file contains, by part and precision."""
-    from ..avatar.avatar import load_avatar, parts_of
+    from ..avatar.avatar import load_avatar, file_parts
 
     avatar = load_avatar(path)
     return AvatarContents(
@@ -51,7 +51,7 @@ def examine_avatar(path: Path) -> AvatarContents:
         gaussians=avatar.gaussian_count,
         head_name=avatar.head_model.name,
         metrics=avatar.metrics,
-        parts=tuple(parts_of(path)),
+        parts=tuple(file_parts(path)),
         bytes=path.stat().st_size,
     )
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from ..avatar.avatar import Avatar
-from ..avatar.enhancer import Enhancer, enhance_together
+from ..avatar.enhancer import Enhancer, enhance_joint_image
 from ..avatar.render import Frame, frames_of
 from ..errors import EffigyError
 from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
@@ -269,7 +269,7 @@ def draw(
     raster = rasterize(splats, cameras)
     if enhancers:
         counts = [head.means.shape[1] for head in heads]
-        raster = enhance_together(raster, splats, cameras, counts, enhancers, scales or [1.0] * len(heads))
+        raster = enhance_joint_image(raster, splats, cameras, counts, enhancers, scales or [1.0] * len(heads))
     frame = frames_of(raster)[0]
     return Frame(frame.color, frame.alpha, frame.depth - np.float32(offset))
 

@@ -62,10 +62,10 @@ def open_target(path: Path) -> tuple[Track, HeadModel]:
     """
     if path.suffix.lower() == ".effigy":
         from ..avatar.avatar import load_avatar
-        from ..training.turntable import track_around
+        from ..training.turntable import orbit_track
 
         avatar = load_avatar(path)
-        return track_around(avatar, np.zeros(1), np.zeros(1)), avatar.head_model
+        return orbit_track(avatar, np.zeros(1), np.zeros(1)), avatar.head_model
     return _open_track(path, "The target", "a capture, a track (.npz) or an avatar (.effigy)")
 
 

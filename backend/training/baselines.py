@@ -1,4 +1,4 @@
-"""What an avatar must beat to have learnt anything: the nearest training frame, and Gaussians that the mesh drives."""
+"""Baselines that an avatar must beat: the nearest training frame, and Gaussians that the mesh alone drives."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..head.model import EYE_L, EYE_R, JAW, HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.types import Splats
 from .frames import TrackPoses
+from .trainer import train_vertex_bound
 from .warmup import VertexBoundGaussians
 
 
 def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """For each frame index in `wanted` (W,) the index in `training` (T,) whose expression and pose are nearest -> (W,).
 
-    The distance is `pose_features`': about how many pixels the face's surface moves between the two, so that a smile, a
-    blink, a turn and a step aside weigh as much as they change the picture.
-    """
+    Distances are those of `pose_features`: about how many pixels the face's surface moves between two frames. A smile,
+    a blink, a head rotation and a sideways step therefore count as much as they change the image."""
     features = pose_features(track, model)
     known = features[training]
     nearest = [np.square(known - feature).sum(axis=1).argmin() for feature in features[wanted]]
@@ -31,8 +31,7 @@ def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray
 
 def pose_features(track: Track, model: HeadModel) -> np.ndarray:
     """(F, D): Euclidean distance between two rows is, to first order, the RMS motion of the face's vertices in pixels
-    of the track, added up over expression, jaw, eyes, head rotation, and place and size in the picture.
-    """
+    of the track, summed over expression, jaw, eyes, head rotation, and the head's position and size in the image."""
     face = model.regions["face"]
     shaped = model.template + model.shape_basis @ track.identity
     joints = model.joint_regressor @ shaped
@@ -41,7 +40,7 @@ def pose_features(track: Track, model: HeadModel) -> np.ndarray:
     turns = head_rotation(track.rotations)
     to_camera = track.head_to_camera.astype(np.float64)
     rotation = to_camera[:, :3, :3] @ turns
-    # Where the face's centre goes: the neck turns it about the neck joint, then the camera pose moves it.
+    # The face's centre in camera space: rotated about the neck joint, then moved by the camera pose.
     pivot = joints[1]
     placed = (turns @ (centre - pivot)) + pivot
     placed = np.einsum("fij,fj->fi", to_camera[:, :3, :3], placed) + to_camera[:, :3, 3]
@@ -50,7 +49,7 @@ def pose_features(track: Track, model: HeadModel) -> np.ndarray:
     radius = float(np.sqrt(np.square(points - centre).sum(axis=1).mean()))
     place = focal * placed[:, :2] / placed[:, 2:]
     nearness = radius * pixels_per_metre * np.log(placed[:, 2:])
-    # Averaged over points all round, a change dR moves them by radius |dR|_F / sqrt(3).
+    # For points on all sides of a sphere, a rotation change dR moves them by radius |dR|_F / sqrt(3) on average.
     turn = radius * pixels_per_metre / np.sqrt(3) * rotation.reshape(-1, 9)
     parts = [place, nearness, turn]
     basis = model.expression_basis[face].astype(np.float64).reshape(-1, model.expression_basis.shape[2])
@@ -65,8 +64,8 @@ def pose_features(track: Track, model: HeadModel) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class VertexBound:
-    """The warm-up's free Gaussians as something that a track poses, like an avatar."""
+class VertexBoundAvatar:
+    """Free Gaussians of the warm-up on a head model: a `SplatSource` that a track poses like an avatar."""
 
     gaussians: VertexBoundGaussians
     head_model: HeadModel
@@ -84,9 +83,7 @@ def train_baseline(
     size: int,
     minutes: float,
     progress: Progress = SILENT,
-) -> VertexBound:
+) -> VertexBoundAvatar:
     """Train the vertex-bound Gaussians on the same frames for as long as the avatar was trained."""
-    from .trainer import train_vertex_bound
-
     gaussians = train_vertex_bound(capture, track, model, size=size, minutes=minutes, progress=progress)
-    return VertexBound(gaussians, model)
+    return VertexBoundAvatar(gaussians, model)

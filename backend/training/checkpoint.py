@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished training: a safetensors file beside the avatar, replaced by renaming."""
+"""Checkpoints of an unfinished training: a safetensors file beside the avatar, replaced atomically by renaming."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ EVERY_SECONDS = 30.0
 @dataclass(frozen=True)
 class Checkpoint:
     job: dict[str, object]
-    """What is trained on what: a checkpoint of another job is refused."""
+    """Identifies the capture, the head model and the settings of the training; a checkpoint of another job is
+    refused."""
     stage: str
     step: int
     seconds: float
@@ -49,7 +50,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
-    """The checkpoint at `path`, which must be of this very `job`."""
+    """The checkpoint at `path`; raises an `EffigyError` if it is missing, damaged or of another `job`."""
     if not path.is_file():
         raise EffigyError(f"There is nothing to resume: {path} does not exist. Train without --resume.")
     try:

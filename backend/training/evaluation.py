@@ -1,7 +1,7 @@
-"""Evaluation: the avatar against the held-out frames of its capture, as figures, pictures and a contact sheet.
+"""Evaluation: the avatar against the held-out frames of its capture, as metrics, images and a contact sheet.
 
-Held out are the last 20 % of the capture in time order; nothing has been trained, fitted or chosen on them. They are
-scored as tracked: the track says expression and pose, and nothing is adjusted at test time.
+The last 20 % of the capture, in time order, are held out; nothing has been trained, fitted or chosen on them. They are
+scored as tracked: expression and pose come from the track, and nothing is adjusted at test time.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
 from .frames import TrackPoses
-from .metrics import PictureMetrics, average, compare, ibug_landmarks, psnr
+from .metrics import ImageMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
-from .pose_refinement_in_evaluation import draw_refitted
-from .report import BASELINE_NAMES, FrameMetrics, Metrics, figure
+from .pose_refinement_at_test_time import draw_with_optimised_pose
+from .report import BASELINE_NAMES, FrameMetrics, Metrics, format_number
 from .temporal_stability import measure_jitter
 
 WHITE = (1.0, 1.0, 1.0)
 
 PERCEPTUAL_FRAMES = 32
-"""`vgg_hed` and `lpips` are means over at most this many frames, evenly spread: on a CPU they cost most of all."""
+"""`vgg_hed` and `lpips` are means over at most this many frames, evenly spaced: on a CPU they take most of the time."""
 
 SHEET_ROWS = 6
 
-REFITTED_FRAMES = 16
-"""Frames whose pose is fitted again, where that is asked for: each takes some seconds on a CPU."""
+POSE_OPTIMISED_FRAMES = 16
+"""Frames whose pose is optimised at test time when requested: each takes some seconds on a CPU."""
 
 TRAIN_FRAMES = 32
-"""The PSNR on training frames is a mean over at most this many, evenly spread."""
+"""The PSNR on training frames is a mean over at most this many, evenly spaced."""
 
 DEFAULT_BASELINE_MINUTES = 5.0
-"""For an avatar that does not say how long it was trained."""
+"""Used for an avatar whose file does not record its training time."""
 
 
 def evaluate(
@@ -66,7 +66,7 @@ def evaluate(
     """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
 
     `baselines` adds the nearest training frame and the vertex-bound Gaussians, the latter trained here for as long as
-    the avatar was (or `baseline_minutes`). `refitted` also scores some frames with the pose fitted again at test time.
+    the avatar was (or for `baseline_minutes`). `refitted` also scores some frames with the pose optimised at test time.
     """
     out = Path(out)
     _check_folder(out)
@@ -93,7 +93,7 @@ def evaluate(
         folder.mkdir()
         evaluation.score(folder)
         if refitted:
-            evaluation.refit()
+            evaluation.score_with_optimised_poses()
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
     with write_beside(out / "sheet.png") as temporary:
@@ -105,14 +105,15 @@ def evaluate(
 
 
 def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(size, size, 3) uint8 the frame with all but head and neck white, and (size, size) uint8 its head matte."""
+    """The frame with everything but head and neck white, (size, size, 3) uint8, and its head matte, (size, size)
+    uint8."""
     matte = read_head_matte(capture, index, size)
     share = matte[..., None] / np.float32(255)
     return to_bytes(read_frame(capture, index, size) / np.float32(255) * share + (1 - share)), matte
 
 
 class _Evaluation:
-    """The work of one `evaluate`, a frame at a time, so that a long clip does not fill memory."""
+    """The state of one `evaluate`. Frames are processed one at a time, so that a long clip does not fill memory."""
 
     def __init__(
         self,
@@ -128,13 +129,13 @@ class _Evaluation:
         self.training, self.scored, self.progress = training, scored, progress
         self.extrapolated = outside_training(track, training, scored)
         self.lpips_network, self.lpips = find_lpips() or (None, None)
-        self.perceptual = set(_spread(scored, PERCEPTUAL_FRAMES).tolist())
+        self.perceptual = set(_evenly_spaced(scored, PERCEPTUAL_FRAMES).tolist())
         self.nearest: dict[int, int] = {}
         self.others: dict[str, SplatSource] = {}
         self.baseline_minutes: float | None = None
-        self.results: dict[str, list[PictureMetrics]] = {"pred": []}
+        self.results: dict[str, list[ImageMetrics]] = {"pred": []}
         self.seconds: list[float] = []
-        self.refitted: list[PictureMetrics] = []
+        self.refitted: list[ImageMetrics] = []
 
     def add_nearest(self) -> None:
         found = nearest_training_frames(self.track, self.avatar.head_model, self.training, self.scored)
@@ -149,9 +150,9 @@ class _Evaluation:
         self.results["vertex_bound"] = []
 
     def score(self, folder: Path) -> None:
-        """Draw, measure and write every scored frame."""
-        draw(self.avatar, self.track, [int(self.scored[0])], self.size)  # compiles the kernels, outside the timing
-        with _faces() as detector:
+        """Render, measure and write every scored frame."""
+        draw(self.avatar, self.track, [int(self.scored[0])], self.size)  # compiles the kernels before anything is timed
+        with _landmark_detector() as detector:
             for done, index in enumerate(self.scored.tolist(), start=1):
                 self.progress.raise_if_cancelled()
                 truth, matte = read_truth(self.capture, index, self.size)
@@ -162,17 +163,17 @@ class _Evaluation:
                 if index in self.perceptual:
                     with torch.no_grad():
                         features = hed_features()(torch.from_numpy(truth)[None] / 255)
-                for name, picture in self._pictures(index):
-                    write_png(folder / f"{name}_{index:06d}.png", picture)
-                    # The figures are those of the 8-bit pictures on disk, so that anybody can compute them again.
+                for name, image in self._images(index):
+                    write_png(folder / f"{name}_{index:06d}.png", image)
+                    # Metrics are taken on the 8-bit images on disk, so that anybody can compute them again.
                     self.results[name].append(
                         compare(
-                            picture / np.float32(255),
+                            image / np.float32(255),
                             truth / np.float32(255),
                             matte / np.float32(255),
                             features=features,
                             lpips=self.lpips if features is not None else None,
-                            landmarks=(detector(picture), true_landmarks),
+                            landmarks=(detector(image), true_landmarks),
                         )
                     )
                 latest = self.results["pred"][-1]
@@ -180,7 +181,7 @@ class _Evaluation:
                     "Evaluating", done, len(self.scored), psnr=latest.psnr, psnr_head=latest.psnr_head or 0.0
                 )
 
-    def _pictures(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
+    def _images(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
         started = time.perf_counter()
         frame = draw(self.avatar, self.track, [index], self.size)[0]
         self.seconds.append(time.perf_counter() - started)
@@ -190,19 +191,19 @@ class _Evaluation:
         for name, source in self.others.items():
             yield name, to_bytes(draw(source, self.track, [index], self.size)[0].over(WHITE))
 
-    def refit(self) -> None:
-        """Score some frames with the pose that explains them best."""
+    def score_with_optimised_poses(self) -> None:
+        """Score some frames with their poses optimised at test time."""
         poses = TrackPoses(self.track, self.avatar.head_model, self.avatar.device)
-        chosen = _spread(self.scored, REFITTED_FRAMES).tolist()
+        chosen = _evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()
         for done, index in enumerate(chosen, start=1):
             self.progress.raise_if_cancelled()
             truth, matte = read_truth(self.capture, index, self.size)
-            picture = to_bytes(draw_refitted(self.avatar, poses, index, self.size, truth).over(WHITE))
-            self.refitted.append(compare(picture / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
+            image = to_bytes(draw_with_optimised_pose(self.avatar, poses, index, self.size, truth).over(WHITE))
+            self.refitted.append(compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
             self.progress.update("Fitting poses again", done, len(chosen), psnr=self.refitted[-1].psnr)
 
     def _jitter(self) -> float | None:
-        with _faces() as find:
+        with _landmark_detector() as find:
             return measure_jitter(
                 self.avatar, self.track, self.avatar.head_model, self.scored, self.size, find, self.progress
             )
@@ -233,7 +234,7 @@ class _Evaluation:
             },
             refitted_frames=len(self.refitted),
             refitted=average(self.refitted),
-            refitted_as_tracked=self._as_tracked_of_refitted(),
+            refitted_as_tracked=self._same_frames_as_tracked(),
             jitter=self._jitter(),
             baseline_minutes=self.baseline_minutes,
             seconds_per_frame=float(np.median(self.seconds)),
@@ -248,20 +249,20 @@ class _Evaluation:
             ),
         )
 
-    def _as_tracked_of_refitted(self) -> PictureMetrics | None:
-        """The same frames without fitting, to be compared with."""
-        chosen = set(_spread(self.scored, REFITTED_FRAMES).tolist()) if self.refitted else set()
+    def _same_frames_as_tracked(self) -> ImageMetrics | None:
+        """The mean metrics, as tracked, of the frames whose poses were optimised."""
+        chosen = set(_evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()) if self.refitted else set()
         return average(
             [m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen]
         )
 
     def _training_psnr(self) -> tuple[float, float | None]:
         whole, head = [], []
-        chosen = _spread(self.training, TRAIN_FRAMES).tolist()
+        chosen = _evenly_spaced(self.training, TRAIN_FRAMES).tolist()
         for done, index in enumerate(chosen, start=1):
             truth, matte = read_truth(self.capture, index, self.size)
-            picture = to_bytes(draw(self.avatar, self.track, [index], self.size)[0].over(WHITE))
-            squared = np.square(picture / 255.0 - truth / 255.0).mean(axis=2)
+            image = to_bytes(draw(self.avatar, self.track, [index], self.size)[0].over(WHITE))
+            squared = np.square(image / 255.0 - truth / 255.0).mean(axis=2)
             whole.append(psnr(squared.mean()))
             if (matte >= 128).any():
                 head.append(psnr(squared[matte >= 128].mean()))
@@ -269,7 +270,7 @@ class _Evaluation:
         return float(np.mean(whole)), float(np.mean(head)) if head else None
 
     def sheet(self, folder: Path, metrics: Metrics) -> np.ndarray:
-        """Best, median and worst by PSNR inside the head, and more frames spread over time."""
+        """Best, median and worst frame by PSNR inside the head, and further frames evenly spaced in time."""
         quality = np.array([m.psnr_head or m.psnr for m in self.results["pred"]])
         order = np.argsort(quality)
         named = {int(order[-1]): "best", int(order[len(order) // 2]): "median", int(order[0]): "worst"}
@@ -280,17 +281,17 @@ class _Evaluation:
         rows = []
         for row, label in named.items():
             index = int(self.scored[row])
-            picture, truth = (_read(folder / f"{name}_{index:06d}.png") for name in ("pred", "truth"))
+            image, truth = (_read(folder / f"{name}_{index:06d}.png") for name in ("pred", "truth"))
             rest = [_read(folder / f"{name}_{index:06d}.png") for name in metrics.baselines]
             scores = self.results["pred"][row]
             lines = [f"frame {index}", f"{scores.psnr:.1f} dB"]
             lines += [f"{scores.psnr_head:.1f} in the head"] if scores.psnr_head is not None else []
             lines += ["new pose"] if self.extrapolated[row] else []
-            rows.append(SheetRow(label or "sample", tuple(lines), (truth, picture, error_heat(picture, truth), *rest)))
+            rows.append(SheetRow(label or "sample", tuple(lines), (truth, image, error_heat(image, truth), *rest)))
         mean = metrics.mean
         subtitle = (
             f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head "
-            f"{figure(mean.psnr_head)}, inner {figure(mean.psnr_inner)}, SSIM {mean.ssim:.3f}"
+            f"{format_number(mean.psnr_head)}, inner {format_number(mean.psnr_inner)}, SSIM {mean.ssim:.3f}"
         )
         for name, figures in metrics.baselines.items():
             subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
@@ -298,12 +299,12 @@ class _Evaluation:
 
 
 @contextmanager
-def _faces() -> Iterator[Callable[[np.ndarray], np.ndarray | None]]:
-    """A function from a uint8 picture to its 68 landmarks, or None where no face is found."""
+def _landmark_detector() -> Iterator[Callable[[np.ndarray], np.ndarray | None]]:
+    """Yield a function that takes a uint8 image to its 68 landmarks, or to None where no face is found."""
     detector = FaceDetector()
 
-    def find(picture: np.ndarray) -> np.ndarray | None:
-        faces = detector.detect(picture)
+    def find(image: np.ndarray) -> np.ndarray | None:
+        faces = detector.detect(image)
         return ibug_landmarks(faces[0].landmarks) if faces else None
 
     try:
@@ -312,8 +313,8 @@ def _faces() -> Iterator[Callable[[np.ndarray], np.ndarray | None]]:
         detector.close()
 
 
-def _spread(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of them, evenly spread."""
+def _evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of `indices`, evenly spaced."""
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
 
 
@@ -324,7 +325,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse to replace a `frames` folder that is not an earlier evaluation's: a capture has one as well."""
+    """Refuse to replace a `frames` folder that an evaluation did not write: a capture has a folder of that name too."""
     frames = out / "frames"
     if not frames.is_dir():
         return

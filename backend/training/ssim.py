@@ -1,10 +1,11 @@
-"""SSIM: how alike the local structure of two pictures is; a metric and, as 1 - SSIM, half of the training loss.
+"""SSIM, the structural similarity of two images: a metric and, as 1 - SSIM, a term of the training loss.
 
 Wang et al. 2004, eq. 13, with their constants: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, data
-range 1, over those windows that lie wholly inside the picture, averaged over places and colours.
+range 1, over the windows that lie wholly inside the image, averaged over positions and colour channels.
 
-A convolution of five maps written naively costs more than the rasteriser. On the CPU the window is therefore OpenCV's
-separable filter, and the gradient is analytic; elsewhere, and as the readable reference, it is a grouped convolution.
+A straightforward convolution of five maps takes longer than the rasteriser. On the CPU the window is therefore OpenCV's
+separable filter and the gradient is analytic; on other devices, and as the readable reference, it is a grouped
+convolution.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ C2 = 0.03**2
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) x 2 in [0, 1] -> (B,) SSIM in [-1, 1]; differentiable in `a`, and, less fast, in `b`."""
+    """(B, H, W, 3) x 2 in [0, 1] -> (B,) SSIM in [-1, 1]; differentiable with respect to `a` and, more slowly, to
+    `b`."""
     if a.device.type == "cpu" and not b.requires_grad:
         return _WindowedSsim.apply(a, b)
     return ssim_reference(a, b)
 
 
 def ssim_reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The formula as it is written, on any device: see the module."""
+    """The formula of the module docstring, written out for any device."""
     a, b = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
     channels = a.shape[1]
     line = torch.from_numpy(_window()).to(a)
@@ -55,13 +57,13 @@ def _window() -> np.ndarray:
 
 
 def _blur(x: np.ndarray) -> np.ndarray:
-    """(H, W, C): the windowed mean at every pixel, zero beyond the border, so that the filter is its own adjoint."""
+    """(H, W, C): the windowed mean at every pixel, with zeros beyond the border, so that the filter is self-adjoint."""
     line = _window().astype(x.dtype)
     return cv2.sepFilter2D(x, -1, line, line, borderType=cv2.BORDER_CONSTANT)
 
 
 class _WindowedSsim(torch.autograd.Function):
-    """SSIM of pictures on the CPU, a picture at a time, with the derivative by `a` worked out by hand.
+    """SSIM on the CPU, one image at a time, with a hand-written derivative by `a`.
 
     With m = mean(a), q = mean(a a), c = mean(a b) as the only windowed maps that depend on `a`, a value is S(m, q, c)
     and dS/da = W^T(dS/dm) + 2 a W^T(dS/dq) + b W^T(dS/dc), where W^T = W because the window is symmetric.
@@ -69,10 +71,8 @@ class _WindowedSsim(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        pictures = [
-            (x.contiguous().numpy(), y.contiguous().numpy()) for x, y in zip(a.detach(), b.detach(), strict=True)
-        ]
-        results = [_ssim_and_gradient(x, y, ctx.needs_input_grad[0]) for x, y in pictures]
+        images = [(x.contiguous().numpy(), y.contiguous().numpy()) for x, y in zip(a.detach(), b.detach(), strict=True)]
+        results = [_ssim_and_gradient(x, y, ctx.needs_input_grad[0]) for x, y in images]
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(
                 torch.from_numpy(np.stack([gradient for _, gradient in results if gradient is not None]))
@@ -91,7 +91,7 @@ def _ssim_and_gradient(a: np.ndarray, b: np.ndarray, with_gradient: bool) -> tup
     squares, products = np.empty_like(a), np.empty_like(a)
     _second_moments(a, b, squares, products)
     maps = [_blur(x) for x in (a, b, squares, products)]
-    # One array a derivative, with the rim (windows that reach outside) left at zero.
+    # One array per derivative; it stays zero at the rim, where windows extend beyond the image.
     derivatives = [np.zeros_like(a) for _ in range(3)]
     total = _values(maps[0], maps[1], maps[2], maps[3], derivatives[0], derivatives[1], derivatives[2])
     count = (height - WINDOW + 1) * (width - WINDOW + 1) * channels
@@ -103,7 +103,7 @@ def _ssim_and_gradient(a: np.ndarray, b: np.ndarray, with_gradient: bool) -> tup
     return total / count, gradient
 
 
-# The passes between the filters are compiled: as NumPy expressions they took four times as long as all the filters.
+# The passes between the filters are compiled: as NumPy expressions they took four times as long as the filters.
 
 
 @kernel(fast=True)
@@ -117,7 +117,7 @@ def _second_moments(a, b, squares, products):
 
 @kernel(fast=True)
 def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_product):
-    """Sum of the values over the windows inside; fills dS/dm, dS/dq and dS/dc there (see `_WindowedSsim`)."""
+    """Sum of SSIM over the windows inside the image; fills dS/dm, dS/dq and dS/dc there (see `_WindowedSsim`)."""
     margin = WINDOW // 2
     height, width, channels = mean_a.shape
     total = 0.0
@@ -139,7 +139,7 @@ def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_
                 square = -value * luminance_bottom * bottom
                 by_product[row, column, k] = product
                 by_square[row, column, k] = square
-                # m also stands in both luminance factors and, through the variances, in both contrast factors.
+                # m also occurs in both luminance factors and, through the variances, in both contrast factors.
                 by_mean[row, column, k] = (
                     np.float32(2.0) * bottom * (n * contrast_top - m * value * contrast_bottom)
                     - n * product
@@ -151,7 +151,8 @@ def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_
 
 @kernel(fast=True)
 def _gather(a, b, by_mean, by_square, by_product, scale, gradient):
-    """Scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel, the three already spread by the window."""
+    """scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel; the three derivatives are already filtered by the
+    window."""
     scale = np.float32(scale)
     a, b, gradient = a.ravel(), b.ravel(), gradient.ravel()
     by_mean, by_square, by_product = by_mean.ravel(), by_square.ravel(), by_product.ravel()

@@ -1,4 +1,5 @@
-"""Capture and track → Avatar: the warm-up's free Gaussians, handed over to the U-Nets, then all networks together."""
+"""Capture and track → Avatar: warm-up with free Gaussians, their transfer to the U-Nets, then training of all
+networks."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
-from ..avatar.views import performed_range, view_range
+from ..avatar.views import expression_limits, view_range
 from ..devices import choose_device
 from ..errors import EffigyError
 from ..formats.capture import Capture, load_capture
@@ -25,21 +26,22 @@ from ..head.registry import find_head
 from ..progress import SILENT, Progress
 from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from .frames import TrainingFrames
-from .losses import leash_of
-from .optimisation import SEED, Fitting, ParameterGroup, picture_of
-from .pose_refinement_in_training import REFINED_TRACK, Refining
+from .losses import anchor_limits
+from .optimisation import SEED, Optimisation, ParameterGroup, render_over_white
+from .pose_refinement import REFINED_TRACK, PoseRefiner
 from .presets import Preset, find_preset
-from .unobserved_regions import Keeping, find_unseen
+from .unobserved_regions import UnobservedPrior, find_unobserved
 from .validation import EVERY_STEPS, Validation, split_rows
-from .warmup import VertexBoundGaussians, hand_over
+from .warmup import VertexBoundGaussians, distil_into_networks
 
 PREVIEW_SECONDS = 10.0
 WARMUP_SHARE = 0.1
-"""Of the minutes that a user gives; the free Gaussians level off long before, but the U-Nets start where they end."""
+"""Fraction of the user's minutes. The free Gaussians level off long before, but the U-Nets start from their result."""
 CONDITION_NOISE = 0.03
 REFINEMENT_RATE = 1e-2
-"""Ten times the networks': a frame is seen a few dozen times, and its offset has to be found in them."""
-HAND_OVER_FRAMES = 4
+"""Ten times the rate of the networks: each frame is visited a few dozen times only, within which its offset must
+converge."""
+DISTILLATION_FRAMES = 4
 
 
 def train(
@@ -56,11 +58,11 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = SILENT,
 ) -> Avatar:
-    """Train on the frames before the held-out part and write `avatar_path`. With `minutes`, the clock ends it
-    instead of the preset's steps. A killed run leaves a checkpoint beside `avatar_path`, which `resume` continues.
-    `plan`: instead of the preset of that name, which then only names it in the file. `clock`: seconds; what minutes are
-    counted by.
-    """
+    """Train on the frames before the held-out part, write `avatar_path` and return the avatar.
+
+    With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
+    checkpoint beside `avatar_path`, from which `resume` continues. `plan` replaces the preset's values; `preset` is
+    then only the name that the file records. `clock` returns the seconds by which minutes are counted."""
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
     capture = load_capture(Path(capture_folder))
@@ -80,25 +82,25 @@ def train(
         "minutes": minutes,
         "settings": settings.to_dict(),
     }
-    place = checkpoint_path(avatar_path)
-    found = load_checkpoint(place, job) if resume else None
+    checkpoint_file = checkpoint_path(avatar_path)
+    found = load_checkpoint(checkpoint_file, job) if resume else None
     torch.manual_seed(SEED)
-    chosen = choose_device(device)
-    frames = TrainingFrames(capture, track, model, size, chosen, progress)
-    session = _Session(place, job, progress, found)
-    networks = build_networks(settings, model, track.identity).to(chosen)
-    refining = Refining(networks, frames) if plan.refinement else None
+    torch_device = choose_device(device)
+    frames = TrainingFrames(capture, track, model, size, torch_device, progress)
+    session = _Session(checkpoint_file, job, progress, found)
+    networks = build_networks(settings, model, track.identity).to(torch_device)
+    pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(pixels_per_metre(networks, frames))
-    remember_range(networks, frames)
+    store_training_ranges(networks, frames)
     rows, kept_rows = split_rows(len(frames), plan.validation)
     validation = Validation(kept_rows)
-    leash = leash_of(model, networks.base_scale)
-    unseen = find_unseen(frames, model, leash)
-    keeping = Keeping(unseen.hold)
+    anchor_limit = anchor_limits(model, networks.base_scale)
+    unobserved = find_unobserved(frames, model, anchor_limit)
+    unobserved_prior = UnobservedPrior(unobserved.weight)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
     if plan.warmup_steps and (found is None or found.stage == "warmup"):
-        free = fit_free_gaussians(
+        free = train_free_gaussians(
             frames,
             track,
             model,
@@ -106,20 +108,20 @@ def train(
             plan,
             session,
             None if minutes is None else warmup_share * minutes,
-            refining=refining,
+            pose_refiner=pose_refiner,
             rows=rows,
             clock=clock,
         )
-        pose = frames.batch(_spread(len(frames), HAND_OVER_FRAMES), size).pose
-        unseen.continue_over(free, pose)
+        pose = frames.batch(_evenly_spaced(len(frames), DISTILLATION_FRAMES), size).pose
+        unobserved.extrapolate_into(free, pose)
         with torch.no_grad():
-            keeping = Keeping(unseen.hold, free(pose)[1])
-        hand_over(free, networks, pose)
-    fitting = Fitting(
+            unobserved_prior = UnobservedPrior(unobserved.weight, free(pose)[1])
+        distil_into_networks(free, networks, pose)
+    optimisation = Optimisation(
         networks,
-        [*parameter_groups(networks), *_refinement_group(refining)],
+        [*parameter_groups(networks), *_pose_refiner_group(pose_refiner)],
         frames,
-        leash,
+        anchor_limit,
         stage="Training",
         steps=plan.steps,
         batch=plan.batch,
@@ -127,42 +129,42 @@ def train(
         final_rate=0.05,
         condition_noise=CONDITION_NOISE,
         perceptual_crop=plan.perceptual_crop,
-        refining=refining,
+        pose_refiner=pose_refiner,
         enhancer=networks.enhancer,
-        keeping=keeping,
+        unobserved_prior=unobserved_prior,
         rows=rows,
         clock=clock,
         minutes=None if minutes is None else (1 - warmup_share) * minutes,
     )
-    session.run(fitting, "training", validation)
-    validation.choose(fitting)
+    session.run(optimisation, "training", validation)
+    validation.restore_best(optimisation)
     metrics = {
         "preset": preset,
-        "steps": fitting.step,
+        "steps": optimisation.step,
         "training_seconds": round(session.total_seconds, 1),
         "training_frames": len(rows),
-        "device": str(chosen),
-        "training_psnr": round(fitting.recent_psnr, 2),
+        "device": str(torch_device),
+        "training_psnr": round(optimisation.recent_psnr, 2),
     }
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
     avatar = Avatar(networks.eval(), model, track.identity, settings, metrics)
     save_avatar(avatar, avatar_path)
-    if refining:
-        _write_refined(refining, track, capture.folder / REFINED_TRACK, progress)
-    place.unlink(missing_ok=True)
+    if pose_refiner:
+        _save_refined_track(pose_refiner, track, capture.folder / REFINED_TRACK, progress)
+    checkpoint_file.unlink(missing_ok=True)
     return avatar
 
 
-def _write_refined(refining: Refining, track: Track, path: Path, progress: Progress) -> None:
-    """A capture that cannot be written to costs the refined track, not the avatar."""
+def _save_refined_track(pose_refiner: PoseRefiner, track: Track, path: Path, progress: Progress) -> None:
+    """Save the refined track into the capture. If this fails, the avatar is kept and the user gets a message."""
     try:
-        save_track(refining.refined_track(track), path)
+        save_track(pose_refiner.refined_track(track), path)
     except EffigyError as error:
-        progress.message(f"The refined track was not kept. {error}")
+        progress.message(f"The refined track could not be saved. {error}")
 
 
-def fit_free_gaussians(
+def train_free_gaussians(
     frames: TrainingFrames,
     track: Track,
     model: HeadModel,
@@ -172,34 +174,38 @@ def fit_free_gaussians(
     minutes: float | None,
     *,
     size: int | None = None,
-    refining: Refining | None = None,
+    pose_refiner: PoseRefiner | None = None,
     rows: torch.Tensor | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> VertexBoundGaussians:
-    """The warm-up's first half, at half size unless told: it finds colours and places, detail comes later.
+    """The first part of the warm-up: optimise free Gaussians, at half the image size unless `size` is given.
 
-    The track is refined from here on: Gaussians that the mesh alone moves cannot learn a frame's tracking error by heart.
-    """
+    It finds colours and positions; detail comes later. Pose refinement starts here, because Gaussians that only the
+    mesh moves cannot overfit the tracking error of single frames."""
     vertices = model.template + model.shape_basis @ track.identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
-    fitting = Fitting(
+    optimisation = Optimisation(
         free,
-        [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 2e-2), *_refinement_group(refining)],
+        [
+            ParameterGroup([free.geometry], 1e-2),
+            ParameterGroup([free.appearance], 2e-2),
+            *_pose_refiner_group(pose_refiner),
+        ],
         frames,
-        leash_of(model, free.base_scale),
+        anchor_limits(model, free.base_scale),
         stage="Warm-up",
         steps=plan.warmup_steps,
         batch=plan.batch,
         size=size or (frames.size // 2 if frames.size % 2 == 0 else frames.size),
         final_rate=0.1,
         minutes=minutes,
-        refining=refining,
+        pose_refiner=pose_refiner,
         rows=rows,
         clock=clock,
     )
-    session.run(fitting, "warmup")
-    fitting.use_average()
+    session.run(optimisation, "warmup")
+    optimisation.use_average()
     return free
 
 
@@ -213,16 +219,20 @@ def train_vertex_bound(
     sh_degree: int = 1,
     progress: Progress = SILENT,
 ) -> VertexBoundGaussians:
-    """The baseline of `evaluate --baselines`: free Gaussians driven by the mesh alone, trained for as long as the avatar."""
+    """The baseline of `evaluate --baselines`: free Gaussians driven by the mesh alone, trained for `minutes`."""
     torch.manual_seed(SEED)
     frames = TrainingFrames(capture, track, model, size, progress=progress)
     session = _Session(None, {}, progress, None)
-    return fit_free_gaussians(frames, track, model, sh_degree, find_preset("draft"), session, minutes, size=size).eval()
+    return train_free_gaussians(
+        frames, track, model, sh_degree, find_preset("draft"), session, minutes, size=size
+    ).eval()
 
 
 def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
-    """Rates: networks as in the released code, twice that for the neural Gaussians and the enhancer; what is one number a vertex moves
-    faster, since few pixels tell it where to go.
+    """Learning rates: the graph networks have the rate of the released code, the neural Gaussians and the enhancer
+    twice it.
+
+    Per-vertex parameters get a higher learning rate: each is constrained by few pixels.
     """
     per_vertex, graph, neural = [], [], []
     for name, parameter in networks.named_parameters():
@@ -239,36 +249,37 @@ def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
 
 @torch.no_grad()
 def pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Tensor:
-    """How large the training pictures show the head: the scale at which the enhancer works."""
-    batch = frames.batch(_spread(len(frames), 16), frames.size)
+    """The median scale of the head in the training images, which is the native scale of the enhancer."""
+    batch = frames.batch(_evenly_spaced(len(frames), 16), frames.size)
     depth = head_depth(networks(batch.pose)[0], batch.cameras)
     return (batch.cameras.intrinsics[:, 0, 0] / depth).median()
 
 
 @torch.no_grad()
-def remember_range(networks: GraphAvatar, frames: TrainingFrames) -> None:
-    """From where the training frames see the head, and what the face does in them; see `backend.avatar.views`."""
+def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None:
+    """Store the range of views and of expressions of the training frames in the networks; see
+    `backend.avatar.views`."""
     rows = torch.arange(len(frames))
     conditions = torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)])
     networks.views.copy_(view_range(conditions))
-    networks.performed.copy_(performed_range(conditions))
+    networks.performed.copy_(expression_limits(conditions))
 
 
-def _refinement_group(refining: Refining | None) -> list[ParameterGroup]:
-    return [ParameterGroup(refining.refinement.parameters(), REFINEMENT_RATE)] if refining else []
+def _pose_refiner_group(pose_refiner: PoseRefiner | None) -> list[ParameterGroup]:
+    return [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_RATE)] if pose_refiner else []
 
 
-def _spread(count: int, wanted: int) -> torch.Tensor:
+def _evenly_spaced(count: int, wanted: int) -> torch.Tensor:
     return torch.linspace(0, count - 1, min(count, wanted)).round().long()
 
 
 class _Session:
-    """Checkpoints and previews of one run, over its stages."""
+    """Checkpoints and previews of one training run over all of its stages."""
 
     def __init__(
-        self, place: Path | None, job: dict[str, object], progress: Progress, found: Checkpoint | None
+        self, checkpoint_file: Path | None, job: dict[str, object], progress: Progress, found: Checkpoint | None
     ) -> None:
-        self.place, self.job, self.progress, self.found = place, job, progress, found
+        self.checkpoint_file, self.job, self.progress, self.found = checkpoint_file, job, progress, found
         self.before = found.total_seconds if found else 0.0
         self.started = self.saved = self.shown = time.monotonic()
 
@@ -277,34 +288,40 @@ class _Session:
         """Seconds of training over all sessions of this job."""
         return self.before + time.monotonic() - self.started
 
-    def run(self, fitting: Fitting, stage: str, validation: Validation | None = None) -> None:
+    def run(self, optimisation: Optimisation, stage: str, validation: Validation | None = None) -> None:
         if self.found and self.found.stage == stage:
-            fitting.restore(self.found.tensors, self.found.step, self.found.seconds)
+            optimisation.restore(self.found.tensors, self.found.step, self.found.seconds)
 
-        def after_step(_: Fitting) -> None:
-            if validation and fitting.step % EVERY_STEPS == 0:
-                validation.look(fitting)
+        def after_step(_: Optimisation) -> None:
+            if validation and optimisation.step % EVERY_STEPS == 0:
+                validation.score(optimisation)
             now = time.monotonic()
             if now - self.saved > EVERY_SECONDS:
-                self.save(fitting, stage)
+                self.save(optimisation, stage)
             if now - self.shown > PREVIEW_SECONDS:
                 self.shown = now
-                self.progress.preview(self._preview(fitting))
+                self.progress.preview(self._preview(optimisation))
 
         try:
-            fitting.run(self.progress, after_step)
+            optimisation.run(self.progress, after_step)
         finally:
-            # Also when cancelled: what was reached is kept. After SIGKILL the last periodic one is.
-            self.save(fitting, stage)
+            # Saved also when cancelled. After SIGKILL the last periodic checkpoint remains.
+            self.save(optimisation, stage)
 
-    def save(self, fitting: Fitting, stage: str) -> None:
+    def save(self, optimisation: Optimisation, stage: str) -> None:
         self.saved = time.monotonic()
-        if self.place:
+        if self.checkpoint_file:
             save_checkpoint(
-                self.place,
-                Checkpoint(self.job, stage, fitting.step, fitting.seconds, self.total_seconds, fitting.tensors()),
+                self.checkpoint_file,
+                Checkpoint(
+                    self.job, stage, optimisation.step, optimisation.seconds, self.total_seconds, optimisation.tensors()
+                ),
             )
 
-    def _preview(self, fitting: Fitting) -> np.ndarray:
-        batch = fitting.frames.batch(torch.tensor([len(fitting.frames) // 2]), fitting.size)
-        return (picture_of(fitting.model, batch, fitting.enhancer)[0].cpu().numpy() * 255).round().astype(np.uint8)
+    def _preview(self, optimisation: Optimisation) -> np.ndarray:
+        batch = optimisation.frames.batch(torch.tensor([len(optimisation.frames) // 2]), optimisation.size)
+        return (
+            (render_over_white(optimisation.model, batch, optimisation.enhancer)[0].cpu().numpy() * 255)
+            .round()
+            .astype(np.uint8)
+        )

@@ -1,4 +1,7 @@
-"""The avatar where its clip never was: from all sides, and with every expression at its end. Made to be looked at."""
+"""Turntable videos and expression sheets: the avatar from all sides and with each expression at its maximum.
+
+Both show an avatar beyond the views and expressions of its clip, for visual inspection.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.spatial.transform import Rotation
 
 from ..avatar.avatar import Avatar
 from ..avatar.render import draw, render_track
@@ -25,17 +29,20 @@ ORBIT_PITCH = 20.0
 """Degrees up and down."""
 FPS = Fraction(25)
 FIELD_OF_VIEW = 20.0
-"""Degrees; a portrait lens, as clips of a head are filmed."""
+"""Degrees; the angle of a portrait lens, with which clips of heads are typically filmed."""
 MARGIN = 1.15
-"""The picture is this many times as wide as the head is."""
+"""Width of the image divided by the width of the head."""
 COEFFICIENT = 3.0
-"""How far a FLAME coefficient is pushed: standard deviations of the scans that it comes from. Named shapes go to 1."""
+"""Maximum of a FLAME coefficient, in standard deviations of FLAME's training scans. Named shapes go to 1."""
 COLUMNS = 9
 WHITE = (1.0, 1.0, 1.0)
 
 
 def render_orbit(avatar: Avatar, out: Path, *, size: int, degrees: float = 45.0, progress: Progress = SILENT) -> int:
-    """An MP4 of the resting head: once to each side by `degrees`, then up and down; returns the number of frames."""
+    """Render an MP4 of the resting head from a camera that swings by `degrees` to each side, then up and down.
+
+    Returns the number of frames.
+    """
     if Path(out).suffix.lower() != ".mp4":
         raise EffigyError(f"An orbit is a video: give a name that ends in .mp4, not {Path(out).name}.")
     if not 0 < degrees <= 180:
@@ -46,27 +53,30 @@ def render_orbit(avatar: Avatar, out: Path, *, size: int, degrees: float = 45.0,
     still = np.zeros_like(swing)
     yaw, pitch = np.concatenate([degrees * swing, still]), np.concatenate([still, ORBIT_PITCH * swing])
     return render_track(
-        avatar, track_around(avatar, yaw, pitch), out, size=size, fmt="mp4", background="#ffffff", progress=progress
+        avatar, orbit_track(avatar, yaw, pitch), out, size=size, fmt="mp4", background="#ffffff", progress=progress
     )
 
 
 def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Progress = SILENT) -> int:
-    """A PNG with the head at rest and with each expression alone at its end, titled; returns the number of heads."""
+    """Render one PNG of labelled heads, at rest and with each single expression at its maximum.
+
+    Returns the number of heads.
+    """
     if Path(out).suffix.lower() != ".png":
-        raise EffigyError(f"The expressions are one picture: give a name that ends in .png, not {Path(out).name}.")
+        raise EffigyError(f"The expressions are one image: give a name that ends in .png, not {Path(out).name}.")
     names = avatar.head_model.expression_names
     count = 1 + len(names)
-    expression, rotations = extremes_of(avatar.head_model)
-    # Slightly from the side: noses and lips show from there.
-    track = track_around(avatar, np.full(count, 12.0), np.zeros(count), expression, rotations)
+    expression, rotations = extreme_expressions(avatar.head_model)
+    # Slightly from the side, where the shapes of nose and lips are visible.
+    track = orbit_track(avatar, np.full(count, 12.0), np.zeros(count), expression, rotations)
     title = 18
     tiles = []
     for index, name in enumerate(("at rest", *names)):
         progress.raise_if_cancelled()
         tile = Image.new("RGB", (size, size + title), (255, 255, 255))
-        # Drawn larger: at tile size Gaussians of a training picture fall below a pixel.
-        picture = to_bytes(draw(avatar, track, [index], 2 * size)[0].over(WHITE))
-        tile.paste(Image.fromarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)), (0, title))
+        # Rendered at twice the size: at the tile's own size the Gaussians would be smaller than a pixel.
+        image = to_bytes(draw(avatar, track, [index], 2 * size)[0].over(WHITE))
+        tile.paste(Image.fromarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)), (0, title))
         ImageDraw.Draw(tile).text((size / 2, title / 2), name, (40, 40, 40), ImageFont.load_default(12), anchor="mm")
         tiles.append(np.asarray(tile))
         progress.update("Expressions", index + 1, count)
@@ -78,9 +88,10 @@ def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Pro
     return count
 
 
-def extremes_of(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
-    """(1 + E, E) expressions and (1 + E, 5, 3) rotations: at rest, then each expression at its end. The jaw's shapes
-    turn the jaw joint, as in a track (`backend.head.jaw`).
+def extreme_expressions(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+    """(1 + E, E) expressions and (1 + E, 5, 3) rotations: at rest, then each expression at its maximum.
+
+    The jaw's shapes become rotations of the jaw joint, as in a track (`backend.head.jaw`).
     """
     size = len(model.expression_names)
     end = min(float(model.expression_range[1]), COEFFICIENT)
@@ -94,15 +105,16 @@ def extremes_of(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     return expression, rotations
 
 
-def track_around(
+def orbit_track(
     avatar: Avatar,
     yaw: np.ndarray,
     pitch: np.ndarray,
     expression: np.ndarray | None = None,
     rotations: np.ndarray | None = None,
 ) -> Track:
-    """A track of the avatar's own head at rest (or as given) before a camera that goes around it: `yaw` and `pitch` (F,)
-    degrees, to the person's left and up from the front.
+    """A track of the avatar's own head, at rest or as given, seen by a camera that orbits around it.
+
+    `yaw` and `pitch` (F,) are the camera's angles from the front in degrees, positive to the person's left and upwards.
     """
     frames, model = len(yaw), avatar.head_model
     vertices = avatar.shaped.vertices[0].cpu().numpy()
@@ -110,13 +122,11 @@ def track_around(
     middle, width = (low + high) / 2, float((high - low)[:2].max())
     distance = MARGIN * width / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2)) + float(high[2] - low[2]) / 2
     cameras = np.tile(np.eye(4), (frames, 1, 1))
-    for index, (turn, nod) in enumerate(zip(np.radians(yaw), np.radians(pitch), strict=True)):
-        about_y = np.array([[math.cos(turn), 0, -math.sin(turn)], [0, 1, 0], [math.sin(turn), 0, math.cos(turn)]])
-        about_x = np.array([[1, 0, 0], [0, math.cos(nod), -math.sin(nod)], [0, math.sin(nod), math.cos(nod)]])
-        # OpenCV's axes: y down, z away from the camera.
-        turned = np.diag([1.0, -1, -1]) @ about_x @ about_y
-        cameras[index, :3, :3] = turned
-        cameras[index, :3, 3] = np.array([0, 0, distance]) - turned @ middle
+    orbit = Rotation.from_euler("XY", np.stack((pitch, -yaw), 1), degrees=True).as_matrix()
+    # To OpenCV's axes: y down, z away from the camera.
+    to_camera = np.diag([1.0, -1, -1]) @ orbit
+    cameras[:, :3, :3] = to_camera
+    cameras[:, :3, 3] = np.array([0, 0, distance]) - to_camera @ middle
     size = avatar.settings.size
     focal = size / 2 / math.tan(math.radians(FIELD_OF_VIEW / 2))
     shape = (frames, len(model.expression_names))

@@ -1,10 +1,10 @@
-"""What a clip never shows: the back of the head, mostly, a side of it where the person does not turn, a mouth's inside.
+"""Regions of the head that a clip never shows: mostly its back, a side to which the person does not turn, the mouth's
+inside.
 
-No pixel tells the Gaussians there how to look, and Adam makes steps of full size out of the traces of gradient that leak
-through the hair: after a thousand of them the unseen side is confetti. So the warm-up's Gaussians are continued over what
-nobody saw (`Unseen.fill`), and the networks are held to that continuation there, and nowhere else. What they spawn beside
-such anchors fades away.
-"""
+No pixel constrains the Gaussians there, and Adam turns the tiny gradients that leak through the hair into steps of full
+size: after a thousand steps the unobserved side is covered by random colours. Therefore the Gaussians of the warm-up
+are extrapolated smoothly into these regions (`UnobservedVertices.fill`), and a prior holds the networks to the
+extrapolation there, and only there. Neural Gaussians around such anchors are faded out."""
 
 from __future__ import annotations
 
@@ -26,65 +26,70 @@ from ..head.topology import connected_parts, mesh_edges
 from ..splatting.mesh import rasterize_mesh
 from ..splatting.spherical_harmonics import C0
 from .frames import TrainingFrames
-from .losses import Leash
+from .losses import AnchorLimits
 from .warmup import VertexBoundGaussians
 
-LOOKS = 32
-"""Frames, evenly spread, in which vertices are looked for."""
-SIDE = 192
-"""Of the pictures in which they are looked for, pixels."""
-ENOUGH = 3
-"""Looks in which a vertex must be seen to count as seen."""
-FACING = 0.35
-"""Cosine between a vertex's normal and the direction to the camera from which its colour is its own: at the outline, hair
-is mixed with what lies behind it."""
-KEEPING_WEIGHT = 0.1
+VISIBILITY_FRAMES = 32
+"""Evenly spaced frames in which the visibility of the vertices is tested."""
+VISIBILITY_SIZE = 192
+"""Width and height of the images in which it is tested, pixels."""
+MIN_VISIBLE_FRAMES = 3
+"""A vertex that is visible in this many of the tested frames counts as fully observed."""
+MIN_FACING_COSINE = 0.35
+"""Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
+colour is not reliable, because hair at the outline is mixed with what lies behind it."""
+PRIOR_WEIGHT = 0.1
 FADING_WEIGHT = 0.02
-HIDDEN_HOLD, GLANCED_HOLD = 0.5, 0.1
-"""How firmly what was never in front but is near to what was, and what was only glanced at, are held to the continuation,
-beside what was never seen nor near: a picture that does show them decides, and the traces that leak through hair do not.
-Without, the hair behind an ear turned red and green in 2,700 steps. A tongue that the tracked mesh shows between the lips counts
-as seen, and is not held."""
-SOLID = 3.0
-"""Logit of the opacity of what is unseen: nothing shines through the back of a head."""
-TYPICAL = 0.02
-"""Pull of what is typical (see `Unseen.fill`) against that of a neighbour: it decides some seven edges from what is seen."""
+HIDDEN_WEIGHT, GRAZING_WEIGHT = 0.5, 0.1
+"""Weights of the prior for vertices that are never visible but lie near visible ones, and for vertices seen at grazing
+angles only; vertices that are neither visible nor near have weight 1. The weights are so small that images which do
+show such a vertex override the prior, while gradients that leak through hair do not. Without them, the hair behind an
+ear turned red and green within 2,700 steps. A tongue that the tracked mesh shows between the lips counts as observed
+and gets no prior."""
+SOLID_LOGIT = 3.0
+"""Logit of the opacity of unobserved Gaussians, so that nothing shines through the back of a head."""
+MEDIAN_WEIGHT = 0.02
+"""Weight of the median (see `UnobservedVertices.fill`) relative to a neighbour's weight of 1: the median dominates from
+about seven edges beyond the observed vertices."""
 
-
-MOUTH = {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall": (0.14, 0.06, 0.05)}
-"""Colours beside skin of SKIN luminance: a mouth that never opens in the clip opens in the animation. All are in its shade:
-teeth as bright as in a smile make a grimace of an O."""
-SKIN = 0.55
+MOUTH_COLORS = {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall": (0.14, 0.06, 0.05)}
+"""Colours of the mouth's inside for skin of SKIN_LUMINANCE, used where a mouth never opens in the clip but may open in
+an animation. They are those of a shaded mouth: teeth as bright as in a smile would make a grimace of an O."""
+SKIN_LUMINANCE = 0.55
 
 
 @dataclass(frozen=True)
-class Unseen:
-    share: Tensor
-    """(N,) in [0, 1]: 1 = in front in no frame, nor so near to what is that its Gaussian can show."""
+class UnobservedVertices:
+    """Per-vertex degrees of being unobserved, and what is needed to extrapolate into unobserved regions."""
+
+    unobserved: Tensor
+    """(N,) in [0, 1]: 1 = visible in no frame, and too far from visible vertices for its Gaussian to be seen."""
     hidden: Tensor
-    """(N,) in [0, 1]: 1 = in front in no frame."""
-    glanced: Tensor
-    """(N,) in [0, 1]: 1 = never seen but at a glancing angle."""
+    """(N,) in [0, 1]: 1 = visible in no frame."""
+    grazing: Tensor
+    """(N,) in [0, 1]: 1 = visible at grazing angles at most."""
     edges: Tensor
-    """(E, 2) of the mesh, but for those between scalp, skin and the mouth's wall: hair is not to fade into skin at the nape."""
+    """(E, 2) edges of the mesh without those between scalp, skin and the mouth's inside: hair must not blend into
+    skin."""
     mouth: Tensor
-    """(N, 3) of MOUTH; NaN outside the mouth."""
+    """(N, 3) MOUTH_COLORS; NaN outside the mouth."""
 
     @property
-    def hold(self) -> Tensor:
-        """(N,) in [0, 1]: how firmly the networks are kept from changing it."""
-        return torch.stack((self.share, HIDDEN_HOLD * self.hidden, GLANCED_HOLD * self.glanced)).amax(0)
+    def weight(self) -> Tensor:
+        """(N,) in [0, 1]: weight of the prior that holds the networks to the extrapolation."""
+        return torch.stack((self.unobserved, HIDDEN_WEIGHT * self.hidden, GRAZING_WEIGHT * self.grazing)).amax(0)
 
     @torch.no_grad()
-    def continue_over(self, free: VertexBoundGaussians, pose: Pose) -> None:
-        """Give the unseen among the warm-up's Gaussians what their surroundings have: colour and distance from the mesh
-        go on smoothly; size, orientation and opacity are those of a closed surface, seen alike from all sides. The colours are
-        those of `pose`'s frames.
+    def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose) -> None:
+        """Replace unobserved Gaussians of the warm-up by an extrapolation of their surroundings.
+
+        Colours and offsets from the mesh continue smoothly; scale, orientation and opacity become those of a closed
+        surface, and the colour does not depend on the direction of view. Colours are those in the frames of `pose`.
         """
-        share = self.share[:, None]
+        share = self.unobserved[:, None]
         colors = free.colors(pose)
-        shown = (self.glanced == 0) & self.mouth.isnan().any(1)
-        brightness = (colors[shown].median() / SKIN).clamp(0.2, 1.2) if shown.any() else 1.0
+        shown = (self.grazing == 0) & self.mouth.isnan().any(1)
+        brightness = (colors[shown].median() / SKIN_LUMINANCE).clamp(0.2, 1.2) if shown.any() else 1.0
         unknown = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
         filled = self.fill(
             torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), unknown), 1)
@@ -93,105 +98,112 @@ class Unseen:
         upright = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(share), 4)
         rest = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), upright), 1)
         free.geometry.lerp_(rest, share)
-        closed = torch.cat((torch.full_like(share, SOLID), constant, torch.zeros_like(free.appearance[:, 4:])), 1)
-        # The colour of what was only glanced at is as little its own as that of what was never seen.
-        colored = self.glanced[:, None].expand(-1, closed.shape[1] - 1)
+        closed = torch.cat((torch.full_like(share, SOLID_LOGIT), constant, torch.zeros_like(free.appearance[:, 4:])), 1)
+        # Colours seen at grazing angles are as unreliable as those never seen.
+        colored = self.grazing[:, None].expand(-1, closed.shape[1] - 1)
         free.appearance.lerp_(closed, torch.cat((share, colored), 1))
 
     @torch.no_grad()
     def fill(self, values: Tensor, unknown: Tensor) -> Tensor:
-        """(N, C) attributes of the vertices -> the same where they are well seen, continued smoothly where they are not,
-        and far from what is seen the median of what is, on the same part of the mesh: the edge of what is seen, lit from
-        behind, should not colour a whole head. A part that is well seen nowhere keeps its values.
+        """Extrapolate per-vertex attributes (N, C) from reliably observed vertices; returns (N, C).
 
-        The least of sum (1 - glanced) (x - value)^2 + sum over edges glanced (x_i - x_j)^2 + TYPICAL sum (x - typical)^2.
+        Observed values are kept, and continue smoothly into the vertices with `grazing` above 0. Far from observed
+        vertices the result approaches the median of the observed values on the same connected part of the mesh, so that
+        the rim of the observed region, which may be lit from behind, does not colour a whole head. A part without
+        reliably observed vertices gets `unknown` (N, C). The result x minimises
+
+            sum 1e3 (1 - grazing) (x - value)^2 + sum over edges grazing (x_i - x_j)^2 + MEDIAN_WEIGHT sum (x -
+            median)^2
         """
-        glanced, edges = self.glanced.cpu().double().numpy(), self.edges.cpu().numpy()
+        grazing, edges = self.grazing.cpu().double().numpy(), self.edges.cpu().numpy()
         given = values.cpu().double().numpy()
-        count = len(glanced)
-        ones = np.maximum(glanced[edges[:, 0]], glanced[edges[:, 1]])
+        count = len(grazing)
+        ones = np.maximum(grazing[edges[:, 0]], grazing[edges[:, 1]])
         ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
         linked = coo_matrix((np.r_[ones, ones], ends), (count, count))
         typical = unknown.cpu().double().numpy().copy()
         part_of = connected_parts(edges, count)
         for part in range(part_of.max() + 1):
             members = part_of == part
-            if (shown := members & (glanced == 0)).any():
+            if (shown := members & (grazing == 0)).any():
                 typical[members] = np.median(given[shown], 0)
-        # What is well seen is data, and holds a thousand times more firmly than neighbours hold together.
-        held = 1e3 * (1 - glanced)
-        system = diags(held + TYPICAL + np.asarray(linked.sum(1)).ravel()) - linked
-        solved = spsolve(system.tocsc(), held[:, None] * given + TYPICAL * typical)
+        # Observed values are data: their weight is a thousand times that of the smoothness between neighbours.
+        data_weight = 1e3 * (1 - grazing)
+        system = diags(data_weight + MEDIAN_WEIGHT + np.asarray(linked.sum(1)).ravel()) - linked
+        solved = spsolve(system.tocsc(), data_weight[:, None] * given + MEDIAN_WEIGHT * typical)
         return torch.as_tensor(solved.reshape(values.shape), dtype=values.dtype, device=values.device)
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """What the networks are held to where nothing was seen."""
+class UnobservedPrior:
+    """Loss term that holds the networks to the extrapolated Gaussians in unobserved regions."""
 
-    hold: Tensor
-    """(N,) of `Unseen`."""
-    continued: AnchorGaussians | None = None
-    """B = 1: the warm-up's, continued; None where there was no warm-up."""
+    weight: Tensor
+    """(N,) `UnobservedVertices.weight`."""
+    extrapolated: AnchorGaussians | None = None
+    """B = 1: the extrapolated Gaussians of the warm-up; None without a warm-up."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """`continued`, for a checkpoint."""
-        return dict(vars(self.continued)) if self.continued else {}
+        """The fields of `extrapolated`, for a checkpoint."""
+        return dict(vars(self.extrapolated)) if self.extrapolated else {}
 
-    def restored(self, tensors: dict[str, Tensor]) -> Keeping:
-        """With what `tensors` gave."""
-        kept = {name: value.to(self.hold) for name, value in tensors.items()}
-        return Keeping(self.hold, AnchorGaussians(**kept) if kept else None)
+    def restored(self, tensors: dict[str, Tensor]) -> UnobservedPrior:
+        """A prior with the same weights and the Gaussians that `tensors()` returned."""
+        kept = {name: value.to(self.weight) for name, value in tensors.items()}
+        return UnobservedPrior(self.weight, AnchorGaussians(**kept) if kept else None)
 
     def loss(self, anchors: AnchorGaussians, spawned: Tensor) -> Tensor:
-        """`spawned` (B, N k): opacities of the neural Gaussians, the k of an anchor side by side; k may be 0."""
+        """`spawned` (B, N k): opacities of the neural Gaussians, with the k of each anchor side by side; k may be 0."""
         loss = anchors.offsets.new_zeros(())
-        if self.continued:
-            kept = self.continued
+        if self.extrapolated:
+            kept = self.extrapolated
             difference = ((anchors.offsets - kept.offsets) / OFFSET_UNIT).square().sum(-1)
             difference = difference + (anchors.scales / kept.scales).log().square().sum(-1)
             difference = difference + (anchors.opacities - kept.opacities).square()
             difference = difference + (anchors.harmonics - kept.harmonics).square().sum((-1, -2))
-            loss = KEEPING_WEIGHT * (self.hold * difference).mean()
+            loss = PRIOR_WEIGHT * (self.weight * difference).mean()
         if spawned.shape[1]:
-            fading = self.hold[:, None] * spawned.unflatten(1, (len(self.hold), -1)).square()
+            fading = self.weight[:, None] * spawned.unflatten(1, (len(self.weight), -1)).square()
             loss = loss + FADING_WEIGHT * fading.mean()
         return loss
 
 
-def find_unseen(frames: TrainingFrames, model: HeadModel, leash: Leash) -> Unseen:
-    """Which vertices of the tracked mesh the training frames show, in front of all others, and which of them well."""
+def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: AnchorLimits) -> UnobservedVertices:
+    """Test in the training frames which vertices of the tracked mesh are visible, and which at reliable angles."""
     seen, well = np.zeros(len(model.template)), np.zeros(len(model.template))
-    rows = np.unique(np.linspace(0, len(frames) - 1, LOOKS).round().astype(int))
+    rows = np.unique(np.linspace(0, len(frames) - 1, VISIBILITY_FRAMES).round().astype(int))
     for row in rows.tolist():
         index = frames.indices[[row]]
-        pose, cameras = frames.poses.pose(index), frames.poses.cameras(index, SIDE)
+        pose, cameras = frames.poses.pose(index), frames.poses.cameras(index, VISIBILITY_SIZE)
         camera = cameras.world_to_camera[0].cpu().numpy()
         vertices = pose.posed[0].cpu().numpy() @ camera[:3, :3].T + camera[:3, 3]
-        raster = rasterize_mesh(vertices, model.faces, cameras.intrinsics[0].cpu().numpy(), SIDE, SIDE)
+        raster = rasterize_mesh(
+            vertices, model.faces, cameras.intrinsics[0].cpu().numpy(), VISIBILITY_SIZE, VISIBILITY_SIZE
+        )
         visible = np.zeros(len(seen), bool)
         visible[model.faces[raster.face_index[raster.covered]]] = True
-        # Both in the frame of the un-turned head.
+        # Normals and directions are both given in the frame of the canonical head.
         facing = -(pose.normals * pose.directions).sum(-1)[0].cpu().numpy()
         seen += visible
-        well += visible & (facing > FACING)
-    enough = min(ENOUGH, len(rows))
-    # Gaussians stray from their vertices: hair that shows beyond the outline of the mesh belongs to vertices behind it.
+        well += visible & (facing > MIN_FACING_COSINE)
+    enough = min(MIN_VISIBLE_FRAMES, len(rows))
+    # Gaussians may lie off their vertices: hair visible beyond the mesh's outline belongs to vertices behind the
+    # outline.
     distance, _ = KDTree(model.template[seen >= enough]).query(model.template)
-    hidden, glanced = 1 - np.minimum(1, seen / enough), 1 - np.minimum(1, well / enough)
-    share = np.clip(distance / leash.distance.cpu().numpy() - 1, 0, 1) * hidden
-    return unseen_on(
-        model, *(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, hidden, glanced))
+    hidden, grazing = 1 - np.minimum(1, seen / enough), 1 - np.minimum(1, well / enough)
+    share = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1) * hidden
+    return unobserved_vertices(
+        model, *(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, hidden, grazing))
     )
 
 
-def unseen_on(model: HeadModel, share: Tensor, hidden: Tensor, glanced: Tensor) -> Unseen:
-    """With the surfaces of this head; see `Unseen` for the shares."""
+def unobserved_vertices(model: HeadModel, share: Tensor, hidden: Tensor, grazing: Tensor) -> UnobservedVertices:
+    """`UnobservedVertices` of a head from the three degrees (N,), with the head's edges and mouth colours."""
     edges, kind = mesh_edges(model.faces)[0], np.zeros(len(model.template), int)
     kind[model.regions["scalp"]] = 1
     mouth = torch.full((len(kind), 3), torch.nan)
     for name, vertices in mouth_parts(model).items():
-        mouth[torch.as_tensor(vertices)] = torch.tensor(MOUTH[name])
+        mouth[torch.as_tensor(vertices)] = torch.tensor(MOUTH_COLORS[name])
         kind[vertices] = 2
     edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=share.device)
-    return Unseen(share, hidden, glanced, edges, mouth.to(share))
+    return UnobservedVertices(share, hidden, grazing, edges, mouth.to(share))

@@ -1,9 +1,8 @@
-"""Frames of the training part that are kept from training, to tell when more of it stops helping.
+"""Validation frames, kept out of training to select the best weights.
 
-They are two runs of consecutive frames: single ones would have neighbours that training sees, and look as those do. Every
-so often the averaged weights are scored on them, and the best are what training ends with. The held-out fifth of the
-clip is never looked at.
-"""
+They are two runs of consecutive frames; single frames would be almost equal to their neighbours in the training set.
+The averaged weights are scored on them every `EVERY_STEPS` steps, and training ends with the best ones. The held-out
+fifth of the clip is never used."""
 
 from __future__ import annotations
 
@@ -11,21 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .optimisation import Fitting, picture_of
+from .optimisation import Optimisation, render_over_white
 
 RUNS = 2
 EVERY_STEPS = 500
-MOST_FRAMES = 12
-FEWEST = 60
-"""Training frames from which some can be spared."""
+MAX_FRAMES = 12
+MIN_TRAINING_FRAMES = 60
+"""With fewer frames than this, all are used for training."""
 
 
 def split_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
-    """Rows 0 ... `count` - 1 for training, and those kept from it: about `share` of them, in `RUNS` runs, evenly placed."""
+    """Split rows 0 ... `count` - 1 into training rows and validation rows: about `share` of them, in RUNS evenly spaced
+    runs."""
     rows = np.arange(count)
     length = round(share * count / RUNS)
     kept = np.zeros(count, bool)
-    if length and count >= FEWEST:
+    if length and count >= MIN_TRAINING_FRAMES:
         for run in range(RUNS):
             middle = round((run + 1) * count / (RUNS + 1))
             kept[middle - length // 2 : middle - length // 2 + length] = True
@@ -34,32 +34,32 @@ def split_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
 
 class Validation:
     def __init__(self, rows: Tensor) -> None:
-        """`rows` of the frames that `Fitting` has; may be empty."""
-        chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_FRAMES)).round().astype(int)
+        """`rows` are rows of the optimisation's `frames`; they may be empty."""
+        chosen = np.linspace(0, len(rows) - 1, min(len(rows), MAX_FRAMES)).round().astype(int)
         self.rows = rows[chosen] if len(rows) else rows
         self.best_psnr = float("nan")
         self._best: dict[str, Tensor] | None = None
 
-    def look(self, fitting: Fitting) -> None:
-        """Score the averaged weights; keep them if they are the best so far."""
+    def score(self, optimisation: Optimisation) -> None:
+        """Score the averaged weights, and keep a copy if they are the best so far."""
         if not len(self.rows):
             return
-        with fitting.averaged():
-            squared = [self._error(fitting, row) for row in self.rows.split(1)]
+        with optimisation.averaged():
+            squared = [self._error(optimisation, row) for row in self.rows.split(1)]
         psnr = float(-10 * np.log10(np.mean(squared)))
         if not psnr <= self.best_psnr:
             self.best_psnr = psnr
-            self._best = {name: value.clone() for name, value in fitting.average.items()}
+            self._best = {name: value.clone() for name, value in optimisation.average.items()}
 
     @staticmethod
-    def _error(fitting: Fitting, row: Tensor) -> float:
-        batch = fitting.frames.batch(row, fitting.size)
+    def _error(optimisation: Optimisation, row: Tensor) -> float:
+        batch = optimisation.frames.batch(row, optimisation.size)
         truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None])
-        return float((picture_of(fitting.model, batch, fitting.enhancer) - truth).square().mean())
+        return float((render_over_white(optimisation.model, batch, optimisation.enhancer) - truth).square().mean())
 
-    def choose(self, fitting: Fitting) -> None:
-        """Leave the best weights in the model: with frames to tell by those, without the last ones' average."""
-        self.look(fitting)
+    def restore_best(self, optimisation: Optimisation) -> None:
+        """Put the best weights into the model; without validation frames, the last averaged weights."""
+        self.score(optimisation)
         if self._best:
-            fitting.average = self._best
-        fitting.use_average()
+            optimisation.average = self._best
+        optimisation.use_average()

@@ -1,7 +1,7 @@
-"""Warm-up (GraphAvatar section 3.5): free Gaussians on the rig's vertices, then the U-Nets taught to say the same.
+"""Warm-up (GraphAvatar section 3.5): free Gaussians on the rig's vertices, whose attributes the U-Nets then learn.
 
-Without it the paper gets 8.97 dB: graph networks that have to find colour, place and size at once do not converge.
-`VertexBoundGaussians` is also a baseline by itself: Gaussians that the mesh alone moves.
+Without it the paper gets 8.97 dB, because graph networks that start with unknown colours, positions and sizes do not
+converge. `VertexBoundGaussians` is also a baseline by itself: Gaussians that are moved by the mesh alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..splatting.types import Splats
 
 
 class VertexBoundGaussians(nn.Module):
-    """One Gaussian a vertex, free in place, size, rotation, opacity and spherical harmonics; called as GraphAvatar is."""
+    """One Gaussian per vertex with free offset, scale, rotation, opacity and spherical harmonics; called like
+    GraphAvatar."""
 
     def __init__(self, edge_lengths: Tensor, sh_degree: int) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class VertexBoundGaussians(nn.Module):
         harmonics = (sh_degree + 1) ** 2
         self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
-        # The columns are those of the two U-Nets' outputs, so that they can be compared and copied.
+        # The columns are those of the two U-Nets' outputs, which are regressed to them.
         self.geometry = nn.Parameter(
             torch.cat((torch.zeros(anchors, 6), torch.tensor([[1.0, 0, 0, 0]]).expand(anchors, 4)), 1)
         )
@@ -49,24 +50,26 @@ class VertexBoundGaussians(nn.Module):
 
     @torch.no_grad()
     def colors(self, pose: Pose) -> Tensor:
-        """(N, 3) in [0, 1]: the colour as it is seen in `pose`'s frames on average. The constant harmonic alone is not that: a
-        clip shows a vertex from a narrow cone, and what is constant there is shared out among all harmonics.
+        """(N, 3) in [0, 1]: the colour of each vertex seen from the mean direction of the frames of `pose`.
+
+        The constant harmonic alone is not this colour: a clip shows each vertex from a narrow cone of directions only,
+        within which all harmonics contribute to the constant part.
         """
         direction = functional.normalize(pose.directions.mean(0), dim=-1)
         return evaluate_harmonics(self.sh_degree, direction, self.appearance[:, 1:].unflatten(-1, (-1, 3))).clamp(0, 1)
 
 
-def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
-    """Regress the U-Nets' outputs to the free Gaussians by mean squared error; returns the error that is left.
+def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
+    """Regress the U-Nets' outputs to the free Gaussians by mean squared error; returns the remaining error.
 
-    The last layer's bias is one number a vertex and attribute, so most of the regression has a closed form: the
-    target less what the network says at these poses on average. The rest is how the output varies over `pose`'s frames.
-    """
+    The output bias has one number per vertex and attribute, so most of the regression has a closed form: the target
+    minus the network's mean output over the frames of `pose`. The remaining steps reduce the variation over these
+    frames."""
     targets = ((networks.geometry, free.geometry.detach()), (networks.appearance, free.appearance.detach()))
     surface = encode_surface(
         pose.canonical, pose.normals, networks.settings.position_bands, networks.settings.normal_bands
     )
-    left = 0.0
+    remaining = 0.0
     for network, target in targets:
         with torch.no_grad():
             network.bias_output.add_(target - network(surface, pose.conditions)[0].mean(0))
@@ -76,7 +79,7 @@ def hand_over(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, ste
             optimizer.zero_grad()
             error.backward()
             optimizer.step()
-        left += error.item()
+        remaining += error.item()
     if networks.neural is not None:
         networks.neural.start_from(free.colors(pose))
-    return left
+    return remaining

@@ -1,4 +1,5 @@
-"""The enhancer: residual on the colour alone, the same wherever the head stands, trained beside the networks, in the file."""
+"""The enhancer: residual on the colour alone, the same wherever the head stands, trained beside the networks, in the
+file."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from small_capture import make_small_capture
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
-from backend.avatar.enhancer import Enhancer, enhance, enhance_together
+from backend.avatar.enhancer import Enhancer, enhance, enhance_joint_image
 from backend.avatar.render import draw
 from backend.avatar.settings import AvatarSettings
 from backend.splatting.rasterize import rasterize
@@ -115,7 +116,7 @@ def test_each_head_of_a_joint_picture_gets_its_own_enhancer(enhancer):
     view = cameras(size=128)
     both = Splats(*(torch.cat(pair, 1) for pair in zip(vars(left).values(), vars(right).values(), strict=True)))
     raster = rasterize(both, view)
-    after = enhance_together(raster, both, view, [60, 60], [enhancer, None], [1.0, 1.0]).color
+    after = enhance_joint_image(raster, both, view, [60, 60], [enhancer, None], [1.0, 1.0]).color
     alone = enhance(enhancer, rasterize(left, view), left, view).color
     torch.testing.assert_close(after[:, :, :50], alone[:, :, :50], atol=1e-3, rtol=0)
     torch.testing.assert_close(after[:, :, 78:], raster.color[:, :, 78:], atol=1e-6, rtol=0)
@@ -124,7 +125,7 @@ def test_each_head_of_a_joint_picture_gets_its_own_enhancer(enhancer):
     wall = replace(right, scales=torch.full_like(right.scales, 0.2), opacities=torch.full_like(right.opacities, 0.99))
     both = Splats(*(torch.cat(pair, 1) for pair in zip(vars(hidden).values(), vars(wall).values(), strict=True)))
     raster = rasterize(both, view)
-    after = enhance_together(raster, both, view, [60, 60], [enhancer, None], [1.0, 1.0]).color
+    after = enhance_joint_image(raster, both, view, [60, 60], [enhancer, None], [1.0, 1.0]).color
     torch.testing.assert_close(after, raster.color, atol=1e-3, rtol=0)
 
 
@@ -173,7 +174,7 @@ def test_avatar_from_before_the_enhancer_opens_without_one(tmp_path, monkeypatch
 
 
 def test_doctor_says_what_fills_an_avatar_s_file(tmp_path, monkeypatch, capsys):
-    from backend.avatar.avatar import parts_of
+    from backend.avatar.avatar import file_parts
     from backend.service.cli import main
 
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
@@ -181,7 +182,7 @@ def test_doctor_says_what_fills_an_avatar_s_file(tmp_path, monkeypatch, capsys):
     settings = AvatarSettings(size=64, enhancer_width=8)
     path = tmp_path / "ball.effigy"
     save_avatar(Avatar(build_networks(settings, model, track.identity), model, track.identity, settings), path)
-    parts = parts_of(path)
+    parts = file_parts(path)
     assert sum(part.bytes for part in parts) == path.stat().st_size
     assert next(part for part in parts if part.name == "geometry.bias_output").types == ("F16",)
     assert main(["doctor", str(path)]) == 0

@@ -21,8 +21,8 @@ from backend.training.baselines import nearest_training_frames, pose_features
 from backend.training.evaluation import evaluate, read_truth
 from backend.training.frames import TrackPoses
 from backend.training.pose_range import head_angles, outside_training
-from backend.training.pose_refinement_in_evaluation import draw_refitted
-from backend.training.temporal_stability import held_still, jitter_of
+from backend.training.pose_refinement_at_test_time import draw_with_optimised_pose
+from backend.training.temporal_stability import hold_expression, mean_jitter
 
 
 class BallAvatar:
@@ -130,11 +130,11 @@ def test_the_figures_can_be_computed_again_from_the_pictures(evaluated):
     _, out, metrics = evaluated
     values = []
     for entry in metrics.per_frame:
-        picture, truth, mask = (
+        image, truth, mask = (
             cv2.imread(str(out / "frames" / f"{name}_{entry.frame:06d}.png"), cv2.IMREAD_UNCHANGED) / 255.0
             for name in ("pred", "truth", "mask")
         )
-        squared = ((picture - truth) ** 2).mean(axis=2)
+        squared = ((image - truth) ** 2).mean(axis=2)
         values.append(-10 * np.log10(squared.mean()))
         assert entry.metrics.psnr_head == pytest.approx(-10 * np.log10(squared[mask >= 0.5].mean()), abs=1e-3)
     assert metrics.mean.psnr == pytest.approx(np.mean(values), abs=1e-3)
@@ -245,17 +245,17 @@ def test_an_avatar_of_another_head_is_refused(small, tmp_path):
 def test_jitter_counts_trembling_and_not_drift():
     steps = np.arange(10.0)[:, None, None] * [3.0, -2.0]
     drift = np.broadcast_to(steps, (10, 68, 2)).copy()
-    assert jitter_of(drift) == pytest.approx(0, abs=1e-9)
+    assert mean_jitter(drift) == pytest.approx(0, abs=1e-9)
     drift[::2] += [0, 0.5]
-    assert jitter_of(drift) == pytest.approx(1.0)
+    assert mean_jitter(drift) == pytest.approx(1.0)
     drift[4] = np.nan
-    assert jitter_of(drift) == pytest.approx(1.0)
-    assert jitter_of(np.full((5, 68, 2), np.nan)) is None
+    assert mean_jitter(drift) == pytest.approx(1.0)
+    assert mean_jitter(np.full((5, 68, 2), np.nan)) is None
 
 
 def test_a_held_face_keeps_its_head_poses_and_nothing_else(small):
     track = small[1]
-    still = held_still(track, np.arange(10, 20))
+    still = hold_expression(track, np.arange(10, 20))
     assert np.ptp(still.expression, axis=0).max() == 0 and np.ptp(still.rotations[:, 2:], axis=0).max() == 0
     assert np.array_equal(still.rotations[:, 1], track.rotations[:, 1])
     assert np.array_equal(still.head_to_camera, track.head_to_camera)
@@ -274,9 +274,9 @@ def test_fitting_the_pose_again_undoes_an_error_of_the_track(small):
     errors = [
         np.abs(frame.over((1.0, 1, 1)) - truth / 255).mean()
         for frame in (
-            draw_refitted(avatar, TrackPoses(track, model), index, SIZE, truth, steps=0),
-            draw_refitted(avatar, wrong, index, SIZE, truth, steps=0),
-            draw_refitted(avatar, wrong, index, SIZE, truth),
+            draw_with_optimised_pose(avatar, TrackPoses(track, model), index, SIZE, truth, steps=0),
+            draw_with_optimised_pose(avatar, wrong, index, SIZE, truth, steps=0),
+            draw_with_optimised_pose(avatar, wrong, index, SIZE, truth),
         )
     ]
     right, disturbed, refitted = errors

@@ -1,4 +1,5 @@
-"""The networks of an avatar: gradients everywhere, posing that changes only place and orientation, the warm-up's hand-over."""
+"""The networks of an avatar: gradients everywhere, posing that changes only place and orientation, the warm-up's
+hand-over."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import torch
 from head_models import ball_head
 
 from backend.avatar.avatar import build_networks
-from backend.avatar.encoding import REACH, encode_surface, encoded_size
+from backend.avatar.encoding import EXTENT, encode_surface, encoded_size
 from backend.avatar.posing import Pose, pose_rig
 from backend.avatar.settings import AvatarSettings
 from backend.head.forward import Head
-from backend.training.warmup import VertexBoundGaussians, hand_over
+from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_encoding_resolves_two_millimetres_and_is_smooth_at_float32():
     assert (moved - code).abs().max() > 0.9
     rounding = encode_surface(points * (1 + 2e-7), normals, 6, 2)
     assert (rounding - code).abs().max() < 1e-3
-    assert REACH == 0.15
+    assert EXTENT == 0.15
 
 
 def test_hand_over_makes_the_unets_say_what_the_free_gaussians_say(model):
@@ -120,7 +121,7 @@ def test_hand_over_makes_the_unets_say_what_the_free_gaussians_say(model):
         free.appearance.add_(0.5 * torch.randn_like(free.appearance))
     rotations = 0.1 * torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(1))
     pose = make_pose(model, rotations)
-    assert hand_over(free, networks, pose) < 1e-3
+    assert distil_into_networks(free, networks, pose) < 1e-3
     wanted, got = free(pose), networks(pose)
     anchors = len(model.template)
     assert (got[0].colors[:, :anchors] - wanted[0].colors).abs().mean() < 0.02

@@ -29,23 +29,23 @@ def portrait() -> np.ndarray:
     return np.where(head[..., None], texture, 1).astype(np.float32)
 
 
-def tensor(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture, np.float32))[None]
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image, np.float32))[None]
 
 
-def degradations(picture: np.ndarray, kind: str) -> list[np.ndarray]:
+def degradations(image: np.ndarray, kind: str) -> list[np.ndarray]:
     if kind == "blur":
-        return [cv2.GaussianBlur(picture, (0, 0), sigma) for sigma in (0.6, 1.2, 2.4, 4.8)]
-    noise = np.random.default_rng(7).standard_normal(picture.shape).astype(np.float32)
-    return [np.clip(picture + amount * noise, 0, 1) for amount in (0.02, 0.05, 0.12, 0.3)]
+        return [cv2.GaussianBlur(image, (0, 0), sigma) for sigma in (0.6, 1.2, 2.4, 4.8)]
+    noise = np.random.default_rng(7).standard_normal(image.shape).astype(np.float32)
+    return [np.clip(image + amount * noise, 0, 1) for amount in (0.02, 0.05, 0.12, 0.3)]
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise"])
 @pytest.mark.parametrize("depth", [3, 5])
 def test_vgg_hed_distance_grows_with_blur_and_with_noise(portrait, kind, depth):
     truth = tensor(portrait)
-    pictures = torch.cat([truth, *(tensor(x) for x in degradations(portrait, kind))])
-    distances = vgg_hed_distance(pictures, truth.expand(len(pictures), -1, -1, -1), depth=depth).tolist()
+    images = torch.cat([truth, *(tensor(x) for x in degradations(portrait, kind))])
+    distances = vgg_hed_distance(images, truth.expand(len(images), -1, -1, -1), depth=depth).tolist()
     assert distances[0] == 0
     assert all(a < b for a, b in itertools.pairwise(distances)), distances
 
@@ -67,14 +67,14 @@ def test_vgg_hed_reads_its_input_as_the_network_was_trained(portrait):
 
 def test_vgg_hed_as_a_loss_sharpens_a_blurred_picture(portrait):
     truth = tensor(portrait[16:80, 16:80])
-    picture = tensor(cv2.GaussianBlur(portrait, (0, 0), 2)[16:80, 16:80]).requires_grad_()
-    optimizer = torch.optim.Adam([picture], lr=0.008)
-    before = float((picture.detach() - truth).square().mean())
+    image = tensor(cv2.GaussianBlur(portrait, (0, 0), 2)[16:80, 16:80]).requires_grad_()
+    optimizer = torch.optim.Adam([image], lr=0.008)
+    before = float((image.detach() - truth).square().mean())
     for _ in range(12):
         optimizer.zero_grad()
-        vgg_hed_distance(picture, truth, depth=3).sum().backward()
+        vgg_hed_distance(image, truth, depth=3).sum().backward()
         optimizer.step()
-    assert float((picture.detach() - truth).square().mean()) < 0.75 * before
+    assert float((image.detach() - truth).square().mean()) < 0.75 * before
     assert all(p.grad is None for p in hed_features(3).parameters())
 
 
@@ -129,10 +129,10 @@ def test_ssim_agrees_with_a_window_by_window_calculation(portrait):
 
 def test_fast_ssim_has_the_gradient_of_the_reference(portrait):
     truth = torch.stack([tensor(portrait)[0], tensor(np.roll(portrait, 9, 1))[0]])
-    picture = torch.stack([tensor(x)[0] for x in degradations(portrait, "noise")[1:3]]).requires_grad_()
+    image = torch.stack([tensor(x)[0] for x in degradations(portrait, "noise")[1:3]]).requires_grad_()
     upstream = torch.tensor([1.0, -2.0])
-    (fast,) = torch.autograd.grad((ssim(picture, truth) * upstream).sum(), picture)
-    (slow,) = torch.autograd.grad((ssim_reference(picture, truth) * upstream).sum(), picture)
+    (fast,) = torch.autograd.grad((ssim(image, truth) * upstream).sum(), image)
+    (slow,) = torch.autograd.grad((ssim_reference(image, truth) * upstream).sum(), image)
     assert float(slow.abs().max()) > 1e-4
     torch.testing.assert_close(fast, slow, rtol=1e-3, atol=1e-3 * float(slow.abs().max()))
 
@@ -192,9 +192,9 @@ def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_foota
     from backend.footage.detector import FaceDetector
 
     reader = cv2.VideoCapture(str(shared_footage / "woman_frontal.mp4"))
-    picture = cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(reader.read()[1], cv2.COLOR_BGR2RGB)
     detector = FaceDetector()
-    p = metrics.ibug_landmarks(detector.detect(picture)[0].landmarks)
+    p = metrics.ibug_landmarks(detector.detect(image)[0].landmarks)
     detector.close()
     assert p[0, 0] < p[17, 0] < p[21, 0] < p[27, 0] < p[22, 0] < p[26, 0] < p[16, 0]
     assert p[36, 0] < p[39, 0] < p[42, 0] < p[45, 0] and p[31, 0] < p[33, 0] < p[35, 0]
@@ -208,8 +208,8 @@ def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_foota
 def test_average_skips_what_was_not_measured(portrait):
     matte = (portrait.min(axis=2) < 1).astype(np.float32)
     seen = compare(portrait, portrait, matte, landmarks=(np.zeros((68, 2)), np.ones((68, 2))))
-    unseen = compare(portrait * 0.9, portrait, matte)
-    mean = average([seen, unseen])
+    unobserved = compare(portrait * 0.9, portrait, matte)
+    mean = average([seen, unobserved])
     assert mean.f_lmd == seen.f_lmd and mean.lpips is None
-    assert mean.psnr == pytest.approx((seen.psnr + unseen.psnr) / 2)
+    assert mean.psnr == pytest.approx((seen.psnr + unobserved.psnr) / 2)
     assert average([]) is None

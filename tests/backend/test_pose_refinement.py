@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from small_capture import make_small_capture
 
 from backend.avatar.avatar import build_networks
-from backend.avatar.pose_refinement import Motion, Refinement
+from backend.avatar.pose_refinement import PoseRefinementNetwork, RigidMotion, offsets_from_units
 from backend.avatar.render import draw
 from backend.avatar.settings import AvatarSettings
 from backend.formats.track import load_track, save_track
@@ -20,9 +20,9 @@ from backend.splatting.types import Splats
 from backend.training import presets
 from backend.training.evaluation import read_truth
 from backend.training.frames import TrackPoses, TrainingFrames
-from backend.training.losses import leash_of
-from backend.training.optimisation import Fitting, ParameterGroup
-from backend.training.pose_refinement_in_training import REFINED_TRACK, Refining
+from backend.training.losses import anchor_limits
+from backend.training.optimisation import Optimisation, ParameterGroup
+from backend.training.pose_refinement import REFINED_TRACK, PoseRefiner
 from backend.training.presets import Preset
 from backend.training.trainer import train
 
@@ -42,7 +42,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def disturbed(track):
-    """1.5 degrees, 4 mm and noise on the expression, as a tracker errs: neighbouring frames alike. Training frames alone."""
+    """1.5 degrees, 4 mm and noise on the expression, as a tracker errs: neighbouring frames alike. Training frames
+    alone."""
     random = np.random.default_rng(3)
 
     def errors(size: int) -> np.ndarray:
@@ -62,22 +63,23 @@ def disturbed(track):
 
 
 def errors_of(track, truth, model) -> dict[str, float]:
-    """Means over the training frames: degrees, millimetres across the view, coefficients, and pixels of the vertices."""
+    """Means over the training frames: degrees, millimetres across the view, coefficients, and pixels of the
+    vertices."""
     frames = np.arange(truth.training_count)
     between = np.linalg.inv(truth.head_to_camera[frames]) @ track.head_to_camera[frames]
-    pictures = []
+    images = []
     for each in (track, truth):
         camera = each.head_to_camera[frames]
         points = (
             TrackPoses(each, model).pose(frames).posed.numpy() @ camera[:, :3, :3].transpose(0, 2, 1)
             + camera[:, None, :3, 3]
         )
-        pictures.append(each.intrinsics[0, 0] * points[..., :2] / points[..., 2:])
+        images.append(each.intrinsics[0, 0] * points[..., :2] / points[..., 2:])
     return {
         "degrees": float(np.degrees(Rotation.from_matrix(between[:, :3, :3]).magnitude()).mean()),
         "millimetres": float(1000 * np.linalg.norm(between[:, :2, 3], axis=1).mean()),
         "expression": float(np.abs(track.expression - truth.expression)[frames].mean()),
-        "pixels": float(np.linalg.norm(pictures[0] - pictures[1], axis=-1).mean()),
+        "pixels": float(np.linalg.norm(images[0] - images[1], axis=-1).mean()),
     }
 
 
@@ -94,24 +96,24 @@ def test_every_parameter_has_a_gradient_after_one_step(small):
     frames = TrainingFrames(capture, track, model, 64)
     torch.manual_seed(0)
     networks = build_networks(AvatarSettings(size=64), model, track.identity)
-    refining = Refining(networks, frames)
-    parameters = dict(refining.refinement.named_parameters())
-    fitting = Fitting(
+    pose_refiner = PoseRefiner(networks, frames)
+    parameters = dict(pose_refiner.refinement.named_parameters())
+    optimisation = Optimisation(
         networks,
         [ParameterGroup(parameters.values(), 1e-2)],
         frames,
-        leash_of(model, networks.base_scale),
+        anchor_limits(model, networks.base_scale),
         stage="Training",
         steps=10,
         batch=4,
         size=64,
         final_rate=1.0,
-        refining=refining,
+        pose_refiner=pose_refiner,
     )
-    fitting._step()
+    optimisation._step()
     # At the start the offsets are zero: what leads to them has a gradient at once, what is behind it after one step.
     assert parameters["project.weight"].grad.abs().sum() > 0 and parameters["project.bias"].grad.abs().sum() > 0
-    fitting._step()
+    optimisation._step()
     silent = [name for name, parameter in parameters.items() if not parameter.grad.abs().sum() > 0]
     assert not silent
     # Every offset has one of its own, the head's motion included, which the rasteriser knows nothing of.
@@ -121,10 +123,10 @@ def test_every_parameter_has_a_gradient_after_one_step(small):
 def test_training_starts_from_the_tracked_poses(small):
     capture, track, model = small
     frames = TrainingFrames(capture, track, model, 64)
-    refining = Refining(build_networks(AvatarSettings(size=64), model, track.identity), frames)
+    pose_refiner = PoseRefiner(build_networks(AvatarSettings(size=64), model, track.identity), frames)
     rows = torch.tensor([2, 9])
     batch = frames.batch(rows, 64)
-    pose, motion, _ = refining.pose(batch, rows, rows)
+    pose, motion, _ = pose_refiner.pose(batch, rows, rows)
     for name, value in vars(pose).items():
         torch.testing.assert_close(value, getattr(batch.pose, name), atol=1e-6, rtol=0, msg=name)
     torch.testing.assert_close(motion.matrices, torch.eye(4).expand(2, 4, 4), atol=1e-6, rtol=0)
@@ -141,11 +143,11 @@ def test_moving_the_splats_shows_what_moving_the_camera_would(small):
         torch.ones(1, 7, 3),
     )
     splats = Splats(*(part.double() for part in vars(splats).values()))
-    refinement = Refinement(8, 4, 30)
+    refinement = PoseRefinementNetwork(8, 4, 30)
     middle = torch.tensor([0.0, 0.03, 0.09], dtype=torch.float64)
 
     def moved(units: torch.Tensor) -> torch.Tensor:
-        motion: Motion = refinement.offsets(units).motion_about(middle)
+        motion: RigidMotion = offsets_from_units(units).rigid_motion(middle)
         after = motion.move(splats)
         return torch.cat((after.means.flatten(), after.quaternions.flatten()))
 

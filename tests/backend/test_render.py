@@ -74,8 +74,8 @@ class Listener(Progress):
 
 
 def read_png(path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
 
 def centroid(alpha: np.ndarray) -> tuple[float, float]:
@@ -100,25 +100,25 @@ def test_png_is_straight_alpha_and_holds_flagged_frames_too(track, tmp_path):
     assert render_track(Blob(), track, tmp_path / "shot", size=SIZE, progress=listener) == 5
     assert sorted(p.name for p in (tmp_path / "shot").iterdir()) == [f"{k:06d}.png" for k in range(5)]
     assert listener.done[-1] == (5, 5) and listener.messages == []
-    picture = read_png(tmp_path / "shot" / "000002.png")
-    assert picture.shape == (SIZE, SIZE, 4) and picture.dtype == np.uint8
+    image = read_png(tmp_path / "shot" / "000002.png")
+    assert image.shape == (SIZE, SIZE, 4) and image.dtype == np.uint8
     # The colour stays orange where the ball fades: it was divided by alpha.
-    assert picture[32, 32, 3] > 140 > 80 > picture[24, 32, 3] > 40
+    assert image[32, 32, 3] > 140 > 80 > image[24, 32, 3] > 40
     for row in (32, 24):
-        np.testing.assert_allclose(picture[row, 32, :3], np.array(ORANGE) * 255, atol=3)
-    assert picture[0, 0, 3] == 0
+        np.testing.assert_allclose(image[row, 32, :3], np.array(ORANGE) * 255, atol=3)
+    assert image[0, 0, 3] == 0
     xs = [centroid(read_png(tmp_path / "shot" / f"{k:06d}.png")[..., 3].astype(float))[0] for k in range(5)]
     assert (np.diff(xs) > 2).all()
 
 
 def test_png_on_a_colour_is_opaque(track, tmp_path):
     render_track(Blob(), track, tmp_path / "shot", size=SIZE, background="#2040Ff")
-    picture = read_png(tmp_path / "shot" / "000002.png")
-    assert picture.shape == (SIZE, SIZE, 3)
-    assert picture[0, 0].tolist() == [0x20, 0x40, 0xFF]
+    image = read_png(tmp_path / "shot" / "000002.png")
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image[0, 0].tolist() == [0x20, 0x40, 0xFF]
     alpha = draw(Blob(), track, [2], SIZE)[0].alpha[32, 32]
     expected = np.array(ORANGE) * 255 * alpha + np.array([0x20, 0x40, 0xFF]) * (1 - alpha)
-    np.testing.assert_allclose(picture[32, 32], expected, atol=1)
+    np.testing.assert_allclose(image[32, 32], expected, atol=1)
 
 
 def test_exr_is_scene_linear_premultiplied_with_depth_in_metres(track, tmp_path):
@@ -150,9 +150,9 @@ def test_mp4_plays_at_the_tracks_rate_in_the_right_colours(track, tmp_path):
         assert int(stream.codec_context.colorspace) == 1
         frames = list(container.decode(stream))
     assert len(frames) == 5
-    picture = frames[2].reformat(format="rgb24", src_colorspace="ITU709").to_ndarray()
-    np.testing.assert_allclose(picture[:8, :8].mean((0, 1)), [0xC0, 0x20, 0x10], atol=4)
-    assert int(picture[32, 32, 1]) > 60
+    image = frames[2].reformat(format="rgb24", src_colorspace="ITU709").to_ndarray()
+    np.testing.assert_allclose(image[:8, :8].mean((0, 1)), [0xC0, 0x20, 0x10], atol=4)
+    assert int(image[32, 32, 1]) > 60
 
 
 def test_mp4_without_a_background_is_on_white_and_says_so(track, tmp_path):

@@ -13,8 +13,8 @@ from backend.progress import SILENT
 from backend.splatting.types import Raster
 from backend.training import losses, trainer
 from backend.training.frames import TrainingFrames
-from backend.training.losses import COARSE_WEIGHT, leash_of, picture_loss, total_loss
-from backend.training.optimisation import Fitting, ParameterGroup
+from backend.training.losses import COARSE_WEIGHT, anchor_limits, image_loss, total_loss
+from backend.training.optimisation import Optimisation, ParameterGroup
 from backend.training.presets import Preset
 from backend.training.trainer import CONDITION_NOISE, train
 from backend.training.warmup import VertexBoundGaussians
@@ -39,17 +39,17 @@ def frames(small):
     return TrainingFrames(capture, track, model, SIZE)
 
 
-def make_fitting(frames, model, **options) -> Fitting:
+def make_fitting(frames, model, **options) -> Optimisation:
     free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 0)
     options = {"stage": "", "steps": 8, "batch": 2, "size": SIZE, "final_rate": 0.1} | options
     groups = [ParameterGroup([free.geometry], 1e-2), ParameterGroup([free.appearance], 3e-2)]
-    return Fitting(free, groups, frames, leash_of(model, free.base_scale), **options)
+    return Optimisation(free, groups, frames, anchor_limits(model, free.base_scale), **options)
 
 
-def rates_of(fitting) -> list[list[float]]:
+def rates_of(optimisation) -> list[list[float]]:
     """(steps, groups): the rate of every step."""
     rates = []
-    fitting.run(SILENT, lambda _: rates.append([group["lr"] for group in fitting.optimizer.param_groups]))
+    optimisation.run(SILENT, lambda _: rates.append([group["lr"] for group in optimisation.optimizer.param_groups]))
     return rates
 
 
@@ -70,9 +70,9 @@ def test_with_minutes_the_rate_falls_with_the_clock(frames, small):
 
 def test_conditions_are_seen_with_noise_of_the_size_asked_for(frames, small):
     capture, track, model = small
-    fitting = make_fitting(frames, model, batch=4, condition_noise=0.03)
+    optimisation = make_fitting(frames, model, batch=4, condition_noise=0.03)
     tracked = torch.cat([frames.batch_poses(torch.tensor([row])).conditions for row in range(len(frames))])
-    forward, noise = fitting.model.forward, []
+    forward, noise = optimisation.model.forward, []
 
     def watched(pose):
         # Each frame's own conditions are the nearest: its noise is small beside what frames differ by.
@@ -80,8 +80,8 @@ def test_conditions_are_seen_with_noise_of_the_size_asked_for(frames, small):
         noise.append(pose.conditions - tracked[nearest])
         return forward(pose)
 
-    fitting.model.forward = watched
-    fitting.run(SILENT)
+    optimisation.model.forward = watched
+    optimisation.run(SILENT)
     drawn = torch.cat(noise)
     assert drawn.std().item() == pytest.approx(0.03, rel=0.15) and abs(drawn.mean().item()) < 0.01
     assert not torch.equal(noise[0], noise[-1]), "every step draws its own"
@@ -90,7 +90,7 @@ def test_conditions_are_seen_with_noise_of_the_size_asked_for(frames, small):
 def test_an_avatar_is_trained_with_noise_on_its_conditions_and_a_falling_rate(small, tmp_path, monkeypatch):
     made = []
 
-    class Watched(Fitting):
+    class Watched(Optimisation):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             made.append(self)
@@ -110,11 +110,11 @@ def test_where_an_enhancer_draws_the_image_the_unenhanced_one_still_costs_a_tent
             torch.rand(1, 16, 16, 3, generator=generator), torch.full((1, 16, 16), 0.5), torch.ones(1, 16, 16)
         )
 
-    monkeypatch.setattr(losses, "leash_loss", lambda anchors, leash: 0.0)
+    monkeypatch.setattr(losses, "anchor_limit_loss", lambda anchors, anchor_limit: 0.0)
     batch = SimpleNamespace(color=torch.rand(1, 16, 16, 3, generator=generator), matte=torch.ones(1, 16, 16))
     background, enhanced, plain, other = torch.rand(1, 3, generator=generator), raster(), raster(), raster()
     # The three have the same alpha: what differs is the term of the unenhanced colours.
     cost = [total_loss(each, batch, None, None, background, enhanced=enhanced) for each in (plain, other)]
-    alone = [picture_loss(each, batch, background, None, 0) for each in (plain, other)]
+    alone = [image_loss(each, batch, background, None, 0) for each in (plain, other)]
     assert abs(alone[0] - alone[1]) > 1e-3
     torch.testing.assert_close(cost[0] - cost[1], COARSE_WEIGHT * (alone[0] - alone[1]), rtol=1e-3, atol=1e-7)

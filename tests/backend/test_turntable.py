@@ -1,4 +1,5 @@
-"""The orbit goes around the head and keeps it in the picture; the sheet of expressions shows each one, and the jaw as a joint."""
+"""The orbit goes around the head and keeps it in the picture; the sheet of expressions shows each one, and the jaw as a
+joint."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from backend.errors import EffigyError
 from backend.head.formats import load_head
 from backend.head.model import JAW
 from backend.training.pose_range import head_angles
-from backend.training.turntable import COLUMNS, extremes_of, render_extremes, render_orbit, track_around
+from backend.training.turntable import COLUMNS, extreme_expressions, orbit_track, render_extremes, render_orbit
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def avatar(tmp_path_factory) -> Avatar:
 
 def test_the_camera_goes_to_the_side_that_is_said_and_the_whole_head_stays_in_the_picture(avatar):
     yaw, pitch = np.array([0, 45, -45, 0, 0.0]), np.array([0, 0, 0, 20, -20.0])
-    track = track_around(avatar, yaw, pitch)
+    track = orbit_track(avatar, yaw, pitch)
     # A camera to the person's left sees the face turned to the picture's left; one above sees it look down.
     angles = head_angles(track)
     assert np.allclose(angles[:, 0], -yaw, atol=0.1) and np.allclose(angles[:, 1], pitch, atol=0.1)
@@ -60,7 +61,7 @@ def test_the_sheet_has_a_head_for_rest_and_for_every_expression(avatar, tmp_path
 
 def test_the_jaws_shapes_turn_the_joint_and_all_others_are_alone_at_their_end():
     model = load_head()
-    expression, rotations = extremes_of(model)
+    expression, rotations = extreme_expressions(model)
     opened = 1 + model.expression_names.index("jawOpen")
     assert not expression[opened].any() and np.degrees(np.linalg.norm(rotations[opened, JAW])) > 10
     smile = 1 + model.expression_names.index("mouthSmileLeft")

@@ -1,4 +1,5 @@
-"""Where the clip shows nothing the head goes on like its surroundings, and looks from afar as from the nearest view it was seen in."""
+"""Where the clip shows nothing the head goes on like its surroundings, and looks from afar as from the nearest view it
+was seen in."""
 
 from __future__ import annotations
 
@@ -12,14 +13,19 @@ from small_capture import SIZE, make_small_capture
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
 from backend.avatar.posing import Pose, pose_rig
 from backend.avatar.settings import AvatarSettings
-from backend.avatar.views import angles_of, directions_of, performed_range, seen_from_within, view_range
+from backend.avatar.views import clamp_view, expression_limits, view_angles, view_directions, view_range
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0, C1
 from backend.training.frames import TrainingFrames
-from backend.training.losses import leash_of
-from backend.training.trainer import remember_range
-from backend.training.unobserved_regions import Keeping, Unseen, find_unseen, unseen_on
+from backend.training.losses import anchor_limits
+from backend.training.trainer import store_training_ranges
+from backend.training.unobserved_regions import (
+    UnobservedPrior,
+    UnobservedVertices,
+    find_unobserved,
+    unobserved_vertices,
+)
 from backend.training.warmup import VertexBoundGaussians
 
 
@@ -39,20 +45,22 @@ def frames(small) -> TrainingFrames:
 
 def test_the_back_of_the_head_is_unseen_and_the_front_is_seen(small, frames):
     model = small[2]
-    unseen = find_unseen(frames, model, leash_of(model, torch.full((len(model.template),), 0.01)))
+    unobserved = find_unobserved(frames, model, anchor_limits(model, torch.full((len(model.template),), 0.01)))
     front, back = model.template[:, 2] > 0.06, model.template[:, 2] < -0.06
     assert front.sum() > 5 and back.sum() > 5
-    assert unseen.share[torch.as_tensor(front)].max() == 0
-    assert unseen.share[torch.as_tensor(back)].min() > 0.5
-    assert unseen.share[model.template[:, 2].argmin()] == 1
+    assert unobserved.unobserved[torch.as_tensor(front)].max() == 0
+    assert unobserved.unobserved[torch.as_tensor(back)].min() > 0.5
+    assert unobserved.unobserved[model.template[:, 2].argmin()] == 1
 
 
-def unseen_of(share: torch.Tensor, edges: torch.Tensor, glanced: torch.Tensor | None = None) -> Unseen:
-    return Unseen(share, share, share if glanced is None else glanced, edges, torch.full((len(share), 3), torch.nan))
+def unseen_of(share: torch.Tensor, edges: torch.Tensor, grazing: torch.Tensor | None = None) -> UnobservedVertices:
+    return UnobservedVertices(
+        share, share, share if grazing is None else grazing, edges, torch.full((len(share), 3), torch.nan)
+    )
 
 
-def filled_of(unseen: Unseen, values: torch.Tensor) -> torch.Tensor:
-    return unseen.fill(values, torch.full_like(values, 7.0))
+def filled_of(unobserved: UnobservedVertices, values: torch.Tensor) -> torch.Tensor:
+    return unobserved.fill(values, torch.full_like(values, 7.0))
 
 
 def test_a_chain_is_continued_by_the_value_at_its_seen_end():
@@ -101,7 +109,7 @@ def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
     with torch.no_grad():
         free.appearance[:, 1:4] = torch.randn(count, 3)
         free.geometry[:, :3] = 1.0
-    unseen_on(model, share, share, share).continue_over(free, pose)
+    unobserved_vertices(model, share, share, share).extrapolate_into(free, pose)
     colors = free.colors(pose)
     teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
     assert teeth > 2 * wall
@@ -109,8 +117,8 @@ def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
 
 
 def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
-    glanced = torch.tensor([0.0, 1, 1])
-    unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), glanced)
+    grazing = torch.tensor([0.0, 1, 1])
+    unobserved = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), grazing)
     free = VertexBoundGaussians(torch.full((3,), 0.01), 1)
     pose = Pose(
         *(torch.zeros(1, 3, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, 3, 3)
@@ -120,7 +128,7 @@ def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
         free.appearance[:, 1:4] = torch.tensor([-0.5, 1, 0])[:, None]
         free.appearance[0, 7:10] = 0.5 * C0 / C1
         free.geometry[:, 3:6] = 0.7
-    unseen.continue_over(free, pose)
+    unobserved.extrapolate_into(free, pose)
     assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
     # The back is closed, and of the mesh's own size.
     assert torch.sigmoid(free.appearance[2, 0]) > 0.9
@@ -131,21 +139,21 @@ def test_the_prior_moves_only_what_is_unseen(small, frames):
     capture, track, model = small
     torch.manual_seed(0)
     networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
-    unseen = find_unseen(frames, model, leash_of(model, torch.full((len(model.template),), 0.01)))
+    unobserved = find_unobserved(frames, model, anchor_limits(model, torch.full((len(model.template),), 0.01)))
     pose = frames.batch_poses(torch.arange(2))
     with torch.no_grad():
         free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 1)(pose)[1]
     splats, anchors = networks(pose)
-    Keeping(unseen.share, free).loss(anchors, splats.opacities[:, len(model.template) :]).backward()
+    UnobservedPrior(unobserved.unobserved, free).loss(anchors, splats.opacities[:, len(model.template) :]).backward()
     gradient, faded = networks.geometry.bias_output.grad.abs().sum(1), networks.neural.opacity.bias.grad
-    assert gradient[unseen.share == 1].min() > 0 and gradient[unseen.share == 0].max() == 0
-    assert (faded[unseen.share == 1] > 0).all() and faded[unseen.share == 0].abs().max() == 0
+    assert gradient[unobserved.unobserved == 1].min() > 0 and gradient[unobserved.unobserved == 0].max() == 0
+    assert (faded[unobserved.unobserved == 1] > 0).all() and faded[unobserved.unobserved == 0].abs().max() == 0
 
 
 def test_what_was_only_glanced_at_is_held_less_than_what_was_never_seen():
-    unseen = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.0, 1, 1]))
-    well, glanced, never = unseen.hold.tolist()
-    assert well == 0 and 0 < glanced < never <= 1
+    unobserved = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.0, 1, 1]))
+    well, grazing, never = unobserved.weight.tolist()
+    assert well == 0 and 0 < grazing < never <= 1
 
 
 def test_a_resumed_training_keeps_what_was_continued():
@@ -154,10 +162,10 @@ def test_a_resumed_training_keeps_what_was_continued():
         anchors = VertexBoundGaussians(torch.full((2,), 0.01), 1)(
             Pose(*(torch.zeros(1, 2, size) for size in (3, 3, 16, 3, 4, 3)))
         )[1]
-    kept = Keeping(share, anchors)
-    again = Keeping(share).restored({name: value.clone() for name, value in kept.tensors().items()})
-    assert all(torch.equal(getattr(again.continued, name), value) for name, value in vars(anchors).items())
-    assert Keeping(share).restored({}).continued is None
+    kept = UnobservedPrior(share, anchors)
+    again = UnobservedPrior(share).restored({name: value.clone() for name, value in kept.tensors().items()})
+    assert all(torch.equal(getattr(again.extrapolated, name), value) for name, value in vars(anchors).items())
+    assert UnobservedPrior(share).restored({}).extrapolated is None
 
 
 def pose_from(networks_model, yaw_degrees: float):
@@ -178,9 +186,9 @@ def test_from_far_aside_the_networks_are_told_the_nearest_view_of_the_clip(small
     model = small[2]
     near, far = pose_from(model, 20), pose_from(model, 70)
     views = view_range(torch.cat([pose_from(model, -20).conditions, near.conditions]))
-    assert seen_from_within(near, views) is near
-    clamped = seen_from_within(far, views)
-    angles = angles_of(directions_of(clamped.conditions))
+    assert clamp_view(near, views) is near
+    clamped = clamp_view(far, views)
+    angles = view_angles(view_directions(clamped.conditions))
     assert torch.allclose(angles[0, 0].abs(), views[0].abs().max(), atol=1e-4)
     # A vertex is looked at from nearly where the camera at the range's edge stood, not from 50 degrees beside it.
     cosine = (clamped.directions * near.directions).sum(-1).clamp(-1, 1)
@@ -192,7 +200,7 @@ def test_from_far_aside_the_networks_are_told_the_nearest_view_of_the_clip(small
 def test_from_behind_nothing_breaks(small, yaw):
     model = small[2]
     pose = pose_from(model, yaw)
-    clamped = seen_from_within(pose, view_range(pose_from(model, 0).conditions))
+    clamped = clamp_view(pose, view_range(pose_from(model, 0).conditions))
     assert torch.isfinite(clamped.directions).all()
     assert torch.allclose(clamped.directions.norm(dim=-1), torch.ones(1), atol=1e-4)
 
@@ -204,7 +212,7 @@ def test_the_mesh_goes_beyond_what_the_clip_showed_and_the_networks_are_not_told
     shaped, camera = head.shaped(torch.zeros(1, head.identity_size)), torch.eye(4)[None]
     expression, rotations = torch.full((1, head.expression_size), 1.0), torch.zeros(1, 5, 3)
     rotations[0, 1], rotations[0, 2, 0] = 0.2, 0.3
-    performed = performed_range(torch.zeros(2, head.expression_size + 12))
+    performed = expression_limits(torch.zeros(2, head.expression_size + 12))
     asked = pose_rig(head, shaped, expression, rotations, camera)
     told = pose_rig(head, shaped, expression, rotations, camera, performed)
     assert torch.equal(told.posed, asked.posed) and torch.equal(told.rotations, asked.rotations)
@@ -219,7 +227,7 @@ def test_the_mesh_goes_beyond_what_the_clip_showed_and_the_networks_are_not_told
 def test_an_avatar_remembers_what_training_saw(small, frames, tmp_path):
     _, track, model = small
     networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
-    remember_range(networks, frames)
+    store_training_ranges(networks, frames)
     save_avatar(Avatar(networks, model, track.identity, networks.settings, {}), tmp_path / "a.effigy")
     loaded = load_avatar(tmp_path / "a.effigy", model)
     assert np.allclose(loaded.networks.views.detach(), networks.views.detach())

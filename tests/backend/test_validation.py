@@ -12,8 +12,8 @@ from small_capture import SIZE, make_small_capture
 
 from backend.training import validation
 from backend.training.frames import TrainingFrames
-from backend.training.losses import leash_of
-from backend.training.optimisation import Fitting, ParameterGroup
+from backend.training.losses import anchor_limits
+from backend.training.optimisation import Optimisation, ParameterGroup
 from backend.training.presets import Preset
 from backend.training.trainer import train
 from backend.training.validation import Validation, split_rows
@@ -46,11 +46,11 @@ def test_training_never_draws_a_row_that_is_kept(small):
     frames = TrainingFrames(capture, track, model, SIZE)
     rows, kept = split_rows(len(frames), 0.2)
     free = VertexBoundGaussians(torch.full((len(model.template),), 0.02), 0)
-    fitting = Fitting(
+    optimisation = Optimisation(
         free,
         [ParameterGroup([free.geometry], 1e-2)],
         frames,
-        leash_of(model, free.base_scale),
+        anchor_limits(model, free.base_scale),
         stage="",
         steps=9,
         batch=4,
@@ -59,8 +59,8 @@ def test_training_never_draws_a_row_that_is_kept(small):
         rows=rows,
     )
     drawn = set()
-    for fitting.step in range(60):
-        drawn |= set(fitting._rows().tolist())
+    for optimisation.step in range(60):
+        drawn |= set(optimisation._rows().tolist())
     assert drawn == set(rows.tolist())
 
 
@@ -75,20 +75,20 @@ def test_the_weights_that_did_best_are_left_in_the_model(monkeypatch):
         def use_average(self):
             weights.data.copy_(self.average["w"])
 
-    fitting = Stub(average={"w": torch.zeros(1)})
+    optimisation = Stub(average={"w": torch.zeros(1)})
     # What is scored is the distance of the weights from 2.
     monkeypatch.setattr(Validation, "_error", staticmethod(lambda f, row: float((f.average["w"] - 2).square()) + 0.1))
     looking = Validation(torch.arange(5))
     for value in (0.0, 1.5, 5.0):
-        fitting.average["w"].fill_(value)
-        looking.look(fitting)
-    looking.choose(fitting)
+        optimisation.average["w"].fill_(value)
+        looking.score(optimisation)
+    looking.restore_best(optimisation)
     assert weights.item() == 1.5
 
 
 def test_without_frames_to_tell_by_the_last_average_is_taken():
     used = []
-    Validation(torch.arange(0)).choose(SimpleNamespace(use_average=lambda: used.append(True)))
+    Validation(torch.arange(0)).restore_best(SimpleNamespace(use_average=lambda: used.append(True)))
     assert used == [True]
 
 

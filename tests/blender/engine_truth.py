@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
     from backend.avatar.settings import AvatarSettings
     from backend.formats.track import Track
     from backend.head.formats import load_head
-    from backend.training.warmup import VertexBoundGaussians, hand_over
+    from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 
     model = load_head()
     identity = np.zeros(model.shape_basis.shape[2], np.float32)
@@ -54,7 +54,7 @@ def make(folder: Path) -> None:
         pose = avatar.pose(
             torch.as_tensor(expression), torch.zeros(1, 5, 3), torch.as_tensor(camera, dtype=torch.float32)[None]
         )
-        hand_over(free, avatar.networks, pose, steps=1)
+        distil_into_networks(free, avatar.networks, pose, steps=1)
         save_avatar(avatar, folder / f"{name}.effigy")
     focal = LENS / SENSOR * SIZE
     track = Track(

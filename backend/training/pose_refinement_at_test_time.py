@@ -1,8 +1,7 @@
-"""Held-out frames with the pose fitted again at test time: what a score would be if tracking were perfect.
+"""Test-time pose optimisation of held-out frames: an estimate of the score that perfect tracking would give.
 
-The avatar is fixed; expression, jaw, eyes and the head's motion of one frame are fitted to its picture. Papers report
-such figures as if they were the avatar's own. Here they only say how much of the error is the tracker's, and stand
-apart.
+The avatar is fixed; expression, jaw, eyes and head pose of one frame are optimised to fit its image. Papers report such
+scores as the avatar's own. Here they are reported separately, and only tell how much of the error is the tracker's.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import torch
 
 from ..avatar.avatar import Avatar
 from ..avatar.enhancer import enhance
-from ..avatar.pose_refinement import EXPRESSION_UNIT, JOINT_UNIT, SHIFT_UNIT, TURN_UNIT, Offsets
+from ..avatar.pose_refinement import offsets_from_units
 from ..avatar.render import Frame, frames_of
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Raster, Splats
@@ -22,14 +21,15 @@ from .frames import TrackPoses
 
 STEPS = 40
 RATE = 0.3
-"""In the refinement's units: about a third of a degree, 1 mm or 0.03 of a coefficient a step at first."""
+"""In units of the pose refinement: at first about a third of a degree, 1 mm or 0.03 of a coefficient per step."""
 
 
-def draw_refitted(
+def draw_with_optimised_pose(
     avatar: Avatar, poses: TrackPoses, index: int, size: int, truth: np.ndarray, steps: int = STEPS
 ) -> Frame:
-    """The frame drawn with the pose that explains `truth` (size, size, 3) uint8 over white best; it starts as tracked,
-    and ends no worse by mean absolute difference.
+    """The frame rendered with the pose that fits `truth` (size, size, 3) uint8, over white, best.
+
+    The optimisation starts from the tracked pose and keeps the best step, so the mean absolute difference never grows.
     """
     device = avatar.device
     wanted = torch.as_tensor(truth, device=device)[None].float() / 255
@@ -39,13 +39,7 @@ def draw_refitted(
     best: tuple[Raster, Splats] | None = None
     least = math.inf
     for step in range(steps + 1):
-        expression, joints, turn, shift = units.split((poses.head.expression_size, 9, 3, 3), 1)
-        offsets = Offsets(
-            EXPRESSION_UNIT * expression,
-            (JOINT_UNIT * joints).unflatten(1, (3, 3)),
-            torch.cat((TURN_UNIT * turn, SHIFT_UNIT * shift), 1),
-        )
-        pose, motion = poses.refined(np.array([index]), offsets)
+        pose, motion = poses.refined_pose(np.array([index]), offsets_from_units(units))
         splats = motion.move(avatar.networks(pose)[0])
         raster = rasterize(splats, cameras)
         loss = (raster.color + (1 - raster.alpha[..., None]) - wanted).abs().mean()

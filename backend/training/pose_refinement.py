@@ -1,4 +1,4 @@
-"""The refinement of a clip's track while an avatar trains on it, and the refined track afterwards."""
+"""Pose refinement during training: the track's poses are corrected jointly with the networks, then saved as a track."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..avatar.graph_avatar import GraphAvatar
-from ..avatar.pose_refinement import Motion, Refinement, middle_of
+from ..avatar.pose_refinement import PoseRefinementNetwork, RigidMotion, head_centre, offsets_from_units
 from ..avatar.posing import Pose
 from ..formats.track import Track
 from ..head.model import JAW
@@ -16,32 +16,34 @@ REFINED_TRACK = "track_refined.npz"
 BATCH = 16
 
 
-class Refining:
-    """A `Refinement` bound to the frames that it refines and the networks whose codes guide it."""
+class PoseRefiner:
+    """A `PoseRefinementNetwork` together with the training frames that it refines and the avatar networks that guide
+    it."""
 
     def __init__(self, networks: GraphAvatar, frames: TrainingFrames) -> None:
         self.networks, self.frames = networks, frames
-        self.refinement = Refinement(
+        self.refinement = PoseRefinementNetwork(
             networks.settings.latent_size, frames.poses.head.expression_size, frames.frame_count
         ).to(frames.device)
 
-    def pose(self, batch: Batch, rows: Tensor, elsewhere: Tensor) -> tuple[Pose, Motion, Tensor]:
-        """The refined pose of a batch of these rows, the motion of its splats, and what the offsets cost. `elsewhere`
-        (M,): rows whose offsets' mean is kept at zero.
+    def pose(self, batch: Batch, rows: Tensor, other_rows: Tensor) -> tuple[Pose, RigidMotion, Tensor]:
+        """The refined poses of a batch with these rows, the rigid motion of its splats, and the penalty of the offsets.
+
+        `other_rows` (M,): rows over which the mean of the offsets is kept at zero.
         """
         codes = self._codes(batch.pose)
         units = self.refinement.units(batch.times, codes)
-        pose, motion = self.frames.refined(rows, self.refinement.offsets(units))
-        return pose, motion, self.refinement.penalty(units, batch.times, codes, self.frames.times(elsewhere))
+        pose, motion = self.frames.refined_pose(rows, offsets_from_units(units))
+        return pose, motion, self.refinement.penalty(units, batch.times, codes, self.frames.times(other_rows))
 
     @torch.no_grad()
     def _codes(self, tracked: Pose) -> Tensor:
-        # The codes describe the mesh to the refinement; they are trained for what the decoders make of them.
+        # Without gradient: the encoders are trained by the decoders alone, and the codes only describe the mesh here.
         return self.networks.codes(tracked)
 
     @torch.no_grad()
     def refined_track(self, track: Track) -> Track:
-        """A new track: its training frames refined, all others as they were."""
+        """A copy of the track in which the training frames are refined and all other frames are unchanged."""
         expression, rotations, cameras = (
             part.copy() for part in (track.expression, track.rotations, track.head_to_camera)
         )
@@ -49,7 +51,7 @@ class Refining:
             rows = torch.arange(start, min(start + BATCH, len(self.frames)))
             indices = self.frames.indices[rows.numpy()]
             offsets = self.refinement(self.frames.times(rows), self._codes(self.frames.poses.pose(indices)))
-            motion = offsets.motion_about(middle_of(self.frames.poses.shaped))
+            motion = offsets.rigid_motion(head_centre(self.frames.poses.shaped))
             expression[indices] += offsets.expression.cpu().numpy()
             rotations[indices, JAW:] += offsets.joints.cpu().numpy()
             cameras[indices] = cameras[indices] @ motion.matrices.cpu().numpy()
