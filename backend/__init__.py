@@ -5,10 +5,10 @@ import os
 from .allocation import keep_freed_memory
 
 __version__ = "0.1.0"
-"""Of Effigy. `pyproject.toml` and the extension's manifest hold the same; a test compares them."""
+"""Effigy's version. `pyproject.toml` and the extension's manifest have the same; a test compares them."""
 
-# PyTorch's idle threads otherwise spin for work and take the cores from whatever else runs: Blender, our own kernels,
-# another training. Read once, when torch is first imported, which is always after this.
+# By default, PyTorch's idle threads spin and take CPU time from other work: Blender, our own kernels, another training.
+# The variable is read once, when torch is first imported, which is always after this line.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Where the files that ship with Effigy lie: the open head, detector models, the demo clip."""
+"""Paths of the files that ship with Effigy: the open head, detector models, the demo clip."""
 
 from __future__ import annotations
 

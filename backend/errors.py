@@ -1,13 +1,13 @@
-"""The one exception family of the backend: sentences that a person can act on."""
+"""The backend's exceptions, whose messages tell the user what to do."""
 
 
 class EffigyError(Exception):
-    """What is wrong, where, and what to do, in one or two plain sentences.
+    """An error whose message says what is wrong, where, and what to do, in one or two plain sentences.
 
-    The command line prints it as one line on stderr and exits with code 2; an operator in Blender turns it
-    into a report. Anything that is not an `EffigyError` is a defect of ours and keeps its traceback.
+    The command line prints the message as one line on stderr and exits with code 2; an operator in Blender reports it.
+    Any other exception is a bug and keeps its traceback.
     """
 
 
 class Cancelled(EffigyError):
-    """The user stopped a job. What it had checkpointed stays and can be resumed."""
+    """The user stopped a job. Its last checkpoint remains and can be resumed."""

@@ -1,8 +1,8 @@
-"""How long work tells what it is doing: stage, done of total, figures, pictures, and whether to stop.
+"""Progress reports and cancellation of long-running functions.
 
-Every long function of the backend takes `progress: Progress = SILENT`, calls `update` often (each call is cheap) and
-`raise_if_cancelled` at points where nothing is half-written. Who shows it (a terminal, JSON-RPC) is the service's
-business.
+Every such function of the backend takes `progress: Progress = SILENT`. It calls `update` often (each call is cheap),
+and `raise_if_cancelled` at points where no file is partly written. How progress is shown (in a terminal or by JSON-RPC)
+is decided by the service.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ class Progress:
     """Reports nothing and is never cancelled; the service's reporters derive from it."""
 
     def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
-        """`done` of `total` units of `stage`; `metrics` are figures worth showing beside it (loss, dB, ...)."""
+        """`done` of `total` units of `stage` are finished; `metrics` are values to show with it (loss, dB, ...)."""
 
     def preview(self, image: np.ndarray) -> None:
-        """A picture of the work so far: H x W x 3 uint8, sRGB."""
+        """Show an image of the current state: H x W x 3 uint8, sRGB."""
 
     def message(self, text: str) -> None:
-        """A sentence for the user that is not an error (flags, fallbacks)."""
+        """Show the user a sentence that is not an error, for example about a fallback."""
 
     def cancelled(self) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half-written, and refusing files from a newer version with a sentence."""
+"""Atomic writing of files and folders, and the check of a file's format version."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from .errors import EffigyError
 def write_beside(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it onto `target` when the block ends well.
 
-    Works for a file and for a folder (the caller makes either at the yielded path). On any exception the temporary
-    is removed and an existing `target` is untouched. A full disk, a missing or an unwritable folder becomes an `EffigyError`.
+    Works for a file and for a folder (the caller makes either at the yielded path). On any exception the temporary is
+    removed and an existing `target` is untouched. A full disk, a missing or an unwritable folder becomes an
+    `EffigyError`.
     """
     target = Path(target)
     # The suffix is kept so that writers which choose a format by extension (OpenCV, PyAV) work on the temporary.
@@ -39,17 +40,17 @@ def write_beside(target: Path) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            # Where a file stands in the place of a folder even this fails, and would hide the sentence above.
+            # If a file exists where a folder is needed, even this fails, and would hide the error above.
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
 def as_effigy_error(error: OSError, target: Path) -> EffigyError:
-    """The sentence for an operating-system error met while writing `target`."""
+    """The `EffigyError` for an operating-system error that occurred while writing `target`."""
     number = error.errno
-    if number is None and (told := re.search(r"os error (\d+)", str(error))):
-        # Libraries written in Rust (safetensors) give the error's number in their text alone.
-        number = int(told[1])
+    if number is None and (match := re.search(r"os error (\d+)", str(error))):
+        # Libraries written in Rust (safetensors) give the error's number only in their message.
+        number = int(match[1])
     if number in (errno.ENOSPC, errno.EDQUOT):
         return EffigyError(
             f"The disk that holds {target} is full: free some space or choose another folder, then run again."

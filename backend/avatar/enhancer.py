@@ -75,7 +75,8 @@ class Enhancer(nn.Module):
         """`depth` (B,): the head centre's distance along the camera axis, metres. `scale`: see `scale_of`.
 
         The input has no gradient: the Gaussians learn from the enhanced image as if the residual were constant, and do
-        not learn to draw inputs that suit the U-Net."""
+        not learn to draw inputs that suit the U-Net.
+        """
         with torch.no_grad():
             # alpha * (mean depth - depth of the head), so that faint rims have little weight.
             relative = (raster.depth - raster.alpha * depth[:, None, None]) / HEAD_RADIUS
@@ -132,7 +133,8 @@ def enhance_joint_image(
     each.
 
     Each enhancer is applied to an image of its head alone. Its residual is added to the joint image, weighted by the
-    share of each pixel in which that head is visible."""
+    share of each pixel in which that head is visible.
+    """
     color = raster.color
     for head, (enhancer, size) in enumerate(zip(enhancers, sizes, strict=True)):
         if enhancer is None:
@@ -155,7 +157,8 @@ def enhance(enhancer: Enhancer | None, raster: Raster, splats: Splats, cameras: 
     """Enhance the image of one head and keep its colour a valid premultiplied one, between 0 and alpha.
 
     Without an enhancer the image is returned unchanged. `size` is the head's scale in the world, where the artist set
-    one."""
+    one.
+    """
     if enhancer is None:
         return raster
     depth = head_depth(splats, cameras)

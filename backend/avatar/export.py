@@ -18,7 +18,8 @@ def export_frame(avatar: SplatSource, track: Track, frame: int, out: Path) -> in
 
     The Gaussians are in head space (metres, +Y up, +Z out of the face), independent of the frame's camera, so that
     exports of several frames coincide. Colours are sRGB-encoded, as 3DGS programs expect; view-dependent colours are
-    fixed to those seen by the frame's camera."""
+    fixed to those seen by the frame's camera.
+    """
     count = len(track.expression)
     if not 0 <= frame < count:
         raise EffigyError(f"The track has no frame {frame}: give a number from 0 to {count - 1}.")

@@ -6,7 +6,8 @@ two mirrored convolutions with up-sampling and one output convolution.
 
 Every decoder convolution is followed by one bias per vertex and filter, as in the graph networks from which this one
 derives (Defferrard et al. 2016, `b2relu`; CoMA). The paper does not specify the bias. With one per filter only, all
-texture of a face would have to pass through 157 coarse vertices, since the decoder has no skip connections."""
+texture of a face would have to pass through 157 coarse vertices, since the decoder has no skip connections.
+"""
 
 from __future__ import annotations
 

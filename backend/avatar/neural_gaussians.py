@@ -6,7 +6,8 @@ anchor, d the direction from the camera to it and e the expression. Each MLP's l
 that constant attributes, such as the colour of a strand of hair, need not be encoded in 16 features.
 
 The first layer is split: W_f f + W_d d + W_e e. The term of e is the same for all anchors of a frame and the term of f
-is the same for all frames, so neither is computed N x B times."""
+is the same for all frames, so neither is computed N x B times.
+"""
 
 from __future__ import annotations
 

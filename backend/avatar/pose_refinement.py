@@ -178,7 +178,8 @@ def refined_pose(
 
     Gradients reach the offsets through the posed vertices, the conditions and the motion. They are not propagated
     through the networks' geometric inputs (`canonical`, `directions`), which change by a fraction of what the vertices'
-    positions do and would need a backward pass through the encoders' widest layer."""
+    positions do and would need a backward pass through the encoders' widest layer.
+    """
     motion = offsets.rigid_motion(head_centre(shaped))
     expression = expression + offsets.expression
     rotations = torch.cat((rotations[:, :JAW], rotations[:, JAW:] + offsets.joints), 1)

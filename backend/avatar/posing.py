@@ -3,7 +3,8 @@
 The input of the networks is the canonical mesh (expression, jaw and eyes; no root, no neck), and their output describes
 each Gaussian relative to its anchor vertex in the rest pose. Posing moves the Gaussian with the vertex and rotates it
 by the joints' rotations, blended with the skinning weights. Therefore a rotated neck changes only positions and
-orientations, the Gaussians of an eye rotate with the eye, and the lower teeth rotate with the jaw."""
+orientations, the Gaussians of an eye rotate with the eye, and the lower teeth rotate with the jaw.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Track → Frames: an avatar drawn at every frame of a track, as PNG sequence, EXR sequence or MP4.
+"""Track → Frames: an avatar rendered at every frame of a track, as a PNG sequence, an EXR sequence or an MP4.
 
-The networks' colours are sRGB-encoded and premultiplied, and are composited so, as they were trained. What leaves here
-follows each format's own custom (`backend.formats.image_files`).
+The networks' colours are sRGB-encoded and premultiplied, and are composited in this encoding, as in training. Files are
+written in the encoding of their format (`backend.formats.image_files`).
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from ..storage import write_beside
 from .enhancer import enhance
 
 BATCH = 4
-"""Frames drawn at once: the rasteriser works on them in parallel, and more only take memory."""
+"""Frames that are rasterised together, in parallel; more of them would only take more memory."""
 
 MAX_SIZE = 8192
 
 
 class SplatSource(Protocol):
-    """Whatever can be posed by a track: an avatar, or a baseline."""
+    """Anything that a track can pose: an avatar or a baseline."""
 
     def splats(self, track: Track, indices: Sequence[int]) -> Splats: ...
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One drawn frame; sRGB-encoded, float32."""
+    """One rendered frame; sRGB-encoded, float32."""
 
     color: np.ndarray
     """(H, W, 3) premultiplied by alpha."""
     alpha: np.ndarray
     """(H, W)"""
     depth: np.ndarray
-    """(H, W) metres along the camera axis, the mean over what covers the pixel; infinity where nothing does."""
+    """(H, W) metres along the camera axis, the alpha-weighted mean over the pixel's Gaussians; infinity without any."""
 
     def over(self, background: tuple[float, float, float]) -> np.ndarray:
         """(H, W, 3) in [0, 1] on a plain colour."""
@@ -54,7 +54,7 @@ class Frame:
 
 
 def track_cameras(track: Track, indices: Sequence[int], size: int, device: torch.device | str = "cpu") -> Cameras:
-    """The cameras of some frames of a track, for square pictures of `size`; the head's root is the world."""
+    """The cameras of some frames of a track, for square images of `size`; world space is head space."""
     intrinsics = torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device).clone()
     intrinsics[:2] *= size / track.size
     poses = torch.as_tensor(track.head_to_camera[list(indices)], dtype=torch.float32, device=device)
@@ -63,9 +63,8 @@ def track_cameras(track: Track, indices: Sequence[int], size: int, device: torch
 
 @torch.no_grad()
 def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int, enhanced: bool = True) -> list[Frame]:
-    """Pose and rasterise some frames together, and enhance them where the source has an enhancer; see `render_track` for
-    a whole track.
-    """
+    """Pose and rasterise some frames together, and enhance them if the source has an enhancer (`render_track` renders a
+    whole track)."""
     splats = source.splats(track, list(indices))
     cameras = track_cameras(track, indices, size, splats.means.device)
     raster = rasterize(splats, cameras)
@@ -75,9 +74,9 @@ def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int, e
 
 
 def frames_of(raster: Raster) -> list[Frame]:
-    """What the rasteriser gave, as arrays, with accumulated depth made mean depth."""
+    """The images of a raster as arrays, with accumulated depth converted to mean depth."""
     color, alpha, depth = (part.cpu().numpy() for part in (raster.color, raster.alpha, raster.depth))
-    # Below one part in 255 of coverage a pixel counts as empty: its mean depth would be that of a faint rim.
+    # A pixel with alpha below 1/255 counts as empty: its mean depth would be that of an invisible rim.
     covered = alpha > 1 / 255
     depth = np.divide(depth, alpha, out=np.full_like(depth, np.inf), where=covered)
     return [Frame(*parts) for parts in zip(color, alpha, depth, strict=True)]
@@ -88,7 +87,7 @@ def parse_background(text: str) -> tuple[float, float, float] | None:
     if text == "transparent":
         return None
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-        raise EffigyError(f"“{text}” is no background: give transparent, or a colour as #rrggbb (#ffffff is white).")
+        raise EffigyError(f"“{text}” is not a background: give transparent, or a colour as #rrggbb (#ffffff is white).")
     red, green, blue = (int(text[k : k + 2], 16) / 255 for k in (1, 3, 5))
     return red, green, blue
 
@@ -104,16 +103,16 @@ def render_track(
     enhanced: bool = True,
     progress: Progress = SILENT,
 ) -> int:
-    """Draw every frame of `track`, flagged ones too, and return how many there are.
+    """Render every frame of `track`, including flagged ones, and return their number.
 
-    `png` and `exr` make the folder `out` with %06d files numbered as the track's frames; `mp4` makes the file `out`, at
-    the track's rate. A sequence that was there before is replaced; a folder that holds anything else is left alone.
+    `png` and `exr` make the folder `out` with files %06d numbered like the track's frames; `mp4` makes the file `out`
+    at the track's frame rate. An earlier sequence is replaced; a folder that holds other files is refused.
     """
     out = Path(out)
     if fmt not in FRAME_FORMATS:
-        raise EffigyError(f"“{fmt}” is no picture format: choose one of {', '.join(FRAME_FORMATS)}.")
+        raise EffigyError(f"“{fmt}” is not an image format: choose one of {', '.join(FRAME_FORMATS)}.")
     if not 16 <= size <= MAX_SIZE:
-        raise EffigyError(f"Pictures of {size} x {size} cannot be rendered: choose a size from 16 to {MAX_SIZE}.")
+        raise EffigyError(f"Images of {size} x {size} cannot be rendered: choose a size from 16 to {MAX_SIZE}.")
     if fmt == "mp4" and size % 2:
         raise EffigyError(f"MP4 needs an even size, and {size} is odd: choose {size - 1} or {size + 1}.")
     colour = parse_background(background)
@@ -143,9 +142,9 @@ def _writer(fmt: str, path: Path, size: int, track: Track) -> PngSequence | ExrS
 
 
 def _check_folder(out: Path, fmt: str) -> None:
-    """Refuse to replace a folder that holds more than an earlier render."""
+    """Refuse to replace a folder that holds other files than an earlier render."""
     if out.is_file():
-        raise EffigyError(f"{out} is a file, but {fmt.upper()} pictures need a folder: choose another name.")
+        raise EffigyError(f"{out} is a file, but {fmt.upper()} images need a folder: choose another name.")
     if out.is_dir():
         names = sorted(path.name for path in out.iterdir())
         strange = next((name for name in names if not re.fullmatch(r"\d{6}\.(png|exr)", name)), None)

@@ -6,7 +6,8 @@ clip's range; the geometry is still posed for the real view.
 
 Expressions are treated likewise: `posing.pose_rig` poses the mesh as requested and clamps the expression that the
 networks get to the clip's range. On held-out frames this hardly matters (30.12 dB become 30.14); it serves animators,
-who ask for stronger expressions than any clip shows."""
+who ask for stronger expressions than any clip shows.
+"""
 
 from __future__ import annotations
 

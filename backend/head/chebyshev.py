@@ -1,11 +1,13 @@
 """Chebyshev graph convolution (Defferrard et al. 2016, eq. 4): y = sum_k T_k(L~) x Theta_k + b.
 
-Features spread over the mesh by products with the Laplacian, and those cost by the column. Two ways give the same y:
-expanding the input, T_0 x ... T_(K-1) x by the recurrence T_k = 2 L~ T_(k-1) - T_(k-2), works on the input's channels;
-Clenshaw's recurrence, b_k = x Theta_k + 2 L~ b_(k+1) - b_(k+2), works on the output's. The narrower side is taken.
+The cost of the products with the Laplacian is proportional to the number of channels. Two algorithms give the same y.
+Expanding the input to T_0 x ... T_(K-1) x by the recurrence T_k = 2 L~ T_(k-1) - T_(k-2) works on the input's channels;
+Clenshaw's recurrence b_k = x Theta_k + 2 L~ b_(k+1) - b_(k+2) works on the output's channels. The one with fewer
+channels is used.
 
-Each is the other's backward, because L~ is symmetric: the gradient of x is sum_k T_k(L~) g Theta_k^T, a Clenshaw sum on
-the input's channels, and that of Theta_k is x^T T_k(L~) g, from the expanded gradient.
+Each algorithm is the backward pass of the other, because L~ is symmetric: the gradient of x is sum_k T_k(L~) g
+Theta_k^T, a Clenshaw sum on the input's channels, and the gradient of Theta_k is x^T T_k(L~) g, from the expanded
+gradient.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from .sparse import SparseOperator, fold, unfold
 
 
 class ChebyshevConvolution(nn.Module):
-    """(B, N, inputs) -> (B, N, outputs) on any graph; the Laplacian comes with the call."""
+    """(B, N, inputs) -> (B, N, outputs) on any graph; the Laplacian is an argument of the call."""
 
     def __init__(self, inputs: int, outputs: int, order: int = 6) -> None:
         """`order` is the number K of polynomials: a vertex sees its neighbours up to K - 1 edges away."""
         super().__init__()
         self.weight = nn.Parameter(torch.empty(order, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        # Glorot's bound over all K inputs that an output sums.
+        # Glorot's bound for the K x inputs terms of each output.
         bound = (6 / (order * inputs + outputs)) ** 0.5
         nn.init.uniform_(self.weight, -bound, bound)
 
@@ -35,7 +37,7 @@ class ChebyshevConvolution(nn.Module):
 
 
 def chebyshev(features: Tensor, laplacian: SparseOperator, weight: Tensor) -> Tensor:
-    """sum_k T_k(L~) x Theta_k: features (B, N, I), weight (K, I, O) -> (B, N, O), the cheaper way."""
+    """sum_k T_k(L~) x Theta_k: features (B, N, I), weight (K, I, O) -> (B, N, O), by the cheaper algorithm."""
     form = _Clenshaw if weight.shape[2] < weight.shape[1] else _Expanded
     return form.apply(features, weight, laplacian)
 

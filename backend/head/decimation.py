@@ -1,14 +1,16 @@
-"""Thinning out a mesh for pooling: quadric-error edge collapse, and how the fine mesh lies on the coarse one.
+"""Mesh decimation for pooling: quadric-error edge collapse, and the barycentric coordinates of fine vertices on the
+coarse mesh.
 
 Pooling as in CoMA (Ranjan et al. 2018, section 3.2), with the error measure of Garland and Heckbert 1997. Only vertices
-of the fine mesh are kept, so going down is a selection; going up, each fine vertex is the barycentric mean of the
-coarse triangle that it lies nearest to. A head mesh has several parts (skin, eyeballs, teeth): each keeps some
-vertices, and no vertex is ever interpolated from a part that it is not connected with.
+of the fine mesh are kept, so down-sampling is a selection; in up-sampling, each fine vertex is the barycentric mean of
+the nearest coarse triangle. A head mesh has several connected parts (skin, eyeballs, teeth): each part keeps some
+vertices, and no vertex is interpolated from another part.
 
-A trained avatar fits only the hierarchy that it was trained on, and its file does not hold it. So the same mesh must
-give the same vertices on every machine: every number here comes from single additions, multiplications, divisions and
-square roots, which IEEE 754 rounds alike everywhere, in a fixed order; no BLAS, no long sums; ties go by vertex number.
-Whoever changes the outcome must raise the avatar file's schema (a test pins it).
+A trained avatar works only with the hierarchy on which it was trained, and its file does not contain the hierarchy. The
+same mesh must therefore give the same vertices on every machine. Every number here comes from single additions,
+multiplications, divisions and square roots, which IEEE 754 rounds identically everywhere, in a fixed order, without
+BLAS or long sums; ties are resolved by vertex number. A change of the result requires a new schema of the avatar file
+(a test checks the result).
 """
 
 from __future__ import annotations
@@ -22,29 +24,29 @@ from .topology import connected_parts, mesh_edges
 _PART_FLOOR = 4
 """Vertices that each connected part keeps at least: a tetrahedron."""
 _BOUNDARY_WEIGHT = 10.0
-"""How much more an open edge (neck, eye sockets) resists than the surface does."""
+"""Weight of an open edge (neck, eye sockets) relative to the surface."""
 _EVENNESS = 1e-2
-"""Weight of a vertex's mere displacement against that from the surface: on flat skin, where every collapse costs
-nothing, it decides, and spreads the kept vertices. It costs 0.1 mm of mean distance at 1/4 of the vertices, and nothing
-at 1/32."""
+"""Weight of a vertex's displacement relative to its distance from the surface. On flat skin, where every collapse has
+zero surface error, it keeps the remaining vertices evenly spread. It adds 0.1 mm of mean distance at 1/4 of the
+vertices, and nothing at 1/32."""
 
 
 def decimate(vertices: np.ndarray, faces: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Collapse edges of a mesh (N, 3), (F, 3) until `target` vertices remain.
 
-    Returns the kept vertices (sorted indices, M), the coarse triangles (G, 3) in numbers of the coarse mesh, and for
-    each fine vertex the coarse vertex that it was merged into (N,). More than `target` remain only if the parts'
-    floors ask for it.
+    Returns the kept vertices (sorted indices, M), the coarse triangles (G, 3) as indices of coarse vertices, and for
+    each fine vertex the coarse vertex into which it was merged (N,). More than `target` vertices remain only if the
+    minimum number of vertices per part requires it.
     """
     collapse = _Collapse(vertices, faces)
-    # First keep the surface a clean manifold that nowhere turns inside out; give that up only if the target asks it.
+    # First keep the surface a manifold without flipped triangles; give this up only if the target requires it.
     for strict in (True, False):
         collapse.run(target, strict)
     return collapse.result()
 
 
 class _Collapse:
-    """The mesh while it shrinks: plain Python lists and sets, since every step touches a handful of numbers only."""
+    """The mesh during decimation, as plain Python lists and sets, since every step changes a few numbers only."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.points: list[tuple[float, float, float]] = [tuple(point) for point in vertices.astype(np.float64).tolist()]
@@ -99,7 +101,8 @@ class _Collapse:
         heapq.heappush(self.heap, (cost, gone, kept, self.version[gone], self.version[kept]))
 
     def _harmless(self, gone: int, kept: int) -> bool:
-        """The link condition (only corners of shared triangles neighbour both), and no triangle is turned over."""
+        """Whether the link condition holds (only corners of shared triangles neighbour both) and no triangle is
+        flipped."""
         shared = self.around[gone] & self.around[kept]
         opposite = {corner for triangle in shared for corner in self.triangles[triangle]} - {gone, kept}
         if self._neighbours(gone) & self._neighbours(kept) != opposite:
@@ -167,7 +170,7 @@ def _quadrics(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     edges, counts = mesh_edges(faces)
     open_edges = edges[counts == 1]
     if len(open_edges):
-        # A plane through each open edge, upright on its triangle, holds the edge in place.
+        # A plane through each open edge, perpendicular to its triangle, keeps the edge in position.
         vertex_normal = np.zeros_like(vertices)
         for corner in range(3):
             np.add.at(vertex_normal, faces[:, corner], normal * area[:, None])

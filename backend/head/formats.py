@@ -2,9 +2,9 @@
 
 All of FLAME's files hold the same arrays under the same names: `v_template` (N, 3), `shapedirs` (N, 3, 400: 300
 identity components, then 100 of expression), `posedirs` (N, 3, 36), `J_regressor` (5, N), `weights` (N, 5), `f` (F, 3)
-and `kintree_table`. They have no uv, no names of regions and no places for the detector's points: uv is unwrapped
-around the head here, regions come from the open head (`regions.py`), and the points from
-`mediapipe_landmark_embedding.npz` (FLAME's own 105) if it lies beside the file.
+and `kintree_table`. They have no uv, no regions and no landmark embedding for our detector: uv is unwrapped around the
+head here, regions are transferred from the open head (`regions.py`), and landmarks are read from
+`mediapipe_landmark_embedding.npz` (FLAME's own, 105 landmarks) if it lies beside the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _LANDMARK_FILE = "mediapipe_landmark_embedding.npz"
 
 
 def load_head(path: Path | None = None, progress: Progress = SILENT) -> HeadModel:
-    """The head model in a file, or the bundled open head. What a file lacks is said through `progress.message`."""
+    """The head model in a file, or the bundled open head. Missing parts of a file are reported by
+    `progress.message`."""
     path = asset_path("open_head.npz") if path is None else Path(path)
     if not path.is_file():
         raise EffigyError(f"There is no head model at {path}.")
@@ -75,7 +76,7 @@ def save_head(model: HeadModel, path: Path) -> None:
 
 
 def has_expressions(model: HeadModel) -> bool:
-    """Whether the model can be animated; a file with identity only cannot."""
+    """Whether the model can be animated. A file that has only identity components cannot."""
     return model.expression_basis.shape[2] > 0
 
 
@@ -119,9 +120,8 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
 
 
 def _summing_to_one(rows: np.ndarray) -> np.ndarray:
-    """Repair what half precision rounded off (a pose would shrink by it); exact rows stay bit for bit as they are,
-    since the fingerprint is taken over them.
-    """
+    """Normalise rows that half precision has rounded, which would shrink a posed head. Exact rows keep every bit,
+    because the fingerprint depends on them."""
     total = rows.sum(1, keepdims=True, dtype=np.float64)
     rounded = (np.abs(total - 1) > 1e-5) & (np.abs(total - 1) < 1e-2)
     return np.where(rounded, rows / np.where(rounded, total, 1), rows).astype(np.float32)
@@ -145,7 +145,7 @@ def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
         raise EffigyError(f"{path} is not a FLAME head model: its arrays do not fit together.") from error
     if "weights" not in arrays or expression_basis.shape[2] == 0:
         progress.message(
-            f"{path.name} holds identity only (no expressions or no skinning): "
+            f"{path.name} has identity components only (no expressions or no skinning): "
             "it can be fitted to a person but not animated."
         )
     uv, uv_faces = _unwrap(template, faces)
@@ -174,12 +174,12 @@ def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
 def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Skinning weights (N, 5) and joint regressor (5, N).
 
-    A file with identity only has neither; the whole head is then rigid with the neck joint, and all joints lie in the
-    middle of the neck's open edge, so that head pose still means what it means elsewhere.
+    A file with identity components only has neither. The whole head is then bound rigidly to the neck joint, and all
+    joints lie at the centre of the neck's open edge, so that head poses have the same meaning as for other heads.
     """
     if "weights" in arrays and "J_regressor" in arrays:
         table = arrays.get("kintree_table")
-        # FLAME writes the root's missing parent as 2^32 - 1.
+        # FLAME stores the missing parent of the root as 2^32 - 1.
         if table is not None and tuple(np.asarray(table)[0, 1:].astype(int)) != PARENTS[1:]:
             raise ValueError("another skeleton")
         weights, regressor = (np.ascontiguousarray(arrays[key], np.float32) for key in ("weights", "J_regressor"))
@@ -193,7 +193,8 @@ def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tu
 
 
 def _unwrap(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A cylindrical uv about the vertical axis, seam at the back; corners beyond the seam get vertices of their own."""
+    """Cylindrical uv about the vertical axis with the seam at the back; corners beyond the seam get separate uv
+    vertices."""
     low, high = template.min(0), template.max(0)
     centre = (low + high) / 2
     around = np.arctan2(template[:, 0] - centre[0], template[:, 2] - centre[2]) / (2 * np.pi) + 0.5
@@ -203,14 +204,14 @@ def _unwrap(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     corners = faces + crossing * len(template)
     used, uv_faces = np.unique(corners, return_inverse=True)
     vertex = used % len(template)
-    # u runs past 1 only for the few triangles over the seam; scaled so that all fits into [0, 1].
+    # u exceeds 1 only for the few triangles across the seam; all u are scaled to fit into [0, 1].
     uv = np.stack((around[vertex] + (used >= len(template)), up[vertex]), 1)
     uv[:, 0] /= max(1.0, uv[:, 0].max())
     return uv.astype(np.float32), uv_faces.reshape(faces.shape).astype(np.int32)
 
 
 def _flame_landmarks(arrays: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """FLAME's own embedding of the detector's points, from the file itself or from the one beside it."""
+    """FLAME's own embedding of the detector's landmarks, from the file itself or from the one beside it."""
     faces, barycentric = np.full(LANDMARK_COUNT, -1, np.int32), np.zeros((LANDMARK_COUNT, 3), np.float32)
     keys = ("lmk_face_idx", "lmk_b_coords", "landmark_indices")
     beside = path.with_name(_LANDMARK_FILE)
@@ -224,7 +225,7 @@ def _flame_landmarks(arrays: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(model: HeadModel, path: Path) -> HeadModel:
-    """The one check at the border: sizes fit, numbers are finite, indices are in range, weights sum to one."""
+    """Validate a loaded model: shapes fit, numbers are finite, indices are in range, skinning weights sum to one."""
     count, triangles = len(model.template), len(model.faces)
     sizes = {
         "template": (count, 3),

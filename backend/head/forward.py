@@ -2,11 +2,11 @@
 
 FLAME (Li et al. 2017, eq. 1-3): M(b, t, e) = W(T + S b + P(t) + E e, J(b), t, w), with S, E and P the identity,
 expression and corrective bases, J the joints regressed from the identity, t the joint rotations and w the skinning
-weights. As in the paper the joints depend on identity alone; the program published with FLAME lets expression
-coefficients move them as well (by under a millimetre), which would make a neck turn depend on the smile.
+weights. As in the paper, the joints depend on identity alone. In the program published with FLAME, expression
+coefficients move them as well (by under a millimetre), which would make a neck rotation depend on the smile.
 
-Everything above the neck can be posed in two steps, and an avatar is: `canonical` (expression, jaw and eyes, no neck,
-no root), then `neck_transforms`, which carries any point bound to a vertex to the posed head.
+Everything above the neck can be posed in two steps, as avatars are: `canonical` (expression, jaw and eyes, no neck, no
+root), then `neck_transforms`, which takes any point bound to a vertex to the posed head.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .rotations import axis_angle_to_matrix, axis_angle_to_quaternion, quaternio
 
 
 class Shaped(NamedTuple):
-    """A head of one identity before expression and pose; computed once for a clip and used for all its frames."""
+    """A head of one identity without expression and pose; computed once for a clip and used for all of its frames."""
 
     vertices: Tensor
     """(B, N, 3) metres; B may be 1 and broadcasts over frames."""
@@ -34,20 +34,20 @@ class PosedHead(NamedTuple):
     vertices: Tensor
     """(B, N, 3) metres, head space."""
     joints: Tensor
-    """(B, 5, 3) where the joints are after posing."""
+    """(B, 5, 3) positions of the joints after posing."""
     joint_transforms: Tensor
-    """(B, 5, 4, 4): carries a point at rest to where the joint takes it (world times inverse rest)."""
+    """(B, 5, 4, 4): from the rest pose to the posed joint (joint-to-world times inverse rest)."""
 
 
 class NeckTransforms(NamedTuple):
     """Per vertex, the motion that root and neck add to the canonical head: x -> linear @ x + translation."""
 
     linear: Tensor
-    """(B, N, 3, 3): blended as skinning blends, so it shrinks a little where root and neck share a vertex."""
+    """(B, N, 3, 3): blended like skinning, so it shrinks slightly where root and neck share a vertex."""
     translation: Tensor
     """(B, N, 3) metres."""
     quaternion: Tensor
-    """(B, N, 4) w, x, y, z: the rotation nearest to `linear`, for orienting splats."""
+    """(B, N, 4) w, x, y, z: the rotation nearest to `linear`, for the orientation of splats."""
 
 
 class Head(nn.Module):
@@ -113,21 +113,20 @@ class Head(nn.Module):
         return self._pose(shaped, expression, axis_angle_to_matrix(rotations))
 
     def canonical(self, identity: Tensor | Shaped, expression: Tensor, rotations: Tensor) -> Tensor:
-        """(B, N, 3): expression, jaw and eyes applied, root and neck not. What an avatar's networks see, so that
-        a turned neck changes nothing but place and orientation.
-        """
+        """(B, N, 3): the mesh with expression, jaw and eyes, without root and neck. It is the input of an avatar's
+        networks, so that a rotated neck changes only positions and orientations."""
         still = torch.cat((torch.zeros_like(rotations[:, :2]), rotations[:, 2:]), 1)
         return self(identity, expression, still).vertices
 
     def neck_transforms(self, identity: Tensor | Shaped, rotations: Tensor) -> NeckTransforms:
         """The per-vertex motion from `canonical` to the posed head.
 
-        The neck is the parent of jaw and eyes, so what is not bound to the root moves with the neck whatever the jaw
-        does: w_root I + (1 - w_root) Neck, then the root. The neck's own pose correctives are part of the translation.
-        Where a vertex is shared by root and jaw (under the chin), the root's share must not move with the jaw: the
-        translation makes up for it. It knows the jaw's motion of the identity, not of expression and correctives on
-        top, so that there, and only there, it departs from skinning by at most
-        w_root |I - R_neck| |sum_j w_j (I - R_j) (expression + correctives)|: hundredths of a millimetre.
+        The neck is the parent of jaw and eyes, so everything not bound to the root moves with the neck, whatever the
+        jaw does: w_root I + (1 - w_root) Neck, then the root. The neck's own pose correctives are part of the
+        translation. Where a vertex is shared by root and jaw (under the chin), the root's part must not move with the
+        jaw, which a correction of the translation ensures. The correction uses the jaw's motion of the identity alone,
+        without expression and correctives. At these vertices only, the result deviates from skinning by at most w_root
+        |I - R_neck| |sum_j w_j (I - R_j) (expression + correctives)|: hundredths of a millimetre.
         """
         shaped = self._shape_of(identity)
         matrices = axis_angle_to_matrix(rotations)
@@ -157,20 +156,19 @@ class Head(nn.Module):
         return skinning[:, :1] * _rotate(turn[:, None], moved)
 
     def _neck_correctives(self, shaped: Shaped, rotations: Tensor, turn: Tensor) -> Tensor:
-        """The pose correctives that only the turned neck causes, through the same skinning as the vertices."""
+        """The pose correctives caused by the neck alone, skinned like the vertices."""
         offsets = (turn.flatten(1) @ self._corrective_rows[:9]).unflatten(1, (-1, 3))
         still = torch.cat((torch.zeros_like(rotations[:, :1]), rotations[:, 1:]), 1)
         turns = _skinning_transforms(shaped.joints, axis_angle_to_matrix(still))[0][..., :3]
         return _rotate((self.skinning @ turns.flatten(2)).unflatten(2, (3, 3)), offsets)
 
     def _neck_quaternions(self, rotations: Tensor, bound: Tensor) -> Tensor:
-        """(B, N, 4). I and a rotation by t about an axis blend to a matrix whose nearest rotation turns about the same
-        axis by atan2(b sin t, 1 - b + b cos t), b the share of the neck: no decomposition is needed.
-        """
+        """(B, N, 4). For the blend of I and a rotation by t about an axis, the nearest rotation has the same axis and
+        the angle atan2(b sin t, 1 - b + b cos t), with b the neck's skinning weight, so no decomposition is needed."""
         turn = axis_angle_to_quaternion(rotations[:, NECK])
         cosine_half, sine_axis = turn[:, None, :1], turn[:, None, 1:]
-        # With (x, y) = (1 - b + b cos t, b sin t) as a plane vector, the half angle's cosine and sine are
-        # proportional to (|(x, y)| + x, y). Only a neck turned by a full 180 degrees has no answer.
+        # With (x, y) = (1 - b + b cos t, b sin t) as a plane vector, the half angle's cosine and sine are proportional
+        # to (|(x, y)| + x, y). This is undefined only for a neck rotated by 180 degrees.
         share = bound[None, :, None]
         squared = (sine_axis * sine_axis).sum(-1, keepdim=True)
         x = 1 - 2 * share * squared
@@ -195,14 +193,14 @@ class Head(nn.Module):
 
 
 def _rotate(matrices: Tensor, points: Tensor) -> Tensor:
-    """(..., 3, 3) times (..., 3); written as a sum because a batched matrix product of 3 x 3 is slower on CPU."""
+    """(..., 3, 3) times (..., 3); written as a sum because a batched product of 3 x 3 matrices is slower on the CPU."""
     return (matrices * points.unsqueeze(-2)).sum(-1)
 
 
 def _skinning_transforms(joints: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Joints at rest (B or 1, 5, 3) and rotations (B, 5, 3, 3) -> transforms (B, 5, 3, 4) and posed joints (B, 5, 3).
 
-    Each joint turns about its own place and then moves with its parent; the transforms act on points at rest.
+    Each joint rotates about its own position and then moves with its parent; the transforms act on points at rest.
     """
     joints = joints.expand(len(matrices), -1, -1)
     linear: list[Tensor] = []
@@ -222,26 +220,26 @@ def _skinning_transforms(joints: Tensor, matrices: Tensor) -> tuple[Tensor, Tens
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Unit normals (B, N, 3) of vertices (B, N, 3): the mean of the adjoining triangles' normals, weighted by area.
 
-    The cross product of two edges is the normal times twice the area, so the weighting is its plain sum.
+    The cross product of two edges is the normal times twice the area, so the weighted mean is a plain sum.
     """
     corners = [vertices.index_select(1, faces[:, corner].long()) for corner in range(3)]
     normals = torch.linalg.cross(corners[1] - corners[0], corners[2] - corners[0])
     total = torch.zeros_like(vertices)
     for corner in range(3):
         total = total.index_add(1, faces[:, corner].long(), normals)
-    # Areas are around 1e-6 m^2: the usual epsilon of 1e-12 would not do as a squared length either.
+    # Areas are around 1e-6 m^2, so the default epsilon of 1e-12 would be too large.
     return nn.functional.normalize(total, dim=-1, eps=1e-20)
 
 
 def landmark_valid(model: HeadModel) -> np.ndarray:
-    """(478,) bool: which of the detector's points have a place on this head."""
+    """(478,) bool: which of the detector's landmarks exist on this head."""
     return model.landmark_faces >= 0
 
 
 def landmarks(vertices: Tensor, model: HeadModel) -> Tensor:
-    """The detector's points (B, 478, 3) on posed vertices (B, N, 3), differentiable.
+    """The positions (B, 478, 3) of the detector's landmarks on posed vertices (B, N, 3), differentiable.
 
-    Points without a place on this head (`landmark_valid`) are zero: mask them, they carry no gradient.
+    Landmarks that do not exist on this head (see `landmark_valid`) are zero without gradient; callers must mask them.
     """
     valid = landmark_valid(model)
     corners = model.faces[np.where(valid, model.landmark_faces, 0)]

@@ -1,4 +1,4 @@
-"""The mesh of a head as a graph for networks: Laplacians on three levels, and the sampling between them.
+"""The mesh of a head as a graph for networks: Laplacians on three levels, and sampling operators between the levels.
 
 The Laplacian is the normalised one, rescaled to [-1, 1] for Chebyshev polynomials (Defferrard et al. 2016, eq. 2-4):
 L~ = 2 L / lambda_max - I with L = I - D^-1/2 A D^-1/2. Since lambda_max <= 2 for every graph, lambda_max = 2 is taken
@@ -37,18 +37,18 @@ _CACHE_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Levels:
-    """What decimation found, as it lies in the cache."""
+    """The result of decimation, as it is stored in the cache."""
 
     vertices: tuple[np.ndarray, ...]
-    """Per level, sorted numbers of its vertices in the finest mesh."""
+    """Per level, the sorted indices of its vertices in the finest mesh."""
     faces: tuple[np.ndarray, ...]
-    """Per level, triangles in the level's own numbers."""
+    """Per level, triangles as indices of the level's own vertices."""
     ups: tuple[tuple[np.ndarray, np.ndarray], ...]
-    """Per step, for each vertex of the finer level three coarse vertices and their weights."""
+    """Per step between levels, three coarse vertices and their weights for each vertex of the finer level."""
 
 
 class MeshHierarchy(nn.Module):
-    """Three levels of one mesh, fine to coarse; moves between devices with the network that holds it."""
+    """Three levels of one mesh, fine to coarse; a module, so that it moves between devices with its network."""
 
     sizes: tuple[int, ...]
     """Vertices on each level."""
@@ -80,12 +80,12 @@ class MeshHierarchy(nn.Module):
 
 
 def mesh_hierarchy(model: HeadModel) -> MeshHierarchy:
-    """The hierarchy of a head model's mesh; decimated once per model, then read from the user's cache."""
+    """The hierarchy of a head model's mesh, computed once per model and then read from the user's cache."""
     path = cache_folder() / "mesh" / f"{model.fingerprint}.v{_CACHE_SCHEMA}.npz"
     levels = _read(path)
     if levels is None or len(levels.vertices[0]) != len(model.template):
         levels = build_levels(model.template, model.faces)
-        # A cache that cannot be written costs a second the next time, and is no reason to stop.
+        # Without a writable cache the hierarchy is computed again next time, which takes a second.
         with suppress(EffigyError):
             _write(levels, path)
     return MeshHierarchy(levels)
@@ -113,7 +113,7 @@ def rescaled_laplacian(edges: np.ndarray, vertex_count: int) -> csr_matrix:
 
 
 def cache_folder() -> Path:
-    """Where Effigy keeps what it can compute again; the environment variable EFFIGY_CACHE overrides it."""
+    """Effigy's folder of recomputable files; the environment variable EFFIGY_CACHE overrides it."""
     if override := os.environ.get("EFFIGY_CACHE"):
         return Path(override)
     home = Path.home()
@@ -134,7 +134,7 @@ def _read(path: Path) -> Levels | None:
                 tuple((archive[f"up_indices_{step}"], archive[f"up_weights_{step}"]) for step in range(count)),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # Missing or damaged: it is computed again and written over.
+        return None  # Missing or damaged: it is computed again and overwritten.
 
 
 def _write(levels: Levels, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 A head model is a linear blend-skinned mesh: a template deformed by an identity (shape) basis, an expression basis and
 pose correctives, then skinned to five joints (FLAME, Li et al. 2017, eq. 1-3). It holds no behaviour besides loading
-and saving; `backend.head.forward` poses it, `backend.head.formats` reads the users' FLAME files into it.
+and saving: `backend.head.forward` poses it, and `backend.head.formats` reads the user's FLAME files into it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ REGION_NAMES = (
     "boundary",
 )
 """`eyes` are the eyeballs, `mouth_inside` teeth, gums, tongue and the inner mouth wall; `boundary` is the ring of
-vertices at the open lower edge of the neck. A region may be empty where the model has no such part."""
+vertices at the open lower edge of the neck. A region is empty if the model has no such part."""
 
 LANDMARK_COUNT = 478
-"""Points of the face detector (MediaPipe face landmarker): 468 on the surface, then 5 of each iris."""
+"""Landmarks of the face detector (MediaPipe face landmarker): 468 on the surface, then 5 of each iris."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class HeadModel:
     expression_names: tuple[str, ...]
     """Length E. The 52 ARKit names on the open head; `expression_000`... on FLAME."""
     expression_range: tuple[float, float]
-    """What a slider offers: (0, 1) for ARKit-named shapes, (-10, 10) for FLAME coefficients."""
+    """Range of the sliders: (0, 1) for ARKit-named shapes, (-10, 10) for FLAME coefficients."""
     regions: dict[str, np.ndarray]
     """Region name -> sorted int32 vertex indices; the keys are REGION_NAMES."""
     landmark_faces: np.ndarray
-    """(478,) int32: the triangle that each detector point lies on; -1 where it has no place on this surface."""
+    """(478,) int32: the triangle of each detector landmark; -1 if the landmark does not exist on this surface."""
     landmark_barycentric: np.ndarray
     """(478, 3): barycentric coordinates in that triangle."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """First 16 hex digits of SHA-256 over everything that posing depends on."""
+        """The first 16 hex digits of the SHA-256 of all arrays on which posing depends."""
         digest = hashlib.sha256()
         for array in (
             self.template,

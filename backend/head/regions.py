@@ -1,8 +1,8 @@
-"""Names of regions for a head that comes without them, taken over from the open head.
+"""Transfer of named regions from the open head to a head model that has none.
 
-The two heads are laid over each other and every vertex takes the regions of the nearest one of the open head. Eyeballs,
-teeth and the like are parts of their own in every head mesh, so they are named as a whole, by the majority of their
-vertices, and the skin never takes a name from what lies just beneath it.
+The two heads are aligned, and every vertex gets the regions of the nearest vertex of the open head. Eyeballs, teeth and
+the like are separate connected parts in every head mesh. Each of them gets its regions as a whole, by the majority of
+its vertices, and vertices of the skin are compared with vertices of the skin only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .topology import connected_parts, mesh_edges, neck_ring
 
 _ENOUGH_LANDMARKS = 8
 _NEAREST_EYES = 0.02
-"""Metres. Eye joints closer together than this are placeholders."""
+"""Metres. Eye joints that are closer together than this are placeholders."""
 
 
 def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
@@ -36,7 +36,8 @@ def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
     candidates = np.flatnonzero(source_skin)
     result[skin] = membership[candidates[KDTree(source[candidates]).query(unnamed.template[skin])[1]]]
     if not skin.all():
-        # The back of an eyeball lies nearer to the socket than to the other head's eyeball: parts look at parts only.
+        # The back of an eyeball is nearer to the socket's skin than to the other head's eyeball, so separate parts are
+        # compared with separate parts only.
         candidates = np.flatnonzero(~source_skin) if not source_skin.all() else candidates
         nearest = membership[candidates[KDTree(source[candidates]).query(unnamed.template)[1]]]
         for part in np.unique(parts[~skin]):
@@ -49,8 +50,8 @@ def transfer_regions(named: HeadModel, unnamed: HeadModel) -> HeadModel:
 def align_heads(moving: HeadModel, fixed: HeadModel) -> Similarity:
     """The similarity transform that lays the template of `moving` over the template of `fixed`.
 
-    It is fitted to the detector's landmarks that both heads have. Without these it comes from the eye joints alone, because
-    all heads face +Z in head space; without eyes it comes from the tops of the heads and their widths.
+    It is fitted to the detector's landmarks that both heads have. Without these it comes from the eye joints alone,
+    because all heads face +Z in head space; without eyes it comes from the tops of the heads and their widths.
     """
     shared = (moving.landmark_faces >= 0) & (fixed.landmark_faces >= 0)
     if shared.sum() >= _ENOUGH_LANDMARKS:

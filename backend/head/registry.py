@@ -1,7 +1,7 @@
-"""Where the head models that this user works with lie, so that an avatar finds its own again by fingerprint.
+"""Registry of the user's head model files, by which an avatar finds its head model from the fingerprint.
 
-The open head ships with Effigy. A user's FLAME file stays where the user put it; tracking with it notes its place in
-the user's own data folder.
+The open head ships with Effigy. A FLAME file stays where the user put it; tracking with it records its path in the
+user's data folder.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ def _known() -> dict[str, str]:
 
 
 def remember_head(model: HeadModel, path: Path) -> None:
-    """Note that `path` holds this head model."""
+    """Record that the file `path` contains this head model."""
     known = _known() | {model.fingerprint: str(Path(path).resolve())}
     with write_beside(user_folder() / "heads.json") as temporary:
         temporary.write_text(json.dumps(known, indent=1), "utf-8")
 
 
 def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
-    """The head model of this fingerprint, or a sentence that says which one `needed_by` lacks."""
+    """The head model with this fingerprint; raises an `EffigyError` that tells the user which file `needed_by`
+    needs."""
     bundled = load_head()
     if bundled.fingerprint == fingerprint:
         return bundled

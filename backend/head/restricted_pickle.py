@@ -1,9 +1,9 @@
-"""Reading a FLAME `.pkl` without running anything that is written in it.
+"""Reading of a FLAME `.pkl` without executing code from the file.
 
-A pickle is a small program: it may name any function of any installed package and call it. FLAME's pickles need only
-arrays, sparse matrices, chumpy's array class and plain containers, so this reader answers each of those names with an
-inert shell of its own that merely notes what it was given, and refuses every other name. Neither numpy nor scipy nor
-chumpy sees a byte of the file before the arrays are rebuilt here from raw buffers of plain numbers.
+A pickle is a small program that can call any function of any installed package. FLAME's pickles need only arrays,
+sparse matrices, chumpy's array class and plain containers. This reader replaces each of these classes by an inert
+placeholder, which only stores its arguments, and refuses every other name. NumPy, SciPy and chumpy get no data from the
+file before the arrays are rebuilt here from raw buffers of plain numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load_restricted_pickle(path: Path) -> Any:
         raise EffigyError(f"{path} was not opened: {error}") from None
     except OSError as error:
         raise EffigyError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # A damaged pickle can fail in any way at all; none of them is a defect of ours.
+    except Exception as error:  # A damaged pickle can raise any exception; none of them is an error in our code.
         raise EffigyError(
             f"{path} is damaged or not a pickle of arrays ({type(error).__name__}); download it again."
         ) from error
@@ -66,7 +66,8 @@ class _Function:
 
 
 class _Object:
-    """Base of the shells. Defining `__setstate__` keeps BUILD from assigning attributes to the classes themselves."""
+    """Base class of the placeholders. Its `__setstate__` keeps BUILD from assigning attributes to the classes
+    themselves."""
 
     def __init__(self, *arguments: Any) -> None:
         self.state: Any = None
@@ -126,7 +127,7 @@ def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> _Array:
 
 
 def _new_object(kind: Any, base: Any, state: Any) -> Any:
-    """`copyreg._reconstructor`, how protocols 0 and 1 begin an instance."""
+    """`copyreg._reconstructor`, with which protocols 0 and 1 create an instance."""
     if not (isinstance(kind, type) and issubclass(kind, _Object)):
         raise EffigyError("it builds an object of a kind that a head model never holds.")
     return kind()
@@ -155,7 +156,8 @@ def _text(value: Any) -> str:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """`_codecs.encode`, how Python 3 writes bytes for Python 2; other codecs could decompress or worse."""
+    """`_codecs.encode`, with which Python 3 writes bytes for Python 2. Other codecs are refused: they could decompress
+    data."""
     if encoding not in ("latin1", "latin-1"):
         raise EffigyError(f"it uses the text encoding {encoding!r}, which a head model never does.")
     return text.encode("latin1")
@@ -191,7 +193,7 @@ _ALLOWED = _allowed()
 
 
 def _plain(value: Any, path: Path) -> Any:
-    """Replace every shell within containers by the array that it stands for."""
+    """Replace every placeholder within containers by its array."""
     if isinstance(value, _Array):
         return value.resolve()
     if isinstance(value, _Dtype):

@@ -1,7 +1,7 @@
-"""A fixed sparse matrix applied to features on a mesh, for a batch at once, on CPU and CUDA, with a fast backward.
+"""A constant sparse matrix applied to batches of features on a mesh, on CPU and CUDA, with a fast backward pass.
 
-A batch is folded into columns, (B, N, C) -> (N, B C), so that one sparse product serves all of it. PyTorch's CSR
-product with 32-bit indices was the fastest at few columns and close to it at many, and runs on both devices.
+A batch is folded into columns, (B, N, C) -> (N, B C), so that one sparse product processes all of it. PyTorch's CSR
+product with 32-bit indices was the fastest for few columns and nearly the fastest for many, and runs on both devices.
 Milliseconds on one core for FLAME's 5,023 vertices (29,990 entries) and 16 / 32 / 64 / 128 columns: CSR 0.09 / 0.16 /
 0.35 / 0.65, numba 0.15 / 0.17 / 0.23 / 0.38, scipy 0.14 / 0.20 / 0.34 / 0.59, embedding_bag 0.28 / 0.25 / 0.47 / 1.15,
 gather by padded neighbour lists 5.6 / 8.8 / 63 / 122.
@@ -31,7 +31,7 @@ class SparseOperator(nn.Module):
         self.matrix: Tensor
         self.transposed: Tensor
         self.register_buffer("matrix", _as_torch(forward), persistent=False)
-        # PyTorch's own backward of a CSR product transposes the matrix anew every time.
+        # PyTorch's own backward pass of a CSR product would transpose the matrix every time.
         self.register_buffer("transposed", self.matrix if self.symmetric else _as_torch(backward), persistent=False)
 
     @property

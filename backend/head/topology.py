@@ -1,4 +1,4 @@
-"""What a triangle mesh is, apart from where its vertices lie: edges, connected parts, the open edge at the neck."""
+"""Topology of triangle meshes: edges, connected parts, and the open edge at the neck."""
 
 from __future__ import annotations
 

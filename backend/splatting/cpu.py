@@ -1,4 +1,4 @@
-"""The CPU rasteriser as one differentiable PyTorch function: project, sort into tiles, blend; and back."""
+"""The CPU rasteriser as one differentiable PyTorch function: project, sort into tiles, blend, and the backward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .types import Cameras, Raster, Splats
 
 
 def rasterize_cpu(splats: Splats, cameras: Cameras) -> Raster:
-    """Splats (B, G) seen by cameras (B) → pictures; gradients reach every field of the splats, none the cameras."""
+    """Splats (B, G) seen by cameras (B) → images; differentiable by every field of the splats, not by the cameras."""
     color, alpha, depth = _Rasterize.apply(
         splats.means, splats.quaternions, splats.scales, splats.opacities, splats.colors,
         cameras.intrinsics, cameras.world_to_camera, cameras.width, cameras.height,
@@ -44,23 +44,23 @@ class _Rasterize(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         shapes = [_array(tensor) for tensor in (means, quaternions, scales, opacities)]
         camera = [_array(intrinsics), _array(world_to_camera)]
-        pictures, count = opacities.shape
+        images, count = opacities.shape
         columns, rows = -(-width // TILE_WIDTH), -(-height // TILE_HEIGHT)
-        table = np.empty((pictures, count, FIELDS), np.float32)
-        touched = np.empty((pictures, count), np.int32)
-        tile_start = np.empty((pictures, columns * rows + 1), np.int64)
-        tile_end = np.empty((pictures, columns * rows), np.int64)
-        color = torch.empty(pictures, height, width, 3)
-        alpha = torch.empty(pictures, height, width)
-        depth = torch.empty(pictures, height, width)
+        table = np.empty((images, count, FIELDS), np.float32)
+        touched = np.empty((images, count), np.int32)
+        tile_start = np.empty((images, columns * rows + 1), np.int64)
+        tile_end = np.empty((images, columns * rows), np.int64)
+        color = torch.empty(images, height, width, 3)
+        alpha = torch.empty(images, height, width)
+        depth = torch.empty(images, height, width)
         share(project, *shapes, _array(colors), *camera, width, height, table, touched)
-        base = np.zeros(pictures + 1, np.int64)
+        base = np.zeros(images + 1, np.int64)
         np.cumsum(touched.sum(1, dtype=np.int64), out=base[1:])
-        first = np.empty((pictures, count), np.int64)
+        first = np.empty((images, count), np.int64)
         ids = np.empty(base[-1], np.int32)
         slots = np.empty(base[-1], np.int32)
         spans = np.empty((base[-1], 2), np.uint8)
-        share(sort_into_tiles, table, touched, columns, rows, base, first, ids, slots, tile_start, parts=pictures)
+        share(sort_into_tiles, table, touched, columns, rows, base, first, ids, slots, tile_start, parts=images)
         share(
             blend, table, ids, spans, tile_start, tile_end, width, height, color.numpy(), alpha.numpy(), depth.numpy()
         )
@@ -74,14 +74,14 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         saved = [_array(tensor) for tensor in ctx.saved_tensors]
-        splats_and_cameras, pictures = saved[:6], saved[6:]
+        splats_and_cameras, images = saved[:6], saved[6:]
         table, touched, first, ids, slots, spans, tile_start, tile_end = ctx.sorted
         sums = np.empty((len(ids), SUMS), np.float32)
         by = [torch.empty(tensor.shape) for tensor in ctx.saved_tensors[:4]]
         by.append(torch.empty_like(by[0]))
         share(
             blend_backward, table, ids, spans, tile_start, tile_end, *ctx.size,
-            *pictures, *(_array(gradient) for gradient in gradients), sums,
+            *images, *(_array(gradient) for gradient in gradients), sums,
         )  # fmt: skip
         share(
             project_backward, *splats_and_cameras, *ctx.size, table, touched, first, slots, sums,

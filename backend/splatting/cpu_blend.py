@@ -1,15 +1,15 @@
-"""Blending the Gaussians of each tile front to back, and its derivatives, written out by hand.
+"""Front-to-back blending of the Gaussians of each tile, and its hand-written derivatives.
 
-In a tile, Gaussians are the outer loop and pixels the inner one: the rows that a Gaussian covers lie one after the
-other in a small scratch array, so that one loop without branches runs over all of them in vector registers. A pixel of
-these rows that a Gaussian must not touch is blended with weight zero, not skipped.
+In a tile, Gaussians are the outer loop and pixels the inner one. The rows that a Gaussian covers are contiguous in a
+small scratch array, so that one loop without branches runs over all of them in vector registers. A pixel in these rows
+that the Gaussian must not affect is blended with weight zero, not skipped.
 
-The backward pass walks front to back a second time and takes the same decisions. Behind every Gaussian of a pixel it
-needs what all later ones contribute; that is the finished pixel less what has been blended so far (`rest`), and since
-only its product with the incoming gradient matters, one number a pixel carries it. The difference is good to about 1e-7
-of the pixel, so that a Gaussian seen through a transmittance of 1e-4 still has its gradient to three digits. Each copy
-of a Gaussian in a tile writes its sums to a place of its own and they are added up afterwards, so that results do not
-depend on the threads.
+The backward pass repeats the front-to-back pass with the same decisions. For every Gaussian of a pixel it needs the
+contribution of all Gaussians behind it, which is the final pixel minus what has been blended so far (`rest`). Only its
+product with the incoming gradient matters, so one number per pixel suffices. This difference is accurate to about 1e-7
+of the pixel, so that a Gaussian seen through a transmittance of 1e-4 still has three digits of its gradient. Each copy
+of a Gaussian in a tile writes its sums to its own position, and they are added up afterwards, so that results do not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ _ROWS = np.float32(TILE_HEIGHT)
 _SLACK = np.float32(1e-2)
 _FLOOR = np.float32(-100.0)
 _BATCH = 32
-"""After how many Gaussians a tile looks whether all its pixels have ended."""
+"""Number of Gaussians after which a tile checks whether blending has stopped at all of its pixels."""
 
-# Rows of a tile's scratch, each _AREA floats (indices are unsigned, so that numba need not look for negative ones):
-# pixel centres and the transmittance, zero once the pixel has ended;
+# Rows of a tile's scratch, each of _AREA floats (indices are unsigned, so that numba need not handle negative ones):
+# pixel centres and the transmittance, which is set to zero once blending of the pixel has stopped;
 _PX, _PY, _OPEN = (np.uint64(k) * _AREA for k in range(3))
 # colour and depth, or the gradients by them;
 _R, _G, _B, _D = (np.uint64(k) * _AREA for k in range(3, 7))
-# forward, the transmittance even of ended pixels; backward, `rest`.
+# forward: the transmittance, kept for stopped pixels too; backward: `rest`.
 _LEFT = _REST = np.uint64(7) * _AREA
 _SCRATCH = 8 * TILE_WIDTH * TILE_HEIGHT
 
@@ -83,7 +83,7 @@ def _rows_covered(row, left, top):
     edge = slope * dx - math.sqrt(max(middle - bend * dx * dx, _ZERO)) - _SLACK
     down = -high if dx == -tilt else edge
     centre = row[Y] - top - _HALF
-    # The box may be far larger than the picture: held to the tile before floats become small integers.
+    # The box may be far larger than the image: it is clamped to the tile before floats are converted to small integers.
     first = min(max(centre - up, _ZERO), _ROWS)
     last = min(max(centre - down, -_ONE), _ROWS - _ONE)
     first_row = np.int32(math.ceil(first))
@@ -94,10 +94,10 @@ def _rows_covered(row, left, top):
 
 @kernel(fast=True)
 def _blend_tile(table, ids, spans, start, end, left, top, scratch):
-    """Blend one tile into its scratch; returns one past the last entry of `ids` that could still be seen."""
+    """Blend one tile into its scratch; returns one past the last entry of `ids` that can contribute."""
     for batch in range(start, end, _BATCH):
         batch_end = min(batch + _BATCH, end)
-        # Ahead of the blending, whose loops would otherwise have to wait for their own length.
+        # Computed before the blending, whose loops would otherwise wait for their own length.
         for k in range(batch, batch_end):
             first, past = _rows_covered(table[ids[k]], left, top)
             spans[k, 0] = first
@@ -143,7 +143,7 @@ def _prepare_tile(scratch, left, top, width, height):
             scratch[_PX + i] = np.float32(c) + np.float32(0.5)
             scratch[_PY + i] = np.float32(r) + np.float32(0.5)
             scratch[_LEFT + i] = _ONE
-            # Pixels of edge tiles that lie outside the picture have ended before they began.
+            # Pixels of edge tiles that lie outside the image have ended before they began.
             if left + c < width and top + r < height:
                 scratch[_OPEN + i] = _ONE
 
@@ -152,15 +152,15 @@ def _prepare_tile(scratch, left, top, width, height):
 def blend(part, parts, table, ids, spans, tile_start, tile_end, width, height, color, alpha, depth):
     """Fill a part of colour (B, H, W, 3), alpha and depth (B, H, W).
 
-    Kept for the way back: `tile_end` (B, tiles), what `_blend_tile` returns, and `spans` (copies, 2), the rows of its
-    tile that each copy covers.
+    Stored for the backward pass: `tile_end` (B, tiles), the result of `_blend_tile`, and `spans` (copies, 2), the rows
+    of its tile that each copy covers.
     """
-    pictures = table.shape[0]
+    images = table.shape[0]
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     tiles = columns * ((height + TILE_HEIGHT - 1) // TILE_HEIGHT)
     scratch = np.empty(_SCRATCH, np.float32)
-    # Every so-manieth tile, because neighbours cost alike and halves of a picture do not.
-    for job in range(part, pictures * tiles, parts):
+    # Tiles are assigned in turn, because neighbouring tiles take similar time while halves of an image do not.
+    for job in range(part, images * tiles, parts):
         b = job // tiles
         tile = job % tiles
         left = (tile % columns) * TILE_WIDTH
@@ -244,12 +244,12 @@ def blend_backward(
     part, parts, table, ids, spans, tile_start, tile_end, width, height,
     color, alpha, depth, grad_color, grad_alpha, grad_depth, sums,
 ):  # fmt: skip
-    """Fill a part of `sums` (copies, SUMS) from the pictures of `blend` and the gradients by them."""
-    pictures = table.shape[0]
+    """Fill a part of `sums` (copies, SUMS) from the images of `blend` and the gradients by them."""
+    images = table.shape[0]
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     tiles = columns * ((height + TILE_HEIGHT - 1) // TILE_HEIGHT)
     scratch = np.empty(_SCRATCH, np.float32)
-    for job in range(part, pictures * tiles, parts):
+    for job in range(part, images * tiles, parts):
         b = job // tiles
         tile = job % tiles
         left = (tile % columns) * TILE_WIDTH

@@ -1,9 +1,9 @@
-"""Gaussians in space to ellipses in the picture (EWA splatting), forward and backward.
+"""Projection of Gaussians to ellipses in the image (EWA splatting), forward and backward.
 
-A Gaussian's shape is carried on as the upper triangular W with WᵀW = (log₂e / 2) Σ'⁻¹, Σ' its covariance in the
-picture: |W (mean - pixel)|² is then the base-2 exponent of its falloff and can never be negative by rounding, which the
-usual expanded quadratic can. Formulas and constants are those of `reference`, which tests hold against this. All
-arithmetic here is float64: there are few numbers, and long thin Gaussians need it.
+A projected shape is stored as the upper triangular W with WᵀW = (log₂e / 2) Σ'⁻¹, where Σ' is the image-space
+covariance. |W (mean - pixel)|² is then the base-2 exponent of the falloff and, unlike the usual expanded quadratic
+form, cannot become negative by rounding. Formulas and constants are those of `reference`, against which tests compare
+this module. All arithmetic is float64: there are few numbers, and long thin Gaussians need the precision.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ from .jit import kernel
 from .reference import ALPHA_MIN, LOW_PASS, MARGIN, NEAR
 
 WHITEN = math.sqrt(0.5 / math.log(2.0))
-"""√(log₂e / 2): what makes W's squares base-2 exponents."""
+"""√(log₂e / 2), the factor by which |W d|² is a base-2 exponent."""
 
 SUMS = 10
-"""What blending hands back for a Gaussian. With s the derivative by the (natural) exponent at a pixel and (u, v) =
-W (mean - pixel): Σs, Σsu, Σsv, Σsuu, Σsuv, Σsvv, then the derivatives by red, green, blue and depth."""
+"""Number of sums that the backward pass of blending returns for each Gaussian. With s the derivative by the (natural)
+exponent at a pixel and (u, v) = W (mean - pixel): Σs, Σsu, Σsv, Σsuu, Σsuv, Σsvv, then the derivatives by red, green,
+blue and depth."""
 
 
 @kernel()
@@ -59,9 +60,10 @@ def _rotation_of(q0, q1, q2, q3):
 
 @kernel()
 def _lens_of(intrinsics, width, height):
-    """(fx, fy, cx, cy), then the least and greatest x/z and y/z that the projection's slope follows.
+    """(fx, fy, cx, cy), then the limits (lowest and highest x/z, then y/z) to which the slope in the Jacobian is
+    clamped.
 
-    They are the picture's edges plus a margin: beyond it EWA's linear approximation runs away.
+    They are the image's edges plus a margin, beyond which EWA's linear approximation diverges.
     """
     lens = np.empty(8)
     for k, size in enumerate((width, height)):
@@ -119,7 +121,8 @@ def _project_one(mean, quaternion, scale, opacity, lens, view, out):
     log_opacity = math.log2(opacity)
     out[LOG_OPACITY] = log_opacity
     out[DEPTH] = z
-    # Where opacity · exp(-d²/2) falls below ALPHA_MIN (Radl et al. 2024, arXiv 2402.00525, B.2), and a hair more.
+    # Extent at which opacity · exp(-d²/2) falls below ALPHA_MIN (Radl et al. 2024, arXiv 2402.00525, B.2), plus a small
+    # tolerance.
     reach = 2.0 * math.log(2.0) * max(log_opacity - math.log2(ALPHA_MIN), 0.0)
     extent = math.sqrt(reach)
     out[HALF_WIDTH] = extent * math.sqrt(a) + 1e-3
@@ -135,11 +138,12 @@ def _project_one(mean, quaternion, scale, opacity, lens, view, out):
 def project(
     part, parts, means, quaternions, scales, opacities, colors, intrinsics, views, width, height, table, touched
 ):
-    """Fill a part of `table` (B, G, FIELDS) and `touched` (B, G), in how many tiles each Gaussian is drawn."""
-    pictures, count = opacities.shape
+    """Fill a part of `table` (B, G, FIELDS) and of `touched` (B, G), the number of tiles in which each Gaussian is
+    drawn."""
+    images, count = opacities.shape
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     rows = (height + TILE_HEIGHT - 1) // TILE_HEIGHT
-    for b in range(pictures):
+    for b in range(images):
         view = views[b].astype(np.float64)
         lens = _lens_of(intrinsics[b].astype(np.float64), width, height)
         for g in range(count * part // parts, count * (part + 1) // parts):
@@ -158,9 +162,10 @@ def project(
 def _project_one_backward(
     mean, quaternion, scale, opacity, lens, view, row, total, r, to_mean, to_quaternion, to_scale
 ):
-    """Carry one Gaussian's summed derivatives `total` (SUMS) to its parameters; returns that by opacity. Float64.
+    """Backpropagate one Gaussian's summed derivatives `total` (SUMS) to its parameters; returns the one by opacity.
+    Float64.
 
-    `r` is room for nine numbers, the derivative by the Gaussian's rotation.
+    `r` is scratch memory for nine numbers, the derivative by the Gaussian's rotation.
     """
     x = view[0, 0] * mean[0] + view[0, 1] * mean[1] + view[0, 2] * mean[2] + view[0, 3]
     y = view[1, 0] * mean[0] + view[1, 1] * mean[1] + view[1, 2] * mean[2] + view[1, 3]
@@ -227,7 +232,7 @@ def _project_one_backward(
     to_quaternion[2] = (by_qy - along * qy) * length
     to_quaternion[3] = (by_qz - along * qz) * length
 
-    # Camera-space centre, through the picture's centre, the Jacobian and the depth. Where the slope is frozen, the
+    # Camera-space centre, through the image's centre, the Jacobian and the depth. Where the slope is frozen, the
     # Jacobian's last column depends on z alone.
     by_cx = j00 * by_x
     by_cy = j11 * by_y
@@ -253,11 +258,11 @@ def project_backward(
     part, parts, means, quaternions, scales, opacities, intrinsics, views, width, height, table, touched, first, slots,
     sums, to_means, to_quaternions, to_scales, to_opacities, to_colors,
 ):  # fmt: skip
-    """Add up the copies of a part of the Gaussians and fill their gradients; zero for those that are not drawn."""
-    pictures, count = opacities.shape
+    """Sum over the copies of a part of the Gaussians and fill their gradients; zero for those that are not drawn."""
+    images, count = opacities.shape
     total = np.empty(SUMS)
     by_rotation = np.empty(9)
-    for b in range(pictures):
+    for b in range(images):
         view = views[b].astype(np.float64)
         lens = _lens_of(intrinsics[b].astype(np.float64), width, height)
         for g in range(count * part // parts, count * (part + 1) // parts):

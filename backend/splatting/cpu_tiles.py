@@ -1,7 +1,7 @@
-"""Tiles of a picture, and which projected Gaussians each of them sees, front to back.
+"""Tiles of an image, and the lists of projected Gaussians that touch each tile, sorted front to back.
 
 A tile is 8 pixels wide (a vector register of floats) and 32 high. Tiles of 16 x 16 took a third longer on heads of
-15,000 to 30,000 Gaussians: half of their columns were computed for nothing.
+15,000 to 30,000 Gaussians, because half of their columns were computed without effect.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tile_range(row, columns, rows):
 
 @kernel()
 def _front_to_back(table, touched):
-    """Indices of the drawn Gaussians by camera z, ties in index order: a radix sort on the bits of positive floats."""
+    """Indices of the drawn Gaussians sorted by camera z, ties by index: a radix sort on the bits of positive floats."""
     count = touched.shape[0]
     keys = np.empty(count, np.uint32)
     order = np.empty(count, np.int32)
@@ -74,15 +74,15 @@ def _front_to_back(table, touched):
 
 @kernel()
 def sort_into_tiles(part, parts, table, touched, columns, rows, base, first, ids, slots, tile_start):
-    """List each tile's Gaussians front to back, in every `parts`-th picture.
+    """List each tile's Gaussians front to back, in every `parts`-th image.
 
-    `base` (B + 1) is where each picture's part of the flat lists begins. `ids[tile_start[b, t]:tile_start[b, t + 1]]`
-    are the Gaussians of tile t. `slots` says the same Gaussian by Gaussian: from `first[b, g]` on it holds where in
-    `ids` each of the Gaussian's copies went.
+    `base` (B + 1) is the start of each image's part of the flat lists. `ids[tile_start[b, t]:tile_start[b, t + 1]]` are
+    the Gaussians of tile t. `slots` is the inverse: from `first[b, g]` on it holds the positions in `ids` of the copies
+    of Gaussian g.
     """
-    pictures, count = touched.shape
+    images, count = touched.shape
     tiles = columns * rows
-    for b in range(part, pictures, parts):
+    for b in range(part, images, parts):
         order = _front_to_back(table[b], touched[b])
         starts = tile_start[b]
         starts[:] = 0

@@ -1,4 +1,4 @@
-"""The CUDA rasteriser: gsplat behind our types. Imported only when splats lie on a GPU."""
+"""The CUDA rasteriser: an adapter of gsplat to our types. Imported only when splats lie on a GPU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .types import Cameras, Raster, Splats
 
 
 def why_unavailable() -> str | None:
-    """A sentence that says what is missing for the CUDA rasteriser, or None if nothing is."""
+    """A message that names what is missing for the CUDA rasteriser, or None if it is available."""
     if not torch.cuda.is_available():
-        return "The CUDA rasteriser needs an NVIDIA GPU and a CUDA build of PyTorch; this machine offers none."
+        return "The CUDA rasteriser needs an NVIDIA GPU and a CUDA build of PyTorch, which this machine does not have."
     try:
         from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]  (needs CUDA)
     except ImportError:
@@ -23,7 +23,7 @@ def why_unavailable() -> str | None:
 
 
 def rasterize_cuda(splats: Splats, cameras: Cameras) -> Raster:
-    """Splats (B, G) seen by cameras (B), all on one GPU → pictures. Gradients reach every field of the splats."""
+    """Splats (B, G) seen by cameras (B), all on one GPU → images. Gradients reach every field of the splats."""
     missing = why_unavailable()
     if missing:
         raise EffigyError(f"{missing} Rasterise on the CPU instead (backend 'cpu').")
@@ -31,7 +31,7 @@ def rasterize_cuda(splats: Splats, cameras: Cameras) -> Raster:
         raise EffigyError("The CUDA rasteriser was asked to draw splats that lie on the CPU. Move them with .cuda().")
     from gsplat import rasterization  # pyright: ignore[reportMissingImports]
 
-    # gsplat's leading dimensions are (scene, camera): our B pictures are B scenes of one camera each.
+    # gsplat's leading dimensions are (scene, camera): our B images are B scenes of one camera each.
     color_and_depth, alpha, _ = rasterization(
         splats.means,
         splats.quaternions,

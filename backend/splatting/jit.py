@@ -1,9 +1,9 @@
-"""How this folder compiles its kernels: where the machine code is kept, which float rules hold, one exponential.
+"""Compilation of this folder's kernels: the cache of machine code, the floating-point rules, and a fast exponential.
 
-Kernels are compiled by numba on first use (some seconds) and cached. numba looks at the one file that a kernel is
-written in to decide whether a cached kernel is stale, and our kernels call functions of neighbouring files; so the
-cache lives in a folder named after a hash of all those files. Nothing is ever written beside the sources,
-which may be read-only once installed.
+Kernels are compiled by numba on first use (some seconds) and cached. numba decides by the one file in which a kernel is
+written whether the cached kernel is outdated, but our kernels call functions of neighbouring files. The cache therefore
+lies in a folder named after a hash of all of these files. Nothing is written beside the sources, which may be read-only
+once installed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from llvmlite import ir
 from numba.core import config, types
 from numba.extending import intrinsic
 
-# Sums may be reordered and multiplications fused, which is what lets loops over pixels use vector registers;
-# NaN and infinity keep their meaning.
+# Sums may be reordered and multiplications fused, so that loops over pixels can use vector registers. NaN and infinity
+# keep their meaning.
 FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 KERNEL_SOURCES = ("jit.py", "reference.py", "cpu_project.py", "cpu_tiles.py", "cpu_blend.py")

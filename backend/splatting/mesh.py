@@ -1,12 +1,13 @@
-"""Which triangle each pixel sees: a z-buffer for meshes, in numba, on one core and without the interpreter's lock.
+"""Mesh rasterisation with a z-buffer, in numba, on one core and without the interpreter's lock.
 
-A mesh raster stores, for every pixel centre, the nearest triangle and where in it the pixel's ray lands. Everything
-else (colour, normals, region masks, landmark placement, mattes) is an interpolation of vertex values by the two:
+A mesh raster stores, for every pixel centre, the nearest triangle and the barycentric coordinates of the point that the
+pixel sees. Everything else (colour, normals, region masks, landmark positions, mattes) is an interpolation of vertex
+values by the two:
 
     values = (attribute[faces[raster.face_index]] * raster.barycentric[..., None]).sum(-2)
 
 Conventions are the project's: camera space with OpenCV axes, metres; pixels with the centre of the top-left one at
-(0.5, 0.5). There is no anti-aliasing: a caller that wants it rasterises larger and averages down.
+(0.5, 0.5). There is no anti-aliasing: a caller that needs it rasterises a larger image and averages it down.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from ..errors import EffigyError
 
 NEAR = 1e-3
-"""Metres. A triangle with a vertex nearer than this is left out; heads never come that close to a lens."""
+"""Metres. Triangles with a vertex nearer than this are skipped; heads never come that close to a lens."""
 _ROUNDING = 1e-7
 """Pixels"""
 
@@ -45,7 +46,7 @@ def rasterize_mesh(
 ) -> MeshRaster:
     """The nearest triangle of each pixel; both sides of a triangle are visible.
 
-    `vertices_camera` (V, 3) in the camera's space, `faces` (F, 3), `intrinsics` (3, 3) in pixels of the picture.
+    `vertices_camera` (V, 3) in the camera's space, `faces` (F, 3), `intrinsics` (3, 3) in pixels of the image.
     """
     vertices_camera, faces, intrinsics = _checked(vertices_camera, faces, intrinsics)
     face_index, inverse_depth = _nearest(vertices_camera, faces, intrinsics, height, width, False)
@@ -62,10 +63,10 @@ def nearest_faces(
     height: int,
     front_only: bool = False,
 ) -> np.ndarray:
-    """(H, W) int32: `rasterize_mesh`'s `face_index` alone, for whoever asks no more; -1 where there is no triangle.
+    """(H, W) int32: the `face_index` of `rasterize_mesh` without the other results; -1 where there is no triangle.
 
-    `front_only` leaves triangles out whose corners run clockwise on the screen: of a mesh whose triangles run
-    counter-clockwise seen from outside, its inner side.
+    `front_only` skips triangles whose corners are clockwise in the image. If a mesh's triangles are counter-clockwise
+    seen from outside, these show its inner side.
     """
     return _nearest(*_checked(vertices_camera, faces, intrinsics), height, width, front_only)[0]
 
@@ -86,7 +87,7 @@ def _checked(
 
 
 def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Vertex `values` (V, C) seen by each pixel: (H, W, C) float32, zeros where there is no triangle."""
+    """Vertex `values` (V, C) interpolated at each pixel: (H, W, C) float32, zeros where there is no triangle."""
     values = np.asarray(values, np.float32)
     seen = np.zeros((*raster.face_index.shape, values.shape[1]), np.float32)
     covered = raster.covered
@@ -97,7 +98,7 @@ def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np
 
 @numba.njit(nogil=True, cache=True)
 def _on_screen(vertices, intrinsics):
-    """(V, 2) pixels; nothing of use for vertices nearer than NEAR."""
+    """(V, 2) pixels; undefined for vertices nearer than NEAR."""
     pixels = np.empty((len(vertices), 2))
     for i in range(len(vertices)):
         z = vertices[i, 2]
@@ -122,20 +123,20 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
             continue
         ax, ay, bx, by, cx, cy = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], pixels[c, 0], pixels[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        # Rows count downwards, so what runs counter-clockwise on the screen has a negative area.
+        # Image rows count downwards, so a triangle that is counter-clockwise in the image has a negative area.
         if area == 0.0 or (front_only and area > 0.0):
             continue
-        # Clamped as floats first: a vertex far outside the picture must not overflow an integer.
+        # Clamped as floats first: a vertex far outside the image must not overflow an integer.
         left = int(min(max(np.ceil(min(ax, bx, cx) - 0.5), 0.0), float(width)))
         right = int(max(min(np.floor(max(ax, bx, cx) - 0.5), width - 1.0), -1.0))
         top = int(min(max(np.ceil(min(ay, by, cy) - 0.5), 0.0), float(height)))
         bottom = int(max(min(np.floor(max(ay, by, cy) - 0.5), height - 1.0), -1.0))
         if left > right or top > bottom:
             continue
-        # Screen-space barycentrics divided by depth are linear on the screen; their sum is the inverse depth of the
-        # pixel, and normalising by it makes them perspective-correct.
+        # Image-space barycentric coordinates divided by depth are linear in the image; their sum is the inverse depth
+        # of the pixel, and dividing by it makes them perspective-correct.
         ia, ib, ic = 1.0 / (area * za), 1.0 / (area * zb), 1.0 / (area * zc)
-        # What they change by from a pixel to the next, and how many pixels it takes to change them by one.
+        # Their change from one pixel to the next, and its inverse.
         da, db, dc = (by - cy) * ia, (cy - ay) * ib, (ay - by) * ic
         pa, pb, pc = (
             (1.0 / da if da != 0.0 else 0.0),
@@ -148,7 +149,8 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
             wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * ia
             wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * ib
             wc = ((ax - px) * (by - py) - (ay - py) * (bx - px)) * ic
-            # The run of pixels, counted from `left`, where all three are positive: testing each would take twice the time.
+            # The interval of pixels, counted from `left`, in which all three are positive. Testing every pixel instead
+            # would take twice the time.
             first, last = 0.0, float(right - left)
             for weight, change, pixels_for_one in ((wa, da, pa), (wb, db, pb), (wc, dc, pc)):
                 if change > 0.0:
@@ -157,7 +159,7 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
                     last = min(last, -weight * pixels_for_one)
                 elif weight < 0.0:
                     last = -1.0
-            # A little more, so that rounding leaves no crack between two triangles.
+            # Enlarged by the rounding error, so that no gap remains between two triangles.
             first, last = first - _ROUNDING, last + _ROUNDING
             if first > last:
                 continue
@@ -172,7 +174,7 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
 
 @numba.njit(nogil=True, cache=True)
 def _landing(vertices, faces, intrinsics, face_index):
-    """(H, W, 3) float32: the barycentrics of each pixel in the triangle that it sees."""
+    """(H, W, 3) float32: the barycentric coordinates of each pixel in its triangle."""
     height, width = face_index.shape
     barycentric = np.zeros((height, width, 3), np.float32)
     pixels = _on_screen(vertices, intrinsics)

@@ -1,6 +1,6 @@
-"""Splats as the `.ply` file that 3D Gaussian Splatting programs exchange, and back.
+"""Writing and reading splats as the `.ply` file that 3D Gaussian Splatting programs exchange.
 
-One binary little-endian record of 62 floats a Gaussian, named as in the released program of Kerbl et al. 2023:
+One binary little-endian record of 62 floats per Gaussian, named as in the released program of Kerbl et al. 2023:
 x y z, nx ny nz (unused, zero), f_dc_0…2 and f_rest_0…44 (spherical harmonics; the rest colour by colour), opacity
 (before the sigmoid), scale_0…2 (natural logarithm, metres), rot_0…3 (w, x, y, z). All 45 f_rest are written even when
 colour does not depend on direction, because many viewers refuse a file without them.
@@ -33,8 +33,8 @@ COLUMNS = (
 def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None) -> int:
     """Write one frame (B = 1) and return how many Gaussians the file holds.
 
-    `harmonics` (1, G, K, 3) replaces the plain colours. Gaussians too faint to be drawn (opacity below 1/255) are left
-    out.
+    `harmonics` (1, G, K, 3) replaces the plain colours. Gaussians too faint to be drawn (opacity below 1/255) are not
+    written.
     """
     if splats.means.shape[0] != 1:
         raise EffigyError(f"A .ply file holds one frame of splats, but {splats.means.shape[0]} were given.")
@@ -55,7 +55,7 @@ def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None)
         padded[:, :, : coefficients.shape[1] - 1] = coefficients[:, 1:].transpose(0, 2, 1)
         table[:, dc : dc + 3] = coefficients[:, 0]
         table[:, rest : rest + 3 * _REST] = padded.reshape(-1, 3 * _REST)
-    # A fully opaque Gaussian has an infinite logit; one in a million off is what float32 can still tell from 1.
+    # A fully opaque Gaussian would have an infinite logit; 1 - 1e-6 is still distinguishable from 1 in float32.
     probability = np.clip(opacities[seen], None, 1 - 1e-6)
     table[:, opacity] = np.log(probability / (1 - probability))
     table[:, scale : scale + 3] = np.log(np.maximum(scales[seen], 1e-12))
@@ -71,7 +71,7 @@ def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None)
 def read_ply(path: Path) -> tuple[Splats, torch.Tensor]:
     """The splats (B = 1) of such a file and their spherical harmonics (1, G, 16, 3).
 
-    `colors` are those of the harmonics' constant part. Property order and number are read from the header.
+    `colors` are the constant part of the harmonics. Property order and number are read from the header.
     """
     try:
         content = Path(path).read_bytes()
@@ -85,9 +85,11 @@ def read_ply(path: Path) -> tuple[Splats, torch.Tensor]:
     if not mark or lines[0] != "ply" or lines[1] != "format binary_little_endian 1.0" or len(counts) != 1:
         raise EffigyError(f"{path} is not a binary .ply file of Gaussians.")
     if missing := [name for name in needed if name not in names]:
-        raise EffigyError(f"{path} holds no Gaussians: the properties {', '.join(missing)} are missing.")
+        raise EffigyError(f"{path} contains no Gaussians: the properties {', '.join(missing)} are missing.")
     if len(body) != 4 * int(counts[0]) * len(names):
-        raise EffigyError(f"{path} is cut short or damaged: it does not hold the {counts[0]} Gaussians it announces.")
+        raise EffigyError(
+            f"{path} is cut short or damaged: it does not contain the {counts[0]} Gaussians of its header."
+        )
     table = np.frombuffer(body, "<f4").reshape(-1, len(names))
     column = {name: k for k, name in enumerate(names)}
 

@@ -1,4 +1,5 @@
-"""`rasterize`: the one door to all rasterisers of Gaussians. It checks what comes in, once, and picks the machine."""
+"""`rasterize`: the common interface of all rasterisers of Gaussians. It checks its arguments and selects the
+backend."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ Backend = Literal["auto", "cpu", "cuda", "reference"]
 
 
 def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") -> Raster:
-    """Draw B sets of G Gaussians with B cameras.
+    """Rasterise B sets of G Gaussians with B cameras.
 
     Args:
         splats: world space, fields (B, G, ...); Gaussians with opacity below 1/255 are not drawn.
-        cameras: B pinhole cameras of one picture size, with the splats on one device.
+        cameras: B pinhole cameras of one image size, with the splats on one device.
         backend: "cpu" (numba), "cuda" (gsplat), "reference" (slow PyTorch, any float dtype), or "auto": by the device
             on which the splats lie.
 
@@ -50,17 +51,17 @@ def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") ->
 
 
 def _check(splats: Splats, cameras: Cameras) -> None:
-    """Shapes, devices and picture size; a sentence that names the field that is wrong."""
+    """Check shapes, devices and the image size; the error names the wrong field."""
     if splats.means.ndim != 3 or splats.means.shape[-1] != 3:
-        raise EffigyError(f"splats.means must be (pictures, Gaussians, 3), but is {tuple(splats.means.shape)}.")
-    pictures, count = splats.means.shape[:2]
+        raise EffigyError(f"splats.means must be (images, Gaussians, 3), but is {tuple(splats.means.shape)}.")
+    images, count = splats.means.shape[:2]
     expected = {
-        "quaternions": (splats.quaternions, (pictures, count, 4)),
-        "scales": (splats.scales, (pictures, count, 3)),
-        "opacities": (splats.opacities, (pictures, count)),
-        "colors": (splats.colors, (pictures, count, 3)),
-        "intrinsics": (cameras.intrinsics, (pictures, 3, 3)),
-        "world_to_camera": (cameras.world_to_camera, (pictures, 4, 4)),
+        "quaternions": (splats.quaternions, (images, count, 4)),
+        "scales": (splats.scales, (images, count, 3)),
+        "opacities": (splats.opacities, (images, count)),
+        "colors": (splats.colors, (images, count, 3)),
+        "intrinsics": (cameras.intrinsics, (images, 3, 3)),
+        "world_to_camera": (cameras.world_to_camera, (images, 4, 4)),
     }
     for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
@@ -71,4 +72,4 @@ def _check(splats: Splats, cameras: Cameras) -> None:
         if tensor.device != splats.means.device:
             raise EffigyError(f"'{name}' lies on {tensor.device}, but splats.means on {splats.means.device}.")
     if cameras.width < 1 or cameras.height < 1:
-        raise EffigyError(f"A picture of {cameras.width} x {cameras.height} pixels cannot be drawn.")
+        raise EffigyError(f"An image of {cameras.width} x {cameras.height} pixels cannot be drawn.")

@@ -1,8 +1,8 @@
-"""The rasteriser that is meant to be read: pure PyTorch, one formula after another, differentiated by autograd.
+"""The readable reference rasteriser: pure PyTorch, one formula after another, differentiated by autograd.
 
-Slow (every Gaussian meets every pixel) and therefore only for small pictures; the fast paths are tested against it.
-Sources: EWA splatting (Zwicker et al. 2001), 3D Gaussian Splatting (Kerbl et al. 2023, equations 2 to 6), and the
-conventions of gsplat 1.5.3 ("classic" mode), whose constants are repeated below.
+It is slow, because every Gaussian is evaluated at every pixel, and therefore only for small images. The fast
+rasterisers are tested against it. Sources: EWA splatting (Zwicker et al. 2001), 3D Gaussian Splatting (Kerbl et al.
+2023, equations 2 to 6), and the conventions of gsplat 1.5.3 ("classic" mode), whose constants are repeated below.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from .types import Cameras, Raster, Splats
 NEAR = 0.01
 """Gaussians whose centre is nearer than this to the camera plane are not drawn (gsplat's default, metres)."""
 LOW_PASS = 0.3
-"""Added to the picture covariance's diagonal so that no Gaussian is thinner than a pixel (px²)."""
+"""Added to the diagonal of the image-space covariance so that no Gaussian is thinner than a pixel (px²)."""
 ALPHA_MAX = 0.999
 ALPHA_MIN = 1.0 / 255.0
-"""A Gaussian fainter than this at a pixel does not touch it."""
+"""A Gaussian with a smaller alpha at a pixel does not contribute to it."""
 TRANSMITTANCE_MIN = 1e-4
-"""A pixel ends before the Gaussian that would bring its transmittance down to this."""
+"""Blending of a pixel stops before the Gaussian that would reduce its transmittance to this."""
 MARGIN = 0.3
-"""The projection's slope is frozen beyond the picture's edge by this part of half the field of view."""
+"""The slope at which the projection's Jacobian is evaluated is clamped this far beyond the image's edge, as a fraction
+of half the field of view."""
 
 
 def rotation_matrices(quaternions: torch.Tensor) -> torch.Tensor:
@@ -37,8 +38,8 @@ def rotation_matrices(quaternions: torch.Tensor) -> torch.Tensor:
 
 def rasterize_reference(splats: Splats, cameras: Cameras) -> Raster:
     """Splats (B, G) seen by cameras (B) → colour (B, H, W, 3), alpha and depth (B, H, W). Any float dtype."""
-    pictures = [_one(splats, cameras, b) for b in range(splats.means.shape[0])]
-    color, alpha, depth = (torch.stack(parts) for parts in zip(*pictures, strict=True))
+    images = [_one(splats, cameras, b) for b in range(splats.means.shape[0])]
+    color, alpha, depth = (torch.stack(parts) for parts in zip(*images, strict=True))
     return Raster(color, alpha, depth)
 
 
@@ -58,7 +59,7 @@ def _one(splats: Splats, cameras: Cameras, b: int) -> tuple[torch.Tensor, torch.
     slope = xyz[:, :2] / z[:, None]
     mean = slope * focal + centre
 
-    # Covariance in the picture: Σ' = J W Σ Wᵀ Jᵀ (Kerbl et al. 2023, equation 5), Σ = R S Sᵀ Rᵀ (equation 6).
+    # Image-space covariance: Σ' = J W Σ Wᵀ Jᵀ (Kerbl et al. 2023, equation 5), Σ = R S Sᵀ Rᵀ (equation 6).
     spread = MARGIN * 0.5 * size / focal
     clamped = torch.minimum(torch.maximum(slope, -(centre / focal + spread)), (size - centre) / focal + spread)
     zero = torch.zeros_like(z)
@@ -80,8 +81,8 @@ def _one(splats: Splats, cameras: Cameras, b: int) -> tuple[torch.Tensor, torch.
     falloff = splats.opacities[b, drawn, None] * torch.exp(-sigma)
     alpha = torch.where(falloff >= ALPHA_MIN, falloff.clamp(max=ALPHA_MAX), torch.zeros_like(falloff))
 
-    # Front-to-back blending (equation 3). What is left after a Gaussian must stay above the least transmittance;
-    # since it can only fall, cutting where it first would not is the same as stopping there.
+    # Front-to-back blending (equation 3). The transmittance after a Gaussian must stay above TRANSMITTANCE_MIN. Since
+    # it never increases, dropping all Gaussians that violate this is equivalent to stopping at the first one.
     after = torch.cumprod(1 - alpha, 0)
     alpha = torch.where(after > TRANSMITTANCE_MIN, alpha, torch.zeros_like(alpha))
     through = torch.cumprod(1 - alpha, 0)

@@ -1,4 +1,4 @@
-"""Colour that depends on where one looks from: real spherical harmonics up to degree 3, as in 3D Gaussian Splatting.
+"""View-dependent colour: real spherical harmonics up to degree 3, as in 3D Gaussian Splatting.
 
 A coefficient array is (..., K, 3): K = (degree + 1)² functions, ordered by degree l and within it by m = -l … l, for
 each of red, green, blue. Colour is 0.5 plus their sum, not below 0 (Kerbl et al. 2023 and its released program), so
@@ -20,9 +20,9 @@ MAX_DEGREE = 3
 
 
 def basis(degree: int, directions: torch.Tensor) -> torch.Tensor:
-    """Unit directions (..., 3) → the K functions there, (..., K). The Condon-Shortley sign is in, as in 3DGS."""
+    """Unit directions (..., 3) → values (..., K) of the K functions, with the Condon-Shortley sign, as in 3DGS."""
     if not 0 <= degree <= MAX_DEGREE:
-        raise EffigyError(f"Spherical harmonics of degree {degree} were asked for; 0 to {MAX_DEGREE} exist here.")
+        raise EffigyError(f"Spherical harmonics of degree {degree} are not supported; choose 0 to {MAX_DEGREE}.")
     x, y, z = directions.unbind(-1)
     functions = [torch.full_like(x, C0)]
     if degree == 0:
@@ -50,7 +50,7 @@ def basis(degree: int, directions: torch.Tensor) -> torch.Tensor:
 def evaluate(degree: int, directions: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
     """Colours (B, G, 3) seen along `directions` (B, G, 3), from the camera to each Gaussian, of any length.
 
-    `coefficients` is (B, G, K, 3) with at least (degree + 1)² functions; those of higher degrees are left out.
+    `coefficients` is (B, G, K, 3) with at least (degree + 1)² functions; those of higher degrees are ignored.
     """
     count = (degree + 1) ** 2
     if coefficients.shape[-2] < count or coefficients.shape[-1] != 3:

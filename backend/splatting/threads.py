@@ -1,8 +1,8 @@
-"""Sharing one kernel's work between cores.
+"""Distribution of one kernel's work over CPU cores.
 
-Plain Python threads that release the interpreter's lock inside compiled code, not numba's own pools: those either spin
-while they wait, which starves PyTorch's threads on a machine with few cores, or abort the process when two threads of
-a program rasterise at once.
+The work runs on plain Python threads, which release the interpreter's lock inside compiled code. numba's own thread
+pools are not used: they either spin while they wait, which starves PyTorch's threads on a machine with few cores, or
+abort the process when two threads of a program rasterise at the same time.
 """
 
 from __future__ import annotations
@@ -11,45 +11,41 @@ import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import torch
 
 _PARTS_PER_THREAD = 4
-"""Work is cut finer than there are threads, so that one which is held up by another program is not waited for."""
-
-_pool: ThreadPoolExecutor | None = None
+"""There are more parts than threads, so that the others need not wait for a thread that another program slows down."""
 
 
-def _forget_pool() -> None:
-    """Threads do not survive a fork; the child makes its own."""
-    global _pool
-    _pool = None
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="rasterise")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    # Threads do not survive a fork; the child process makes its own pool.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def share(kernel: Callable, *arguments: object, parts: int | None = None) -> None:
     """Run `kernel(part, parts, *arguments)` for every part, on as many threads as PyTorch uses.
 
-    `kernel` releases the interpreter's lock and gives the same results however the work is cut.
+    `kernel` releases the interpreter's lock and has the same results for any number of parts.
     """
-    global _pool
     threads = torch.get_num_threads()
     if parts is None:
         parts = 1 if threads == 1 else _PARTS_PER_THREAD * threads
     threads = min(threads, parts)
-    # `next` on a counter is one step under the interpreter's lock: no two threads draw the same part.
+    # `next` of a counter is atomic under the interpreter's lock, so no two threads get the same part.
     counter = itertools.count()
 
     def work() -> None:
         while (part := next(counter)) < parts:
             kernel(part, parts, *arguments)
 
-    if threads > 1 and _pool is None:
-        _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="rasterise")
-    helpers = [_pool.submit(work) for _ in range(threads - 1)] if _pool is not None else []
+    helpers = [_pool().submit(work) for _ in range(threads - 1)]
     work()
     for helper in helpers:
         helper.result()

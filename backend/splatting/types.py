@@ -1,8 +1,8 @@
-"""What a rasteriser takes and gives. B pictures of G Gaussians each; float32; conventions as in gsplat.
+"""Input and output of the rasterisers: B images of G Gaussians each; float32; conventions as in gsplat.
 
-World space is metres; quaternions are (w, x, y, z), normalised by the rasteriser; scales are linear standard deviations in
-metres; opacities in [0, 1]; colours are what is to be blended (RGB here; spherical harmonics are evaluated before, see
-`spherical_harmonics`).
+World space is in metres; quaternions are (w, x, y, z) and normalised by the rasteriser; scales are linear standard
+deviations in metres; opacities lie in [0, 1]; colours are RGB, to which spherical harmonics are evaluated beforehand
+(see `spherical_harmonics`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Splats:
 
 @dataclass(frozen=True)
 class Cameras:
-    """B pinhole cameras, OpenCV axes, one picture size."""
+    """B pinhole cameras, OpenCV axes, one image size."""
 
     intrinsics: torch.Tensor
     """(B, 3, 3) pixels; the centre of the top-left pixel is (0.5, 0.5)."""

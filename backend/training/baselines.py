@@ -22,7 +22,8 @@ def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray
     """For each frame index in `wanted` (W,) the index in `training` (T,) whose expression and pose are nearest -> (W,).
 
     Distances are those of `pose_features`: about how many pixels the face's surface moves between two frames. A smile,
-    a blink, a head rotation and a sideways step therefore count as much as they change the image."""
+    a blink, a head rotation and a sideways step therefore count as much as they change the image.
+    """
     features = pose_features(track, model)
     known = features[training]
     nearest = [np.square(known - feature).sum(axis=1).argmin() for feature in features[wanted]]

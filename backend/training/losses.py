@@ -57,7 +57,8 @@ def image_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor
     """Loss of the image composited over a random background (B, 3), which only the correct alpha fits in every step.
 
     The perceptual term is taken on a crop of `crop` pixels. `corners` (B, 2) in [0, 1] place the crop's top-left
-    corner, down and right, as a fraction of its range; None leaves the term out."""
+    corner, down and right, as a fraction of its range; None leaves the term out.
+    """
     behind = background[:, None, None]
     prediction = raster.color + (1 - raster.alpha[..., None]) * behind
     truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None]) * behind

@@ -2,7 +2,8 @@
 
 Both images are square, (H, W, 3) in [0, 1], sRGB-encoded, with everything but head and neck replaced by white, which is
 the papers' protocol. White raises the scores, so `psnr_head` and `psnr_inner` leave it out; judge an avatar by these
-two."""
+two.
+"""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def train(
 
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `plan` replaces the preset's values; `preset` is
-    then only the name that the file records. `clock` returns the seconds by which minutes are counted."""
+    then only the name that the file records. `clock` returns the seconds by which minutes are counted.
+    """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
     capture = load_capture(Path(capture_folder))
@@ -181,7 +182,8 @@ def train_free_gaussians(
     """The first part of the warm-up: optimise free Gaussians, at half the image size unless `size` is given.
 
     It finds colours and positions; detail comes later. Pose refinement starts here, because Gaussians that only the
-    mesh moves cannot overfit the tracking error of single frames."""
+    mesh moves cannot overfit the tracking error of single frames.
+    """
     vertices = model.template + model.shape_basis @ track.identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)

@@ -4,7 +4,8 @@ inside.
 No pixel constrains the Gaussians there, and Adam turns the tiny gradients that leak through the hair into steps of full
 size: after a thousand steps the unobserved side is covered by random colours. Therefore the Gaussians of the warm-up
 are extrapolated smoothly into these regions (`UnobservedVertices.fill`), and a prior holds the networks to the
-extrapolation there, and only there. Neural Gaussians around such anchors are faded out."""
+extrapolation there, and only there. Neural Gaussians around such anchors are faded out.
+"""
 
 from __future__ import annotations
 

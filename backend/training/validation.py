@@ -2,7 +2,8 @@
 
 They are two runs of consecutive frames; single frames would be almost equal to their neighbours in the training set.
 The averaged weights are scored on them every `EVERY_STEPS` steps, and training ends with the best ones. The held-out
-fifth of the clip is never used."""
+fifth of the clip is never used.
+"""
 
 from __future__ import annotations
 

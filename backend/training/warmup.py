@@ -64,7 +64,8 @@ def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose
 
     The output bias has one number per vertex and attribute, so most of the regression has a closed form: the target
     minus the network's mean output over the frames of `pose`. The remaining steps reduce the variation over these
-    frames."""
+    frames.
+    """
     targets = ((networks.geometry, free.geometry.detach()), (networks.appearance, free.appearance.detach()))
     surface = encode_surface(
         pose.canonical, pose.normals, networks.settings.position_bands, networks.settings.normal_bands

@@ -95,7 +95,7 @@ def test_an_avatar_is_trained_with_noise_on_its_conditions_and_a_falling_rate(sm
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr(trainer, "Fitting", Watched)
+    monkeypatch.setattr(trainer, "Optimisation", Watched)
     train(small[0].folder, tmp_path / "ball.effigy", plan=Preset(size=SIZE, warmup_steps=2, steps=20, refinement=False))
     warmup, main = made
     assert warmup.condition_noise == 0 and main.condition_noise == CONDITION_NOISE > 0
