@@ -145,7 +145,7 @@ def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
         raise EffigyError(f"{path} is not a FLAME head model: its arrays do not fit together.") from error
     if "weights" not in arrays or expression_basis.shape[2] == 0:
         progress.message(
-            f"{path.name} has identity components only (no expressions or no skinning): "
+            f"{path.name} has identity only (no expressions or no skinning): "
             "it can be fitted to a person but not animated."
         )
     uv, uv_faces = _unwrap(template, faces)

@@ -1,5 +1,4 @@
-"""Rotations as axis-angle vectors (tracks), matrices (skinning) and quaternions w, x, y, z (splats), all
-differentiable.
+"""Rotations as axis-angle vectors (tracks), matrices (skinning) and quaternions w, x, y, z (splats); differentiable.
 
 Conversions are those of RoMa (Brégier 2021, "Deep Regression on Manifolds: A 3D Rotation Case Study"), adapted from its
 quaternions x, y, z, w to ours. Every function takes any leading batch dimensions and has finite gradients at the

@@ -149,7 +149,11 @@ class Optimisation:
         work = [
             (rows[part], noise[part], background[part], corners[part], other_rows[part].flatten()) for part in parts
         ]
-        results = list(self._pool.map(self._gradients, *zip(*work, strict=True))) if self._lanes > 1 else [self._gradients(*work[0])]
+        results = (
+            list(self._pool.map(self._gradients, *zip(*work, strict=True)))
+            if self._lanes > 1
+            else [self._gradients(*work[0])]
+        )
         shares = [len(part) / self.batch for part in parts]
         for place, parameter in enumerate(self._parameters):
             gradients = [

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from small_capture import make_small_capture
 
 from backend.avatar.avatar import build_networks
-from backend.avatar.pose_refinement import PoseRefinementNetwork, RigidMotion, offsets_from_units
+from backend.avatar.pose_refinement import RigidMotion, offsets_from_units
 from backend.avatar.render import draw
 from backend.avatar.settings import AvatarSettings
 from backend.formats.track import load_track, save_track
@@ -143,7 +143,6 @@ def test_moving_the_splats_shows_what_moving_the_camera_would(small):
         torch.ones(1, 7, 3),
     )
     splats = Splats(*(part.double() for part in vars(splats).values()))
-    refinement = PoseRefinementNetwork(8, 4, 30)
     middle = torch.tensor([0.0, 0.03, 0.09], dtype=torch.float64)
 
     def moved(units: torch.Tensor) -> torch.Tensor:
