@@ -49,7 +49,8 @@ def peak_memory_gigabytes(device: torch.device) -> float:
 
 def stages_of(optimisation: Optimisation, repeats: int) -> dict[str, float]:
     """Milliseconds of each part of a step, one after the other in one thread; the least of `repeats`. On a CPU it is
-    processor time, which other programs do not lengthen."""
+    processor time, which other programs do not lengthen.
+    """
     clock = time.perf_counter if optimisation.frames.device.type == "cuda" else time.process_time
     rows = torch.arange(BATCH) % len(optimisation.frames)
     parameters = optimisation._parameters

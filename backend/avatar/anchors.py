@@ -1,5 +1,6 @@
 """Anchor Gaussians: one per vertex of the rig, produced by the free Gaussians of the warm-up and by the graph
-U-Nets."""
+U-Nets.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class Avatar:
     @torch.no_grad()
     def splats(self, track: Track, indices: Sequence[int]) -> Splats:
         """Splats of some frames of a track, in head space. The track may be another person's: only its expression,
-        rotations and camera are used."""
+        rotations and camera are used.
+        """
         check_track(track, self.head_model)
         expression, rotations, cameras = (
             torch.as_tensor(part[list(indices)], device=self.device)
@@ -166,7 +167,8 @@ def file_parts(path: Path) -> list[FilePart]:
 
 def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | torch.device = "cpu") -> Avatar:
     """Open an `.effigy` file. Its head model is `head_model`, the bundled one, or one with which the user tracked
-    before."""
+    before.
+    """
     path = Path(path)
     if not path.is_file():
         raise EffigyError(f"There is no avatar at {path}.")

@@ -1,5 +1,6 @@
 """Export of one posed frame of an avatar as a standard 3D Gaussian Splatting `.ply`, as viewers and game engines read
-it."""
+it.
+"""
 
 from __future__ import annotations
 

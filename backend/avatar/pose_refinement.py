@@ -166,7 +166,8 @@ class PoseRefinementNetwork(nn.Module):
 
 def head_centre(shaped: Shaped) -> Tensor:
     """(3,) metres: the centre of rotation of `PoseOffsets.motion`. A rotation about it hardly moves the head's outline,
-    so that rotation and translation are not confused."""
+    so that rotation and translation are not confused.
+    """
     return shaped.vertices[0].mean(0)
 
 

@@ -82,7 +82,8 @@ def pose_rig(
 
 def blend_rotations(skinning: Tensor, joint_turns: Tensor) -> Tensor:
     """Weights (N, J) and joint rotations (B, J, 3, 3) -> unit quaternions (B, N, 4), the sign-aligned weighted
-    average."""
+    average.
+    """
     quaternions = matrix_to_quaternion(joint_turns)
     # q and -q are the same rotation; signs are aligned with the neck's, or the average of opposite signs could vanish.
     sign = torch.where((quaternions * quaternions[:, NECK : NECK + 1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)

@@ -64,7 +64,8 @@ def track_cameras(track: Track, indices: Sequence[int], size: int, device: torch
 @torch.no_grad()
 def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int, enhanced: bool = True) -> list[Frame]:
     """Pose and rasterise some frames together, and enhance them if the source has an enhancer (`render_track` renders a
-    whole track)."""
+    whole track).
+    """
     splats = source.splats(track, list(indices))
     cameras = track_cameras(track, indices, size, splats.means.device)
     raster = rasterize(splats, cameras)

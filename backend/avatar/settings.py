@@ -11,7 +11,8 @@ from ..errors import EffigyError
 @dataclass(frozen=True)
 class AvatarSettings:
     """Sizes of a GraphAvatar. Defaults are the paper's (section 4.1 and the released code), unless a reason is
-    given."""
+    given.
+    """
 
     size: int = 256
     """Width and height of the training images, pixels."""

@@ -32,7 +32,8 @@ _FRONT = (0.0, 0.0, 1.0)
 
 def view_directions(conditions: Tensor) -> Tensor:
     """`Pose.conditions` (B, C) -> (B, 3) unit vectors from the camera to the eyes, in the frame of the canonical
-    head."""
+    head.
+    """
     return functional.normalize(conditions[:, -3:] - conditions.new_tensor(_FRONT), dim=-1)
 
 
@@ -43,14 +44,16 @@ def view_angles(directions: Tensor) -> Tensor:
 
 def view_range(conditions: Tensor) -> Tensor:
     """Conditions (F, C) of a clip's poses -> (2, 2): smallest and largest yaw, smallest and largest pitch, with a
-    margin."""
+    margin.
+    """
     angles = view_angles(view_directions(conditions))
     return torch.stack((angles.amin(0) - MARGIN, angles.amax(0) + MARGIN), 1)
 
 
 def expression_limits(conditions: Tensor) -> Tensor:
     """Conditions (F, C) of a clip's poses -> (2, C - 3): lower and upper limits of expression, jaw and eyes, with a
-    margin."""
+    margin.
+    """
     performed = conditions[:, :-3]
     return torch.stack((performed.amin(0) - EXPRESSION_MARGIN, performed.amax(0) + EXPRESSION_MARGIN))
 

@@ -102,7 +102,8 @@ class _Collapse:
 
     def _harmless(self, gone: int, kept: int) -> bool:
         """Whether the link condition holds (only corners of shared triangles neighbour both) and no triangle is
-        flipped."""
+        flipped.
+        """
         shared = self.around[gone] & self.around[kept]
         opposite = {corner for triangle in shared for corner in self.triangles[triangle]} - {gone, kept}
         if self._neighbours(gone) & self._neighbours(kept) != opposite:

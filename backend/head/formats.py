@@ -43,7 +43,8 @@ _LANDMARK_FILE = "mediapipe_landmark_embedding.npz"
 
 def load_head(path: Path | None = None, progress: Progress = SILENT) -> HeadModel:
     """The head model in a file, or the bundled open head. Missing parts of a file are reported by
-    `progress.message`."""
+    `progress.message`.
+    """
     path = asset_path("open_head.npz") if path is None else Path(path)
     if not path.is_file():
         raise EffigyError(f"There is no head model at {path}.")
@@ -121,7 +122,8 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
 
 def _summing_to_one(rows: np.ndarray) -> np.ndarray:
     """Normalise rows that half precision has rounded, which would shrink a posed head. Exact rows keep every bit,
-    because the fingerprint depends on them."""
+    because the fingerprint depends on them.
+    """
     total = rows.sum(1, keepdims=True, dtype=np.float64)
     rounded = (np.abs(total - 1) > 1e-5) & (np.abs(total - 1) < 1e-2)
     return np.where(rounded, rows / np.where(rounded, total, 1), rows).astype(np.float32)
@@ -194,7 +196,8 @@ def _flame_skinning(arrays: dict, template: np.ndarray, faces: np.ndarray) -> tu
 
 def _unwrap(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cylindrical uv about the vertical axis with the seam at the back; corners beyond the seam get separate uv
-    vertices."""
+    vertices.
+    """
     low, high = template.min(0), template.max(0)
     centre = (low + high) / 2
     around = np.arctan2(template[:, 0] - centre[0], template[:, 2] - centre[2]) / (2 * np.pi) + 0.5

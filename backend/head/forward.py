@@ -114,7 +114,8 @@ class Head(nn.Module):
 
     def canonical(self, identity: Tensor | Shaped, expression: Tensor, rotations: Tensor) -> Tensor:
         """(B, N, 3): the mesh with expression, jaw and eyes, without root and neck. It is the input of an avatar's
-        networks, so that a rotated neck changes only positions and orientations."""
+        networks, so that a rotated neck changes only positions and orientations.
+        """
         still = torch.cat((torch.zeros_like(rotations[:, :2]), rotations[:, 2:]), 1)
         return self(identity, expression, still).vertices
 
@@ -164,7 +165,8 @@ class Head(nn.Module):
 
     def _neck_quaternions(self, rotations: Tensor, bound: Tensor) -> Tensor:
         """(B, N, 4). For the blend of I and a rotation by t about an axis, the nearest rotation has the same axis and
-        the angle atan2(b sin t, 1 - b + b cos t), with b the neck's skinning weight, so no decomposition is needed."""
+        the angle atan2(b sin t, 1 - b + b cos t), with b the neck's skinning weight, so no decomposition is needed.
+        """
         turn = axis_angle_to_quaternion(rotations[:, NECK])
         cosine_half, sine_axis = turn[:, None, :1], turn[:, None, 1:]
         # With (x, y) = (1 - b + b cos t, b sin t) as a plane vector, the half angle's cosine and sine are proportional

@@ -45,7 +45,8 @@ def remember_head(model: HeadModel, path: Path) -> None:
 
 def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
     """The head model with this fingerprint; raises an `EffigyError` that tells the user which file `needed_by`
-    needs."""
+    needs.
+    """
     bundled = load_head()
     if bundled.fingerprint == fingerprint:
         return bundled

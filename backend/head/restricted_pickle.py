@@ -67,7 +67,8 @@ class _Function:
 
 class _Object:
     """Base class of the placeholders. Its `__setstate__` keeps BUILD from assigning attributes to the classes
-    themselves."""
+    themselves.
+    """
 
     def __init__(self, *arguments: Any) -> None:
         self.state: Any = None
@@ -157,7 +158,8 @@ def _text(value: Any) -> str:
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """`_codecs.encode`, with which Python 3 writes bytes for Python 2. Other codecs are refused: they could decompress
-    data."""
+    data.
+    """
     if encoding not in ("latin1", "latin-1"):
         raise EffigyError(f"it uses the text encoding {encoding!r}, which a head model never does.")
     return text.encode("latin1")

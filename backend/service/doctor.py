@@ -43,7 +43,7 @@ def examine() -> list[Finding]:
 
 def examine_avatar(path: Path) -> AvatarContents:
     """What an avatar's file contains, by part and precision."""
-    from ..avatar.avatar import load_avatar, file_parts
+    from ..avatar.avatar import file_parts, load_avatar
 
     avatar = load_avatar(path)
     return AvatarContents(

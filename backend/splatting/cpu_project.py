@@ -139,7 +139,8 @@ def project(
     part, parts, means, quaternions, scales, opacities, colors, intrinsics, views, width, height, table, touched
 ):
     """Fill a part of `table` (B, G, FIELDS) and of `touched` (B, G), the number of tiles in which each Gaussian is
-    drawn."""
+    drawn.
+    """
     images, count = opacities.shape
     columns = (width + TILE_WIDTH - 1) // TILE_WIDTH
     rows = (height + TILE_HEIGHT - 1) // TILE_HEIGHT

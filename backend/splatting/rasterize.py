@@ -1,5 +1,6 @@
 """`rasterize`: the common interface of all rasterisers of Gaussians. It checks its arguments and selects the
-backend."""
+backend.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray
 
 def pose_features(track: Track, model: HeadModel) -> np.ndarray:
     """(F, D): Euclidean distance between two rows is, to first order, the RMS motion of the face's vertices in pixels
-    of the track, summed over expression, jaw, eyes, head rotation, and the head's position and size in the image."""
+    of the track, summed over expression, jaw, eyes, head rotation, and the head's position and size in the image.
+    """
     face = model.regions["face"]
     shaped = model.template + model.shape_basis @ track.identity
     joints = model.joint_regressor @ shaped

@@ -106,7 +106,8 @@ def evaluate(
 
 def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The frame with everything but head and neck white, (size, size, 3) uint8, and its head matte, (size, size)
-    uint8."""
+    uint8.
+    """
     matte = read_head_matte(capture, index, size)
     share = matte[..., None] / np.float32(255)
     return to_bytes(read_frame(capture, index, size) / np.float32(255) * share + (1 - share)), matte

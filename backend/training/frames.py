@@ -80,7 +80,8 @@ class TrainingFrames:
 
     def batch(self, rows: Tensor, size: int) -> Batch:
         """Rows (B,) of this object, with images scaled down to `size` by averaging; `self.size` is a multiple of
-        `size`."""
+        `size`.
+        """
         images = self._images[rows.to(self.device)].permute(0, 3, 1, 2).float() / 255
         if size != self.size:
             images = torch.nn.functional.avg_pool2d(images, self.size // size)

@@ -103,7 +103,8 @@ def total_loss(
     enhanced: Raster | None = None,
 ) -> Tensor:
     """L_f + 0.1 L_c + 0.1 L_w + 0.1 x anchor limits. L_f is taken on `enhanced`; without an enhancer it is taken on
-    `raster`, and L_c is left out."""
+    `raster`, and L_c is left out.
+    """
     loss = image_loss(enhanced or raster, batch, background, corners, crop)
     if enhanced:
         loss = loss + COARSE_WEIGHT * image_loss(raster, batch, background, None, 0)

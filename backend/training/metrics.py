@@ -98,13 +98,14 @@ def average(metrics: list[ImageMetrics]) -> ImageMetrics | None:
 
 
 def psnr(mean_squared_error: float) -> float:
-    """dB for data range 1; equal images give 100 rather than infinity, so that means and JSON stay finite."""
+    """DB for data range 1; equal images give 100 rather than infinity, so that means and JSON stay finite."""
     return float(-10 * np.log10(max(float(mean_squared_error), 1e-10)))
 
 
 def inner_matte(matte: np.ndarray) -> np.ndarray:
     """(H, W) bool: the head eroded by INNER_SHARE of the image's width. The image's border does not count as an
-    edge."""
+    edge.
+    """
     radius = max(1, round(INNER_SHARE * matte.shape[1]))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.erode((matte >= 0.5).astype(np.uint8), disc).astype(bool)

@@ -66,7 +66,8 @@ class Optimisation:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`enhancer` is the model's own, if it has one. `rows` are the rows of `frames` to train on, all by default.
-        `clock` returns seconds, by which `minutes` are counted."""
+        `clock` returns seconds, by which `minutes` are counted.
+        """
         self.model, self.frames, self.anchor_limit, self.pose_refiner, self.enhancer = (
             model,
             frames,

@@ -30,7 +30,8 @@ def head_angles(track: Track) -> np.ndarray:
 
 def outside_training(track: Track, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(W,) bool: whether yaw, pitch or roll of the frames `wanted` lies outside its range over the frames
-    `training`."""
+    `training`.
+    """
     angles = head_angles(track)
     low, high = angles[training].min(axis=0) - MARGIN_DEGREES, angles[training].max(axis=0) + MARGIN_DEGREES
     return ((angles[wanted] < low) | (angles[wanted] > high)).any(axis=1)

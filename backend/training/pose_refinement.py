@@ -18,7 +18,8 @@ BATCH = 16
 
 class PoseRefiner:
     """A `PoseRefinementNetwork` together with the training frames that it refines and the avatar networks that guide
-    it."""
+    it.
+    """
 
     def __init__(self, networks: GraphAvatar, frames: TrainingFrames) -> None:
         self.networks, self.frames = networks, frames

@@ -1,5 +1,6 @@
 """Training presets. The reason for each number is given here; the measurements are in bench/results/ablation.md and
-training.md."""
+training.md.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ C2 = 0.03**2
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) x 2 in [0, 1] -> (B,) SSIM in [-1, 1]; differentiable with respect to `a` and, more slowly, to
-    `b`."""
+    `b`.
+    """
     if a.device.type == "cpu" and not b.requires_grad:
         return _WindowedSsim.apply(a, b)
     return ssim_reference(a, b)
@@ -151,8 +152,9 @@ def _values(mean_a, mean_b, mean_squares, mean_products, by_mean, by_square, by_
 
 @kernel(fast=True)
 def _gather(a, b, by_mean, by_square, by_product, scale, gradient):
-    """scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel; the three derivatives are already filtered by the
-    window."""
+    """Scale x (dS/dm + 2 a dS/dq + b dS/dc) at every pixel; the three derivatives are already filtered by the
+    window.
+    """
     scale = np.float32(scale)
     a, b, gradient = a.ravel(), b.ravel(), gradient.ravel()
     by_mean, by_square, by_product = by_mean.ravel(), by_square.ravel(), by_product.ravel()

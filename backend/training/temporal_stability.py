@@ -50,7 +50,8 @@ def measure_jitter(
     progress: Progress = SILENT,
 ) -> float | None:
     """Mean jitter of the detected landmarks against the avatar's mesh, in pixels of an image of LANDMARK_SIZE, over the
-    longest run of consecutive `frames`. None without three consecutive frames in which a face is found."""
+    longest run of consecutive `frames`. None without three consecutive frames in which a face is found.
+    """
     run = _longest_run(frames)[:MAX_FRAMES]
     if len(run) < 3:
         return None

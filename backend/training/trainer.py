@@ -1,5 +1,6 @@
 """Capture and track → Avatar: warm-up with free Gaussians, their transfer to the U-Nets, then training of all
-networks."""
+networks.
+"""
 
 from __future__ import annotations
 
@@ -260,7 +261,8 @@ def pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Ten
 @torch.no_grad()
 def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None:
     """Store the range of views and of expressions of the training frames in the networks; see
-    `backend.avatar.views`."""
+    `backend.avatar.views`.
+    """
     rows = torch.arange(len(frames))
     conditions = torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)])
     networks.views.copy_(view_range(conditions))

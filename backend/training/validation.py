@@ -22,7 +22,8 @@ MIN_TRAINING_FRAMES = 60
 
 def split_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
     """Split rows 0 ... `count` - 1 into training rows and validation rows: about `share` of them, in RUNS evenly spaced
-    runs."""
+    runs.
+    """
     rows = np.arange(count)
     length = round(share * count / RUNS)
     kept = np.zeros(count, bool)

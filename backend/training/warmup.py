@@ -20,7 +20,8 @@ from ..splatting.types import Splats
 
 class VertexBoundGaussians(nn.Module):
     """One Gaussian per vertex with free offset, scale, rotation, opacity and spherical harmonics; called like
-    GraphAvatar."""
+    GraphAvatar.
+    """
 
     def __init__(self, edge_lengths: Tensor, sh_degree: int) -> None:
         super().__init__()

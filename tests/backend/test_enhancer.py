@@ -1,5 +1,6 @@
 """The enhancer: residual on the colour alone, the same wherever the head stands, trained beside the networks, in the
-file."""
+file.
+"""
 
 from __future__ import annotations
 

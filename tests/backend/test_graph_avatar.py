@@ -1,5 +1,6 @@
 """The networks of an avatar: gradients everywhere, posing that changes only place and orientation, the warm-up's
-hand-over."""
+hand-over.
+"""
 
 from __future__ import annotations
 

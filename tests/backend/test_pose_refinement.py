@@ -43,7 +43,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def disturbed(track):
     """1.5 degrees, 4 mm and noise on the expression, as a tracker errs: neighbouring frames alike. Training frames
-    alone."""
+    alone.
+    """
     random = np.random.default_rng(3)
 
     def errors(size: int) -> np.ndarray:
@@ -64,7 +65,8 @@ def disturbed(track):
 
 def errors_of(track, truth, model) -> dict[str, float]:
     """Means over the training frames: degrees, millimetres across the view, coefficients, and pixels of the
-    vertices."""
+    vertices.
+    """
     frames = np.arange(truth.training_count)
     between = np.linalg.inv(truth.head_to_camera[frames]) @ track.head_to_camera[frames]
     images = []

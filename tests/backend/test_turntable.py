@@ -1,5 +1,6 @@
 """The orbit goes around the head and keeps it in the picture; the sheet of expressions shows each one, and the jaw as a
-joint."""
+joint.
+"""
 
 from __future__ import annotations
 

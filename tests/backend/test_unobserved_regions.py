@@ -1,5 +1,6 @@
 """Where the clip shows nothing the head goes on like its surroundings, and looks from afar as from the nearest view it
-was seen in."""
+was seen in.
+"""
 
 from __future__ import annotations
 
