@@ -70,5 +70,6 @@ def check_schema(found: int, readable: int, what: str) -> None:
     """Refuse a file whose format is newer than this program reads."""
     if found > readable:
         raise EffigyError(
-            f"{what} was written by a newer Effigy (format {found}; this one reads up to {readable}): update Effigy to open it."
+            f"{what} was written by a newer Effigy (format {found}; this one reads up to {readable}): "
+            "update Effigy to open it."
         )
