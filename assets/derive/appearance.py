@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from backend.correspondence.landmark_render import IRIS_RADIUS, PUPIL_RADIUS, FacePaint
+from backend.correspondence.landmark_render import FacePaint
+from backend.head.eye_size import IRIS_RADIUS, PUPIL_RADIUS
 from backend.head.model import HeadModel
 from backend.head.mouth import mouth_parts
 from backend.head.topology import mesh_edges

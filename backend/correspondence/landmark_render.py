@@ -1,8 +1,8 @@
-"""A plain face for the detector to look at: lit skin with dark irises, lips and brows, nothing more.
+"""Simple renders of a head model for the detector: lit skin with dark irises, lips and brows, nothing more.
 
-The detector works on bare shaded geometry already, but it places lids, irises, lips and brows by their colour, so these
-are painted. Paint is laid on as seen from the front of the template (x, y), which for a face is as good as a uv map and
-exists for every head model.
+The detector works on plain shaded geometry already, but it finds eyelids, irises, lips and brows by their colour, so
+these are painted. The paint is projected onto the template from the front (x, y), which for a face is as good as a uv
+map and exists for every head model.
 """
 
 from __future__ import annotations
@@ -12,23 +12,14 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from ..head.eye_size import IRIS_RADIUS, PUPIL_RADIUS
 from ..head.model import HeadModel
 from ..splatting.mesh import MeshRaster, interpolate
-
-OUTER_LIPS = np.array([61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146])
-BROWS = (
-    (np.array([70, 63, 105, 66, 107]), np.array([46, 53, 52, 65, 55])),
-    (np.array([300, 293, 334, 296, 336]), np.array([276, 283, 282, 295, 285])),
-)
-"""Upper and lower edge of each brow, from the temple inwards."""
-
-IRIS_RADIUS = 0.0059
-"""Metres; nearly the same for everybody."""
-PUPIL_RADIUS = 0.0022
+from .landmark_sets import BROW_EDGES, OUTER_LIPS
 
 _STEP = 0.0005
 _CANVAS = 480
-"""The paint is a picture of 480 x 480 cells of half a millimetre, centred on the template's middle."""
+"""Cells of half a millimetre along each side of the paint's image, which is centred on the template."""
 
 _LIPS = np.array([0.66, 0.34, 0.33])
 _BROWS = np.array([0.25, 0.17, 0.12])
@@ -40,37 +31,37 @@ _PUPIL = np.array([0.03, 0.03, 0.03])
 
 @dataclass(frozen=True)
 class FacePaint:
-    middle: np.ndarray
-    """(2,) x, y of the canvas' centre on the template, metres."""
+    centre: np.ndarray
+    """(2,) metres: x, y of the canvas' centre on the template."""
     eye_centres: np.ndarray
     """(E, 2) x, y of the eyeballs."""
     eye_vertices: np.ndarray
     """(N,) bool."""
     mouth_vertices: np.ndarray
-    """(N,) bool: the mouth's inside, which is dark."""
+    """(N,) bool: the inside of the mouth, which is dark."""
     lips: np.ndarray
     """(_CANVAS, _CANVAS) coverage in [0, 1]; rows run upwards in y."""
     brows: np.ndarray
 
     @staticmethod
     def plain(model: HeadModel) -> FacePaint:
-        """Irises and a dark mouth, where the model says which vertices they are."""
+        """Irises and a dark mouth, where the head model has these regions."""
         eyes, mouth = np.zeros((2, len(model.template)), bool)
         eyes[model.regions["eyes"]] = True
         mouth[model.regions["mouth_inside"]] = True
         sides = [eyes & side for side in (model.template[:, 0] > 0, model.template[:, 0] <= 0)]
         centres = [(model.template[s, :2].min(0) + model.template[s, :2].max(0)) / 2 for s in sides if s.any()]
         whole = (model.template.min(0) + model.template.max(0))[:2] / 2
-        middle = np.mean(centres, 0) + [0, -0.03] if centres else whole
+        centre = np.mean(centres, 0) + [0, -0.03] if centres else whole
         blank = np.zeros((_CANVAS, _CANVAS), np.float32)
-        return FacePaint(middle, np.array(centres).reshape(-1, 2), eyes, mouth, blank, blank)
+        return FacePaint(centre, np.array(centres).reshape(-1, 2), eyes, mouth, blank, blank)
 
     def with_features(self, points: np.ndarray) -> FacePaint:
-        """Lips and brows painted where the detector's points (478, 3), on the template, say; NaN points are left
-        out.
-        """
+        """The paint with lips and brows added at landmarks (478, 3) on the template; NaN landmarks are left out."""
         lips = self._polygon(points[OUTER_LIPS])
-        brows = sum(self._polygon(np.concatenate([points[upper], points[lower][::-1]])) for upper, lower in BROWS)
+        brows = sum(
+            self._polygon(np.concatenate([points[upper], points[lower][::-1]])) for upper, lower in BROW_EDGES.values()
+        )
         return replace(self, lips=lips, brows=np.minimum(brows, 1))
 
     def _polygon(self, points: np.ndarray) -> np.ndarray:
@@ -80,13 +71,13 @@ class FacePaint:
             cv2.fillPoly(canvas, [np.round(self.cells(points) * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
         return cv2.GaussianBlur(canvas, (0, 0), 1.2)
 
-    def cells(self, places: np.ndarray) -> np.ndarray:
-        """Places (..., 2), metres on the template -> cells of a canvas."""
-        return (places - self.middle) / _STEP + _CANVAS / 2
+    def cells(self, positions: np.ndarray) -> np.ndarray:
+        """Positions (..., 2) in metres on the template -> cells of a canvas."""
+        return (positions - self.centre) / _STEP + _CANVAS / 2
 
-    def sample(self, canvas: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """Coverage at places (H, W, 2), metres on the template."""
-        cells = (self.cells(places) - 0.5).astype(np.float32)
+    def sample(self, canvas: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Coverage at positions (H, W, 2), in metres on the template."""
+        cells = (self.cells(positions) - 0.5).astype(np.float32)
         return cv2.remap(canvas, cells[..., 0], cells[..., 1], cv2.INTER_LINEAR)
 
 
@@ -98,8 +89,10 @@ def shade(
     light: np.ndarray,
     skin: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (H, W, 3) uint8 and how much each pixel's surface faces the camera (H, W), cosine, zero where
-    nothing is.
+    """Shade a rasterised head with a key light.
+
+    Returns the image (H, W, 3) uint8, and the cosine between each pixel's surface normal and the viewing direction (H,
+    W), zero where there is no surface. `light` (3,) points to the key light in camera space, `skin` (3,) is sRGB.
     """
     normals = _vertex_normals(vertices_camera, model.faces)
     rest_normals = _vertex_normals(model.template, model.faces)
@@ -114,23 +107,23 @@ def shade(
         ],
         1,
     )
-    seen = interpolate(raster, model.faces, attributes)
-    normal, rest, position = seen[..., :3], seen[..., 3:6], seen[..., 6:9]
+    values = interpolate(raster, model.faces, attributes)
+    normal, rest, position = values[..., :3], values[..., 3:6], values[..., 6:9]
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9
     view = -position / (np.linalg.norm(position, axis=-1, keepdims=True) + 1e-9)
     facing = (normal * view).sum(-1)
 
     colour = np.broadcast_to(skin, normal.shape).astype(np.float32)
-    front = np.clip(seen[..., 9] * 4, 0, 1)
+    front = np.clip(values[..., 9] * 4, 0, 1)
     for canvas, pigment in ((paint.lips, _LIPS), (paint.brows, _BROWS)):
         cover = (paint.sample(canvas, rest[..., :2]) * front)[..., None]
         colour = colour * (1 - cover) + pigment * cover
-    eye = seen[..., 10] > 0.99
-    colour[seen[..., 11] > 0.99] = _MOUTH_INSIDE
+    eye = values[..., 10] > 0.99
+    colour[values[..., 11] > 0.99] = _MOUTH_INSIDE
     if len(paint.eye_centres):
         radius = np.min([np.linalg.norm(rest[..., :2] - centre, axis=-1) for centre in paint.eye_centres], 0)
         colour[eye] = _EYE_WHITE
-        at_front = eye & (seen[..., 9] > 0)
+        at_front = eye & (values[..., 9] > 0)
         colour[at_front & (radius < IRIS_RADIUS)] = _IRIS
         colour[at_front & (radius < PUPIL_RADIUS)] = _PUPIL
 
@@ -138,13 +131,14 @@ def shade(
     intensity = 0.38 + 0.22 * np.clip(facing, 0, None) + 0.5 * lambert
     height = raster.face_index.shape[0]
     background = np.linspace(0.62, 0.45, height)[:, None, None] * np.ones((1, raster.face_index.shape[1], 3))
-    picture = np.where(raster.covered[..., None], colour * intensity[..., None], background)
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8), facing
+    image = np.where(raster.covered[..., None], colour * intensity[..., None], background)
+    return (image.clip(0, 1) * 255).round().astype(np.uint8), facing
 
 
 def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(N, 3) unit. Pointing outwards for counter-clockwise triangles, in camera space as well: OpenCV's axes are a
-    rotation of head space.
+    """(N, 3) unit vectors, pointing outwards for counter-clockwise triangles.
+
+    This holds in camera space as well, since OpenCV's axes are a rotation of head space.
     """
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normal = np.cross(b - a, c - a)

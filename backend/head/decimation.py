@@ -19,6 +19,7 @@ import heapq
 
 import numpy as np
 
+from .closest_point import closest_barycentric
 from .topology import connected_parts, mesh_edges
 
 _PART_FLOOR = 4
@@ -221,7 +222,7 @@ def project(
     weights = np.tile((1.0, 0.0, 0.0), (len(vertices), 1))
     if len(fine):
         corners = coarse[coarse_faces[triangles]]
-        barycentric = closest_on_triangles(vertices[fine].astype(np.float64), corners)
+        barycentric = closest_barycentric(vertices[fine].astype(np.float64), corners)
         distance = ((vertices[fine] - (barycentric[..., None] * corners).sum(1)) ** 2).sum(1)
         order = np.lexsort((triangles, distance, fine))
         found, first = np.unique(fine[order], return_index=True)
@@ -230,29 +231,3 @@ def project(
         weights[found] = barycentric[best]
     indices[kept], weights[kept] = np.arange(len(kept))[:, None], (1.0, 0.0, 0.0)
     return indices, weights
-
-
-def closest_on_triangles(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Barycentric coordinates (P, 3) of the point of each triangle (P, 3, 3) that lies nearest to each point (P, 3)."""
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-
-    def on_edge(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        along = end - start
-        length = np.maximum((along * along).sum(1), 1e-30)
-        return np.clip(((points - start) * along).sum(1) / length, 0, 1)
-
-    ab, bc, ca = on_edge(a, b), on_edge(b, c), on_edge(c, a)
-    zero = np.zeros(len(points))
-    options = [np.stack((1 - ab, ab, zero), 1), np.stack((zero, 1 - bc, bc), 1), np.stack((ca, zero, 1 - ca), 1)]
-    u, v, w = b - a, c - a, points - a
-    uu, uv, vv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1)
-    wu, wv = (w * u).sum(1), (w * v).sum(1)
-    determinant = uu * vv - uv * uv
-    safe = np.where(determinant > 1e-30, determinant, 1)
-    second, third = (vv * wu - uv * wv) / safe, (uu * wv - uv * wu) / safe
-    options.append(np.stack((1 - second - third, second, third), 1))
-    inside = (second >= 0) & (third >= 0) & (second + third <= 1) & (determinant > 1e-30)
-
-    distances = np.stack([((points - (option[..., None] * corners).sum(1)) ** 2).sum(1) for option in options])
-    distances[3] = np.where(inside, distances[3], np.inf)
-    return np.stack(options)[distances.argmin(0), np.arange(len(points))]

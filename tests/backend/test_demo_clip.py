@@ -13,7 +13,7 @@ from assets.derive.appearance import Look, paint_head
 from assets.derive.demo_clip import SEED, demo_truth, shoulders
 from assets.derive.render_person import render_person
 from backend.assets import asset_path
-from backend.correspondence.landmark_embedding import FACE_OVAL
+from backend.correspondence.landmark_sets import FACE_OVAL
 from backend.footage.detector import SCORE_NAMES, FaceDetector
 from backend.formats.track import Track, load_track
 from backend.head.formats import load_head

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.correspondence.landmark_embedding import embed_landmarks, mirror_landmarks, nearest_on_triangles
+from backend.correspondence.landmark_embedding import embed_landmarks, mirror_landmarks
+from backend.head.closest_point import closest_on_mesh
 from backend.head.formats import load_head
 from backend.head.model import REGION_NAMES, HeadModel
 
@@ -45,7 +46,7 @@ def flame_identity(path: Path) -> HeadModel:
 @pytest.fixture(scope="module")
 def flame(shared_flame: Path) -> tuple[HeadModel, np.ndarray, np.ndarray]:
     model = flame_identity(shared_flame)
-    return model, *embed_landmarks(model, pictures=30)
+    return model, *embed_landmarks(model, images=30)
 
 
 def places(model: HeadModel, faces: np.ndarray, barycentric: np.ndarray) -> np.ndarray:
@@ -99,7 +100,7 @@ def test_the_open_head_has_the_points_that_tracking_needs():
 def test_the_nearest_place_on_triangles_is_found_inside_and_at_edges():
     triangles = np.array([[[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[5, 0, 0], [6, 0, 0], [5, 1, 0]]], float)
     points = np.array([[0.25, 0.25, 1.0], [5.5, -2.0, 0.0], [-1.0, -1.0, 0.0]])
-    best, barycentric = nearest_on_triangles(points, triangles)
+    best, barycentric = closest_on_mesh(points, triangles)
     np.testing.assert_array_equal(best, [0, 1, 0])
     np.testing.assert_allclose(barycentric, [[0.5, 0.25, 0.25], [0.5, 0.5, 0], [1, 0, 0]], atol=1e-6)
 
@@ -108,7 +109,7 @@ def test_no_place_on_the_triangles_is_nearer_than_the_one_that_is_found():
     """Against a fine grid of places on every triangle."""
     random = np.random.default_rng(0)
     triangles, points = random.normal(0, 1, (6, 3, 3)), random.normal(0, 2, (40, 3))
-    best, barycentric = nearest_on_triangles(points, triangles)
+    best, barycentric = closest_on_mesh(points, triangles)
     assert barycentric.min() >= 0
     np.testing.assert_allclose(barycentric.sum(1), 1, atol=1e-6)
     found = np.linalg.norm((triangles[best] * barycentric[..., None]).sum(1) - points, axis=1)

@@ -16,7 +16,8 @@ from scipy.sparse import coo_matrix, csr_matrix
 from backend.head import chebyshev as chebyshev_module
 from backend.head import mesh_graph
 from backend.head.chebyshev import ChebyshevConvolution, chebyshev
-from backend.head.decimation import closest_on_triangles, decimate, project
+from backend.head.closest_point import closest_barycentric
+from backend.head.decimation import decimate, project
 from backend.head.formats import load_head
 from backend.head.mesh_graph import MeshHierarchy, build_levels, mesh_hierarchy, rescaled_laplacian, sample
 from backend.head.model import HeadModel
@@ -142,7 +143,7 @@ def test_nearest_point_on_a_triangle_equals_a_search_over_the_triangle() -> None
     random = np.random.default_rng(0)
     points, corners = random.normal(size=(60, 3)), random.normal(size=(60, 3, 3))
     corners[-1, 2] = corners[-1, 1]  # degenerate
-    found = closest_on_triangles(points, corners)
+    found = closest_barycentric(points, corners)
     assert (found >= -1e-12).all() and np.allclose(found.sum(1), 1)
     a, b = (grid.ravel() for grid in np.meshgrid(np.linspace(0, 1, 81), np.linspace(0, 1, 81)))
     inside = a + b <= 1

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...correspondence.landmark_sets import CONTOUR
+from ...correspondence.landmark_sets import FACE_OVAL
 from ...head.model import EYE_L, EYE_R, JAW, HeadModel
 
 MOVING_JOINTS = (JAW, EYE_L, EYE_R)
@@ -84,7 +84,7 @@ class LandmarkSurface:
 
     def face_centre(self) -> Tensor:
         """(3,) metres: the mean of the points inside the face oval, on the mean face."""
-        inner = self.valid & ~np.isin(self.points, CONTOUR)
+        inner = self.valid & ~np.isin(self.points, FACE_OVAL)
         return self.position.rest[torch.as_tensor(inner, device=self.joint_index.device)].mean(0)
 
     def view_directions(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ...correspondence.landmark_render import IRIS_RADIUS
+from ...head.eye_size import IRIS_RADIUS
 from ...head.model import EYE_L, EYE_R, HeadModel
 from .landmark_surface import LandmarkSurface, LinearBasis
 
