@@ -1,14 +1,14 @@
-"""A performance from a telephone: the CSV of the 52 ARKit channels that Live Link Face writes, read as a track.
+"""Reading a phone's performance: the CSV of 52 ARKit channels that Live Link Face writes, as a track.
 
-A row is a frame: `Timecode` (`HH:MM:SS:FF.sss`, the frame counted at the take's rate, `;` before it for drop-frame),
-`BlendShapeCount`, the 52 channels by their ARKit names with a capital, and nine angles in radians: HeadYaw, HeadPitch,
-HeadRoll and yaw, pitch, roll of each eye. Other programs write the same table; the order of columns and the case of
-their names do not matter, and angles may be missing.
+Each row is a frame: `Timecode` (`HH:MM:SS:FF.sss`, the frame counted at the take's rate, `;` before it for drop-frame),
+`BlendShapeCount`, the 52 channels by their capitalised ARKit names, and nine angles in radians: HeadYaw, HeadPitch,
+HeadRoll and yaw, pitch and roll of each eye. Other programs write the same table; the order of columns and the case of
+their names do not matter, and the angles may be missing.
 
-The track is one of the open head, whose expressions are these channels, standing still before a camera: what turns is
-its neck. Angles of the head are taken in ARKit's own axes, which are those of head space: positive yaw turns to the
-person's left, positive pitch looks down, positive roll leans to the person's right. The eyes' angles differ in sign
-between writers; theirs is learned from the eyeLook channels, which stand beside them.
+The track is of the open head, whose expressions are these channels. Its body does not move; the head's rotation is the
+neck's. The head's angles are in ARKit's axes, which are those of head space: positive yaw is to the person's left,
+positive pitch is down, positive roll is to the person's right. The sign of the eyes' angles differs between programs;
+it is inferred from the eyeLook channels of the same rows.
 """
 
 from __future__ import annotations
@@ -47,20 +47,21 @@ RATES: Final = tuple(
         (120, 1),
     )
 )
-USUAL_RATE: Final = Fraction(60)
-"""What the application records at unless it is told otherwise."""
-FEWEST_CHANNELS: Final = 20
-LONGEST_GAP: Final = 0.1
-"""Seconds without a row that are bridged silently; longer ones count as frames without a face."""
-GAZE: Final = np.radians((25.0, 19.0))
-"""Sideways and up or down: how far an eye turns for an eyeLook channel of 1, by regression over tracked clips."""
+DEFAULT_RATE: Final = Fraction(60)
+"""The application's default recording rate."""
+MIN_CHANNELS: Final = 20
+"""Channels of a file that is taken for a performance."""
+MAX_GAP: Final = 0.1
+"""Seconds without a row that are interpolated silently; longer gaps count as frames without a face."""
+GAZE_ANGLES: Final = np.radians((25.0, 19.0))
+"""Sideways, and up or down: the rotation of an eye for an eyeLook channel of 1, by regression over tracked clips."""
 _DISTANCE, _SIZE = 1.0, 512
 _TIMECODE = re.compile(r"^\s*(\d+):(\d+):(\d+)([:;])(\d+)(?:\.(\d+))?\s*$")
 
 
 @dataclass(frozen=True)
 class _Table:
-    """R rows as they stand in the file."""
+    """The R rows of a file."""
 
     channels: np.ndarray
     """(R, 52) in the order of SCORE_NAMES; NaN in columns that the file lacks."""
@@ -72,8 +73,9 @@ class _Table:
 
 
 def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> Track:
-    """The performance in a CSV as a track of `model`, which has the 52 ARKit names. Its frame rate is the
-    timecodes'.
+    """The performance in a CSV as a track of `model`, which must have the 52 ARKit names.
+
+    The track's frame rate comes from the timecodes.
     """
     table = _read_table(Path(path))
     times, rate = _times_of(table.timecodes, progress)
@@ -81,8 +83,8 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
     grid = np.arange(count) / float(rate)
     even = count == len(times) and np.abs(times - times[0] - grid).max() < 0.6 / float(rate)
 
-    def placed(values: np.ndarray) -> np.ndarray:
-        """(R, …) on the even grid of frames: rows are dropped where the telephone was busy."""
+    def on_grid(values: np.ndarray) -> np.ndarray:
+        """Values (R, …) on the even grid of frames: the phone drops rows when it is busy."""
         if even:
             return values
         flat = values.reshape(len(values), -1)
@@ -102,21 +104,19 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
     flags = np.zeros(count, np.int32)
     nearest = np.abs((times - times[0])[None] - grid[:, None]).argmin(1)
     flags[lost[nearest]] = FrameFlag.NO_FACE
-    for row in np.flatnonzero(since > max(LONGEST_GAP, 1.5 / float(rate))):
+    for row in np.flatnonzero(since > max(MAX_GAP, 1.5 / float(rate))):
         flags[(grid > times[row - 1] - times[0] + 1e-6) & (grid < times[row] - times[0] - 1e-6)] = FrameFlag.NO_FACE
-    channels = placed(np.clip(channels, 0, 1))
+    channels = on_grid(np.clip(channels, 0, 1))
     rotations = np.zeros((count, 5, 3))
-    rotations[:, NECK] = Rotation.from_euler("YXZ", placed(np.nan_to_num(table.head))).as_rotvec()
-    rotations[:, EYE_L], rotations[:, EYE_R] = _gaze(channels, placed(np.nan_to_num(table.eyes)))
+    rotations[:, NECK] = Rotation.from_euler("YXZ", on_grid(np.nan_to_num(table.head))).as_rotvec()
+    rotations[:, EYE_L], rotations[:, EYE_R] = _gaze(channels, on_grid(np.nan_to_num(table.eyes)))
     return _track(model, channels, rotations, rate, flags)
 
 
 def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: Fraction, flags: np.ndarray) -> Track:
-    """Channels (F, 52) and rotations (F, 5, 3) as a track of the model at rest; the jaw's channels turn its joint."""
+    """Channels (F, 52) and rotations (F, 5, 3) as a track; the jaw's channels become rotations of its joint."""
     if set(model.expression_names) != set(SCORE_NAMES):
-        raise EffigyError(
-            f'The head model "{model.name}" has no ARKit names: a performance of them is read on the open head.'
-        )
+        raise EffigyError(f'The head model "{model.name}" has no ARKit names: read ARKit channels on the open head.')
     count = len(channels)
     jaw = jaw_rotations_of_shapes(model)
     channels = channels.copy()
@@ -150,9 +150,9 @@ def _read_table(path: Path) -> _Table:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise EffigyError(f"{path.name} is not a table of text: export the take as CSV again.") from error
-    place = {name.strip().lower(): column for column, name in enumerate(rows[0])} if rows else {}
-    known = sum(name.lower() in place for name in SCORE_NAMES)
-    if known < FEWEST_CHANNELS:
+    columns = {name.strip().lower(): column for column, name in enumerate(rows[0])} if rows else {}
+    known = sum(name.lower() in columns for name in SCORE_NAMES)
+    if known < MIN_CHANNELS:
         raise EffigyError(
             f"{path.name} has {known} of ARKit's 52 channels: a performance is a CSV as Live Link Face writes it, "
             "with a first row of names (Timecode, BlendShapeCount, EyeBlinkLeft, …)."
@@ -161,9 +161,9 @@ def _read_table(path: Path) -> _Table:
         raise EffigyError(f"{path.name} holds no performance: it has {len(rows) - 1} rows below its names.")
 
     def column(name: str) -> np.ndarray:
-        if name.lower() not in place:
+        if name.lower() not in columns:
             return np.full(len(rows) - 1, np.nan)
-        index = place[name.lower()]
+        index = columns[name.lower()]
         values = np.empty(len(rows) - 1)
         for number, row in enumerate(rows[1:]):
             try:
@@ -176,11 +176,11 @@ def _read_table(path: Path) -> _Table:
             raise EffigyError(f"{path.name} holds numbers for {name} that are not finite: export the take again.")
         return values
 
-    head = np.stack([column(f"Head{turn}") for turn in ("Yaw", "Pitch", "Roll")], 1)
+    head = np.stack([column(f"Head{angle}") for angle in ("Yaw", "Pitch", "Roll")], 1)
     eyes = np.stack(
-        [np.stack([column(f"{side}Eye{turn}") for turn in ("Yaw", "Pitch")], 1) for side in ("Left", "Right")], 1
+        [np.stack([column(f"{side}Eye{angle}") for angle in ("Yaw", "Pitch")], 1) for side in ("Left", "Right")], 1
     )
-    code = place.get("timecode")
+    code = columns.get("timecode")
     return _Table(
         np.stack([column(name) for name in SCORE_NAMES], 1),
         head,
@@ -190,22 +190,24 @@ def _read_table(path: Path) -> _Table:
 
 
 def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction]:
-    """Seconds (R,) of the rows, rising, and the rate of frames that they stand for."""
+    """The rows' times in seconds (R,), ascending, and their frame rate."""
     parsed = [found for code in timecodes if (found := _TIMECODE.match(code))]
     if len(parsed) < len(timecodes):
         progress.message(
-            f"The performance has no timecodes that can be read: its rows are taken as {USUAL_RATE} a second."
+            f"The performance has no timecodes that can be read: its rows are taken as {DEFAULT_RATE} a second."
         )
-        return np.arange(len(timecodes)) / float(USUAL_RATE), USUAL_RATE
+        return np.arange(len(timecodes)) / float(DEFAULT_RATE), DEFAULT_RATE
     whole = np.array([int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]) for m in parsed], float)
     frames = np.array([float(f"{m[5]}.{m[6] or 0}") for m in parsed])
-    # Midnight lies between two rows where time falls by hours.
+    # Where the time falls by hours, midnight lies between two rows.
     whole += 86400 * np.cumsum(np.diff(whole, prepend=whole[0]) < -43200)
     if (np.diff(whole) > 0).any() and frames.max() >= 1:
-        counted = next((rate for rate in RATES if rate.denominator == 1 and rate >= int(frames.max()) + 1), USUAL_RATE)
+        counted = next(
+            (rate for rate in RATES if rate.denominator == 1 and rate >= int(frames.max()) + 1), DEFAULT_RATE
+        )
     else:
-        # Within one second nothing tells where the count of frames begins again.
-        counted = USUAL_RATE
+        # Within one second the rate cannot be inferred from the frame counter.
+        counted = DEFAULT_RATE
     if any(m[4] == ";" for m in parsed):
         counted *= Fraction(1000, 1001)
     # Drop-frame counts skip numbers, not time: within a take the nominal count over the true rate is off by 0.1 %.
@@ -215,9 +217,9 @@ def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fra
     if not 1e-3 < step < 0.2:
         progress.message(
             f"The performance's timecodes are {step:.3g} s apart, which no face is filmed at: its rows are taken as "
-            f"{USUAL_RATE} a second."
+            f"{DEFAULT_RATE} a second."
         )
-        return np.arange(len(timecodes)) / float(USUAL_RATE), USUAL_RATE
+        return np.arange(len(timecodes)) / float(DEFAULT_RATE), DEFAULT_RATE
     nearest = min(RATES, key=lambda rate: abs(float(rate) * step - 1))
     if abs(float(nearest) * step - 1) > 0.03:
         nearest = Fraction(1 / step).limit_denominator(100)
@@ -225,23 +227,28 @@ def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fra
 
 
 def _gaze(channels: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Axis-angle (F, 3) of the left and the right eye: from their own angles (F, 2, 2), where these move as the eyeLook
-    channels say, and from the channels otherwise.
+    """Axis-angle (F, 3) of the left and the right eye.
+
+    They come from the eyes' own angles (F, 2, 2) where these agree with the eyeLook channels, and from the channels
+    otherwise.
     """
     eyes = []
     for index, (side, outwards) in enumerate((("Left", 1.0), ("Right", -1.0))):
         look = {way: channels[:, SCORE_NAMES.index(f"eyeLook{way}{side}")] for way in ("In", "Out", "Up", "Down")}
-        told = GAZE[0] * outwards * (look["Out"] - look["In"]), GAZE[1] * (look["Down"] - look["Up"])
-        yaw, pitch = (_signed(columns[:, index, axis], told[axis]) for axis in range(2))
+        by_channels = (
+            GAZE_ANGLES[0] * outwards * (look["Out"] - look["In"]),
+            GAZE_ANGLES[1] * (look["Down"] - look["Up"]),
+        )
+        yaw, pitch = (_with_sign_of(columns[:, index, axis], by_channels[axis]) for axis in range(2))
         eyes.append(np.stack((pitch, yaw, np.zeros_like(yaw)), 1))
     return eyes[0], eyes[1]
 
 
-def _signed(angle: np.ndarray, told: np.ndarray) -> np.ndarray:
-    """The angle (F,) with the sign by which it agrees with what is told (F,); the latter where they have nothing in
-    common.
+def _with_sign_of(angle: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The angle (F,) with the sign that correlates with the reference (F,); the reference where they do not
+    correlate.
     """
-    if min(np.ptp(angle), np.ptp(told)) < 1e-3:
-        return told if np.ptp(told) >= np.ptp(angle) else angle
-    likeness = np.corrcoef(angle, told)[0, 1]
-    return told if abs(likeness) < 0.3 else np.sign(likeness) * angle
+    if min(np.ptp(angle), np.ptp(reference)) < 1e-3:
+        return reference if np.ptp(reference) >= np.ptp(angle) else angle
+    correlation = np.corrcoef(angle, reference)[0, 1]
+    return reference if abs(correlation) < 0.3 else np.sign(correlation) * angle

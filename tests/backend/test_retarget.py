@@ -17,7 +17,7 @@ from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
 from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import EYE_L, JAW, NECK, HeadModel
-from backend.retargeting.livelink import GAZE, read_livelink
+from backend.retargeting.livelink import GAZE_ANGLES, read_livelink
 from backend.retargeting.retarget import neutral_of, retarget
 from backend.service.cli import main
 
@@ -234,7 +234,7 @@ def write_csv(
             "eyeLookOutLeft": look,
             "eyeLookInRight": look,
         }
-        eyes = (-1 if swap_eyes else 1) * GAZE[0] * look
+        eyes = (-1 if swap_eyes else 1) * GAZE_ANGLES[0] * look
         turns = (0.3, 0.1 * np.sin(row / 20), 0, eyes, 0, 0, eyes, 0, 0)
         lines.append(
             ",".join((code, "61", *(f"{values[name]:.6f}" for name in SCORE_NAMES), *(f"{turn:.6f}" for turn in turns)))
@@ -256,7 +256,7 @@ def test_a_live_link_face_take_is_read(model: HeadModel, tmp_path: Path, swap_ey
     )
     np.testing.assert_allclose(track.rotations[:, NECK, 1], 0.3, atol=0.02)
     # To the person's own left is a positive turn about the vertical, whatever sign the file's writer gave it.
-    assert track.rotations[20, EYE_L, 1] == pytest.approx(GAZE[0] * np.sin(20 / 15), abs=1e-4)
+    assert track.rotations[20, EYE_L, 1] == pytest.approx(GAZE_ANGLES[0] * np.sin(20 / 15), abs=1e-4)
 
 
 @pytest.mark.parametrize("rate", [24, 30, 60])
