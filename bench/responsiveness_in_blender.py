@@ -158,7 +158,7 @@ def wait_for_task() -> Iterator[float]:
     while not task.finished:
         yield 0.2
     if task.state != "done":
-        raise RuntimeError(task.said)
+        raise RuntimeError(task.message)
 
 
 bpy.context.preferences.view.show_splash = False

@@ -103,7 +103,7 @@ def until(done: Callable[[], object], seconds: float = 240.0) -> Iterator[float]
     last = time.monotonic() + seconds
     while not done():
         if time.monotonic() > last:
-            told = [(task.title, task.state, task.said) for task in effigy("tasks").all_tasks()]
+            told = [(task.title, task.state, task.message) for task in effigy("tasks").all_tasks()]
             raise RuntimeError(f"It took too long: {told}, {rigs()}, {list(effigy('worker.session').log)}")
         yield 0.2
 

@@ -1,4 +1,4 @@
-"""Which rig an artist means: that of the active object, else the only one of the scene."""
+"""The rig that the artist is working on: that of the active object, otherwise the only one of the scene."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .rig.rig_properties import Rig, find_rig, find_rigs
 
 
 def active_rig(context: bpy.types.Context) -> Rig | None:
-    """None where it is not clear."""
+    """None if the active object is not part of a rig and the scene does not have exactly one."""
     rig = find_rig(context.object) if context.object else None
     if rig is None:
         rigs = list(find_rigs(context.scene.objects))
@@ -18,7 +18,7 @@ def active_rig(context: bpy.types.Context) -> Rig | None:
 
 
 def has_rig(context: bpy.types.Context) -> bool:
-    """For `poll`, which must not raise."""
+    """For `poll`, which must not raise an error."""
     try:
         return active_rig(context) is not None
     except EffigyError:
@@ -26,11 +26,12 @@ def has_rig(context: bpy.types.Context) -> bool:
 
 
 def need_rig(context: bpy.types.Context) -> Rig:
+    """The active rig. Raises an `EffigyError` if there is none."""
     rig = active_rig(context)
     if rig is None:
         many = sum(1 for _ in find_rigs(context.scene.objects)) > 1
         raise EffigyError(
-            "There are several rigs: select the one that is meant."
+            "There are several rigs: select the one to use."
             if many
             else "There is no Effigy rig in this scene: import a video first, or add an avatar."
         )

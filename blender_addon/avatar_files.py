@@ -1,34 +1,33 @@
-"""What the verbs that take an avatar's file have in common: the file chosen, and described by the worker."""
+"""The common part of the operators that take an avatar's file: choosing it and reading its description."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bpy
 from bpy.props import StringProperty
 
 from . import avatars
 from .errors import EffigyError
-from .reporting import WorkingOperator
+from .reporting import ThreadedOperator
 
 
-class AvatarOperator(WorkingOperator):
-    """Mixed into an operator: `finish` gets (path, what the worker says of the avatar)."""
+class AvatarOperator(ThreadedOperator):
+    """Mixed into an operator, whose `finish` gets the path and the avatar's `AvatarInfo`."""
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=f"*{avatars.SUFFIX}", options={"HIDDEN"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if self.filepath:
-            # Dropped into the window.
+            # The file was dropped into the window.
             return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, avatars.AvatarInfo]]:
         if not self.filepath:
             raise EffigyError(f"Choose an avatar ({avatars.SUFFIX}).")
         path = Path(bpy.path.abspath(self.filepath)).absolute()
-        return lambda: (path, avatars.describe(path))
+        return lambda: (path, avatars.read_info(path))

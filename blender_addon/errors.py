@@ -1,9 +1,8 @@
-"""The one exception of Blender's side: sentences that an artist can act on."""
+"""The exception for errors that the artist can act on."""
 
 
 class EffigyError(Exception):
-    """What is wrong, where, and what to do, in one or two plain sentences.
+    """The message says what is wrong, where, and what to do, in one or two sentences.
 
-    An operator turns it into a report. Anything that is not an `EffigyError` is a defect of ours and keeps its
-    traceback.
+    Operators turn it into a report. Any other exception is a defect of the extension and keeps its traceback.
     """

@@ -206,12 +206,12 @@ def _outside_every_scene() -> Iterator[bpy.types.Collection]:
 
 
 def add_avatar(scene: bpy.types.Scene, path: Path, info: Mapping[str, Any]) -> Task:
-    """Starts building a rig of the avatar's person with the avatar on it. `info` is from `avatars.describe`."""
+    """Starts building a rig of the avatar's person with the avatar on it. `info` is from `avatars.read_info`."""
     return tasks.start_local(f"Add {path.stem}", lambda: _build_for_avatar(scene, path, info))
 
 
 def _build_for_avatar(scene: bpy.types.Scene, path: Path, info: Mapping[str, Any]) -> Steps[str]:
-    data = yield from _rig_data(info["head_name"], info["head_fingerprint"], info["identity"])
+    data = yield from _rig_data(info.head_name, info.head_fingerprint, info.identity)
     with _outside_every_scene() as workshop:
         rig = yield from build_rig_steps(data, path.stem, workshop)
         avatars.set_avatar(rig, path, info)

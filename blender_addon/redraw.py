@@ -1,6 +1,4 @@
-"""Have Blender draw what shows jobs again, and nothing else: the 3D scene beside a panel costs much more than the
-panel.
-"""
+"""Requests redraws of single regions: redrawing the 3D scene costs much more than redrawing a panel beside it."""
 
 from __future__ import annotations
 
@@ -9,10 +7,11 @@ from typing import Final
 import bpy
 
 REGIONS: Final = {"VIEW_3D": "UI", "PREFERENCES": "WINDOW"}
-"""Area -> its region with panels of ours."""
+"""Type of an area -> type of its region with panels of the extension."""
 
 
 def redraw_panels() -> None:
+    """Redraws the regions that show jobs, without the 3D scene."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             for region in area.regions:
@@ -21,7 +20,7 @@ def redraw_panels() -> None:
 
 
 def redraw_views() -> None:
-    """Have the 3D scene itself drawn again, in every 3D View."""
+    """Redraws the 3D scene in every 3D View."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type == "VIEW_3D":

@@ -1,14 +1,14 @@
-"""How an operator tells what is wrong: an `EffigyError` becomes a report, anything else keeps its traceback.
+"""How operators report errors: an `EffigyError` becomes a report, any other exception keeps its traceback.
 
     class EFFIGY_OT_verb(ReportingOperator, bpy.types.Operator):
-        def run(self, context): …                      # raises EffigyError where something is wrong
+        def run(self, context): …                      # raises an EffigyError for the artist
 
-Work that takes longer than a blink but has no job of its own (starting an interpreter, opening a file at the worker) is
-done in a thread while Blender's window stays alive:
+Work that takes longer than a moment but is no job of the worker, such as starting an interpreter, runs in a thread
+while Blender's window stays responsive:
 
-    class EFFIGY_OT_verb(WorkingOperator, bpy.types.Operator):
-        def prepare(self, context): …                  # main thread: read what is needed; returns a function
-        def finish(self, context, result): …           # main thread again, with what the function returned
+    class EFFIGY_OT_verb(ThreadedOperator, bpy.types.Operator):
+        def prepare(self, context): …                  # main thread: reads what is needed; returns a function
+        def finish(self, context, result): …           # main thread: gets what the function returned
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from typing import Final
 import bpy
 
 from .errors import EffigyError
-from .threads import Work
+from .threads import run_in_thread
 
-SECONDS_BETWEEN_LOOKS: Final = 0.1
+POLL_INTERVAL: Final = 0.1
+"""Seconds between two checks whether the thread has ended."""
 
 
-def tell_soon(sentence: str) -> None:
-    """Say something that no operator asked for where an artist looks, even if no panel of ours is open."""
-    print(f"Effigy: {sentence}")
+def report_soon(message: str) -> None:
+    """Shows a message that does not come from an operator in the window, even if no panel of the extension is open."""
+    print(f"Effigy: {message}")
     if bpy.app.background:
         return
 
-    def tell() -> None:
+    def report() -> None:
         if windows := bpy.context.window_manager.windows:
-            # Blender shows an ERROR report, and raises it as well where a script has called.
+            # Blender shows an ERROR report in the window, and also raises it if a script called the operator.
             with suppress(RuntimeError), bpy.context.temp_override(window=windows[0]):
-                bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=sentence)
+                bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=message)
 
-    # An operator may not be called from everywhere that finds something to say (a handler, another operator).
-    bpy.app.timers.register(tell, first_interval=0.1)
+    # Deferred, because operators must not be called from handlers or from within another operator.
+    bpy.app.timers.register(report, first_interval=0.1)
 
 
 class ReportingOperator:
@@ -51,8 +52,8 @@ class ReportingOperator:
             return {"CANCELLED"}
 
 
-class WorkingOperator:
-    """Mixed into an operator whose work would hold up the window. Without a window it is waited for."""
+class ThreadedOperator:
+    """Mixed into an operator whose work would block the window. Without a window it waits for the work."""
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         try:
@@ -62,19 +63,19 @@ class WorkingOperator:
         except EffigyError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        self._work = Work(work, self.bl_idname)
-        self._timer = context.window_manager.event_timer_add(SECONDS_BETWEEN_LOOKS, window=context.window)
+        self._future = run_in_thread(work, self.bl_idname)
+        self._timer = context.window_manager.event_timer_add(POLL_INTERVAL, window=context.window)
         context.window_manager.modal_handler_add(self)
         context.workspace.status_text_set(f"{self.bl_label}…")
         return {"RUNNING_MODAL"}
 
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        if event.type != "TIMER" or not self._work.finished:
+        if event.type != "TIMER" or not self._future.done():
             return {"PASS_THROUGH"}
         context.window_manager.event_timer_remove(self._timer)
         context.workspace.status_text_set(None)
         try:
-            return self.finish(context, self._work.result()) or {"FINISHED"}
+            return self.finish(context, self._future.result()) or {"FINISHED"}
         except EffigyError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}

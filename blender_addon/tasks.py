@@ -1,8 +1,8 @@
-"""Tasks: a job of the worker together with what Blender does when it is done.
+"""Tasks: a job of the worker, and the work in Blender that follows it.
 
-A task lives as long as this Blender: loading another file does not stop it. What is to be done in Blender afterwards
-(building a rig) is a generator that is taken on a few milliseconds at a time by a timer, so that the window stays
-alive; it is done only in the file in which the task was started, else the task says where its result lies.
+A task outlives the loading of another file. The work in Blender, such as building a rig, is a generator of which a
+timer runs a slice of a few milliseconds at a time, so that the window stays responsive. It runs only in the file in
+which the task was started; in another file the task reports where its result is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import bpy
@@ -17,43 +18,44 @@ from bpy.app.handlers import persistent
 
 from .errors import EffigyError
 from .redraw import redraw_panels
-from .reporting import tell_soon
+from .reporting import report_soon
 from .rig.steps import Steps
 from .worker import session
 from .worker.jobs import CANCELLED, DONE, FAILED, STARTING, Job
 
 BUILDING: Final = "building"
-SLICE: Final = 0.015
-"""Seconds at a time that Blender's window waits for us."""
-PAUSE: Final = 0.02
-
-_tasks: list[Task] = []
-_file = 0
-"""Counts the files loaded."""
+"""The state of a task whose work in Blender is running; the other states are those of `worker.jobs`."""
+SLICE_SECONDS: Final = 0.015
+"""Longest time for which a slice blocks Blender's window."""
+PAUSE_SECONDS: Final = 0.02
+"""Between two slices."""
 
 
 class Task:
-    def __init__(self, title: str, after: Callable[[dict[str, Any]], Steps[str]], elsewhere: str) -> None:
-        """`after(result)` is what follows in Blender and returns a sentence; `elsewhere` is said instead of it when
-        another file is open by then. A step of `after` that waits for something yields None.
+    """One task. Its fields change only in the main thread."""
+
+    def __init__(self, title: str, build: Callable[[dict[str, Any]], Steps[str]], message_if_not_built: str) -> None:
+        """`build(result)` is the work in Blender after the job with this result. It returns a message for the artist,
+        and yields None while it waits for something. `message_if_not_built` replaces that message if `build` did not
+        finish, for instance because another file is open.
         """
         self.title = title
-        self._after, self._elsewhere = after, elsewhere
-        self._file = _file
+        self._build, self._message_if_not_built = build, message_if_not_built
+        self._file = _state.files_loaded
         self._steps: Steps[str] | None = None
         self.job: Job | None = None
-        """None for a task that has nothing to do but to build."""
+        """None for a task that only works in Blender."""
         self.state = STARTING
         self.progress = 0.0
-        """Of the building in Blender."""
-        self.said = ""
-        """How it ended, in a sentence."""
+        """Completed fraction of the work in Blender."""
+        self.message = ""
+        """How the task ended, as a sentence."""
 
     def start_job(self, kind: str, params: dict[str, Any]) -> None:
-        self.job = session.client().start_job(kind, params, self._changed)
+        self.job = session.client().start_job(kind, params, self._on_job_change)
 
     def start_building(self, result: dict[str, Any]) -> None:
-        self.state, self._steps = BUILDING, self._after(result)
+        self.state, self._steps = BUILDING, self._build(result)
         if not bpy.app.timers.is_registered(_advance_all):
             bpy.app.timers.register(_advance_all, first_interval=0.0, persistent=True)
 
@@ -66,27 +68,28 @@ class Task:
         return self.state in (DONE, FAILED, CANCELLED)
 
     @property
-    def share(self) -> float:
-        return self.job.share if self.job and self.state != BUILDING else self.progress
+    def fraction(self) -> float:
+        """Completed fraction of the current stage, 0 to 1."""
+        return self.job.fraction if self.job and self.state != BUILDING else self.progress
 
     @property
     def stage(self) -> str:
         return self.job.stage if self.job and self.state != BUILDING else "Building"
 
     @property
-    def left(self) -> str:
-        """The time left in this stage, as a person says it."""
+    def time_left(self) -> str:
+        """The time left in this stage as text, empty if it is not known."""
         return duration(self.job.eta) if self.job and self.job.eta is not None and self.state != BUILDING else ""
 
     def cancel(self) -> None:
         if self.state == BUILDING:
             self._steps.close()
-            self._end(CANCELLED, self._elsewhere)
+            self._end(CANCELLED, self._message_if_not_built)
         elif self.job and not self.finished:
             self.job.cancel()
             self.state = self.job.state
 
-    def _changed(self, job: Job) -> None:
+    def _on_job_change(self, job: Job) -> None:
         if self.finished or self.state == BUILDING:
             return
         if job.state != DONE:
@@ -94,88 +97,108 @@ class Task:
             if job.finished:
                 self._end(job.state, job.error or "")
             return
-        if self._file != _file:
-            self._end(DONE, self._elsewhere)
+        if self._file != _state.files_loaded:
+            self._end(DONE, self._message_if_not_built)
             return
         self.start_building(job.result)
 
     def advance(self, seconds: float) -> None:
-        """Work for about this long at what follows in Blender."""
+        """Runs the work in Blender for about this many seconds."""
         if self.state != BUILDING:
             return
-        until = time.perf_counter() + seconds
+        end = time.perf_counter() + seconds
         try:
-            while time.perf_counter() < until:
+            while time.perf_counter() < end:
                 progress = next(self._steps)
                 if progress is None:
                     return
                 self.progress = progress
             redraw_panels()
-        except StopIteration as end:
-            self._end(DONE, end.value or "")
+        except StopIteration as finished:
+            self._end(DONE, finished.value or "")
             _push_undo(self.title)
         except EffigyError as error:
             self._end(FAILED, str(error))
         except ReferenceError:
-            self._end(FAILED, f"{self._elsewhere} It was interrupted by an undo.")
+            self._end(FAILED, f"{self._message_if_not_built} It was interrupted by an undo.")
         except Exception as error:
             traceback.print_exc()
             self._end(
                 FAILED,
-                f"A defect in Effigy ({type(error).__name__}: {error}); the console has the details. {self._elsewhere}",
+                f"A defect in Effigy ({type(error).__name__}: {error}); the console has the details. "
+                f"{self._message_if_not_built}",
             )
 
     def interrupt(self) -> None:
-        """What it was building in is about to go away."""
+        """Stops the work in Blender, because the data that it works on is about to be replaced."""
         if self.state == BUILDING:
             self._steps.close()
-            self._end(DONE, self._elsewhere)
+            self._end(DONE, self._message_if_not_built)
 
-    def _end(self, state: str, said: str) -> None:
-        self.state, self.said = state, said
+    def _end(self, state: str, message: str) -> None:
+        self.state, self.message = state, message
         redraw_panels()
         if state == FAILED:
-            tell_soon(f"{self.title}: {said}")
+            report_soon(f"{self.title}: {message}")
+
+
+@dataclass
+class _TaskState:
+    """The module's state. Tasks end when the extension is unregistered."""
+
+    tasks: list[Task] = field(default_factory=list)
+    """Oldest first."""
+    files_loaded: int = 0
+    """Counts the loaded files."""
+
+
+_state: Final = _TaskState()
 
 
 def start(
-    title: str, kind: str, params: dict[str, Any], after: Callable[[dict[str, Any]], Steps[str]], elsewhere: str
+    title: str,
+    kind: str,
+    params: dict[str, Any],
+    build: Callable[[dict[str, Any]], Steps[str]],
+    message_if_not_built: str,
 ) -> Task:
-    """A job of the worker, and what follows it."""
-    task = Task(title, after, elsewhere)
+    """Starts a job of the worker, and `build` after it (see `Task`)."""
+    task = Task(title, build, message_if_not_built)
     task.start_job(kind, params)
-    _tasks.append(task)
+    _state.tasks.append(task)
     return task
 
 
 def start_local(title: str, build: Callable[[], Steps[str]]) -> Task:
-    """Only what happens in Blender, a slice at a time."""
+    """Starts work that runs only in Blender, a slice at a time."""
     task = Task(title, lambda _: build(), "It was not finished: start it again.")
-    _tasks.append(task)
+    _state.tasks.append(task)
     task.start_building({})
     return task
 
 
 def all_tasks() -> list[Task]:
-    """Newest last; finished ones stay until they are cleared."""
-    return list(_tasks)
+    """Oldest first. Finished tasks stay until they are cleared."""
+    return list(_state.tasks)
 
 
 def running() -> Iterator[Task]:
-    return (task for task in _tasks if not task.finished)
+    return (task for task in _state.tasks if not task.finished)
 
 
 def clear_finished() -> None:
-    _tasks[:] = list(running())
+    _state.tasks[:] = list(running())
 
 
 def wait(task: Task, timeout: float | None = None) -> Task:
-    """Until it has ended; for scripts and `blender -b`, where no timer runs."""
+    """Waits until a task has ended; for scripts and `blender -b`, where no timer runs. Raises an `EffigyError` after
+    `timeout` seconds.
+    """
     until = None if timeout is None else time.monotonic() + timeout
     while not task.finished:
         client = session.current()
         arrived = client is not None and client.pump()
-        task.advance(SLICE)
+        task.advance(SLICE_SECONDS)
         if not arrived and task.state != BUILDING:
             time.sleep(0.02)
         if until is not None and time.monotonic() > until:
@@ -184,24 +207,24 @@ def wait(task: Task, timeout: float | None = None) -> Task:
 
 
 def wait_for_success(task: Task) -> None:
-    """`wait`, and an `EffigyError` where it failed or was stopped."""
+    """Waits for a task, and raises an `EffigyError` if it failed or was stopped."""
     if wait(task).state != DONE:
-        raise EffigyError(task.said)
+        raise EffigyError(task.message)
 
 
 def fetch(method: str, params: dict[str, Any]) -> Steps[Any]:
-    """Steps that ask the worker and return its answer, for `yield from` in the steps of a task."""
-    answered: list[Any] = []
-    session.client().request(method, params, answered.append, answered.append)
-    while not answered:
+    """The worker's answer, for use in the generator of a task: `answer = yield from fetch(…)`."""
+    outcome: list[Any] = []
+    session.client().request(method, params, outcome.append, outcome.append)
+    while not outcome:
         yield None
-    if isinstance(answered[0], Exception):
-        raise answered[0]
-    return answered[0]
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 05 min`."""
+    """Seconds as text: `40 s`, `12 min`, `3 h 05 min`."""
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -209,10 +232,10 @@ def duration(seconds: float) -> str:
 
 
 def _advance_all() -> float | None:
-    building = [task for task in _tasks if task.state == BUILDING]
+    building = [task for task in _state.tasks if task.state == BUILDING]
     for task in building:
-        task.advance(SLICE / len(building))
-    return PAUSE if any(task.state == BUILDING for task in _tasks) else None
+        task.advance(SLICE_SECONDS / len(building))
+    return PAUSE_SECONDS if any(task.state == BUILDING for task in _state.tasks) else None
 
 
 def _push_undo(title: str) -> None:
@@ -221,27 +244,26 @@ def _push_undo(title: str) -> None:
 
 
 @persistent
-def _another_file(*_: object) -> None:
-    global _file
-    _file += 1
+def _before_load(*_: object) -> None:
+    _state.files_loaded += 1
     _interrupt_building()
 
 
 @persistent
 def _interrupt_building(*_: object) -> None:
-    for task in _tasks:
+    for task in _state.tasks:
         task.interrupt()
 
 
 def register() -> None:
-    bpy.app.handlers.load_pre.append(_another_file)
+    bpy.app.handlers.load_pre.append(_before_load)
     bpy.app.handlers.undo_pre.append(_interrupt_building)
     bpy.app.handlers.redo_pre.append(_interrupt_building)
 
 
 def unregister() -> None:
     for handlers, function in (
-        (bpy.app.handlers.load_pre, _another_file),
+        (bpy.app.handlers.load_pre, _before_load),
         (bpy.app.handlers.undo_pre, _interrupt_building),
         (bpy.app.handlers.redo_pre, _interrupt_building),
     ):
@@ -249,4 +271,4 @@ def unregister() -> None:
             handlers.remove(function)
     if bpy.app.timers.is_registered(_advance_all):
         bpy.app.timers.unregister(_advance_all)
-    _tasks.clear()
+    _state.tasks.clear()

@@ -1,38 +1,28 @@
-"""One piece of work in a thread, for what would hold up Blender's window: begun, looked after, and its result taken."""
+"""Runs a function in a thread, so that it does not block Blender's window."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
-class Work:
-    def __init__(self, work: Callable[[], Any], name: str) -> None:
-        """Begins at once. `work` may call nothing of Blender's."""
-        self._work = work
-        self._outcome: tuple[Any, BaseException | None] | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+def run_in_thread(function: Callable[[], Result], name: str) -> Future[Result]:
+    """Starts `function`, which must not use `bpy`, in a thread of this name.
 
-    @property
-    def finished(self) -> bool:
-        return self._outcome is not None
+    The thread is a daemon, unlike those of `concurrent.futures.ThreadPoolExecutor`, for which Python waits at exit: a
+    function that never returns must not keep Blender from quitting.
+    """
+    future: Future[Result] = Future()
 
-    def wait(self, seconds: float) -> None:
-        """At most so long."""
-        self._thread.join(seconds)
-
-    def result(self) -> Any:
-        """What the finished work returned; what it raised is raised here."""
-        assert self._outcome is not None, "the work has not finished"
-        value, error = self._outcome
-        if error is not None:
-            raise error
-        return value
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._outcome = self._work(), None
+            future.set_result(function())
         except BaseException as error:
-            self._outcome = None, error
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

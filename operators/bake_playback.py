@@ -29,7 +29,7 @@ class EFFIGY_OT_bake_playback(ReportingOperator, bpy.types.Operator):
         task = baking.bake(context, baking.visible_rigs(scene, context.view_layer), first, last)
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-            self.report({"INFO"}, task.said)
+            self.report({"INFO"}, task.message)
 
 
 classes = (EFFIGY_OT_bake_playback,)

@@ -10,7 +10,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..blender_addon import preferences
-from ..blender_addon.reporting import WorkingOperator
+from ..blender_addon.reporting import ThreadedOperator
 from ..blender_addon.rig.data import RigData
 from ..blender_addon.worker import session
 
@@ -18,7 +18,7 @@ READ_TIMEOUT = 120.0
 """Seconds."""
 
 
-class EFFIGY_OT_choose_head(WorkingOperator, bpy.types.Operator):
+class EFFIGY_OT_choose_head(ThreadedOperator, bpy.types.Operator):
     bl_idname = "effigy.choose_head"
     bl_label = "Use My FLAME File"
     bl_description = "Make new rigs from your own FLAME model (.pkl or .npz). Existing rigs do not change"

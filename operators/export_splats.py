@@ -68,7 +68,7 @@ class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
         task = baking.export(context, path, AXES[self.axes], frames)
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-            self.report({"INFO"}, task.said)
+            self.report({"INFO"}, task.message)
 
 
 def draw_menu(self: bpy.types.Menu, context: bpy.types.Context) -> None:

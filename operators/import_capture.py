@@ -34,7 +34,7 @@ class EFFIGY_OT_import_capture(ReportingOperator, bpy.types.Operator):
         task = importing.import_capture(context.scene, Path(bpy.path.abspath(self.directory)).absolute())
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-            self.report({"INFO"}, task.said)
+            self.report({"INFO"}, task.message)
 
 
 classes = (EFFIGY_OT_import_capture,)

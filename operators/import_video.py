@@ -86,7 +86,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-        self.report({"INFO"}, task.said or "Importing in the background. The Effigy tab shows the progress.")
+        self.report({"INFO"}, task.message or "Importing in the background. The Effigy tab shows the progress.")
 
 
 class EFFIGY_FH_video(bpy.types.FileHandler):

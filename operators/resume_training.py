@@ -30,7 +30,7 @@ class EFFIGY_OT_resume_training(ReportingOperator, bpy.types.Operator):
         task = training.resume(active.need_rig(context))
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-            self.report({"INFO"}, task.said)
+            self.report({"INFO"}, task.message)
 
 
 classes = (EFFIGY_OT_resume_training,)

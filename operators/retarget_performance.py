@@ -90,7 +90,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
         )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
-            self.report({"INFO"}, task.said)
+            self.report({"INFO"}, task.message)
 
 
 classes = (EFFIGY_OT_retarget_performance,)

@@ -10,10 +10,10 @@ from bpy.props import StringProperty
 
 from ..blender_addon import preferences
 from ..blender_addon.installation.check import Interpreter, check_interpreter
-from ..blender_addon.reporting import WorkingOperator
+from ..blender_addon.reporting import ThreadedOperator
 
 
-class EFFIGY_OT_use_python(WorkingOperator, bpy.types.Operator):
+class EFFIGY_OT_use_python(ThreadedOperator, bpy.types.Operator):
     bl_idname = "effigy.use_python"
     bl_label = "Use This Python"
     bl_description = "Choose the Python of an environment that has the backend's packages, for example venv/bin/python"

@@ -1,6 +1,11 @@
-"""The render engine “Effigy”: F12 and animations of avatars through Blender's own cameras and output settings.
+"""The render engine “Effigy”: renders avatars with Blender's own cameras and output settings.
 
-`render_engine` what Blender calls · `subjects` who is in the picture · `camera` through which lens · `waiting` the
-worker's picture, until it is there or the artist stops · `color` from the networks' colours to Blender's ·
-`avatar_pass` and `depth_composite` avatars over a scene of another engine · `panels` the settings.
+render_engine          what Blender calls to render
+subjects               the avatars in the image, with their poses
+camera                 Blender's camera in the worker's form
+cancellable_call       waits for the worker's image until the artist cancels
+color                  from the networks' colours to Blender's
+avatar_pass, depth_composite   avatars in a scene that another engine renders
+unsupported            scene settings that have no effect on avatars
+panels                 the settings
 """

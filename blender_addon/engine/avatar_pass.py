@@ -1,8 +1,8 @@
-"""The avatar pass: a second scene with the artist's own objects, that renders only the avatars, on transparent film.
+"""The avatar pass: a second scene with the same objects, which renders only the avatars, on a transparent film.
 
-A scene of another engine shows the pass through a Render Layers node of its compositor: Blender then renders the pass
-at each frame of the artist's F12 or animation. The pass has no objects of its own, and takes camera, size, border and
-range from the artist's scene whenever a render begins.
+The compositor of a scene of another engine includes the pass through a Render Layers node. Blender then renders the
+pass with each frame of the artist's render or animation. The pass has no objects of its own, and copies camera, size,
+border and frame range from the artist's scene whenever a render begins.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ..errors import EffigyError
 from ..rig.rig_properties import find_rigs
 from .render_engine import ENGINE
 
-PASS_OF: Final = "effigy_pass_of"
-"""On a pass: the artist's scene."""
-_FOLLOWED: Final = (
+SOURCE_SCENE: Final = "effigy_pass_of"
+"""Custom property of a pass: the artist's scene."""
+_SYNCED_SETTINGS: Final = (
     "resolution_x",
     "resolution_y",
     "resolution_percentage",
@@ -35,72 +35,77 @@ _FOLLOWED: Final = (
     "border_max_y",
     "use_motion_blur",
 )
-"""Of the render settings."""
+"""Render settings that the pass copies from the artist's scene."""
 
 
 def find_pass(scene: bpy.types.Scene) -> bpy.types.Scene | None:
-    return next((other for other in bpy.data.scenes if other.get(PASS_OF) == scene), None)
+    """The avatar pass of a scene; None if it has none."""
+    return next((other for other in bpy.data.scenes if other.get(SOURCE_SCENE) == scene), None)
 
 
 def make_pass(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.Scene:
-    """The avatar pass of a scene, for what `layer` shows: made, or brought up to date where there is one."""
-    if scene.get(PASS_OF) is not None:
+    """Creates the avatar pass of a scene for the view layer `layer`, or updates the existing one."""
+    if scene.get(SOURCE_SCENE) is not None:
         raise EffigyError(f"“{scene.name}” is an avatar pass itself: choose the scene that it belongs to.")
     if scene.render.engine == ENGINE:
         raise EffigyError(
-            "This scene renders with Effigy, which shows avatars only: choose Cycles or EEVEE, whose "
-            "picture the avatars are to be in."
+            "This scene renders with Effigy, which renders avatars only: choose Cycles or EEVEE, into "
+            "whose image the avatars are to be composited."
         )
     if not any(has_avatar(rig.armature) for rig in find_rigs(scene.objects)):
         raise EffigyError("There is no avatar in this scene: train one, or add an existing .effigy file.")
-    made = find_pass(scene)
-    if made is None:
-        # A copy of a scene has a main collection of its own, and shares objects and all other collections.
-        made = scene.copy()
-        made.name = f"{scene.name} avatars"
-        made[PASS_OF] = scene
-        for other in [other for other in made.view_layers if other.name != layer.name]:
-            made.view_layers.remove(other)
-    only = made.view_layers[0]
-    only.use, only.use_pass_z = True, True
-    render = made.render
+    avatar_pass = find_pass(scene)
+    if avatar_pass is None:
+        # A copied scene has its own main collection, and shares the objects and all other collections.
+        avatar_pass = scene.copy()
+        avatar_pass.name = f"{scene.name} avatars"
+        avatar_pass[SOURCE_SCENE] = scene
+        for other in [other for other in avatar_pass.view_layers if other.name != layer.name]:
+            avatar_pass.view_layers.remove(other)
+    pass_layer = avatar_pass.view_layers[0]
+    pass_layer.use, pass_layer.use_pass_z = True, True
+    render = avatar_pass.render
     render.engine, render.film_transparent = ENGINE, True
     render.use_compositing = render.use_sequencer = render.use_freestyle = render.use_multiview = False
-    if not hasattr(made, "compositing_node_group"):
-        made.use_nodes = False
+    if not hasattr(avatar_pass, "compositing_node_group"):
+        avatar_pass.use_nodes = False
     else:
-        made.compositing_node_group = None
-    follow(made)
-    return made
+        avatar_pass.compositing_node_group = None
+    sync(avatar_pass)
+    return avatar_pass
 
 
-def follow(made: bpy.types.Scene) -> None:
-    """Give a pass what its scene has by now."""
-    scene = made[PASS_OF]
-    made.camera = scene.camera
-    made.frame_start, made.frame_end, made.frame_step = scene.frame_start, scene.frame_end, scene.frame_step
-    for name in _FOLLOWED:
-        setattr(made.render, name, getattr(scene.render, name))
-    made.effigy.enhanced = scene.effigy.enhanced
-    ours, theirs = made.collection, scene.collection
+def sync(avatar_pass: bpy.types.Scene) -> None:
+    """Copies the current settings, objects and cameras of its scene to a pass."""
+    scene = avatar_pass[SOURCE_SCENE]
+    avatar_pass.camera = scene.camera
+    avatar_pass.frame_start, avatar_pass.frame_end, avatar_pass.frame_step = (
+        scene.frame_start,
+        scene.frame_end,
+        scene.frame_step,
+    )
+    for name in _SYNCED_SETTINGS:
+        setattr(avatar_pass.render, name, getattr(scene.render, name))
+    avatar_pass.effigy.enhanced = scene.effigy.enhanced
+    ours, theirs = avatar_pass.collection, scene.collection
     for kind in ("objects", "children"):
         mine, artists = getattr(ours, kind), getattr(theirs, kind)
         for gone in [member for member in mine if member.name not in artists]:
             mine.unlink(gone)
         for new in [member for member in artists if member.name not in mine]:
             mine.link(new)
-    only = made.view_layers[0]
-    artists_layer = scene.view_layers.get(only.name)
+    pass_layer = avatar_pass.view_layers[0]
+    artists_layer = scene.view_layers.get(pass_layer.name)
     if artists_layer is not None:
-        only.update()
-        _exclude_alike(artists_layer.layer_collection, only.layer_collection)
-    made.timeline_markers.clear()
+        pass_layer.update()
+        _exclude_alike(artists_layer.layer_collection, pass_layer.layer_collection)
+    avatar_pass.timeline_markers.clear()
     for marker in scene.timeline_markers:
-        # Markers switch cameras, and are nothing else to a render.
+        # Only markers that switch the camera matter to a render.
         if marker.camera is not None:
-            made.timeline_markers.new(marker.name, frame=marker.frame).camera = marker.camera
-    # Evaluated here and now: 5.2 crashes where a render is the first to meet a changed layer.
-    only.update()
+            avatar_pass.timeline_markers.new(marker.name, frame=marker.frame).camera = marker.camera
+    # Evaluated now, because Blender 5.2 crashes if a render is the first to evaluate a changed layer.
+    pass_layer.update()
 
 
 def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerCollection) -> None:
@@ -113,17 +118,17 @@ def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerColle
 
 
 @persistent
-def _follow_before_render(scene: bpy.types.Scene, *_: object) -> None:
-    # The pass itself may be rendered too, to look at it.
-    made = scene if scene.get(PASS_OF) is not None else find_pass(scene)
-    if made is not None:
-        follow(made)
+def _sync_before_render(scene: bpy.types.Scene, *_: object) -> None:
+    # The artist may also render the pass itself.
+    avatar_pass = scene if scene.get(SOURCE_SCENE) is not None else find_pass(scene)
+    if avatar_pass is not None:
+        sync(avatar_pass)
 
 
 def register() -> None:
-    bpy.app.handlers.render_init.append(_follow_before_render)
+    bpy.app.handlers.render_init.append(_sync_before_render)
 
 
 def unregister() -> None:
-    if _follow_before_render in bpy.app.handlers.render_init:
-        bpy.app.handlers.render_init.remove(_follow_before_render)
+    if _sync_before_render in bpy.app.handlers.render_init:
+        bpy.app.handlers.render_init.remove(_sync_before_render)

@@ -1,7 +1,7 @@
-"""Blender's camera, with all that bends its view, as the worker's pinhole.
+"""Converts Blender's camera to the pinhole or orthographic camera of the worker.
 
-Sensor fit, shift, pixel aspect and orthographic scale meet in Blender's own projection matrix, so the intrinsics are
-read from that rather than derived a second time. A render border is a window in the same picture: it moves the
+Blender's projection matrix combines sensor fit, lens shift, pixel aspect and orthographic scale, so the intrinsics are
+read from it instead of being derived a second time. A render border is a part of the same image: it shifts the
 principal point.
 """
 
@@ -18,8 +18,8 @@ from ..rig.conventions import world_to_camera
 
 
 @dataclass(frozen=True)
-class Window:
-    """The part of a picture that is rendered, in pixels from the picture's top left corner."""
+class RenderRegion:
+    """The part of the image that is rendered, in pixels from the image's top left corner."""
 
     left: int
     top: int
@@ -27,34 +27,61 @@ class Window:
     height: int
 
 
-def picture_size(render: bpy.types.RenderSettings) -> tuple[int, int]:
-    """Width and height of the whole picture, percentage included, cut to whole pixels as Blender cuts."""
-    share = render.resolution_percentage
-    return max(1, render.resolution_x * share // 100), max(1, render.resolution_y * share // 100)
+def image_size(render: bpy.types.RenderSettings) -> tuple[int, int]:
+    """Width and height of the whole image, scaled by the resolution percentage and truncated to whole pixels as Blender
+    does.
+    """
+    percentage = render.resolution_percentage
+    return max(1, render.resolution_x * percentage // 100), max(1, render.resolution_y * percentage // 100)
 
 
-def window_of(render: bpy.types.RenderSettings, width: int, height: int) -> Window:
-    """The render border, or the whole picture."""
+def render_region(render: bpy.types.RenderSettings, width: int, height: int) -> RenderRegion:
+    """The render border, or the whole image."""
     if not render.use_border:
-        return Window(0, 0, width, height)
-    # Single precision and cut, as Blender does it: a pixel more or less and it would refuse the picture.
+        return RenderRegion(0, 0, width, height)
+    # In single precision and truncated, as Blender does it: it refuses an image that is a pixel larger or smaller.
     left, right = (int(np.float32(edge) * np.float32(width)) for edge in (render.border_min_x, render.border_max_x))
-    low, high = (int(np.float32(edge) * np.float32(height)) for edge in (render.border_min_y, render.border_max_y))
-    if right <= left or high <= low:
-        raise EffigyError("The render border holds no pixel: draw a larger one, or switch Render Region off.")
-    return Window(left, height - high, right - left, high - low)
+    bottom, top = (int(np.float32(edge) * np.float32(height)) for edge in (render.border_min_y, render.border_max_y))
+    if right <= left or top <= bottom:
+        raise EffigyError("The render border contains no pixel: draw a larger one, or switch Render Region off.")
+    return RenderRegion(left, height - top, right - left, top - bottom)
 
 
-def camera_parameters(
+@dataclass(frozen=True)
+class WorkerCamera:
+    """A camera as the worker takes it: OpenCV axes, in head-space axes."""
+
+    world_to_camera: np.ndarray
+    """(4, 4)"""
+    intrinsics: np.ndarray
+    """(3, 3) pixels; pixels per metre for an orthographic camera."""
+    orthographic: bool
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+
+    def message(self) -> dict[str, Any]:
+        """The worker protocol's `camera`."""
+        return {
+            "world_to_camera": self.world_to_camera,
+            "intrinsics": self.intrinsics,
+            "orthographic": self.orthographic,
+            "width": self.width,
+            "height": self.height,
+        }
+
+
+def worker_camera(
     camera: bpy.types.Object,
     depsgraph: bpy.types.Depsgraph,
     size: tuple[int, int],
-    window: Window,
-) -> dict[str, Any]:
-    """The protocol's `camera` for an evaluated camera object and a window of a picture of `size`."""
+    region: RenderRegion,
+) -> WorkerCamera:
+    """Converts an evaluated camera object, for a region of an image of `size` (width, height)."""
     if camera.type != "CAMERA":
         raise EffigyError(
-            f"The scene looks through “{camera.name}”, which is no camera: choose one in Properties ▸ Scene."
+            f"The scene looks through “{camera.name}”, which is not a camera: choose one in Properties ▸ Scene."
         )
     if camera.data.type not in {"PERSP", "ORTHO"}:
         raise EffigyError(
@@ -69,21 +96,17 @@ def camera_parameters(
     )
     orthographic = camera.data.type == "ORTHO"
     intrinsics = intrinsics_of(projection, *size, orthographic)
-    intrinsics[:2, 2] -= window.left, window.top
-    return {
-        "world_to_camera": world_to_camera(np.array(camera.matrix_world)),
-        "intrinsics": intrinsics,
-        "orthographic": orthographic,
-        "width": window.width,
-        "height": window.height,
-    }
+    intrinsics[:2, 2] -= region.left, region.top
+    return WorkerCamera(
+        world_to_camera(np.array(camera.matrix_world)), intrinsics, orthographic, region.width, region.height
+    )
 
 
 def intrinsics_of(projection: np.ndarray, width: int, height: int, orthographic: bool) -> np.ndarray:
-    """(4, 4) OpenGL projection -> (3, 3) in pixels; of an orthographic one the focal lengths are pixels per metre.
+    """(4, 4) OpenGL projection matrix -> (3, 3) intrinsics in pixels; of an orthographic camera, in pixels per metre.
 
-    OpenGL's x runs from -1 to 1 over the picture from the left, y from below; a perspective one divides by -z, so that
-    the lens shift in its third column comes with the other sign than an orthographic one's in the fourth.
+    In OpenGL, x runs from -1 to 1 over the image from the left, and y from the bottom. A perspective projection divides
+    by -z, so the lens shift in its third column has the opposite sign of that in an orthographic one's fourth column.
     """
     shift = projection[:2, 3] if orthographic else -projection[:2, 2]
     return np.array(

@@ -1,8 +1,8 @@
-"""The border between the networks' colours and Blender's: the one place where a picture changes its colour space.
+"""Converts the networks' colours to Blender's. This is the only place where an image changes its colour space.
 
-The networks give sRGB-encoded colour, premultiplied. Blender's Combined is scene-linear, premultiplied: so the colour
-is divided by alpha, decoded, taken to the scene's primaries and multiplied again. Only the Standard view transform then
-shows the footage's own values; AgX and Filmic take them for light and grade them.
+The networks give sRGB-encoded colour, premultiplied. Blender's Combined pass is scene-linear, premultiplied. The colour
+is therefore divided by alpha, decoded, converted to the scene's primaries and multiplied by alpha again. Only the
+Standard view transform then shows the values of the footage; AgX and Filmic treat them as light and grade them.
 """
 
 from __future__ import annotations
@@ -13,49 +13,50 @@ import bpy
 import numpy as np
 from mathutils import Color
 
-NOTHING: Final = np.float32(1e10)
-"""Blender's own depth where nothing is."""
+EMPTY_DEPTH: Final = np.float32(1e10)
+"""Blender's depth for pixels without an object."""
 
 
-def combined(color: np.ndarray, alpha: np.ndarray, background: np.ndarray | None) -> np.ndarray:
-    """(H, W, 3) encoded and (H, W) -> the pass Combined (H, W, 4) float32; `background` (3,) scene-linear, or None.
+def combined_pass(color: np.ndarray, alpha: np.ndarray, background: np.ndarray | None) -> np.ndarray:
+    """The Combined pass (H, W, 4) float32 from sRGB-encoded, premultiplied `color` (H, W, 3) and `alpha` (H, W).
 
-    A background is put behind in encoded values, as the networks were trained to be seen: their soft edges are right so,
-    and in linear light a bright rim would stand around dark hair. That light is how Blender's compositor mixes, so a
-    transparent film has such edges in it.
+    `background` is a scene-linear colour (3,), or None for a transparent film. It is blended in encoded values, as the
+    networks were trained, which gives correct soft edges; blending in linear light would give dark hair a bright rim.
+    Blender's compositor blends in linear light, so avatars on a transparent film do get such edges there.
     """
-    picture = np.zeros((*alpha.shape, 4), np.float32)
+    image = np.zeros((*alpha.shape, 4), np.float32)
     if background is not None:
-        picture[...] = (*background, 1)
-    # A head fills a part of a picture, and decoding is what costs.
+        image[...] = (*background, 1)
+    # Only covered pixels are decoded, because decoding is expensive and a head covers only a part of the image.
     covered = alpha > 1e-6
-    share = np.minimum(alpha[covered], 1)[:, None]
+    opacity = np.minimum(alpha[covered], 1)[:, None]
     straight = np.clip(color[covered] / alpha[covered][:, None], 0, 1)
     primaries = _primaries()
     if background is None:
-        light, opacity = _decode(straight) * share, share
+        light, result_alpha = _decode(straight) * opacity, opacity
     else:
         behind = background if primaries is None else np.maximum(background @ np.linalg.inv(primaries), 0)
-        light, opacity = _decode(straight * share + (1 - share) * _encode(behind)), np.ones_like(share)
-    picture[covered] = np.concatenate((light if primaries is None else light @ primaries, opacity), -1)
-    return picture
+        blended = straight * opacity + (1 - opacity) * _encode(behind)
+        light, result_alpha = _decode(blended), np.ones_like(opacity)
+    image[covered] = np.concatenate((light if primaries is None else light @ primaries, result_alpha), -1)
+    return image
 
 
 def depth_pass(depth: np.ndarray) -> np.ndarray:
-    """(H, W) metres, infinity where nothing is -> the pass Depth, with Blender's value there."""
-    return np.where(np.isfinite(depth), depth, NOTHING).astype(np.float32)
+    """The Depth pass from `depth` (H, W) in metres, where infinity means no object."""
+    return np.where(np.isfinite(depth), depth, EMPTY_DEPTH).astype(np.float32)
 
 
 def world_color(scene: bpy.types.Scene) -> np.ndarray:
-    """(3,) scene-linear: the plain colour of the scene's world, black without one.
+    """The colour (3,) of the scene's world, scene-linear; black if the scene has no world.
 
-    Of a world with nodes it is the Background node's colour times its strength; a picture in that node's place is for
-    engines with light, here the colour beneath counts.
+    For a world with nodes this is the Background node's colour times its strength. An environment texture that is
+    linked to the node is ignored, and the node's own colour value is used.
     """
     world = scene.world
     if world is None:
         return np.zeros(3)
-    # From Blender 5 on a world that has nodes uses them, and asking is deprecated.
+    # From Blender 5 on, a world that has nodes always uses them, and `use_nodes` is deprecated.
     if world.node_tree is None or (bpy.app.version < (5, 0, 0) and not world.use_nodes):
         return np.array(world.color)
     backgrounds = (node for node in world.node_tree.nodes if node.bl_idname == "ShaderNodeBackground" and not node.mute)
@@ -66,17 +67,19 @@ def world_color(scene: bpy.types.Scene) -> np.ndarray:
 
 
 def _decode(encoded: np.ndarray) -> np.ndarray:
-    """SRGB to linear light (IEC 61966-2-1), component by component."""
+    """Linear light from sRGB-encoded values (IEC 61966-2-1), per component."""
     low = encoded <= 0.04045
     return np.where(low, encoded / 12.92, ((np.maximum(encoded, 0.04045) + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def _encode(light: np.ndarray) -> np.ndarray:
-    """The other way; brighter than white goes on along the same curve."""
+    """The inverse of `_decode`. Values above 1 continue along the same curve."""
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def _primaries() -> np.ndarray | None:
-    """(3, 3) by which rows of Rec. 709 light become the scene's, None where they are the same (Blender's default)."""
+    """(3, 3) matrix M for which `light @ M` converts Rec. 709 to the scene's primaries; None if they are the same, as
+    in Blender's default.
+    """
     rows = np.array([Color(axis).from_rec709_linear_to_scene_linear() for axis in np.eye(3)], np.float32)
     return None if np.allclose(rows, np.eye(3), atol=1e-4) else rows

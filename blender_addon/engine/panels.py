@@ -1,6 +1,6 @@
-"""The engine's settings: Blender's own panels for size, output and colour, and ours for what no other has.
+"""The engine's settings: Blender's panels for size, output and colour, and panels for the settings of this engine only.
 
-The panel of other engines offers the avatars there: it is shown where the scene has any.
+In scenes of other engines, a panel offers to composite the avatars; it is shown if the scene has any.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..avatars import has_avatar
 from ..rig.rig_properties import is_part
 from ..wrapped_text import region_width, wrapped
 from .avatar_pass import find_pass
-from .limits import not_rendered
 from .render_engine import ENGINE
+from .unsupported import unsupported_settings
 
-ALSO: Final = ("EEVEE_WORLD_PT_surface",)
-"""Panels of other engines that serve here: the world's colour."""
-NOT_OURS: Final = (
+SHARED_PANELS: Final = ("EEVEE_WORLD_PT_surface",)
+"""Panels of other engines that also apply to this one: the world's colour."""
+EXCLUDED_PANELS: Final = (
     "freestyle",
     "RENDER_PT_simplify",
     "RENDER_PT_gpencil",
@@ -31,7 +31,7 @@ NOT_OURS: Final = (
     "DATA_PT_spot",
     "texture_mapping",
 )
-"""Words in the names of panels that Blender gives to every engine, with settings that mean nothing here."""
+"""Substrings of the names of panels that Blender gives to every engine, but whose settings have no effect here."""
 
 
 class _EnginePanel:
@@ -72,9 +72,9 @@ class EFFIGY_PT_engine_film(_EnginePanel, bpy.types.Panel):
         self.layout.use_property_split = True
         self.layout.prop(context.scene.render, "film_transparent", text="Transparent")
         if not context.scene.render.film_transparent:
-            wrapped(self.layout, "The colour behind avatars is that of the world.", region_width(context))
+            wrapped(self.layout, "The world's colour is behind the avatars.", region_width(context))
         self.layout.prop(context.scene.effigy, "enhanced")
-        draw_limits(self.layout, context)
+        draw_unsupported(self.layout, context)
 
 
 class EFFIGY_PT_engine_passes(_EnginePanel, bpy.types.Panel):
@@ -99,33 +99,33 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(context.scene.effigy, "enhanced")
-        draw_limits(self.layout, context)
-        made = find_pass(context.scene)
-        if made is None:
+        draw_unsupported(self.layout, context)
+        avatar_pass = find_pass(context.scene)
+        if avatar_pass is None:
             wrapped(
                 self.layout,
-                "Avatars are rendered as a pass of their own and put into this scene's picture by depth.",
+                "Avatars are rendered as a separate pass and composited into this scene's image by depth.",
                 region_width(context),
             )
             self.layout.operator("effigy.set_up_composite")
         else:
-            wrapped(self.layout, "Avatars are in this scene's picture.", region_width(context), "CHECKMARK")
+            wrapped(self.layout, "Avatars are composited into this scene's image.", region_width(context), "CHECKMARK")
             self.layout.operator("effigy.set_up_composite", text="Set Up Again")
 
 
-def draw_limits(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
-    for sentence in not_rendered(context.scene):
+def draw_unsupported(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    for sentence in unsupported_settings(context.scene):
         wrapped(layout, sentence, region_width(context), "INFO")
 
 
 def _shared_panels() -> Iterator[type]:
-    """Blender's own panels that are right for this engine too."""
+    """Blender's own panels that also apply to this engine."""
     for panel in bpy.types.Panel.__subclasses__():
         engines = getattr(panel, "COMPAT_ENGINES", None)
         if engines is None or panel.__module__ == __name__:
             continue
         name = panel.__name__
-        if name in ALSO or ("BLENDER_RENDER" in engines and not any(word in name for word in NOT_OURS)):
+        if name in SHARED_PANELS or ("BLENDER_RENDER" in engines and not any(word in name for word in EXCLUDED_PANELS)):
             yield panel
 
 

@@ -1,13 +1,16 @@
-"""What Blender calls to render: the engine “Effigy”.
+"""The class that Blender calls to render with the engine “Effigy”.
 
-Everything about the frame comes from the dependency graph that Blender hands over, never from the file's own objects:
-while an animation renders in its thread, those may stand at another frame.
+Everything about the frame is read from the dependency graph that Blender passes in, never from the file's original
+objects: while an animation is rendered in its own thread, those may be at another frame.
 """
 
 from __future__ import annotations
 
 import atexit
 import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import bpy
 import numpy as np
@@ -15,16 +18,33 @@ from bpy.app.handlers import persistent
 
 from ..errors import EffigyError
 from ..worker import session
-from .camera import Window, camera_parameters, picture_size, window_of
-from .color import combined, depth_pass, world_color
-from .limits import not_rendered
-from .subjects import cast_of
-from .waiting import ask
+from .camera import RenderRegion, image_size, render_region, worker_camera
+from .cancellable_call import call_unless_cancelled
+from .color import combined_pass, depth_pass, world_color
+from .subjects import collect_subjects
+from .unsupported import unsupported_settings
 
 ENGINE = "EFFIGY"
 
-_said: set[str] = set()
-"""Warnings of this render job: an animation says each once."""
+_reported: Final[set[str]] = set()
+"""The warnings of the current render or animation, which are reported once. Cleared when a render begins."""
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """An image of H × W pixels, top row first."""
+
+    color: np.ndarray
+    """(H, W, 3) sRGB-encoded, premultiplied."""
+    alpha: np.ndarray
+    """(H, W)"""
+    depth: np.ndarray
+    """(H, W) metres along the camera's axis; infinity where nothing is covered."""
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:
+        """From the worker's answer to `avatar.render`."""
+        return cls(answer["color"], answer["alpha"], answer["depth"])
 
 
 class EffigyRenderEngine(bpy.types.RenderEngine):
@@ -41,7 +61,7 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             self.register_pass(scene, renderlayer, "Depth", 1, "Z", "VALUE")
 
     def render(self, depsgraph: bpy.types.Depsgraph) -> None:
-        # An ERROR report also ends an animation; an exception would let it go on and write empty frames.
+        # An ERROR report also ends an animation. After an exception it would continue and write empty frames.
         try:
             self._render(depsgraph)
         except EffigyError as error:
@@ -50,7 +70,7 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             traceback.print_exc()
             self.report(
                 {"ERROR"},
-                f"Effigy met a defect while rendering ({type(error).__name__}: {error}): the console says more.",
+                f"A defect in Effigy stopped the render ({type(error).__name__}: {error}); the console has details.",
             )
 
     def _render(self, depsgraph: bpy.types.Depsgraph) -> None:
@@ -60,59 +80,60 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         camera = self.camera_override or scene.camera
         if camera is None:
             raise EffigyError("There is no camera in this scene: add one and press Ctrl+Numpad 0, or import a video.")
-        size = picture_size(scene.render)
-        window = window_of(scene.render, *size)
-        lens = camera_parameters(camera.evaluated_get(depsgraph), depsgraph, size, window)
-        cast = cast_of(depsgraph)
-        warn(self, scene, cast.warnings)
-        count = len(cast.subjects)
-        self.update_stats("", f"Drawing {count} avatars" if count > 1 else "Drawing the avatar")
-        frame = ask(
-            session.client(),
-            "avatar.render",
-            {"subjects": cast.subjects, "camera": lens, "enhanced": scene.effigy.enhanced},
-            self.test_break,
-        )
-        if frame is None:
+        size = image_size(scene.render)
+        region = render_region(scene.render, *size)
+        camera_message = worker_camera(camera.evaluated_get(depsgraph), depsgraph, size, region).message()
+        visible = collect_subjects(depsgraph)
+        report_warnings(self, scene, visible.warnings)
+        count = len(visible.subjects)
+        self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
+        params = {
+            "subjects": [subject.message() for subject in visible.subjects],
+            "camera": camera_message,
+            "enhanced": scene.effigy.enhanced,
+        }
+        answer = call_unless_cancelled(session.client(), "avatar.render", params, self.test_break)
+        if answer is None:
             return
+        frame = RenderedFrame.from_answer(answer)
         background = None if scene.render.film_transparent else world_color(scene)
-        picture = combined(frame["color"], frame["alpha"], background)
-        self._hand_over(depsgraph.view_layer.name, window, picture, depth_pass(frame["depth"]))
+        image = combined_pass(frame.color, frame.alpha, background)
+        self._write_passes(depsgraph.view_layer.name, region, image, depth_pass(frame.depth))
 
-    def _hand_over(self, layer: str, window: Window, picture: np.ndarray, depth: np.ndarray) -> None:
-        """Give Blender the passes: (H, W, C) with the top row first; Blender has the lowest first."""
-        result = self.begin_result(0, 0, window.width, window.height, layer=layer)
+    def _write_passes(self, layer: str, region: RenderRegion, image: np.ndarray, depth: np.ndarray) -> None:
+        """Passes `image` (H, W, 4) and `depth` (H, W), top row first, to Blender, which has the bottom row first."""
+        result = self.begin_result(0, 0, region.width, region.height, layer=layer)
         for render_pass in result.layers[0].passes:
-            filled = {"Combined": picture, "Depth": depth}.get(render_pass.name)
-            if filled is not None:
-                render_pass.rect.foreach_set(np.ascontiguousarray(filled[::-1], np.float32).ravel())
+            pixels = {"Combined": image, "Depth": depth}.get(render_pass.name)
+            if pixels is not None:
+                render_pass.rect.foreach_set(np.ascontiguousarray(pixels[::-1], np.float32).ravel())
         self.end_result(result)
         self.update_progress(1.0)
 
 
-def warn(engine: bpy.types.RenderEngine, scene: bpy.types.Scene, warnings: list[str]) -> None:
-    """Say what is not as the scene wants it: each sentence once a render or animation."""
-    for warning in (*warnings, *not_rendered(scene)):
-        if warning not in _said:
-            _said.add(warning)
+def report_warnings(engine: bpy.types.RenderEngine, scene: bpy.types.Scene, warnings: Sequence[str]) -> None:
+    """Reports what the render does not follow, each sentence once per render or animation."""
+    for warning in (*warnings, *unsupported_settings(scene)):
+        if warning not in _reported:
+            _reported.add(warning)
             engine.report({"WARNING"}, warning)
 
 
 @persistent
-def _begin(*_: object) -> None:
-    _said.clear()
+def _before_render(*_: object) -> None:
+    _reported.clear()
 
 
 def register() -> None:
     bpy.utils.register_class(EffigyRenderEngine)
-    bpy.app.handlers.render_init.append(_begin)
-    # Blender 4.5 hangs and 4.2 crashes when it ends with an engine of Python's still registered.
+    bpy.app.handlers.render_init.append(_before_render)
+    # Blender 4.5 hangs and 4.2 crashes if it quits while a Python render engine is registered.
     atexit.register(_unregister_class)
 
 
 def unregister() -> None:
-    if _begin in bpy.app.handlers.render_init:
-        bpy.app.handlers.render_init.remove(_begin)
+    if _before_render in bpy.app.handlers.render_init:
+        bpy.app.handlers.render_init.remove(_before_render)
     atexit.unregister(_unregister_class)
     _unregister_class()
 

@@ -35,8 +35,8 @@ class EFFIGY_PT_jobs(EffigyPanel, bpy.types.Panel):
             box = layout.box()
             if task.finished:
                 box.label(text=task.title, icon=ICONS[task.state], translate=False)
-                if task.said:
-                    wrapped(box, task.said, region_width(context))
+                if task.message:
+                    wrapped(box, task.message, region_width(context))
             else:
                 draw_running(box, task, index)
         if any(task.finished for task in tasks.all_tasks()):
@@ -50,7 +50,7 @@ def draw_running(layout: bpy.types.UILayout, task: Task, index: int) -> None:
     row.operator("effigy.cancel_job", text="", icon="X").index = index
     if icon := previews.icon_of(task):
         layout.template_icon(icon, scale=PREVIEW_SCALE)
-    layout.progress(factor=task.share, text=progress_text(task))
+    layout.progress(factor=task.fraction, text=progress_text(task))
     if task.job and task.job.metrics:
         texts = [
             metric_text(name, value) for name, value in task.job.metrics.items() if isinstance(value, (int, float))
@@ -67,8 +67,8 @@ def progress_text(task: Task) -> str:
     parts = [task.stage]
     if task.job and task.job.total and task.state != BUILDING:
         parts.append(f"{task.job.done} of {task.job.total}")
-    if task.left:
-        parts.append(f"{task.left} left")
+    if task.time_left:
+        parts.append(f"{task.time_left} left")
     return ", ".join(parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..engine.panels import draw_limits
+from ..engine.panels import draw_unsupported
 from ..engine.render_engine import ENGINE
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
@@ -29,7 +29,7 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
             )
             box.operator("effigy.use_standard_view")
         layout.prop(scene.effigy, "enhanced")
-        draw_limits(layout, context)
+        draw_unsupported(layout, context)
         if scene.render.engine != ENGINE:
             # Other engines do not render avatars without it.
             layout.operator("effigy.set_up_composite", icon="NODE_COMPOSITING")

@@ -32,7 +32,7 @@ def draw(self: bpy.types.Header, context: bpy.types.Context) -> None:
         others = f" (and {len(running) - 1} more)" if len(running) > 1 else ""
         row = self.layout.row()
         row.ui_units_x = 18
-        row.progress(factor=newest.share, text=f"{newest.title}: {progress_text(newest)}{others}")
+        row.progress(factor=newest.fraction, text=f"{newest.title}: {progress_text(newest)}{others}")
 
 
 def _redraw() -> float:

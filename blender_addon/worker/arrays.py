@@ -1,7 +1,7 @@
-"""Arrays in messages: taken from their files, which are deleted at once, or from the message itself.
+"""Arrays in messages: read from files, which are deleted at once, or from the message itself.
 
-On Linux and macOS a file stays readable through its mapping after it is deleted: nothing is copied, and the memory is
-free again when the array is. Windows deletes no file that is mapped, so there it is read first.
+On Linux and macOS a memory-mapped file stays readable after it is deleted: nothing is copied, and the memory is freed
+together with the array. Windows cannot delete a mapped file, so there the file is read into memory first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 1 << 16
+COPY_BELOW = 1 << 16
 """Bytes below which a copy is cheaper than a mapping."""
 
 
 def take_arrays(value: Any) -> Any:
-    """A message with its arrays in place of their descriptions; their files are gone afterwards, whatever happens."""
+    """Replaces the descriptions of arrays in a message with the arrays. Their files are deleted, also after an
+    error.
+    """
     if isinstance(value, dict):
         if isinstance(described := value.get("$array"), dict):
             return _take(described)
@@ -30,7 +32,9 @@ def take_arrays(value: Any) -> Any:
 
 
 def put_arrays(value: Any) -> Any:
-    """Parameters of a request as JSON: small arrays as lists, large ones as base64; most are some dozens of numbers."""
+    """Converts the parameters of a request to JSON: arrays of up to 1024 numbers, which most are, to lists, larger ones
+    to base64.
+    """
     if isinstance(value, dict):
         return {str(name): put_arrays(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -52,7 +56,7 @@ def _take(described: dict[str, Any]) -> np.ndarray:
     path = described["file"]
     try:
         size = dtype.itemsize * int(np.prod(shape))
-        if os.name == "nt" or size < SMALL:
+        if os.name == "nt" or size < COPY_BELOW:
             return np.fromfile(path, dtype).reshape(shape)
         return np.memmap(path, dtype, "c", shape=shape).view(np.ndarray)
     finally:

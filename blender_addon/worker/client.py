@@ -1,14 +1,14 @@
-"""Requests to the worker, from any Python: started when first needed, watched, and started again after it died.
+"""The client of the worker, for any Python. It starts the worker for the first request and again after it has ended.
 
     client = WorkerClient([python, "-m", "backend", "serve"], cwd=folder)
-    client.call("head.rig", {})                                             # waits
-    client.request("avatar.splats", params, show, complain, latest="head")  # answers arrive in pump()
-    job = client.start_job("train", {"capture": …, "avatar": …})            # so do its events
-    client.pump()                                                           # main thread, some times a second
+    client.call("head.rig", {})                                                   # waits for the answer
+    client.request("avatar.splats", params, on_result, on_error, latest="head")   # the answer arrives in pump()
+    job = client.start_job("train", {"capture": …, "avatar": …})                  # so do the job's events
+    client.pump()                                                                 # main thread, several times a second
     client.close()
 
-Of `latest` requests with the same key one is on its way and at most one waits, the newest: scrubbing never queues. What
-a newer one replaced is not answered at all.
+Among `latest` requests with the same key, one is in progress and at most one waits, the newest, so that scrubbing
+through the timeline never queues requests. A waiting request that a newer one replaces gets no answer.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ..errors import EffigyError
 from .connection import Connection
 from .jobs import FAILED, STOPPING, Job
+from .messages import Answer, JobNotification, WorkerInfo
 
-SCHEMA = 1
-"""The newest protocol that this client speaks."""
-KEPT_LOG_LINES = 500
+SCHEMA: Final = 1
+"""The newest version of the protocol that this client knows."""
 
 
 class WorkerError(EffigyError):
-    """The worker refused a request or is gone; `data` is the traceback of a defect, if it was one."""
+    """The worker refused a request or has ended. `data` is the traceback if the reason is a defect in the worker."""
 
-    def __init__(self, sentence: str, data: str | None = None) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, data: str | None = None) -> None:
+        super().__init__(message)
         self.data = data
 
 
@@ -46,16 +46,16 @@ class _Request:
     on_error: Callable[[WorkerError], None] | None
     latest: str | None = None
     answered: threading.Event | None = None
-    """Set for a blocking call, whose answer does not go through `pump`."""
+    """Only of a blocking call, whose answer does not go through `pump`: set when the answer has arrived."""
     result: Any = None
     error: WorkerError | None = None
     state: _State | None = None
-    """Of the connection over which it went."""
+    """That of the connection over which it was sent."""
 
 
 @dataclass
 class _Latest:
-    """One key's requests."""
+    """The requests with one `latest` key."""
 
     sent: _Request
     waiting: _Request | None = None
@@ -63,14 +63,14 @@ class _Latest:
 
 @dataclass
 class _State:
-    """What belongs to one connection; all of it ends with it."""
+    """The state of one connection, which ends with it."""
 
     connection: Connection | None = None
     pending: dict[int, _Request] = field(default_factory=dict)
     latest: dict[str, _Latest] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     refused: str | None = None
-    """Why nothing can be asked of this worker."""
+    """Why this worker cannot be used, as a sentence."""
 
 
 class WorkerClient:
@@ -82,21 +82,21 @@ class WorkerClient:
         on_log: Callable[[str], None] | None = None,
         arrays: str = "files",
     ) -> None:
-        """`on_log` gets the worker's log line by line, in `pump`. `arrays` is "inline" for a worker that shares no
-        files with this machine. Nothing is started yet.
+        """Does not start the worker yet. `on_log` receives the lines of the worker's log, in `pump`. `arrays` is
+        "inline" for a worker on another machine, and "files" for one that shares files with this process.
         """
         self._command, self._cwd, self._environment, self._arrays = list(command), cwd, environment, arrays
         self._on_log = on_log
         self._numbers = itertools.count(1)
-        # Re-entrant: an answer's callback may ask again.
+        # Re-entrant, because the callback of an answer may send another request.
         self._lock = threading.RLock()
         self._state = _State()
         self._arrived: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closed = False
-        self.hello: dict[str, Any] | None = None
-        """What the worker said of itself; None while there is none."""
+        self.info: WorkerInfo | None = None
+        """About the running worker; None while there is none."""
         self.jobs: list[Job] = []
-        """All jobs of this client, oldest first, finished ones too."""
+        """All jobs of this client, oldest first, including finished ones."""
 
     @property
     def alive(self) -> bool:
@@ -109,14 +109,12 @@ class WorkerClient:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is on its way, or one waits for `pump`."""
+        """Whether an answer is pending or waits for `pump`."""
         return bool(self._state.pending) or not self._arrived.empty()
 
     @property
     def running_jobs(self) -> list[Job]:
         return [job for job in self.jobs if not job.finished]
-
-    # --- asking
 
     def request(
         self,
@@ -126,17 +124,19 @@ class WorkerClient:
         on_error: Callable[[WorkerError], None] | None = None,
         latest: str | None = None,
     ) -> None:
-        """Ask without waiting: one of the two is called by `pump`, unless a newer request of the key `latest` replaced
-        it.
+        """Sends a request without waiting. `pump` calls `on_result` or `on_error`, unless a newer request with the same
+        `latest` key replaced this one.
         """
-        self._ask(_Request(method, params or {}, on_result, on_error, latest))
+        self._submit(_Request(method, params or {}, on_result, on_error, latest))
 
     def call(self, method: str, params: dict[str, Any] | None = None, timeout: float | None = 60.0) -> Any:
-        """Ask and wait, from any thread; raises `WorkerError`. Jobs and other requests go on meanwhile."""
+        """Sends a request and waits for the answer, from any thread. Jobs and other requests continue meanwhile. Raises
+        a `WorkerError`, also after `timeout` seconds (None: no limit).
+        """
         request = _Request(method, params or {}, None, None, answered=threading.Event())
-        self._ask(request)
+        self._submit(request)
         if not request.answered.wait(timeout):
-            self._forget(request)
+            self._discard(request)
             raise WorkerError(
                 f"The worker did not answer “{method}” within {timeout:g} seconds: it is busy or stuck. "
                 "Try again, or restart the worker."
@@ -146,27 +146,29 @@ class WorkerClient:
         return request.result
 
     def start_job(self, kind: str, params: dict[str, Any], on_change: Callable[[Job], None] | None = None) -> Job:
-        """Start long work; the job is filled in by `pump`."""
+        """Starts long work. `pump` updates the returned job and then calls `on_change`."""
         job = Job(kind, params, self._cancel)
         job.on_change = on_change
         self.jobs.append(job)
 
-        def named(result: dict[str, Any]) -> None:
+        def on_started(result: Mapping[str, Any]) -> None:
             request.state.jobs[result["job"]] = job
-            job.named(result["job"])
+            job.on_started(result["job"])
             if job.state == STOPPING:
                 self._cancel(job)
 
         request = _Request(
-            "job.start", {"kind": kind, "params": params}, named, lambda error: job.end(FAILED, str(error))
+            "job.start", {"kind": kind, "params": params}, on_started, lambda error: job.end(FAILED, str(error))
         )
-        self._ask(request)
+        self._submit(request)
         return job
 
     def pump(self) -> bool:
-        """Deliver what arrived; True when anything did. For the main thread; never waits."""
+        """Delivers the answers and events that have arrived; returns whether there were any. Runs in the main thread
+        and never waits.
+        """
         arrived = False
-        # What the callbacks ask for is answered in a later round.
+        # Answers to requests that the callbacks send are delivered by a later call.
         for _ in range(self._arrived.qsize()):
             try:
                 deliver = self._arrived.get_nowait()
@@ -177,7 +179,7 @@ class WorkerClient:
         return arrived
 
     def wait(self, job: Job, timeout: float | None = None) -> Job:
-        """Pump until a job has ended; for scripts and `blender -b`."""
+        """Pumps until a job has ended; for scripts and `blender -b`. Raises a `WorkerError` after `timeout` seconds."""
         until = None if timeout is None else time.monotonic() + timeout
         while not job.finished:
             if not self.pump():
@@ -187,22 +189,20 @@ class WorkerClient:
         return job
 
     def close(self, wait: bool = True) -> None:
-        """End the worker, and its jobs with it: they stop as if cancelled and keep their checkpoints."""
+        """Ends the worker and its jobs, which stop as if cancelled and keep their checkpoints."""
         with self._lock:
             self._closed, connection = True, self._state.connection
         if connection:
             connection.close(wait)
 
     def restart(self) -> None:
-        """End a worker that is stuck; the next request starts a new one."""
+        """Ends a worker that is stuck. The next request starts a new one."""
         with self._lock:
             connection = self._state.connection
         if connection:
             connection.kill()
 
-    # --- the inside
-
-    def _ask(self, request: _Request) -> None:
+    def _submit(self, request: _Request) -> None:
         with self._lock:
             if self._closed:
                 return self._fail(request, WorkerError("Effigy's worker has been shut down."))
@@ -223,8 +223,7 @@ class WorkerClient:
         number = next(self._numbers)
         request.state = self._state
         self._state.pending[number] = request
-        message = {"jsonrpc": "2.0", "id": number, "method": request.method, "params": request.params}
-        self._state.connection.send(message)
+        self._state.connection.send(number, request.method, request.params)
 
     def _connect(self) -> None:
         self._state = state = _State()
@@ -232,65 +231,62 @@ class WorkerClient:
             self._command,
             self._cwd,
             self._environment,
-            lambda message: self._received(state, message),
-            lambda _, sentence: self._ended(state, sentence),
-            self._logged,
+            lambda message: self._on_message(state, message),
+            lambda _, message: self._on_end(state, message),
+            self._on_log_line,
         )
-        self._send(_Request("hello", {"arrays": self._arrays}, lambda hello: None, None))
+        self._send(_Request("hello", {"arrays": self._arrays}, lambda result: None, None))
 
-    def _received(self, state: _State, message: dict[str, Any]) -> None:
-        """From the reader's thread: an answer, or news of a job."""
-        if "id" not in message:
-            event, params = message.get("method", ""), message.get("params") or {}
-            if event.startswith("job."):
-                self._arrived.put(lambda: self._job_news(state, event.removeprefix("job."), params))
+    def _on_message(self, state: _State, message: Answer | JobNotification) -> None:
+        """Called from the reader thread."""
+        if isinstance(message, JobNotification):
+            self._arrived.put(lambda: self._on_job_event(state, message))
             return
         with self._lock:
-            request = state.pending.pop(message["id"], None)
+            request = state.pending.pop(message.number, None)
             if request is None:
                 return
             if request.latest is not None:
-                self._next_of(state, request.latest)
-            if request.method == "hello":
-                self._greeted(state, message)
-        if error := message.get("error"):
-            self._fail(request, WorkerError(error["message"], error.get("data")))
+                self._send_next(state, request.latest)
+            if request.method == "hello" and message.error is None:
+                self._on_hello(state, message.result)
+        if message.error is not None:
+            self._fail(request, WorkerError(message.error, message.traceback))
         else:
-            self._answer(request, message["result"])
+            self._answer(request, message.result)
 
-    def _next_of(self, state: _State, key: str) -> None:
+    def _send_next(self, state: _State, key: str) -> None:
+        """Sends the waiting request with this `latest` key, if there is one."""
         entry = state.latest.pop(key)
         if entry.waiting:
             state.latest[key] = _Latest(entry.waiting)
             self._send(entry.waiting)
 
-    def _greeted(self, state: _State, message: dict[str, Any]) -> None:
-        hello = message.get("result")
-        if hello is None:
-            return
-        state.connection.folders = list(hello.get("folders", ()))
-        if hello["schema"] > SCHEMA:
+    def _on_hello(self, state: _State, answer: Mapping[str, Any]) -> None:
+        info = WorkerInfo.from_answer(answer)
+        state.connection.folders = list(info.array_folders)
+        if info.schema > SCHEMA:
             state.refused = "The backend is newer than this extension: update the extension, or install its backend."
-        self.hello = hello
+        self.info = info
 
-    def _job_news(self, state: _State, event: str, params: dict[str, Any]) -> None:
-        job = state.jobs.get(params.pop("job", ""))
+    def _on_job_event(self, state: _State, notification: JobNotification) -> None:
+        job = state.jobs.get(notification.job)
         if job:
-            job.told(event, params)
+            job.on_event(notification.event)
 
-    def _ended(self, state: _State, sentence: str) -> None:
-        """From a thread of the connection: every request that waits gets the sentence, and so does every job."""
+    def _on_end(self, state: _State, message: str) -> None:
+        """Called from a thread of the connection. Every pending request and every job fails with the message."""
         with self._lock:
             waiting = list(state.pending.values()) + [entry.waiting for entry in state.latest.values() if entry.waiting]
             state.pending.clear()
             state.latest.clear()
-            state.connection, self.hello = None, None
+            state.connection, self.info = None, None
         for request in waiting:
-            self._fail(request, WorkerError(sentence))
+            self._fail(request, WorkerError(message))
 
         def end_jobs() -> None:
             for job in state.jobs.values():
-                job.end(FAILED, f"{sentence} What “{job.kind}” had finished is kept.")
+                job.end(FAILED, f"{message} What “{job.kind}” had finished is kept.")
 
         self._arrived.put(end_jobs)
 
@@ -308,18 +304,18 @@ class WorkerClient:
         elif request.on_error:
             self._arrived.put(lambda: request.on_error(error))
 
-    def _forget(self, request: _Request) -> None:
-        """Its answer, when it comes, is dropped (and its arrays released by the reader)."""
+    def _discard(self, request: _Request) -> None:
+        """Ignores the answer of this request when it arrives; its arrays are freed by the reader thread."""
         with self._lock:
             for number, pending in list(self._state.pending.items()):
                 if pending is request:
                     del self._state.pending[number]
 
     def _cancel(self, job: Job) -> None:
-        # A job without a name yet is cancelled as soon as it has one.
+        # A job that has no name yet is cancelled when it gets one.
         if job.name is not None:
             self.request("job.cancel", {"job": job.name})
 
-    def _logged(self, line: str) -> None:
+    def _on_log_line(self, line: str) -> None:
         if self._on_log:
             self._arrived.put(lambda: self._on_log(line))

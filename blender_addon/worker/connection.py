@@ -1,8 +1,8 @@
-"""One worker process and the threads that talk to it. When the process is gone, so is the connection.
+"""One worker process and the threads that communicate with it. A connection ends with its process.
 
-A starter thread starts the process and writes, so that neither a slow start nor a full pipe ever holds up Blender's
-interface; a reader thread reads, and takes the arrays out of their files; a third passes the worker's log on. The end
-of the worker's stdout is the end of the worker, and is noticed at once.
+One thread starts the process and writes to it, so that neither a slow start nor a full pipe blocks Blender's interface.
+A second thread reads the messages and their arrays, a third forwards the worker's log. The end of the worker's stdout
+means that the worker has ended, and is noticed at once.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from .arrays import put_arrays, take_arrays
+from .messages import Answer, JobNotification, from_message
 
-SECONDS_TO_LEAVE = 12.0
-"""How long a worker that was told to end is waited for before it is killed: its jobs keep their checkpoints
-meanwhile."""
+EXIT_TIMEOUT: Final = 12.0
+"""Seconds that a worker gets to end after it was asked to, before it is killed. In this time its jobs save their
+checkpoints."""
 
 
 class Connection:
@@ -33,11 +34,13 @@ class Connection:
         command: Sequence[str],
         cwd: str | None,
         environment: Mapping[str, str] | None,
-        on_message: Callable[[dict[str, Any]], None],
+        on_message: Callable[[Answer | JobNotification], None],
         on_end: Callable[[Connection, str], None],
         on_log: Callable[[str], None],
     ) -> None:
-        """`on_message`, `on_end` (once, with a sentence) and `on_log` are called from this connection's threads."""
+        """Starts the process. `on_message`, `on_end` (once, with a sentence) and `on_log` (with a line) are called from
+        this connection's threads. `environment` None: that of this process.
+        """
         self._command, self._cwd, self._environment = list(command), cwd, environment
         self._on_message, self._on_end, self._on_log = on_message, on_end, on_log
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -45,7 +48,8 @@ class Connection:
         self._process: subprocess.Popen[bytes] | None = None
         self._log_thread: threading.Thread | None = None
         self.folders: list[str] = []
-        """Where the worker puts its arrays; removed when it ends, since a killed one cannot."""
+        """The folders where the worker writes arrays. They are deleted here when it ends, because a killed worker
+        cannot."""
         self._writer = threading.Thread(target=self._start_and_write, name="effigy-worker-writer", daemon=True)
         self._writer.start()
 
@@ -53,24 +57,26 @@ class Connection:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, number: int, method: str, params: Mapping[str, Any]) -> None:
+        """Queues a request; never blocks."""
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         self._outbox.put(json.dumps(put_arrays(message), separators=(",", ":")).encode() + b"\n")
 
     def close(self, wait: bool) -> None:
-        """End the worker by closing its stdin. With `wait`, until it and its jobs are gone."""
+        """Ends the worker by closing its stdin. With `wait`, returns when it and its jobs have ended."""
         self._outbox.put(None)
         if wait:
-            self._writer.join(SECONDS_TO_LEAVE)
+            self._writer.join(EXIT_TIMEOUT)
             if self._process is not None:
                 try:
-                    self._process.wait(SECONDS_TO_LEAVE)
+                    self._process.wait(EXIT_TIMEOUT)
                 except subprocess.TimeoutExpired:
                     self._process.kill()
                     self._process.wait()
             self._remove_folders()
 
     def kill(self) -> None:
-        """For a worker that answers nothing any more; its jobs notice and stop."""
+        """Ends a worker that no longer answers. Its jobs notice that and stop."""
         if self._process:
             self._process.kill()
 
@@ -83,7 +89,7 @@ class Connection:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                **_detached(),
+                **_detached_process_options(),
             )
         except OSError as error:
             self._on_end(
@@ -92,11 +98,11 @@ class Connection:
                 "look at the backend in Effigy's preferences.",
             )
             return
-        self._log_thread = threading.Thread(target=self._pass_log_on, name="effigy-worker-log", daemon=True)
+        self._log_thread = threading.Thread(target=self._forward_log, name="effigy-worker-log", daemon=True)
         self._log_thread.start()
         threading.Thread(target=self._read, name="effigy-worker-reader", daemon=True).start()
-        _survive_broken_pipe()
-        # A worker that is gone is told by the reader.
+        _block_sigpipe()
+        # The end of the worker is reported by the reader thread.
         with suppress(OSError, ValueError):
             while (line := self._outbox.get()) is not None:
                 self._process.stdin.write(line)
@@ -107,35 +113,37 @@ class Connection:
     def _read(self) -> None:
         for line in self._process.stdout:
             try:
-                message = take_arrays(json.loads(line))
-            except (ValueError, KeyError, TypeError, OSError) as error:
-                self._on_log(f"A message of the worker could not be read: {error}")
+                message = from_message(take_arrays(json.loads(line)))
+            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+                self._on_log(f"A message of the worker could not be read: {error!r}")
                 continue
-            self._on_message(message)
+            if message is not None:
+                self._on_message(message)
         code = self._process.wait()
         self._outbox.put(None)
-        # Its last words may still be on their way; a job that outlives it for a moment holds the log open.
+        # The end of the log may still be in the pipe, and a job that outlives the worker for a moment keeps it open.
         self._log_thread.join(0.3)
         self._remove_folders()
-        self._on_end(self, self._sentence(code))
+        self._on_end(self, self._end_message(code))
 
-    def _sentence(self, code: int) -> str:
+    def _end_message(self, code: int) -> str:
+        """Why the worker ended, for the user. `code`: exit code, negative for a signal."""
         if code == 0:
             return "The worker has ended; the next request starts it again."
         why = {-9: "it was killed, perhaps because memory ran out", -11: "it crashed"}.get(
             code, f"signal {-code}" if code < 0 else f"exit code {code}"
         )
-        said = next((line for line in reversed(self._last_log) if line.strip()), "")
-        if missing := re.search(r"No module named '([\w.]+)'", said):
+        last_line = next((line for line in reversed(self._last_log) if line.strip()), "")
+        if missing := re.search(r"No module named '([\w.]+)'", last_line):
             return (
                 f"The backend's Python lacks the package {missing[1]}, so the worker could not start: press Install "
                 "Backend in Effigy's preferences, or point Use This Python at an interpreter that has its packages."
             )
         return f"The worker ended unexpectedly ({why}); the next request starts it again." + (
-            f" Its log ends with: {said.strip()}" if said and code > 0 else ""
+            f" Its log ends with: {last_line.strip()}" if last_line and code > 0 else ""
         )
 
-    def _pass_log_on(self) -> None:
+    def _forward_log(self) -> None:
         for line in self._process.stderr:
             text = line.decode("utf-8", "replace").rstrip()
             self._last_log.append(text)
@@ -146,18 +154,20 @@ class Connection:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _survive_broken_pipe() -> None:
-    """Have this thread's writes to a worker that is gone fail, as in any Python.
+def _block_sigpipe() -> None:
+    """Makes writing to an ended worker raise an error in this thread, as in any other Python.
 
-    Blender starts its Python without signal handlers, so there the signal SIGPIPE would end Blender itself. It is
-    blocked in this thread only, and after the worker was started, which would inherit it.
+    Blender starts its Python without signal handlers, so the signal SIGPIPE would end Blender itself. It is blocked
+    only in this thread, and after the worker was started, which would inherit the blocked signal.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
 
 
-def _detached() -> dict[str, Any]:
-    """A Ctrl-C in the terminal of Blender is not the worker's business, and no console window opens on Windows."""
+def _detached_process_options() -> dict[str, Any]:
+    """Options for `Popen`: Ctrl-C in Blender's terminal does not reach the worker, and Windows opens no console
+    window.
+    """
     if os.name == "nt":
         return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}

@@ -1,23 +1,28 @@
-"""Long work at the worker, as the panel shows it: state, how far it is, a picture of it, and how it ended."""
+"""Long work in the backend as the panels show it: state, progress, preview and result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+from .messages import JobDone, JobEvent, JobFailed, JobMessage, JobPreview, JobProgress
 
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 
+HISTORY_MAX: Final = 600
+"""Points of a job's curve. When there are more, every second one is removed."""
+
 
 class Job:
-    """One job. Its fields change in `WorkerClient.pump` only, so that what a panel draws does not move under it."""
+    """One job. Its fields change only in `WorkerClient.pump`, so that they stay the same while a panel is drawn."""
 
     def __init__(self, kind: str, params: dict[str, Any], cancel: Callable[[Job], None]) -> None:
         self.kind, self.params = kind, params
         self.name: str | None = None
-        """The worker's name for it, once it answered."""
+        """The worker's name for the job; None before the worker has answered."""
         self.state = STARTING
         self.stage = "Starting"
         self.done = self.total = 0
@@ -27,15 +32,15 @@ class Job:
         """Units a second."""
         self.metrics: dict[str, float | None] = {}
         self.history: list[tuple[int, dict[str, float | None]]] = []
-        """(done, metrics) of this stage, for a curve; thinned out as it grows."""
+        """(done, metrics) in this stage, for a curve; at most `HISTORY_MAX` points."""
         self.preview: np.ndarray | None = None
         """(H, W, 3) uint8 sRGB, top row first."""
         self.preview_count = 0
-        """How many pictures there were, to know a new one."""
+        """Number of previews so far, by which a new one is noticed."""
         self.messages: list[str] = []
         self.result: dict[str, Any] | None = None
         self.error: str | None = None
-        """The sentence of a failed or cancelled job."""
+        """Why the job failed or was cancelled, as a sentence."""
         self.on_change: Callable[[Job], None] | None = None
         """Called in `pump` after each change."""
         self._cancel = cancel
@@ -45,57 +50,57 @@ class Job:
         return self.state in (DONE, FAILED, CANCELLED)
 
     @property
-    def share(self) -> float:
-        """How much of the stage is done, 0 to 1."""
+    def fraction(self) -> float:
+        """Completed fraction of the stage, 0 to 1."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def cancel(self) -> None:
-        """Ask it to stop; it is cancelled when `state` says so. What was finished is kept."""
+        """Asks the worker to stop the job, which has ended when `state` is CANCELLED. Finished work is kept."""
         if not self.finished:
             self.state = STOPPING
             self._cancel(self)
 
-    # --- what the client tells it
-
-    def named(self, name: str) -> None:
+    def on_started(self, name: str) -> None:
+        """The worker has accepted the job under this name. Called by the client."""
         self.name = name
         if self.state == STARTING:
             self.state = RUNNING
-        self._changed()
+        self._notify()
 
-    def told(self, event: str, params: dict[str, Any]) -> None:
-        """An event of the worker's: `progress`, `preview`, `message`, `done`, `failed`, `cancelled`."""
+    def on_event(self, event: JobEvent) -> None:
+        """Applies an event of the worker. Called by the client."""
         if self.finished:
             return
-        if event == "progress":
-            if params["stage"] != self.stage:
-                self.history = []
-            self.stage, self.done, self.total = params["stage"], params["done"], params["total"]
-            self.eta, self.rate, self.metrics = params.get("eta"), params.get("rate"), params.get("metrics") or {}
-            if self.metrics:
-                self.history.append((self.done, self.metrics))
-                if len(self.history) > MOST_HISTORY:
-                    del self.history[1:-1:2]
-        elif event == "preview":
-            self.preview, self.preview_count = params["image"], self.preview_count + 1
-        elif event == "message":
-            self.messages.append(params["text"])
-        elif event == "done":
-            self.state, self.result, self.eta = DONE, params["result"], None
-        else:
-            self.end(CANCELLED if event == "cancelled" else FAILED, params["message"])
-            return
-        self._changed()
+        match event:
+            case JobProgress():
+                self._apply_progress(event)
+            case JobPreview():
+                self.preview, self.preview_count = event.image, self.preview_count + 1
+            case JobMessage():
+                self.messages.append(event.text)
+            case JobDone():
+                self.state, self.result, self.eta = DONE, event.result, None
+            case JobFailed():
+                self.end(CANCELLED if event.cancelled else FAILED, event.message)
+                return
+        self._notify()
 
-    def end(self, state: str, sentence: str) -> None:
+    def end(self, state: str, message: str) -> None:
+        """Ends an unfinished job with `state` FAILED or CANCELLED and a sentence for the user."""
         if not self.finished:
-            self.state, self.error, self.eta = state, sentence, None
-            self._changed()
+            self.state, self.error, self.eta = state, message, None
+            self._notify()
 
-    def _changed(self) -> None:
+    def _apply_progress(self, progress: JobProgress) -> None:
+        if progress.stage != self.stage:
+            self.history = []
+        self.stage, self.done, self.total = progress.stage, progress.done, progress.total
+        self.eta, self.rate, self.metrics = progress.eta, progress.rate, progress.metrics
+        if self.metrics:
+            self.history.append((self.done, self.metrics))
+            if len(self.history) > HISTORY_MAX:
+                del self.history[1:-1:2]
+
+    def _notify(self) -> None:
         if self.on_change:
             self.on_change(self)
-
-
-MOST_HISTORY = 600
-"""Points of a job's curve; when there are more, every second one is left out."""

@@ -1,7 +1,7 @@
-"""The one worker of this Blender: who asks for `client()` gets it, a timer delivers its answers.
+"""The worker of this Blender. `client()` returns its client, and a timer delivers its answers.
 
-The timer and the client outlive the loading of another file, and so do the jobs. Unregistering and quitting end the
-worker.
+The timer, the client and the jobs outlive the loading of another file. The worker ends when the extension is
+unregistered and when Blender quits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import atexit
 import time
 import traceback
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 import bpy
@@ -20,91 +21,106 @@ from ..redraw import redraw_panels
 from .client import WorkerClient
 from .jobs import Job
 
-QUICK: Final = 1 / 60
-"""Seconds between two rounds while answers are on their way."""
-IDLE: Final = 0.1
-STAYS_QUICK: Final = 2.0
-"""Seconds after the last answer: who scrubs asks again."""
-BETWEEN_REDRAWS: Final = 0.25
-"""Seconds: a bar that moves four times a second is seen to move, and each time Blender draws the whole sidebar."""
+PUMP_INTERVAL: Final = 1 / 60
+"""Seconds between two calls of `WorkerClient.pump` while answers are pending."""
+IDLE_INTERVAL: Final = 0.1
+"""The same while nothing is pending."""
+ACTIVE_SECONDS: Final = 2.0
+"""The short interval stays for this long after the last answer, because an artist who scrubs soon requests again."""
+REDRAW_INTERVAL: Final = 0.25
+"""Least seconds between two redraws for a job's progress. Four a second look continuous, and each one redraws the whole
+sidebar."""
 
 log: Final[deque[str]] = deque(maxlen=500)
-"""The worker's last words, for a panel or a bug report."""
+"""The last lines of the worker's log, for a panel or a bug report."""
 
-_client: WorkerClient | None = None
-_command: list[str] = []
-_last_arrival = _last_redraw = 0.0
+
+@dataclass
+class _Session:
+    """The module's state."""
+
+    client: WorkerClient | None = None
+    command: list[str] = field(default_factory=list)
+    """The command of `client`."""
+    last_arrival: float = 0.0
+    """`time.monotonic` of the last answer."""
+    last_redraw: float = 0.0
+
+
+_session: Final = _Session()
 
 
 def client() -> WorkerClient:
-    """The worker of this Blender, of the Python or by the command that the preferences name; an `EffigyError` where there is
-    none yet.
+    """This Blender's client. Raises an `EffigyError` if no backend is configured.
 
-    Nothing starts before the first request. When the preferences name another, a new worker takes over as soon as the
-    old one has no jobs. One that an artist's own command starts may be on another machine, and shares no files with
-    this one but those of the project: its arrays come in the messages.
+    The worker starts with the first request. After the preferences were changed, a new worker replaces the old one as
+    soon as that has no jobs. A worker that is started by the artist's own command may be on another machine and shares
+    only the project's files with this one, so its arrays are part of the messages.
     """
-    global _client, _command
-    own = preferences.worker_command()
-    command = own or [str(preferences.backend_python()), "-m", "backend", "serve"]
-    if _client is not None and command != _command and not _client.running_jobs:
-        _client.close(wait=False)
-        _client = None
-    if _client is None:
-        environment = environment_for_another_python()
-        _client = WorkerClient(
-            command, str(preferences.extension_folder()), environment, _logged, arrays="inline" if own else "files"
+    own_command = preferences.worker_command()
+    command = own_command or [str(preferences.backend_python()), "-m", "backend", "serve"]
+    if _session.client is not None and command != _session.command and not _session.client.running_jobs:
+        _session.client.close(wait=False)
+        _session.client = None
+    if _session.client is None:
+        _session.client = WorkerClient(
+            command,
+            str(preferences.extension_folder()),
+            environment_for_another_python(),
+            _on_log,
+            arrays="inline" if own_command else "files",
         )
-        _command = command
+        _session.command = command
     _keep_pumping()
-    return _client
+    return _session.client
 
 
 def current() -> WorkerClient | None:
-    """The client if there is one; for drawing, where nothing may be started and nothing may fail."""
-    return _client
+    """The client if there is one. Neither starts anything nor fails, so it can be called while drawing."""
+    return _session.client
 
 
 def jobs() -> list[Job]:
-    return _client.jobs if _client else []
+    return _session.client.jobs if _session.client else []
 
 
 def shutdown() -> None:
-    """End the worker; its jobs keep what they have."""
-    global _client
-    ending, _client = _client, None
+    """Ends the worker. Its jobs keep their checkpoints."""
+    ending, _session.client = _session.client, None
     if ending:
         ending.close()
 
 
-def _logged(line: str) -> None:
+def _on_log(line: str) -> None:
     log.append(line)
     print(f"Effigy's worker: {line}")
 
 
 def _pump() -> float:
-    """The timer. It must never raise: Blender drops a timer that does."""
-    global _last_arrival, _last_redraw
-    if _client is None:
-        return IDLE
+    """The timer. It must never raise, because Blender removes a timer that does."""
+    if _session.client is None:
+        return IDLE_INTERVAL
     try:
-        arrived = _client.pump()
+        arrived = _session.client.pump()
     except Exception:
         traceback.print_exc()
         arrived = True
     if arrived:
-        _last_arrival = now = time.monotonic()
-        # How a job ends is drawn by whoever waits for it (`tasks`).
-        if _client is not None and _client.running_jobs and now - _last_redraw >= BETWEEN_REDRAWS:
-            _last_redraw = now
+        _session.last_arrival = now = time.monotonic()
+        # The end of a job is redrawn by the task that waits for it (`tasks`).
+        running = _session.client is not None and _session.client.running_jobs
+        if running and now - _session.last_redraw >= REDRAW_INTERVAL:
+            _session.last_redraw = now
             redraw_panels()
-    quick = _client is not None and (_client.busy or time.monotonic() - _last_arrival < STAYS_QUICK)
-    return QUICK if quick else IDLE
+    active = _session.client is not None and (
+        _session.client.busy or time.monotonic() - _session.last_arrival < ACTIVE_SECONDS
+    )
+    return PUMP_INTERVAL if active else IDLE_INTERVAL
 
 
 def _keep_pumping() -> None:
     if not bpy.app.timers.is_registered(_pump):
-        bpy.app.timers.register(_pump, first_interval=QUICK, persistent=True)
+        bpy.app.timers.register(_pump, first_interval=PUMP_INTERVAL, persistent=True)
 
 
 def register() -> None:

@@ -56,7 +56,7 @@ def finished() -> Iterator[float]:
     task = newest_task()
     yield from until(lambda: task.finished)
     if task.state != "done":
-        raise RuntimeError(task.said)
+        raise RuntimeError(task.message)
 
 
 def steps() -> Iterator[float]:
@@ -108,7 +108,7 @@ def importing() -> Iterator[float]:
     else:
         run(bpy.ops.effigy.import_video, "EXEC_DEFAULT", filepath=str(PROJECT / "demo.mp4"), last=ORDER["frames"])
         task = newest_task()
-        yield from until(lambda: task.finished or task.share > 0.4)
+        yield from until(lambda: task.finished or task.fraction > 0.4)
         picture("importing", VIEW)
     yield from finished()
     w.area().spaces.active.shading.type = "MATERIAL"
@@ -150,7 +150,7 @@ def training() -> Iterator[float]:
         settings.minutes = ORDER["minutes"]
     run(bpy.ops.effigy.train_avatar, "EXEC_DEFAULT")
     task = newest_task()
-    yield from until(lambda: task.finished or (task.job.preview_count >= 3 and task.share > 0.7))
+    yield from until(lambda: task.finished or (task.job.preview_count >= 3 and task.fraction > 0.7))
     yield 0.3
     picture("training", VIEW)
     if ORDER["avatar"]:

@@ -95,7 +95,7 @@ def test_a_killed_worker_is_noticed_reported_and_replaced(tmp_path):
     try:
         path = untrained_avatar(tmp_path / "person.effigy")
         client.call("avatar.open", {"path": path})
-        folders = client.hello["folders"]
+        folders = client.info.array_folders
         errors, answers = [], []
         request = {"avatar": path, "pose": {}, "view": [0, 0, 1]}
         first = client.pid

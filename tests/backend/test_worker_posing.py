@@ -83,7 +83,7 @@ def covariances(answer: dict) -> np.ndarray:
 
 
 def no_array_file_left(client) -> bool:
-    return not any(list(Path(folder).iterdir()) for folder in client.hello["folders"])
+    return not any(list(Path(folder).iterdir()) for folder in client.info.array_folders)
 
 
 # --- the rig
@@ -297,7 +297,7 @@ def test_a_worker_without_shared_files_answers_the_same(client, model, avatar_pa
     remote = make_client(tmp_path, arrays="inline")
     try:
         answer = remote.call("avatar.splats", request)
-        assert remote.hello["folders"] == []
+        assert remote.info.array_folders == ()
     finally:
         remote.close()
     expected = client.call("avatar.splats", request)

@@ -39,46 +39,46 @@ def view(**settings: object) -> bpy.types.Object:
         {"render_use_border": True, "render_border_min_x": 0.2, "render_border_max_y": 0.7, "shift_x": 0.1},
     ],
 )
-def test_a_point_lies_where_blender_sees_it(settings, module):
+def test_a_point_is_projected_to_the_same_pixel_as_by_blender(settings, module):
     convert, to_head = module("blender_addon.engine.camera"), module("blender_addon.rig.conventions").points_to_head
     camera, scene = view(**settings), bpy.context.scene
     scene.camera = camera
     depsgraph = bpy.context.evaluated_depsgraph_get()
-    size = convert.picture_size(scene.render)
-    window = convert.window_of(scene.render, *size)
-    lens = convert.camera_parameters(camera.evaluated_get(depsgraph), depsgraph, size, window)
+    size = convert.image_size(scene.render)
+    region = convert.render_region(scene.render, *size)
+    converted = convert.worker_camera(camera.evaluated_get(depsgraph), depsgraph, size, region)
     points = np.random.default_rng(1).normal(0, 0.3, (20, 3))
     seen = np.array([world_to_camera_view(scene, camera, Vector(point)) for point in points])
-    there = to_head(points) @ lens["world_to_camera"][:3, :3].T + lens["world_to_camera"][:3, 3]
-    flat = there[:, :2] if lens["orthographic"] else there[:, :2] / there[:, 2:]
-    ours = flat * np.diag(lens["intrinsics"])[:2] + lens["intrinsics"][:2, 2]
-    expected = np.stack((seen[:, 0] * size[0] - window.left, (1 - seen[:, 1]) * size[1] - window.top), 1)
+    there = to_head(points) @ converted.world_to_camera[:3, :3].T + converted.world_to_camera[:3, 3]
+    flat = there[:, :2] if converted.orthographic else there[:, :2] / there[:, 2:]
+    ours = flat * np.diag(converted.intrinsics)[:2] + converted.intrinsics[:2, 2]
+    expected = np.stack((seen[:, 0] * size[0] - region.left, (1 - seen[:, 1]) * size[1] - region.top), 1)
     assert np.abs(ours - expected).max() < 0.01
     assert np.abs(there[:, 2] - seen[:, 2]).max() < 1e-5
 
 
-def test_a_scaled_camera_sees_as_blender_has_it_see(module):
+def test_the_scale_of_a_camera_object_is_ignored_as_in_blender(module):
     convert = module("blender_addon.engine.camera")
     camera, scene = view(), bpy.context.scene
-    size = convert.picture_size(scene.render)
-    window = convert.window_of(scene.render, *size)
+    size = convert.image_size(scene.render)
+    region = convert.render_region(scene.render, *size)
     answers = []
     for scale in (1, 3):
         camera.scale = scale, scale, scale
         depsgraph = bpy.context.evaluated_depsgraph_get()
-        answers.append(convert.camera_parameters(camera.evaluated_get(depsgraph), depsgraph, size, window))
-    assert np.allclose(answers[0]["world_to_camera"], answers[1]["world_to_camera"], atol=1e-6)
+        answers.append(convert.worker_camera(camera.evaluated_get(depsgraph), depsgraph, size, region))
+    assert np.allclose(answers[0].world_to_camera, answers[1].world_to_camera, atol=1e-6)
 
 
-def test_what_cannot_be_seen_through_is_refused_with_a_sentence(module):
+def test_unsupported_cameras_are_refused_with_a_sentence(module):
     convert, error = module("blender_addon.engine.camera"), module("blender_addon.errors").EffigyError
     depsgraph = bpy.context.evaluated_depsgraph_get()
-    window = convert.Window(0, 0, 10, 10)
+    region = convert.RenderRegion(0, 0, 10, 10)
     with pytest.raises(error, match="panoramic"):
-        convert.camera_parameters(view(type="PANO"), depsgraph, (10, 10), window)
-    with pytest.raises(error, match="no camera"):
-        convert.camera_parameters(bpy.data.objects.new("lamp", None), depsgraph, (10, 10), window)
+        convert.worker_camera(view(type="PANO"), depsgraph, (10, 10), region)
+    with pytest.raises(error, match="not a camera"):
+        convert.worker_camera(bpy.data.objects.new("lamp", None), depsgraph, (10, 10), region)
     render = bpy.context.scene.render
     render.use_border, render.border_min_x, render.border_max_x = True, 0.5, 0.501
-    with pytest.raises(error, match="holds no pixel"):
-        convert.window_of(render, 20, 20)
+    with pytest.raises(error, match="contains no pixel"):
+        convert.render_region(render, 20, 20)

@@ -174,9 +174,9 @@ def test_the_panel_of_the_artists_engine_offers_it_and_says_when_it_is_done(shot
         panel.draw(SimpleNamespace(layout=layout), bpy.context)
         return layout.words
 
-    assert panel.poll(bpy.context) and "pass of their own" in words()
+    assert panel.poll(bpy.context) and "separate pass" in words()
     bpy.ops.effigy.set_up_composite()
-    assert "are in this scene's picture" in words() and "Set Up Again" in words()
+    assert "are composited into this scene's image" in words() and "Set Up Again" in words()
     shot.armature.effigy.avatar = ""
     assert not panel.poll(bpy.context)
 

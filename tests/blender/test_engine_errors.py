@@ -1,4 +1,4 @@
-"""What goes wrong in a render is told in a sentence, ends the animation, and leaves a Blender that renders again."""
+"""An error in a render is reported as one sentence and ends the animation, and Blender can render again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from engine_scenes import picture, session, set_format, stage
 
 
 def refused(match: str, tmp_path) -> None:
-    """F12 and an animation are refused with the sentence, and neither writes a picture."""
+    """Checks that a still and an animation are refused with this sentence, and that neither writes an image."""
     set_format("PNG")
     scene = bpy.context.scene
     scene.frame_start, scene.frame_end, scene.render.filepath = 1, 4, str(tmp_path / "refused")
-    with pytest.raises(RuntimeError, match=match) as told:
+    with pytest.raises(RuntimeError, match=match) as raised:
         bpy.ops.render.render()
-    assert "Traceback" not in str(told.value)
-    with pytest.raises(RuntimeError, match=match) as told:
+    assert "Traceback" not in str(raised.value)
+    with pytest.raises(RuntimeError, match=match) as raised:
         bpy.ops.render.render(animation=True)
-    errors = [line for line in str(told.value).splitlines() if line.startswith("Error: ")]
+    errors = [line for line in str(raised.value).splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1, "each frame of the animation was tried"
     assert not list(tmp_path.glob("refused*.png"))
 
@@ -32,7 +32,7 @@ def refused(match: str, tmp_path) -> None:
 def test_no_camera(engine_avatars, tmp_path):
     stage(engine_avatars / "ann.effigy")
     bpy.data.objects.remove(bpy.context.scene.camera)
-    # Without a camera Blender itself may be the first to say so.
+    # Without a camera Blender itself may be the first to report it.
     refused("(?i)no camera", tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_no_backend(engine_avatars, tmp_path, monkeypatch):
     refused("not installed yet", tmp_path)
 
 
-def test_a_worker_that_dies_while_it_draws(engine_avatars, tmp_path):
+def test_a_worker_that_dies_while_rendering(engine_avatars, tmp_path):
     stage(engine_avatars / "ann.effigy")
     client = session().client()
     client.call("hello")
@@ -91,37 +91,37 @@ def test_a_worker_that_dies_while_it_draws(engine_avatars, tmp_path):
     assert (picture(tmp_path / "again.png")[..., 3] > 0.99).any()
 
 
-def test_a_render_that_is_stopped_waits_no_longer(module):
-    waiting, release = module("blender_addon.engine.waiting"), threading.Event()
+def test_a_cancelled_render_returns_at_once(module):
+    cancellable_call, release = module("blender_addon.engine.cancellable_call"), threading.Event()
 
     class Slow:
         def call(self, method, params, timeout):
             release.wait(timeout=20)
             return method
 
-    looks = iter((False, False, True))
+    checks = iter((False, False, True))
     started = time.monotonic()
-    assert waiting.ask(Slow(), "avatar.render", {}, lambda: next(looks)) is None
+    assert cancellable_call.call_unless_cancelled(Slow(), "avatar.render", {}, lambda: next(checks)) is None
     assert time.monotonic() - started < 2
     release.set()
-    assert waiting.ask(Slow(), "avatar.render", {}, lambda: False) == "avatar.render"
+    assert cancellable_call.call_unless_cancelled(Slow(), "avatar.render", {}, lambda: False) == "avatar.render"
 
 
 def test_a_backend_whose_python_lacks_its_packages(engine_avatars, tmp_path, monkeypatch):
     stage(engine_avatars / "ann.effigy")
     monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", sys.executable)
-    refused("lacks the package rich.*Install Backend", tmp_path)
+    refused("Python lacks torch: install the backend again", tmp_path)
 
 
-def test_what_a_scene_asks_for_and_avatars_have_not_is_said(engine_avatars, tmp_path, module):
+def test_settings_without_effect_on_avatars_are_reported(engine_avatars, tmp_path, module):
     stage(engine_avatars / "ann.effigy")
-    scene, limits = bpy.context.scene, module("blender_addon.engine.limits")
-    assert limits.not_rendered(scene) == []
+    scene, unsupported = bpy.context.scene, module("blender_addon.engine.unsupported")
+    assert unsupported.unsupported_settings(scene) == []
     scene.render.use_motion_blur = scene.camera.data.dof.use_dof = True
-    blur, focus = limits.not_rendered(scene)
+    blur, focus = unsupported.unsupported_settings(scene)
     assert "without motion blur" in blur and "without depth of field" in focus
-    told = []
-    engine = type("Engine", (), {"report": lambda _, kind, said: told.append((kind, said))})
-    module("blender_addon.engine.render_engine").warn(engine(), scene, [])
-    assert told == [({"WARNING"}, blur), ({"WARNING"}, focus)]
+    reports = []
+    engine = type("Engine", (), {"report": lambda _, kind, message: reports.append((kind, message))})
+    module("blender_addon.engine.render_engine").report_warnings(engine(), scene, [])
+    assert reports == [({"WARNING"}, blur), ({"WARNING"}, focus)]
     assert (picture(tmp_path / "sharp.png")[..., 3] > 0.99).any()

@@ -203,16 +203,18 @@ def test_the_engine_shows_blenders_own_settings_and_takes_itself_out_again(effig
     assert importlib.import_module(f"{PACKAGE}.blender_addon.engine.render_engine").EffigyRenderEngine.is_registered
 
 
-def test_the_enhancer_is_asked_for_unless_the_scene_wants_it_plain(engine_avatars, tmp_path, module, monkeypatch):
+def test_the_enhancer_is_used_unless_the_scene_switches_it_off(engine_avatars, tmp_path, module, monkeypatch):
     engine = module("blender_addon.engine.render_engine")
-    asked, whole = [], engine.ask
+    requested, call = [], engine.call_unless_cancelled
     monkeypatch.setattr(
         engine,
-        "ask",
-        lambda client, method, params, stop: asked.append(params["enhanced"]) or whole(client, method, params, stop),
+        "call_unless_cancelled",
+        lambda client, method, params, cancelled: (
+            requested.append(params["enhanced"]) or call(client, method, params, cancelled)
+        ),
     )
     stage(engine_avatars / "ann.effigy")
     picture(tmp_path / "enhanced.png")
     bpy.context.scene.effigy.enhanced = False
     picture(tmp_path / "plain.png")
-    assert asked == [True, False]
+    assert requested == [True, False]

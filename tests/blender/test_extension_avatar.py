@@ -26,7 +26,7 @@ def rig(demo_capture, module):
 
 def test_training_puts_its_avatar_on_the_rig(demo_avatar, module):
     info = module("blender_addon.avatars").describe(demo_avatar)
-    assert info["gaussians"] > 1000 and info["size"] == 128
+    assert info.gaussians > 1000 and info.size == 128
 
 
 def test_an_avatar_is_added_to_the_active_rig(rig, project, module):
@@ -41,7 +41,7 @@ def test_an_avatar_without_a_rig_brings_one_of_its_own_person(project, module):
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
     rig = module("blender_addon.active").need_rig(bpy.context)
     info = module("blender_addon.avatars").describe(project / "anna.effigy")
-    assert rig.base_identity == pytest.approx(info["identity"], abs=1e-6)
+    assert rig.base_identity == pytest.approx(info.identity, abs=1e-6)
     assert module("blender_addon.avatars").avatar_path(rig.armature) == project / "anna.effigy"
 
 
@@ -167,7 +167,7 @@ def test_a_stopped_training_is_resumed_with_what_it_was_started_with(rig, tmp_pa
     while (task.job.done < 10 or task.job.preview is None) and time.monotonic() < until and not task.finished:
         session.client().pump()
         time.sleep(0.02)
-    assert task.job.preview is not None, task.said
+    assert task.job.preview is not None, task.message
     bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
     assert tasks.wait(task, 60).state == "cancelled"
     assert training.can_resume(rig) and not rig.armature.effigy.avatar
@@ -179,7 +179,7 @@ def test_a_stopped_training_is_resumed_with_what_it_was_started_with(rig, tmp_pa
     while not resumed.job.done and time.monotonic() < until and not resumed.finished:
         session.client().pump()
         time.sleep(0.02)
-    assert not resumed.finished, resumed.said
+    assert not resumed.finished, resumed.message
     resumed.cancel()
     assert tasks.wait(resumed, 60).state == "cancelled"
 

@@ -64,7 +64,7 @@ until = time.monotonic() + 120
 while not (task.job.stage == "Warming up" and task.job.done) and not task.finished and time.monotonic() < until:
     session.client().pump()
     time.sleep(0.02)
-print("trained", task.job.stage, task.job.done, task.said, flush=True)
+print("trained", task.job.stage, task.job.done, task.message, flush=True)
 """
 """A Blender that starts to train and is closed."""
 
@@ -136,9 +136,9 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
         "building": lambda: task.state == "building",
     }[stage]
     pump_until(lambda: reached() or task.finished, module)
-    assert not task.finished, f"{stage} was not seen: {task.said}"
+    assert not task.finished, f"{stage} was not seen: {task.message}"
     bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
-    assert tasks.wait(task, 60).state == "cancelled" and task.said
+    assert tasks.wait(task, 60).state == "cancelled" and task.message
     assert len(bpy.data.objects) == 0 and not bpy.data.actions
     assert not [path for path in tmp_path.iterdir() if path.name != "x.capture"]
     again = importing.import_video(
@@ -152,9 +152,9 @@ def test_a_training_stopped_at_any_stage_ends_and_the_rig_can_be_trained_again(s
     tasks, training = module("blender_addon.tasks"), module("blender_addon.training")
     task = training.train(rig)
     pump_until(lambda: not stage or (task.job.stage == stage and task.job.done) or task.finished, module)
-    assert not task.finished, task.said
+    assert not task.finished, task.message
     bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
-    assert tasks.wait(task, 60).state == "cancelled" and task.said
+    assert tasks.wait(task, 60).state == "cancelled" and task.message
     assert rig.armature.effigy.avatar == "" and training.task_of(rig) is None
     assert training.can_resume(rig) == bool(stage)
 
@@ -165,11 +165,11 @@ def test_a_worker_killed_while_it_trains_is_reported_and_its_training_is_resumed
     task = training.train(rig)
     pump_until(lambda: task.job.stage == "Warming up" and task.job.done, module)
     os.kill(session.client().pid, signal.SIGKILL)
-    assert tasks.wait(task, 10).state == "failed" and "killed" in task.said
+    assert tasks.wait(task, 10).state == "failed" and "killed" in task.message
     pump_until(lambda: training.can_resume(rig), module, 30)
     resumed = training.resume(rig)
     pump_until(lambda: resumed.job.done or resumed.finished, module)
-    assert not resumed.finished, resumed.said
+    assert not resumed.finished, resumed.message
 
 
 @POSIX_ONLY
@@ -203,7 +203,7 @@ def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, modul
         bpy.context.scene, demo_clip, last=4, size=128, landmarks_only=True, capture=tmp_path / "second.capture"
     )
     assert tasks.wait(other, 120).state == "done", other.said
-    assert not task.finished and (task.job.stage, task.job.done) > ("Warming up", before), task.said
+    assert not task.finished and (task.job.stage, task.job.done) > ("Warming up", before), task.message
     assert len(list(module("blender_addon.rig.rig_properties").find_rigs(bpy.context.scene.objects))) == 2
 
 
@@ -222,7 +222,7 @@ def test_blender_closed_while_it_trains_resumes_when_the_file_is_opened_again(ri
     resumed = training.resume(rig)
     assert resumed.params["size"] == 96
     pump_until(lambda: resumed.job.done or resumed.finished, module)
-    assert not resumed.finished, resumed.said
+    assert not resumed.finished, resumed.message
 
 
 @POSIX_ONLY

@@ -154,7 +154,7 @@ def test_two_imports_of_one_video_at_once_go_into_two_captures(demo_clip, tmp_pa
     assert len({task.params["capture"] for task in both}) == 2
     assert list(tasks.running()) == both
     for task in both:
-        assert tasks.wait(task, 120).state == "done", task.said
+        assert tasks.wait(task, 120).state == "done", task.message
     assert len([obj for obj in bpy.data.objects if obj.type == "ARMATURE"]) == 2
 
 
@@ -175,7 +175,7 @@ def test_a_killed_worker_is_reported_and_the_next_import_works(demo_clip, tmp_pa
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
     until_running(module, task)
     session.client().restart()
-    assert tasks.wait(task, 30).state == "failed" and "worker" in task.said
+    assert tasks.wait(task, 30).state == "failed" and "worker" in task.message
     again = importing.import_video(
         bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True, capture=tmp_path / "y.capture"
     )
@@ -189,7 +189,7 @@ def test_loading_another_file_meanwhile_builds_nothing_in_it_and_says_where_the_
     )
     bpy.ops.wm.read_homefile(use_empty=True)
     assert tasks.wait(task, 120).state == "done"
-    assert len(bpy.data.objects) == 0 and str(tmp_path / "x.capture") in task.said
+    assert len(bpy.data.objects) == 0 and str(tmp_path / "x.capture") in task.message
     bpy.ops.effigy.import_capture(directory=str(tmp_path / "x.capture"))
     assert len(bpy.data.objects) == 3
 
@@ -200,7 +200,7 @@ def until_running(module, task) -> None:
     while not task.job.done and time.monotonic() < until:
         session.client().pump()
         time.sleep(0.02)
-    assert task.job.done and task.share > 0 and task.stage
+    assert task.job.done and task.fraction > 0 and task.stage
 
 
 def _write(path: Path, data: bytes) -> Path:

@@ -172,11 +172,9 @@ def test_jobs_show_their_progress_preview_and_result(rig, module, demo_clip, tmp
     tasks, importing, previews = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "panels.previews"))
     assert not any(panel.poll(bpy.context) for panel in panels() if panel.__name__ == "EFFIGY_PT_jobs")
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")
-    task.job.told(
-        "progress",
-        {"stage": "Training", "done": 30, "total": 120, "eta": 400.0, "rate": 2.0, "metrics": {"loss": 0.12345}},
-    )
-    task.job.told("preview", {"image": np.full((500, 500, 3), 128, np.uint8)})
+    messages = module("blender_addon.worker.messages")
+    task.job.on_event(messages.JobProgress("Training", 30, 120, eta=400.0, rate=2.0, metrics={"loss": 0.12345}))
+    task.job.on_event(messages.JobPreview(np.full((500, 500, 3), 128, np.uint8)))
     words = drawn("EFFIGY_PT_jobs")
     assert "Training, 30 of 120, 7 min left" in words and "loss 0.123" in words
     header = SimpleNamespace(layout=Layout())
@@ -188,7 +186,7 @@ def test_jobs_show_their_progress_preview_and_result(rig, module, demo_clip, tmp
     assert list(icon.image_pixels_float[:4]) == pytest.approx([128 / 255] * 3 + [1], abs=0.01)
     task.cancel()
     tasks.wait(task, 60)
-    assert task.said in " ".join(drawn("EFFIGY_PT_jobs").split()) or "stopped" in drawn("EFFIGY_PT_jobs").lower()
+    assert task.message in " ".join(drawn("EFFIGY_PT_jobs").split()) or "stopped" in drawn("EFFIGY_PT_jobs").lower()
     bpy.ops.effigy.clear_jobs()
     assert not tasks.all_tasks() and not previews._icons.shown
 
@@ -253,7 +251,7 @@ def test_with_two_rigs_and_none_selected_a_sentence_asks_to_select_one(rig, demo
     bpy.ops.effigy.import_capture(directory=str(demo_capture))
     bpy.context.view_layer.objects.active = None
     assert not bpy.ops.effigy.key_all.poll()
-    with pytest.raises(Exception, match="select the one that is meant"):
+    with pytest.raises(Exception, match="select the one to use"):
         module("blender_addon.active").need_rig(bpy.context)
 
 

@@ -90,7 +90,7 @@ def test_what_is_animated_anew_plays_live_and_the_rest_stays_baked(rig, viewport
         blink.keyframe_insert("value", frame=frame)
     assert answered(rig, viewport, 6) is None and answered(rig, viewport, 3) is not None
     panel, bake = module("blender_addon.panels.playback_panel"), viewport["cache"].bake_of(rig.armature)
-    assert "1 frame has changed since" in panel.told(rig.armature, bake)
+    assert "1 frame has changed since" in panel.describe(rig.armature, bake)
     rig.armature.location.x += 0.3
     assert answered(rig, viewport, 7) is not None, "a head that only goes elsewhere keeps its splats"
 
@@ -100,7 +100,7 @@ def test_another_avatar_is_not_shown_what_was_baked_of_the_first(rig, viewport, 
     rig.armature.effigy.avatar = str(engine_avatars / "ben.effigy")
     assert answered(rig, viewport, 6) is None
     panel = module("blender_addon.panels.playback_panel")
-    assert "another avatar" in panel.told(rig.armature, viewport["cache"].bake_of(rig.armature))
+    assert "another avatar" in panel.describe(rig.armature, viewport["cache"].bake_of(rig.armature))
 
 
 def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):

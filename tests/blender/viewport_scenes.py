@@ -64,9 +64,12 @@ def worker_camera(size: int = SIZE) -> dict[str, Any]:
     """The scene's camera in the worker's protocol."""
     camera = importlib.import_module(f"{PACKAGE}.blender_addon.engine.camera")
     bpy.context.view_layer.update()
-    return camera.camera_parameters(
-        bpy.context.scene.camera, bpy.context.evaluated_depsgraph_get(), (size, size), camera.Window(0, 0, size, size)
-    )
+    return camera.worker_camera(
+        bpy.context.scene.camera,
+        bpy.context.evaluated_depsgraph_get(),
+        (size, size),
+        camera.RenderRegion(0, 0, size, size),
+    ).message()
 
 
 def read_pose(rig: Any) -> Any:
