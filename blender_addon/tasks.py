@@ -213,7 +213,7 @@ def wait_for_success(task: Task) -> None:
 
 
 def fetch(method: str, params: dict[str, Any]) -> Steps[Any]:
-    """The worker's answer, for use in the generator of a task: `answer = yield from fetch(…)`."""
+    """Steps that ask the worker and return its answer, for `yield from` in the steps of a task."""
     outcome: list[Any] = []
     session.client().request(method, params, outcome.append, outcome.append)
     while not outcome:

@@ -51,7 +51,7 @@ _session: Final = _Session()
 
 
 def client() -> WorkerClient:
-    """This Blender's client. Raises an `EffigyError` if no backend is configured.
+    """The client of this Blender. Raises an `EffigyError` if no backend is configured.
 
     The worker starts with the first request. After the preferences were changed, a new worker replaces the old one as
     soon as that has no jobs. A worker that is started by the artist's own command may be on another machine and shares

@@ -25,7 +25,7 @@ def rig(demo_capture, module):
 
 
 def test_training_puts_its_avatar_on_the_rig(demo_avatar, module):
-    info = module("blender_addon.avatars").describe(demo_avatar)
+    info = module("blender_addon.avatars").read_info(demo_avatar)
     assert info.gaussians > 1000 and info.size == 128
 
 
@@ -40,7 +40,7 @@ def test_an_avatar_is_added_to_the_active_rig(rig, project, module):
 def test_an_avatar_without_a_rig_brings_one_of_its_own_person(project, module):
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
     rig = module("blender_addon.active").need_rig(bpy.context)
-    info = module("blender_addon.avatars").describe(project / "anna.effigy")
+    info = module("blender_addon.avatars").read_info(project / "anna.effigy")
     assert rig.base_identity == pytest.approx(info.identity, abs=1e-6)
     assert module("blender_addon.avatars").avatar_path(rig.armature) == project / "anna.effigy"
 

@@ -100,7 +100,7 @@ def test_another_avatar_is_not_shown_what_was_baked_of_the_first(rig, viewport, 
     rig.armature.effigy.avatar = str(engine_avatars / "ben.effigy")
     assert answered(rig, viewport, 6) is None
     panel = module("blender_addon.panels.playback_panel")
-    assert "another avatar" in panel.describe(rig.armature, viewport["cache"].bake_of(rig.armature))
+    assert "a different avatar" in panel.describe(rig.armature, viewport["cache"].bake_of(rig.armature))
 
 
 def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):
