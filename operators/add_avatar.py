@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import bpy
 from bpy.props import BoolProperty
 
 from ..blender_addon import active, avatars, importing, tasks
 from ..blender_addon.avatar_files import AvatarOperator
+from ..blender_addon.avatars import AvatarInfo
 
 
 class EFFIGY_OT_add_avatar(AvatarOperator, bpy.types.Operator):
@@ -27,7 +27,7 @@ class EFFIGY_OT_add_avatar(AvatarOperator, bpy.types.Operator):
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(self, "new_rig")
 
-    def finish(self, context: bpy.types.Context, result: tuple[Path, dict[str, Any]]) -> None:
+    def finish(self, context: bpy.types.Context, result: tuple[Path, AvatarInfo]) -> None:
         path, info = result
         rig = None if self.new_rig else active.active_rig(context)
         if rig is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bpy
 
 from ..blender_addon import active, avatars
 from ..blender_addon.avatar_files import AvatarOperator
+from ..blender_addon.avatars import AvatarInfo
 
 
 class EFFIGY_OT_relink_avatar(AvatarOperator, bpy.types.Operator):
@@ -24,11 +24,11 @@ class EFFIGY_OT_relink_avatar(AvatarOperator, bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         return active.has_rig(context)
 
-    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, AvatarInfo]]:
         active.need_rig(context)
         return super().prepare(context)
 
-    def finish(self, context: bpy.types.Context, result: tuple[Path, dict[str, Any]]) -> None:
+    def finish(self, context: bpy.types.Context, result: tuple[Path, AvatarInfo]) -> None:
         path, info = result
         count = avatars.relink(active.need_rig(context), path, info)
         self.report({"INFO"}, f"{path.name} is on {count} rig{'s' if count > 1 else ''}.")
