@@ -3,12 +3,12 @@
 A walk through one clip, as `pipeline.track_captures` does it:
 
 1. **Prepare.** The detector's landmarks, blendshape scores and the intrinsics guess come from the Capture. `model/`
-   holds what is solved for and how it projects: the `Camera`, the head model restricted to surface points
+   holds the unknowns and their projection: the `Camera`, the head model restricted to surface points
    (`landmark_surface`), the frames' parameters (`frame_state`, columns named in `parameter_layout`) and their
-   projection with its Jacobian (`prediction`). `detector/` knows the detector's systematic errors.
+   projection with its Jacobian (`prediction`). `detector/` holds models of the detector's systematic errors.
 2. **Fit the person.** `solve/fit_person.py` fits one identity and each clip's focal length to 48 frames of the training
    part, starting from `solve/initial_state.py`.
-3. **Align to the skin** (unless only landmarks are wanted). `photometric_stage.py` learns the skin's albedo and the
+3. **Align to the skin** (unless only landmarks are wanted). `photometric_stage.py` estimates the skin's albedo and the
    clip's light, registers skin patches, and fits the person again, in four rounds from coarse to fine.
 4. **Fit all frames.** `solve/fit_frames.py` minimises the sum of a list of terms, window by window: first landmarks,
    priors and smoothness. Then `observe/` measures silhouette, closed eyelids and lips, and irises near the head, and
@@ -17,17 +17,17 @@ A walk through one clip, as `pipeline.track_captures` does it:
    neck, measures the landmark error and flags unreliable frames; it also cuts the head out of the person's matte, and
    draws the overlay and the report.
 
-`terms/` has one file per energy, all with the interface of `terms/term.py`:
+`terms/` has one file per energy term, all with the interface of `terms/term.py`:
 
-| term | compares |
-|---|---|
-| `landmarks` | the detector's landmarks with the posed surface points |
-| `priors` | expression, jaw and eyes with the detector's scores and plausible values |
-| `smoothness` | accelerations with zero |
-| `silhouette` | the rim of the head with its hair with the matte's edge |
-| `contact` | the gaps of closed eyelids and lips with zero |
-| `iris` | the rig's irises with the measured ones |
-| `skin_patches` | the learned skin with the image |
+| term | compares | with |
+|---|---|---|
+| `landmarks` | the posed surface points | the detector's landmarks |
+| `priors` | expression, jaw and eyes | the detector's blendshape scores and plausible values |
+| `smoothness` | the second differences of the parameters over time | zero |
+| `silhouette` | the outline of the head with its hair | the edge of the person's matte |
+| `contact` | the gaps of closed eyelids and lips | zero |
+| `iris` | the projected irises of the rig | those measured in the image |
+| `skin_patches` | the brightness of the skin by the learned albedo and light | the image |
 
 Imports run one way: pipeline → photometric stage → solve → terms → observe → detector → model.
 Training frames never depend on held-out frames, anywhere in this package.

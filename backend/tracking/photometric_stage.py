@@ -1,9 +1,9 @@
-"""The photometric stage: person, focal lengths and frames are fitted again, now to the images of the skin.
+"""The photometric stage: person, focal lengths and frames are fitted again, with the brightness of the skin.
 
 It runs in rounds, coarse to fine. Each round learns the person's appearance under the current track
 (`observe.albedo_and_light`), registers skin patches in every chosen frame (`terms.skin_patches`), and fits identity,
 focal lengths, frames and the patches' offsets. Afterwards all frames of a clip are aligned to the last round's
-appearance. Held-out frames contribute nothing.
+appearance. Held-out frames do not contribute to the person or the appearance.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from .terms.landmarks import LandmarkTerm
 from .terms.skin_patches import SkinPatchTerm, register_patches
 
 PERSON_BLURS = 3.0, 2.0, 2.0, 2.0
-"""Pixels at 512: the blur of the images in each round. With true poses a blur of 2 distinguishes a rotation that is 7 %
-too small from the true one best; 1 and 4 do less well."""
+"""Pixels at 512: the blur of the images in each round. With the true poses of rendered people a blur of 2 distinguishes
+a rotation that is 7 % too small from the true one best; 1 and 4 do less well."""
 PERSON_ITERATIONS = 4
+"""The largest number of iterations of fitting the person in each round."""
 ALIGNMENTS = 2
-"""Times that every frame is aligned to the appearance: one registration goes two thirds of the way."""
+"""Times that every frame is registered and fitted again: one registration removes about two thirds of a pose error."""
 LANDMARK_WEIGHT = 0.5
 """The landmarks' weight beside the skin patches, once the detector's bias for this person is known. On rendered people
-0.1, 0.5 and 1 give 1.46, 1.45 and 1.45 degrees, but a jitter of 0.24, 0.34 and 0.45 pixels. Lively faces need the
-landmarks: skin that furrows does not look like the learned appearance."""
+0.1, 0.5 and 1 give 1.46, 1.45 and 1.45 degrees, but a jitter of 0.24, 0.34 and 0.45 pixels. Faces with much
+expression need the landmarks, because furrowed skin differs from the learned appearance."""
 
 
 @dataclass(frozen=True)
 class PhotometricModel:
-    """A person's appearance, and where each skin patch lies on the head."""
+    """A person with their skin's appearance, to which the frames of a clip can be aligned."""
 
     skin: Skin
     appearance: PersonAppearance
@@ -81,7 +82,18 @@ def fit_photometric_model(
     states: Sequence[FrameState],
     progress: Progress,
 ) -> PhotometricModel:
-    """From the frames (F,) of each capture on which the person was fitted by landmarks, and their `states`."""
+    """Run the rounds of the photometric stage.
+
+    Args:
+        model: The head model.
+        clips: The frames of each clip that the person was fitted to.
+        captures: The capture of each clip.
+        frames: The indices (F,) of each clip's frames in its capture.
+        person: The person as fitted to landmarks.
+        states: The parameters of each clip's frames as fitted to landmarks.
+        progress: Reports every iteration, and cancels.
+
+    """
     skin = make_skin(model, states[0].face.device)
     total = len(PERSON_BLURS) * PERSON_ITERATIONS
 
@@ -110,8 +122,8 @@ def fit_photometric_model(
 
 
 def _landmark_bias(landmarks: Sequence[LandmarkTerm], clips: Sequence[PosedClip], person: Person) -> Tensor:
-    """The detector's bias for this person, from frames whose poses the skin patches determined. Without it landmarks
-    would be right only about what changes, and could get little weight.
+    """The detector's bias for this person (FEATURES, L, 2) metres, from frames whose poses the skin patches determined.
+    Without it the landmarks would have constant errors and show only changes reliably, so they could get little weight.
     """
     parts = []
     for term, clip in zip(landmarks, clips, strict=True):

@@ -1,6 +1,6 @@
-"""Capture → Track: first the person and the camera, from the training part; then what every frame does.
+"""Capture → Track: fits the person and the focal lengths to the training part first, then all frames of each clip.
 
-The steps are named in `track_captures` and `_track_clip`; the package's docstring walks through them.
+`track_captures` and `_track_clip` call the steps in order; the package's docstring explains them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .observe.iris_detection import detect_irises
 from .observe.shot_cuts import find_cuts
 from .observe.silhouette_detection import detect_silhouette
 from .photometric_stage import ALIGNMENTS, LANDMARK_WEIGHT, PhotometricModel, fit_photometric_model
-from .solve.fit_frames import FittedClip, fit_windows, robust_scale_of
+from .solve.fit_frames import FittedClip, fit_windows, warm_start_robust_scale
 from .solve.fit_hair_shell import fit_shell_and_poses
 from .solve.fit_person import FOCAL_SIGMA, ClipFrames, Person, fit_person
 from .solve.initial_state import initial_state
@@ -46,16 +46,17 @@ from .terms.smoothness import SmoothnessTerm
 from .terms.term import Term
 
 SOLVED_POINTS = 240
-"""Of the detector's 478 landmarks; see `landmark_sets.solved_points`."""
+"""How many of the detector's 478 landmarks the solver uses; see `landmark_sets.solved_points`."""
 PERSON_FRAMES = 48
 """Frames that identity and focal length are fitted on, spread over the training part: more hardly change the person."""
 PERSON_ITERATIONS = 14
+"""The largest number of iterations of fitting the person to landmarks."""
 FIRST_ITERATIONS = 2
-"""Of all frames by landmarks alone."""
+"""Iterations of fitting all frames to landmarks alone."""
 ITERATIONS = 3
-"""Of all frames with silhouette and the other terms."""
+"""Iterations of fitting all frames with silhouette and the other terms."""
 _MIN_LANDMARKS = 60
-"""Landmarks that a head model must have positions for."""
+"""The smallest number of landmarks that a head model must have positions for."""
 
 
 def track_capture(
@@ -66,8 +67,8 @@ def track_capture(
     progress: Progress = SILENT,
     device: str = "cpu",
 ) -> Track:
-    """Fit the head model to a capture. Frames without a face are interpolated from their neighbours and keep their
-    flag.
+    """Fit the head model to a capture. Frames without a face follow from their neighbours by the smoothness term and
+    keep their flag.
 
     With `photometric` the frames are also aligned to the person's own skin (`photometric_stage`), which takes three
     times as long.
@@ -85,12 +86,12 @@ def track_captures(
 ) -> list[Track]:
     """Fit the head model to several captures of one person, clips or photographs.
 
-    They get one identity, and each capture a focal length and a track. Shot cuts are found and nothing is smoothed
-    across them.
+    All captures share one identity; each has its own focal length and track, in the order of `captures`. Shot cuts are
+    detected, and nothing is smoothed across them.
     """
-    skin, compared = _surfaces(model, device)
+    skin, detected = _surfaces(model, device)
     clips = [
-        _Clip(capture, model, compared, count)
+        _PreparedClip(capture, model, detected, count)
         for capture, count in zip(captures, _person_frames(captures), strict=True)
     ]
 
@@ -118,33 +119,39 @@ def track_captures(
 
 
 def _surfaces(model: HeadModel, device: str) -> tuple[LandmarkSurface, LandmarkSurface]:
-    """The chosen landmarks' surface as it is on the skin, and as the detector reports it."""
-    everything = landmark_surface(model, device)
-    if (everything.valid & reported_points()).sum() < _MIN_LANDMARKS:
+    """The surface points of the landmarks that the solver uses: on the skin, and where the detector reports them
+    (`shape_response.detected_surface`).
+    """
+    all_points = landmark_surface(model, device)
+    if (all_points.valid & reported_points()).sum() < _MIN_LANDMARKS:
         raise EffigyError(
             f'The head model "{model.name}" has no positions for the detector\'s landmarks: embed them first '
             "(`backend.correspondence.landmark_embedding`), or use the bundled open head."
         )
-    chosen = solved_points(everything.position.rest.cpu().numpy(), everything.valid, SOLVED_POINTS)
-    return everything.of_points(chosen), detected_surface(everything, model).of_points(chosen)
+    chosen = solved_points(all_points.position.rest.cpu().numpy(), all_points.valid, SOLVED_POINTS)
+    return all_points.of_points(chosen), detected_surface(all_points, model).of_points(chosen)
 
 
 def _person_frames(captures: Sequence[Capture]) -> list[int]:
-    """How many frames of each capture the person is fitted on; what short captures lack, long ones give."""
-    counts, left = [0] * len(captures), PERSON_FRAMES
+    """How many frames of each capture the person is fitted to: equal shares of PERSON_FRAMES, and longer captures make
+    up for those that are shorter than their share.
+    """
+    counts, remaining = [0] * len(captures), PERSON_FRAMES
     for rank, index in enumerate(sorted(range(len(captures)), key=lambda index: captures[index].training_count)):
-        counts[index] = max(1, min(captures[index].training_count, left // (len(captures) - rank)))
-        left -= counts[index]
+        counts[index] = max(1, min(captures[index].training_count, remaining // (len(captures) - rank)))
+        remaining -= counts[index]
     return counts
 
 
-class _Clip:
-    """A capture prepared for the solver: camera, landmark term, priors, smoothness."""
+class _PreparedClip:
+    """A capture prepared for the solver: its camera, landmark term, prior term and smoothness term."""
 
-    def __init__(self, capture: Capture, model: HeadModel, compared: LandmarkSurface, person_frames: int) -> None:
-        """`person_frames` is the number of frames that the person is fitted on."""
+    def __init__(self, capture: Capture, model: HeadModel, surface: LandmarkSurface, person_frames: int) -> None:
+        """`surface` holds the solved landmarks where the detector reports them, of the mean person. `person_frames` is
+        the number of frames that the person is fitted to.
+        """
         self.capture = capture
-        self.camera = Camera.from_intrinsics(capture.intrinsics, capture.size, compared.face_centre())
+        self.camera = Camera.from_intrinsics(capture.intrinsics, capture.size, surface.face_centre())
         device = self.camera.pivot.device
         self.detected = capture.landmarks.astype(np.float32, copy=False)
         found = np.asarray(np.isfinite(self.detected).all((1, 2)))
@@ -159,10 +166,10 @@ class _Clip:
         self.training = training
         spread = np.linspace(0, len(training) - 1, min(person_frames, len(training))).round().astype(int)
         self.chosen = torch.as_tensor(training[spread])
-        """Indices of the frames that the person is fitted on."""
+        """Indices of the frames that the person is fitted to."""
         priors = priors_for(model, capture.scores, SCORE_NAMES, float(capture.fps))
         self.prior, self.bounds = priors.term(device), priors.bounds(device)
-        self.landmarks = LandmarkTerm.from_detections(self.detected, compared, self.camera)
+        self.landmarks = LandmarkTerm.from_detections(self.detected, surface, self.camera)
         self.cuts = find_cuts(capture)
         linked = np.diff(capture.frame_numbers) == 1
         linked[self.cuts - 1] = False
@@ -174,13 +181,13 @@ class _Clip:
         )
 
     def initial_state(self, identity: Tensor, camera: Camera, frames: Tensor) -> FrameState:
-        """The start of some frames of the person with this identity (S,)."""
+        """The initial parameters of the frames with the indices `frames`, for the person with this identity (S,)."""
         landmarks = self.landmarks.of_person(identity)
         detected = torch.as_tensor(self.detected[:, landmarks.surface.points], device=camera.pivot.device)
         return initial_state(landmarks, self.prior, detected, camera, frames, self.capture.training_count)
 
     def person_frames(self) -> ClipFrames:
-        """The frames that the person is fitted on, starting from the mean person."""
+        """The frames that the person is fitted to, with initial parameters for the mean person."""
         mean_person = torch.zeros(
             self.landmarks.generic_surface.position.shape.shape[-1], device=self.camera.pivot.device
         )
@@ -190,7 +197,7 @@ class _Clip:
 
 @dataclass(frozen=True)
 class _TrackedPerson:
-    """Everything that is known about a person before one of their clips is fitted."""
+    """The results of fitting a person, which are the input of fitting all frames of one of their clips."""
 
     model: HeadModel
     person: Person
@@ -199,8 +206,8 @@ class _TrackedPerson:
     appearance: PhotometricModel | None
 
 
-def _track_clip(clip: _Clip, index: int, tracked: _TrackedPerson, progress: Progress) -> Track:
-    """Fit all frames of the person's clip number `index`."""
+def _track_clip(clip: _PreparedClip, index: int, tracked: _TrackedPerson, progress: Progress) -> Track:
+    """Fit all frames of the person's clip number `index` and assemble its track."""
     person, model, capture = tracked.person, tracked.model, clip.capture
     camera = clip.camera.with_focal(person.focals[index])
     identity = person.identity.cpu().numpy()
@@ -223,7 +230,7 @@ def _track_clip(clip: _Clip, index: int, tracked: _TrackedPerson, progress: Prog
             on_frames=on_frames,
         )
 
-    # By landmarks alone: good enough to search silhouette, closed gaps and irises near the head.
+    # Landmarks alone give a track that is accurate enough to measure silhouette, closed gaps and irises near the head.
     terms: list[Term] = [landmarks, clip.prior, clip.smoothness]
     state = fitted(terms, state, FIRST_ITERATIONS, last=False).state
 
@@ -257,17 +264,21 @@ def _track_clip(clip: _Clip, index: int, tracked: _TrackedPerson, progress: Prog
             terms = [landmarks, clip.prior, clip.smoothness, *others, patches]
             result = fitted(terms, result.state, ITERATIONS, last=alignment == ALIGNMENTS - 1)
 
-    sigma = _sigma(clip, landmarks, result, person.covariance_of(index), camera)
+    sigma = _parameter_sigma(clip, landmarks, result, person.covariance_of(index), camera)
     track = assemble_track(capture, model, identity, camera, result.state, sigma, clip.reliable, clip.shot_starts)
     residual = landmark_error(track, capture, model)
     return replace(track, residual=residual, flags=flag_frames(track.flags, residual, capture.size))
 
 
-def _sigma(clip: _Clip, landmarks: LandmarkTerm, fitted: FittedClip, shared: Tensor, camera: Camera) -> Tensor:
-    """(F, P) standard deviations, with identity's and focal length's covariance `shared` (S + 1, S + 1)."""
+def _parameter_sigma(
+    clip: _PreparedClip, landmarks: LandmarkTerm, fitted: FittedClip, shared: Tensor, camera: Camera
+) -> Tensor:
+    """Standard deviations (F, P) of the frames' parameters, which include the uncertainty of identity and log focal
+    length with the covariance `shared` (S + 1, S + 1).
+    """
     state, variances, count = fitted.state, fitted.required_variances(), clip.capture.training_count
-    current = landmarks.reweighted(state, camera, robust_scale_of(ITERATIONS - 1))
-    # Separately, so that held-out frames do not influence what is reported about training frames.
+    current = landmarks.reweighted(state, camera, warm_start_robust_scale(ITERATIONS - 1))
+    # Computed separately, so that held-out frames do not influence the standard deviations of training frames.
     parts = [part for part in (slice(count), slice(count, None)) if len(state[part])]
     return torch.cat(
         [

@@ -263,7 +263,7 @@ def test_colour_and_light_are_told_apart_as_far_as_what_is_seen_goes(
     monkeypatch.setattr(albedo_and_light, "sample_frames", sampled)
     lit = [PosedClip(None, None, np.arange(10), number, np.ones(10, bool)) for number in range(2)]
     found = learn_appearance(skin, torch.zeros(1), lit, 2.0)
-    assert found.known.all() and found.lights.shape == (2, 9)
+    assert found.determined.all() and found.lights.shape == (2, 9)
     for clip, (normals, shown) in enumerate(clips):
         for index in (0, 5, 9):
             view = SkinView(np.zeros((2, 2, 3)), np.zeros((500, 2)), normals[index], np.ones(500))
@@ -294,6 +294,6 @@ def test_a_place_that_was_hardly_seen_has_no_colour(skin: Skin, monkeypatch: pyt
             skin, torch.zeros(1), [PosedClip(None, None, np.arange(frames), None, np.ones(frames, bool))], 2.0
         )
 
-    assert not learned(10).known[:50].any() and learned(10).known[50:].all()
+    assert not learned(10).determined[:50].any() and learned(10).determined[50:].all()
     # Of a photograph one look must do.
-    assert learned(1).known.all()
+    assert learned(1).determined.all()

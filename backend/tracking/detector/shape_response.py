@@ -6,7 +6,7 @@ rotates and bends the head to make up for the rest. `assets/derive/landmark_bias
 much farther or less far than its point on the skin each landmark moves with identity, expression and jaw. These
 responses are added to the bases of the surface that the solver compares with the landmarks, so that the solver predicts
 what the detector reports. The mesh that is drawn, its gaps and its silhouette stay unchanged. Where the detector does
-not respond at all, the compared surface does not move either, and the priors decide.
+not respond at all, the detected surface does not move either, and the priors decide.
 
 The responses were measured on the open head. Another head's shape is expressed as the most similar mixture of the open
 head's shapes, and the detector is taken to respond to both alike.

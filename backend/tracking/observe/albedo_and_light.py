@@ -3,11 +3,11 @@
 For Lambertian skin under light that does not move with the head, I = a(sample) h . Y(normal), with Y the first nine
 spherical harmonics of the normal in camera space (Ramamoorthi and Hanrahan 2001, eq. 12: nine terms hold 98 % of the
 diffuse shading of any light). The albedo a is the person's, the light h the clip's. Both are estimated from posed
-frames in turn: the albedo is the mean over frames of the brightness divided by the shading, the light a least-squares
-fit to the brightness divided by the albedo. Blurred images give a blurred albedo, so coarse images are compared with a
-coarse albedo.
+frames alternately: the albedo is the mean over frames of the brightness divided by the shading, the light a
+least-squares fit to the brightness divided by the albedo. Blurred images give a blurred albedo, so coarse images are
+compared with a coarse albedo.
 
-The model leaves out gloss, cast shadows and lamps that turn with the head. These vary slowly over the skin, and the
+The model leaves out gloss, cast shadows and lamps that move with the head. These vary slowly over the skin, and the
 skin patch term gives every patch a brightness of its own.
 """
 
@@ -22,26 +22,27 @@ from torch import Tensor
 from .skin_samples import PosedClip, Skin, SkinView, sample_frames
 
 _ROUNDS = 4
-"""Albedo and light, in turn."""
+"""Times that albedo and light are each estimated, alternately."""
 _MIN_SHADING = 0.08
-"""Share of the ambient light that reaches a sample that no light shines on."""
+"""The smallest shading, as a fraction of the light's constant coefficient, so that its logarithm stays finite."""
 _RIDGE = 1e-3
+"""Ridge regularisation of the light's least-squares fit, as a fraction of the total weight."""
 _MIN_FRAMES = 1.5
-"""Frames in which a sample must be plainly visible for its albedo to count as known."""
+"""The sum over frames of a sample's visibility from which on its albedo counts as determined."""
 
 
 @dataclass(frozen=True)
 class PersonAppearance:
-    """What one person looks like, in each of C clips."""
+    """The albedo of one person's skin, and the light of each of C clips."""
 
     albedo: np.ndarray
     """(D,) float32: the logarithm of linear reflectance, up to a factor that belongs to the light."""
-    known: np.ndarray
-    """(D,) bool: visible in enough frames."""
+    determined: np.ndarray
+    """(D,) bool: the sample was visible in enough frames to determine its albedo."""
     lights: np.ndarray
     """(C, 9) spherical-harmonic coefficients of each clip's light."""
     blur: float
-    """Pixels at 512 of the images that it was learned from."""
+    """Pixels at 512: the blur of the images that it was learned from."""
 
     def expected(self, clip: int, view: SkinView) -> np.ndarray:
         """(D,) float32: the logarithm of brightness that an image of clip number `clip` should have at the samples."""

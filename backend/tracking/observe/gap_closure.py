@@ -1,8 +1,8 @@
-"""How surely the gaps between eyelids and between lips are closed, from the clip's own distribution of gaps.
+"""The confidence that eyelids and lips are closed, from the distribution of their gaps over the clip.
 
 A millimetre between two edges is a pixel or two in the image, no more than a landmark's error, and the landmarks lie
-beside the edges. But a closed gap stands out from the clip's other gaps: an eye that is open most of the time shows a
-tenth of its usual gap during a blink. So each gap is compared with the person's own open and closed gap.
+not exactly on the edges. But a closed gap stands out from the clip's other gaps: an eye that is open most of the time
+shows a tenth of its usual gap during a blink. So each gap is compared with the person's own open and closed gap.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def landmark_gap(landmarks: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def closure_confidence(landmarks: np.ndarray, state: FrameState, focal: Tensor, training: slice) -> np.ndarray:
-    """(F, 3) in [0, 1]: how surely left eyelids, right eyelids and lips are closed.
+    """The confidence in [0, 1] that left eyelids, right eyelids and lips are closed, (F, 3).
 
     `landmarks` (F, 478, 3) are NaN without a face. `focal` is in pixels. The person's open and closed gaps are learned
     from the frames `training`.
@@ -46,19 +46,21 @@ def closure_confidence(landmarks: np.ndarray, state: FrameState, focal: Tensor, 
         ],
         1,
     )
-    # An eye that is turned away is taken to blink with the other.
+    # The head's yaw can hide an eye; a hidden eye is assumed to blink together with the other one.
     closed[:, :LIPS] = np.maximum(closed[:, :LIPS], eye_occlusion(state).cpu().numpy() * closed[:, 1::-1])
     return closed
 
 
 def _confidence(lips: bool, gaps: np.ndarray, training: slice) -> np.ndarray:
-    """(F,) in [0, 1] from gaps (F,) in metres, NaN without a face."""
-    known = gaps[training][np.isfinite(gaps[training])]
-    if not len(known):
+    """The confidence (F,) in [0, 1] that a gap is closed, from the gaps (F,) in metres, NaN without a face. Gaps of
+    eyelids are compared as fractions of the open gap, those of `lips` in metres.
+    """
+    finite = gaps[training][np.isfinite(gaps[training])]
+    if not len(finite):
         return np.zeros(len(gaps))
-    lowest = np.quantile(known, _LOWEST_QUANTILE)
-    unit = 1.0 if lips else max(np.quantile(known, _LIDS_OPEN_QUANTILE), 1e-6)
+    lowest = np.quantile(finite, _LOWEST_QUANTILE)
+    unit = 1.0 if lips else max(np.quantile(finite, _LIDS_OPEN_QUANTILE), 1e-6)
     closed, ajar = (_LIPS_CLOSED, _LIPS_AJAR) if lips else (_LIDS_CLOSED, _LIDS_AJAR)
-    # The clip's smallest gaps, if they are not zero but too small to be open, are this person's closed ones.
+    # The clip's smallest gaps, if they are not zero but too small to be open, are taken for this person's closed gaps.
     shift = float(np.clip(lowest / unit - closed / 2, 0, closed)) if lowest / unit < ajar else 0.0
     return np.nan_to_num((ajar + shift - gaps / unit) / (ajar - closed)).clip(0, 1)

@@ -1,7 +1,7 @@
 """The head's silhouette in the images: the edge of the person's matte, sampled along rays from the centre of the skull.
 
-Where the edge is a shoulder, long hair or the border of the image it says nothing about the head. So only rays that are
-not too far from the crown's direction are used, and only edges that run across the ray.
+Where the edge belongs to a shoulder, to long hair or to the border of the image, it gives no information about the
+head. So only rays within a limited angle of the crown's direction are used, and only edges that run across the ray.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ RAY_ANGLE = 2 * np.pi / RAYS
 _MAX_RADIUS = 0.2
 """Metres from the centre of the skull within which the edge is searched."""
 _MIN_RADIUS = 0.05
-"""Metres from the centre of the skull that are certainly head: a hole in the matte is no silhouette."""
+"""Metres from the centre of the skull that always belong to the head, so that holes in the matte there are ignored."""
 _MAX_ANGLE_FROM_CROWN = np.deg2rad(112.0)
 """Rays farther from the crown's direction meet jaw, neck and shoulders."""
 _MAX_SLOPE = 1.5
 """Tangent of the angle between silhouette and circle beyond which the edge jumps between neighbouring rays."""
 _MATTE_SIZE = 256
+"""Pixels of the side at which the matte is read."""
 _RADIAL_SAMPLES = 192
+"""Samples of the matte along a ray, from the centre to _MAX_RADIUS."""
 _SKULL_CENTRE = np.array((0.0, 0.02, -0.08), np.float32)
 """Metres from the pivot to the centre of the skull."""
 
@@ -48,15 +50,15 @@ class Silhouette:
     centres: Tensor
     """(F, 2) pixels: the projected centre of the skull, from which ray k points at the angle k RAY_ANGLE."""
     weights: Tensor
-    """(F, K)"""
+    """(F, K): 1 where the silhouette is used, else 0."""
 
     def __getitem__(self, index: slice | Tensor) -> Silhouette:
         return Silhouette(*(value[index] for value in vars(self).values()))
 
 
 def detect_silhouette(capture: Capture, state: FrameState, camera: Camera, face_found: Tensor) -> Silhouette:
-    """Search the silhouette along rays from the centre of the skull, whose position comes from `state`. Frames without
-    a face (`face_found` (F,) bool) get none.
+    """Search the silhouette along rays from the centre of the skull, whose position comes from `state`. In frames
+    without a face (`face_found` (F,) bool) all weights are 0.
     """
     device = state.face.device
     skull = state.rotation @ torch.as_tensor(_SKULL_CENTRE, device=device) + state.translation
@@ -73,7 +75,7 @@ def detect_silhouette(capture: Capture, state: FrameState, camera: Camera, face_
             return
         matte = read_matte(capture, frame, _MATTE_SIZE)
         factor = _MATTE_SIZE / capture.size
-        # OpenCV counts from the centre of the first pixel, we from its corner.
+        # OpenCV's pixel coordinates are 0 at the centre of the first pixel, ours at its corner.
         centre = tuple(float(value) for value in centres[frame] * factor - 0.5)
         max_radius = _MAX_RADIUS * pixels_per_metre[frame] * factor
         polar = cv2.warpPolar(

@@ -36,13 +36,16 @@ _REGIONS = ("face", "ears")
 _EXCLUDED = ("eyes", "mouth_inside")
 """Regions that move on their own: the gaze has a term of its own, teeth and tongue appear and disappear."""
 _FACING = 0.25, 0.8
-"""Cosine to the viewing direction below which a sample is seen too obliquely, and from which on it has full weight."""
+"""Cosine between normal and viewing direction up to which a sample has no weight, because it is too oblique, and from
+which on it has full weight."""
 _OCCLUSION_TOLERANCE = 0.006
 """Metres that a sample may lie behind the z-buffer's surface and still be visible."""
 _DEPTH_SIZE = 128
+"""Pixels of the side of the z-buffer and of the matte."""
 _MIN_LIGHT = 0.01
 """Linear light that is added before the logarithm, so that noise in dark pixels is not amplified."""
 _CHUNK = 32
+"""Frames that are posed at a time."""
 _Result = TypeVar("_Result")
 
 
@@ -52,9 +55,9 @@ class Skin:
 
     head: Head
     centres: LandmarkSurface
-    """The patches' centres."""
+    """The patches' centres as surface points."""
     corners: np.ndarray
-    """(D, 3) vertices of the triangle that a sample lies on."""
+    """(D, 3) vertex indices of the triangle that a sample lies on."""
     barycentric: np.ndarray
     """(D, 3) float32."""
     patch: np.ndarray
@@ -82,10 +85,12 @@ class SkinView:
     normals: np.ndarray
     """(D, 3) float32 unit vectors in camera space."""
     weight: np.ndarray
-    """(D,) in [0, 1]: how plainly the sample is visible; zero where it is hidden."""
+    """(D,) in [0, 1]: the sample's visibility and frontality; zero where it is hidden."""
 
     def sample(self, shift: np.ndarray | float = 0.0) -> np.ndarray:
-        """(D, 3): the maps at the samples, displaced by `shift` (D, 2) pixels of this image."""
+        """The maps at the samples, (D, 3): the logarithm of light and its derivatives by x and y. The samples are
+        displaced by `shift` (D, 2) pixels of this image.
+        """
         positions = (self.pixels + shift - 0.5).astype(np.float32)[:, None]
         # OpenCV takes None for the second map where the first one has both coordinates, which its stubs do not know.
         sampled = cv2.remap(  # pyright: ignore[reportCallIssue]
@@ -112,7 +117,9 @@ class PosedClip:
 
 
 def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
-    """Samples spread evenly over the skin of face and ears, and their patches; the same for every call."""
+    """Spread samples evenly over the skin of face and ears and group them in patches. Every call gives the same
+    result.
+    """
     chosen = np.zeros(len(model.template), bool)
     chosen[np.concatenate([model.regions[name] for name in _REGIONS if name in model.regions])] = True
     for name in _EXCLUDED:
@@ -127,7 +134,7 @@ def make_skin(model: HeadModel, device: torch.device | str = "cpu") -> Skin:
     area = np.linalg.norm(np.cross(ends[:, 1] - ends[:, 0], ends[:, 2] - ends[:, 0]), axis=1)
     random = np.random.default_rng(0)
     count = PATCHES * SAMPLES_PER_PATCH
-    # One sample for each equal share of the area, in the triangles' order: even without being a grid.
+    # One sample for each equal share of the area, in the triangles' order: evenly spread, but not a grid.
     cumulated = np.cumsum(area) / area.sum()
     found = np.searchsorted(cumulated, (np.arange(count) + random.uniform(size=count)) / count).clip(0, len(area) - 1)
     first, second = np.sqrt(random.uniform(size=count)), random.uniform(size=count)
@@ -161,7 +168,8 @@ def sample_frames(
 ) -> Iterator[_Result]:
     """Sample the images of a posed clip, blurred by `blur` pixels at 512.
 
-    Yields `use(row, view)` for every frame, in order. Images are read one at a time, by several threads.
+    Calls `use(row, view)` for every frame, in worker threads, and yields its results in the frames' order. `row` counts
+    the frames of the clip from 0.
     """
     shaped = skin.head.shaped(identity[None])
     intrinsics = clip.camera.intrinsics()
@@ -181,7 +189,7 @@ def sample_frames(
 
 
 def _posed(skin: Skin, shaped: Shaped, state: FrameState, pivot: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and their normals in camera space (F, V, 3)."""
+    """The posed mesh's vertices in metres and its normals, both (F, V, 3) in camera space."""
     root_and_neck = torch.zeros(len(state), 2, 3, device=state.face.device)
     with torch.no_grad():
         rotations = torch.cat((root_and_neck, joint_rotation_vectors(state.face)), 1)
@@ -199,6 +207,9 @@ def _view(
     index: int,
     blur: float,
 ) -> SkinView:
+    """Project the samples of one frame, whose mesh has `vertices` and `normals` (V, 3) in camera space, and test which
+    of them are visible. `blur` is in pixels of the sampled image.
+    """
     depth_scale = _DEPTH_SIZE / capture.size
     small = intrinsics * np.array([[depth_scale], [depth_scale], [1.0]])
     nearest = rasterize_mesh(vertices, skin.head.model.faces, small, _DEPTH_SIZE, _DEPTH_SIZE).depth

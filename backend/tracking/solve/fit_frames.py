@@ -1,4 +1,4 @@
-"""Fitting frames: Levenberg-Marquardt over every frame's expression, jaw, eyes and head pose, the person being fixed.
+"""Fitting frames: Levenberg-Marquardt over every frame's expression, jaw, eyes and head pose with a fixed person.
 
 The energy is the sum of a list of terms. All frames of a clip are solved in windows, so that memory does not grow with
 the clip.
@@ -19,21 +19,22 @@ from ..terms.term import NormalEquations, Term, total_energy, total_equations
 from .block_systems import solve_in_time, solve_independent, variances_in_time
 
 ROBUST_SCALES = (12.0, 12.0, 8.0, 5.0, 4.0, 3.0)
-"""The robust function's scale over the iterations: from nearly least squares, which finds the basin of convergence, to
-outlier-proof."""
+"""s of `term.robust` in each iteration: from nearly least squares, which has a wide basin of convergence, to robust
+against outliers."""
 WINDOW = 512
 """Frames that are solved at once."""
 _LOOK_AHEAD = 16
-"""Frames beyond a window that are solved with it and again in the next one, so that a window's end is smooth too."""
+"""Frames after a window that are solved together with it and solved again in the next window, so that motion is smooth
+across the window's end."""
 _TRIES = 6
-"""Dampings that are tried before an iteration gives up."""
+"""Damping factors that are tried in one iteration; if none lowers the energy, the fit ends."""
 _POSE_SIGMA = (1.0, 1.0, 1.0, 0.3, 0.3, 0.3)
 """Radians and metres: standard deviations of the pose of a head that nothing constrains."""
 
 
-def robust_scale_of(iteration: int) -> float:
-    """Frames start near their solution, so they begin at the scale that the person's frames reach after two
-    iterations.
+def warm_start_robust_scale(iteration: int) -> float:
+    """The robust scale in an iteration of a fit that starts near its solution: it skips the first two of
+    ROBUST_SCALES.
     """
     return ROBUST_SCALES[min(iteration + 2, len(ROBUST_SCALES) - 1)]
 
@@ -48,19 +49,19 @@ def fit_frames(
     held: int = 0,
     on_iteration: Callable[[int], None] = lambda iteration: None,
 ) -> tuple[FrameState, NormalEquations]:
-    """Minimise the sum of `terms` over F frames in time order.
+    """Minimise the sum of `terms` over the parameters of F frames in time order, starting from `state`.
 
-    The first `held` frames do not move; they only constrain the motion of the others. `on_iteration` is called at the
-    start of every iteration.
+    The first `held` frames stay fixed; they only constrain the motion of the others. `on_iteration` is called with the
+    iteration's number before its step.
 
     Returns:
-        The frames and the normal equations of the last iteration.
+        The fitted frames, and the normal equations from which the last iteration's step was computed.
 
     """
     damping, equations = 1e-4, None
     for iteration in range(iterations):
         # Robust weights, bias and correspondences change with the iteration, so energies are compared only within one.
-        current = [term.reweighted(state, camera, robust_scale_of(iteration)) for term in terms]
+        current = [term.reweighted(state, camera, warm_start_robust_scale(iteration)) for term in terms]
         equations = total_equations(current, state, camera)
         energy = float(total_energy(current, state, camera))
         on_iteration(iteration)
@@ -81,19 +82,19 @@ def fit_frames(
         else:
             break
     if equations is None:
-        raise ValueError("frames are fitted in one iteration at least")
+        raise ValueError("fitting frames takes at least one iteration")
     return state, equations
 
 
 def free_parameters(state: FrameState, gradient: Tensor, bounds: Bounds) -> Tensor:
-    """(F, P) bool: the parameters that may move. Fixed ones may not, nor those on a bound whose gradient pushes them
-    outwards (Bertsekas 1982).
+    """(F, P) bool: the parameters that a step may change. Fixed parameters are excluded, and those at a bound which a
+    descent step would cross (Bertsekas 1982).
     """
     free = (~bounds.fixed).expand(gradient.shape).clone()
     face = state.layout.face
-    pushed = gradient[:, face]
-    stuck = ((state.face <= bounds.lower) & (pushed > 0)) | ((state.face >= bounds.upper) & (pushed < 0))
-    free[:, face] &= ~stuck
+    slope = gradient[:, face]
+    blocked = ((state.face <= bounds.lower) & (slope > 0)) | ((state.face >= bounds.upper) & (slope < 0))
+    free[:, face] &= ~blocked
     return free
 
 
@@ -103,10 +104,10 @@ class FittedClip:
 
     state: FrameState
     variances: Tensor | None
-    """(F, P): the parameters' marginal variances with the person fixed, where they were asked for."""
+    """(F, P): the parameters' marginal variances with the person fixed, if they were requested."""
 
     def required_variances(self) -> Tensor:
-        """The variances of a clip that was fitted with them."""
+        """The variances (F, P); raises a ValueError if the clip was fitted without them."""
         if self.variances is None:
             raise ValueError("this clip was fitted without variances")
         return self.variances
@@ -123,10 +124,11 @@ def fit_windows(
     with_variances: bool = False,
     on_frames: Callable[[int], None] = lambda done: None,
 ) -> FittedClip:
-    """Fit all frames of a clip, a window at a time, each window held to the two frames before it.
+    """Fit all F frames of a clip in consecutive windows of WINDOW frames. The last two frames of the window before stay
+    fixed and keep the motion smooth across the boundary.
 
-    No window reaches over the end of the training part (`training_count`), so held-out frames never influence training
-    frames; the reverse is allowed. `on_frames` is called with the number of frames done.
+    No window extends past the training part (the first `training_count` frames), so held-out frames never influence
+    training frames; the reverse is allowed. `on_frames` is called with the number of frames done.
     """
     frames = len(state)
     done: list[FrameState] = []
@@ -158,11 +160,11 @@ def fit_windows(
 
 
 def _variances(window: Sequence[Term], equations: NormalEquations, state: FrameState, camera: Camera) -> Tensor:
-    """(F, P) of a solved window."""
+    """The parameters' marginal variances (F, P) in a solved window."""
     hessian = equations.hessian.clone()
-    # Frames without a face may be coupled to too few others to be determined at all.
+    # The equations of frames without a face can be singular; a weak prior on the pose prevents it.
     pose_precision = torch.tensor(_POSE_SIGMA, device=hessian.device) ** -2
     hessian.diagonal(dim1=1, dim2=2)[:, state.layout.pose] += pose_precision
     smoothness = next(term for term in window if isinstance(term, SmoothnessTerm))
-    smoothness = replace(smoothness, unobserved_is_quick=True).reweighted(state, camera, ROBUST_SCALES[-1])
+    smoothness = replace(smoothness, relax_unobserved=True).reweighted(state, camera, ROBUST_SCALES[-1])
     return variances_in_time(hessian, smoothness.current_coupling())

@@ -1,8 +1,8 @@
 """Fitting the person: one identity and each clip's focal length, from some frames of every clip.
 
-Levenberg-Marquardt over the frames' own parameters and those that they share, by the Schur complement. First by
-landmarks; then, once skin patches are registered (`terms.skin_patches`), by both, with the patches' offsets on the head
-as further shared parameters.
+Levenberg-Marquardt over each frame's own parameters and the shared parameters; the Schur complement eliminates the
+frames' own. The person is fitted to landmarks first. Once skin patches are registered (`terms.skin_patches`), it is
+fitted to landmarks and patches together, and the patches' offsets on the head become further shared parameters.
 """
 
 from __future__ import annotations
@@ -21,47 +21,51 @@ from ..terms.priors import PriorTerm
 from ..terms.skin_patches import SkinPatchTerm
 from ..terms.term import NormalEquations, SharedBlocks, Term, total_energy, total_equations
 from .block_systems import solve_shared
-from .fit_frames import ROBUST_SCALES, free_parameters, robust_scale_of
+from .fit_frames import ROBUST_SCALES, free_parameters, warm_start_robust_scale
 
 FOCAL_SIGMA = 0.3
 """Standard deviation of the log focal length around the initial guess: webcams and phones have fields of view of 80 to
 50 degrees, portrait lenses 25."""
 FOCAL_BIAS = 0.15
-"""By how much the log focal length errs however many frames there are, measured on rendered people: a face that is
-nearer or deeper than the detector draws it looks like another focal length."""
+"""Standard deviation of the log focal length's error that more frames do not reduce, measured on rendered people: a
+face with more or less depth than the detector reports has the same effect as another focal length."""
 INDEPENDENT_FRAMES = 1.0
 """The detector misplaces a landmark in the same way in every frame, so many frames tell no more about identity than
-this many independent ones would; identity's prior is weighed against them accordingly. Measured on the demo clip: 5, 2
-and 1 give 2.8, 2.5 and 2.3 mm and 3.4, 3.1 and 2.8 degrees, and man_glasses loses 0.03 pixels. With more frames
-identity follows the detector's bias in depth, and a face that is too deep rotates too little."""
+this many independent ones would, and identity's prior is multiplied accordingly. Measured on the demo clip: 5, 2 and 1
+give vertex errors of 2.8, 2.5 and 2.3 mm and rotation errors of 3.4, 3.1 and 2.8 degrees, and man_glasses loses 0.03
+pixels. With more frames identity follows the detector's bias in depth, and a face that is too deep rotates too
+little."""
 _FOCAL_FRAMES = 3.0
-"""The same for the focal length. Measured on fifteen rendered people with FOCAL_SIGMA 0.3: 1, 3, 10 and 30 leave errors
-of 14, 13, 14 and 15 %, where the initial guess errs by 27; a wrong focal length makes large rotations too small or too
-large."""
+"""Independent frames that a clip's frames count as for the focal length, without skin patches. Measured on fifteen
+rendered people with FOCAL_SIGMA 0.3: 1, 3, 10 and 30 leave errors of 14, 13, 14 and 15 %, where the initial guess errs
+by 27; a wrong focal length makes large rotations too small or too large."""
 SKIN_FRAMES = 6.0
-"""The same for identity with skin patches, whose errors (gloss, a mesh that is not the head) are alike in similar
-frames. Measured on rendered people: 3, 6 and 48 give 1.62, 1.65 and 1.83 mm, 1.90, 1.86 and 1.74 degrees."""
+"""Independent frames that all frames count as for identity with skin patches, whose errors (gloss, a mesh that is not
+the head) are alike in similar frames. Measured on rendered people: 3, 6 and 48 give 1.62, 1.65 and 1.83 mm, 1.90, 1.86
+and 1.74 degrees."""
 OFFSET_SIGMA = 0.02, 0.02, 0.0015
-"""Metres by which a patch lies beside its position on the head model, twice along the skin and once across it. It is
-free along the skin, because the appearance was learned under a track that was degrees off."""
+"""Metres: standard deviations of a patch's offset from its position on the head model, in two directions along the skin
+and one across it. Along the skin it is nearly free, because the appearance was learned under a track that was degrees
+off."""
 FOCAL_STEP_SIGMA = 0.03
-"""By how much the log focal length moves in one round of the photometric stage. Patches are registered under the
-current focal length, and rotations that are too small compensate one that is too short. Measured on fifteen rendered
-people, 0.003, 0.03 and 0.1 around the last round's give 1.35, 1.34 and 1.35 degrees and focal errors of 13, 11 and 9 %,
-and 0.6 to 1 around the initial guess 1.35 degrees and 9 %; but of real people who hardly rotate their head even 0.3
-around the guess brings the camera as near as 37 cm, and silhouettes fit less well (man_glasses 0.887 instead of
-0.898)."""
+"""Standard deviation of the change of the log focal length in one round of the photometric stage. Patches are
+registered under the current focal length, and rotations that are too small compensate one that is too short. Measured
+on fifteen rendered people, 0.003, 0.03 and 0.1 around the last round's give 1.35, 1.34 and 1.35 degrees and focal
+errors of 13, 11 and 9 %, and 0.6 to 1 around the initial guess 1.35 degrees and 9 %; but for real people who hardly
+rotate their head even 0.3 around the guess brings the camera as near as 37 cm, and silhouettes fit less well
+(man_glasses 0.887 instead of 0.898)."""
 SCALE_SIGMA = 0.003
-"""Standard deviation of the logarithm of the head's size around the landmarks' result. No image shows size apart from
-distance; but a smaller head has smaller errors in metres, and without this prior heads shrink by 5 %."""
+"""Standard deviation of the logarithm of the head's size around the landmarks' result. Images do not determine size and
+distance separately; but a smaller head has smaller errors in metres, and without this prior heads shrink by 5 %."""
 _MIN_IMPROVEMENT = 2e-4
 """Relative change of the energy below which the iterations end, once the robust scale no longer changes."""
 _TRIES = 6
+"""Damping factors that are tried in one iteration; if none lowers the energy, the fit ends."""
 
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """Some frames of one clip."""
+    """The frames of one clip that the person is fitted to, with their terms and initial parameters."""
 
     landmarks: LandmarkTerm
     prior: PriorTerm
@@ -70,22 +74,22 @@ class ClipFrames:
     """With the initial guess of the focal length."""
     state: FrameState
     skin: SkinPatchTerm | None = None
-    """In all clips, or in none."""
+    """Present in all clips, or in none."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """What all frames of a person share, with C clips and K skin patches."""
+    """The shared parameters of all frames of a person, with C clips and K skin patches."""
 
     identity: Tensor
     """(S,)"""
     focals: Tensor
-    """(C,) pixels, of every clip."""
+    """(C,) pixels: the focal length of every clip."""
     patch_offsets: Tensor
-    """(K, 3) metres: how far skin patches lie beside their position on the head model, along their bases; K = 0 without
-    skin."""
+    """(K, 3) metres: offsets of the skin patches from their positions on the head model, in the coordinates of
+    `Skin.bases`; K = 0 without skin patches."""
     covariance: Tensor
-    """(S + C, S + C) float64: of identity and log focal lengths, with everything else marginalised."""
+    """(S + C, S + C) float64: covariance of identity and log focal lengths, with everything else marginalised."""
 
     def focal_sigma(self, clip: int) -> float:
         """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not determine
@@ -94,21 +98,23 @@ class Person:
         return min(float(self.covariance[len(self.identity) + clip, len(self.identity) + clip].sqrt()), FOCAL_SIGMA)
 
     def covariance_of(self, clip: int) -> Tensor:
-        """(S + 1, S + 1): of identity and one clip's log focal length."""
+        """The covariance (S + 1, S + 1) of identity and one clip's log focal length."""
         size = len(self.identity)
         own = torch.cat((torch.arange(size), torch.tensor([size + clip]))).to(self.covariance.device)
         return self.covariance[own[:, None], own]
 
 
 class _SharedParameters:
-    """The vector of what all frames share, and its prior: identity (S), log focal lengths (C), patch offsets (3 K).
+    """The layout of the vector of shared parameters and its Gaussian prior: identity (S), log focal lengths (C), patch
+    offsets (3 K).
 
-    The detector misplaces a landmark alike in all frames. So without skin patches identity's prior is weighed against
-    INDEPENDENT_FRAMES frames: counting repeating frames less is the same as counting the prior more. With skin patches,
-    whose errors are independent between frames, the landmarks' own weight is divided instead.
+    A landmark's error is nearly the same in all frames, so F frames are worth only INDEPENDENT_FRAMES frames. Without
+    skin patches, identity's prior is therefore multiplied by F / INDEPENDENT_FRAMES, which is equivalent to weighting
+    the frames down. With skin patches the landmarks' weight is multiplied by INDEPENDENT_FRAMES / F instead, and
+    identity's prior by F / SKIN_FRAMES, because the patches' errors are less alike between frames.
     """
 
-    def __init__(self, clips: Sequence[ClipFrames], known: Person | None) -> None:
+    def __init__(self, clips: Sequence[ClipFrames], previous: Person | None) -> None:
         device = clips[0].state.face.device
         skin = clips[0].skin
         lengths = torch.tensor([len(clip.state) for clip in clips], device=device)
@@ -117,7 +123,7 @@ class _SharedParameters:
         self.focals = slice(self.identity.stop, self.identity.stop + len(clips))
         count = 0 if skin is None else skin.bases.shape[0]
         self.offsets = slice(self.focals.stop, self.focals.stop + 3 * count)
-        focals = torch.stack([clip.camera.focal for clip in clips]) if known is None else known.focals
+        focals = torch.stack([clip.camera.focal for clip in clips]) if previous is None else previous.focals
         mean = torch.zeros(self.offsets.stop, device=device)
         mean[self.focals] = focals.log()
         self.initial = mean.clone()
@@ -127,12 +133,12 @@ class _SharedParameters:
         self.prior_scale[self.focals] = (lengths / _FOCAL_FRAMES).clamp_min(1) if skin is None else 1.0
         self.landmark_weight = 1.0 if skin is None else min(INDEPENDENT_FRAMES / frames, 1.0)
         diagonal = torch.cat((self.prior_scale, torch.tensor(OFFSET_SIGMA, device=device).repeat(count) ** -2))
-        diagonal[self.focals] *= (FOCAL_SIGMA if known is None else FOCAL_STEP_SIGMA) ** -2
+        diagonal[self.focals] *= (FOCAL_SIGMA if previous is None else FOCAL_STEP_SIGMA) ** -2
         self.precision, self._precision_mean = torch.diag(diagonal), diagonal * mean
-        if known is not None:
-            self.initial[self.identity] = known.identity
+        if previous is not None:
+            self.initial[self.identity] = previous.identity
             if skin is not None:
-                self._hold_size(skin, known)
+                self._add_size_prior(skin, previous)
         self.columns = [
             torch.cat(
                 (
@@ -145,27 +151,30 @@ class _SharedParameters:
         ]
         """For each clip, the columns of this vector that its terms depend on."""
 
-    def _hold_size(self, skin: SkinPatchTerm, known: Person) -> None:
-        """The prior on the head's size, measured on the patches' centres: the landmarks' compared surface is distorted
-        as the detector sees it.
+    def _add_size_prior(self, skin: SkinPatchTerm, previous: Person) -> None:
+        """Add the prior that the head keeps the size of the `previous` person. Size is measured on the patches'
+        centres, because the landmarks' surface is distorted to what the detector reports.
         """
         points = skin.generic_surface.position
         rest = points.rest - points.rest.mean(0)
         growth = torch.einsum("lc,lck->k", rest, points.shape - points.shape.mean(0)) / (rest**2).sum()
         precision = torch.outer(growth, growth) / SCALE_SIGMA**2
         self.precision[self.identity, self.identity] += precision
-        self._precision_mean[self.identity] += precision @ known.identity
+        self._precision_mean[self.identity] += precision @ previous.identity
 
     def energy(self, at: Tensor) -> Tensor:
-        """() up to a constant."""
+        """The prior's energy at the shared parameters `at`, (), up to a constant."""
         return 0.5 * at @ self.precision @ at - self._precision_mean @ at
 
     def gradient(self, at: Tensor) -> Tensor:
+        """The gradient of `energy` at the shared parameters `at`, of their shape."""
         return self.precision @ at - self._precision_mean
 
 
-class _Clips:
-    """The frames of all clips as one state, and each clip's terms."""
+class _JointProblem:
+    """The energy of the frames of all clips, which one state holds one clip after another, and of the shared
+    parameters.
+    """
 
     def __init__(self, clips: Sequence[ClipFrames], common: _SharedParameters) -> None:
         ends = np.cumsum([len(clip.state) for clip in clips]).tolist()
@@ -174,6 +183,7 @@ class _Clips:
         self.clip_of_frame = torch.cat([torch.full((len(clip.state),), index) for index, clip in enumerate(clips)]).to(
             device
         )
+        """(F,): the number of the clip that a frame belongs to."""
         self.cameras = [clip.camera for clip in clips]
         self.common = common
         self.terms: list[list[Term]] = [
@@ -182,19 +192,21 @@ class _Clips:
         ]
 
     def reweighted(self, state: FrameState, shared: Tensor, robust_scale: float) -> list[list[Term]]:
+        """Each clip's terms with weights and correspondences for the current estimate; see `Term.reweighted`."""
         return [
             [term.reweighted(state[part], camera, robust_scale) for term in terms]
             for terms, part, camera in zip(self.terms, self.parts, self._cameras(shared), strict=True)
         ]
 
     def energy(self, terms: list[list[Term]], state: FrameState, shared: Tensor) -> float:
+        """The energy of all terms and of the shared parameters' prior."""
         total = self.common.energy(shared)
         for own, part, camera in self._of_person(terms, shared):
             total = total + total_energy(own, state[part], camera)
         return float(total)
 
     def equations(self, terms: list[list[Term]], state: FrameState, shared: Tensor) -> NormalEquations:
-        """All frames' own blocks, and the shared blocks (in float64) with the shared parameters' prior."""
+        """The normal equations of all terms and of the shared parameters' prior; the shared blocks are float64."""
         parts = [
             total_equations(own, state[part], camera, shared=True)
             for own, part, camera in self._of_person(terms, shared)
@@ -217,7 +229,7 @@ class _Clips:
         return [camera.with_focal(focal) for camera, focal in zip(self.cameras, focals, strict=True)]
 
     def _of_person(self, terms: list[list[Term]], shared: Tensor) -> list[tuple[list[Term], slice, Camera]]:
-        """Each clip's terms for these shared parameters, its frames, and its camera."""
+        """For each clip: its terms for these shared parameters, the slice of its frames, and its camera."""
         identity, offsets = shared[self.common.identity], shared[self.common.offsets].unflatten(0, (-1, 3))
         of_person = [[term.of_person(identity, offsets) for term in own] for own in terms]
         return list(zip(of_person, self.parts, self._cameras(shared), strict=True))
@@ -227,32 +239,44 @@ def fit_person(
     clips: Sequence[ClipFrames],
     iterations: int,
     on_iteration: Callable[[int], None] = lambda iteration: None,
-    known: Person | None = None,
+    previous: Person | None = None,
 ) -> tuple[Person, list[FrameState]]:
-    """One identity, and each clip's focal length, from frames that are taken as independent of each other.
+    """Fit one identity and each clip's focal length, with the frames' own parameters. No smoothness acts between
+    frames.
 
-    Starts from the mean person, or from the person that is `known` so far, whose head keeps its size. Also returns the
-    state of each clip's frames.
+    Args:
+        clips: The frames of every clip, with their initial parameters.
+        iterations: The largest number of iterations.
+        on_iteration: Called with the iteration's number before its step.
+        previous: The person to start from, whose head keeps its size and whose focal lengths change little. Without it
+            the fit starts from the mean person.
+
+    Returns:
+        The person, and the fitted parameters of each clip's frames.
+
     """
-    common = _SharedParameters(clips, known)
-    together = _Clips(clips, common)
+    common = _SharedParameters(clips, previous)
+    problem = _JointProblem(clips, common)
     bounds = clips[0].bounds
     state, shared = concatenate([clip.state for clip in clips]), common.initial
     damping, reduced = 1e-3, common.precision.double()
 
     for iteration in range(iterations):
         scale = (
-            robust_scale_of(iteration) if known is not None else ROBUST_SCALES[min(iteration, len(ROBUST_SCALES) - 1)]
+            warm_start_robust_scale(iteration)
+            if previous is not None
+            else ROBUST_SCALES[min(iteration, len(ROBUST_SCALES) - 1)]
         )
-        terms = together.reweighted(state, shared, scale)
-        equations = together.equations(terms, state, shared)
-        energy = together.energy(terms, state, shared)
+        terms = problem.reweighted(state, shared, scale)
+        equations = problem.equations(terms, state, shared)
+        energy = problem.energy(terms, state, shared)
         on_iteration(iteration)
         blocks = equations.required_shared()
         cross, shared_hessian = blocks.cross, blocks.hessian
         free = free_parameters(state, equations.gradient, bounds)
-        # The first step moves heads and opens jaws only: an initial pose that is degrees off must not deform the faces.
-        first = iteration == 0 and known is None
+        # The first step changes only head poses, jaws and eyes: initial poses that are degrees off must not deform
+        # faces.
+        first = iteration == 0 and previous is None
         if first:
             free[:, state.layout.expression] = False
             cross = torch.zeros_like(cross)
@@ -262,8 +286,8 @@ def fit_person(
             step, shared_step, marginal = solve_shared(own, free_cross, shared_hessian, gradient, blocks.gradient)
             reduced = reduced if first else marginal
             trial_shared, zoom = shared + shared_step.float(), shared_step[common.focals].exp().float()
-            trial = state.updated(step.float(), bounds).dolly_zoomed(zoom[together.clip_of_frame])
-            trial_energy = together.energy(terms, trial, trial_shared)
+            trial = state.updated(step.float(), bounds).dolly_zoomed(zoom[problem.clip_of_frame])
+            trial_energy = problem.energy(terms, trial, trial_shared)
             if trial_energy <= energy:
                 state, shared = trial, trial_shared
                 damping = max(damping / 5, 1e-6)
@@ -277,22 +301,22 @@ def fit_person(
         shared[common.identity],
         shared[common.focals].exp(),
         shared[common.offsets].unflatten(0, (-1, 3)),
-        _covariance(reduced, common, known),
+        _covariance(reduced, common, previous),
     )
-    return person, [state[part] for part in together.parts]
+    return person, [state[part] for part in problem.parts]
 
 
-def _covariance(reduced: Tensor, common: _SharedParameters, known: Person | None) -> Tensor:
-    """Of identity and log focal lengths, from the shared parameters' reduced matrix."""
-    # With the prior's scaling undone: the posterior of as many independent frames.
+def _covariance(reduced: Tensor, common: _SharedParameters, previous: Person | None) -> Tensor:
+    """The covariance (S + C, S + C) of identity and log focal lengths, from the shared parameters' Schur complement."""
+    # Undoing the multiplication of the prior gives the posterior from the corresponding number of independent frames.
     scales = common.prior_scale.double().sqrt()
     covariance = scales[:, None] * torch.linalg.inv(reduced)[: len(scales), : len(scales)] * scales
     clips = common.focals.stop - common.focals.start
-    # A focal length that is held near its previous value is known no better than before.
+    # A prior around the previous focal length adds no information, so the previous uncertainty is added.
     covariance[common.focals, common.focals] += (
         FOCAL_BIAS**2 * torch.eye(clips, device=reduced.device)
-        if known is None
-        else known.covariance[common.focals, common.focals]
+        if previous is None
+        else previous.covariance[common.focals, common.focals]
     )
     return covariance
 
@@ -300,7 +324,9 @@ def _covariance(reduced: Tensor, common: _SharedParameters, known: Person | None
 def _restricted(
     hessian: Tensor, cross: Tensor, gradient: Tensor, free: Tensor, damping: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Damped blocks, cross blocks and gradient in float64, with the parameters that are not `free` taken out."""
+    """Damped blocks (F, P, P), cross blocks (F, P, K) and gradient (F, P) in float64, in which the parameters that are
+    not `free` (F, P) are decoupled from all others and have a zero step.
+    """
     mask = free.double()
     diagonal = hessian.diagonal(dim1=1, dim2=2).double()
     blocks = hessian.double() * mask.unsqueeze(-1) * mask.unsqueeze(-2)

@@ -40,7 +40,7 @@ class IrisTerm(Term):
     roots: Tensor
     """(F, 2, 2, 2): U with U'U the precision of a centre; zero where none was measured."""
     found: Tensor
-    """(F, 2) in [0, 1]: how far the measurement replaces the detector's iris landmarks."""
+    """(F, 2) in [0, 1]: the weight by which the measurement replaces the detector's iris landmarks."""
 
     @classmethod
     def from_detection(cls, limbus: LandmarkSurface, irises: DetectedIrises, device: torch.device) -> IrisTerm:
@@ -69,5 +69,5 @@ class IrisTerm(Term):
         return NormalEquations.of_rows(rows, (error * weight.unsqueeze(-1)).flatten(1), energy, None)
 
     def _whitened(self, pixels: Tensor) -> Tensor:
-        """Errors of projected centres (F, 2, 2) in standard deviations."""
+        """Errors (F, 2, 2) in standard deviations of projected centres (F, 2, 2) in pixels."""
         return (self.roots @ (pixels - self.centres).unsqueeze(-1)).squeeze(-1)

@@ -28,11 +28,13 @@ POINT_SIGMA = 3.5
 """Pixels at 512. The detector errs by about 1.5, but its 478 errors are far from independent: neighbours err together,
 so each counts for a fraction of an observation."""
 PAIR_SIGMA = 1.5
-"""Pixels at 512."""
+"""Pixels at 512, of the difference of a pair's errors."""
 JAW_LINE_WEIGHT = 0.5
+"""Weight of the jaw line's landmarks in a frontal view."""
 JAW_LINE_FADE = 0.3
 """Radians of head rotation at which the jaw line's weight has fallen to 1/e."""
 INITIAL_ROBUST_SCALE = 5.0
+"""s of `term.robust` until `reweighted` sets it."""
 _CHUNK = 48
 """Frames whose Jacobians are held at a time: about 12 MB, which fits the processor's cache and does not grow with the
 clip."""
@@ -45,9 +47,9 @@ class LandmarkTerm(Term):
     per_frame: ClassVar = ("detected", "unbiased", "weights", "across")
 
     generic_surface: LandmarkSurface
-    """The compared surface of the mean person (`shape_response.detected_surface`)."""
+    """The surface points of the mean person as the detector reports them (`shape_response.detected_surface`)."""
     surface: LandmarkSurface
-    """The compared surface of the person."""
+    """The same for the current person."""
     view_directions: Tensor
     """(L, 3): see `LandmarkSurface.view_directions`."""
     detected: Tensor
@@ -59,19 +61,19 @@ class LandmarkTerm(Term):
     weights: Tensor
     """(F, L); zero where no face was found."""
     across: Tensor
-    """(F, C, 2) unit vectors across the outline of the jaw. Along the outline its landmarks slide, so only their
-    distance across it is compared."""
+    """(F, C, 2) unit normals of the jaw line in the image. The detector's landmarks slide along the jaw line, so only
+    the distance along its normal is compared."""
     jaw_line: Tensor
-    """(C,) rows of the landmarks on that outline."""
+    """(C,) indices of the jaw line's landmarks among the L."""
     pairs: Tensor
-    """(2, K) rows of the upper and the lower landmark of each pair."""
+    """(2, K) indices of the upper and the lower landmark of each pair among the L."""
     robust_scale: float = INITIAL_ROBUST_SCALE
     """s of `term.robust`."""
 
     @classmethod
     def from_detections(cls, landmarks: np.ndarray, surface: LandmarkSurface, camera: Camera) -> LandmarkTerm:
-        """From a capture's landmarks (F, 478, 3), NaN without a face. `surface` is the compared surface of the mean
-        person; its points are the landmarks that are used.
+        """From a capture's landmarks (F, 478, 3) in pixels, NaN without a face. `surface` is the detected surface of
+        the mean person (`shape_response.detected_surface`); its points are the landmarks that are used.
         """
         device = camera.pivot.device
         chosen = landmarks[:, surface.points, :2]
@@ -99,7 +101,7 @@ class LandmarkTerm(Term):
 
     @property
     def face_found(self) -> Tensor:
-        """In which frames the detector found a face, (F,) bool."""
+        """(F,) bool: whether the detector found a face in a frame."""
         return self.weights.sum(1) > 0
 
     def scaled(self, factor: float) -> LandmarkTerm:
@@ -149,28 +151,30 @@ class LandmarkTerm(Term):
         return NormalEquations.concatenated(parts)
 
     def _residuals(self, pixels: Tensor, pixel: float) -> tuple[Tensor, Tensor]:
-        """Residuals (F, L + K, 2) in standard deviations of projected points (F, L, 2), and their weights (F, L +
-        K).
+        """Residuals (F, L + K, 2) in standard deviations, of the landmarks and then of the pairs, and their weights
+        (F, L + K), for projected points (F, L, 2). `pixel` is `Camera.pixel`.
         """
-        error = self._across_outline((pixels - self.unbiased).unsqueeze(-1)).squeeze(-1)
+        error = self._project_onto_normals((pixels - self.unbiased).unsqueeze(-1)).squeeze(-1)
         upper, lower = self.pairs
         pairs = (error[:, upper] - error[:, lower]) / (PAIR_SIGMA * pixel)
         pair_weights = torch.minimum(self.weights[:, upper], self.weights[:, lower]) / 2
         return torch.cat((error / (POINT_SIGMA * pixel), pairs), 1), torch.cat((self.weights, pair_weights), 1)
 
     def _whitened_rows(self, jacobian: Tensor, root: Tensor, pixel: float) -> Tensor:
-        """(F, 2 (L + K), P) from a Jacobian (F, L, 2, P), which is changed in place, and root weights (F, L + K)."""
+        """Rows (F, 2 (L + K), P) in standard deviations, multiplied by the square roots of the weights, `root` (F, L +
+        K), from the Jacobian (F, L, 2, P) of the projected points, which is changed in place.
+        """
         count = jacobian.shape[1]
         upper, lower = self.pairs
-        jacobian = self._across_outline(jacobian)
+        jacobian = self._project_onto_normals(jacobian)
         points = jacobian * (root[:, :count, None, None] / (POINT_SIGMA * pixel))
         pairs = jacobian[:, upper] - jacobian[:, lower]
         pairs *= root[:, count:, None, None] / (PAIR_SIGMA * pixel)
         return torch.cat((points, pairs), 1).flatten(1, 2)
 
-    def _across_outline(self, rows: Tensor) -> Tensor:
-        """Rows (F, L, 2, K) with those of the jaw line projected onto the normal n of the outline, n n' row. In
-        place.
+    def _project_onto_normals(self, rows: Tensor) -> Tensor:
+        """Errors or Jacobians (F, L, 2, D) with those of the jaw line projected onto the jaw line's normal n, n n' row.
+        Changes `rows` in place.
         """
         normal = self.across.unsqueeze(-1)
         line = rows[:, self.jaw_line]
@@ -179,12 +183,12 @@ class LandmarkTerm(Term):
 
 
 def view_weights(view_directions: Tensor, jaw_line: Tensor, state: FrameState) -> Tensor:
-    """(F, L): weights of landmarks in the current view.
+    """Weights of the landmarks for the current head poses, (F, L).
 
-    A landmark loses weight as its direction from the centre of the skull (`view_directions`, (L, 3)) turns away from
-    the camera. These directions replace surface normals: lips and eyelids have normals in all directions though they
-    are plainly seen. The landmarks of the jaw line (rows `jaw_line`) are on the skin's outline only in a frontal view,
-    so they fade as the head turns.
+    A landmark loses weight as its direction from the centre of the skull (`view_directions`, (L, 3) unit vectors)
+    rotates away from the camera. These directions replace surface normals, because lips and eyelids have normals in all
+    directions although they are visible. The detector's jaw line (indices `jaw_line`) follows the outline of the face
+    in the image, which is the same line on the skin only in a frontal view, so its weight fades as the head rotates.
     """
     to_camera = -torch.nn.functional.normalize(state.translation, dim=-1)
     cosine = ((view_directions @ state.rotation.transpose(1, 2)) * to_camera[:, None]).sum(-1)

@@ -1,4 +1,4 @@
-"""The prior term: what is known about a face before its landmarks are compared.
+"""The prior term: plausible values of a face's parameters, independent of its landmarks.
 
 The parameters are ordered as in `model.parameter_layout`. The expression's mean are the detector's blendshape scores.
 In a track the jaw joint carries the mouth's opening, and the shapes jawOpen, jawLeft and jawRight stay at zero;
@@ -59,7 +59,7 @@ _JOINTS_ACCELERATION = np.array((1.5, 0.5, 0.2, 5, 5, 5, 5)) * _DEGREE
 _POSE_ACCELERATION = np.concatenate((np.full(3, 0.2 * _DEGREE), (0.00024, 0.00024, 0.0008)))
 """Radians and metres. These are the firmest that a lively face allows. With half of them, and half of the face's,
 rendered people jitter by 0.51 px instead of 0.61, but woman_frontal's landmarks are 1.58 px off instead of 1.48, and
-her avatar loses 0.5 dB. For heads that move faster the prior yields (`smoothness.QUICK`)."""
+her avatar loses 0.5 dB. For heads that move faster the prior yields (`smoothness.CAUCHY_SCALE`)."""
 _VERGENCE_SIGMA = np.array((1.5, 4)) * _DEGREE
 """Standard deviation of the left eye's angle minus the right eye's: vertical, horizontal."""
 

@@ -1,9 +1,11 @@
-"""The silhouette term: the posed hair shell's rim lies on the silhouette that was detected in the image.
+"""The silhouette term: the outline of the posed hair shell lies on the detected silhouette.
 
-Landmarks lie on the front of the head, so they show its pitch and yaw by small differences only, while a degree of
-pitch moves the crown by five pixels at 512. For every ray, the shell's point that reaches farthest across the
-silhouette is the rim; its distance from the detected silhouette, across it, is the residual. Outliers lose their weight
-as landmarks do.
+Landmarks lie on the front of the head, where pitch and yaw move them little; a degree of pitch moves the crown by five
+pixels at 512. The detected silhouette is sampled on K rays, image directions from the projected centre of the skull
+(`observe.silhouette_detection`). On each ray, the correspondence is the *rim point*: of the shell's points near the
+ray, the one that lies farthest along the silhouette's outward normal. The residual is the signed distance of the
+projected rim point from the silhouette along that normal (point to line). Outliers are weighted down by the function of
+`term.robust`.
 """
 
 from __future__ import annotations
@@ -24,40 +26,46 @@ from ..observe.silhouette_detection import RAY_ANGLE, RAYS, Silhouette
 from .term import ROBUST_SCALE, NormalEquations, Term
 
 SILHOUETTE_SIGMA = 4.0
-"""Pixels at 512, of one ray. Mattes are off by one or two, but neighbouring rays together."""
+"""Pixels at 512: standard deviation of one ray's residual. Mattes err by one or two pixels, but the errors of
+neighbouring rays are correlated, so each ray counts for less."""
 _RIM_WINDOW = 0.09
-"""Radians to either side of a ray in which the shell's rim is searched."""
+"""Radians to either side of a ray in which its rim point is searched."""
 _CHUNK = 32
+"""Frames whose rim points are searched at a time, so that memory does not grow with the clip."""
 
 
 @dataclass(frozen=True)
 class SilhouetteTerm(Term):
-    """F frames, K rays."""
+    """The silhouette energy of F frames on K rays. It is used with a fixed person, so it has no shared blocks."""
 
     per_frame: ClassVar = ("silhouette", "rim_index", "rim")
 
     silhouette: Silhouette
+    """As detected in the images."""
     shell: HairShell
+    """The head's surface including hair, which moves rigidly with the head pose."""
     rim_index: Tensor
-    """(F, K) int64: the shell's point that is the rim at each ray, from `reweighted`."""
+    """(F, K) int64: index of each ray's rim point in `shell.points`, from `reweighted`."""
     rim: Tensor
-    """(F, K, 3) metres from the pivot: those points."""
+    """(F, K, 3) metres in head space, from the pivot: the rim points."""
 
     @classmethod
     def unmatched(cls, silhouette: Silhouette, shell: HairShell) -> SilhouetteTerm:
-        """Before the rim is known; `reweighted` finds it for the current poses."""
+        """The term without correspondences: `rim_index` is a placeholder until `reweighted` has searched the rim
+        points.
+        """
         index = torch.zeros_like(silhouette.weights, dtype=torch.long)
         return cls(silhouette, shell, index, shell.points[index])
 
-    def with_shell(self, shell: HairShell) -> SilhouetteTerm:
-        return SilhouetteTerm.unmatched(self.silhouette, shell)
-
     def reweighted(self, state: FrameState, camera: Camera, robust_scale: float) -> Self:
+        """The term with the rim points of the current poses. The robust scale is always ROBUST_SCALE."""
         index = find_rim(self.silhouette, self.shell, state, camera)
         return replace(self, rim_index=index, rim=self.shell.points[index])
 
     def residual(self, state: FrameState, camera: Camera) -> tuple[Tensor, Tensor]:
-        """(F, K) in standard deviations, and the rim in camera space (F, K, 3)."""
+        """Residuals (F, K) in standard deviations, positive outside the silhouette, and the rim points in camera space
+        (F, K, 3) metres.
+        """
         rotated = self.rim @ state.rotation.transpose(1, 2)
         in_camera = rotated + state.translation[:, None]
         error = ((camera.project(in_camera) - self.silhouette.points) * self.silhouette.normals).sum(-1)
@@ -69,7 +77,9 @@ class SilhouetteTerm(Term):
         return 0.5 * (self.silhouette.weights * squared * limit / (limit + squared)).sum(1)
 
     def derivatives(self, state: FrameState, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
-        """Residual (F, K), its robust weight (F, K), and its derivative by the rim's camera-space point (F, K, 3)."""
+        """Residuals (F, K), their robust weights (F, K), and the residuals' derivatives by the rim points in camera
+        space (F, K, 3).
+        """
         residual, in_camera = self.residual(state, camera)
         limit = ROBUST_SCALE**2
         weight = self.silhouette.weights * (limit / (limit + residual**2)) ** 2
@@ -90,10 +100,11 @@ class SilhouetteTerm(Term):
 
 
 def find_rim(silhouette: Silhouette, shell: HairShell, state: FrameState, camera: Camera) -> Tensor:
-    """(F, K) int64: for every ray the point of the posed shell that reaches farthest across the silhouette, near the
-    ray.
+    """The rim point of every ray, (F, K) int64 indices into `shell.points`.
 
-    A point is near few rays, so each point is compared with those alone.
+    It is the point of the posed shell, among those within _RIM_WINDOW of the ray, that lies farthest along the
+    silhouette's outward normal; index 0 where no point is that near. Each point is compared only with its few
+    neighbouring rays, not with all K.
     """
     near = int(np.ceil(_RIM_WINDOW / RAY_ANGLE))
     points = shell.points
@@ -102,18 +113,18 @@ def find_rim(silhouette: Silhouette, shell: HairShell, state: FrameState, camera
         part = slice(start, start + _CHUNK)
         detected = silhouette[part]
         in_camera = points @ state.rotation[part].transpose(1, 2) + state.translation[part, None]
-        from_centre = camera.project(in_camera) - detected.centres[:, None]
-        angle = torch.atan2(from_centre[..., 1], from_centre[..., 0])
+        from_skull = camera.project(in_camera) - detected.centres[:, None]
+        angle = torch.atan2(from_skull[..., 1], from_skull[..., 0])
         nearest = (angle / RAY_ANGLE).round().long()
-        offsets = torch.arange(-near, near + 1, device=angle.device)
-        ray = nearest.unsqueeze(-1) + offsets
+        neighbours = torch.arange(-near, near + 1, device=angle.device)
+        ray = nearest.unsqueeze(-1) + neighbours
         close = (angle.unsqueeze(-1) - ray * RAY_ANGLE).abs() < _RIM_WINDOW
         ray = (ray % RAYS).flatten(1)
         normals = detected.normals.gather(1, ray.unsqueeze(-1).expand(-1, -1, 2)).unflatten(1, close.shape[1:])
-        reach = (from_centre.unsqueeze(-2) * normals).sum(-1).masked_fill(~close, -torch.inf).flatten(1)
-        farthest = torch.full_like(detected.weights, -torch.inf).scatter_reduce(1, ray, reach, "amax")
-        wins = (reach == farthest.gather(1, ray)) & close.flatten(1)
-        owner = torch.arange(len(points), device=ray.device).repeat_interleave(len(offsets)).expand_as(ray)
+        distance = (from_skull.unsqueeze(-2) * normals).sum(-1).masked_fill(~close, -torch.inf).flatten(1)
+        farthest = torch.full_like(detected.weights, -torch.inf).scatter_reduce(1, ray, distance, "amax")
+        wins = (distance == farthest.gather(1, ray)) & close.flatten(1)
+        point_index = torch.arange(len(points), device=ray.device).repeat_interleave(len(neighbours)).expand_as(ray)
         none = torch.zeros_like(detected.weights, dtype=torch.long)
-        found.append(none.scatter_reduce(1, ray, torch.where(wins, owner, 0), "amax"))
+        found.append(none.scatter_reduce(1, ray, torch.where(wins, point_index, 0), "amax"))
     return torch.cat(found)

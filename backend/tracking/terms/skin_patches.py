@@ -249,7 +249,7 @@ def _register(
     """Shift (K, 2) in pixels of the capture, whitening roots (K, 2, 2) and weights (K,)."""
     blur = appearance.blur * IMAGE_SIZE / 512
     max_shift = _MAX_SHIFT * blur
-    weight = view.weight * appearance.known
+    weight = view.weight * appearance.determined
     frame = _PatchRegistration(skin, view, weight, expected - skin.patch_mean(expected, weight)[skin.patch])
     previous = shift = np.zeros((PATCHES, 2), np.float32)
     at = frame.equations(shift)

@@ -20,8 +20,8 @@ from ..model.frame_state import FrameState
 from .temporal_coupling import TemporalCoupling
 
 ROBUST_SCALE = 3.0
-"""Standard deviations at which the robust function halves the weight of a measured iris, silhouette point or skin
-patch."""
+"""s of `robust` for measured irises, silhouette points and skin patches: a residual of this many standard deviations
+has half its quadratic energy, and a quarter of its weight in the Gauss-Newton equations."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class NormalEquations:
     hessian: Tensor
     """(F, P, P)"""
     shared: SharedBlocks | None = None
-    """For energies that depend on what all frames share, where it was asked for."""
+    """The blocks of the shared parameters, if they were requested and the energy depends on them."""
     coupling: TemporalCoupling | None = None
     """The part of the Hessian that couples neighbouring frames, where there is one."""
 
@@ -97,7 +97,9 @@ class NormalEquations:
         )
 
     def __add__(self, other: NormalEquations) -> NormalEquations:
-        """The equations of the sum of two energies of the same frames, of which one may couple frames in time."""
+        """The equations of the sum of two energies of the same frames. At most one of them may couple frames in
+        time.
+        """
         shared = self.shared or other.shared
         if self.shared is not None and other.shared is not None:
             shared = self.shared + other.shared
@@ -110,7 +112,7 @@ class NormalEquations:
         )
 
     def required_shared(self) -> SharedBlocks:
-        """The shared blocks of equations that were asked for with `shared`."""
+        """The shared blocks; raises a ValueError if these equations were made without them."""
         if self.shared is None:
             raise ValueError("these normal equations were made without their shared blocks")
         return self.shared
@@ -120,8 +122,9 @@ class Term(ABC):
     """One energy over the parameters of F frames.
 
     A term is immutable. Robust weights, bias corrections and correspondences depend on the current estimate;
-    `reweighted` computes them once per iteration, and they are held while the solver tries a step, so that the energies
-    before and after the step are comparable. Most terms have nothing to recompute.
+    `reweighted` recomputes them once per iteration, as in iteratively reweighted least squares and ICP. They stay fixed
+    while the solver tries steps, so that the energies before and after a step are comparable. By default nothing is
+    recomputed.
     """
 
     per_frame: ClassVar[tuple[str, ...]] = ()
@@ -132,14 +135,15 @@ class Term(ABC):
         return replace(self, **{name: getattr(self, name)[index] for name in self.per_frame})  # type: ignore[type-var]
 
     def of_person(self, identity: Tensor, patch_offsets: Tensor) -> Self:
-        """The term for a person (S,) whose skin patches are displaced by (K, 3) metres. Only fitting a person needs
-        it.
+        """The term for a person with identity (S,) and skin patch offsets (K, 3) in metres. `fit_person` calls it for
+        every trial step; terms that take no part in fitting a person need not override it.
         """
         return self
 
     def reweighted(self, state: FrameState, camera: Camera, robust_scale: float) -> Self:
         """The term with weights and correspondences recomputed for the current estimate. Always call it on the original
-        term, never on the result of an earlier call. `robust_scale` is s of `robust`, for terms that anneal it.
+        term, never on the result of an earlier call. `robust_scale` is s of `robust`; terms with a constant scale
+        ignore it.
         """
         return self
 
@@ -149,13 +153,16 @@ class Term(ABC):
 
     @abstractmethod
     def normal_equations(self, state: FrameState, camera: Camera, *, shared: bool = False) -> NormalEquations:
-        """With `shared` also the blocks by what all frames share: identity (S), log focal length (1), and, where the
-        term depends on them, patch offsets (3 K).
+        """Gradient and Gauss-Newton Hessian of the energy at `state`.
+
+        With `shared`, terms that take part in fitting a person also return the blocks of the shared parameters:
+        identity (S), log focal length (1), and, where the term depends on them, patch offsets (3 K). Other terms ignore
+        `shared`.
         """
 
 
 def total_energy(terms: Sequence[Term], state: FrameState, camera: Camera) -> Tensor:
-    """() the sum over all terms and frames."""
+    """The sum over all terms and frames, ()."""
     return torch.stack([term.energy(state, camera) for term in terms]).sum(0).sum()
 
 
