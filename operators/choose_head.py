@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bpy
 from bpy.props import StringProperty
@@ -30,13 +29,17 @@ class EFFIGY_OT_choose_head(ThreadedOperator, bpy.types.Operator):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
-    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, dict[str, Any]]]:
+    def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, RigData]]:
         path, client = Path(bpy.path.abspath(self.filepath)).absolute(), session.client()
-        return lambda: (path, client.call("head.rig", {"head": {"file": str(path)}}, timeout=READ_TIMEOUT))
 
-    def finish(self, context: bpy.types.Context, result: tuple[Path, dict[str, Any]]) -> None:
-        path, answer = result
-        data = RigData.from_answer(answer)
+        def read() -> tuple[Path, RigData]:
+            answer = client.call("head.rig", {"head": {"file": str(path)}}, timeout=READ_TIMEOUT)
+            return path, RigData.from_answer(answer)
+
+        return read
+
+    def finish(self, context: bpy.types.Context, result: tuple[Path, RigData]) -> None:
+        path, data = result
         settings = preferences.get()
         settings.head_file = str(path)
         settings.head_said = (
