@@ -16,7 +16,7 @@ from ..terms.term import ROBUST_SCALE, Term
 from .fit_frames import fit_frames
 
 _ROUNDS = 3
-"""Times that shell and poses are fitted in turn."""
+"""Times that shell and poses are fitted, alternately."""
 _SHELL_ITERATIONS = 5
 _POSE_ITERATIONS = 3
 _INDEPENDENT_FRAMES = 12

@@ -172,9 +172,7 @@ class _SharedParameters:
 
 
 class _JointProblem:
-    """The energy of the frames of all clips, which one state holds one clip after another, and of the shared
-    parameters.
-    """
+    """The frames of all clips, concatenated in one state, with their terms and the shared parameters' prior."""
 
     def __init__(self, clips: Sequence[ClipFrames], common: _SharedParameters) -> None:
         ends = np.cumsum([len(clip.state) for clip in clips]).tolist()

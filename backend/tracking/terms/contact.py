@@ -1,8 +1,8 @@
-"""The contact term: eyelids and lips that are seen to be closed are closed on the mesh, and lips do not cross.
+"""The contact term: eyelids and lips that are closed in the image are closed on the mesh, and lips do not cross.
 
 The landmarks alone are too coarse for this (`observe.gap_closure`). The mesh's gap, along the head's up axis and in
-metres, is pulled to contact where it is seen closed. An eyelid that is closed farther than contact is left alone, since
-nobody can see that; lips that cross are pushed apart.
+metres, is pulled to contact where it is closed in the image. An eyelid that is closed farther than contact is left
+alone, since nobody can see that; lips that cross are pushed apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..observe.gap_closure import GAP_PAIRS, LIPS
 from .term import NormalEquations, Term
 
 CONTACT_SIGMA = 0.0003
-"""Metres: how exactly a gap that is seen closed is closed."""
+"""Metres: standard deviation of a gap that is closed in the image."""
 _LID_OVERLAP = 0.001
 """Metres by which a closed upper eyelid's points lie below the lower eyelid's."""
 
@@ -87,7 +87,7 @@ class ContactTerm(Term):
         return NormalEquations(energy, pad(gradient, (0, POSE_COUNT)), pad(hessian, (0, POSE_COUNT, 0, POSE_COUNT)))
 
     def _weight(self, opening: Tensor) -> Tensor:
-        """(F, 3): an opening counts where the gap is seen closed; a crossing counts for lips, and always."""
+        """(F, 3): an opening counts where the gap is closed in the image; a crossing counts for lips, and always."""
         crossing = torch.zeros_like(opening)
         crossing[:, LIPS] = 1
         return torch.where(opening > 0, self.closed, crossing)
