@@ -1,8 +1,8 @@
 """The training loss (GraphAvatar section 3.4), and the regularisers that keep a short clip from being overfitted.
 
     L_c = 0.8 L1 + 0.2 D-SSIM on the coarse image
-    L_f = the same plus a perceptual term on the enhanced image, or on the coarse one where there is no enhancer
-    L_w = cross-entropy of the accumulated alpha against the head matte
+    L_f = the same plus 0.1 x a perceptual term, on the enhanced image, or on the coarse one where there is no enhancer
+    L_w = binary cross-entropy of the accumulated alpha against the head matte
 
 The perceptual term is a `vgg_hed` distance on a crop of each frame, if the preset has one (`Preset.perceptual_crop`).
 """
@@ -29,24 +29,29 @@ PERCEPTUAL_DEPTH = 3
 edge."""
 COARSE_WEIGHT = 0.1
 MATTE_WEIGHT = 0.1
-OFFSET_WEIGHT = 1.0
-SCALE_WEIGHT = 1.0
+ANCHOR_LIMIT_WEIGHT = 0.1
 FACE_OFFSET_LIMIT = 0.003
 """Metres that a face Gaussian may lie from its vertex without penalty: the tracker's own error on the face."""
 HAIR_OFFSET_LIMIT = 0.03
-"""The same for scalp, neck and ears, because hair lies off the skull. With one limit for all Gaussians, hair blurs
-instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
+"""The same for scalp, neck, the open edge below it, and ears, because hair lies off the skull. With one limit for all
+Gaussians, hair blurs instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
 
 
 @dataclass(frozen=True)
 class AnchorLimits:
-    """Without penalty, an anchor Gaussian may lie this far from its vertex (N,) and be this large (N,), metres."""
+    """Up to these limits, `anchor_limit_loss` is zero for an anchor Gaussian."""
 
     offset: Tensor
+    """(N,) metres: distance of the Gaussian from its vertex."""
     scale: Tensor
+    """(N,) metres: standard deviation of the Gaussian along each axis."""
 
 
 def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
+    """The limits of a head: offsets by region; scales of three times `base_scale` (N,), metres, but at least 2 mm.
+
+    `base_scale` is `anchor_scale` of the mesh, at which the Gaussians start.
+    """
     distance = torch.full((len(model.template),), FACE_OFFSET_LIMIT)
     for region in ("scalp", "neck", "boundary", "ears"):
         distance[torch.as_tensor(model.regions[region], dtype=torch.long)] = HAIR_OFFSET_LIMIT
@@ -54,10 +59,12 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
 
 
 def image_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor | None, crop: int) -> Tensor:
-    """Loss of the image composited over a random background (B, 3), which only the correct alpha fits in every step.
+    """0.8 L1 + 0.2 D-SSIM between the render and the frame's head, both over the colours `background` (B, 3).
 
-    The perceptual term is taken on a crop of `crop` pixels. `corners` (B, 2) in [0, 1] place the crop's top-left
-    corner, down and right, as a fraction of its range; None leaves the term out.
+    The background is random in every step: a wrong alpha, compensated by colour, would fit one background only.
+
+    With `corners`, 0.1 x the perceptual term is added, on a crop of `crop` x `crop` pixels. `corners` (B, 2) is (y, x)
+    of the crop's top-left corner: 0 = at the image's top or left edge, 1 = the crop ends at its bottom or right edge.
     """
     behind = background[:, None, None]
     prediction = raster.color + (1 - raster.alpha[..., None]) * behind
@@ -67,29 +74,27 @@ def image_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor
     loss = L1_WEIGHT * difference + D_SSIM_WEIGHT * d_ssim
     if corners is not None:
         origins = (corners * (prediction.shape[1] - crop)).long().tolist()
-        seen, true = (
+        cropped_prediction, cropped_truth = (
             torch.stack([image[y : y + crop, x : x + crop] for image, (y, x) in zip(images, origins, strict=True)])
             for images in (prediction, truth)
         )
-        loss = loss + PERCEPTUAL_WEIGHT * vgg_hed_distance(seen, true, depth=PERCEPTUAL_DEPTH).mean()
+        perceptual = vgg_hed_distance(cropped_prediction, cropped_truth, depth=PERCEPTUAL_DEPTH).mean()
+        loss = loss + PERCEPTUAL_WEIGHT * perceptual
     return loss
 
 
 def matte_loss(raster: Raster, batch: Batch) -> Tensor:
-    """L_w: cross-entropy of the accumulated weight and the head matte."""
+    """L_w: binary cross-entropy of the accumulated alpha against the head matte, mean over pixels."""
     # Clamping bounds the gradient of a confidently wrong pixel to 1000.
-    weight = raster.alpha.clamp(1e-3, 1 - 1e-3)
-    return -(batch.matte * weight.log() + (1 - batch.matte) * (1 - weight).log()).mean()
+    alpha = raster.alpha.clamp(1e-3, 1 - 1e-3)
+    return -(batch.matte * alpha.log() + (1 - batch.matte) * (1 - alpha).log()).mean()
 
 
 def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> Tensor:
-    """Squared excess over the limits, in units of the limits; zero inside them."""
+    """Squared excess of offsets and of scales over their limits, in units of the limits; the mean over Gaussians."""
     distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
     size = anchors.scales / anchor_limit.scale[:, None]
-    return (
-        OFFSET_WEIGHT * (distance - 1).clamp_min(0).square().mean()
-        + SCALE_WEIGHT * (size - 1).clamp_min(0).square().mean()
-    )
+    return (distance - 1).clamp_min(0).square().mean() + (size - 1).clamp_min(0).square().mean()
 
 
 def total_loss(
@@ -102,17 +107,24 @@ def total_loss(
     crop: int = 0,
     enhanced: Raster | None = None,
 ) -> Tensor:
-    """L_f + 0.1 L_c + 0.1 L_w + 0.1 x anchor limits. L_f is taken on `enhanced`; without an enhancer it is taken on
-    `raster`, and L_c is left out.
+    """L_f + 0.1 L_c + 0.1 L_w + 0.1 x `anchor_limit_loss`.
+
+    `raster` is the coarse image, `enhanced` the enhancer's. Without an enhancer L_f is computed on `raster`, and L_c is
+    left out. For `background`, `corners` and `crop` see `image_loss`.
     """
     loss = image_loss(enhanced or raster, batch, background, corners, crop)
     if enhanced:
         loss = loss + COARSE_WEIGHT * image_loss(raster, batch, background, None, 0)
-    return loss + MATTE_WEIGHT * matte_loss(raster, batch) + 0.1 * anchor_limit_loss(anchors, anchor_limit)
+    return (
+        loss + MATTE_WEIGHT * matte_loss(raster, batch) + ANCHOR_LIMIT_WEIGHT * anchor_limit_loss(anchors, anchor_limit)
+    )
 
 
 def batch_psnr(raster: Raster, batch: Batch) -> float:
-    """PSNR of the whole frame over white, dB, for progress reports; the reported metrics are those of `metrics`."""
+    """PSNR in dB of the mean squared error over all pixels of the batch, over white; shown as progress.
+
+    Evaluation uses the metrics of `backend.training.metrics` instead.
+    """
     with torch.no_grad():
         prediction = raster.color + (1 - raster.alpha[..., None])
         truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None])

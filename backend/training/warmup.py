@@ -1,7 +1,7 @@
 """Warm-up (GraphAvatar section 3.5): free Gaussians on the rig's vertices, whose attributes the U-Nets then learn.
 
 Without it the paper gets 8.97 dB, because graph networks that start with unknown colours, positions and sizes do not
-converge. `VertexBoundGaussians` is also a baseline by itself: Gaussians that are moved by the mesh alone.
+converge. Evaluation also uses `VertexBoundGaussians` as a baseline: Gaussians that the mesh alone moves.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from ..splatting.types import Splats
 
 
 class VertexBoundGaussians(nn.Module):
-    """One Gaussian per vertex with free offset, scale, rotation, opacity and spherical harmonics; called like
-    GraphAvatar.
+    """One Gaussian per vertex, whose offset, scale, rotation, opacity and spherical harmonics are free parameters, the
+    same in all frames; called like GraphAvatar.
     """
 
     def __init__(self, edge_lengths: Tensor, sh_degree: int) -> None:
+        """`edge_lengths` (N,) metres: `mean_edge_lengths` of the person's mesh, which give the initial scales."""
         super().__init__()
         anchors = len(edge_lengths)
         self.sh_degree = sh_degree
         harmonics = (sh_degree + 1) ** 2
         self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
-        # The columns are those of the two U-Nets' outputs, which are regressed to them.
+        # Both have the columns of the outputs of the U-Net of this name, because the U-Nets are regressed to them.
+        # Geometry: offset (in OFFSET_UNIT), log of the scale relative to `base_scale`, quaternion. Appearance: logit of
+        # the opacity, spherical harmonics.
         self.geometry = nn.Parameter(
             torch.cat((torch.zeros(anchors, 6), torch.tensor([[1.0, 0, 0, 0]]).expand(anchors, 4)), 1)
         )
@@ -51,21 +54,22 @@ class VertexBoundGaussians(nn.Module):
 
     @torch.no_grad()
     def colors(self, pose: Pose) -> Tensor:
-        """(N, 3) in [0, 1]: the colour of each vertex seen from the mean direction of the frames of `pose`.
+        """(N, 3) in [0, 1]: the colour of each vertex for the mean of its view directions in the frames of `pose`.
 
         The constant harmonic alone is not this colour: a clip shows each vertex from a narrow cone of directions only,
-        within which all harmonics contribute to the constant part.
+        within which the other harmonics are almost constant too and contribute to the mean colour.
         """
         direction = functional.normalize(pose.directions.mean(0), dim=-1)
         return evaluate_harmonics(self.sh_degree, direction, self.appearance[:, 1:].unflatten(-1, (-1, 3))).clamp(0, 1)
 
 
 def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
-    """Regress the U-Nets' outputs to the free Gaussians by mean squared error; returns the remaining error.
+    """Regress the U-Nets' outputs to the free Gaussians, and start the neural Gaussians from their colours.
 
     The output bias has one number per vertex and attribute, so most of the regression has a closed form: the target
-    minus the network's mean output over the frames of `pose`. The remaining steps reduce the variation over these
-    frames.
+    minus the network's mean output over the frames of `pose` is added to the bias. Then `steps` steps of Adam reduce
+    how much the outputs vary between these frames. Returns the mean squared error of the last step, summed over the two
+    U-Nets.
     """
     targets = ((networks.geometry, free.geometry.detach()), (networks.appearance, free.appearance.detach()))
     surface = encode_surface(

@@ -99,7 +99,7 @@ def test_an_avatar_is_trained_with_noise_on_its_conditions_and_a_falling_rate(sm
     train(small[0].folder, tmp_path / "ball.effigy", plan=Preset(size=SIZE, warmup_steps=2, steps=20, refinement=False))
     warmup, main = made
     assert warmup.condition_noise == 0 and main.condition_noise == CONDITION_NOISE > 0
-    assert main.optimizer.param_groups[0]["lr"] < 0.1 * main.rates[0]
+    assert main.optimizer.param_groups[0]["lr"] < 0.1 * main.learning_rates[0]
 
 
 def test_where_an_enhancer_draws_the_image_the_unenhanced_one_still_costs_a_tenth(monkeypatch):
