@@ -1,8 +1,8 @@
-"""Footage to Capture, in two passes over the file, so that memory stays flat however long the clip is.
+"""Makes a capture from footage in two passes over the file, so that memory use does not grow with the clip's length.
 
-The first pass looks for the face in small frames every tenth of a second and settles the crop. The second cuts every
-frame out, mattes it and writes it. In both, threads work on several frames at a time: decoding, MediaPipe, OpenCV and
-zlib all release the interpreter lock.
+The first pass detects the face in downscaled frames every tenth of a second and determines the crop. The second pass
+crops every frame, computes its matte and writes both. In both passes several threads process frames concurrently:
+decoding, MediaPipe, OpenCV and zlib all release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from .crop import (
     choose_face,
     cut_square,
     guess_intrinsics,
-    picture_mask,
+    image_mask,
     stable_crop,
 )
 from .decode import FootageFrame, FootageInfo, probe, read_frames
 from .detector import SCORE_NAMES, Face, FaceDetector
 from .hdr import to_sdr
-from .matte import Matter
+from .matte import MattingModel
 from .model_threads import ModelThreads
 
-_LOOKS_PER_SECOND = 10
+_SEARCHES_PER_SECOND = 10
 _CUT_OFF_TOLERANCE = 0.01
-"""Share of the face by which a landmark may lie outside the source before the face counts as cut off."""
-_JPEG_FINE = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+"""Share of the face's extent by which a landmark may lie outside the source image before the face counts as cut off."""
+_JPEG_SETTINGS = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,11 @@ def make_capture(
     max_frames: int | None = None,
     progress: Progress = SILENT,
 ) -> Capture:
-    """Crop the head out of a video, with mattes, landmarks and flags, into a capture folder.
+    """Make a capture folder from a video: head crops with mattes, landmarks and flags.
 
     `start` and `end` are seconds from the start of the clip; `max_frames` counts from `start`. An existing capture at
-    `folder` is replaced, its track and head mattes with it; anything else that stands there is left alone and refused.
+    `folder` is replaced together with its track and head mattes. Raises EffigyError if `folder` holds anything else, or
+    if no usable face is found.
     """
     video, folder = Path(video), Path(folder)
     _check_request(folder, size, start, end, max_frames)
@@ -89,7 +90,7 @@ def make_capture(
             digest = hasher.submit(_sha256, video)
             results = []
             # The folder may be removed only after the last thread has stopped writing into it.
-            with ModelThreads(FaceDetector, Matter) as threads:
+            with ModelThreads(FaceDetector, MattingModel) as threads:
                 cutter = _FrameCutter(temporary, info, crop, size, sightings, several)
                 for result in threads.map(cutter.process, cutter.cut(read_frames(video, **span))):
                     results.append(result)
@@ -123,14 +124,17 @@ def make_capture(
         progress.message(f"Kept out of training: {line}.")
     if crop[2] > 4 * extent:
         progress.message(
-            f"The head moves over a wide part of the picture, so it fills only about "
+            f"The head moves over a wide part of the image, so it fills only about "
             f"{extent / crop[2] * size:.0f} of {size} pixels of each frame."
         )
     return replace(capture, folder=folder)
 
 
 def describe_flags(flags: np.ndarray) -> list[str]:
-    """Readable runs of flagged frames: `frames 12-15: no face`. `flags` is (F,) of FrameFlag; indices count from 0."""
+    """One line for each run of flagged frames, such as `frames 12-15: no face`.
+
+    `flags` (F,) holds FrameFlag values; frame indices count from 0.
+    """
     lines = []
     for value, run in groupby(enumerate(flags.tolist()), key=lambda pair: pair[1]):
         indices = [index for index, _ in run]
@@ -172,35 +176,35 @@ def _find_head(
     expected: int,
     progress: Progress,
 ) -> tuple[list[Sighting], set[int]]:
-    """Where the person is, every tenth of a second, and the numbers of the frames in which there are several faces."""
-    every = max(1, math.floor(info.fps / _LOOKS_PER_SECOND))
+    """The first pass: the person's position every tenth of a second, and the numbers of frames with several faces."""
+    every = max(1, math.floor(info.fps / _SEARCHES_PER_SECOND))
     scale = min(1.0, SEARCH_SIDE / max(info.width, info.height))
     sightings = []
-    looks = 0
+    searched = 0
     frames = read_frames(info.path, **span, every=every, longest_side=SEARCH_SIDE, progress=progress)
     with closing(FaceDetector()) as detector, ModelThreads(FaceDetector) as threads:
         search = HeadSearch(detector)
-        for looks, (frame, faces) in enumerate(threads.map(_with_faces, frames), start=1):
-            sighting = search.look(frame.number, frame.image, scale, faces)
+        for searched, (frame, faces) in enumerate(threads.map(_with_faces, frames), start=1):
+            sighting = search.find(frame.number, frame.image, scale, faces)
             if sighting is not None:
                 sightings.append(sighting)
-            progress.update("finding the head", looks * every, max(expected, looks * every))
+            progress.update("finding the head", searched * every, max(expected, searched * every))
             progress.raise_if_cancelled()
     name = info.path.name
-    if not looks:
+    if not searched:
         raise EffigyError(f"No frame of {name} lies in the chosen part: the clip lasts {info.duration:.1f} s.")
     if not sightings:
         raise EffigyError(
-            f"No face was found in {name} ({looks} frames were searched): "
-            "the person must face the camera, well lit, with a face wider than 6 % of the picture."
+            f"No face was found in {name} ({searched} frames were searched): "
+            "the person must face the camera, well lit, with a face wider than 6 % of the image."
         )
     crowded = [s.number for s in sightings if s.several]
     if len(crowded) > len(sightings) / 2:
         raise EffigyError(
-            f"{name} shows two faces in most of its frames: an avatar is of one person. "
-            "Cut the picture to that person, or choose a part of the clip by start and end."
+            f"{name} shows two faces in most of its frames: an avatar shows one person. "
+            "Crop the video to that person, or choose a part of the clip by start and end."
         )
-    # A look answers for the frames up to the next one.
+    # The result of one searched frame applies to all frames up to the next searched one.
     return sightings, {number + ahead for number in crowded for ahead in range(every)}
 
 
@@ -214,11 +218,11 @@ class _Square:
     number: int
     time: float
     image: np.ndarray
-    """(size, size, 3) uint8 RGB, encoded as the footage is."""
+    """(size, size, 3) uint8 RGB, still encoded with the footage's transfer function."""
 
 
 class _FrameCutter:
-    """Turns decoded frames into files and figures."""
+    """The second pass: crops decoded frames, runs the detector and the matting model, and writes the files."""
 
     def __init__(
         self,
@@ -231,38 +235,38 @@ class _FrameCutter:
     ) -> None:
         self._folder, self._crop, self._size, self._transfer = folder, crop, size, info.transfer
         self._source_size = np.array([info.width, info.height])
-        self._inside = picture_mask(crop, size, info.width, info.height).view(np.uint8)
-        self._seen_numbers = np.array([s.number for s in sightings])
-        self._seen_centres = np.array([s.centre for s in sightings])
+        self._inside = image_mask(crop, size, info.width, info.height).view(np.uint8)
+        self._sighting_numbers = np.array([s.number for s in sightings])
+        self._sighting_centres = np.array([s.centre for s in sightings])
         self._several = several
 
     def cut(self, frames: Iterator[FootageFrame]) -> Iterator[_Square]:
-        """What waits for a thread is a small square, not a 4K frame."""
+        """Crop here, so that the queue to the threads holds small squares and not 4K frames."""
         for index, frame in enumerate(frames):
             yield _Square(index, frame.number, frame.time, cut_square(frame.image, self._crop, self._size))
 
-    def process(self, cut: _Square, detector: FaceDetector, matter: Matter) -> _FrameResult:
-        """Writes the frame and its matte."""
+    def process(self, cut: _Square, detector: FaceDetector, matting: MattingModel) -> _FrameResult:
+        """Detect the face and compute the matte of one crop, and write the frame and the matte to their files."""
         square = to_sdr(cut.image, self._transfer)
         faces = detector.detect(square)
-        matte = matter.matte(square)
+        matte = matting.matte(square)
         matte *= self._inside
         frame = cv2.cvtColor(square, cv2.COLOR_RGB2BGR)
-        _write(self._folder / "frames" / f"{cut.index:06d}{FRAME_SUFFIX}", frame, _JPEG_FINE)
+        _write(self._folder / "frames" / f"{cut.index:06d}{FRAME_SUFFIX}", frame, _JPEG_SETTINGS)
         _write(self._folder / "mattes" / f"{cut.index:06d}.png", matte, PNG_FAST)
         if not faces:
             landmarks, pose = (np.full(shape, np.nan, np.float32) for shape in ((LANDMARK_COUNT, 3), (4, 4)))
             scores = np.zeros(len(SCORE_NAMES), np.float32)
             return _FrameResult(cut.number, cut.time, FrameFlag.NO_FACE, landmarks, scores, pose)
         scale = self._size / self._crop[2]
-        centre = [np.interp(cut.number, self._seen_numbers, self._seen_centres[:, axis]) for axis in (0, 1)]
+        centre = [np.interp(cut.number, self._sighting_numbers, self._sighting_centres[:, axis]) for axis in (0, 1)]
         person, several = choose_face(faces, (np.array(centre) - self._crop[:2]) * scale)
         flag = FrameFlag.GOOD
         if several or cut.number in self._several:
             flag |= FrameFlag.SEVERAL_FACES
         in_source = person.landmarks[:, :2] / scale + self._crop[:2]
-        slack = _CUT_OFF_TOLERANCE * person.extent / scale
-        if (in_source < -slack).any() or (in_source > self._source_size + slack).any():
+        tolerance = _CUT_OFF_TOLERANCE * person.extent / scale
+        if (in_source < -tolerance).any() or (in_source > self._source_size + tolerance).any():
             flag |= FrameFlag.CUT_OFF
         return _FrameResult(cut.number, cut.time, flag, person.landmarks, person.scores, person.pose)
 
@@ -276,8 +280,8 @@ def _check_faces(capture: Capture, video: Path) -> None:
         )
     if several.sum() > found.sum() / 2:
         raise EffigyError(
-            f"{video.name} shows two faces in most of its frames: an avatar is of one person. "
-            "Cut the picture to that person, or choose a part of the clip by start and end."
+            f"{video.name} shows two faces in most of its frames: an avatar shows one person. "
+            "Crop the video to that person, or choose a part of the clip by start and end."
         )
 
 
@@ -291,9 +295,9 @@ def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[st
     return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
 
 
-def _write(path: Path, picture: np.ndarray, settings: tuple[int, ...]) -> None:
+def _write(path: Path, image: np.ndarray, settings: tuple[int, ...]) -> None:
     # Not cv2.imwrite: it reports a full disk by returning False.
-    path.write_bytes(cv2.imencode(path.suffix, picture, settings)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix, image, settings)[1].tobytes())
 
 
 def _sha256(path: Path) -> str:

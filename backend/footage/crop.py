@@ -1,7 +1,7 @@
-"""Where the head is: a first look through the clip, and from it one square crop that holds for all of it.
+"""Search of the person's head in a clip, and one square crop for the whole clip.
 
-One crop, not one per frame: a crop that follows the face would turn head motion and detector noise into background
-motion, and the camera would no longer be one camera.
+There is one crop for all frames, because a crop that follows the face would turn head motion and detector noise into
+background motion, and one camera could no longer describe all frames.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ import numpy as np
 from .detector import Face, FaceDetector
 
 SEARCH_SIDE = 960
-"""Longest side of the frames that are searched, pixels: tile by tile, a face 6 % as wide as the picture is found."""
+"""Longest side of the frames that are searched, pixels. With tiles, faces from 6 % of the image width are found."""
 RELEVANT_SIZE = 0.4
-"""A second face smaller than this share of the first is a bystander or a poster, and is ignored."""
+"""A second face smaller than this share of the first is ignored: it is a bystander or a poster."""
 
-# From the landmark box (hairline to chin) to the head, in units of its longer side: hair above, neck and the upper
-# shoulders below, ears and hair on either side, which is also where the back of the head comes out when it turns.
+# Margins from the landmark box (hairline to chin) to the head box, in units of the landmark box's longer side: hair
+# above, neck and the upper shoulders below, ears and hair at the sides. The side margins also cover the back of the
+# head when the head rotates.
 _ABOVE, _BELOW, _BESIDE = 0.55, 0.45, 0.5
 
 _LANDMARK_FACE_HEIGHT = 0.18
 """Metres from hairline to chin in the detector's canonical face."""
 _PRIOR_FIELD_OF_VIEW = np.deg2rad(50.0)
-_NEAREST_CAMERA = 0.7
-"""Metres. Nobody films a talking head from nearer; if the field of view says so, the footage was cropped before."""
+_MIN_CAMERA_DISTANCE = 0.7
+"""Metres: the least plausible camera distance. A smaller one means that the footage was cropped from a wider image."""
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """The person's face in one of the frames that were looked at, in pixels of the upright source."""
+    """The person's face in one searched frame, in pixels of the upright source image."""
 
     number: int
     box: np.ndarray
     """(4,) x0, y0, x1, y1 of the landmarks."""
     several: bool
-    """Somebody else's face of relevant size is in the picture."""
+    """Whether another person's face of relevant size is in the image."""
 
     @property
     def centre(self) -> np.ndarray:
@@ -55,7 +56,7 @@ class Sighting:
 
 
 def choose_face(faces: list[Face], expected: np.ndarray | None) -> tuple[Face, bool]:
-    """The person among `faces` (not empty), and whether a second face of relevant size is there.
+    """The person among `faces` (not empty), and whether there is a second face of relevant size.
 
     The person is the largest face, unless another is nearer to the `expected` centre (2,) by more than it is smaller.
     """
@@ -68,17 +69,19 @@ def choose_face(faces: list[Face], expected: np.ndarray | None) -> tuple[Face, b
 
 
 class HeadSearch:
-    """Finds the person in frames given one after the other, at any size in the picture."""
+    """Finds the person's face, of any size in the image, in a sequence of frames."""
 
     def __init__(self, detector: FaceDetector) -> None:
         self._detector = detector
         self._last: Sighting | None = None
 
-    def look(self, number: int, image: np.ndarray, scale: float, faces: list[Face]) -> Sighting | None:
-        """Search one frame, (H, W, 3) uint8, made `scale` times as large as the upright source, in which the detector
-        found `faces` as it is.
+    def find(self, number: int, image: np.ndarray, scale: float, faces: list[Face]) -> Sighting | None:
+        """The person in one frame, or None.
+
+        `image` (H, W, 3) uint8 is the upright source image scaled by `scale`. `faces` are the detector's results for
+        the whole image; if there are none, parts of the image are searched.
         """
-        faces = faces or self._look_closer(image, scale)
+        faces = faces or self._search_parts(image, scale)
         if not faces:
             return None
         expected = self._last.centre * scale if self._last else None
@@ -86,8 +89,11 @@ class HeadSearch:
         self._last = Sighting(number, person.box / scale, several)
         return self._last
 
-    def _look_closer(self, image: np.ndarray, scale: float) -> list[Face]:
-        """The detector sees 128 x 128 pixels, too few for a small face: look where it was last, or tile by tile."""
+    def _search_parts(self, image: np.ndarray, scale: float) -> list[Face]:
+        """Run the detector around the last known position, or on overlapping tiles if there is none.
+
+        The detector scales its input to 128 x 128 pixels, which is too coarse for a small face in the whole image.
+        """
         height, width = image.shape[:2]
         regions = []
         if self._last:
@@ -116,10 +122,11 @@ def _tile_starts(length: float, side: float) -> list[float]:
 
 
 def stable_crop(sightings: list[Sighting], source_width: int, source_height: int) -> tuple[float, float, float]:
-    """x, y of the top-left corner and side of the square that covers the head in every sighting; whole source pixels.
+    """The square that covers the head in every sighting: x and y of its top-left corner and its side, whole source
+    pixels.
 
-    Only what the source shows is covered, so the square leaves the picture only where it must to be a square. A
-    sighting that touches neither its predecessor nor its successor is a mistake of the detector and is left out.
+    Head boxes are clipped to the source image, so the square extends beyond the image only where its shape requires it.
+    A sighting that overlaps neither its predecessor nor its successor is a false detection and is left out.
     """
     boxes = np.array([s.head_box for s in sightings])
     if len(boxes) >= 3:
@@ -132,7 +139,7 @@ def stable_crop(sightings: list[Sighting], source_width: int, source_height: int
     side = max(2, round((high - low).max()))
     corner = (low + high - side) / 2
     room = source - side
-    # Slid into the picture where it fits, centred on the picture where it does not.
+    # Along each axis, move the square inside the image if it fits; otherwise centre it on the image.
     corner = np.where(room >= 0, np.clip(corner, 0, np.maximum(room, 0)), room / 2).round()
     return float(corner[0]), float(corner[1]), float(side)
 
@@ -142,7 +149,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def cut_square(image: np.ndarray, crop: tuple[float, float, float], size: int) -> np.ndarray:
-    """The crop of a picture (H, W, 3), scaled to (size, size, 3). Outside the picture its border is repeated."""
+    """The crop of an image (H, W, 3), resized to (size, size, 3). Beyond the image its border pixels are repeated."""
     height, width = image.shape[:2]
     x, y, side = (int(v) for v in crop)
     part = image[max(0, y) : max(0, min(height, y + side)), max(0, x) : max(0, min(width, x + side))]
@@ -152,8 +159,8 @@ def cut_square(image: np.ndarray, crop: tuple[float, float, float], size: int) -
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
 
 
-def picture_mask(crop: tuple[float, float, float], size: int, source_width: int, source_height: int) -> np.ndarray:
-    """(size, size) bool: the pixels of the crop whose centre lies inside the source picture."""
+def image_mask(crop: tuple[float, float, float], size: int, source_width: int, source_height: int) -> np.ndarray:
+    """(size, size) bool: the pixels of the crop whose centre lies inside the source image."""
     centres = (np.arange(size) + 0.5) * crop[2] / size
     inside_x = (centres + crop[0] > 0) & (centres + crop[0] < source_width)
     inside_y = (centres + crop[1] > 0) & (centres + crop[1] < source_height)
@@ -167,15 +174,15 @@ def guess_intrinsics(
     source_height: int,
     face_extent: float,
 ) -> np.ndarray:
-    """(3, 3) K in crop pixels for a camera of which nothing is known but the picture.
+    """(3, 3) K in crop pixels, guessed from the image size and the face's extent alone.
 
-    Focal length: 50 degrees across the shorter side of the source, a phone's main camera (26 mm equivalent) or a
-    webcam. Where that would put the face (`face_extent` source pixels from hairline to chin) nearer than 0.7 m the
-    footage is a cut-out of a wider picture, and the focal length that puts it at 0.7 m is taken. The principal point
-    is the centre of the source picture.
+    The focal length gives a field of view of 50 degrees across the shorter side of the source, a phone's main camera
+    (26 mm equivalent) or a webcam. If that would put the face (`face_extent` source pixels from hairline to chin)
+    nearer than 0.7 m, the footage was cropped from a wider image, and the focal length that puts the face at 0.7 m is
+    used. The principal point is the centre of the source image.
     """
     by_view = min(source_width, source_height) / 2 / np.tan(_PRIOR_FIELD_OF_VIEW / 2)
-    by_distance = face_extent * _NEAREST_CAMERA / _LANDMARK_FACE_HEIGHT
+    by_distance = face_extent * _MIN_CAMERA_DISTANCE / _LANDMARK_FACE_HEIGHT
     scale = size / crop[2]
     focal = max(by_view, by_distance) * scale
     return np.array(

@@ -1,9 +1,9 @@
-"""Footage: any video file that FFmpeg reads, streamed as upright 8-bit RGB frames with their own times; or a
-photograph.
+"""Decodes footage, which is a photograph or any video that FFmpeg reads, into upright 8-bit RGB frames with time
+stamps.
 
-What a container says about its pictures is honoured here and in `geometry`, and nowhere else: the display matrix
-(phones store a portrait clip lying on its side), pixels that are not square, the colour matrix and range, more than 8
-bits, variable frame rate. Frames are decoded one after the other, so memory does not grow with the length of a clip.
+The container's metadata is applied here and in `geometry`, and nowhere else: the display matrix (phones store portrait
+clips in landscape orientation), non-square pixels, the colour matrix and range, bit depths above 8 and variable frame
+rates. Frames are decoded one at a time, so memory use does not grow with the length of a clip.
 """
 
 from __future__ import annotations
@@ -33,47 +33,50 @@ from .hdr import SDR, transfer_of
 from .still import read_still
 
 _STILL_FORMATS = ("image2", "pipe")
-"""FFmpeg opens a picture as a video of one frame, by `image2` or `png_pipe`, `jpeg_pipe`, ..."""
+"""Endings of the formats by which FFmpeg opens an image as a video of one frame: `image2`, `png_pipe`, `jpeg_pipe`,
+..."""
 _TEXT_FORMATS = ("tty",)
-"""FFmpeg would draw a text file as an ANSI terminal; nobody means that."""
+"""FFmpeg would render a text file as an ANSI terminal, which no user wants."""
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")
-"""How the files begin by which FFmpeg would go and fetch other files, or wait for a network for ever."""
+"""First bytes of playlists, for which FFmpeg would open other files or wait for a network without end."""
 _DEFAULT_RATE = Fraction(25)
 
 
 @dataclass(frozen=True)
 class FootageInfo:
-    """What is known of a clip after its first frame."""
+    """Properties of a clip, known after its first frame is decoded."""
 
     path: Path
     width: int
-    """Pixels of the upright picture with square pixels."""
+    """Pixels of the upright image with square pixels."""
     height: int
     fps: Fraction
-    """The average rate where the rate varies."""
+    """Frames per second; the average if the rate varies."""
     frame_count: int
-    """What the container announces: good for a progress bar, not a promise; 0 if it says nothing."""
+    """The container's frame count, accurate enough for a progress bar only; 0 if the container gives none."""
     duration: float
-    """Seconds, as announced; 0 if the container says nothing."""
+    """Seconds, from the container; 0 if it gives none."""
     transfer: str
-    """How the frames are encoded: `hdr.SDR` (sRGB, for all practical purposes), `hdr.HLG` or `hdr.PQ`."""
+    """The frames' transfer function: `hdr.SDR` (treated as sRGB), `hdr.HLG` or `hdr.PQ`."""
     still: bool = False
-    """A photograph: one frame."""
+    """Whether the footage is a photograph, which is one frame."""
 
 
 @dataclass(frozen=True)
 class FootageFrame:
     number: int
-    """Index among the decoded frames of the clip, counted from its very beginning."""
+    """Index among the decoded frames of the clip, counted from the clip's first frame."""
     time: float
-    """Seconds since the start of the video stream, by the container's own time stamps."""
+    """Seconds since the start of the video stream, from the container's time stamps."""
     image: np.ndarray
-    """(H, W, 3) uint8 RGB, upright, one size for the whole clip; encoded as FootageInfo.transfer says
-    (`hdr.to_sdr`)."""
+    """(H, W, 3) uint8 RGB, upright, of one size for the whole clip, with the transfer function of FootageInfo.transfer;
+    `hdr.to_sdr` converts it."""
 
 
 def probe(path: Path) -> FootageInfo:
-    """Open a clip or a photograph, decode its first frame and say what it is; refuses anything else with a sentence."""
+    """Open a clip or a photograph and read its properties from the first frame; raises EffigyError for anything
+    else.
+    """
     still = _read_still(path)
     if still is not None:
         return FootageInfo(path, still.shape[1], still.shape[0], _DEFAULT_RATE, 1, 0.0, SDR, still=True)
@@ -83,7 +86,7 @@ def probe(path: Path) -> FootageInfo:
             break
         else:
             raise EffigyError(
-                f"No picture of {path.name} could be decoded: the file is damaged or cut short. Export it again."
+                f"No frame of {path.name} could be decoded: the file is damaged or cut short. Export it again."
             )
         rate = _frame_rate(stream)
         duration = _duration(container, stream)
@@ -103,9 +106,9 @@ def read_frames(
 ) -> Iterator[FootageFrame]:
     """Stream the frames with start <= time < end (seconds), at most `max_frames` of them.
 
-    `every` > 1 yields only each n-th of those frames; `longest_side` scales down while converting (never up), which
-    is much cheaper than converting a 4K frame first. A clip that breaks off is read as far as it goes, and
-    `progress.message` says so.
+    `every` > 1 yields only every n-th of those frames. `longest_side` scales frames down (never up) during the colour
+    conversion, which is much cheaper than converting a 4K frame first. A truncated clip is read as far as possible and
+    reported through `progress.message`.
     """
     still = _read_still(path)
     if still is not None:
@@ -115,20 +118,21 @@ def read_frames(
         if not start:
             yield FootageFrame(0, 0.0, still)
         return
-    troubles: list[str] = []
+    problems: list[str] = []
     chosen = 0
     number = -1
     last_time = 0.0
     geometry = None
-    # One for the clip: a frame's own would set up its filters anew for each frame.
+    # One reformatter for the clip: the one of a frame would set up its filters again for each frame.
     reformatter = VideoReformatter()
     with _open(path) as (container, stream):
         rate = _frame_rate(stream)
         time_base = stream.time_base or Fraction(1)
         origin = stream.start_time * time_base if stream.start_time is not None else 0
-        for number, frame in enumerate(_decode(container, stream, troubles, path)):
-            # A stream may change its size on the way; it is one clip to us, at the size it begins with. And asking each
-            # frame for its side data would keep it alive in a reference cycle: 14 MB for each frame of a 4K clip.
+        for number, frame in enumerate(_decode(container, stream, problems, path)):
+            # The first frame's geometry is used for all frames: a stream may change its size, but all frames are scaled
+            # to the first one's. Reading each frame's side data would also keep the frame alive in a reference cycle:
+            # 14 MB for each frame of a 4K clip.
             geometry = geometry or Geometry.of(frame, stream)
             last_time = (
                 float(frame.pts * (frame.time_base or time_base) - origin)
@@ -144,17 +148,17 @@ def read_frames(
                 yield FootageFrame(number, last_time, to_rgb(frame, geometry, longest_side, reformatter))
             if max_frames is not None and chosen >= max_frames:
                 return
-        announced = _duration(container, stream)
-    if troubles or last_time + 1 / rate < 0.97 * announced - 0.5:
+        expected_duration = _duration(container, stream)
+    if problems or last_time + 1 / rate < 0.97 * expected_duration - 0.5:
         progress.message(
-            f"{path.name} is damaged or cut short: {number + 1} of about {round(announced * rate)} frames "
-            f"could be read (up to {last_time:.1f} of {announced:.1f} s), and those are used."
+            f"{path.name} is damaged or cut short: {number + 1} of about {round(expected_duration * rate)} frames "
+            f"could be read (up to {last_time:.1f} of {expected_duration:.1f} s), and those are used."
         )
 
 
 def _read_still(path: Path) -> np.ndarray | None:
     path = Path(path)
-    # Whatever cannot be opened at all is told apart by `_open`.
+    # `_open` reports why a file cannot be opened.
     return read_still(path) if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size else None
 
 
@@ -171,14 +175,14 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         with path.open("rb") as file:
             if file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_PLAYLISTS):
                 raise EffigyError(f"{path.name} is a list of files, not a video: name the video file itself.")
-        # An absolute path and this whitelist keep FFmpeg from reading a file name or a playlist as an address.
+        # An absolute path and this whitelist keep FFmpeg from treating a file name or a playlist entry as a URL.
         container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except PermissionError as error:
         raise EffigyError(f"{path} cannot be read: you have no permission to open it.") from error
     except (FFmpegError, ValueError) as error:
         if _lacks_index(path):
             raise EffigyError(
-                f"{path.name} is cut short: its index (moov), which stands at the end, is missing. "
+                f"{path.name} is cut short: the index at its end (moov) is missing. "
                 "Copy the file again completely, or record it again."
             ) from error
         raise EffigyError(f"{path.name} is not a video that FFmpeg can read.") from error
@@ -187,20 +191,20 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if name in _TEXT_FORMATS:
             raise EffigyError(f"{path.name} is not a video that FFmpeg can read.")
         if name.endswith(_STILL_FORMATS):
-            raise EffigyError(f"{path.name} is a picture of a kind that is not read: save it as PNG or JPEG.")
-        # A song's cover art is a video stream to FFmpeg.
+            raise EffigyError(f"{path.name} is an image of an unsupported format: save it as PNG or JPEG.")
+        # FFmpeg presents the cover art of a song as a video stream.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             if container.streams.audio:
-                raise EffigyError(f"{path.name} holds only sound, no picture: choose a video of the person.")
+                raise EffigyError(f"{path.name} holds only sound and no images: choose a video of the person.")
             raise EffigyError(f"{path.name} holds no video stream.")
         stream = max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
         stream.thread_type = "AUTO"
         yield container, stream
 
 
-def _decode(container: InputContainer, stream: VideoStream, troubles: list[str], path: Path) -> Iterator[av.VideoFrame]:
-    """Frames in display order. Broken packets are skipped and noted in `troubles`; a broken file ends the stream."""
+def _decode(container: InputContainer, stream: VideoStream, problems: list[str], path: Path) -> Iterator[av.VideoFrame]:
+    """Frames in display order. Broken packets are skipped and noted in `problems`; a broken file ends the stream."""
     packets = container.demux(stream)
     while True:
         try:
@@ -210,19 +214,19 @@ def _decode(container: InputContainer, stream: VideoStream, troubles: list[str],
         except (FFmpegError, OSError) as error:
             if error.errno == errno.ENOMEM:
                 raise
-            troubles.append(str(error))
-            # The decoder still holds frames that were sent before the file broke off.
+            problems.append(str(error))
+            # Flush the decoder: it still holds frames from the packets before the read error.
             packet = None
         try:
             frames = stream.decode(packet)
         except EndOfFile:
             return
         except FFmpegError as error:
-            troubles.append(str(error))
+            problems.append(str(error))
             frames = []
         for frame in frames:
             if frame.is_corrupt:
-                troubles.append("a corrupt frame")
+                problems.append("a corrupt frame")
             else:
                 yield frame
         if packet is None:
@@ -234,7 +238,7 @@ def _frame_rate(stream: VideoStream) -> Fraction:
     if not average:
         return Fraction(guessed) if guessed else _DEFAULT_RATE
     if guessed and abs(average / guessed - 1) < 1e-3:
-        # 30.002 frames a second in a header of milliseconds means 30.
+        # Containers with millisecond time stamps report, for example, 30.002 frames per second for 30.
         return Fraction(guessed)
     return Fraction(average).limit_denominator(1001)
 
@@ -246,7 +250,7 @@ def _duration(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _lacks_index(path: Path) -> bool:
-    """True if this is an MP4 or QuickTime file without `moov`, the box without which nothing in it can be decoded."""
+    """True if this is an MP4 or QuickTime file without a complete `moov` box, which decoding requires."""
     end = path.stat().st_size
     with path.open("rb") as file:
         position, first = 0, True
@@ -257,7 +261,7 @@ def _lacks_index(path: Path) -> bool:
             if first and kind not in (b"ftyp", b"wide", b"mdat", b"free", b"skip"):
                 return False
             if kind == b"moov":
-                # A moov that reaches beyond the end is cut short as well.
+                # A `moov` box that extends beyond the end of the file is truncated.
                 return position + length > end
             if length == 1:
                 length = int.from_bytes(header[8:16], "big")

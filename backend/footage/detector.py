@@ -1,8 +1,7 @@
-"""The face detector: 478 landmarks, 52 blendshape scores and a head pose for each face in a picture.
+"""The face detector: 478 landmarks, 52 blendshape scores and a head pose for each face in an image.
 
-MediaPipe's face landmarker in its picture-by-picture mode. Its video mode smooths landmarks over time, which makes
-them lag up to 13 px behind a quick head at 512 px; the tracker does its own smoothing, which looks ahead as well as
-back.
+MediaPipe's face landmarker runs in image mode. Its video mode smooths landmarks over time, which makes them lag up to
+13 px behind a fast head at 512 px. The tracker smooths instead, with both earlier and later frames.
 """
 
 from __future__ import annotations
@@ -74,20 +73,21 @@ SCORE_NAMES = (
     "noseSneerRight",
     "tongueOut",
 )
-"""The 52 ARKit names: the detector's order without its `_neutral`, then `tongueOut`, which it cannot see (always 0)."""
+"""The 52 ARKit names: the detector's order without its `_neutral`, then `tongueOut`, which it does not detect (always
+0)."""
 
 _MAX_FACES = 2
-"""Enough to know that somebody else is in the picture."""
+"""Two are enough to notice a second person in the image."""
 
 
 @dataclass(frozen=True)
 class Face:
     landmarks: np.ndarray
-    """(478, 3) float32: x, y in pixels of the picture (centre of the top-left pixel at 0.5), z on the same scale."""
+    """(478, 3) float32: x, y in pixels of the image (centre of the top-left pixel at 0.5), z on the same scale."""
     scores: np.ndarray
     """(52,) float32 in the order of SCORE_NAMES."""
     pose: np.ndarray
-    """(4, 4) float32: the canonical face into an OpenGL camera, centimetres."""
+    """(4, 4) float32: transform from the canonical face to an OpenGL camera, centimetres."""
 
     @cached_property
     def box(self) -> np.ndarray:
@@ -101,7 +101,7 @@ class Face:
 
     @property
     def extent(self) -> float:
-        """The longer side of the box: nearly the same for a face seen from the front and from the side, pixels."""
+        """The longer side of the box: nearly equal in frontal and in profile views. Pixels."""
         return float((self.box[2:] - self.box[:2]).max())
 
 
@@ -126,7 +126,7 @@ class FaceDetector:
             self.detect(np.zeros((64, 64, 3), np.uint8))
 
     def detect(self, image: np.ndarray) -> list[Face]:
-        """The faces in a (H, W, 3) uint8 RGB picture, the largest first."""
+        """The faces in a (H, W, 3) uint8 RGB image, the largest first."""
         height, width = image.shape[:2]
         found = self._landmarker.detect(self._image_type(image_format=self._format, data=np.ascontiguousarray(image)))
         faces = []
@@ -151,10 +151,10 @@ _stderr_lock = threading.Lock()
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Keep the chatter that MediaPipe's C++ writes to file descriptor 2 while a model loads from the user.
+    """Suppress the log lines that MediaPipe's C++ code writes to file descriptor 2 while a model loads.
 
-    It has no switch for it (absl logs before it is initialised, TensorFlow Lite logs by itself), and the command line
-    promises one line on stderr. Only loading is wrapped; nothing is hidden while frames are worked on.
+    MediaPipe has no setting for this (absl logs before it is initialised, TensorFlow Lite logs on its own), and the
+    command line promises one line on stderr. Only loading is wrapped; messages during inference are not hidden.
     """
     with _stderr_lock:
         try:

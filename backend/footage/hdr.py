@@ -1,7 +1,8 @@
-"""High dynamic range footage to ordinary sRGB: phones record HLG by default, and read as sRGB it looks pale and grey.
+"""Tone mapping of high dynamic range footage to sRGB.
 
-The curves are those of ITU-R BT.2100 (HLG: table 5, PQ: table 4), diffuse white stands at 203 cd/m2 (BT.2408), and
-what is brighter is rolled off into the last fifth of the range instead of being clipped.
+Phones record HLG by default, which appears pale and grey if it is decoded as sRGB. The transfer functions are those of
+ITU-R BT.2100 (HLG: table 5, PQ: table 4), diffuse white is 203 cd/m2 (BT.2408), and brighter highlights are compressed
+into the last fifth of the range instead of being clipped.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _TRANSFER_CODES = {16: PQ, 18: HLG}
 _DIFFUSE_WHITE = 203.0
 """cd/m2"""
 _HLG_PEAK = 1000.0
-"""cd/m2 of the display that HLG's system gamma of 1.2 belongs to."""
+"""cd/m2: peak luminance of the display for which HLG's system gamma is 1.2."""
 _KNEE = 0.8
-"""Linear light, in units of diffuse white, from which highlights are rolled off."""
+"""Linear light, in units of diffuse white, above which highlights are compressed."""
 
 _BT2020_LUMA = np.array([0.2627, 0.6780, 0.0593], np.float32)
 _BT2020_TO_BT709 = np.array(
@@ -40,7 +41,9 @@ def transfer_of(code: int) -> str:
 
 
 def to_sdr(image: np.ndarray, transfer: str) -> np.ndarray:
-    """(H, W, 3) uint8 encoded in `transfer` with BT.2020 primaries -> (H, W, 3) uint8 sRGB. SDR comes back as it is."""
+    """(H, W, 3) uint8 encoded in `transfer` with BT.2020 primaries -> (H, W, 3) uint8 sRGB. SDR images are returned
+    unchanged.
+    """
     if transfer == SDR:
         return image
     light = _decode_table(transfer)[image]
@@ -49,16 +52,16 @@ def to_sdr(image: np.ndarray, transfer: str) -> np.ndarray:
         luminance = light @ _BT2020_LUMA
         light *= (_HLG_PEAK / _DIFFUSE_WHITE) * np.power(luminance, 0.2)[..., None]
     peak = light.max(-1, keepdims=True)
-    # One factor for the three channels keeps the hue of a highlight.
-    light *= _roll_off(peak) / np.maximum(peak, 1e-6)
+    # A common factor for the three channels preserves the hue of a highlight.
+    light *= _compress_highlights(peak) / np.maximum(peak, 1e-6)
     light = cv2.transform(light, _BT2020_TO_BT709)
     return _encode_table()[(np.clip(light, 0, 1) * (_STEPS - 1) + 0.5).astype(np.int32)]
 
 
-def _roll_off(light: np.ndarray) -> np.ndarray:
+def _compress_highlights(light: np.ndarray) -> np.ndarray:
     """Identity up to the knee, then an exponential approach to 1 with the same slope."""
-    room = 1 - _KNEE
-    return np.where(light <= _KNEE, light, 1 - room * np.exp(-(np.maximum(light, _KNEE) - _KNEE) / room))
+    headroom = 1 - _KNEE
+    return np.where(light <= _KNEE, light, 1 - headroom * np.exp(-(np.maximum(light, _KNEE) - _KNEE) / headroom))
 
 
 @cache

@@ -1,10 +1,10 @@
-"""The person's matte: which pixels are the person, softly at the edge.
+"""The person's matte: the opacity of the person at each pixel, with soft edges.
 
-MediaPipe's selfie segmentation sees 256 x 256 pixels and draws hair as soft blocks. Two things mend that cheaply:
-what it is merely unsure of in the middle of the person (earrings, a shadow in the hair) is filled, and a guided
-filter (He, Sun and Tang, "Guided Image Filtering", 2010) with the colour picture as its guide moves the edge onto the
-edge in the picture, down to strands of hair. In its fast form (He and Sun 2015) the linear model is fitted at 256 x
-256 and applied at full size.
+MediaPipe's selfie segmentation works on 256 x 256 pixels and gives hair as soft blocks. Two inexpensive steps improve
+it. Regions of low confidence inside the person (earrings, a shadow in the hair) are filled. A guided filter (He, Sun
+and Tang, "Guided Image Filtering", 2010) with the colour image as its guide then aligns the matte's edge with the
+image's edge, down to strands of hair. In the filter's fast form (He and Sun 2015) the linear model is fitted at 256 x
+256 pixels and applied at full size.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from .detector import quiet_stderr
 
 _NETWORK_SIDE = 256
 _RADIUS = 4
-"""Of the guided filter's window, pixels of the 256 x 256 picture."""
+"""Radius of the guided filter's window, pixels of the 256 x 256 image."""
 _EPSILON = 5e-4
 """Guided filter: colour variance (of values in [0, 1]) below which a window counts as flat."""
 _SURE_PERSON, _SURE_BACKGROUND = 0.95, 0.05
-_HAZE = 0.12
-"""A matte within this of 0 or 1 is 0 or 1: the linear model leaves a veil on flat areas and a rim on firm edges."""
+_CLAMP = 0.12
+"""Matte values within this distance of 0 or 1 become 0 or 1: the linear model leaves faint values on flat areas and
+along hard edges."""
 
 
-class Matter:
-    """One instance per thread; `matte` releases the interpreter lock while the network runs."""
+class MattingModel:
+    """Selfie segmentation with edge refinement. One instance per thread; `matte` releases the interpreter lock while
+    the network runs.
+    """
 
     def __init__(self) -> None:
         with quiet_stderr():
@@ -44,28 +47,29 @@ class Matter:
             self.confidence(np.zeros((_NETWORK_SIDE, _NETWORK_SIDE, 3), np.uint8))
 
     def confidence(self, image: np.ndarray) -> np.ndarray:
-        """(H, W) float32 in [0, 1]: the network's own belief that a pixel of this RGB picture is a person."""
+        """(H, W) float32 in [0, 1]: the network's confidence that a pixel of this RGB image belongs to a person."""
         found = self._segmenter.segment(self._image_type(image_format=self._format, data=np.ascontiguousarray(image)))
         return np.array(found.confidence_masks[0].numpy_view()).reshape(image.shape[:2])
 
     def matte(self, image: np.ndarray) -> np.ndarray:
-        """(S, S) uint8 for a (S, S, 3) uint8 RGB picture: 255 = the person."""
+        """(S, S) uint8 for a (S, S, 3) uint8 RGB image: 255 = the person."""
         small = cv2.resize(image, (_NETWORK_SIDE, _NETWORK_SIDE), interpolation=cv2.INTER_AREA)
-        refined = guided_filter(small, fill_unsure(self.confidence(small)), image)
-        stretch = 255 / (1 - 2 * _HAZE)
-        # Not below 0: the conversion takes the absolute value. Above 255 it saturates.
+        refined = guided_filter(small, fill_uncertain(self.confidence(small)), image)
+        stretch = 255 / (1 - 2 * _CLAMP)
+        # The values must not fall below 0, since the conversion takes the absolute value; above 255 it saturates.
         return cv2.convertScaleAbs(
-            np.maximum(refined, np.float32(_HAZE), out=refined), alpha=stretch, beta=-stretch * _HAZE
+            np.maximum(refined, np.float32(_CLAMP), out=refined), alpha=stretch, beta=-stretch * _CLAMP
         )
 
     def close(self) -> None:
         self._segmenter.close()
 
 
-def fill_unsure(confidence: np.ndarray) -> np.ndarray:
-    """Fill the holes of an (H, W) confidence map that are nowhere surely background, and drop islands outside it.
+def fill_uncertain(confidence: np.ndarray) -> np.ndarray:
+    """Fill holes of an (H, W) confidence map that hold no certain background, and keep only the largest component.
 
-    A gap through which the background really shows, between hair and neck, holds pixels that the network is sure of.
+    A real gap, for example between hair and neck, contains pixels that the network classifies as background with high
+    confidence.
     """
     filled = confidence.copy()
     count, labels = cv2.connectedComponents((confidence < _SURE_PERSON).astype(np.uint8), connectivity=4)
@@ -86,12 +90,12 @@ def fill_unsure(confidence: np.ndarray) -> np.ndarray:
 def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Fast guided filter with a colour guide (He and Sun 2015; the model is eq. 14-15 of He, Sun and Tang 2010).
 
-    `small` is (h, w, 3) uint8, `matte` (h, w) float32 on the same pixels, `image` (H, W, 3) uint8 the same picture in
-    full. In each window the matte is modelled as a . colour + b; returns (H, W) float32 from the averaged a and b.
+    `small` is (h, w, 3) uint8, `matte` (h, w) float32 on the same pixels, `image` (H, W, 3) uint8 the same image at
+    full size. In each window the matte is modelled as a . colour + b; returns (H, W) float32 from the averaged a and b.
     """
 
     def mean(values: np.ndarray, scale: float = 1.0) -> np.ndarray:
-        # The box's sum of 8 or 16 bits is exact, and quicker than of floats.
+        # Box sums of 8- or 16-bit integers are exact, and faster than those of floats.
         side = 2 * _RADIUS + 1
         averaged = cv2.boxFilter(values, cv2.CV_32F, (side, side), borderType=cv2.BORDER_REFLECT)
         return np.multiply(averaged, np.float32(scale), out=averaged)
@@ -105,7 +109,7 @@ def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np
         found -= (r, g, b)[i] * (r, g, b)[j]
         return found + np.float32(_EPSILON) if i == j else found
 
-    # The symmetric 3 x 3 systems are solved by Gauss's elimination, for all windows at once.
+    # Gaussian elimination of the symmetric 3 x 3 systems, for all windows at once.
     rr, rg, rb = covariance(0, 0), covariance(0, 1), covariance(0, 2)
     g_of_r, b_of_r = rg / rr, rb / rr
     gg, gb = covariance(1, 1) - g_of_r * rg, covariance(1, 2) - g_of_r * rb

@@ -1,4 +1,4 @@
-"""Threads that each own their models, working through a clip's frames side by side with the results in order."""
+"""A thread pool in which each thread owns its models, for frames of a clip with the results in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
 
-_MOST = 8
+_MAX_THREADS = 8
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -19,27 +19,28 @@ class Model(Protocol):
 
 
 class ModelThreads:
-    """`models` are made once in each thread, since none of them may be used by two at a time. A context manager:
-    leaving it waits for what is being worked on, drops what is not, and closes the models.
+    """A pool of threads that calls the constructors `models` once in each thread, since models are not thread-safe.
+
+    A context manager: on exit, running items finish, waiting items are cancelled, and the models are closed.
     """
 
     def __init__(self, *models: Callable[[], Model]) -> None:
-        self._kinds = models
-        self._count = max(1, min(_MOST, os.cpu_count() or 1))
+        self._constructors = models
+        self._count = max(1, min(_MAX_THREADS, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._count, "models")
-        self._own = threading.local()
-        self._made: list[Model] = []
+        self._thread_local = threading.local()
+        self._created: list[Model] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for model in self._made:
+        for model in self._created:
             model.close()
 
     def map(self, work: Callable[..., Result], items: Iterable[Item]) -> Iterator[Result]:
-        """`work(item, *models)` of every item, in their order; no more than two items a thread are taken ahead."""
+        """`work(item, *models)` for every item, in order; at most two items per thread are taken in advance."""
         waiting: deque[Future[Result]] = deque()
         for item in items:
             waiting.append(self._pool.submit(self._with_models, work, item))
@@ -49,11 +50,11 @@ class ModelThreads:
             yield waiting.popleft().result()
 
     def _with_models(self, work: Callable[..., Result], item: Any) -> Result:
-        if not hasattr(self._own, "models"):
-            made: list[Model] = []
-            for make in self._kinds:
-                made.append(make())
-                # At once, so that it is closed even if the next cannot be made.
-                self._made.append(made[-1])
-            self._own.models = made
-        return work(item, *self._own.models)
+        if not hasattr(self._thread_local, "models"):
+            created: list[Model] = []
+            for constructor in self._constructors:
+                created.append(constructor())
+                # Registered at once, so that the model is closed even if the next constructor fails.
+                self._created.append(created[-1])
+            self._thread_local.models = created
+        return work(item, *self._thread_local.models)

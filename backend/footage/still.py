@@ -1,7 +1,7 @@
-"""Photographs: a footage of one frame.
+"""Reads photographs, which are footage of one frame.
 
-Read by Pillow and not by FFmpeg, which tells neither how a camera was held (EXIF) nor in which colours a phone saves
-(an ICC profile, often Display P3).
+They are read with Pillow, because FFmpeg gives neither the camera's orientation (EXIF) nor the colour space of the
+image (an ICC profile, on phones often Display P3).
 """
 
 from __future__ import annotations
@@ -16,53 +16,55 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from ..errors import EffigyError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-"""A JPEG may hold further pictures, such as the gain map of a phone (MPO): the first counts, as of a TIFF's pages."""
-_FLOATING = ("F", "I")
-"""Modes of pictures whose white is nowhere written."""
+"""Of a file with several images only the first is read: a phone's JPEG with a gain map (MPO), or a TIFF with pages."""
+_UNSUPPORTED_MODES = ("F", "I")
+"""Pillow modes of 32-bit images, in which the value of white is not defined."""
 
 
 def read_still(path: Path) -> np.ndarray | None:
-    """(H, W, 3) uint8 sRGB, upright; what is transparent is white. None if the file is no picture of FORMATS, or
-    moves.
+    """(H, W, 3) uint8 sRGB, upright, composited over white. None if the file is not an image of FORMATS, or if it is
+    animated.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                if getattr(picture, "is_animated", False) and picture.format in ("PNG", "WEBP"):
+            with Image.open(path, formats=FORMATS) as image:
+                if getattr(image, "is_animated", False) and image.format in ("PNG", "WEBP"):
                     return None
-                return _as_seen(picture, path)
+                return _to_upright_srgb(image, path)
     except UnidentifiedImageError:
         return None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        most = round((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
-        raise EffigyError(f"{path.name} is too large a picture: scale it down to at most {most} megapixels.") from error
+        max_megapixels = round((Image.MAX_IMAGE_PIXELS or 0) / 1e6)
+        raise EffigyError(
+            f"{path.name} is too large: scale the image down to at most {max_megapixels} megapixels."
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         if not path.is_file():
             return None
-        raise EffigyError(f"{path.name} is damaged or cut short: save the picture again.") from error
+        raise EffigyError(f"{path.name} is damaged or cut short: save the image again.") from error
 
 
-def _as_seen(picture: Image.Image, path: Path) -> np.ndarray:
-    if picture.mode in _FLOATING:
-        raise EffigyError(f"{path.name} holds numbers of more than 16 bits: save it with 8 bits a channel.")
-    profile = picture.info.get("icc_profile")
-    upright = ImageOps.exif_transpose(picture)
+def _to_upright_srgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode in _UNSUPPORTED_MODES:
+        raise EffigyError(f"{path.name} has more than 16 bits per channel: save it with 8 bits per channel.")
+    profile = image.info.get("icc_profile")
+    upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
-        # Pillow would cut off what is above 255.
+        # Pillow would clip values above 255.
         upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
     if profile and upright.mode in ("RGB", "RGBA"):
-        upright = _in_srgb(upright, profile)
+        upright = _convert_to_srgb(upright, profile)
     if upright.has_transparency_data:
         upright = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
     return np.asarray(upright.convert("RGB"))
 
 
-def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+def _convert_to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     try:
-        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB")) or picture
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB")) or image
     except (ImageCms.PyCMSError, OSError):
-        # A broken profile, or one of other channels: the colours as they stand are what most programs show.
-        return picture
+        # The profile is damaged or describes other channels: keep the values, as most programs do.
+        return image

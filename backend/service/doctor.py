@@ -110,10 +110,10 @@ def _can_write(codec: str) -> bool:
 
 def _detector() -> Finding:
     from ..footage.detector import FaceDetector
-    from ..footage.matte import Matter
+    from ..footage.matte import MattingModel
 
     FaceDetector().close()
-    Matter()
+    MattingModel()
     return Finding("Detector", OK, f"MediaPipe {importlib.metadata.version('mediapipe')}: face landmarks, matte")
 
 

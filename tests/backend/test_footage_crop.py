@@ -11,7 +11,7 @@ from backend.footage.crop import (
     choose_face,
     cut_square,
     guess_intrinsics,
-    picture_mask,
+    image_mask,
     stable_crop,
 )
 from backend.footage.detector import Face
@@ -71,7 +71,7 @@ def test_outside_the_picture_its_border_is_repeated_and_masked() -> None:
     source = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     crop = (0.0, -10.0, 60.0)
     square = cut_square(source, crop, 60)
-    mask = picture_mask(crop, 60, 60, 40)
+    mask = image_mask(crop, 60, 60, 40)
     assert (square[:10] == source[0]).all()
     assert (square[50:] == source[-1]).all()
     assert (square[10:50] == source).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from backend.footage.matte import fill_unsure, guided_filter
+from backend.footage.matte import fill_uncertain, guided_filter
 
 
 def disc(radius: float, side: int = 256) -> np.ndarray:
@@ -17,7 +17,7 @@ def test_an_unsure_patch_inside_the_person_is_filled_and_an_opening_is_kept() ->
     confidence = disc(90)
     confidence[120:130, 120:130] = 0.4
     confidence[150:160, 120:130] = 0.0
-    filled = fill_unsure(confidence)
+    filled = fill_uncertain(confidence)
     assert (filled[120:130, 120:130] == 1).all()
     assert (filled[150:160, 120:130] == 0).all()
 
@@ -25,14 +25,14 @@ def test_an_unsure_patch_inside_the_person_is_filled_and_an_opening_is_kept() ->
 def test_islands_beside_the_person_are_dropped() -> None:
     confidence = disc(90)
     confidence[5:15, 5:15] = 0.9
-    filled = fill_unsure(confidence)
+    filled = fill_uncertain(confidence)
     assert (filled == disc(90)).all()
 
 
 def test_an_empty_and_a_full_map_stay_as_they_are() -> None:
     for level in (0.0, 1.0):
         flat = np.full((256, 256), level, np.float32)
-        assert (fill_unsure(flat) == flat).all()
+        assert (fill_uncertain(flat) == flat).all()
 
 
 def test_the_edge_of_a_blocky_matte_moves_onto_the_edge_of_the_picture() -> None:
