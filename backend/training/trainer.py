@@ -36,13 +36,17 @@ from .validation import EVERY_STEPS, Validation, split_rows
 from .warmup import VertexBoundGaussians, distil_into_networks
 
 PREVIEW_SECONDS = 10.0
+"""Time between two preview images."""
 WARMUP_SHARE = 0.1
-"""Fraction of the user's minutes. The free Gaussians level off long before, but the U-Nets start from their result."""
+"""Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the U-Nets start
+from their result."""
 CONDITION_NOISE = 0.03
-REFINEMENT_RATE = 1e-2
-"""Ten times the rate of the networks: each frame is visited a few dozen times only, within which its offset must
-converge."""
+"""Standard deviation of the noise on `Pose.conditions` in training: about the tracker's own error."""
+REFINEMENT_LEARNING_RATE = 1e-2
+"""Ten times the learning rate of the graph networks: each frame is visited a few dozen times only, within which its
+pose offset must converge."""
 DISTILLATION_FRAMES = 4
+"""Frames on which the U-Nets are regressed to the free Gaussians."""
 
 
 def train(
@@ -62,8 +66,9 @@ def train(
     """Train on the frames before the held-out part, write `avatar_path` and return the avatar.
 
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
-    checkpoint beside `avatar_path`, from which `resume` continues. `plan` replaces the preset's values; `preset` is
-    then only the name that the file records. `clock` returns the seconds by which minutes are counted.
+    checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
+    default the preset's. `plan` replaces the values of `preset`; the avatar file then still records the name `preset`.
+    `clock` returns the seconds by which minutes are counted. If poses are refined, the capture gets REFINED_TRACK.
     """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
@@ -85,15 +90,15 @@ def train(
         "settings": settings.to_dict(),
     }
     checkpoint_file = checkpoint_path(avatar_path)
-    found = load_checkpoint(checkpoint_file, job) if resume else None
+    resumed = load_checkpoint(checkpoint_file, job) if resume else None
     torch.manual_seed(SEED)
     torch_device = choose_device(device)
     frames = TrainingFrames(capture, track, model, size, torch_device, progress)
-    session = _Session(checkpoint_file, job, progress, found)
+    session = _Session(checkpoint_file, job, progress, resumed)
     networks = build_networks(settings, model, track.identity).to(torch_device)
     pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
     if networks.enhancer is not None:
-        networks.enhancer.density.copy_(pixels_per_metre(networks, frames))
+        networks.enhancer.density.copy_(median_pixels_per_metre(networks, frames))
     store_training_ranges(networks, frames)
     rows, kept_rows = split_rows(len(frames), plan.validation)
     validation = Validation(kept_rows)
@@ -101,7 +106,7 @@ def train(
     unobserved = find_unobserved(frames, model, anchor_limit)
     unobserved_prior = UnobservedPrior(unobserved.weight)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
-    if plan.warmup_steps and (found is None or found.stage == "warmup"):
+    if plan.warmup_steps and (resumed is None or resumed.stage == "warmup"):
         free = train_free_gaussians(
             frames,
             track,
@@ -180,10 +185,11 @@ def train_free_gaussians(
     rows: torch.Tensor | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> VertexBoundGaussians:
-    """The first part of the warm-up: optimise free Gaussians, at half the image size unless `size` is given.
+    """Train the free Gaussians of the warm-up, at half the image size unless `size` is given.
 
-    It finds colours and positions; detail comes later. Pose refinement starts here, because Gaussians that only the
-    mesh moves cannot overfit the tracking error of single frames.
+    They find colours and positions; detail comes later. With `minutes`, this stage ends after that time, otherwise
+    after `plan.warmup_steps`. Pose refinement starts here, because Gaussians that only the mesh moves cannot overfit
+    the tracking error of single frames. `rows` are those of `Optimisation`.
     """
     vertices = model.template + model.shape_basis @ track.identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
@@ -232,10 +238,10 @@ def train_vertex_bound(
 
 
 def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
-    """Learning rates: the graph networks have the rate of the released code, the neural Gaussians and the enhancer
-    twice it.
+    """The networks' parameters with their learning rates, in three groups.
 
-    Per-vertex parameters get a higher learning rate: each is constrained by few pixels.
+    The graph networks have the learning rate of the released GraphAvatar code; the neural Gaussians and the enhancer
+    have twice that. Per-vertex parameters have five times that of the graph networks: few pixels constrain each one.
     """
     per_vertex, graph, neural = [], [], []
     for name, parameter in networks.named_parameters():
@@ -251,8 +257,11 @@ def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
 
 
 @torch.no_grad()
-def pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Tensor:
-    """The median scale of the head in the training images, which is the native scale of the enhancer."""
+def median_pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> torch.Tensor:
+    """The size in pixels (a scalar) of one metre at the head's depth, median over the training images.
+
+    It is the native scale of the enhancer.
+    """
     batch = frames.batch(_evenly_spaced(len(frames), 16), frames.size)
     depth = head_depth(networks(batch.pose)[0], batch.cameras)
     return (batch.cameras.intrinsics[:, 0, 0] / depth).median()
@@ -270,40 +279,49 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 
 def _pose_refiner_group(pose_refiner: PoseRefiner | None) -> list[ParameterGroup]:
-    return [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_RATE)] if pose_refiner else []
+    return [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_LEARNING_RATE)] if pose_refiner else []
 
 
-def _evenly_spaced(count: int, wanted: int) -> torch.Tensor:
-    return torch.linspace(0, count - 1, min(count, wanted)).round().long()
+def _evenly_spaced(count: int, most: int) -> torch.Tensor:
+    """At most `most` row numbers from 0 to `count` - 1, evenly spaced."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
 class _Session:
     """Checkpoints and previews of one training run over all of its stages."""
 
     def __init__(
-        self, checkpoint_file: Path | None, job: dict[str, object], progress: Progress, found: Checkpoint | None
+        self, checkpoint_file: Path | None, job: dict[str, object], progress: Progress, resumed: Checkpoint | None
     ) -> None:
-        self.checkpoint_file, self.job, self.progress, self.found = checkpoint_file, job, progress, found
-        self.before = found.total_seconds if found else 0.0
-        self.started = self.saved = self.shown = time.monotonic()
+        """`job` identifies this training in its checkpoints. `resumed`: the checkpoint to continue, if any.
+
+        Without `checkpoint_file` nothing is saved.
+        """
+        self.checkpoint_file, self.job, self.progress, self.resumed = checkpoint_file, job, progress, resumed
+        self.seconds_before = resumed.total_seconds if resumed else 0.0
+        self.started = self.last_saved = self.last_preview = time.monotonic()
 
     @property
     def total_seconds(self) -> float:
-        """Seconds of training over all sessions of this job."""
-        return self.before + time.monotonic() - self.started
+        """Seconds since training started, without the time between a killed run and the run that resumed it."""
+        return self.seconds_before + time.monotonic() - self.started
 
     def run(self, optimisation: Optimisation, stage: str, validation: Validation | None = None) -> None:
-        if self.found and self.found.stage == stage:
-            optimisation.restore(self.found.tensors, self.found.step, self.found.seconds)
+        """Run a stage, from the resumed checkpoint if that is of this stage, with checkpoints, previews and validation.
+
+        `stage` is the name of the stage in the checkpoint.
+        """
+        if self.resumed and self.resumed.stage == stage:
+            optimisation.restore(self.resumed.tensors, self.resumed.step, self.resumed.seconds)
 
         def after_step(_: Optimisation) -> None:
             if validation and optimisation.step % EVERY_STEPS == 0:
                 validation.score(optimisation)
             now = time.monotonic()
-            if now - self.saved > EVERY_SECONDS:
+            if now - self.last_saved > EVERY_SECONDS:
                 self.save(optimisation, stage)
-            if now - self.shown > PREVIEW_SECONDS:
-                self.shown = now
+            if now - self.last_preview > PREVIEW_SECONDS:
+                self.last_preview = now
                 self.progress.preview(self._preview(optimisation))
 
         try:
@@ -313,7 +331,8 @@ class _Session:
             self.save(optimisation, stage)
 
     def save(self, optimisation: Optimisation, stage: str) -> None:
-        self.saved = time.monotonic()
+        """Write a checkpoint of a stage, if this run has a checkpoint file."""
+        self.last_saved = time.monotonic()
         if self.checkpoint_file:
             save_checkpoint(
                 self.checkpoint_file,
@@ -323,6 +342,7 @@ class _Session:
             )
 
     def _preview(self, optimisation: Optimisation) -> np.ndarray:
+        """The middle training frame as the model renders it now: (size, size, 3) uint8 RGB."""
         batch = optimisation.frames.batch(torch.tensor([len(optimisation.frames) // 2]), optimisation.size)
         return (
             (render_over_white(optimisation.model, batch, optimisation.enhancer)[0].cpu().numpy() * 255)

@@ -3,8 +3,8 @@ inside.
 
 No pixel constrains the Gaussians there, and Adam turns the tiny gradients that leak through the hair into steps of full
 size: after a thousand steps the unobserved side is covered by random colours. Therefore the Gaussians of the warm-up
-are extrapolated smoothly into these regions (`UnobservedVertices.fill`), and a prior holds the networks to the
-extrapolation there, and only there. Neural Gaussians around such anchors are faded out.
+are extrapolated smoothly into these regions (`UnobservedVertices.extrapolate_into`), and a prior holds the networks to
+the extrapolation there, and only there (`UnobservedPrior`). It also fades out the neural Gaussians of such anchors.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .warmup import VertexBoundGaussians
 VISIBILITY_FRAMES = 32
 """Evenly spaced frames in which the visibility of the vertices is tested."""
 VISIBILITY_SIZE = 192
-"""Width and height of the images in which it is tested, pixels."""
+"""Width and height of the rendered images in which visibility is tested, pixels."""
 MIN_VISIBLE_FRAMES = 3
 """A vertex that is visible in this many of the tested frames counts as fully observed."""
 MIN_FACING_COSINE = 0.35
@@ -44,105 +44,115 @@ FADING_WEIGHT = 0.02
 HIDDEN_WEIGHT, GRAZING_WEIGHT = 0.5, 0.1
 """Weights of the prior for vertices that are never visible but lie near visible ones, and for vertices seen at grazing
 angles only; vertices that are neither visible nor near have weight 1. The weights are so small that images which do
-show such a vertex override the prior, while gradients that leak through hair do not. Without them, the hair behind an
-ear turned red and green within 2,700 steps. A tongue that the tracked mesh shows between the lips counts as observed
-and gets no prior."""
+show such a vertex override the prior, while gradients that leak through hair do not. With weights of 0, the hair behind
+an ear turned red and green within 2,700 steps. Visibility is tested on the tracked mesh: if its tongue shows between
+the lips, the tongue counts as observed and gets no prior."""
 SOLID_LOGIT = 3.0
 """Logit of the opacity of unobserved Gaussians, so that nothing shines through the back of a head."""
 MEDIAN_WEIGHT = 0.02
-"""Weight of the median (see `UnobservedVertices.fill`) relative to a neighbour's weight of 1: the median dominates from
-about seven edges beyond the observed vertices."""
+"""Weight of the median in `UnobservedVertices.fill`, where each edge to a neighbour has weight 1: the median dominates
+from about seven edges beyond the observed vertices."""
 
 MOUTH_COLORS = {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall": (0.14, 0.06, 0.05)}
-"""Colours of the mouth's inside for skin of SKIN_LUMINANCE, used where a mouth never opens in the clip but may open in
-an animation. They are those of a shaded mouth: teeth as bright as in a smile would make a grimace of an O."""
+"""RGB in [0, 1] of the mouth's inside for a person of SKIN_LUMINANCE, used if the mouth never opens in the clip but may
+open in an animation. They are the colours of a shaded mouth: with teeth as bright as in a smile, a mouth that says "O"
+would look like a grimace."""
 SKIN_LUMINANCE = 0.55
+"""Median of the colours of the reliably observed vertices, all channels together, for which MOUTH_COLORS are chosen.
+For other values they are scaled."""
 
 
 @dataclass(frozen=True)
 class UnobservedVertices:
-    """Per-vertex degrees of being unobserved, and what is needed to extrapolate into unobserved regions."""
+    """How far each vertex is unobserved, and the edges and mouth colours for extrapolating into unobserved regions.
+
+    A vertex is reliably observed if its `grazing` is 0.
+    """
 
     unobserved: Tensor
-    """(N,) in [0, 1]: 1 = visible in no frame, and too far from visible vertices for its Gaussian to be seen."""
+    """(N,) in [0, 1]: 1 = visible in no frame, and so far from visible vertices (twice `AnchorLimits.offset` or more)
+    that its Gaussian is not visible either."""
     hidden: Tensor
     """(N,) in [0, 1]: 1 = visible in no frame."""
     grazing: Tensor
-    """(N,) in [0, 1]: 1 = visible at grazing angles at most."""
+    """(N,) in [0, 1]: 1 = visible in no frame, or at grazing angles only."""
     edges: Tensor
     """(E, 2) edges of the mesh without those between scalp, skin and the mouth's inside: hair must not blend into
     skin."""
     mouth: Tensor
-    """(N, 3) MOUTH_COLORS; NaN outside the mouth."""
+    """(N, 3) RGB: the vertex's colour of MOUTH_COLORS; NaN outside the mouth."""
 
     @property
     def weight(self) -> Tensor:
-        """(N,) in [0, 1]: weight of the prior that holds the networks to the extrapolation."""
+        """(N,) in [0, 1]: weight of `UnobservedPrior`, the largest that applies."""
         return torch.stack((self.unobserved, HIDDEN_WEIGHT * self.hidden, GRAZING_WEIGHT * self.grazing)).amax(0)
 
     @torch.no_grad()
     def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose) -> None:
-        """Replace unobserved Gaussians of the warm-up by an extrapolation of their surroundings.
+        """Replace unobserved Gaussians of the warm-up, in place, by an extrapolation of their surroundings.
 
         Colours and offsets from the mesh continue smoothly; scale, orientation and opacity become those of a closed
-        surface, and the colour does not depend on the direction of view. Colours are those in the frames of `pose`.
+        surface. Gaussians seen at grazing angles only get the extrapolated colour, and keep the rest. An extrapolated
+        colour does not depend on the direction of view; it continues the colours in the frames of `pose`.
         """
-        share = self.unobserved[:, None]
+        unobserved = self.unobserved[:, None]
         colors = free.colors(pose)
-        shown = (self.grazing == 0) & self.mouth.isnan().any(1)
-        brightness = (colors[shown].median() / SKIN_LUMINANCE).clamp(0.2, 1.2) if shown.any() else 1.0
-        unknown = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
+        reliable = (self.grazing == 0) & self.mouth.isnan().any(1)
+        brightness = (colors[reliable].median() / SKIN_LUMINANCE).clamp(0.2, 1.2) if reliable.any() else 1.0
+        default_colors = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
         filled = self.fill(
-            torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), unknown), 1)
+            torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), default_colors), 1)
         )
         constant = (filled[:, 3:] - 0.5) / C0
-        upright = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(share), 4)
-        rest = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), upright), 1)
-        free.geometry.lerp_(rest, share)
-        closed = torch.cat((torch.full_like(share, SOLID_LOGIT), constant, torch.zeros_like(free.appearance[:, 4:])), 1)
-        # Colours seen at grazing angles are as unreliable as those never seen.
-        colored = self.grazing[:, None].expand(-1, closed.shape[1] - 1)
-        free.appearance.lerp_(closed, torch.cat((share, colored), 1))
+        identity = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(colors), 4)
+        geometry = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), identity), 1)
+        free.geometry.lerp_(geometry, unobserved)
+        appearance = torch.cat(
+            (torch.full_like(unobserved, SOLID_LOGIT), constant, torch.zeros_like(free.appearance[:, 4:])), 1
+        )
+        # Colours seen at grazing angles are as unreliable as colours never seen.
+        grazing = self.grazing[:, None].expand(-1, appearance.shape[1] - 1)
+        free.appearance.lerp_(appearance, torch.cat((unobserved, grazing), 1))
 
     @torch.no_grad()
-    def fill(self, values: Tensor, unknown: Tensor) -> Tensor:
+    def fill(self, values: Tensor, default: Tensor) -> Tensor:
         """Extrapolate per-vertex attributes (N, C) from reliably observed vertices; returns (N, C).
 
         Observed values are kept, and continue smoothly into the vertices with `grazing` above 0. Far from observed
         vertices the result approaches the median of the observed values on the same connected part of the mesh, so that
         the rim of the observed region, which may be lit from behind, does not colour a whole head. A part without
-        reliably observed vertices gets `unknown` (N, C). The result x minimises
+        reliably observed vertices approaches `default` (N, C) instead. The result x minimises
 
-            sum 1e3 (1 - grazing) (x - value)^2 + sum over edges grazing (x_i - x_j)^2 + MEDIAN_WEIGHT sum (x -
-            median)^2
+            sum over vertices 1e3 (1 - grazing) (x - value)^2 + MEDIAN_WEIGHT (x - median)^2
+            + sum over edges max(grazing_i, grazing_j) (x_i - x_j)^2
         """
         grazing, edges = self.grazing.cpu().double().numpy(), self.edges.cpu().numpy()
-        given = values.cpu().double().numpy()
+        known = values.cpu().double().numpy()
         count = len(grazing)
-        ones = np.maximum(grazing[edges[:, 0]], grazing[edges[:, 1]])
+        edge_weight = np.maximum(grazing[edges[:, 0]], grazing[edges[:, 1]])
         ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
-        linked = coo_matrix((np.r_[ones, ones], ends), (count, count))
-        typical = unknown.cpu().double().numpy().copy()
+        adjacency = coo_matrix((np.r_[edge_weight, edge_weight], ends), (count, count))
+        median = default.cpu().double().numpy().copy()
         part_of = connected_parts(edges, count)
         for part in range(part_of.max() + 1):
             members = part_of == part
-            if (shown := members & (grazing == 0)).any():
-                typical[members] = np.median(given[shown], 0)
+            if (reliable := members & (grazing == 0)).any():
+                median[members] = np.median(known[reliable], 0)
         # Observed values are data: their weight is a thousand times that of the smoothness between neighbours.
         data_weight = 1e3 * (1 - grazing)
-        system = diags(data_weight + MEDIAN_WEIGHT + np.asarray(linked.sum(1)).ravel()) - linked
-        solved = spsolve(system.tocsc(), data_weight[:, None] * given + MEDIAN_WEIGHT * typical)
+        system = diags(data_weight + MEDIAN_WEIGHT + np.asarray(adjacency.sum(1)).ravel()) - adjacency
+        solved = spsolve(system.tocsc(), data_weight[:, None] * known + MEDIAN_WEIGHT * median)
         return torch.as_tensor(solved.reshape(values.shape), dtype=values.dtype, device=values.device)
 
 
 @dataclass(frozen=True)
 class UnobservedPrior:
-    """Loss term that holds the networks to the extrapolated Gaussians in unobserved regions."""
+    """Loss term of training that holds the networks to the extrapolated Gaussians in unobserved regions."""
 
     weight: Tensor
     """(N,) `UnobservedVertices.weight`."""
     extrapolated: AnchorGaussians | None = None
-    """B = 1: the extrapolated Gaussians of the warm-up; None without a warm-up."""
+    """The extrapolated Gaussians of the warm-up, with B = 1. Without a warm-up it is None: only the fading remains."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields of `extrapolated`, for a checkpoint."""
@@ -150,28 +160,35 @@ class UnobservedPrior:
 
     def restored(self, tensors: dict[str, Tensor]) -> UnobservedPrior:
         """A prior with the same weights and the Gaussians that `tensors()` returned."""
-        kept = {name: value.to(self.weight) for name, value in tensors.items()}
-        return UnobservedPrior(self.weight, AnchorGaussians(**kept) if kept else None)
+        fields = {name: value.to(self.weight) for name, value in tensors.items()}
+        return UnobservedPrior(self.weight, AnchorGaussians(**fields) if fields else None)
 
-    def loss(self, anchors: AnchorGaussians, spawned: Tensor) -> Tensor:
-        """`spawned` (B, N k): opacities of the neural Gaussians, with the k of each anchor side by side; k may be 0."""
+    def loss(self, anchors: AnchorGaussians, neural_opacities: Tensor) -> Tensor:
+        """Weighted mean over vertices of two squares: anchor minus `extrapolated`, and opacity of neural Gaussians.
+
+        Anchors are compared in offset (in OFFSET_UNIT), log scale, opacity and harmonics. `neural_opacities` (B, N k)
+        has the k neural Gaussians of each anchor side by side; k may be 0.
+        """
         loss = anchors.offsets.new_zeros(())
         if self.extrapolated:
-            kept = self.extrapolated
-            difference = ((anchors.offsets - kept.offsets) / OFFSET_UNIT).square().sum(-1)
-            difference = difference + (anchors.scales / kept.scales).log().square().sum(-1)
-            difference = difference + (anchors.opacities - kept.opacities).square()
-            difference = difference + (anchors.harmonics - kept.harmonics).square().sum((-1, -2))
+            target = self.extrapolated
+            difference = ((anchors.offsets - target.offsets) / OFFSET_UNIT).square().sum(-1)
+            difference = difference + (anchors.scales / target.scales).log().square().sum(-1)
+            difference = difference + (anchors.opacities - target.opacities).square()
+            difference = difference + (anchors.harmonics - target.harmonics).square().sum((-1, -2))
             loss = PRIOR_WEIGHT * (self.weight * difference).mean()
-        if spawned.shape[1]:
-            fading = self.weight[:, None] * spawned.unflatten(1, (len(self.weight), -1)).square()
+        if neural_opacities.shape[1]:
+            fading = self.weight[:, None] * neural_opacities.unflatten(1, (len(self.weight), -1)).square()
             loss = loss + FADING_WEIGHT * fading.mean()
         return loss
 
 
 def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: AnchorLimits) -> UnobservedVertices:
-    """Test in the training frames which vertices of the tracked mesh are visible, and which at reliable angles."""
-    seen, well = np.zeros(len(model.template)), np.zeros(len(model.template))
+    """Test in VISIBILITY_FRAMES training frames which vertices of the tracked mesh are visible, and at which angles.
+
+    `anchor_limit` says how far a Gaussian may lie from its vertex.
+    """
+    visible_count, reliable_count = np.zeros(len(model.template)), np.zeros(len(model.template))
     rows = np.unique(np.linspace(0, len(frames) - 1, VISIBILITY_FRAMES).round().astype(int))
     for row in rows.tolist():
         index = frames.indices[[row]]
@@ -181,30 +198,35 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
         raster = rasterize_mesh(
             vertices, model.faces, cameras.intrinsics[0].cpu().numpy(), VISIBILITY_SIZE, VISIBILITY_SIZE
         )
-        visible = np.zeros(len(seen), bool)
+        visible = np.zeros(len(visible_count), bool)
         visible[model.faces[raster.face_index[raster.covered]]] = True
         # Normals and directions are both given in the frame of the canonical head.
         facing = -(pose.normals * pose.directions).sum(-1)[0].cpu().numpy()
-        seen += visible
-        well += visible & (facing > MIN_FACING_COSINE)
-    enough = min(MIN_VISIBLE_FRAMES, len(rows))
+        visible_count += visible
+        reliable_count += visible & (facing > MIN_FACING_COSINE)
+    min_frames = min(MIN_VISIBLE_FRAMES, len(rows))
     # Gaussians may lie off their vertices: hair visible beyond the mesh's outline belongs to vertices behind the
     # outline.
-    distance, _ = KDTree(model.template[seen >= enough]).query(model.template)
-    hidden, grazing = 1 - np.minimum(1, seen / enough), 1 - np.minimum(1, well / enough)
-    share = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1) * hidden
+    distance, _ = KDTree(model.template[visible_count >= min_frames]).query(model.template)
+    hidden = 1 - np.minimum(1, visible_count / min_frames)
+    grazing = 1 - np.minimum(1, reliable_count / min_frames)
+    unobserved = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1) * hidden
     return unobserved_vertices(
-        model, *(torch.as_tensor(part, dtype=torch.float32, device=frames.device) for part in (share, hidden, grazing))
+        model,
+        *(
+            torch.as_tensor(degree, dtype=torch.float32, device=frames.device)
+            for degree in (unobserved, hidden, grazing)
+        ),
     )
 
 
-def unobserved_vertices(model: HeadModel, share: Tensor, hidden: Tensor, grazing: Tensor) -> UnobservedVertices:
-    """`UnobservedVertices` of a head from the three degrees (N,), with the head's edges and mouth colours."""
+def unobserved_vertices(model: HeadModel, unobserved: Tensor, hidden: Tensor, grazing: Tensor) -> UnobservedVertices:
+    """The three fields (N,) as `UnobservedVertices`, completed by the edges and the mouth colours of this head."""
     edges, kind = mesh_edges(model.faces)[0], np.zeros(len(model.template), int)
     kind[model.regions["scalp"]] = 1
     mouth = torch.full((len(kind), 3), torch.nan)
     for name, vertices in mouth_parts(model).items():
         mouth[torch.as_tensor(vertices)] = torch.tensor(MOUTH_COLORS[name])
         kind[vertices] = 2
-    edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=share.device)
-    return UnobservedVertices(share, hidden, grazing, edges, mouth.to(share))
+    edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=unobserved.device)
+    return UnobservedVertices(unobserved, hidden, grazing, edges, mouth.to(unobserved))

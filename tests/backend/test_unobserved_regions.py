@@ -1,6 +1,4 @@
-"""Where the clip shows nothing the head goes on like its surroundings, and looks from afar as from the nearest view it
-was seen in.
-"""
+"""Unobserved regions continue their surroundings; the networks get views and expressions within the clip's range."""
 
 from __future__ import annotations
 
@@ -44,7 +42,7 @@ def frames(small) -> TrainingFrames:
     return TrainingFrames(capture, track, model, SIZE)
 
 
-def test_the_back_of_the_head_is_unseen_and_the_front_is_seen(small, frames):
+def test_back_of_the_head_is_unobserved_and_front_is_observed(small, frames):
     model = small[2]
     unobserved = find_unobserved(frames, model, anchor_limits(model, torch.full((len(model.template),), 0.01)))
     front, back = model.template[:, 2] > 0.06, model.template[:, 2] < -0.06
@@ -54,47 +52,53 @@ def test_the_back_of_the_head_is_unseen_and_the_front_is_seen(small, frames):
     assert unobserved.unobserved[model.template[:, 2].argmin()] == 1
 
 
-def unseen_of(share: torch.Tensor, edges: torch.Tensor, grazing: torch.Tensor | None = None) -> UnobservedVertices:
+def make_unobserved(
+    share: torch.Tensor, edges: torch.Tensor, grazing: torch.Tensor | None = None
+) -> UnobservedVertices:
     return UnobservedVertices(
         share, share, share if grazing is None else grazing, edges, torch.full((len(share), 3), torch.nan)
     )
 
 
-def filled_of(unobserved: UnobservedVertices, values: torch.Tensor) -> torch.Tensor:
+def fill_with_default_7(unobserved: UnobservedVertices, values: torch.Tensor) -> torch.Tensor:
     return unobserved.fill(values, torch.full_like(values, 7.0))
 
 
-def test_a_chain_is_continued_by_the_value_at_its_seen_end():
+def test_fill_continues_a_chain_with_the_value_of_its_observed_end():
     share = torch.tensor([0.0, 1, 1, 1])
-    filled = filled_of(unseen_of(share, torch.tensor([[0, 1], [1, 2], [2, 3]])), torch.tensor([[2.0], [9], [-9], [0]]))
+    filled = fill_with_default_7(
+        make_unobserved(share, torch.tensor([[0, 1], [1, 2], [2, 3]])), torch.tensor([[2.0], [9], [-9], [0]])
+    )
     assert torch.allclose(filled, torch.full((4, 1), 2.0), atol=0.02)
 
 
-def test_between_two_seen_ends_values_pass_evenly():
+def test_fill_interpolates_linearly_between_two_observed_ends():
     share = torch.tensor([0.0, 1, 1, 1, 0])
     chain = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
-    filled = filled_of(unseen_of(share, chain), torch.tensor([[0.0], [7], [7], [7], [4]]))
+    filled = fill_with_default_7(make_unobserved(share, chain), torch.tensor([[0.0], [7], [7], [7], [4]]))
     assert torch.allclose(filled[:, 0], torch.arange(5.0), atol=0.1)
 
 
-def test_far_from_what_is_seen_what_is_typical_there_decides():
+def test_fill_approaches_the_median_far_from_observed_vertices():
     count = 60
     share = torch.ones(count)
     share[:3] = 0
     edges = torch.stack((torch.arange(count - 1), torch.arange(1, count)), 1)
     values = torch.zeros(count, 1)
     values[:3, 0] = torch.tensor([1.0, 1, 5])
-    filled = filled_of(unseen_of(share, edges), values)[:, 0]
+    filled = fill_with_default_7(make_unobserved(share, edges), values)[:, 0]
     assert filled[3] > 4 and filled[-1] == pytest.approx(1, abs=0.05)
 
 
-def test_a_part_of_the_mesh_that_is_never_seen_has_what_is_said_of_the_unknown():
+def test_fill_gives_the_default_to_a_part_without_observed_vertices():
     share = torch.tensor([0.0, 1, 1, 1])
-    filled = filled_of(unseen_of(share, torch.tensor([[0, 1], [2, 3]])), torch.tensor([[2.0], [9], [4], [4]]))
+    filled = fill_with_default_7(
+        make_unobserved(share, torch.tensor([[0, 1], [2, 3]])), torch.tensor([[2.0], [9], [4], [4]])
+    )
     assert torch.allclose(filled[:, 0], torch.tensor([2.0, 2, 7, 7]), atol=0.05)
 
 
-def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
+def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     model = load_head()
     count = len(model.template)
     share = torch.ones(count)
@@ -117,9 +121,9 @@ def test_an_unseen_tooth_is_light_and_the_wall_of_an_unseen_mouth_is_dark():
     assert free.geometry[torch.as_tensor(mouth_parts(model)["teeth"]), :3].abs().max() < 0.05
 
 
-def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
+def test_colour_seen_at_grazing_angles_is_neither_kept_nor_extrapolated():
     grazing = torch.tensor([0.0, 1, 1])
-    unobserved = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), grazing)
+    unobserved = make_unobserved(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), grazing)
     free = VertexBoundGaussians(torch.full((3,), 0.01), 1)
     pose = Pose(
         *(torch.zeros(1, 3, size) for size in (3, 3, 16, 3, 4)), directions=torch.tensor([0.0, 0, -1]).expand(1, 3, 3)
@@ -131,12 +135,12 @@ def test_the_colour_of_an_outline_is_neither_carried_on_nor_kept():
         free.geometry[:, 3:6] = 0.7
     unobserved.extrapolate_into(free, pose)
     assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
-    # The back is closed, and of the mesh's own size.
+    # The unobserved Gaussian is opaque and has the initial scale.
     assert torch.sigmoid(free.appearance[2, 0]) > 0.9
     assert torch.allclose(free.geometry[:, 3], torch.tensor([0.7, 0.7, 0]))
 
 
-def test_the_prior_moves_only_what_is_unseen(small, frames):
+def test_prior_has_gradients_at_unobserved_vertices_only(small, frames):
     capture, track, model = small
     torch.manual_seed(0)
     networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
@@ -151,13 +155,13 @@ def test_the_prior_moves_only_what_is_unseen(small, frames):
     assert (faded[unobserved.unobserved == 1] > 0).all() and faded[unobserved.unobserved == 0].abs().max() == 0
 
 
-def test_what_was_only_glanced_at_is_held_less_than_what_was_never_seen():
-    unobserved = unseen_of(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.0, 1, 1]))
-    well, grazing, never = unobserved.weight.tolist()
-    assert well == 0 and 0 < grazing < never <= 1
+def test_prior_is_weaker_at_grazing_vertices_than_at_unobserved_ones():
+    unobserved = make_unobserved(torch.tensor([0.0, 0, 1]), torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.0, 1, 1]))
+    observed, grazing, never = unobserved.weight.tolist()
+    assert observed == 0 and 0 < grazing < never <= 1
 
 
-def test_a_resumed_training_keeps_what_was_continued():
+def test_resumed_training_restores_the_extrapolated_gaussians():
     share = torch.tensor([0.0, 1])
     with torch.no_grad():
         anchors = VertexBoundGaussians(torch.full((2,), 0.01), 1)(
@@ -183,7 +187,7 @@ def pose_from(networks_model, yaw_degrees: float):
     return pose_rig(head, shaped, torch.zeros(1, head.expression_size), torch.zeros(1, 5, 3), camera[None])
 
 
-def test_from_far_aside_the_networks_are_told_the_nearest_view_of_the_clip(small):
+def test_networks_get_the_nearest_view_of_the_clip_when_seen_from_far_aside(small):
     model = small[2]
     near, far = pose_from(model, 20), pose_from(model, 70)
     views = view_range(torch.cat([pose_from(model, -20).conditions, near.conditions]))
@@ -191,14 +195,14 @@ def test_from_far_aside_the_networks_are_told_the_nearest_view_of_the_clip(small
     clamped = clamp_view(far, views)
     angles = view_angles(view_directions(clamped.conditions))
     assert torch.allclose(angles[0, 0].abs(), views[0].abs().max(), atol=1e-4)
-    # A vertex is looked at from nearly where the camera at the range's edge stood, not from 50 degrees beside it.
+    # The view directions of the vertices are almost those of the camera at the edge of the range, not 50 degrees aside.
     cosine = (clamped.directions * near.directions).sum(-1).clamp(-1, 1)
     assert math.degrees(cosine.acos().max()) < 12
     assert clamped.posed is far.posed
 
 
 @pytest.mark.parametrize("yaw", [180.0, 179.0])
-def test_from_behind_nothing_breaks(small, yaw):
+def test_clamped_view_from_behind_is_finite(small, yaw):
     model = small[2]
     pose = pose_from(model, yaw)
     clamped = clamp_view(pose, view_range(pose_from(model, 0).conditions))
@@ -206,7 +210,7 @@ def test_from_behind_nothing_breaks(small, yaw):
     assert torch.allclose(clamped.directions.norm(dim=-1), torch.ones(1), atol=1e-4)
 
 
-def test_the_mesh_goes_beyond_what_the_clip_showed_and_the_networks_are_not_told(small):
+def test_expressions_beyond_the_clip_move_the_mesh_but_are_clamped_for_the_networks(small):
     from backend.head.forward import Head
 
     head = Head(small[2])
@@ -214,18 +218,18 @@ def test_the_mesh_goes_beyond_what_the_clip_showed_and_the_networks_are_not_told
     expression, rotations = torch.full((1, head.expression_size), 1.0), torch.zeros(1, 5, 3)
     rotations[0, 1], rotations[0, 2, 0] = 0.2, 0.3
     performed = expression_limits(torch.zeros(2, head.expression_size + 12))
-    asked = pose_rig(head, shaped, expression, rotations, camera)
-    told = pose_rig(head, shaped, expression, rotations, camera, performed)
-    assert torch.equal(told.posed, asked.posed) and torch.equal(told.rotations, asked.rotations)
-    assert told.conditions[:, :-3].max() <= performed.max() < 0.3
-    # To the networks the face is all but at rest.
+    unclamped = pose_rig(head, shaped, expression, rotations, camera)
+    clamped = pose_rig(head, shaped, expression, rotations, camera, performed)
+    assert torch.equal(clamped.posed, unclamped.posed) and torch.equal(clamped.rotations, unclamped.rotations)
+    assert clamped.conditions[:, :-3].max() <= performed.max() < 0.3
+    # The networks get an almost neutral face.
     rest = head.canonical(shaped, 0 * expression, 0 * rotations)
-    assert (told.canonical - rest).norm() < 0.4 * (asked.canonical - rest).norm()
+    assert (clamped.canonical - rest).norm() < 0.4 * (unclamped.canonical - rest).norm()
     within = pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera, performed)
     assert torch.equal(within.conditions, pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera).conditions)
 
 
-def test_an_avatar_remembers_what_training_saw(small, frames, tmp_path):
+def test_avatar_file_stores_the_ranges_of_the_training_frames(small, frames, tmp_path):
     _, track, model = small
     networks = build_networks(AvatarSettings(size=SIZE), model, track.identity)
     store_training_ranges(networks, frames)
