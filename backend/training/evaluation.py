@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
 from .pose_refinement_at_test_time import draw_with_optimised_pose
 from .report import BASELINE_NAMES, FrameMetrics, Metrics, format_number
-from .temporal_stability import measure_jitter
+from .temporal_stability import LandmarkDetector, measure_jitter
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -42,9 +42,10 @@ PERCEPTUAL_FRAMES = 32
 """`vgg_hed` and `lpips` are means over at most this many frames, evenly spaced: on a CPU they take most of the time."""
 
 SHEET_ROWS = 6
+"""Most frames on the contact sheet."""
 
 POSE_OPTIMISED_FRAMES = 16
-"""Frames whose pose is optimised at test time when requested: each takes some seconds on a CPU."""
+"""Most frames whose poses are optimised at test time: each takes some seconds on a CPU."""
 
 TRAIN_FRAMES = 32
 """The PSNR on training frames is a mean over at most this many, evenly spaced."""
@@ -60,13 +61,14 @@ def evaluate(
     *,
     baselines: bool = False,
     baseline_minutes: float | None = None,
-    refitted: bool = False,
+    optimise_poses: bool = False,
     progress: Progress = SILENT,
 ) -> Metrics:
     """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
 
     `baselines` adds the nearest training frame and the vertex-bound Gaussians, the latter trained here for as long as
-    the avatar was (or for `baseline_minutes`). `refitted` also scores some frames with the pose optimised at test time.
+    the avatar was (or for `baseline_minutes`). `optimise_poses` also scores some frames with their poses optimised at
+    test time, which shows how much of the error comes from the track.
     """
     out = Path(out)
     _check_folder(out)
@@ -92,7 +94,7 @@ def evaluate(
     with write_beside(out / "frames") as folder:
         folder.mkdir()
         evaluation.score(folder)
-        if refitted:
+        if optimise_poses:
             evaluation.score_with_optimised_poses()
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
@@ -105,8 +107,8 @@ def evaluate(
 
 
 def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The frame with everything but head and neck white, (size, size, 3) uint8, and its head matte, (size, size)
-    uint8.
+    """Frame `index` with everything but head and neck white, (size, size, 3) uint8 RGB, and its head matte,
+    (size, size) uint8.
     """
     matte = read_head_matte(capture, index, size)
     share = matte[..., None] / np.float32(255)
@@ -114,7 +116,11 @@ def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.
 
 
 class _Evaluation:
-    """The state of one `evaluate`. Frames are processed one at a time, so that a long clip does not fill memory."""
+    """The state of one `evaluate`. Frames are processed one at a time, so that a long clip does not fill memory.
+
+    `training`: numbers of the unflagged frames before the held-out part; `scored`: of the unflagged held-out frames.
+    `results`: metrics of each method in the order of `scored`; "pred" is the avatar, the others are the baselines.
+    """
 
     def __init__(
         self,
@@ -130,28 +136,30 @@ class _Evaluation:
         self.training, self.scored, self.progress = training, scored, progress
         self.extrapolated = outside_training(track, training, scored)
         self.lpips_network, self.lpips = find_lpips() or (None, None)
-        self.perceptual = set(_evenly_spaced(scored, PERCEPTUAL_FRAMES).tolist())
+        self.perceptual_frames = set(_evenly_spaced(scored, PERCEPTUAL_FRAMES).tolist())
         self.nearest: dict[int, int] = {}
-        self.others: dict[str, SplatSource] = {}
+        self.baseline_sources: dict[str, SplatSource] = {}
         self.baseline_minutes: float | None = None
         self.results: dict[str, list[ImageMetrics]] = {"pred": []}
-        self.seconds: list[float] = []
-        self.refitted: list[ImageMetrics] = []
+        self.render_seconds: list[float] = []
+        self.pose_optimised: list[ImageMetrics] = []
 
     def add_nearest(self) -> None:
+        """Add the baseline that shows the training frame nearest in pose."""
         found = nearest_training_frames(self.track, self.avatar.head_model, self.training, self.scored)
         self.nearest = dict(zip(self.scored.tolist(), found.tolist(), strict=True))
         self.results["nearest"] = []
 
     def add_vertex_bound(self, minutes: float) -> None:
+        """Train the vertex-bound Gaussians for `minutes` and add them as a baseline."""
         self.baseline_minutes = round(minutes, 2)
-        self.others["vertex_bound"] = train_baseline(
+        self.baseline_sources["vertex_bound"] = train_baseline(
             self.capture, self.track, self.avatar.head_model, size=self.size, minutes=minutes, progress=self.progress
         )
         self.results["vertex_bound"] = []
 
     def score(self, folder: Path) -> None:
-        """Render, measure and write every scored frame."""
+        """Render and measure every scored frame with every method, and write all images into `folder`."""
         draw(self.avatar, self.track, [int(self.scored[0])], self.size)  # compiles the kernels before anything is timed
         with _landmark_detector() as detector:
             for done, index in enumerate(self.scored.tolist(), start=1):
@@ -161,7 +169,7 @@ class _Evaluation:
                 write_png(folder / f"mask_{index:06d}.png", matte)
                 true_landmarks = detector(truth)
                 features = None
-                if index in self.perceptual:
+                if index in self.perceptual_frames:
                     with torch.no_grad():
                         features = hed_features()(torch.from_numpy(truth)[None] / 255)
                 for name, image in self._images(index):
@@ -183,30 +191,34 @@ class _Evaluation:
                 )
 
     def _images(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Frame `index` by each method, over white: the key of `results` and (size, size, 3) uint8."""
         started = time.perf_counter()
         frame = draw(self.avatar, self.track, [index], self.size)[0]
-        self.seconds.append(time.perf_counter() - started)
+        self.render_seconds.append(time.perf_counter() - started)
         yield "pred", to_bytes(frame.over(WHITE))
         if self.nearest:
             yield "nearest", read_truth(self.capture, self.nearest[index], self.size)[0]
-        for name, source in self.others.items():
+        for name, source in self.baseline_sources.items():
             yield name, to_bytes(draw(source, self.track, [index], self.size)[0].over(WHITE))
 
     def score_with_optimised_poses(self) -> None:
-        """Score some frames with their poses optimised at test time."""
+        """Score at most POSE_OPTIMISED_FRAMES frames with their poses optimised at test time."""
         poses = TrackPoses(self.track, self.avatar.head_model, self.avatar.device)
         chosen = _evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()
         for done, index in enumerate(chosen, start=1):
             self.progress.raise_if_cancelled()
             truth, matte = read_truth(self.capture, index, self.size)
             image = to_bytes(draw_with_optimised_pose(self.avatar, poses, index, self.size, truth).over(WHITE))
-            self.refitted.append(compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
-            self.progress.update("Fitting poses again", done, len(chosen), psnr=self.refitted[-1].psnr)
+            self.pose_optimised.append(
+                compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255))
+            )
+            self.progress.update("Fitting poses again", done, len(chosen), psnr=self.pose_optimised[-1].psnr)
 
     def _jitter(self) -> float | None:
-        with _landmark_detector() as find:
+        """`measure_jitter` of the avatar on the scored frames, pixels."""
+        with _landmark_detector() as detect:
             return measure_jitter(
-                self.avatar, self.track, self.avatar.head_model, self.scored, self.size, find, self.progress
+                self.avatar, self.track, self.avatar.head_model, self.scored, self.size, detect, self.progress
             )
 
     def metrics(self) -> Metrics:
@@ -221,7 +233,7 @@ class _Evaluation:
             frames=len(ours),
             flagged=self.capture.frame_count - self.capture.training_count - len(ours),
             landmark_frames=sum(m.f_lmd is not None for m in ours),
-            perceptual_frames=len(self.perceptual),
+            perceptual_frames=len(self.perceptual_frames),
             train_psnr=train_psnr,
             train_psnr_head=train_psnr_head,
             interpolated_frames=len(inside),
@@ -233,16 +245,16 @@ class _Evaluation:
                 for name, results in self.results.items()
                 if name != "pred" and (means := average(results)) is not None
             },
-            refitted_frames=len(self.refitted),
-            refitted=average(self.refitted),
-            refitted_as_tracked=self._same_frames_as_tracked(),
+            refitted_frames=len(self.pose_optimised),
+            refitted=average(self.pose_optimised),
+            refitted_as_tracked=self._tracked_poses_of_same_frames(),
             jitter=self._jitter(),
             baseline_minutes=self.baseline_minutes,
-            seconds_per_frame=float(np.median(self.seconds)),
+            seconds_per_frame=float(np.median(self.render_seconds)),
             megabytes=self.avatar.megabytes,
             lpips_network=self.lpips_network,
             protocol=f"as tracked: the last 20 % of the frames in time order, no fitting at test time; whole "
-            f"{self.size} x {self.size} square, everything but head and neck white in both pictures",
+            f"{self.size} x {self.size} square, everything but head and neck white in both images",
             device=str(self.avatar.device),
             settings=self.avatar.settings.to_dict(),
             per_frame=tuple(
@@ -250,14 +262,15 @@ class _Evaluation:
             ),
         )
 
-    def _same_frames_as_tracked(self) -> ImageMetrics | None:
-        """The mean metrics, as tracked, of the frames whose poses were optimised."""
-        chosen = set(_evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()) if self.refitted else set()
+    def _tracked_poses_of_same_frames(self) -> ImageMetrics | None:
+        """Mean metrics, with tracked poses, of the frames that `score_with_optimised_poses` scores."""
+        chosen = set(_evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()) if self.pose_optimised else set()
         return average(
             [m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen]
         )
 
     def _training_psnr(self) -> tuple[float, float | None]:
+        """Mean PSNR on training frames, dB: of the whole frame, and inside the head matte (None if it is empty)."""
         whole, head = [], []
         chosen = _evenly_spaced(self.training, TRAIN_FRAMES).tolist()
         for done, index in enumerate(chosen, start=1):
@@ -271,7 +284,7 @@ class _Evaluation:
         return float(np.mean(whole)), float(np.mean(head)) if head else None
 
     def sheet(self, folder: Path, metrics: Metrics) -> np.ndarray:
-        """Best, median and worst frame by PSNR inside the head, and further frames evenly spaced in time."""
+        """Contact sheet of the best, median and worst frame by PSNR inside the head, and of evenly spaced frames."""
         quality = np.array([m.psnr_head or m.psnr for m in self.results["pred"]])
         order = np.argsort(quality)
         named = {int(order[-1]): "best", int(order[len(order) // 2]): "median", int(order[0]): "worst"}
@@ -282,8 +295,8 @@ class _Evaluation:
         rows = []
         for row, label in named.items():
             index = int(self.scored[row])
-            image, truth = (_read(folder / f"{name}_{index:06d}.png") for name in ("pred", "truth"))
-            rest = [_read(folder / f"{name}_{index:06d}.png") for name in metrics.baselines]
+            image, truth = (_read_png(folder / f"{name}_{index:06d}.png") for name in ("pred", "truth"))
+            rest = [_read_png(folder / f"{name}_{index:06d}.png") for name in metrics.baselines]
             scores = self.results["pred"][row]
             lines = [f"frame {index}", f"{scores.psnr:.1f} dB"]
             lines += [f"{scores.psnr_head:.1f} in the head"] if scores.psnr_head is not None else []
@@ -300,16 +313,16 @@ class _Evaluation:
 
 
 @contextmanager
-def _landmark_detector() -> Iterator[Callable[[np.ndarray], np.ndarray | None]]:
-    """Yield a function that takes a uint8 image to its 68 landmarks, or to None where no face is found."""
+def _landmark_detector() -> Iterator[LandmarkDetector]:
+    """Context that yields a landmark detector and closes it afterwards."""
     detector = FaceDetector()
 
-    def find(image: np.ndarray) -> np.ndarray | None:
+    def detect(image: np.ndarray) -> np.ndarray | None:
         faces = detector.detect(image)
         return ibug_landmarks(faces[0].landmarks) if faces else None
 
     try:
-        yield find
+        yield detect
     finally:
         detector.close()
 
@@ -319,20 +332,20 @@ def _evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
 
 
-def _read(path: Path) -> np.ndarray:
+def _read_png(path: Path) -> np.ndarray:
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None, path
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse to replace a `frames` folder that an evaluation did not write: a capture has a folder of that name too."""
+    """Raise an `EffigyError` if `out / "frames"` holds files that no evaluation wrote, as in a capture's folder."""
     frames = out / "frames"
     if not frames.is_dir():
         return
-    strange = next((p.name for p in sorted(frames.iterdir()) if not re.fullmatch(r"[a-z_]+_\d{6}\.png", p.name)), None)
-    if strange:
+    foreign = next((p.name for p in sorted(frames.iterdir()) if not re.fullmatch(r"[a-z_]+_\d{6}\.png", p.name)), None)
+    if foreign:
         raise EffigyError(
-            f"{frames} holds other files (such as {strange}), which evaluation would replace: "
+            f"{frames} holds other files (such as {foreign}), which evaluation would replace: "
             "choose another folder with --out."
         )

@@ -102,8 +102,8 @@ class Metrics:
             "  poses beyond it": (self.extrapolated_frames, self.extrapolated),
         }
         rows |= {
-            "  some, as tracked": (self.refitted_frames, self.refitted_as_tracked),
-            "  the same, refitted": (self.refitted_frames, self.refitted),
+            "  some, tracked pose": (self.refitted_frames, self.refitted_as_tracked),
+            "  same, optimised pose": (self.refitted_frames, self.refitted),
         }
         rows |= {BASELINE_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
         lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]
@@ -113,7 +113,7 @@ class Metrics:
                 lines.append(f"{name:<22}{count:>8}" + "".join(f"{format_number(f, 4):>12}" for f in figures))
         lines.append(
             f"On training frames PSNR {self.train_psnr:.2f} dB, in the head {format_number(self.train_psnr_head)}. "
-            f"Held still, landmarks tremble by {format_number(self.jitter)} px at 512. "
+            f"With a constant expression, landmarks jitter by {format_number(self.jitter)} px at 512. "
             f"{1000 * self.seconds_per_frame:.0f} ms a frame on {self.device}, {self.megabytes:.2f} MB. "
             f"{self.flagged} flagged frames left out."
         )

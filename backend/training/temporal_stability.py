@@ -20,14 +20,14 @@ from .frames import TrackPoses
 from .metrics import IBUG_68, LANDMARK_SIZE
 
 MAX_FRAMES = 60
-"""Consecutive frames that are measured: more take time and change the mean little."""
+"""Most consecutive frames that are measured: more frames take more time and change the mean little."""
 
-Landmarks = Callable[[np.ndarray], np.ndarray | None]
-"""uint8 RGB image -> (68, 2) pixels, or None where there is no face."""
+LandmarkDetector = Callable[[np.ndarray], np.ndarray | None]
+"""uint8 RGB image -> its landmarks (68, 2) in pixels, or None if there is no face."""
 
 
 def hold_expression(track: Track, frames: np.ndarray) -> Track:
-    """The track with constant expression, jaw and gaze, the medians over `frames`; head poses are unchanged."""
+    """The track with expression, jaw and gaze held at their medians over `frames`; head and neck poses are kept."""
     rotations = track.rotations.copy()
     rotations[:, NECK + 1 :] = np.median(track.rotations[frames, NECK + 1 :], 0)
     expression = np.broadcast_to(np.median(track.expression[frames], 0), track.expression.shape).astype(np.float32)
@@ -35,9 +35,12 @@ def hold_expression(track: Track, frames: np.ndarray) -> Track:
 
 
 def mean_jitter(points: np.ndarray) -> float | None:
-    """(F, P, 2) pixels in consecutive frames, NaN without a face -> mean length of the second difference over time."""
-    seconds = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=2)
-    return None if np.isnan(seconds).all() else float(np.nanmean(seconds))
+    """Mean length, in pixels, of the second difference over time of P points (F, P, 2) in consecutive frames.
+
+    Frames without a face are NaN and are left out; None if no three consecutive frames remain.
+    """
+    lengths = np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=2)
+    return None if np.isnan(lengths).all() else float(np.nanmean(lengths))
 
 
 def measure_jitter(
@@ -46,31 +49,33 @@ def measure_jitter(
     model: HeadModel,
     frames: np.ndarray,
     size: int,
-    find: Landmarks,
+    detect: LandmarkDetector,
     progress: Progress = SILENT,
 ) -> float | None:
-    """Mean jitter of the detected landmarks against the avatar's mesh, in pixels of an image of LANDMARK_SIZE, over the
-    longest run of consecutive `frames`. None without three consecutive frames in which a face is found.
+    """`mean_jitter` of detected landmarks minus the mesh's, in pixels of an image of width LANDMARK_SIZE.
+
+    `frames` are frame numbers of the track; it is measured on the longest run of consecutive ones, at most MAX_FRAMES.
+    `size` is the width of the rendered images, pixels. None without three consecutive frames in which a face is found.
     """
     run = _longest_run(frames)[:MAX_FRAMES]
     if len(run) < 3:
         return None
-    still = hold_expression(track, frames)
-    posed = TrackPoses(still, model).pose(run).posed
+    constant_track = hold_expression(track, frames)
+    posed = TrackPoses(constant_track, model).pose(run).posed
     mesh = mesh_landmarks(posed, model)[:, list(IBUG_68)].numpy()
-    cameras = still.head_to_camera[run]
-    seen = mesh @ cameras[:, :3, :3].swapaxes(1, 2) + cameras[:, None, :3, 3]
-    pixels = seen @ still.intrinsics.T
-    pixels = pixels[..., :2] / pixels[..., 2:] * (LANDMARK_SIZE / still.size)
-    found = np.full(pixels.shape, np.nan)
-    for place, index in enumerate(run.tolist()):
-        image = np.rint(255 * draw(source, still, [index], size)[0].over((1.0, 1.0, 1.0))).astype(np.uint8)
-        points = find(image)
+    cameras = constant_track.head_to_camera[run]
+    in_camera = mesh @ cameras[:, :3, :3].swapaxes(1, 2) + cameras[:, None, :3, 3]
+    pixels = in_camera @ constant_track.intrinsics.T
+    pixels = pixels[..., :2] / pixels[..., 2:] * (LANDMARK_SIZE / constant_track.size)
+    detected = np.full(pixels.shape, np.nan)
+    for row, index in enumerate(run.tolist()):
+        image = np.rint(255 * draw(source, constant_track, [index], size)[0].over((1.0, 1.0, 1.0))).astype(np.uint8)
+        points = detect(image)
         if points is not None:
-            found[place] = points * (LANDMARK_SIZE / size)
-        progress.update("Looking for flicker", place + 1, len(run))
+            detected[row] = points * (LANDMARK_SIZE / size)
+        progress.update("Looking for flicker", row + 1, len(run))
         progress.raise_if_cancelled()
-    return mean_jitter(found - pixels)
+    return mean_jitter(detected - pixels)
 
 
 def _longest_run(frames: np.ndarray) -> np.ndarray:
