@@ -1,11 +1,10 @@
-"""Is closed closed: lids and lips of a track against the truth of rendered people, and against what the detector saw of
-real ones.
+"""Closure of lids and lips in a track, compared with the ground truth of rendered people or the detector's landmarks.
 
-Everything is on the mesh, in millimetres along the head's up axis: the median over the middle ones of the detector's
-pairs of points (`backend.correspondence.landmark_sets`). Between lids it is signed, for a lid that is shut beyond
-contact lies lower than the other. The pairs between lips lie beside the rim and not on it, so a mouth's opening is
-counted from the person's own mouth at rest, which is shut. A blink counts as found where the track's eyeBlink is at
-least a half while the truth's is 0.7 or more, and as invented where the truth's is below 0.3.
+Gaps are measured on the mesh in millimetres along the head's up axis: the median over the central pairs of landmarks
+(`backend.correspondence.landmark_sets`). A gap between lids is negative where the upper lid lies below the lower one.
+The pairs of lip landmarks lie beside the lips' contact line, so a mouth's opening is measured relative to the same
+person's mouth at rest, which is closed. A blink counts as found where the track's eyeBlink is at least 0.5 while the
+ground truth's is 0.7 or more, and as invented where the ground truth's is below 0.3.
 """
 
 from __future__ import annotations
@@ -22,32 +21,32 @@ from backend.head.model import HeadModel
 from backend.tracking.observe.gap_closure import landmark_gap
 
 SHUT, OPEN = 0.7, 0.3
-"""Of eyeBlink in the truth."""
+"""Limits of the ground truth's eyeBlink for closed and for open eyes."""
 FOUND = 0.5
-"""Of eyeBlink in the track."""
-MET = 0.5
-"""Millimetres of true gap below which lips meet."""
+"""Least eyeBlink of the track for a found blink."""
+CONTACT = 0.5
+"""Millimetres: the lips of the ground truth touch where their gap is smaller."""
 _BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 
 
 def lid_gaps(track: Track, model: HeadModel) -> np.ndarray:
-    """(F, 2) of the left and the right eye; 0 is contact."""
+    """(F, 2) millimetres between the lids of the left and the right eye; 0 is contact."""
     points = _heights(model, track.identity, track.expression, track.rotations)
     return np.stack([_gap(points, LID_PAIRS[side][:3]) for side in ("left", "right")], 1)
 
 
 def lip_openings(track: Track, model: HeadModel) -> np.ndarray:
-    """(F,); 0 is contact."""
+    """(F,) millimetres between the lips; 0 is contact."""
     rest = _heights(model, track.identity, track.expression[:1] * 0, track.rotations[:1] * 0)
     posed = _heights(model, track.identity, track.expression, track.rotations)
     return _gap(posed, LIP_PAIRS[:5], _gap(rest, LIP_PAIRS[:5], each=True))
 
 
 def _heights(model: HeadModel, *parts: np.ndarray) -> np.ndarray:
-    """(F, 478) of the detector's points on a posed mesh whose neck does not turn."""
+    """(F, 478) heights in millimetres of the landmarks on the posed mesh without rotations of root and neck."""
     identity, expression, rotations = parts
-    still = rotations * np.array((0, 0, 1, 1, 1))[:, None]
-    parts = (torch.as_tensor(part, dtype=torch.float32) for part in (identity[None], expression, still))
+    without_neck = rotations * np.array((0, 0, 1, 1, 1))[:, None]
+    parts = (torch.as_tensor(part, dtype=torch.float32) for part in (identity[None], expression, without_neck))
     return 1000 * landmarks(Head(model)(*parts).vertices, model).numpy()[..., 1]
 
 
@@ -57,14 +56,12 @@ def _gap(heights: np.ndarray, pairs: np.ndarray, rest: np.ndarray | float = 0.0,
 
 
 def lids_and_lips(track: Track, truth: Track, model: HeadModel) -> dict[str, float]:
-    """Shares of blinks found and invented, over both eyes; medians of gaps in millimetres, the truth's and the
-    track's.
-    """
+    """Shares of blinks found and invented, over both eyes, and median gaps in millimetres of ground truth and track."""
     columns = [model.expression_names.index(name) for name in _BLINKS]
     true, ours = truth.expression[:, columns], track.expression[:, columns]
     shut, open_ = true >= SHUT, true < OPEN
     lids, lips = ([measure(each, model) for each in (truth, track)] for measure in (lid_gaps, lip_openings))
-    met = lips[0] < MET
+    touching = lips[0] < CONTACT
     return {
         "blinks": int(shut.sum()),
         "blinks_found": _share(ours[shut] >= FOUND),
@@ -73,28 +70,30 @@ def lids_and_lips(track: Track, truth: Track, model: HeadModel) -> dict[str, flo
         "lids_shut_mm": _median(lids[1][shut]),
         "lids_shut_within_1mm": _share(lids[1][shut] <= 1),
         "lids_open_error_mm": _median((lids[1] - lids[0])[open_]),
-        "lips_met": int(met.sum()),
-        "lips_met_mm": _median(lips[1][met]),
-        "lips_met_within_1mm": _share(lips[1][met] <= 1),
-        "lips_open_error_mm": _median((lips[1] - lips[0])[~met]),
-        "lips_open_spread_mm": _median(np.abs(lips[1] - lips[0])[~met]),
+        "lips_met": int(touching.sum()),
+        "lips_met_mm": _median(lips[1][touching]),
+        "lips_met_within_1mm": _share(lips[1][touching] <= 1),
+        "lips_open_error_mm": _median((lips[1] - lips[0])[~touching]),
+        "lips_open_spread_mm": _median(np.abs(lips[1] - lips[0])[~touching]),
     }
 
 
 def detected_contact(track: Track, capture: Capture, model: HeadModel) -> dict[str, float]:
-    """A real clip: what the track does where the detector's lips meet (a gap below a fiftieth of the mouth's width) and
-    where its eyeBlink score is above a half, which half-shut eyes that look down reach as well.
+    """Closure in a clip without ground truth, in frames where the detector reports closed lips or eyes.
+
+    Lips count as closed where the landmarks' gap is below a fiftieth of the mouth's width, eyes where the detector's
+    eyeBlink score is above 0.5. Half-closed eyes that look down also reach that score.
     """
-    seen = capture.landmarks[..., :2]
-    width = np.linalg.norm(seen[:, 61] - seen[:, 291], axis=-1)
+    detected = capture.landmarks[..., :2]
+    width = np.linalg.norm(detected[:, 61] - detected[:, 291], axis=-1)
     lip_gap = landmark_gap(capture.landmarks, LIP_PAIRS[:5]) / width
-    met = lip_gap < 0.02
+    touching = lip_gap < 0.02
     lips, lids = lip_openings(track, model), lid_gaps(track, model)
     result = {
-        "lips_met": int(met.sum()),
-        "lips_met_mm": _median(lips[met]),
-        "lips_met_within_1mm": _share(lips[met] <= 1),
-        "lips_open_mm": _median(lips[~met]),
+        "lips_met": int(touching.sum()),
+        "lips_met_mm": _median(lips[touching]),
+        "lips_met_within_1mm": _share(lips[touching] <= 1),
+        "lips_open_mm": _median(lips[~touching]),
     }
     scores = capture.scores[:, [SCORE_NAMES.index(name) for name in _BLINKS]]
     blink = track.expression[:, [model.expression_names.index(name) for name in _BLINKS]]

@@ -1,8 +1,8 @@
-"""Whether the face detector sees a picture and its mirror image alike: `python -m bench.detector_symmetry CAPTURE...`.
+"""Left-right asymmetry of the face detector: `python -m bench.detector_symmetry CAPTURE...`.
 
-`assets/derive/landmark_bias.py` takes it for granted that it does. Half the difference between a frame's points and the
-mirrored points of the mirrored frame is what a detector without sides would not have; as a turn of the head it is what
-the tracker is misled by.
+`assets/derive/landmark_bias.py` assumes that the detector is symmetric. The asymmetric part of its error is half the
+difference between a frame's landmarks and the mirrored landmarks of the mirrored frame. It is reported in millimetres,
+and as the yaw of the head that explains it best, which is the error that it causes in tracking.
 """
 
 from __future__ import annotations
@@ -21,38 +21,44 @@ from backend.head.model import HeadModel
 
 FRAMES = 30
 _FOREHEAD, _CHIN = 10, 152
-"""Points whose distance, on the head and in the picture, gives metres per pixel."""
+"""Landmarks whose distances on the head and in the image give metres per pixel."""
 
 
 def asymmetry(capture: Capture, model: HeadModel, detector: FaceDetector) -> tuple[float, float]:
-    """Mean over frames: millimetres at which points lie to the side of where they should, and degrees of yaw that
-    explain it best.
+    """The mean sideways error of the landmarks in millimetres and the yaw in degrees that explains it best.
+
+    Errors are averaged over FRAMES frames of the clip before their absolute values are taken.
     """
-    places = landmark_basis(model, model.template[..., None])[..., 0]
-    known = (model.landmark_faces >= 0) & (np.arange(len(places)) < 468)
+    positions = landmark_basis(model, model.template[..., None])[..., 0]
+    known = (model.landmark_faces >= 0) & (np.arange(len(positions)) < 468)
     other = mirrored_points(model)
-    found = []
+    errors = []
     for index in np.linspace(0, capture.frame_count - 1, FRAMES).astype(int):
         image = read_frame(capture, int(index))
-        seen, mirrored = detector.detect(image), detector.detect(np.ascontiguousarray(image[:, ::-1]))
-        if seen and mirrored:
-            points, back = seen[0].landmarks[:, :2], mirrored[0].landmarks[other, :2] * (-1, 1) + (image.shape[1], 0)
-            size = np.linalg.norm(points[_FOREHEAD] - points[_CHIN]) / np.linalg.norm(places[_FOREHEAD] - places[_CHIN])
-            found.append((points - back)[:, 0] / 2 / size)
-    aside, depth = np.mean(found, 0)[known], places[known, 2] - places[known, 2].mean()
-    aside -= aside.mean()
-    return 1000 * float(np.abs(aside).mean()), float(np.rad2deg(aside @ depth / (depth @ depth)))
+        faces, mirrored = detector.detect(image), detector.detect(np.ascontiguousarray(image[:, ::-1]))
+        if faces and mirrored:
+            points, mirrored_back = (
+                faces[0].landmarks[:, :2],
+                mirrored[0].landmarks[other, :2] * (-1, 1) + (image.shape[1], 0),
+            )
+            size = np.linalg.norm(points[_FOREHEAD] - points[_CHIN]) / np.linalg.norm(
+                positions[_FOREHEAD] - positions[_CHIN]
+            )
+            errors.append((points - mirrored_back)[:, 0] / 2 / size)
+    sideways, depth = np.mean(errors, 0)[known], positions[known, 2] - positions[known, 2].mean()
+    sideways -= sideways.mean()
+    return 1000 * float(np.abs(sideways).mean()), float(np.rad2deg(sideways @ depth / (depth @ depth)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("captures", nargs="+", type=Path)
     model = load_head()
-    print("| capture | aside, mm | yaw, degrees |\n|:--|--:|--:|")
+    print("| capture | sideways, mm | yaw, degrees |\n|:--|--:|--:|")
     with closing(FaceDetector()) as detector:
         for folder in parser.parse_args().captures:
-            aside, yaw = asymmetry(load_capture(folder), model, detector)
-            print(f"| {folder.stem} | {aside:.2f} | {yaw:.2f} |")
+            sideways, yaw = asymmetry(load_capture(folder), model, detector)
+            print(f"| {folder.stem} | {sideways:.2f} | {yaw:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A rendered person whose truth is known: the open head with a random identity, look, light, lens and performance, as a
-video.
+"""Videos of rendered people with known ground truth: the open head with random identity, appearance, light, lens and
+performance.
 
-The detector and the matte see these pictures as they see footage, so what they misjudge is in the measured error; the
-face of `known_clip` has landmarks with noise instead. Albedo is painted once into a texture; skin is lit by a sky, a
-key and a fill without cast shadows, hair is a rough shell. Plainer than the demo clip's renderer and thirty times
+Detector and matting process these images like footage, so their errors are part of the measured error; `known_clip`
+generates noisy landmarks instead. The albedo is painted once into a texture. Skin is lit by a sky, a key and a fill
+light without cast shadows, and hair is a rough shell. The renderer is simpler than the demo clip's and thirty times
 faster.
 """
 
@@ -31,7 +31,7 @@ from backend.splatting.mesh import interpolate, rasterize_mesh
 SIZE = 512
 FPS = 25
 IDENTITIES = 60
-"""Of a head's identity shapes, the largest first."""
+"""Number of the head's first identity shapes that are varied; the shapes are sorted by decreasing variance."""
 _TEXTURE = 1024
 _MOVING = (
     "mouthSmile",
@@ -49,20 +49,23 @@ _MOVING = (
     "noseSneer",
     "eyeSquint",
 )
-_HEADWAY = 1.18
-"""Metres of picture height over the face's distance: the face fills a little less than half of it."""
+_IMAGE_HEIGHT = 1.18
+"""Scale of the camera distance: a larger value shows the face smaller. The face fills a little less than half of the
+image's height."""
 
 
 @dataclass(frozen=True)
 class KnownPerson:
     video: Path
     truth: Track
-    """In pixels of the video's own picture."""
+    """Ground truth, in pixels of the uncropped video."""
 
 
 class Scene:
-    """One person's pictures, drawn when they are asked for. `still` frames are each a pose and expression of their own;
-    `oversampling` is paid for with time by its square.
+    """A rendered person whose images are computed on request.
+
+    With `still` every frame has an independent pose and expression. The rendering time grows with the square of
+    `oversampling`.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Scene:
         random = np.random.default_rng(seed)
         self.model = model
         self.truth = _performance(model, random, frames, yaw, still)
-        self.look = _look(random, seed)
+        self.look = _random_appearance(random, seed)
         painted = paint_head(model, self.look)
         self._painted, self._texture = painted, _bake(painted)
         self._body = shoulders(model, self.truth.identity)
@@ -91,8 +94,8 @@ class Scene:
         self._background = cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC).clip(0, 1)
         self._grain = int(random.integers(0, 2**31))
 
-    def picture(self, index: int, *, occluder: bool = False, noise: float = 2.5) -> np.ndarray:
-        """(SIZE, SIZE, 3) uint8; `noise` is the standard deviation of a value of 255."""
+    def image(self, index: int, *, occluder: bool = False, noise: float = 2.5) -> np.ndarray:
+        """(SIZE, SIZE, 3) uint8 sRGB; `noise` is the standard deviation of the noise, in grey values of 255."""
         camera = self.truth.head_to_camera[index]
         points, hair, torso = (
             part @ camera[:3, :3].T + camera[:3, 3] for part in (self._posed[index], self._haired[index], self._body[0])
@@ -110,21 +113,21 @@ class Scene:
             self._oversampling,
         )
         if occluder:
-            _pass_a_hand(image, index / self.truth.frame_count, np.array(self.look.skin))
-        own = np.random.default_rng(self._grain + index)
-        return (image * 255 + own.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
+            _draw_hand(image, index / self.truth.frame_count, np.array(self.look.skin))
+        frame_random = np.random.default_rng(self._grain + index)
+        return (image * 255 + frame_random.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
 
 
 def make_person(
     model: HeadModel, video: Path, *, seed: int, frames: int = 75, yaw: float = 35.0, occluder: bool = False
 ) -> KnownPerson:
-    """`yaw` in degrees to either side."""
+    """Render a video and return it with its ground truth; `yaw` is the maximum rotation to either side in degrees."""
     scene = Scene(model, seed, frames, yaw)
     with av.open(str(video), "w") as container, ThreadPoolExecutor(2) as pool:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"})
         stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"
-        for image in pool.map(lambda index: scene.picture(index, occluder=occluder), range(frames)):
+        for image in pool.map(lambda index: scene.image(index, occluder=occluder), range(frames)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return KnownPerson(video, scene.truth)
@@ -132,7 +135,7 @@ def make_person(
 
 def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw: float, still: bool) -> Track:
     def drift(sigma: float, columns: int) -> np.ndarray:
-        """(F, columns) in about [-1, 1], smooth unless frames have nothing to do with each other."""
+        """(F, columns) in about [-1, 1], smooth over time unless the frames are independent."""
         if still:
             return random.uniform(-1, 1, (frames, columns))
         walk = gaussian_filter1d(random.normal(size=(frames + 200, columns)), sigma, axis=0)[100 : frames + 100]
@@ -157,16 +160,16 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
     rotations[:, JAW, 0] = 0.22 * np.clip(drift(3.0, 1)[:, 0], 0, 1)
     gaze = np.radians((8, 18)) * drift(6.0, 2)
     rotations[:, EYE_L, :2] = rotations[:, EYE_R, :2] = gaze
-    # A full sweep to either side, so that every clip reaches its widest turn.
+    # A full sweep to either side, so that every clip reaches the maximum yaw.
     sway = np.sin(2 * np.pi * (time / frames * 1.5 + random.uniform())) if not still else drift(0.0, 1)[:, 0]
-    turns = np.radians(np.stack((yaw * sway, 14 * drift(12.0, 1)[:, 0], 7 * drift(14.0, 1)[:, 0]), 1))
-    rotations[:, NECK] = Rotation.from_euler("YXZ", turns).as_rotvec()
+    head_angles = np.radians(np.stack((yaw * sway, 14 * drift(12.0, 1)[:, 0], 7 * drift(14.0, 1)[:, 0]), 1))
+    rotations[:, NECK] = Rotation.from_euler("YXZ", head_angles).as_rotvec()
     focal = float(np.exp(random.uniform(np.log(750), np.log(1700))))
     camera = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
     camera[:, :3, :3] = (
         np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(np.radians(random.normal(0, 3, 3))).as_matrix()
     )
-    camera[:, :3, 3] = (0, 0.0, focal * _HEADWAY * 0.33 / SIZE) + 0.008 * drift(10.0, 3)
+    camera[:, :3, 3] = (0, 0.0, focal * _IMAGE_HEIGHT * 0.33 / SIZE) + 0.008 * drift(10.0, 3)
     intrinsics = np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1)), np.float32)
     return Track(
         head_name=model.name,
@@ -184,7 +187,7 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
     )
 
 
-def _look(random: np.random.Generator, seed: int) -> Look:
+def _random_appearance(random: np.random.Generator, seed: int) -> Look:
     skin = np.array((0.86, 0.68, 0.58)) * random.uniform(0.45, 1.05) * random.uniform(0.95, 1.05, 3)
     hair = np.array((0.30, 0.20, 0.13)) * random.uniform(0.25, 1.8)
     return Look(
@@ -201,7 +204,7 @@ def _look(random: np.random.Generator, seed: int) -> Look:
 
 
 def _lights(random: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Directions towards the lights in the camera's space and their colours."""
+    """For each light the unit direction towards it in camera space, and its colour."""
     sides = random.choice((-1.0, 1.0))
     key = np.array((sides * random.uniform(0.2, 1.0), -random.uniform(0.2, 0.8), -0.8))
     fill = np.array((-sides * 0.8, -0.1, -0.6))
@@ -219,13 +222,13 @@ def _bake(painted: Painted) -> np.ndarray:
     normals = vertex_normals(torch.as_tensor(model.template)[None], torch.as_tensor(model.faces.astype(np.int64)))[
         0
     ].numpy()
-    seen = interpolate(raster, model.faces, np.concatenate((model.template, normals[:, 2:], painted.material), 1))[
+    sampled = interpolate(raster, model.faces, np.concatenate((model.template, normals[:, 2:], painted.material), 1))[
         raster.covered
     ]
-    colour, gloss = albedo(painted, seen[:, :3].astype(np.float64), seen[:, 3], seen[:, 4:])
+    colour, gloss = albedo(painted, sampled[:, :3].astype(np.float64), sampled[:, 3], sampled[:, 4:])
     texture = np.zeros((_TEXTURE, _TEXTURE, 4), np.float32)
     texture[raster.covered] = np.concatenate((colour.clip(0, 1) ** 2.2, gloss[:, None]), 1)
-    # Colours run on beyond the charts' edges, so that interpolation at a seam finds skin.
+    # Extend the colours beyond the edges of the UV charts, so that interpolation at a seam samples skin.
     for _ in range(6):
         empty = texture[..., 3] == 0
         texture[empty] = cv2.dilate(texture, np.ones((3, 3), np.uint8))[empty]
@@ -256,22 +259,22 @@ def _render(
         index, weights = raster.face_index[where], raster.barycentric[where]
         triangles = faces[index]
         attributes = np.concatenate((_normals(vertices, faces), vertices, values), 1).astype(np.float32)
-        seen = sum(attributes[triangles[:, k]] * weights[:, k, None] for k in range(3))
-        colour, gloss = colour_of(index, weights, seen[:, 6:])
-        canvas[where] = _light(colour, gloss, seen[:, :3], seen[:, 3:6], lights)
+        sampled = sum(attributes[triangles[:, k]] * weights[:, k, None] for k in range(3))
+        colour, gloss = colour_of(index, weights, sampled[:, 6:])
+        canvas[where] = _light(colour, gloss, sampled[:, :3], sampled[:, 3:6], lights)
         nearest[where] = raster.depth[where]
 
     def skin(index: np.ndarray, weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        place = (model.uv[model.uv_faces[index]] * weights[..., None]).sum(1) * _TEXTURE - 0.5
-        rows = -len(place) % 1024
-        place = np.pad(place.astype(np.float32), ((0, rows), (0, 0))).reshape(-1, 1024, 2)
-        found = cv2.remap(texture, place, None, cv2.INTER_LINEAR).reshape(-1, 4)[: len(index)]
-        # An eyeball is 26 texels wide in the texture and its iris but four: its colour is computed where it is seen.
+        position = (model.uv[model.uv_faces[index]] * weights[..., None]).sum(1) * _TEXTURE - 0.5
+        rows = -len(position) % 1024
+        position = np.pad(position.astype(np.float32), ((0, rows), (0, 0))).reshape(-1, 1024, 2)
+        sampled = cv2.remap(texture, position, None, cv2.INTER_LINEAR).reshape(-1, 4)[: len(index)]
+        # An eyeball is 26 texels wide in the texture and its iris only four, so its colour is computed for each pixel.
         eye = (painted.material[model.faces[index], 0] > 0.5).all(1)
         if eye.any():
             rest = (model.template[model.faces[index[eye]]] * weights[eye, :, None]).sum(1).astype(np.float64)
-            found[eye, :3], found[eye, 3] = eye_colour(painted, rest).clip(0, 1) ** 2.2, EYE_GLOSS
-        return found[:, :3], found[:, 3]
+            sampled[eye, :3], sampled[eye, 3] = eye_colour(painted, rest).clip(0, 1) ** 2.2, EYE_GLOSS
+        return sampled[:, :3], sampled[:, 3]
 
     def strands(index: np.ndarray, weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         around = np.arctan2(values[:, 0], values[:, 2] + 0.05)
@@ -300,7 +303,7 @@ def _light(
     position: np.ndarray,
     lights: list[tuple[np.ndarray, np.ndarray]],
 ) -> np.ndarray:
-    """Linear colours (P, 3) under the sky and the lights."""
+    """Linear colours (P, 3) of the surface points, lit by the sky and the lights."""
     normal = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-9)
     view = -position / np.linalg.norm(position, axis=1, keepdims=True)
     normal = np.where((normal * view).sum(1, keepdims=True) < 0, -normal, normal)
@@ -313,8 +316,8 @@ def _light(
     return total.astype(np.float32)
 
 
-def _pass_a_hand(image: np.ndarray, time: float, skin: np.ndarray) -> None:
-    """Four fingers and a palm that come before the mouth and go. In place."""
+def _draw_hand(image: np.ndarray, time: float, skin: np.ndarray) -> None:
+    """Draw a hand that moves in front of the mouth and away again, in place; `time` in [0, 1]."""
     height = SIZE * (0.62 + 0.9 * abs(time - 0.5) / 0.25)
     if height > 1.3 * SIZE:
         return

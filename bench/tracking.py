@@ -1,9 +1,8 @@
-"""How true and how fast tracking is, as Markdown tables: `python -m bench.tracking [VIDEO...] [--json FILE] [--keep
-FOLDER]`.
+"""Accuracy and speed of tracking, as Markdown tables.
 
-Rendered people whose truth is known (`known_person`) go through capture and track like any footage and give what no
-footage
-can: the error in millimetres and degrees. Videos of real people give speed, and errors against what the detector saw.
+Run as `python -m bench.tracking [VIDEO...] [--json FILE] [--keep FOLDER]`. Rendered people with known ground truth
+(`known_person`) are captured and tracked like any footage and give errors in millimetres and degrees. Videos of real
+people give speed, and errors relative to the detector's landmarks and the mattes.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ from .closure import detected_contact, lids_and_lips
 from .known_person import KnownPerson, make_person
 
 PEOPLE = ({"yaw": 35.0}, {"yaw": 60.0}, {"yaw": 30.0, "occluder": True}, {"yaw": 50.0}, {"yaw": 75.0})
-"""What is asked of each rendered person; the seed is the index."""
-WAYS = {"landmarks": False, "landmarks and skin": True}
-"""How each is tracked, and whether that has a photometric stage."""
-_TRUTH = (
+"""Options of `make_person` for each rendered person; the seed is the index."""
+CONFIGURATIONS = {"landmarks": False, "landmarks and skin": True}
+"""Names of the configurations, and whether each has the photometric stage."""
+_TRUTH_COLUMNS = (
     "vertex_mm",
     "rotation_deg",
     "worst_rotation_deg",
@@ -55,7 +54,7 @@ _TRUTH = (
     "lost_share",
     "turn_within",
 )
-_CLOSURE = (
+_CLOSURE_COLUMNS = (
     "blinks",
     "blinks_found",
     "blinks_invented",
@@ -66,7 +65,7 @@ _CLOSURE = (
     "lips_open_error_mm",
     "lips_open_spread_mm",
 )
-_SEEN = (
+_VIDEO_COLUMNS = (
     "frames",
     "fps_capture",
     "fps_track",
@@ -78,65 +77,74 @@ _SEEN = (
     "silhouette_iou",
     "unsure",
 )
-_SEEN_CLOSURE = ("lips_met", "lips_met_within_1mm", "blinks", "blinks_found", "lids_shut_within_1mm", "lids_open_mm")
-_EVERY = 5
+_VIDEO_CLOSURE_COLUMNS = (
+    "lips_met",
+    "lips_met_within_1mm",
+    "blinks",
+    "blinks_found",
+    "lids_shut_within_1mm",
+    "lids_open_mm",
+)
+_SILHOUETTE_STEP = 5
 """Silhouettes are compared in every fifth frame."""
 
 
 def known_people(model: HeadModel, folder: Path, frames: int, count: int) -> list[KnownPerson]:
-    """The first `count`, rendered into `folder` or found there."""
+    """The first `count` people, rendered into `folder` or loaded from there."""
     people = []
-    for seed, asked in enumerate(PEOPLE[:count]):
+    for seed, settings in enumerate(PEOPLE[:count]):
         video, truth = folder / f"person_{seed}_{frames}.mp4", folder / f"person_{seed}_{frames}.npz"
         if truth.is_file():
             people.append(KnownPerson(video, load_track(truth, model)))
             continue
-        people.append(make_person(model, video, seed=seed, frames=frames, **asked))
+        people.append(make_person(model, video, seed=seed, frames=frames, **settings))
         save_track(people[-1].truth, truth)
     return people
 
 
 def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> dict[str, float]:
-    """Errors of a track against the truth, which is in pixels of the uncropped video."""
+    """Errors of a track relative to the ground truth, which is in pixels of the uncropped video."""
     frames = range(track.frame_count)
     head = Head(model)
     ours, true = camera_vertices(head, track, frames), camera_vertices(head, truth, frames)
-    distances, turns = [], []
+    distances, angles = [], []
     face = model.regions["face"]
     for found, known in zip(ours[:, face], true[:, face], strict=True):
         found, known = found - found.mean(0), known - known.mean(0)
         alignment, _ = Rotation.align_vectors(known, found)
         distances.append(np.linalg.norm(alignment.apply(found) - known, axis=1))
-        turns.append(np.rad2deg(alignment.magnitude()))
+        angles.append(np.rad2deg(alignment.magnitude()))
     scale = capture.size / capture.crop[2]
-    move = np.array(((scale, 0, -capture.crop[0] * scale), (0, scale, -capture.crop[1] * scale), (0, 0, 1)))
-    lens = move @ truth.intrinsics
+    to_crop = np.array(((scale, 0, -capture.crop[0] * scale), (0, scale, -capture.crop[1] * scale), (0, 0, 1)))
+    true_intrinsics = to_crop @ truth.intrinsics
     pixels = [
-        np.einsum("fvc,dc->fvd", points[:, face[::8]], k) for points, k in ((ours, track.intrinsics), (true, lens))
+        np.einsum("fvc,dc->fvd", points[:, face[::8]], k)
+        for points, k in ((ours, track.intrinsics), (true, true_intrinsics))
     ]
     pixels = [part[..., :2] / part[..., 2:] for part in pixels]
     gaze = _gaze(track) - _gaze(truth)
     open_eyes = (
         truth.expression[:, [i for i, n in enumerate(model.expression_names) if n.startswith("eyeBlink")]].max(1) < 0.3
     )
-    looks = (_looks(track) * _looks(truth)).sum(-1)[open_eyes].clip(-1, 1)
-    turned = np.rad2deg(np.arccos(np.clip(_forward(truth) @ (0, 0, -1), -1, 1)))
-    lost = (track.flags != 0) & (turned <= 60)
+    gaze_cosine = (_gaze_directions(track) * _gaze_directions(truth)).sum(-1)[open_eyes].clip(-1, 1)
+    view_angle = np.rad2deg(np.arccos(np.clip(_forward(truth) @ (0, 0, -1), -1, 1)))
+    lost = (track.flags != 0) & (view_angle <= 60)
     overlaps = [
         _overlap(
-            _silhouette(ours[i], model, track.intrinsics, capture.size), _silhouette(true[i], model, lens, capture.size)
+            _silhouette(ours[i], model, track.intrinsics, capture.size),
+            _silhouette(true[i], model, true_intrinsics, capture.size),
         )
-        for i in frames[::_EVERY]
+        for i in frames[::_SILHOUETTE_STEP]
     ]
     named = [index for index, name in enumerate(model.expression_names) if not name.startswith("jaw")]
     return {
         "vertex_mm": 1000 * float(np.median(distances)),
-        "rotation_deg": float(np.median(turns)),
-        "worst_rotation_deg": float(np.quantile(turns, 0.95)),
+        "rotation_deg": float(np.median(angles)),
+        "worst_rotation_deg": float(np.quantile(angles, 0.95)),
         "gaze_deg": float(np.rad2deg(np.median(np.linalg.norm(gaze, axis=-1)[open_eyes]))),
-        "look_deg": float(np.rad2deg(np.median(np.arccos(looks)))),
+        "look_deg": float(np.rad2deg(np.median(np.arccos(gaze_cosine)))),
         "expression_error": float(np.abs(track.expression - truth.expression)[:, named].mean()),
-        "focal_error": float(abs(np.log(track.intrinsics[0, 0] / lens[0, 0]))),
+        "focal_error": float(abs(np.log(track.intrinsics[0, 0] / true_intrinsics[0, 0]))),
         "surface_px": float(np.median(np.linalg.norm(pixels[0] - pixels[1], axis=-1))),
         "jitter_px": float(np.median(np.linalg.norm(np.diff(pixels[0] - pixels[1], 2, axis=0), axis=-1))),
         "turn_within": _within(_skull(track) * _skull(truth).inv(), track),
@@ -147,7 +155,7 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
 
 
 def _landmark_errors(track: Track, capture: Capture, model: HeadModel) -> dict[str, float]:
-    """Median pixels at 512: of the detector's points without its known habits, and of the points as it gave them."""
+    """Median landmark errors in pixels at 512, with and without correction of the detector's bias."""
     raw = np.linalg.norm(project_landmarks(track, model) - capture.landmarks[..., :2], axis=-1)[:, reported_points()]
     scale = 512 / capture.size
     return {
@@ -156,11 +164,12 @@ def _landmark_errors(track: Track, capture: Capture, model: HeadModel) -> dict[s
     }
 
 
-def _within(turn: Rotation, track: Track) -> float:
-    """Share of the turns' errors about the camera's axes that lie within two of the standard deviations that the track
-    states: 0.95 if it is honest.
+def _within(error: Rotation, track: Track) -> float:
+    """Share of the rotation errors about the camera's axes within two standard deviations as stated by the track.
+
+    The share is 0.95 if the standard deviations are correct.
     """
-    return float((np.abs(turn.as_rotvec()) <= 2 * track.sigma[:, -6:-3]).mean())
+    return float((np.abs(error.as_rotvec()) <= 2 * track.sigma[:, -6:-3]).mean())
 
 
 def _skull(track: Track) -> Rotation:
@@ -171,9 +180,10 @@ def _gaze(track: Track) -> np.ndarray:
     return track.rotations[:, 3:, :2]
 
 
-def _looks(track: Track) -> np.ndarray:
-    """(F, 2, 3): where left and right eye look in the camera's space, in which a head that is turned wrong can still
-    have eyes that look the right way.
+def _gaze_directions(track: Track) -> np.ndarray:
+    """(F, 2, 3): gaze directions of the left and the right eye in camera space.
+
+    They can be right even if the head's rotation is wrong.
     """
     head = Rotation.from_rotvec(track.rotations[:, 1]).as_matrix()
     eyes = Rotation.from_rotvec(track.rotations[:, 3:].reshape(-1, 3)).as_matrix().reshape(-1, 2, 3, 3)
@@ -181,12 +191,12 @@ def _looks(track: Track) -> np.ndarray:
 
 
 def _forward(track: Track) -> np.ndarray:
-    """(F, 3): where the face points in the camera's space."""
+    """(F, 3): the face's forward direction in camera space."""
     return _skull(track).as_matrix()[:, :, 2]
 
 
 def _silhouette(vertices: np.ndarray, model: HeadModel, intrinsics: np.ndarray, size: int) -> np.ndarray:
-    """(size, size) bool: head above the neck."""
+    """(size, size) bool: the pixels of the head without the neck."""
     neck = np.zeros(len(vertices), bool)
     neck[model.regions["neck"]] = True
     return rasterize_mesh(vertices, model.faces[~neck[model.faces].any(1)], intrinsics, size, size).covered
@@ -197,43 +207,43 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measure_person(person: KnownPerson, model: HeadModel) -> dict[str, dict[str, float]]:
-    """Of each way to track."""
+    """Errors and speed for one rendered person in each configuration."""
     with tempfile.TemporaryDirectory() as folder:
         return {
-            way: {
+            configuration: {
                 **compare(track, person.truth, capture, model),
                 **lids_and_lips(track, person.truth, model),
                 **seconds,
             }
-            for way, capture, track, seconds in _capture_and_track(person.video, Path(folder), model)
+            for configuration, capture, track, seconds in _capture_and_track(person.video, Path(folder), model)
         }
 
 
 def measure_video(video: Path, model: HeadModel) -> dict[str, dict[str, float]]:
-    """Speed, landmark and silhouette figures of one real clip at 512 pixels, of each way to track."""
+    """Speed, landmark and silhouette figures of one real clip at 512 pixels in each configuration."""
     with tempfile.TemporaryDirectory() as folder:
         return {
-            way: {"frames": capture.frame_count, **seconds, **_against_what_was_seen(capture, track, model)}
-            for way, capture, track, seconds in _capture_and_track(video, Path(folder), model)
+            configuration: {"frames": capture.frame_count, **seconds, **_errors_without_truth(capture, track, model)}
+            for configuration, capture, track, seconds in _capture_and_track(video, Path(folder), model)
         }
 
 
-def _against_what_was_seen(capture: Capture, track: Track, model: HeadModel) -> dict[str, float]:
-    overlaps = [_beard_to_brow_overlap(capture, track, model, index) for index in range(0, track.frame_count, _EVERY)]
+def _errors_without_truth(capture: Capture, track: Track, model: HeadModel) -> dict[str, float]:
+    overlaps = [_face_overlap(capture, track, model, index) for index in range(0, track.frame_count, _SILHOUETTE_STEP)]
     points = project_landmarks(track, model)[:, reported_points()]
-    trembling = np.abs(np.diff(points, 2, axis=0))
+    jitter = np.abs(np.diff(points, 2, axis=0))
     return {
         **_landmark_errors(track, capture, model),
         "worst_px": float(np.nanmax(track.residual)),
-        "jitter_px": float(np.nanmedian(trembling)),
+        "jitter_px": float(np.nanmedian(jitter)),
         "silhouette_iou": float(np.nanmedian(overlaps)),
         **detected_contact(track, capture, model),
         "unsure": int(np.sum(track.flags & FrameFlag.TRACK_UNSURE != 0)),
     }
 
 
-def _beard_to_brow_overlap(capture: Capture, track: Track, model: HeadModel, index: int) -> float:
-    """Overlap of mesh and matte between brows and chin, in front of the ears: where no hair stands off the skin."""
+def _face_overlap(capture: Capture, track: Track, model: HeadModel, index: int) -> float:
+    """Overlap of mesh and matte between brows and chin, where the silhouette is skin and not hair."""
     vertices = camera_vertices(Head(model), track, range(index, index + 1))[0]
     brow, chin = (vertices[model.faces[model.landmark_faces[point]]].mean(0) for point in (9, 152))
     ends = [(track.intrinsics @ point)[:2] / point[2] for point in (brow, chin)]
@@ -248,23 +258,23 @@ def _beard_to_brow_overlap(capture: Capture, track: Track, model: HeadModel, ind
 def _capture_and_track(
     video: Path, folder: Path, model: HeadModel
 ) -> Iterator[tuple[str, Capture, Track, dict[str, float]]]:
-    """The capture, tracked in each way, and the frames a second of both steps."""
+    """The capture and its track in each configuration, and the frames per second of both steps."""
     start = time.perf_counter()
     capture = make_capture(video, folder / "bench.capture")
-    capturing = time.perf_counter() - start
+    capture_seconds = time.perf_counter() - start
     count = capture.frame_count
-    for way, photometric in WAYS.items():
+    for configuration, photometric in CONFIGURATIONS.items():
         start = time.perf_counter()
         track = track_capture(capture, model, photometric=photometric)
-        tracking = time.perf_counter() - start
+        tracking_seconds = time.perf_counter() - start
         yield (
-            way,
+            configuration,
             capture,
             track,
             {
-                "fps_capture": count / capturing,
-                "fps_track": count / tracking,
-                "fps_capture_track": count / (capturing + tracking),
+                "fps_capture": count / capture_seconds,
+                "fps_track": count / tracking_seconds,
+                "fps_capture_track": count / (capture_seconds + tracking_seconds),
             },
         )
 
@@ -293,8 +303,8 @@ def main() -> None:
     model = load_head()
     print(f"Tracking with the head model {model.name}, {torch.get_num_threads()} threads, {platform.machine()}\n")
 
-    with tempfile.TemporaryDirectory() as own:
-        folder = options.keep or Path(own)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         known = [
             (person.video.stem, measure_person(person, model))
@@ -302,20 +312,20 @@ def main() -> None:
         ]
     clips = [(video.name, measure_video(video, model)) for video in options.videos]
     result: dict[str, object] = {}
-    for way in WAYS:
-        people, videos = ({name: found[way] for name, found in part} for part in (known, clips))
+    for configuration in CONFIGURATIONS:
+        people, videos = ({name: found[configuration] for name, found in part} for part in (known, clips))
         mean, seen = _mean(list(people.values())), _mean(list((videos or people).values()))
-        print(f"### By {way}\n")
+        print(f"### By {configuration}\n")
         if people:
-            for columns in (_TRUTH, _CLOSURE):
+            for columns in (_TRUTH_COLUMNS, _CLOSURE_COLUMNS):
                 _table(people | {"mean": mean}, columns)
         if videos:
-            for columns in (_SEEN, _SEEN_CLOSURE):
+            for columns in (_VIDEO_COLUMNS, _VIDEO_CLOSURE_COLUMNS):
                 _table(videos, columns)
-        # The last way is the one that users have unless they ask for speed, so its figures stand for the tracker.
+        # The last configuration is the default for users, so its figures are the headline figures.
         result |= {name: value for name, value in mean.items() if not name.startswith("fps")}
-        result["fps_photometric" if WAYS[way] else "fps_capture_track"] = seen["fps_capture_track"]
-        result[way] = {"mean": mean, "people": people, "clips": videos}
+        result["fps_photometric" if CONFIGURATIONS[configuration] else "fps_capture_track"] = seen["fps_capture_track"]
+        result[configuration] = {"mean": mean, "people": people, "clips": videos}
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

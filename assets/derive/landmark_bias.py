@@ -72,7 +72,7 @@ def measure_person(seed: int) -> Measured:
     expected = project_landmarks(truth, model)
     found = np.zeros(FRAMES, bool)
     for index in range(FRAMES):
-        faces = detector.detect(scene.picture(index))
+        faces = detector.detect(scene.image(index))
         if faces:
             errors[index], found[index] = faces[0].landmarks[:, :2] - expected[index], True
     detector.close()

@@ -98,7 +98,7 @@ def rendered(
     for index, vertices in enumerate(posed.numpy() @ camera[:, :3, :3].transpose(0, 2, 1) + camera[:, None, :3, 3]):
         covered = rasterize_mesh(vertices, model.faces, intrinsics, SIZE, SIZE).covered
         cv2.imwrite(str(capture.matte_path(index)), covered.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        paint(capture, index, made.picture(int(which[index])))
+        paint(capture, index, made.image(int(which[index])))
     return Rendered(capture, truth)
 
 

@@ -18,7 +18,7 @@ from backend.head.model import HeadModel
 from backend.progress import Progress
 from backend.tracking.after.residuals import landmark_error, project_landmarks
 from backend.tracking.pipeline import track_capture, track_captures
-from bench.known_clip import SyntheticClip, make_clip, vertex_and_turn_errors
+from bench.known_clip import SyntheticClip, make_clip, vertex_and_rotation_errors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +39,7 @@ def track(clip: SyntheticClip, model: HeadModel) -> Track:
 
 
 def test_a_known_face_is_recovered(track: Track, clip: SyntheticClip, model: HeadModel) -> None:
-    distances, turns = vertex_and_turn_errors(track, clip, model)
+    distances, turns = vertex_and_rotation_errors(track, clip, model)
     assert np.median(distances) < 0.0025
     # A detector that answers to half a face leaves the other half to what is believed, and a face believed flatter
     # nods.
@@ -81,8 +81,8 @@ def test_smoothing_leaves_less_jitter_than_the_landmarks_had(
 
 
 def test_a_head_that_shakes_is_not_smoothed_still(model: HeadModel, tmp_path: Path) -> None:
-    shaken = make_clip(model, tmp_path / "shaken.capture", frames=45, turn=15.0, shakes=4.5)
-    _, turns = vertex_and_turn_errors(track_capture(shaken.capture, model), shaken, model)
+    shaken = make_clip(model, tmp_path / "shaken.capture", frames=45, max_yaw=15.0, yaw_cycles=4.5)
+    _, turns = vertex_and_rotation_errors(track_capture(shaken.capture, model), shaken, model)
     assert np.median(turns) < 2.3
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_seen_is_known_less_and_said_so(clip: SyntheticClip, model: 
 def test_clips_of_one_person_have_one_identity_and_a_lens_each(
     clip: SyntheticClip, model: HeadModel, track: Track, tmp_path: Path
 ) -> None:
-    other = make_clip(model, tmp_path / "other.capture", frames=20, turn=40.0, focal=800.0)
+    other = make_clip(model, tmp_path / "other.capture", frames=20, max_yaw=40.0, focal=800.0)
     guess = clip.capture.intrinsics.copy()
     guess[0, 0] = guess[1, 1] = 1000.0
     first, second = track_captures([replace(made.capture, intrinsics=guess) for made in (clip, other)], model)
@@ -155,7 +155,7 @@ def test_clips_of_one_person_have_one_identity_and_a_lens_each(
     assert (first.frame_count, second.frame_count) == (45, 20)
     assert second.intrinsics[0, 0] < 960 < 1040 < first.intrinsics[0, 0]
     for found, known in ((first, clip), (second, other)):
-        distances, turns = vertex_and_turn_errors(found, known, model)
+        distances, turns = vertex_and_rotation_errors(found, known, model)
         assert np.median(distances) < 0.0025
         assert np.median(turns) < 2.5
         assert not found.flags.any()
