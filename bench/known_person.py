@@ -21,7 +21,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from assets.derive.appearance import EYE_GLOSS, Look, Painted, albedo, eye_colour, hair_growth, paint_head
+from assets.derive.appearance import EYE_GLOSS, Appearance, Painted, albedo, eye_colour, hair_growth, paint_head
 from assets.derive.demo_clip import shoulders
 from backend.formats.track import Track
 from backend.head.forward import Head, vertex_normals
@@ -49,7 +49,7 @@ _MOVING = (
     "noseSneer",
     "eyeSquint",
 )
-_IMAGE_HEIGHT = 1.18
+_DISTANCE_SCALE = 1.18
 """Scale of the camera distance: a larger value shows the face smaller. The face fills a little less than half of the
 image's height."""
 
@@ -75,8 +75,8 @@ class Scene:
         random = np.random.default_rng(seed)
         self.model = model
         self.truth = _performance(model, random, frames, yaw, still)
-        self.look = _random_appearance(random, seed)
-        painted = paint_head(model, self.look)
+        self.appearance = _random_appearance(random, seed)
+        painted = paint_head(model, self.appearance)
         self._painted, self._texture = painted, _bake(painted)
         self._body = shoulders(model, self.truth.identity)
         with torch.no_grad():
@@ -113,7 +113,7 @@ class Scene:
             self._oversampling,
         )
         if occluder:
-            _draw_hand(image, index / self.truth.frame_count, np.array(self.look.skin))
+            _draw_hand(image, index / self.truth.frame_count, np.array(self.appearance.skin))
         frame_random = np.random.default_rng(self._grain + index)
         return (image * 255 + frame_random.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
 
@@ -169,7 +169,7 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
     camera[:, :3, :3] = (
         np.diag((1.0, -1.0, -1.0)) @ Rotation.from_rotvec(np.radians(random.normal(0, 3, 3))).as_matrix()
     )
-    camera[:, :3, 3] = (0, 0.0, focal * _IMAGE_HEIGHT * 0.33 / SIZE) + 0.008 * drift(10.0, 3)
+    camera[:, :3, 3] = (0, 0.0, focal * _DISTANCE_SCALE * 0.33 / SIZE) + 0.008 * drift(10.0, 3)
     intrinsics = np.array(((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1)), np.float32)
     return Track(
         head_name=model.name,
@@ -187,10 +187,10 @@ def _performance(model: HeadModel, random: np.random.Generator, frames: int, yaw
     )
 
 
-def _random_appearance(random: np.random.Generator, seed: int) -> Look:
+def _random_appearance(random: np.random.Generator, seed: int) -> Appearance:
     skin = np.array((0.86, 0.68, 0.58)) * random.uniform(0.45, 1.05) * random.uniform(0.95, 1.05, 3)
     hair = np.array((0.30, 0.20, 0.13)) * random.uniform(0.25, 1.8)
-    return Look(
+    return Appearance(
         skin=tuple(skin),
         hair=tuple(hair),
         lips=tuple(skin * (0.82, 0.6, 0.66)),
@@ -247,7 +247,7 @@ def _render(
     background: np.ndarray,
     oversampling: int,
 ) -> np.ndarray:
-    model, hair_colour, cloth = painted.model, np.array(painted.look.hair), np.array(painted.look.cloth)
+    model, hair_colour, cloth = painted.model, np.array(painted.appearance.hair), np.array(painted.appearance.cloth)
     large = SIZE * oversampling
     scale = intrinsics.astype(np.float64) * np.array([[oversampling], [oversampling], [1.0]])
     canvas = cv2.resize(background, (large, large)) ** 2.2

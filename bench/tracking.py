@@ -109,10 +109,10 @@ def compare(track: Track, truth: Track, capture: Capture, model: HeadModel) -> d
     ours, true = camera_vertices(head, track, frames), camera_vertices(head, truth, frames)
     distances, angles = [], []
     face = model.regions["face"]
-    for found, known in zip(ours[:, face], true[:, face], strict=True):
-        found, known = found - found.mean(0), known - known.mean(0)
-        alignment, _ = Rotation.align_vectors(known, found)
-        distances.append(np.linalg.norm(alignment.apply(found) - known, axis=1))
+    for tracked, known in zip(ours[:, face], true[:, face], strict=True):
+        tracked, known = tracked - tracked.mean(0), known - known.mean(0)
+        alignment, _ = Rotation.align_vectors(known, tracked)
+        distances.append(np.linalg.norm(alignment.apply(tracked) - known, axis=1))
         angles.append(np.rad2deg(alignment.magnitude()))
     scale = capture.size / capture.crop[2]
     to_crop = np.array(((scale, 0, -capture.crop[0] * scale), (0, scale, -capture.crop[1] * scale), (0, 0, 1)))
@@ -313,8 +313,8 @@ def main() -> None:
     clips = [(video.name, measure_video(video, model)) for video in options.videos]
     result: dict[str, object] = {}
     for configuration in CONFIGURATIONS:
-        people, videos = ({name: found[configuration] for name, found in part} for part in (known, clips))
-        mean, seen = _mean(list(people.values())), _mean(list((videos or people).values()))
+        people, videos = ({name: figures[configuration] for name, figures in part} for part in (known, clips))
+        mean, speed = _mean(list(people.values())), _mean(list((videos or people).values()))
         print(f"### By {configuration}\n")
         if people:
             for columns in (_TRUTH_COLUMNS, _CLOSURE_COLUMNS):
@@ -324,7 +324,7 @@ def main() -> None:
                 _table(videos, columns)
         # The last configuration is the default for users, so its figures are the headline figures.
         result |= {name: value for name, value in mean.items() if not name.startswith("fps")}
-        result["fps_photometric" if CONFIGURATIONS[configuration] else "fps_capture_track"] = seen["fps_capture_track"]
+        result["fps_photometric" if CONFIGURATIONS[configuration] else "fps_capture_track"] = speed["fps_capture_track"]
         result[configuration] = {"mean": mean, "people": people, "clips": videos}
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What a derived person looks like: procedural skin, brows, lips, eyes, teeth and hair, laid on the open head at rest.
+"""Procedural appearance of a person on the open head: skin, brows, lips, eyes, teeth and hair.
 
-Everything is a function of the place on the head at rest (metres), so that it sticks to the surface whatever the rig
-does.
+All of it is a function of the position on the head at rest (metres), so that it follows the surface when the head is
+posed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backend.head.topology import mesh_edges
 from .noise import fractal_noise, value_noise
 
 EYE_GLOSS = 1.6
-"""Of what is wet: a small hard highlight."""
+"""Gloss of wet surfaces, which have small hard highlights."""
 _UPPER_LIDS = ([246, 161, 160, 159, 158, 157, 173], [466, 388, 387, 386, 385, 384, 398])
 _LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [263, 249, 390, 373, 374, 380, 381, 382, 362])
 _HAIRLINE = PchipInterpolator(
@@ -31,7 +31,7 @@ _HAIRLINE = PchipInterpolator(
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """A person's colours, sRGB in [0, 1]."""
 
     skin: tuple[float, float, float] = (0.82, 0.62, 0.52)
@@ -40,25 +40,25 @@ class Look:
     iris: tuple[float, float, float] = (0.30, 0.38, 0.36)
     cloth: tuple[float, float, float] = (0.20, 0.27, 0.33)
     hair_length: float = 0.022
-    """Metres that the hair stands off the top of the head; at the sides it is a third of that."""
+    """Thickness of the hair on top of the head, metres; at the sides it is a third of this."""
     stubble: float = 0.5
-    """How much of a shaven beard shows, 0 to 1."""
+    """Visibility of beard stubble, 0 to 1."""
     hairline: float = 0.0
-    """Degrees that the hairline lies higher than usual."""
+    """Degrees by which the hairline is raised above the average."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Painted:
-    """A head model with what its painter needs to know of it, computed once."""
+    """A head model with precomputed data for painting it."""
 
     model: HeadModel
     paint: FacePaint
-    look: Look
+    appearance: Appearance
     points: np.ndarray
-    """(478, 3) detector points on the template; NaN where there is none."""
+    """(478, 3) positions of the detector's landmarks on the template; NaN for landmarks without a position."""
     material: np.ndarray
-    """(N, 5) weights of eye, tooth, tongue, mouth wall and of what never grows hair."""
+    """(N, 5) weights of eye, tooth, tongue, mouth wall and hairless skin."""
     lashes: np.ndarray
     """A canvas of `paint`: the edges of the upper lids, more faintly of the lower ones."""
     crown: np.ndarray
@@ -67,7 +67,7 @@ class Painted:
     """(2, 3) of the left and the right eyeball."""
 
 
-def paint_head(model: HeadModel, look: Look) -> Painted:
+def paint_head(model: HeadModel, appearance: Appearance) -> Painted:
     points = np.full((len(model.landmark_faces), 3), np.nan)
     valid = model.landmark_faces >= 0
     corners = model.template[model.faces[model.landmark_faces[valid]]]
@@ -88,7 +88,7 @@ def paint_head(model: HeadModel, look: Look) -> Painted:
     )
     ears = model.template[model.regions["ears"]]
     crown = np.array([0.0, eyes[:, 1].mean() + 0.005, np.median(ears[:, 2]) + 0.005])
-    return Painted(model, paint, look, points, material, _lash_canvas(paint, points), crown, eyes)
+    return Painted(model, paint, appearance, points, material, _lash_canvas(paint, points), crown, eyes)
 
 
 def _pinnae(model: HeadModel, edges: np.ndarray) -> np.ndarray:
@@ -111,29 +111,29 @@ def _lash_canvas(paint: FacePaint, points: np.ndarray) -> np.ndarray:
 
 
 def hair_growth(painted: Painted, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At places at rest (P, 3): how surely hair grows there, in [0, 1], and its length in metres."""
+    """Hair coverage in [0, 1] and hair length in metres at positions at rest (P, 3)."""
     offset = rest - painted.crown
     around = np.degrees(np.arctan2(np.abs(offset[:, 0]), offset[:, 2]))
     above = np.degrees(np.arctan2(offset[:, 1], np.hypot(offset[:, 0], offset[:, 2])))
-    line = _HAIRLINE(around) + painted.look.hairline * np.clip(1 - around / 80, 0, 1)
-    seed = painted.look.seed
+    line = _HAIRLINE(around) + painted.appearance.hairline * np.clip(1 - around / 80, 0, 1)
+    seed = painted.appearance.seed
     line = line + 2.2 * value_noise(rest / 0.012, seed + 41) + 1.2 * value_noise(rest / 0.004, seed + 42)
     cover = np.clip((above - line) / 9 + 0.35, 0, 1)
     top = np.clip((above - 25) / 35, 0, 1)
-    return cover, painted.look.hair_length * (0.33 + 0.67 * top * top * (3 - 2 * top))
+    return cover, painted.appearance.hair_length * (0.33 + 0.67 * top * top * (3 - 2 * top))
 
 
 def albedo(
     painted: Painted, rest: np.ndarray, front: np.ndarray, material: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colour (..., 3) sRGB and gloss (...) at places at rest (..., 3); `front` (...) is the rest normal's z."""
-    look, paint = painted.look, painted.paint
-    skin = np.broadcast_to(np.array(look.skin), rest.shape).copy()
-    blotches = fractal_noise(rest / 0.018, 4, look.seed)[..., None]
+    """Colour (..., 3) sRGB and gloss (...) at positions at rest (..., 3); `front` (...) is the rest normal's z."""
+    appearance, paint = painted.appearance, painted.paint
+    skin = np.broadcast_to(np.array(appearance.skin), rest.shape).copy()
+    blotches = fractal_noise(rest / 0.018, 4, appearance.seed)[..., None]
     skin *= 1 + 0.035 * blotches * np.array([0.6, 1.0, 1.1])
-    pores = value_noise(rest / 0.0009, look.seed + 7)[..., None]
+    pores = value_noise(rest / 0.0009, appearance.seed + 7)[..., None]
     skin *= 1 + 0.03 * pores
-    freckles = np.clip(value_noise(rest / 0.0032, look.seed + 9) - 0.72, 0, 1)[..., None] * 3
+    freckles = np.clip(value_noise(rest / 0.0032, appearance.seed + 9) - 0.72, 0, 1)[..., None] * 3
     near_nose = np.exp(-np.square(np.linalg.norm(rest - painted.points[4], axis=-1) / 0.045))[..., None]
     skin *= 1 - 0.35 * freckles * near_nose * np.array([0.4, 0.8, 1.0])
     for index, reach, strength in ((50, 0.020, 0.10), (280, 0.020, 0.10), (4, 0.011, 0.12)):
@@ -146,18 +146,18 @@ def albedo(
     facing = np.clip(front * 4, 0, 1)
     lips = (_cover(paint, paint.lips, rest) * facing)[..., None]
     creases = value_noise(np.stack([rest[..., 0] / 0.0013, rest[..., 1] / 0.006], -1), 3)[..., None]
-    skin = skin * (1 - 0.85 * lips) + np.array(look.lips) * (1 + 0.06 * creases) * 0.85 * lips
-    skin *= 1 - look.stubble * _beard(painted, rest, facing)[..., None] * np.array([0.16, 0.13, 0.10])
+    skin = skin * (1 - 0.85 * lips) + np.array(appearance.lips) * (1 + 0.06 * creases) * 0.85 * lips
+    skin *= 1 - appearance.stubble * _beard(painted, rest, facing)[..., None] * np.array([0.16, 0.13, 0.10])
     hairs = value_noise(np.stack([(rest[..., 0] + 0.8 * np.abs(rest[..., 1])) / 0.0009, rest[..., 1] / 0.0035], -1), 5)
     brows = np.clip((_cover(paint, _soft(paint.brows), rest) - 0.26 + 0.26 * hairs) * 1.7, 0, 0.85)
     brows = (brows * facing)[..., None]
-    skin = skin * (1 - brows) + np.array(look.hair) * brows
+    skin = skin * (1 - brows) + np.array(appearance.hair) * brows
     lashes = (_cover(paint, painted.lashes, rest) * facing)[..., None].clip(0, 0.9)
-    skin = skin * (1 - lashes) + np.array(look.hair) * 0.45 * lashes
+    skin = skin * (1 - lashes) + np.array(appearance.hair) * 0.45 * lashes
     growth, _ = hair_growth(painted, rest)
     grain = 0.75 + 0.25 * value_noise(rest / 0.0015, 6)
     roots = (0.9 * growth * (1 - material[..., 4]) * grain)[..., None].clip(0, 1)
-    skin = skin * (1 - roots) + np.array(look.hair) * 0.8 * roots
+    skin = skin * (1 - roots) + np.array(appearance.hair) * 0.8 * roots
     gloss = 0.22 + 0.35 * lips[..., 0] + 0.12 * near_nose[..., 0]
     colour = skin
     tongue, wall = np.array([0.66, 0.33, 0.33]), np.array([0.34, 0.12, 0.12])
@@ -187,11 +187,11 @@ def _beard(painted: Painted, rest: np.ndarray, facing: np.ndarray) -> np.ndarray
 
 
 def _cover(paint: FacePaint, canvas: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """(P,) coverage at places (P, 3): `FacePaint.sample` in rows of one picture, since OpenCV maps no longer ones."""
+    """(P,) coverage at positions (P, 3): `FacePaint.sample` in rows, because OpenCV limits the width of a map."""
     count, width = len(rest), 1024
-    places = np.zeros((-(-count // width) * width, 2))
-    places[:count] = rest[:, :2]
-    return paint.sample(canvas, places.reshape(-1, width, 2)).reshape(-1)[:count]
+    positions = np.zeros((-(-count // width) * width, 2))
+    positions[:count] = rest[:, :2]
+    return paint.sample(canvas, positions.reshape(-1, width, 2)).reshape(-1)[:count]
 
 
 def _tooth(rest: np.ndarray) -> np.ndarray:
@@ -200,8 +200,8 @@ def _tooth(rest: np.ndarray) -> np.ndarray:
 
 
 def eye_colour(painted: Painted, rest: np.ndarray) -> np.ndarray:
-    """(P, 3) sRGB at places of the eyeballs at rest (P, 3): sclera with a warm corner, iris with fibres, a dark limbal
-    ring and a soft pupil.
+    """(P, 3) sRGB at positions of the eyeballs at rest (P, 3): sclera with a warm corner, iris with fibres, a dark
+    limbal ring and a soft pupil.
     """
     offsets = rest[:, None] - painted.eye_centres
     nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
@@ -213,12 +213,12 @@ def eye_colour(painted: Painted, rest: np.ndarray) -> np.ndarray:
     sclera = np.array([0.90, 0.88, 0.86]) * (1 - 0.10 * corner * np.array([0.3, 1, 1]))
     fibres = value_noise(np.stack([angle * 14, radius / 0.003], -1), 11)[:, None]
     inner = np.exp(-np.square((radius - 0.003) / 0.0014))[:, None]
-    iris = np.array(painted.look.iris) * (1 + 0.30 * fibres) + 0.10 * inner * np.array([1.0, 0.8, 0.3])
+    iris = np.array(painted.appearance.iris) * (1 + 0.30 * fibres) + 0.10 * inner * np.array([1.0, 0.8, 0.3])
     limbus = np.clip((radius - 0.0046) / 0.0012, 0, 1)[:, None]
     iris = iris * (1 - 0.65 * limbus)
     pupil = np.clip((PUPIL_RADIUS + 0.0002 - radius) / 0.0004, 0, 1)[:, None]
     iris = iris * (1 - pupil) + 0.02 * pupil
-    # The upper lid and its lashes keep the light off the top of the ball.
+    # The upper lid and its lashes shade the top of the eyeball.
     lid = np.clip((offset[:, 1] - 0.0005) / 0.006, 0, 1)[:, None]
     sclera, iris = sclera * (1 - 0.45 * lid), iris * (1 - 0.55 * lid)
     is_iris = np.clip((IRIS_RADIUS - radius) / 0.0005, 0, 1)[:, None]

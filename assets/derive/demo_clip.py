@@ -1,7 +1,7 @@
-"""The demo clip: ten seconds of a derived person who talks, blinks, looks about and turns; its true parameters are
-kept.
+"""The demo clip: ten seconds of a procedural person who talks, blinks, moves the eyes and rotates the head.
 
-`assets/demo.mp4` is what the demo and the tests track; `assets/demo_truth.npz` is the Track that it was rendered from.
+`assets/demo.mp4` is the clip that the demo and the tests track; `assets/demo_truth.npz` is its ground truth as a
+Track.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from backend.progress import SILENT, Progress
 from backend.storage import write_beside
 
-from .appearance import Look, Painted, paint_head
+from .appearance import Appearance, Painted, paint_head
 from .render_person import render_person
 
 SIZE = 512
@@ -80,7 +80,7 @@ _JAW_RADIANS = 0.30
 
 
 def demo_truth(model: HeadModel) -> Track:
-    """The performance, as a track of `SIZE`-pixel pictures."""
+    """The performance, as a track of `SIZE`-pixel images."""
     random = np.random.default_rng(SEED)
     identity = np.zeros(model.shape_basis.shape[2], np.float32)
     identity[:40] = random.normal(0, 0.55, 40)
@@ -134,11 +134,11 @@ def demo_truth(model: HeadModel) -> Track:
 
 
 def _steps(random: np.random.Generator, time: np.ndarray, frames: tuple[int, ...]) -> np.ndarray:
-    """(F, 2) increments of a gaze that jumps to a new place at each of `frames`."""
-    places = np.concatenate([[[0, 0]], np.radians(random.uniform((-8, -16), (8, 16), (len(frames), 2)))])
+    """(F, 2) increments of a gaze that jumps to a new target at each of `frames`."""
+    targets = np.concatenate([[[0, 0]], np.radians(random.uniform((-8, -16), (8, 16), (len(frames), 2)))])
     jumps = np.zeros((len(time), 2))
     for index, frame in enumerate(frames):
-        jumps[frame : frame + 2] += (places[index + 1] - places[index]) / 2
+        jumps[frame : frame + 2] += (targets[index + 1] - targets[index]) / 2
     return jumps
 
 
@@ -174,13 +174,13 @@ def write_demo_clip(folder: Path, progress: Progress = SILENT) -> None:
     """Render `demo.mp4` and `demo_truth.npz` into `folder`."""
     model = load_head(folder / "open_head.npz")
     truth = demo_truth(model)
-    painted = paint_head(model, Look(seed=SEED))
+    painted = paint_head(model, Appearance(seed=SEED))
     head = Head(model)
     body, body_faces = shoulders(model, truth.identity)
     with torch.no_grad():
         parts = (truth.identity[None], truth.expression, truth.rotations)
         vertices = head(*(torch.as_tensor(part) for part in parts)).vertices.numpy()
-    pictures = [
+    scenes = [
         (
             painted,
             *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)),
@@ -194,14 +194,14 @@ def write_demo_clip(folder: Path, progress: Progress = SILENT) -> None:
         stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
-            for index, picture in enumerate(workers.map(_picture, pictures)):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for index, image in enumerate(workers.map(_render_frame, scenes)):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
                 progress.update("demo clip", index + 1, FRAMES)
         container.mux(stream.encode())
     save_track(truth, folder / "demo_truth.npz")
 
 
-def _picture(parts: tuple[Painted, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def _render_frame(parts: tuple[Painted, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
     painted, vertices, body, body_faces, intrinsics = parts
     return render_person(painted, vertices, (body, body_faces), intrinsics.astype(np.float64), SIZE, _background())
 

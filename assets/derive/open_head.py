@@ -1,4 +1,6 @@
-"""The open head: from MakeHuman's data to the file `assets/open_head.npz`, in FLAME's format and FLAME's head space."""
+"""Derives the open head from MakeHuman's data and writes the file `assets/open_head.npz`, in FLAME's format and FLAME's
+head space.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +158,7 @@ def derive_open_head(human: MakeHuman, heads: int = HEADS, components: int = COM
 def expression_shapes(human: MakeHuman, cut: Cut) -> np.ndarray:
     """(N, 3, 52) metres, of MakeHuman's base mesh: left and right shapes made each other's exact mirror.
 
-    The eyeballs are taken out of the eyeLook shapes: the eye joints turn them, and the shapes only move the lids.
+    The eyeballs are removed from the eyeLook shapes: the eye joints rotate them, and the shapes move only the lids.
     """
     raw = {name: cut.kept(human.expression(name)) for name in ARKIT_NAMES}
     eyes = np.concatenate([cut.parts["helper-l-eye"], cut.parts["helper-r-eye"]])
@@ -182,7 +184,9 @@ def refined_heads(points: np.ndarray, cut: Cut) -> np.ndarray:
 def _joint_regressor(
     heads: np.ndarray, jaw_markers: np.ndarray, neck_markers: np.ndarray, hinge: np.ndarray, base: np.ndarray, cut: Cut
 ) -> np.ndarray:
-    """(5, N). `base` holds the cut's vertices and then the jaw marker's eight; jawOpen turns the jaw about `hinge`."""
+    """(5, N). `base` holds the cut's vertices and then the jaw marker's eight; jawOpen rotates the jaw about
+    `hinge`.
+    """
     skin = np.setdiff1d(cut.parts["body"], np.concatenate(list(cut.islands.values())))
     regressor = np.zeros((5, cut.count))
     regressor[ROOT, cut.ring] = 1 / len(cut.ring)

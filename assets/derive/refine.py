@@ -1,8 +1,8 @@
-"""Finer skin where MakeHuman's is coarse: long edges of scalp and neck are halved.
+"""Mesh refinement where MakeHuman's skin is coarse: long edges of scalp and neck are halved.
 
-MakeHuman spends its vertices on the face; on the scalp they stand 16 mm apart, too far for the Gaussians that will have
-to carry hair. New vertices are fixed linear combinations of old ones, so what holds for the base mesh (targets, sampled
-heads, expressions, weights) is carried over by one matrix.
+MakeHuman's vertices are dense on the face, but 16 mm apart on the scalp, too coarse for the Gaussians that represent
+hair. New vertices are fixed linear combinations of old ones, so one matrix transfers all data of the base mesh
+(targets, sampled heads, expressions, weights).
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 WING = 1 / 16
-"""Dyn, Levin and Gregory's butterfly scheme (1990): a new vertex is the edge's midpoint, moved outwards as the four
-triangles around suggest, so that a halved silhouette becomes rounder and not merely finer."""
+"""Dyn, Levin and Gregory's butterfly scheme (1990): a new vertex is the edge's midpoint, displaced by the
+curvature of the four adjacent triangles, so that the silhouette becomes rounder."""
 
 
 @dataclass(frozen=True)
 class Refinement:
     matrix: csr_array
-    """(N', N): new vertices from old; the old ones come first and stay where they are."""
+    """(N', N): new vertices from old; the old ones come first and are unchanged."""
     faces: np.ndarray
     """(F', 3)"""
     uv: np.ndarray
     uv_faces: np.ndarray
     halved: np.ndarray
-    """(N' - N, 2): the ends of the edge in whose middle each new vertex stands."""
+    """(N' - N, 2): the end vertices of the edge that each new vertex halves."""
 
 
 def halve_edges(
     vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, uv_faces: np.ndarray, long: np.ndarray
 ) -> Refinement:
-    """Put a vertex on every edge of `long` (E, 2) and split each triangle accordingly; no gap opens anywhere."""
+    """Put a vertex on every edge of `long` (E, 2) and split each triangle accordingly; the mesh stays free of gaps."""
     count = len(vertices)
     opposite: dict[tuple[int, int], list[int]] = {}
     for triangle in faces.tolist():
@@ -86,18 +86,18 @@ def _butterfly(edge: tuple[int, int], opposite: dict[tuple[int, int], list[int]]
     return weights
 
 
-def _turned(corners: list[int], mids: list[int | None]) -> tuple[list[int], list[Any]]:
-    """The same triangle, begun so that its edge 0-1 carries a vertex, and 1-2 too if two edges do."""
+def _rotate_corners(corners: list[int], mids: list[int | None]) -> tuple[list[int], list[Any]]:
+    """The triangle with its corners rotated so that its edge 0-1 carries a vertex, and 1-2 too if two edges do."""
     marked = [k for k in range(3) if mids[k] is not None]
     first = 2 if marked == [0, 2] else marked[0]
     return [corners[(first + k) % 3] for k in range(3)], [mids[(first + k) % 3] for k in range(3)]
 
 
 def _other_diagonal(corners: list[int], mids: list[int | None], placed: np.ndarray) -> bool:
-    """Whether a triangle with two halved edges leaves a quad that is better cut from its third corner."""
+    """Whether a triangle with two halved edges leaves a quad whose shorter diagonal starts at its third corner."""
     if sum(mid is not None for mid in mids) != 2:
         return False
-    (a, _, c), (ab, bc, _) = _turned(corners, mids)
+    (a, _, c), (ab, bc, _) = _rotate_corners(corners, mids)
     return bool(np.linalg.norm(placed[c] - placed[ab]) < np.linalg.norm(placed[a] - placed[bc]) - 1e-7)
 
 
@@ -106,7 +106,7 @@ def _split(corners: list[int], mids: list[int | None], other_diagonal: bool) -> 
     count = sum(mid is not None for mid in mids)
     if count == 0:
         return [corners]
-    (a, b, c), (ab, bc, ca) = _turned(corners, mids)
+    (a, b, c), (ab, bc, ca) = _rotate_corners(corners, mids)
     if count == 1:
         return [[a, ab, c], [ab, b, c]]
     if count == 2:

@@ -1,4 +1,4 @@
-"""Named regions of the open head, read off MakeHuman's own structure: parts, texture islands, bone weights, targets.
+"""Named regions of the open head, derived from MakeHuman's data: parts, texture islands, bone weights, targets.
 
 `face`, `scalp`, `ears`, `neck`, `eyes` and `mouth_inside` are disjoint and cover the head; `lips` and `lids` are
 parts of the face, `boundary` is the lowest ring of the neck.
@@ -31,7 +31,7 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
     mouth_inside = np.concatenate([cut.islands["mouth"], *teeth_and_tongue])
     skin = np.setdiff1d(cut.parts["body"], mouth_inside)
 
-    ears = _moved(human, cut, skin, ("ears/l-ear-wing-incr", "ears/r-ear-wing-incr"), 0.2)
+    ears = _vertices_moved_by(human, cut, skin, ("ears/l-ear-wing-incr", "ears/r-ear-wing-incr"), 0.2)
     bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
     of_neck: Any = sum(weight for name, weight in bones.items() if name.startswith(NECK_BONES))
     neck = np.setdiff1d(skin[of_neck[skin] > 0.5], ears)
@@ -44,7 +44,7 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
     scalp, face = upper[hairy], upper[~hairy]
 
     lips = np.intersect1d(_around(cut, "mouth", LIP_RINGS), face)
-    upper_lids = _moved(human, cut, face, ("eyeBlinkLeft", "eyeBlinkRight"), 0.22)
+    upper_lids = _vertices_moved_by(human, cut, face, ("eyeBlinkLeft", "eyeBlinkRight"), 0.22)
     lids = np.union1d(upper_lids, np.intersect1d(_around(cut, "sockets", LID_RINGS), face))
     regions = {
         "face": face,
@@ -60,7 +60,9 @@ def find_regions(human: MakeHuman, cut: Cut) -> dict[str, np.ndarray]:
     return {name: np.unique(vertices).astype(np.int32) for name, vertices in regions.items()}
 
 
-def _moved(human: MakeHuman, cut: Cut, among: np.ndarray, targets: tuple[str, ...], share: float) -> np.ndarray:
+def _vertices_moved_by(
+    human: MakeHuman, cut: Cut, among: np.ndarray, targets: tuple[str, ...], share: float
+) -> np.ndarray:
     """Vertices that a target or expression moves by more than `share` of its greatest offset."""
     offsets = [human.target(name) if "/" in name else human.expression(name) for name in targets]
     length = np.max([np.linalg.norm(cut.kept(offset), axis=1) for offset in offsets], 0)
@@ -68,7 +70,7 @@ def _moved(human: MakeHuman, cut: Cut, among: np.ndarray, targets: tuple[str, ..
 
 
 def _around(cut: Cut, island: str, rings: int) -> np.ndarray:
-    """A pouch's vertices and those within so many edges of it."""
+    """The vertices of a pouch and those within `rings` edges of it."""
     reached = cut.islands[island]
     for _ in range(rings):
         reached = np.unique(cut.faces[np.isin(cut.faces, reached).any(1)])

@@ -1,7 +1,7 @@
-"""The rig: where FLAME's five joints are, what they carry, and what skinning needs besides when the jaw opens.
+"""The rig: positions of FLAME's five joints, skinning weights, and corrective shapes of the jaw.
 
-MakeHuman's rig has 50 bones in the face; a FLAME head has one jaw. Which skin the jaw carries, and about which axis it
-turns, is read from the shape `jawOpen` itself, so that turning the jaw bone and sliding jawOpen open the same mouth.
+MakeHuman's rig has 50 bones in the face; a FLAME head has one jaw. The skin that the jaw moves and the jaw's
+axis are derived from the shape `jawOpen`, so that rotating the jaw bone and setting jawOpen open the mouth alike.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .cut import Cut
 from .mpfb import MakeHuman
 
 NECK_SHARES = {"neck01": 0.2, "neck02": 0.6, "neck03": 0.9}
-"""What the one neck joint carries of the skin of MakeHuman's three neck bones; spine and shoulders belong to the root.
-Above them everything moves with the head, so the turn is spread over the length of the neck as theirs is."""
+"""Weights of the neck joint for the skin of MakeHuman's three neck bones; spine and shoulders belong to the root. The
+skin above moves with the head, so the rotation is distributed over the length of the neck as with the three bones."""
 
 TORSO_BONES = ("spine", "clavicle", "shoulder", "breast", "upperarm")
 HINGE_SOFTNESS = 0.004
-"""Metres. Skin that a jaw turn moves by less than this says little about whose it is, and is left to the head."""
+"""Metres. Skin that a jaw rotation moves by less than this is assigned to the head, because its share is uncertain."""
 
 
 def find_hinge(vertices: np.ndarray, opening: np.ndarray, teeth: np.ndarray) -> np.ndarray:
-    """(3,) the point in the plane x = 0 about which the lower teeth, which are rigid, turn in the shape jawOpen.
+    """(3,) the point in the plane x = 0 about which the lower teeth, which are rigid, rotate in the shape jawOpen.
 
-    To be asked of the base mesh, whose teeth the shape was made for.
+    `vertices` are the base mesh's, for whose teeth the shape was made.
     """
     before, after = vertices[teeth, 1:], (vertices + opening)[teeth, 1:]
     angle = _angle(before - before.mean(0), after - after.mean(0))
@@ -36,17 +36,19 @@ def find_hinge(vertices: np.ndarray, opening: np.ndarray, teeth: np.ndarray) -> 
 
 
 def opening_angle(vertices: np.ndarray, opening: np.ndarray, teeth: np.ndarray, joint: np.ndarray) -> float:
-    """Radians: the turn about X through `joint` that carries the lower teeth nearest to where jawOpen puts them."""
+    """Radians: the rotation about X through `joint` that takes the lower teeth nearest to their positions in
+    jawOpen.
+    """
     return _angle((vertices[teeth] - joint)[:, 1:], (vertices[teeth] + opening[teeth] - joint)[:, 1:])
 
 
 def _angle(start: np.ndarray, end: np.ndarray) -> float:
-    """The rotation of the plane that carries points `start` (P, 2) nearest to `end`, both about the origin."""
+    """The rotation in the plane that takes points `start` (P, 2) nearest to `end`, both about the origin."""
     return float(np.arctan2((start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0]).sum(), (start * end).sum()))
 
 
 def rotation(axis: int, angle: float) -> np.ndarray:
-    """(3, 3) right-handed turn about a coordinate axis."""
+    """(3, 3) right-handed rotation about a coordinate axis."""
     sine, cosine = np.sin(angle), np.cos(angle)
     one, two = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -58,8 +60,10 @@ def rotation(axis: int, angle: float) -> np.ndarray:
 def skinning_weights(
     human: MakeHuman, cut: Cut, vertices: np.ndarray, opening: np.ndarray, joint: np.ndarray, angle: float
 ) -> np.ndarray:
-    """(N, 5) rows summing to one, symmetric. The jaw's share of a vertex is how much of the jaw's turn by `angle` about
-    `joint` it makes in the shape jawOpen, `opening`.
+    """(N, 5) symmetric skinning weights whose rows sum to one.
+
+    A vertex's jaw weight is the share of the jaw's rotation by `angle` about `joint` that it follows in the shape
+    jawOpen, `opening`.
     """
     bones = {name: cut.kept(weight) for name, weight in human.bone_weights.items()}
     total = np.maximum(sum(bones.values()), 1e-9)
@@ -67,9 +71,9 @@ def skinning_weights(
     below = below + sum(bones[name] * (1 - share) for name, share in NECK_SHARES.items())
     root = np.clip(_symmetric(below / total, cut), 0, 1)
 
-    turned = (vertices - joint) @ rotation(0, angle).T + joint - vertices
-    length = (turned**2).sum(1)
-    jaw = (turned * opening).sum(1) / (length + HINGE_SOFTNESS**2) * (1 + HINGE_SOFTNESS**2 / length.max())
+    displacement = (vertices - joint) @ rotation(0, angle).T + joint - vertices
+    length = (displacement**2).sum(1)
+    jaw = (displacement * opening).sum(1) / (length + HINGE_SOFTNESS**2) * (1 + HINGE_SOFTNESS**2 / length.max())
     jaw = _symmetric(np.clip(jaw, 0, 1), cut)
     skin = cut.parts["body"]
     jaw[skin] = np.minimum(_neighbour_mean(cut) @ jaw, 1)[skin]
@@ -92,7 +96,9 @@ def _symmetric(values: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 def _neighbour_mean(cut: Cut) -> csr_matrix:
-    """(N, N) each vertex's mean of itself and of its neighbours: takes the file format's 0.1 mm grid off weights."""
+    """(N, N) each vertex's mean of itself and of its neighbours: smooths the quantisation of the file format (0.1 mm)
+    out of the weights.
+    """
     one, two = cut.faces.ravel(), np.roll(cut.faces, -1, 1).ravel()
     count = cut.count
     matrix = coo_matrix((np.ones(len(one)), (one, two)), (count, count)).tocsr()
@@ -110,11 +116,12 @@ def jaw_correctives(
     sideways: np.ndarray,
     sideways_angle: float,
 ) -> np.ndarray:
-    """(N, 3, 36) FLAME pose basis: with the jaw alone turned by `opening_angle` about X, skinning gives the shape
-    jawOpen exactly; turned by `sideways_angle` about Y, it gives the part of jawLeft that jawRight mirrors.
+    """(N, 3, 36) FLAME pose basis: with the jaw alone rotated by `opening_angle` about X, skinning gives the shape
+    jawOpen exactly; rotated by `sideways_angle` about Y, it gives the part of jawLeft that jawRight mirrors.
 
-    FLAME multiplies the basis with the entries of R - I of each joint. For a turn about one axis, two of them are plus
-    and minus the sine; the cosine's entries are left at zero, because teeth keep to their arc by skinning.
+    FLAME multiplies the basis with the entries of R - I of each joint. For a rotation about one axis, two of them are
+    plus and minus the sine. The cosine's entries are left at zero, because skinning already moves the teeth along their
+    arc.
     """
     basis = np.zeros((*vertices.shape, 36))
     for axis, angle, shape in ((0, opening_angle, opening), (1, sideways_angle, sideways)):
@@ -133,7 +140,8 @@ def jaw_correctives(
 
 
 def regress(heads: np.ndarray, joints: np.ndarray, candidates: np.ndarray, cut: Cut) -> np.ndarray:
-    """(N,) non-negative weights, summing to one, that give `joints` (M, 3) from `heads` (M, N, 3): sparse by nature.
+    """(N,) non-negative weights, summing to one, that give `joints` (M, 3) from `heads` (M, N, 3); the solution is
+    sparse.
 
     Non-negative least squares keeps a joint inside the hull of the vertices it follows, whatever the identity.
     """

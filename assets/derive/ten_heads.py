@@ -1,4 +1,4 @@
-"""Ten people drawn at random from the open head's identities, each with colours of their own: `docs/ten_heads.png`."""
+"""Ten people drawn at random from the open head's identities, each with different colours: `docs/ten_heads.png`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backend.head.model import NECK
 from backend.progress import SILENT, Progress
 from backend.storage import write_beside
 
-from .appearance import Look, paint_head
+from .appearance import Appearance, paint_head
 from .demo_clip import shoulders
 from .render_person import render_person
 
@@ -23,11 +23,11 @@ SEED = 4
 CELL = 240
 COLUMNS = 5
 SPREAD = 0.8
-"""Standard deviations of the identity coefficients: a little less than the sampled population's own."""
+"""Standard deviations of the identity coefficients: slightly below those of the sampled population."""
 _FOCAL, _DISTANCE = 575.0, 0.9
 
 _PEOPLE = (
-    Look(
+    Appearance(
         cloth=(0.20, 0.27, 0.33),
         skin=(0.86, 0.68, 0.59),
         hair=(0.36, 0.24, 0.14),
@@ -35,7 +35,7 @@ _PEOPLE = (
         hair_length=0.026,
         stubble=0.2,
     ),
-    Look(
+    Appearance(
         cloth=(0.55, 0.50, 0.42),
         skin=(0.47, 0.31, 0.22),
         hair=(0.06, 0.05, 0.05),
@@ -44,7 +44,7 @@ _PEOPLE = (
         hair_length=0.010,
         stubble=0.6,
     ),
-    Look(
+    Appearance(
         cloth=(0.30, 0.16, 0.17),
         skin=(0.88, 0.71, 0.60),
         hair=(0.08, 0.06, 0.06),
@@ -52,7 +52,7 @@ _PEOPLE = (
         hair_length=0.024,
         stubble=0.0,
     ),
-    Look(
+    Appearance(
         cloth=(0.17, 0.24, 0.20),
         skin=(0.72, 0.53, 0.41),
         hair=(0.12, 0.08, 0.06),
@@ -60,7 +60,7 @@ _PEOPLE = (
         iris=(0.25, 0.16, 0.10),
         stubble=0.8,
     ),
-    Look(
+    Appearance(
         cloth=(0.36, 0.38, 0.42),
         skin=(0.90, 0.74, 0.66),
         hair=(0.62, 0.47, 0.28),
@@ -68,7 +68,7 @@ _PEOPLE = (
         hair_length=0.030,
         stubble=0.1,
     ),
-    Look(
+    Appearance(
         cloth=(0.16, 0.18, 0.24),
         skin=(0.82, 0.62, 0.52),
         hair=(0.46, 0.44, 0.42),
@@ -77,7 +77,7 @@ _PEOPLE = (
         stubble=0.7,
         hairline=7.0,
     ),
-    Look(
+    Appearance(
         cloth=(0.52, 0.36, 0.18),
         skin=(0.36, 0.23, 0.17),
         hair=(0.05, 0.04, 0.04),
@@ -86,7 +86,7 @@ _PEOPLE = (
         hair_length=0.016,
         stubble=0.1,
     ),
-    Look(
+    Appearance(
         cloth=(0.20, 0.30, 0.26),
         skin=(0.87, 0.66, 0.56),
         hair=(0.40, 0.22, 0.13),
@@ -94,7 +94,7 @@ _PEOPLE = (
         hair_length=0.024,
         stubble=0.3,
     ),
-    Look(
+    Appearance(
         cloth=(0.60, 0.60, 0.60),
         skin=(0.79, 0.60, 0.46),
         hair=(0.07, 0.06, 0.06),
@@ -102,7 +102,7 @@ _PEOPLE = (
         hair_length=0.020,
         stubble=0.4,
     ),
-    Look(
+    Appearance(
         cloth=(0.28, 0.22, 0.34),
         skin=(0.62, 0.43, 0.32),
         hair=(0.16, 0.11, 0.08),
@@ -122,7 +122,7 @@ def write_ten_heads(head_path: Path, target: Path, progress: Progress = SILENT) 
     to_camera = np.diag([1.0, -1.0, -1.0])
     background = np.full((CELL, CELL, 3), (0.50, 0.53, 0.56))
     cells = []
-    for index, look in enumerate(_PEOPLE):
+    for index, appearance in enumerate(_PEOPLE):
         identity = np.clip(random.normal(0, SPREAD, model.shape_basis.shape[2]), -2, 2).astype(np.float32)
         rotations = torch.zeros(1, 5, 3)
         rotations[0, NECK] = torch.tensor([0.02, random.choice([-1, 1]) * random.uniform(0.15, 0.45), 0.0])
@@ -132,7 +132,7 @@ def write_ten_heads(head_path: Path, target: Path, progress: Progress = SILENT) 
         body, body_faces = shoulders(model, identity)
         sideways = -(posed[:, 0].min() + posed[:, 0].max()) / 3
         placed = [points @ to_camera + [sideways, 0.0, _DISTANCE] for points in (posed, body)]
-        painted = paint_head(model, look)
+        painted = paint_head(model, appearance)
         cells.append(render_person(painted, placed[0], (placed[1], body_faces), intrinsics, CELL, background))
         progress.update("ten heads", index + 1, len(_PEOPLE))
     rows = [np.hstack(cells[start : start + COLUMNS]) for start in range(0, len(cells), COLUMNS)]

@@ -105,9 +105,9 @@ def guided_filter(small: np.ndarray, matte: np.ndarray, image: np.ndarray) -> np
     matte_mean = mean(matte)
 
     def covariance(i: int, j: int) -> np.ndarray:
-        found = mean(np.multiply(guide[i], guide[j], dtype=np.uint16), 1 / 255**2)
-        found -= (r, g, b)[i] * (r, g, b)[j]
-        return found + np.float32(_EPSILON) if i == j else found
+        product = mean(np.multiply(guide[i], guide[j], dtype=np.uint16), 1 / 255**2)
+        product -= (r, g, b)[i] * (r, g, b)[j]
+        return product + np.float32(_EPSILON) if i == j else product
 
     # Gaussian elimination of the symmetric 3 x 3 systems, for all windows at once.
     rr, rg, rb = covariance(0, 0), covariance(0, 1), covariance(0, 2)

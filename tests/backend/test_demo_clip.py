@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from assets.derive.appearance import Look, paint_head
+from assets.derive.appearance import Appearance, paint_head
 from assets.derive.demo_clip import SEED, demo_truth, shoulders
 from assets.derive.render_person import render_person
 from backend.assets import asset_path
@@ -90,7 +90,7 @@ def test_the_files_are_what_their_derivation_gives(pictures, truth, model):
     smaller = cv2.resize(pictures[index], (size, size), interpolation=cv2.INTER_AREA).astype(float)
     background = np.full((size, size, 3), 0.45)
     shirt = body @ camera[:3, :3].T + camera[:3, 3], body_faces
-    painted = paint_head(model, Look(seed=SEED))
+    painted = paint_head(model, Appearance(seed=SEED))
     drawn = render_person(painted, vertices, shirt, intrinsics, size, background).astype(float)
     face = np.s_[size * 3 // 8 : size * 5 // 8, size * 3 // 8 : size * 5 // 8]
     assert np.sqrt(np.mean((drawn[face] - smaller[face]) ** 2)) < 9

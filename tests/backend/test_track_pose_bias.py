@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from assets.derive.landmark_bias import Measured, fit_bias, landmark_basis, mirrored_points
+from assets.derive.landmark_bias import Measurements, fit_bias, landmark_basis, mirrored_points
 from backend.head.formats import load_head
 from backend.tracking.detector.pose_bias import FEATURES, bias_of_poses, view_features, without_bias
 from bench.known_person import IDENTITIES
@@ -77,7 +77,7 @@ def test_a_habit_of_all_people_is_told_from_how_points_answer_to_each() -> None:
     of_person = np.einsum("fac,lcs,fs->fla", view, answers, person)
     errors = habits + of_person + np.repeat(random.normal(0, 0.0005, (people, 478, 2)), each, 0)
     errors[:, model.landmark_faces < 0] = np.nan
-    found, found_answers = fit_bias(Measured(errors, directions, view, causes), model)
+    found, found_answers = fit_bias(Measurements(errors, directions, view, causes), model)
     found_habits = np.einsum("fk,klc->flc", polynomial, found)
     assert np.sqrt(((found_habits - habits)[:, chosen] ** 2).mean()) < 0.3 * np.sqrt((habits[:, chosen] ** 2).mean())
     explained = found_habits + np.einsum("fac,lcs,fs->fla", view, found_answers, causes)
