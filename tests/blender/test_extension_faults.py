@@ -144,7 +144,7 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
     again = importing.import_video(
         bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True, capture=tmp_path / "y.capture"
     )
-    assert tasks.wait(again, 120).state == "done", again.said
+    assert tasks.wait(again, 120).state == "done", again.message
 
 
 @pytest.mark.parametrize("stage", ["", "Warming up"])
@@ -188,7 +188,7 @@ def test_a_disk_that_fills_up_while_it_trains_keeps_the_last_checkpoint(rig, bac
     kept = checkpoint.read_bytes()
     full.touch()
     ended = trained_until_stopped(training.resume)
-    assert ended.state == "failed" and "is full: free some space" in ended.said
+    assert ended.state == "failed" and "is full: free some space" in ended.message
     assert checkpoint.read_bytes() == kept and not list(checkpoint.parent.glob(".*"))
     full.unlink()
     assert trained_until_stopped(training.resume).state == "cancelled" and checkpoint.read_bytes() != kept
@@ -202,8 +202,10 @@ def test_an_import_and_a_training_go_on_together(rig, demo_clip, tmp_path, modul
     other = importing.import_video(
         bpy.context.scene, demo_clip, last=4, size=128, landmarks_only=True, capture=tmp_path / "second.capture"
     )
-    assert tasks.wait(other, 120).state == "done", other.said
-    assert not task.finished and (task.job.stage, task.job.done) > ("Warming up", before), task.message
+    assert tasks.wait(other, 120).state == "done", other.message
+    # It has trained further meanwhile, in this stage or already in the next one.
+    progressed = task.job.stage == "Training" or task.job.done > before
+    assert not task.finished and progressed, task.message
     assert len(list(module("blender_addon.rig.rig_properties").find_rigs(bpy.context.scene.objects))) == 2
 
 

@@ -179,7 +179,7 @@ def test_a_killed_worker_is_reported_and_the_next_import_works(demo_clip, tmp_pa
     again = importing.import_video(
         bpy.context.scene, demo_clip, last=3, size=128, landmarks_only=True, capture=tmp_path / "y.capture"
     )
-    assert tasks.wait(again, 120).state == "done", again.said
+    assert tasks.wait(again, 120).state == "done", again.message
 
 
 def test_loading_another_file_meanwhile_builds_nothing_in_it_and_says_where_the_result_is(demo_clip, tmp_path, module):

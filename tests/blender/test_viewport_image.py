@@ -219,9 +219,14 @@ def test_the_draw_handlers_draw_the_avatars_of_a_view(ann, engine_avatars):
     )
     space.overlay.show_overlays = True
     until = time.monotonic() + 60
-    while not (live.state_of(ann.armature) and live.state_of(ann.armature).splats) and time.monotonic() < until:
+    # The first answer may be for the pose before the sliders were evaluated.
+    bpy.context.view_layer.update()
+    while not (live.state_of(ann.armature) and live.state_of(ann.armature).fresh) and time.monotonic() < until:
         draw._update(context)
         session().client().pump()
+    # While an avatar moves it may be drawn at a lower resolution.
+    time.sleep(live.SETTLE_SECONDS)
+    draw._update(context)
 
     def image():
         import gpu
