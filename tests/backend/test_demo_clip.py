@@ -1,4 +1,4 @@
-"""The demo clip passes for a person, shows what it should, and its truth is its truth."""
+"""The detector finds a person in the demo clip, its performance is complete, and its ground truth fits its frames."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def truth(model: HeadModel) -> Track:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     with av.open(str(asset_path("demo.mp4"))) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_it_is_ten_seconds_at_512_in_under_a_megabyte(pictures, truth):
+def test_it_is_ten_seconds_at_512_in_under_a_megabyte(images, truth):
     assert asset_path("demo.mp4").stat().st_size < 1_000_000
-    assert len(pictures) == truth.frame_count == 250
-    assert {picture.shape for picture in pictures} == {(512, 512, 3)}
+    assert len(images) == truth.frame_count == 250
+    assert {image.shape for image in images} == {(512, 512, 3)}
     assert truth.size == 512
     assert truth.fps == 25
 
 
-def test_the_detector_sees_one_person_where_the_truth_says(pictures, truth, model):
+def test_the_detector_finds_one_person_at_the_true_position(images, truth, model):
     vertices = camera_vertices(Head(model), truth, range(truth.frame_count))
     valid = landmark_valid(model)
     valid[FACE_OVAL] = False
     detector = FaceDetector()
     errors, scores = [], []
-    for index in range(0, len(pictures), EVERY):
-        faces = detector.detect(pictures[index])
+    for index in range(0, len(images), EVERY):
+        faces = detector.detect(images[index])
         assert len(faces) == 1, f"frame {index}"
         points = landmarks(torch.as_tensor(vertices[index : index + 1], dtype=torch.float32), model)[0].numpy()[valid]
         pixels = points @ truth.intrinsics.T
@@ -78,7 +78,7 @@ def test_it_turns_nods_talks_and_blinks(truth, model):
     assert np.diff(blinks.astype(int)).clip(0).sum() >= 4
 
 
-def test_the_files_are_what_their_derivation_gives(pictures, truth, model):
+def test_the_files_are_reproduced_by_their_derivation(images, truth, model):
     derived = demo_truth(model)
     np.testing.assert_allclose(derived.expression, truth.expression, atol=1e-6)
     np.testing.assert_allclose(derived.rotations, truth.rotations, atol=1e-6)
@@ -87,7 +87,7 @@ def test_the_files_are_what_their_derivation_gives(pictures, truth, model):
     body, body_faces = shoulders(model, truth.identity)
     intrinsics = truth.intrinsics.astype(np.float64) * [[size / 512], [size / 512], [1]]
     vertices = camera_vertices(Head(model), truth, range(index, index + 1))[0]
-    smaller = cv2.resize(pictures[index], (size, size), interpolation=cv2.INTER_AREA).astype(float)
+    smaller = cv2.resize(images[index], (size, size), interpolation=cv2.INTER_AREA).astype(float)
     background = np.full((size, size, 3), 0.45)
     shirt = body @ camera[:3, :3].T + camera[:3, 3], body_faces
     painted = paint_head(model, Appearance(seed=SEED))

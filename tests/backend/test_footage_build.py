@@ -1,4 +1,4 @@
-"""Real footage becomes a capture: crop, landmarks, mattes, flags; and a capture that fails leaves nothing behind."""
+"""Captures from real footage: crop, landmarks, mattes and flags; a failed capture leaves no files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_capture_holds_every_frame_and_is_what_was_returned(capture: Capture, 
     assert json.loads((capture.folder / "capture.json").read_text())["counts"]["good"] == 12
 
 
-def test_frames_lose_nothing_that_can_be_seen_by_being_stored(capture: Capture, shared_footage: Path) -> None:
+def test_stored_frames_have_no_visible_loss(capture: Capture, shared_footage: Path) -> None:
     source = list(read_frames(shared_footage / "man_glasses.mp4", max_frames=12))
     for index in (0, 11):
         cut = cut_square(source[index].image, capture.crop, capture.size)
@@ -114,7 +114,7 @@ def test_scores_follow_the_names(capture: Capture) -> None:
     assert ((capture.scores >= 0) & (capture.scores <= 1)).all()
 
 
-def test_a_small_head_in_a_wide_picture_is_cropped_and_mapped_back(man: list[np.ndarray], tmp_path: Path) -> None:
+def test_a_small_head_in_a_wide_image_is_cropped_and_mapped_back(man: list[np.ndarray], tmp_path: Path) -> None:
     wide = []
     for image in man[:6]:
         canvas = np.full((720, 1280, 3), 128, np.uint8)
@@ -140,14 +140,14 @@ def test_frames_without_a_face_with_two_and_cut_off_are_flagged_and_named(
     tmp_path: Path,
 ) -> None:
     def scene(index: int) -> np.ndarray:
-        picture = np.full((480, 960, 3), 120, np.uint8)
+        image = np.full((480, 960, 3), 120, np.uint8)
         if 4 <= index < 8:
-            return picture
-        picture[:, :480] = man[index % 12]
+            return image
+        image[:, :480] = man[index % 12]
         if 12 <= index < 15:
-            picture[:, 480:] = man[0]
+            image[:, 480:] = man[0]
         # The last frames show the man half outside the left edge.
-        return np.roll(np.where(np.arange(960)[:, None] < 230, 120, picture), -230, axis=1) if index >= 24 else picture
+        return np.roll(np.where(np.arange(960)[:, None] < 230, 120, image), -230, axis=1) if index >= 24 else image
 
     listener = Listener()
     clip = write_clip(tmp_path / "scenes.mp4", [scene(index).astype(np.uint8) for index in range(28)])
@@ -157,7 +157,7 @@ def test_frames_without_a_face_with_two_and_cut_off_are_flagged_and_named(
     assert np.isnan(capture.detector_pose[4:8]).all()
     assert (capture.flags[12:15] == FrameFlag.SEVERAL_FACES).all()
     assert (capture.flags[[0, 1, 2, 9, 10, 16, 20, 23]] == FrameFlag.GOOD).all()
-    # Half a face is either not found or found to be cut off; it is never good.
+    # Half a face is either not detected or flagged as cut off.
     assert (capture.flags[24:] & (FrameFlag.CUT_OFF | FrameFlag.NO_FACE) != 0).all()
     assert any("frames 4-7: no face" in text for text in listener.messages)
     assert "frames 12-14: several faces" in json.loads((capture.folder / "capture.json").read_text())["flagged"]

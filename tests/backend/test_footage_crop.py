@@ -1,4 +1,4 @@
-"""One square holds the head through the whole clip, and what is known in the source is known in the crop."""
+"""The crop covers the head in the whole clip, and source points map to the right crop pixels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_single_mistake_of_the_detector_does_not_widen_the_crop() -> None:
 
 
 @pytest.mark.parametrize("centre", [(60, 60), (1900, 1000), (960, 540)])
-def test_the_crop_stays_inside_a_picture_that_has_room(centre: tuple[float, float]) -> None:
+def test_the_crop_stays_inside_an_image_that_has_room(centre: tuple[float, float]) -> None:
     x, y, side = stable_crop([sighting(0, *centre)], 1920, 1080)
     assert x >= 0
     assert y >= 0
@@ -52,7 +52,7 @@ def test_the_crop_stays_inside_a_picture_that_has_room(centre: tuple[float, floa
     assert y + side <= 1080
 
 
-def test_a_picture_smaller_than_the_head_is_centred_in_the_crop() -> None:
+def test_an_image_smaller_than_the_head_is_centred_in_the_crop() -> None:
     assert stable_crop([sighting(0, 120, 75, extent=140)], 240, 150) == (0.0, -45.0, 240.0)
 
 
@@ -67,7 +67,7 @@ def test_points_of_the_source_land_where_the_crop_says() -> None:
         assert found == pytest.approx((np.array([202.0, 122.0]) - crop[:2]) * size / crop[2], abs=0.05)
 
 
-def test_outside_the_picture_its_border_is_repeated_and_masked() -> None:
+def test_outside_the_image_its_border_is_repeated_and_masked() -> None:
     source = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     crop = (0.0, -10.0, 60.0)
     square = cut_square(source, crop, 60)
@@ -88,7 +88,7 @@ def test_the_principal_point_is_the_centre_of_the_source() -> None:
 
 
 def test_footage_that_was_cropped_before_gets_a_longer_lens() -> None:
-    # A face of 250 source pixels in a 512 pixel picture, at 0.7 m: 250 x 0.7 / 0.18.
+    # A face of 250 source pixels in a 512 pixel image, at 0.7 m: 250 x 0.7 / 0.18.
     assert guess_intrinsics((0.0, 0.0, 512.0), 512, 512, 512, 250)[0, 0] == pytest.approx(250 * 0.7 / 0.18)
 
 

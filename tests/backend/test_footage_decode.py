@@ -41,9 +41,9 @@ def assert_alike(image: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("hflip", [False, True])
-def test_a_rotation_flag_gives_the_upright_picture(tmp_path: Path, rotation: int, hflip: bool) -> None:
+def test_a_rotation_flag_gives_the_upright_image(tmp_path: Path, rotation: int, hflip: bool) -> None:
     stored = corner_image()
-    clip = write_clip(tmp_path / "turned.mp4", [stored] * 3, rotation=rotation, hflip=hflip)
+    clip = write_clip(tmp_path / "rotated.mp4", [stored] * 3, rotation=rotation, hflip=hflip)
     # FFmpeg's display rotation turns counter-clockwise and mirrors afterwards.
     upright = np.rot90(stored, rotation // 90)
     upright = upright[:, ::-1] if hflip else upright
@@ -79,7 +79,7 @@ def test_pixels_that_are_not_square_are_made_square(tmp_path: Path) -> None:
     assert_alike(next(read_frames(clip)).image, corner_image(128, 64))
 
 
-def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
+def test_transparent_pixels_keep_their_colour(tmp_path: Path) -> None:
     image = np.dstack([corner_image(), np.zeros((64, 96), np.uint8)])
     clip = write_clip(tmp_path / "alpha.mov", [image] * 2, codec="png", pixels="rgba")
     assert_alike(next(read_frames(clip)).image, corner_image())
@@ -136,7 +136,7 @@ def test_longest_side_only_ever_shrinks(tmp_path: Path) -> None:
     assert next(read_frames(clip, longest_side=500)).image.shape == (64, 96, 3)
 
 
-def test_a_clip_that_breaks_off_is_read_as_far_as_it_goes_and_said(tmp_path: Path) -> None:
+def test_a_clip_that_breaks_off_is_read_as_far_as_possible_and_reported(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), np.uint8)
     clip = write_clip(tmp_path / "whole.mp4", images, options={"movflags": "faststart"})
     whole = clip.read_bytes()
@@ -190,7 +190,7 @@ def written(path: Path, content: bytes) -> Path:
         (lambda folder: cut_before_index(folder / "cut.mp4"), "cut short"),
     ],
 )
-def test_what_is_no_video_is_refused_with_a_sentence(tmp_path: Path, make, sentence: str) -> None:
+def test_a_file_that_is_no_video_is_refused_with_a_sentence(tmp_path: Path, make, sentence: str) -> None:
     path = make(tmp_path)
     for use in (probe, lambda name: list(read_frames(name))):
         with pytest.raises(EffigyError, match=sentence) as refusal:
@@ -199,10 +199,10 @@ def test_what_is_no_video_is_refused_with_a_sentence(tmp_path: Path, make, sente
 
 
 def test_a_photograph_is_one_upright_frame_in_srgb(tmp_path: Path) -> None:
-    picture = Image.fromarray(corner_image(96, 64))
-    turned = picture.getexif()
-    turned[0x0112] = 6  # the camera stood on its right side
-    picture.save(tmp_path / "phone.jpg", exif=turned, quality=98, subsampling=0)
+    image = Image.fromarray(corner_image(96, 64))
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera stood on its right side
+    image.save(tmp_path / "phone.jpg", exif=exif, quality=98, subsampling=0)
     info = probe(tmp_path / "phone.jpg")
     assert (info.width, info.height, info.frame_count, info.still) == (64, 96, 1, True)
     (frame,) = read_frames(tmp_path / "phone.jpg")
@@ -213,19 +213,19 @@ def test_a_photograph_is_one_upright_frame_in_srgb(tmp_path: Path) -> None:
 
 
 def test_a_photographs_colours_are_what_its_profile_says(tmp_path: Path) -> None:
-    picture = Image.fromarray(corner_image(96, 64))
+    image = Image.fromarray(corner_image(96, 64))
     other = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    picture.save(tmp_path / "odd.png", icc_profile=other)
+    image.save(tmp_path / "odd.png", icc_profile=other)
     assert np.array_equal(next(read_frames(tmp_path / "odd.png")).image, corner_image(96, 64))
     # sRGB's own profile with red and blue exchanged: the file's channels are then another colour.
     srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     srgb[:] = srgb.replace(b"rXYZ", b"tmp_").replace(b"bXYZ", b"rXYZ").replace(b"tmp_", b"bXYZ")
-    picture.save(tmp_path / "swapped.png", icc_profile=bytes(srgb))
+    image.save(tmp_path / "swapped.png", icc_profile=bytes(srgb))
     found = next(read_frames(tmp_path / "swapped.png")).image
     assert np.abs(found.astype(int) - corner_image(96, 64)[..., ::-1]).mean() < 3
 
 
-def test_photographs_of_other_depths_are_read_as_they_look(tmp_path: Path) -> None:
+def test_photographs_of_other_depths_are_read_with_the_right_colours(tmp_path: Path) -> None:
     ramp = np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1))
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     assert np.array_equal(next(read_frames(tmp_path / "deep.png")).image, np.repeat((ramp // 257)[..., None], 3, 2))
@@ -251,7 +251,7 @@ def test_a_stream_that_changes_its_size_stays_one_clip(tmp_path: Path) -> None:
     assert set(shapes) == {(64, 96, 3)}
 
 
-def test_decoded_frames_are_let_go_at_once(tmp_path: Path) -> None:
+def test_decoded_frames_are_released_at_once(tmp_path: Path) -> None:
     statistics = Path("/proc/self/statm")
     if not statistics.exists():
         pytest.skip("how much memory is used can be read on Linux only")

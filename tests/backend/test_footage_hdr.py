@@ -1,4 +1,4 @@
-"""High dynamic range clips come out as the sRGB picture that the scene deserves."""
+"""High dynamic range clips are converted to sRGB with the luminances of the standards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matte fills what is only unsure, keeps what is open, and puts its edge on the edge of the picture."""
+"""The matte fills uncertain regions, keeps openings, and its edge follows the image's edge."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def disc(radius: float, side: int = 256) -> np.ndarray:
     return (np.hypot(rows, columns) < radius).astype(np.float32)
 
 
-def test_an_unsure_patch_inside_the_person_is_filled_and_an_opening_is_kept() -> None:
+def test_an_uncertain_patch_inside_the_person_is_filled_and_an_opening_is_kept() -> None:
     confidence = disc(90)
     confidence[120:130, 120:130] = 0.4
     confidence[150:160, 120:130] = 0.0
@@ -35,7 +35,7 @@ def test_an_empty_and_a_full_map_stay_as_they_are() -> None:
         assert (fill_uncertain(flat) == flat).all()
 
 
-def test_the_edge_of_a_blocky_matte_moves_onto_the_edge_of_the_picture() -> None:
+def test_the_edge_of_a_blocky_matte_moves_onto_the_edge_of_the_image() -> None:
     truth = disc(160, 512)
     image = np.where(truth[..., None] > 0, np.uint8([60, 45, 40]), np.uint8([190, 170, 160]))
     image = (image + np.random.default_rng(0).normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
@@ -49,7 +49,7 @@ def test_the_edge_of_a_blocky_matte_moves_onto_the_edge_of_the_picture() -> None
     assert after.sum() < 0.1 * before.sum()
 
 
-def test_a_thin_strand_that_the_network_only_guessed_at_comes_out() -> None:
+def test_a_thin_strand_that_the_network_is_uncertain_of_is_recovered() -> None:
     image = np.full((512, 512, 3), 200, np.uint8)
     image[:, :250] = 40
     image[200:202, 250:270] = 40

