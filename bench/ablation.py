@@ -1,13 +1,14 @@
-"""What each part of the method is worth: the avatar trained without it, at an equal budget, in the paper's columns.
+"""Ablation study: the avatar trained without each part of the method at an equal budget, in the columns of the paper.
 
     python -m bench.ablation CAPTURE --out DIR [--preset draft] [--minutes M] [--size N] [--device auto] [--only NAME …]
 
-Variants that are finished are kept: the command goes on where it was stopped, a half-trained one included. DIR gets
-`NAME.effigy` and `NAME/metrics.json` for each, `table.md` and `grid.png` (the truth, then each variant, on three
-held-out frames).
-`--minutes` counts the processor's minutes, divided by the threads that train (on a GPU, the wall clock's): whatever
-else the machine does, every variant gets the same.
-LPIPS stands in the table where its weights are on this machine; `vgg_hed` always.
+A stopped command resumes when it is run again: finished variants are kept, and a partly trained one continues from its
+checkpoint. DIR receives `NAME.effigy` and `NAME/metrics.json` for each variant, `table.md`, and `grid.png` (the true
+image, then each variant, for three held-out frames).
+
+`--minutes` counts processor time divided by the number of training threads (wall-clock time on a GPU), so that every
+variant gets the same budget, whatever else the machine does. The table has LPIPS values only if the LPIPS weights are
+on this machine; `vgg_hed` is always measured.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from backend.training.trainer import train
 
 GRID_FRAMES = 3
 ENHANCER_WIDTH = 16
-"""The full method has an enhancer, also where the preset leaves it out."""
+"""Width of the enhancer in the full method, also with presets that train without an enhancer."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The full method with some of it changed."""
+    """The full method with some settings changed."""
 
     name: str
     title: str
@@ -62,7 +63,7 @@ VARIANTS = (
     Variant("no_enhancer", "without enhancer", settings={"enhancer_width": 0}),
     *(Variant(f"k{k}", f"k = {k}", settings={"neural_per_anchor": k}) for k in (1, 5, 10)),
 )
-"""k = 2 is the full method's own."""
+"""k is the number of neural Gaussians per anchor; the full method has k = 2."""
 
 
 def run(
@@ -76,7 +77,7 @@ def run(
     only: list[str],
     progress: Progress,
 ) -> str:
-    """Train and score what is not yet done, and return the table as Markdown."""
+    """Train and score the variants that are not finished, and return the table as Markdown."""
     base = replace(find_preset(preset), refinement=True)
     out.mkdir(parents=True, exist_ok=True)
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
@@ -124,7 +125,9 @@ def _train(
 
 
 def _clock(device: str) -> Callable[[], float]:
-    """Seconds of work: of this process's threads together, over their number."""
+    """The clock of the training budget, in seconds: processor time of this process divided by the number of its threads;
+    on a GPU, wall-clock time.
+    """
     if choose_device(device).type != "cpu":
         return time.monotonic
     threads = torch.get_num_threads()
@@ -132,7 +135,7 @@ def _clock(device: str) -> Callable[[], float]:
 
 
 def table_of(variants: list[Variant], out: Path, preset: str, minutes: float | None) -> str:
-    """The paper's columns (its table 2), and those that it lacks: inside the head, and on training frames."""
+    """Results in Markdown: the columns of the paper's table 2, and the PSNR inside the head and on training frames."""
     columns = {
         "L2": ("l2", 5),
         "PSNR": ("psnr", 2),
@@ -162,11 +165,11 @@ def table_of(variants: list[Variant], out: Path, preset: str, minutes: float | N
 
 
 def grid_of(variants: list[Variant], out: Path) -> np.ndarray:
-    """A row for each of some held-out frames: the truth, then every variant, titled."""
+    """(H, W, 3) uint8: a row per held-out frame with the true image and every variant, below a header with titles."""
     folders = [out / variant.name / "frames" for variant in variants]
     names = sorted(path.name.removeprefix("truth_") for path in folders[0].glob("truth_*.png"))
     picked = [
-        names[place] for place in np.linspace(0, len(names) - 1, min(GRID_FRAMES, len(names))).round().astype(int)
+        names[index] for index in np.linspace(0, len(names) - 1, min(GRID_FRAMES, len(names))).round().astype(int)
     ]
 
     def read(path: Path) -> np.ndarray:
@@ -194,23 +197,27 @@ def grid_of(variants: list[Variant], out: Path) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.ablation", description=__doc__.splitlines()[0])
-    parser.add_argument("capture", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("capture", type=Path, help="folder of a tracked capture")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="draft")
-    parser.add_argument("--minutes", type=float, help="the same budget for each; otherwise the preset's steps")
-    parser.add_argument("--size", type=int)
+    parser.add_argument(
+        "--minutes", type=float, help="training time of each variant; without it, the preset's number of steps"
+    )
+    parser.add_argument("--size", type=int, help="image size in pixels; without it, the preset's")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--only", nargs="+", default=[], choices=[variant.name for variant in VARIANTS])
-    given = parser.parse_args()
+    parser.add_argument(
+        "--only", nargs="+", default=[], choices=[variant.name for variant in VARIANTS], help="train only these"
+    )
+    arguments = parser.parse_args()
     progress = terminal_progress()
     table = run(
-        given.capture,
-        given.out,
-        preset=given.preset,
-        minutes=given.minutes,
-        size=given.size,
-        device=given.device,
-        only=given.only,
+        arguments.capture,
+        arguments.out,
+        preset=arguments.preset,
+        minutes=arguments.minutes,
+        size=arguments.size,
+        device=arguments.device,
+        only=arguments.only,
         progress=progress,
     )
     progress.close()

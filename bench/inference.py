@@ -1,8 +1,9 @@
-"""How long one frame of an avatar takes: networks, rasterisation and enhancer apart, the latter two at three sizes.
+"""Time per frame of an avatar: posing, networks, rasterisation and enhancer, the latter two at three image sizes.
 
     python -m bench.inference [AVATAR TRACK]
 
-Without arguments an untrained avatar of the default settings on the open head is measured: the time is the same.
+Without arguments, an untrained avatar with the default settings on the open head is measured. It takes the same time
+as a trained one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ REPEATS = 20
 
 
 def median_ms(work: Callable[[], object]) -> float:
+    """Median wall-clock milliseconds of REPEATS calls, after three calls that are not counted."""
     for _ in range(3):
         work()
     times = []

@@ -1,8 +1,8 @@
-"""How fast training runs on this machine, and where a step's time goes.
+"""Speed of training on this machine, and the time that each part of a step takes.
 
     python -m bench.training CAPTURE [--size 256] [--steps 20] [--device auto] [--plain]
 
-`--plain` leaves out the track's refinement and the enhancer. The capture must be tracked. Nothing is written.
+`--plain` trains without pose refinement and without the enhancer. The capture must be tracked. No file is written.
 """
 
 from __future__ import annotations
@@ -36,32 +36,33 @@ BATCH = Preset(size=0, warmup_steps=0, steps=0).batch
 
 
 def peak_memory_gigabytes(device: torch.device) -> float:
-    """Of the GPU where training runs there, else of this process."""
+    """Peak memory of the GPU if training runs there, else of this process; NaN on Windows, which has no such figure."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     try:
         import resource
     except ImportError:  # Windows
         return float("nan")
-    # Linux counts kilobytes, macOS bytes.
+    # Linux reports kilobytes, macOS bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform != "darwin" else 1e9)
 
 
-def stages_of(optimisation: Optimisation, repeats: int) -> dict[str, float]:
-    """Milliseconds of each part of a step, one after the other in one thread; the least of `repeats`. On a CPU it is
-    processor time, which other programs do not lengthen.
+def stage_times(optimisation: Optimisation, repeats: int) -> dict[str, float]:
+    """Milliseconds of each part of a step, run one after the other in one thread; the fastest of `repeats`.
+
+    On a CPU this is processor time, which other programs hardly change.
     """
     clock = time.perf_counter if optimisation.frames.device.type == "cuda" else time.process_time
     rows = torch.arange(BATCH) % len(optimisation.frames)
     parameters = optimisation._parameters
-    taken: dict[str, list[float]] = {}
+    milliseconds: dict[str, list[float]] = {}
 
     def timed(name: str, work: Callable[[], object]) -> object:
         started = clock()
         result = work()
         if optimisation.frames.device.type == "cuda":
             torch.cuda.synchronize()
-        taken.setdefault(name, []).append(1e3 * (clock() - started))
+        milliseconds.setdefault(name, []).append(1e3 * (clock() - started))
         return result
 
     for _ in range(repeats):
@@ -82,11 +83,11 @@ def stages_of(optimisation: Optimisation, repeats: int) -> dict[str, float]:
             lambda: total_loss(raster, batch, anchors, optimisation.anchor_limit, background, enhanced=enhanced),
         )
         timed("backward", lambda: torch.autograd.grad(loss + penalty, parameters, allow_unused=True))
-    return {name: min(times) for name, times in taken.items()}
+    return {name: min(times) for name, times in milliseconds.items()}
 
 
 def measure(capture_folder: Path, *, size: int, steps: int, device: str, plain: bool) -> str:
-    """The tables, as Markdown."""
+    """Train for `steps` steps and return the measured speed, memory and stage times as Markdown tables."""
     capture = load_capture(capture_folder)
     track = load_track(capture.folder / "track.npz")
     model = find_head(track.head_name, track.head_fingerprint, "The track")
@@ -111,14 +112,14 @@ def measure(capture_folder: Path, *, size: int, steps: int, device: str, plain: 
         pose_refiner=pose_refiner,
         enhancer=networks.enhancer,
     )
-    warm = min(3, steps // 2)
-    moments: list[float] = []
-    optimisation.run(SILENT, lambda _: moments.append(time.perf_counter()))
-    per_step = (moments[-1] - moments[warm]) / (len(moments) - 1 - warm)
+    warmup = min(3, steps // 2)
+    timestamps: list[float] = []
+    optimisation.run(SILENT, lambda _: timestamps.append(time.perf_counter()))
+    per_step = (timestamps[-1] - timestamps[warmup]) / (len(timestamps) - 1 - warmup)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        stages = stages_of(optimisation, 3)
+        stages = stage_times(optimisation, 3)
     finally:
         torch.set_num_threads(threads)
     processor = f"{platform.processor() or platform.machine()}, {threads} threads"
@@ -140,13 +141,21 @@ def measure(capture_folder: Path, *, size: int, steps: int, device: str, plain: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__.splitlines()[0])
-    parser.add_argument("capture", type=Path)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("capture", type=Path, help="folder of a tracked capture")
+    parser.add_argument("--size", type=int, default=256, help="width and height of the training images in pixels")
+    parser.add_argument("--steps", type=int, default=20, help="training steps to time")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--plain", action="store_true", help="without refinement and enhancer")
-    given = parser.parse_args()
-    print(measure(given.capture, size=given.size, steps=given.steps, device=given.device, plain=given.plain))
+    parser.add_argument("--plain", action="store_true", help="train without pose refinement and without the enhancer")
+    arguments = parser.parse_args()
+    print(
+        measure(
+            arguments.capture,
+            size=arguments.size,
+            steps=arguments.steps,
+            device=arguments.device,
+            plain=arguments.plain,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ the block. The output is a residual on the colour; alpha does not change. Three 
 - Its input is premultiplied colour and alpha without a background, and its residual is weighted by alpha. The head
   looks the same in front of every background, and empty pixels stay empty.
 - Depth is relative to the head's own depth and in units of a head's radius, so the camera's distance does not matter.
-- It has learnt details at one scale of the head. Where an image shows the head larger than the training images did, the
+- It has learnt details at one scale of the head. If the head is larger in an image than in the training images, the
   residual is computed at the training scale and scaled up (`Enhancer.scale_of`).
 """
 

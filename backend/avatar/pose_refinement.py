@@ -154,9 +154,9 @@ class PoseRefinementNetwork(nn.Module):
         """
         step = 1 / max(1, self.frame_count - 1)
         count = len(times)
-        wanted = torch.cat((times - step, times + step, other_times))
-        code_rows = torch.arange(len(wanted), device=wanted.device) % count
-        before, after, others = self.units(wanted, codes[code_rows]).split((count, count, len(other_times)))
+        sampled_times = torch.cat((times - step, times + step, other_times))
+        code_rows = torch.arange(len(sampled_times), device=sampled_times.device) % count
+        before, after, others = self.units(sampled_times, codes[code_rows]).split((count, count, len(other_times)))
         return (
             MAGNITUDE_WEIGHT * units.square().mean()
             + SMOOTHNESS_WEIGHT * (before - 2 * units + after).square().mean()

@@ -6,7 +6,7 @@ clip's range; the geometry is still posed for the real view.
 
 Expressions are treated likewise: `posing.pose_rig` poses the mesh as requested and clamps the expression that the
 networks get to the clip's range. On held-out frames this hardly matters (30.12 dB become 30.14); it serves animators,
-who ask for stronger expressions than any clip shows.
+who ask for stronger expressions than any clip contains.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ def clamp_view(pose: Pose, views: Tensor) -> Pose:
     if torch.equal(within, angles):
         return pose
     yaw, pitch = within.unbind(1)
-    wanted = torch.stack((yaw.sin() * pitch.cos(), pitch.sin(), -yaw.cos() * pitch.cos()), 1)
-    rotation = _shortest_rotation(view_directions(pose.conditions), wanted)
+    clamped_directions = torch.stack((yaw.sin() * pitch.cos(), pitch.sin(), -yaw.cos() * pitch.cos()), 1)
+    rotation = _shortest_rotation(view_directions(pose.conditions), clamped_directions)
     return replace(
         pose,
-        conditions=torch.cat((pose.conditions[:, :-3], wanted + wanted.new_tensor(_FRONT)), 1),
+        conditions=torch.cat((pose.conditions[:, :-3], clamped_directions + clamped_directions.new_tensor(_FRONT)), 1),
         directions=pose.directions @ rotation.transpose(1, 2),
     )
 

@@ -69,6 +69,18 @@ the pairs are residuals of their own."""
 PAIRS: Final = np.concatenate((LID_PAIRS["left"], LID_PAIRS["right"], LIP_PAIRS))
 
 
+IBUG_68: Final = _indices(
+    "162 234 93 58 172 136 149 148 152 377 378 365 397 288 323 454 389 "
+    "70 63 105 66 107 336 296 334 293 300 "
+    "168 197 5 4 75 97 2 326 305 "
+    "33 160 158 133 153 144 362 385 387 263 373 380 "
+    "61 39 37 0 267 269 291 405 314 17 84 181 "
+    "78 82 13 312 308 317 14 87"
+)
+"""The detector's landmark at each of the 68 standard (iBUG 300-W) landmarks, in their order: jaw line from the image's
+left, brows, nose bridge and base, eyes, outer lips, inner lips."""
+
+
 def point_weights() -> np.ndarray:
     """(478,) float32: the weight of each landmark, relative to plain skin.
 

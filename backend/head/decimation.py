@@ -71,7 +71,6 @@ class _Collapse:
             for other in self._neighbours(vertex):
                 if vertex < other:
                     self._push(vertex, other)
-        heapq.heapify(self.heap)
         while self.remaining > target and self.heap:
             _, gone, kept, gone_version, kept_version = heapq.heappop(self.heap)
             if self.version[gone] != gone_version or self.version[kept] != kept_version:

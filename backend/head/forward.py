@@ -135,40 +135,43 @@ class Head(nn.Module):
         root_joint, neck_joint = shaped.joints[:, ROOT], shaped.joints[:, NECK]
         bound = 1 - self.skinning[:, ROOT]
         identity_matrix = torch.eye(3, dtype=neck.dtype, device=neck.device)
-        turn = identity_matrix + bound[:, None, None] * (neck - identity_matrix)[:, None]
+        blended_rotation = identity_matrix + bound[:, None, None] * (neck - identity_matrix)[:, None]
         shift = bound[:, None] * (neck_joint - _rotate(neck, neck_joint))[:, None]
         if len(self._shared):
             correction = self._root_share_correction(shaped, rotations, neck - identity_matrix)
             shift = shift.index_add(1, self._shared, correction)
         if self._neck_has_correctives:
             shift = shift + self._neck_correctives(shaped, rotations, neck - identity_matrix)
-        linear = root[:, None] @ turn
+        linear = root[:, None] @ blended_rotation
         translation = _rotate(root[:, None], shift - root_joint[:, None]) + root_joint[:, None]
         return NeckTransforms(linear, translation, self._neck_quaternions(rotations, bound))
 
-    def _root_share_correction(self, shaped: Shaped, rotations: Tensor, turn: Tensor) -> Tensor:
-        """w_root (R_neck - I)(jaw(v) - v) of the vertices shared by root and jaw or eyes, `turn` being R_neck - I."""
+    def _root_share_correction(self, shaped: Shaped, rotations: Tensor, rotation_change: Tensor) -> Tensor:
+        """w_root (R_neck - I)(jaw(v) - v) of the vertices shared by root and jaw or eyes.
+
+        `rotation_change` is R_neck - I.
+        """
         above = torch.cat((torch.zeros_like(rotations[:, :JAW]), rotations[:, JAW:]), 1)
         transforms = _skinning_transforms(shaped.joints, axis_angle_to_matrix(above))[0]
         skinning = self.skinning[self._shared]
         blended = (skinning @ transforms.flatten(2)).unflatten(2, (3, 4))
         points = shaped.vertices[:, self._shared]
         moved = _rotate(blended[..., :3], points) + blended[..., 3] - points
-        return skinning[:, :1] * _rotate(turn[:, None], moved)
+        return skinning[:, :1] * _rotate(rotation_change[:, None], moved)
 
-    def _neck_correctives(self, shaped: Shaped, rotations: Tensor, turn: Tensor) -> Tensor:
+    def _neck_correctives(self, shaped: Shaped, rotations: Tensor, rotation_change: Tensor) -> Tensor:
         """The pose correctives caused by the neck alone, skinned like the vertices."""
-        offsets = (turn.flatten(1) @ self._corrective_rows[:9]).unflatten(1, (-1, 3))
+        offsets = (rotation_change.flatten(1) @ self._corrective_rows[:9]).unflatten(1, (-1, 3))
         still = torch.cat((torch.zeros_like(rotations[:, :1]), rotations[:, 1:]), 1)
-        turns = _skinning_transforms(shaped.joints, axis_angle_to_matrix(still))[0][..., :3]
-        return _rotate((self.skinning @ turns.flatten(2)).unflatten(2, (3, 3)), offsets)
+        joint_rotations = _skinning_transforms(shaped.joints, axis_angle_to_matrix(still))[0][..., :3]
+        return _rotate((self.skinning @ joint_rotations.flatten(2)).unflatten(2, (3, 3)), offsets)
 
     def _neck_quaternions(self, rotations: Tensor, bound: Tensor) -> Tensor:
         """(B, N, 4). For the blend of I and a rotation by t about an axis, the nearest rotation has the same axis and
         the angle atan2(b sin t, 1 - b + b cos t), with b the neck's skinning weight, so no decomposition is needed.
         """
-        turn = axis_angle_to_quaternion(rotations[:, NECK])
-        cosine_half, sine_axis = turn[:, None, :1], turn[:, None, 1:]
+        neck = axis_angle_to_quaternion(rotations[:, NECK])
+        cosine_half, sine_axis = neck[:, None, :1], neck[:, None, 1:]
         # With (x, y) = (1 - b + b cos t, b sin t) as a plane vector, the half angle's cosine and sine are proportional
         # to (|(x, y)| + x, y). This is undefined only for a neck rotated by 180 degrees.
         share = bound[None, :, None]
@@ -183,8 +186,8 @@ class Head(nn.Module):
         return identity if isinstance(identity, Shaped) else self.shaped(identity)
 
     def _pose(self, shaped: Shaped, expression: Tensor, matrices: Tensor) -> PosedHead:
-        turns = (matrices[:, NECK:] - torch.eye(3, dtype=matrices.dtype, device=matrices.device)).flatten(1)
-        offsets = torch.addmm(turns @ self._corrective_rows, expression, self._expression_rows)
+        rotation_changes = (matrices[:, NECK:] - torch.eye(3, dtype=matrices.dtype, device=matrices.device)).flatten(1)
+        offsets = torch.addmm(rotation_changes @ self._corrective_rows, expression, self._expression_rows)
         vertices = shaped.vertices + offsets.unflatten(1, (-1, 3))
         transforms, joints = _skinning_transforms(shaped.joints, matrices)
         blended = (self.skinning @ transforms.flatten(2)).unflatten(2, (3, 4))
@@ -208,15 +211,15 @@ def _skinning_transforms(joints: Tensor, matrices: Tensor) -> tuple[Tensor, Tens
     linear: list[Tensor] = []
     translation: list[Tensor] = []
     for joint, parent in enumerate(PARENTS):
-        place, turn = joints[:, joint], matrices[:, joint]
-        shift = place - _rotate(turn, place)
+        position, rotation = joints[:, joint], matrices[:, joint]
+        shift = position - _rotate(rotation, position)
         if parent >= 0:
             shift = _rotate(linear[parent], shift) + translation[parent]
-            turn = linear[parent] @ turn
-        linear.append(turn)
+            rotation = linear[parent] @ rotation
+        linear.append(rotation)
         translation.append(shift)
-    turns, shifts = torch.stack(linear, 1), torch.stack(translation, 1)
-    return torch.cat((turns, shifts.unsqueeze(-1)), -1), _rotate(turns, joints) + shifts
+    joint_rotations, shifts = torch.stack(linear, 1), torch.stack(translation, 1)
+    return torch.cat((joint_rotations, shifts.unsqueeze(-1)), -1), _rotate(joint_rotations, joints) + shifts
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The jaw and the gaze: the convention for the jaw's motion, and how far both joints turn.
+"""The jaw and the gaze: the convention for the jaw's motion, and how far both joints rotate.
 
 Jaw convention. The jaw joint carries the opening and the sideways motion of the jaw. The expression shapes jawOpen,
 jawLeft and jawRight stay at zero in a track. Both the joint and the shapes could explain an open mouth, and values that

@@ -16,8 +16,8 @@ from .model import EYE_L, EYE_R, REGION_NAMES, HeadModel
 from .rigid_alignment import Similarity, fit_similarity
 from .topology import connected_parts, mesh_edges, neck_ring
 
-_ENOUGH_LANDMARKS = 8
-_NEAREST_EYES = 0.02
+_MIN_LANDMARKS = 8
+_MIN_EYE_DISTANCE = 0.02
 """Metres. Eye joints that are closer together than this are placeholders."""
 
 
@@ -54,11 +54,11 @@ def align_heads(moving: HeadModel, fixed: HeadModel) -> Similarity:
     because all heads face +Z in head space; without eyes it comes from the tops of the heads and their widths.
     """
     shared = (moving.landmark_faces >= 0) & (fixed.landmark_faces >= 0)
-    if shared.sum() >= _ENOUGH_LANDMARKS:
+    if shared.sum() >= _MIN_LANDMARKS:
         return fit_similarity(_points(moving, shared), _points(fixed, shared))
     ours, theirs = _eyes(moving), _eyes(fixed)
     gaps = np.linalg.norm(ours[0] - ours[1]), np.linalg.norm(theirs[0] - theirs[1])
-    if min(gaps) > _NEAREST_EYES:
+    if min(gaps) > _MIN_EYE_DISTANCE:
         scale = float(gaps[1] / gaps[0])
         return Similarity(scale, np.eye(3), theirs.mean(0) - scale * ours.mean(0))
     widths = np.ptp(moving.template[:, 0]), np.ptp(fixed.template[:, 0])

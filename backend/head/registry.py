@@ -50,9 +50,9 @@ def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
     bundled = load_head()
     if bundled.fingerprint == fingerprint:
         return bundled
-    place = _known().get(fingerprint)
-    if place and Path(place).is_file():
-        model = load_head(Path(place))
+    known_path = _known().get(fingerprint)
+    if known_path and Path(known_path).is_file():
+        model = load_head(Path(known_path))
         if model.fingerprint == fingerprint:
             return model
     raise EffigyError(

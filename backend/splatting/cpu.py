@@ -16,7 +16,7 @@ from .types import Cameras, Raster, Splats
 
 
 def rasterize_cpu(splats: Splats, cameras: Cameras) -> Raster:
-    """Splats (B, G) seen by cameras (B) → images; differentiable by every field of the splats, not by the cameras."""
+    """Splats (B, G) rendered by cameras (B) → images. Gradients reach every field of the splats, not the cameras."""
     color, alpha, depth = _Rasterize.apply(
         splats.means, splats.quaternions, splats.scales, splats.opacities, splats.colors,
         cameras.intrinsics, cameras.world_to_camera, cameras.width, cameras.height,

@@ -274,6 +274,6 @@ def blend_backward(
                     - grad_alpha[b, y, x] * (_ONE - alpha[b, y, x])
                 )
         start, end = tile_start[b, tile], tile_start[b, tile + 1]
-        seen = tile_end[b, tile]
-        sums[seen:end] = _ZERO
-        _blend_tile_backward(table[b], ids, spans, start, seen, np.float32(left), np.float32(top), scratch, sums)
+        reached = tile_end[b, tile]
+        sums[reached:end] = _ZERO
+        _blend_tile_backward(table[b], ids, spans, start, reached, np.float32(left), np.float32(top), scratch, sums)

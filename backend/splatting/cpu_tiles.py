@@ -57,16 +57,16 @@ def _front_to_back(table, touched):
     other_keys = np.empty(drawn, np.uint32)
     other = np.empty(drawn, np.int32)
     for shift in (0, 11, 22):
-        places = np.zeros(2049, np.int64)
+        offsets = np.zeros(2049, np.int64)
         for i in range(drawn):
-            places[((keys[i] >> shift) & 2047) + 1] += 1
+            offsets[((keys[i] >> shift) & 2047) + 1] += 1
         for digit in range(2048):
-            places[digit + 1] += places[digit]
+            offsets[digit + 1] += offsets[digit]
         for i in range(drawn):
             digit = (keys[i] >> shift) & 2047
-            other_keys[places[digit]] = keys[i]
-            other[places[digit]] = order[i]
-            places[digit] += 1
+            other_keys[offsets[digit]] = keys[i]
+            other[offsets[digit]] = order[i]
+            offsets[digit] += 1
         keys, other_keys = other_keys, keys
         order, other = other, order
     return order[:drawn]
@@ -104,8 +104,8 @@ def sort_into_tiles(part, parts, table, touched, columns, rows, base, first, ids
             at = first[b, g]
             for r in range(r0, r1):
                 for c in range(c0, c1):
-                    place = cursor[r * columns + c]
+                    position = cursor[r * columns + c]
                     cursor[r * columns + c] += 1
-                    ids[place] = g
-                    slots[at] = place
+                    ids[position] = g
+                    slots[at] = position
                     at += 1

@@ -23,7 +23,7 @@ def why_unavailable() -> str | None:
 
 
 def rasterize_cuda(splats: Splats, cameras: Cameras) -> Raster:
-    """Splats (B, G) seen by cameras (B), all on one GPU → images. Gradients reach every field of the splats."""
+    """Splats (B, G) rendered by cameras (B), all on one GPU → images. Gradients reach every field of the splats."""
     missing = why_unavailable()
     if missing:
         raise EffigyError(f"{missing} Rasterise on the CPU instead (backend 'cpu').")

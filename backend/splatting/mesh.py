@@ -66,7 +66,7 @@ def nearest_faces(
     """(H, W) int32: the `face_index` of `rasterize_mesh` without the other results; -1 where there is no triangle.
 
     `front_only` skips triangles whose corners are clockwise in the image. If a mesh's triangles are counter-clockwise
-    seen from outside, these show its inner side.
+    seen from outside, the skipped ones are those whose inner side faces the camera.
     """
     return _nearest(*_checked(vertices_camera, faces, intrinsics), height, width, front_only)[0]
 
@@ -89,11 +89,11 @@ def _checked(
 def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Vertex `values` (V, C) interpolated at each pixel: (H, W, C) float32, zeros where there is no triangle."""
     values = np.asarray(values, np.float32)
-    seen = np.zeros((*raster.face_index.shape, values.shape[1]), np.float32)
+    interpolated = np.zeros((*raster.face_index.shape, values.shape[1]), np.float32)
     covered = raster.covered
     corners, weights = np.asarray(faces)[raster.face_index[covered]], raster.barycentric[covered]
-    seen[covered] = sum(values[corners[:, k]] * weights[:, k, None] for k in range(3))
-    return seen
+    interpolated[covered] = sum(values[corners[:, k]] * weights[:, k, None] for k in range(3))
+    return interpolated
 
 
 @numba.njit(nogil=True, cache=True)

@@ -41,26 +41,26 @@ def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None)
     means, quaternions, scales, opacities, colors = (
         tensor[0].detach().cpu().double().numpy() for tensor in vars(splats).values()
     )
-    seen = opacities >= ALPHA_MIN
-    table = np.zeros((int(seen.sum()), len(COLUMNS)), "<f4")
+    visible = opacities >= ALPHA_MIN
+    table = np.zeros((int(visible.sum()), len(COLUMNS)), "<f4")
     column = {name: k for k, name in enumerate(COLUMNS)}
     dc, rest, opacity, scale, rotation = (
         column[name] for name in ("f_dc_0", "f_rest_0", "opacity", "scale_0", "rot_0")
     )
-    table[:, :3] = means[seen]
-    table[:, dc : dc + 3] = (colors[seen] - 0.5) / C0
+    table[:, :3] = means[visible]
+    table[:, dc : dc + 3] = (colors[visible] - 0.5) / C0
     if harmonics is not None:
-        coefficients = harmonics[0].detach().cpu().double().numpy()[seen]
+        coefficients = harmonics[0].detach().cpu().double().numpy()[visible]
         padded = np.zeros((len(coefficients), 3, _REST))
         padded[:, :, : coefficients.shape[1] - 1] = coefficients[:, 1:].transpose(0, 2, 1)
         table[:, dc : dc + 3] = coefficients[:, 0]
         table[:, rest : rest + 3 * _REST] = padded.reshape(-1, 3 * _REST)
     # A fully opaque Gaussian would have an infinite logit; 1 - 1e-6 is still distinguishable from 1 in float32.
-    probability = np.clip(opacities[seen], None, 1 - 1e-6)
+    probability = np.clip(opacities[visible], None, 1 - 1e-6)
     table[:, opacity] = np.log(probability / (1 - probability))
-    table[:, scale : scale + 3] = np.log(np.maximum(scales[seen], 1e-12))
-    length = np.linalg.norm(quaternions[seen], axis=1, keepdims=True)
-    table[:, rotation:] = quaternions[seen] / np.maximum(length, 1e-12)
+    table[:, scale : scale + 3] = np.log(np.maximum(scales[visible], 1e-12))
+    length = np.linalg.norm(quaternions[visible], axis=1, keepdims=True)
+    table[:, rotation:] = quaternions[visible] / np.maximum(length, 1e-12)
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
     header += [f"property float {name}" for name in COLUMNS]
     with write_beside(Path(path)) as temporary:
@@ -93,8 +93,8 @@ def read_ply(path: Path) -> tuple[Splats, torch.Tensor]:
     table = np.frombuffer(body, "<f4").reshape(-1, len(names))
     column = {name: k for k, name in enumerate(names)}
 
-    def fields(*wanted: str) -> torch.Tensor:
-        return torch.tensor(table[:, [column[name] for name in wanted]])[None]
+    def fields(*columns: str) -> torch.Tensor:
+        return torch.tensor(table[:, [column[name] for name in columns]])[None]
 
     per_color = sum(name.startswith("f_rest_") for name in names) // 3
     constant = fields("f_dc_0", "f_dc_1", "f_dc_2")

@@ -37,7 +37,7 @@ def rotation_matrices(quaternions: torch.Tensor) -> torch.Tensor:
 
 
 def rasterize_reference(splats: Splats, cameras: Cameras) -> Raster:
-    """Splats (B, G) seen by cameras (B) → colour (B, H, W, 3), alpha and depth (B, H, W). Any float dtype."""
+    """Splats (B, G) rendered by cameras (B) → colour (B, H, W, 3), alpha and depth (B, H, W). Any float dtype."""
     images = [_one(splats, cameras, b) for b in range(splats.means.shape[0])]
     color, alpha, depth = (torch.stack(parts) for parts in zip(*images, strict=True))
     return Raster(color, alpha, depth)

@@ -18,15 +18,15 @@ from .trainer import train_vertex_bound
 from .warmup import VertexBoundGaussians
 
 
-def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """For each frame index in `wanted` (W,) the index in `training` (T,) whose expression and pose are nearest -> (W,).
+def nearest_training_frames(track: Track, model: HeadModel, training: np.ndarray, queried: np.ndarray) -> np.ndarray:
+    """(Q,): for each frame index in `queried` (Q,) the index in `training` (T,) with the nearest expression and pose.
 
     Distances are those of `pose_features`: about how many pixels the face's surface moves between two frames. A smile,
     a blink, a head rotation and a sideways step therefore count as much as they change the image.
     """
     features = pose_features(track, model)
     known = features[training]
-    nearest = [np.square(known - feature).sum(axis=1).argmin() for feature in features[wanted]]
+    nearest = [np.square(known - feature).sum(axis=1).argmin() for feature in features[queried]]
     return training[nearest]
 
 
@@ -39,21 +39,21 @@ def pose_features(track: Track, model: HeadModel) -> np.ndarray:
     joints = model.joint_regressor @ shaped
     points = shaped[face]
     centre = points.mean(axis=0)
-    turns = head_rotation(track.rotations)
+    head_rotations = head_rotation(track.rotations)
     to_camera = track.head_to_camera.astype(np.float64)
-    rotation = to_camera[:, :3, :3] @ turns
+    rotation = to_camera[:, :3, :3] @ head_rotations
     # The face's centre in camera space: rotated about the neck joint, then moved by the camera pose.
     pivot = joints[1]
-    placed = (turns @ (centre - pivot)) + pivot
+    placed = (head_rotations @ (centre - pivot)) + pivot
     placed = np.einsum("fij,fj->fi", to_camera[:, :3, :3], placed) + to_camera[:, :3, 3]
     focal = float(track.intrinsics[0, 0])
     pixels_per_metre = focal / np.median(placed[:, 2])
     radius = float(np.sqrt(np.square(points - centre).sum(axis=1).mean()))
-    place = focal * placed[:, :2] / placed[:, 2:]
-    nearness = radius * pixels_per_metre * np.log(placed[:, 2:])
+    image_position = focal * placed[:, :2] / placed[:, 2:]
+    log_depth = radius * pixels_per_metre * np.log(placed[:, 2:])
     # For points on all sides of a sphere, a rotation change dR moves them by radius |dR|_F / sqrt(3) on average.
-    turn = radius * pixels_per_metre / np.sqrt(3) * rotation.reshape(-1, 9)
-    parts = [place, nearness, turn]
+    weighted_rotation = radius * pixels_per_metre / np.sqrt(3) * rotation.reshape(-1, 9)
+    parts = [image_position, log_depth, weighted_rotation]
     basis = model.expression_basis[face].astype(np.float64).reshape(-1, model.expression_basis.shape[2])
     # d^2 = de^T G de with G the mean over vertices; its square root turns that into a plain distance.
     values, vectors = np.linalg.eigh(basis.T @ basis / len(face))

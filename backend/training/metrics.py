@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 
+from ..correspondence.landmark_sets import IBUG_68
 from .perceptual import Distance, feature_distance, hed_features
 from .ssim import ssim
 
@@ -23,17 +24,6 @@ least accurate."""
 
 LANDMARK_SIZE = 512
 """F-LMD is given in pixels of an image of this size, whatever the avatar's own resolution."""
-
-IBUG_68 = (
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
-    168, 197, 5, 4, 75, 97, 2, 326, 305,
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,
-    78, 82, 13, 312, 308, 317, 14, 87,
-)  # fmt: skip
-"""The detector's point (of 478) at each of the 68 standard (iBUG 300-W) landmarks, in their order: jaw line from the
-image's left, brows, nose bridge and base, eyes, outer lips, inner lips."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ def compare(
     lpips: Distance | None = None,
     landmarks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> ImageMetrics:
-    """Measure `picture` against `truth`, both (H, W, 3) float32 in [0, 1]; `matte` (H, W) in [0, 1] is the true head's.
+    """Measure `image` against `truth`, both (H, W, 3) float32 in [0, 1]; `matte` (H, W) in [0, 1] is the true head's.
 
     `features` are `hed_features()` of the truth, computed once where several images are compared to it; without them
     `vgg_hed` is None. `landmarks` are the 68 landmarks of image and truth (see `ibug_landmarks`), None without a face.
@@ -128,7 +118,7 @@ def sharpness_difference(image: np.ndarray, truth: np.ndarray) -> float:
 
 def ibug_landmarks(points: np.ndarray) -> np.ndarray:
     """(478, 2 or 3) of the detector -> (68, 2), same unit."""
-    return points[list(IBUG_68), :2]
+    return points[IBUG_68, :2]
 
 
 def landmark_distance(a: np.ndarray | None, b: np.ndarray | None, *, size: int) -> float | None:

@@ -28,10 +28,10 @@ def head_angles(track: Track) -> np.ndarray:
     return np.degrees(np.stack([yaw, pitch, roll], axis=1))
 
 
-def outside_training(track: Track, training: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(W,) bool: whether yaw, pitch or roll of the frames `wanted` lies outside its range over the frames
+def outside_training(track: Track, training: np.ndarray, queried: np.ndarray) -> np.ndarray:
+    """(Q,) bool: whether yaw, pitch or roll of the frames `queried` lies outside its range over the frames
     `training`.
     """
     angles = head_angles(track)
     low, high = angles[training].min(axis=0) - MARGIN_DEGREES, angles[training].max(axis=0) + MARGIN_DEGREES
-    return ((angles[wanted] < low) | (angles[wanted] > high)).any(axis=1)
+    return ((angles[queried] < low) | (angles[queried] > high)).any(axis=1)

@@ -32,7 +32,7 @@ def draw_with_optimised_pose(
     The optimisation starts from the tracked pose and keeps the best step, so the mean absolute difference never grows.
     """
     device = avatar.device
-    wanted = torch.as_tensor(truth, device=device)[None].float() / 255
+    target = torch.as_tensor(truth, device=device)[None].float() / 255
     units = torch.zeros(1, poses.head.expression_size + 15, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([units], RATE)
     cameras = poses.cameras(np.array([index]), size)
@@ -42,7 +42,7 @@ def draw_with_optimised_pose(
         pose, motion = poses.refined_pose(np.array([index]), offsets_from_units(units))
         splats = motion.move(avatar.networks(pose)[0])
         raster = rasterize(splats, cameras)
-        loss = (raster.color + (1 - raster.alpha[..., None]) - wanted).abs().mean()
+        loss = (raster.color + (1 - raster.alpha[..., None]) - target).abs().mean()
         if loss.item() < least:
             least, best = loss.item(), (raster, splats)
         if step < steps:

@@ -87,7 +87,7 @@ class _WindowedSsim(torch.autograd.Function):
 
 
 def _ssim_and_gradient(a: np.ndarray, b: np.ndarray, with_gradient: bool) -> tuple[float, np.ndarray | None]:
-    """SSIM of one (H, W, 3) pair, and its gradient by `a` if wanted."""
+    """SSIM of one (H, W, 3) pair, and its gradient with respect to `a` (None without `with_gradient`)."""
     height, width, channels = a.shape
     squares, products = np.empty_like(a), np.empty_like(a)
     _second_moments(a, b, squares, products)

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import numpy as np
 
 from ..avatar.render import SplatSource, draw
+from ..correspondence.landmark_sets import IBUG_68
 from ..formats.track import Track
 from ..head.forward import landmarks as mesh_landmarks
 from ..head.model import NECK, HeadModel
 from ..progress import SILENT, Progress
 from .frames import TrackPoses
-from .metrics import IBUG_68, LANDMARK_SIZE
+from .metrics import LANDMARK_SIZE
 
 MAX_FRAMES = 60
 """Most consecutive frames that are measured: more frames take more time and change the mean little."""
@@ -62,7 +63,7 @@ def measure_jitter(
         return None
     constant_track = hold_expression(track, frames)
     posed = TrackPoses(constant_track, model).pose(run).posed
-    mesh = mesh_landmarks(posed, model)[:, list(IBUG_68)].numpy()
+    mesh = mesh_landmarks(posed, model)[:, IBUG_68].numpy()
     cameras = constant_track.head_to_camera[run]
     in_camera = mesh @ cameras[:, :3, :3].swapaxes(1, 2) + cameras[:, None, :3, 3]
     pixels = in_camera @ constant_track.intrinsics.T

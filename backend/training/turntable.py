@@ -98,10 +98,10 @@ def extreme_expressions(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
     expression = np.concatenate([np.zeros((1, size)), end * np.eye(size)]).astype(np.float32)
     rotations = np.zeros((1 + size, 5, 3), np.float32)
     jaw = jaw_rotations_of_shapes(model)
-    for place, name in enumerate(model.expression_names, start=1):
+    for row, name in enumerate(model.expression_names, start=1):
         if name in JAW_SHAPES:
-            expression[place] = 0
-            rotations[place, JAW] = jaw[name]
+            expression[row] = 0
+            rotations[row, JAW] = jaw[name]
     return expression, rotations
 
 
@@ -112,7 +112,7 @@ def orbit_track(
     expression: np.ndarray | None = None,
     rotations: np.ndarray | None = None,
 ) -> Track:
-    """A track of the avatar's own head, at rest or as given, seen by a camera that orbits around it.
+    """A track of the avatar's own head, at rest or as given, rendered by a camera that orbits around it.
 
     `yaw` and `pitch` (F,) are the camera's angles from the front in degrees, positive to the person's left and upwards.
     """

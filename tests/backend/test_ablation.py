@@ -1,4 +1,6 @@
-"""The benches of training in miniature. The ablation: each variant trains and is scored, and a stopped run goes on."""
+"""The training and ablation benchmarks on a tiny capture: every variant trains and is scored, and a stopped run
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -13,46 +15,49 @@ from backend.training.presets import Preset
 from bench.ablation import VARIANTS, run
 from bench.training import measure
 
-SOME = ["full", "no_warmup", "no_neural", "no_refinement", "no_enhancer"]
-"""Other numbers of neural Gaussians train as the full method does."""
+TESTED_VARIANTS = ["full", "no_warmup", "no_neural", "no_refinement", "no_enhancer"]
+"""The variants with other numbers of neural Gaussians run the same code as the full method."""
 
 
 class Stop(Progress):
-    """Stops as soon as the second variant trains."""
+    """Cancels as soon as the second variant starts to train."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.started = 0
 
     def message(self, text: str) -> None:
-        self.begun += 1
+        self.started += 1
 
     def cancelled(self) -> bool:
-        return self.begun > 1
+        return self.started > 1
 
 
-def test_variants_are_trained_once_and_stand_in_the_table(tmp_path, monkeypatch):
+def test_variants_are_trained_once_and_listed_in_the_table(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
     monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=3, steps=3))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         capture, _, _ = make_small_capture(tmp_path, frames=15)
-        given = {"preset": "draft", "minutes": None, "size": 64, "device": "cpu", "only": SOME}
+        options = {"preset": "draft", "minutes": None, "size": 64, "device": "cpu", "only": TESTED_VARIANTS}
         with pytest.raises(Cancelled):
-            run(capture.folder, tmp_path / "out", **given, progress=Stop())
+            run(capture.folder, tmp_path / "out", **options, progress=Stop())
         first = (tmp_path / "out" / "full.effigy").stat().st_mtime_ns
-        table = run(capture.folder, tmp_path / "out", **given, progress=SILENT)
+        table = run(capture.folder, tmp_path / "out", **options, progress=SILENT)
     finally:
         torch.set_num_threads(threads)
     assert (tmp_path / "out" / "full.effigy").stat().st_mtime_ns == first
-    assert all(f"| {variant.title} |" in table for variant in VARIANTS if variant.name in SOME) and "LPIPS" in table
+    assert (
+        all(f"| {variant.title} |" in table for variant in VARIANTS if variant.name in TESTED_VARIANTS)
+        and "LPIPS" in table
+    )
     assert (tmp_path / "out" / "grid.png").is_file() and (tmp_path / "out" / "table.md").read_text() == table
 
 
 def test_training_bench_names_every_part_of_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
     capture, _, _ = make_small_capture(tmp_path, frames=15)
-    told = measure(capture.folder, size=64, steps=3, device="cpu", plain=False)
+    report = measure(capture.folder, size=64, steps=3, device="cpu", plain=False)
     for part in ("steps/s", "refinement", "networks", "rasteriser", "enhancer", "losses", "backward"):
-        assert part in told
+        assert part in report
     assert "enhancer |" not in measure(capture.folder, size=64, steps=3, device="cpu", plain=True)

@@ -38,9 +38,9 @@ def enhancer() -> Enhancer:
     return made
 
 
-def blob(place=(0.0, 0.0, 0.0), count: int = 60, seed: int = 2) -> Splats:
+def blob(position=(0.0, 0.0, 0.0), count: int = 60, seed: int = 2) -> Splats:
     generator = torch.Generator().manual_seed(seed)
-    means = 0.05 * torch.randn(1, count, 3, generator=generator) + torch.tensor(place)
+    means = 0.05 * torch.randn(1, count, 3, generator=generator) + torch.tensor(position)
     turns = torch.randn(1, count, 4, generator=generator)
     return Splats(
         means,
@@ -82,8 +82,8 @@ def test_camera_distance_and_the_head_s_size_in_the_world_change_nothing(enhance
     assert (added(20.0) - added(80.0)).abs().mean() < 0.1 * added(20.0).abs().mean()
     far = enhance(enhancer, rasterize(blob(), cameras(20.0)), blob(), cameras(20.0)).color
     twice = Splats(2 * blob().means, blob().quaternions, 2 * blob().scales, blob().opacities, blob().colors)
-    seen = cameras(40.0, density=100.0)
-    grown = enhance(enhancer, rasterize(twice, seen), twice, seen, size=2.0).color
+    enlarged = cameras(40.0, density=100.0)
+    grown = enhance(enhancer, rasterize(twice, enlarged), twice, enlarged, size=2.0).color
     torch.testing.assert_close(grown, far, atol=2e-3, rtol=0)
 
 
@@ -187,6 +187,6 @@ def test_doctor_says_what_fills_an_avatar_s_file(tmp_path, monkeypatch, capsys):
     assert sum(part.bytes for part in parts) == path.stat().st_size
     assert next(part for part in parts if part.name == "geometry.bias_output").types == ("F16",)
     assert main(["doctor", str(path)]) == 0
-    told = capsys.readouterr().out
-    assert "enhancer.fine" in told and "neural.color" in told and "F16" in told and "ball" in told
+    output = capsys.readouterr().out
+    assert "enhancer.fine" in output and "neural.color" in output and "F16" in output and "ball" in output
     assert main(["doctor", str(tmp_path / "none.effigy")]) == 2

@@ -164,9 +164,9 @@ def test_nearest_frame_is_the_one_with_the_same_pose_and_expression(small):
     expression, cameras = track.expression.copy(), track.head_to_camera.copy()
     rotations = track.rotations.copy()
     twin = {27: 4, 28: 13}
-    for wanted, known in twin.items():
-        expression[wanted], cameras[wanted], rotations[wanted] = expression[known], cameras[known], rotations[known]
-        expression[wanted, 0] += 0.02
+    for copy, original in twin.items():
+        expression[copy], cameras[copy], rotations[copy] = expression[original], cameras[original], rotations[original]
+        expression[copy, 0] += 0.02
     changed = replace(track, expression=expression, head_to_camera=cameras, rotations=rotations)
     found = nearest_training_frames(changed, model, np.arange(24), np.array(list(twin)))
     assert found.tolist() == list(twin.values())
@@ -190,14 +190,14 @@ def test_pose_features_measure_the_motion_of_the_picture_in_pixels(small):
 def test_head_angles_are_degrees_as_the_camera_sees_them(small):
     _, track, _ = small
     facing = np.diag([1.0, -1, -1])
-    wanted = np.array([[0, 0, 0], [30, 0, 0], [0, 20, 0], [0, 0, -15], [40, -10, 25]], float)
+    angles = np.array([[0, 0, 0], [30, 0, 0], [0, 20, 0], [0, 0, -15], [40, -10, 25]], float)
     cameras = np.tile(np.eye(4, dtype=np.float32), (5, 1, 1))
-    for camera, (yaw, pitch, roll) in zip(cameras, wanted):
-        # In the camera: roll about the line of sight first, then nod, then turn; y points down.
-        turn = Rotation.from_euler("zxy", [roll, pitch, -yaw], degrees=True).as_matrix()
-        camera[:3, :3] = turn @ facing
+    for camera, (yaw, pitch, roll) in zip(cameras, angles):
+        # In the camera: roll about the line of sight first, then pitch, then yaw; y points down.
+        rotation = Rotation.from_euler("zxy", [roll, pitch, -yaw], degrees=True).as_matrix()
+        camera[:3, :3] = rotation @ facing
     still = replace(track, head_to_camera=cameras, rotations=np.zeros((5, 5, 3), np.float32))
-    np.testing.assert_allclose(head_angles(still), wanted, atol=1e-3)
+    np.testing.assert_allclose(head_angles(still), angles, atol=1e-3)
     by_neck = np.zeros((5, 5, 3), np.float32)
     by_neck[1, 1, 1] = np.radians(30)
     nodding = replace(still, head_to_camera=np.tile(cameras[0], (5, 1, 1)), rotations=by_neck)
@@ -262,11 +262,11 @@ def test_a_held_face_keeps_its_head_poses_and_nothing_else(small):
 
 
 def test_fitting_the_pose_again_undoes_an_error_of_the_track(small):
-    """The truth's own Gaussians, seen two degrees and 3 mm beside where they are."""
+    """The truth's own Gaussians, rotated by two degrees and moved by 3 mm."""
     capture, track, model = small
     cameras = track.head_to_camera.copy()
-    turn = Rotation.from_rotvec([0, np.radians(2), 0]).as_matrix()
-    cameras[:, :3, :3] = cameras[:, :3, :3] @ turn
+    rotation = Rotation.from_rotvec([0, np.radians(2), 0]).as_matrix()
+    cameras[:, :3, :3] = cameras[:, :3, :3] @ rotation
     cameras[:, 0, 3] += 0.003
     avatar = Truth(model)
     index, truth = 27, read_truth(capture, 27, SIZE)[0]

@@ -1,4 +1,4 @@
-"""The networks of an avatar: gradients everywhere, posing that changes only place and orientation, the warm-up's
+"""The networks of an avatar: gradients everywhere, posing that changes only position and orientation, the warm-up's
 hand-over.
 """
 
@@ -97,8 +97,8 @@ def test_jaw_carries_the_gaussians_bound_to_it(model):
     splats = as_splats(pose, anchors, torch.zeros(1, len(model.template), 3))
     jaw = int(model.skinning[:, 2].argmax())
     assert model.skinning[jaw, 2] > 0.95
-    turn = Head(model)(torch.zeros(1, 3), torch.zeros(1, 4), opened).joint_transforms[0, 2, :3, :3]
-    expected = pose.posed[0, jaw] + turn @ anchors.offsets[0, jaw]
+    jaw_rotation = Head(model)(torch.zeros(1, 3), torch.zeros(1, 4), opened).joint_transforms[0, 2, :3, :3]
+    expected = pose.posed[0, jaw] + jaw_rotation @ anchors.offsets[0, jaw]
     torch.testing.assert_close(splats.means[0, jaw], expected, atol=5e-4, rtol=0)
 
 
@@ -123,10 +123,10 @@ def test_hand_over_makes_the_unets_say_what_the_free_gaussians_say(model):
     rotations = 0.1 * torch.randn(6, 5, 3, generator=torch.Generator().manual_seed(1))
     pose = make_pose(model, rotations)
     assert distil_into_networks(free, networks, pose) < 1e-3
-    wanted, got = free(pose), networks(pose)
+    expected, got = free(pose), networks(pose)
     anchors = len(model.template)
-    assert (got[0].colors[:, :anchors] - wanted[0].colors).abs().mean() < 0.02
-    assert (got[0].means[:, :anchors] - wanted[0].means).norm(dim=-1).mean() < 5e-4
+    assert (got[0].colors[:, :anchors] - expected[0].colors).abs().mean() < 0.02
+    assert (got[0].means[:, :anchors] - expected[0].means).norm(dim=-1).mean() < 5e-4
 
 
 def test_settings_of_a_newer_program_are_refused_by_name():

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from backend.correspondence.landmark_sets import IBUG_68
 from backend.training import metrics, perceptual
-from backend.training.metrics import IBUG_68, average, compare, inner_matte, landmark_distance, sharpness_difference
+from backend.training.metrics import average, compare, inner_matte, landmark_distance, sharpness_difference
 from backend.training.perceptual import find_lpips, hed_features, vgg_hed_distance
 from backend.training.ssim import ssim, ssim_reference
 
@@ -85,15 +86,15 @@ def test_lpips_is_none_without_its_weights_and_never_fetches_them(tmp_path, monk
 
 
 def test_lpips_is_used_where_package_and_backbone_are(tmp_path, monkeypatch):
-    seen = {}
+    received = {}
 
     class FakeLpips(torch.nn.Module):
         def __init__(self, net, verbose):
             super().__init__()
-            seen["net"] = net
+            received["net"] = net
 
         def forward(self, a, b):
-            seen["shape"], seen["range"] = a.shape, (float(a.min()), float(a.max()))
+            received["shape"], received["range"] = a.shape, (float(a.min()), float(a.max()))
             return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
 
     for name, module in (("lpips", types.SimpleNamespace(LPIPS=FakeLpips)), ("torchvision", types.SimpleNamespace())):
@@ -103,9 +104,9 @@ def test_lpips_is_used_where_package_and_backbone_are(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "vgg16-397923af.pth").touch()
     network, distance = find_lpips()
-    assert network == seen["net"] == "vgg"
+    assert network == received["net"] == "vgg"
     result = distance(torch.zeros(2, 8, 8, 3), torch.ones(2, 8, 8, 3))
-    assert result.shape == (2,) and seen["shape"] == (2, 3, 8, 8) and seen["range"] == (-1, -1)
+    assert result.shape == (2,) and received["shape"] == (2, 3, 8, 8) and received["range"] == (-1, -1)
 
 
 def test_ssim_agrees_with_a_window_by_window_calculation(portrait):
@@ -155,7 +156,7 @@ def test_psnr_inner_forgives_the_silhouette_and_nothing_else(portrait):
     matte = np.zeros((200, 200), np.float32)
     matte[60:200, 50:150] = 1
     inner = inner_matte(matte)
-    # 2.5 % of 200 pixels is 5; the lower edge of the picture is not an edge of the head.
+    # 2.5 % of 200 pixels is 5; the lower edge of the image is not an edge of the head.
     assert inner[65:, 55:145].all() and inner.sum() == 135 * 90
     truth = np.full((200, 200, 3), 0.5, np.float32)
     rim = truth + 0.3 * ((matte > 0) & ~inner)[..., None]
@@ -184,7 +185,7 @@ def test_f_lmd_is_in_pixels_of_512_and_null_without_a_face():
     points = np.random.default_rng(0).uniform(0, 256, (68, 2))
     assert landmark_distance(points, points + [1.0, -2.0], size=256) == pytest.approx(6)
     assert landmark_distance(points, None, size=256) is None
-    assert len(IBUG_68) == len(set(IBUG_68)) == 68
+    assert len(IBUG_68) == len(set(IBUG_68.tolist())) == 68
 
 
 def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_footage):
@@ -207,9 +208,9 @@ def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_foota
 
 def test_average_skips_what_was_not_measured(portrait):
     matte = (portrait.min(axis=2) < 1).astype(np.float32)
-    seen = compare(portrait, portrait, matte, landmarks=(np.zeros((68, 2)), np.ones((68, 2))))
+    observed = compare(portrait, portrait, matte, landmarks=(np.zeros((68, 2)), np.ones((68, 2))))
     unobserved = compare(portrait * 0.9, portrait, matte)
-    mean = average([seen, unobserved])
-    assert mean.f_lmd == seen.f_lmd and mean.lpips is None
-    assert mean.psnr == pytest.approx((seen.psnr + unobserved.psnr) / 2)
+    mean = average([observed, unobserved])
+    assert mean.f_lmd == observed.f_lmd and mean.lpips is None
+    assert mean.psnr == pytest.approx((observed.psnr + unobserved.psnr) / 2)
     assert average([]) is None

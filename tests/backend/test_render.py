@@ -26,7 +26,7 @@ ORANGE = (0.8, 0.5, 0.2)
 
 
 class Blob:
-    """One soft ball that the expression moves to the picture's right, half transparent at the middle."""
+    """One soft ball that the expression moves to the image's right, half transparent at the middle."""
 
     def splats(self, track, indices) -> Splats:
         means = torch.zeros(len(indices), 1, 3)

@@ -27,27 +27,27 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def random_splats(pictures: int, count: int, seed: int) -> Splats:
+def random_splats(images: int, count: int, seed: int) -> Splats:
     generator = torch.Generator().manual_seed(seed)
     return Splats(
-        means=0.5 * torch.randn(pictures, count, 3, generator=generator),
-        quaternions=torch.randn(pictures, count, 4, generator=generator),
-        scales=torch.exp(0.7 * torch.randn(pictures, count, 3, generator=generator) - 2.5),
-        opacities=torch.rand(pictures, count, generator=generator),
-        colors=torch.rand(pictures, count, 3, generator=generator),
+        means=0.5 * torch.randn(images, count, 3, generator=generator),
+        quaternions=torch.randn(images, count, 4, generator=generator),
+        scales=torch.exp(0.7 * torch.randn(images, count, 3, generator=generator) - 2.5),
+        opacities=torch.rand(images, count, generator=generator),
+        colors=torch.rand(images, count, 3, generator=generator),
     )
 
 
-def turned_cameras(pictures: int, width: int = WIDTH, height: int = HEIGHT) -> Cameras:
+def turned_cameras(images: int, width: int = WIDTH, height: int = HEIGHT) -> Cameras:
     """Cameras that look at the origin from 1.5 m, each turned a little further, principal point off centre."""
     intrinsics = torch.tensor([[45.0, 0, width / 2 + 1], [0, 47.0, height / 2 - 2], [0, 0, 1]])
-    views = torch.eye(4).repeat(pictures, 1, 1)
-    for b in range(pictures):
+    views = torch.eye(4).repeat(images, 1, 1)
+    for b in range(images):
         angle = 0.2 + 0.4 * b
         views[b, 0, 0] = views[b, 2, 2] = math.cos(angle)
         views[b, 0, 2], views[b, 2, 0] = math.sin(angle), -math.sin(angle)
         views[b, 2, 3] = 1.5
-    return Cameras(intrinsics.repeat(pictures, 1, 1), views, width, height)
+    return Cameras(intrinsics.repeat(images, 1, 1), views, width, height)
 
 
 def random_scene():
@@ -152,7 +152,7 @@ def draw_with_gradients(splats: Splats, cameras: Cameras, backend: str, dtype: t
     raster = rasterize(leaves, seen_by, backend=backend)
     generator = torch.Generator().manual_seed(99)
     loss = sum(
-        (picture * torch.randn(picture.shape, generator=generator).to(dtype)).sum() for picture in vars(raster).values()
+        (image * torch.randn(image.shape, generator=generator).to(dtype)).sum() for image in vars(raster).values()
     )
     gradients = torch.autograd.grad(loss, list(vars(leaves).values()))
     return raster, dict(zip(vars(splats), gradients, strict=True))
@@ -164,8 +164,8 @@ def test_cpu_draws_and_differentiates_as_the_reference(scene):
     raster, gradients = draw_with_gradients(splats, cameras, "cpu", torch.float32)
     truth, true_gradients = draw_with_gradients(splats, cameras, "reference", torch.float64)
     assert truth.alpha.max() > 0.1, "the scene must show something"
-    for name, picture in vars(raster).items():
-        torch.testing.assert_close(picture.double(), getattr(truth, name), atol=1e-4, rtol=0, msg=name)
+    for name, image in vars(raster).items():
+        torch.testing.assert_close(image.double(), getattr(truth, name), atol=1e-4, rtol=0, msg=name)
     for name, gradient in gradients.items():
         truly = true_gradients[name]
         # Each Gaussian against its own gradient, and against the largest where its own cancels to nearly nothing.
@@ -220,7 +220,7 @@ def test_a_single_gaussian_has_the_height_and_width_that_its_formula_says():
 def test_an_empty_scene_is_black_and_can_be_differentiated():
     splats = Splats(*(torch.zeros(2, 0, *rest, requires_grad=True) for rest in ((3,), (4,), (3,), (), (3,))))
     raster = rasterize(splats, turned_cameras(2))
-    assert not any(picture.any() for picture in vars(raster).values())
+    assert not any(image.any() for image in vars(raster).values())
     raster.color.sum().backward()
     assert splats.means.grad.shape == (2, 0, 3)
 
@@ -252,7 +252,7 @@ def test_two_threads_of_a_program_may_rasterise_at_once():
 
 
 def test_gaussians_are_projected_as_gsplat_projects_them():
-    """Gsplat's own PyTorch formulas, which need no GPU: centres, inverse covariances and depths in the picture."""
+    """Gsplat's own PyTorch formulas, which need no GPU: centres, inverse covariances and depths in the image."""
     formulas = pytest.importorskip("gsplat.cuda._torch_impl", reason="gsplat is not installed here")
     splats, cameras = across_the_frame_edges()
     arrays = [tensor.numpy() for tensor in vars(splats).values()]

@@ -1,4 +1,4 @@
-"""gsplat on CUDA draws what the reference draws; where there is no CUDA, the user is told so."""
+"""gsplat on CUDA renders the same image as the reference; without CUDA the user gets an error that says so."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ def test_cuda_draws_and_differentiates_as_the_reference(scene):
     leaves = Splats(*(tensor.detach().requires_grad_() for tensor in vars(on_gpu).values()))
     raster = rasterize(leaves, there)
     generator = torch.Generator().manual_seed(99)
-    loss = sum(
-        (picture * torch.randn(picture.shape, generator=generator).cuda()).sum() for picture in vars(raster).values()
-    )
+    loss = sum((image * torch.randn(image.shape, generator=generator).cuda()).sum() for image in vars(raster).values())
     gradients = torch.autograd.grad(loss, list(vars(leaves).values()))
     truth, true_gradients = draw_with_gradients(splats, cameras, "reference", torch.float64)
-    for name, picture in vars(raster).items():
-        torch.testing.assert_close(picture.cpu().double(), getattr(truth, name), atol=1e-3, rtol=0, msg=name)
+    for name, image in vars(raster).items():
+        torch.testing.assert_close(image.cpu().double(), getattr(truth, name), atol=1e-3, rtol=0, msg=name)
     for (name, truly), gradient in zip(true_gradients.items(), gradients, strict=True):
         assert (gradient.cpu() - truly).norm() <= 1e-2 * truly.norm(), name
 

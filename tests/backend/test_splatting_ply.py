@@ -1,4 +1,4 @@
-"""An exported `.ply` is what other 3D Gaussian Splatting programs expect, and draws the same picture."""
+"""An exported `.ply` has the format that other 3D Gaussian Splatting programs read, and renders the same image."""
 
 from __future__ import annotations
 
