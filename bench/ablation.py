@@ -125,8 +125,8 @@ def _train(
 
 
 def _clock(device: str) -> Callable[[], float]:
-    """The clock of the training budget, in seconds: processor time of this process divided by the number of its threads;
-    on a GPU, wall-clock time.
+    """The clock of the training budget, in seconds: processor time of this process divided by its number of threads; on
+    a GPU, wall-clock time.
     """
     if choose_device(device).type != "cpu":
         return time.monotonic

@@ -88,8 +88,8 @@ def _rows_covered(row, left, top):
     last = min(max(centre - down, -_ONE), _ROWS - _ONE)
     first_row = np.int32(math.ceil(first))
     past_row = np.int32(math.floor(last)) + 1
-    apart = first_dx > wide or last_dx < -wide or past_row <= first_row
-    return (0, 0) if apart else (first_row, past_row)
+    outside = first_dx > wide or last_dx < -wide or past_row <= first_row
+    return (0, 0) if outside else (first_row, past_row)
 
 
 @kernel(fast=True)

@@ -1,4 +1,4 @@
-"""The enhancer: residual on the colour alone, the same wherever the head stands, trained beside the networks, in the
+"""The enhancer: residual on the colour alone, independent of where the head stands, trained beside the networks, in the
 file.
 """
 
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def enhancer() -> Enhancer:
-    """One that does something."""
+    """An enhancer whose output differs from its input."""
     torch.manual_seed(1)
     made = Enhancer(8).eval()
     with torch.no_grad():
-        # Alike for the four pixels that the last layer unfolds to: no finer than what survives a change of size.
+        # The same for the four pixels that the last layer unfolds to: no finer detail than resizing preserves.
         made.out.weight.copy_((0.01 * torch.randn(3, 8, 3, 3)).repeat_interleave(4, 0))
         made.density.fill_(200.0)
     return made
@@ -87,7 +87,7 @@ def test_camera_distance_and_the_head_s_size_in_the_world_change_nothing(enhance
     torch.testing.assert_close(grown, far, atol=2e-3, rtol=0)
 
 
-def test_depth_speaks_in_every_block(enhancer):
+def test_depth_modulates_every_block(enhancer):
     raster, depth = rasterize(blob(), cameras()), torch.full((1,), 0.6)
     gradients = torch.autograd.grad(
         enhancer(raster, depth).color.square().sum(),
@@ -97,12 +97,12 @@ def test_depth_speaks_in_every_block(enhancer):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 71), (33, 128)])
-def test_any_picture_size_is_taken(enhancer, size):
+def test_any_image_size_is_accepted(enhancer, size):
     raster = Raster(torch.rand(1, *size, 3), torch.ones(1, *size), torch.full((1, *size), 0.6))
     assert enhancer(raster, torch.full((1,), 0.6)).color.shape == raster.color.shape
 
 
-def test_larger_picture_is_enhanced_as_the_small_one_is(enhancer):
+def test_larger_image_is_enhanced_like_the_small_one(enhancer):
     small = enhance(enhancer, rasterize(blob(), cameras()), blob(), cameras())
     added = small.color - rasterize(blob(), cameras()).color
     large_cameras = cameras(size=4 * SIZE, density=800.0)
@@ -112,7 +112,7 @@ def test_larger_picture_is_enhanced_as_the_small_one_is(enhancer):
     assert (shrunk - added).abs().mean() < 0.35 * added.abs().mean()
 
 
-def test_each_head_of_a_joint_picture_gets_its_own_enhancer(enhancer):
+def test_each_head_in_a_shared_image_is_enhanced_by_its_own_enhancer(enhancer):
     left, right = blob((-0.2, 0, 0)), blob((0.2, 0, 0), seed=4)
     view = cameras(size=128)
     both = Splats(*(torch.cat(pair, 1) for pair in zip(vars(left).values(), vars(right).values(), strict=True)))
@@ -121,7 +121,7 @@ def test_each_head_of_a_joint_picture_gets_its_own_enhancer(enhancer):
     alone = enhance(enhancer, rasterize(left, view), left, view).color
     torch.testing.assert_close(after[:, :, :50], alone[:, :, :50], atol=1e-3, rtol=0)
     torch.testing.assert_close(after[:, :, 78:], raster.color[:, :, 78:], atol=1e-6, rtol=0)
-    # Behind the other head it has nothing to say.
+    # Pixels behind the other head do not change.
     hidden = replace(left, means=left.means + torch.tensor([0.4, 0, 0.5]))
     wall = replace(right, scales=torch.full_like(right.scales, 0.2), opacities=torch.full_like(right.opacities, 0.99))
     both = Splats(*(torch.cat(pair, 1) for pair in zip(vars(hidden).values(), vars(wall).values(), strict=True)))
@@ -144,7 +144,7 @@ def test_enhancer_learns_detail_that_the_gaussians_lack():
     assert error < 0.5 * stripes.square().mean()
 
 
-def test_trained_enhancer_helps_and_lies_in_the_file(tmp_path, monkeypatch):
+def test_trained_enhancer_improves_the_image_and_is_saved_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
     capture, track, _ = make_small_capture(tmp_path, texture=120.0)
     monkeypatch.setitem(
@@ -174,7 +174,7 @@ def test_avatar_from_before_the_enhancer_opens_without_one(tmp_path, monkeypatch
     assert AvatarSettings.from_dict(values).enhancer_width == 0
 
 
-def test_doctor_says_what_fills_an_avatar_s_file(tmp_path, monkeypatch, capsys):
+def test_doctor_lists_the_parts_of_an_avatar_file_by_size(tmp_path, monkeypatch, capsys):
     from backend.avatar.avatar import file_parts
     from backend.service.cli import main
 

@@ -1,4 +1,4 @@
-"""Evaluation on a small capture of known truth: what is scored, against what, and what is written."""
+"""Evaluation on a small synthetic capture: the scored frames, their true images, and the written files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from backend.training.temporal_stability import hold_expression, mean_jitter
 
 
 class BallAvatar:
-    """Stands for a trained avatar: a grey ball where the true one is."""
+    """Replaces a trained avatar: a grey ball at the position of the true one."""
 
     def __init__(self, model, radius: float = 0.05) -> None:
         self.head_model, self.radius = model, radius
@@ -47,7 +47,7 @@ class BallAvatar:
 
 
 class Truth:
-    """Stands for an avatar that has learnt all that there is."""
+    """Replaces a perfectly trained avatar."""
 
     def __init__(self, model) -> None:
         self.networks, self.enhancer, self.device = true_gaussians(model), None, torch.device("cpu")
@@ -117,7 +117,7 @@ def test_metrics_json_holds_the_documented_fields(evaluated):
     assert stored["psnr"] == pytest.approx(metrics.mean.psnr)
 
 
-def test_the_printed_table_names_every_competitor(evaluated):
+def test_the_printed_table_lists_every_baseline(evaluated):
     _, _, metrics = evaluated
     lines = str(metrics).splitlines()
     assert lines[1].startswith("Effigy") and f"{metrics.mean.psnr:.4f}" in lines[1]
@@ -126,7 +126,7 @@ def test_the_printed_table_names_every_competitor(evaluated):
     assert any(line.startswith("vertex-bound") for line in lines) and "1 flagged" in lines[-1]
 
 
-def test_the_figures_can_be_computed_again_from_the_pictures(evaluated):
+def test_the_metrics_can_be_recomputed_from_the_saved_images(evaluated):
     _, out, metrics = evaluated
     values = []
     for entry in metrics.per_frame:
@@ -147,7 +147,7 @@ def test_truth_is_white_outside_the_head_matte(small):
 
 
 def test_a_trained_baseline_beats_a_grey_ball(evaluated):
-    """Three seconds of training suffice; if the baseline saw another camera or pose than the avatar, they would not."""
+    """Three seconds of training are enough only if the baseline has the same cameras and poses as the avatar."""
     _, _, metrics = evaluated
     assert metrics.baselines["vertex_bound"].psnr_head > metrics.mean.psnr_head + 3
     assert metrics.baseline_minutes == 0.05
@@ -172,8 +172,8 @@ def test_nearest_frame_is_the_one_with_the_same_pose_and_expression(small):
     assert found.tolist() == list(twin.values())
 
 
-def test_pose_features_measure_the_motion_of_the_picture_in_pixels(small):
-    """A step aside by 1 cm at 0.6 m and 140 px focal length moves every point by 2.33 px; so says the distance."""
+def test_pose_features_measure_the_motion_in_the_image_in_pixels(small):
+    """A sideways step of 1 cm at 0.6 m and 140 px focal length moves every point by 2.33 px, which is the distance."""
     _, track, model = small
     cameras = track.head_to_camera.copy()
     cameras[1:] = cameras[0]
@@ -187,7 +187,7 @@ def test_pose_features_measure_the_motion_of_the_picture_in_pixels(small):
     assert np.linalg.norm(features[2] - features[0]) == pytest.approx(moved, rel=0.25)
 
 
-def test_head_angles_are_degrees_as_the_camera_sees_them(small):
+def test_head_angles_are_degrees_in_camera_space(small):
     _, track, _ = small
     facing = np.diag([1.0, -1, -1])
     angles = np.array([[0, 0, 0], [30, 0, 0], [0, 20, 0], [0, 0, -15], [40, -10, 25]], float)
@@ -204,7 +204,7 @@ def test_head_angles_are_degrees_as_the_camera_sees_them(small):
     np.testing.assert_allclose(head_angles(nodding)[1], [30, 0, 0], atol=1e-3)
 
 
-def test_frames_that_turn_further_than_training_are_scored_apart(small):
+def test_frames_outside_the_training_pose_range_are_scored_separately(small):
     _, track, _ = small
     rotations = np.zeros_like(track.rotations)
     rotations[:, 1, 1] = np.radians(np.linspace(-20, 20, 30))
@@ -242,7 +242,7 @@ def test_an_avatar_of_another_head_is_refused(small, tmp_path):
         evaluate(BallAvatar(replace(model, template=model.template * 1.01)), capture, tmp_path / "out")
 
 
-def test_jitter_counts_trembling_and_not_drift():
+def test_jitter_measures_trembling_and_not_drift():
     steps = np.arange(10.0)[:, None, None] * [3.0, -2.0]
     drift = np.broadcast_to(steps, (10, 68, 2)).copy()
     assert mean_jitter(drift) == pytest.approx(0, abs=1e-9)
@@ -253,7 +253,7 @@ def test_jitter_counts_trembling_and_not_drift():
     assert mean_jitter(np.full((5, 68, 2), np.nan)) is None
 
 
-def test_a_held_face_keeps_its_head_poses_and_nothing_else(small):
+def test_holding_the_expression_keeps_only_the_head_poses(small):
     track = small[1]
     still = hold_expression(track, np.arange(10, 20))
     assert np.ptp(still.expression, axis=0).max() == 0 and np.ptp(still.rotations[:, 2:], axis=0).max() == 0
@@ -261,7 +261,7 @@ def test_a_held_face_keeps_its_head_poses_and_nothing_else(small):
     assert np.array_equal(still.head_to_camera, track.head_to_camera)
 
 
-def test_fitting_the_pose_again_undoes_an_error_of_the_track(small):
+def test_pose_refinement_at_test_time_corrects_an_error_of_the_track(small):
     """The truth's own Gaussians, rotated by two degrees and moved by 3 mm."""
     capture, track, model = small
     cameras = track.head_to_camera.copy()

@@ -59,7 +59,7 @@ def test_every_parameter_receives_a_gradient(model):
     assert splats.means.shape == (2, 3 * len(model.template), 3)
 
 
-def test_turning_the_neck_changes_nothing_but_place_and_orientation(model):
+def test_neck_rotation_changes_only_position_and_orientation(model):
     networks = networks_of(model, sh_degree=3)
     still = torch.zeros(1, 5, 3)
     still[0, 2] = torch.tensor([0.2, 0, 0])
@@ -69,7 +69,7 @@ def test_turning_the_neck_changes_nothing_but_place_and_orientation(model):
     identity = head.shaped(torch.zeros(1, 3))
     camera = torch.eye(4)[None]
     camera[0, 2, 3] = 0.6
-    # The camera turns with the head, so that the view of it stays.
+    # The camera rotates with the head, so the view of the head does not change.
     expression = torch.zeros(1, 4)
     carried = head(identity, expression, turned).joint_transforms[:, 1]
     before = networks(make_pose(model, still, camera, expression))
@@ -78,18 +78,18 @@ def test_turning_the_neck_changes_nothing_but_place_and_orientation(model):
         torch.testing.assert_close(getattr(before[1], name), getattr(after[1], name), atol=1e-6, rtol=1e-5)
     bound = torch.as_tensor(model.skinning[:, 0] == 0)
     bound = torch.cat((bound, bound.repeat_interleave(2)))
-    # Gaussians that move with the neck alone keep their colour too; where the root holds on, the view of them changes.
+    # Gaussians that move with the neck alone keep their colour too; the view of those bound to the root changes.
     torch.testing.assert_close(before[0].colors[:, bound], after[0].colors[:, bound], atol=2e-5, rtol=1e-4)
     expected = before[0].means @ carried[:, :3, :3].transpose(1, 2) + carried[:, None, :3, 3]
     torch.testing.assert_close(after[0].means[:, bound], expected[:, bound], atol=2e-6, rtol=0)
     assert (after[0].means - before[0].means)[:, bound].norm(dim=-1).mean() > 0.01
 
 
-def test_jaw_carries_the_gaussians_bound_to_it(model):
+def test_gaussians_bound_to_the_jaw_move_with_it(model):
     networks = networks_of(model, neural_per_anchor=0)
     opened = torch.zeros(1, 5, 3)
     opened[0, 2, 0] = 0.4
-    # The same attributes for both poses: only what posing does is compared.
+    # The attributes are the same for both poses, so only the posing is compared.
     anchors = networks.anchors(make_pose(model, torch.zeros(1, 5, 3)))
     from backend.avatar.anchors import as_splats
 
@@ -114,7 +114,7 @@ def test_encoding_resolves_two_millimetres_and_is_smooth_at_float32():
     assert EXTENT == 0.15
 
 
-def test_hand_over_makes_the_unets_say_what_the_free_gaussians_say(model):
+def test_hand_over_makes_the_unets_reproduce_the_free_gaussians(model):
     networks = networks_of(model)
     free = VertexBoundGaussians(networks.base_scale * 2, networks.settings.sh_degree)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The figures that say how good an avatar is: each against an independent calculation or a property it must have."""
+"""Image metrics, each against an independent calculation or a property that it must have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def portrait() -> np.ndarray:
-    """(96, 96, 3): something with edges, gradients and texture at several scales, over white, as a head would be."""
+    """(96, 96, 3): edges, gradients and texture at several scales over white, like the image of a head."""
     rng = np.random.default_rng(5)
     texture = sum(cv2.resize(rng.random((n, n, 3), np.float32), (96, 96)) / 4 for n in (4, 12, 32, 96))
     rows, columns = np.mgrid[:96, :96]
@@ -51,8 +51,8 @@ def test_vgg_hed_distance_grows_with_blur_and_with_noise(portrait, kind, depth):
     assert all(a < b for a, b in itertools.pairwise(distances)), distances
 
 
-def test_vgg_hed_reads_its_input_as_the_network_was_trained(portrait):
-    """The first activation against HED's own preparation: 0-255, blue-green-red, less the Caffe mean."""
+def test_vgg_hed_preprocesses_its_input_as_in_the_networks_training(portrait):
+    """The first activation against HED's own preprocessing: 0-255, blue-green-red, minus the Caffe mean."""
     import h5py
 
     with h5py.File(perceptual._hed_weights()) as file:
@@ -66,7 +66,7 @@ def test_vgg_hed_reads_its_input_as_the_network_was_trained(portrait):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-2)
 
 
-def test_vgg_hed_as_a_loss_sharpens_a_blurred_picture(portrait):
+def test_vgg_hed_as_a_loss_sharpens_a_blurred_image(portrait):
     truth = tensor(portrait[16:80, 16:80])
     image = tensor(cv2.GaussianBlur(portrait, (0, 0), 2)[16:80, 16:80]).requires_grad_()
     optimizer = torch.optim.Adam([image], lr=0.008)
@@ -79,13 +79,13 @@ def test_vgg_hed_as_a_loss_sharpens_a_blurred_picture(portrait):
     assert all(p.grad is None for p in hed_features(3).parameters())
 
 
-def test_lpips_is_none_without_its_weights_and_never_fetches_them(tmp_path, monkeypatch):
+def test_lpips_is_none_without_its_weights_and_never_downloads_them(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: pytest.fail("tried to download"))
     assert find_lpips() is None
 
 
-def test_lpips_is_used_where_package_and_backbone_are(tmp_path, monkeypatch):
+def test_lpips_is_used_if_package_and_backbone_are_installed(tmp_path, monkeypatch):
     received = {}
 
     class FakeLpips(torch.nn.Module):
@@ -152,7 +152,7 @@ def test_white_around_the_head_raises_psnr_but_not_psnr_head(portrait):
     assert narrow_figures.lpips is None and narrow_figures.vgg_hed is None and narrow_figures.f_lmd is None
 
 
-def test_psnr_inner_forgives_the_silhouette_and_nothing_else(portrait):
+def test_psnr_inner_ignores_errors_at_the_silhouette_only(portrait):
     matte = np.zeros((200, 200), np.float32)
     matte[60:200, 50:150] = 1
     inner = inner_matte(matte)
@@ -188,8 +188,8 @@ def test_f_lmd_is_in_pixels_of_512_and_null_without_a_face():
     assert len(IBUG_68) == len(set(IBUG_68.tolist())) == 68
 
 
-def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_footage):
-    """Points that anybody can name: jaw ends, chin, brows, nose tip, corners of eyes and mouth, in x and y."""
+def test_ibug_landmarks_keep_their_order_on_a_frontal_face(shared_footage):
+    """Landmarks with known positions: ends of the jaw, chin, brows, nose tip, corners of eyes and mouth, in x and y."""
     from backend.footage.detector import FaceDetector
 
     reader = cv2.VideoCapture(str(shared_footage / "woman_frontal.mp4"))
@@ -202,7 +202,7 @@ def test_ibug_points_keep_their_order_on_a_face_seen_from_the_front(shared_foota
     assert p[48, 0] < p[60, 0] < p[62, 0] < p[64, 0] < p[54, 0] and p[37, 1] < p[41, 1] and p[44, 1] < p[46, 1]
     assert p[19, 1] < p[37, 1] < p[30, 1] < p[51, 1] <= p[62, 1] <= p[66, 1] < p[57, 1] < p[8, 1]
     jaw = p[:17]
-    # From below the ears; above them the face bulges at the cheekbones.
+    # Only below the ears, because the face is wider at the cheekbones above them.
     assert (np.diff(jaw[2:15, 0]) > 0).all() and jaw[8, 1] == jaw[:, 1].max()
 
 

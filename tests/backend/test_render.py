@@ -1,4 +1,4 @@
-"""Rendering a track: what lands in the files, in each format's own custom, and that nothing is left half-written."""
+"""Rendering a track: the files' contents follow each format's conventions, and no file is left half-written."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def centroid(alpha: np.ndarray) -> tuple[float, float]:
     return float((columns * alpha).sum() / alpha.sum()), float((rows * alpha).sum() / alpha.sum())
 
 
-def test_cameras_scale_with_the_picture(track):
-    """The ball of the last frame stands 3 cm aside at 0.5 m: 15.36 px of the track's 128, whatever is rendered."""
+def test_cameras_scale_with_the_image(track):
+    """In the last frame the ball is 3 cm off the axis at 0.5 m: 15.36 of the track's 128 px, at any rendered size."""
     for size in (64, 128, 100):
         frame = draw(Blob(), track, [4], size)[0]
         x, y = centroid(frame.alpha)
@@ -102,7 +102,7 @@ def test_png_is_straight_alpha_and_holds_flagged_frames_too(track, tmp_path):
     assert listener.done[-1] == (5, 5) and listener.messages == []
     image = read_png(tmp_path / "shot" / "000002.png")
     assert image.shape == (SIZE, SIZE, 4) and image.dtype == np.uint8
-    # The colour stays orange where the ball fades: it was divided by alpha.
+    # The colour stays orange where the ball fades, because it was divided by alpha.
     assert image[32, 32, 3] > 140 > 80 > image[24, 32, 3] > 40
     for row in (32, 24):
         np.testing.assert_allclose(image[row, 32, :3], np.array(ORANGE) * 255, atol=3)
@@ -139,7 +139,7 @@ def test_linear_values_are_those_of_the_srgb_standard():
     np.testing.assert_allclose(srgb_to_linear(encoded), [0, 0.0030960, 0.2140411, 1], rtol=1e-5)
 
 
-def test_mp4_plays_at_the_tracks_rate_in_the_right_colours(track, tmp_path):
+def test_mp4_has_the_frame_rate_of_the_track_and_the_right_colours(track, tmp_path):
     listener = Listener()
     render_track(Blob(), track, tmp_path / "shot.mp4", size=SIZE, fmt="mp4", background="#c02010", progress=listener)
     assert listener.messages == []
@@ -155,7 +155,7 @@ def test_mp4_plays_at_the_tracks_rate_in_the_right_colours(track, tmp_path):
     assert int(image[32, 32, 1]) > 60
 
 
-def test_mp4_without_a_background_is_on_white_and_says_so(track, tmp_path):
+def test_mp4_without_a_background_is_on_white_and_reports_it(track, tmp_path):
     listener = Listener()
     render_track(Blob(), track, tmp_path / "shot.mp4", size=SIZE, fmt="mp4", progress=listener)
     assert len(listener.messages) == 1 and "white" in listener.messages[0]
@@ -171,7 +171,7 @@ def test_mp4_without_a_background_is_on_white_and_says_so(track, tmp_path):
         ({"size": 0}, "choose a size"),
     ],
 )
-def test_bad_requests_are_refused_with_a_sentence_before_anything_is_drawn(track, tmp_path, arguments, sentence):
+def test_bad_requests_are_refused_with_a_sentence_before_rendering(track, tmp_path, arguments, sentence):
     with pytest.raises(EffigyError, match=re.escape(sentence)):
         render_track(Blob(), track, tmp_path / "shot", **({"size": SIZE} | arguments))
     assert list(tmp_path.iterdir()) == []
@@ -194,7 +194,7 @@ def test_a_folder_with_other_files_is_not_replaced(track, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "keep me"
 
 
-def test_export_writes_the_asked_frame_in_head_space(track, tmp_path):
+def test_export_writes_the_requested_frame_in_head_space(track, tmp_path):
     assert export_frame(Blob(), track, 4, tmp_path / "head.ply") == 1
     splats, _ = read_ply(tmp_path / "head.ply")
     np.testing.assert_allclose(splats.means[0, 0], [0.03, 0, 0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""The CPU rasteriser draws what the readable reference draws, and its hand-written gradients are the true ones."""
+"""The CPU rasteriser renders the same images as the reference, and its hand-written gradients are correct."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def random_splats(images: int, count: int, seed: int) -> Splats:
 
 
 def turned_cameras(images: int, width: int = WIDTH, height: int = HEIGHT) -> Cameras:
-    """Cameras that look at the origin from 1.5 m, each turned a little further, principal point off centre."""
+    """Cameras that look at the origin from 1.5 m, each rotated a little further, principal point off centre."""
     intrinsics = torch.tensor([[45.0, 0, width / 2 + 1], [0, 47.0, height / 2 - 2], [0, 0, 1]])
     views = torch.eye(4).repeat(images, 1, 1)
     for b in range(images):
@@ -103,7 +103,7 @@ def a_crowd_that_ends_pixels_early():
 
 
 def opaque_walls():
-    """So large that whole areas of pixels reach the greatest alpha, where opacity and shape have no gradient."""
+    """Gaussians so large that many pixels reach the maximum alpha, where opacity and shape have no gradient."""
     splats = random_splats(1, 6, 16)
     means = 0.2 * splats.means + torch.linspace(0, 1, 6)[:, None] * torch.tensor([0.0, 0.0, 1.0])
     opacities = torch.tensor([[0.45, 1, 0.71, 0.4, 1, 0.52]])
@@ -146,7 +146,7 @@ SCENES = [
 
 
 def draw_with_gradients(splats: Splats, cameras: Cameras, backend: str, dtype: torch.dtype):
-    """Pictures, and gradients of a fixed random weighting of all three of them."""
+    """Colour, alpha and depth images, and the gradients of a fixed random weighting of the three."""
     leaves = Splats(*(tensor.detach().to(dtype).requires_grad_() for tensor in vars(splats).values()))
     seen_by = Cameras(cameras.intrinsics.to(dtype), cameras.world_to_camera.to(dtype), cameras.width, cameras.height)
     raster = rasterize(leaves, seen_by, backend=backend)
@@ -159,7 +159,7 @@ def draw_with_gradients(splats: Splats, cameras: Cameras, backend: str, dtype: t
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_cpu_draws_and_differentiates_as_the_reference(scene):
+def test_cpu_renders_and_differentiates_like_the_reference(scene):
     splats, cameras = scene()
     raster, gradients = draw_with_gradients(splats, cameras, "cpu", torch.float32)
     truth, true_gradients = draw_with_gradients(splats, cameras, "reference", torch.float64)
@@ -168,12 +168,12 @@ def test_cpu_draws_and_differentiates_as_the_reference(scene):
         torch.testing.assert_close(image.double(), getattr(truth, name), atol=1e-4, rtol=0, msg=name)
     for name, gradient in gradients.items():
         truly = true_gradients[name]
-        # Each Gaussian against its own gradient, and against the largest where its own cancels to nearly nothing.
+        # Relative to each Gaussian's own gradient, or to the largest where its own terms cancel to nearly zero.
         allowed = 1e-3 * truly.abs() + 1e-5 * truly.abs().max()
         assert ((gradient - truly).abs() <= allowed).all(), f"{name}: {((gradient - truly).abs() / allowed).max():.2f}"
 
 
-def test_gradients_predict_what_a_small_change_does():
+def test_gradients_predict_the_effect_of_a_small_change():
     """Central differences of the CPU path alone. Falloffs are cut at alpha 1/255, which costs a few per cent."""
     splats, cameras = random_splats(1, 25, 11), turned_cameras(1)
     columns = torch.linspace(0, 3, WIDTH)
@@ -197,8 +197,8 @@ def test_gradients_predict_what_a_small_change_does():
         assert (ahead - behind) / (2 * step) == pytest.approx(float(predicted), rel=0.05), name
 
 
-def test_a_single_gaussian_has_the_height_and_width_that_its_formula_says():
-    """On the axis σ² = (f s / z)² + 0.3 px²; the middle of pixel (row, column) is (column + 0.5, row + 0.5)."""
+def test_a_single_gaussian_has_the_peak_and_width_of_its_formula():
+    """On the axis σ² = (f s / z)² + 0.3 px²; the centre of pixel (row, column) is (column + 0.5, row + 0.5)."""
     splats = Splats(
         means=torch.tensor([[[0.0, 0.0, 2.0]]]),
         quaternions=torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),
@@ -225,7 +225,7 @@ def test_an_empty_scene_is_black_and_can_be_differentiated():
     assert splats.means.grad.shape == (2, 0, 3)
 
 
-def test_pictures_and_gradients_do_not_depend_on_threads_or_on_the_batch():
+def test_images_and_gradients_do_not_depend_on_threads_or_on_the_batch():
     splats, cameras = random_splats(3, 300, 12), turned_cameras(3, 70, 50)
     together = draw_with_gradients(splats, cameras, "cpu", torch.float32)
     threads = torch.get_num_threads()
@@ -243,7 +243,7 @@ def test_pictures_and_gradients_do_not_depend_on_threads_or_on_the_batch():
     assert torch.equal(alone.color, together[0].color[2:])
 
 
-def test_two_threads_of_a_program_may_rasterise_at_once():
+def test_two_threads_may_rasterise_at_the_same_time():
     splats, cameras = random_splats(2, 300, 19), turned_cameras(2, 70, 50)
     alone = rasterize(splats, cameras).color
     with ThreadPoolExecutor(4) as pool:
@@ -251,7 +251,7 @@ def test_two_threads_of_a_program_may_rasterise_at_once():
     assert all(torch.equal(color, alone) for color in at_once)
 
 
-def test_gaussians_are_projected_as_gsplat_projects_them():
+def test_gaussians_are_projected_as_in_gsplat():
     """Gsplat's own PyTorch formulas, which need no GPU: centres, inverse covariances and depths in the image."""
     formulas = pytest.importorskip("gsplat.cuda._torch_impl", reason="gsplat is not installed here")
     splats, cameras = across_the_frame_edges()
@@ -273,7 +273,7 @@ def test_gaussians_are_projected_as_gsplat_projects_them():
     np.testing.assert_allclose(ours, conics[0, drawn], rtol=2e-4, atol=1e-6)
 
 
-def test_tensors_that_are_not_contiguous_are_read_right():
+def test_non_contiguous_tensors_are_read_correctly():
     splats, cameras = random_splats(1, 60, 13), turned_cameras(2)
     shared = Splats(*(tensor.expand(2, *tensor.shape[1:]) for tensor in vars(splats).values()))
     copied = Splats(*(tensor.repeat(2, *(1 for _ in tensor.shape[1:])) for tensor in vars(splats).values()))
@@ -289,13 +289,13 @@ def test_tensors_that_are_not_contiguous_are_read_right():
         ({"colors": torch.zeros(1, 5, 3, dtype=torch.float64)}, "takes float32"),
     ],
 )
-def test_wrong_input_is_named_in_a_sentence(change, sentence):
+def test_wrong_input_is_reported_in_a_sentence(change, sentence):
     splats = Splats(**(vars(random_splats(1, 5, 14)) | change))
     with pytest.raises(EffigyError, match=sentence):
         rasterize(splats, turned_cameras(1), backend="cpu")
 
 
-def test_kernels_find_a_cache_even_where_no_folder_can_be_written(tmp_path, monkeypatch):
+def test_kernels_compile_even_if_no_cache_folder_is_writable(tmp_path, monkeypatch):
     blocked = tmp_path / "a file, not a folder"
     blocked.write_text("")
     for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME"):

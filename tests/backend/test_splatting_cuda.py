@@ -16,7 +16,7 @@ MISSING = why_unavailable()
 
 @pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_cuda_draws_and_differentiates_as_the_reference(scene):
+def test_cuda_renders_and_differentiates_like_the_reference(scene):
     splats, cameras = scene()
     on_gpu = Splats(*(tensor.cuda() for tensor in vars(splats).values()))
     there = Cameras(cameras.intrinsics.cuda(), cameras.world_to_camera.cuda(), cameras.width, cameras.height)
@@ -33,6 +33,6 @@ def test_cuda_draws_and_differentiates_as_the_reference(scene):
 
 
 @pytest.mark.skipif(MISSING is None, reason="This machine has CUDA and gsplat.")
-def test_asking_for_cuda_without_it_is_answered_by_a_sentence():
+def test_requesting_cuda_without_it_raises_an_error_with_a_sentence():
     with pytest.raises(EffigyError, match="Rasterise on the CPU instead"):
         rasterize(*random_scene(), backend="cuda")

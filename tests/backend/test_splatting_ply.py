@@ -15,7 +15,7 @@ from backend.splatting.rasterize import rasterize
 
 
 def test_records_hold_the_standard_properties_in_the_standard_units(tmp_path):
-    """Parsed here by hand, from the format's description and not by our reader."""
+    """Parsed by hand from the format's description, independent of our reader."""
     splats = random_splats(1, 7, 1)
     harmonics = torch.randn(1, 7, 16, 3, generator=torch.Generator().manual_seed(2))
     assert write_ply(tmp_path / "a.ply", splats, harmonics) == 7
@@ -34,11 +34,11 @@ def test_records_hold_the_standard_properties_in_the_standard_units(tmp_path):
     unit = torch.nn.functional.normalize(splats.quaternions[0, 3], dim=0)
     assert record["rot_0"] == pytest.approx(float(unit[0]), rel=1e-5)
     assert record["f_dc_1"] == pytest.approx(float(harmonics[0, 3, 0, 1]))
-    # Colour by colour: green begins after the 15 of red.
+    # The coefficients are stored channel by channel: green begins after the 15 of red.
     assert record["f_rest_17"] == pytest.approx(float(harmonics[0, 3, 3, 1]))
 
 
-def test_what_is_read_back_draws_the_same_picture(tmp_path):
+def test_splats_that_are_read_back_render_the_same_image(tmp_path):
     splats = random_splats(1, 200, 3)
     opacities = splats.opacities.clone()
     opacities[:, :20] = 0

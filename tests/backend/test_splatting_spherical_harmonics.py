@@ -1,4 +1,4 @@
-"""Spherical harmonics are those that 3D Gaussian Splatting files hold."""
+"""The spherical harmonics follow the convention of 3D Gaussian Splatting files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: it learns, it is the same twice, it survives being killed, and its avatar file is safe and small."""
+"""Training learns, is deterministic and resumes after being killed; the avatar file is safe to load and small."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def held_out_psnr(avatar, small) -> float:
     return float(-10 * np.log10(np.mean(values)))
 
 
-def test_avatar_learns_the_held_out_frames_and_beats_what_it_started_from(trained, small):
+def test_avatar_renders_held_out_frames_better_than_its_initialisation(trained, small):
     psnr = held_out_psnr(trained[1], small)
     assert psnr > 24, psnr
 
 
-def test_file_gives_the_avatar_back_and_holds_no_pickle(trained, small):
+def test_saved_avatar_loads_unchanged_and_contains_no_pickle(trained, small):
     path, avatar = trained
     again = load_avatar(path)
     assert again.metrics["preset"] == "draft" and again.metrics["steps"] == 80
@@ -104,7 +104,7 @@ class StopAfter(Progress):
 
 
 @pytest.mark.parametrize("where", [("Warm-up", 30), ("Training", 40)])
-def test_cancelled_training_resumes_to_the_undisturbed_result(where, trained, small, tmp_path):
+def test_cancelled_training_resumes_to_the_result_of_an_uninterrupted_one(where, trained, small, tmp_path):
     path = tmp_path / "stopped.effigy"
     with pytest.raises(Cancelled):
         train(small[0].folder, path, progress=StopAfter(*where))
@@ -200,7 +200,7 @@ def test_matte_loss_reaches_opacity(small):
 
 
 def test_matte_loss_alone_makes_the_head_as_opaque_as_its_matte(small):
-    """In the released code its gradient is dropped on the way; here it moves opacity by itself, and the right way."""
+    """The paper's released code loses this gradient. Here the matte loss alone moves opacity in the right direction."""
     capture, track, model = small
     frames = TrainingFrames(capture, track, model, 64)
     networks = build_networks(AvatarSettings(size=64), model, track.identity)

@@ -1,4 +1,4 @@
-"""The choices that Blender's interface offers are those of the backend."""
+"""The choices in Blender's interface match those of the backend."""
 
 from __future__ import annotations
 

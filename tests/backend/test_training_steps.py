@@ -1,4 +1,4 @@
-"""What a step of training is made of: its rate, the noise on the conditions, and the loss of the unenhanced image."""
+"""A training step: its learning rate, the noise on the conditions, and the loss of the unenhanced image."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def make_fitting(frames, model, **options) -> Optimisation:
 
 
 def rates_of(optimisation) -> list[list[float]]:
-    """(steps, groups): the rate of every step."""
+    """(steps, groups): the learning rates of every step."""
     rates = []
     optimisation.run(SILENT, lambda _: rates.append([group["lr"] for group in optimisation.optimizer.param_groups]))
     return rates
 
 
-def test_every_groups_rate_falls_from_its_own_to_a_tenth_over_the_steps(frames, small):
+def test_every_groups_learning_rate_decays_to_a_tenth_over_the_steps(frames, small):
     rates = rates_of(make_fitting(frames, small[2]))
     assert rates[0] == pytest.approx([1e-2, 3e-2])
     # Half-way along a cosine the rate is the mean of both ends.
@@ -62,20 +62,20 @@ def test_every_groups_rate_falls_from_its_own_to_a_tenth_over_the_steps(frames, 
     assert 1e-3 < rates[-1][0] < 1.5e-3
 
 
-def test_with_minutes_the_rate_falls_with_the_clock(frames, small):
+def test_with_a_time_budget_the_learning_rate_decays_with_the_clock(frames, small):
     seconds = itertools.chain((0.0,), itertools.count(15.0, 15.0))
     rates = rates_of(make_fitting(frames, small[2], steps=1000, minutes=1.0, clock=lambda: next(seconds)))
     assert [rate[0] for rate in rates] == pytest.approx([1e-2, 0.868e-2, 0.55e-2, 0.232e-2], abs=1e-5)
 
 
-def test_conditions_are_seen_with_noise_of_the_size_asked_for(frames, small):
+def test_conditions_get_noise_of_the_given_size(frames, small):
     capture, track, model = small
     optimisation = make_fitting(frames, model, batch=4, condition_noise=0.03)
     tracked = torch.cat([frames.batch_poses(torch.tensor([row])).conditions for row in range(len(frames))])
     forward, noise = optimisation.model.forward, []
 
     def watched(pose):
-        # Each frame's own conditions are the nearest: its noise is small beside what frames differ by.
+        # The nearest conditions are those of the same frame: the noise is smaller than the differences between frames.
         nearest = torch.cdist(pose.conditions, tracked).argmin(1)
         noise.append(pose.conditions - tracked[nearest])
         return forward(pose)
@@ -87,7 +87,7 @@ def test_conditions_are_seen_with_noise_of_the_size_asked_for(frames, small):
     assert not torch.equal(noise[0], noise[-1]), "every step draws its own"
 
 
-def test_an_avatar_is_trained_with_noise_on_its_conditions_and_a_falling_rate(small, tmp_path, monkeypatch):
+def test_avatars_are_trained_with_noisy_conditions_and_a_decaying_learning_rate(small, tmp_path, monkeypatch):
     made = []
 
     class Watched(Optimisation):
@@ -102,7 +102,7 @@ def test_an_avatar_is_trained_with_noise_on_its_conditions_and_a_falling_rate(sm
     assert main.optimizer.param_groups[0]["lr"] < 0.1 * main.learning_rates[0]
 
 
-def test_where_an_enhancer_draws_the_image_the_unenhanced_one_still_costs_a_tenth(monkeypatch):
+def test_with_an_enhancer_the_unenhanced_image_keeps_a_tenth_of_the_loss(monkeypatch):
     generator = torch.Generator().manual_seed(0)
 
     def raster() -> Raster:
@@ -113,7 +113,7 @@ def test_where_an_enhancer_draws_the_image_the_unenhanced_one_still_costs_a_tent
     monkeypatch.setattr(losses, "anchor_limit_loss", lambda anchors, anchor_limit: 0.0)
     batch = SimpleNamespace(color=torch.rand(1, 16, 16, 3, generator=generator), matte=torch.ones(1, 16, 16))
     background, enhanced, plain, other = torch.rand(1, 3, generator=generator), raster(), raster(), raster()
-    # The three have the same alpha: what differs is the term of the unenhanced colours.
+    # All three have the same alpha, so only the term of the unenhanced colours differs.
     cost = [total_loss(each, batch, None, None, background, enhanced=enhanced) for each in (plain, other)]
     alone = [image_loss(each, batch, background, None, 0) for each in (plain, other)]
     assert abs(alone[0] - alone[1]) > 1e-3
