@@ -43,7 +43,9 @@ class EffigySettings:
         options={"HIDDEN"},
         description="The FLAME file that new rigs are made from. Empty: the open head that comes with Effigy",
     )
-    head_said: StringProperty(options={"HIDDEN"}, description="A description of the chosen head model")
+    head_said: StringProperty(
+        options={"HIDDEN"}, description="The numbers of vertices and components of the chosen head model, for display"
+    )
 
 
 def get() -> EffigySettings:

@@ -44,7 +44,7 @@ class EFFIGY_PT_jobs(EffigyPanel, bpy.types.Panel):
 
 
 def draw_running(layout: bpy.types.UILayout, task: Task, index: int) -> None:
-    """A running task; `index` is its place in `tasks.all_tasks()`."""
+    """A running task; `index` is its position in `tasks.all_tasks()`."""
     row = layout.row()
     row.label(text=task.title, icon="SORTTIME", translate=False)
     row.operator("effigy.cancel_job", text="", icon="X").index = index

@@ -102,7 +102,7 @@ def label_of(name: str) -> str:
 
 
 def _panel_of(region: str, number: int) -> type:
-    """The class of a region's panel; `number` is its place from the top."""
+    """The class of a region's panel; `number` counts the panels from the top."""
     return type(
         f"EFFIGY_PT_sliders_{region}",
         (_RegionPanel, bpy.types.Panel),

@@ -55,7 +55,7 @@ def lens_of(intrinsics: np.ndarray, size: int) -> Lens:
 
 
 def add_camera(track: TrackData, placement: Placement, name: str, collection: bpy.types.Collection) -> bpy.types.Object:
-    """Adds a camera with the pose and the lens of the footage's camera, locked in its place."""
+    """Adds a camera with the pose and the lens of the footage's camera, with its transform locked."""
     camera = bpy.data.cameras.new(name)
     lens = lens_of(track.intrinsics, track.size)
     camera.type, camera.lens_unit, camera.sensor_fit = "PERSP", "MILLIMETERS", "HORIZONTAL"

@@ -96,7 +96,7 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
     for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
         action[LAYER_PROPERTY] = TRANSFERRED
         strip = push_strip(target, action, name, frame_start)
-        # Before and after the strip, the tracked performance below it is seen, if there is one.
+        # Before and after the strip, the tracked performance below it takes effect, if there is one.
         strip.extrapolation = "HOLD" if alone else "NOTHING"
         target.animation_data.action_blend_type = blend
     if stored is None:

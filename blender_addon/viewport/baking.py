@@ -63,7 +63,7 @@ def visible_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig
         rig for rig in find_rigs(scene.objects) if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)
     ]
     if not rigs:
-        raise EffigyError("There is no avatar to be seen in this scene: train one or add one, and show its mesh.")
+        raise EffigyError("There is no visible avatar in this scene: train one or add one, and show its mesh.")
     return rigs
 
 

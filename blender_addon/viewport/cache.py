@@ -60,10 +60,12 @@ class Bake:
 
     @property
     def count(self) -> int:
+        """The number of frames baked so far."""
         return sum(key is not None for key in self.keys)
 
     @property
     def bytes(self) -> int:
+        """The size of the frames baked so far, without the frames that are only allocated."""
         return self.count * self.means.shape[1] * BYTES_PER_SPLAT
 
     def store(self, frame: int, key: bytes, splats: Splats) -> None:
@@ -181,7 +183,8 @@ def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
 
 
 def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:
-    """The baked splats of a frame whose pose has this key; None if there are none. This runs at every redraw, so it
+    """The baked splats of a frame whose pose has this key; None if there are none. While the avatar is being baked, the
+    splats that were read last stand in for a frame without splats, whatever its pose. This runs at every redraw, so it
     must be fast and must not change anything in Blender.
     """
     uid = rig.armature.session_uid

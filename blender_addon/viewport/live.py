@@ -201,23 +201,23 @@ def _redraw() -> None:
 
 
 @persistent
-def _mark_changed(*_: object) -> None:
+def _on_scene_changed(*_: object) -> None:
     state.scene_changed_at = time.perf_counter()
 
 
 @persistent
-def _mark_loaded(*_: object) -> None:
+def _on_file_loaded(*_: object) -> None:
     state.files_loaded += 1
     state.reset()
-    _mark_changed()
+    _on_scene_changed()
 
 
 _HANDLERS: Final = (
-    ("depsgraph_update_post", _mark_changed),
-    ("frame_change_post", _mark_changed),
-    ("undo_post", _mark_changed),
-    ("redo_post", _mark_changed),
-    ("load_post", _mark_loaded),
+    ("depsgraph_update_post", _on_scene_changed),
+    ("frame_change_post", _on_scene_changed),
+    ("undo_post", _on_scene_changed),
+    ("redo_post", _on_scene_changed),
+    ("load_post", _on_file_loaded),
 )
 
 

@@ -178,8 +178,8 @@ void main()
   vec3 foreground = linear(shade);
   vec3 difference = foreground - behind;
   float squared_length = dot(difference, difference);
-  vec3 wanted = linear(mix(background, shade, found.a)) - behind;
-  float alpha = squared_length > 1e-6 ? clamp(dot(wanted, difference) / squared_length, 0.0, 1.0) : found.a;
+  vec3 desired_difference = linear(mix(background, shade, found.a)) - behind;
+  float alpha = squared_length > 1e-6 ? clamp(dot(desired_difference, difference) / squared_length, 0.0, 1.0) : found.a;
   color = vec4(foreground * alpha, alpha);
 }
 """

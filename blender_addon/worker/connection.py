@@ -95,7 +95,7 @@ class Connection:
             self._on_end(
                 self,
                 f"The worker could not be started with {self._command[0]} ({error.strerror or error}): "
-                "look at the backend in Effigy's preferences.",
+                "check the backend in Effigy's preferences.",
             )
             return
         self._log_thread = threading.Thread(target=self._forward_log, name="effigy-worker-log", daemon=True)

@@ -44,7 +44,7 @@ def add_rig(avatar: Path) -> Any:
 def add_camera() -> bpy.types.Object:
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     bpy.context.scene.collection.objects.link(camera)
-    turn, distance = engine_truth.TURN, engine_truth.DISTANCE
+    turn, distance = engine_truth.AZIMUTH, engine_truth.DISTANCE
     camera.location = distance * np.sin(turn), -distance * np.cos(turn), engine_truth.HEIGHT
     camera.rotation_euler = np.pi / 2, 0, turn
     camera.data.lens, camera.data.sensor_width = engine_truth.LENS, engine_truth.SENSOR
@@ -63,8 +63,8 @@ def set_format(name: str) -> None:
     settings.color_mode, settings.color_depth = "RGBA", "32" if name == "EXR" else "8"
 
 
-def picture(path: Path) -> np.ndarray:
-    """F12 to a PNG: (H, W, 4) as it is in the file, straight alpha, [0, 1]."""
+def render_png(path: Path) -> np.ndarray:
+    """Renders the frame to a PNG and returns its pixels: (H, W, 4), as stored in the file, straight alpha, [0, 1]."""
     set_format("PNG")
     bpy.context.scene.render.filepath = str(path)
     bpy.ops.render.render(write_still=True)

@@ -4,7 +4,7 @@ backend's Python.
     python tests/blender/engine_truth.py make FOLDER          → FOLDER/{ann,ben}.effigy, FOLDER/truth.npz
     python tests/blender/engine_truth.py read FILE OUT.npz    an EXR's channels by name, or an MP4's frames
 
-The avatars are untrained but look like heads: a Gaussian a vertex, coloured by where it lies.
+The avatars are untrained but look like heads: one Gaussian per vertex, coloured by its position.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 
 SIZE = 128
 LENS, SENSOR = 70.0, 36.0
-TURN, DISTANCE, HEIGHT = 0.5, 0.75, -0.02
-"""The camera: its way around the head, radians, and its place, metres."""
+AZIMUTH, DISTANCE, HEIGHT = 0.5, 0.75, -0.02
+"""The camera: its azimuth around the head, radians, then its distance and height, metres."""
 EXPRESSION = {"mouthSmileLeft": 0.8, "browInnerUp": 0.6, "eyeBlinkRight": 1.0}
 
 
@@ -45,7 +45,7 @@ def make(folder: Path) -> None:
         torch.manual_seed(3)
         avatar = Avatar(build_networks(settings, model, identity).eval(), model, identity, settings)
         free = VertexBoundGaussians(torch.as_tensor(mean_edge_lengths(model.template, model.faces)), settings.sh_degree)
-        # A colour for each place, and a pattern of 3 cm that shows when the face moves.
+        # A colour for each point, and a pattern of 3 cm that shows when the face moves.
         share = (model.template - model.template.min(0)) / np.ptp(model.template, axis=0)
         colors = (0.25 + 0.5 * share + 0.15 * np.sin(model.template * 2 * np.pi / 0.03))[:, turn]
         with torch.no_grad():
@@ -76,12 +76,12 @@ def make(folder: Path) -> None:
 
 
 def look_at() -> np.ndarray:
-    """(4, 4) head space to an OpenCV camera that stands TURN around the head, at its height, and looks at its axis."""
-    sine, cosine = np.sin(TURN), np.cos(TURN)
+    """(4, 4) head space to an OpenCV camera at AZIMUTH, DISTANCE and HEIGHT, which faces the head's vertical axis."""
+    sine, cosine = np.sin(AZIMUTH), np.cos(AZIMUTH)
     rotation = np.array(((cosine, 0, -sine), (0, -1, 0), (-sine, 0, -cosine)))
-    place = np.array((DISTANCE * sine, HEIGHT, DISTANCE * cosine))
+    position = np.array((DISTANCE * sine, HEIGHT, DISTANCE * cosine))
     matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ place
+    matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ position
     return matrix
 
 

@@ -36,7 +36,7 @@ def test_consecutive_frames_differ_where_the_keys_move_the_face(engine_avatars, 
         change = np.abs(after - before).max(-1)
         rows = np.argwhere(change > 0.1)[:, 0]
         assert len(rows) > 20, "the keys move the mouth and the pictures do not show it"
-        # The mouth is in the lower half of the picture; the crown keeps still.
+        # The mouth is in the lower half of the image; the crown keeps still.
         assert rows.min() > 0.4 * SIZE and change[: SIZE // 3].max() < 0.06
 
 
@@ -58,7 +58,7 @@ def test_a_film_moves_with_camera_and_parent(engine_avatars, tmp_path):
     frames = read_by_backend(tmp_path / "film.mp4")["frames"].astype(float)
     assert frames.shape == (3, SIZE, SIZE, 3)
     light = [frame.sum(-1) / frame.sum() for frame in frames]
-    heights = [float((picture.sum(1) * np.arange(SIZE)).sum()) for picture in light]
+    heights = [float((image.sum(1) * np.arange(SIZE)).sum()) for image in light]
     assert heights[0] - heights[1] > 3 and heights[2] - heights[1] > 3
 
 

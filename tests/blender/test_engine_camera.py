@@ -48,13 +48,13 @@ def test_a_point_is_projected_to_the_same_pixel_as_by_blender(settings, module):
     region = convert.render_region(scene.render, *size)
     converted = convert.worker_camera(camera.evaluated_get(depsgraph), depsgraph, size, region)
     points = np.random.default_rng(1).normal(0, 0.3, (20, 3))
-    seen = np.array([world_to_camera_view(scene, camera, Vector(point)) for point in points])
+    projected = np.array([world_to_camera_view(scene, camera, Vector(point)) for point in points])
     there = to_head(points) @ converted.world_to_camera[:3, :3].T + converted.world_to_camera[:3, 3]
     flat = there[:, :2] if converted.orthographic else there[:, :2] / there[:, 2:]
     ours = flat * np.diag(converted.intrinsics)[:2] + converted.intrinsics[:2, 2]
-    expected = np.stack((seen[:, 0] * size[0] - region.left, (1 - seen[:, 1]) * size[1] - region.top), 1)
+    expected = np.stack((projected[:, 0] * size[0] - region.left, (1 - projected[:, 1]) * size[1] - region.top), 1)
     assert np.abs(ours - expected).max() < 0.01
-    assert np.abs(there[:, 2] - seen[:, 2]).max() < 1e-5
+    assert np.abs(there[:, 2] - projected[:, 2]).max() < 1e-5
 
 
 def test_the_scale_of_a_camera_object_is_ignored_as_in_blender(module):

@@ -8,12 +8,12 @@ import bpy
 import engine_truth
 import numpy as np
 import pytest
-from engine_scenes import SIZE, add_camera, add_rig, picture, read_png, set_format, stage
+from engine_scenes import SIZE, add_camera, add_rig, read_png, render_png, set_format, stage
 from test_extension_screen import Layout
 
-AWAY = np.array((np.sin(engine_truth.TURN), -np.cos(engine_truth.TURN), 0))
+AWAY = np.array((np.sin(engine_truth.AZIMUTH), -np.cos(engine_truth.AZIMUTH), 0))
 """From the head to the camera."""
-RIGHT = np.array((np.cos(engine_truth.TURN), np.sin(engine_truth.TURN), 0))
+RIGHT = np.array((np.cos(engine_truth.AZIMUTH), np.sin(engine_truth.AZIMUTH), 0))
 
 
 def glowing_cube(at: np.ndarray, size: float, color: tuple[float, float, float]) -> bpy.types.Object:
@@ -23,7 +23,7 @@ def glowing_cube(at: np.ndarray, size: float, color: tuple[float, float, float])
     faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     mesh.from_pydata(corners.tolist(), [], faces)
     cube = bpy.data.objects.new("cube", mesh)
-    cube.location, cube.rotation_euler = at, (0, 0, engine_truth.TURN)
+    cube.location, cube.rotation_euler = at, (0, 0, engine_truth.AZIMUTH)
     material = bpy.data.materials.new("glow")
     if bpy.app.version < (5, 0, 0):
         material.use_nodes = True
@@ -56,7 +56,7 @@ def alone(engine_picture) -> tuple[np.ndarray, np.ndarray]:
 
 def test_objects_hide_the_avatar_and_are_hidden_by_it(shot, engine_picture, tmp_path):
     bpy.ops.effigy.set_up_composite()
-    ours = picture(tmp_path / "both.png")
+    ours = render_png(tmp_path / "both.png")
     head, color = alone(engine_picture)
     blue = np.abs(ours[..., :3] - (0, 0, 0.735)).max(-1) < 0.02
     green = np.abs(ours[..., :3] - (0, 0.584, 0)).max(-1) < 0.02
@@ -75,7 +75,7 @@ def test_objects_hide_the_avatar_and_are_hidden_by_it(shot, engine_picture, tmp_
 
 def test_soft_edges_hold_the_wall_behind_and_no_dark_line(shot, engine_picture, tmp_path):
     bpy.ops.effigy.set_up_composite()
-    ours = picture(tmp_path / "both.png")
+    ours = render_png(tmp_path / "both.png")
     alpha, color = engine_picture["alpha"], engine_picture["color"]
     edge = (alpha > 0.2) & (alpha < 0.8)
     edge[:, SIZE // 2 - 2 :] = False
@@ -95,7 +95,7 @@ def test_with_a_transparent_film_the_rest_stays_clear(shot, engine_picture, tmp_
         bpy.data.objects.remove(cube)
     bpy.context.scene.render.film_transparent = True
     bpy.ops.effigy.set_up_composite()
-    ours = picture(tmp_path / "clear.png")
+    ours = render_png(tmp_path / "clear.png")
     assert np.abs(ours[..., 3] - engine_picture["alpha"]).max() < 0.02
 
 
@@ -131,9 +131,9 @@ def test_a_collection_that_the_artist_excludes_later_leaves_the_pass_too(shot, e
     bpy.ops.effigy.set_up_composite()
     ben = add_rig(engine_avatars / "ben.effigy")
     ben.armature.location = 0.1 * AWAY
-    with_ben = picture(tmp_path / "both.png")
+    with_ben = render_png(tmp_path / "both.png")
     bpy.context.view_layer.layer_collection.children[ben.mesh.users_collection[0].name].exclude = True
-    without = picture(tmp_path / "one.png")
+    without = render_png(tmp_path / "one.png")
     assert np.abs(with_ben - without)[SIZE // 3 :, : SIZE // 2].mean() > 0.03
 
 

@@ -11,7 +11,7 @@ import time
 
 import bpy
 import pytest
-from engine_scenes import picture, session, set_format, stage
+from engine_scenes import render_png, session, set_format, stage
 
 
 def refused(match: str, tmp_path) -> None:
@@ -52,7 +52,7 @@ def test_an_avatar_whose_file_is_gone(engine_avatars, tmp_path):
     (tmp_path / "gone.effigy").write_bytes(b"not an avatar")
     refused("not an Effigy avatar, or it is damaged", tmp_path)
     bpy.ops.effigy.relink_avatar(filepath=str(tmp_path / "moved.effigy"))
-    assert (picture(tmp_path / "again.png")[..., 3] > 0.99).any()
+    assert (render_png(tmp_path / "again.png")[..., 3] > 0.99).any()
 
 
 def test_a_panoramic_camera_and_stereoscopy(engine_avatars, tmp_path):
@@ -88,7 +88,7 @@ def test_a_worker_that_dies_while_rendering(engine_avatars, tmp_path):
         bpy.ops.render.render()
     thread.join()
     bpy.context.scene.render.resolution_percentage = 100
-    assert (picture(tmp_path / "again.png")[..., 3] > 0.99).any()
+    assert (render_png(tmp_path / "again.png")[..., 3] > 0.99).any()
 
 
 def test_a_cancelled_render_returns_at_once(module):
@@ -124,4 +124,4 @@ def test_settings_without_effect_on_avatars_are_reported(engine_avatars, tmp_pat
     engine = type("Engine", (), {"report": lambda _, kind, message: reports.append((kind, message))})
     module("blender_addon.engine.render_engine").report_warnings(engine(), scene, [])
     assert reports == [({"WARNING"}, blur), ({"WARNING"}, focus)]
-    assert (picture(tmp_path / "sharp.png")[..., 3] > 0.99).any()
+    assert (render_png(tmp_path / "sharp.png")[..., 3] > 0.99).any()

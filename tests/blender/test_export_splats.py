@@ -77,16 +77,16 @@ def in_blender(rig, module):
 )
 def test_the_file_holds_the_splats_of_the_3d_view_in_the_chosen_axes(rig, module, tmp_path, axes, to_file):
     bpy.ops.effigy.export_splats(filepath=str(tmp_path / "ann"), axes=axes)
-    table, (splats, seen), turn = read(tmp_path / "ann.ply"), in_blender(rig, module), np.array(to_file, float)
-    assert np.allclose(columns(table, "x", "y", "z"), splats.means[seen] @ turn.T, atol=1e-5)
+    table, (splats, visible), rotation = read(tmp_path / "ann.ply"), in_blender(rig, module), np.array(to_file, float)
+    assert np.allclose(columns(table, "x", "y", "z"), splats.means[visible] @ rotation.T, atol=1e-5)
     scales = np.exp(columns(table, "scale_0", "scale_1", "scale_2"))
-    assert np.allclose(scales, splats.scales[seen], rtol=1e-4)
-    assert np.allclose(1 / (1 + np.exp(-table["opacity"].astype(float))), splats.opacities[seen], atol=1e-5)
-    assert np.allclose(0.5 + C0 * columns(table, "f_dc_0", "f_dc_1", "f_dc_2"), splats.colors[seen], atol=1e-5)
+    assert np.allclose(scales, splats.scales[visible], rtol=1e-4)
+    assert np.allclose(1 / (1 + np.exp(-table["opacity"].astype(float))), splats.opacities[visible], atol=1e-5)
+    assert np.allclose(0.5 + C0 * columns(table, "f_dc_0", "f_dc_1", "f_dc_2"), splats.colors[visible], atol=1e-5)
     spread = rotations(table) * scales[:, None]
-    xx, xy, xz, yy, yz, zz = splats.covariances[seen].T
-    wanted = turn @ np.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), -1).reshape(-1, 3, 3) @ turn.T
-    assert np.allclose(spread @ spread.transpose(0, 2, 1), wanted, atol=1e-9, rtol=1e-3)
+    xx, xy, xz, yy, yz, zz = splats.covariances[visible].T
+    expected = rotation @ np.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), -1).reshape(-1, 3, 3) @ rotation.T
+    assert np.allclose(spread @ spread.transpose(0, 2, 1), expected, atol=1e-9, rtol=1e-3)
 
 
 def test_the_range_is_a_numbered_file_a_frame_and_the_frame_is_given_back(rig, tmp_path):
@@ -111,9 +111,9 @@ def test_this_frame_is_exported_as_it_is_posed_though_it_is_not_keyed(rig, modul
     bpy.context.view_layer.update()
     bpy.ops.effigy.export_splats(filepath=str(tmp_path / "posed.ply"), axes="Z_UP")
     assert smile.value == pytest.approx(0.1)
-    splats, seen = in_blender(rig, module)
+    splats, visible = in_blender(rig, module)
     posed = columns(read(tmp_path / "posed.ply"), "x", "y", "z")
-    assert np.allclose(posed, splats.means[seen], atol=1e-5)
+    assert np.allclose(posed, splats.means[visible], atol=1e-5)
     assert not np.array_equal(posed, columns(read(tmp_path / "keyed.ply"), "x", "z", "y") * (1, 1, -1))
 
 

@@ -136,7 +136,7 @@ def test_an_import_stopped_at_any_stage_ends_and_another_works(stage, demo_clip,
         "building": lambda: task.state == "building",
     }[stage]
     pump_until(lambda: reached() or task.finished, module)
-    assert not task.finished, f"{stage} was not seen: {task.message}"
+    assert not task.finished, f"{stage} was not reached: {task.message}"
     bpy.ops.effigy.cancel_job(index=tasks.all_tasks().index(task))
     assert tasks.wait(task, 60).state == "cancelled" and task.message
     assert len(bpy.data.objects) == 0 and not bpy.data.actions
@@ -240,10 +240,14 @@ def test_a_worker_that_has_ended_does_not_end_blender(effigy):
             try:
                 worker.call("doctor", {{"more than a pipe holds": "." * 1_000_000}}, timeout=20)
             except client.WorkerError as error:
-                print("told:", error, flush=True)
+                print("reported:", error, flush=True)
     """)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0 and ended.stdout.count("told:") == 3, (ended.returncode, ended.stdout, ended.stderr)
+    assert ended.returncode == 0 and ended.stdout.count("reported:") == 3, (
+        ended.returncode,
+        ended.stdout,
+        ended.stderr,
+    )
 
 
 def pump_until(done, module, seconds: float = 120.0) -> None:

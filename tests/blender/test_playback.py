@@ -51,18 +51,18 @@ def by_worker(rig, viewport, frame: int):
     return viewport["splats"].Splats.from_answer(answer, pose.head_motion)
 
 
-@pytest.mark.parametrize("place", ["MEMORY", "DISK"])
-def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, place):
-    bpy.context.scene.effigy.bake_to = place
+@pytest.mark.parametrize("storage", ["MEMORY", "DISK"])
+def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, storage):
+    bpy.context.scene.effigy.bake_to = storage
     assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
     assert bpy.context.scene.frame_current == 5, "the artist's frame was not given back"
     bake = viewport["cache"].bake_of(rig.armature)
-    assert bake.count == 6 and (bake.folder is not None) == (place == "DISK")
+    assert bake.count == 6 and (bake.folder is not None) == (storage == "DISK")
     for frame in (3, 6, 8):
-        found, wanted = answered(rig, viewport, frame), by_worker(rig, viewport, frame)
-        assert np.allclose(found.means, wanted.means, atol=1e-6) and np.array_equal(found.motion, wanted.motion)
+        found, expected = answered(rig, viewport, frame), by_worker(rig, viewport, frame)
+        assert np.allclose(found.means, expected.means, atol=1e-6) and np.array_equal(found.motion, expected.motion)
         for name in ("opacities", "colors", "scales", "quaternions"):
-            assert np.allclose(getattr(found, name), getattr(wanted, name), rtol=1e-3, atol=1e-3), name
+            assert np.allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-3), name
     assert answered(rig, viewport, 2) is None and answered(rig, viewport, 9) is None
     bpy.ops.effigy.clear_playback()
     assert answered(rig, viewport, 6) is None and not (bake.folder and bake.folder.exists())
@@ -140,5 +140,5 @@ def test_without_an_avatar_or_a_camera_it_is_a_sentence(rig):
     with pytest.raises(RuntimeError, match="no camera"):
         bpy.ops.effigy.bake_playback()
     rig.mesh.hide_set(True)
-    with pytest.raises(RuntimeError, match="no avatar to be seen"):
+    with pytest.raises(RuntimeError, match="no visible avatar"):
         bpy.ops.effigy.bake_playback()

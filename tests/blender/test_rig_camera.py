@@ -30,8 +30,8 @@ def test_landmarks_projected_by_the_blender_camera_match_the_trackers_within_a_p
         world = np.array(made.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get()).matrix_world)
         vertices = rigging().conventions.points_to_blender(evaluated_vertices(made)) @ world[:3, :3].T + world[:3, 3]
         points = (vertices[corners] * barycentric[..., None]).sum(1)
-        seen = np.array([world_to_camera_view(scene, camera, Vector(point)) for point in points])
-        pixels = np.stack((512 * seen[:, 0], 512 * (1 - seen[:, 1])), 1)
+        projected = np.array([world_to_camera_view(scene, camera, Vector(point)) for point in points])
+        pixels = np.stack((512 * projected[:, 0], 512 * (1 - projected[:, 1])), 1)
         expected = known["landmark_pixels"][frame]
         valid = np.isfinite(expected).all(1)
         assert valid.sum() > 400
@@ -77,9 +77,9 @@ def test_any_rational_rate_is_kept(rate):
 def test_the_footage_is_shown_behind_the_view_frame_by_frame(tmp_path, suffix, written):
     made, track, camera, placement = footage_scene(frame_start=101)
     for frame in range(track.frame_count):
-        picture = bpy.data.images.new(f"{frame}", 4, 4)
-        picture.filepath_raw, picture.file_format = str(tmp_path / f"{frame:06d}.{suffix}"), written
-        picture.save()
+        image = bpy.data.images.new(f"{frame}", 4, 4)
+        image.filepath_raw, image.file_format = str(tmp_path / f"{frame:06d}.{suffix}"), written
+        image.save()
     rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)
     background = camera.data.background_images[0]
     assert camera.data.show_background_images and background.image.source == "SEQUENCE"

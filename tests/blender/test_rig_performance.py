@@ -50,17 +50,17 @@ def test_a_key_set_by_hand_gives_the_value_that_was_set_and_the_performance_cont
     scene.frame_set(frame)
     block = made.key_blocks[name]
     tracked = block.value
-    wanted = 0.5 * tracked
-    block.value = wanted
+    edited = 0.5 * tracked
+    block.value = edited
     block.keyframe_insert("value", frame=frame)
     jaw = made.pose_bone("jaw")
     jaw.rotation_quaternion = (np.cos(0.2), np.sin(0.2), 0, 0)
     jaw.keyframe_insert("rotation_quaternion", frame=frame)
     scene.frame_set(frame)
-    assert value_of(made, name) == pytest.approx(wanted, abs=1e-5)
+    assert value_of(made, name) == pytest.approx(edited, abs=1e-5)
     assert np.allclose(read_pose(made)["jaw"], (0.4, 0, 0), atol=1e-5)
     scene.frame_set(frame + 4)
-    expected = np.clip(track.expression[frame + 3, smile] + wanted - tracked, 0, None)
+    expected = np.clip(track.expression[frame + 3, smile] + edited - tracked, 0, None)
     assert value_of(made, name) == pytest.approx(expected, abs=1e-5)
     opened = 0.4 - track.rotations[frame - 1, 2, 0] + track.rotations[frame + 3, 2, 0]
     assert np.allclose(read_pose(made)["jaw"], (opened, 0, 0), atol=1e-4)

@@ -80,17 +80,17 @@ def test_key_all_sets_the_whole_face_over_the_performance():
 def test_there_are_twelve_presets_of_known_shapes_that_move_the_face():
     made, rig = make_rig(), rigging()
     assert len(rig.presets.PRESETS) == 12
-    neutral, seen = evaluated_vertices(made), []
+    neutral, shapes = evaluated_vertices(made), []
     for name, values in rig.presets.PRESETS.items():
         assert set(values) <= set(made.expression_names)
         assert all(0 < value <= 1 for value in values.values() if value), name
         rig.presets.apply_preset(made, name)
         bpy.context.view_layer.update()
-        seen.append(evaluated_vertices(made))
-        assert np.abs(seen[-1] - neutral).max() > 0.002, name
+        shapes.append(evaluated_vertices(made))
+        assert np.abs(shapes[-1] - neutral).max() > 0.002, name
     for first in range(12):
         for second in range(first):
-            assert np.abs(seen[first] - seen[second]).max() > 0.002
+            assert np.abs(shapes[first] - shapes[second]).max() > 0.002
     rig.presets.apply_preset(made, "Smile", strength=0.5)
     bpy.context.view_layer.update()
     assert value_of(made, "mouthSmileLeft") == pytest.approx(rig.presets.PRESETS["Smile"]["mouthSmileLeft"] / 2)

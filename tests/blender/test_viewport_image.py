@@ -14,7 +14,7 @@ from viewport_scenes import cube, drawn, in_gpu, pose_of, splats_of, view_camera
 
 LEVEL = 1 / 255
 SIDE = 256
-AWAY = np.array((np.sin(engine_truth.TURN), -np.cos(engine_truth.TURN), 0))
+AWAY = np.array((np.sin(engine_truth.AZIMUTH), -np.cos(engine_truth.AZIMUTH), 0))
 """From the head to the camera."""
 
 
@@ -125,7 +125,7 @@ def test_the_rigs_own_mesh_does_not_hide_the_splats_and_other_objects_do(ann, en
 
 def test_two_avatars_are_sorted_together(ann, engine_avatars):
     ben = add_rig(engine_avatars / "ben.effigy")
-    right = np.array((np.cos(engine_truth.TURN), np.sin(engine_truth.TURN), 0))
+    right = np.array((np.cos(engine_truth.AZIMUTH), np.sin(engine_truth.AZIMUTH), 0))
     files = {ann: engine_avatars / "ann.effigy", ben: engine_avatars / "ben.effigy"}
     for first, second in ((ann, ben), (ben, ann)):
         first.armature.location, second.armature.location = 0.04 * AWAY - 0.05 * right, -0.04 * AWAY + 0.05 * right

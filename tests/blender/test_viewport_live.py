@@ -315,7 +315,7 @@ def test_disabling_the_extension_leaves_no_handler_and_no_splats(ann):
     mesh, before = ann.mesh, handlers_of_ours()
     assert mesh.material_slots[0].link == "OBJECT"
     live, draw = viewport("live"), viewport("draw")
-    assert any("_mark_changed" in name for name in before) and len(draw.state.handles) == 2
+    assert any("_on_scene_changed" in name for name in before) and len(draw.state.handles) == 2
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     try:
         assert handlers_of_ours() == [] and draw.state.handles == [] and live.state.avatars == {}
