@@ -111,8 +111,8 @@ def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.
     (size, size) uint8.
     """
     matte = read_head_matte(capture, index, size)
-    share = matte[..., None] / np.float32(255)
-    return to_bytes(read_frame(capture, index, size) / np.float32(255) * share + (1 - share)), matte
+    alpha = matte[..., None] / np.float32(255)
+    return to_bytes(read_frame(capture, index, size) / np.float32(255) * alpha + (1 - alpha)), matte
 
 
 class _Evaluation:
