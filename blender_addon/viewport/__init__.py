@@ -4,7 +4,7 @@
     viewpoint                     where a view looks from, which decides the colours
     splats                        the Gaussians of one pose as numpy arrays, and their layout for the GPU
     splats_request                the request to the worker for the splats of a pose
-    avatar_state                  what is known of each avatar and each view between two redraws
+    avatar_state                  the state of each avatar and each view, kept between redraws
     cache, baking                 baked splats, and the task that bakes or exports a range of frames
     live                          at each redraw: reads the poses and requests new splats
     sorting, shaders              drawing order, GLSL

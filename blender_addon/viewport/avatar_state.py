@@ -16,23 +16,25 @@ from .viewpoint import Viewpoint
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """What was requested for an avatar. `AvatarState.requested is AvatarState.shown` means that it has arrived."""
+    """A request for an avatar's splats. `AvatarState.requested is AvatarState.shown` means that the splats of the last
+    request have arrived.
+    """
 
     key: bytes
     """`pose_key` of the requested pose."""
     pose_changed_at: float
     """`perf_counter` when a pose with this key was first read."""
     view: np.ndarray
-    """(4,) `Viewpoint.relative_to_head`."""
+    """(4,) The result of `Viewpoint.relative_to_head` for the request's viewpoint and head motion."""
     anchors_only: bool
 
 
 @dataclass
 class AvatarState:
-    """The state of one avatar. Times are of `perf_counter`."""
+    """The state of one avatar. Times are in seconds of `time.perf_counter`."""
 
     splats: Splats | None = None
-    """The newest splats that arrived; None before the first."""
+    """The newest splats, from the worker or from a bake; None before the first."""
     version: int = 0
     """Counts the changes of `splats`."""
     motion: np.ndarray = field(default_factory=lambda: np.eye(4))
@@ -47,9 +49,9 @@ class AvatarState:
     moved_at: float = 0.0
     """When the pose or the head's motion last changed."""
     requested: RequestRecord | None = None
-    """The last request."""
+    """The last request; None before the first and after an error."""
     shown: RequestRecord | None = None
-    """The request that `splats` answer."""
+    """The request that `splats` answer. Baked splats get a record of their own, in `requested` as well."""
     error: str | None = None
     """Why no new splats arrive, as a sentence for the panel."""
     failed_at: float = -np.inf
@@ -58,7 +60,7 @@ class AvatarState:
 
     @property
     def fresh(self) -> bool:
-        """Whether `splats` belong to the current pose."""
+        """Whether `splats` have the shape of the current pose; their colours may be those of an earlier viewpoint."""
         return self.shown is not None and self.shown.key == self.key
 
 
@@ -80,7 +82,8 @@ class ViewportState:
     views: dict[int, ViewState] = field(default_factory=dict)
     """By the address of the view's region."""
     active_view: int | None = None
-    """The view that moved last. If several are open, the colours are computed for this one."""
+    """The view that moved last. If several are open, splats are requested for this one only, so that the colours are
+    those of its viewpoint."""
     scene_changed_at: float = 0.0
     """`perf_counter` when Blender last reported a change. Set by handlers, which may run in a render's thread."""
     files_loaded: int = 0

@@ -1,4 +1,6 @@
-"""Bakes and exports splats frame by frame. Each avatar's pose is evaluated by the worker, in slices of a task."""
+"""Bakes and exports splats frame by frame. The worker computes the splats of each pose. The task runs in short steps,
+so that Blender's window keeps responding while the worker computes.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,17 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class ColorViewpoint:
-    """The viewpoint for the colours of baked splats: that of a 3D View, or of the scene's camera in each frame."""
+    """The viewpoint for the colours of baked or exported splats: that of a 3D View when the task was started, or that
+    of the scene's camera in each frame.
+    """
 
     fixed: Viewpoint | None
     """None: the scene's camera."""
 
     @classmethod
     def from_context(cls, context: bpy.types.Context) -> ColorViewpoint:
-        """The viewpoint of the 3D View in which an operator was called; the camera if that looks through it, or if the
-        operator was not called from a 3D View.
+        """The viewpoint of the 3D View in which an operator was called. It is the scene's camera if the 3D View looks
+        through the camera, or if the operator was not called from a 3D View.
         """
         view = context.region_data if context.area and context.area.type == "VIEW_3D" else None
         if view is None or view.view_perspective == "CAMERA":
@@ -44,7 +48,9 @@ class ColorViewpoint:
         return cls(Viewpoint.from_view_matrix(np.array(view.view_matrix), view.view_perspective == "ORTHO"))
 
     def in_frame(self, scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> Viewpoint:
-        """The viewpoint in the scene's current frame."""
+        """The viewpoint in the scene's current frame. Raises an `EffigyError` if the scene's camera is needed and there
+        is none.
+        """
         if self.fixed is not None:
             return self.fixed
         if scene.camera is None:
@@ -68,7 +74,9 @@ def visible_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig
 
 
 def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> Task:
-    """Starts baking the frames `first` to `last` of these rigs."""
+    """Starts baking the frames `first` to `last`, both included, of these rigs. Raises an `EffigyError` if the range is
+    empty or another bake is in progress.
+    """
     scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
     _check_range(first, last)
     if cache.store.in_progress:
@@ -80,7 +88,8 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
     """Starts writing the splats of all visible avatars as `.ply`: the current frame to `path`, or a range of frames to
-    numbered files. `axes` (3, 3) converts the world's axes to the file's.
+    numbered files. Each file holds all avatars. `axes` (3, 3) converts the world's axes to the file's. Raises an
+    `EffigyError` if no avatar is visible or the range is empty.
     """
     scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
     rigs = visible_rigs(scene, layer)
@@ -102,6 +111,9 @@ def _bake(
     last: int,
     color_viewpoint: ColorViewpoint,
 ) -> Steps[str]:
+    """The steps of the bake; returns a summary for the artist. The bakes of `cache` are created after the first answer,
+    which gives an avatar's number of Gaussians.
+    """
     count, bakes = last - first + 1, {}
     paths = [avatar_path(rig.armature) for rig in rigs]
     settings = scene.effigy
@@ -142,6 +154,7 @@ def _export(
     frames: tuple[int, int] | None,
     color_viewpoint: ColorViewpoint,
 ) -> Steps[str]:
+    """The steps of the export; returns a summary for the artist. The worker writes the files."""
     exported = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
     paths, gaussians = [avatar_path(rig.armature) for rig in rigs], 0
     with _restored_frame(scene):
@@ -174,7 +187,7 @@ def _check_range(first: int, last: int) -> None:
 
 @contextmanager
 def _restored_frame(scene: bpy.types.Scene) -> Iterator[None]:
-    """Returns to the scene's current frame at the end."""
+    """Sets the scene back to its current frame when the context ends."""
     frame = scene.frame_current
     try:
         yield
@@ -187,6 +200,7 @@ def _restored_frame(scene: bpy.types.Scene) -> Iterator[None]:
 
 @contextmanager
 def _in_progress(rigs: list[Rig]) -> Iterator[None]:
+    """Lists the rigs in `cache.store.in_progress` while the context lasts."""
     uids = [rig.armature.session_uid for rig in rigs]
     cache.store.in_progress.update(uids)
     try:

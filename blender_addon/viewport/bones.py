@@ -18,7 +18,9 @@ LINE_WIDTH: Final = 2.0
 
 
 def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
-    """Draws the bones of a selected armature as lines in the theme's colours, where Blender shows them."""
+    """Draws the bones of a rig as lines in the theme's colours. Draws nothing unless the armature is visible, selected
+    and displayed in front, and the overlays show bones.
+    """
     armature, overlay = rig.armature, context.space_data.overlay
     if not (
         overlay.show_overlays

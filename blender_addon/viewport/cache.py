@@ -2,11 +2,12 @@
 
 Each frame is stored with the key of the pose from which it was baked (`splats_request.pose_key`). Where the current
 pose has another key, because the animation was changed, `baked_splats` returns None and the splats come from the
-worker. A bake can therefore be incomplete, but never wrong. The head's own motion is not part of the key, because the
-splats are moved rigidly with the head.
+worker. After such a change a finished bake lacks frames, but it never shows the splats of another pose. The head's own
+motion is not part of the key, because the splats are moved with the head. The viewpoint is not part of the key either:
+baked colours are those of the viewpoint for which the bake was made (`baking.ColorViewpoint`).
 
 Means are stored in single precision, everything else in half precision: 34 bytes per Gaussian. The relative error of
-half precision is 1/2000, for a colour an eighth of a level of 8-bit colour.
+half precision is 1/2000, which for a colour of 1 is an eighth of a level of 8-bit colour.
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ class Bake:
 
     @property
     def bytes(self) -> int:
-        """The size of the frames baked so far, without the frames that are only allocated."""
+        """The size in bytes of the frames baked so far. Frames that are allocated but not yet baked do not count."""
         return self.count * self.means.shape[1] * BYTES_PER_SPLAT
 
     def store(self, frame: int, key: bytes, splats: Splats) -> None:
+        """Stores the splats of a frame whose pose has this key. `frame` is the scene's frame number."""
         index = frame - self.first
         self.motions[index], self.means[index] = splats.motion, splats.means
         for name, columns in _HALF_COLUMNS.items():
@@ -104,8 +106,9 @@ class BakeStore:
     bakes: dict[int, Bake] = field(default_factory=dict)
     """By the armature's `session_uid`."""
     in_progress: set[int] = field(default_factory=set)
-    """The `session_uid` of the armatures that are being baked. Meanwhile the 3D View shows the last baked frame,
-    because otherwise it would request the same frames from the worker a second time."""
+    """The `session_uid` of the armatures that are being baked. Until the bake is finished, the 3D View shows the baked
+    frame that it drew last where a frame is not baked yet, because otherwise it would request the same frames from the
+    worker a second time."""
 
     def clear(self) -> None:
         for bake in self.bakes.values():
@@ -118,8 +121,10 @@ store: Final = BakeStore()
 
 
 def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk: bool) -> Bake:
-    """Allocates a bake, which replaces the avatar's earlier one. Raises an `EffigyError` if all bakes together would
-    take more than `budget` bytes, or if the disk is too full.
+    """Allocates a bake of `count` frames from `first`, which replaces the avatar's earlier one.
+
+    Raises an `EffigyError` if the new bake and the frames already baked of other avatars would together take more than
+    `budget` bytes, in memory and on disk alike, or if there is not enough memory or disk space.
     """
     clear(rig.armature)
     needed = count * gaussians * BYTES_PER_SPLAT
@@ -158,7 +163,7 @@ def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_dis
 
 
 def bake_of(armature: bpy.types.Object) -> Bake | None:
-    """The bake of an armature's avatar; None if there is none."""
+    """The bake of an armature; None if there is none. Its avatar may have been replaced since (`Bake.source`)."""
     return store.bakes.get(armature.session_uid)
 
 
@@ -183,9 +188,10 @@ def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
 
 
 def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:
-    """The baked splats of a frame whose pose has this key; None if there are none. While the avatar is being baked, the
-    splats that were read last stand in for a frame without splats, whatever its pose. This runs at every redraw, so it
-    must be fast and must not change anything in Blender.
+    """The baked splats of a frame whose pose has this key; None if there are none, or if the avatar has been trained
+    again or replaced since. While the avatar is being baked, the splats that were returned last are returned for a
+    frame that is not baked yet, although they have another pose. This runs at every redraw, so it must be fast and must
+    not change anything in Blender.
     """
     uid = rig.armature.session_uid
     bake = store.bakes.get(uid)
@@ -209,6 +215,7 @@ def _delete_folder(folder: Path | None) -> None:
 
 @persistent
 def _before_load(*_: object) -> None:
+    """Handler: drops all bakes before another file is loaded."""
     store.clear()
 
 

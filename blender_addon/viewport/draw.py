@@ -1,13 +1,13 @@
 """Draws the avatars in Blender's 3D Views.
 
 Blender calls `_before_scene` before it draws a view's scene, and `_after_overlays` after the scene and the overlays,
-with the overlays' buffer bound. The scene's view transform does not affect that buffer; it is added to the transformed
-scene in display values. The head therefore has the colours of its footage under any view transform and in any shading
-mode. The buffer encodes written values as sRGB, and has the scene's depth attached. `render.opengl` calls no draw
-handlers, so viewport renders show no avatars.
+with the overlays' buffer bound. The scene's view transform does not affect that buffer: Blender adds the buffer to the
+transformed scene in display values. The head therefore has the colours of its footage under any view transform and in
+any shading mode. The buffer encodes written values as sRGB, and has the scene's depth attached. `render.opengl` calls
+no draw handlers, so viewport renders show no avatars.
 
 The rig's mesh is transparent while splats are shown in its place (`mesh_visibility`). What Blender still draws of it,
-its outline and its depth, must not hide the splats (`mesh`).
+its outline and its depth, must not hide the splats: `splat_framebuffer` brings the splats in front of it.
 """
 
 from __future__ import annotations
@@ -39,23 +39,25 @@ class _SharedTexture:
     """The texture with the splats of one set of avatars, shared by all views that show this set."""
 
     key: tuple[Any, ...] = ()
-    """What the texture was made from."""
+    """For each avatar the version of its splats, the head's motion and the draw style with which the texture was
+    made."""
     texture: SplatTexture | None = None
 
 
 @dataclass
 class _View:
-    """One 3D View."""
+    """What is kept for one 3D View."""
 
     framebuffer: SplatFramebuffer = field(default_factory=SplatFramebuffer)
     visible: list[tuple[Rig, AvatarState]] = field(default_factory=list)
+    """The result of `live.update_view` before the scene was drawn; empty if avatars are hidden with the overlays."""
     drawn: tuple[int, ...] = ()
     """The avatars whose splats it last drew, by their armatures' `session_uid`."""
 
 
 @dataclass
 class _DrawState:
-    """What the draw handlers keep between redraws. `release` empties it."""
+    """What the draw handlers keep between redraws. `release` empties it, except for `handles`."""
 
     views: dict[int, _View] = field(default_factory=dict)
     """By the address of the view's region."""
@@ -85,10 +87,14 @@ def _before_scene() -> None:
 
 
 def _after_overlays() -> None:
+    """Draws the splats, the wireframes and the bones over the finished view."""
     _guarded(_draw, bpy.context)
 
 
 def _update(context: bpy.types.Context) -> None:
+    """Updates the view's list of visible avatars and their states. The list is empty, and nothing is requested, if the
+    artist has chosen that avatars are hidden with the overlays, and the overlays are off.
+    """
     _clean_up(context)
     number = context.region.as_pointer()
     view = state.views.setdefault(number, _View())
@@ -103,6 +109,7 @@ def _update(context: bpy.types.Context) -> None:
 
 
 def _draw(context: bpy.types.Context) -> None:
+    """Draws the avatars of this view that have splats. Frees the textures that no view shows any more."""
     view = state.views.get(context.region.as_pointer())
     if view is None:
         return
@@ -130,7 +137,10 @@ def _draw(context: bpy.types.Context) -> None:
 
 
 def _clean_up(context: bpy.types.Context) -> None:
-    """Frees the GPU memory of closed views and deleted avatars, which Blender does not report."""
+    """Frees the GPU memory of closed views and deleted avatars. Blender does not report that a view was closed or an
+    object deleted, so this runs at every redraw, and returns early if the regions, the number of objects and the file
+    are the same as last time.
+    """
     regions = {
         region.as_pointer()
         for window in context.window_manager.windows
@@ -149,7 +159,9 @@ def _clean_up(context: bpy.types.Context) -> None:
 
 
 def _pixel_step(context: bpy.types.Context, view: _View) -> int:
-    """The side of a splat framebuffer's pixel in view pixels."""
+    """The side of a splat framebuffer's pixel in view pixels: 2 while the view or an avatar in it changes, if the
+    artist has chosen the quality `ANCHORS`, or `AUTO` and Blender draws on the CPU; else 1.
+    """
     quality = context.scene.effigy_view.quality
     if quality == "FULL" or (quality == "AUTO" and not _is_software_renderer()):
         return 1
@@ -162,6 +174,7 @@ def _is_software_renderer() -> bool:
 
 
 def _mesh_of(rig: Rig, avatar: AvatarState, context: bpy.types.Context) -> MeshBatches:
+    """The GPU batches of a rig's mesh, rebuilt if the pose has been read again since."""
     mesh = state.meshes.setdefault(rig.armature.session_uid, MeshBatches())
     mesh.update(rig.mesh, context.view_layer.depsgraph, avatar.read_at)
     return mesh
@@ -183,7 +196,9 @@ def _splat_texture(uids: tuple[int, ...], avatars: list[tuple[Rig, AvatarState]]
 
 
 def _schedule_mesh_visibility(context: bpy.types.Context) -> None:
-    """The file must not be changed while Blender draws, so the meshes are hidden or shown right after the redraw."""
+    """Starts a timer for `mesh_visibility.update_all` if a mesh has to be hidden or shown. The timer runs right after
+    the redraw, because the file must not be changed while Blender draws.
+    """
     update = mesh_visibility.update_all
     if not bpy.app.timers.is_registered(update) and any(
         map(mesh_visibility.needs_update, find_rigs(context.view_layer.objects))
@@ -192,8 +207,8 @@ def _schedule_mesh_visibility(context: bpy.types.Context) -> None:
 
 
 def _guarded(function: Callable[[bpy.types.Context], None], context: bpy.types.Context) -> None:
-    """Prints each different error once, because a view is redrawn many times a second. The rest of the view is
-    drawn.
+    """Calls `function`, and prints an error instead of raising it, so that Blender draws the rest of the view. The same
+    error is printed only once, because a view is redrawn many times a second.
     """
     try:
         function(context)

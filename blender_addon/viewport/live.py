@@ -7,8 +7,9 @@ rest of the scene. For each avatar one request is in progress and at most one wa
 
 Blender's handlers only record that something may have changed, because they may run in a render's thread.
 
-Colours depend on the viewpoint. While a view moves, the previous colours stay; once it has been still for
-`SETTLE_SECONDS`, they are requested again.
+Colours depend on the viewpoint. While a view moves, the previous colours stay. They are requested again once the view
+has been still for `SETTLE_SECONDS`, or while it moves after a change of `VIEW_CHANGE_MAX`. All views share the splats
+of an avatar; they are requested for the viewpoint of the active view, which is the one that moved last.
 """
 
 from __future__ import annotations
@@ -48,8 +49,10 @@ state: Final = ViewportState()
 
 
 def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> list[tuple[Rig, AvatarState]]:
-    """The avatars that a 3D View shows, in their current state; `view` identifies the view. New splats that this
-    requests arrive later, and the views are then redrawn.
+    """Returns the visible avatars of a 3D View with their updated states. `view` is the address of the view's region.
+
+    Poses are read again only after a change of the scene, and splats are requested only if `view` is the active view.
+    Requested splats arrive after this function has returned, and all views are then redrawn.
     """
     depsgraph = context.view_layer.depsgraph
     if depsgraph is None:
@@ -68,7 +71,7 @@ def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> 
 
 
 def is_moving(view: int, visible: list[tuple[Rig, AvatarState]]) -> bool:
-    """Whether the view or an avatar in it changed within `SETTLE_SECONDS`. If so, it is redrawn when it is still."""
+    """Whether the view or an avatar in it changed within the last `SETTLE_SECONDS`. If so, this schedules a redraw."""
     last = max([state.views[view].moved_at] + [avatar.moved_at for _, avatar in visible])
     moving = time.perf_counter() - last < SETTLE_SECONDS
     if moving:
@@ -77,26 +80,30 @@ def is_moving(view: int, visible: list[tuple[Rig, AvatarState]]) -> bool:
 
 
 def state_of(armature: bpy.types.Object) -> AvatarState | None:
-    """None for an armature whose avatar has not been drawn."""
+    """The state of an armature's avatar; None if no 3D View has shown the avatar yet."""
     return state.avatars.get(armature.session_uid)
 
 
 def draw_style_of(armature: bpy.types.Object) -> DrawStyle:
-    """How the artist has chosen to draw this armature's splats."""
+    """How the artist has chosen to draw this armature's splats, for every mode that draws splats."""
     chosen = armature.effigy_view
     kind = chosen.mode if chosen.mode in ("ELLIPSOIDS", "POINTS", "DEPTH") else "SPLATS"
     return DrawStyle(kind, chosen.scale, chosen.least_opacity)
 
 
 def _visible_avatars(context: bpy.types.Context) -> Iterator[tuple[Rig, AvatarState]]:
-    """An avatar is visible if its rig's mesh is: by the eye icon, the mesh's collections and local view."""
+    """The avatars whose rig's mesh is visible in the 3D View, which depends on the eye icon, the mesh's collections and
+    local view. Creates the state of an avatar that has none yet.
+    """
     for rig in find_rigs(context.view_layer.objects):
         if has_avatar(rig.armature) and rig.mesh.visible_in_viewport_get(context.space_data):
             yield rig, state.avatars.setdefault(rig.armature.session_uid, AvatarState())
 
 
 def _track_view(view: int, viewpoint: Viewpoint) -> None:
-    """Records whether a view moved, and makes the view that moved last the active one."""
+    """Records when a view moved, and makes the view that moved last the active one. If the active view is closed, this
+    view replaces it.
+    """
     if view != state.active_view and not _is_open(state.active_view):
         state.active_view = view
     known = state.views.get(view)
@@ -106,7 +113,9 @@ def _track_view(view: int, viewpoint: Viewpoint) -> None:
 
 
 def _is_open(view: int | None) -> bool:
-    """Whether a screen still has this region. The other views are gone while one fills the window."""
+    """Whether a window's screen has this region. While one area is maximized, the screen lacks the other areas, so that
+    their views count as closed.
+    """
     return any(
         region.as_pointer() == view
         for window in bpy.context.window_manager.windows
@@ -116,6 +125,7 @@ def _is_open(view: int | None) -> bool:
 
 
 def _update_pose(rig: Rig, avatar: AvatarState, depsgraph: bpy.types.Depsgraph, now: float) -> None:
+    """Reads the rig's evaluated pose into `avatar`. `now` (`perf_counter`) is recorded as the time of a change."""
     pose = read_pose(rig, depsgraph)
     key, avatar.read_at = pose_key(pose), now
     if key != avatar.key:
@@ -126,7 +136,12 @@ def _update_pose(rig: Rig, avatar: AvatarState, depsgraph: bpy.types.Depsgraph, 
 
 
 def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, now: float) -> None:
-    """Takes the splats of the current pose from the bake, or requests them from the worker if they are not known."""
+    """Takes the splats of the current pose from the bake, or requests them from the worker.
+
+    A new pose is requested at once. For a pose that has been requested before, splats are requested again if the
+    viewpoint has changed enough (`VIEW_TOLERANCE`, `VIEW_CHANGE_MAX`), or if the last request was for the anchors only
+    and the pose and the view are still.
+    """
     view = viewpoint.relative_to_head(avatar.motion)
     if (found := cache.baked_splats(rig, scene.frame_current, avatar.key)) is not None:
         if found is not avatar.splats:
@@ -148,6 +163,7 @@ def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpo
 
 
 def _request_splats(rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
+    """Sends the request that `record` describes to the worker. Replaces a request of this avatar that still waits."""
     uid, motion = rig.armature.session_uid, avatar.motion
     session.client().request(
         METHOD,
@@ -162,6 +178,7 @@ def _request_splats(rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, record:
 
 
 def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray], motion: np.ndarray) -> None:
+    """Stores the worker's answer to a request. `motion` (4, 4) is the head's motion in the requested pose."""
     avatar = state.avatars.get(uid)
     if avatar is None:
         return
@@ -171,6 +188,7 @@ def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray]
 
 
 def _on_error(uid: int, message: str) -> None:
+    """Records an error for the panel. The request is repeated at the first redraw after `RETRY_SECONDS`."""
     avatar = state.avatars.get(uid)
     if avatar is None:
         return
@@ -180,6 +198,7 @@ def _on_error(uid: int, message: str) -> None:
 
 
 def _path_of(rig: Rig, avatar: AvatarState) -> Path:
+    """The avatar's file, looked up again only after a change of the settings that name it (`AvatarState.file`)."""
     settings = rig.armature.effigy
     packed = settings.packed
     named_by = (settings.avatar, packed and packed.session_uid, bpy.data.filepath)
@@ -189,6 +208,7 @@ def _path_of(rig: Rig, avatar: AvatarState) -> Path:
 
 
 def _redraw_when_still() -> None:
+    """Schedules a redraw of all 3D Views in `SETTLE_SECONDS`, unless one is scheduled already."""
     if not bpy.app.timers.is_registered(_redraw):
         bpy.app.timers.register(_redraw, first_interval=SETTLE_SECONDS)
 

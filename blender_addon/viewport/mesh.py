@@ -1,4 +1,6 @@
-"""The rig's evaluated mesh on the GPU: its surface, whose depth must not hide the splats, and its wireframe."""
+"""The rig's evaluated mesh on the GPU: its surface, and its wireframe. `splat_framebuffer` draws the depth of the
+surface, in order to bring the splats in front of the mesh.
+"""
 
 # fake-bpy-module 5.0 declares the types of `gpu` without constructors and its context managers as None.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
@@ -30,7 +32,9 @@ class MeshBatches:
         self._wire: gpu.types.GPUBatch | None = None
 
     def update(self, mesh: bpy.types.Object, depsgraph: bpy.types.Depsgraph, changed_at: float) -> None:
-        """Rebuilds the batches from the evaluated mesh if `changed_at` (`perf_counter`) is later than last time."""
+        """Rebuilds the batches from the evaluated mesh if `changed_at` (`perf_counter`), the time of the mesh's last
+        change, is later than at the last call.
+        """
         if changed_at <= self.changed_at:
             return
         self.changed_at = changed_at
@@ -49,7 +53,9 @@ class MeshBatches:
         self.world = np.array(evaluated.matrix_world)
 
     def draw_wire(self, camera: ViewCamera) -> None:
-        """Draws the wireframe, hidden where the head itself is in front of it."""
+        """Draws the wireframe with a depth test against the bound framebuffer. `SplatFramebuffer.composite` must have
+        written the splats' depth there, which hides the wires on the far side of the head.
+        """
         shader = gpu.shader.from_builtin("UNIFORM_COLOR")
         gpu.state.depth_test_set("LESS_EQUAL")
         gpu.state.blend_set("ALPHA")
@@ -63,7 +69,10 @@ class MeshBatches:
 
 
 def _model_view_nearer(camera: ViewCamera, world: np.ndarray) -> Matrix:
-    """The model-view matrix that brings a mesh towards the view by `WIRE_OFFSET` without moving it on the screen."""
+    """The model-view matrix (4, 4) that brings a mesh towards the view by `WIRE_OFFSET` without moving it on the
+    screen. In a perspective view it is scaled about the eye, so that the offset is exact at the distance of the
+    object's origin.
+    """
     model_view = Matrix((camera.view @ world).tolist())
     if camera.orthographic:
         return Matrix.Translation((0, 0, WIRE_OFFSET)) @ model_view

@@ -1,9 +1,10 @@
 """Hides the rig's mesh from the view while splats are shown in its place. The mesh can still be clicked.
 
 A hidden object cannot be clicked, and an object displayed as a wire shows its edges, so the mesh gets a transparent
-material instead: with zero opacity in solid shading, and in EEVEE and Cycles transparent to camera rays only. As with
-the depth composite, the mesh still casts its shadow and is reflected while the camera sees the avatar. The material is
-assigned to the object's slots. The mesh data keeps its own materials, which return when the slot's link is set back.
+material instead: with zero opacity in solid shading, and in EEVEE and Cycles transparent to camera rays only. So the
+camera sees the avatar in the mesh's place, while the mesh still casts its shadow and appears in reflections, as with
+the render engine's depth composite. The material is assigned to the object's slots. The mesh data keeps its own
+materials, which return when the slot's link is set back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MATERIAL_PROPERTY: Final = "effigy_clear"
 
 
 def needs_update(rig: Rig) -> bool:
-    """Whether the mesh is visible and should be hidden, or the other way round."""
+    """Whether the mesh may be changed, and is either visible but should be hidden, or hidden but should be visible."""
     return _can_change(rig) and _should_hide(rig) != rig.armature.effigy_view.cleared
 
 
@@ -40,6 +41,9 @@ def show_all() -> None:
 
 
 def set_hidden(rig: Rig, hidden: bool) -> None:
+    """Makes the rig's mesh transparent, or visible again. The object's colour is changed too, because solid shading can
+    be set to show it instead of the material's.
+    """
     rig.armature.effigy_view.cleared = hidden
     rig.mesh.color[3] = 0.0 if hidden else 1.0
     for slot in rig.mesh.material_slots:
@@ -52,14 +56,19 @@ def set_hidden(rig: Rig, hidden: bool) -> None:
 
 
 def _should_hide(rig: Rig) -> bool:
+    """Whether the artist has chosen to see the rig's avatar rather than its mesh. Does not depend on whether splats
+    have arrived.
+    """
     return has_avatar(rig.armature) and rig.armature.effigy_view.mode != "MESH"
 
 
 def _can_change(rig: Rig) -> bool:
+    """Whether the mesh belongs to this file: the rig is not linked, and the mesh is not a library override."""
     return rig.is_editable and rig.mesh.override_library is None
 
 
 def _transparent_material() -> bpy.types.Material:
+    """The file's transparent material, found by `MATERIAL_PROPERTY` and created at the first use."""
     for material in bpy.data.materials:
         if material.library is None and material.get(MATERIAL_PROPERTY):
             return material

@@ -38,7 +38,7 @@ def _redraw(self: bpy.types.PropertyGroup, context: bpy.types.Context) -> None:
 
 
 class EffigyView(bpy.types.PropertyGroup):
-    """On the armature of a rig."""
+    """`Object.effigy_view`, used on the armature of a rig: how its avatar is shown in all 3D Views."""
 
     mode: EnumProperty(
         name="Show", items=MODES, default="SPLATS", update=_redraw, description="What the 3D View shows of the avatar"
@@ -66,7 +66,7 @@ class EffigyView(bpy.types.PropertyGroup):
 
 
 class EffigySceneView(bpy.types.PropertyGroup):
-    """On a scene."""
+    """`Scene.effigy_view`: what is computed while a pose changes, and whether avatars are hidden with the overlays."""
 
     quality: EnumProperty(
         name="Quality",

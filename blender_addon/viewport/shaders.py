@@ -29,7 +29,7 @@ _CONSTANTS: Final = (
     ("POINT_SIZE", "1.5"),
 )
 """NEAR (metres), MARGIN, LOW_PASS (square pixels), ALPHA_MIN and ALPHA_MAX are those of `backend.splatting.reference`;
-ELLIPSOIDS, POINTS and DEPTH are indices in `splats.DRAW_KINDS`; POINT_SIZE is in pixels."""
+ELLIPSOIDS, POINTS and DEPTH are indices in `splats.DRAW_KINDS`; POINT_SIZE is the radius of a point in pixels."""
 
 _VERTEX: Final = """
 void main()
@@ -186,6 +186,12 @@ void main()
 
 
 def splat_shader() -> gpu.types.GPUShader:
+    """Draws one instance per splat, in the order of the texture `order`: colour and depth, both multiplied by alpha.
+
+    Push constants: `view`, world relative to the splats' origin to view; `intrinsics` fx, fy, cx, cy and `size`, both
+    of the whole view; `window`, left, bottom, width and height of the framebuffer in the view, all in pixels;
+    `depth_range`, see the vertex shader.
+    """
     info = gpu.types.GPUShaderCreateInfo()
     interface = gpu.types.GPUStageInterfaceInfo("effigy_splat")
     interface.smooth("VEC2", "unit")
@@ -213,6 +219,13 @@ def splat_shader() -> gpu.types.GPUShader:
 
 
 def composite_shader() -> gpu.types.GPUShader:
+    """Draws a splat framebuffer over the bound framebuffer, and writes the depth of each pixel.
+
+    Push constants: `target`, left, bottom, width and height in normalized device coordinates; `projection`, the
+    elements (2, 2) and (2, 3) of the projection matrix, whether the view is orthographic, and whether the bound
+    framebuffer encodes written values as sRGB; `origin`, left and bottom in pixels of the bound framebuffer, and the
+    side of a splat framebuffer's pixel in these pixels; `background`, an sRGB-encoded colour.
+    """
     info = gpu.types.GPUShaderCreateInfo()
     for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin"), ("VEC3", "background")):
         info.push_constant(kind, name)
@@ -222,6 +235,7 @@ def composite_shader() -> gpu.types.GPUShader:
     info.vertex_in(0, "VEC2", "corner")
     info.fragment_out(0, "VEC4", "color")
     info.define("ALPHA_MIN", "(1.0 / 255.0)")
+    # Metres.
     info.define("MESH_NEARER", "0.003")
     if hasattr(info, "depth_write"):
         info.depth_write("ANY")
@@ -235,7 +249,10 @@ def composite_shader() -> gpu.types.GPUShader:
 
 
 def mesh_shader() -> gpu.types.GPUShader:
-    """Writes the depth of a mesh along the view's axis, metres."""
+    """Writes the depth of a mesh along the view's axis, metres. Push constants: `model_view_projection`, from the
+    mesh's local space to the splat framebuffer's clip space; `axis`, whose dot product with a homogeneous local
+    position is the depth.
+    """
     info = gpu.types.GPUShaderCreateInfo()
     interface = gpu.types.GPUStageInterfaceInfo("effigy_mesh")
     interface.smooth("FLOAT", "view_depth")

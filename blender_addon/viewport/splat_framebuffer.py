@@ -1,9 +1,10 @@
 """Draws packed splats for one view: uploads, sorts and blends them in an off-screen framebuffer, then composites it.
 
 The splats have their own framebuffer because they must be blended as in training, in sRGB-encoded values and with more
-than eight bits, and Blender's views blend differently. Beside the colour, the mean depth of the splats that cover a
-pixel is blended. The result is composited over the view at that depth, which is tested against the scene's depth and
-written: objects hide the head and the head hides objects, pixel by pixel, as in the render engine's depth composite.
+than eight bits, and Blender's views blend differently. The depths of the splats that cover a pixel are blended like
+their colours, which gives the pixel's mean depth. The result is composited over the view at that depth, which is tested
+against the scene's depth and written. So objects hide the head and the head hides objects, pixel by pixel, as in the
+render engine's depth composite.
 """
 
 # fake-bpy-module 5.0 declares the types of `gpu` without constructors and its context managers as None.
@@ -94,10 +95,13 @@ class MeshSurface(Protocol):
     world: np.ndarray
     """(4, 4) float64 object to world."""
     changed_at: float
+    """`perf_counter` of the last change; with another value the framebuffer is drawn again."""
 
 
 class SplatTexture:
-    """Packed splats in a texture. Must be created in a GPU context, like every object of the `gpu` module."""
+    """Packed splats, uploaded to a texture of TEXTURE_WIDTH texels per row, four texels per splat. Must be created in a
+    GPU context, like every object of the `gpu` module.
+    """
 
     _serials = itertools.count()
 
@@ -124,8 +128,11 @@ class SplatFramebuffer:
         """Left, bottom, width and height of this framebuffer within the view, in pixels of `_step` view pixels."""
 
     def draw(self, splats: SplatTexture, camera: ViewCamera, meshes: Sequence[MeshSurface] = (), step: int = 1) -> None:
-        """Updates the framebuffer. `meshes` are the rigs' meshes, which must not hide their avatars. `step` is the side
-        of a framebuffer pixel in view pixels; the drawing time is proportional to the number of pixels.
+        """Updates the framebuffer, unless it already has these splats, camera and meshes at this resolution or a higher
+        one.
+
+        `meshes` are the rigs' meshes, which must not hide their avatars. `step` is the side of a framebuffer pixel in
+        view pixels; the drawing time is proportional to the number of pixels.
         """
         key = splats.serial, camera.key(), tuple((id(mesh), mesh.changed_at) for mesh in meshes)
         if self._drawn == key and self._step <= step:
@@ -165,8 +172,10 @@ class SplatFramebuffer:
             gpu.state.blend_set("NONE")
 
     def composite(self, camera: ViewCamera, background: Sequence[float] = BACKGROUND) -> None:
-        """Composites over the bound framebuffer, whose viewport is the view, at the splats' depth. `background` is the
-        sRGB-encoded colour that is assumed behind the splats (see `shaders`).
+        """Composites over the bound framebuffer at the splats' depth, and writes that depth.
+
+        `camera` is the one that was given to `draw`; the bound framebuffer's viewport must be that of the view.
+        `background` is the sRGB-encoded colour that is assumed behind the splats (see `shaders`).
         """
         left, bottom, width, height = (self._step * pixels for pixels in self._window)
         if width == 0:
@@ -199,7 +208,10 @@ class SplatFramebuffer:
         gpu.state.depth_test_set("NONE")
 
     def _draw_meshes(self, meshes: Sequence[MeshSurface], view: np.ndarray, camera: ViewCamera) -> None:
-        """Draws the depths of the rigs' own meshes, which `composite` brings the splats in front of."""
+        """Draws the depths of the rigs' meshes in metres, FAR where there is no mesh. `composite` moves a pixel's
+        splats in front of this depth, so that the mesh that Blender drew does not hide them. `camera` has this
+        framebuffer's pixels.
+        """
         left, bottom, _, _ = self._window
         # From the clip space of the whole view to that of the part that this framebuffer covers.
         part = np.eye(4)
@@ -224,6 +236,9 @@ class SplatFramebuffer:
             gpu.state.depth_test_set("NONE")
 
     def _allocate(self, width: int, height: int) -> None:
+        """Creates the two framebuffers again if their size in pixels has changed: blended colours and depths of the
+        splats, and depths of the meshes.
+        """
         if self._size == (width, height):
             return
         self._size = width, height
@@ -235,6 +250,7 @@ class SplatFramebuffer:
         self._mesh_frame = gpu.types.GPUFrameBuffer(depth_slot=self._mesh_depth, color_slots=(self._mesh_distance,))
 
     def _sort(self, splats: SplatTexture, forward: np.ndarray) -> None:
+        """Uploads the drawing order of the splats, if they or the view's axis `forward` (3,) have changed."""
         if self._sorted is not None and self._sorted[0] == splats.serial and np.array_equal(self._sorted[1], forward):
             return
         self._sorted = splats.serial, forward.copy()
@@ -242,8 +258,9 @@ class SplatFramebuffer:
 
 
 def _window(packed: PackedSplats, view: np.ndarray, camera: ViewCamera) -> tuple[int, int, int, int]:
-    """Left, bottom, width and height in pixels of the part of the view that the splats may cover; all zero if they are
-    not visible.
+    """Left, bottom, width and height, in the camera's pixels, of the part of the view that the splats may cover; all
+    zero if they are not visible. `view` (4, 4) maps positions relative to `packed.origin` to the view. Width and height
+    are rounded up to multiples of BLOCK, so that the part may extend beyond the view.
     """
     corners = _corners(packed) @ view[:3, :3].T + view[:3, 3]
     fx, fy, cx, cy = camera.intrinsics()
@@ -263,12 +280,14 @@ def _window(packed: PackedSplats, view: np.ndarray, camera: ViewCamera) -> tuple
 
 
 def _corners(packed: PackedSplats) -> np.ndarray:
-    """(8, 3) corners of the box around the splats."""
+    """(8, 3) corners of the box around the splats, relative to `packed.origin`."""
     return np.array(list(itertools.product(*zip(packed.box_min, packed.box_max, strict=True))), np.float64)
 
 
 def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
-    """A texture of `values`, padded with zeros to whole rows of `row` floats."""
+    """A texture of TEXTURE_WIDTH texels per row with the floats of `values` (N,), padded with zeros to whole rows.
+    `kind` is the texture's GPU format, and `row` the floats in a row: TEXTURE_WIDTH times the channels of the format.
+    """
     height = max(1, -(-len(values) // row))
     filled = np.zeros(height * row, np.float32)
     filled[: len(values)] = values
@@ -283,12 +302,14 @@ _shared: Final[dict[str, Any]] = {}
 
 
 def _shader(name: str, make: Callable[[], gpu.types.GPUShader]) -> gpu.types.GPUShader:
+    """The shared shader of this name, which `make` creates at the first call."""
     if name not in _shared:
         _shared[name] = make()
     return _shared[name]
 
 
 def _batch(name: str, shader: gpu.types.GPUShader) -> gpu.types.GPUBatch:
+    """The shared batch of this name: one triangle per splat, or the rectangle of the composite."""
     key = f"{name} batch"
     if key not in _shared:
         kind, corners = ("TRI_STRIP", _SQUARE) if name == "composite" else ("TRIS", _TRIANGLE)

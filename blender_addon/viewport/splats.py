@@ -1,7 +1,7 @@
 """The Gaussians of an avatar in Blender's world, as numpy arrays. This module uses neither `bpy` nor `gpu`.
 
-`Splats` are the Gaussians of one pose as the worker, or a bake, returned them. `moved_with_head` moves them rigidly to
-the head's current position. `pack` lays out the numbers for the texture from which they are drawn.
+`Splats` are the Gaussians of one pose as the worker, or a bake, returned them. `moved_with_head` moves them with the
+head to its current position. `pack` lays out the numbers for the texture from which they are drawn.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ class Splats:
     """The G Gaussians of one pose, in Blender's world and axes; float32."""
 
     means: np.ndarray
-    """(G, 3)"""
+    """(G, 3) metres."""
     quaternions: np.ndarray
     """(G, 4) w, x, y, z; not necessarily of unit length."""
     scales: np.ndarray
-    """(G, 3) standard deviations."""
+    """(G, 3) standard deviations, metres."""
     opacities: np.ndarray
     """(G,)"""
     colors: np.ndarray
     """(G, 3) sRGB-encoded, as the networks were trained; not clamped to [0, 1]."""
     motion: np.ndarray
-    """(4, 4) `RigPose.head_motion` of the pose, a similarity of Blender's world."""
+    """(4, 4) `RigPose.head_motion` of the pose, a similarity transformation in Blender's world."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, np.ndarray], motion: np.ndarray) -> Splats:
-        """From the worker's answer to `avatar.splats`, which is in head-space axes."""
+        """From the worker's answer to `avatar.splats`, which is in the world but with the axes of head space. `motion`
+        (4, 4) is `RigPose.head_motion` of the requested pose.
+        """
         rotation = matrix_to_quaternion(HEAD_TO_BLENDER[:3, :3]).astype(np.float32)
         return cls(
             points_to_blender(answer["means"]),
@@ -58,7 +60,7 @@ class Splats:
 
     @cached_property
     def covariances(self) -> np.ndarray:
-        """(G, 6): xx, xy, xz, yy, yz, zz."""
+        """(G, 6) square metres: xx, xy, xz, yy, yz, zz."""
         axes = quaternion_to_matrix(self.quaternions) * self.scales[:, None, :]
         product = axes @ axes.transpose(0, 2, 1)
         return product.reshape(-1, 9)[:, (0, 1, 2, 4, 5, 8)]
@@ -96,7 +98,9 @@ class PackedSplats:
 
 
 def moved_with_head(splats: Splats, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means (G, 3) float64 and covariances (G, 6), moved rigidly with the head to its current `motion` (4, 4)."""
+    """Means (G, 3) float64 and covariances (G, 6), moved from the head's position `splats.motion` to its current
+    `motion` (4, 4). Both are similarity transformations, so that a change of the rig's scale also scales the splats.
+    """
     means, covariances = splats.means.astype(np.float64), splats.covariances
     if np.allclose(motion, splats.motion, rtol=0, atol=1e-7):
         return means, covariances

@@ -16,7 +16,10 @@ METHOD: Final = "avatar.splats"
 
 @dataclass(frozen=True)
 class SplatsRequest:
+    """One call of the worker's `avatar.splats`."""
+
     avatar: Path
+    """The avatar's file."""
     pose: RigPose
     viewpoint: Viewpoint
     anchors_only: bool = False
@@ -29,10 +32,10 @@ class SplatsRequest:
 
 
 def pose_key(pose: RigPose) -> bytes:
-    """Identifies the shape of a pose: expression and joint rotations, without the root.
+    """Identifies the shape of a pose: the exact float32 values of expression and joint rotations, without the root.
 
-    Two poses of one avatar with the same key have the same splats, apart from a rigid motion of the head and from the
-    colours, which depend on the viewpoint.
+    Two poses of one avatar with the same key have the same splats, apart from a similarity transformation that moves
+    the whole head, and from the colours, which depend on the viewpoint.
     """
     return b"".join(
         np.ascontiguousarray(value, np.float32).tobytes()

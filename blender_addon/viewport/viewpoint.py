@@ -10,7 +10,7 @@ import numpy as np
 from ..rig.conventions import points_to_head
 
 HEAD_RADIUS: Final = 0.12
-"""Metres."""
+"""Metres: the radius that is assumed for a head of scale 1."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,20 @@ class Viewpoint:
         return cls(view_to_world[:3, 3], forward, orthographic)
 
     def message(self) -> dict[str, Any]:
-        """The worker protocol's `view` (a position) or, for an orthographic view, `direction`; in head-space axes."""
+        """The worker protocol's `view` (the position) or, for an orthographic view, `direction`; (3,), in Blender's
+        world with the axes of head space. The head's motion is not removed.
+        """
         if self.orthographic:
             return {"direction": points_to_head(self.forward)}
         return {"view": points_to_head(self.position)}
 
     def relative_to_head(self, head_motion: np.ndarray) -> np.ndarray:
-        """The view as the colours depend on it, for a head with the (4, 4) similarity `head_motion`.
+        """The properties of the view that the colours of a head depend on. `head_motion` (4, 4) is the head's
+        similarity transformation in Blender's world.
 
         Returns (4,): the unit viewing direction in the moving head's frame, and the angle in radians that the head's
-        radius subtends at the viewpoint (at most 1; 0 for an orthographic view, whose rays are parallel).
+        radius subtends at the viewpoint, approximated as radius / distance (at most 1; 0 for an orthographic view,
+        whose rays are parallel).
         """
         to_head = head_motion[:3, 3] - self.position
         direction = head_motion[:3, :3].T @ (self.forward if self.orthographic else to_head)
