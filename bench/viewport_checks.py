@@ -86,13 +86,13 @@ def check(command: list[str], folder: Path, arguments: argparse.Namespace) -> li
     )
     with log.open("w", encoding="utf-8") as said:
         run_in_window(command, SCRIPT, order, folder / "settings", said)
-    told = log.read_text("utf-8", errors="replace")
+    output = log.read_text("utf-8", errors="replace")
     if not result.is_file():
-        raise BuildError(f"Blender did not get through. It said:\n{told[-4000:]}")
+        raise BuildError(f"Blender did not get through. It said:\n{output[-4000:]}")
     rows = json.loads(result.read_text("utf-8"))
     workers = [row.pop("worker") for row in rows if "worker" in row]
     left = [worker for worker in workers if still_runs(worker)]
-    wrong = [line for line in told.splitlines() if WRONG.search(line)]
+    wrong = [line for line in output.splitlines() if WRONG.search(line)]
     rows.append({"what": "after closing, no worker", "level": None, "good": not left, "said": " ".join(map(str, left))})
     rows.append({"what": "the console: no error", "level": None, "good": not wrong, "said": " | ".join(wrong[:3])})
     return rows

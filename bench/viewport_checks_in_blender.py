@@ -103,8 +103,8 @@ def until(done: Callable[[], object], seconds: float = 240.0) -> Iterator[float]
     last = time.monotonic() + seconds
     while not done():
         if time.monotonic() > last:
-            told = [(task.title, task.state, task.message) for task in effigy("tasks").all_tasks()]
-            raise RuntimeError(f"It took too long: {told}, {rigs()}, {list(effigy('worker.session').log)}")
+            states = [(task.title, task.state, task.message) for task in effigy("tasks").all_tasks()]
+            raise RuntimeError(f"It took too long: {states}, {rigs()}, {list(effigy('worker.session').log)}")
         yield 0.2
 
 

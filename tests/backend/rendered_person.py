@@ -114,19 +114,19 @@ def true_state(truth: Track, pivot: torch.Tensor) -> FrameState:
     neck = Rotation.from_rotvec(truth.rotations[:, NECK]).as_matrix()
     camera = truth.head_to_camera.astype(np.float64)
     rotation = camera[:, :3, :3] @ neck
-    place = ((pivot.numpy() - joint) @ neck.transpose(0, 2, 1) + joint)[:, None] @ camera[:, :3, :3].transpose(0, 2, 1)
+    position = ((pivot.numpy() - joint) @ neck.transpose(0, 2, 1) + joint)[:, None] @ camera[:, :3, :3].transpose(
+        0, 2, 1
+    )
     face = np.concatenate(
         (truth.expression, truth.rotations[:, 2], truth.rotations[:, 3, :2], truth.rotations[:, 4, :2]), 1
     )
     return FrameState(
-        *(torch.as_tensor(part, dtype=torch.float32) for part in (face, rotation, place[:, 0] + camera[:, :3, 3]))
+        *(torch.as_tensor(part, dtype=torch.float32) for part in (face, rotation, position[:, 0] + camera[:, :3, 3]))
     )
 
 
 def _seen(truth: Track, shrink: float, tremble: float) -> np.ndarray:
-    """(F, 478, 3) float32, as `bench.known_clip` makes them: with the detector's answer to the person and its
-    habits.
-    """
+    """(F, 478, 3) float32, as `bench.known_clip` makes them: with the detector's response and bias."""
     model, random = load_head(), np.random.default_rng(0)
     rotations = truth.rotations.copy()
     rotations[:, NECK] *= 1 - shrink

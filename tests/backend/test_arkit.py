@@ -71,19 +71,19 @@ def stranger() -> tuple[HeadModel, np.ndarray]:
 
 def test_the_shapes_are_found_again_among_nameless_mixtures(stranger: tuple[HeadModel, np.ndarray]) -> None:
     model, mixture = stranger
-    told = arkit_map(model)
+    mapping = arkit_map(model)
     truth = np.zeros((len(ARKIT_NAMES), len(OTHERS)))
     truth[OTHERS] = mixture
     face = model.regions["face"]
     named = np.einsum("nce,ke->knc", model.expression_basis[face], truth)
-    found = np.einsum("nce,ke->knc", model.expression_basis[face], told.expression)
+    found = np.einsum("nce,ke->knc", model.expression_basis[face], mapping.expression)
     size, error = (np.sqrt((part**2).sum(2).mean(1))[OTHERS] for part in (named, found - named))
     visible = size > 2e-4
     assert visible.sum() > 40
     assert np.median(error[visible] / size[visible]) < 0.15
     opened = jaw_rotations_of_shapes(load_head())["jawOpen"]
-    assert np.linalg.norm(told.jaw[ARKIT_NAMES.index("jawOpen")] - opened) < 0.15 * np.linalg.norm(opened)
-    assert not told.expression[JAW_ROWS].any() and not told.jaw[OTHERS].any()
+    assert np.linalg.norm(mapping.jaw[ARKIT_NAMES.index("jawOpen")] - opened) < 0.15 * np.linalg.norm(opened)
+    assert not mapping.expression[JAW_ROWS].any() and not mapping.jaw[OTHERS].any()
 
 
 def test_a_nameless_head_starts_from_the_scores_too(stranger: tuple[HeadModel, np.ndarray]) -> None:
@@ -101,13 +101,13 @@ def test_a_nameless_head_starts_from_the_scores_too(stranger: tuple[HeadModel, n
 
 
 def test_channels_are_read_back_from_what_they_did(stranger: tuple[HeadModel, np.ndarray]) -> None:
-    told = arkit_map(stranger[0])
+    mapping = arkit_map(stranger[0])
     channels = np.zeros((3, len(ARKIT_NAMES)))
     for row, names in enumerate(
         (("mouthSmileLeft", "mouthSmileRight"), ("eyeBlinkLeft", "browInnerUp"), ("jawOpen", "jawLeft"))
     ):
         channels[row, [ARKIT_NAMES.index(name) for name in names]] = 0.7
-    back = told.read(*told.applied(channels))
+    back = mapping.read(*mapping.applied(channels))
     chosen = channels > 0
     np.testing.assert_allclose(back[chosen], 0.7, atol=0.2)
     assert np.abs(back[~chosen]).max() < 0.3
@@ -159,10 +159,10 @@ def test_a_rig_of_such_a_head_is_told_the_channels_beside_its_own(
     save_head(model, tmp_path / "stranger.npz")
     rig = head_rig(Parameters({"head": {"file": str(tmp_path / "stranger.npz")}}, "head.rig"))
     assert rig.arkit_names == ARKIT_NAMES and rig.arkit_deltas.shape == (52, len(model.template), 3)
-    told = arkit_map(model)
+    mapping = arkit_map(model)
     # The jaw's channel at 1 is its joint, turned.
     head, rotations = Head(model), torch.zeros(1, 5, 3)
-    rotations[0, JAW] = torch.as_tensor(told.jaw[ARKIT_NAMES.index("jawOpen")])
+    rotations[0, JAW] = torch.as_tensor(mapping.jaw[ARKIT_NAMES.index("jawOpen")])
     bare = replace(model, pose_basis=np.zeros_like(model.pose_basis))
     posed = (
         Head(bare)(torch.zeros(1, head.identity_size), torch.zeros(1, head.expression_size), rotations)
@@ -219,10 +219,10 @@ def test_flame_components_made_of_the_shapes_get_them_back(shared_flame: Path) -
         joint_regressor=regressor,
         expression_names=tuple(f"expression_{index:03d}" for index in range(40)),
     )
-    told = arkit_map(able)
-    visible = np.array([row for row in OTHERS if told.size_mm[row] > 0.5])
+    mapping = arkit_map(able)
+    visible = np.array([row for row in OTHERS if mapping.size_mm[row] > 0.5])
     assert len(visible) > 40
-    assert np.median(told.error_mm[visible] / told.size_mm[visible]) < 0.3
-    assert np.abs(told.expression).max() < 10
-    assert 0.2 < np.linalg.norm(told.jaw[ARKIT_NAMES.index("jawOpen")]) < 0.7
-    assert shapes_of(able, told).shape == (52, len(near), 3)
+    assert np.median(mapping.error_mm[visible] / mapping.size_mm[visible]) < 0.3
+    assert np.abs(mapping.expression).max() < 10
+    assert 0.2 < np.linalg.norm(mapping.jaw[ARKIT_NAMES.index("jawOpen")]) < 0.7
+    assert shapes_of(able, mapping).shape == (52, len(near), 3)

@@ -177,11 +177,11 @@ def test_disturbed_track_is_brought_back_and_held_out_frames_gain(small, tmp_pat
         assert (capture.folder / REFINED_TRACK).exists() == refinement
     refined = load_track(capture.folder / REFINED_TRACK, model)
     before, after = errors_of(given, truth, model), errors_of(refined, truth, model)
-    told = f"{before} -> {after}, held out {psnr}"
+    figures = f"{before} -> {after}, held out {psnr}"
     for name in ("degrees", "millimetres", "pixels"):
-        assert after[name] < 0.5 * before[name], f"{name}: {told}"
-    assert after["expression"] < 0.75 * before["expression"], told
-    assert psnr[True] > psnr[False] + 0.5, told
+        assert after[name] < 0.5 * before[name], f"{name}: {figures}"
+    assert after["expression"] < 0.75 * before["expression"], figures
+    assert psnr[True] > psnr[False] + 0.5, figures
     # Held-out frames are as they were tracked, in the refined track as well, and the track itself is untouched.
     assert (capture.folder / "track.npz").read_bytes() == stored
     held = slice(capture.training_count, None)

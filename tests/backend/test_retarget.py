@@ -296,4 +296,4 @@ def test_the_command_takes_a_table_and_a_track_and_writes_a_track_of_the_target(
     assert made.fps == 25 and np.array_equal(made.identity, target.identity)
     assert main([*arguments, "--intensity", "9"]) == 2
     assert main(["retarget", str(tmp_path / "none.mov"), *arguments[2:]]) == 2
-    assert "intensity" in (told := capsys.readouterr().err) and "Live Link Face" in told
+    assert "intensity" in (error := capsys.readouterr().err) and "Live Link Face" in error

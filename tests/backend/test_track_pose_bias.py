@@ -45,7 +45,7 @@ def test_beyond_the_measured_turns_the_bias_grows_no_further() -> None:
     assert torch.equal(*view_features(directions))
 
 
-def test_a_habit_of_all_people_is_told_from_how_points_answer_to_each() -> None:
+def test_a_bias_common_to_all_people_is_separated_from_the_response_to_each() -> None:
     random = np.random.default_rng(2)
     model = load_head()
     mirror = mirrored_points(model)
@@ -61,27 +61,27 @@ def test_a_habit_of_all_people_is_told_from_how_points_answer_to_each() -> None:
     person = np.repeat(random.normal(0, 0.6, (people, IDENTITIES)), each, 0)
     face = random.uniform(0, 1, (people * each, len(model.expression_names)))
     causes = np.concatenate((person, face, random.uniform(0, 0.2, (people * each, 1)), np.zeros((people * each, 4))), 1)
-    habit = random.normal(0, 0.003, (FEATURES, 478, 2))
-    # A habit is the same on both sides of the face.
+    bias = random.normal(0, 0.003, (FEATURES, 478, 2))
+    # The bias is the same on both sides of the face.
     signs = np.array((1, -1, 1, 1, -1, 1, -1, 1, -1, 1))[:, None]
-    both = np.zeros_like(habit)
+    both = np.zeros_like(bias)
     pair = np.unique(np.sort(np.stack((valid, mirror[valid]), 1)[mirror[mirror[valid]] == valid], 1), axis=0)
     for left, right in pair:
-        both[:, left] = habit[:, left]
-        both[:, right] = habit[:, left] * (-1, 1) * signs
+        both[:, left] = bias[:, left]
+        both[:, right] = bias[:, left] * (-1, 1) * signs
     chosen = [int(left) for left, right in pair if left != right]
     # This detector sees half of every person.
     answers = -0.5 * landmark_basis(model, model.shape_basis[..., :IDENTITIES])
     polynomial = view_features(torch.as_tensor(directions)).numpy()
-    habits = np.einsum("fk,klc->flc", polynomial, both)
+    biases = np.einsum("fk,klc->flc", polynomial, both)
     of_person = np.einsum("fac,lcs,fs->fla", view, answers, person)
-    errors = habits + of_person + np.repeat(random.normal(0, 0.0005, (people, 478, 2)), each, 0)
+    errors = biases + of_person + np.repeat(random.normal(0, 0.0005, (people, 478, 2)), each, 0)
     errors[:, model.landmark_faces < 0] = np.nan
     found, found_answers = fit_bias(Measurements(errors, directions, view, causes), model)
-    found_habits = np.einsum("fk,klc->flc", polynomial, found)
-    assert np.sqrt(((found_habits - habits)[:, chosen] ** 2).mean()) < 0.3 * np.sqrt((habits[:, chosen] ** 2).mean())
-    explained = found_habits + np.einsum("fac,lcs,fs->fla", view, found_answers, causes)
-    assert np.sqrt(((explained - habits - of_person)[:, chosen] ** 2).mean()) < 0.0005
+    found_bias = np.einsum("fk,klc->flc", polynomial, found)
+    assert np.sqrt(((found_bias - biases)[:, chosen] ** 2).mean()) < 0.3 * np.sqrt((biases[:, chosen] ** 2).mean())
+    explained = found_bias + np.einsum("fac,lcs,fs->fla", view, found_answers, causes)
+    assert np.sqrt(((explained - biases - of_person)[:, chosen] ** 2).mean()) < 0.0005
     found_of_person = np.einsum("fac,lcs,fs->fla", view, found_answers[..., :IDENTITIES], person)
     assert np.sqrt(((found_of_person - of_person)[:, chosen] ** 2).mean()) < 0.3 * np.sqrt(
         (of_person[:, chosen] ** 2).mean()

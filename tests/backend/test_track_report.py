@@ -1,4 +1,4 @@
-"""What is told of a track: which frames are left out and why, on a picture and over the film."""
+"""Report and overlay of a track: which frames are left out and why, and where the tracked head is."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Track, H
 
 
 def test_the_summary_counts_frames_and_reasons_and_knows_the_worst(tracked: tuple[Capture, Track, HeadModel]) -> None:
-    told = summarise(tracked[1])
-    assert (told.frames, told.left_out, told.training) == (30, 4, 21)
-    assert told.reasons == {
+    summary = summarise(tracked[1])
+    assert (summary.frames, summary.left_out, summary.training) == (30, 4, 21)
+    assert summary.reasons == {
         "no face": 2,
         "several faces": 1,
         "face cut off by the edge of the image": 1,
         "landmarks not matched by the head": 1,
     }
-    assert told.worst[0] == 7 and not set(told.worst) & set(FLAGS) and len(told.worst) == 26
+    assert summary.worst[0] == 7 and not set(summary.worst) & set(FLAGS) and len(summary.worst) == 26
 
 
 def test_training_leaves_every_kind_of_flagged_frame_out(tracked: tuple[Capture, Track, HeadModel]) -> None:
@@ -95,8 +95,8 @@ def test_the_commands_write_both_and_say_what_is_left_out(
         assert film.streams.video[0].average_rate == 25 and sum(1 for _ in film.decode(video=0)) == 30
     assert main(["report", folder, str(tmp_path / "report.mp4")]) == 2
     assert main(["overlay", folder, str(tmp_path / "over.png")]) == 2
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "ends in .png" in told[0] and "ends in .mp4" in told[1]
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "ends in .png" in errors[0] and "ends in .mp4" in errors[1]
 
 
 def test_a_video_that_cannot_be_written_leaves_nothing(
