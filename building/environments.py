@@ -171,12 +171,13 @@ def _base_python(version: tuple[int, int]) -> str:
 
 
 def _install_backend(environment: Environment, status: Status) -> None:
-    pip(
-        environment,
-        status,
-        "install",
-        ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS / "backend.lock")],
-    )
+    for name in ("backend.lock", "warp.lock", "batch.lock"):
+        pip(
+            environment,
+            status,
+            "install",
+            ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS / name)],
+        )
     pip(environment, status, "install", ["-r", str(REQUIREMENTS / "torch.txt")])
     status.text = "looking for a GPU"
     if _has_cuda(environment):
@@ -194,9 +195,9 @@ def _install_locked(environment: Environment, status: Status) -> None:
 
 BACKEND = Environment(
     ROOT / ".venv",
-    ("backend.lock", "torch.txt", "cuda.lock"),
+    ("backend.lock", "warp.lock", "batch.lock", "torch.txt", "cuda.lock"),
     BACKEND_LIBRARIES,
-    "about 0.6 GB are downloaded",
+    "about 0.8 GB are downloaded",
     _install_backend,
 )
 BLENDER_DOWNLOAD = "about 0.4 GB are downloaded"
