@@ -20,5 +20,9 @@ another Python they would add or replace packages."""
 
 
 def environment_for_another_python() -> dict[str, str]:
-    """The variables of this process without `PYTHON_VARIABLES`."""
-    return {name: value for name, value in os.environ.items() if name not in PYTHON_VARIABLES}
+    """The variables of this process without `PYTHON_VARIABLES`, and with Python's UTF-8 mode.
+
+    Without that mode, a Python on Windows prints in the system's code page and reads text files in it.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in PYTHON_VARIABLES}
+    return kept | {"PYTHONUTF8": "1"}

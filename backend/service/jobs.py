@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from .. import child_process
 from ..errors import EffigyError
 from .job_messages import CANCEL, DONE, FAILED, LAST_EVENTS, JobEvent, JobOrder
 from .job_specs import JOB_REQUESTS, read_job
 from .parameters import Parameters
 from .protocol import Channel
 
-LOWER_PRIORITY: Final = 10
-"""Niceness of a job's process: posing, and Blender itself, come first."""
-KILLED: Final = -9
 AFTER_A_CRASH: Final = {
     "import": "Nothing half-made is left; import again.",
     "track": "The capture is as it was; track again.",
@@ -40,22 +36,14 @@ class JobProcess:
 
     def __init__(self, kind: str, params: dict[str, Any], channel: Channel) -> None:
         self.kind = kind
-        options: dict[str, Any] = {}
-        if sys.platform == "win32":
-            options["creationflags"] = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
         try:
-            self._process = subprocess.Popen(
+            self._process = child_process.start(
                 [sys.executable, "-m", "backend.service.job_process"],
                 cwd=Path(__file__).resolve().parents[2],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                **options,
+                low_priority=True,
             )
         except OSError as error:
             raise EffigyError(f"No process could be started ({error.strerror}): close other programs.") from error
-        if hasattr(os, "setpriority"):
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWER_PRIORITY)
         self._send(JobOrder(kind, params, channel.arrays.inline, channel.arrays.folders).to_message())
 
     @property
@@ -77,9 +65,9 @@ class JobProcess:
             yield event
         code = self._process.wait()
         if not ended:
+            reason = child_process.describe_exit(code)
             yield JobEvent.with_sentence(
-                FAILED,
-                f"The job's process ended unexpectedly ({_reason(code)}). {AFTER_A_CRASH[self.kind]}",
+                FAILED, f"The job's process ended unexpectedly ({reason}). {AFTER_A_CRASH[self.kind]}"
             )
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -94,12 +82,6 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
         raise TypeError("The process was started without this pipe.")
     return stream
-
-
-def _reason(code: int) -> str:
-    if code == KILLED:
-        return "it was killed, perhaps because memory ran out"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ means that the worker has ended, and is noticed at once.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import re
 import shutil
@@ -20,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from .. import child_process
 from .arrays import put_arrays, take_arrays
 from .messages import Answer, JobNotification, from_message
 
@@ -82,15 +82,7 @@ class Connection:
 
     def _start_and_write(self) -> None:
         try:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._cwd,
-                env=None if self._environment is None else dict(self._environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                **_detached_process_options(),
-            )
+            self._process = child_process.start(self._command, self._cwd, self._environment)
         except OSError as error:
             self._on_end(
                 self,
@@ -130,17 +122,15 @@ class Connection:
         """Why the worker ended, for the user. `code`: exit code, negative for a signal."""
         if code == 0:
             return "The worker has ended; the next request starts it again."
-        why = {-9: "it was killed, perhaps because memory ran out", -11: "it crashed"}.get(
-            code, f"signal {-code}" if code < 0 else f"exit code {code}"
-        )
         last_line = next((line for line in reversed(self._last_log) if line.strip()), "")
         if missing := re.search(r"No module named '([\w.]+)'", last_line):
             return (
                 f"The backend's Python lacks the package {missing[1]}, so the worker could not start: press Install "
                 "Backend in Effigy's preferences, or point Use This Python at an interpreter that has its packages."
             )
-        return f"The worker ended unexpectedly ({why}); the next request starts it again." + (
-            f" Its log ends with: {last_line.strip()}" if last_line and code > 0 else ""
+        return (
+            f"The worker ended unexpectedly ({child_process.describe_exit(code)}); the next request starts it again."
+            + (f" Its log ends with: {last_line.strip()}" if last_line and code > 0 else "")
         )
 
     def _forward_log(self) -> None:
@@ -162,12 +152,3 @@ def _block_sigpipe() -> None:
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-
-
-def _detached_process_options() -> dict[str, Any]:
-    """Options for `Popen`: Ctrl-C in Blender's terminal does not reach the worker, and Windows opens no console
-    window.
-    """
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
