@@ -1,21 +1,161 @@
-"""The devices that a user can choose for training, and what `auto` stands for on this machine."""
+"""The devices that a user can choose for training, and the one answer to the question whether the GPU can be used.
+
+`choose_device("auto")`, the worker, `doctor` and the installation's final check all ask `usable_cuda`. It does not read
+version numbers alone: it allocates memory on the GPU and draws a picture, and keeps the answer for the process.
+"""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from . import child_process
 from .errors import EffigyError
 
 if TYPE_CHECKING:
     import torch
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+NVIDIA_SMI_SECONDS: Final = 20
+"""nvidia-smi answers within a second, except where it has to start the driver first."""
+NO_GPU: Final = "There is no NVIDIA GPU here: everything runs on the CPU, and training takes minutes to hours."
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """Whether the CUDA device can be used for training and drawing."""
+
+    usable: bool
+    gpu: str | None
+    """Name of the GPU; None where neither PyTorch nor the driver's tool nvidia-smi names one."""
+    reason: str
+    """A sentence: why the GPU is not used, or which GPU is used."""
+    rasteriser: str | None = None
+    """Which rasteriser draws on the GPU and why, without a full stop; None where the GPU is not usable."""
+
+
+_report: DeviceReport | None = None
+
+
+def usable_cuda() -> DeviceReport:
+    """Whether this process can use the GPU, and why not.
+
+    The first call tries it: CUDA's start, the build's kernels for this card, an allocation, and a picture that is
+    compared with the reference rasteriser's. This takes seconds on a machine with a GPU, more where kernels have to be
+    compiled, and nothing elsewhere. Later calls return the same answer, unless `give_up_cuda` was called.
+    """
+    global _report
+    if _report is None:
+        _report = _examine()
+    return _report
+
+
+def known_report() -> DeviceReport | None:
+    """The answer of `usable_cuda` if it was asked before in this process, or if it takes no time, else None."""
+    import torch
+
+    return usable_cuda() if _report is not None or not torch.cuda.is_available() else None
+
+
+def give_up_cuda(reason: str) -> None:
+    """Use the CPU for the rest of this process: the GPU failed while it worked. `reason` is a sentence."""
+    global _report
+    _report = replace(usable_cuda(), usable=False, reason=reason, rasteriser=None)
 
 
 def choose_device(name: str) -> torch.device:
-    """The PyTorch device for one of `DEVICES`; `auto` is the GPU where PyTorch can use one."""
+    """The PyTorch device for one of `DEVICES`; `auto` is the GPU where it is usable.
+
+    Raises an `EffigyError` with the reason if the GPU was demanded and is not usable.
+    """
     import torch
 
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EffigyError("There is no CUDA GPU that PyTorch can use here: train with --device cpu, or see `doctor`.")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    report = usable_cuda()
+    if name == "cuda" and not report.usable:
+        raise EffigyError(f"{report.reason} Choose the device cpu or auto, or see `doctor`.")
+    return torch.device("cuda" if report.usable else "cpu")
+
+
+def _examine() -> DeviceReport:
+    import torch
+
+    try:
+        torch.cuda.init()
+        name = torch.cuda.get_device_name()
+    except Exception as error:
+        gpu = _gpu_of_driver()
+        return DeviceReport(False, gpu, _not_used(gpu, _why_cuda_does_not_start(error)) if gpu else NO_GPU)
+    major, minor = torch.cuda.get_device_capability()
+    if not has_kernels_for(torch.cuda.get_arch_list(), major, minor):
+        build = f"this build of PyTorch ({torch.__version__}) has no kernels for its compute capability {major}.{minor}"
+        return DeviceReport(False, name, _not_used(name, f"{build}; install the backend again for another build"))
+    try:
+        if float(torch.ones(1000, device="cuda").sum()) != 1000:
+            return DeviceReport(False, name, _not_used(name, "it adds numbers wrongly"))
+    except Exception as error:
+        from .splatting.self_test import first_line
+
+        return DeviceReport(False, name, _not_used(name, first_line(error)))
+    from .splatting.gpu_choice import choose_gpu_rasterizer
+
+    choice = choose_gpu_rasterizer()
+    if choice.backend is None:
+        return DeviceReport(False, name, _not_used(name, f"no rasteriser works on it: {choice.explanation}"))
+    return DeviceReport(True, name, f"The {name} is used.", choice.explanation)
+
+
+def has_kernels_for(architectures: list[str], major: int, minor: int) -> bool:
+    """Whether a build for `architectures` (`sm_86`, `compute_120`, …) runs on a GPU of a compute capability.
+
+    Machine code (sm) runs on newer cards of the same major version; PTX (compute) is compiled for any newer card.
+    """
+    for architecture in architectures:
+        kind, _, number = architecture.partition("_")
+        digits = "".join(character for character in number if character.isdigit())
+        if not digits:
+            continue
+        built_major, built_minor = int(digits[:-1] or 0), int(digits[-1])
+        if kind == "sm" and built_major == major and built_minor <= minor:
+            return True
+        if kind == "compute" and (built_major, built_minor) <= (major, minor):
+            return True
+    return False
+
+
+def _not_used(gpu: str, cause: str) -> str:
+    return f"The {gpu} is not used: {cause.rstrip('.')}. Everything runs on the CPU."
+
+
+def _why_cuda_does_not_start(error: Exception) -> str:
+    """The cause for which `torch.cuda.init` raised `error`, as a clause."""
+    import torch
+
+    from .splatting.self_test import first_line
+
+    if torch.version.cuda is None:
+        return f"this PyTorch ({torch.__version__}) is a build without CUDA; install the backend again"
+    if "driver" in str(error) and "too old" in str(error):
+        return f"its driver is too old for CUDA {torch.version.cuda}; update it to version 580 or newer"
+    return first_line(error)
+
+
+def _gpu_of_driver() -> str | None:
+    """`NVIDIA GeForce RTX 4070 (driver 552.12)` as nvidia-smi says it, or None where there is none or it fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    try:
+        completed = child_process.run(
+            [program, "--query-gpu=name,driver_version", "--format=csv,noheader"], NVIDIA_SMI_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = completed.stdout.splitlines()
+    if completed.returncode or not lines:
+        return None
+    name, _, driver = (part.strip() for part in lines[0].partition(","))
+    return f"{name} (driver {driver})" if driver else name or None

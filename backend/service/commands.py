@@ -212,7 +212,11 @@ def doctor(request: requests.DoctorRequest, progress: Progress) -> results.Docto
 
     if request.avatar:
         return examine_avatar(request.avatar)
-    return results.DoctorResult(tuple(examine()))
+    findings = tuple(examine(request.device if request.check else None))
+    broken = [finding for finding in findings if finding.state == results.BROKEN]
+    if request.check and broken:
+        raise EffigyError(" ".join(f"{finding.subject}: {finding.explanation}" for finding in broken))
+    return results.DoctorResult(findings)
 
 
 _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]] = {

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import EffigyError
 from .results import BROKEN, MISSING, OK, AvatarContents, Finding
 
 GIGABYTE = 10**9
@@ -16,13 +17,16 @@ MIN_FREE_DISK = 5 * GIGABYTE
 """A capture of ten minutes at 512² with its mattes takes about this much."""
 
 
-def examine() -> list[Finding]:
-    """Run every check, in the order in which the pipeline needs them. A check that fails becomes a finding."""
-    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+def examine(train_on: str | None = None) -> list[Finding]:
+    """Run every check, in the order in which the pipeline needs them. A check that fails becomes a finding.
+
+    `train_on` (auto, cpu or cuda): train and draw a tiny avatar on this device as well, which takes ten seconds.
+    """
+    checks: list[tuple[str, Callable[[], Finding]]] = [
         ("Python", _python),
         ("PyTorch", _torch),
         ("GPU", _gpu),
-        ("GPU rasteriser", _gsplat),
+        ("GPU rasteriser", _gpu_rasterizer),
         ("CPU rasteriser", _numba),
         ("Video", _codecs),
         ("Detector", _detector),
@@ -30,11 +34,15 @@ def examine() -> list[Finding]:
         ("vgg_hed weights", _hed),
         ("LPIPS weights", _lpips),
         ("Disk", _disk),
-    )
+    ]
+    if train_on is not None:
+        checks.append(("Training", lambda: _training(train_on)))
     found = []
     for subject, check in checks:
         try:
             found.append(check())
+        except EffigyError as error:
+            found.append(Finding(subject, BROKEN, str(error)))
         except Exception as error:
             # Whatever a check meets, the others still run and the user sees all findings.
             found.append(Finding(subject, BROKEN, f"{type(error).__name__}: {error}"))
@@ -67,21 +75,30 @@ def _torch() -> Finding:
 
 
 def _gpu() -> Finding:
+    from ..devices import usable_cuda
+
+    report = usable_cuda()
+    if not report.usable:
+        return Finding("GPU", MISSING, report.reason)
     import torch
 
-    if not torch.cuda.is_available():
-        return Finding("GPU", MISSING, "no CUDA device: everything runs on the CPU, training takes minutes to hours")
     device = torch.cuda.get_device_properties(0)
     return Finding("GPU", OK, f"{device.name}, {device.total_memory / GIGABYTE:.0f} GB, CUDA {torch.version.cuda}")
 
 
-def _gsplat() -> Finding:
-    from ..splatting.cuda import why_unavailable
+def _gpu_rasterizer() -> Finding:
+    from ..devices import usable_cuda
 
-    reason = why_unavailable()
-    if reason:
-        return Finding("GPU rasteriser", MISSING, reason)
-    return Finding("GPU rasteriser", OK, f"gsplat {importlib.metadata.version('gsplat')}")
+    report = usable_cuda()
+    if report.rasteriser is None:
+        return Finding("GPU rasteriser", MISSING, "none, because no GPU is used")
+    return Finding("GPU rasteriser", OK, report.rasteriser)
+
+
+def _training(device: str) -> Finding:
+    from .device_check import check_device
+
+    return Finding("Training", OK, check_device(device))
 
 
 def _numba() -> Finding:

@@ -82,10 +82,9 @@ class OpenAvatars:
 
     def _choose_device(self) -> torch.device:
         if self._device is None:
-            from ..splatting.cuda import why_unavailable
+            from ..devices import choose_device
 
-            # Without gsplat a GPU could evaluate the networks, but not rasterise their Gaussians.
-            self._device = torch.device("cpu" if why_unavailable() else "cuda")
+            self._device = choose_device("auto")
         return self._device
 
 

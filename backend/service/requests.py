@@ -204,6 +204,8 @@ class DoctorRequest(Request):
     summary: ClassVar = "what this machine can do, and what is missing; or what an avatar's file contains"
 
     avatar: Path | None = positional("AVATAR", "list the contents of this avatar's file instead", default=None)
+    check: bool = flag("train and draw a tiny avatar as well, and fail with exit code 2 if anything is broken")
+    device: str = option("what --check trains on", default="auto", choices=DEVICES)
 
 
 REQUESTS: Final[tuple[type[Request], ...]] = (

@@ -63,7 +63,8 @@ class WorkerInfo:
     torch: str | None
     """Version of PyTorch; None where it is not installed."""
     device: str | None
-    """`cpu` or `cuda`; None without PyTorch."""
+    """`cpu` or `cuda`; None without PyTorch, and where there is a GPU that was not tried yet (`avatar.open` answers the
+    device in any case)."""
 
 
 def serve() -> None:
@@ -159,7 +160,10 @@ class _Worker:
             torch_version = device = None
         else:
             torch.set_num_threads(max(1, min(os.cpu_count() or 1, MAX_THREADS)))
-            torch_version, device = torch.__version__, "cuda" if torch.cuda.is_available() else "cpu"
+            from ..devices import known_report
+
+            report = known_report()
+            torch_version, device = torch.__version__, report and ("cuda" if report.usable else "cpu")
         return WorkerInfo(
             schema=SCHEMA,
             version=__version__,

@@ -6,6 +6,7 @@ import torch
 
 from ..errors import EffigyError
 from .reference import LOW_PASS, NEAR
+from .self_test import first_line
 from .types import Cameras, Raster, Splats
 
 
@@ -15,8 +16,12 @@ def why_unavailable() -> str | None:
         return "The CUDA rasteriser needs an NVIDIA GPU and a CUDA build of PyTorch, which this machine does not have."
     try:
         from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]  (needs CUDA)
-    except ImportError:
+    except ModuleNotFoundError:
         return "The CUDA rasteriser needs the package gsplat. Install it with: pip install gsplat==1.5.3"
+    except Exception as error:
+        # gsplat compiles itself when it is imported. A compiler that fails raises RuntimeError, a library that cannot
+        # be loaded ImportError or OSError.
+        return f"gsplat is installed but its kernels cannot be built: {first_line(error)}."
     if _C is None:
         return "gsplat is installed but its kernels are not: it needs the CUDA toolkit (nvcc) to compile them once."
     return None

@@ -30,7 +30,15 @@ def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") ->
     """
     _check(splats, cameras)
     if backend == "auto":
-        backend = "cuda" if splats.means.is_cuda else "cpu"
+        if splats.means.is_cuda:
+            from .gpu_choice import choose_gpu_rasterizer
+
+            choice = choose_gpu_rasterizer()
+            if choice.backend is None:
+                raise EffigyError(f"No rasteriser works on the GPU: {choice.explanation}. Use the device cpu.")
+            backend = choice.backend
+        else:
+            backend = "cpu"
     if backend == "reference":
         from .reference import rasterize_reference
 

@@ -18,7 +18,7 @@ from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
 from ..avatar.views import expression_limits, view_range
-from ..devices import choose_device
+from ..devices import choose_device, usable_cuda
 from ..errors import EffigyError
 from ..formats.capture import Capture, load_capture
 from ..formats.track import Track, load_track, save_track
@@ -93,6 +93,8 @@ def train(
     resumed = load_checkpoint(checkpoint_file, job) if resume else None
     torch.manual_seed(SEED)
     torch_device = choose_device(device)
+    if device == "auto" and torch_device.type == "cpu" and usable_cuda().gpu:
+        progress.message(usable_cuda().reason)
     frames = TrainingFrames(capture, track, model, size, torch_device, progress)
     session = _Session(checkpoint_file, job, progress, resumed)
     networks = build_networks(settings, model, track.identity).to(torch_device)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from backend.devices import usable_cuda
 from backend.service import open_avatars
 from backend.service.open_avatars import MAX_OPEN, OpenAvatars
-from backend.splatting.cuda import why_unavailable
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def load_avatar(path: Path, device: torch.device) -> str:
         names.append(path.name)
-        assert device.type == ("cpu" if why_unavailable() else "cuda")
+        assert device.type == ("cuda" if usable_cuda().usable else "cpu")
         return path.name
 
     monkeypatch.setattr(open_avatars, "load_avatar", load_avatar)

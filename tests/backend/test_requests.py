@@ -31,6 +31,7 @@ from backend.service.request_fields import (
 from backend.service.requests import (
     REQUESTS,
     CaptureRequest,
+    DoctorRequest,
     RenderRequest,
     RetargetRequest,
     TrackRequest,
@@ -223,6 +224,7 @@ def test_choices_are_those_of_the_backend(tmp_path: Path) -> None:
     assert choices == {
         (TrainRequest, "preset"): tuple(PRESETS),
         (TrainRequest, "device"): DEVICES,
+        (DoctorRequest, "device"): DEVICES,
         (RenderRequest, "format"): FRAME_FORMATS,
     }
     with pytest.raises(EffigyError, match=", ".join(FRAME_FORMATS)):
