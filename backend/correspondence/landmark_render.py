@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 
 from ..head.eye_size import IRIS_RADIUS, PUPIL_RADIUS
+from ..head.forward import vertex_normals
 from ..head.model import HeadModel
 from ..splatting.mesh import MeshRaster, interpolate
 from .landmark_sets import BROW_EDGES, OUTER_LIPS
@@ -136,13 +138,7 @@ def shade(
 
 
 def _vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(N, 3) unit vectors, pointing outwards for counter-clockwise triangles.
-
-    This holds in camera space as well, since OpenCV's axes are a rotation of head space.
+    """`vertex_normals` of one mesh in numpy, (N, 3) float64. Camera space is a rotation of head space, so they point
+    outwards there as well.
     """
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normal = np.cross(b - a, c - a)
-    total = np.zeros((len(vertices), 3))
-    for axis in range(3):
-        total[:, axis] = np.bincount(faces.ravel(), np.repeat(normal[:, axis], 3), len(vertices))
-    return total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-20)
+    return vertex_normals(torch.from_numpy(vertices)[None].double(), torch.from_numpy(faces))[0].numpy()

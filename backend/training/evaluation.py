@@ -28,7 +28,7 @@ from ..progress import SILENT, Progress
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import TrackPoses
+from .frames import TrackPoses, evenly_spaced
 from .metrics import ImageMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
@@ -136,7 +136,7 @@ class _Evaluation:
         self.training, self.scored, self.progress = training, scored, progress
         self.extrapolated = outside_training(track, training, scored)
         self.lpips_network, self.lpips = find_lpips() or (None, None)
-        self.perceptual_frames = set(_evenly_spaced(scored, PERCEPTUAL_FRAMES).tolist())
+        self.perceptual_frames = set(evenly_spaced(scored, PERCEPTUAL_FRAMES).tolist())
         self.nearest: dict[int, int] = {}
         self.baseline_sources: dict[str, SplatSource] = {}
         self.baseline_minutes: float | None = None
@@ -204,7 +204,7 @@ class _Evaluation:
     def score_with_optimised_poses(self) -> None:
         """Score at most POSE_OPTIMISED_FRAMES frames with their poses optimised at test time."""
         poses = TrackPoses(self.track, self.avatar.head_model, self.avatar.device)
-        chosen = _evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()
+        chosen = evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()
         for done, index in enumerate(chosen, start=1):
             self.progress.raise_if_cancelled()
             truth, matte = read_truth(self.capture, index, self.size)
@@ -264,7 +264,7 @@ class _Evaluation:
 
     def _tracked_poses_of_same_frames(self) -> ImageMetrics | None:
         """Mean metrics, with tracked poses, of the frames that `score_with_optimised_poses` scores."""
-        chosen = set(_evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()) if self.pose_optimised else set()
+        chosen = set(evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()) if self.pose_optimised else set()
         return average(
             [m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen]
         )
@@ -272,7 +272,7 @@ class _Evaluation:
     def _training_psnr(self) -> tuple[float, float | None]:
         """Mean PSNR on training frames, dB: of the whole frame, and inside the head matte (None if it is empty)."""
         whole, head = [], []
-        chosen = _evenly_spaced(self.training, TRAIN_FRAMES).tolist()
+        chosen = evenly_spaced(self.training, TRAIN_FRAMES).tolist()
         for done, index in enumerate(chosen, start=1):
             truth, matte = read_truth(self.capture, index, self.size)
             image = to_bytes(draw(self.avatar, self.track, [index], self.size)[0].over(WHITE))
@@ -325,11 +325,6 @@ def _landmark_detector() -> Iterator[LandmarkDetector]:
         yield detect
     finally:
         detector.close()
-
-
-def _evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of `indices`, evenly spaced."""
-    return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
 
 
 def _read_png(path: Path) -> np.ndarray:

@@ -24,6 +24,11 @@ MAX_FRAMES = 3000
 second differ little."""
 
 
+def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of `indices` (N,), evenly spaced, with the first and the last."""
+    return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
+
+
 @dataclass(frozen=True)
 class Batch:
     """B frames of a clip."""
@@ -57,7 +62,7 @@ class TrainingFrames:
                 "use a longer clip, or one in which the face is whole and alone."
             )
         if len(good) > MAX_FRAMES:
-            good = good[np.linspace(0, len(good) - 1, MAX_FRAMES).round().astype(int)]
+            good = evenly_spaced(good, MAX_FRAMES)
         self.indices = good
         self.frame_count = capture.frame_count
         self.size = size

@@ -26,7 +26,7 @@ from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
 from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
-from .frames import TrainingFrames
+from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
 from .optimisation import SEED, Optimisation, ParameterGroup, render_over_white
 from .pose_refinement import REFINED_TRACK, PoseRefiner
@@ -121,7 +121,7 @@ def train(
             rows=rows,
             clock=clock,
         )
-        pose = frames.batch(_evenly_spaced(len(frames), DISTILLATION_FRAMES), size).pose
+        pose = frames.batch(torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)), size).pose
         unobserved.extrapolate_into(free, pose)
         with torch.no_grad():
             unobserved_prior = UnobservedPrior(unobserved.weight, free(pose)[1])
@@ -264,7 +264,7 @@ def median_pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> to
 
     It is the native scale of the enhancer.
     """
-    batch = frames.batch(_evenly_spaced(len(frames), 16), frames.size)
+    batch = frames.batch(torch.from_numpy(evenly_spaced(np.arange(len(frames)), 16)), frames.size)
     depth = head_depth(networks(batch.pose)[0], batch.cameras)
     return (batch.cameras.intrinsics[:, 0, 0] / depth).median()
 
@@ -282,11 +282,6 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 def _pose_refiner_group(pose_refiner: PoseRefiner | None) -> list[ParameterGroup]:
     return [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_LEARNING_RATE)] if pose_refiner else []
-
-
-def _evenly_spaced(count: int, most: int) -> torch.Tensor:
-    """At most `most` row numbers from 0 to `count` - 1, evenly spaced."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
 class _Session:

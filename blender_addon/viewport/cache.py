@@ -69,6 +69,11 @@ class Bake:
         """The size in bytes of the frames baked so far. Frames that are allocated but not yet baked do not count."""
         return self.count * self.means.shape[1] * BYTES_PER_SPLAT
 
+    @property
+    def allocated(self) -> int:
+        """The size in bytes of all its frames, those that are not baked yet as well."""
+        return self.means.shape[0] * self.means.shape[1] * BYTES_PER_SPLAT
+
     def store(self, frame: int, key: bytes, splats: Splats) -> None:
         """Stores the splats of a frame whose pose has this key. `frame` is the scene's frame number."""
         index = frame - self.first
@@ -123,12 +128,12 @@ store: Final = BakeStore()
 def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_disk: bool) -> Bake:
     """Allocates a bake of `count` frames from `first`, which replaces the avatar's earlier one.
 
-    Raises an `EffigyError` if the new bake and the frames already baked of other avatars would together take more than
+    Raises an `EffigyError` if the new bake and those of other avatars, finished or not, would together take more than
     `budget` bytes, in memory and on disk alike, or if there is not enough memory or disk space.
     """
     clear(rig.armature)
     needed = count * gaussians * BYTES_PER_SPLAT
-    used = sum(bake.bytes for bake in store.bakes.values())
+    used = sum(bake.allocated for bake in store.bakes.values())
     if needed + used > budget:
         fits = max(0, (budget - used) // (gaussians * BYTES_PER_SPLAT))
         raise EffigyError(

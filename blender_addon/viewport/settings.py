@@ -27,8 +27,8 @@ QUALITIES = (
     (
         "ANCHORS",
         "Anchors while Moving",
-        "While a pose changes, only the Gaussians of the mesh's vertices, which are computed faster; all Gaussians "
-        "once it is still",
+        "While a pose changes, only the Gaussians of the mesh's vertices, which are computed faster, at half the "
+        "resolution; all Gaussians at full resolution once it is still",
     ),
 )
 

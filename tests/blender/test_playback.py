@@ -111,6 +111,17 @@ def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):
     assert viewport["cache"].bake_of(rig.armature) is None and bpy.context.scene.frame_current == 5
 
 
+def test_frames_that_another_bake_has_reserved_count_towards_the_limit(rig, viewport, engine_avatars):
+    create, gaussians = viewport["cache"].create, 1000
+    room_for_ten = 10 * gaussians * viewport["cache"].BYTES_PER_SPLAT
+    create(rig, 1, 6, gaussians, room_for_ten, False)
+    other = add_rig(engine_avatars / "ben.effigy")
+    with pytest.raises(viewport["cache"].EffigyError, match="4 frames fit"):
+        create(other, 1, 5, gaussians, room_for_ten, False)
+    assert len(create(other, 1, 4, gaussians, room_for_ten, False).keys) == 4
+    viewport["cache"].clear(other.armature)
+
+
 def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):
     tasks = module("blender_addon.tasks")
     task = viewport["baking"].bake(bpy.context, [rig], 3, 8)

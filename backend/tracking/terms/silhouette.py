@@ -23,7 +23,7 @@ from ..model.frame_state import FrameState
 from ..model.hair_shell import HairShell
 from ..model.prediction import cross_matrix
 from ..observe.silhouette_detection import RAY_ANGLE, RAYS, Silhouette
-from .term import ROBUST_SCALE, NormalEquations, Term
+from .term import ROBUST_SCALE, NormalEquations, Term, robust
 
 SILHOUETTE_SIGMA = 4.0
 """Pixels at 512: standard deviation of one ray's residual. Mattes err by one or two pixels, but the errors of
@@ -72,17 +72,15 @@ class SilhouetteTerm(Term):
         return error / (SILHOUETTE_SIGMA * camera.pixel), in_camera
 
     def energy(self, state: FrameState, camera: Camera) -> Tensor:
-        squared = self.residual(state, camera)[0] ** 2
-        limit = ROBUST_SCALE**2
-        return 0.5 * (self.silhouette.weights * squared * limit / (limit + squared)).sum(1)
+        residual, _ = self.residual(state, camera)
+        return robust(residual.unsqueeze(-1), self.silhouette.weights, ROBUST_SCALE)[0]
 
     def derivatives(self, state: FrameState, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
         """Residuals (F, K), their robust weights (F, K), and the residuals' derivatives by the rim points in camera
         space (F, K, 3).
         """
         residual, in_camera = self.residual(state, camera)
-        limit = ROBUST_SCALE**2
-        weight = self.silhouette.weights * (limit / (limit + residual**2)) ** 2
+        _, weight = robust(residual.unsqueeze(-1), self.silhouette.weights, ROBUST_SCALE)
         slope = (self.silhouette.normals.unsqueeze(-2) @ camera.projection_jacobian(in_camera)).squeeze(-2)
         return residual, weight, slope / (SILHOUETTE_SIGMA * camera.pixel)
 
