@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
+
+from ..cores import core_count
 
 _MAX_THREADS = 8
 Item = TypeVar("Item")
@@ -26,7 +27,7 @@ class ModelThreads:
 
     def __init__(self, *models: Callable[[], Model]) -> None:
         self._constructors = models
-        self._count = max(1, min(_MAX_THREADS, os.cpu_count() or 1))
+        self._count = min(_MAX_THREADS, core_count())
         self._pool = ThreadPoolExecutor(self._count, "models")
         self._thread_local = threading.local()
         self._created: list[Model] = []

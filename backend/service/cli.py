@@ -14,6 +14,7 @@ from ..errors import Cancelled, EffigyError
 from ..progress import STOPPED_SENTENCE
 from .argument_parser import FAILED, read_arguments
 from .commands import run
+from .results import BatchResult
 from .sentences import describe
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(request, progress)
         progress.close()
         print(describe(result), flush=True)
+        if isinstance(result, BatchResult) and result.failed:
+            return _end(
+                progress, f"{result.failed} of {len(result.rows)} clips are not done; {result.table} says why.", FAILED
+            )
         return 0
     except (Cancelled, KeyboardInterrupt) as stop:
         return _end(progress, str(stop) or STOPPED_SENTENCE, STOPPED)

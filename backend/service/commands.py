@@ -207,6 +207,19 @@ def retarget(request: requests.RetargetRequest, progress: Progress) -> results.R
     return results.RetargetResult(request.out, made.frame_count, made.fps)
 
 
+def batch(request: requests.BatchRequest, progress: Progress) -> results.BatchResult:
+    from .batch.addresses import read_address
+    from .batch.run import run_clips
+    from .batch.sheet import read_sheet
+
+    clips = read_sheet(request.sheet)
+    address = read_address(request.cluster) if request.cluster else None
+    # Machines of a cluster work in other folders than this one.
+    out = request.output.absolute()
+    check_writable(out / "batch.csv")
+    return run_clips(clips, out, address, request.at_once, progress)
+
+
 def doctor(request: requests.DoctorRequest, progress: Progress) -> results.DoctorResult | results.AvatarContents:
     from .doctor import examine, examine_avatar
 
@@ -231,6 +244,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.ReportRequest: report,
     requests.OverlayRequest: overlay,
     requests.RetargetRequest: retarget,
+    requests.BatchRequest: batch,
     requests.DoctorRequest: doctor,
 }
 

@@ -29,6 +29,8 @@ class JobOrder:
     """Whether arrays go inside messages (`backend.service.protocol`)."""
     folders: list[str]
     """Where array files go."""
+    previews: bool = True
+    """Whether someone looks at previews."""
 
     def to_message(self) -> dict[str, Any]:
         return asdict(self)

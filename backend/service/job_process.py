@@ -43,6 +43,7 @@ class ChannelProgress(Progress):
         self._clock: StageClock | None = None
         self._last_update = self._last_preview = self._last_drawn_preview = 0.0
         self.stopped = False
+        self.shows_previews = True
         self.draw_preview: Callable[[int, int], np.ndarray | None] = lambda done, total: None
         """Draws an image (H, W, 3) uint8 of the work when `done` units of `total` are done, or returns None."""
 
@@ -63,14 +64,14 @@ class ChannelProgress(Progress):
             "rate": self._clock.rate(done, now),
         }
         self._channel.send(JobEvent(PROGRESS, fields).to_message())
-        if now - self._last_drawn_preview >= SECONDS_BETWEEN_DRAWN_PREVIEWS:
+        if self.shows_previews and now - self._last_drawn_preview >= SECONDS_BETWEEN_DRAWN_PREVIEWS:
             image = self.draw_preview(done, total)
             if image is not None:
                 self._last_drawn_preview = now
                 self._send_preview(image)
 
     def preview(self, image: np.ndarray) -> None:
-        if time.monotonic() - self._last_preview >= SECONDS_BETWEEN_PREVIEWS:
+        if self.shows_previews and time.monotonic() - self._last_preview >= SECONDS_BETWEEN_PREVIEWS:
             self._last_preview = time.monotonic()
             self._send_preview(image)
 
@@ -96,6 +97,7 @@ def main() -> None:
     order = JobOrder.from_message(first)
     arrays.inline, arrays.folders = order.inline, order.folders
     progress = ChannelProgress(channel)
+    progress.shows_previews = order.previews
 
     def watch_stdin() -> None:
         was_cancelled = next(messages, None) is not None

@@ -21,11 +21,12 @@ from .requests import (
     TrackRequest,
     TrainRequest,
 )
-from .results import EvaluateResult, RenderResult, Result, RetargetResult, TrackResult, TrainResult
+from .results import CaptureResult, EvaluateResult, RenderResult, Result, RetargetResult, TrackResult, TrainResult
 from .sentences import describe
 
 JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "import": (CaptureRequest, TrackRequest),
+    "capture": (CaptureRequest,),
     "track": (TrackRequest,),
     "train": (TrainRequest,),
     "evaluate": (EvaluateRequest,),
@@ -67,6 +68,8 @@ def answer_of(results: Sequence[Result]) -> dict[str, Any]:
 
 def _figures_of(result: Result) -> dict[str, Any]:
     match result:
+        case CaptureResult():
+            return {"capture": str(result.capture), "frames": result.frames}
         case TrackResult(tracks=(track, *_)):
             return {
                 "capture": str(track.capture),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from .protocol import Channel
 
 AFTER_A_CRASH: Final = {
     "import": "Nothing half-made is left; import again.",
+    "capture": "Nothing half-made is left; make the capture again.",
     "track": "The capture is as it was; track again.",
     "train": "Its last checkpoint is kept: train again with resume.",
     "evaluate": "Evaluate again.",
@@ -34,17 +36,28 @@ AFTER_A_CRASH: Final = {
 class JobProcess:
     """A child process that carries out one job (`backend.service.job_process`), and the events that it reports."""
 
-    def __init__(self, kind: str, params: dict[str, Any], channel: Channel) -> None:
+    def __init__(
+        self,
+        kind: str,
+        params: dict[str, Any],
+        channel: Channel | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`channel`: that to the client, which gets the job's previews; without it there are none. `environment`:
+        variables beside those of this process.
+        """
         self.kind = kind
         try:
             self._process = child_process.start(
                 [sys.executable, "-m", "backend.service.job_process"],
                 cwd=Path(__file__).resolve().parents[2],
+                environment=os.environ | dict(environment or {}),
                 low_priority=True,
             )
         except OSError as error:
             raise EffigyError(f"No process could be started ({error.strerror}): close other programs.") from error
-        self._send(JobOrder(kind, params, channel.arrays.inline, channel.arrays.folders).to_message())
+        inline, folders = (channel.arrays.inline, channel.arrays.folders) if channel else (False, [])
+        self._send(JobOrder(kind, params, inline, folders, previews=channel is not None).to_message())
 
     @property
     def pid(self) -> int:

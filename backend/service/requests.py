@@ -199,6 +199,37 @@ class RetargetRequest(Request):
 
 
 @dataclass(frozen=True)
+class BatchRequest(Request):
+    command: ClassVar = "batch"
+    summary: ClassVar = "capture, track, train and evaluate many clips; finished work is not done again"
+
+    sheet: Path = positional("SHEET.csv", "a table with one clip a row; see docs/batch.md")
+    out: Path | None = option(
+        "the folder for everything that is made",
+        "DIR",
+        default=None,
+        default_in_words="beside the sheet, named after it",
+    )
+    cluster: str | None = option(
+        "machines that do the work: tcp://host:port, ssh:hosts.txt, ssh://host1,host2 or slurm:options.yaml",
+        "ADDRESS",
+        default=None,
+        default_in_words="this machine",
+    )
+    at_once: int | None = option(
+        "clips to work on at the same time on this machine",
+        "N",
+        default=None,
+        minimum=1,
+        default_in_words="as many as its cores and memory bear",
+    )
+
+    @property
+    def output(self) -> Path:
+        return self.out or self.sheet.with_suffix("")
+
+
+@dataclass(frozen=True)
 class DoctorRequest(Request):
     command: ClassVar = "doctor"
     summary: ClassVar = "what this machine can do, and what is missing; or what an avatar's file contains"
@@ -220,6 +251,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     ReportRequest,
     OverlayRequest,
     RetargetRequest,
+    BatchRequest,
     DoctorRequest,
 )
 """In the order in which `--help` lists the commands."""

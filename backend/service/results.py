@@ -120,6 +120,41 @@ class RetargetResult:
 
 
 @dataclass(frozen=True)
+class BatchRow:
+    """What came of one clip of a batch. A figure is None where the clip did not get so far."""
+
+    clip: str
+    state: str
+    """`done`, `failed`, `stopped` or `waiting`."""
+    frames: int | None = None
+    tracked: int | None = None
+    """Frames whose track is reliable."""
+    minutes: float | None = None
+    """Of work, earlier runs of the batch included."""
+    psnr: float | None = None
+    """On the held-out frames, dB."""
+    psnr_head: float | None = None
+    """The same, inside the head matte only."""
+    megabytes: float | None = None
+    """Of the avatar's file."""
+    reason: str = ""
+    """Why the clip failed."""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    out: Path
+    table: Path
+    """The rows as a CSV file."""
+    rows: tuple[BatchRow, ...]
+    """One for each clip, in the order of the sheet."""
+
+    @property
+    def failed(self) -> int:
+        return sum(row.state != "done" for row in self.rows)
+
+
+@dataclass(frozen=True)
 class Finding:
     """The result of one of the doctor's checks."""
 
@@ -159,6 +194,7 @@ Result = (
     | ReportResult
     | OverlayResult
     | RetargetResult
+    | BatchResult
     | DoctorResult
     | AvatarContents
 )

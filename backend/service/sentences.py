@@ -76,6 +76,13 @@ def _(result: results.RetargetResult) -> str:
 
 
 @describe.register
+def _(result: results.BatchResult) -> str:
+    from .tables import batch_table
+
+    return f"{batch_table(result.rows)}\n{result.table}: {len(result.rows)} clips, {result.failed} of them not done."
+
+
+@describe.register
 def _(result: results.DoctorResult) -> str:
     from .tables import findings_table
 

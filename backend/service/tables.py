@@ -1,4 +1,4 @@
-"""The doctor's tables as text, as wide as the terminal and in colour where there is one."""
+"""The tables of the doctor and of a batch as text, as wide as the terminal and in colour where there is one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .results import BROKEN, MISSING, OK, AvatarContents, Finding
+from .results import BROKEN, MISSING, OK, AvatarContents, BatchRow, Finding
 
 COLOURS: Final = {OK: "green", MISSING: "yellow", BROKEN: "red"}
+STATE_COLOURS: Final = {"done": "green", "failed": "red"}
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
@@ -38,6 +39,32 @@ def contents_table(contents: AvatarContents) -> str:
         table.add_row(escape(part.name), f"{part.numbers:,}", f"{part.bytes / 1e3:.1f}", " and ".join(part.types))
     table.add_row("the whole file", "", f"{contents.bytes / 1e3:.1f}", "")
     return _as_text(table)
+
+
+def batch_table(rows: Sequence[BatchRow]) -> str:
+    """What came of each clip of a batch."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Clip")
+    for title in ("frames", "reliable", "minutes", "PSNR", "in the head", "MB"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for row in rows:
+        state = f"[{STATE_COLOURS.get(row.state, 'yellow')}]{row.state}[/]"
+        table.add_row(
+            escape(row.clip),
+            _figure(row.frames, 0),
+            _figure(row.tracked, 0),
+            _figure(row.minutes, 1),
+            _figure(row.psnr, 2),
+            _figure(row.psnr_head, 2),
+            _figure(row.megabytes, 1),
+            f"{state}: {escape(row.reason)}" if row.reason else state,
+        )
+    return _as_text(table)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _as_text(table: Table) -> str:

@@ -20,6 +20,8 @@ from ..progress import Progress
 from .stages import StageClock, describe_stage, shown_metrics
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_OVERVIEWS = 20.0
+"""A batch takes hours, and its log is read by people."""
 
 
 def metrics_in_words(metrics: dict[str, float]) -> str:
@@ -38,6 +40,7 @@ class PlainProgress(Progress):
         self._stream = stream
         self._clock: StageClock | None = None
         self._last_line = time.monotonic()
+        self._last_sentence = ""
 
     def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
         now = time.monotonic()
@@ -54,6 +57,13 @@ class PlainProgress(Progress):
         if words := metrics_in_words(metrics):
             parts.append(words)
         self.message("  ".join(parts))
+
+    def overview(self, share: float, sentence: str) -> None:
+        now = time.monotonic()
+        if sentence == self._last_sentence or now - self._last_line < SECONDS_BETWEEN_OVERVIEWS:
+            return
+        self._last_line, self._last_sentence = now, sentence
+        self.message(f"{share:4.0%}  {sentence}")
 
     def message(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -90,6 +100,7 @@ class BarProgress(Progress):
         )
         self._clock: StageClock | None = None
         self._task: TaskID | None = None
+        self._overview: RichProgress | None = None
 
     def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
         task = self._task
@@ -104,11 +115,26 @@ class BarProgress(Progress):
             )
         self._bars.update(task, completed=done, total=total, figures=escape(metrics_in_words(metrics)))
 
+    def overview(self, share: float, sentence: str) -> None:
+        if self._overview is None:
+            self._overview = RichProgress(
+                TextColumn("{task.percentage:>3.0f} %"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                console=self._bars.console,
+                refresh_per_second=2,
+            )
+            self._overview.add_task("", total=1.0)
+            self._overview.start()
+        self._overview.update(TaskID(0), completed=share, description=escape(sentence))
+
     def message(self, text: str) -> None:
         self._bars.console.print(escape(text), highlight=False)
 
     def close(self) -> None:
         self._bars.stop()
+        if self._overview:
+            self._overview.stop()
 
 
 def terminal_progress(stream: TextIO | None = None) -> PlainProgress | BarProgress:

@@ -6,13 +6,13 @@ by the tracked head; what belongs to the room behind the person is removed by th
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import torch
 
+from ...cores import core_count
 from ...footage.plate import find_plate
 from ...formats.capture import PNG_FAST, Capture, read_frame, read_matte
 from ...formats.track import Track
@@ -37,7 +37,7 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
     intrinsics = track.intrinsics * np.array([[factor], [factor], [1.0]])
     with (
         write_beside(capture.head_matte_path(0).parent) as folder,
-        ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool,
+        ThreadPoolExecutor(min(4, core_count())) as pool,
     ):
         folder.mkdir()
         for start in range(0, capture.frame_count, _BATCH):

@@ -14,7 +14,6 @@ not its height. Both eyes move together, so each displacement is also scored in 
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ import cv2
 import numba
 import numpy as np
 
+from ...cores import core_count
 from ...correspondence.landmark_sets import LEFT_LIDS, LID_PAIRS, RIGHT_LIDS
 from ...formats.capture import Capture, read_frame
 from ...progress import SILENT, Progress
@@ -121,7 +121,7 @@ def detect_irises(
             1,
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         chosen = training[np.linspace(0, len(training) - 1, min(_SAMPLED_FRAMES, len(training))).round().astype(int)]
         tried = [scores for scores in pool.map(lambda index: scores_of(index, _RADII), chosen) if scores is not None]
         radius = _best_radius(np.stack(tried)) if tried else 1.0

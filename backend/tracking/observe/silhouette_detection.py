@@ -6,7 +6,6 @@ head. So only rays within a limited angle of the crown's direction are used, and
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...cores import core_count
 from ...formats.capture import Capture, read_matte
 from ..model.camera import Camera
 from ..model.frame_state import FrameState
@@ -90,7 +90,7 @@ def detect_silhouette(capture: Capture, state: FrameState, camera: Camera, face_
         # warpPolar samples bin k at radius k / _RADIAL_SAMPLES of the largest radius.
         radii[frame] = np.where(outside.any(1), sample / _RADIAL_SAMPLES * max_radius / factor, 0)
 
-    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(4, core_count())) as pool:
         list(pool.map(search, range(len(state))))
     directions = np.stack((np.cos(angles), np.sin(angles)), -1).astype(np.float32)
     points = centres[:, None] + radii[..., None] * directions

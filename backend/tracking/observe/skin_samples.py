@@ -7,7 +7,6 @@ neighbouring samples form a patch, which moves in the image as one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...cores import core_count
 from ...errors import EffigyError
 from ...formats.capture import Capture, read_frame, read_matte
 from ...head.forward import Head, Shaped, vertex_normals
@@ -174,7 +174,7 @@ def sample_frames(
     shaped = skin.head.shaped(identity[None])
     intrinsics = clip.camera.intrinsics()
     image_blur = blur * IMAGE_SIZE / 512
-    with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(4, core_count())) as pool:
         for start in range(0, len(clip.state), _CHUNK):
             points, normals = _posed(skin, shaped, clip.state[start : start + _CHUNK], clip.camera.pivot)
 

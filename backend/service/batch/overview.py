@@ -1,0 +1,167 @@
+"""The progress of a whole batch: how much of it is done, what is being worked on, and how long the rest will take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .sheet import Clip
+from .stage_run import FINISHED
+from .stages import TRAIN, stages_of
+
+IN_WORDS: Final = {
+    "capture": "cutting out the head",
+    "track": "following the face",
+    "train": "training the avatar",
+    "evaluate": "checking the avatar",
+}
+SECONDS_PER_FRAME: Final = {"capture": 0.1, "track": 0.5, "evaluate": 0.1}
+"""On two cores, per frame of the clip; used until a clip of the batch has finished the stage."""
+TRAINED: Final = "Training"
+"""The part of a training whose own time left is that of the whole training (`backend.service.stages`)."""
+
+
+@dataclass
+class _Stage:
+    began: float | None = None
+    """Seconds of the clock; None before it begins."""
+    share: float = 0.0
+    """How much of its current part is done, 0 to 1."""
+    total_seconds: float | None = None
+    """How long it takes in all, by its own reckoning."""
+    seconds: float | None = None
+    """How long it took; None until it has ended."""
+
+
+@dataclass
+class _Progress:
+    """Of one clip."""
+
+    clip: Clip
+    stages: dict[str, _Stage]
+    frames: int | None = None
+    ended: bool = False
+    shown: str = field(default="", repr=False)
+
+
+class Overview:
+    """Takes the reports of stages, from any thread."""
+
+    def __init__(self, clips: Sequence[Clip], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._clips = {clip.name: _Progress(clip, {stage: _Stage() for stage in stages_of(clip)}) for clip in clips}
+
+    def report(self, report: dict[str, Any]) -> None:
+        """See `backend.service.batch.stage_run.Report`."""
+        with self._lock:
+            progress, now = self._clips[report["clip"]], self._clock()
+            stage = progress.stages[report["batch_stage"]]
+            if "state" in report:
+                progress.frames = report["figures"].get("frames", progress.frames)
+                if report["state"] == FINISHED:
+                    stage.share, stage.seconds = 1.0, report["seconds"]
+                progress.ended = report["state"] != FINISHED or stage is list(progress.stages.values())[-1]
+            elif "stage" in report:
+                stage.share = report["done"] / max(report["total"], 1)
+                if report["batch_stage"] == TRAIN and report["stage"] == TRAINED and report["eta"] is not None:
+                    stage.total_seconds = now - (stage.began or now) + report["eta"]
+            elif "text" not in report:
+                # Also where a lost machine's work begins again elsewhere.
+                progress.stages[report["batch_stage"]] = _Stage(began=now)
+
+    def end(self, clip: str) -> None:
+        """Note that nothing more is done for this clip, whatever became of it."""
+        with self._lock:
+            self._clips[clip].ended = True
+
+    @property
+    def share(self) -> float:
+        """How much of the batch is done, 0 to 1."""
+        with self._lock:
+            shares = [
+                1.0 if progress.ended else sum(stage.share for stage in progress.stages.values()) / len(progress.stages)
+                for progress in self._clips.values()
+            ]
+            return sum(shares) / len(shares)
+
+    def sentence(self, at_once: int) -> str:
+        """What is being done, and the time left. `at_once`: how many clips are worked on at the same time."""
+        seconds = self.seconds_left(at_once)
+        with self._lock:
+            ended = sum(progress.ended for progress in self._clips.values())
+            work = [
+                f"{progress.clip.name}: {IN_WORDS[name]}"
+                for progress in self._clips.values()
+                for name, stage in progress.stages.items()
+                if stage.began is not None and stage.seconds is None and not progress.ended
+            ]
+        parts = [f"{ended} of {len(self._clips)} clips done", "; ".join(work[:3])]
+        if len(work) > 3:
+            parts[1] += f"; {len(work) - 3} more in work"
+        if ended < len(self._clips):
+            parts.append("time left not known yet" if seconds is None else time_left_in_words(seconds))
+        return ", ".join(part for part in parts if part)
+
+    def seconds_left(self, at_once: int) -> float | None:
+        """None where nothing is known yet about a stage that is still to be done."""
+        with self._lock:
+            left = [self._seconds_left_of(each) for each in self._clips.values() if not each.ended]
+            if any(seconds is None for seconds in left):
+                return None
+            known = [seconds for seconds in left if seconds is not None]
+            # No clip is ever worked on twice at the same time.
+            return max(sum(known) / max(at_once, 1), max(known, default=0.0))
+
+    def _seconds_left_of(self, progress: _Progress) -> float | None:
+        left = 0.0
+        for name, stage in progress.stages.items():
+            if stage.seconds is not None:
+                continue
+            total = stage.total_seconds or self._usual_seconds(name, progress)
+            if total is None:
+                return None
+            left += max(total - (self._clock() - stage.began if stage.began is not None else 0.0), 0.0)
+        return left
+
+    def _usual_seconds(self, stage: str, progress: _Progress) -> float | None:
+        """How long a stage takes for this clip, by the clips that have done it, else by what was measured before."""
+        if stage == TRAIN:
+            if progress.clip.minutes:
+                return 60 * progress.clip.minutes
+            alike = [
+                each.stages[TRAIN].seconds or each.stages[TRAIN].total_seconds
+                for each in self._clips.values()
+                if each.clip.preset == progress.clip.preset and each.clip.minutes is None
+            ]
+            known = [seconds for seconds in alike if seconds]
+            return sum(known) / len(known) if known else None
+        frames = progress.frames or self._usual_frames()
+        if frames is None:
+            return None
+        done = [
+            (each.stages[stage].seconds or 0.0, each.frames)
+            for each in self._clips.values()
+            if stage in each.stages and each.stages[stage].seconds and each.frames
+        ]
+        per_frame = (
+            sum(seconds for seconds, _ in done) / sum(count for _, count in done) if done else SECONDS_PER_FRAME[stage]
+        )
+        return per_frame * frames
+
+    def _usual_frames(self) -> float | None:
+        known = [each.frames for each in self._clips.values() if each.frames]
+        return sum(known) / len(known) if known else None
+
+
+def time_left_in_words(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return "about a minute left"
+    if minutes < 90:
+        return f"about {round(minutes)} minutes left"
+    hours = round(minutes / 30) / 2
+    return f"about {hours:g} hours left"

@@ -1,0 +1,170 @@
+"""A sheet of clips: a CSV file with a header, one row for each clip. Everything in it is checked before work starts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from ...devices import DEVICES
+from ...errors import EffigyError
+from ...training.presets import PRESETS
+from ..parameters import Parameters
+from ..request_fields import Request, field_types, option, parameter_names, read_request
+
+MAX_BYTES: Final = 4 * 2**20
+"""A larger file is no sheet of clips; it is refused before it is read."""
+MAX_NAME: Final = 64
+"""Characters of a clip's name: on Windows the paths below its folder must stay below 260."""
+YES, NO = ("yes", "true", "1"), ("no", "false", "0")
+RESERVED: Final = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³")]
+)
+"""Names that Windows keeps for devices, with any suffix."""
+
+
+@dataclass(frozen=True)
+class Clip(Request):
+    """One row of a sheet. Its fields are the sheet's columns, and are declared and checked as those of a command."""
+
+    command: ClassVar = "row"
+    summary: ClassVar = "one clip of a batch"
+
+    name: str = option("the clip's name, which its folder gets", default="")
+    footage: Path | None = option("a video", default=None)
+    capture: Path | None = option("a finished capture instead of footage", default=None)
+    start: float | None = option("seconds from the start of the footage", default=None, minimum=0)
+    end: float | None = option("seconds from the start of the footage", default=None, minimum=0)
+    size: int | None = option("side of the capture's frames, pixels", default=None, minimum=64)
+    head: Path | None = option("a FLAME file instead of the open head", default=None)
+    preset: str = option("how carefully to train", default="draft", choices=tuple(PRESETS))
+    minutes: float | None = option("how long to train", default=None, minimum=0, above_minimum=True)
+    device: str = option("what to train on", default="auto", choices=DEVICES)
+    evaluate: bool = option("whether to measure the avatar on the held-out frames", default=True)
+
+
+COLUMNS: Final = parameter_names(Clip)
+_FOOTAGE_ONLY: Final = ("start", "end", "size")
+
+
+def read_sheet(sheet: Path) -> tuple[Clip, ...]:
+    """The clips of a sheet, in its order, with full paths and a safe name each.
+
+    Columns are separated by commas, semicolons or tabs. Relative paths start at the sheet's folder. A clip without a
+    name gets that of its footage or capture. Raises an `EffigyError` that names the row, as a spreadsheet numbers it,
+    and the column of the first cell that is wrong.
+    """
+    header, rows = _read_cells(sheet)
+    _check_header(sheet, header)
+    clips: list[Clip] = []
+    rows_by_name: dict[str, int] = {}
+    for number, cells in rows:
+        clip = _read_row(sheet, header, number, cells)
+        # File systems of Windows and macOS do not distinguish case, nor an accented letter from its decomposition.
+        key = unicodedata.normalize("NFC", clip.name).casefold()
+        if key in rows_by_name:
+            raise EffigyError(
+                f"{sheet.name}, row {number}: name “{clip.name}” is taken by row {rows_by_name[key]}: give each clip a "
+                "name of its own."
+            )
+        rows_by_name[key] = number
+        clips.append(clip)
+    if not clips:
+        raise EffigyError(f"{sheet.name} lists no clips: write one row for each, below the header.")
+    return tuple(clips)
+
+
+def unsafe_name(name: str) -> str | None:
+    """Why a folder cannot be named so on every system that Effigy runs on; None if it can."""
+    if len(name) > MAX_NAME:
+        return f"is longer than {MAX_NAME} characters"
+    if not re.match(r"\w", name):
+        return "must begin with a letter or a digit"
+    if wrong := re.search(r"[^\w .()+#&,'=@~-]", name):
+        return f"holds the character “{wrong[0]}”" if wrong[0].isprintable() else "holds an invisible character"
+    if name[-1] in " .":
+        return "ends in a dot or a space"
+    if name.split(".", maxsplit=1)[0].rstrip().casefold() in RESERVED:
+        return "is reserved by Windows"
+    return None
+
+
+def _read_cells(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and each row that is not blank with its number (the header is row 1)."""
+    try:
+        if sheet.stat().st_size > MAX_BYTES:
+            raise EffigyError(f"{sheet} is too large to be a sheet of clips.")
+        text = sheet.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EffigyError(f"{sheet} is not UTF-8 text: save it as “CSV UTF-8”.") from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        records = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise EffigyError(f"{sheet} is no CSV file that can be read ({error}): export it again.") from error
+    numbered = [
+        (number, cells) for number, record in enumerate(records, 1) if any(cells := [cell.strip() for cell in record])
+    ]
+    if not numbered:
+        raise EffigyError(f"{sheet.name} is empty: its first row names the columns ({', '.join(COLUMNS)}).")
+    return [cell.casefold() for cell in numbered[0][1]], numbered[1:]
+
+
+def _check_header(sheet: Path, header: list[str]) -> None:
+    for column in header:
+        if column not in COLUMNS:
+            raise EffigyError(
+                f"{sheet.name}, row 1: there is no column “{column}”; the columns are {', '.join(COLUMNS)}."
+            )
+        if header.count(column) > 1:
+            raise EffigyError(f"{sheet.name}, row 1: there are {header.count(column)} columns “{column}”: keep one.")
+
+
+def _read_row(sheet: Path, header: list[str], number: int, cells: list[str]) -> Clip:
+    where = f"{sheet.name}, row {number}"
+    if any(cells[len(header) :]):
+        raise EffigyError(f"{where}: there are {len(cells)} cells, but the header names {len(header)} columns.")
+    values = {column: _value(where, column, cell, sheet) for column, cell in zip(header, cells, strict=False) if cell}
+    if ("footage" in values) == ("capture" in values):
+        raise EffigyError(f"{where}: fill in either the column footage or the column capture.")
+    if "capture" in values and (extra := [column for column in _FOOTAGE_ONLY if column in values]):
+        raise EffigyError(f"{where}: {extra[0]} is for footage; leave it empty beside a capture.")
+    values.setdefault("name", Path(values.get("footage") or values["capture"]).stem)
+    if reason := unsafe_name(values["name"]):
+        raise EffigyError(f"{where}: name “{values['name']}” {reason}: choose another name for the clip.")
+    clip = read_request(Clip, Parameters(values, where))
+    if clip.start is not None and clip.end is not None and clip.end <= clip.start:
+        raise EffigyError(f"{where}: end is {clip.end:g}, but must be later than start.")
+    for column, path in (("footage", clip.footage), ("head", clip.head)):
+        if path and not path.is_file():
+            raise EffigyError(f"{where}: {column}: there is no file {path}.")
+    if clip.capture and not (clip.capture / "capture.json").is_file():
+        raise EffigyError(f"{where}: capture: {clip.capture} is no capture folder.")
+    return clip
+
+
+def _value(where: str, column: str, cell: str, sheet: Path) -> Any:
+    """A cell as JSON would carry it to the worker. A cell that is no number is returned as text, for the check that
+    follows.
+    """
+    kind = field_types(Clip)[column]
+    if kind is Path:
+        if "\0" in cell:
+            raise EffigyError(f"{where}: {column} holds an invisible character.")
+        return str(sheet.absolute().parent / cell)
+    if kind is bool:
+        if cell.casefold() not in YES + NO:
+            raise EffigyError(f"{where}: {column} must be yes or no, but is “{cell}”.")
+        return cell.casefold() in YES
+    if kind in (int, float):
+        for number in (int, float):
+            try:
+                return number(cell)
+            except ValueError:
+                continue
+    return cell

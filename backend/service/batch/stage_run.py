@@ -1,0 +1,329 @@
+"""One stage of one clip: skipped where it is finished, otherwise carried out in a process of its own.
+
+This runs on the artist's machine and on every machine of a cluster. It never raises for what one clip can do wrong:
+the outcome says so, and the other clips go on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ...errors import EffigyError
+from ...storage import as_effigy_error, write_beside
+from ..job_messages import CANCELLED, FAILED, MESSAGE, PROGRESS, JobEvent
+from ..jobs import JobProcess
+from .sheet import Clip
+from .stages import CAPTURE, TRACK, TRAIN, ClipFiles, parameters_of, settings_of
+from .stamps import Stamp, find_stamp, hash_file, key_of, new_stamp, save_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FINISHED: Final = "finished"
+FAILED_STATE: Final = "failed"
+STOPPED: Final = "stopped"
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes what a stage reports: the name of its `clip`, its `batch_stage`, and one of
+
+- nothing more, when it begins;
+- the fields of a job's progress: `stage` in words, `done`, `total`, `eta` (seconds or None);
+- `text`, a sentence for the user;
+- `state`, `seconds` and `figures`, when it has ended (see `StageOutcome`).
+
+Everything in it can travel as JSON."""
+
+
+@dataclass(frozen=True)
+class StageOrder:
+    """What a machine is told to do."""
+
+    batch: str
+    """A random name of this run of the batch, by which it is stopped."""
+    clip: Clip
+    folder: Path
+    """The clip's folder."""
+    stage: str
+    witness: Path
+    """A file that exists as long as the batch runs: a machine that does not see it does not share the batch's disk."""
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What came of a stage, or of the last stage that a clip reached."""
+
+    stage: str
+    state: str
+    """`FINISHED`, `FAILED_STATE` or `STOPPED`."""
+    reason: str = ""
+    """A sentence, unless the stage is finished."""
+    run: str = ""
+    """That of the stage's stamp."""
+    seconds: float = 0.0
+    """Of this clip's stages up to this one, those of earlier runs included."""
+    stage_seconds: float = 0.0
+    """Of this stage alone."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Of this clip's stages up to this one."""
+
+
+class _Running:
+    """The processes of running stages, by the name of their batch, so that a batch can be stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: dict[JobProcess, str] = {}
+        self._stopped: set[str] = set()
+
+    @contextmanager
+    def kept(self, process: JobProcess, batch: str) -> Iterator[None]:
+        with self._lock:
+            self._processes[process] = batch
+        try:
+            # A stop that came while the process was being started would otherwise miss it.
+            if self.is_stopped(batch):
+                process.stop()
+            yield
+        finally:
+            with self._lock:
+                del self._processes[process]
+
+    def is_stopped(self, batch: str) -> bool:
+        return batch in self._stopped
+
+    def stop(self, batch: str) -> None:
+        with self._lock:
+            self._stopped.add(batch)
+            processes = [process for process, owner in self._processes.items() if owner == batch]
+        for process in processes:
+            process.stop()
+
+
+_running = _Running()
+
+
+def stop_batch(batch: str) -> None:
+    """Ask this process's stages of a batch to stop, and start no more of them. A training leaves its checkpoint."""
+    _running.stop(batch)
+
+
+def run_stage(
+    order: StageOrder,
+    before: StageOutcome,
+    report: Report,
+    threads: int,
+    environment: Mapping[str, str] | None = None,
+) -> StageOutcome:
+    """Carry a stage out, unless it is finished already, or the stage before it (`before`) is not.
+
+    `threads`: CPU threads for the stage. `environment`: further environment variables of its process.
+    """
+    if before.state != FINISHED:
+        return before
+    if _running.is_stopped(order.batch):
+        return replace(before, stage=order.stage, state=STOPPED)
+    head = {"clip": order.clip.name, "batch_stage": order.stage}
+    report(head)
+    started = time.monotonic()
+    try:
+        if not order.witness.is_file():
+            raise EffigyError(
+                f"The machine {socket.gethostname()} does not see the folder {order.folder.parent}: every machine of a "
+                "cluster must have it under the same path."
+            )
+        outcome = _run(order, before, report, _environment(threads, environment or {}))
+    except (EffigyError, OSError) as error:
+        if isinstance(error, OSError):
+            error = as_effigy_error(error, Path(error.filename or order.folder))
+        seconds = time.monotonic() - started
+        outcome = _ended(order, before, FAILED_STATE, seconds, reason=str(error))
+    report(head | {"state": outcome.state, "seconds": outcome.stage_seconds, "figures": outcome.figures})
+    return outcome
+
+
+def _ended(
+    order: StageOrder, before: StageOutcome, state: str, seconds: float, stamp: Stamp | None = None, reason: str = ""
+) -> StageOutcome:
+    return StageOutcome(
+        order.stage,
+        state,
+        reason,
+        run=stamp.run if stamp else "",
+        seconds=before.seconds + seconds,
+        stage_seconds=seconds,
+        figures=before.figures | (stamp.figures if stamp else {}),
+    )
+
+
+def _run(order: StageOrder, before: StageOutcome, report: Report, environment: dict[str, str]) -> StageOutcome:
+    clip, stage, files = order.clip, order.stage, ClipFiles(order.folder)
+    _check_folder(order.folder)
+    key = key_of(stage, settings_of(clip, stage), _inputs(clip, stage, before))
+    stamp = find_stamp(files.stamp(stage), key, files.outputs(stage))
+    if stamp:
+        return _ended(order, before, FINISHED, stamp.seconds, stamp)
+    files.stamp(stage).unlink(missing_ok=True)
+    attempt = _Attempt(files.stamp(f"{stage}.attempt"), key)
+    started = time.monotonic()
+    figures = _take_over(clip, stage, files)
+    if figures is None:
+        resume = stage == TRAIN and attempt.may_resume(files)
+        event = _carry_out(order, files, resume, report, environment)
+        if event.name == CANCELLED:
+            return _ended(order, before, STOPPED, attempt.add(time.monotonic() - started))
+        if event.name == FAILED:
+            seconds = attempt.add(time.monotonic() - started)
+            return _ended(order, before, FAILED_STATE, seconds, reason=event.fields["message"])
+        figures = _figures(stage, files, event.fields["result"])
+    seconds = attempt.add(time.monotonic() - started)
+    stamp = new_stamp(key, seconds, figures, files.outputs(stage))
+    save_stamp(files.stamp(stage), stamp)
+    attempt.forget()
+    return _ended(order, before, FINISHED, seconds, stamp)
+
+
+class _Attempt:
+    """A note beside a stage that has not finished: the key that it had, and how many seconds went into it so far."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key = path, key
+        self.seconds = 0.0
+        self.is_continued = False
+        """Whether an earlier attempt had the same inputs and settings."""
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            if content["key"] == key:
+                self.seconds, self.is_continued = float(content["seconds"]), True
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self._write()
+
+    def may_resume(self, files: ClipFiles) -> bool:
+        """Whether a stopped training can be continued. A checkpoint of other inputs or settings is removed."""
+        if self.is_continued and files.checkpoint.is_file():
+            return True
+        files.checkpoint.unlink(missing_ok=True)
+        return False
+
+    def add(self, seconds: float) -> float:
+        """Note these seconds; returns those of all attempts."""
+        self.seconds += seconds
+        self._write()
+        return self.seconds
+
+    def forget(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        with write_beside(self._path) as temporary:
+            temporary.write_text(json.dumps({"key": self._key, "seconds": self.seconds}) + "\n", "utf-8")
+
+
+def _check_folder(folder: Path) -> None:
+    """Make the clip's folder. Refuses a link there, through which a stage would write outside the batch's folder."""
+    files = ClipFiles(folder)
+    for path in (folder, files.capture, files.evaluation, files.stamp("").parent):
+        # `resolve` follows the junctions of Windows as well.
+        if path.resolve() != folder.parent.resolve() / path.relative_to(folder.parent):
+            raise EffigyError(f"{path} is a link to another place: remove it, then run again.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _inputs(clip: Clip, stage: str, before: StageOutcome) -> dict[str, str | None]:
+    inputs = {"before": before.run or None}
+    if stage == CAPTURE and clip.footage:
+        inputs["footage"] = hash_file(clip.footage)
+    elif stage == CAPTURE and clip.capture:
+        for name in ("capture.json", "landmarks.npz", "track.npz"):
+            path = clip.capture / name
+            inputs[name] = hash_file(path if path.is_file() else None)
+    elif stage == TRACK:
+        inputs["head"] = hash_file(clip.head)
+    return inputs
+
+
+def _take_over(clip: Clip, stage: str, files: ClipFiles) -> dict[str, Any] | None:
+    """The figures of a stage that is finished because the sheet names a finished capture; None for any other stage.
+
+    The capture is copied, because tracking and training write into it.
+    """
+    if clip.capture is None or stage not in (CAPTURE, TRACK):
+        return None
+    from ...formats.capture import load_capture
+    from ...formats.track import load_track
+
+    if stage == TRACK:
+        if clip.head or not files.track.is_file():
+            return None
+        return _track_figures(load_track(files.track).flags == 0)
+    source = load_capture(clip.capture)
+    with write_beside(files.capture) as temporary:
+        for name in ("capture.json", "landmarks.npz", "track.npz"):
+            temporary.mkdir(exist_ok=True)
+            if (path := source.folder / name).is_file():
+                shutil.copyfile(path, temporary / name)
+        for name, path_of in (
+            ("frames", source.frame_path),
+            ("mattes", source.matte_path),
+            ("head_mattes", source.head_matte_path),
+        ):
+            (temporary / name).mkdir()
+            for path in (path_of(index) for index in range(source.frame_count)):
+                if path.is_file():
+                    shutil.copyfile(path, temporary / name / path.name)
+    return {"frames": source.frame_count}
+
+
+def _carry_out(
+    order: StageOrder, files: ClipFiles, resume: bool, report: Report, environment: dict[str, str]
+) -> JobEvent:
+    """Run the stage's job; returns its last event. A checkpoint that cannot be continued costs one more start."""
+    parameters = parameters_of(order.clip, files, order.stage)
+    event = _run_job(order, parameters | ({"resume": True} if resume else {}), report, environment)
+    if resume and event.name == FAILED:
+        files.checkpoint.unlink(missing_ok=True)
+        event = _run_job(order, parameters, report, environment)
+    return event
+
+
+def _run_job(order: StageOrder, parameters: dict[str, Any], report: Report, environment: dict[str, str]) -> JobEvent:
+    process = JobProcess(order.stage, parameters, environment=environment)
+    with _running.kept(process, order.batch):
+        for event in process.events():
+            if event.name in (PROGRESS, MESSAGE):
+                report({"clip": order.clip.name, "batch_stage": order.stage} | event.fields)
+    return event
+
+
+def _environment(threads: int, further: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables by which a stage's libraries use this many threads.
+
+    A Dask worker has them at 1, for tasks that are themselves spread over its cores.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads)) | dict(further)
+
+
+def _figures(stage: str, files: ClipFiles, result: dict[str, Any]) -> dict[str, Any]:
+    match stage:
+        case "capture":
+            return {"frames": result["frames"]}
+        case "track":
+            return {"frames": result["frames"], "tracked": result["sure"]}
+        case "train":
+            return {"megabytes": files.avatar.stat().st_size / 1e6}
+    metrics = json.loads((files.evaluation / "metrics.json").read_text("utf-8"))
+    return {"psnr": metrics["psnr"], "psnr_head": metrics["psnr_head"]}
+
+
+def _track_figures(reliable: Any) -> dict[str, Any]:
+    return {"frames": len(reliable), "tracked": int(reliable.sum())}
