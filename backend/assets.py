@@ -17,3 +17,10 @@ def asset_path(name: str) -> Path:
             f"The bundled file assets/{name} is missing: install Effigy again, or run `python3 build.py assets`."
         )
     return path
+
+
+def asset_bytes(name: str) -> bytes:
+    """The content of a bundled file, for libraries that cannot open every path: on Windows, MediaPipe opens no path
+    with characters outside the system's code page.
+    """
+    return asset_path(name).read_bytes()

@@ -6,11 +6,20 @@ import errno
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from .errors import EffigyError
+
+IN_USE: Final = frozenset({5, 32, 33, 1224})
+"""Windows' error codes for a file that another program has open or mapped: ERROR_ACCESS_DENIED (which has other causes
+too), ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION, ERROR_USER_MAPPED_FILE."""
+RETRY_SECONDS: Final = 4.0
+"""How long a file in use is waited for: virus scanners and search indexers hold a new file for less than a second."""
 
 
 @contextmanager
@@ -18,8 +27,8 @@ def write_beside(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it onto `target` when the block ends well.
 
     Works for a file and for a folder (the caller makes either at the yielded path). On any exception the temporary is
-    removed and an existing `target` is untouched. A full disk, a missing or an unwritable folder becomes an
-    `EffigyError`.
+    removed and an existing `target` is untouched. A full disk, a missing or an unwritable folder, and on Windows a file
+    that another program keeps open for more than `RETRY_SECONDS`, become an `EffigyError`.
     """
     target = Path(target)
     # The suffix is kept so that writers which choose a format by extension (OpenCV, PyAV) work on the temporary.
@@ -29,11 +38,15 @@ def write_beside(target: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir() and target.is_dir():
             retired = target.with_name(f".{target.name}.old{secrets.token_hex(4)}")
-            target.replace(retired)
-            temporary.replace(target)
+            rename(target, retired)
+            try:
+                rename(temporary, target)
+            except (OSError, EffigyError):
+                rename(retired, target)
+                raise
             shutil.rmtree(retired, ignore_errors=True)
         else:
-            temporary.replace(target)
+            rename(temporary, target)
     except OSError as error:
         raise as_effigy_error(error, target) from error
     finally:
@@ -43,6 +56,49 @@ def write_beside(target: Path) -> Iterator[Path]:
             # If a file exists where a folder is needed, even this fails, and would hide the error above.
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename `source`, replacing a file at `target`. Windows refuses that while another program has either of them
+    open: then it is tried again for `RETRY_SECONDS`, until an `EffigyError` is raised.
+    """
+    _when_free(lambda: source.replace(target), target if target.exists() else source)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file, if it exists. As with `rename`, a file that is open on Windows is waited for."""
+    _when_free(lambda: path.unlink(missing_ok=True), path)
+
+
+def _when_free(action: Callable[[], object], path: Path) -> None:
+    until, pause = time.monotonic() + RETRY_SECONDS, 0.01
+    while True:
+        try:
+            action()
+            return
+        except OSError as error:
+            if getattr(error, "winerror", None) not in IN_USE:
+                raise
+            if _is_marked_read_only(path):
+                raise EffigyError(
+                    f"{path} is marked as read-only: clear that mark in its properties, or choose another name."
+                ) from error
+            if time.monotonic() > until:
+                raise EffigyError(
+                    f"{path} cannot be replaced because another program has it open: close that program (a viewer, a "
+                    "cloud drive, a virus scanner), then run again."
+                ) from error
+        time.sleep(pause)
+        pause = min(2 * pause, 0.25)
+
+
+def _is_marked_read_only(path: Path) -> bool:
+    """Whether a file has Windows' attribute read-only, with which it can be neither replaced nor deleted."""
+    try:
+        attributes = getattr(path.stat(), "st_file_attributes", 0)
+    except OSError:
+        return False
+    return path.is_file() and bool(attributes & stat.FILE_ATTRIBUTE_READONLY)
 
 
 def as_effigy_error(error: OSError, target: Path) -> EffigyError:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import EffigyError
+from ..formats.safetensors_file import read_tensors
 from ..formats.track import Track
 from ..head.forward import Head
 from ..head.mesh_graph import mesh_hierarchy
@@ -173,10 +174,9 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
     if not path.is_file():
         raise EffigyError(f"There is no avatar at {path}.")
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["effigy"])
-            check_schema(int(header["schema"]), SCHEMA, f"The avatar {path.name}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata, tensors = read_tensors(path)
+        header = json.loads(metadata["effigy"])
+        check_schema(int(header["schema"]), SCHEMA, f"The avatar {path.name}")
         settings = AvatarSettings.from_dict(header["settings"])
         identity = tensors.pop("identity").float().numpy()
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:

@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..assets import asset_path
+from ..assets import asset_bytes
 from ..head.model import LANDMARK_COUNT
 
 SCORE_NAMES = (
@@ -116,7 +116,7 @@ class FaceDetector:
             self._image_type, self._format = mediapipe.Image, mediapipe.ImageFormat.SRGB
             self._landmarker = vision.FaceLandmarker.create_from_options(
                 vision.FaceLandmarkerOptions(
-                    base_options=BaseOptions(model_asset_path=str(asset_path("models/face_landmarker.task"))),
+                    base_options=BaseOptions(model_asset_buffer=asset_bytes("models/face_landmarker.task")),
                     num_faces=_MAX_FACES,
                     output_face_blendshapes=True,
                     output_facial_transformation_matrixes=True,

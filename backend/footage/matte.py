@@ -12,7 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..assets import asset_path
+from ..assets import asset_bytes
 from .detector import quiet_stderr
 
 _NETWORK_SIDE = 256
@@ -39,7 +39,7 @@ class MattingModel:
             self._image_type, self._format = mediapipe.Image, mediapipe.ImageFormat.SRGB
             self._segmenter = vision.ImageSegmenter.create_from_options(
                 vision.ImageSegmenterOptions(
-                    base_options=BaseOptions(model_asset_path=str(asset_path("models/selfie_segmentation.tflite"))),
+                    base_options=BaseOptions(model_asset_buffer=asset_bytes("models/selfie_segmentation.tflite")),
                     output_confidence_masks=True,
                     output_category_mask=False,
                 )

@@ -5,6 +5,7 @@ Training and evaluation draw their own previews.
 
 from __future__ import annotations
 
+import glob
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ class WorkPreview:
 
 def _newest_frame(folder: Path) -> np.ndarray | None:
     """The last complete frame in the hidden folder that a capture is written to (`storage.write_beside`)."""
-    hidden = folder.parent.glob(f".{folder.stem}.*{folder.suffix}/frames")
+    hidden = folder.parent.glob(f".{glob.escape(folder.stem)}.*{glob.escape(folder.suffix)}/frames")
     frames = sorted(path for frame_folder in hidden for path in frame_folder.glob("*.jpg"))
     if len(frames) < 2:
         return None

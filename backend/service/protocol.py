@@ -95,7 +95,13 @@ class Channel:
 
     def __init__(self, arrays: ArrayFolders) -> None:
         self.arrays = arrays
-        self._in: BinaryIO = sys.stdin.buffer
+        # While one thread waits for a message, Windows makes every other access to the same pipe wait as well, and the
+        # Fortran library that scipy and numpy load looks at file descriptor 0. The pipe therefore gets another
+        # descriptor, and 0 becomes empty (https://github.com/numpy/numpy/issues/24290).
+        self._in: BinaryIO = os.fdopen(os.dup(0), "rb")
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.close(empty)
         # Libraries print to stdout, some of them from C: the real stdout is kept for messages, and file descriptor 1
         # becomes the log.
         self._out = os.fdopen(os.dup(1), "wb")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ..errors import EffigyError
+from ..formats.safetensors_file import read_tensors
 from ..storage import check_schema, write_beside
 
 SCHEMA = 1
@@ -54,10 +55,9 @@ def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
     if not path.is_file():
         raise EffigyError(f"There is nothing to resume: {path} does not exist. Train without --resume.")
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["effigy"])
-            check_schema(int(header["schema"]), SCHEMA, f"The checkpoint {path.name}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata, tensors = read_tensors(path)
+        header = json.loads(metadata["effigy"])
+        check_schema(int(header["schema"]), SCHEMA, f"The checkpoint {path.name}")
     except (SafetensorError, KeyError, ValueError) as error:
         raise EffigyError(f"The checkpoint {path} is damaged: delete it and train again.") from error
     if header["job"] != job:

@@ -25,6 +25,7 @@ from ..formats.track import Track, load_track, save_track
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
+from ..storage import remove_file
 from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
@@ -161,7 +162,7 @@ def train(
     save_avatar(avatar, avatar_path)
     if pose_refiner:
         _save_refined_track(pose_refiner, track, capture.folder / REFINED_TRACK, progress)
-    checkpoint_file.unlink(missing_ok=True)
+    remove_file(checkpoint_file)
     return avatar
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
+from backend import storage
 from backend.errors import EffigyError
 from backend.storage import as_effigy_error, check_schema, write_beside
 
@@ -50,3 +52,69 @@ def test_only_a_newer_schema_is_refused():
     check_schema(2, 2, "The track")
     with pytest.raises(EffigyError, match="newer Effigy"):
         check_schema(3, 2, "The track")
+
+
+def refuse(monkeypatch, times: int, code: int) -> list[tuple[str, str]]:
+    """Makes the next renamings fail as Windows does for a file in use; returns the list of all renamings."""
+    real, tried = Path.replace, []
+
+    def replace(self, target):
+        tried.append((self.name, Path(target).name))
+        if len(tried) <= times:
+            error = PermissionError(errno.EACCES, "The process cannot access the file")
+            error.winerror = code
+            raise error
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(storage, "RETRY_SECONDS", 0.3)
+    return tried
+
+
+@pytest.mark.parametrize("code", sorted(storage.IN_USE))
+def test_a_file_that_is_in_use_for_a_moment_is_replaced(tmp_path, monkeypatch, code):
+    (tmp_path / "ann.effigy").write_text("old")
+    tried = refuse(monkeypatch, 3, code)
+    with write_beside(tmp_path / "ann.effigy") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "ann.effigy").read_text() == "new" and len(tried) == 4
+
+
+def test_a_file_that_stays_in_use_is_told_as_that_and_kept(tmp_path, monkeypatch):
+    (tmp_path / "ann.effigy").write_text("old")
+    refuse(monkeypatch, 10**6, 32)
+    with (
+        pytest.raises(EffigyError, match=r"ann\.effigy cannot be replaced because another program has it open"),
+        write_beside(tmp_path / "ann.effigy") as temporary,
+    ):
+        temporary.write_text("new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_folder_that_cannot_be_replaced_keeps_its_content(tmp_path, monkeypatch):
+    target = tmp_path / "frames"
+    target.mkdir()
+    (target / "old.png").touch()
+    real = storage.rename
+
+    def rename(source, to):
+        if to == target and ".old" not in source.name:
+            raise EffigyError("another program has it open")
+        real(source, to)
+
+    monkeypatch.setattr(storage, "rename", rename)
+    with pytest.raises(EffigyError, match="open"), write_beside(target) as temporary:
+        temporary.mkdir()
+    assert [path.name for path in target.iterdir()] == ["old.png"] and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_missing_right_is_not_waited_for(tmp_path, monkeypatch):
+    """On Linux and macOS an open file is replaced, so a refusal has another reason."""
+
+    def replace(self, target):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waited"))
+    with pytest.raises(EffigyError, match="read-only"), write_beside(tmp_path / "x") as temporary:
+        temporary.touch()

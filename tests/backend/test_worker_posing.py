@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from head_models import ball_head
-from worker_sessions import make_client, untrained_avatar
+from worker_sessions import make_client, mapped_by, untrained_avatar
 
 from backend.avatar.avatar import load_avatar
 from backend.head.formats import load_head
@@ -219,6 +219,20 @@ def test_an_avatar_is_read_again_when_its_file_changed_and_stays_open_without_it
     assert np.array_equal(client.call("avatar.splats", request)["means"], after)
     with pytest.raises(WorkerError, match="There is no avatar"):
         client.call("avatar.open", {"path": path})
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what a process has mapped")
+def test_an_avatar_that_is_shown_can_be_replaced_on_windows(client, tmp_path):
+    path = untrained_avatar(tmp_path / "shown.effigy")
+    client.call("avatar.splats", {"avatar": path, "pose": {}, "view": [0, 0, 1]})
+    assert not mapped_by(client.pid, path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux lists the files of a process")
+def test_no_library_of_the_worker_can_wait_for_the_pipe_of_the_messages(client):
+    """On Windows, a library that looks at file descriptor 0 waits until the thread that reads messages gets one."""
+    client.call("hello", {})
+    assert os.readlink(f"/proc/{client.pid}/fd/0") == os.devnull
 
 
 # --- images

@@ -51,6 +51,11 @@ def until(condition: Callable[[], object], client: WorkerClient | None = None, s
     return time.monotonic() - started
 
 
+def mapped_by(pid: int, path: Path) -> bool:
+    """Whether a process has this file mapped into its memory; Windows does not replace such a file."""
+    return str(path) in Path(f"/proc/{pid}/maps").read_text()
+
+
 def runs(pid: int) -> bool:
     """Whether this process is running; a zombie counts as ended."""
     try:
