@@ -6,6 +6,7 @@ most artists' machines, Warp compiles its kernels with what its own wheel contai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -15,8 +16,20 @@ import torch
 
 from .cuda import rasterize_cuda
 from .self_test import Draw, fault_of
+from .types import Cameras, Raster, Splats
 
-GpuBackend = Literal["cuda"]
+GpuBackend = Literal["cuda", "warp"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A rasteriser that may work on the GPU."""
+
+    backend: GpuBackend
+    name: str
+    distribution: str
+    """The package that it is installed with."""
+    draw: Draw
 
 
 @dataclass(frozen=True)
@@ -33,16 +46,28 @@ def choose_gpu_rasterizer() -> GpuChoice:
 
     Each must draw and differentiate a small picture as the reference does. The first call may compile kernels.
     """
-    return first_that_works((("cuda", "gsplat", "gsplat", rasterize_cuda),), torch.device("cuda"))
+    candidates = (
+        Candidate("cuda", "gsplat", "gsplat", rasterize_cuda),
+        Candidate("warp", "NVIDIA Warp", "warp-lang", _rasterize_warp),
+    )
+    return first_that_works(candidates, torch.device("cuda"))
 
 
-def first_that_works(candidates: tuple[tuple[GpuBackend, str, str, Draw], ...], device: torch.device) -> GpuChoice:
-    """The first of `candidates` (backend, name, distribution, function) that passes the self-test on `device`."""
+def first_that_works(candidates: Sequence[Candidate], device: torch.device) -> GpuChoice:
+    """The first of the candidates that passes the self-test on `device`."""
     faults: list[str] = []
-    for backend, name, distribution, draw in candidates:
-        fault = fault_of(draw, device)
+    for candidate in candidates:
+        fault = fault_of(candidate.draw, device)
         if fault is None:
             because = f", because {'; '.join(faults)}" if faults else ""
-            return GpuChoice(backend, f"{name} {metadata.version(distribution)}{because}")
-        faults.append(f"{name} cannot be used ({fault})")
+            version = metadata.version(candidate.distribution)
+            return GpuChoice(candidate.backend, f"{candidate.name} {version}{because}")
+        faults.append(f"{candidate.name} cannot be used ({fault})")
     return GpuChoice(None, "; ".join(faults))
+
+
+def _rasterize_warp(splats: Splats, cameras: Cameras) -> Raster:
+    # Warp is an optional package: where it is absent, this import raises the sentence that says so.
+    from .warp_rasterize import rasterize_warp
+
+    return rasterize_warp(splats, cameras)

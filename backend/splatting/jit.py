@@ -9,9 +9,6 @@ once installed.
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,8 @@ import numpy as np
 from llvmlite import ir
 from numba.core import config, types
 from numba.extending import intrinsic
+
+from .kernel_cache import writable_cache
 
 # Sums may be reordered and multiplications fused, so that loops over pixels can use vector registers. NaN and infinity
 # keep their meaning.
@@ -34,24 +33,7 @@ def cache_folder() -> Path:
     sources = hashlib.sha256()
     for source in KERNEL_SOURCES:
         sources.update(Path(__file__).with_name(source).read_bytes())
-    name = f"splatting-{sources.hexdigest()[:16]}"
-    if sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    elif os.name == "nt":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    candidates = [cache / "effigy"]
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        candidates.insert(0, Path(os.environ["NUMBA_CACHE_DIR"]))
-    for candidate in candidates:
-        try:
-            (candidate / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=candidate / name):
-                return candidate / name
-        except OSError:
-            continue
-    return Path(tempfile.mkdtemp(prefix="effigy-"))
+    return writable_cache(f"splatting-{sources.hexdigest()[:16]}", "NUMBA_CACHE_DIR")
 
 
 _CACHE = str(cache_folder())

@@ -11,7 +11,7 @@ import torch
 from ..errors import EffigyError
 from .types import Cameras, Raster, Splats
 
-Backend = Literal["auto", "cpu", "cuda", "reference"]
+Backend = Literal["auto", "cpu", "cuda", "warp", "reference"]
 
 
 def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") -> Raster:
@@ -20,8 +20,9 @@ def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") ->
     Args:
         splats: world space, fields (B, G, ...); Gaussians with opacity below 1/255 are not drawn.
         cameras: B pinhole cameras of one image size, with the splats on one device.
-        backend: "cpu" (numba), "cuda" (gsplat), "reference" (slow PyTorch, any float dtype), or "auto": by the device
-            on which the splats lie.
+        backend: "cpu" (numba), "cuda" (gsplat), "warp" (NVIDIA Warp, on a GPU or a CPU), "reference" (slow PyTorch, any
+            float dtype), or "auto": by the device on which the splats lie, numba on a CPU, and on a GPU gsplat where it
+            works and Warp otherwise.
 
     Returns:
         colour (B, H, W, 3) premultiplied on black, alpha and accumulated depth (B, H, W), differentiable by every
@@ -56,7 +57,11 @@ def rasterize(splats: Splats, cameras: Cameras, *, backend: Backend = "auto") ->
         from .cuda import rasterize_cuda
 
         return rasterize_cuda(splats, cameras)
-    raise EffigyError(f"There is no rasteriser '{backend}'. Choose auto, cpu, cuda or reference.")
+    if backend == "warp":
+        from .warp_rasterize import rasterize_warp
+
+        return rasterize_warp(splats, cameras)
+    raise EffigyError(f"There is no rasteriser '{backend}'. Choose auto, cpu, cuda, warp or reference.")
 
 
 def _check(splats: Splats, cameras: Cameras) -> None:

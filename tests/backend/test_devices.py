@@ -16,7 +16,7 @@ from backend.service import doctor
 from backend.service.cli import main
 from backend.splatting.cpu import rasterize_cpu
 from backend.splatting.cuda import why_unavailable
-from backend.splatting.gpu_choice import first_that_works
+from backend.splatting.gpu_choice import Candidate, first_that_works
 from backend.splatting.self_test import fault_of
 from backend.splatting.types import Raster
 
@@ -131,13 +131,11 @@ def test_a_rasteriser_is_used_only_if_pictures_and_gradients_are_right() -> None
 
 
 def test_the_first_rasteriser_that_works_is_chosen_and_the_faults_of_the_others_are_kept() -> None:
-    choice = first_that_works(
-        (("cuda", "gsplat", "torch", _fails), ("warp", "Warp", "torch", rasterize_cpu)),  # type: ignore[arg-type]
-        CPU,
-    )
+    broken = Candidate("cuda", "gsplat", "torch", _fails)
+    choice = first_that_works([broken, Candidate("warp", "Warp", "torch", rasterize_cpu)], CPU)
     assert choice.backend == "warp"
     assert choice.explanation.startswith(f"Warp {torch.__version__}, because gsplat cannot be used (nvrtc: error")
-    none = first_that_works((("cuda", "gsplat", "torch", _draws_too_dark),), CPU)
+    none = first_that_works([Candidate("cuda", "gsplat", "torch", _draws_too_dark)], CPU)
     assert none.backend is None and "gsplat cannot be used (it draws a wrong picture" in none.explanation
 
 

@@ -1,4 +1,6 @@
-"""The CPU rasteriser renders the same images as the reference, and its hand-written gradients are correct."""
+"""The rasterisers that run on a CPU, numba's and Warp's, render the same images as the reference, and their
+hand-written gradients are correct.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,14 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["cpu", "warp"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """numba, and NVIDIA Warp, whose kernels are the same source on a CPU and on a GPU."""
+    if request.param == "warp":
+        pytest.importorskip("warp", reason="NVIDIA Warp (warp-lang) is not installed here")
+    return request.param
 
 
 def random_splats(images: int, count: int, seed: int) -> Splats:
@@ -159,9 +169,13 @@ def draw_with_gradients(splats: Splats, cameras: Cameras, backend: str, dtype: t
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_cpu_renders_and_differentiates_like_the_reference(scene):
+def test_images_and_gradients_are_those_of_the_reference(scene, backend):
     splats, cameras = scene()
-    raster, gradients = draw_with_gradients(splats, cameras, "cpu", torch.float32)
+    assert_agrees_with_reference(splats, cameras, *draw_with_gradients(splats, cameras, backend, torch.float32))
+
+
+def assert_agrees_with_reference(splats: Splats, cameras: Cameras, raster, gradients) -> None:
+    """Images and gradients (on the CPU) are within the bars that every fast rasteriser of ours must meet."""
     truth, true_gradients = draw_with_gradients(splats, cameras, "reference", torch.float64)
     assert truth.alpha.max() > 0.1, "the scene must show something"
     for name, image in vars(raster).items():
@@ -173,15 +187,15 @@ def test_cpu_renders_and_differentiates_like_the_reference(scene):
         assert ((gradient - truly).abs() <= allowed).all(), f"{name}: {((gradient - truly).abs() / allowed).max():.2f}"
 
 
-def test_gradients_predict_the_effect_of_a_small_change():
-    """Central differences of the CPU path alone. Falloffs are cut at alpha 1/255, which costs a few per cent."""
+def test_gradients_predict_the_effect_of_a_small_change(backend):
+    """Central differences of the rasteriser alone. Falloffs are cut at alpha 1/255, which costs a few per cent."""
     splats, cameras = random_splats(1, 25, 11), turned_cameras(1)
     columns = torch.linspace(0, 3, WIDTH)
     rows = torch.linspace(0, 2, HEIGHT)[:, None]
     weight = (torch.sin(columns + rows) + 1.5).double()
 
     def loss(drawn: Splats) -> torch.Tensor:
-        raster = rasterize(drawn, cameras, backend="cpu")
+        raster = rasterize(drawn, cameras, backend=backend)
         color = raster.color.double() @ torch.tensor([1.0, -0.5, 0.7], dtype=torch.float64)
         return ((color + 0.8 * raster.alpha + 0.3 * raster.depth) * weight).sum()
 
@@ -197,7 +211,7 @@ def test_gradients_predict_the_effect_of_a_small_change():
         assert (ahead - behind) / (2 * step) == pytest.approx(float(predicted), rel=0.05), name
 
 
-def test_a_single_gaussian_has_the_peak_and_width_of_its_formula():
+def test_a_single_gaussian_has_the_peak_and_width_of_its_formula(backend):
     """On the axis σ² = (f s / z)² + 0.3 px²; the centre of pixel (row, column) is (column + 0.5, row + 0.5)."""
     splats = Splats(
         means=torch.tensor([[[0.0, 0.0, 2.0]]]),
@@ -207,7 +221,7 @@ def test_a_single_gaussian_has_the_peak_and_width_of_its_formula():
         colors=torch.tensor([[[1.0, 0.5, 0.25]]]),
     )
     intrinsics = torch.tensor([[[100.0, 0, 15.5], [0, 100.0, 12.5], [0, 0, 1]]])
-    raster = rasterize(splats, Cameras(intrinsics, torch.eye(4)[None], 32, 24), backend="cpu")
+    raster = rasterize(splats, Cameras(intrinsics, torch.eye(4)[None], 32, 24), backend=backend)
     wide, high = 3.0**2 + 0.3, 1.0**2 + 0.3
     for column, row in ((15, 12), (18, 12), (15, 14), (11, 13)):
         alpha = 0.8 * math.exp(-0.5 * ((column - 15) ** 2 / wide + (row - 12) ** 2 / high))
@@ -217,21 +231,21 @@ def test_a_single_gaussian_has_the_peak_and_width_of_its_formula():
     assert raster.alpha[0, 12, 0] == 0
 
 
-def test_an_empty_scene_is_black_and_can_be_differentiated():
+def test_an_empty_scene_is_black_and_can_be_differentiated(backend):
     splats = Splats(*(torch.zeros(2, 0, *rest, requires_grad=True) for rest in ((3,), (4,), (3,), (), (3,))))
-    raster = rasterize(splats, turned_cameras(2))
+    raster = rasterize(splats, turned_cameras(2), backend=backend)
     assert not any(image.any() for image in vars(raster).values())
     raster.color.sum().backward()
     assert splats.means.grad.shape == (2, 0, 3)
 
 
-def test_images_and_gradients_do_not_depend_on_threads_or_on_the_batch():
+def test_images_and_gradients_do_not_depend_on_threads_or_on_the_batch(backend):
     splats, cameras = random_splats(3, 300, 12), turned_cameras(3, 70, 50)
-    together = draw_with_gradients(splats, cameras, "cpu", torch.float32)
+    together = draw_with_gradients(splats, cameras, backend, torch.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with_one_thread = draw_with_gradients(splats, cameras, "cpu", torch.float32)
+        with_one_thread = draw_with_gradients(splats, cameras, backend, torch.float32)
     finally:
         torch.set_num_threads(threads)
     for name in vars(together[0]):
@@ -239,15 +253,15 @@ def test_images_and_gradients_do_not_depend_on_threads_or_on_the_batch():
     for name, gradient in together[1].items():
         assert torch.equal(gradient, with_one_thread[1][name]), name
     last = Splats(*(tensor[2:] for tensor in vars(splats).values()))
-    alone = rasterize(last, Cameras(cameras.intrinsics[2:], cameras.world_to_camera[2:], 70, 50))
+    alone = rasterize(last, Cameras(cameras.intrinsics[2:], cameras.world_to_camera[2:], 70, 50), backend=backend)
     assert torch.equal(alone.color, together[0].color[2:])
 
 
-def test_two_threads_may_rasterise_at_the_same_time():
+def test_two_threads_may_rasterise_at_the_same_time(backend):
     splats, cameras = random_splats(2, 300, 19), turned_cameras(2, 70, 50)
-    alone = rasterize(splats, cameras).color
+    alone = rasterize(splats, cameras, backend=backend).color
     with ThreadPoolExecutor(4) as pool:
-        at_once = list(pool.map(lambda _: rasterize(splats, cameras).color, range(12)))
+        at_once = list(pool.map(lambda _: rasterize(splats, cameras, backend=backend).color, range(12)))
     assert all(torch.equal(color, alone) for color in at_once)
 
 
@@ -273,11 +287,13 @@ def test_gaussians_are_projected_as_in_gsplat():
     np.testing.assert_allclose(ours, conics[0, drawn], rtol=2e-4, atol=1e-6)
 
 
-def test_non_contiguous_tensors_are_read_correctly():
+def test_non_contiguous_tensors_are_read_correctly(backend):
     splats, cameras = random_splats(1, 60, 13), turned_cameras(2)
     shared = Splats(*(tensor.expand(2, *tensor.shape[1:]) for tensor in vars(splats).values()))
     copied = Splats(*(tensor.repeat(2, *(1 for _ in tensor.shape[1:])) for tensor in vars(splats).values()))
-    assert torch.equal(rasterize(shared, cameras).color, rasterize(copied, cameras).color)
+    assert torch.equal(
+        rasterize(shared, cameras, backend=backend).color, rasterize(copied, cameras, backend=backend).color
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,33 @@
+"""Where compiled kernels are kept: in the user's cache folder, because the sources may be read-only once installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def writable_cache(name: str, variable: str) -> Path:
+    """A writable folder `name` for compiled kernels, made if it is absent.
+
+    It lies in the folder that the environment variable `variable` names, else in Effigy's folder of the user's cache.
+    Where neither can be written, it is a temporary folder, and kernels are compiled again in the next process.
+    """
+    if sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    elif os.name == "nt":
+        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    candidates = [cache / "effigy"]
+    if os.environ.get(variable):
+        candidates.insert(0, Path(os.environ[variable]))
+    for candidate in candidates:
+        try:
+            (candidate / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=candidate / name):
+                return candidate / name
+        except OSError:
+            continue
+    return Path(tempfile.mkdtemp(prefix="effigy-"))

@@ -1,0 +1,57 @@
+"""NVIDIA Warp as Effigy uses it: silent, its compiled kernels in the user's cache, launched by one thread at a time.
+
+Warp compiles one source for a GPU (with NVRTC) and for a CPU (with Clang); its wheel contains both compilers. The first
+launch of a module's kernels compiles them within seconds, later processes load them from the cache. Modules with
+kernels import `wp` from here, so that it is set up before anything is compiled. Warp is an optional package: importing
+this module raises an `EffigyError` where it is not installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ..errors import EffigyError
+from .kernel_cache import writable_cache
+
+try:
+    import warp
+except ImportError as error:
+    raise EffigyError(
+        "Drawing with NVIDIA Warp needs the package warp-lang: install the backend again on a machine with an NVIDIA "
+        "GPU, or draw on the CPU."
+    ) from error
+
+wp: Any = warp
+"""Warp itself. Its declared types are those of Python's side; inside kernels, which Warp compiles, others hold."""
+
+# Warp prints its version and every compilation on stdout, where the worker speaks JSON with Blender.
+wp.config.log_level = wp.LOG_ERROR
+wp.config.kernel_cache_dir = str(writable_cache("warp", "WARP_CACHE_PATH"))
+
+_one_at_a_time = threading.RLock()
+
+
+@contextlib.contextmanager
+def launching(device: torch.device) -> Iterator[Any]:
+    """Context for launches on a PyTorch device, on PyTorch's current stream; yields Warp's name for the device.
+
+    Threads take turns, because Warp keeps the current stream and the loaded modules in one place for all threads. On a
+    GPU a turn is short: launches return before the kernels have run.
+    """
+    with _one_at_a_time:
+        wp.init()
+        if device.type == "cuda" and not wp.is_cuda_available():
+            raise EffigyError(
+                f"NVIDIA Warp {wp.__version__} cannot use the GPU: update its driver to version 580 or newer."
+            )
+        warp_device = wp.device_from_torch(device)
+        if device.type == "cuda":
+            with wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
+                yield warp_device
+        else:
+            yield warp_device
