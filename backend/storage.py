@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import secrets
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -99,6 +101,18 @@ def _is_marked_read_only(path: Path) -> bool:
     except OSError:
         return False
     return path.is_file() and bool(attributes & stat.FILE_ATTRIBUTE_READONLY)
+
+
+def is_same_path(one: Path, other: Path) -> bool:
+    """Whether two paths name the same file or folder, which need not exist. Windows and macOS do not distinguish upper
+    and lower case.
+    """
+
+    def key(path: Path) -> str:
+        full = os.path.realpath(path)
+        return full.casefold() if sys.platform in ("win32", "darwin") else full
+
+    return key(one) == key(other)
 
 
 def as_effigy_error(error: OSError, target: Path) -> EffigyError:

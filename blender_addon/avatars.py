@@ -13,6 +13,7 @@ import hashlib
 import os
 import textwrap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from bpy.app.handlers import persistent
 
 from . import preferences
 from .errors import EffigyError
+from .file_names import safe_file_name
 from .paths import absolute, stored
 from .reporting import report_soon
 from .rig.rig_properties import Rig, find_rig, find_rigs
@@ -157,8 +159,9 @@ def unpack(armature: bpy.types.Object) -> Path:
     path = absolute(armature.effigy.avatar, armature) if armature.effigy.avatar else None
     data = _bytes_of(text)
     if path is None or (path.is_file() and path.read_bytes() != data) or not path.parent.is_dir():
-        path = unused(home() / Path(text.name).with_suffix(SUFFIX).name)
-    _write(path, data)
+        path = unused(home() / safe_file_name(text.name, SUFFIX))
+    if not path.is_file():
+        _write(path, data)
     armature.effigy.avatar, armature.effigy.packed = stored(path), None
     if text.users == 0:
         bpy.data.texts.remove(text)
@@ -202,7 +205,8 @@ def _write(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise EffigyError(f"The avatar could not be written to {path}: {error.strerror or error}.") from error
 
 

@@ -1,6 +1,7 @@
 """The paths that are stored in a .blend file.
 
 They are relative to the .blend file (`//`) once it has been saved, and are adjusted when it is saved elsewhere.
+Relative paths are written with `/` on every system, so that a file from Windows works on a Linux render farm.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
 import bpy
@@ -22,6 +23,9 @@ def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
     """The full path of a stored one. `//` means the folder of the .blend, or of the library that `owner` is linked
     from.
     """
+    if os.name != "nt" and path.startswith("//"):
+        # Written on Windows by a version that kept the system's separators.
+        path = path.replace("\\", "/")
     return Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
 
 
@@ -32,10 +36,20 @@ def stored(path: Path, folder: Path | None = None) -> str:
     if folder is None and not bpy.data.filepath:
         return str(path)
     try:
-        return bpy.path.relpath(str(path), start=str(folder) if folder else None)
+        relative = bpy.path.relpath(str(path), start=str(folder) if folder else None)
+        return relative.replace("\\", "/") if os.name == "nt" and relative.startswith("//") else relative
     except ValueError:
         # On Windows there is no relative path to another drive.
         return str(path)
+
+
+def is_of_another_system(path: str, windows: bool = os.name == "nt") -> bool:
+    """Whether this is a full path of another kind of system: a drive or a server where this one has none (`windows`
+    False), or a path from the root where this one has drives. It names nothing here and must be kept as it is.
+    """
+    if windows:
+        return PurePosixPath(path).is_absolute() and not PureWindowsPath(path).is_absolute()
+    return PureWindowsPath(path).is_absolute() and not PurePosixPath(path).is_absolute()
 
 
 def _owners() -> Iterator[bpy.types.Object]:
@@ -52,7 +66,11 @@ def _make_relative(origin: Path | None, target: Path) -> None:
 
     def rewritten(value: str) -> str:
         if value.startswith("//"):
+            if os.name != "nt":
+                value = value.replace("\\", "/")
             return value if origin is None else stored(Path(os.path.normpath(origin / value[2:])), target)
+        if is_of_another_system(value):
+            return value
         return stored(Path(value).absolute(), target)
 
     for obj in _owners():

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import Final
 
 import bpy
 from bpy.props import StringProperty
 
+from .command_line import split_command
 from .errors import EffigyError
 from .installation import place
 
@@ -35,8 +35,8 @@ class EffigySettings:
     )
     worker_command: StringProperty(
         name="Worker Command",
-        description="A command that starts the backend on another machine, for example: ssh studio 'cd effigy && "
-        ".venv/bin/python -m backend serve'. Empty: the backend runs on this machine",
+        description='A command that starts the backend on another machine, for example: ssh studio "cd effigy && '
+        '.venv/bin/python -m backend serve". Empty: the backend runs on this machine',
     )
     head_file: StringProperty(
         name="Head Model",
@@ -100,9 +100,9 @@ def backend_python() -> Path:
 
 
 def worker_command() -> list[str]:
-    """The artist's own command that starts the worker, split as by a shell; empty if there is none."""
+    """The artist's own command that starts the worker, as its arguments; empty if there is none."""
     try:
-        return shlex.split(get().worker_command)
+        return split_command(get().worker_command)
     except ValueError as error:
         raise EffigyError(
             "The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark "

@@ -122,7 +122,7 @@ def task_of(rig: Rig) -> Task | None:
     last = last_training(rig)
     if last is None:
         return None
-    return next((task for task in tasks.running() if task.params.get("avatar") == str(last.avatar)), None)
+    return next((task for task in tasks.running() if Path(task.params.get("avatar", "")) == last.avatar), None)
 
 
 def has_refined_track(rig: Rig) -> bool:

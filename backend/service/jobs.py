@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from .. import child_process
 from ..errors import EffigyError
+from ..storage import is_same_path
 from .job_messages import CANCEL, DONE, FAILED, LAST_EVENTS, JobEvent, JobOrder
 from .job_specs import JOB_REQUESTS, read_job
 from .parameters import Parameters
@@ -125,7 +126,7 @@ class Jobs:
         output = read_job(kind, params).output
         name = next(self._names)
         with self._lock:
-            if any(job.output == output for job in self._running.values()):
+            if any(is_same_path(job.output, output) for job in self._running.values()):
                 raise EffigyError(f"Another job is writing {output}: wait for it or stop it, then start again.")
             self._running[name] = _RunningJob(JobProcess(kind, params, self._channel), output)
         self._not_forwarded.append(name)

@@ -1,0 +1,25 @@
+"""Names of files that are made from the names of datablocks, which may hold any character."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MAX_CHARACTERS: Final = 100
+"""Together with a suffix and a number, a name then stays below the 255 bytes of most file systems in every script."""
+_REFUSED: Final = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|]')
+_DEVICES: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices, with any suffix (Microsoft, "Naming Files, Paths, and Namespaces")."""
+
+
+def safe_file_name(name: str, suffix: str = "", otherwise: str = "avatar") -> str:
+    """A file name like `name` that Windows, macOS and Linux all accept, and that names no folder.
+
+    `suffix` is added unless `name` ends with it. A name of which nothing remains becomes `otherwise`.
+    """
+    stem = name[: -len(suffix)] if suffix and name.lower().endswith(suffix.lower()) else name
+    stem = _REFUSED.sub("_", stem).strip(" .")
+    while len(stem.encode()) > 2 * MAX_CHARACTERS or len(stem) > MAX_CHARACTERS:
+        stem = stem[:-1].rstrip(" .")
+    stem = stem or otherwise
+    return f"{'_' if _DEVICES.fullmatch(stem) else ''}{stem}{suffix}"

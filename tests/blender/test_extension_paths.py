@@ -1,0 +1,55 @@
+"""Paths stored in a .blend file keep their meaning between Windows and other systems."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import bpy
+import pytest
+
+
+@pytest.fixture
+def armature() -> bpy.types.Object:
+    made = bpy.data.objects.new("ann", bpy.data.armatures.new("ann"))
+    bpy.context.scene.collection.objects.link(made)
+    return made
+
+
+@pytest.mark.skipif(os.name == "nt", reason="these are full paths on Windows")
+@pytest.mark.parametrize("path", ["C:\\film\\ann.effigy", "\\\\server\\film\\ann.effigy"])
+def test_saving_elsewhere_keeps_a_full_path_of_windows(armature, tmp_path: Path, path: str) -> None:
+    armature.effigy.avatar = path
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert bpy.data.objects["ann"].effigy.avatar == path
+
+
+def test_a_relative_path_written_on_windows_is_found(armature, tmp_path: Path, module) -> None:
+    (tmp_path / "avatars").mkdir()
+    (tmp_path / "avatars" / "ann.effigy").touch()
+    armature.effigy.avatar = "//avatars\\ann.effigy"
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    armature = bpy.data.objects["ann"]
+    assert module("blender_addon.avatars").avatar_path(armature) == tmp_path / "avatars" / "ann.effigy"
+    # Saving writes it in the form that every system reads.
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    assert armature.effigy.avatar == "//avatars/ann.effigy"
+
+
+def test_a_path_of_another_system_is_recognised(module) -> None:
+    is_foreign = module("blender_addon.paths").is_of_another_system
+    for path in ("C:\\film\\a", "c:/film", "\\\\server\\film\\a"):
+        assert is_foreign(path, windows=False) and not is_foreign(path, windows=True)
+    assert is_foreign("/mnt/film", windows=True) and not is_foreign("/mnt/film", windows=False)
+    for path in ("film/a", "film\\a", "C:a", "\\film"):
+        assert not is_foreign(path, windows=False) and not is_foreign(path, windows=True)
+
+
+def test_a_packed_avatar_with_a_device_name_is_unpacked_to_a_file(armature, tmp_path: Path, module) -> None:
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    armature = bpy.data.objects["ann"]
+    text = bpy.data.texts.new("../CON: ?")
+    text.from_string("YW5u")
+    armature.effigy.packed = text
+    path = module("blender_addon.avatars").unpack(armature)
+    assert path.parent == tmp_path and path.read_bytes() == b"ann" and not set(path.name) & set(':?"\\')
