@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import CollectionProperty, StringProperty
 
 from .command_line import split_command
 from .errors import EffigyError
@@ -25,6 +25,20 @@ NO_BACKEND: Final = (
 )
 
 
+class EffigySharedFolder(bpy.types.PropertyGroup):
+    """A folder that this machine and the worker's machine both reach."""
+
+    local: StringProperty(
+        name="Here",
+        subtype="DIR_PATH",
+        description="The folder on this machine, for example P:\\film",
+    )
+    remote: StringProperty(
+        name="On the Worker's Machine",
+        description="The same folder on the machine that the Worker Command reaches, for example /mnt/film",
+    )
+
+
 class EffigySettings:
     """The stored settings, mixed into the class of the preferences page."""
 
@@ -37,6 +51,12 @@ class EffigySettings:
         name="Worker Command",
         description='A command that starts the backend on another machine, for example: ssh studio "cd effigy && '
         '.venv/bin/python -m backend serve". Empty: the backend runs on this machine',
+    )
+    shared: CollectionProperty(
+        type=EffigySharedFolder,
+        name="Shared Folders",
+        description="Folders that both machines reach, such as a studio's server. Files in them stay where they are; "
+        "all other files are sent to the worker, and its results are fetched",
     )
     head_file: StringProperty(
         name="Head Model",
@@ -108,6 +128,11 @@ def worker_command() -> list[str]:
             "The Worker Command in Edit ▸ Preferences ▸ Add-ons ▸ Effigy has a quotation mark "
             "that is never closed: add the closing one."
         ) from error
+
+
+def shared_folders() -> list[tuple[str, str]]:
+    """(folder here, folder on the worker's machine) of each row."""
+    return [(bpy.path.abspath(row.local), row.remote) for row in get().shared]
 
 
 def head_file() -> Path | None:

@@ -36,6 +36,11 @@ def _known() -> dict[str, str]:
         return {}
 
 
+def known_files() -> list[Path]:
+    """The files of the head models that the registry knows."""
+    return [Path(path) for path in _known().values()]
+
+
 def remember_head(model: HeadModel, path: Path) -> None:
     """Record that the file `path` contains this head model."""
     known = _known() | {model.fingerprint: str(Path(path).resolve())}

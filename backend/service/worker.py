@@ -13,10 +13,11 @@
                                                           `job.preview` and `job.message` as they come, and at last
                                                           one of `job.done`, `job.failed`, `job.cancelled`
     job.cancel     {job}                                → {stopping: whether it was still running}
+    file.…                                                for a client that shares no files (`exchange`)
 
-There are two threads. One reads messages and handles those that must never wait: it starts and cancels jobs. The other
-handles all other requests in order. When stdin closes (Blender quit or died) the worker ends at once and its jobs with
-it: each job watches a pipe of its own (`backend.service.job_process`).
+There are three threads. One reads messages and handles those that must never wait: it starts and cancels jobs. Another
+sends and receives files. The main thread handles all other requests in order. When stdin closes (Blender quit or died)
+the worker ends at once and its jobs with it: each job watches a pipe of its own (`backend.service.job_process`).
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import __version__
 from ..errors import EffigyError
+from .exchange import Exchange
 from .jobs import Jobs
 from .parameters import Parameters
 from .protocol import DEFECT, REFUSED, SCHEMA, UNKNOWN_METHOD, ArrayFolders, Channel, read_inline
@@ -73,6 +75,7 @@ def serve() -> None:
     channel = Channel(arrays)
     worker = _Worker(channel)
     threading.Thread(target=worker.read, daemon=True).start()
+    threading.Thread(target=worker.exchange_files, daemon=True).start()
     worker.work()
 
 
@@ -80,6 +83,7 @@ class _Worker:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._waiting_for_files: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._jobs = Jobs(channel)
         self._posing: Posing | None = None
         self._methods: dict[str, Method] = {
@@ -109,6 +113,8 @@ class _Worker:
                         self._answer(message, self._jobs.cancel)
                     case "doctor":
                         self._jobs.examine(lambda outcome, message=message: self._answer(message, lambda _: outcome()))
+                    case str(method) if method.startswith("file."):
+                        self._waiting_for_files.put(message)
                     case _:
                         self._waiting.put(message)
         finally:
@@ -119,9 +125,16 @@ class _Worker:
 
     def work(self) -> None:
         """The main thread: handles one request after the other."""
+        self._answer_all(self._waiting, self._methods)
+
+    def exchange_files(self) -> None:
+        """The thread that sends and receives files, so that the viewport does not wait for them."""
+        self._answer_all(self._waiting_for_files, Exchange().methods)
+
+    def _answer_all(self, waiting: queue.SimpleQueue[dict[str, Any]], methods: Mapping[str, Method]) -> NoReturn:
         while True:
-            message = self._waiting.get()
-            method = self._methods.get(message.get("method", ""))
+            message = waiting.get()
+            method = methods.get(message.get("method", ""))
             if method is None:
                 sentence = f"The worker has no method “{message.get('method')}”: update Effigy."
                 self._refuse(message, UNKNOWN_METHOD, sentence)

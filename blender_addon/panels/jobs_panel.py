@@ -61,12 +61,12 @@ def draw_running(layout: bpy.types.UILayout, task: Task, index: int) -> None:
 
 
 def progress_text(task: Task) -> str:
-    """`Training, 420 of 1800, 6 min left`."""
+    """`Training, 420 of 1800, 6 min left`; `Sending footage to the worker, 120 of 480 MB, 20 s left`."""
     if task.state == "stopping":
         return "Stopping…"
     parts = [task.stage]
     if task.job and task.job.total and task.state != BUILDING:
-        parts.append(f"{task.job.done} of {task.job.total}")
+        parts.append(f"{task.job.done} of {task.job.total} {task.job.unit}".rstrip())
     if task.time_left:
         parts.append(f"{task.time_left} left")
     return ", ".join(parts)

@@ -8,7 +8,7 @@ import bpy
 
 from .. import backend_setup
 from ..installation.install import FAILED
-from ..preferences import NO_BACKEND, PACKAGE, EffigySettings
+from ..preferences import NO_BACKEND, PACKAGE, EffigySettings, EffigySharedFolder
 from ..wrapped_text import wrapped
 
 WIDTH: Final = 460.0
@@ -18,6 +18,10 @@ LOG_LINES: Final = 8
 LOG_LINE_LENGTH: Final = 110
 OPEN_HEAD: Final = (
     "The open head that comes with Effigy: free to use for anything (CC0), 52 expressions with ARKit's names."
+)
+SHARED_FOLDERS: Final = (
+    "Files are sent to the worker's machine, and its results are fetched. If both machines reach the same folder, such "
+    "as a studio's server, enter its path on either side: files in it stay where they are."
 )
 ICONS: Final = {"ok": "CHECKMARK", "missing": "INFO", "broken": "ERROR"}
 """Icon by the state of a finding."""
@@ -70,8 +74,22 @@ def _draw_backend(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
     if settings.backend_python:
         row.operator("effigy.use_own_backend", icon="LOOP_BACK")
     layout.prop(settings, "worker_command")
+    if settings.worker_command:
+        _draw_shared_folders(settings, layout.box())
     if ready:
         _draw_findings(layout)
+
+
+def _draw_shared_folders(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
+    layout.label(text="Shared Folders", icon="NETWORK_DRIVE")
+    wrapped(layout, SHARED_FOLDERS, WIDTH)
+    for index, row in enumerate(settings.shared):
+        line = layout.row(align=True)
+        line.prop(row, "local", text="")
+        line.label(text="", icon="FORWARD")
+        line.prop(row, "remote", text="")
+        line.operator("effigy.remove_shared_folder", text="", icon="X").index = index
+    layout.operator("effigy.add_shared_folder", icon="ADD")
 
 
 def _draw_plan(layout: bpy.types.UILayout) -> None:
@@ -114,4 +132,4 @@ def _draw_head(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
         row.operator("effigy.use_open_head", icon="LOOP_BACK")
 
 
-classes = (EffigyPreferences,)
+classes = (EffigySharedFolder, EffigyPreferences)

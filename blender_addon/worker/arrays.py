@@ -18,16 +18,19 @@ COPY_BELOW = 1 << 16
 """Bytes below which a copy is cheaper than a mapping."""
 
 
-def take_arrays(value: Any) -> Any:
-    """Replaces the descriptions of arrays in a message with the arrays. Their files are deleted, also after an
-    error.
+def take_arrays(value: Any, *, files: bool = True) -> Any:
+    """Replaces the descriptions of arrays in a message with the arrays. Their files are deleted, also after an error.
+
+    `files`: whether an array may be in a file. Raises a ValueError where it may not and is; the file is not touched.
     """
     if isinstance(value, dict):
         if isinstance(described := value.get("$array"), dict):
+            if not files and "data" not in described:
+                raise ValueError("an array in a file, from a worker on another machine")
             return _take(described)
-        return {name: take_arrays(entry) for name, entry in value.items()}
+        return {name: take_arrays(entry, files=files) for name, entry in value.items()}
     if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
-        return [take_arrays(entry) for entry in value]
+        return [take_arrays(entry, files=files) for entry in value]
     return value
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 from ..errors import EffigyError
 from .connection import Connection
 from .jobs import FAILED, STOPPING, Job
-from .messages import Answer, JobNotification, WorkerInfo
+from .messages import Answer, JobEvent, JobNotification, WorkerInfo
 
 SCHEMA: Final = 1
 """The newest version of the protocol that this client knows."""
@@ -38,8 +38,12 @@ class WorkerError(EffigyError):
         self.data = data
 
 
+class WorkerEnded(WorkerError):
+    """The worker ended, or the connection to it was lost, before it answered."""
+
+
 @dataclass
-class _Request:
+class Request:
     method: str
     params: dict[str, Any]
     on_result: Callable[[Any], None] | None
@@ -57,8 +61,8 @@ class _Request:
 class _Latest:
     """The requests with one `latest` key."""
 
-    sent: _Request
-    waiting: _Request | None = None
+    sent: Request
+    waiting: Request | None = None
 
 
 @dataclass
@@ -66,7 +70,7 @@ class _State:
     """The state of one connection, which ends with it."""
 
     connection: Connection | None = None
-    pending: dict[int, _Request] = field(default_factory=dict)
+    pending: dict[int, Request] = field(default_factory=dict)
     latest: dict[str, _Latest] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     refused: str | None = None
@@ -127,18 +131,26 @@ class WorkerClient:
         """Sends a request without waiting. `pump` calls `on_result` or `on_error`, unless a newer request with the same
         `latest` key replaced this one.
         """
-        self._submit(_Request(method, params or {}, on_result, on_error, latest))
+        self._submit(Request(method, params or {}, on_result, on_error, latest))
 
     def call(self, method: str, params: dict[str, Any] | None = None, timeout: float | None = 60.0) -> Any:
         """Sends a request and waits for the answer, from any thread. Jobs and other requests continue meanwhile. Raises
         a `WorkerError`, also after `timeout` seconds (None: no limit).
         """
-        request = _Request(method, params or {}, None, None, answered=threading.Event())
+        return self.answer_of(self.send(method, params or {}), timeout)
+
+    def send(self, method: str, params: dict[str, Any]) -> Request:
+        """Sends a request whose answer `answer_of` waits for, from any thread."""
+        request = Request(method, params, None, None, answered=threading.Event())
         self._submit(request)
+        return request
+
+    def answer_of(self, request: Request, timeout: float | None) -> Any:
+        """Waits for the answer to a request of `send`. Raises a `WorkerError`, also after `timeout` seconds."""
         if not request.answered.wait(timeout):
             self._discard(request)
             raise WorkerError(
-                f"The worker did not answer “{method}” within {timeout:g} seconds: it is busy or stuck. "
+                f"The worker did not answer “{request.method}” within {timeout:g} seconds: it is busy or stuck. "
                 "Try again, or restart the worker."
             )
         if request.error:
@@ -150,6 +162,11 @@ class WorkerClient:
         job = Job(kind, params, self._cancel)
         job.on_change = on_change
         self.jobs.append(job)
+        self._begin(job, params)
+        return job
+
+    def _begin(self, job: Job, params: dict[str, Any]) -> None:
+        """Asks the worker to start a job. `params` are those for the worker."""
 
         def on_started(result: Mapping[str, Any]) -> None:
             request.state.jobs[result["job"]] = job
@@ -157,11 +174,13 @@ class WorkerClient:
             if job.state == STOPPING:
                 self._cancel(job)
 
-        request = _Request(
-            "job.start", {"kind": kind, "params": params}, on_started, lambda error: job.end(FAILED, str(error))
+        request = Request(
+            "job.start",
+            {"kind": job.kind, "params": params},
+            on_started,
+            lambda error: job.end(FAILED, self._end_of(job, error)),
         )
         self._submit(request)
-        return job
 
     def pump(self) -> bool:
         """Delivers the answers and events that have arrived; returns whether there were any. Runs in the main thread
@@ -202,7 +221,7 @@ class WorkerClient:
         if connection:
             connection.kill()
 
-    def _submit(self, request: _Request) -> None:
+    def _submit(self, request: Request) -> None:
         with self._lock:
             if self._closed:
                 return self._fail(request, WorkerError("Effigy's worker has been shut down."))
@@ -219,7 +238,7 @@ class WorkerClient:
             self._send(request)
         return None
 
-    def _send(self, request: _Request) -> None:
+    def _send(self, request: Request) -> None:
         number = next(self._numbers)
         request.state = self._state
         self._state.pending[number] = request
@@ -234,8 +253,9 @@ class WorkerClient:
             lambda message: self._on_message(state, message),
             lambda _, message: self._on_end(state, message),
             self._on_log_line,
+            shares_files=self._arrays == "files",
         )
-        self._send(_Request("hello", {"arrays": self._arrays}, lambda result: None, None))
+        self._send(Request("hello", {"arrays": self._arrays}, lambda result: None, None))
 
     def _on_message(self, state: _State, message: Answer | JobNotification) -> None:
         """Called from the reader thread."""
@@ -264,7 +284,9 @@ class WorkerClient:
 
     def _on_hello(self, state: _State, answer: Mapping[str, Any]) -> None:
         info = WorkerInfo.from_answer(answer)
-        state.connection.folders = list(info.array_folders)
+        if self._arrays == "files":
+            # A worker on another machine has no folder here; one that names some must not have them deleted.
+            state.connection.folders = list(info.array_folders)
         if info.schema > SCHEMA:
             state.refused = "The backend is newer than this extension: update the extension, or install its backend."
         self.info = info
@@ -272,7 +294,15 @@ class WorkerClient:
     def _on_job_event(self, state: _State, notification: JobNotification) -> None:
         job = state.jobs.get(notification.job)
         if job:
-            job.on_event(notification.event)
+            self._deliver(job, notification.event)
+
+    def _deliver(self, job: Job, event: JobEvent) -> None:
+        """Called in `pump` for each event of a job."""
+        job.on_event(event)
+
+    def _end_of(self, job: Job, error: WorkerError) -> str:
+        """The sentence for a job that the worker refused, or that ended with the worker."""
+        return f"{error} What “{job.kind}” had finished is kept." if isinstance(error, WorkerEnded) else str(error)
 
     def _on_end(self, state: _State, message: str) -> None:
         """Called from a thread of the connection. Every pending request and every job fails with the message."""
@@ -282,29 +312,29 @@ class WorkerClient:
             state.latest.clear()
             state.connection, self.info = None, None
         for request in waiting:
-            self._fail(request, WorkerError(message))
+            self._fail(request, WorkerEnded(message))
 
         def end_jobs() -> None:
             for job in state.jobs.values():
-                job.end(FAILED, f"{message} What “{job.kind}” had finished is kept.")
+                job.end(FAILED, self._end_of(job, WorkerEnded(message)))
 
         self._arrived.put(end_jobs)
 
-    def _answer(self, request: _Request, result: Any) -> None:
+    def _answer(self, request: Request, result: Any) -> None:
         if request.answered:
             request.result = result
             request.answered.set()
         elif request.on_result:
             self._arrived.put(lambda: request.on_result(result))
 
-    def _fail(self, request: _Request, error: WorkerError) -> None:
+    def _fail(self, request: Request, error: WorkerError) -> None:
         if request.answered:
             request.error = error
             request.answered.set()
         elif request.on_error:
             self._arrived.put(lambda: request.on_error(error))
 
-    def _discard(self, request: _Request) -> None:
+    def _discard(self, request: Request) -> None:
         """Ignores the answer of this request when it arrives; its arrays are freed by the reader thread."""
         with self._lock:
             for number, pending in list(self._state.pending.items()):

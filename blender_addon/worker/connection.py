@@ -17,12 +17,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from .. import child_process
 from .arrays import put_arrays, take_arrays
 from .messages import Answer, JobNotification, from_message
 
+SSH_FAILED: Final = 255
+"""The exit code of `ssh` if it could not connect, or lost the connection. Other codes are those of the worker."""
 EXIT_TIMEOUT: Final = 12.0
 """Seconds that a worker gets to end after it was asked to, before it is killed. In this time its jobs save their
 checkpoints."""
@@ -37,10 +40,14 @@ class Connection:
         on_message: Callable[[Answer | JobNotification], None],
         on_end: Callable[[Connection, str], None],
         on_log: Callable[[str], None],
+        shares_files: bool = True,
     ) -> None:
         """Starts the process. `on_message`, `on_end` (once, with a sentence) and `on_log` (with a line) are called from
-        this connection's threads. `environment` None: that of this process.
+        this connection's threads. `environment` None: that of this process. `shares_files`: whether the worker's
+        arrays may be in files; those of a worker on another machine are in the messages, and a message that names a
+        file of this machine is refused.
         """
+        self._shares_files = shares_files
         self._command, self._cwd, self._environment = list(command), cwd, environment
         self._on_message, self._on_end, self._on_log = on_message, on_end, on_log
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -105,7 +112,7 @@ class Connection:
     def _read(self) -> None:
         for line in self._process.stdout:
             try:
-                message = from_message(take_arrays(json.loads(line)))
+                message = from_message(take_arrays(json.loads(line), files=self._shares_files))
             except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
                 self._on_log(f"A message of the worker could not be read: {error!r}")
                 continue
@@ -123,6 +130,12 @@ class Connection:
         if code == 0:
             return "The worker has ended; the next request starts it again."
         last_line = next((line for line in reversed(self._last_log) if line.strip()), "")
+        if code == SSH_FAILED and Path(self._command[0]).stem.lower() == "ssh":
+            reason = f" ({last_line.strip()})" if last_line else ""
+            return (
+                f"The connection to the worker's machine was lost or could not be made{reason}: check the network and "
+                "the Worker Command in Effigy's preferences. The next request connects again."
+            )
         if missing := re.search(r"No module named '([\w.]+)'", last_line):
             return (
                 f"The backend's Python lacks the package {missing[1]}, so the worker could not start: press Install "

@@ -26,6 +26,8 @@ class Job:
         self.state = STARTING
         self.stage = "Starting"
         self.done = self.total = 0
+        self.unit = ""
+        """Of `done` and `total`, such as MB; empty for frames and steps."""
         self.eta: float | None = None
         """Seconds left in this stage."""
         self.rate: float | None = None
@@ -94,7 +96,7 @@ class Job:
     def _apply_progress(self, progress: JobProgress) -> None:
         if progress.stage != self.stage:
             self.history = []
-        self.stage, self.done, self.total = progress.stage, progress.done, progress.total
+        self.stage, self.done, self.total, self.unit = progress.stage, progress.done, progress.total, progress.unit
         self.eta, self.rate, self.metrics = progress.eta, progress.rate, progress.metrics
         if self.metrics:
             self.history.append((self.done, self.metrics))

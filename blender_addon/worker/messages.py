@@ -49,6 +49,8 @@ class JobProgress:
     rate: float | None = None
     """Units per second."""
     metrics: dict[str, float | None] = field(default_factory=dict)
+    unit: str = ""
+    """Of `done` and `total`, such as MB; empty for frames and steps."""
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> JobProgress:

@@ -20,6 +20,8 @@ from ..child_environment import environment_for_another_python
 from ..redraw import redraw_panels
 from .client import WorkerClient
 from .jobs import Job
+from .path_map import PathMap
+from .remote import RemoteWorkerClient
 
 PUMP_INTERVAL: Final = 1 / 60
 """Seconds between two calls of `WorkerClient.pump` while answers are pending."""
@@ -42,6 +44,8 @@ class _Session:
     client: WorkerClient | None = None
     command: list[str] = field(default_factory=list)
     """The command of `client`."""
+    path_map: PathMap = field(default_factory=PathMap)
+    """The shared folders of `client`."""
     last_arrival: float = 0.0
     """`time.monotonic` of the last answer."""
     last_redraw: float = 0.0
@@ -54,23 +58,30 @@ def client() -> WorkerClient:
     """The client of this Blender. Raises an `EffigyError` if no backend is configured.
 
     The worker starts with the first request. After the preferences were changed, a new worker replaces the old one as
-    soon as that has no jobs. A worker that is started by the artist's own command may be on another machine and shares
-    only the project's files with this one, so its arrays are part of the messages.
+    soon as that has no jobs. A worker that is started by the artist's own command may be on another machine: files
+    outside the shared folders are sent to it and fetched from it.
     """
     own_command = preferences.worker_command()
     command = own_command or [str(preferences.backend_python()), "-m", "backend", "serve"]
-    if _session.client is not None and command != _session.command and not _session.client.running_jobs:
+    path_map = PathMap.from_rows(preferences.shared_folders()) if own_command else PathMap()
+    changed = (command, path_map) != (_session.command, _session.path_map)
+    if _session.client is not None and changed and not _session.client.running_jobs:
         _session.client.close(wait=False)
         _session.client = None
     if _session.client is None:
-        _session.client = WorkerClient(
-            command,
-            str(preferences.extension_folder()),
-            environment_for_another_python(),
-            _on_log,
-            arrays="inline" if own_command else "files",
-        )
-        _session.command = command
+        folder, environment = str(preferences.extension_folder()), environment_for_another_python()
+        if own_command:
+            _session.client = RemoteWorkerClient(
+                command,
+                folder,
+                environment,
+                _on_log,
+                path_map=path_map,
+                staging=preferences.user_folder("fetched"),
+            )
+        else:
+            _session.client = WorkerClient(command, folder, environment, _on_log)
+        _session.command, _session.path_map = command, path_map
     _keep_pumping()
     return _session.client
 
