@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTHON_VERSIONS = ((3, 11), (3, 13))
-"""The Python versions of Blender 5.0 and 5.2; the backend and the extension are developed on the same version."""
+"""The Python versions of Blender 5.0 and 5.3; the backend and the extension are developed on the same version."""
 
 BACKEND_LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 """Libraries that MediaPipe links on Linux, even when it runs on the CPU -> their Debian packages."""
@@ -156,18 +156,21 @@ def check_python() -> None:
 
 
 def _base_python(version: tuple[int, int]) -> str:
-    """The interpreter that creates an environment: the running one, or one of another version from the PATH."""
+    """The interpreter that creates an environment: the running one, or one of another version from the PATH or
+    pyenv.
+    """
     if version == tuple(sys.version_info[:2]):
         return sys.executable
     name = "python{}.{}".format(*version)
-    command = shutil.which(name)
-    # pyenv puts a launcher on the PATH also for versions that are not installed; it fails when it is run.
-    if command is None or subprocess.run([command, "-c", ""], capture_output=True).returncode:
-        raise BuildError(
-            f"This version of Blender needs Python {version[0]}.{version[1]}, and {name} was not found: install it, "
-            "or test another version of Blender."
-        )
-    return command
+    # pyenv puts a launcher on the PATH also for versions that are not chosen at the moment; it fails when it is run.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for command in (shutil.which(name), *map(str, sorted(pyenv.glob(f"versions/*/bin/{name}")))):
+        if command is not None and subprocess.run([command, "-c", ""], capture_output=True).returncode == 0:
+            return command
+    raise BuildError(
+        f"This version of Blender needs Python {version[0]}.{version[1]}, and {name} was not found: install it, "
+        "or test another version of Blender."
+    )
 
 
 def _install_backend(environment: Environment, status: Status) -> None:
@@ -214,7 +217,8 @@ CHECK = Environment(ROOT / ".venv-check", ("check.lock",), {}, "about 0.1 GB are
 BLENDER_VERSIONS = {
     "4.2.23": ("blender-4.2.lock", (3, 11)),
     "5.0.1": ("blender-3.11.lock", (3, 11)),
-    "5.2.3": ("blender-3.13.lock", (3, 13)),
+    "5.2.3": ("blender-5.2.lock", (3, 13)),
+    "5.3.0": ("blender-3.13.lock", (3, 13)),
 }
 """Choices of `test --bpy`: version of the bpy wheel -> its list of packages and the Python that it is built for."""
 

@@ -282,7 +282,19 @@ def test_each_blender_is_locked_to_the_version_that_it_is_called_by(version):
     assert f"bpy=={version} " in (REQUIREMENTS / environments.blender_of(version).lists[0]).read_text()
 
 
-def test_a_blender_whose_python_is_not_here_is_refused_with_a_sentence(fresh, monkeypatch):
+def test_a_python_of_pyenv_that_its_launcher_refuses_is_found(tmp_path, monkeypatch):
+    launcher, real = tmp_path / "shims" / "python3.8", tmp_path / "versions" / "3.8.1" / "bin" / "python3.8"
+    for program, code in ((launcher, 127), (real, 0)):
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\nexit {code}\n", "utf-8")
+        program.chmod(0o755)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setattr(environments.shutil, "which", lambda _: str(launcher))
+    assert environments._base_python((3, 8)) == str(real)
+
+
+def test_a_blender_whose_python_is_not_here_is_refused_with_a_sentence(fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     monkeypatch.setattr(environments.shutil, "which", lambda _: None)
     with pytest.raises(BuildError, match=r"python3\.8 was not found: install it"):
         environments.set_up(replace(fresh.environment, python_version=(3, 8)))
