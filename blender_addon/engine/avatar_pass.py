@@ -67,7 +67,9 @@ def make_pass(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.S
     render = avatar_pass.render
     render.engine, render.film_transparent = ENGINE, True
     render.use_compositing = render.use_sequencer = render.use_freestyle = render.use_multiview = False
-    if not hasattr(avatar_pass, "compositing_node_group"):
+    if hasattr(avatar_pass, "compositor_effects"):
+        avatar_pass.compositor_effects.clear()
+    elif not hasattr(avatar_pass, "compositing_node_group"):
         avatar_pass.use_nodes = False
     else:
         avatar_pass.compositing_node_group = None

@@ -33,7 +33,7 @@ def set_up(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, avatars: bpy.type
     groups = (node for node in nodes if node.type == "GROUP" and node.node_tree is not None)
     composite = next((node for node in groups if node.node_tree.get(GROUP_PROPERTY)), None)
     second = _render_layers_node(nodes, avatars, avatars.view_layers[0].name)
-    image = source.outputs["Image"]
+    image = _scene_image(scene, nodes, source)
     if composite is None:
         readers = [link.to_socket for link in image.links]
         for node in nodes:
@@ -51,16 +51,47 @@ def set_up(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, avatars: bpy.type
 
 
 def _compositor(scene: bpy.types.Scene) -> bpy.types.NodeTree:
-    """The scene's compositing node tree, created if there is none. Blender 5 and earlier versions differ here."""
+    """The scene's compositing node tree, created if there is none. Its place differs between Blender 5.3, 5.0 and
+    earlier versions.
+    """
+    if hasattr(scene, "compositor_effects"):
+        effect = _first_effect(scene.compositor_effects)
+        if effect.node_group is None:
+            effect.node_group = _new_compositor(scene)
+        return effect.node_group
     if not hasattr(scene, "compositing_node_group"):
         scene.use_nodes = True
         return scene.node_tree
     if scene.compositing_node_group is None:
-        tree = bpy.data.node_groups.new(f"{scene.name} Compositing", "CompositorNodeTree")
-        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type=IMAGE)
-        tree.nodes.new("NodeGroupOutput").location = 300, 0
-        scene.compositing_node_group = tree
+        scene.compositing_node_group = _new_compositor(scene)
     return scene.compositing_node_group
+
+
+def _first_effect(effects: Any) -> Any:
+    """The compositor effect that Blender 5.3 applies first in a render, created if there is none. The effects after it
+    receive its result.
+    """
+    rendered = [effect for effect in effects if effect.enable_for_render]
+    with_nodes = [effect for effect in rendered if effect.node_group is not None]
+    return next(iter(with_nodes or rendered), None) or effects.new(name="Scene Effect")
+
+
+def _new_compositor(scene: bpy.types.Scene) -> bpy.types.NodeTree:
+    tree = bpy.data.node_groups.new(f"{scene.name} Compositing", "CompositorNodeTree")
+    tree.interface.new_socket("Image", in_out="OUTPUT", socket_type=IMAGE)
+    tree.nodes.new("NodeGroupOutput").location = 300, 0
+    return tree
+
+
+def _scene_image(scene: bpy.types.Scene, nodes: Any, source: bpy.types.Node) -> bpy.types.NodeSocket:
+    """The socket from which the artist's nodes read the scene's image: that of the Render Layers node `source`, or in
+    an effect of Blender 5.3 that of the group's input.
+    """
+    image = source.outputs["Image"]
+    if image.is_linked or not hasattr(scene, "compositor_effects"):
+        return image
+    inputs = (node.outputs[0] for node in nodes if node.type == "GROUP_INPUT")
+    return next((socket for socket in inputs if socket.type == "RGBA" and socket.is_linked), image)
 
 
 def _render_layers_node(nodes: Any, scene: bpy.types.Scene, layer: str) -> bpy.types.Node:
@@ -77,11 +108,7 @@ def _unlinked_outputs(tree: bpy.types.NodeTree) -> list[bpy.types.NodeSocket]:
     """The first sockets of the compositor's output nodes, if nothing is linked to them."""
     ends = [node for node in tree.nodes if node.type in {"COMPOSITE", "GROUP_OUTPUT"}]
     if not ends:
-        ends = [
-            tree.nodes.new(
-                "NodeGroupOutput" if hasattr(bpy.types.Scene, "compositing_node_group") else "CompositorNodeComposite"
-            )
-        ]
+        ends = [tree.nodes.new("NodeGroupOutput" if bpy.app.version >= (5, 0, 0) else "CompositorNodeComposite")]
     return [node.inputs[0] for node in ends if not node.inputs[0].is_linked]
 
 

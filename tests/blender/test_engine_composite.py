@@ -140,7 +140,10 @@ def test_a_collection_that_the_artist_excludes_later_leaves_the_pass_too(shot, e
 def test_a_second_time_it_sets_right_what_is_there(shot, tmp_path):
     bpy.ops.effigy.set_up_composite()
     scene = bpy.context.scene
-    tree = scene.compositing_node_group if hasattr(scene, "compositing_node_group") else scene.node_tree
+    if hasattr(scene, "compositor_effects"):
+        tree = scene.compositor_effects[0].node_group
+    else:
+        tree = scene.compositing_node_group if hasattr(scene, "compositing_node_group") else scene.node_tree
     before = len(tree.nodes), len(tree.links), len(bpy.data.scenes), len(bpy.data.node_groups)
     bpy.ops.effigy.set_up_composite()
     assert (len(tree.nodes), len(tree.links), len(bpy.data.scenes), len(bpy.data.node_groups)) == before
@@ -148,10 +151,13 @@ def test_a_second_time_it_sets_right_what_is_there(shot, tmp_path):
 
 def test_the_artists_own_compositing_comes_after_it(shot, tmp_path):
     scene = bpy.context.scene
-    if hasattr(scene, "compositing_node_group"):
+    if bpy.app.version >= (5, 0, 0):
         tree = bpy.data.node_groups.new("mine", "CompositorNodeTree")
         tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
-        scene.compositing_node_group = tree
+        if hasattr(scene, "compositor_effects"):
+            scene.compositor_effects.new(name="mine").node_group = tree
+        else:
+            scene.compositing_node_group = tree
         end = tree.nodes.new("NodeGroupOutput")
     else:
         scene.use_nodes = True
@@ -164,6 +170,35 @@ def test_the_artists_own_compositing_comes_after_it(shot, tmp_path):
     bpy.ops.effigy.set_up_composite()
     assert invert.inputs["Color"].links[0].from_node.type == "GROUP"
     assert end.inputs[0].links[0].from_node == invert
+
+
+@pytest.mark.skipif("compositor_effects" not in bpy.types.Scene.bl_rna.properties, reason="Blender 5.3 has effects")
+def test_the_composite_is_the_first_of_the_artists_effects(shot, engine_picture, tmp_path):
+    """Blender's own new effect reads the scene from its group's input and has no Render Layers node."""
+    scene = bpy.context.scene
+    for name, node in (("switched off", None), ("first", None), ("second", "CompositorNodeInvert")):
+        effect = scene.compositor_effects.new(name=name)
+        effect.enable_for_render = name != "switched off"
+        effect.node_group = tree = bpy.data.node_groups.new(name, "CompositorNodeTree")
+        for direction in ("INPUT", "OUTPUT"):
+            tree.interface.new_socket("Image", in_out=direction, socket_type="NodeSocketColor")
+        image, end = tree.nodes.new("NodeGroupInput").outputs[0], tree.nodes.new("NodeGroupOutput")
+        if node is not None:
+            invert = tree.nodes.new(node)
+            tree.links.new(image, invert.inputs["Color"])
+            image = invert.outputs[0]
+        tree.links.new(image, end.inputs[0])
+    bpy.ops.effigy.set_up_composite()
+    bpy.ops.effigy.set_up_composite()
+    counts = [len(effect.node_group.nodes) for effect in scene.compositor_effects]
+    assert counts == [2, 5, 3]
+    picture = render_png(tmp_path / "effects.png")
+    opaque, color = alone(engine_picture)
+    seen = opaque & (np.arange(SIZE)[None, :] < SIZE // 2)
+    assert seen.sum() > 300
+    # Inverted in scene-linear values.
+    linear = np.clip(color[seen], 0, 1) ** 2.2
+    assert np.abs(picture[seen][:, :3] - (1 - linear) ** (1 / 2.2)).mean() < 0.02
 
 
 def test_the_panel_of_the_artists_engine_offers_it_and_says_when_it_is_done(shot, module):
