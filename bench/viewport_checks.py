@@ -1,7 +1,7 @@
 """The live viewport in a real Blender window, held against the CPU rasteriser in every situation that an artist meets.
 
     python3 build.py bench viewport_checks --blender PROGRAM --avatar FILE [--second FILE] [--capture FOLDER]
-                                           [--pictures FOLDER] [--checks NAME …] [--json FILE]
+                                           [--gpu-backend NAME] [--pictures FOLDER] [--checks NAME …] [--json FILE]
 
 Perspective, orthographic and camera view, render border, every shading mode; what hides an avatar; objects before,
 behind and inside the head; two avatars; the view turned in place and about the world's origin; undo, deletion, another
@@ -39,6 +39,9 @@ def main() -> int:
     parser.add_argument("--second", metavar="FILE", help="another, to stand beside it (default: the same)")
     parser.add_argument("--capture", metavar="FOLDER", default="", help="the first one's, for its footage")
     parser.add_argument("--pictures", metavar="FOLDER", default="", help="keep screenshots there")
+    parser.add_argument(
+        "--gpu-backend", choices=("opengl", "vulkan", "metal"), default="opengl", help="what Blender draws with"
+    )
     parser.add_argument("--checks", nargs="*", choices=CHECKS, default=CHECKS, help="which of them (default: all)")
     parser.add_argument("--json", metavar="FILE", help="write the rows there as well")
     parser.add_argument("--log", metavar="FILE", help="keep what Blender says there")
@@ -80,12 +83,13 @@ def check(command: list[str], folder: Path, arguments: argparse.Namespace) -> li
                 "folder": str(folder),
                 "result": str(result),
                 "checks": list(arguments.checks),
+                "gpu_backend": arguments.gpu_backend,
             }
         ),
         "utf-8",
     )
     with log.open("w", encoding="utf-8") as said:
-        run_in_window(command, SCRIPT, order, folder / "settings", said)
+        run_in_window(command, SCRIPT, order, folder / "settings", said, arguments.gpu_backend)
     output = log.read_text("utf-8", errors="replace")
     if not result.is_file():
         raise BuildError(f"Blender did not get through. It said:\n{output[-4000:]}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+import gpu
 import numpy as np
 from mathutils import Quaternion, Vector
 
@@ -117,6 +118,8 @@ def empty_file() -> Iterator[float]:
 
 def walk() -> Iterator[float]:
     try:
+        backend = gpu.platform.backend_type_get()
+        row("drawn by", None, backend.lower() == ORDER["gpu_backend"], f"{backend}, {gpu.platform.renderer_get()}")
         if ORDER["checks"]:
             yield from checks()
         if ORDER["pictures"]:
@@ -424,7 +427,7 @@ def lifetime() -> Iterator[float]:
     attempt("scripts reloaded", lambda: matches(rigs()[0]))
     process = worker()
     row("one worker while it is shown", None, is_running(process))
-    draw, framebuffers = effigy("viewport.draw"), effigy("viewport.splat_framebuffer")
+    draw, shaders = effigy("viewport.draw"), effigy("viewport.shared_shaders")
     bpy.ops.preferences.addon_disable(module=PACKAGE)
     redraw(2)
     yield 1.5
@@ -435,7 +438,7 @@ def lifetime() -> Iterator[float]:
             ("views", draw.state.views),
             ("textures", draw.state.textures),
             ("meshes", draw.state.meshes),
-            ("shaders", framebuffers._shared),
+            ("shaders", shaders._shared.shaders),
         )
         if kept
     ]

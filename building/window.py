@@ -30,9 +30,17 @@ def window_command(program: str | None) -> list[str]:
     return [*screen, blender]
 
 
-def run_in_window(command: list[str], script: Path, order: Path, settings: Path, output: TextIO | None = None) -> None:
+def run_in_window(
+    command: list[str],
+    script: Path,
+    order: Path,
+    settings: Path,
+    output: TextIO | None = None,
+    gpu_backend: str = "opengl",
+) -> None:
     """Run Blender with `script`, which gets the path `order` as its argument, until it quits. `settings` is Blender's
-    user folder; `output` is a file for what Blender prints, by default this terminal.
+    user folder; `output` is a file for what Blender prints, by default this terminal; `gpu_backend` is what Blender
+    draws with, `opengl` or, from Blender 4.5 on, `vulkan` or `metal`.
     """
     settings.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -40,7 +48,7 @@ def run_in_window(command: list[str], script: Path, order: Path, settings: Path,
             *command,
             "--factory-startup",
             "--gpu-backend",
-            "opengl",
+            gpu_backend,
             "-noaudio",
             "--window-geometry",
             "0",

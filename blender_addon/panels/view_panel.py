@@ -6,7 +6,7 @@ import bpy
 
 from .. import active
 from ..avatars import has_avatar
-from ..viewport import live
+from ..viewport import live, shared_shaders
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
@@ -34,7 +34,9 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         column.prop(scene, "quality")
         column.prop(scene, "with_overlays")
         avatar = live.state_of(armature)
-        if avatar is not None and avatar.error:
+        if shared_shaders.failure():
+            wrapped(layout, shared_shaders.failure(), region_width(context), "ERROR")
+        elif avatar is not None and avatar.error:
             wrapped(layout, avatar.error, region_width(context), "ERROR")
 
 

@@ -8,10 +8,11 @@
     cache, baking                 baked splats, and the task that bakes or exports a range of frames
     live                          at each redraw: reads the poses and requests new splats
     sorting, shaders              drawing order, GLSL
+    shared_shaders                the built shaders, and why one could not be built
     splat_framebuffer, mesh, bones  drawing for any view
     draw                          Blender's draw handlers
 
 Data flow: dependency graph → `RigPose` → worker or bake → `Splats` → texture → `SplatFramebuffer` → 3D View.
-Only `shaders`, `splat_framebuffer`, `mesh`, `bones` and `draw` use the `gpu` module; `viewpoint`, `splats` and
-`sorting` do not use `bpy`.
+Only `shaders`, `shared_shaders`, `splat_framebuffer`, `mesh`, `bones` and `draw` use the `gpu` module; `viewpoint`,
+`splats` and `sorting` do not use `bpy`.
 """

@@ -21,8 +21,9 @@ import bpy
 import gpu
 import numpy as np
 
+from ..redraw import redraw_panels
 from ..rig.rig_properties import Rig, find_rigs
-from . import live, mesh_visibility, splat_framebuffer
+from . import live, mesh_visibility, shared_shaders, splat_framebuffer
 from .avatar_state import AvatarState
 from .bones import draw_bones
 from .mesh import MeshBatches
@@ -93,7 +94,8 @@ def _after_overlays() -> None:
 
 def _update(context: bpy.types.Context) -> None:
     """Updates the view's list of visible avatars and their states. The list is empty, and nothing is requested, if the
-    artist has chosen that avatars are hidden with the overlays, and the overlays are off.
+    artist has chosen that avatars are hidden with the overlays, and the overlays are off, or if a shader could not be
+    built.
     """
     _clean_up(context)
     number = context.region.as_pointer()
@@ -104,7 +106,10 @@ def _update(context: bpy.types.Context) -> None:
         return
     camera = camera_of(context)
     viewpoint = Viewpoint.from_view_matrix(camera.view, camera.orthographic)
-    view.visible = live.update_view(context, number, viewpoint)
+    view.visible = live.update_view(context, number, viewpoint) if not shared_shaders.failure() else []
+    if view.visible and not shared_shaders.build():
+        view.visible = []
+        redraw_panels()
     _schedule_mesh_visibility(context)
 
 

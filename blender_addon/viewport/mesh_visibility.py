@@ -15,6 +15,7 @@ import bpy
 
 from ..avatars import has_avatar
 from ..rig.rig_properties import Rig, find_rigs
+from . import shared_shaders
 
 MATERIAL_PROPERTY: Final = "effigy_clear"
 """Custom property that identifies the transparent material."""
@@ -56,10 +57,10 @@ def set_hidden(rig: Rig, hidden: bool) -> None:
 
 
 def _should_hide(rig: Rig) -> bool:
-    """Whether the artist has chosen to see the rig's avatar rather than its mesh. Does not depend on whether splats
-    have arrived.
+    """Whether the artist has chosen to see the rig's avatar rather than its mesh, and splats can be drawn. Does not
+    depend on whether splats have arrived.
     """
-    return has_avatar(rig.armature) and rig.armature.effigy_view.mode != "MESH"
+    return has_avatar(rig.armature) and rig.armature.effigy_view.mode != "MESH" and not shared_shaders.failure()
 
 
 def _can_change(rig: Rig) -> bool:

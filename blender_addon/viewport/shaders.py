@@ -4,6 +4,10 @@ composites that framebuffer over a view, `mesh_shader` draws the depths of the r
 The projection is that of `backend.splatting.cpu_project` (EWA splatting, Zwicker et al. 2001, with the conventions of
 gsplat 1.5.3), in OpenGL's axes: the view looks along -Z and pixels count upwards. For an orthographic view only the
 Jacobian differs: it has no perspective terms.
+
+Blender compiles the same text as GLSL for OpenGL and Vulkan, and as C++ for Metal. So vector functions get vectors in
+every argument, a matrix is built from columns, no name is that of a built-in function, and push constants stay within
+the 128 bytes that Vulkan guarantees.
 """
 
 # fake-bpy-module 5.0 declares the types of `gpu` without constructors and its context managers as None.
@@ -53,8 +57,9 @@ void main()
   vec2 slope_min = (-intrinsics.zw - guard_band) / intrinsics.xy;
   vec2 slope_max = (size - intrinsics.zw + guard_band) / intrinsics.xy;
   vec2 clamped_slope = orthographic ? vec2(0.0) : clamp(slope, slope_min, slope_max);
-  vec3 jacobian_x = vec3(inverse_depth, 0.0, clamped_slope.x * inverse_depth) * intrinsics.x * mat3(view);
-  vec3 jacobian_y = vec3(0.0, inverse_depth, clamped_slope.y * inverse_depth) * intrinsics.y * mat3(view);
+  mat3 rotation = mat3(view[0].xyz, view[1].xyz, view[2].xyz);
+  vec3 jacobian_x = vec3(inverse_depth, 0.0, clamped_slope.x * inverse_depth) * intrinsics.x * rotation;
+  vec3 jacobian_y = vec3(0.0, inverse_depth, clamped_slope.y * inverse_depth) * intrinsics.y * rotation;
   vec3 row_x = b.xyz, row_y = vec3(b.y, b.w, c.x), row_z = vec3(b.z, c.x, c.y);
   vec3 covariance_x = vec3(dot(jacobian_x, row_x), dot(jacobian_x, row_y), dot(jacobian_x, row_z));
   vec3 covariance_y = vec3(dot(jacobian_y, row_x), dot(jacobian_y, row_y), dot(jacobian_y, row_z));
@@ -113,10 +118,33 @@ void main()
 }
 """
 
+_DEPTH_OF_PIXEL: Final = """
+/* The splats' mean depth in a pixel of the splat framebuffer, in normalized device coordinates. */
+float device_depth(ivec2 texel, float alpha)
+{
+  /* Where the rig's own mesh is nearer than its splats, the mesh that Blender drew must not hide them. */
+  float z = min(texelFetch(depths, texel, 0).r / alpha, texelFetch(mesh_depths, texel, 0).r - MESH_NEARER);
+  return (projection.y - projection.x * z) / (projection.z > 0.5 ? 1.0 : z);
+}
+"""
+
 _COMPOSITE_VERTEX: Final = """
 void main()
 {
   gl_Position = vec4(target.xy + corner * target.zw, 0.0, 1.0);
+}
+"""
+
+_COMPOSITE_VERTEX_BY_PIXEL: Final = """
+void main()
+{
+  ivec2 size = textureSize(colors, 0);
+  int index = int(gl_InstanceID);
+  ivec2 texel = ivec2(index % size.x, index / size.x);
+  float alpha = texelFetch(colors, texel, 0).a;
+  vec2 place = (vec2(texel) + corner) / vec2(size);
+  gl_Position = alpha < ALPHA_MIN ? vec4(2.0, 2.0, 2.0, 1.0) :
+                                    vec4(target.xy + place * target.zw, device_depth(texel, alpha), 1.0);
 }
 """
 
@@ -136,9 +164,9 @@ void main()
 """
 
 _COMPOSITE_FRAGMENT: Final = """
-vec3 linear(vec3 encoded)
+vec3 to_linear(vec3 encoded)
 {
-  return mix(encoded / 12.92, pow((encoded + 0.055) / 1.055, vec3(2.4)), step(0.04045, encoded));
+  return mix(encoded / 12.92, pow((encoded + 0.055) / 1.055, vec3(2.4)), step(vec3(0.04045), encoded));
 }
 
 void main()
@@ -162,11 +190,10 @@ void main()
   if (found.a < ALPHA_MIN) {
     discard;
   }
-  /* Where the rig's own mesh is nearer than its splats, the mesh that Blender drew must not hide them. */
-  float z = min(texelFetch(depths, texel, 0).r / texelFetch(colors, texel, 0).a,
-                texelFetch(mesh_depths, texel, 0).r - MESH_NEARER);
-  gl_FragDepth = 0.5 + 0.5 * (projection.y - projection.x * z) / (projection.z > 0.5 ? 1.0 : z);
-  vec3 shade = clamp(found.rgb / found.a, 0.0, 1.0);
+#ifndef DEPTH_IN_VERTEX_SHADER
+  gl_FragDepth = 0.5 + 0.5 * device_depth(texel, texelFetch(colors, texel, 0).a);
+#endif
+  vec3 shade = clamp(found.rgb / found.a, vec3(0.0), vec3(1.0));
   if (projection.w < 0.5) {
     color = vec4(shade * found.a, found.a);
     return;
@@ -174,11 +201,11 @@ void main()
   /* The view's buffer is encoded as sRGB on writing, and Blender blends it with the scene in linear values, whereas
      splats were trained to be blended in encoded values. Opaque pixels keep their colour. For the others alpha is
      changed so that in front of the view's plain background the result equals that of blending encoded values. */
-  vec3 behind = linear(background);
-  vec3 foreground = linear(shade);
+  vec3 behind = to_linear(background.rgb);
+  vec3 foreground = to_linear(shade);
   vec3 difference = foreground - behind;
   float squared_length = dot(difference, difference);
-  vec3 desired_difference = linear(mix(background, shade, found.a)) - behind;
+  vec3 desired_difference = to_linear(mix(background.rgb, shade, found.a)) - behind;
   float alpha = squared_length > 1e-6 ? clamp(dot(desired_difference, difference) / squared_length, 0.0, 1.0) : found.a;
   color = vec4(foreground * alpha, alpha);
 }
@@ -218,17 +245,30 @@ def splat_shader() -> gpu.types.GPUShader:
     return gpu.shader.create_from_info(info)
 
 
-def composite_shader() -> gpu.types.GPUShader:
+def depth_in_vertex_shader() -> bool:
+    """Whether the composite's depth must come from its vertex shader.
+
+    A fragment shader writes `gl_FragDepth` only where its create-info declares this, by `depth_write` of Blender 5.
+    Before Blender 5, shaders made in Python are declared `depth_unchanged`. In OpenGL the preprocessor can replace that
+    word; Metal and Vulkan have no such word, and Metal does not compile the shader at all.
+    """
+    return not hasattr(gpu.types.GPUShaderCreateInfo, "depth_write") and gpu.platform.backend_type_get() != "OPENGL"
+
+
+def composite_shader(depth_in_vertex: bool) -> gpu.types.GPUShader:
     """Draws a splat framebuffer over the bound framebuffer, and writes the depth of each pixel.
+
+    With `depth_in_vertex` one instance of the rectangle is drawn per pixel of the splat framebuffer, row by row, at
+    that pixel's depth. The result is the same; it costs four vertices a pixel.
 
     Push constants: `target`, left, bottom, width and height in normalized device coordinates; `projection`, the
     elements (2, 2) and (2, 3) of the projection matrix, whether the view is orthographic, and whether the bound
-    framebuffer encodes written values as sRGB; `origin`, left and bottom in pixels of the bound framebuffer, and the
-    side of a splat framebuffer's pixel in these pixels; `background`, an sRGB-encoded colour.
+    framebuffer encodes written values as sRGB; `origin`, left and bottom in pixels of the bound framebuffer, the side
+    of a splat framebuffer's pixel in these pixels, unused; `background`, an sRGB-encoded colour, unused.
     """
     info = gpu.types.GPUShaderCreateInfo()
-    for kind, name in (("VEC4", "target"), ("VEC4", "projection"), ("VEC3", "origin"), ("VEC3", "background")):
-        info.push_constant(kind, name)
+    for name in ("target", "projection", "origin", "background"):
+        info.push_constant("VEC4", name)
     info.sampler(0, "FLOAT_2D", "colors")
     info.sampler(1, "FLOAT_2D", "depths")
     info.sampler(2, "FLOAT_2D", "mesh_depths")
@@ -237,14 +277,17 @@ def composite_shader() -> gpu.types.GPUShader:
     info.define("ALPHA_MIN", "(1.0 / 255.0)")
     # Metres.
     info.define("MESH_NEARER", "0.003")
+    if depth_in_vertex:
+        info.define("DEPTH_IN_VERTEX_SHADER", "1")
+        info.vertex_source(_DEPTH_OF_PIXEL + _COMPOSITE_VERTEX_BY_PIXEL)
+        info.fragment_source(_COMPOSITE_FRAGMENT)
+        return gpu.shader.create_from_info(info)
     if hasattr(info, "depth_write"):
         info.depth_write("ANY")
     else:
-        # Before Blender 5, shaders made in Python are declared `depth_unchanged`. The preprocessor can still replace
-        # that word.
         info.define("depth_unchanged", "depth_any")
     info.vertex_source(_COMPOSITE_VERTEX)
-    info.fragment_source(_COMPOSITE_FRAGMENT)
+    info.fragment_source(_DEPTH_OF_PIXEL + _COMPOSITE_FRAGMENT)
     return gpu.shader.create_from_info(info)
 
 

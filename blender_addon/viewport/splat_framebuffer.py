@@ -12,16 +12,16 @@ render engine's depth composite.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import gpu
 import numpy as np
-from gpu_extras.batch import batch_for_shader
 from mathutils import Matrix
 
-from .shaders import TEXTURE_WIDTH, composite_shader, mesh_shader, splat_shader
+from . import shaders, shared_shaders
+from .shaders import TEXTURE_WIDTH
 from .sorting import back_to_front
 from .splats import PackedSplats
 
@@ -33,11 +33,6 @@ BACKGROUND: Final = (0.239, 0.239, 0.239)
 """Background of the 3D View in Blender's default theme."""
 BLOCK: Final = 64
 """Pixels. The framebuffer's sides are multiples of this, so that a small move of the view does not reallocate it."""
-
-_TRIANGLE: Final = ((0.0, 2.0), (-(3**0.5), -1.0), (3**0.5, -1.0))
-"""The triangle around a circle of radius 1. One triangle is cheaper than the two of a square, although slightly more of
-it lies outside the ellipse."""
-_SQUARE: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -159,7 +154,7 @@ class SplatFramebuffer:
             gpu.state.depth_mask_set(False)
             gpu.state.face_culling_set("NONE")
             gpu.state.blend_set("ALPHA_PREMULT")
-            shader = _shader("splats", splat_shader)
+            shader = shared_shaders.shader("splats")
             shader.bind()
             shader.uniform_float("view", Matrix(view.tolist()))
             shader.uniform_float("intrinsics", (fx, fy, cx, cy))
@@ -168,7 +163,7 @@ class SplatFramebuffer:
             shader.uniform_float("depth_range", (-corners.max(), -corners.min(), float(camera.orthographic), 0.0))
             shader.uniform_sampler("splats", splats.texture)
             shader.uniform_sampler("order", self._order)
-            _batch("splats", shader).draw_instanced(shader, instance_count=len(packed.values))
+            shared_shaders.batch("splats").draw_instanced(shader, instance_count=len(packed.values))
             gpu.state.blend_set("NONE")
 
     def composite(self, camera: ViewCamera, background: Sequence[float] = BACKGROUND) -> None:
@@ -183,7 +178,7 @@ class SplatFramebuffer:
         gpu.state.depth_test_set("LESS_EQUAL")
         gpu.state.depth_mask_set(True)
         gpu.state.blend_set("ALPHA_PREMULT")
-        shader = _shader("composite", composite_shader)
+        shader = shared_shaders.shader("composite")
         shader.bind()
         shader.uniform_float(
             "target",
@@ -197,12 +192,16 @@ class SplatFramebuffer:
         p = camera.projection
         shader.uniform_float("projection", (p[2, 2], p[2, 3], float(camera.orthographic), float(self._encodes)))
         corner = gpu.state.viewport_get()[:2]
-        shader.uniform_float("origin", (left + corner[0], bottom + corner[1], float(self._step)))
-        shader.uniform_float("background", tuple(background))
+        shader.uniform_float("origin", (left + corner[0], bottom + corner[1], float(self._step), 0.0))
+        shader.uniform_float("background", (*background[:3], 0.0))
         shader.uniform_sampler("colors", self._color)
         shader.uniform_sampler("depths", self._depth)
         shader.uniform_sampler("mesh_depths", self._mesh_distance)
-        _batch("composite", shader).draw(shader)
+        rectangle = shared_shaders.batch("composite")
+        if shaders.depth_in_vertex_shader():
+            rectangle.draw_instanced(shader, instance_count=self._size[0] * self._size[1])
+        else:
+            rectangle.draw(shader)
         gpu.state.blend_set("NONE")
         gpu.state.depth_mask_set(False)
         gpu.state.depth_test_set("NONE")
@@ -225,7 +224,7 @@ class SplatFramebuffer:
             gpu.state.depth_test_set("LESS_EQUAL")
             gpu.state.depth_mask_set(True)
             gpu.state.blend_set("NONE")
-            shader = _shader("mesh", mesh_shader)
+            shader = shared_shaders.shader("mesh")
             shader.bind()
             for mesh in meshes:
                 model_view = view @ mesh.world
@@ -296,27 +295,6 @@ def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
     )
 
 
-_shared: Final[dict[str, Any]] = {}
-"""The shaders and batches that all framebuffers share. Created at the first drawing, when there is a GPU context;
-`release` empties it."""
-
-
-def _shader(name: str, make: Callable[[], gpu.types.GPUShader]) -> gpu.types.GPUShader:
-    """The shared shader of this name, which `make` creates at the first call."""
-    if name not in _shared:
-        _shared[name] = make()
-    return _shared[name]
-
-
-def _batch(name: str, shader: gpu.types.GPUShader) -> gpu.types.GPUBatch:
-    """The shared batch of this name: one triangle per splat, or the rectangle of the composite."""
-    key = f"{name} batch"
-    if key not in _shared:
-        kind, corners = ("TRI_STRIP", _SQUARE) if name == "composite" else ("TRIS", _TRIANGLE)
-        _shared[key] = batch_for_shader(shader, kind, {"corner": corners})
-    return _shared[key]
-
-
 def release() -> None:
     """Frees the shared shaders and batches."""
-    _shared.clear()
+    shared_shaders.release()

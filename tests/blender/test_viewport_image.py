@@ -37,6 +37,23 @@ def drawable(rig, avatar, camera, **style):
 
 
 @pytest.mark.parametrize("kind", ["PERSP", "ORTHO"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_depth_from_the_vertex_shader_gives_the_same_image(ann, engine_avatars, kind, step, monkeypatch):
+    """Metal and Vulkan before Blender 5 cannot write `gl_FragDepth`; OpenGL can draw both ways."""
+    data = bpy.context.scene.camera.data
+    data.type, data.ortho_scale, data.shift_x = kind, 0.4, 0.04
+    camera = view_camera(SIDE)
+    head = [drawable(ann, engine_avatars / "ann.effigy", camera)]
+    through = cube((0, 0, engine_truth.HEIGHT), 0.17, camera)
+    by_fragment = drawn(head, camera, through, step=step)
+    monkeypatch.setattr(viewport("shaders"), "depth_in_vertex_shader", lambda: True)
+    by_vertex = drawn(head, camera, through, step=step)
+    red = np.abs(by_fragment - (1, 0, 0, 1)).max(-1) < 0.02
+    assert red.sum() > 1000 and (~red & (by_fragment[..., 3] > 0.9)).sum() > 1000
+    assert (np.abs(by_vertex - by_fragment).max(-1) > LEVEL).sum() <= 3 * step**2
+
+
+@pytest.mark.parametrize("kind", ["PERSP", "ORTHO"])
 def test_the_view_has_the_same_pixels_as_the_rasteriser(ann, engine_avatars, kind):
     data = bpy.context.scene.camera.data
     data.type, data.ortho_scale, data.shift_x = kind, 0.4, 0.04

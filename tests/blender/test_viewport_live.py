@@ -13,6 +13,7 @@ import bpy
 import numpy as np
 import pytest
 from engine_scenes import PACKAGE, add_rig, session
+from test_extension_screen import Layout
 from viewport_scenes import in_gpu, viewport
 
 
@@ -345,6 +346,57 @@ def test_undo_deletion_and_loading_reset_what_is_shown(ann, tmp_path):
     assert gone not in viewport("live").state.avatars
     bpy.ops.wm.read_homefile(use_empty=True)
     assert viewport("live").state.avatars == {}
+
+
+def test_where_a_shader_cannot_be_built_the_mesh_shows_and_the_panel_says_why_once(ann, monkeypatch, capsys):
+    import gpu
+
+    draw, visibility = viewport("draw"), viewport("mesh_visibility")
+    region = SimpleNamespace(as_pointer=lambda: 1, width=64, height=64)
+    seen = SimpleNamespace(view_matrix=np.eye(4), window_matrix=np.eye(4))
+    bpy.context.scene.effigy_view.with_overlays = False
+    tries = []
+
+    def refuse(info):
+        tries.append(info)
+        raise RuntimeError("Shader Compile Error, see console for more details")
+
+    context = SimpleNamespace(
+        region=region,
+        region_data=seen,
+        space_data=space(),
+        scene=bpy.context.scene,
+        window_manager=bpy.context.window_manager,
+        view_layer=SimpleNamespace(
+            depsgraph=bpy.context.evaluated_depsgraph_get(), objects=bpy.context.view_layer.objects
+        ),
+    )
+
+    def redraw():
+        draw._guarded(draw._update, context)
+        draw._guarded(draw._draw, context)
+
+    def words():
+        layout = Layout()
+        panel = importlib.import_module(f"{PACKAGE}.blender_addon.panels.view_panel").EFFIGY_PT_view
+        panel.draw(SimpleNamespace(layout=layout), bpy.context)
+        return layout.words
+
+    visibility.update_all()
+    assert ann.armature.effigy_view.cleared and "could not build" not in words()
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu.shader, "create_from_info", refuse)
+        in_gpu(lambda: [redraw() for _ in range(3)])
+    assert len(tries) == 1 and capsys.readouterr().err.count("RuntimeError: Shader") == 1
+    assert bpy.app.timers.is_registered(visibility.update_all)
+    visibility.update_all()
+    assert not ann.armature.effigy_view.cleared and not visibility.needs_update(ann)
+    assert "could not build the shader" in words() and "update the graphics driver" in words()
+    # Reloading the extension tries again.
+    draw.release()
+    in_gpu(redraw)
+    assert "could not build" not in words() and visibility.needs_update(ann)
+    draw.release()
 
 
 def test_playback_does_not_leak_memory(ann):
