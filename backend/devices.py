@@ -6,6 +6,7 @@ version numbers alone: it allocates memory on the GPU and draws a picture, and k
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
@@ -21,6 +22,10 @@ DEVICES: Final = ("auto", "cpu", "cuda")
 NVIDIA_SMI_SECONDS: Final = 20
 """nvidia-smi answers within a second, except where it has to start the driver first."""
 NO_GPU: Final = "There is no NVIDIA GPU here: everything runs on the CPU, and training takes minutes to hours."
+APPLE_SILICON: Final = (
+    "Apple's GPU is not used: no rasteriser and no sparse matrices of PyTorch run on it. Training and drawing run on "
+    "the CPU, and training takes minutes to hours."
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def _examine() -> DeviceReport:
         torch.cuda.init()
         name = torch.cuda.get_device_name()
     except Exception as error:
+        if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+            return DeviceReport(False, None, APPLE_SILICON)
         gpu = _gpu_of_driver()
         return DeviceReport(False, gpu, _not_used(gpu, _why_cuda_does_not_start(error)) if gpu else NO_GPU)
     major, minor = torch.cuda.get_device_capability()

@@ -128,6 +128,17 @@ float device_depth(ivec2 texel, float alpha)
 }
 """
 
+_WRITE_DEPTH: Final = """
+void write_depth(ivec2 texel)
+{
+  gl_FragDepth = 0.5 + 0.5 * device_depth(texel, texelFetch(colors, texel, 0).a);
+}
+"""
+
+_WRITE_NO_DEPTH: Final = """
+void write_depth(ivec2 texel) {}
+"""
+
 _COMPOSITE_VERTEX: Final = """
 void main()
 {
@@ -190,9 +201,7 @@ void main()
   if (found.a < ALPHA_MIN) {
     discard;
   }
-#ifndef DEPTH_IN_VERTEX_SHADER
-  gl_FragDepth = 0.5 + 0.5 * device_depth(texel, texelFetch(colors, texel, 0).a);
-#endif
+  write_depth(texel);
   vec3 shade = clamp(found.rgb / found.a, vec3(0.0), vec3(1.0));
   if (projection.w < 0.5) {
     color = vec4(shade * found.a, found.a);
@@ -278,16 +287,15 @@ def composite_shader(depth_in_vertex: bool) -> gpu.types.GPUShader:
     # Metres.
     info.define("MESH_NEARER", "0.003")
     if depth_in_vertex:
-        info.define("DEPTH_IN_VERTEX_SHADER", "1")
         info.vertex_source(_DEPTH_OF_PIXEL + _COMPOSITE_VERTEX_BY_PIXEL)
-        info.fragment_source(_COMPOSITE_FRAGMENT)
+        info.fragment_source(_WRITE_NO_DEPTH + _COMPOSITE_FRAGMENT)
         return gpu.shader.create_from_info(info)
     if hasattr(info, "depth_write"):
         info.depth_write("ANY")
     else:
         info.define("depth_unchanged", "depth_any")
     info.vertex_source(_COMPOSITE_VERTEX)
-    info.fragment_source(_DEPTH_OF_PIXEL + _COMPOSITE_FRAGMENT)
+    info.fragment_source(_DEPTH_OF_PIXEL + _WRITE_DEPTH + _COMPOSITE_FRAGMENT)
     return gpu.shader.create_from_info(info)
 
 

@@ -63,6 +63,16 @@ def test_a_driver_tool_that_fails_or_prints_no_text_does_no_harm(tmp_path, monke
     assert not usable_cuda().usable and choose_device("auto") == CPU
 
 
+@WITHOUT_CUDA
+def test_on_apple_silicon_the_doctor_says_that_training_runs_on_the_cpu(monkeypatch) -> None:
+    for question, answer in (("system", "Darwin"), ("machine", "arm64")):
+        monkeypatch.setattr(devices.platform, question, lambda answer=answer: answer)
+    finding = doctor._gpu()
+    assert finding.state == "missing" and "Training and drawing run on the CPU" in finding.explanation
+    assert "Apple" in finding.explanation and "NVIDIA" not in finding.explanation
+    assert choose_device("auto") == CPU
+
+
 @pytest.mark.parametrize(
     ("architectures", "capability", "usable"),
     [
