@@ -6,6 +6,9 @@ values by the two:
 
     values = (attribute[faces[raster.face_index]] * raster.barycentric[..., None]).sum(-2)
 
+`rasterize_mesh` draws one image of NumPy arrays. Batches of tensors, on a GPU too, are drawn by
+`mesh_batch.rasterize_meshes`, which has the same conventions and, on a CPU, these kernels.
+
 Conventions are the project's: camera space with OpenCV axes, metres; pixels with the centre of the top-left one at
 (0.5, 0.5). There is no anti-aliasing: a caller that needs it rasterises a larger image and averages it down.
 """
@@ -14,10 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from ..errors import EffigyError
+from .jit import kernel
 
 NEAR = 1e-3
 """Metres. Triangles with a vertex nearer than this are skipped; heads never come that close to a lens."""
@@ -48,11 +51,25 @@ def rasterize_mesh(
 
     `vertices_camera` (V, 3) in the camera's space, `faces` (F, 3), `intrinsics` (3, 3) in pixels of the image.
     """
-    vertices_camera, faces, intrinsics = _checked(vertices_camera, faces, intrinsics)
-    face_index, inverse_depth = _nearest(vertices_camera, faces, intrinsics, height, width, False)
-    barycentric = _landing(vertices_camera, faces, intrinsics, face_index)
-    with np.errstate(divide="ignore"):
-        return MeshRaster(face_index, barycentric, 1 / inverse_depth)
+    raster = MeshRaster(
+        np.empty((height, width), np.int32),
+        np.empty((height, width, 3), np.float32),
+        np.empty((height, width), np.float32),
+    )
+    draw_into(raster, *_checked(vertices_camera, faces, intrinsics), False)
+    return raster
+
+
+def draw_into(
+    raster: MeshRaster, vertices_camera: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, front_only: bool
+) -> None:
+    """Fill the contiguous arrays of `raster` as `rasterize_mesh` does.
+
+    The inputs are contiguous float64, int32 and float64 arrays that have been checked. `front_only` is that of
+    `nearest_faces`.
+    """
+    _nearest(vertices_camera, faces, intrinsics, front_only, raster.face_index, raster.depth)
+    _landing(vertices_camera, faces, intrinsics, raster.face_index, raster.barycentric, raster.depth)
 
 
 def nearest_faces(
@@ -68,7 +85,9 @@ def nearest_faces(
     `front_only` skips triangles whose corners are clockwise in the image. If a mesh's triangles are counter-clockwise
     seen from outside, the skipped ones are those whose inner side faces the camera.
     """
-    return _nearest(*_checked(vertices_camera, faces, intrinsics), height, width, front_only)[0]
+    face_index, inverse_depth = np.empty((height, width), np.int32), np.empty((height, width), np.float32)
+    _nearest(*_checked(vertices_camera, faces, intrinsics), front_only, face_index, inverse_depth)
+    return face_index
 
 
 def _checked(
@@ -96,7 +115,7 @@ def interpolate(raster: MeshRaster, faces: np.ndarray, values: np.ndarray) -> np
     return interpolated
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel()
 def _on_screen(vertices, intrinsics):
     """(V, 2) pixels; undefined for vertices nearer than NEAR."""
     pixels = np.empty((len(vertices), 2))
@@ -110,11 +129,12 @@ def _on_screen(vertices, intrinsics):
     return pixels
 
 
-@numba.njit(nogil=True, cache=True)
-def _nearest(vertices, faces, intrinsics, height, width, front_only):
-    """face_index (H, W) int32 and inverse depth (H, W) float32, zero where there is no triangle."""
-    face_index = np.full((height, width), -1, np.int32)
-    inverse_depth = np.zeros((height, width), np.float32)
+@kernel()
+def _nearest(vertices, faces, intrinsics, front_only, face_index, inverse_depth):
+    """Fill face_index (H, W) int32 and inverse depth (H, W) float32, which is zero where there is no triangle."""
+    height, width = face_index.shape
+    face_index[:] = -1
+    inverse_depth[:] = 0.0
     pixels = _on_screen(vertices, intrinsics)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -124,7 +144,8 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
         ax, ay, bx, by, cx, cy = pixels[a, 0], pixels[a, 1], pixels[b, 0], pixels[b, 1], pixels[c, 0], pixels[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         # Image rows count downwards, so a triangle that is counter-clockwise in the image has a negative area.
-        if area == 0.0 or (front_only and area > 0.0):
+        # Written so that NaN is skipped as well.
+        if not (area < 0.0 or (area > 0.0 and not front_only)):
             continue
         # Clamped as floats first: a vertex far outside the image must not overflow an integer.
         left = int(min(max(np.ceil(min(ax, bx, cx) - 0.5), 0.0), float(width)))
@@ -169,20 +190,22 @@ def _nearest(vertices, faces, intrinsics, height, width, front_only):
                 if here > inverse_depth[y, left + k]:
                     inverse_depth[y, left + k] = here
                     face_index[y, left + k] = f
-    return face_index, inverse_depth
 
 
-@numba.njit(nogil=True, cache=True)
-def _landing(vertices, faces, intrinsics, face_index):
-    """(H, W, 3) float32: the barycentric coordinates of each pixel in its triangle."""
+@kernel()
+def _landing(vertices, faces, intrinsics, face_index, barycentric, depth):
+    """Fill in the barycentric coordinates (H, W, 3) of each pixel in its triangle, and replace its inverse depth (H, W)
+    by its depth.
+    """
     height, width = face_index.shape
-    barycentric = np.zeros((height, width, 3), np.float32)
     pixels = _on_screen(vertices, intrinsics)
     for y in range(height):
         py = y + 0.5
         for x in range(width):
             f = face_index[y, x]
+            depth[y, x] = np.float32(1.0) / depth[y, x]
             if f < 0:
+                barycentric[y, x] = 0.0
                 continue
             px = x + 0.5
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -195,4 +218,3 @@ def _landing(vertices, faces, intrinsics, face_index):
             barycentric[y, x, 0] = wa / inverse
             barycentric[y, x, 1] = wb / inverse
             barycentric[y, x, 2] = wc / inverse
-    return barycentric

@@ -24,7 +24,7 @@ from ..avatar.posing import Pose
 from ..head.model import HeadModel
 from ..head.mouth import mouth_parts
 from ..head.topology import connected_parts, mesh_edges
-from ..splatting.mesh import rasterize_mesh
+from ..splatting.mesh_batch import rasterize_meshes
 from ..splatting.spherical_harmonics import C0
 from .frames import TrainingFrames
 from .losses import AnchorLimits
@@ -188,22 +188,24 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
 
     `anchor_limit` says how far a Gaussian may lie from its vertex.
     """
-    visible_count, reliable_count = np.zeros(len(model.template)), np.zeros(len(model.template))
     rows = np.unique(np.linspace(0, len(frames) - 1, VISIBILITY_FRAMES).round().astype(int))
-    for row in rows.tolist():
-        index = frames.indices[[row]]
-        pose, cameras = frames.poses.pose(index), frames.poses.cameras(index, VISIBILITY_SIZE)
-        camera = cameras.world_to_camera[0].cpu().numpy()
-        vertices = pose.posed[0].cpu().numpy() @ camera[:3, :3].T + camera[:3, 3]
-        raster = rasterize_mesh(
-            vertices, model.faces, cameras.intrinsics[0].cpu().numpy(), VISIBILITY_SIZE, VISIBILITY_SIZE
-        )
-        visible = np.zeros(len(visible_count), bool)
-        visible[model.faces[raster.face_index[raster.covered]]] = True
-        # Normals and directions are both given in the frame of the canonical head.
-        facing = -(pose.normals * pose.directions).sum(-1)[0].cpu().numpy()
-        visible_count += visible
-        reliable_count += visible & (facing > MIN_FACING_COSINE)
+    pose, cameras = (
+        frames.poses.pose(frames.indices[rows]),
+        frames.poses.cameras(frames.indices[rows], VISIBILITY_SIZE),
+    )
+    view = cameras.world_to_camera
+    vertices = pose.posed @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
+    faces = torch.as_tensor(model.faces.astype(np.int64), device=frames.device)
+    nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, VISIBILITY_SIZE, VISIBILITY_SIZE).face_index
+    # The additional last column stands for the index -1 of pixels without a triangle.
+    hit = torch.zeros(len(rows), len(faces) + 1, device=frames.device)
+    hit = hit.scatter(1, nearest.flatten(1).long() % (len(faces) + 1), 1.0)[:, :-1]
+    hits = torch.zeros(len(rows), len(model.template), device=frames.device)
+    visible = (hits.index_add(1, faces.flatten(), hit.repeat_interleave(3, 1)) > 0).cpu().numpy()
+    # Normals and directions are both given in the frame of the canonical head.
+    facing = -(pose.normals * pose.directions).sum(-1).cpu().numpy()
+    visible_count = visible.sum(0).astype(np.float64)
+    reliable_count = (visible & (facing > MIN_FACING_COSINE)).sum(0).astype(np.float64)
     min_frames = min(MIN_VISIBLE_FRAMES, len(rows))
     # Gaussians may lie off their vertices: hair visible beyond the mesh's outline belongs to vertices behind the
     # outline.

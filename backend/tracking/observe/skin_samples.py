@@ -22,7 +22,7 @@ from ...errors import EffigyError
 from ...formats.capture import Capture, read_frame, read_matte
 from ...head.forward import Head, Shaped, vertex_normals
 from ...head.model import HeadModel
-from ...splatting.mesh import rasterize_mesh
+from ...splatting.mesh_batch import rasterize_meshes
 from ..model.camera import Camera
 from ..model.frame_state import FrameState, joint_rotation_vectors
 from ..model.landmark_surface import LandmarkSurface, surface_at
@@ -174,47 +174,63 @@ def sample_frames(
     shaped = skin.head.shaped(identity[None])
     intrinsics = clip.camera.intrinsics()
     image_blur = blur * IMAGE_SIZE / 512
+    depth_scale = _DEPTH_SIZE / clip.capture.size
+    small = torch.as_tensor(intrinsics * np.array([[depth_scale], [depth_scale], [1.0]]))
     with ThreadPoolExecutor(min(4, core_count())) as pool:
         for start in range(0, len(clip.state), _CHUNK):
-            points, normals = _posed(skin, shaped, clip.state[start : start + _CHUNK], clip.camera.pivot)
+            meshes = _posed(skin, shaped, clip.state[start : start + _CHUNK], clip.camera.pivot, small)
 
-            def sample(
-                row: int, start: int = start, points: np.ndarray = points, normals: np.ndarray = normals
-            ) -> _Result:
+            def sample(row: int, start: int = start, meshes: _PosedMeshes = meshes) -> _Result:
                 index = int(clip.frames[start + row])
-                view = _view(skin, points[row], normals[row], intrinsics, clip.capture, index, image_blur)
+                view = _view(skin, meshes, row, intrinsics, clip.capture, index, image_blur)
                 return use(start + row, view)
 
-            yield from pool.map(sample, range(len(points)))
+            yield from pool.map(sample, range(len(meshes.vertices)))
 
 
-def _posed(skin: Skin, shaped: Shaped, state: FrameState, pivot: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The posed mesh's vertices in metres and its normals, both (F, V, 3) in camera space."""
+@dataclass(frozen=True)
+class _PosedMeshes:
+    """The meshes of F frames in camera space."""
+
+    vertices: np.ndarray
+    """(F, V, 3) metres."""
+    normals: np.ndarray
+    """(F, V, 3)"""
+    depth: np.ndarray
+    """(F, _DEPTH_SIZE, _DEPTH_SIZE) metres: the z-buffer of each frame's mesh."""
+
+
+def _posed(skin: Skin, shaped: Shaped, state: FrameState, pivot: Tensor, intrinsics: Tensor) -> _PosedMeshes:
+    """The meshes of some frames, computed and rasterised on the device of `state`.
+
+    `intrinsics` (3, 3) are those of the z-buffer.
+    """
+    faces = cast("Tensor", skin.head.faces)
     root_and_neck = torch.zeros(len(state), 2, 3, device=state.face.device)
     with torch.no_grad():
         rotations = torch.cat((root_and_neck, joint_rotation_vectors(state.face)), 1)
         posed = skin.head(shaped, state.expression, rotations).vertices
         in_camera = (posed - pivot) @ state.rotation.transpose(1, 2) + state.translation[:, None]
-        return in_camera.cpu().numpy(), vertex_normals(in_camera, cast("Tensor", skin.head.faces)).cpu().numpy()
+        depth = rasterize_meshes(in_camera, faces, intrinsics, _DEPTH_SIZE, _DEPTH_SIZE).depth
+        return _PosedMeshes(*(part.cpu().numpy() for part in (in_camera, vertex_normals(in_camera, faces), depth)))
 
 
 def _view(
     skin: Skin,
-    vertices: np.ndarray,
-    normals: np.ndarray,
+    meshes: _PosedMeshes,
+    row: int,
     intrinsics: np.ndarray,
     capture: Capture,
     index: int,
     blur: float,
 ) -> SkinView:
-    """Project the samples of one frame, whose mesh has `vertices` and `normals` (V, 3) in camera space, and test which
-    of them are visible. `blur` is in pixels of the sampled image.
+    """Project the samples on the mesh number `row`, of the frame `index`, and test which of them are visible. `blur` is
+    in pixels of the sampled image.
     """
     depth_scale = _DEPTH_SIZE / capture.size
-    small = intrinsics * np.array([[depth_scale], [depth_scale], [1.0]])
-    nearest = rasterize_mesh(vertices, skin.head.model.faces, small, _DEPTH_SIZE, _DEPTH_SIZE).depth
     points, directions = (
-        np.einsum("dk,dkc->dc", skin.barycentric, values[skin.corners]) for values in (vertices, normals)
+        np.einsum("dk,dkc->dc", skin.barycentric, values[row][skin.corners])
+        for values in (meshes.vertices, meshes.normals)
     )
     directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-6)
     cosine = -(directions * points).sum(1) / np.linalg.norm(points, axis=1)
@@ -222,7 +238,7 @@ def _view(
     pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.05)
     cell = (pixels * depth_scale).astype(int).clip(0, _DEPTH_SIZE - 1)
     in_image = ((pixels > 0) & (pixels < capture.size)).all(1)
-    visible = (points[:, 2] < nearest[cell[:, 1], cell[:, 0]] + _OCCLUSION_TOLERANCE) & in_image
+    visible = (points[:, 2] < meshes.depth[row][cell[:, 1], cell[:, 0]] + _OCCLUSION_TOLERANCE) & in_image
     matte = read_matte(capture, index, _DEPTH_SIZE)
     facing = ((cosine - _FACING[0]) / (_FACING[1] - _FACING[0])).clip(0, 1)
     weight = facing * visible * (matte[cell[:, 1], cell[:, 0]] > 200)
