@@ -1,42 +1,44 @@
 """Count how many one-line breaks of the core the tests notice.
 
-    python3 build.py bench mutants --count 100 --seed 0 [--json FILE]
+    python3 build.py bench mutants --count 100 --seed 0 [--json FILE] [--markdown bench/results/mutants.md]
 
 Breaks are drawn by the seed from all lines that the tests of the backend run: first a line, then one of the changes
-that it offers (`bench.mutation.mutations`). For each, only tests that depend on the line are run, the quickest first,
-up to a budget of seconds, until one fails. A break counts as noticed when a test fails, hangs or cannot be imported.
-What only a test beyond the budget would notice counts as unnoticed.
+that it offers (`bench.mutation.mutations`, which also says what is left out and why). For each, only tests that depend
+on the line are run, the quickest first, up to a budget of processor seconds, until one fails. A break counts as noticed
+when a test fails, hangs or cannot be imported. What only a test beyond the budget would notice counts as unnoticed. All
+limits are processor time of the tests, so that a busy machine changes no outcome (`bench.mutation.trial`).
 
 Nothing is changed in the working tree: tests run in a copy of it, and a hook at import (`bench.mutation.hooks`) puts
 the changed text in the place of one file. Which tests run which line is recorded once for a state of the sources, which
-takes as long as the backend's tests; the copy and the recordings are kept in .cache/mutants.
+takes as long as the backend's tests. The copy, the recordings and the outcome of every break that was tried are kept in
+.cache/mutants, so that a bench that was ended goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from building.environments import BACKEND, REQUIREMENTS, ROOT, Status, pip
 
 from .mutation.covering_tests import CoveringTests, Workplace, recorded
+from .mutation.figures import Figures
+from .mutation.trial import Break, Interrupted, KeptOutcomes, Outcome, try_break
 
 if TYPE_CHECKING:
     from .mutation.mutations import Mutation
@@ -57,31 +59,6 @@ CORE: Final = tuple(
         "service",
     )
 ) + ("blender_addon",)
-SECONDS_TO_START: Final = 60.0
-"""For Python, the imports and kernels that a change makes numba compile again, before a run counts as hung."""
-
-
-@dataclass(frozen=True)
-class Break:
-    """One mutation of one file, and the tests that could notice it, in the order in which they are run."""
-
-    file: str
-    mutation: Mutation
-    text: str
-    tests: tuple[str, ...]
-    depending: int
-    """How many tests depend on the line, with those beyond the budget."""
-
-    def difference(self, unchanged: str) -> str:
-        lines = difflib.unified_diff(unchanged.splitlines(), self.text.splitlines(), n=0, lineterm="")
-        return "\n".join(f"      {line}" for line in list(lines)[3:7])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    noticed: bool
-    how: str
-    seconds: float
 
 
 def install_packages() -> Path:
@@ -163,65 +140,9 @@ def choose_breaks(
         tests = covering.of(file, {line, *mutation.lines})
         if tests:
             chosen = covering.cheapest_first(tests, budget)
-            breaks.append(Break(file, mutation, mutation.text(), tuple(chosen), len(tests)))
+            seconds = covering.seconds_of(chosen)
+            breaks.append(Break(file, mutation, mutation.text(), tuple(chosen), len(tests), seconds))
     return breaks
-
-
-def try_break(workplace: Workplace, number: int, change: Break, seconds: float) -> Outcome:
-    """Run the tests of a break until one fails."""
-    folder = workplace.folder / f"try-{number}"
-    shutil.rmtree(folder, ignore_errors=True)
-    # A change may spoil what is cached, so each gets a copy. numba knows a kernel by the time at which its file was
-    # changed, which stays as it was: where the change may concern a kernel, all are compiled anew.
-    compiled = re.search(r"numba|\bkernel\b", change.text) or change.file.startswith("backend/splatting/")
-    ignored = shutil.ignore_patterns("numba", "splatting-*") if compiled else None
-    shutil.copytree(workplace.caches, folder / "caches", ignore=ignored)
-    (folder / "text.py").write_text(change.text, "utf-8")
-    environment = workplace.environment(folder / "caches") | {
-        "MUTANT_FILE": os.path.realpath(workplace.tree / change.file),
-        "MUTANT_TEXT": str(folder / "text.py"),
-        "TMPDIR": str(folder),
-    }
-    command = (
-        workplace.python,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "--no-header",
-        "--tb=no",
-        "-rfE",
-        "-p",
-        "no:cacheprovider",
-        *change.tests,
-    )
-    started = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=workplace.tree,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=SECONDS_TO_START + 4 * seconds)
-        code: int | None = process.returncode
-    except subprocess.TimeoutExpired:
-        output, code = "", None
-    # A worker that a failed test left behind goes as well.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
-    took = time.monotonic() - started
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
-    if code == 0:
-        return Outcome(False, f"{len(change.tests)} of {change.depending} tests ran", took)
-    if code is None:
-        return Outcome(True, "the tests hung", took)
-    return Outcome(True, failed[1] if failed else f"the tests ended with code {code}", took)
 
 
 def parse() -> argparse.Namespace:
@@ -229,12 +150,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=100, help="breaks to try (default: %(default)s); 0 only records")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(
-        "--budget", type=float, default=60.0, metavar="S", help="seconds of tests a break (default: 60)"
+        "--budget", type=float, default=60.0, metavar="S", help="processor seconds of tests a break (default: 60)"
     )
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1)), help="breaks tried at a time")
     parser.add_argument("--within", nargs="+", default=list(CORE), metavar="PATH", help="folders or files to break")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="test files (default: all of tests/backend)")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the figures to the end of this page")
     return parser.parse_args()
 
 
@@ -262,51 +184,52 @@ def main() -> int:
     if not breaks:
         raise SystemExit("No line of these files is run by these tests: choose others.")
     say(f"{len(breaks)} breaks drawn with seed {arguments.seed}; {len(covering.seconds)} tests are known")
-    outcomes = try_all(workplace, covering, breaks, arguments.workers, say)
-    print_table(breaks, outcomes)
+    outcomes = try_all(workplace, breaks, arguments.workers, say)
+    figures = Figures.of(breaks, outcomes, workplace.tree, arguments.seed, arguments.budget)
+    print(f"\n{figures.table()}")
     if arguments.json:
-        noticed = sum(outcome.noticed for outcome in outcomes)
-        arguments.json.write_text(json.dumps({"tried": len(outcomes), "noticed": noticed}) + "\n", "utf-8")
-    return 0
+        arguments.json.write_text(json.dumps({"tried": figures.tried, "noticed": figures.noticed}) + "\n", "utf-8")
+    if arguments.markdown:
+        figures.write_into(arguments.markdown)
+    return 0 if len(outcomes) == len(breaks) else 1
 
 
-def try_all(
-    workplace: Workplace, covering: CoveringTests, breaks: list[Break], workers: int, say: Callable[[str], None]
-) -> list[Outcome]:
-    """Outcomes in the order of the breaks; each is said as soon as it is known."""
-    unchanged = {change.file: (workplace.tree / change.file).read_text("utf-8") for change in breaks}
-    check = breaks[0]
-    same = Break(check.file, check.mutation, unchanged[check.file], check.tests, check.depending)
-    if (outcome := try_break(workplace, 0, same, covering.seconds_of(check.tests))).noticed:
-        raise SystemExit(f"Without any change a test fails as well, so nothing can be measured: {outcome.how}.")
-    outcomes: dict[int, Outcome] = {}
+def try_all(workplace: Workplace, breaks: list[Break], workers: int, say: Callable[[str], None]) -> dict[int, Outcome]:
+    """The outcome of each break by its number, said as soon as it is known. Those that an earlier run has kept are not
+    tried again. Fewer, if the bench is ended meanwhile.
+    """
+    kept = KeptOutcomes(workplace)
+    outcomes = {number: found for number, change in enumerate(breaks) if (found := kept.find(change))}
+    if outcomes:
+        say(f"{len(outcomes)} of them were tried before, {sum(each.noticed for each in outcomes.values())} noticed")
+    missing = [number for number in range(len(breaks)) if number not in outcomes]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    if missing:
+        check = breaks[missing[0]]
+        same = replace(check, text=(workplace.tree / check.file).read_text("utf-8"))
+        with contextlib.suppress(Interrupted):
+            if (outcome := try_break(workplace, same, stop)).noticed:
+                raise SystemExit(f"Without any change a test fails as well, so nothing can be measured: {outcome.how}.")
     with ThreadPoolExecutor(workers) as pool:
-        running = {
-            pool.submit(try_break, workplace, number, change, covering.seconds_of(change.tests)): number
-            for number, change in enumerate(breaks)
-        }
+        running = {pool.submit(try_break, workplace, breaks[number], stop): number for number in missing}
         for done in as_completed(running):
             number = running[done]
-            change, outcome = breaks[number], done.result()
+            try:
+                outcome = done.result()
+            except Interrupted:
+                continue
+            change = breaks[number]
+            kept.keep(change, outcome)
             outcomes[number] = outcome
             word = "noticed" if outcome.noticed else "UNNOTICED"
             place = f"{change.file}:{change.mutation.line} ({change.mutation.kind})"
             say(f"{word} {place}, {outcome.seconds:.0f} s: {outcome.how}")
             if not outcome.noticed:
-                print(change.difference(unchanged[change.file]), flush=True)
-    return [outcomes[number] for number in range(len(breaks))]
-
-
-def print_table(breaks: list[Break], outcomes: list[Outcome]) -> None:
-    tried, noticed = Counter(), Counter()
-    for change, outcome in zip(breaks, outcomes, strict=True):
-        room = "/".join(change.file.split("/")[:2])
-        for key in (room, "all"):
-            tried[key] += 1
-            noticed[key] += outcome.noticed
-    print("\n| room | breaks | noticed |\n|---|--:|--:|")
-    for room in (*sorted(tried.keys() - {"all"}), "all"):
-        print(f"| {room} | {tried[room]} | {noticed[room]} ({100 * noticed[room] / tried[room]:.0f} %) |")
+                for line in change.difference((workplace.tree / change.file).read_text("utf-8")):
+                    print(f"      {line}", flush=True)
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A line inside a function is covered by the tests that ran it. Two kinds of lines run at a moment that says nothing about
 the tests that depend on them: module constants, which run at import, and kernels, which numba compiles so that coverage
-sees none of their lines. Both are traced by their name, to the tests of the lines that mention it.
+sees none of their lines. Both are traced by their name, to the tests of the lines that mention it. So are functions
+whose result is cached, which run in the first of the tests that depend on them only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MEASURED: Final = ("backend", "blender_addon")
 SECONDS_PER_FILE: Final = 1500.0
 """After which a test file is given up: several times what the slowest takes on two cores."""
 KERNEL: Final = re.compile(r"\b(kernel|njit|jit)\b")
+CACHED: Final = re.compile(r"\b(cache|lru_cache)\b")
 CONFIGURATION: Final = """[run]
 source = {sources}
 data_file = {data}
@@ -83,14 +85,16 @@ class CoveringTests:
         self.lines = lines
         """File relative to the tree -> line -> contexts: tests, and shared fixtures."""
         self.seconds = {name: test["seconds"] for name, test in tests.items()}
+        """Processor seconds of each test."""
         self.shared = {name: tuple(test["shared"]) for name, test in tests.items()}
-        self.fixtures: dict[str, float] = fixtures
+        self.fixtures: dict[str, float] = {name: fixture["seconds"] for name, fixture in fixtures.items()}
         self._users: dict[str, set[str]] = defaultdict(set)
         for name, keys in self.shared.items():
             for key in keys:
                 self._users[key].add(name)
         self._sources = {file: (tree / file).read_text("utf-8").splitlines() for file in self.files(tree)}
         self._owners = {file: owners_of("\n".join(source)) for file, source in self._sources.items()}
+        self._cached = {file: cached_functions("\n".join(source)) for file, source in self._sources.items()}
 
     @staticmethod
     def files(tree: Path) -> list[str]:
@@ -107,6 +111,8 @@ class CoveringTests:
             else:
                 for run in owner:
                     contexts |= self.lines.get(file, {}).get(run, set())
+            if name := self._cached[file].get(line):
+                contexts |= self._mentioning(name, set())
         tests = contexts & self.seconds.keys()
         for context in contexts - tests:
             tests |= self._users.get(context, set())
@@ -129,7 +135,9 @@ class CoveringTests:
         return contexts
 
     def cheapest_first(self, tests: Iterable[str], budget: float) -> list[str]:
-        """Tests by their seconds, as many as fit into the budget, at least one; a shared fixture counts once."""
+        """Tests by their processor seconds, as many as fit into the budget, at least one; a shared fixture counts
+        once.
+        """
 
         def whole(test: str) -> float:
             return self.seconds[test] + sum(self.fixtures.get(key, 0.0) for key in self.shared[test])
@@ -176,6 +184,17 @@ def owners_of(source: str) -> dict[int, str | range]:
 
     look(ast.parse(source).body)
     return owners
+
+
+def cached_functions(source: str) -> dict[int, str]:
+    """Line -> the name of the function around it, if the results of that function are cached."""
+    return {
+        line: node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+        and any(CACHED.search(ast.unparse(decorator)) for decorator in node.decorator_list)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
 
 
 def recorded(workplace: Workplace, files: list[str], workers: int, say: Callable[[str], None]) -> CoveringTests:

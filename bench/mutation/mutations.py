@@ -2,7 +2,16 @@
 
 An operator is a function that takes a libcst node and yields nodes to put in its place. Of mutmut's those are used that
 make a program which still runs and is wrong; replacing a value by None is noticed by the next line, whatever the tests.
-Left out is what no test should look at: annotations, docstrings, messages and constants that only affect speed.
+
+
+Left out is what no test on this machine can or should see. The rules are general and name no line:
+
+- annotations, docstrings, imports, the text of messages and statements that only report something;
+- speed and memory: constants with such names (`SPEED_ONLY`), numbers of threads (`THREADS`), and keyword arguments
+  that change no result (`NO_RESULT`);
+- branches for other operating systems (`PLATFORM`);
+- `device=`: the tests run where the processor is the only device, which is also the default;
+- `dtype=torch.float32` in a call that makes float32 without it (`FLOAT32_ANYWAY`).
 """
 
 from __future__ import annotations
@@ -17,7 +26,9 @@ import libcst.matchers as m
 from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation import mutators
 
-SPEED_ONLY: Final = re.compile(r"_?(CHUNK|BATCH|LANES|BLOCK|MAX_FRAMES)\w*|\w*(SECONDS|PATIENCE|TIMEOUT|PER_STEP)\w*")
+SPEED_ONLY: Final = re.compile(
+    r"_?(CHUNK|BATCH|LANES|BLOCK|MAX_FRAMES)\w*|\w*(SECONDS|PATIENCE|TIMEOUT|PER_STEP|THREADS)\w*"
+)
 """Names of constants that change how long something takes or how much memory it needs, and no result."""
 MESSAGES: Final = m.Call(
     func=m.Name("print") | m.Attribute(attr=m.MatchIfTrue(lambda attr: attr.value in MESSAGE_METHODS))
@@ -28,8 +39,23 @@ PLATFORM: Final = m.Comparison(
     left=m.Attribute(value=m.Name("os") | m.Name("sys"), attr=m.Name("name") | m.Name("platform"))
 )
 """Whether this is Windows or a Mac: what would be done there cannot be seen here."""
-NO_RESULT: Final = {"strict", "flush", "daemon", "nogil", "cache", "exist_ok", "parents", "ndmin", "stacklevel"}
-"""Keyword arguments that change no result of a correct program."""
+NO_RESULT: Final = {
+    *("strict", "flush", "daemon", "nogil", "cache", "exist_ok", "parents", "ndmin", "stacklevel"),
+    *("device", "max_workers", "thread_name_prefix", "refresh_per_second", "bar_width"),
+}
+"""Keyword arguments that change no result of a correct program on this machine."""
+PROCESSORS: Final = m.Call(func=m.Attribute(value=m.Name("os"), attr=m.Name("cpu_count")))
+THREADS: Final = m.Call(
+    func=m.Name("ThreadPoolExecutor") | m.Attribute(attr=m.Name("set_num_threads") | m.Name("set_num_interop_threads"))
+)
+"""How many threads work at the same thing: results are the same with one."""
+FLOAT32_ANYWAY: Final = m.Call(
+    func=m.Attribute(
+        value=m.Name("torch"),
+        attr=m.Name("zeros") | m.Name("ones") | m.Name("empty") | m.Name("eye") | m.Name("rand") | m.Name("randn"),
+    )
+)
+FLOAT32: Final = m.Arg(keyword=m.Name("dtype"), value=m.Attribute(value=m.Name("torch"), attr=m.Name("float32")))
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,8 @@ class Mutation:
 
 def drop_keyword_argument(node: cst.Call) -> Iterator[cst.Call]:
     for index, argument in enumerate(node.args):
+        if m.matches(node, FLOAT32_ANYWAY) and m.matches(argument, FLOAT32):
+            continue
         if argument.keyword is not None and argument.keyword.value not in NO_RESULT and len(node.args) > 1:
             yield node.with_changes(args=[*node.args[:index], *node.args[index + 1 :]])
 
@@ -154,6 +182,8 @@ def _is_left_out(node: cst.CSTNode) -> bool:
             node.orelse is None and m.matches(node.body, only_reports)
         )
     if isinstance(node, cst.Assign):
+        if m.findall(node.value, PROCESSORS):
+            return True
         return any(
             isinstance(target.target, cst.Name)
             and (target.target.value == "__all__" or SPEED_ONLY.fullmatch(target.target.value))
@@ -164,4 +194,4 @@ def _is_left_out(node: cst.CSTNode) -> bool:
     if isinstance(node, cst.SimpleStatementLine):
         # A statement that only reports something goes as a whole.
         return len(node.body) == 1 and m.matches(node.body[0], m.Expr(value=MESSAGES))
-    return isinstance(node, cst.Call) and m.matches(node, MESSAGES)
+    return isinstance(node, cst.Call) and m.matches(node, MESSAGES | THREADS)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from scipy.spatial import KDTree
 
-from backend.correspondence.arkit import ARKIT_NAMES, arkit_map, shapes_of, transferred_shapes
+from backend.correspondence import arkit
+from backend.correspondence.arkit import ARKIT_NAMES, ArkitMap, arkit_map, shapes_of, transferred_shapes
 from backend.footage.detector import SCORE_NAMES
 from backend.head.formats import load_head
 from backend.head.forward import Head
@@ -226,3 +227,19 @@ def test_flame_components_made_of_the_shapes_get_them_back(shared_flame: Path) -
     assert np.abs(mapping.expression).max() < 10
     assert 0.2 < np.linalg.norm(mapping.jaw[ARKIT_NAMES.index("jawOpen")]) < 0.7
     assert shapes_of(able, mapping).shape == (52, len(near), 3)
+
+
+def test_a_stored_map_is_read_as_it_was_written_and_only_in_its_own_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    shapes = ((52, 7), (52, 3), (52, 52), (52, 7), (52,), (52,))
+    made = ArkitMap(*(random.normal(size=shape) for shape in shapes))
+    arkit._store("a head", made)
+    back = arkit._cached("a head")
+    assert back is not None and all(np.array_equal(getattr(back, name), value) for name, value in vars(made).items())
+    assert arkit._cached("another head") is None
+    monkeypatch.setattr(arkit, "SCHEMA", arkit.SCHEMA + 1)
+    arkit._read.cache_clear()
+    assert arkit._cached("a head") is None
+    arkit._file("a head").write_bytes(b"no archive")
+    arkit._read.cache_clear()
+    assert arkit._cached("a head") is None

@@ -256,3 +256,11 @@ def test_a_python_that_cannot_run_the_backend_is_refused_with_the_reason(tmp_pat
     text.write_text("no program")
     with pytest.raises(EffigyError, match="could not be run"):
         check_interpreter(text)
+
+
+def test_only_steps_that_install_packages_count_them_and_only_gsplat_is_optional(tmp_path):
+    plan = make_plan(replace(CPU, gpu=RTX, compiler=True), tmp_path / "env", ROOT, "python3")
+    counts = {step.title: step.packages for step in plan.steps}
+    assert counts["Creating the environment"] == counts["Testing the backend"] == 0
+    assert counts["Installing PyTorch"] > 1
+    assert [step.title for step in plan.steps if step.optional] == ["Installing gsplat"]

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from head_models import ball_head
+from scipy.spatial.transform import Rotation
 
 from backend.avatar.avatar import build_networks
 from backend.avatar.encoding import EXTENT, encode_surface, encoded_size
-from backend.avatar.posing import Pose, pose_rig
+from backend.avatar.posing import Pose, head_rotation, pose_rig
 from backend.avatar.settings import AvatarSettings
 from backend.head.forward import Head
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
@@ -133,3 +134,29 @@ def test_settings_of_a_newer_program_are_refused_by_name():
     values = dataclasses.asdict(AvatarSettings()) | {"hologram": 1}
     with pytest.raises(Exception, match="hologram"):
         AvatarSettings.from_dict(values)
+
+
+def test_networks_have_the_sizes_of_the_paper_unless_settings_say_otherwise() -> None:
+    """Section 4.1 and the released code; the degree of the spherical harmonics is this project's own."""
+    assert AvatarSettings().to_dict() == {
+        "size": 256,
+        "position_bands": 6,
+        "normal_bands": 2,
+        "filters": 16,
+        "latent_size": 8,
+        "chebyshev_order": 6,
+        "sh_degree": 1,
+        "neural_per_anchor": 2,
+        "feature_size": 16,
+        "neural_width": 32,
+        "enhancer_width": 0,
+    }
+
+
+def test_the_heads_rotation_is_root_times_neck_in_float32() -> None:
+    random = np.random.default_rng(0)
+    rotations = random.normal(0, 0.5, (4, 5, 3))
+    expected = Rotation.from_rotvec(rotations[:, 0]) * Rotation.from_rotvec(rotations[:, 1])
+    found = head_rotation(rotations)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.as_matrix(), atol=1e-6)

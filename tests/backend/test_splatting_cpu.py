@@ -320,3 +320,29 @@ def test_kernels_compile_even_if_no_cache_folder_is_writable(tmp_path, monkeypat
     assert folder.is_dir() and blocked not in folder.parents
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "own"))
     assert tmp_path / "own" in jit.cache_folder().parents
+
+
+def test_the_rows_that_a_gaussian_covers_in_a_tile_are_all_and_no_others():
+    """Compared with the exponent at every pixel, for narrow slanted ellipses that a tile cuts."""
+    from backend.splatting.cpu_blend import _rows_covered
+    from backend.splatting.cpu_tiles import LOG_OPACITY, TILE_HEIGHT, TILE_WIDTH, W00, W01, W11, X, Y
+
+    splats, cameras = random_splats(1, 200, 23), turned_cameras(1)
+    splats = replace(splats, scales=splats.scales * torch.tensor((1.0, 0.1, 0.3)))
+    arrays = [tensor.numpy() for tensor in vars(splats).values()]
+    table = np.zeros((1, 200, cpu_tiles.FIELDS), np.float32)
+    touched = np.zeros(table.shape[:2], np.int32)
+    project(0, 1, *arrays, cameras.intrinsics.numpy(), cameras.world_to_camera.numpy(), WIDTH, HEIGHT, table, touched)
+    y, x = np.mgrid[:TILE_HEIGHT, :TILE_WIDTH] + 0.5
+    compared, spare = 0, 0
+    for row in table[0, touched[0] > 0]:
+        for left in range(0, WIDTH, TILE_WIDTH):
+            for top in range(0, HEIGHT, TILE_HEIGHT):
+                dx, dy = row[X] - left - x, row[Y] - top - y
+                exponent = row[LOG_OPACITY] - (row[W00] * dx + row[W01] * dy) ** 2 - (row[W11] * dy) ** 2
+                rows = np.flatnonzero((exponent >= math.log2(1 / 255)).any(1))
+                first, past = _rows_covered(row, np.float32(left), np.float32(top))
+                if len(rows):
+                    assert first <= rows[0] and rows[-1] < past
+                    compared, spare = compared + 1, spare + (rows[0] - first) + (past - 1 - rows[-1])
+    assert compared > 200 and spare < 0.2 * compared

@@ -54,13 +54,19 @@ def test_a_log_shows_words_and_no_solver_figures(monkeypatch):
     assert log.getvalue() == "Aligning frames to the skin, 3 of 16  0.5/s  0:26 left\n"
 
 
-def test_a_bar_shows_words_and_no_solver_figures():
+def test_a_bar_shows_words_and_no_solver_figures(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setenv("COLUMNS", "160")
     screen = io.StringIO()
     progress = BarProgress(screen)
+    progress.update("skin", 0, 16)
+    now[0] += 6
     progress.update("skin", 3, 16, energy=9960.0, psnr=21.5)
     progress.close()
     shown = screen.getvalue()
     assert "Aligning frames to the skin" in shown and "psnr 21.5" in shown and "9960" not in shown
+    assert "3/16" in shown and "0.5/s  0:26 left" in shown
 
 
 def test_a_job_reports_words_and_no_solver_figures(monkeypatch):

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from backend.correspondence.landmark_sets import LEFT_IRIS, LEFT_LIDS, LID_PAIRS, RIGHT_IRIS, RIGHT_LIDS, solved_points
+from backend.errors import Cancelled
 from backend.formats.capture import Capture
 from backend.head.formats import load_head
 from backend.head.model import EYE_L, HeadModel
 from backend.head.rotations import axis_angle_to_matrix
+from backend.progress import Progress
 from backend.tracking.model.camera import Camera
 from backend.tracking.model.frame_state import Bounds, FrameState
 from backend.tracking.model.landmark_surface import landmark_surface
@@ -180,3 +182,14 @@ def test_the_gradient_of_the_irises_is_their_energys(model: HeadModel, tmp_path:
         ahead, behind = (irises.energy(state.updated(sign * step, bounds), camera) for sign in (1, -1))
         numeric = (ahead - behind) / (2 * step[:, parameter])
         torch.testing.assert_close(numeric, gradient[:, parameter], rtol=0.03, atol=0.02 * float(gradient.abs().max()))
+
+
+def test_the_search_for_irises_can_be_stopped(model: HeadModel, tmp_path: Path) -> None:
+    class Stop(Progress):
+        def cancelled(self) -> bool:
+            return True
+
+    capture, state, camera, _, _ = filmed(model, tmp_path / "c", np.zeros((2, 2)))
+    person = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
+    with pytest.raises(Cancelled):
+        detect_irises(capture, person, state, camera, np.ones(2, bool), np.arange(2), Stop())

@@ -4,6 +4,8 @@ joint.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import av
 import cv2
 import numpy as np
@@ -13,9 +15,11 @@ from small_capture import SIZE, make_small_capture
 
 from backend.avatar.avatar import Avatar, build_networks
 from backend.avatar.settings import AvatarSettings
-from backend.errors import EffigyError
+from backend.errors import Cancelled, EffigyError
 from backend.head.formats import load_head
 from backend.head.model import JAW
+from backend.progress import Progress
+from backend.training import turntable
 from backend.training.pose_range import head_angles
 from backend.training.turntable import COLUMNS, extreme_expressions, orbit_track, render_extremes, render_orbit
 
@@ -75,3 +79,33 @@ def test_a_name_that_is_no_video_is_refused_with_a_sentence(avatar, tmp_path, na
     with pytest.raises(EffigyError, match="ends in .mp4"):
         render_orbit(avatar, tmp_path / name, size=64)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_of_no_given_size_has_heads_of_192_pixels(avatar, tmp_path, monkeypatch):
+    drawn = []
+
+    def grey(avatar, track, frames, size):
+        drawn.append(size)
+        return [SimpleNamespace(over=lambda background: np.full((size, size, 3), 0.5, np.float32))]
+
+    monkeypatch.setattr(turntable, "draw", grey)
+    render_extremes(avatar, tmp_path / "sheet.png")
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == COLUMNS * 192 and set(drawn) == {2 * 192}
+
+
+def test_a_sheet_that_is_cancelled_or_no_picture_leaves_nothing(avatar, tmp_path):
+    class Stop(Progress):
+        def cancelled(self) -> bool:
+            return True
+
+    with pytest.raises(Cancelled):
+        render_extremes(avatar, tmp_path / "sheet.png", size=64, progress=Stop())
+    with pytest.raises(EffigyError, match="ends in .png"):
+        render_extremes(avatar, tmp_path / "sheet.jpg", size=64)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("degrees", [0.0, 181.0])
+def test_an_orbit_beyond_half_a_turn_is_refused(avatar, tmp_path, degrees):
+    with pytest.raises(EffigyError, match="more than 0, and 180 at most"):
+        render_orbit(avatar, tmp_path / "orbit.mp4", size=64, degrees=degrees)

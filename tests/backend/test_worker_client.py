@@ -176,3 +176,44 @@ def test_the_doctor_answers_while_other_requests_are_answered(tmp_path):
         assert ["Open head", "ok"] in [row[:2] for row in rows] and all(len(row) == 3 for row in rows)
     finally:
         client.close()
+
+
+def test_pumping_tells_whether_anything_had_arrived(slow):
+    seen = []
+    assert slow.pump() is False
+    slow.request("quick", {}, seen.append)
+    assert slow.busy
+    until(lambda: not slow._state.pending)
+    assert slow.pump() is True and len(seen) == 1
+    assert slow.pump() is False and not slow.busy
+
+
+def test_waiting_for_a_job_ends_with_a_sentence_and_leaves_the_processor_to_the_job():
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER.replace('"count": count', '"job": "1"') % 1])
+    job = client.start_job("train", {})
+    until(lambda: job.name, client)
+    spent = time.thread_time()
+    with pytest.raises(WorkerError, match="“train” did not end within 0.5 seconds"):
+        client.wait(job, 0.5)
+    assert time.thread_time() - spent < 0.1
+    assert client.running_jobs == [job]
+    client.close()
+
+
+@pytest.mark.parametrize(("empty_lines", "quoted"), [(4, True), (5, False)])
+def test_the_reason_is_looked_for_in_the_last_five_lines_of_the_log(empty_lines, quoted):
+    """What stands further up in a log has hardly to do with the end of the worker."""
+    code = f"import sys; sys.stdin.readline(); sys.stderr.write('the reason' + {empty_lines + 1} * chr(10)); exit(3)"
+    with pytest.raises(WorkerError, match="exit code 3") as ended:
+        WorkerClient([sys.executable, "-c", code]).call("hello")
+    assert ("Its log ends with: the reason" in str(ended.value)) == quoted
+
+
+def test_a_stuck_worker_is_restarted_by_the_next_request(slow):
+    slow.call("quick")
+    first, errors = slow.pid, []
+    slow.request("slow", {}, on_error=errors.append)
+    slow.restart()
+    until(lambda: errors, slow)
+    assert not slow.alive and slow.info is None
+    assert slow.call("quick")["count"] == 0 and slow.pid != first

@@ -22,6 +22,7 @@ from backend.splatting.types import Cameras, Splats
 from blender_addon.worker.client import WorkerError
 
 SIZE = 96
+CAMERA = {"world_to_camera": np.eye(4), "intrinsics": np.diag([90.0, 90, 1]), "width": 8, "height": 8}
 JOINTS = ("neck", "jaw", "eye_L", "eye_R")
 
 
@@ -345,3 +346,58 @@ def test_bad_parameters_are_refused_with_a_sentence(client, avatar_path, change,
 def test_an_unknown_method_is_refused_with_a_sentence(client):
     with pytest.raises(WorkerError, match="has no method “avatar.sing”"):
         client.call("avatar.sing")
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("hello", {"misspelt": 1}),
+        ("head.rig", {"misspelt": 1}),
+        ("head.rig", {"head": {"misspelt": 1}}),
+        ("track.read", {"path": "/nowhere", "misspelt": 1}),
+        ("capture.read", {"path": "/nowhere", "misspelt": 1}),
+        ("avatar.open", {"path": "/nowhere", "misspelt": 1}),
+        ("avatar.splats", {"avatar": "/nowhere", "misspelt": 1}),
+        ("avatar.export", {"subjects": [], "path": "/nowhere", "misspelt": 1}),
+        ("avatar.render", {"subjects": [], "misspelt": 1}),
+        ("avatar.render", {"subjects": [], "camera": {"misspelt": 1}}),
+        ("avatar.render", {"subjects": [{"avatar": "/nowhere", "misspelt": 1}], "camera": CAMERA}),
+        ("job.start", {"kind": "track", "misspelt": 1}),
+        ("job.cancel", {"job": "1", "misspelt": 1}),
+    ],
+)
+def test_a_parameter_that_a_method_does_not_have_is_refused_by_its_name(client, method, params):
+    with pytest.raises(WorkerError, match="has no parameter “misspelt”"):
+        client.call(method, params)
+
+
+@pytest.mark.parametrize(
+    ("axes", "subjects", "sentence"),
+    [
+        (np.diag([1.0, 1, -1]), [], "must be a rotation"),
+        (2 * np.eye(3), [], "must be a rotation"),
+        (np.eye(3), [], "no avatar to export"),
+    ],
+)
+def test_an_export_that_makes_no_sense_is_refused(client, tmp_path, axes, subjects, sentence):
+    with pytest.raises(WorkerError, match=sentence):
+        client.call(
+            "avatar.export", {"subjects": subjects, "axes": axes, "path": tmp_path / "a.ply", "view": [0, 0, 1]}
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"world_to_camera": np.diag([1.0, 1, -1, 1])}, "scaled or mirrored"),
+        ({"world_to_camera": np.diag([2.0, 2, 2, 1])}, "scaled or mirrored"),
+        ({"intrinsics": np.diag([0.0, 90, 1])}, "focal length must be above zero"),
+        ({"intrinsics": np.diag([90.0, -1, 1])}, "focal length must be above zero"),
+        ({"width": 0}, "width is 0"),
+        ({"height": 0}, "height is 0"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_refused(client, change, sentence):
+    with pytest.raises(WorkerError, match=sentence):
+        client.call("avatar.render", {"subjects": [], "camera": CAMERA | change})

@@ -2,7 +2,9 @@
 
 Coverage knows at every moment which test is running (`Coverage.switch_context`), and so do the processes that a test
 starts (`MUTANT_CONTEXT`). A fixture that several tests share is a context of its own, because each of them depends on
-it. Durations and shared fixtures are written to the JSON file that `MUTANT_RECORD` names.
+it. The processor time of tests and shared fixtures, with that of the processes that they start and wait for, and how
+long they took in all are written to the JSON file that `MUTANT_RECORD` names. Processor time is what a test costs also
+on a machine that is busy with something else.
 """
 
 from __future__ import annotations
@@ -20,8 +22,26 @@ SHARED = "fixture:"
 """Before the name of a shared fixture, where a context is not a test's."""
 
 _tests: dict[str, dict] = {}
-_fixtures: dict[str, float] = {}
-_clock = {"started": 0.0, "inner": 0.0}
+_fixtures: dict[str, dict] = {}
+
+
+class _Clock:
+    """Processor seconds and elapsed seconds since the start of a test, without those of the shared fixtures in it."""
+
+    def __init__(self) -> None:
+        self.started, self.inner = _now(), (0.0, 0.0)
+
+    def own(self) -> tuple[float, float]:
+        now = _now()
+        return now[0] - self.started[0] - self.inner[0], now[1] - self.started[1] - self.inner[1]
+
+
+def _now() -> tuple[float, float]:
+    return sum(os.times()[:4]), time.monotonic()
+
+
+_clocks: list[_Clock] = []
+"""That of the running test, then those of the shared fixtures that are being set up, the innermost last."""
 
 
 def _switch(context: str) -> None:
@@ -38,12 +58,12 @@ def _key(definition: pytest.FixtureDef) -> str:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     definitions = [found[-1] for found in item._fixtureinfo.name2fixturedefs.values() if found]
     shared = sorted(_key(each) for each in definitions if each.scope != "function")
-    _clock.update(started=time.monotonic(), inner=0.0)
+    _clocks[:] = [_Clock()]
     _switch(item.nodeid)
     yield
     _switch("")
-    seconds = time.monotonic() - _clock["started"] - _clock["inner"]
-    _tests.setdefault(item.nodeid, {}).update(seconds=seconds, shared=shared)
+    seconds, elapsed = _clocks[0].own()
+    _tests.setdefault(item.nodeid, {}).update(seconds=seconds, elapsed=elapsed, shared=shared)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -51,15 +71,19 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureR
     if fixturedef.scope == "function":
         yield
         return
-    before, inner, started = os.environ["MUTANT_CONTEXT"], _clock["inner"], time.monotonic()
+    before = os.environ["MUTANT_CONTEXT"]
     _switch(_key(fixturedef))
+    _clocks.append(_Clock())
     yield
     _switch(before)
-    whole = time.monotonic() - started
     # Fixtures that this one asked for are counted as their own.
-    own = whole - (_clock["inner"] - inner)
-    _fixtures[_key(fixturedef)] = max(own, _fixtures.get(_key(fixturedef), 0.0))
-    _clock["inner"] = inner + whole
+    clock = _clocks.pop()
+    seconds, elapsed = clock.own()
+    known = _fixtures.get(_key(fixturedef), {"seconds": 0.0})
+    if seconds >= known["seconds"]:
+        _fixtures[_key(fixturedef)] = {"seconds": seconds, "elapsed": elapsed}
+    outer = _clocks[-1]
+    outer.inner = (outer.inner[0] + clock.inner[0] + seconds, outer.inner[1] + clock.inner[1] + elapsed)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
