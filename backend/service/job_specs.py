@@ -26,12 +26,12 @@ from .sentences import describe
 
 JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "import": (CaptureRequest, TrackRequest),
-    "capture": (CaptureRequest,),
     "track": (TrackRequest,),
     "train": (TrainRequest,),
     "evaluate": (EvaluateRequest,),
     "render": (RenderRequest,),
     "retarget": (RetargetRequest,),
+    "capture": (CaptureRequest,),
 }
 """Kind of a job -> its requests, in the order in which they are carried out."""
 
