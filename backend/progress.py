@@ -21,8 +21,10 @@ class Progress:
     def preview(self, image: np.ndarray) -> None:
         """Show an image of the current state: H x W x 3 uint8, sRGB."""
 
-    def overview(self, share: float, sentence: str) -> None:
-        """Show one bar for work of many parts: `share` of it (0 to 1) is done, and `sentence` says what goes on."""
+    def overview(self, share: float | None, sentence: str) -> None:
+        """Show one bar for work of many parts: `share` of it (0 to 1, None if unknown) is done, and `sentence` says
+        what goes on.
+        """
 
     def message(self, text: str) -> None:
         """Show the user a sentence that is not an error, for example about a fallback."""

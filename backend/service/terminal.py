@@ -12,7 +12,16 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -58,12 +67,12 @@ class PlainProgress(Progress):
             parts.append(words)
         self.message("  ".join(parts))
 
-    def overview(self, share: float, sentence: str) -> None:
+    def overview(self, share: float | None, sentence: str) -> None:
         now = time.monotonic()
         if sentence == self._last_sentence or now - self._last_line < SECONDS_BETWEEN_OVERVIEWS:
             return
         self._last_line, self._last_sentence = now, sentence
-        self.message(f"{share:4.0%}  {sentence}")
+        self.message(sentence if share is None else f"{share:.0%} done: {sentence}")
 
     def message(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -115,18 +124,20 @@ class BarProgress(Progress):
             )
         self._bars.update(task, completed=done, total=total, figures=escape(metrics_in_words(metrics)))
 
-    def overview(self, share: float, sentence: str) -> None:
+    def overview(self, share: float | None, sentence: str) -> None:
         if self._overview is None:
             self._overview = RichProgress(
-                TextColumn("{task.percentage:>3.0f} %"),
                 BarColumn(bar_width=24),
+                TaskProgressColumn(),
                 TextColumn("{task.description}"),
                 console=self._bars.console,
                 refresh_per_second=2,
             )
-            self._overview.add_task("", total=1.0)
+            self._overview.add_task("", total=None)
             self._overview.start()
-        self._overview.update(TaskID(0), completed=share, description=escape(sentence))
+        # A bar without a total moves to and fro.
+        total = None if share is None else 1.0
+        self._overview.update(TaskID(0), total=total, completed=share or 0.0, description=escape(sentence))
 
     def message(self, text: str) -> None:
         self._bars.console.print(escape(text), highlight=False)

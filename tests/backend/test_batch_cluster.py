@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +15,16 @@ import pytest
 
 pytest.importorskip("distributed", reason="Dask is not installed (requirements/batch.lock)")
 
-from dask_cluster import dask_cluster
+from dask_cluster import dask_cluster, start_worker
+from dask_jobqueue.slurm import SLURMCluster
 from distributed import Client
 from small_capture import make_small_capture
+
+from backend.errors import EffigyError
+from backend.service.batch import addresses, cluster
+from backend.service.batch.addresses import SchedulerAddress, read_address
+from backend.service.batch.cluster import check_machines, open_cluster
+from backend.service.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,3 +95,118 @@ def test_the_work_of_a_machine_that_is_lost_in_a_training_is_done_on_another_one
     assert [(row["clip"], row["state"], row["tracked"]) for row in rows] == [("anna", "done", 10), ("ben", "done", 10)]
     assert "anna" in output and "2 clips, 0 of them not done" in output
     assert all((out / name / f"{name}.effigy").is_file() for name in ("anna", "ben"))
+
+
+# --- addresses
+
+
+def test_the_forms_of_an_address(tmp_path):
+    assert read_address("tcp://render:8786") == SchedulerAddress("tcp://render:8786")
+    hosts = read_address("ssh://anna@render01:2222,render02").hosts
+    assert [host.connect_options for host in hosts] == [
+        {"host": "render01", "username": "anna", "port": 2222},
+        {"host": "render02"},
+    ]
+    (tmp_path / "hosts.txt").write_text("# the farm\nrender01 gpu\n\nrender02 python=/opt/python  # the new one\n")
+    first, second = read_address(f"ssh:{tmp_path / 'hosts.txt'}").hosts
+    assert (first.name, first.gpu, first.python) == ("render01", True, None)
+    assert (second.name, second.gpu, second.python) == ("render02", False, "/opt/python")
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("render:8786", "cluster must be tcp://host:port"),
+        ("tcp://render", "cluster must be tcp://host:port"),
+        ("http://render:8786", "cluster must be tcp://host:port"),
+        ("ssh:", "cluster must be tcp://host:port"),
+        ("ssh://", "names no machines"),
+        ("ssh://-oProxyCommand=x", "is no machine's name"),
+        ("ssh://render01,a b", "is neither gpu nor python=PATH"),
+        ("slurm:options.yaml", "there is no option “queues”"),
+    ],
+)
+def test_a_wrong_address_is_refused_with_a_sentence(tmp_path, monkeypatch, address, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("options.yaml").write_text("queues: render\n")
+    with pytest.raises(EffigyError, match=sentence) as refusal:
+        read_address(address)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- a\n", "one option a line"),
+        ("a: [\n", "no YAML that can be read"),
+        ("cores: 4\n", "needs the option memory"),
+        ("cores: four\nmemory: 4GB\n", "cores cannot be “four”"),
+        ("cores: 0\nmemory: 4GB\n", "cores and jobs must be 1 or more"),
+        ("!!python/object/apply:os.system [touch ran]\n", "no YAML that can be read"),
+    ],
+)
+def test_wrong_options_of_slurm_are_refused_with_a_sentence(tmp_path, monkeypatch, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("options.yaml").write_text(text)
+    with pytest.raises(EffigyError, match=sentence):
+        read_address("slurm:options.yaml")
+    assert not Path("ran").exists()
+
+
+def test_without_dask_a_sentence_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(addresses.importlib.util, "find_spec", lambda name: None)
+    for address in ("tcp://render:8786", "ssh://render01", "slurm:options.yaml"):
+        with pytest.raises(EffigyError, match="needs Dask, .* install it there with `pip install .*batch.lock`"):
+            read_address(address)
+
+
+def test_a_slurm_job_requests_what_one_clip_needs(tmp_path):
+    (tmp_path / "options.yaml").write_text(
+        "queue: render\naccount: show42\ncores: 6\nmemory: 5GB\nwalltime: '03:00:00'\njobs: 3\n"
+        "job_extra_directives: ['--gres=gpu:1']\njob_script_prologue: ['module load cuda']\n"
+    )
+    address = read_address(f"slurm:{tmp_path / 'options.yaml'}")
+    with SLURMCluster(**address.cluster_options(needs_gpu=True), host="127.0.0.1", dashboard_address=":0") as cluster:
+        script = cluster.job_script()
+    directives = {line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")}
+    assert {"-p render", "-A show42", "-n 1", "--cpus-per-task=6", "-t 03:00:00", "--gres=gpu:1"} <= directives
+    assert any(re.fullmatch(r"--mem=[45]G", directive) for directive in directives), directives
+    assert "module load cuda" in script.splitlines()
+    (command,) = (line for line in script.splitlines() if "distributed.cli.dask_worker" in line)
+    # One clip at a time, for which the batch takes all cores of the job.
+    assert command.startswith(sys.executable) and "--nthreads 1 " in command and "--nworkers" not in command
+    assert command.endswith("--resources GPU=1")
+    assert address.jobs == 3 and "--resources" not in str(address.cluster_options(needs_gpu=False))
+
+
+def test_a_gpu_that_no_slurm_job_would_get_is_refused(tmp_path):
+    (tmp_path / "options.yaml").write_text("cores: 4\nmemory: 4GB\n")
+    with pytest.raises(EffigyError, match="requests none: add “--gres=gpu:1”"):
+        read_address(f"slurm:{tmp_path / 'options.yaml'}").cluster_options(needs_gpu=True)
+
+
+# --- machines that cannot work
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
+    (tmp_path / "anna.mp4").touch()
+    (tmp_path / "shots.csv").write_text("footage\nanna.mp4\n")
+    assert main(["batch", str(tmp_path / "shots.csv"), "--cluster", "tcp://127.0.0.1:9"]) == 2
+    error = capsys.readouterr().err
+    assert "no Dask scheduler that answers at tcp://127.0.0.1:9" in error and len(error.splitlines()) == 1
+    assert not list((tmp_path / "shots").iterdir())
+
+
+def test_machines_without_a_gpu_or_without_the_folder_are_refused_before_any_work(tmp_path):
+    (tmp_path / "witness").touch()
+    with dask_cluster(tmp_path, "first") as (url, workers):
+        with open_cluster(SchedulerAddress(url), 1, True, print) as client:
+            check_machines(client, tmp_path / "witness", False, print)
+            with pytest.raises(EffigyError, match="asks for a GPU .* no machine of the cluster offers one"):
+                check_machines(client, tmp_path / "witness", True, print)
+            with pytest.raises(EffigyError, match="does not see the folder .* under the same path"):
+                check_machines(client, tmp_path / "gone" / "witness", False, print)
+            workers["second"] = start_worker(url, "second", tmp_path, "--resources", "GPU=1")
+            client.wait_for_workers(2, timeout=60)
+            check_machines(client, tmp_path / "witness", True, print)

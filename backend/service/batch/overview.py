@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .sheet import Clip
@@ -28,8 +28,6 @@ TRAINED: Final = "Training"
 class _Stage:
     began: float | None = None
     """Seconds of the clock; None before it begins."""
-    share: float = 0.0
-    """How much of its current part is done, 0 to 1."""
     total_seconds: float | None = None
     """How long it takes in all, by its own reckoning."""
     seconds: float | None = None
@@ -44,7 +42,6 @@ class _Progress:
     stages: dict[str, _Stage]
     frames: int | None = None
     ended: bool = False
-    shown: str = field(default="", repr=False)
 
 
 class Overview:
@@ -63,12 +60,11 @@ class Overview:
             if "state" in report:
                 progress.frames = report["figures"].get("frames", progress.frames)
                 if report["state"] == FINISHED:
-                    stage.share, stage.seconds = 1.0, report["seconds"]
+                    stage.seconds = report["seconds"]
                 progress.ended = report["state"] != FINISHED or stage is list(progress.stages.values())[-1]
             elif "stage" in report:
-                stage.share = report["done"] / max(report["total"], 1)
                 if report["batch_stage"] == TRAIN and report["stage"] == TRAINED and report["eta"] is not None:
-                    stage.total_seconds = now - (stage.began or now) + report["eta"]
+                    stage.total_seconds = now - (now if stage.began is None else stage.began) + report["eta"]
             elif "text" not in report:
                 # Also where a lost machine's work begins again elsewhere.
                 progress.stages[report["batch_stage"]] = _Stage(began=now)
@@ -79,14 +75,20 @@ class Overview:
             self._clips[clip].ended = True
 
     @property
-    def share(self) -> float:
-        """How much of the batch is done, 0 to 1."""
+    def share(self) -> float | None:
+        """How much of the work is done, measured by its time, 0 to 1; None while the time of the rest is not known."""
+        left = self.seconds_left(1)
+        if left is None:
+            return None
+        now = self._clock()
         with self._lock:
-            shares = [
-                1.0 if progress.ended else sum(stage.share for stage in progress.stages.values()) / len(progress.stages)
+            done = sum(
+                stage.seconds if stage.seconds is not None else now - stage.began
                 for progress in self._clips.values()
-            ]
-            return sum(shares) / len(shares)
+                for stage in progress.stages.values()
+                if stage.seconds is not None or (stage.began is not None and not progress.ended)
+            )
+        return done / (done + left) if left else 1.0
 
     def sentence(self, at_once: int) -> str:
         """What is being done, and the time left. `at_once`: how many clips are worked on at the same time."""

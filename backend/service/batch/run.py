@@ -77,7 +77,7 @@ def run_clips(
             raise Cancelled(
                 "Stopped by the user; what was finished is kept, and the same command goes on from there."
             ) from stop
-        progress.overview(1.0, overview.sentence(1))
+        progress.overview(overview.share, overview.sentence(1))
     rows = tuple(row_of(clip, outcomes.get(clip.name)) for clip in clips)
     return BatchResult(out, write_table(out, rows), rows)
 
