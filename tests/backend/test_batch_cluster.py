@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from backend.service.batch import addresses, cluster
 from backend.service.batch.addresses import SchedulerAddress, read_address
 from backend.service.batch.cluster import check_machines, open_cluster
 from backend.service.cli import main
+from backend.splatting.jit import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -163,11 +166,12 @@ def test_without_dask_a_sentence_says_how_to_install_it(monkeypatch):
 def test_a_slurm_job_requests_what_one_clip_needs(tmp_path):
     (tmp_path / "options.yaml").write_text(
         "queue: render\naccount: show42\ncores: 6\nmemory: 5GB\nwalltime: '03:00:00'\njobs: 3\n"
-        "job_extra_directives: ['--gres=gpu:1']\njob_script_prologue: ['module load cuda']\n"
+        "scheduler_options: {host: 127.0.0.1}\njob_extra_directives: ['--gres=gpu:1']\n"
+        "job_script_prologue: ['module load cuda']\n"
     )
     address = read_address(f"slurm:{tmp_path / 'options.yaml'}")
-    with SLURMCluster(**address.cluster_options(needs_gpu=True), host="127.0.0.1", dashboard_address=":0") as cluster:
-        script = cluster.job_script()
+    with SLURMCluster(**address.cluster_options(needs_gpu=True)) as slurm:
+        script = slurm.job_script()
     directives = {line.removeprefix("#SBATCH ") for line in script.splitlines() if line.startswith("#SBATCH")}
     assert {"-p render", "-A show42", "-n 1", "--cpus-per-task=6", "-t 03:00:00", "--gres=gpu:1"} <= directives
     assert any(re.fullmatch(r"--mem=[45]G", directive) for directive in directives), directives
@@ -200,13 +204,62 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch, capsys
 
 def test_machines_without_a_gpu_or_without_the_folder_are_refused_before_any_work(tmp_path):
     (tmp_path / "witness").touch()
-    with dask_cluster(tmp_path, "first") as (url, workers):
-        with open_cluster(SchedulerAddress(url), 1, True, print) as client:
-            check_machines(client, tmp_path / "witness", False, print)
-            with pytest.raises(EffigyError, match="asks for a GPU .* no machine of the cluster offers one"):
-                check_machines(client, tmp_path / "witness", True, print)
-            with pytest.raises(EffigyError, match="does not see the folder .* under the same path"):
-                check_machines(client, tmp_path / "gone" / "witness", False, print)
-            workers["second"] = start_worker(url, "second", tmp_path, "--resources", "GPU=1")
-            client.wait_for_workers(2, timeout=60)
+    with (
+        dask_cluster(tmp_path, "first") as (url, workers),
+        open_cluster(SchedulerAddress(url), 1, True, print) as client,
+    ):
+        check_machines(client, tmp_path / "witness", False, print)
+        with pytest.raises(EffigyError, match="asks for a GPU .* no machine of the cluster offers one"):
             check_machines(client, tmp_path / "witness", True, print)
+        with pytest.raises(EffigyError, match="does not see the folder .* under the same path"):
+            check_machines(client, tmp_path / "gone" / "witness", False, print)
+        workers["second"] = start_worker(url, "second", tmp_path, "--resources", "GPU=1")
+        client.wait_for_workers(2, timeout=60)
+        check_machines(client, tmp_path / "witness", True, print)
+
+
+@pytest.fixture
+def ssh_host(tmp_path, monkeypatch) -> str:
+    """`127.0.0.1:port` of a real sshd with a throwaway key, which the configuration in a home of its own names."""
+    sshd, home = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin"), tmp_path / "home"
+    if not sshd or not shutil.which("ssh-keygen"):
+        pytest.skip("sshd is not installed (Debian: openssh-server)")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    folder = home / ".ssh"
+    folder.mkdir(parents=True)
+    for name in ("host", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    (folder / "config").write_text(
+        f"Host 127.0.0.1\n  IdentityFile {folder}/key\n  UserKnownHostsFile {folder}/known_hosts\n"
+    )
+    (tmp_path / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/key.pub\n"
+        # Compiled kernels are kept below the home folder otherwise, and compiling them takes half a minute.
+        f"SetEnv EFFIGY_USER={tmp_path / 'user'} NUMBA_CACHE_DIR={cache_folder().parent}\n"
+        "PidFile none\nUsePAM no\nStrictModes no\n"
+        "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+    )
+    server = subprocess.Popen([sshd, "-D", "-e", "-f", str(tmp_path / "sshd_config")], stderr=subprocess.DEVNULL)
+    monkeypatch.setenv("HOME", str(home))
+    yield f"127.0.0.1:{port}"
+    server.terminate()
+    server.wait(10)
+
+
+def test_machines_that_ssh_reaches_work_on_a_batch_and_one_that_does_not_answer_is_left_out(
+    tmp_path, monkeypatch, ssh_host
+):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    make_small_capture(tmp_path, frames=10)
+    (tmp_path / "shots.csv").write_text("name,capture,minutes,evaluate\nanna,ball.capture,0.02,no\n")
+    (tmp_path / "hosts.txt").write_text(f"127.0.0.1:9\n{ssh_host}\n")
+    batch = start_batch(tmp_path, "--cluster", "ssh:hosts.txt")
+    output, errors = batch.communicate(timeout=150)
+    assert batch.returncode == 0, output + errors
+    assert "The machine 127.0.0.1:9 cannot be used" in output and "1 clips, 0 of them not done" in output
+    assert (tmp_path / "shots" / "anna" / "anna.effigy").is_file() and not errors

@@ -72,7 +72,15 @@ class SlurmAddress:
                 )
             extra += ["--resources", "GPU=1"]
         cores = options.pop("cores")
-        return options | {"cores": 1, "job_cpu": cores, "processes": 1, "worker_extra_args": extra}
+        # Any free port for Dask's web page: two batches may run on one machine.
+        scheduler = {"dashboard_address": ":0"} | options.pop("scheduler_options", {})
+        return options | {
+            "cores": 1,
+            "job_cpu": cores,
+            "processes": 1,
+            "scheduler_options": scheduler,
+            "worker_extra_args": extra,
+        }
 
 
 Address = SchedulerAddress | SshAddress | SlurmAddress

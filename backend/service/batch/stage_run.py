@@ -22,7 +22,7 @@ from ...storage import as_effigy_error, write_beside
 from ..job_messages import CANCELLED, FAILED, MESSAGE, PROGRESS, JobEvent
 from ..jobs import JobProcess
 from .sheet import Clip
-from .stages import CAPTURE, TRACK, TRAIN, ClipFiles, parameters_of, settings_of
+from .stages import CAPTURE, EVALUATE, TRACK, TRAIN, ClipFiles, parameters_of, settings_of
 from .stamps import Stamp, find_stamp, hash_file, key_of, new_stamp, save_stamp
 
 if TYPE_CHECKING:
@@ -288,11 +288,21 @@ def _carry_out(
 ) -> JobEvent:
     """Run the stage's job; returns its last event. A checkpoint that cannot be continued costs one more start."""
     parameters = parameters_of(order.clip, files, order.stage)
+    if order.clip.head and order.stage in (TRAIN, EVALUATE):
+        _register_head(order.clip.head)
     event = _run_job(order, parameters | ({"resume": True} if resume else {}), report, environment)
     if resume and event.name == FAILED:
         files.checkpoint.unlink(missing_ok=True)
         event = _run_job(order, parameters, report, environment)
     return event
+
+
+def _register_head(file: Path) -> None:
+    """Let this machine find the head model by its fingerprint: another machine may have tracked the clip."""
+    from ...head.formats import load_head
+    from ...head.registry import remember_head
+
+    remember_head(load_head(file), file)
 
 
 def _run_job(order: StageOrder, parameters: dict[str, Any], report: Report, environment: dict[str, str]) -> JobEvent:
