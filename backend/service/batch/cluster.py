@@ -111,7 +111,9 @@ def open_cluster(address: Address, machines: int, needs_gpu: bool, tell: Any) ->
     `machines`: how many machines can have something to do. `needs_gpu`: whether a clip asks for a GPU. `tell` shows a
     sentence to the user.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client", "tornado"):
+        # What they log about a lost machine or scheduler is told by the table, in words.
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with ExitStack() as stack:
         target: str | Cluster
         match address:

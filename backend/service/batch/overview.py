@@ -33,6 +33,11 @@ class _Stage:
     seconds: float | None = None
     """How long it took; None until it has ended."""
 
+    def seconds_so_far(self, now: float, running: bool) -> float:
+        if self.seconds is not None:
+            return self.seconds
+        return now - self.began if running and self.began is not None else 0.0
+
 
 @dataclass
 class _Progress:
@@ -64,7 +69,7 @@ class Overview:
                 progress.ended = report["state"] != FINISHED or stage is list(progress.stages.values())[-1]
             elif "stage" in report:
                 if report["batch_stage"] == TRAIN and report["stage"] == TRAINED and report["eta"] is not None:
-                    stage.total_seconds = now - (now if stage.began is None else stage.began) + report["eta"]
+                    stage.total_seconds = stage.seconds_so_far(now, running=True) + report["eta"]
             elif "text" not in report:
                 # Also where a lost machine's work begins again elsewhere.
                 progress.stages[report["batch_stage"]] = _Stage(began=now)
@@ -83,15 +88,16 @@ class Overview:
         now = self._clock()
         with self._lock:
             done = sum(
-                stage.seconds if stage.seconds is not None else now - stage.began
+                stage.seconds_so_far(now, running=not progress.ended)
                 for progress in self._clips.values()
                 for stage in progress.stages.values()
-                if stage.seconds is not None or (stage.began is not None and not progress.ended)
             )
         return done / (done + left) if left else 1.0
 
     def sentence(self, at_once: int) -> str:
         """What is being done, and the time left. `at_once`: how many clips are worked on at the same time."""
+        if not at_once:
+            return "No machine of the cluster is left: waiting for one"
         seconds = self.seconds_left(at_once)
         with self._lock:
             ended = sum(progress.ended for progress in self._clips.values())
@@ -116,7 +122,7 @@ class Overview:
                 return None
             known = [seconds for seconds in left if seconds is not None]
             # No clip is ever worked on twice at the same time.
-            return max(sum(known) / max(at_once, 1), max(known, default=0.0))
+            return max(sum(known) / at_once, max(known, default=0.0))
 
     def _seconds_left_of(self, progress: _Progress) -> float | None:
         left = 0.0
@@ -126,7 +132,7 @@ class Overview:
             total = stage.total_seconds or self._usual_seconds(name, progress)
             if total is None:
                 return None
-            left += max(total - (self._clock() - stage.began if stage.began is not None else 0.0), 0.0)
+            left += max(total - stage.seconds_so_far(self._clock(), running=True), 0.0)
         return left
 
     def _usual_seconds(self, stage: str, progress: _Progress) -> float | None:

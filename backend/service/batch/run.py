@@ -15,7 +15,7 @@ from ..results import BatchResult
 from .addresses import Address
 from .overview import Overview
 from .sheet import Clip
-from .stage_run import FAILED_STATE, STOPPED, Report, StageOrder, StageOutcome
+from .stage_run import FAILED_STATE, Report, StageOrder, StageOutcome
 from .stages import stages_of
 from .table import row_of, write_table
 
@@ -104,7 +104,9 @@ def _outcome_of(future: Future) -> StageOutcome:
                 "", FAILED_STATE, "Every machine that worked on it was lost, perhaps for lack of memory."
             )
         if type(error).__name__ in ("CancelledError", "FutureCancelledError"):
-            return StageOutcome("", STOPPED)
+            return StageOutcome(
+                "", FAILED_STATE, "The cluster's scheduler went away. Start it again, then run the same command."
+            )
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return StageOutcome("", FAILED_STATE, f"A defect in Effigy ({reason}).")
 
