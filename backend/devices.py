@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES: Final = ("auto", "cpu", "cuda")
+CUDA: Final = "cuda"
+"""PyTorch's name of the GPU."""
 NVIDIA_SMI_SECONDS: Final = 20
 """nvidia-smi answers within a second, except where it has to start the driver first."""
 NO_GPU: Final = "There is no NVIDIA GPU here: everything runs on the CPU, and training takes minutes to hours."
@@ -64,10 +66,26 @@ def known_report() -> DeviceReport | None:
     return usable_cuda() if _report is not None or not torch.cuda.is_available() else None
 
 
-def give_up_cuda(reason: str) -> None:
-    """Use the CPU for the rest of this process: the GPU failed while it worked. `reason` is a sentence."""
+def give_up_cuda(error: Exception) -> str | None:
+    """Use the CPU for the rest of this process, after `error` was raised by work that may have run on the GPU.
+
+    Returns a sentence about the failure; the caller says it once and does the work again on the CPU. Returns None, and
+    changes nothing, if this process does not use the GPU or if `error` is none that a GPU causes: the caller raises it
+    again. PyTorch and Warp raise a `RuntimeError` if memory runs out, kernels cannot be built, or the driver fails. A
+    `RuntimeError` that has another cause is raised once more by the work on the CPU.
+    """
     global _report
-    _report = replace(usable_cuda(), usable=False, reason=reason, rasteriser=None)
+    if _report is None or not _report.usable or not isinstance(error, RuntimeError):
+        return None
+    # torch.OutOfMemoryError is recognised by its name, because it is a RuntimeError of PyTorch alone.
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error):
+        reason = f"The memory of the {_report.gpu} is not enough for this."
+    else:
+        from .splatting.self_test import first_line
+
+        reason = f"The {_report.gpu} failed ({first_line(error)})."
+    _report = replace(_report, usable=False, reason=reason, rasteriser=None)
+    return reason
 
 
 def choose_device(name: str) -> torch.device:
@@ -82,7 +100,7 @@ def choose_device(name: str) -> torch.device:
     report = usable_cuda()
     if name == "cuda" and not report.usable:
         raise EffigyError(f"{report.reason} Choose the device cpu or auto, or see `doctor`.")
-    return torch.device("cuda" if report.usable else "cpu")
+    return torch.device(CUDA if report.usable else "cpu")
 
 
 def _examine() -> DeviceReport:

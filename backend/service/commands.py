@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def run(request: Request, progress: Progress) -> results.Result:
     """Carry out a request. Errors of the operating system and lack of memory are raised as `EffigyError`."""
     try:
-        return _FUNCTIONS[type(request)](request, progress)
+        return _run_on_a_device(request, progress)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -38,6 +38,20 @@ def run(request: Request, progress: Progress) -> results.Result:
         if not _is_out_of_memory(error):
             raise
         raise EffigyError("There is not enough memory: choose a smaller size, or close other programs.") from error
+
+
+def _run_on_a_device(request: Request, progress: Progress) -> results.Result:
+    """Carry out a request, and once more on the CPU if the GPU fails; a training goes on by itself."""
+    from ..devices import give_up_cuda
+
+    try:
+        return _FUNCTIONS[type(request)](request, progress)
+    except RuntimeError as error:
+        reason = give_up_cuda(error)
+        if reason is None:
+            raise
+    progress.message(f"{reason} Starting again on the CPU.")
+    return _FUNCTIONS[type(request)](request, progress)
 
 
 def capture(request: requests.CaptureRequest, progress: Progress) -> results.CaptureResult:

@@ -159,6 +159,10 @@ class Posing:
     def __init__(self) -> None:
         self._avatars = OpenAvatars()
 
+    def close_avatars(self) -> None:
+        """Close all avatars. The next request opens them again, on the device that is usable then."""
+        self._avatars = OpenAvatars()
+
     def open(self, parameters: Parameters) -> dict[str, Any]:
         parameters.allow_only("path")
         path = parameters.path("path")

@@ -91,10 +91,10 @@ class _Worker:
             "head.rig": _head_rig,
             "track.read": _read_track,
             "capture.read": _read_capture,
-            "avatar.open": lambda parameters: self._load_posing().open(parameters),
-            "avatar.splats": lambda parameters: self._load_posing().splats(parameters),
-            "avatar.export": lambda parameters: self._load_posing().export(parameters),
-            "avatar.render": lambda parameters: self._load_posing().render(parameters),
+            "avatar.open": lambda parameters: self._pose(parameters, lambda posing: posing.open),
+            "avatar.splats": lambda parameters: self._pose(parameters, lambda posing: posing.splats),
+            "avatar.export": lambda parameters: self._pose(parameters, lambda posing: posing.export),
+            "avatar.render": lambda parameters: self._pose(parameters, lambda posing: posing.render),
         }
 
     def read(self) -> None:
@@ -186,6 +186,22 @@ class _Worker:
             torch=torch_version,
             device=device,
         )
+
+    def _pose(self, parameters: Parameters, method_of: Callable[[Posing], Method]) -> Any:
+        """Answer a request about avatars. If the GPU fails, this request and all later ones are answered by the CPU."""
+        posing = self._load_posing()
+        try:
+            return method_of(posing)(parameters)
+        except RuntimeError as error:
+            from ..devices import give_up_cuda
+
+            reason = give_up_cuda(error)
+            if reason is None:
+                raise
+        # Blender shows the worker's log in its console.
+        print(f"{reason} Avatars are now posed and drawn on the CPU.", file=sys.stderr, flush=True)
+        posing.close_avatars()
+        return method_of(posing)(parameters)
 
     def _load_posing(self) -> Posing:
         if self._posing is None:

@@ -38,12 +38,13 @@ _one_at_a_time = threading.RLock()
 
 @contextlib.contextmanager
 def launching(device: torch.device) -> Iterator[Any]:
-    """Context for launches on a PyTorch device, on PyTorch's current stream; yields Warp's name for the device.
+    """Context for launches on a PyTorch device, on PyTorch's current stream; yields Warp's device.
 
     Threads take turns, because Warp keeps the current stream and the loaded modules in one place for all threads. On a
-    GPU a turn is short: launches return before the kernels have run.
+    GPU a turn is short: launches return before the kernels have run. Kernels that cannot be built or loaded raise a
+    `RuntimeError`, as every failure of PyTorch on a GPU does.
     """
-    with _one_at_a_time:
+    with _one_at_a_time, _runtime_errors():
         wp.init()
         if device.type == "cuda" and not wp.is_cuda_available():
             raise EffigyError(
@@ -55,3 +56,14 @@ def launching(device: torch.device) -> Iterator[Any]:
                 yield warp_device
         else:
             yield warp_device
+
+
+@contextlib.contextmanager
+def _runtime_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, EffigyError):
+        raise
+    except Exception as error:
+        # Warp raises plain `Exception` if a build fails, and errors of the operating system around its cache.
+        raise RuntimeError(f"NVIDIA Warp: {error}") from error

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
 from ..avatar.settings import AvatarSettings
 from ..avatar.views import expression_limits, view_range
-from ..devices import choose_device, usable_cuda
+from ..devices import choose_device, give_up_cuda, usable_cuda
 from ..errors import EffigyError
 from ..formats.capture import Capture, load_capture
 from ..formats.track import Track, load_track, save_track
@@ -26,18 +26,17 @@ from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
 from ..storage import remove_file
-from .checkpoint import EVERY_SECONDS, Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from .checkpoint import checkpoint_path, load_checkpoint
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
-from .optimisation import SEED, Optimisation, ParameterGroup, render_over_white
+from .optimisation import SEED, Optimisation, ParameterGroup
 from .pose_refinement import REFINED_TRACK, PoseRefiner
 from .presets import Preset, find_preset
+from .session import TrainingSession
 from .unobserved_regions import UnobservedPrior, find_unobserved
-from .validation import EVERY_STEPS, Validation, split_rows
+from .validation import Validation, split_rows
 from .warmup import VertexBoundGaussians, distil_into_networks
 
-PREVIEW_SECONDS = 10.0
-"""Time between two preview images."""
 WARMUP_SHARE = 0.1
 """Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the U-Nets start
 from their result."""
@@ -70,6 +69,10 @@ def train(
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
     default the preset's. `plan` replaces the values of `preset`; the avatar file then still records the name `preset`.
     `clock` returns the seconds by which minutes are counted. If poses are refined, the capture gets REFINED_TRACK.
+
+    If a GPU fails on the way (its memory runs out, a kernel cannot be built, the driver gives up), this is said in a
+    message and the training goes on on the CPU from its last step or, if the GPU no longer gives its data back, from
+    its last checkpoint.
     """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
@@ -92,13 +95,53 @@ def train(
     }
     checkpoint_file = checkpoint_path(avatar_path)
     resumed = load_checkpoint(checkpoint_file, job) if resume else None
-    torch.manual_seed(SEED)
+    session = TrainingSession(checkpoint_file, job, progress, resumed)
+    task = _Task(capture, track, model, plan, preset, size, settings, minutes, clock)
     torch_device = choose_device(device)
-    if device == "auto" and torch_device.type == "cpu" and usable_cuda().gpu:
+    if device == "auto" and usable_cuda().gpu and not usable_cuda().usable:
         progress.message(usable_cuda().reason)
-    frames = TrainingFrames(capture, track, model, size, torch_device, progress)
-    session = _Session(checkpoint_file, job, progress, resumed)
-    networks = build_networks(settings, model, track.identity).to(torch_device)
+    trained = None
+    try:
+        trained = _train_on(torch_device, task, session)
+    except RuntimeError as error:
+        reason = None if torch_device == torch.device("cpu") else give_up_cuda(error)
+        if reason is None:
+            raise
+        progress.message(f"{reason} Training continues on the CPU.")
+    if trained is None:
+        # Outside of the exception's handler, whose traceback keeps the GPU's memory occupied.
+        session.continue_from_last()
+        trained = _train_on(torch.device("cpu"), task, session)
+    avatar, pose_refiner = trained
+    save_avatar(avatar, avatar_path)
+    if pose_refiner:
+        _save_refined_track(pose_refiner, track, capture.folder / REFINED_TRACK, progress)
+    remove_file(checkpoint_file)
+    return avatar
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is trained, and how; the arguments of `train` after they were checked."""
+
+    capture: Capture
+    track: Track
+    model: HeadModel
+    plan: Preset
+    preset: str
+    size: int
+    settings: AvatarSettings
+    minutes: float | None
+    clock: Callable[[], float]
+
+
+def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tuple[Avatar, PoseRefiner | None]:
+    """All stages of a training on one device, from the checkpoint that `session` resumes, if any."""
+    track, model, plan, settings, minutes = task.track, task.model, task.plan, task.settings, task.minutes
+    resumed = session.resumed
+    torch.manual_seed(SEED)
+    frames = TrainingFrames(task.capture, track, model, task.size, device, session.progress)
+    networks = build_networks(settings, model, track.identity).to(device)
     pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(median_pixels_per_metre(networks, frames))
@@ -120,9 +163,11 @@ def train(
             None if minutes is None else warmup_share * minutes,
             pose_refiner=pose_refiner,
             rows=rows,
-            clock=clock,
+            clock=task.clock,
         )
-        pose = frames.batch(torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)), size).pose
+        pose = frames.batch(
+            torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)), task.size
+        ).pose
         unobserved.extrapolate_into(free, pose)
         with torch.no_grad():
             unobserved_prior = UnobservedPrior(unobserved.weight, free(pose)[1])
@@ -135,7 +180,7 @@ def train(
         stage="Training",
         steps=plan.steps,
         batch=plan.batch,
-        size=size,
+        size=task.size,
         final_rate=0.05,
         condition_noise=CONDITION_NOISE,
         perceptual_crop=plan.perceptual_crop,
@@ -143,27 +188,22 @@ def train(
         enhancer=networks.enhancer,
         unobserved_prior=unobserved_prior,
         rows=rows,
-        clock=clock,
+        clock=task.clock,
         minutes=None if minutes is None else (1 - warmup_share) * minutes,
     )
     session.run(optimisation, "training", validation)
     validation.restore_best(optimisation)
     metrics = {
-        "preset": preset,
+        "preset": task.preset,
         "steps": optimisation.step,
         "training_seconds": round(session.total_seconds, 1),
         "training_frames": len(rows),
-        "device": str(torch_device),
+        "device": str(device),
         "training_psnr": round(optimisation.recent_psnr, 2),
     }
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
-    avatar = Avatar(networks.eval(), model, track.identity, settings, metrics)
-    save_avatar(avatar, avatar_path)
-    if pose_refiner:
-        _save_refined_track(pose_refiner, track, capture.folder / REFINED_TRACK, progress)
-    remove_file(checkpoint_file)
-    return avatar
+    return Avatar(networks.eval(), model, track.identity, settings, metrics), pose_refiner
 
 
 def _save_refined_track(pose_refiner: PoseRefiner, track: Track, path: Path, progress: Progress) -> None:
@@ -180,7 +220,7 @@ def train_free_gaussians(
     model: HeadModel,
     sh_degree: int,
     plan: Preset,
-    session: _Session,
+    session: TrainingSession,
     minutes: float | None,
     *,
     size: int | None = None,
@@ -234,7 +274,7 @@ def train_vertex_bound(
     """The baseline of `evaluate --baselines`: free Gaussians driven by the mesh alone, trained for `minutes`."""
     torch.manual_seed(SEED)
     frames = TrainingFrames(capture, track, model, size, progress=progress)
-    session = _Session(None, {}, progress, None)
+    session = TrainingSession(None, {}, progress, None)
     return train_free_gaussians(
         frames, track, model, sh_degree, find_preset("draft"), session, minutes, size=size
     ).eval()
@@ -283,67 +323,3 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 def _pose_refiner_group(pose_refiner: PoseRefiner | None) -> list[ParameterGroup]:
     return [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_LEARNING_RATE)] if pose_refiner else []
-
-
-class _Session:
-    """Checkpoints and previews of one training run over all of its stages."""
-
-    def __init__(
-        self, checkpoint_file: Path | None, job: dict[str, object], progress: Progress, resumed: Checkpoint | None
-    ) -> None:
-        """`job` identifies this training in its checkpoints. `resumed`: the checkpoint to continue, if any.
-
-        Without `checkpoint_file` nothing is saved.
-        """
-        self.checkpoint_file, self.job, self.progress, self.resumed = checkpoint_file, job, progress, resumed
-        self.seconds_before = resumed.total_seconds if resumed else 0.0
-        self.started = self.last_saved = self.last_preview = time.monotonic()
-
-    @property
-    def total_seconds(self) -> float:
-        """Seconds since training started, without the time between a killed run and the run that resumed it."""
-        return self.seconds_before + time.monotonic() - self.started
-
-    def run(self, optimisation: Optimisation, stage: str, validation: Validation | None = None) -> None:
-        """Run a stage, from the resumed checkpoint if that is of this stage, with checkpoints, previews and validation.
-
-        `stage` is the name of the stage in the checkpoint.
-        """
-        if self.resumed and self.resumed.stage == stage:
-            optimisation.restore(self.resumed.tensors, self.resumed.step, self.resumed.seconds)
-
-        def after_step(_: Optimisation) -> None:
-            if validation and optimisation.step % EVERY_STEPS == 0:
-                validation.score(optimisation)
-            now = time.monotonic()
-            if now - self.last_saved > EVERY_SECONDS:
-                self.save(optimisation, stage)
-            if now - self.last_preview > PREVIEW_SECONDS:
-                self.last_preview = now
-                self.progress.preview(self._preview(optimisation))
-
-        try:
-            optimisation.run(self.progress, after_step)
-        finally:
-            # Saved also when cancelled. After SIGKILL the last periodic checkpoint remains.
-            self.save(optimisation, stage)
-
-    def save(self, optimisation: Optimisation, stage: str) -> None:
-        """Write a checkpoint of a stage, if this run has a checkpoint file."""
-        self.last_saved = time.monotonic()
-        if self.checkpoint_file:
-            save_checkpoint(
-                self.checkpoint_file,
-                Checkpoint(
-                    self.job, stage, optimisation.step, optimisation.seconds, self.total_seconds, optimisation.tensors()
-                ),
-            )
-
-    def _preview(self, optimisation: Optimisation) -> np.ndarray:
-        """The middle training frame as the model renders it now: (size, size, 3) uint8 RGB."""
-        batch = optimisation.frames.batch(torch.tensor([len(optimisation.frames) // 2]), optimisation.size)
-        return (
-            (render_over_white(optimisation.model, batch, optimisation.enhancer)[0].cpu().numpy() * 255)
-            .round()
-            .astype(np.uint8)
-        )

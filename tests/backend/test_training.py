@@ -117,9 +117,9 @@ def test_cancelled_training_resumes_to_the_result_of_an_uninterrupted_one(where,
 _KILLED = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[3])
-from backend.training import checkpoint, presets, trainer
+from backend.training import checkpoint, presets, session, trainer
 presets.PRESETS["draft"] = presets.Preset(size=64, warmup_steps=60, steps=100000)
-trainer.EVERY_SECONDS = 0.2
+session.EVERY_SECONDS = 0.2
 trainer.train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
 """
 
