@@ -47,13 +47,13 @@ class FileFetcher:
 
     def __init__(self, ask: Ask, staging: Path) -> None:
         """`staging`: a folder of this client's for contents that are being fetched; made when it is needed."""
-        self._ask, self._staging = ask, staging
+        self.ask, self._staging = ask, staging
         self.bytes_fetched = 0
         """Contents that went through the line, for figures and tests."""
 
     def collect(self, key: str, names: Sequence[str]) -> list[RemoteFile]:
         """The files of a job's results below `names` that the worker offers, checked."""
-        rows = list_in(self._ask("file.collect", {"key": key, "names": list(names)})(), "files")
+        rows = list_in(self.ask("file.collect", {"key": key, "names": list(names)})(), "files")
         if len(rows) > MAX_FILES:
             raise EffigyError(f"The worker offers {len(rows)} files, which is more than a result can have.")
         found = []
@@ -91,7 +91,7 @@ class FileFetcher:
                 report(stage, done, total)
                 rows = [[receiver.file.sha256, offset, size] for receiver, offset, size in wanted]
                 waiting.append(
-                    ([(receiver, size) for receiver, _, size in wanted], self._ask("file.get", {"parts": rows}))
+                    ([(receiver, size) for receiver, _, size in wanted], self.ask("file.get", {"parts": rows}))
                 )
                 if len(waiting) >= WINDOW:
                     done += self._received(waiting)

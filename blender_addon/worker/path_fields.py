@@ -46,6 +46,8 @@ def _avatar(*keys: str) -> PathField:
 
 _HEAD: Final = PathField(("head",), "the head model")
 _CAPTURE: Final = PathField(("capture",), "the capture", parts=CAPTURE)
+_VIDEO: Final = PathField(("video",), "footage")
+_NEW_CAPTURE: Final = PathField(("capture",), "the capture", reads=False, writes=("",), whole=True)
 _OUT: Final = PathField(("out",), "the result", reads=False, writes=("",))
 
 METHODS: Final[Mapping[str, tuple[PathField, ...]]] = {
@@ -63,11 +65,8 @@ METHODS: Final[Mapping[str, tuple[PathField, ...]]] = {
 """The worker's methods that take paths."""
 
 JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
-    "import": (
-        PathField(("video",), "footage"),
-        PathField(("capture",), "the capture", reads=False, writes=("",), whole=True),
-        _HEAD,
-    ),
+    "import": (_VIDEO, _NEW_CAPTURE, _HEAD),
+    "capture": (_VIDEO, _NEW_CAPTURE),
     "track": (
         # The track is fetched last: where it is, everything that tracking makes is.
         PathField(("capture",), "the capture", parts=CAPTURE[:4], writes=("head_mattes", "track.npz")),

@@ -1,0 +1,273 @@
+"""A client that shares no files with its worker: interrupted transfers go on, and what a worker offers is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from small_capture import make_small_capture
+from worker_sessions import ROOT, until
+
+from backend.assets import asset_path
+from backend.avatar.avatar import load_avatar
+from backend.formats.capture import load_capture
+from backend.formats.track import load_track
+from backend.service.job_specs import JOB_REQUESTS
+from backend.service.request_fields import field_types, parameter_name
+from backend.service.stages import STAGES
+from backend.training.checkpoint import checkpoint_path
+from blender_addon.errors import EffigyError
+from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
+from blender_addon.worker.path_fields import JOBS
+from blender_addon.worker.path_map import PathMap
+from blender_addon.worker.remote import RemoteWorkerClient
+
+MEGABYTE = 10**6
+
+
+@pytest.fixture
+def make_client(tmp_path):
+    """Makes clients of one worker "machine": a process whose files are below another folder."""
+    clients = []
+
+    def make(path_map: PathMap | None = None) -> RemoteWorkerClient:
+        environment = os.environ | {"EFFIGY_USER": str(tmp_path / "there")}
+        command = [sys.executable, "-m", "backend", "serve"]
+        client = RemoteWorkerClient(
+            command, str(ROOT), environment, path_map=path_map or PathMap(), staging=tmp_path / "fetched"
+        )
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def here(tmp_path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def kill_at(client: RemoteWorkerClient, method: str, count: int) -> None:
+    """Kills the worker when the client sends the message `method` for the `count`-th time, as a lost line would."""
+    ask, seen = client._ask, [0]
+
+    def counting(name: str, params: dict):
+        seen[0] += name == method
+        if seen[0] == count and name == method:
+            os.kill(client.pid, signal.SIGKILL)
+        return ask(name, params)
+
+    client.sender.ask = counting
+    client.fetcher.ask = counting
+
+
+def big_video(here: Path, megabytes: int = 20) -> Path:
+    path = here / "clip.mp4"
+    path.write_bytes(os.urandom(megabytes * MEGABYTE))
+    return path
+
+
+def test_every_path_of_every_job_is_known():
+    for kind, request_classes in JOB_REQUESTS.items():
+        wanted = {
+            parameter_name(field)
+            for request_class in request_classes
+            for name, field in request_class.__dataclass_fields__.items()
+            if name in field_types(request_class) and "Path" in str(field_types(request_class)[name])
+        }
+        assert {field.name for field in JOBS[kind]} == wanted, kind
+
+
+def test_a_connection_that_is_lost_while_sending_goes_on_where_it_ended(make_client, here):
+    params = {"video": str(big_video(here)), "capture": str(here / "clip.capture")}
+    client = make_client()
+    kill_at(client, "file.put", 20)
+    job = client.wait(client.start_job("import", params), 60)
+    assert job.state == FAILED and "kept on the worker" in job.error, job.error
+    again = make_client()
+    texts = []
+    job = again.start_job("import", params, lambda job: texts.append((job.stage, job.done, job.total, job.unit)))
+    again.wait(job, 60)
+    assert "clip.mp4 is not a video" in job.error
+    assert 5 * MEGABYTE < again.sender.bytes_sent < 13 * MEGABYTE, "sent again what was there"
+    sending = [entry for entry in texts if entry[0] == "Sending footage to the worker"]
+    assert sending[0][1] >= 8 and sending[-1][1:] == (20, 20, "MB")
+    assert list(here.iterdir()) == [here / "clip.mp4"]
+
+
+def test_sending_stops_when_the_job_is_cancelled(make_client, here):
+    client = make_client()
+    (here / "clip.mp4").touch()
+    os.truncate(here / "clip.mp4", 200 * MEGABYTE)
+    job = client.start_job("import", {"video": str(here / "clip.mp4"), "capture": str(here / "clip.capture")})
+    until(lambda: job.stage.startswith("Sending") and job.done > 0, client)
+    job.cancel()
+    client.wait(job, 30)
+    assert job.state == CANCELLED and "kept on the worker" in job.error
+    assert client.sender.bytes_sent < 150 * MEGABYTE
+    assert client.call("head.rig")["head"]["name"]
+
+
+def test_a_result_that_was_not_fetched_is_fetched_later_without_doing_the_work_again(make_client, here):
+    params = {"video": str(asset_path("demo.mp4")), "capture": str(here / "clip.capture"), "size": 64, "max_frames": 3}
+    client = make_client()
+    kill_at(client, "file.get", 1)
+    job = client.wait(client.start_job("import", params | {"landmarks_only": True}), 120)
+    assert job.state == FAILED and "kept on the worker" in job.error and not list(here.iterdir())
+    again, stages = make_client(), []
+    job = again.start_job("import", params | {"landmarks_only": True}, lambda job: stages.append(job.stage))
+    again.wait(job, 60)
+    assert job.state == DONE and job.result["frames"] == 3, job.error
+    assert STAGES["cropping"] not in stages and "Fetching the capture from the worker" in stages
+    assert load_capture(here / "clip.capture").frame_count == 3
+    assert load_track(here / "clip.capture" / "track.npz").frame_count == 3
+    assert [path.name for path in here.iterdir()] == ["clip.capture"]
+
+
+def test_a_training_goes_on_after_the_connection_was_lost_and_a_stopped_one_leaves_its_checkpoint_here(
+    make_client, here, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "there"))
+    ball = make_small_capture(here)[0].folder
+    params = {"capture": str(ball), "avatar": str(here / "ball.effigy"), "size": 64, "minutes": 0.05, "device": "cpu"}
+    client = make_client()
+    job = client.start_job("train", params)
+    until(lambda: job.stage == STAGES["Training"] and job.done > 3, client)
+    os.kill(client.pid, signal.SIGKILL)
+    until(lambda: job.finished, client)
+    assert job.state == FAILED and "goes on from there" in job.error
+    results = tmp_path / "there" / "exchange" / "results"
+    until(lambda: list(results.rglob("*.checkpoint")), seconds=20)
+    again, stages = make_client(), []
+    job = again.start_job("train", params, lambda job: stages.append(job.stage))
+    until(lambda: job.finished or (job.stage == STAGES["Training"] and job.history), again)
+    assert STAGES["Warm-up"] not in stages and "connection was lost" in job.messages[0], job.error
+    job.cancel()
+    again.wait(job, 60)
+    assert job.state == CANCELLED and checkpoint_path(here / "ball.effigy").is_file(), job.error
+    sent = again.sender.bytes_sent
+    job = again.wait(again.start_job("train", params | {"resume": True}), 60)
+    assert job.state == DONE, job.error
+    assert again.sender.bytes_sent == sent
+    assert load_avatar(here / "ball.effigy").metrics["training_frames"] == 24
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_sent(make_client, here):
+    (here / "holiday").mkdir()
+    (here / "holiday" / "photo.jpg").write_bytes(b"mine")
+    client = make_client()
+    params = {"video": str(big_video(here, 1)), "capture": str(here / "holiday")}
+    job = client.wait(client.start_job("import", params), 30)
+    assert job.state == FAILED and "holds other files" in job.error
+    job = client.wait(client.start_job("import", params | {"capture": str(here / "clip.mp4" / "x.capture")}), 30)
+    assert job.state == FAILED and "cannot be written" in job.error
+    assert (here / "holiday" / "photo.jpg").read_bytes() == b"mine"
+
+
+# --- a worker that means harm
+
+HOSTILE = """
+import base64, hashlib, json, sys
+data = b"harm"
+sha = hashlib.sha256(data).hexdigest()
+name, kind, victim = json.loads(sys.argv[1])
+def say(**message):
+    print(json.dumps({"jsonrpc": "2.0"} | message), flush=True)
+for line in sys.stdin:
+    message = json.loads(line)
+    number, method = message["id"], message["method"]
+    if method == "hello":
+        say(id=number, result={"schema": 1, "folders": [victim] if kind == "folders" else []})
+    elif method == "file.have":
+        say(id=number, result={"offsets": [size for _, size in message["params"]["files"]]})
+    elif method == "file.open":
+        say(id=number, result={"path": "/there/clip.mp4"})
+    elif method == "file.output":
+        say(id=number, result={"path": "/there/results", "note": ""})
+    elif method == "job.start":
+        say(id=number, result={"job": "job-1"})
+        say(method="job.done", params={"job": "job-1", "result": {"capture": "/there/results/capture/clip.capture"}})
+    elif method == "file.collect":
+        size = 10**15 if kind == "size" else len(data)
+        say(id=number, result={"files": [["capture/clip.capture/capture.json", size, sha], [name, size, sha]]})
+    elif method == "file.get":
+        wrong = kind == "content"
+        parts = [base64.b64encode(b"HARM" if wrong else data).decode() for _ in message["params"]["parts"]]
+        say(id=number, result={"parts": parts})
+    elif method == "array":
+        say(id=number, result={"$array": {"file": victim + "/secret", "dtype": "uint8", "shape": [4]}})
+    else:
+        say(id=number, result={})
+"""
+BASE = "capture/clip.capture"
+
+
+def hostile(tmp_path: Path, name: str, kind: str = "") -> RemoteWorkerClient:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "secret").write_bytes(b"mine")
+    command = [sys.executable, "-c", HOSTILE, json.dumps([name, kind, str(victim)])]
+    return RemoteWorkerClient(command, path_map=PathMap(), staging=tmp_path / "fetched")
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{BASE}/../../../victim/secret",
+        f"{BASE}/frames/../../x",
+        "/etc/passwd",
+        "capture/other.capture/x",
+        "video/clip.mp4",
+        f"{BASE}/C:\\x",
+        f"{BASE}/..\\..\\x",
+        f"{BASE}/.bashrc",
+        f"{BASE}/con.txt",
+        f"{BASE}/a\x00b",
+        f"{BASE}//x",
+        f"{BASE}/CAPTURE.JSON",
+        f"{BASE}/" + "/".join("x" * 9),
+        f"{BASE}/" + "x" * 300,
+    ],
+)
+def test_a_worker_cannot_write_outside_the_place_that_the_artist_chose(tmp_path, here, name):
+    client = hostile(tmp_path, name)
+    before = everything_below(tmp_path)
+    job = client.start_job("import", {"video": str(asset_path("demo.mp4")), "capture": str(here / "clip.capture")})
+    client.wait(job, 20)
+    client.close()
+    assert job.state == FAILED and "nothing was fetched" in job.error, job.error
+    assert everything_below(tmp_path) == before and (tmp_path / "victim" / "secret").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("kind", "sentence"), [("size", "no room"), ("content", "damaged")])
+def test_a_worker_cannot_fill_the_disk_or_pass_wrong_contents(tmp_path, here, kind, sentence):
+    client = hostile(tmp_path, f"{BASE}/x", kind)
+    job = client.start_job("import", {"video": str(asset_path("demo.mp4")), "capture": str(here / "clip.capture")})
+    client.wait(job, 20)
+    client.close()
+    assert job.state == FAILED and sentence in job.error, job.error
+    assert not list(here.iterdir())
+
+
+def test_a_worker_elsewhere_cannot_have_files_here_read_or_deleted(tmp_path):
+    client = hostile(tmp_path, "x", "folders")
+    lines: list[str] = []
+    client._on_log = lines.append
+    with pytest.raises(EffigyError, match="did not answer"):
+        client.call("array", timeout=2.0)
+    client.pump()
+    client.close()
+    assert (tmp_path / "victim" / "secret").read_bytes() == b"mine"
+    assert any("could not be read" in line for line in lines)
