@@ -25,6 +25,7 @@ from building.environments import (
     Status,
     blender_of,
     check_python,
+    install_test_programs,
     pip,
     set_up,
 )
@@ -93,7 +94,10 @@ def command_test(arguments: argparse.Namespace) -> int:
     if not named_tests(arguments.rest) and arguments.bpy is None:
         set_up(CHECK)
         codes["check"] = command_check(arguments)
-    for environment, paths, options in chosen_layers(arguments):
+    layers = chosen_layers(arguments)
+    if any(environment is BACKEND for environment, _, _ in layers):
+        install_test_programs()
+    for environment, paths, options in layers:
         where = ", ".join(paths)
         print(f"\n{where}, under {environment.folder.name}", flush=True)
         codes[where] = run("-m", "pytest", *options, *paths, environment=environment)

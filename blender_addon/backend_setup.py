@@ -139,8 +139,8 @@ def state() -> Readiness:
         if command := preferences.worker_command():
             return Readiness(
                 True,
-                f"The backend is started by “{' '.join(command)}”. Another machine must find videos, "
-                "captures and avatars under the same paths as this one.",
+                f"The backend is started by “{' '.join(command)}”. Videos, captures and avatars are sent there, and "
+                "results are fetched, unless they are in a shared folder.",
             )
         python = preferences.backend_python()
     except EffigyError as error:

@@ -52,6 +52,9 @@ BLENDER_LIBRARIES = {
 """Libraries that the bpy wheel links on Linux -> their Debian packages. Without libEGL its first render ends the
 process."""
 
+TEST_PROGRAMS = {"sshd": "openssh-server"}
+"""Programs that some tests start -> their Debian packages. A test whose program is missing is skipped and says so."""
+
 
 class BuildError(Exception):
     """A failure whose message is one sentence for the person at the terminal: what went wrong and what to do."""
@@ -258,11 +261,31 @@ def install_system_packages(libraries: dict[str, str]) -> None:
             f"{' '.join(missing)}` "
             "(or your system's equivalent), then run again."
         )
-    print(f"Installing system packages: {' '.join(missing)}", flush=True)
+    _apt_install(missing)
+
+
+def install_test_programs(programs: dict[str, str] = TEST_PROGRAMS) -> None:
+    """Install the programs that some tests start, when running as root on Debian. Where that fails, those tests are
+    skipped, which is said here.
+    """
+    places = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    missing = {program: package for program, package in programs.items() if not shutil.which(program, path=places)}
+    if not missing or sys.platform != "linux":
+        return
+    try:
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            raise BuildError(f"Missing on this system: {', '.join(missing.values())}")
+        _apt_install(list(missing.values()))
+    except BuildError as error:
+        print(f"{error}. Tests that start {' or '.join(missing)} are skipped.", flush=True)
+
+
+def _apt_install(packages: list[str]) -> None:
+    print(f"Installing system packages: {' '.join(packages)}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    failed = f"The system packages {' '.join(missing)} could not be installed"
+    failed = f"The system packages {' '.join(packages)} could not be installed"
     _run_quietly(["apt-get", "update"], failed, environment)
-    _run_quietly(["apt-get", "install", "-y", "--no-install-recommends", *missing], failed, environment)
+    _run_quietly(["apt-get", "install", "-y", "--no-install-recommends", *packages], failed, environment)
 
 
 def _run_quietly(command: list[str], failed: str, environment: dict[str, str] | None = None) -> None:

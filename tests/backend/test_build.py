@@ -155,6 +155,24 @@ def test_missing_system_packages_are_named_with_the_command_that_installs_them(m
     assert asked[0] == ["apt-get", "update"] and asked[1][-2:] == ["libegl1", "libgles2"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Debian's packages are installed")
+def test_a_program_that_only_tests_need_is_installed_if_possible_and_never_ends_the_run(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(environments, "_run_quietly", lambda command, *_: asked.append(command))
+    monkeypatch.setattr(
+        environments.shutil, "which", lambda name, path="": f"/usr/bin/{name}" if "apt" in name else None
+    )
+    monkeypatch.setattr(environments.os, "geteuid", lambda: 0)
+    environments.install_test_programs()
+    assert asked[-1][-1] == "openssh-server"
+    monkeypatch.setattr(environments.os, "geteuid", lambda: 1000)
+    environments.install_test_programs()
+    assert len(asked) == 2 and "Tests that start sshd are skipped" in capsys.readouterr().out
+    monkeypatch.setattr(environments.shutil, "which", lambda name, path="": f"/usr/sbin/{name}")
+    environments.install_test_programs()
+    assert capsys.readouterr().out == ""
+
+
 # --- which tests run where
 
 

@@ -193,7 +193,8 @@ def elsewhere(no_backend, settings, effigy, tmp_path, module):
     host.
     """
     ssh = tmp_path / "ssh"
-    ssh.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path / "hosts"}\nshift\nexec sh -c "$*"\n')
+    hosts, there = tmp_path / "hosts", tmp_path / "there"
+    ssh.write_text(f'#!/bin/sh\necho "$1" >> {hosts}\nshift\nexport EFFIGY_USER={there}\nexec sh -c "$*"\n')
     ssh.chmod(0o755)
     session = module("blender_addon.worker.session")
     session.shutdown()
@@ -229,6 +230,49 @@ def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere,
     assert (elsewhere / "hosts").read_text().split() == ["studio"] and bpy.context.object.name == "demo rig"
     task = module("blender_addon.tasks").all_tasks()[-1]
     assert task.job.preview is not None and task.job.preview.dtype == "uint8"
+    client = session.client()
+    assert client.sender.bytes_sent >= demo_clip.stat().st_size and client.fetcher.bytes_fetched > 10_000
+    assert (elsewhere / "x.capture" / "track.npz").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the imitation of ssh is a shell script")
+def test_files_in_a_shared_folder_are_not_sent(elsewhere, demo_clip, settings, module):
+    session = module("blender_addon.worker.session")
+    page = module("blender_addon.panels.preferences_page")
+    first = session.client()
+    bpy.ops.effigy.add_shared_folder()
+    bpy.ops.effigy.add_shared_folder()
+    try:
+        settings.shared[0].local, settings.shared[0].remote = str(elsewhere), "relative/folder"
+        with pytest.raises(Exception, match="Shared Folders.*must be a full path"):
+            session.client()
+        (elsewhere / "mounted").symlink_to(elsewhere)
+        settings.shared[0].remote = str(elsewhere / "mounted")
+        assert session.client() is not first
+        (elsewhere / "clip.mp4").write_bytes(demo_clip.read_bytes())
+        params = {"video": str(elsewhere / "clip.mp4"), "capture": str(elsewhere / "y.capture"), "size": 128}
+        job = session.client().start_job("capture", params | {"max_frames": 2})
+        session.client().wait(job, 60)
+        assert job.result["capture"] == str(elsewhere / "y.capture"), job.error
+        assert session.client().sender.bytes_sent == 0 and (elsewhere / "y.capture" / "capture.json").is_file()
+        from test_extension_screen import Layout
+
+        layout = Layout()
+        page.draw(settings, layout)
+        assert "Shared Folders" in layout.words and "Add Shared Folder" in layout.words
+        bpy.ops.effigy.remove_shared_folder(index=1)
+        assert len(settings.shared) == 1
+    finally:
+        settings.shared.clear()
+
+
+def test_bytes_that_are_sent_are_counted_in_megabytes(module):
+    job_class, messages = module("blender_addon.worker.jobs").Job, module("blender_addon.worker.messages")
+    task = module("blender_addon.tasks").Task("Import clip", lambda result: iter(()), "")
+    task.job = job_class("import", {}, lambda job: None)
+    task.job.on_event(messages.JobProgress("Sending footage to the worker", 120, 480, eta=20.0, unit="MB"))
+    text = module("blender_addon.panels.jobs_panel").progress_text(task)
+    assert text == "Sending footage to the worker, 120 of 480 MB, 20 s left" and task.fraction == 0.25
 
 
 def test_a_worker_command_that_cannot_be_run_is_reported_with_a_sentence(no_backend, settings, module):
