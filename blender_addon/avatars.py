@@ -26,6 +26,7 @@ from . import preferences
 from .errors import EffigyError
 from .file_names import safe_file_name
 from .paths import absolute, stored
+from .renaming import rename
 from .reporting import report_soon
 from .rig.rig_properties import Rig, find_rig, find_rigs
 from .worker import session
@@ -203,11 +204,12 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(data)
-        temporary.replace(path)
+        rename(temporary, path)
     except OSError as error:
+        raise EffigyError(f"The avatar could not be written to {path}: {error.strerror or error}.") from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise EffigyError(f"The avatar could not be written to {path}: {error.strerror or error}.") from error
 
 
 @persistent

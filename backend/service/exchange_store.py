@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import EffigyError
-from ..storage import as_effigy_error, write_beside
+from ..storage import as_effigy_error, rename, write_beside
 
 FILES, FOLDERS, RESULTS, NOTES = "files", "folders", "results", "notes"
 BLOCK: Final = 1 << 20
@@ -221,7 +221,7 @@ class ExchangeStore:
         return running
 
     def _seal(self, part: Path, target: Path) -> None:
-        part.replace(target)
+        rename(part, target)
         _protect(target)
         self._use(target)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import EffigyError
+from ..renaming import rename
 from .file_exchange import PART_BYTES, WINDOW, Ask, Report, in_messages, list_in
 from .plain_names import plain_names
 
@@ -175,7 +176,7 @@ class _Receiver:
             if self._digest.hexdigest() != self.file.sha256:
                 self._part.unlink()
                 raise EffigyError(f"{self.file.name} arrived damaged from the worker: start again.")
-            self._part.replace(self.path)
+            rename(self._part, self.path)
 
 
 def _decoded(text: Any, size: int) -> bytes:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import EffigyError
+from ..renaming import rename
 
 
 def place_files(files: Mapping[Path, Path]) -> None:
@@ -22,7 +23,7 @@ def place_files(files: Mapping[Path, Path]) -> None:
             temporary = _beside(place)
             try:
                 shutil.copyfile(content, temporary)
-                temporary.replace(place)
+                rename(temporary, place)
             finally:
                 with suppress(OSError):
                     temporary.unlink()
@@ -41,11 +42,15 @@ def place_folder(folder: Path, files: Mapping[str, Path]) -> None:
                 shutil.copyfile(content, place)
             if folder.is_dir():
                 retired = _beside(folder)
-                folder.replace(retired)
-                temporary.replace(folder)
+                rename(folder, retired)
+                try:
+                    rename(temporary, folder)
+                except (OSError, EffigyError):
+                    rename(retired, folder)
+                    raise
                 shutil.rmtree(retired, ignore_errors=True)
             else:
-                temporary.replace(folder)
+                rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

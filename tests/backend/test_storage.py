@@ -10,6 +10,8 @@ import pytest
 from backend import storage
 from backend.errors import EffigyError
 from backend.storage import as_effigy_error, check_schema, write_beside
+from blender_addon import renaming
+from blender_addon.worker import placing
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -54,6 +56,34 @@ def test_only_a_newer_schema_is_refused():
         check_schema(3, 2, "The track")
 
 
+def test_the_extension_waits_for_a_file_in_use_and_names_the_reason(tmp_path, monkeypatch):
+    (tmp_path / "new").write_text("new")
+    tried = refuse(monkeypatch, 2, 32)
+    renaming.rename(tmp_path / "new", tmp_path / "ann.effigy")
+    assert (tmp_path / "ann.effigy").read_text() == "new" and len(tried) == 3
+    refuse(monkeypatch, 10**6, 32)
+    with pytest.raises(renaming.EffigyError, match="another program has it open"):
+        renaming.rename(tmp_path / "ann.effigy", tmp_path / "other")
+
+
+def test_a_fetched_folder_that_cannot_be_placed_leaves_the_older_one(tmp_path, monkeypatch):
+    (tmp_path / "content").write_text("new")
+    folder = tmp_path / "ann.capture"
+    folder.mkdir()
+    (folder / "old").touch()
+
+    def rename(source, target):
+        if target == folder and not (source / "old").exists():
+            raise renaming.EffigyError("another program has it open")
+        source.replace(target)
+
+    monkeypatch.setattr(placing, "rename", rename)
+    with pytest.raises(renaming.EffigyError, match="open"):
+        placing.place_folder(folder, {"new": tmp_path / "content"})
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ann.capture", "content"]
+
+
 def refuse(monkeypatch, times: int, code: int) -> list[tuple[str, str]]:
     """Makes the next renamings fail as Windows does for a file in use; returns the list of all renamings."""
     real, tried = Path.replace, []
@@ -67,7 +97,8 @@ def refuse(monkeypatch, times: int, code: int) -> list[tuple[str, str]]:
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    monkeypatch.setattr(storage, "RETRY_SECONDS", 0.3)
+    for module in (storage, renaming):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.3)
     return tried
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import EffigyError
-from ...storage import as_effigy_error, write_beside
+from ...storage import as_effigy_error, remove_file, write_beside
 from ..job_messages import CANCELLED, FAILED, MESSAGE, PROGRESS, JobEvent
 from ..jobs import JobProcess
 from .sheet import Clip
@@ -171,7 +171,7 @@ def _run(order: StageOrder, before: StageOutcome, report: Report, environment: d
     stamp = find_stamp(files.stamp(stage), key, files.outputs(stage))
     if stamp:
         return _ended(order, before, FINISHED, stamp.seconds, stamp)
-    files.stamp(stage).unlink(missing_ok=True)
+    remove_file(files.stamp(stage))
     attempt = _Attempt(files.stamp(f"{stage}.attempt"), key)
     started = time.monotonic()
     figures = _take_over(clip, stage, files)
@@ -211,7 +211,7 @@ class _Attempt:
         """Whether a stopped training can be continued. A checkpoint of other inputs or settings is removed."""
         if self.is_continued and files.checkpoint.is_file():
             return True
-        files.checkpoint.unlink(missing_ok=True)
+        remove_file(files.checkpoint)
         return False
 
     def add(self, seconds: float) -> float:
@@ -221,7 +221,7 @@ class _Attempt:
         return self.seconds
 
     def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
+        remove_file(self._path)
 
     def _write(self) -> None:
         with write_beside(self._path) as temporary:
@@ -292,7 +292,7 @@ def _carry_out(
         _register_head(order.clip.head)
     event = _run_job(order, parameters | ({"resume": True} if resume else {}), report, environment)
     if resume and event.name == FAILED:
-        files.checkpoint.unlink(missing_ok=True)
+        remove_file(files.checkpoint)
         event = _run_job(order, parameters, report, environment)
     return event
 
