@@ -22,8 +22,8 @@ PACKAGES: Final = ("blender_addon", "operators", "backend")
 NOT_SHIPPED: Final = ("derive", "demo_truth.npz", "__pycache__")
 """Names in assets/ that are not shipped: they derive or measure the assets, and the product does not read them."""
 
-REQUIREMENTS: Final = ("backend.lock", "torch.txt", "cuda.lock")
-"""The lists from which the extension installs its own backend environment."""
+REQUIREMENTS: Final = ("backend.lock", "torch.txt", "cuda.lock", "batch.lock")
+"""The lists from which the extension installs its own backend environment, and what `batch --cluster` needs besides."""
 
 ROOT_MODULE: Final = '''"""Effigy, as Blender loads it: everything is registered in one place."""
 

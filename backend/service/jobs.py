@@ -44,16 +44,19 @@ class JobProcess:
         channel: Channel | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`channel`: that to the client, which gets the job's previews; without it there are none. `environment`:
-        variables beside those of this process.
+        """`channel`: that to the client, which gets the job's previews; without it there are none, and Ctrl-C in the
+        terminal does not reach the job. `environment`: variables beside those of this process.
         """
         self.kind = kind
+        # On Windows, a program without a console gets no Ctrl-C either.
+        own_session = {"start_new_session": True} if channel is None and os.name == "posix" else {}
         try:
             self._process = child_process.start(
                 [sys.executable, "-m", "backend.service.job_process"],
                 cwd=Path(__file__).resolve().parents[2],
                 environment=os.environ | dict(environment or {}),
                 low_priority=True,
+                **own_session,
             )
         except OSError as error:
             raise EffigyError(f"No process could be started ({error.strerror}): close other programs.") from error

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from backend.errors import Cancelled
 from backend.progress import SILENT, Progress
 from backend.service.batch import local, stage_run, table
 from backend.service.batch.overview import Overview, time_left_in_words
-from backend.service.batch.run import run_clips
+from backend.service.batch.run import _outcome_of, run_clips
 from backend.service.batch.sheet import Clip, read_sheet
 from backend.service.batch.stage_run import FAILED_STATE, FINISHED, STOPPED, StageOrder, StageOutcome, run_stage
 from backend.service.batch.stages import ClipFiles
@@ -108,6 +109,27 @@ def test_a_batch_that_was_killed_goes_on_without_doing_finished_work_again(folde
     rows = {row["clip"]: row for row in csv.DictReader((out / "batch.csv").read_text("utf-8").splitlines())}
     assert rows["ben"]["state"] == "done" and rows["ben"]["tracked"] == "10" and float(rows["ben"]["megabytes"]) > 0.1
     assert rows["wall"]["state"] == "failed" and "No face" in rows["wall"]["reason"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends what a terminal sends on Ctrl-C")
+def test_ctrl_c_ends_a_batch_and_its_stage_with_one_sentence(folder):
+    (folder / "shots.csv").write_text("name,capture,minutes,evaluate\nanna,ball.capture,9,no\nben,ball.capture,9,no\n")
+    batch = subprocess.Popen(
+        [sys.executable, "-m", "backend", "batch", "shots.csv"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: ClipFiles(folder / "shots" / "anna").stamp("train.attempt").is_file())
+    os.killpg(batch.pid, signal.SIGINT)
+    _, errors = batch.communicate(timeout=90)
+    assert batch.returncode == 130
+    assert errors == "Stopped by the user; what was finished is kept, and the same command goes on from there.\n"
+    assert states(folder / "shots") == {"anna": "stopped", "ben": "stopped"}
+    assert not list((folder / "shots").glob(".batch-*"))
 
 
 class StopInTraining(Progress):
@@ -278,6 +300,24 @@ def test_nothing_is_written_through_a_link_out_of_the_batch_s_folder(tmp_path, s
     outcome = run(order)
     assert outcome.state == FAILED_STATE and "is a link to another place" in outcome.reason
     assert not list(elsewhere.iterdir()) and not scripted.started
+
+
+def test_a_lost_scheduler_and_lost_machines_are_told_in_words():
+    class KilledWorker(Exception):
+        pass
+
+    class Lost(Future):
+        def result(self, timeout=None):
+            raise self.error
+
+    told = []
+    for error in (KilledWorker("x"), CancelledError(), ValueError("a\n b")):
+        lost = Lost()
+        lost.error = error
+        outcome = _outcome_of(lost)
+        assert outcome.state == FAILED_STATE
+        told.append(outcome.reason)
+    assert "machine" in told[0] and "scheduler went away" in told[1] and "defect in Effigy (ValueError: a b)" in told[2]
 
 
 # --- how much at once, and how long

@@ -159,7 +159,7 @@ def test_wrong_options_of_slurm_are_refused_with_a_sentence(tmp_path, monkeypatc
 def test_without_dask_a_sentence_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(addresses.importlib.util, "find_spec", lambda name: None)
     for address in ("tcp://render:8786", "ssh://render01", "slurm:options.yaml"):
-        with pytest.raises(EffigyError, match="needs Dask, .* install it there with `pip install .*batch.lock`"):
+        with pytest.raises(EffigyError, match="needs Dask, .* install it with `.* -m pip install .*batch.lock`"):
             read_address(address)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +18,8 @@ from typing import Any, Final
 from ...errors import EffigyError
 
 FORMS: Final = "tcp://host:port, ssh:hosts.txt, ssh://host1,host2 or slurm:options.yaml"
-INSTALL: Final = "pip install --no-deps --require-hashes -r requirements/batch.lock"
+_LOCK: Final = Path(__file__).resolve().parents[3] / "requirements" / "batch.lock"
+"""The exact list of what a cluster needs; the installation of the backend leaves it out."""
 _PACKAGES: Final = ("distributed", "asyncssh", "dask_jobqueue")
 _HOST: Final = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<host>[\w][\w.-]*|\[[0-9a-fA-F:.]+\])(?::(?P<port>\d{1,5}))?")
 _SLURM_OPTIONS: Final = {
@@ -103,9 +106,10 @@ def read_address(text: str) -> Address:
     else:
         raise EffigyError(f"batch: cluster must be {FORMS}, but is “{text}”.")
     if missing:
+        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--require-hashes", "-r", str(_LOCK)]
         raise EffigyError(
             f"--cluster needs Dask, which is not installed in Effigy's Python ({missing[0]} is missing): install it "
-            f"there with `{INSTALL}`."
+            f"with `{shlex.join(command)}`."
         )
     if isinstance(address, SshAddress) and not address.hosts:
         raise EffigyError(f"{text} names no machines.")

@@ -18,8 +18,8 @@ IN_WORDS: Final = {
     "train": "training the avatar",
     "evaluate": "checking the avatar",
 }
-SECONDS_PER_FRAME: Final = {"capture": 0.1, "track": 0.5, "evaluate": 0.1}
-"""On two cores, per frame of the clip; used until a clip of the batch has finished the stage."""
+SECONDS_PER_FRAME: Final = {"capture": 0.03, "track": 0.1, "evaluate": 0.1}
+"""On two cores, per frame of the clip (bench/results/tracking.md); used until a clip of the batch has finished it."""
 TRAINED: Final = "Training"
 """The part of a training whose own time left is that of the whole training (`backend.service.stages`)."""
 

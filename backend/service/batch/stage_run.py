@@ -178,7 +178,7 @@ def _run(order: StageOrder, before: StageOutcome, report: Report, environment: d
     if figures is None:
         resume = stage == TRAIN and attempt.may_resume(files)
         event = _carry_out(order, files, resume, report, environment)
-        if event.name == CANCELLED:
+        if event.name == CANCELLED or (event.name == FAILED and _running.is_stopped(order.batch)):
             return _ended(order, before, STOPPED, attempt.add(time.monotonic() - started))
         if event.name == FAILED:
             seconds = attempt.add(time.monotonic() - started)
@@ -291,7 +291,7 @@ def _carry_out(
     if order.clip.head and order.stage in (TRAIN, EVALUATE):
         _register_head(order.clip.head)
     event = _run_job(order, parameters | ({"resume": True} if resume else {}), report, environment)
-    if resume and event.name == FAILED:
+    if resume and event.name == FAILED and not _running.is_stopped(order.batch):
         remove_file(files.checkpoint)
         event = _run_job(order, parameters, report, environment)
     return event
