@@ -7,7 +7,6 @@ the outcome says so, and the other clips go on.
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import threading
 import time
@@ -18,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import EffigyError
-from ...storage import as_effigy_error, remove_file, write_beside
+from ...storage import as_effigy_error, remove_file
 from ..job_messages import CANCELLED, FAILED, MESSAGE, PROGRESS, JobEvent
 from ..jobs import JobProcess
+from .attempt import Attempt
+from .finished_capture import take_over
 from .sheet import Clip
 from .stages import CAPTURE, EVALUATE, TRACK, TRAIN, ClipFiles, parameters_of, settings_of
 from .stamps import Stamp, find_stamp, hash_file, key_of, new_stamp, save_stamp
@@ -172,9 +173,9 @@ def _run(order: StageOrder, before: StageOutcome, report: Report, environment: d
     if stamp:
         return _ended(order, before, FINISHED, stamp.seconds, stamp)
     remove_file(files.stamp(stage))
-    attempt = _Attempt(files.stamp(f"{stage}.attempt"), key)
+    attempt = Attempt(files.stamp(f"{stage}.attempt"), key)
     started = time.monotonic()
-    figures = _take_over(clip, stage, files)
+    figures = take_over(clip, stage, files)
     if figures is None:
         resume = stage == TRAIN and attempt.may_resume(files)
         event = _carry_out(order, files, resume, report, environment)
@@ -189,43 +190,6 @@ def _run(order: StageOrder, before: StageOutcome, report: Report, environment: d
     save_stamp(files.stamp(stage), stamp)
     attempt.forget()
     return _ended(order, before, FINISHED, seconds, stamp)
-
-
-class _Attempt:
-    """A note beside a stage that has not finished: the key that it had, and how many seconds went into it so far."""
-
-    def __init__(self, path: Path, key: str) -> None:
-        self._path, self._key = path, key
-        self.seconds = 0.0
-        self.is_continued = False
-        """Whether an earlier attempt had the same inputs and settings."""
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            if content["key"] == key:
-                self.seconds, self.is_continued = float(content["seconds"]), True
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        self._write()
-
-    def may_resume(self, files: ClipFiles) -> bool:
-        """Whether a stopped training can be continued. A checkpoint of other inputs or settings is removed."""
-        if self.is_continued and files.checkpoint.is_file():
-            return True
-        remove_file(files.checkpoint)
-        return False
-
-    def add(self, seconds: float) -> float:
-        """Note these seconds; returns those of all attempts."""
-        self.seconds += seconds
-        self._write()
-        return self.seconds
-
-    def forget(self) -> None:
-        remove_file(self._path)
-
-    def _write(self) -> None:
-        with write_beside(self._path) as temporary:
-            temporary.write_text(json.dumps({"key": self._key, "seconds": self.seconds}) + "\n", "utf-8")
 
 
 def _check_folder(folder: Path) -> None:
@@ -249,38 +213,6 @@ def _inputs(clip: Clip, stage: str, before: StageOutcome) -> dict[str, str | Non
     elif stage == TRACK:
         inputs["head"] = hash_file(clip.head)
     return inputs
-
-
-def _take_over(clip: Clip, stage: str, files: ClipFiles) -> dict[str, Any] | None:
-    """The figures of a stage that is finished because the sheet names a finished capture; None for any other stage.
-
-    The capture is copied, because tracking and training write into it.
-    """
-    if clip.capture is None or stage not in (CAPTURE, TRACK):
-        return None
-    from ...formats.capture import load_capture
-    from ...formats.track import load_track
-
-    if stage == TRACK:
-        if clip.head or not files.track.is_file():
-            return None
-        return _track_figures(load_track(files.track).flags == 0)
-    source = load_capture(clip.capture)
-    with write_beside(files.capture) as temporary:
-        for name in ("capture.json", "landmarks.npz", "track.npz"):
-            temporary.mkdir(exist_ok=True)
-            if (path := source.folder / name).is_file():
-                shutil.copyfile(path, temporary / name)
-        for name, path_of in (
-            ("frames", source.frame_path),
-            ("mattes", source.matte_path),
-            ("head_mattes", source.head_matte_path),
-        ):
-            (temporary / name).mkdir()
-            for path in (path_of(index) for index in range(source.frame_count)):
-                if path.is_file():
-                    shutil.copyfile(path, temporary / name / path.name)
-    return {"frames": source.frame_count}
 
 
 def _carry_out(
@@ -333,7 +265,3 @@ def _figures(stage: str, files: ClipFiles, result: dict[str, Any]) -> dict[str, 
             return {"megabytes": files.avatar.stat().st_size / 1e6}
     metrics = json.loads((files.evaluation / "metrics.json").read_text("utf-8"))
     return {"psnr": metrics["psnr"], "psnr_head": metrics["psnr_head"]}
-
-
-def _track_figures(reliable: Any) -> dict[str, Any]:
-    return {"frames": len(reliable), "tracked": int(reliable.sum())}
