@@ -320,6 +320,14 @@ def test_a_lost_scheduler_and_lost_machines_are_told_in_words():
     assert "machine" in told[0] and "scheduler went away" in told[1] and "defect in Effigy (ValueError: a b)" in told[2]
 
 
+def test_an_unforeseen_error_stops_the_stages_that_run(monkeypatch):
+    stopped = []
+    monkeypatch.setattr(local, "stop_batch", stopped.append)
+    with pytest.raises(ZeroDivisionError), local.LocalMachine("a batch", 1, lambda _: None, uses_gpu=False):
+        raise ZeroDivisionError
+    assert stopped == ["a batch"]
+
+
 # --- how much at once, and how long
 
 

@@ -98,8 +98,10 @@ class ClusterMachines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         with suppress(OSError, TimeoutError, RuntimeError):
+            if error:
+                self.stop()
             self._client.unsubscribe_topic(self._topic)
             self._client.cancel(self._futures, force=True)
 

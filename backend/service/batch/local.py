@@ -40,7 +40,9 @@ def clips_at_once(clips: int) -> int:
 
 
 class LocalMachine:
-    """Runs the stages of a batch in threads of this process. A context manager: on exit it waits for them."""
+    """Runs the stages of a batch in threads of this process. A context manager: on exit it waits for them,
+    and after an exception it stops them first.
+    """
 
     def __init__(self, batch: str, at_once: int, report: Report, uses_gpu: bool) -> None:
         """`uses_gpu`: whether a clip of the batch may be trained on a GPU. A GPU trains one clip at a time."""
@@ -57,7 +59,9 @@ class LocalMachine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error:
+            self.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, orders: Sequence[StageOrder]) -> Future[StageOutcome]:

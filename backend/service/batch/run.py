@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ...errors import Cancelled
+from ...errors import Cancelled, EffigyError
 from ...progress import Progress
 from ..results import BatchResult
 from .addresses import Address
@@ -91,7 +91,9 @@ def _collect(
         outcomes[name] = _outcome_of(futures[name])
         overview.end(name)
     if new:
-        write_table(out, [row_of(clip, outcomes.get(clip.name)) for clip in clips])
+        # A disk that is full now fails the clip that needs it, or the last table, but not the clips that still run.
+        with suppress(EffigyError):
+            write_table(out, [row_of(clip, outcomes.get(clip.name)) for clip in clips])
 
 
 def _outcome_of(future: Future) -> StageOutcome:
