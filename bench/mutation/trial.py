@@ -66,7 +66,7 @@ class Outcome:
 
 
 class Interrupted(Exception):
-    """The bench is being ended; nothing is known about this break."""
+    """The bench, or the tests of this break, were ended from outside; nothing is known about this break."""
 
 
 class KeptOutcomes:
@@ -136,6 +136,9 @@ def _run_tests(workplace: Workplace, change: Break, folder: Path, stop: threadin
         said = output.read().decode("utf-8", "replace")
     took = time.monotonic() - started
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    if process.returncode in (-signal.SIGTERM, -signal.SIGINT):
+        # Whoever ends the bench may end its tests first, and a failure of theirs would say nothing about the break.
+        raise Interrupted
     if not ended:
         return Outcome(True, "the tests hung", took)
     if process.returncode == 0:

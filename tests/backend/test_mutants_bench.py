@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -171,6 +172,12 @@ def test_a_break_that_a_test_notices_is_told_from_one_that_none_does(workplace: 
     assert not unnoticed.noticed and unnoticed.how == "1 of 2 tests ran"
     assert (workplace.tree / "part.py").read_text() == "VALUE = 1\n"
     assert not list(workplace.folder.glob("try-*"))
+
+
+def test_tests_that_were_ended_from_outside_tell_nothing(workplace: Workplace) -> None:
+    text = f"import os, time\nos.kill(os.getpid(), {int(signal.SIGTERM)})\ntime.sleep(9)\n"
+    with pytest.raises(Interrupted):
+        try_break(workplace, break_of(text), threading.Event())
 
 
 def test_an_outcome_is_kept_until_the_break_or_one_of_its_tests_changes(workplace: Workplace) -> None:

@@ -43,8 +43,8 @@ class Stop(Progress):
 
 
 def assert_looks_as_stored(name: str, image: np.ndarray) -> None:
-    """`image` (H, W, 3) uint8 RGB differs from the stored picture at ten pixels at most: rasterising and anti-aliasing may
-    differ by a level or two between processors, and text that has moved by a pixel differs by more.
+    """`image` (H, W, 3) uint8 RGB differs from the stored picture at ten pixels at most: rasterising and anti-aliasing
+    may differ by a level or two between processors, and text that has moved by a pixel differs by more.
     """
     height, width = (side - side % SHRUNK for side in image.shape[:2])
     small = image[:height, :width].reshape(height // SHRUNK, SHRUNK, width // SHRUNK, SHRUNK, 3).mean((1, 3))

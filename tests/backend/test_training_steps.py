@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from small_capture import SIZE, make_small_capture
 
 from backend.progress import SILENT
 from backend.splatting.types import Raster
-from backend.training import losses, trainer
+from backend.training import losses, optimisation, trainer
 from backend.training.frames import TrainingFrames
 from backend.training.losses import COARSE_WEIGHT, anchor_limits, image_loss, total_loss
 from backend.training.optimisation import Optimisation, ParameterGroup
-from backend.training.presets import Preset
+from backend.training.presets import PRESETS, Preset
 from backend.training.trainer import CONDITION_NOISE, train
 from backend.training.warmup import VertexBoundGaussians
 
@@ -118,3 +120,109 @@ def test_with_an_enhancer_the_unenhanced_image_keeps_a_tenth_of_the_loss(monkeyp
     alone = [image_loss(each, batch, background, None, 0) for each in (plain, other)]
     assert abs(alone[0] - alone[1]) > 1e-3
     torch.testing.assert_close(cost[0] - cost[1], COARSE_WEIGHT * (alone[0] - alone[1]), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_shown_psnr_is_the_batchs_and_every_tenth_step_moves_it_by_a_fifth(frames, small, threads, monkeypatch):
+    fitting = make_fitting(frames, small[2], steps=11)
+    monkeypatch.setattr(optimisation, "batch_psnr", lambda raster, batch: 20.0 if fitting.step == 0 else 30.0)
+    shown = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        fitting.run(SILENT, lambda each: shown.append(each.recent_psnr))
+    finally:
+        torch.set_num_threads(before)
+    assert shown == pytest.approx([20.0] * 10 + [22.0])
+
+
+def random_images(seed: int) -> tuple[Raster, SimpleNamespace, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    color, alpha, truth, matte, background = (
+        torch.rand(shape, generator=generator)
+        for shape in ((2, 16, 16, 3), (2, 16, 16), (2, 16, 16, 3), (2, 16, 16), (2, 3))
+    )
+    return Raster(color, alpha, torch.zeros(2, 16, 16)), SimpleNamespace(color=truth, matte=matte), background
+
+
+def test_the_image_loss_is_the_papers_over_the_same_background():
+    raster, batch, background = random_images(1)
+    a = raster.color + (1 - raster.alpha)[..., None] * background[:, None, None]
+    b = batch.color * batch.matte[..., None] + (1 - batch.matte)[..., None] * background[:, None, None]
+    expected = 0.8 * (a - b).abs().mean() + 0.2 * (1 - losses.ssim(a, b).mean())
+    torch.testing.assert_close(image_loss(raster, batch, background, None, 0), expected)
+    corners = torch.tensor([[0.0, 0.5], [1.0, 0.0]])
+    crops = [torch.stack([x[0, 0:8, 4:12], x[1, 8:16, 0:8]]) for x in (a, b)]
+    perceptual = losses.vgg_hed_distance(*crops, depth=3).mean()
+    torch.testing.assert_close(image_loss(raster, batch, background, corners, 8), expected + 0.1 * perceptual)
+
+
+def test_the_matte_loss_is_the_binary_cross_entropy_of_alpha():
+    raster, batch, _ = random_images(2)
+    expected = torch.nn.functional.binary_cross_entropy(raster.alpha.clamp(1e-3, 1 - 1e-3), batch.matte)
+    torch.testing.assert_close(losses.matte_loss(raster, batch), expected)
+    sure = Raster(raster.color, torch.ones(2, 16, 16), raster.depth)
+    nothing = SimpleNamespace(matte=torch.zeros(2, 16, 16))
+    assert losses.matte_loss(sure, nothing) == pytest.approx(-math.log(1e-3), rel=1e-3)
+
+
+def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
+    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]))
+    offsets = torch.tensor([[[0.03, 0.0, 0.0], [0.0, 0.02, 0.0]]])
+    scales = torch.tensor([[[0.004, 0.002, 0.001], [0.004, 0.004, 0.016]]])
+    anchors = SimpleNamespace(offsets=offsets, scales=scales)
+    # Offsets: 3 and 1 times the limit; scales: one of twice and one of four times the limit, of six.
+    assert losses.anchor_limit_loss(anchors, limits) == pytest.approx((4 + 0) / 2 + (1 + 9) / 6)
+
+
+def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
+    model = small[2]
+    base = torch.full((len(model.template),), 0.0005)
+    base[0] = 0.004
+    limits = anchor_limits(model, base)
+    hair = set(np.concatenate([model.regions[name] for name in ("scalp", "neck", "boundary", "ears")]).tolist())
+    for index, limit in enumerate(limits.offset.tolist()):
+        assert limit == pytest.approx(0.03 if index in hair else 0.003)
+    assert limits.scale[0] == pytest.approx(0.012) and limits.scale[1:].tolist() == pytest.approx(
+        [0.002] * (len(base) - 1)
+    )
+
+
+def test_the_parts_of_the_loss_have_the_papers_weights(monkeypatch):
+    raster, batch, background = random_images(3)
+    limits = losses.AnchorLimits(torch.tensor([0.01]), torch.tensor([0.002]))
+    anchors = SimpleNamespace(offsets=torch.tensor([[[0.03, 0.0, 0.0]]]), scales=torch.full((1, 1, 3), 0.001))
+    parts = image_loss(raster, batch, background, None, 0) + 0.1 * losses.matte_loss(raster, batch) + 0.1 * 4
+    torch.testing.assert_close(total_loss(raster, batch, anchors, limits, background), parts)
+    other = random_images(4)[0]
+    parts += image_loss(other, batch, background, None, 0) - 0.9 * image_loss(raster, batch, background, None, 0)
+    torch.testing.assert_close(total_loss(raster, batch, anchors, limits, background, enhanced=other), parts)
+
+
+def test_the_psnr_of_a_batch_is_over_white():
+    raster, batch, _ = random_images(5)
+    a = raster.color + (1 - raster.alpha)[..., None]
+    b = batch.color * batch.matte[..., None] + (1 - batch.matte)[..., None]
+    expected = -10 * math.log10(float(((a - b) ** 2).mean()))
+    assert losses.batch_psnr(raster, batch) == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_row_comes_once_in_each_epoch_and_in_another_order(frames, small):
+    fitting = make_fitting(frames, small[2], batch=3)
+    count = len(frames)
+    drawn = []
+    for fitting.step in range(count):
+        drawn += fitting._rows().tolist()
+    epochs = [drawn[start : start + count] for start in range(0, 3 * count, count)]
+    assert all(sorted(epoch) == list(range(count)) for epoch in epochs) and epochs[0] != epochs[1] != epochs[2]
+    again = make_fitting(frames, small[2], batch=3)
+    assert again._rows().tolist() == drawn[:3]
+
+
+def test_presets_train_as_they_are_described():
+    common = {"batch": 4, "size": 512, "perceptual_crop": 128, "enhancer_width": 16, "validation": 0.05}
+    assert {
+        "draft": Preset(256, 300, 2600, batch=4, refinement=False, enhancer_width=0, perceptual_crop=0, validation=0.0),
+        "standard": Preset(warmup_steps=500, steps=10000, refinement=True, **common),
+        "full": Preset(warmup_steps=1000, steps=40000, refinement=True, **common),
+    } == PRESETS
