@@ -91,7 +91,7 @@ def _gpu_rasterizer() -> Finding:
 
     report = usable_cuda()
     if report.rasteriser is None:
-        return Finding("GPU rasteriser", MISSING, "none, because no GPU is used")
+        return Finding("GPU rasteriser", MISSING, "none, because no GPU is used: numba draws on the CPU")
     return Finding("GPU rasteriser", OK, report.rasteriser)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from small_capture import make_small_capture
 
 from backend import devices
+from backend.avatar.avatar import load_avatar
 from backend.devices import DeviceReport, choose_device, give_up_cuda, has_kernels_for, usable_cuda
 from backend.errors import EffigyError
 from backend.service import doctor
@@ -21,6 +24,7 @@ from backend.splatting.self_test import fault_of
 from backend.splatting.types import Raster
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 
 
@@ -51,6 +55,29 @@ def test_a_card_that_pytorch_cannot_use_is_named_with_the_reason(driver_without_
         choose_device("cuda")
     findings = {finding.subject: finding for finding in doctor.examine()}
     assert findings["GPU"].explanation == report.reason and findings["GPU"].state == "missing"
+
+
+@WITHOUT_CUDA
+@pytest.mark.skipif(sys.platform == "win32", reason="the imitation is a script with a shebang")
+def test_the_demos_commands_end_well_on_the_cpu_with_the_reason_said_once(
+    driver_without_cuda, tmp_path, monkeypatch
+) -> None:
+    """Each command in a process of its own, as the demo starts them, on a machine whose card PyTorch cannot use."""
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    capture, _, _ = make_small_capture(tmp_path, frames=16)
+    avatar, said = tmp_path / "ball.effigy", []
+    for command in (
+        ("train", capture.folder, avatar, "--preset", "draft", "--minutes", "0.02", "--size", "64"),
+        ("render", avatar, capture.folder / "track.npz", tmp_path / "frames"),
+    ):
+        completed = subprocess.run(
+            [sys.executable, "-m", "backend", *map(str, command)], cwd=ROOT, capture_output=True, text=True
+        )
+        assert completed.returncode == 0, completed.stderr
+        said += [line for line in completed.stdout.splitlines() if "RTX 4070" in line]
+    assert len(said) == 1
+    assert said[0].startswith("The NVIDIA GeForce RTX 4070 (driver 552.12) is not used: this PyTorch")
+    assert load_avatar(avatar).metrics["device"] == "cpu"
 
 
 @WITHOUT_CUDA
@@ -92,8 +119,11 @@ def test_a_build_of_pytorch_runs_on_the_cards_that_it_has_kernels_for(architectu
 def test_a_gpu_that_was_given_up_stays_unused_in_this_process(monkeypatch) -> None:
     monkeypatch.setattr(devices, "_report", DeviceReport(True, "Some GPU", "The Some GPU is used.", "gsplat 1.5.3"))
     assert choose_device("auto").type == "cuda"
-    give_up_cuda("The GPU ran out of memory.")
-    assert choose_device("auto") == CPU and usable_cuda().reason == "The GPU ran out of memory."
+    assert give_up_cuda(ValueError("a mistake in a file")) is None and choose_device("auto").type == "cuda"
+    reason = give_up_cuda(RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be …"))
+    assert reason == "The Some GPU failed (CUDA error: unspecified launch failure)."
+    assert choose_device("auto") == CPU and usable_cuda().reason == reason
+    assert give_up_cuda(RuntimeError("a defect on the CPU")) is None
     assert usable_cuda().gpu == "Some GPU" and usable_cuda().rasteriser is None
 
 
