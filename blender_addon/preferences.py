@@ -91,14 +91,24 @@ def user_folder(*parts: str) -> Path:
     return Path(bpy.utils.extension_path_user(PACKAGE, path=str(Path(*parts)) if parts else "", create=True))
 
 
-def private_folder() -> Path:
-    """The folder of the environment that Install Backend makes. It is not created here."""
-    return Path(bpy.utils.extension_path_user(PACKAGE, path="backend", create=False))
+def environments() -> place.Environments:
+    """The environments that Install Backend makes, one of which is used. Their folder is not created here.
+
+    On Windows they lie in the user's local application data, because below the extension's user folder the paths of
+    PyTorch's files are longer than Windows allows.
+    """
+    user = [bpy.utils.extension_path_user(PACKAGE, path=name, create=False) for name in ("environments", "backend")]
+    root, former = map(Path, user)
+    if os.name == "nt":
+        local = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        root = Path(local, "Effigy", "{}.{}".format(*bpy.app.version))
+    return place.Environments(root, former)
 
 
 def backend_python() -> Path:
     """The interpreter of the backend: from the preferences, otherwise from the environment variable
-    EFFIGY_BACKEND_PYTHON, otherwise of the private environment. Raises an `EffigyError` if there is none.
+    EFFIGY_BACKEND_PYTHON, otherwise of the environment that Install Backend
+    made. Raises an `EffigyError` if there is none.
     """
     for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
         if chosen:
@@ -108,10 +118,10 @@ def backend_python() -> Path:
                     f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy."
                 )
             return path
-    folder = private_folder()
-    if python := place.private_python(folder):
+    installed = environments()
+    if python := installed.python():
         return python
-    if place.read_stamp(folder):
+    if installed.current():
         raise EffigyError(
             "The Python that the backend was made from is gone, as happens when Blender is updated: press "
             "Install Backend in Edit ▸ Preferences ▸ Add-ons ▸ Effigy."

@@ -16,14 +16,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from blender_addon.installation.plan import PIP_WHEEL
+
 from .environments import BLENDER, ROOT, BuildError
 
 PACKAGES: Final = ("blender_addon", "operators", "backend")
 NOT_SHIPPED: Final = ("derive", "demo_truth.npz", "__pycache__")
 """Names in assets/ that are not shipped: they derive or measure the assets, and the product does not read them."""
 
-REQUIREMENTS: Final = ("backend.lock", "torch.txt", "cuda.lock", "batch.lock")
-"""The lists from which the extension installs its own backend environment, and what `batch --cluster` needs besides."""
+REQUIREMENTS: Final = (
+    *("backend.lock", "torch.lock", "torch-cuda.lock", "warp.lock", "cuda.lock"),
+    *("wheels.json", PIP_WHEEL, "batch.lock"),
+)
+"""The lists from which the extension installs its own backend environment, their sizes, pip, and what `batch --cluster`
+needs besides."""
 
 ROOT_MODULE: Final = '''"""Effigy, as Blender loads it: everything is registered in one place."""
 

@@ -36,6 +36,7 @@ class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
         if bpy.app.background:
             # Without a window no timer runs, so a script waits here.
             installation.wait()
+            backend_setup.finish()
             if installation.error:
                 raise EffigyError(installation.error)
 

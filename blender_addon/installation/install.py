@@ -5,25 +5,27 @@
     … installation.state, .stage, .share, .detail …          # read whenever a panel is drawn
     installation.cancel()
 
-When the installation fails or is cancelled, the incomplete environment is removed, so that it is never used as a
-backend. To try again, make a new `Installation`; pip keeps the packages that it has already downloaded.
+The new environment is made beside the one that is used, and takes its place when its check has passed (`place`). An
+installation that fails, is cancelled or is killed leaves the used environment as it was. To try again, make a new plan
+and a new `Installation`; pip keeps the packages that it has already downloaded.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 import shutil
-import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
+from .. import child_process
 from ..child_environment import environment_for_another_python
+from ..errors import EffigyError
+from .failures import DISK_FULL, OTHER_FILE, explain_failure
 from .place import write_stamp
 from .plan import Plan, Step
 
@@ -32,6 +34,10 @@ MAX_LINES: Final = 200
 """Lines of the log that are kept in memory for the panel."""
 _DOWNLOAD_SHARE: Final = 0.9
 """Share of a step's progress bar that downloading takes. Unpacking comes after it and reports no progress."""
+_FULL: Final = 2_000_000
+"""Bytes of free space below which a disk counts as full."""
+_LEAST_WEIGHT: Final = 0.02
+"""Share of the whole progress bar of a step that downloads nothing."""
 
 
 class Installation:
@@ -48,6 +54,8 @@ class Installation:
         """Progress from 0 to 1."""
         self.error: str | None = None
         """Why it failed, or that it was cancelled, as a sentence."""
+        self.notes: list[str] = []
+        """After a success: what the check said, and optional steps that failed, as sentences."""
         self.lines: deque[str] = deque(maxlen=MAX_LINES)
         """The end of the log."""
         self._on_end = on_end
@@ -68,152 +76,156 @@ class Installation:
         with self._lock:
             if not self.finished:
                 self.state = STOPPING
-                _terminate(self._process)
+                child_process.end_with_children(self._process)
 
     def wait(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
 
     def _work(self) -> None:
         try:
-            if shortage := self.plan.shortage:
-                raise _Failed(shortage)
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_file.open("w", encoding="utf-8") as log:
-                for number, step in enumerate(self.plan.steps):
-                    self._run(step, number, log)
-            write_stamp(self.plan.folder, self.plan.requirements, self.plan.torch)
+            if self.plan.refusal:
+                raise EffigyError(self.plan.refusal)
+            with self.plan.environments.locked():
+                self._install()
             final_state, self.share = DONE, 1.0
         except _Stopped:
             final_state = CANCELLED
-            self.error = "The installation was stopped, and its incomplete files were removed."
-        except _Failed as error:
-            final_state, self.error = FAILED, str(error)
+            self.error = f"The installation was stopped, and its incomplete files were removed. {self._what_remains()}"
+        except EffigyError as error:
+            final_state, self.error = FAILED, f"{error} {self._what_remains()}".strip()
         except OSError as error:
             final_state = FAILED
-            self.error = f"The backend could not be installed in {self.plan.folder}: {error.strerror or error}."
-        if final_state != DONE:
-            shutil.rmtree(self.plan.folder, ignore_errors=True)
+            sentence = (
+                f"The backend could not be installed in {self.plan.environments.root} ({error.strerror or error}): "
+                "check that you may write there."
+            )
+            self.error = f"{DISK_FULL if error.errno == errno.ENOSPC else sentence} {self._what_remains()}".strip()
         with self._lock:
             self.state, self.detail = final_state, ""
         if self._on_end:
             self._on_end(self)
 
-    def _run(self, step: Step, number: int, log: TextIO) -> None:
-        if self.state == STOPPING:
-            raise _Stopped
-        self.stage, self.detail = step.title, ""
-        start, width = number / len(self.plan.steps), 1 / len(self.plan.steps)
-        self.share, package_count = start, 0
-        output: list[str] = []
-        environment = environment_for_another_python() | {"PYTHONUNBUFFERED": "1"}
+    def _install(self) -> None:
+        """Makes the environment and has it used. Whatever ends it early, the new environment is removed."""
+        plan = self.plan
+        # Before the disk is looked at: a killed installation may have left gigabytes.
+        plan.environments.remove_unused()
+        if shortage := plan.shortage:
+            raise EffigyError(shortage)
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        plan.folder.mkdir()
+        complete = False
+        try:
+            plan.environments.temporary.mkdir(exist_ok=True)
+            with self.log_file.open("w", encoding="utf-8") as log:
+                start, weights = 0.0, _weights(plan.steps)
+                for step, weight in zip(plan.steps, weights, strict=True):
+                    self._run(step, start, weight, log)
+                    start += weight
+            write_stamp(plan.folder, plan.requirements, plan.torch)
+            self._raise_if_stopped()
+            plan.environments.use(plan.folder)
+            complete = True
+        finally:
+            if not complete:
+                shutil.rmtree(plan.folder, ignore_errors=True)
+                shutil.rmtree(plan.environments.temporary, ignore_errors=True)
+        shutil.rmtree(plan.environments.downloads, ignore_errors=True)
+        plan.environments.remove_unused()
+
+    def _run(self, step: Step, start: float, weight: float, log: TextIO) -> None:
+        """Runs one step, which takes the progress bar from `start` to `start + weight`."""
+        self._raise_if_stopped()
+        self.stage, self.detail, self.share = step.title, "", start
         log.write(f"\n$ {' '.join(step.command)}\n")
-        with self._lock:
-            try:
-                # `python -m backend` needs the extension's folder as its working directory.
-                self._process = subprocess.Popen(
-                    step.command,
-                    cwd=self.plan.requirements.parent,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    errors="replace",
-                    **_process_group(),
-                )
-            except OSError as error:
-                raise _Failed(
-                    f"{step.title} failed: {step.command[0]} could not be started ({error.strerror or error})."
-                ) from error
-        with self._process as process:
+        process = self._start(step)
+        output: list[str] = []
+        package, finished, size = "", 0, 0
+        is_full = False
+        with process:
+            assert process.stdout is not None
             for line in process.stdout:
+                # pip takes a failed write for a broken connection, and deletes its files before it ends.
+                is_full = is_full or shutil.disk_usage(self.plan.environments.root).free < _FULL
+                if progress := re.match(r"Progress (\d+) of (\d+)", line):
+                    done, size = int(progress[1]), int(progress[2])
+                    self.detail = f"{package}, {done / 1e6:.0f} of {size / 1e6:.0f} MB"
+                    if step.download:
+                        self.share = start + weight * _DOWNLOAD_SHARE * min(1.0, (finished + done) / step.download)
+                    continue
                 log.write(line)
                 log.flush()
                 output.append(line.rstrip())
                 self.lines.append(line.rstrip())
                 if name := _package_of(line):
-                    self.detail, package_count = name, package_count + 1
-                    self.share = start + width * _DOWNLOAD_SHARE * min(1.0, package_count / max(step.packages, 1))
+                    package, finished, size = name, finished + size, 0
+                    self.detail = package
                 elif line.startswith("Installing collected packages"):
                     self.detail = f"unpacking {line.count(',') + 1} packages"
+        self._raise_if_stopped()
+        if process.returncode and not step.optional:
+            sentence = DISK_FULL if is_full else explain_failure(step, output, process.returncode)
+            if sentence in (DISK_FULL, OTHER_FILE):
+                # pip has kept the wrong or incomplete file, and would take it again.
+                shutil.rmtree(self.plan.environments.downloads, ignore_errors=True)
+            raise EffigyError(sentence)
+        if process.returncode:
+            self.notes.append(f"{step.title} failed; the backend works without it.")
+        elif found := _finding_of_check(output):
+            self.notes.append(found)
+
+    def _start(self, step: Step) -> subprocess.Popen[str]:
+        """Starts a step's command. The pipe to its stdin ends it when this process ends (`run_module`)."""
+        temporary = str(self.plan.environments.temporary)
+        # Packages are unpacked on the disk whose free space was looked at.
+        folders = {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
+        with self._lock:
+            try:
+                # `python -m backend` needs the extension's folder as its working directory.
+                self._process = child_process.start(
+                    step.command,
+                    self.plan.requirements.parent,
+                    environment_for_another_python() | folders | {"PYTHONUNBUFFERED": "1"},
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            except OSError as error:
+                raise EffigyError(
+                    f"{step.title} failed: {step.command[0]} could not be started ({error.strerror or error}). If an "
+                    "antivirus has quarantined it, allow it there, then install again."
+                ) from error
+            return self._process
+
+    def _raise_if_stopped(self) -> None:
         if self.state == STOPPING:
             raise _Stopped
-        if process.returncode and not step.optional:
-            raise _Failed(explain_failure(step, output))
-        if process.returncode:
-            self.lines.append(f"{step.title} failed. The backend works without it, on the CPU.")
+
+    def _what_remains(self) -> str:
+        """That the environment which was installed before still works, if there is one."""
+        return "The backend that was installed before still works." if self.plan.environments.python() else ""
 
 
 class _Stopped(Exception):
     """The user has cancelled the installation."""
 
 
-class _Failed(Exception):
-    """The installation cannot go on. The message is a sentence for the user."""
+def _weights(steps: tuple[Step, ...]) -> list[float]:
+    """Each step's share of the progress bar: by its download, but `_LEAST_WEIGHT` at least."""
+    total = max(1, sum(step.download for step in steps))
+    raw = [max(_LEAST_WEIGHT, step.download / total) for step in steps]
+    return [weight / sum(raw) for weight in raw]
 
 
-def explain_failure(step: Step, output: list[str]) -> str:
-    """The cause of a failed step as a sentence for a user who does not know pip, from the lines of its output."""
-    text = "\n".join(output)
-    if re.search(r"No space left on device|Errno 28|WinError 112", text):
-        return "The disk is full. Free some space, then install again."
-    if re.search(r"Permission denied|Errno 13|WinError 5\b", text):
-        return (
-            "A file could not be written: the folder is read-only, or another program, such as an antivirus, is using "
-            "the file."
-        )
-    if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", text):
-        return "No secure connection could be made (certificates): check this computer's date and your company's proxy."
-    if re.search(
-        r"ConnectionError|NewConnectionError|ReadTimeout|name resolution|getaddrinfo|ProxyError|Failed to establish|"
-        r"Network is unreachable|Max retries|ConnectionReset|IncompleteRead",
-        text,
-    ):
-        return (
-            "The package index could not be reached: check the network connection, then install again. Packages that "
-            "were already downloaded are kept."
-        )
-    if "THESE PACKAGES DO NOT MATCH THE HASHES" in text:
-        return (
-            "A downloaded package is not the one that Effigy was tested with (its hash differs), so nothing was "
-            "installed."
-        )
-    if "ensurepip" in text:
-        return (
-            "Blender's Python cannot make virtual environments: on Debian and Ubuntu install python3-venv, or use "
-            "Blender from blender.org, then install again."
-        )
-    if "No matching distribution" in text or "from versions: none" in text:
-        return (
-            "A package is not available for this system or this version of Python: see the log, and the supported "
-            "versions in the guide."
-        )
-    last = next((line for line in reversed(output) if line.strip()), "no reason was given")
-    return f"{step.title} failed: {last.removeprefix('ERROR: ')}"
+def _finding_of_check(output: list[str]) -> str:
+    """What `backend doctor --check` says about training, in its last row: the device, and why it was chosen. The row
+    may continue in further lines. Empty if this is the output of another command.
+    """
+    start = next((place for place, line in enumerate(output) if re.match(r"Training\s+\w+\s", line)), len(output))
+    text = " ".join(line.strip() for line in output[start:])
+    return re.sub(r"^Training\s+\w+\s+", "", text).strip()
 
 
 def _package_of(line: str) -> str | None:
     """The package that a line of pip's output begins with, or None."""
     match = re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+)", line)
     return match[1] if match else None
-
-
-def _process_group() -> dict[str, Any]:
-    """`Popen` arguments that put the process into a group of its own, so that cancelling also ends pip's children."""
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
-
-
-def _terminate(process: subprocess.Popen[str] | None) -> None:
-    if process is None or process.poll() is not None:
-        return
-    with suppress(OSError):
-        if os.name == "nt":
-            subprocess.run(
-                ["taskkill", "/T", "/F", "/PID", str(process.pid)],
-                capture_output=True,
-                creationflags=subprocess.CREATE_NO_WINDOW,
-            )
-        else:
-            os.killpg(process.pid, signal.SIGTERM)

@@ -1,51 +1,56 @@
 """Plans an installation on this machine: its commands, its sizes and its reasons, before anything is downloaded.
 
-PyTorch's CUDA build is several gigabytes. It is useful only together with gsplat, the rasteriser for GPUs, which is
-either a wheel that its project has built for this combination of Python, PyTorch and CUDA, or is compiled on this
-machine with the CUDA toolkit. Where neither is possible, the CPU build is installed.
+PyTorch comes from where a hash or an exact build tag decides the build, so that a CPU build never takes the place of a
+CUDA build:
+
+- Windows and macOS, CPU: the package index, `torch==2.13.0` with the hashes in torch.lock.
+- Linux, CUDA: the same list (there the package index has the build for CUDA 13.0), and NVIDIA's libraries with the
+  hashes in torch-cuda.lock.
+- Windows, CUDA, and Linux, CPU: PyTorch's own index and no other, `torch==2.13.0+cu130` or `torch==2.13.0+cpu`. The tag
+  is part of the version, so that pip takes no other build. If that index cannot be reached, the installation fails.
+
+A GPU needs NVIDIA Warp besides PyTorch (warp.lock): its wheel contains the compiler of its kernels.
 """
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .gpu import Gpu, find_gpu, has_cuda_compiler
-from .place import python_of
+from .figures import Figures, load_figures
+from .machine import (
+    CUDA_BUILD,
+    MAX_PATH,
+    OLDEST_CAPABILITY,
+    OLDEST_CUDA,
+    OLDEST_DRIVER,
+    Machine,
+    platform_of,
+    why_unsupported,
+)
+from .place import Environments, python_of
 
 GIGABYTE: Final = 10**9
 TORCH_INDEX: Final = "https://download.pytorch.org/whl"
-CUDA_BUILDS: Final = (((13, 0), "cu130"), ((12, 6), "cu126"))
-"""PyTorch's CUDA builds, newest first: (lowest CUDA version that the driver must support, name of the build)."""
-
-GSPLAT_INDEX: Final = "https://docs.gsplat.studio/whl"
-GSPLAT_VERSION: Final = "1.5.3"
-GSPLAT_WHEELS: Final = frozenset(
-    {
-        ("Linux", (3, 10), "2.4", "cu118"),
-        ("Linux", (3, 10), "2.4", "cu121"),
-        ("Linux", (3, 10), "2.4", "cu124"),
-        ("Windows", (3, 10), "2.4", "cu124"),
-    }
+PIP_WHEEL: Final = "pip-26.3-py3-none-any.whl"
+"""pip itself, in the folder of the package lists. Blender's Pythons bring pip 23.2 to 25, which cannot resume an
+interrupted download (from 25.1) and, below 24.2, do not trust the system's certificates, as a studio's proxy needs."""
+RUN_MODULE: Final = Path(__file__).with_name("run_module.py")
+CUDA_OF_BUILD: Final = {"cpu": "cpu", CUDA_BUILD: "13.0"}
+"""PyTorch build -> what `torch.version.cuda` says in it, with `cpu` for None."""
+CHECK_TORCH: Final = (
+    "import sys, torch; found = torch.version.cuda or 'cpu'; sys.exit(None if found == sys.argv[1] else "
+    "f'the wrong PyTorch was installed: {torch.__version__}, CUDA {found} instead of {sys.argv[1]}')"
 )
-"""(system, Python, PyTorch, CUDA build) of the wheels of gsplat 1.5.3 on its index, for PyTorch 2.4 and newer."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The properties of a machine that a plan depends on."""
-
-    system: str
-    """`platform.system()`: Linux, Windows, Darwin."""
-    python: tuple[int, int]
-    gpu: Gpu | None
-    compiler: bool
-    """Whether CUDA code can be compiled here."""
+_FILE_SYSTEM: Final = 1.1
+"""An environment of 30,000 files takes up to this much more on a disk than its files have bytes."""
+PIP_OPTIONS: Final = (
+    *("--disable-pip-version-check", "--no-input", "--progress-bar", "raw", "--only-binary", ":all:", "--no-deps"),
+    *("--retries", "5", "--timeout", "30", "--resume-retries", "20"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,156 +59,195 @@ class Step:
 
     title: str
     command: tuple[str, ...]
-    packages: int = 0
-    """Number of packages that it installs, for the progress bar; 0 if unknown."""
+    download: int = 0
+    """Bytes that it downloads at most, for the progress bar."""
     optional: bool = False
     """Whether the backend also works if this step fails."""
+    source: str = "The package index"
+    """Where it downloads from, as the beginning of a sentence."""
 
 
 @dataclass(frozen=True)
 class Plan:
+    environments: Environments
     folder: Path
-    """The environment's folder. Its previous content is deleted first."""
+    """The new environment's folder. It does not exist before the installation."""
     requirements: Path
     """The folder with the package lists."""
     steps: tuple[Step, ...]
     torch: str
     """PyTorch build: `cpu`, or the name of a CUDA build."""
-    download: float
-    """Approximate download, gigabytes."""
-    disk: float
-    """Largest disk use during the installation, gigabytes."""
+    download: int
+    """Download, bytes."""
+    disk: int
+    """Largest disk use during the installation, bytes."""
     messages: tuple[str, ...]
     """Sentences for the user: what will be installed, and why."""
+    refusal: str | None = None
+    """Why nothing can be installed on this machine, and what to do; None if it can."""
 
     @property
     def shortage(self) -> str | None:
         """A sentence if the disk has too little free space, otherwise None."""
-        existing = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
-        free = shutil.disk_usage(existing).free / GIGABYTE
+        root = self.environments.root
+        existing = next(folder for folder in (root, *root.parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
         if free >= self.disk:
             return None
         return (
-            f"The backend needs about {self.disk:.1f} GB and the disk of {existing} has {free:.1f} GB left: "
-            "free some space, then install again."
+            f"The backend needs about {_gigabytes(self.disk)} GB while it is installed, and the disk of {existing} has "
+            f"{_gigabytes(free)} GB left: free some space, then install again."
         )
 
 
-def this_machine() -> Machine:
-    """Describes this machine. Asking the graphics driver may take a second, so do not call this while drawing."""
-    gpu = find_gpu()
-    return Machine(platform.system(), sys.version_info[:2], gpu, gpu is not None and has_cuda_compiler())
+class Choice(NamedTuple):
+    """The PyTorch build, and why."""
 
-
-def make_plan(machine: Machine, folder: Path, extension: Path, base_python: str) -> Plan:
-    """The plan for `machine`: an environment in `folder`, made by the interpreter `base_python` from the package lists
-    in `extension`/requirements.
-    """
-    requirements = extension / "requirements"
-    torch = _torch_version(requirements)
-    choice = choose_rasteriser(machine, torch)
-    build, gsplat = choice.torch_build, choice.gsplat_arguments
-    python = str(python_of(folder))
-    pip = (python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off")
-    index = _torch_index(machine.system, build)
-    from_index = ("--extra-index-url", index) if index else ()
-    lock = str(requirements / "backend.lock")
-    steps = [
-        Step("Creating the environment", (base_python, "-m", "venv", "--clear", str(folder))),
-        Step(
-            "Installing the backend's packages",
-            (*pip, "--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", lock),
-            _package_count(Path(lock)),
-        ),
-        Step(
-            "Installing PyTorch",
-            (*pip, *from_index, "-r", str(requirements / "torch.txt")),
-            1 if build == "cpu" else 16,
-        ),
-    ]
-    if gsplat:
-        steps.append(Step("Installing gsplat", (*pip, *gsplat, *_cuda_lock(gsplat, requirements)), optional=True))
-    steps.append(Step("Testing the backend", (python, "-m", "backend", "doctor")))
-    download, disk = (0.6, 3.0) if build == "cpu" else (3.5, 10.0)
-    target = "for the CPU" if build == "cpu" else f"for the GPU (CUDA build {build})"
-    messages = (
-        f"About {download:.1f} GB are downloaded and up to {disk:.0f} GB of disk are used, in {folder}.",
-        f"PyTorch {torch} {target}.",
-        choice.reason,
-    )
-    return Plan(folder, requirements, tuple(steps), build, download, disk, messages)
-
-
-class RasteriserChoice(NamedTuple):
-    """What the backend will rasterise with."""
-
-    torch_build: str
+    torch: str
     """`cpu`, or the name of a CUDA build."""
-    gsplat_arguments: tuple[str, ...]
-    """pip's arguments that install gsplat; empty on the CPU."""
     reason: str
     """A sentence for the user."""
 
 
-def choose_rasteriser(machine: Machine, torch: str) -> RasteriserChoice:
-    """Chooses the PyTorch build and how gsplat is installed; `torch` is PyTorch's version."""
-    gpu = machine.gpu
-    if gpu is None:
-        return _on_cpu("No NVIDIA GPU was found, so the CPU trains and renders: minutes to hours instead of minutes.")
-    builds = [name for oldest, name in CUDA_BUILDS if gpu.cuda >= oldest]
-    if not builds or machine.system == "Darwin":
-        return _on_cpu(
-            f"The driver of the {gpu.name} supports CUDA {gpu.cuda[0]}.{gpu.cuda[1]}, and PyTorch {torch} "
-            f"needs {'.'.join(map(str, CUDA_BUILDS[-1][0]))}: update the driver and install again to "
-            "use the GPU. Until then the CPU trains and renders."
-        )
-    short = ".".join(torch.split(".")[:2])
-    for build in builds:
-        if (machine.system, machine.python, short, build) in GSPLAT_WHEELS:
-            index = f"{GSPLAT_INDEX}/pt{short.replace('.', '')}{build}"
-            return RasteriserChoice(
-                build,
-                ("--no-deps", "--index-url", index, f"gsplat=={GSPLAT_VERSION}"),
-                f"The {gpu.name} trains and renders, with a ready-made build of gsplat.",
-            )
-    if machine.compiler:
-        return RasteriserChoice(
-            builds[0],
-            ("--no-deps", "--require-hashes"),
-            f"The {gpu.name} trains and renders. gsplat is compiled at its first use, which takes some minutes.",
-        )
-    return _on_cpu(
-        f"There is a {gpu.name}, but gsplat, the rasteriser for GPUs, is not built for Python "
-        f"{machine.python[0]}.{machine.python[1]} with PyTorch {torch}, and the CUDA toolkit that could compile it is "
-        "not installed: the CPU trains and renders. To use the GPU, install the CUDA toolkit (nvcc) and a C++ "
-        "compiler, then install the backend again."
+class _Packages(NamedTuple):
+    """One call of `pip install`."""
+
+    title: str
+    arguments: tuple[str, ...]
+    lists: tuple[str, ...]
+    """Names in the table of figures."""
+    source: str = "The package index"
+    optional: bool = False
+
+
+def make_plan(machine: Machine, environments: Environments, extension: Path, base_python: str) -> Plan:
+    """The plan for `machine`: a new environment in `environments`, made by the interpreter `base_python` from the
+    package lists in `extension`/requirements.
+    """
+    requirements = extension / "requirements"
+    folder = environments.fresh_folder()
+    if refusal := why_unsupported(machine):
+        return Plan(environments, folder, requirements, (), "cpu", 0, 0, (refusal,), refusal)
+    torch = torch_version(requirements)
+    choice = choose_torch(machine, torch)
+    figures = load_figures(requirements, platform_of(machine), machine.python)
+    packages = _packages(machine, choice.torch, torch, requirements)
+    downloads = [sum(figures[name].download for name in group.lists) for group in packages]
+    unpacked = round(_FILE_SYSTEM * sum(figures[name].unpacked for group in packages for name in group.lists))
+    # pip keeps each download in its cache, so that another try need not repeat it, and in a temporary folder.
+    disk = unpacked + sum(downloads) + max(downloads)
+    python, wheel = str(python_of(folder)), str(requirements / PIP_WHEEL)
+    cache = ("--cache-dir", str(environments.downloads))
+    steps = [Step("Creating the environment", _module(base_python, wheel, "venv", "--without-pip", str(folder)))]
+    for group, download in zip(packages, downloads, strict=True):
+        command = _module(python, wheel, "pip", "install", *PIP_OPTIONS, *cache, *group.arguments)
+        steps.append(Step(group.title, command, download, group.optional, group.source))
+    steps += [
+        Step("Checking PyTorch", (python, "-c", CHECK_TORCH, CUDA_OF_BUILD[choice.torch])),
+        Step("Testing the backend", _module(python, wheel, "backend", "doctor", "--check")),
+    ]
+    target = "for the CPU" if choice.torch == "cpu" else f"for the GPU (CUDA build {choice.torch})"
+    messages = [
+        f"{_gigabytes(sum(downloads))} GB are downloaded. The backend takes {_gigabytes(unpacked)} GB in "
+        f"{environments.root}, and {_gigabytes(disk)} GB while it is installed.",
+        f"PyTorch {torch} {target}.",
+        choice.reason,
+    ]
+    if refusal := _path_problem(
+        machine, folder, max(figures[name].longest for group in packages for name in group.lists)
+    ):
+        messages.append(refusal)
+    return Plan(
+        environments, folder, requirements, tuple(steps), choice.torch, sum(downloads), disk, tuple(messages), refusal
     )
 
 
-def _on_cpu(reason: str) -> RasteriserChoice:
-    return RasteriserChoice("cpu", (), reason)
+def choose_torch(machine: Machine, torch: str) -> Choice:
+    """Chooses the PyTorch build from the GPU's compute capability and its driver; `torch` is PyTorch's version."""
+    gpu = machine.gpu
+    until = "The CPU trains and renders."
+    if machine.system == "Darwin":
+        return Choice("cpu", "On a Mac the CPU trains and renders: training on Apple's GPUs is not supported.")
+    if gpu is None:
+        if machine.driver_complaint:
+            return Choice(
+                "cpu",
+                f"The NVIDIA driver's nvidia-smi names no GPU and says “{machine.driver_complaint}”: if this machine "
+                f"has an NVIDIA GPU, install its driver (580 or newer) again, then the backend. {until}",
+            )
+        return Choice("cpu", "No NVIDIA GPU was found, so the CPU trains and renders: hours instead of minutes.")
+    if gpu.capability and gpu.capability < OLDEST_CAPABILITY:
+        return Choice(
+            "cpu",
+            f"The {gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}) is older than PyTorch "
+            f"{torch} and NVIDIA Warp support: they need GeForce GTX 16, RTX 20 or newer (7.5). {until}",
+        )
+    new_enough = gpu.driver >= OLDEST_DRIVER if gpu.driver else gpu.cuda is not None and gpu.cuda >= OLDEST_CUDA
+    if not new_enough:
+        driver = f" {'.'.join(map(str, gpu.driver))}" if gpu.driver else ""
+        return Choice(
+            "cpu",
+            f"The driver{driver} of the {gpu.name} is too old for the GPU to be used: update the NVIDIA driver to 580 "
+            "or newer, then install again. Until then the CPU trains and renders.",
+        )
+    also = " gsplat is added, and compiles itself at its first use." if machine.compiler else ""
+    return Choice(CUDA_BUILD, f"The {gpu.name} trains and renders.{also}")
 
 
-def _torch_index(system: str, build: str) -> str | None:
-    """The index that serves this build of PyTorch, or None for the standard package index, which has one build for each
-    system.
-    """
-    if system == "Darwin" or (system == "Windows" and build == "cpu"):
+def torch_version(requirements: Path) -> str:
+    """PyTorch's version in the package lists."""
+    found = re.search(r"^torch==([\w.]+)", (requirements / "torch.lock").read_text("utf-8"), re.MULTILINE)
+    assert found, "torch.lock names no version of PyTorch"
+    return found[1]
+
+
+def torch_key(system: str, build: str, torch: str) -> str:
+    """The list, or the exact version, from which a PyTorch build is installed: a name in the table of figures."""
+    on_package_index = system == "Darwin" or (build == "cpu") == (system == "Windows")
+    return "torch.lock" if on_package_index else f"torch=={torch}+{build}"
+
+
+def _packages(machine: Machine, build: str, torch: str, requirements: Path) -> list[_Packages]:
+    """The calls of `pip install`, in their order."""
+
+    def locked(title: str, *names: str, optional: bool = False) -> _Packages:
+        files = (part for name in names for part in ("-r", str(requirements / name)))
+        return _Packages(title, ("--require-hashes", *files), names, optional=optional)
+
+    key = torch_key(machine.system, build, torch)
+    if key == "torch.lock":
+        pytorch = locked("Installing PyTorch", key, *(() if build == "cpu" else ("torch-cuda.lock",)))
+    else:
+        index = f"{TORCH_INDEX}/{build}"
+        pytorch = _Packages("Installing PyTorch", ("--index-url", index, key), (key,), f"PyTorch's index {index}")
+    groups = [locked("Installing the backend's packages", "backend.lock"), pytorch]
+    if build != "cpu":
+        groups.append(locked("Installing NVIDIA Warp", "warp.lock"))
+        if machine.compiler:
+            groups.append(locked("Installing gsplat", "cuda.lock", optional=True))
+    return groups
+
+
+def _module(python: str, pip_wheel: str, module: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs a module as `python -m` does, and ends when this process ends."""
+    return (python, str(RUN_MODULE), pip_wheel, module, *arguments)
+
+
+def _path_problem(machine: Machine, folder: Path, longest: int) -> str | None:
+    """A sentence if a file of the environment would have a longer path than Windows allows, otherwise None."""
+    if machine.system != "Windows" or machine.long_paths:
         return None
-    return f"{TORCH_INDEX}/{build}"
+    length = len(str(folder)) + len("\\Lib\\site-packages\\") + longest
+    if length <= MAX_PATH:
+        return None
+    return (
+        f"The longest path in {folder} would have {length} characters, and Windows allows {MAX_PATH}: let an "
+        "administrator enable long paths (group policy “Enable Win32 long paths”), restart Blender, then install."
+    )
 
 
-def _cuda_lock(gsplat: tuple[str, ...], requirements: Path) -> tuple[str, ...]:
-    """Pip's arguments for the list with gsplat's hash, where gsplat comes from the standard package index."""
-    return ("-r", str(requirements / "cuda.lock")) if "--require-hashes" in gsplat else ()
+def _gigabytes(size: int) -> str:
+    return f"{size / GIGABYTE:.1f}"
 
 
-def _torch_version(requirements: Path) -> str:
-    return re.search(r"^torch==(\S+)", (requirements / "torch.txt").read_text("utf-8"), re.MULTILINE)[1]
-
-
-def _package_count(lock: Path) -> int:
-    """Approximate number of a list's packages that are installed on this system, for the progress bar: those for one
-    system only are not counted.
-    """
-    return len(re.findall(r"^[\w.-]+==(?!.*sys_platform)", lock.read_text("utf-8"), re.MULTILINE))
+__all__ = ["CHECK_TORCH", "Choice", "Figures", "Plan", "Step", "choose_torch", "make_plan", "torch_version"]

@@ -66,6 +66,9 @@ def _draw_backend(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
             for line in list(installation.lines)[-LOG_LINES:]:
                 layout.label(text=line[:LOG_LINE_LENGTH], translate=False)
             layout.label(text=f"Full log: {installation.log_file}", translate=False)
+    elif installation:
+        for note in installation.notes:
+            wrapped(layout.column(), note, WIDTH)
     if not ready and not settings.backend_python:
         _draw_plan(layout)
     row = layout.row(align=True)

@@ -1,9 +1,11 @@
-"""Installing the backend from Blender: the plan and its sizes, progress and cancellation, and errors as sentences."""
+"""Installing the backend from Blender: its progress, cancellation, errors as sentences, and checking interpreters.
+
+Plans are tested in `test_installation_plans`, installations with a real pip in `test_installation_faults`.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -12,26 +14,27 @@ from pathlib import Path
 
 import pytest
 
+from bench.package_index import environments_in
 from blender_addon.child_environment import PYTHON_VARIABLES
 from blender_addon.errors import EffigyError
-from blender_addon.installation import install as installing
 from blender_addon.installation import place
 from blender_addon.installation.check import check_interpreter
-from blender_addon.installation.gpu import Gpu, find_gpu
+from blender_addon.installation.failures import explain_failure
 from blender_addon.installation.install import Installation
-from blender_addon.installation.plan import Machine, Plan, Step, choose_rasteriser, make_plan
+from blender_addon.installation.plan import Plan, Step
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = Machine("Linux", (3, 11), None, False)
-RTX = Gpu("NVIDIA RTX 4090", (13, 1))
 
 
-def small_plan(folder: Path, *commands: str, packages: int = 0) -> Plan:
-    """A plan that runs small Python programs instead of venv and pip."""
+def small_plan(tmp_path: Path, *commands: str, download: int = 0) -> Plan:
+    """A plan that runs small Python programs instead of venv and pip. `{python}` stands for the environment's."""
+    environments = environments_in(tmp_path)
+    folder = environments.fresh_folder()
     steps = tuple(
-        Step(f"Step {number}", (sys.executable, "-c", code), packages) for number, code in enumerate(commands, 1)
+        Step(f"Step {number}", (sys.executable, "-c", code.replace("{python}", str(place.python_of(folder)))), download)
+        for number, code in enumerate(commands, 1)
     )
-    return Plan(folder, ROOT / "requirements", steps, "cpu", 0.0, 0.0, ())
+    return Plan(environments, folder, ROOT / "requirements", steps, "cpu", 0, 0, ())
 
 
 def run(plan: Plan, tmp_path: Path) -> Installation:
@@ -41,113 +44,73 @@ def run(plan: Plan, tmp_path: Path) -> Installation:
     return installation
 
 
-MAKE_PYTHON = "import pathlib; p = pathlib.Path({!r}); p.parent.mkdir(parents=True); p.touch()"
-
-
-def test_a_machine_without_a_gpu_gets_the_small_pytorch_and_a_message_that_says_so(tmp_path):
-    plan = make_plan(CPU, tmp_path / "env", ROOT, "python3")
-    torch = next(step for step in plan.steps if "PyTorch" in step.title)
-    assert plan.torch == "cpu" and "https://download.pytorch.org/whl/cpu" in torch.command
-    assert not any("gsplat" in step.title for step in plan.steps)
-    assert any("No NVIDIA GPU" in sentence for sentence in plan.messages) and plan.disk < 4
-
-
-def test_every_step_installs_into_the_private_environment_and_only_from_the_locked_lists(tmp_path):
-    plan = make_plan(CPU, tmp_path / "env", ROOT, "python3")
-    assert plan.steps[0].command == ("python3", "-m", "venv", "--clear", str(tmp_path / "env"))
-    assert all(step.command[0] == str(place.python_of(tmp_path / "env")) for step in plan.steps[1:])
-    assert "--require-hashes" in plan.steps[1].command and plan.steps[1].packages > 30
-
-
-def test_the_gigabytes_of_cuda_are_downloaded_only_where_the_gpu_could_be_used(tmp_path):
-    without = replace(CPU, gpu=RTX)
-    build, gsplat, why = choose_rasteriser(without, "2.13.0")
-    assert build == "cpu" and not gsplat and "not built for Python 3.11" in why and "nvcc" in why
-    plan = make_plan(replace(without, compiler=True), tmp_path, ROOT, "python3")
-    assert plan.torch == "cu130" and plan.disk > 5
-    (gsplat,) = [step for step in plan.steps if "gsplat" in step.title]
-    assert gsplat.optional and str(ROOT / "requirements" / "cuda.lock") in gsplat.command
-
-
-def test_a_wheel_of_gsplat_is_used_where_its_project_has_built_one():
-    build, gsplat, _ = choose_rasteriser(Machine("Linux", (3, 10), replace(RTX, cuda=(13, 0)), False), "2.13.0")
-    assert build == "cpu" and not gsplat
-    from blender_addon.installation import plan
-
-    wheels = plan.GSPLAT_WHEELS | {("Windows", (3, 11), "2.13", "cu130")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "GSPLAT_WHEELS", wheels)
-        build, gsplat, _ = choose_rasteriser(Machine("Windows", (3, 11), RTX, False), "2.13.0")
-    assert build == "cu130" and "https://docs.gsplat.studio/whl/pt213cu130" in gsplat
-
-
-def test_an_old_driver_is_named_as_the_reason():
-    build, _, why = choose_rasteriser(replace(CPU, gpu=Gpu("NVIDIA GTX 1060", (11, 8)), compiler=True), "2.13.0")
-    assert build == "cpu" and "11.8" in why and "update the driver" in why
-
-
-def test_the_gpu_is_read_from_what_the_driver_says(tmp_path, monkeypatch):
-    said = "| NVIDIA-SMI 570.1 Driver Version: 570.1 CUDA Version: 12.8 |"
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\ncase \"$1\" in --query*) echo 'NVIDIA L4';; *) echo '{said}';; esac\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert find_gpu() == Gpu("NVIDIA L4", (12, 8))
-    program.write_text("#!/bin/sh\nexit 9\n")
-    assert find_gpu() is None
+MAKE_PYTHON = "import pathlib; p = pathlib.Path('{python}'); p.parent.mkdir(parents=True); p.touch()"
 
 
 def test_too_little_disk_space_is_reported_before_anything_is_made(tmp_path):
-    plan = replace(small_plan(tmp_path / "env", "raise SystemExit('ran')"), disk=1e9)
+    plan = replace(small_plan(tmp_path, "raise SystemExit('ran')"), disk=10**18)
     installation = run(plan, tmp_path)
-    assert installation.state == "failed" and "GB left" in installation.error and not (tmp_path / "env").exists()
+    assert installation.state == "failed" and "GB left" in installation.error and not plan.folder.exists()
 
 
-def test_a_complete_installation_is_found_and_one_made_from_older_lists_is_outdated(tmp_path, monkeypatch):
-    folder = tmp_path / "env"
-    assert place.private_python(folder) is None
-    installation = run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder)))), tmp_path)
+def test_a_machine_that_is_not_supported_is_refused_before_anything_is_made(tmp_path):
+    plan = replace(small_plan(tmp_path, "raise SystemExit('ran')"), refusal="This is macOS 13: update macOS.")
+    installation = run(plan, tmp_path)
+    assert installation.error == "This is macOS 13: update macOS." and not plan.environments.root.exists()
+
+
+def test_a_complete_installation_is_found_and_one_made_from_older_lists_is_outdated(tmp_path):
+    environments = environments_in(tmp_path)
+    assert environments.python() is None
+    plan = small_plan(tmp_path, MAKE_PYTHON)
+    installation = run(plan, tmp_path)
     assert (installation.state, installation.share) == ("done", 1.0)
-    assert place.private_python(folder) == place.python_of(folder)
-    assert not place.is_outdated(folder, ROOT / "requirements")
-    stamp = folder / place.STAMP
+    assert environments.python() == place.python_of(plan.folder)
+    assert not place.is_outdated(plan.folder, ROOT / "requirements")
+    stamp = plan.folder / place.STAMP
     stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"requirements": "older"}))
-    assert place.is_outdated(folder, ROOT / "requirements")
+    assert place.is_outdated(plan.folder, ROOT / "requirements")
 
 
 def test_an_environment_whose_python_is_gone_is_not_used(tmp_path):
-    folder = tmp_path / "env"
-    run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder)))), tmp_path)
-    place.python_of(folder).unlink()
-    place.python_of(folder).symlink_to(tmp_path / "an older blender" / "python")
-    assert place.private_python(folder) is None
+    plan = small_plan(tmp_path, MAKE_PYTHON)
+    run(plan, tmp_path)
+    place.python_of(plan.folder).unlink()
+    place.python_of(plan.folder).symlink_to(tmp_path / "an older blender" / "python")
+    assert environments_in(tmp_path).python() is None and environments_in(tmp_path).current() == plan.folder
 
 
-def test_progress_follows_the_packages(tmp_path):
-    code = "import time\nfor n in ('numpy', 'scipy', 'av'): print('Collecting', n + '==1', flush=True); time.sleep(0.2)"
+def test_progress_follows_the_downloaded_bytes(tmp_path):
+    code = (
+        "import time\n"
+        "for name in ('numpy', 'torch'):\n"
+        "    print('Collecting', name + '==1', flush=True)\n"
+        "    for done in (0, 20, 40): print(f'Progress {done}000000 of 40000000', flush=True); time.sleep(0.1)"
+    )
     seen = []
-    plan = small_plan(tmp_path / "env", "import os; os.makedirs('" + str(tmp_path / "env") + "')", code, packages=4)
+    plan = small_plan(tmp_path, MAKE_PYTHON, code, download=80_000_000)
     installation = Installation(plan, tmp_path / "install.log")
     installation.start()
     while not installation.finished:
         seen.append((round(installation.share, 3), installation.detail))
         time.sleep(0.02)
     shares = [share for share, _ in seen]
-    assert shares == sorted(shares) and {"numpy", "scipy", "av"} <= {detail for _, detail in seen}
-    assert "Collecting scipy==1" in (tmp_path / "install.log").read_text()
+    assert shares == sorted(shares) and {"numpy, 20 of 40 MB", "torch, 40 of 40 MB"} <= {detail for _, detail in seen}
+    # Two steps of equal size: the second one's downloads end at 0.5 + 0.5 * 0.9, and half of them at 0.725.
+    assert {0.725, 0.95} <= set(shares)
+    log = (tmp_path / "install.log").read_text()
+    assert "Collecting torch==1" in log and "\nProgress" not in log
 
 
 def test_a_failed_step_ends_the_installation_with_a_sentence_and_leaves_nothing_incomplete(tmp_path):
-    folder = tmp_path / "env"
     fails = (
         "import sys; print('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on "
         "device'); sys.exit(1)"
     )
-    installation = run(
-        small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), fails, "raise SystemExit"), tmp_path
-    )
+    plan = small_plan(tmp_path, MAKE_PYTHON, fails, "raise SystemExit")
+    installation = run(plan, tmp_path)
     assert installation.state == "failed" and "disk is full" in installation.error
-    assert not folder.exists() and place.private_python(folder) is None
+    assert not plan.folder.exists() and environments_in(tmp_path).python() is None
 
 
 def test_the_users_python_variables_reach_no_command_of_an_installation(tmp_path, monkeypatch):
@@ -158,8 +121,7 @@ def test_the_users_python_variables_reach_no_command_of_an_installation(tmp_path
         f"import json, os, pathlib; found = [name for name in {PYTHON_VARIABLES!r} if name in os.environ]; "
         f"pathlib.Path({str(found)!r}).write_text(json.dumps(found))"
     )
-    folder = tmp_path / "env"
-    run(small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), code), tmp_path)
+    run(small_plan(tmp_path, MAKE_PYTHON, code), tmp_path)
     assert json.loads(found.read_text()) == []
 
 
@@ -170,21 +132,32 @@ def test_an_interpreter_is_checked_without_the_packages_of_the_users_pythonpath(
 
 
 def test_an_optional_step_may_fail(tmp_path):
-    folder = tmp_path / "env"
-    plan = small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), "raise SystemExit(1)")
+    plan = small_plan(tmp_path, MAKE_PYTHON, "raise SystemExit(1)")
     plan = replace(plan, steps=(plan.steps[0], replace(plan.steps[1], optional=True)))
-    assert run(plan, tmp_path).state == "done"
+    installation = run(plan, tmp_path)
+    assert installation.state == "done" and installation.notes == ["Step 2 failed; the backend works without it."]
+
+
+def test_the_device_that_the_check_chose_is_reported_with_its_reason(tmp_path):
+    says = (
+        "What       State\nDisk       ok       75 GB free\n"
+        "Training   ok       An avatar was trained for 2 steps and drawn on the device cpu. The GPU cannot be\n"
+        "                    used."
+    )
+    installation = run(small_plan(tmp_path, MAKE_PYTHON, f"print({says!r})"), tmp_path)
+    assert installation.state == "done" and installation.notes == [
+        "An avatar was trained for 2 steps and drawn on the device cpu. The GPU cannot be used."
+    ]
 
 
 def test_a_cancelled_installation_ends_at_once_together_with_its_child_processes(tmp_path):
-    folder, alive = tmp_path / "env", tmp_path / "alive"
+    alive = tmp_path / "alive"
     grandchild = (
         f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); time.sleep(0.05)"
     )
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
-    installation = Installation(
-        small_plan(folder, MAKE_PYTHON.format(str(place.python_of(folder))), code), tmp_path / "log"
-    )
+    plan = small_plan(tmp_path, MAKE_PYTHON, code)
+    installation = Installation(plan, tmp_path / "log")
     installation.start()
     until = time.monotonic() + 10
     while not alive.exists() and time.monotonic() < until:
@@ -192,7 +165,7 @@ def test_a_cancelled_installation_ends_at_once_together_with_its_child_processes
     started = time.monotonic()
     installation.cancel()
     installation.wait(10)
-    assert installation.state == "cancelled" and time.monotonic() - started < 3 and not folder.exists()
+    assert installation.state == "cancelled" and time.monotonic() - started < 3 and not plan.folder.exists()
     last = alive.read_text()
     time.sleep(0.3)
     assert alive.read_text() == last, "a program of the installation is still running"
@@ -200,7 +173,7 @@ def test_a_cancelled_installation_ends_at_once_together_with_its_child_processes
 
 def test_the_end_of_an_installation_is_reported_once(tmp_path):
     states, event = [], threading.Event()
-    plan = small_plan(tmp_path / "env", "raise SystemExit(3)")
+    plan = small_plan(tmp_path, "raise SystemExit(3)")
     Installation(plan, tmp_path / "log", lambda ended: (states.append(ended.state), event.set())).start()
     assert event.wait(10) and states == ["failed"]
 
@@ -210,20 +183,31 @@ def test_the_end_of_an_installation_is_reported_once(tmp_path):
     [
         (
             "WARNING: Retrying after connection broken by 'NewConnectionError(...)'\n"
-            "ERROR: No matching distribution found "
-            "for numpy",
+            "ERROR: No matching distribution found for numpy",
             "network",
         ),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash differs"),
-        ("The virtual environment was not created successfully because ensurepip is not available.", "python3-venv"),
+        ("/usr/bin/python3: No module named venv", "python3-venv"),
         ("PermissionError: [Errno 13] Permission denied: '/x'", "read-only"),
-        ("ssl.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED]", "certificates"),
+        ("PermissionError: [WinError 32] The process cannot access the file", "antivirus"),
+        ("OSError: [WinError 225] the file contains a virus or potentially unwanted software", "antivirus"),
+        ("ssl.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED]", "PIP_CERT"),
+        ("WARNING: Retrying after connection broken by 'ProxyError('Cannot connect to proxy')'", "HTTPS_PROXY"),
+        ("OSError: [Errno 2] No such file or directory. HINT: you do not have Windows Long Path support", "long paths"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("OSError: [WinError 126] The specified module could not be found. Error loading c10.dll", "Visual C++"),
+        ("ERROR: Could not find a version that satisfies the requirement (from versions: none)", "macOS 14 or newer"),
+        ("the wrong PyTorch was installed: 2.13.0, CUDA cpu instead of 13.0", "another build"),
         ("ERROR: something new", "something new"),
     ],
 )
-def test_the_cause_of_a_failure_is_reported_with_a_sentence(pip_says, message):
-    sentence = installing.explain_failure(Step("Installing PyTorch", ()), pip_says.splitlines())
+def test_the_cause_of_a_failure_is_reported_with_what_to_do(pip_says, message):
+    sentence = explain_failure(Step("Installing PyTorch", ()), pip_says.splitlines())
     assert message in sentence and "\n" not in sentence
+
+
+def test_a_step_that_the_system_ended_is_told_in_words():
+    assert "memory ran out" in explain_failure(Step("Testing the backend", ()), ["Training …"], -9)
 
 
 def test_the_python_of_the_backend_is_accepted():
@@ -256,11 +240,3 @@ def test_a_python_that_cannot_run_the_backend_is_refused_with_the_reason(tmp_pat
     text.write_text("no program")
     with pytest.raises(EffigyError, match="could not be run"):
         check_interpreter(text)
-
-
-def test_only_steps_that_install_packages_count_them_and_only_gsplat_is_optional(tmp_path):
-    plan = make_plan(replace(CPU, gpu=RTX, compiler=True), tmp_path / "env", ROOT, "python3")
-    counts = {step.title: step.packages for step in plan.steps}
-    assert counts["Creating the environment"] == counts["Testing the backend"] == 0
-    assert counts["Installing PyTorch"] > 1
-    assert [step.title for step in plan.steps if step.optional] == ["Installing gsplat"]

@@ -92,14 +92,18 @@ class _Offline:
 
 @pytest.fixture
 def imitation(module, monkeypatch, tmp_path):
-    """A fake Python that makes environments in a second and logs the commands that were run."""
+    """A fake Python that makes environments in a second and logs the commands that were run.
+
+    Its arguments are `run_module.py`, the wheel of pip, the module, and the module's arguments.
+    """
     log = tmp_path / "ran.txt"
     fake = tmp_path / "python3"
     fake.write_text(f"""#!/bin/sh
 echo "$@" >> {log}
-if [ "$2" = venv ]; then mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; fi
-if [ "$2" = pip ]; then echo "Collecting numpy==2"; fi
-if [ "$2" = pip ] && [ -e {tmp_path}/fail ]; then echo "ERROR: [Errno 28] No space left on device"; exit 1; fi
+if [ "$3" = venv ]; then mkdir -p "$5/bin"; cp "$0" "$5/bin/python"; fi
+if [ "$3" = pip ]; then echo "Collecting numpy==2"; fi
+if [ "$3" = pip ] && [ -e {tmp_path}/fail ]; then echo "ERROR: [Errno 28] No space left on device"; exit 1; fi
+if [ "$3" = backend ]; then echo "Training  ok  An avatar was drawn on the device cpu."; fi
 exit 0
 """)
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
@@ -121,33 +125,62 @@ def test_install_backend_makes_an_environment_below_the_users_folder_and_uses_it
     preferences, setup = module("blender_addon.preferences"), module("blender_addon.backend_setup")
     assert bpy.ops.effigy.install_backend() == {"FINISHED"}
     ran = imitation.read_text()
-    assert "-m venv" in ran and "--require-hashes" in ran and "backend doctor" in ran
+    assert " venv " in ran and "--require-hashes" in ran and "backend doctor --check" in ran
+    assert setup.current().notes == ["An avatar was drawn on the device cpu."]
     python = preferences.backend_python()
     assert python.is_relative_to(os.environ["BLENDER_USER_RESOURCES"]) and setup.state()[0]
     assert python.is_relative_to(preferences.user_folder())
-    stamp = preferences.private_folder() / "effigy-backend.json"
+    stamp = preferences.environments().current() / "effigy-backend.json"
     stamp.write_text(stamp.read_text().replace('"requirements": "', '"requirements": "older'))
     assert "another version" in setup.state()[1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the imitation of Python is a shell script")
-def test_a_failed_installation_is_reported_and_can_be_tried_again(no_backend, imitation, module, tmp_path):
+def test_a_failed_installation_is_reported_and_leaves_the_one_before(no_backend, imitation, module, tmp_path):
     preferences = module("blender_addon.preferences")
     (tmp_path / "fail").touch()
     with pytest.raises(RuntimeError, match="disk is full"):
         bpy.ops.effigy.install_backend()
-    assert not preferences.private_folder().exists()
+    assert preferences.environments().current() is None
     (tmp_path / "fail").unlink()
     assert bpy.ops.effigy.install_backend() == {"FINISHED"}
-    assert preferences.backend_python().is_file()
+    python = preferences.backend_python()
+    (tmp_path / "fail").touch()
+    with pytest.raises(RuntimeError, match="installed before still works"):
+        bpy.ops.effigy.install_backend()
+    assert preferences.backend_python() == python and python.is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the imitation of Python is a shell script")
+def test_the_backend_of_an_earlier_version_is_used(no_backend, imitation, module):
+    preferences = module("blender_addon.preferences")
+    assert bpy.ops.effigy.install_backend() == {"FINISHED"}
+    environments = preferences.environments()
+    # Earlier versions made their environment in this folder.
+    former = preferences.user_folder() / "backend"
+    environments.current().rename(former)
+    assert preferences.backend_python().is_relative_to(former)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the imitation of Python is a shell script")
+def test_a_machine_that_is_not_supported_is_refused_with_the_reason(no_backend, imitation, module, monkeypatch):
+    setup, machine = module("blender_addon.backend_setup"), module("blender_addon.installation.machine")
+    monkeypatch.setattr(
+        setup, "this_machine", lambda: machine.Machine("Darwin", (3, 11), processor="arm64", version=(13, 6))
+    )
+    with pytest.raises(RuntimeError, match="PyTorch needs macOS 14: update macOS"):
+        bpy.ops.effigy.install_backend()
+    assert not imitation.exists()
 
 
 @pytest.fixture(autouse=True)
-def no_private_environment(module):
+def no_installed_environment(module):
     yield
     import shutil
 
-    shutil.rmtree(module("blender_addon.preferences").private_folder(), ignore_errors=True)
+    environments = module("blender_addon.preferences").environments()
+    for folder in (environments.root, environments.former):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_examining_the_backend_fills_a_table(module):
