@@ -192,11 +192,10 @@ class RemoteWorkerClient(WorkerClient):
         self._arrived.put(lambda: self._end(job, last))
 
     def _end_of(self, job: Job, error: WorkerError) -> str:
-        return (
-            f"{error} {KEPT}"
-            if isinstance(error, WorkerEnded) and job in self._transfers
-            else super()._end_of(job, error)
-        )
+        transfer = self._transfers.pop(job, None)
+        if transfer is None:
+            return super()._end_of(job, error)
+        return f"{error} {KEPT}" if isinstance(error, WorkerEnded) else transfer.to_local(str(error))
 
     def _connect(self) -> None:
         self.sender.forget()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_capture import make_small_capture
 from ssh_server import can_hide_folders, ssh_server
-from worker_sessions import make_client, until, untrained_avatar
+from worker_sessions import children_of, make_client, until, untrained_avatar
 
 from backend.assets import asset_path
 from backend.avatar.avatar import load_avatar
@@ -17,7 +19,7 @@ from backend.formats.capture import load_capture, read_frame, read_head_matte
 from backend.formats.track import load_track
 from blender_addon.errors import EffigyError
 from blender_addon.worker.client import WorkerError
-from blender_addon.worker.jobs import DONE
+from blender_addon.worker.jobs import DONE, FAILED
 from blender_addon.worker.path_map import PathMap
 from blender_addon.worker.remote import RemoteWorkerClient
 
@@ -148,3 +150,25 @@ def test_a_missing_file_and_a_worker_error_are_told_with_the_artists_paths(clien
     with pytest.raises(WorkerError) as refused:
         client.call("avatar.open", {"path": damaged})
     assert str(damaged) in str(refused.value) and str(refused.value).count("damaged.effigy") == 1
+
+
+def test_a_lost_connection_is_told_with_a_sentence_and_the_next_request_connects_again(server, here):
+    client = remote_client(server, here)
+    (here / "long.mp4").touch()
+    os.truncate(here / "long.mp4", 300 * 10**6)
+    try:
+        job = client.start_job("import", {"video": str(here / "long.mp4"), "capture": str(here / "long.capture")})
+        until(lambda: job.stage.startswith("Sending") and job.done > 10, client)
+        for session in children_of(server.process.pid):
+            os.kill(session, signal.SIGKILL)
+        until(lambda: job.finished, client)
+        assert job.state == FAILED and "connection to the worker's machine was lost" in job.error, job.error
+        assert "it goes on from there" in job.error
+        again = client.start_job("import", {"video": str(here / "long.mp4"), "capture": str(here / "long.capture")})
+        until(lambda: again.stage.startswith("Sending"), client)
+        assert again.done >= 9
+        again.cancel()
+        client.wait(again, 30)
+    finally:
+        client.close()
+        (here / "long.mp4").unlink()
