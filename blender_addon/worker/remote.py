@@ -138,6 +138,8 @@ class RemoteWorkerClient(WorkerClient):
                 self._arrived.put(lambda: job.on_event(JobMessage(text)))
             if job.state == STOPPING:
                 raise _Stopped
+            # The worker's first report comes when its process has started.
+            self._arrived.put(lambda: job.on_event(JobProgress("Starting", 0, 0)))
             super(RemoteWorkerClient, self)._begin(job, there)
 
         self._in_thread(lambda: self._guarded(job, work, "Sending was stopped. What was sent is kept on the worker."))
