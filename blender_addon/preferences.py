@@ -145,13 +145,16 @@ def shared_folders() -> list[tuple[str, str]]:
     return [(bpy.path.abspath(row.local), row.remote) for row in get().shared]
 
 
-def head_file() -> Path | None:
-    """The user's FLAME file, or None for the open head."""
+def chosen_head_file() -> Path | None:
+    """The user's FLAME file, whether it is still there or not; None for the open head."""
     chosen = get().head_file
-    if not chosen:
-        return None
-    path = Path(bpy.path.abspath(chosen))
-    if not path.is_file():
+    return Path(bpy.path.abspath(chosen)) if chosen else None
+
+
+def head_file() -> Path | None:
+    """The user's FLAME file, or None for the open head. Raises an `EffigyError` if the file is gone."""
+    path = chosen_head_file()
+    if path is not None and not path.is_file():
         raise EffigyError(
             f"The head model is no longer at {path}: choose it again, or use the open head, in Edit ▸ "
             "Preferences ▸ Add-ons ▸ Effigy."

@@ -122,6 +122,14 @@ def read_head(parameters: Parameters) -> tuple[HeadModel, tuple[str, ...]]:
     return _load_head(path, _modification_time(path))
 
 
+def remember_file(parameters: Parameters) -> HeadReference:
+    """The method `head.remember`: reads the head model in `file`, so that tracks and avatars that need it find it."""
+    parameters.allow_only("file")
+    path = parameters.path("file")
+    model, _ = _load_head(path, _modification_time(path))
+    return HeadReference(model.name, model.fingerprint)
+
+
 @lru_cache(maxsize=3)
 def _load_head(path: Path | None, modification_time: int) -> tuple[HeadModel, tuple[str, ...]]:
     """`modification_time` is part of the cache's key, so that a changed file is read again."""

@@ -3,6 +3,7 @@
     hello          {arrays: files | inline}             → what this worker is, and the folders of its arrays
     doctor         {}                                   → {rows: [[what, state, sentence], …]}
     head.rig       {head, identity}                     → all that a rig is built from (`rig_data.HeadRig`)
+    head.remember  {file}                               → {name, fingerprint} of a head model that others will need
     track.read     {path}                               → the fields of a `Track`
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
@@ -89,6 +90,7 @@ class _Worker:
         self._methods: dict[str, Method] = {
             "hello": self._hello,
             "head.rig": _head_rig,
+            "head.remember": _remember_head,
             "track.read": _read_track,
             "capture.read": _read_capture,
             "avatar.open": lambda parameters: self._pose(parameters, lambda posing: posing.open),
@@ -220,6 +222,12 @@ def _head_rig(parameters: Parameters) -> Any:
     from .rig_data import head_rig
 
     return head_rig(parameters)
+
+
+def _remember_head(parameters: Parameters) -> Any:
+    from .rig_data import remember_file
+
+    return remember_file(parameters)
 
 
 def _read_track(parameters: Parameters) -> Any:

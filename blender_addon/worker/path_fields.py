@@ -52,6 +52,7 @@ _OUT: Final = PathField(("out",), "the result", reads=False, writes=("",))
 
 METHODS: Final[Mapping[str, tuple[PathField, ...]]] = {
     "head.rig": (PathField(("head", "file"), "the head model"),),
+    "head.remember": (PathField(("file",), "the head model"),),
     "track.read": (PathField(("path",), "the track"),),
     "capture.read": (PathField(("path",), "the capture", parts=("capture.json", "landmarks.npz")),),
     "avatar.open": (_avatar("path"),),

@@ -45,10 +45,15 @@ class RemoteWorkerClient(WorkerClient):
         *,
         path_map: PathMap,
         staging: Path,
+        head: Path | None = None,
     ) -> None:
-        """`command` starts the worker, for instance through ssh. `staging`: a folder for what is being fetched."""
+        """`command` starts the worker, for instance through ssh. `staging`: a folder for what is being fetched. `head`:
+        the user's FLAME file, which the worker gets as well, because tracks and avatars name it by its fingerprint.
+        """
         super().__init__(command, cwd, environment, on_log, arrays="inline")
-        self._map = path_map
+        self._map, self._head = path_map, head
+        self._head_known = threading.Event()
+        """Set when the running worker knows `head`."""
         self.sender = FileSender(self._ask)
         self.fetcher = FileFetcher(self._ask, staging)
         self._transfers: dict[Job, Transfer] = {}
@@ -89,11 +94,17 @@ class RemoteWorkerClient(WorkerClient):
                     result = self.call(method, params, timeout=None)
                     self._arrived.put(lambda: on_result(result) if on_result else None)
                 else:
+                    self._share_head()
                     self._transfer(fields).prepare(method, params)
                     self._arrived.put(send)
+            except WorkerError as error:
+                self._arrived.put(lambda error=error: fail(error))
             except EffigyError as error:
-                failure = error if isinstance(error, WorkerError) else WorkerError(str(error))
-                self._arrived.put(lambda: fail(failure))
+                self._arrived.put(lambda error=error: fail(WorkerError(str(error))))
+            except Exception as error:
+                traceback.print_exc()
+                defect = WorkerError(f"A defect in Effigy ({type(error).__name__}: {error}); the console has details.")
+                self._arrived.put(lambda: fail(defect))
 
         def send() -> None:
             if newest := self._sending.pop(key, None):
@@ -111,6 +122,7 @@ class RemoteWorkerClient(WorkerClient):
         fields = METHODS.get(method, ())
         if not fields:
             return super().call(method, params, timeout)
+        self._share_head()
         transfer = self._transfer(fields)
         try:
             answer = super().call(method, transfer.prepare(method, params or {}), timeout)
@@ -128,6 +140,7 @@ class RemoteWorkerClient(WorkerClient):
         transfer = self._transfers[job] = self._transfer(fields, job)
 
         def work() -> None:
+            self._share_head()
             there = transfer.prepare(job.kind, params)
             if transfer.result is not None:
                 # The connection was lost after the same job had ended.
@@ -199,8 +212,17 @@ class RemoteWorkerClient(WorkerClient):
             return super()._end_of(job, error)
         return f"{error} {KEPT}" if isinstance(error, WorkerEnded) else transfer.to_local(str(error))
 
+    def _share_head(self) -> None:
+        """Gives the worker the user's FLAME file, once in each connection."""
+        if self._head is None or self._head_known.is_set() or not self._head.is_file():
+            return
+        self._head_known.set()
+        transfer = self._transfer(METHODS["head.remember"])
+        super().call("head.remember", transfer.prepare("head.remember", {"file": str(self._head)}), ANSWER_SECONDS)
+
     def _connect(self) -> None:
         self.sender.forget()
+        self._head_known.clear()
         super()._connect()
 
     def _request_there(

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import bpy
@@ -46,6 +47,8 @@ class _Session:
     """The command of `client`."""
     path_map: PathMap = field(default_factory=PathMap)
     """The shared folders of `client`."""
+    head: Path | None = None
+    """The user's FLAME file that a worker on another machine gets."""
     last_arrival: float = 0.0
     """`time.monotonic` of the last answer."""
     last_redraw: float = 0.0
@@ -64,7 +67,8 @@ def client() -> WorkerClient:
     own_command = preferences.worker_command()
     command = own_command or [str(preferences.backend_python()), "-m", "backend", "serve"]
     path_map = PathMap.from_rows(preferences.shared_folders()) if own_command else PathMap()
-    changed = (command, path_map) != (_session.command, _session.path_map)
+    head = preferences.chosen_head_file() if own_command else None
+    changed = (command, path_map, head) != (_session.command, _session.path_map, _session.head)
     if _session.client is not None and changed and not _session.client.running_jobs:
         _session.client.close(wait=False)
         _session.client = None
@@ -78,10 +82,11 @@ def client() -> WorkerClient:
                 _on_log,
                 path_map=path_map,
                 staging=preferences.user_folder("fetched"),
+                head=head,
             )
         else:
             _session.client = WorkerClient(command, folder, environment, _on_log)
-        _session.command, _session.path_map = command, path_map
+        _session.command, _session.path_map, _session.head = command, path_map, head
     _keep_pumping()
     return _session.client
 

@@ -91,8 +91,8 @@ def test_a_video_becomes_a_tracked_capture_on_the_artists_disk(client, capture, 
 def test_an_avatar_is_trained_posed_and_trained_again_through_ssh(client, here, tmp_path, monkeypatch):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path))
     ball = make_small_capture(here)[0].folder
-    # As when an artist chooses a head model of their own in the preferences.
-    client.call("head.rig", {"head": {"file": str(here / "ball.npz")}})
+    # As when an artist has a head model of their own, chosen before the worker's machine was.
+    client._head = here / "ball.npz"
     avatar = here / "ball.effigy"
     params = {"capture": str(ball), "avatar": str(avatar), "size": 64, "minutes": 0.02, "device": "cpu"}
     job = client.wait(client.start_job("train", params), 120)
