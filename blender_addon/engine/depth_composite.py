@@ -9,7 +9,7 @@ such an edge keeps up to one pixel of the scene's background.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import bpy
 
@@ -55,7 +55,7 @@ def _compositor(scene: bpy.types.Scene) -> bpy.types.NodeTree:
     earlier versions.
     """
     if hasattr(scene, "compositor_effects"):
-        effect = _first_effect(scene.compositor_effects)
+        effect = _first_effect(scene)
         if effect.node_group is None:
             effect.node_group = _new_compositor(scene)
         return effect.node_group
@@ -67,13 +67,23 @@ def _compositor(scene: bpy.types.Scene) -> bpy.types.NodeTree:
     return scene.compositing_node_group
 
 
-def _first_effect(effects: Any) -> Any:
-    """The compositor effect that Blender 5.3 applies first in a render, created if there is none. The effects after it
-    receive its result.
+def _first_effect(scene: bpy.types.Scene) -> Any:
+    """The compositor effect that Blender 5.3 applies first in a render. The effects after it receive its result.
+
+    One is created where there is none, and before the first where that one's nodes are linked from another file, as
+    those of Blender's own assets are: changes of them would be lost.
     """
+    effects = cast("Any", scene).compositor_effects
     rendered = [effect for effect in effects if effect.enable_for_render]
-    with_nodes = [effect for effect in rendered if effect.node_group is not None]
-    return next(iter(with_nodes or rendered), None) or effects.new(name="Scene Effect")
+    first = next(iter([effect for effect in rendered if effect.node_group is not None] or rendered), None)
+    if first is None:
+        return effects.new(name="Scene Effect")
+    if first.node_group is None or first.node_group.is_editable:
+        return first
+    index, name = list(effects).index(first), effects.new(name="Avatars").name
+    with bpy.context.temp_override(scene=scene):
+        bpy.ops.scene.move_compositor_effect_to_index(name=name, index=index)
+    return effects[name]
 
 
 def _new_compositor(scene: bpy.types.Scene) -> bpy.types.NodeTree:

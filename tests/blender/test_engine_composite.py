@@ -172,7 +172,31 @@ def test_the_artists_own_compositing_comes_after_it(shot, tmp_path):
     assert end.inputs[0].links[0].from_node == invert
 
 
-@pytest.mark.skipif("compositor_effects" not in bpy.types.Scene.bl_rna.properties, reason="Blender 5.3 has effects")
+EFFECTS = pytest.mark.skipif(
+    "compositor_effects" not in bpy.types.Scene.bl_rna.properties, reason="Blender 5.3 has effects"
+)
+
+
+@EFFECTS
+def test_an_effect_whose_nodes_are_another_files_is_left_alone_and_comes_after_it(shot, tmp_path):
+    tree = bpy.data.node_groups.new("asset", "CompositorNodeTree")
+    for direction in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Image", in_out=direction, socket_type="NodeSocketColor")
+    tree.links.new(tree.nodes.new("NodeGroupInput").outputs[0], tree.nodes.new("NodeGroupOutput").inputs[0])
+    bpy.data.libraries.write(str(tmp_path / "assets.blend"), {tree})
+    bpy.data.node_groups.remove(tree)
+    with bpy.data.libraries.load(str(tmp_path / "assets.blend"), link=True) as (there, here):
+        here.node_groups = there.node_groups
+    effects = bpy.context.scene.compositor_effects
+    effects.new(name="asset").node_group = here.node_groups[0]
+    for _ in range(2):
+        bpy.ops.effigy.set_up_composite()
+        assert [effect.name for effect in effects] == ["Avatars", "asset"]
+        assert len(here.node_groups[0].nodes) == 2
+        assert any(node.type == "GROUP" for node in effects[0].node_group.nodes)
+
+
+@EFFECTS
 def test_the_composite_is_the_first_of_the_artists_effects(shot, engine_picture, tmp_path):
     """Blender's own new effect reads the scene from its group's input and has no Render Layers node."""
     scene = bpy.context.scene
