@@ -92,7 +92,7 @@ class PoseOffsets:
         exponential = torch.linalg.matrix_exp(torch.stack([torch.stack(row, 1) for row in rows], 1))
         linear = exponential[:, :3, :3]
         translation = exponential[:, :3, 3] + centre - linear @ centre
-        last = torch.tensor((0.0, 0, 0, 1), dtype=rotation.dtype, device=rotation.device).expand(len(rotation), 1, 4)
+        last = torch.eye(4, dtype=rotation.dtype, device=rotation.device)[3:].expand(len(rotation), 1, 4)
         return RigidMotion(torch.cat((torch.cat((linear, translation[..., None]), 2), last), 1))
 
 

@@ -69,7 +69,7 @@ def pose_rig(
     camera_centre = -(world_to_camera[:, :3, :3].transpose(1, 2) @ world_to_camera[:, :3, 3:])
     towards = full.vertices - camera_centre.transpose(1, 2)
     eyes = full.joints[:, EYE_L : EYE_R + 1].mean(1) - camera_centre[..., 0]
-    view = functional.normalize((eyes[:, None] @ head_turn)[:, 0], dim=-1) + torch.tensor((0.0, 0.0, 1.0)).to(eyes)
+    view = functional.normalize((eyes[:, None] @ head_turn)[:, 0], dim=-1) + torch.eye(3, device=eyes.device)[2]
     return Pose(
         canonical=canonical,
         normals=vertex_normals(canonical, head.faces),

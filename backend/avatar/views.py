@@ -26,15 +26,21 @@ MARGIN = math.radians(2)
 EXPRESSION_MARGIN = 0.1
 """Margin beyond the smallest and largest value of each coefficient, or angle in radians: a few times the noise that
 training adds to the conditions."""
-_FRONT = (0.0, 0.0, 1.0)
-"""The constant that `Pose.conditions` adds to the direction of view."""
+
+
+def _front(like: Tensor) -> Tensor:
+    """(3,): the constant (0, 0, 1) that `Pose.conditions` adds to the direction of view.
+
+    It is made on the device: a copy of Python's numbers to a GPU would wait for all of its queued work.
+    """
+    return torch.eye(3, dtype=like.dtype, device=like.device)[2]
 
 
 def view_directions(conditions: Tensor) -> Tensor:
     """`Pose.conditions` (B, C) -> (B, 3) unit vectors from the camera to the eyes, in the frame of the canonical
     head.
     """
-    return functional.normalize(conditions[:, -3:] - conditions.new_tensor(_FRONT), dim=-1)
+    return functional.normalize(conditions[:, -3:] - _front(conditions), dim=-1)
 
 
 def view_angles(directions: Tensor) -> Tensor:
@@ -64,18 +70,24 @@ def unlimited_expressions(condition_size: int) -> Tensor:
 
 
 def clamp_view(pose: Pose, views: Tensor) -> Pose:
-    """The pose with its view clamped to the range `views` (2, 2); the same object if all views are inside."""
-    angles = view_angles(view_directions(pose.conditions))
-    within = torch.minimum(torch.maximum(angles, views[:, 0]), views[:, 1])
-    if torch.equal(within, angles):
-        return pose
-    yaw, pitch = within.unbind(1)
-    clamped_directions = torch.stack((yaw.sin() * pitch.cos(), pitch.sin(), -yaw.cos() * pitch.cos()), 1)
-    rotation = _shortest_rotation(view_directions(pose.conditions), clamped_directions)
+    """The pose with its view clamped to the range `views` (2, 2). Frames whose view is inside are not changed.
+
+    Which frames these are is never read by the CPU, so that a GPU need not be waited for.
+    """
+    with torch.no_grad():
+        before = view_directions(pose.conditions)
+        angles = view_angles(before)
+        within = torch.minimum(torch.maximum(angles, views[:, 0]), views[:, 1])
+        inside = (within == angles).all(1)
+        yaw, pitch = within.unbind(1)
+        clamped = torch.stack((yaw.sin() * pitch.cos(), pitch.sin(), -yaw.cos() * pitch.cos()), 1)
+        rotation = _shortest_rotation(before, clamped)
+    view = torch.where(inside[:, None], pose.conditions[:, -3:], clamped + _front(clamped))
+    rotated = pose.directions @ rotation.transpose(1, 2)
     return replace(
         pose,
-        conditions=torch.cat((pose.conditions[:, :-3], clamped_directions + clamped_directions.new_tensor(_FRONT)), 1),
-        directions=pose.directions @ rotation.transpose(1, 2),
+        conditions=torch.cat((pose.conditions[:, :-3], view), 1),
+        directions=torch.where(inside[:, None, None], pose.directions, rotated),
     )
 
 
@@ -89,6 +101,7 @@ def _shortest_rotation(before: Tensor, after: Tensor) -> Tensor:
     skew = axis.new_zeros(len(axis), 3, 3)
     skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
     skew = skew - skew.transpose(1, 2)
-    rotation = torch.eye(3).to(axis) + skew + skew @ skew / (1 + cosine).clamp_min(1e-6)
-    about_vertical = torch.diag(axis.new_tensor((-1.0, 1.0, -1.0)))
+    identity = torch.eye(3, dtype=axis.dtype, device=axis.device)
+    rotation = identity + skew + skew @ skew / (1 + cosine).clamp_min(1e-6)
+    about_vertical = 2 * identity[1, :, None] * identity[1] - identity
     return torch.where(cosine < -1 + 1e-5, about_vertical, rotation)

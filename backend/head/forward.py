@@ -192,7 +192,8 @@ class Head(nn.Module):
         transforms, joints = _skinning_transforms(shaped.joints, matrices)
         blended = (self.skinning @ transforms.flatten(2)).unflatten(2, (3, 4))
         posed = _rotate(blended[..., :3], vertices) + blended[..., 3]
-        last_row = torch.tensor((0.0, 0.0, 0.0, 1.0), dtype=transforms.dtype, device=transforms.device)
+        # Made on the device: a copy of Python's numbers to a GPU would wait for all of its queued work.
+        last_row = torch.eye(4, dtype=transforms.dtype, device=transforms.device)[3]
         square = torch.cat((transforms, last_row.expand(*transforms.shape[:2], 1, 4)), 2)
         return PosedHead(posed, joints, square)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..avatar.pose_refinement import PoseOffsets, RigidMotion, refined_pose
 from ..avatar.posing import Pose, condition_size, pose_rig
-from ..avatar.render import track_cameras
 from ..errors import EffigyError
 from ..formats.capture import Capture, read_frame, read_head_matte
 from ..formats.track import Track
@@ -18,6 +17,7 @@ from ..head.forward import Head, Shaped
 from ..head.model import HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
+from .transfers import to_device
 
 MAX_FRAMES = 3000
 """A longer clip is thinned evenly to this many frames: they take 0.8 GB at 256 x 256, and neighbours at 25 frames a
@@ -73,6 +73,9 @@ class TrainingFrames:
             images[row, ..., 3] = read_head_matte(capture, index, size)
             progress.update("Reading frames", row + 1, len(good))
         self._images = torch.from_numpy(images).to(self.device)
+        self._index_of_row = torch.as_tensor(good, device=self.device)
+        times = good / max(1, self.frame_count - 1)
+        self._time_of_row = torch.as_tensor(times, dtype=torch.float32, device=self.device)
         self.poses = TrackPoses(track, model, self.device)
 
     def __len__(self) -> int:
@@ -87,11 +90,12 @@ class TrainingFrames:
         """Rows (B,) of this object, with images scaled down to `size` by averaging; `self.size` is a multiple of
         `size`.
         """
-        images = self._images[rows.to(self.device)].permute(0, 3, 1, 2).float() / 255
+        rows = to_device(rows, self.device)
+        images = self._images[rows].permute(0, 3, 1, 2).float() / 255
         if size != self.size:
             images = torch.nn.functional.avg_pool2d(images, self.size // size)
         images = images.permute(0, 2, 3, 1)
-        indices = self.indices[rows.numpy()]
+        indices = self._index_of_row[rows]
         return Batch(
             self.poses.pose(indices),
             self.poses.cameras(indices, size),
@@ -102,16 +106,15 @@ class TrainingFrames:
 
     def batch_poses(self, rows: Tensor) -> Pose:
         """The tracked poses of rows (B,), without images."""
-        return self.poses.pose(self.indices[rows.numpy()])
+        return self.poses.pose(self._index_of_row[to_device(rows, self.device)])
 
     def times(self, rows: Tensor) -> Tensor:
         """(B,) in [0, 1]; see `Batch.times`."""
-        times = self.indices[rows.numpy()] / max(1, self.frame_count - 1)
-        return torch.as_tensor(times, dtype=torch.float32, device=self.device)
+        return self._time_of_row[to_device(rows, self.device)]
 
     def refined_pose(self, rows: Tensor, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
         """Poses of rows (B,) with offsets added, and the rigid motion of their splats that the tracked cameras need."""
-        return self.poses.refined_pose(self.indices[rows.numpy()], offsets)
+        return self.poses.refined_pose(self._index_of_row[to_device(rows, self.device)], offsets)
 
 
 class TrackPoses:
@@ -123,21 +126,27 @@ class TrackPoses:
         self.shaped: Shaped = self.head.shaped(torch.as_tensor(track.identity, device=device)[None])
         self._expression = torch.as_tensor(track.expression, device=device)
         self._rotations = torch.as_tensor(track.rotations, device=device)
-        self._cameras = torch.as_tensor(track.head_to_camera, device=device)
+        self._cameras = torch.as_tensor(track.head_to_camera, dtype=torch.float32, device=device)
+        self._intrinsics = torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device)
 
     @torch.no_grad()
-    def pose(self, indices: np.ndarray) -> Pose:
+    def pose(self, indices: np.ndarray | Tensor) -> Pose:
+        """The tracked poses of frames (B,) of the track. Indices on the device of the poses need no transfer."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return pose_rig(
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen]
         )
 
-    def refined_pose(self, indices: np.ndarray, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
+    def refined_pose(self, indices: np.ndarray | Tensor, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
         """Differentiable with respect to the offsets; see `backend.avatar.pose_refinement.refined_pose`."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return refined_pose(
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen], offsets
         )
 
-    def cameras(self, indices: np.ndarray, size: int) -> Cameras:
-        return track_cameras(self.track, indices.tolist(), size, self._cameras.device)
+    def cameras(self, indices: np.ndarray | Tensor, size: int) -> Cameras:
+        """The cameras of frames (B,) for square images of `size`; world space is head space."""
+        intrinsics = self._intrinsics.clone()
+        intrinsics[:2].mul_(size / self.track.size)
+        poses = self._cameras[torch.as_tensor(indices, device=self._cameras.device)]
+        return Cameras(intrinsics.expand(len(poses), 3, 3), poses, size, size)

@@ -58,13 +58,20 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
     return AnchorLimits(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002))
 
 
-def image_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor | None, crop: int) -> Tensor:
+def image_loss(
+    raster: Raster,
+    batch: Batch,
+    background: Tensor,
+    crops: list[list[int]] | None,
+    crop: int,
+    mixed_precision: bool = False,
+) -> Tensor:
     """0.8 L1 + 0.2 D-SSIM between the render and the frame's head, both over the colours `background` (B, 3).
 
     The background is random in every step: a wrong alpha, compensated by colour, would fit one background only.
 
-    With `corners`, 0.1 x the perceptual term is added, on a crop of `crop` x `crop` pixels. `corners` (B, 2) is (y, x)
-    of the crop's top-left corner: 0 = at the image's top or left edge, 1 = the crop ends at its bottom or right edge.
+    With `crops`, 0.1 x the perceptual term is added, on a crop of `crop` x `crop` pixels of each frame. `crops` has B
+    times (y, x) of the crop's top-left corner, pixels. `mixed_precision` computes its network in bfloat16.
     """
     behind = background[:, None, None]
     prediction = raster.color + (1 - raster.alpha[..., None]) * behind
@@ -72,13 +79,13 @@ def image_loss(raster: Raster, batch: Batch, background: Tensor, corners: Tensor
     difference = (prediction - truth).abs().mean()
     d_ssim = 1 - ssim(prediction, truth).mean()
     loss = L1_WEIGHT * difference + D_SSIM_WEIGHT * d_ssim
-    if corners is not None:
-        origins = (corners * (prediction.shape[1] - crop)).long().tolist()
+    if crops is not None:
         cropped_prediction, cropped_truth = (
-            torch.stack([image[y : y + crop, x : x + crop] for image, (y, x) in zip(images, origins, strict=True)])
+            torch.stack([image[y : y + crop, x : x + crop] for image, (y, x) in zip(images, crops, strict=True)])
             for images in (prediction, truth)
         )
-        perceptual = vgg_hed_distance(cropped_prediction, cropped_truth, depth=PERCEPTUAL_DEPTH).mean()
+        with torch.autocast(prediction.device.type, torch.bfloat16, enabled=mixed_precision):
+            perceptual = vgg_hed_distance(cropped_prediction, cropped_truth, depth=PERCEPTUAL_DEPTH).mean()
         loss = loss + PERCEPTUAL_WEIGHT * perceptual
     return loss
 
@@ -103,16 +110,17 @@ def total_loss(
     anchors: AnchorGaussians,
     anchor_limit: AnchorLimits,
     background: Tensor,
-    corners: Tensor | None = None,
+    crops: list[list[int]] | None = None,
     crop: int = 0,
     enhanced: Raster | None = None,
+    mixed_precision: bool = False,
 ) -> Tensor:
     """L_f + 0.1 L_c + 0.1 L_w + 0.1 x `anchor_limit_loss`.
 
     `raster` is the coarse image, `enhanced` the enhancer's. Without an enhancer L_f is computed on `raster`, and L_c is
-    left out. For `background`, `corners` and `crop` see `image_loss`.
+    left out. For `background`, `crops`, `crop` and `mixed_precision` see `image_loss`.
     """
-    loss = image_loss(enhanced or raster, batch, background, corners, crop)
+    loss = image_loss(enhanced or raster, batch, background, crops, crop, mixed_precision)
     if enhanced:
         loss = loss + COARSE_WEIGHT * image_loss(raster, batch, background, None, 0)
     return (
@@ -120,12 +128,12 @@ def total_loss(
     )
 
 
-def batch_psnr(raster: Raster, batch: Batch) -> float:
-    """PSNR in dB of the mean squared error over all pixels of the batch, over white; shown as progress.
+def batch_psnr(raster: Raster, batch: Batch) -> Tensor:
+    """PSNR () in dB of the mean squared error over all pixels of the batch, over white; shown as progress.
 
     Evaluation uses the metrics of `backend.training.metrics` instead.
     """
     with torch.no_grad():
         prediction = raster.color + (1 - raster.alpha[..., None])
         truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None])
-        return float(-10 * torch.log10((prediction - truth).square().mean()))
+        return -10 * torch.log10((prediction - truth).square().mean())

@@ -1,6 +1,6 @@
 """The optimisation loop of warm-up and training: batches, learning-rate schedule, averaged weights, progress.
 
-All random numbers are functions of (seed, step), so that a resumed run sees the same frames as an uninterrupted one.
+Random numbers are those of `step_draws`. Inside a step the CPU reads nothing from a GPU; see `transfers`.
 
 On a CPU the frames of a step are distributed over worker threads, and PyTorch uses a single thread inside each of them:
 most operations of a step are too small to be worth splitting, while whole frames are large enough.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..avatar.enhancer import Enhancer, enhance, head_depth
 from ..progress import Progress
@@ -24,16 +25,16 @@ from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
 from .losses import AnchorLimits, batch_psnr, total_loss
 from .pose_refinement import PoseRefiner
+from .step_draws import StepDraws, draw_step
+from .transfers import PendingNumber
 from .unobserved_regions import UnobservedPrior
 
+PSNR_STEPS = 10
+"""Steps from one measurement of the training frames' PSNR to the next."""
 SEED = 20251
 AVERAGE_DECAY = 0.995
 """Decay of the exponential moving average of the weights. It averages about 200 steps, because the weights after any
 single step fit the frames of that step better than the others."""
-
-MEAN_ROWS = 8
-"""Pose refinement keeps the mean of its offsets over all frames at zero. Each step estimates this mean on random
-frames, as many as this for each frame of the step."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Optimisation:
         enhancer: Enhancer | None = None,
         unobserved_prior: UnobservedPrior | None = None,
         rows: Tensor | None = None,
+        mixed_precision: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up the stage at step 0.
@@ -82,16 +84,13 @@ class Optimisation:
         `perceptual_crop`: side of the crop for the perceptual loss, pixels; 0 = no perceptual loss.
         `enhancer`: the model's own, if it has one.
         `rows`: the rows to train on, all by default.
+        `mixed_precision`: compute the enhancer and the network of the perceptual loss in bfloat16. What this costs in
+        quality and gains in speed on a GPU has not been measured, so nothing in Effigy switches it on yet.
         `clock`: returns the seconds by which `minutes` are counted.
         """
-        self.model, self.frames, self.anchor_limit, self.pose_refiner, self.enhancer = (
-            model,
-            frames,
-            anchor_limit,
-            pose_refiner,
-            enhancer,
-        )
-        self.unobserved_prior, self.clock = unobserved_prior, clock
+        self.model, self.frames, self.anchor_limit = model, frames, anchor_limit
+        self.pose_refiner, self.enhancer = pose_refiner, enhancer
+        self.unobserved_prior, self.mixed_precision, self.clock = unobserved_prior, mixed_precision, clock
         self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
@@ -104,6 +103,7 @@ class Optimisation:
         self.step = 0
         self.seconds = 0.0
         self.recent_psnr = float("nan")
+        self._pending_psnr: PendingNumber | None = None
         self._workers = 1
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -154,95 +154,91 @@ class Optimisation:
             torch.set_num_threads(threads)
 
     def _step(self) -> None:
-        """Draw the random numbers of this step, sum the workers' gradients, and update weights and their average."""
-        generator = torch.Generator().manual_seed(SEED + self.step)
-        rows = self._rows()
+        """Sum the workers' gradients over the frames of this step, and update weights and their average."""
         # Cosine decay of each group's learning rate to the fraction `final_rate` of its initial value.
         factor = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * self.fraction_done))
         for group, learning_rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
             group["lr"] = learning_rate * factor
-        # Drawn for the whole batch, so that results do not depend on the number of workers.
-        noise = self.condition_noise * torch.randn((self.batch, self.frames.condition_size), generator=generator)
-        background = torch.rand((self.batch, 3), generator=generator)
-        # The perceptual crop stays in the middle half of the image, where the head is.
-        corners = 0.25 + 0.5 * torch.rand((self.batch, 2), generator=generator)
-        other_rows = torch.randint(len(self.frames), (self.batch, MEAN_ROWS), generator=generator)
-        parts = torch.arange(self.batch).chunk(self._workers)
-        work = [
-            (rows[part], noise[part], background[part], corners[part], other_rows[part].flatten()) for part in parts
-        ]
-        results = (
-            list(self._pool.map(self._gradients, *zip(*work, strict=True)))
-            if self._workers > 1
-            else [self._gradients(*work[0])]
+        draws = draw_step(
+            self.frames,
+            self.rows,
+            self.batch,
+            seed=SEED,
+            step=self.step,
+            condition_noise=self.condition_noise,
+            crop_range=self.size - self.perceptual_crop,
         )
-        shares = [len(part) / self.batch for part in parts]
+        parts = draws.split(self._workers)
+        measured = self.step % PSNR_STEPS == 0
+        results = (
+            list(self._pool.map(lambda part: self._gradients(part, measured), parts))
+            if self._workers > 1
+            else [self._gradients(parts[0], measured)]
+        )
+        shares = [len(part.crops) / self.batch for part in parts]
         for position, parameter in enumerate(self._parameters):
-            gradients = [
-                share * gradient
-                for share, result in zip(shares, results, strict=True)
-                if (gradient := result[0][position]) is not None
-            ]
-            parameter.grad = sum(gradients[1:], gradients[0]) if gradients else None
+            parameter.grad = _mean([result[0][position] for result in results], shares)
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        if self.step % 10 == 1:
-            psnr = sum(share * result[1] for share, result in zip(shares, results, strict=True))
+        if measured:
+            self._read_psnr()
+            psnr = _mean([result[1] for result in results], shares)
+            self._pending_psnr = PendingNumber(psnr) if psnr is not None else None
+        if self._pending_psnr and self._pending_psnr.arrived:
+            self._read_psnr()
+
+    def _read_psnr(self) -> None:
+        """Update the moving average `recent_psnr` by the number that was measured last, if it was not read yet."""
+        if self._pending_psnr:
+            psnr = self._pending_psnr.read()
             self.recent_psnr = psnr if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * psnr
+        self._pending_psnr = None
 
-    def _gradients(
-        self, rows: Tensor, noise: Tensor, background: Tensor, corners: Tensor, other_rows: Tensor
-    ) -> tuple[tuple[Tensor | None, ...], float]:
-        """The gradients of the mean loss over the frames `rows` (B,), one per parameter, and the frames' PSNR, dB.
+    def _gradients(self, draws: StepDraws, measured: bool) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+        """The gradients of the mean loss over the frames of `draws`, one per parameter, and the frames' PSNR (), dB.
 
-        The gradient of a parameter that does not affect the loss is None. `noise` (B, condition size) is added to the
-        conditions; `background` (B, 3) and `corners` (B, 2) are those of `image_loss`; `other_rows` (MEAN_ROWS B,) are
-        those of `PoseRefiner.pose`.
+        The gradient of a parameter that does not affect the loss is None, as is the PSNR unless `measured`.
         """
-        batch = self.frames.batch(rows, self.size)
+        batch = self.frames.batch(draws.rows, self.size)
         pose, motion, penalty = (
-            self.pose_refiner.pose(batch, rows, other_rows) if self.pose_refiner else (batch.pose, None, 0.0)
+            self.pose_refiner.pose(batch, draws.rows, draws.other_rows.flatten())
+            if self.pose_refiner
+            else (batch.pose, None, 0.0)
         )
         # Noise as large as the tracker's own keeps the networks from depending on differences below the tracking error.
-        pose = replace(pose, conditions=pose.conditions + noise.to(pose.conditions))
+        pose = replace(pose, conditions=pose.conditions + draws.noise)
         splats, anchors = self.model(pose)
         splats = motion.move(splats) if motion else splats
         raster = rasterize(splats, batch.cameras)
-        # The enhancer learns at the native scale of the training images.
-        enhanced = self.enhancer(raster, head_depth(splats, batch.cameras)) if self.enhancer else None
+        enhanced = None
+        if self.enhancer:
+            # The enhancer learns at the native scale of the training images.
+            with torch.autocast(self.frames.device.type, torch.bfloat16, enabled=self.mixed_precision):
+                enhanced = self.enhancer(raster, head_depth(splats, batch.cameras))
         loss = total_loss(
             raster,
             batch,
             anchors,
             self.anchor_limit,
-            background.to(batch.color),
-            corners if self.perceptual_crop else None,
+            draws.background,
+            draws.crops if self.perceptual_crop else None,
             self.perceptual_crop,
             enhanced,
+            self.mixed_precision,
         )
         if self.unobserved_prior:
             loss = loss + self.unobserved_prior.loss(anchors, splats.opacities[:, anchors.opacities.shape[1] :])
-        return torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True), batch_psnr(
-            enhanced or raster, batch
-        )
-
-    def _rows(self) -> Tensor:
-        """(batch,) rows of this step. Each epoch visits every row once, in shuffled order."""
-        count = len(self.rows)
-        positions = torch.arange(self.step * self.batch, (self.step + 1) * self.batch)
-        orders = {
-            epoch: torch.randperm(count, generator=torch.Generator().manual_seed(SEED + 7919 * epoch))
-            for epoch in set((positions // count).tolist())
-        }
-        return self.rows[torch.stack([orders[position // count][position % count] for position in positions.tolist()])]
+        gradients = torch.autograd.grad(loss + penalty, self._parameters, allow_unused=True)
+        return gradients, batch_psnr(enhanced or raster, batch) if measured else None
 
     @torch.no_grad()
     def _update_average(self) -> None:
         # In the first steps the decay is smaller, so that the initial weights drop out of the average quickly.
         decay = min(AVERAGE_DECAY, self.step / (self.step + 10))
-        for name, parameter in self._named():
-            self.average[name].lerp_(parameter, 1 - decay)
+        names, parameters = zip(*self._named(), strict=True)
+        # One call for all parameters, because a GPU takes as long to start a kernel as to average a small tensor.
+        get_ema_multi_avg_fn(decay)([self.average[name] for name in names], list(parameters), self.step)
 
     @torch.no_grad()
     def use_average(self) -> None:
@@ -294,6 +290,14 @@ class Optimisation:
                     "exp_avg": tensors[f"adam.exp_avg.{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"adam.exp_avg_sq.{name}"].to(parameter.device),
                 }
+
+
+def _mean(values: Sequence[Tensor | None], shares: Sequence[float]) -> Tensor | None:
+    """The sum of the workers' values, weighted by their shares of the batch; None if no worker has a value."""
+    if len(values) == 1:
+        return values[0]
+    weighted = [share * value for share, value in zip(shares, values, strict=True) if value is not None]
+    return sum(weighted[1:], weighted[0]) if weighted else None
 
 
 def render_over_white(model: nn.Module, batch: Batch, enhancer: Enhancer | None = None) -> Tensor:

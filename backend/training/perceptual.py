@@ -72,7 +72,8 @@ class HedFeatures(nn.Module):
         features = []
         for block in self.blocks:
             x = block(x)
-            features.append(functional.normalize(x, dim=1, eps=1e-6))
+            # Distances late in training are small, so they are computed in float32 if the layers are in bfloat16.
+            features.append(functional.normalize(x.float(), dim=1, eps=1e-6))
         return features
 
 

@@ -10,6 +10,8 @@ convolution.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import torch
@@ -36,7 +38,7 @@ def ssim_reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """The formula of the module docstring, written out for any device."""
     a, b = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
     channels = a.shape[1]
-    line = torch.from_numpy(_window()).to(a)
+    line = _window_on(a.dtype, str(a.device))
 
     def mean(x: torch.Tensor) -> torch.Tensor:
         x = functional.conv2d(x, line.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
@@ -49,6 +51,12 @@ def ssim_reference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         (mean_a * mean_a + mean_b * mean_b + C1) * (variance_a + variance_b + C2)
     )
     return values.mean(dim=(1, 2, 3))
+
+
+@lru_cache(maxsize=4)
+def _window_on(dtype: torch.dtype, device: str) -> torch.Tensor:
+    """The window on a device, copied there once."""
+    return torch.from_numpy(_window()).to(device, dtype)
 
 
 def _window() -> np.ndarray:

@@ -191,7 +191,8 @@ def test_networks_get_the_nearest_view_of_the_clip_when_seen_from_far_aside(smal
     model = small[2]
     near, far = pose_from(model, 20), pose_from(model, 70)
     views = view_range(torch.cat([pose_from(model, -20).conditions, near.conditions]))
-    assert clamp_view(near, views) is near
+    unchanged = clamp_view(near, views)
+    assert torch.equal(unchanged.conditions, near.conditions) and torch.equal(unchanged.directions, near.directions)
     clamped = clamp_view(far, views)
     angles = view_angles(view_directions(clamped.conditions))
     assert torch.allclose(angles[0, 0].abs(), views[0].abs().max(), atol=1e-4)

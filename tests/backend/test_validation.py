@@ -13,8 +13,9 @@ from small_capture import SIZE, make_small_capture
 from backend.training import validation
 from backend.training.frames import TrainingFrames
 from backend.training.losses import anchor_limits
-from backend.training.optimisation import Optimisation, ParameterGroup
+from backend.training.optimisation import SEED, Optimisation, ParameterGroup
 from backend.training.presets import Preset
+from backend.training.step_draws import rows_of_step
 from backend.training.trainer import train
 from backend.training.validation import Validation, split_rows
 from backend.training.warmup import VertexBoundGaussians
@@ -59,8 +60,8 @@ def test_training_never_draws_a_row_that_is_kept(small):
         rows=rows,
     )
     drawn = set()
-    for optimisation.step in range(60):
-        drawn |= set(optimisation._rows().tolist())
+    for step in range(60):
+        drawn |= set(rows_of_step(optimisation.rows, optimisation.batch, SEED, step).tolist())
     assert drawn == set(rows.tolist())
 
 
