@@ -59,13 +59,6 @@ def usable_cuda() -> DeviceReport:
     return _report
 
 
-def known_report() -> DeviceReport | None:
-    """The answer of `usable_cuda` if it was asked before in this process, or if it takes no time, else None."""
-    import torch
-
-    return usable_cuda() if _report is not None or not torch.cuda.is_available() else None
-
-
 def give_up_cuda(error: Exception) -> str | None:
     """Use the CPU for the rest of this process, after `error` was raised by work that may have run on the GPU.
 

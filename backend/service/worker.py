@@ -66,8 +66,8 @@ class WorkerInfo:
     torch: str | None
     """Version of PyTorch; None where it is not installed."""
     device: str | None
-    """`cpu` or `cuda`; None without PyTorch, and where there is a GPU that was not tried yet (`avatar.open` answers the
-    device in any case)."""
+    """`cpu` where PyTorch has no GPU. None without PyTorch, and where there is a GPU: whether it is usable is found out
+    when it is first needed, and `avatar.open` answers the device in any case."""
 
 
 def serve() -> None:
@@ -175,10 +175,8 @@ class _Worker:
             torch_version = device = None
         else:
             torch.set_num_threads(max(1, min(os.cpu_count() or 1, MAX_THREADS)))
-            from ..devices import known_report
-
-            report = known_report()
-            torch_version, device = torch.__version__, report and ("cuda" if report.usable else "cpu")
+            # Whether a GPU is usable takes seconds to find out, and `hello` is answered at once.
+            torch_version, device = torch.__version__, None if torch.cuda.is_available() else "cpu"
         return WorkerInfo(
             schema=SCHEMA,
             version=__version__,

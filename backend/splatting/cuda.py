@@ -17,7 +17,7 @@ def why_unavailable() -> str | None:
     try:
         from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]  (needs CUDA)
     except ModuleNotFoundError:
-        return "The CUDA rasteriser needs the package gsplat. Install it with: pip install gsplat==1.5.3"
+        return "The package gsplat is not installed (pip install gsplat==1.5.3)."
     except Exception as error:
         # gsplat compiles itself when it is imported. A compiler that fails raises RuntimeError, a library that cannot
         # be loaded ImportError or OSError.

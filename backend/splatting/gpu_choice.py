@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
-from .cuda import rasterize_cuda
+from ..errors import EffigyError
+from .cuda import rasterize_cuda, why_unavailable
 from .self_test import Draw, fault_of
 from .types import Cameras, Raster, Splats
 
@@ -46,11 +47,7 @@ def choose_gpu_rasterizer() -> GpuChoice:
 
     Each must draw and differentiate a small picture as the reference does. The first call may compile kernels.
     """
-    candidates = (
-        Candidate("cuda", "gsplat", "gsplat", rasterize_cuda),
-        Candidate("warp", "NVIDIA Warp", "warp-lang", _rasterize_warp),
-    )
-    return first_that_works(candidates, torch.device("cuda"))
+    return first_that_works(CANDIDATES, torch.device("cuda"))
 
 
 def first_that_works(candidates: Sequence[Candidate], device: torch.device) -> GpuChoice:
@@ -66,8 +63,21 @@ def first_that_works(candidates: Sequence[Candidate], device: torch.device) -> G
     return GpuChoice(None, "; ".join(faults))
 
 
+def _rasterize_gsplat(splats: Splats, cameras: Cameras) -> Raster:
+    if missing := why_unavailable():
+        raise EffigyError(missing)
+    return rasterize_cuda(splats, cameras)
+
+
 def _rasterize_warp(splats: Splats, cameras: Cameras) -> Raster:
     # Warp is an optional package: where it is absent, this import raises the sentence that says so.
     from .warp_rasterize import rasterize_warp
 
     return rasterize_warp(splats, cameras)
+
+
+CANDIDATES: Final = (
+    Candidate("cuda", "gsplat", "gsplat", _rasterize_gsplat),
+    Candidate("warp", "NVIDIA Warp", "warp-lang", _rasterize_warp),
+)
+"""In the order in which they are tried."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +19,7 @@ from backend.devices import DeviceReport, choose_device, give_up_cuda, has_kerne
 from backend.errors import EffigyError
 from backend.service import doctor
 from backend.service.cli import main
+from backend.splatting import gpu_choice
 from backend.splatting.cpu import rasterize_cpu
 from backend.splatting.cuda import why_unavailable
 from backend.splatting.gpu_choice import Candidate, first_that_works
@@ -177,6 +180,23 @@ def test_the_first_rasteriser_that_works_is_chosen_and_the_faults_of_the_others_
     assert choice.explanation.startswith(f"Warp {torch.__version__}, because gsplat cannot be used (nvrtc: error")
     none = first_that_works([Candidate("cuda", "gsplat", "torch", _draws_too_dark)], CPU)
     assert none.backend is None and "gsplat cannot be used (it draws a wrong picture" in none.explanation
+
+
+def test_a_gpu_without_gsplat_is_drawn_on_by_warp_and_the_doctor_says_why(monkeypatch) -> None:
+    """`doctor` on an imitation of a GPU: the rasterisers are tried for real, on the CPU's memory."""
+    pytest.importorskip("warp", reason="NVIDIA Warp (warp-lang) is not installed here")
+    if importlib.util.find_spec("gsplat") is not None:
+        pytest.skip("gsplat is installed here")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    choice = first_that_works(gpu_choice.CANDIDATES, CPU)
+    assert choice.backend == "warp"
+    monkeypatch.setattr(devices, "_report", DeviceReport(True, "Some GPU", "It is used.", choice.explanation))
+    finding = doctor._gpu_rasterizer()
+    assert finding.state == doctor.OK
+    assert finding.explanation == (
+        f"NVIDIA Warp {importlib.metadata.version('warp-lang')}, because gsplat cannot be used "
+        "(The package gsplat is not installed (pip install gsplat==1.5.3))"
+    )
 
 
 def test_the_doctors_check_trains_and_draws_and_its_exit_code_tells_what_is_broken(capsys, monkeypatch) -> None:
