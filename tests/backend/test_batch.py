@@ -382,6 +382,8 @@ def test_the_time_left_is_not_stated_before_it_is_known_and_then_follows_what_wa
     assert overview.seconds_left(2) == pytest.approx(180), "one clip cannot be shared by two machines"
     assert overview.share == pytest.approx(80 / (80 + 280)), "of 10 + 50 + 20 s that are done"
     assert overview.sentence(1) == "0 of 2 clips done, anna: training the avatar, about 5 minutes left"
+    now[0] += 1e6
+    assert overview.share == 0.99, "a stage that takes longer than expected is not done"
     overview.end("anna")
     overview.end("ben")
     assert overview.share == 1 and overview.sentence(1) == "2 of 2 clips done"

@@ -18,8 +18,10 @@ IN_WORDS: Final = {
     "train": "training the avatar",
     "evaluate": "checking the avatar",
 }
-SECONDS_PER_FRAME: Final = {"capture": 0.03, "track": 0.1, "evaluate": 0.1}
-"""On two cores, per frame of the clip (bench/results/tracking.md); used until a clip of the batch has finished it."""
+SECONDS_PER_FRAME: Final = {"capture": 0.03, "track": 0.1, "evaluate": 0.5}
+"""On two cores, per frame of the clip; used until a clip of the batch has finished the stage. The first two are those
+of bench/results/tracking.md; evaluating 48 frames took 33 to 53 seconds on a busy machine (bench/results/batch.md)."""
+MOST_BEFORE_THE_END: Final = 0.99
 TRAINED: Final = "Training"
 """The part of a training whose own time left is that of the whole training (`backend.service.stages`)."""
 
@@ -92,7 +94,10 @@ class Overview:
                 for progress in self._clips.values()
                 for stage in progress.stages.values()
             )
-        return done / (done + left) if left else 1.0
+            if all(progress.ended for progress in self._clips.values()):
+                return 1.0
+        # A stage that takes longer than was expected has no time left and is not done.
+        return min(done / (done + left), MOST_BEFORE_THE_END) if left else MOST_BEFORE_THE_END
 
     def sentence(self, at_once: int) -> str:
         """What is being done, and the time left. `at_once`: how many clips are worked on at the same time."""
