@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from .. import child_process
 from ..child_environment import environment_for_another_python
 from ..errors import EffigyError
 
@@ -65,17 +65,9 @@ def check_interpreter(path: Path) -> Interpreter:
         raise EffigyError(
             f"There is no Python at {path}: choose the interpreter of an environment that has the backend's packages."
         )
-    flags: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {}
     try:
-        completed = subprocess.run(
-            [str(path), "-c", PROBE],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            env=environment_for_another_python(),
-            stdin=subprocess.DEVNULL,
-            errors="replace",
-            **flags,
+        completed = child_process.run(
+            [str(path), "-c", PROBE], timeout=TIMEOUT, environment=environment_for_another_python()
         )
     except subprocess.TimeoutExpired as error:
         raise EffigyError(

@@ -50,6 +50,7 @@ def test_scrubbing_sends_only_the_first_and_the_newest_request(slow):
     assert slow.call("quick")["count"] == 4
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="Windows cannot halt a process")
 def test_requests_and_pumping_never_wait(slow):
     """Neither for a worker that is starting, nor for one that is busy, nor for one that reads nothing."""
     spent = []
