@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -84,11 +85,11 @@ def faults(moments: random.Random, kills: int, installed: Path) -> Iterator[tupl
     yield "disk full while downloading", full_disk(1_500_000)
     yield "disk full while unpacking", full_disk(9_000_000)
     yield "index serves another file", other_file
-    yield "index serves a CPU build for a CUDA build", cpu_build
+    yield "PyTorch's index serves another build under the name", other_build
     yield "two installers at once", two_at_once
     duration = seconds_of_an_installation(installed)
     for _ in range(kills):
-        yield f"killed at a random moment of {duration:.0f} s", killed_after(moments.uniform(0, duration))
+        yield "killed at a random moment", killed_after(moments.uniform(0, duration))
 
 
 def prepare(folder: Path) -> Path:
@@ -160,7 +161,7 @@ def other_file(folder: Path, index: PackageIndex) -> str:
     return told_by(install(folder))
 
 
-def cpu_build(folder: Path, index: PackageIndex) -> str:
+def other_build(folder: Path, index: PackageIndex) -> str:
     """PyTorch's index has the build's name and version, but its content is another build."""
     (wheel,) = (folder / "wheels" / "cpu").glob("torch-*.whl")
     wheel.write_bytes((folder / "wheels" / "cu130" / wheel.name.replace("cpu", "cu130")).read_bytes())
@@ -290,7 +291,9 @@ def table(rows: dict[str, dict[str, int]], told: dict[str, str], seed: int) -> I
     yield "| fault | tried | failed | what the artist reads |"
     yield "|---|---|---|---|"
     for name, row in rows.items():
-        sentence = told[name].replace("http://127.0.0.1", "https://…")
+        # Ports and temporary folders differ from run to run.
+        sentence = re.sub(r"http://127.0.0.1:\d+", "https://…", told[name])
+        sentence = re.sub(r"/tmp/effigy-faults-\w+", "…", sentence)
         yield f"| {name} | {row['tried']} | {row['failed']} | {sentence} |"
 
 

@@ -16,7 +16,7 @@ from typing import Final
 from blender_addon.installation.gpu import Gpu
 from blender_addon.installation.machine import Machine
 from blender_addon.installation.place import Environments
-from blender_addon.installation.plan import Plan, Step, make_plan
+from blender_addon.installation.plan import PIP_LIST, Plan, Step, make_plan
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PYTHONS: Final = ((3, 11), (3, 13))
@@ -58,6 +58,7 @@ def plan_on(machine: Machine) -> Plan:
 def packages_of(step: Step) -> str:
     """What a step installs, and from where: a list with hashes from the package index, or one exact build."""
     lists = [Path(after).name for before, after in zip(step.command, step.command[1:], strict=False) if before == "-r"]
+    lists = [name for name in lists if name != PIP_LIST]
     if lists:
         return " + ".join(lists) + (" (may fail)" if step.optional else "")
     return f"{step.command[-1]} from {step.command[step.command.index('--index-url') + 1]}"

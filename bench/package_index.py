@@ -145,7 +145,8 @@ def make_extension(folder: Path, wheels: Path, version: str = "1.0") -> Path:
     figures = dict.fromkeys((*lists, f"torch=={TORCH}+cpu", f"torch=={TORCH}+cu130"), FIGURES)
     rows = {f"{tag}, Python {a}.{b}": figures for tag in ("manylinux_2_28_x86_64", "win_amd64") for a, b in PYTHONS}
     (requirements / FILE).write_text(json.dumps({"schema": 1, "platforms": rows}), "utf-8")
-    shutil.copyfile(ROOT / "requirements" / plan.PIP_WHEEL, requirements / plan.PIP_WHEEL)
+    for name in (plan.PIP_WHEEL, plan.PIP_LIST):
+        shutil.copyfile(ROOT / "requirements" / name, requirements / name)
     (folder / "backend").mkdir(exist_ok=True)
     (folder / "backend" / "__init__.py").touch()
     (folder / "backend" / "__main__.py").write_text(DOCTOR.replace("EXPECTED", repr(version)), "utf-8")

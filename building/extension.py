@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from blender_addon.installation.plan import PIP_WHEEL
+from blender_addon.installation.plan import PIP_LIST, PIP_WHEEL
 
 from .environments import BLENDER, ROOT, BuildError
 
@@ -26,7 +26,7 @@ NOT_SHIPPED: Final = ("derive", "demo_truth.npz", "__pycache__")
 
 REQUIREMENTS: Final = (
     *("backend.lock", "torch.lock", "torch-cuda.lock", "warp.lock", "cuda.lock"),
-    *("wheels.json", PIP_WHEEL, "batch.lock"),
+    *("wheels.json", PIP_WHEEL, PIP_LIST, "batch.lock"),
 )
 """The lists from which the extension installs its own backend environment, their sizes, pip, and what `batch --cluster`
 needs besides."""

@@ -38,6 +38,8 @@ TORCH_INDEX: Final = "https://download.pytorch.org/whl"
 PIP_WHEEL: Final = "pip-26.3-py3-none-any.whl"
 """pip itself, in the folder of the package lists. Blender's Pythons bring pip 23.2 to 25, which cannot resume an
 interrupted download (from 25.1) and, below 24.2, do not trust the system's certificates, as a studio's proxy needs."""
+PIP_LIST: Final = "pip.lock"
+"""The list that installs this wheel into an environment, so that extras can be added to it later."""
 RUN_MODULE: Final = Path(__file__).with_name("run_module.py")
 CUDA_OF_BUILD: Final = {"cpu": "cpu", CUDA_BUILD: "13.0"}
 """PyTorch build -> what `torch.version.cuda` says in it, with `cpu` for None."""
@@ -220,7 +222,9 @@ def _packages(machine: Machine, build: str, torch: str, requirements: Path) -> l
     else:
         index = f"{TORCH_INDEX}/{build}"
         pytorch = _Packages("Installing PyTorch", ("--index-url", index, key), (key,), f"PyTorch's index {index}")
-    groups = [locked("Installing the backend's packages", "backend.lock"), pytorch]
+    backend = locked("Installing the backend's packages", "backend.lock")
+    with_pip = (*backend.arguments, "-r", str(requirements / PIP_LIST))
+    groups = [backend._replace(arguments=with_pip), pytorch]
     if build != "cpu":
         groups.append(locked("Installing NVIDIA Warp", "warp.lock"))
         if machine.compiler:
