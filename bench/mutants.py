@@ -167,6 +167,7 @@ def main() -> int:
     folder = copy_tree()
     threads = max(1, (os.cpu_count() or 1) // arguments.workers)
     workplace = Workplace(folder, packages, threads=threads)
+    workplace.caches.mkdir(exist_ok=True)
     started = time.monotonic()
 
     def say(text: str) -> None:

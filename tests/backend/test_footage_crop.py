@@ -8,6 +8,8 @@ import pytest
 
 from backend.footage.crop import (
     Sighting,
+    _overlap,
+    _tile_starts,
     choose_face,
     cut_square,
     guess_intrinsics,
@@ -97,3 +99,37 @@ def test_the_person_is_the_one_followed_so_far_and_others_are_noticed() -> None:
     assert choose_face([other, followed], None) == (other, True)
     assert choose_face([other, followed], np.array([105.0, 100.0])) == (followed, True)
     assert choose_face([followed, small], None) == (followed, False)
+
+
+def test_a_pixel_of_the_crop_is_inside_where_its_centre_is() -> None:
+    # Two source pixels for each of the crop's. Centres are at 0, 2, 4, 6, ... along x and at -2, 0, 2, 4, ... along y,
+    # and one on the edge of the image is outside.
+    mask = image_mask((-1.0, -3.0, 16.0), 8, 6, 4)
+    assert np.argwhere(mask).tolist() == [[2, 1], [2, 2]]
+
+
+def test_a_crop_is_smoothed_when_it_shrinks_and_not_when_it_grows() -> None:
+    fine = np.indices((64, 64)).sum(0) % 2 * 255
+    source = np.repeat(fine[..., None], 3, 2).astype(np.uint8)
+    assert np.abs(cut_square(source, (0.0, 0.0, 64.0), 32) - 127.5).max() < 1
+    assert (cut_square(source, (0.0, 0.0, 64.0), 64) == source).all()
+    grown = cut_square(source, (0.0, 0.0, 64.0), 128)
+    assert len(np.unique(grown)) > 2 and np.ptp(grown) == 255
+
+
+def test_tiles_lie_at_both_ends_of_what_is_longer_than_one() -> None:
+    assert _tile_starts(100, 60) == [0.0, 40]
+    assert _tile_starts(60, 60) == _tile_starts(40, 60) == [0.0]
+
+
+def test_boxes_that_only_touch_do_not_overlap() -> None:
+    box = np.array([0.0, 0, 10, 10])
+    assert _overlap(box, np.array([9.0, 9, 20, 20])) and _overlap(np.array([9.0, 9, 20, 20]), box)
+    for other in ([10.0, 0, 20, 10], [0.0, 10, 10, 20], [-10.0, 0, 0, 10], [0.0, -10, 10, 0]):
+        assert not _overlap(box, np.array(other))
+
+
+def test_a_head_box_holds_hair_neck_and_sides() -> None:
+    seen = Sighting(0, np.array([100.0, 200, 160, 300]), False)
+    assert seen.centre.tolist() == [130, 250] and seen.extent == 100
+    assert seen.head_box == pytest.approx([50, 145, 210, 345])

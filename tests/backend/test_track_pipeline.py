@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from backend.errors import Cancelled
+from backend.formats.capture import FrameFlag
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.progress import Progress
+from backend.tracking.after.residuals import flag_frames
+from backend.tracking.observe import shot_cuts
 from backend.tracking.pipeline import (
     FOCAL_SIGMA,
     PERSON_FRAMES,
@@ -119,3 +122,62 @@ def test_tracking_stops_in_every_stage_as_soon_as_it_is_asked_to(
     with pytest.raises(Cancelled):
         track_captures([clip.capture], model, progress=progress)
     assert progress.late == 0
+
+
+def test_a_frame_is_unsure_above_six_pixels_of_512_or_without_an_error() -> None:
+    residual = np.array([0.0, 3.0, 3.01, np.nan, 3.01])
+    flags = np.array([0, FrameFlag.CUT_OFF, 0, FrameFlag.NO_FACE, FrameFlag.CUT_OFF], np.int32)
+    unsure = FrameFlag.TRACK_UNSURE
+    expected = [0, FrameFlag.CUT_OFF, unsure, FrameFlag.NO_FACE | unsure, FrameFlag.CUT_OFF | unsure]
+    found = flag_frames(flags, residual, 256)
+    assert found.tolist() == expected and found.dtype == np.int32
+
+
+def moved(jumps: dict[int, float], frames: int = 20) -> SimpleNamespace:
+    """A face 100 pixels wide that moves by so many pixels, along both axes, before each of these frames."""
+    shape = np.random.default_rng(0).uniform(0, 100, (478, 3)).astype(np.float32)
+    shape[0, :2], shape[1, :2] = 0, 100
+    steps = np.array([jumps.get(index, 0.1) for index in range(frames)])
+    return SimpleNamespace(landmarks=shape + np.cumsum(steps)[:, None, None].astype(np.float32), frame_count=frames)
+
+
+@pytest.mark.parametrize(
+    ("jumps", "cuts"),
+    [
+        ({10: 8.0}, [10]),
+        ({10: 2.0}, []),
+        ({10: 8.0, 12: 2.9}, []),
+        ({10: 8.0, 13: 2.9}, []),
+        ({10: 8.0, 14: 2.9}, [10, 14]),
+        ({10: 2.2}, [10]),
+        ({3: 8.0}, []),
+        ({4: 8.0}, [4]),
+        ({16: 8.0}, [16]),
+        ({17: 8.0}, []),
+        ({6: 8.0, 12: 9.0}, [6, 12]),
+    ],
+)
+def test_a_cut_is_a_jump_that_nothing_near_it_resembles(
+    jumps: dict[int, float], cuts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = moved(jumps)
+    monkeypatch.setattr(shot_cuts, "_image_changes", lambda capture, first: True)
+    assert shot_cuts.find_cuts(capture).tolist() == cuts
+    monkeypatch.setattr(shot_cuts, "_image_changes", lambda capture, first: first != 6)
+    assert shot_cuts.find_cuts(capture).tolist() == [first for first in cuts if first != 6]
+
+
+def test_a_clip_that_is_too_short_to_compare_has_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shot_cuts, "_image_changes", lambda capture, first: True)
+    assert shot_cuts.find_cuts(moved({4: 8.0}, frames=8)).tolist() == [4]
+    found = shot_cuts.find_cuts(moved({4: 8.0}, frames=7))
+    assert found.tolist() == [] and found.dtype == np.int64
+
+
+@pytest.mark.parametrize(("change", "cut"), [(4.0, False), (5.0, True)])
+def test_an_image_that_changes_three_times_as_much_as_noise_may_is_another_shot(
+    change: float, cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [np.full((64, 64, 3), 100 + (change if index >= 10 else 0), np.uint8) for index in range(20)]
+    monkeypatch.setattr(shot_cuts, "read_frame", lambda capture, index, size: frames[index])
+    assert shot_cuts._image_changes(SimpleNamespace(frame_count=20), 10) == cut
