@@ -25,7 +25,7 @@ from blender_addon.installation.gpu import Gpu
 from blender_addon.installation.install import Installation
 from blender_addon.installation.machine import Machine
 from blender_addon.installation.place import Environments
-from blender_addon.installation.plan import make_plan
+from blender_addon.installation.plan import RUN_MODULE, make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = (sys.version_info.major, sys.version_info.minor)
@@ -223,6 +223,15 @@ def wait_for(condition, seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
+def test_a_step_that_prints_nothing_ends_with_the_process_that_started_it(tmp_path):
+    (tmp_path / "silent.py").write_text("import time; print('started', flush=True); time.sleep(60)")
+    step = child_process.start([sys.executable, str(RUN_MODULE), "no wheel", "silent"], tmp_path, text=True)
+    assert step.stdout.readline() == "started\n"
+    # As the system does when the starting process is killed.
+    step.stdin.close()
+    assert step.wait(10) == 1
+
+
 def test_two_blenders_do_not_install_at_once(folder, index):
     index.pause = 0.02
     first = start_installer(folder)
@@ -302,6 +311,7 @@ def test_only_folders_that_an_installation_made_are_removed(folder, tmp_path):
         (path / "diary.txt").write_text("mine")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "pyvenv.cfg").touch()
+    shutil.copyfile(environments.current() / STAMP, tmp_path / "elsewhere" / STAMP)
     (environments.root / "env-1111").symlink_to(tmp_path / "elsewhere")
     (environments.root / "current.json").write_text('{"schema": 1, "environment": "../../elsewhere"}')
     assert environments.current() is None
