@@ -137,6 +137,8 @@ class RemoteWorkerClient(WorkerClient):
         if fields is None:
             super()._begin(job, params)
             return
+        # A job that ended with its connection has left its transfer here.
+        self._transfers = {running: transfer for running, transfer in self._transfers.items() if not running.finished}
         transfer = self._transfers[job] = self._transfer(fields, job)
 
         def work() -> None:
@@ -207,7 +209,7 @@ class RemoteWorkerClient(WorkerClient):
         self._arrived.put(lambda: self._end(job, last))
 
     def _end_of(self, job: Job, error: WorkerError) -> str:
-        transfer = self._transfers.pop(job, None)
+        transfer = self._transfers.get(job)
         if transfer is None:
             return super()._end_of(job, error)
         return f"{error} {KEPT}" if isinstance(error, WorkerEnded) else transfer.to_local(str(error))
