@@ -174,3 +174,15 @@ def test_a_gpu_implementation_that_fails_is_left_for_the_next_and_not_tried_agai
         assert (face_index >= 0).any()
     assert tried == ["warp"]
     assert "the kernel was not built" in mesh_batch._failed["warp"]
+
+
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
+    """Turing, the oldest generation that Warp supports. Warp's wheel contains the compiler."""
+    wp = pytest.importorskip("warp", reason="NVIDIA Warp (warp-lang) is not installed here")
+    from backend.splatting import mesh_warp
+
+    if 75 not in wp.get_cuda_supported_archs():
+        pytest.skip("this build of Warp has no compiler for GPUs (macOS)")
+    [made] = wp.compile_aot_module(mesh_warp, device=None, arch=75, module_dir=tmp_path, use_ptx=True)
+    text = made.read_bytes()
+    assert b"atom.global.max.s64" in text, "the z-buffer is updated by one atomic operation of 64 bits"
