@@ -14,10 +14,24 @@ import threading
 from pathlib import Path
 
 
-def _end_with_stdin() -> None:
-    while os.read(0, 1024):
+def _end_with_pipe(pipe: int) -> None:
+    while os.read(pipe, 1024):
         pass
     os._exit(1)
+
+
+def _take_stdin() -> int:
+    """Another descriptor of the pipe; stdin itself becomes empty.
+
+    While one thread reads a pipe, Windows makes every other access to that pipe wait, and the Fortran library that
+    numpy loads looks at file descriptor 0: the check of the backend would never end
+    (https://github.com/numpy/numpy/issues/24290).
+    """
+    pipe = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return pipe
 
 
 if __name__ == "__main__":
@@ -26,5 +40,5 @@ if __name__ == "__main__":
     sys.path[0] = str(Path.cwd())
     sys.path.append(wheel)
     sys.argv = [module, *arguments]
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    threading.Thread(target=_end_with_pipe, args=(_take_stdin(),), daemon=True).start()
     runpy.run_module(module, run_name="__main__", alter_sys=True)

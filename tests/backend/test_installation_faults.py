@@ -232,6 +232,14 @@ def test_a_step_that_prints_nothing_ends_with_the_process_that_started_it(tmp_pa
     assert step.wait(10) == 1
 
 
+def test_a_step_can_look_at_its_stdin_while_the_pipe_is_watched(tmp_path):
+    # On Windows every access to a pipe waits for the thread that reads it, and numpy looks at file descriptor 0.
+    (tmp_path / "looks.py").write_text("import os; print(os.path.samestat(os.fstat(0), os.stat(os.devnull)))")
+    step = child_process.start([sys.executable, str(RUN_MODULE), "no wheel", "looks"], tmp_path, text=True)
+    assert step.stdout.readline() == "True\n"
+    step.communicate()
+
+
 def test_two_blenders_do_not_install_at_once(folder, index):
     index.pause = 0.02
     first = start_installer(folder)
