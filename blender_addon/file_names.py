@@ -8,7 +8,7 @@ from typing import Final
 MAX_CHARACTERS: Final = 100
 """Together with a suffix and a number, a name then stays below the 255 bytes of most file systems in every script."""
 _REFUSED: Final = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|]')
-_DEVICES: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
+DEVICES: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices, with any suffix (Microsoft, "Naming Files, Paths, and Namespaces")."""
 
 
@@ -22,4 +22,4 @@ def safe_file_name(name: str, suffix: str = "", otherwise: str = "avatar") -> st
     while len(stem.encode()) > 2 * MAX_CHARACTERS or len(stem) > MAX_CHARACTERS:
         stem = stem[:-1].rstrip(" .")
     stem = stem or otherwise
-    return f"{'_' if _DEVICES.fullmatch(stem) else ''}{stem}{suffix}"
+    return f"{'_' if DEVICES.fullmatch(stem) else ''}{stem}{suffix}"

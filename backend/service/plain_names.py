@@ -12,8 +12,7 @@ MAX_DEPTH = 8
 MAX_PART = 200
 """Characters of one part of a name; file systems allow 255 bytes."""
 _REFUSED = re.compile(r'[\x00-\x1f\\:*?"<>|/]')
-_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices, with any suffix."""
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
 
 
 def plain_name(name: object) -> str:
@@ -36,11 +35,19 @@ def plain_names(names: Iterable[object]) -> list[str]:
     return checked
 
 
+def is_device(name: str) -> bool:
+    """Whether Windows keeps this name, with any suffix, for a device.
+
+    Source: Microsoft, "Naming Files, Paths, and Namespaces".
+    """
+    return _DEVICES.fullmatch(name) is not None
+
+
 def _is_plain(part: str) -> bool:
     return (
         0 < len(part) <= MAX_PART
         and not part.startswith(".")
         and not part.endswith((".", " "))
         and not _REFUSED.search(part)
-        and not _DEVICES.fullmatch(part)
+        and not is_device(part)
     )

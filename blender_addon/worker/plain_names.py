@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..errors import EffigyError
+from ..file_names import DEVICES
 
 MAX_DEPTH: Final = 8
 """Folders that a name may lead through."""
 MAX_PART: Final = 200
 """Characters of one part of a name; file systems allow 255 bytes."""
 _REFUSED: Final = re.compile(r'[\x00-\x1f\\:*?"<>|/]')
-_DEVICES: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Names that Windows keeps for devices, with any suffix."""
 
 
 def plain_name(name: object) -> str:
@@ -59,5 +58,5 @@ def _is_plain(part: str) -> bool:
         and not part.startswith(".")
         and not part.endswith((".", " "))
         and not _REFUSED.search(part)
-        and not _DEVICES.fullmatch(part)
+        and not DEVICES.fullmatch(part)
     )

@@ -109,6 +109,7 @@ def test_the_longest_unused_entries_go_first_and_nothing_of_another_name_goes(st
 
 BAD = [
     "", "/etc/passwd", "../x", "a/../x", "a//b", "a/./b", ".hidden", "C:/x", "a\\b", "nul", "COM1.txt", "x.", "x ",
+    "com¹", "con .txt", "CONIN$",
     "a\x00b", "a\nb", "x" * 201, "/".join("abcdefghi"), None, 3, ["x"], "a/", "/a",
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from ...devices import DEVICES
 from ...errors import EffigyError
 from ...training.presets import PRESETS
 from ..parameters import Parameters
+from ..plain_names import is_device
 from ..request_fields import Request, field_types, option, parameter_names, read_request
 
 MAX_BYTES: Final = 4 * 2**20
@@ -21,10 +22,6 @@ MAX_BYTES: Final = 4 * 2**20
 MAX_NAME: Final = 64
 """Characters of a clip's name: on Windows the paths below its folder must stay below 260."""
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
-RESERVED: Final = frozenset(
-    ["con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³")]
-)
-"""Names that Windows keeps for devices, with any suffix."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def unsafe_name(name: str) -> str | None:
         return f"holds the character “{wrong[0]}”" if wrong[0].isprintable() else "holds an invisible character"
     if name[-1] in " .":
         return "ends in a dot or a space"
-    if name.split(".", maxsplit=1)[0].rstrip().casefold() in RESERVED:
+    if is_device(name):
         return "is reserved by Windows"
     return None
 
