@@ -239,7 +239,11 @@ def command_bench(arguments: argparse.Namespace) -> int:
     """Run one benchmark by its name, with the arguments that follow; without a name that of the rasteriser."""
     name, *rest = arguments.rest or ["rasterizer"]
     if not name.isidentifier() or not (ROOT / "bench" / f"{name}.py").exists():
-        known = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "argparse" in path.read_text("utf-8"))
+        known = sorted(
+            path.stem
+            for path in (ROOT / "bench").glob("*.py")
+            if 'if __name__ == "__main__"' in path.read_text("utf-8")
+        )
         raise BuildError(f"There is no benchmark “{name}”: choose one of {', '.join(known)}.")
     return run("-m", f"bench.{name}", *rest)
 
@@ -261,10 +265,10 @@ def main() -> int:
     extension.set_defaults(run=command_extension)
     test = commands.add_parser(
         "test",
-        add_help=False,
         help="check the code and run all tests; --bpy VERSION: in another Blender; the rest goes to pytest",
+        description="Check the code and run all tests. Further arguments go to pytest: files of tests, -k and others.",
     )
-    test.add_argument("--bpy", metavar="VERSION")
+    test.add_argument("--bpy", metavar="VERSION", help="only the tests inside Blender, in this version of it")
     test.set_defaults(run=command_test)
     for name, function, text in (
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
@@ -278,7 +282,9 @@ def main() -> int:
         ),
         ("bench", command_bench, "run one benchmark by name (rasterizer, tracking, …); further arguments go to it"),
     ):
-        commands.add_parser(name, help=text, add_help=False).set_defaults(run=function)
+        # The programs of these commands have options of their own, and their own help.
+        has_options = name in ("assets", "docs", "bench")
+        commands.add_parser(name, help=text, add_help=not has_options).set_defaults(run=function)
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command in ("setup", "demo", "extension", "check", "rooms", "wheels"):
         parser.error(f"unknown arguments: {' '.join(rest)}")

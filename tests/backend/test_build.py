@@ -38,6 +38,18 @@ def fresh(tmp_path, monkeypatch):
     return SimpleNamespace(environment=environment, made=made)
 
 
+@pytest.mark.parametrize("command", ["setup", "demo", "test", "check", "rooms", "extension", "wheels"])
+def test_help_is_printed_and_nothing_is_run(command, monkeypatch, capsys):
+    def forbidden(*_):
+        raise AssertionError("asking for help started the command")
+
+    monkeypatch.setattr(build, "setup", forbidden)
+    monkeypatch.setattr(sys, "argv", ["build.py", command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        build.main()
+    assert ended.value.code == 0 and f"build.py {command}" in capsys.readouterr().out
+
+
 def test_a_second_set_up_starts_no_program_at_all(fresh, monkeypatch):
     environments.set_up(fresh.environment)
     assert len(fresh.made) == 1
