@@ -29,7 +29,7 @@ class EffigySharedFolder(bpy.types.PropertyGroup):
     """A folder that this machine and the worker's machine both reach."""
 
     local: StringProperty(
-        name="Here",
+        name="On This Machine",
         subtype="DIR_PATH",
         description="The folder on this machine, for example P:\\film",
     )
@@ -107,8 +107,8 @@ def environments() -> place.Environments:
 
 def backend_python() -> Path:
     """The interpreter of the backend: from the preferences, otherwise from the environment variable
-    EFFIGY_BACKEND_PYTHON, otherwise of the environment that Install Backend
-    made. Raises an `EffigyError` if there is none.
+    EFFIGY_BACKEND_PYTHON, otherwise of the environment that Install Backend made. Raises an `EffigyError` if there is
+    none.
     """
     for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
         if chosen:

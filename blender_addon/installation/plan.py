@@ -167,7 +167,7 @@ def make_plan(machine: Machine, environments: Environments, extension: Path, bas
 def choose_torch(machine: Machine, torch: str) -> Choice:
     """Chooses the PyTorch build from the GPU's compute capability and its driver; `torch` is PyTorch's version."""
     gpu = machine.gpu
-    until = "The CPU trains and renders."
+    on_cpu = "The CPU trains and renders."
     if machine.system == "Darwin":
         return Choice("cpu", "On a Mac the CPU trains and renders: training on Apple's GPUs is not supported.")
     if gpu is None:
@@ -175,14 +175,14 @@ def choose_torch(machine: Machine, torch: str) -> Choice:
             return Choice(
                 "cpu",
                 f"The NVIDIA driver's nvidia-smi names no GPU and says “{machine.driver_complaint}”: if this machine "
-                f"has an NVIDIA GPU, install its driver (580 or newer) again, then the backend. {until}",
+                f"has an NVIDIA GPU, install its driver (580 or newer) again, then the backend. {on_cpu}",
             )
-        return Choice("cpu", "No NVIDIA GPU was found, so the CPU trains and renders: hours instead of minutes.")
+        return Choice("cpu", "No NVIDIA GPU was found, so the CPU trains and renders. Training takes minutes to hours.")
     if gpu.capability and gpu.capability < OLDEST_CAPABILITY:
         return Choice(
             "cpu",
             f"The {gpu.name} (compute capability {gpu.capability[0]}.{gpu.capability[1]}) is older than PyTorch "
-            f"{torch} and NVIDIA Warp support: they need GeForce GTX 16, RTX 20 or newer (7.5). {until}",
+            f"{torch} and NVIDIA Warp support: they need GeForce GTX 16, RTX 20 or newer (7.5). {on_cpu}",
         )
     new_enough = gpu.driver >= OLDEST_DRIVER if gpu.driver else gpu.cuda is not None and gpu.cuda >= OLDEST_CUDA
     if not new_enough:

@@ -86,6 +86,10 @@ def _draw_backend(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
 def _draw_shared_folders(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
     layout.label(text="Shared Folders", icon="NETWORK_DRIVE")
     wrapped(layout, SHARED_FOLDERS, WIDTH)
+    if len(settings.shared):
+        heads = layout.row()
+        heads.label(text="On This Machine")
+        heads.label(text="On the Worker's Machine")
     for index, row in enumerate(settings.shared):
         line = layout.row(align=True)
         line.prop(row, "local", text="")

@@ -33,7 +33,7 @@ class PathMap:
         for local, remote in ((local.strip(), remote.strip()) for local, remote in rows):
             if not local and not remote:
                 continue
-            for side, path in (("on this machine", local), ("on the worker's", remote)):
+            for side, path in (("on this machine", local), ("on the worker's machine", remote)):
                 if not is_full(path):
                     raise EffigyError(
                         f"Shared Folders in Effigy's preferences: the folder {side} must be a full path, but is "

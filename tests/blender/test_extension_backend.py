@@ -293,6 +293,7 @@ def test_files_in_a_shared_folder_are_not_sent(elsewhere, demo_clip, settings, m
         layout = Layout()
         page.draw(settings, layout)
         assert "Shared Folders" in layout.words and "Add Shared Folder" in layout.words
+        assert "On This Machine" in layout.words and "On the Worker's Machine" in layout.words
         bpy.ops.effigy.remove_shared_folder(index=1)
         assert len(settings.shared) == 1
     finally:
