@@ -44,8 +44,8 @@ class JobProcess:
         channel: Channel | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`channel`: that to the client, which gets the job's previews; without it there are none, and Ctrl-C in the
-        terminal does not reach the job. `environment`: variables beside those of this process.
+        """`channel` leads to the client, which gets the job's previews. Without a channel there are no previews, and
+        Ctrl-C in the terminal does not reach the job. `environment`: variables beside those of this process.
         """
         self.kind = kind
         # On Windows, a program without a console gets no Ctrl-C either.

@@ -41,11 +41,6 @@ def transform_to_head(matrix: np.ndarray) -> np.ndarray:
     return BLENDER_TO_HEAD @ matrix @ HEAD_TO_BLENDER
 
 
-def transform_to_blender(matrix: np.ndarray) -> np.ndarray:
-    """(..., 4, 4) motion in head-space axes -> the same motion in Blender's world axes."""
-    return HEAD_TO_BLENDER @ matrix @ BLENDER_TO_HEAD
-
-
 def world_to_camera(matrix_world: np.ndarray) -> np.ndarray:
     """(4, 4) `matrix_world` of a Blender camera -> OpenCV world-to-camera matrix (4, 4), the world in head-space axes.
 

@@ -12,7 +12,6 @@ CAPTURE: Final = "capture"
 TRACK: Final = "track"
 TRAIN: Final = "train"
 EVALUATE: Final = "evaluate"
-# Baking an avatar, once there is a command for it, belongs between training and evaluation.
 STAGES: Final = (CAPTURE, TRACK, TRAIN, EVALUATE)
 """Each is a kind of job (`backend.service.job_specs`), and needs the files of the stages before it."""
 DEFAULT_SIZE: Final = 512

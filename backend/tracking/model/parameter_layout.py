@@ -30,11 +30,6 @@ class ParameterLayout:
         """The layout of face vectors (..., E + 7)."""
         return cls(face.shape[-1] - JOINT_COUNT)
 
-    @classmethod
-    def of_parameters(cls, parameters: Tensor) -> ParameterLayout:
-        """The layout of full parameter vectors (..., E + 13)."""
-        return cls(parameters.shape[-1] - EXTRA_COUNT)
-
     @property
     def face_size(self) -> int:
         return self.expressions + JOINT_COUNT
