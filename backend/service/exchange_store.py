@@ -93,9 +93,12 @@ class ExchangeStore:
             here = part.stat().st_size if part.exists() else 0
             if offset > here:
                 raise EffigyError(f"Bytes {here} to {offset} of a file are missing: start again.")
-            with open(part, "r+b" if here else "wb") as file:
+            # Never truncated here: a worker of another client may be receiving the same content.
+            with open(os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+b") as file:
                 file.seek(offset)
                 file.write(data)
+                if offset + len(data) == size:
+                    file.truncate(size)
             running = self._hash_until(sha256, part, offset)
             running.update(data)
             self._hashing[sha256] = running, offset + len(data)

@@ -26,6 +26,9 @@ from .messages import Answer, JobNotification, from_message
 
 SSH_FAILED: Final = 255
 """The exit code of `ssh` if it could not connect, or lost the connection. Other codes are those of the worker."""
+LONGEST_MESSAGE: Final = 8 << 30
+"""Bytes. The largest picture, of 16384 x 16384 pixels with alpha and depth, takes 7.2 GB in a message. A worker that
+sends more without an end is ended, because it would fill this machine's memory."""
 EXIT_TIMEOUT: Final = 12.0
 """Seconds that a worker gets to end after it was asked to, before it is killed. In this time its jobs save their
 checkpoints."""
@@ -54,6 +57,7 @@ class Connection:
         self._last_log: deque[str] = deque(maxlen=5)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_thread: threading.Thread | None = None
+        self._sent_too_much = False
         self.folders: list[str] = []
         """The folders where the worker writes arrays. They are deleted here when it ends, because a killed worker
         cannot."""
@@ -110,14 +114,17 @@ class Connection:
             self._process.stdin.close()
 
     def _read(self) -> None:
-        for line in self._process.stdout:
+        while line := self._process.stdout.readline(LONGEST_MESSAGE):
+            if len(line) == LONGEST_MESSAGE and not line.endswith(b"\n"):
+                self._sent_too_much = True
+                self._process.kill()
+                break
             try:
                 message = from_message(take_arrays(json.loads(line), files=self._shares_files))
-            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+                if message is not None:
+                    self._on_message(message)
+            except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, MemoryError) as error:
                 self._on_log(f"A message of the worker could not be read: {error!r}")
-                continue
-            if message is not None:
-                self._on_message(message)
         code = self._process.wait()
         self._outbox.put(None)
         # The end of the log may still be in the pipe, and a job that outlives the worker for a moment keeps it open.
@@ -127,6 +134,11 @@ class Connection:
 
     def _end_message(self, code: int) -> str:
         """Why the worker ended, for the user. `code`: exit code, negative for a signal."""
+        if self._sent_too_much:
+            return (
+                "The worker was ended because it sent a message without an end: check that the Worker Command in "
+                "Effigy's preferences starts the backend of this version."
+            )
         if code == 0:
             return "The worker has ended; the next request starts it again."
         last_line = next((line for line in reversed(self._last_log) if line.strip()), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -126,7 +127,8 @@ class FileSender:
 def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
     """The files to send of `path`, by their names below it; the name of a single file is empty.
 
-    Of a folder only its files and folders named `parts` count, without hidden files.
+    Of a folder only its files and folders named `parts` count, without hidden files. A link in it is refused, because
+    it may name any other file of this machine, which the artist has not chosen to send; `path` itself may be one.
     """
     if path.is_file():
         return {"": path}
@@ -139,12 +141,22 @@ def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
 
 
 def _scan_into(found: dict[str, Path], path: Path, name: str) -> None:
+    # `resolve` follows the junctions of Windows, which are no symbolic links.
+    if path.is_symlink() or (path.is_dir() and _leads_elsewhere(path)):
+        raise EffigyError(
+            f"{path} is a link to another place, which is not sent to the worker: put the file or folder itself there."
+        )
     if path.is_file():
         found[name] = path
     elif path.is_dir():
         for child in sorted(path.iterdir()):
             if not child.name.startswith("."):
                 _scan_into(found, child, f"{name}/{child.name}")
+
+
+def _leads_elsewhere(folder: Path) -> bool:
+    expected = folder.parent.resolve() / folder.name
+    return os.path.normcase(folder.resolve()) != os.path.normcase(expected)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

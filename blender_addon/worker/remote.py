@@ -54,6 +54,7 @@ class RemoteWorkerClient(WorkerClient):
         self._map, self._head = path_map, head
         self._head_known = threading.Event()
         """Set when the running worker knows `head`."""
+        self._head_lock = threading.Lock()
         self.sender = FileSender(self._ask)
         self.fetcher = FileFetcher(self._ask, staging)
         self._transfers: dict[Job, Transfer] = {}
@@ -216,11 +217,13 @@ class RemoteWorkerClient(WorkerClient):
 
     def _share_head(self) -> None:
         """Gives the worker the user's FLAME file, once in each connection."""
-        if self._head is None or self._head_known.is_set() or not self._head.is_file():
-            return
-        self._head_known.set()
-        transfer = self._transfer(METHODS["head.remember"])
-        super().call("head.remember", transfer.prepare("head.remember", {"file": str(self._head)}), ANSWER_SECONDS)
+        with self._head_lock:
+            if self._head is None or self._head_known.is_set() or not self._head.is_file():
+                return
+            transfer = self._transfer(METHODS["head.remember"])
+            there = transfer.prepare("head.remember", {"file": str(self._head)})
+            super().call("head.remember", there, ANSWER_SECONDS)
+            self._head_known.set()
 
     def _connect(self) -> None:
         self.sender.forget()

@@ -177,3 +177,30 @@ def test_paths_in_shared_folders_are_translated_both_ways():
     for row in (("film", "/mnt/film"), ("P:\\film", ""), ("P:film", "/x")):
         with pytest.raises(ClientError, match="full path"):
             PathMap.from_rows([row])
+
+
+def test_two_workers_that_receive_the_same_content_at_once_do_not_damage_it(store, monkeypatch):
+    data = os.urandom(4000)
+    other, opened = ExchangeStore(store.folder), []
+    real = os.open
+
+    def open_late(path, *rest):
+        """Lets the other worker get ahead while this one is about to open the file for its first bytes."""
+        if not opened:
+            opened.append(path)
+            for start in (0, 1000, 2000):
+                other.put(digest(data), 4000, start, data[start : start + 1000])
+        return real(path, *rest)
+
+    monkeypatch.setattr(os, "open", open_late)
+    store.put(digest(data), 4000, 0, data[:1000])
+    assert opened
+    other.put(digest(data), 4000, 3000, data[3000:])
+    assert store.read(digest(data), 0, 4000) == data
+
+
+def test_a_content_has_no_more_bytes_than_its_hash_covers(store):
+    data = os.urandom(4000)
+    store.put(digest(data), 9000, 0, data + data)
+    store.put(digest(data), 4000, 0, data)
+    assert store.read(digest(data), 0, 10_000) == data

@@ -20,6 +20,9 @@ from backend.service.request_fields import field_types, parameter_name
 from backend.service.stages import STAGES
 from backend.training.checkpoint import checkpoint_path
 from blender_addon.errors import EffigyError
+from blender_addon.worker import connection
+from blender_addon.worker.client import WorkerEnded
+from blender_addon.worker.file_sender import scan
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
 from blender_addon.worker.path_fields import JOBS
 from blender_addon.worker.path_map import PathMap
@@ -202,6 +205,15 @@ for line in sys.stdin:
         wrong = kind == "content"
         parts = [base64.b64encode(b"HARM" if wrong else data).decode() for _ in message["params"]["parts"]]
         say(id=number, result={"parts": parts})
+    elif method == "strange":
+        say(id=[1], result=1)
+        say(id={}, error={"message": "x"})
+        say(method="job.progress", params={"job": "x", "stage": 1})
+        print('{"id": ' + "[" * 100_000 + "]" * 100_000 + "}", flush=True)
+        say(id=number, result={"strange": True})
+    elif method == "endless":
+        while True:
+            sys.stdout.write("x" * 100_000)
     elif method == "array":
         say(id=number, result={"$array": {"file": victim + "/secret", "dtype": "uint8", "shape": [4]}})
     else:
@@ -271,3 +283,64 @@ def test_a_worker_elsewhere_cannot_have_files_here_read_or_deleted(tmp_path):
     client.close()
     assert (tmp_path / "victim" / "secret").read_bytes() == b"mine"
     assert any("could not be read" in line for line in lines)
+
+
+def test_messages_that_follow_no_protocol_are_left_out_and_the_connection_stays(tmp_path):
+    client = hostile(tmp_path, "x")
+    assert client.call("strange", timeout=20.0) == {"strange": True}
+    assert client.call("hello again", timeout=20.0) == {}
+    client.close()
+
+
+def test_a_worker_that_sends_a_message_without_an_end_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "LONGEST_MESSAGE", 1_000_000)
+    client = hostile(tmp_path, "x")
+    with pytest.raises(WorkerEnded, match="a message without an end"):
+        client.call("endless", timeout=20.0)
+    client.close()
+
+
+def test_only_what_the_artist_chose_is_sent_and_no_file_to_which_a_link_in_it_leads(tmp_path, here):
+    (here / "secret").write_bytes(b"mine")
+    frames = here / "clip.capture" / "frames"
+    frames.mkdir(parents=True)
+    (frames / "000001.jpg").write_bytes(b"frame")
+    (here / "elsewhere").mkdir()
+    (here / "elsewhere" / "key").write_bytes(b"mine")
+    linked = here / "linked.capture"
+    linked.symlink_to(here / "clip.capture")
+    assert list(scan(linked, ("capture.json", "frames"))) == ["frames/000001.jpg"]
+    for link, target in (
+        (frames / "000002.jpg", here / "secret"),
+        (frames / "more", here / "elsewhere"),
+        (frames / "again", frames),
+        (frames.parent / "capture.json", here / "secret"),
+    ):
+        link.symlink_to(target)
+        with pytest.raises(EffigyError, match="is a link to another place, which is not sent"):
+            scan(here / "clip.capture", ("capture.json", "frames"))
+        link.unlink()
+
+
+def test_a_head_model_that_could_not_be_sent_is_sent_with_the_next_request(tmp_path, here):
+    (here / "flame.npz").write_bytes(b"head")
+    command = [sys.executable, "-c", HOSTILE, json.dumps(["x", "", ""])]
+    client = RemoteWorkerClient(command, path_map=PathMap(), staging=tmp_path / "fetched", head=here / "flame.npz")
+    asked = []
+    ask = client._ask
+
+    def once_lost(method: str, params: dict):
+        asked.append(method)
+        if asked == ["file.have"]:
+            raise EffigyError("lost")
+        return ask(method, params)
+
+    client.sender.ask = once_lost
+    client.call("something", timeout=20.0)
+    with pytest.raises(EffigyError, match="lost"):
+        client.call("head.rig", timeout=20.0)
+    client.call("head.rig", timeout=20.0)
+    assert asked == ["file.have", "file.have", "file.open"]
+    client.call("head.rig", timeout=20.0)
+    client.close()
+    assert len(asked) == 3
