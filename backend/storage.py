@@ -1,8 +1,9 @@
-"""Atomic writing of files and folders, and the check of a file's format version."""
+"""Atomic writing of files and folders, their hashes, and the check of a file's format version."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -101,6 +102,12 @@ def _is_marked_read_only(path: Path) -> bool:
     except OSError:
         return False
     return path.is_file() and bool(attributes & stat.FILE_ATTRIBUTE_READONLY)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal digits. Raises an `OSError`."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_same_path(one: Path, other: Path) -> bool:

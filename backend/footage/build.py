@@ -7,7 +7,6 @@ decoding, MediaPipe, OpenCV and zlib all release the interpreter lock.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,7 @@ from ..errors import EffigyError
 from ..formats.capture import FLAG_REASONS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, reasons_for, save_capture
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
-from ..storage import write_beside
+from ..storage import hash_file, write_beside
 from .crop import (
     SEARCH_SIDE,
     HeadSearch,
@@ -87,7 +86,7 @@ def make_capture(
         (temporary / "frames").mkdir(parents=True)
         (temporary / "mattes").mkdir()
         with ThreadPoolExecutor(1, "hash") as hasher:
-            digest = hasher.submit(_sha256, video)
+            digest = hasher.submit(hash_file, video)
             results = []
             # The folder may be removed only after the last thread has stopped writing into it.
             with ModelThreads(FaceDetector, MattingModel) as threads:
@@ -298,8 +297,3 @@ def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[st
 def _write(path: Path, image: np.ndarray, settings: tuple[int, ...]) -> None:
     # Not cv2.imwrite: it reports a full disk by returning False.
     path.write_bytes(cv2.imencode(path.suffix, image, settings)[1].tobytes())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,6 +24,7 @@ from torch import nn
 
 from ..errors import EffigyError
 from ..storage import write_beside
+from ..user_cache import user_cache
 from .decimation import decimate, project
 from .model import HeadModel
 from .sparse import SparseOperator, sample
@@ -116,12 +117,7 @@ def cache_folder() -> Path:
     """Effigy's folder of recomputable files; the environment variable EFFIGY_CACHE overrides it."""
     if override := os.environ.get("EFFIGY_CACHE"):
         return Path(override)
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", home)) / "Effigy" / "Cache"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "Effigy"
-    return Path(os.environ.get("XDG_CACHE_HOME", home / ".cache")) / "effigy"
+    return user_cache() / "Cache" if sys.platform == "win32" else user_cache()
 
 
 def _read(path: Path) -> Levels | None:

@@ -18,14 +18,14 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ..errors import EffigyError
-from ..storage import as_effigy_error, rename, write_beside
+from ..storage import as_effigy_error, hash_file, rename, write_beside
+from ..user_cache import user_cache
 
 FILES, FOLDERS, RESULTS, NOTES = "files", "folders", "results", "notes"
 BLOCK: Final = 1 << 20
@@ -35,15 +35,10 @@ _RESULT = re.compile(r"[0-9a-f]{32}")
 
 
 def exchange_folder() -> Path:
-    """Where this user's worker keeps exchanged files: in the system's folder for caches, or below EFFIGY_USER."""
+    """Where this user's worker keeps exchanged files: in the user's cache, or below EFFIGY_USER."""
     if override := os.environ.get("EFFIGY_USER"):
         return Path(override) / "exchange"
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", home)) / "Effigy" / "exchange"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "Effigy" / "exchange"
-    return Path(os.environ.get("XDG_CACHE_HOME", home / ".cache")) / "effigy" / "exchange"
+    return user_cache() / "exchange"
 
 
 def checked_hash(value: object) -> str:
@@ -172,7 +167,7 @@ class ExchangeStore:
         for name in names:
             for path in regular_files(entry / name):
                 try:
-                    sha256 = _hash_of(path)
+                    sha256 = hash_file(path)
                     target = self._entry(FILES, sha256)
                     if not target.exists():
                         self._make(FILES)
@@ -250,11 +245,6 @@ def regular_files(path: Path) -> Iterator[Path]:
         for child in sorted(path.iterdir()):
             if not child.name.startswith("."):
                 yield from regular_files(child)
-
-
-def _hash_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _link(content: Path, path: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
+
+from ..user_cache import user_cache
 
 
 def writable_cache(name: str, variable: str) -> Path:
@@ -14,13 +15,7 @@ def writable_cache(name: str, variable: str) -> Path:
     It lies in the folder that the environment variable `variable` names, else in Effigy's folder of the user's cache.
     Where neither can be written, it is a temporary folder, and kernels are compiled again in the next process.
     """
-    if sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    elif os.name == "nt":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    candidates = [cache / "effigy"]
+    candidates = [user_cache()]
     if os.environ.get(variable):
         candidates.insert(0, Path(os.environ[variable]))
     for candidate in candidates:

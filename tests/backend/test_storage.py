@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
 
 from backend import storage
 from backend.errors import EffigyError
+from backend.service.exchange_store import exchange_folder
 from backend.storage import as_effigy_error, check_schema, write_beside
+from backend.user_cache import user_cache
 from blender_addon import renaming
 from blender_addon.worker import placing
 
@@ -149,3 +152,17 @@ def test_a_missing_right_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waited"))
     with pytest.raises(EffigyError, match="read-only"), write_beside(tmp_path / "x") as temporary:
         temporary.touch()
+
+
+@pytest.mark.parametrize(
+    ("system", "folder"),
+    [("win32", "local/Effigy"), ("darwin", "home/Library/Caches/Effigy"), ("linux", "xdg/effigy")],
+)
+def test_files_that_can_be_made_again_are_in_the_systems_own_cache(system, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.delenv("EFFIGY_USER", raising=False)
+    assert user_cache() == tmp_path / folder
+    assert exchange_folder() == user_cache() / "exchange"

@@ -24,7 +24,7 @@ from .attempt import Attempt
 from .finished_capture import take_over
 from .sheet import Clip
 from .stages import CAPTURE, EVALUATE, TRACK, TRAIN, ClipFiles, parameters_of, settings_of
-from .stamps import Stamp, find_stamp, hash_file, key_of, new_stamp, save_stamp
+from .stamps import Stamp, find_stamp, hash_input, key_of, new_stamp, save_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,13 +205,13 @@ def _check_folder(folder: Path) -> None:
 def _inputs(clip: Clip, stage: str, before: StageOutcome) -> dict[str, str | None]:
     inputs = {"before": before.run or None}
     if stage == CAPTURE and clip.footage:
-        inputs["footage"] = hash_file(clip.footage)
+        inputs["footage"] = hash_input(clip.footage)
     elif stage == CAPTURE and clip.capture:
         for name in ("capture.json", "landmarks.npz", "track.npz"):
             path = clip.capture / name
-            inputs[name] = hash_file(path if path.is_file() else None)
+            inputs[name] = hash_input(path if path.is_file() else None)
     elif stage == TRACK:
-        inputs["head"] = hash_file(clip.head)
+        inputs["head"] = hash_input(clip.head)
     return inputs
 
 

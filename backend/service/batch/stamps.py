@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ...storage import check_schema, write_beside
+from ...storage import check_schema, hash_file, write_beside
 
 SCHEMA: Final = 1
 
@@ -66,12 +66,9 @@ def key_of(stage: str, settings: dict[str, Any], inputs: dict[str, str | None]) 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def hash_file(path: Path | None) -> str | None:
-    """SHA-256 of a file's contents; None for no file."""
-    if path is None:
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def hash_input(path: Path | None) -> str | None:
+    """SHA-256 of an input's contents; None for no file."""
+    return None if path is None else hash_file(path)
 
 
 def _measure_all(outputs: tuple[Path, ...]) -> dict[str, list[int]]:
