@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -28,6 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -285,8 +287,10 @@ def programs_in(folder: Path) -> int:
 def table(rows: dict[str, dict[str, int]], told: dict[str, str], seed: int) -> Iterator[str]:
     yield "# Installations under faults"
     yield ""
-    yield f"Written by `python3 build.py bench installation_faults` (seed {seed}). Failed: tries after which no backend"
-    yield "worked, a program of the installation still ran, or the next installation did not succeed and clean up."
+    when, machine = f"{datetime.now(UTC):%d %B %Y}", f"{platform.system()}, {os.cpu_count()} cores"
+    yield f"Written by `python3 build.py bench installation_faults` (seed {seed}) on {when}:"
+    yield f"{machine}, Python {platform.python_version()}. Failed: tries after which no backend worked,"
+    yield "a program of the installation still ran, or the next installation did not succeed and clean up."
     yield ""
     yield "| fault | tried | failed | what the artist reads |"
     yield "|---|---|---|---|"

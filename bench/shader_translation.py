@@ -92,7 +92,7 @@ class CreateInfo:
 
 
 class CreateInfoOfBlender5(CreateInfo):
-    """That of Blender 5.0 and later."""
+    """Records what is called on a `GPUShaderCreateInfo` of Blender 5.0 and later."""
 
     def depth_write(self, value: str) -> None:
         self.depth = value

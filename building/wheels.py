@@ -27,6 +27,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -217,7 +218,8 @@ def add_torch_index(table: dict[str, dict[str, Any]]) -> None:
 
 def markdown(table: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield (
-        "# The wheels of the package lists\n\nWritten by `python3 build.py wheels`. Every package of every list has a "
+        "# The wheels of the package lists\n\nWritten by `python3 build.py wheels` on "
+        f"{datetime.now(UTC):%d %B %Y}. Every package of every list has a "
         "wheel with a listed hash in each row. The longest path is counted below `site-packages`, with bytecode "
         "and its temporary names. Rows marked * are builds that only PyTorch's own index has: their sizes were not "
         "read from that index (see `TORCH_INDEX_FIGURES` in building/wheels.py).\n\n"

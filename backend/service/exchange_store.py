@@ -237,6 +237,7 @@ class ExchangeStore:
 
 
 def regular_files(path: Path) -> Iterator[Path]:
+    """The file `path`, or the files below the folder `path`, without links and hidden names."""
     if path.is_symlink():
         return
     if path.is_file():
@@ -253,7 +254,7 @@ def _link(content: Path, path: Path) -> None:
     except FileExistsError:
         pass
     except OSError:
-        # The file system knows no links.
+        # The file system does not support hard links.
         shutil.copyfile(content, path)
 
 

@@ -221,7 +221,7 @@ class BatchRequest(Request):
         "N",
         default=None,
         minimum=1,
-        default_in_words="as many as its cores and memory bear",
+        default_in_words="as many as its cores and memory allow",
     )
 
     @property

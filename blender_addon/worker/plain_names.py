@@ -44,7 +44,7 @@ def plain_names(names: Iterable[object]) -> list[str]:
 
 
 def sendable(name: str) -> str:
-    """A name like that of a file or folder here which is allowed on every system, with the same suffix."""
+    """The name of a file or folder here, changed where it is not allowed on every system. Its suffix stays."""
     made = _REFUSED.sub("_", name).lstrip(".").rstrip(". ")
     stem, dot, suffix = made.rpartition(".")
     if dot:

@@ -28,7 +28,8 @@ _SLURM_OPTIONS: Final = {
     "log_directory": str, "memory": str, "python": str, "queue": str, "scheduler_options": dict, "shebang": str,
     "walltime": str, "worker_extra_args": list,
 }  # fmt: skip
-"""Those of SLURMCluster that fit one clip for each job, and `jobs`, the number of jobs at the same time."""
+"""The options of SLURMCluster that fit one clip for each job, with their types, and `jobs`, the number of jobs at the
+same time."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Attempt:
         return False
 
     def add(self, seconds: float) -> float:
-        """Note these seconds; returns those of all attempts."""
+        """Add the seconds of this attempt to the note; returns the seconds of all attempts."""
         self.seconds += seconds
         self._write()
         return self.seconds

@@ -1,4 +1,4 @@
-"""A batch on this machine: as many clips at the same time as its cores and memory bear, each with its share of cores.
+"""A batch on this machine: as many clips at the same time as its cores and memory allow, each with its share of cores.
 
 `concurrent.futures` hands the clips to threads, and each stage runs in a process of its own.
 """

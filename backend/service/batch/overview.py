@@ -23,7 +23,7 @@ SECONDS_PER_FRAME: Final = {"capture": 0.03, "track": 0.1, "evaluate": 0.5}
 of bench/results/tracking.md; evaluating 48 frames took 33 to 53 seconds on a busy machine (bench/results/batch.md)."""
 MOST_BEFORE_THE_END: Final = 0.99
 TRAINED: Final = "Training"
-"""The part of a training whose own time left is that of the whole training (`backend.service.stages`)."""
+"""The part of a training job that reports the time left for the whole training (`backend.service.stages`)."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _Stage:
     began: float | None = None
     """Seconds of the clock; None before it begins."""
     total_seconds: float | None = None
-    """How long it takes in all, by its own reckoning."""
+    """How long it will take in all, as the stage itself estimates; None until it has said so."""
     seconds: float | None = None
     """How long it took; None until it has ended."""
 
@@ -43,7 +43,7 @@ class _Stage:
 
 @dataclass
 class _Progress:
-    """Of one clip."""
+    """The progress of one clip."""
 
     clip: Clip
     stages: dict[str, _Stage]
@@ -114,7 +114,7 @@ class Overview:
             ]
         parts = [f"{ended} of {len(self._clips)} clips done", "; ".join(work[:3])]
         if len(work) > 3:
-            parts[1] += f"; {len(work) - 3} more in work"
+            parts[1] += f"; {len(work) - 3} more in progress"
         if ended < len(self._clips):
             parts.append("time left not known yet" if seconds is None else time_left_in_words(seconds))
         return ", ".join(part for part in parts if part)

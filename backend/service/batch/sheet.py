@@ -76,7 +76,7 @@ def read_sheet(sheet: Path) -> tuple[Clip, ...]:
 
 
 def unsafe_name(name: str) -> str | None:
-    """Why a folder cannot be named so on every system that Effigy runs on; None if it can."""
+    """Why a folder cannot have this name on every system that Effigy runs on; None if it can."""
     if len(name) > MAX_NAME:
         return f"is longer than {MAX_NAME} characters"
     if not re.match(r"\w", name):

@@ -68,7 +68,7 @@ class StageOutcome:
     reason: str = ""
     """A sentence, unless the stage is finished."""
     run: str = ""
-    """That of the stage's stamp."""
+    """`Stamp.run` of the stage; empty unless it is finished."""
     seconds: float = 0.0
     """Of this clip's stages up to this one, those of earlier runs included."""
     stage_seconds: float = 0.0

@@ -41,7 +41,7 @@ def _now() -> tuple[float, float]:
 
 
 _clocks: list[_Clock] = []
-"""That of the running test, then those of the shared fixtures that are being set up, the innermost last."""
+"""The clock of the running test, then the clocks of the shared fixtures that are being set up, the innermost last."""
 
 
 def _switch(context: str) -> None:
