@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .figures import Figures, load_figures
+from .figures import load_figures
 from .machine import (
     CUDA_BUILD,
     MAX_PATH,
@@ -252,6 +252,3 @@ def _path_problem(machine: Machine, folder: Path, longest: int) -> str | None:
 
 def _gigabytes(size: int) -> str:
     return f"{size / GIGABYTE:.1f}"
-
-
-__all__ = ["CHECK_TORCH", "Choice", "Figures", "Plan", "Step", "choose_torch", "make_plan", "torch_version"]
