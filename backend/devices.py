@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +45,7 @@ class DeviceReport:
 
 
 _report: DeviceReport | None = None
+_asking = threading.Lock()
 
 
 def usable_cuda() -> DeviceReport:
@@ -54,9 +56,11 @@ def usable_cuda() -> DeviceReport:
     compiled, and nothing elsewhere. Later calls return the same answer, unless `give_up_cuda` was called.
     """
     global _report
-    if _report is None:
-        _report = _examine()
-    return _report
+    # Of two threads that ask at once, one waits, or both would compile the kernels.
+    with _asking:
+        if _report is None:
+            _report = _examine()
+        return _report
 
 
 def give_up_cuda(error: Exception) -> str | None:
@@ -107,17 +111,25 @@ def _examine() -> DeviceReport:
             return DeviceReport(False, None, APPLE_SILICON)
         gpu = _gpu_of_driver()
         return DeviceReport(False, gpu, _not_used(gpu, _why_cuda_does_not_start(error)) if gpu else NO_GPU)
+    try:
+        return _try(name)
+    except Exception as error:
+        # Drivers, compilers and extension modules raise every kind of exception, and none of them ends a training.
+        from .splatting.self_test import first_line
+
+        return DeviceReport(False, name, _not_used(name, first_line(error)))
+
+
+def _try(name: str) -> DeviceReport:
+    """The report on the GPU `name`, on which CUDA has started. Raises whatever the GPU's software raises."""
+    import torch
+
     major, minor = torch.cuda.get_device_capability()
     if not has_kernels_for(torch.cuda.get_arch_list(), major, minor):
         build = f"this build of PyTorch ({torch.__version__}) has no kernels for its compute capability {major}.{minor}"
         return DeviceReport(False, name, _not_used(name, f"{build}; install the backend again for another build"))
-    try:
-        if float(torch.ones(1000, device="cuda").sum()) != 1000:
-            return DeviceReport(False, name, _not_used(name, "it adds numbers wrongly"))
-    except Exception as error:
-        from .splatting.self_test import first_line
-
-        return DeviceReport(False, name, _not_used(name, first_line(error)))
+    if float(torch.ones(1000, device="cuda").sum()) != 1000:
+        return DeviceReport(False, name, _not_used(name, "it adds numbers wrongly"))
     from .splatting.gpu_choice import choose_gpu_rasterizer
 
     choice = choose_gpu_rasterizer()

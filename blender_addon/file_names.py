@@ -7,7 +7,8 @@ from typing import Final
 
 MAX_CHARACTERS: Final = 100
 """Together with a suffix and a number, a name then stays below the 255 bytes of most file systems in every script."""
-_REFUSED: Final = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|]')
+_REFUSED: Final = re.compile(r'[\x00-\x1f\x7f\ud800-\udfff\\/:*?"<>|]')
+"""Characters that Windows refuses in names, and halves of characters, which cannot be written as UTF-8."""
 DEVICES: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices, with any suffix (Microsoft, "Naming Files, Paths, and Namespaces")."""
 

@@ -23,10 +23,10 @@ def user_folder() -> Path:
         return Path(override)
     home = Path.home()
     if sys.platform == "win32":
-        return Path(os.environ.get("APPDATA", home)) / "Effigy"
+        return Path(os.environ.get("APPDATA") or home) / "Effigy"
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "Effigy"
-    return Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share")) / "effigy"
+    return Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "effigy"
 
 
 def _known() -> dict[str, str]:

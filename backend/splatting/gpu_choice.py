@@ -57,10 +57,17 @@ def first_that_works(candidates: Sequence[Candidate], device: torch.device) -> G
         fault = fault_of(candidate.draw, device)
         if fault is None:
             because = f", because {'; '.join(faults)}" if faults else ""
-            version = metadata.version(candidate.distribution)
-            return GpuChoice(candidate.backend, f"{candidate.name} {version}{because}")
+            return GpuChoice(candidate.backend, f"{candidate.name}{_version_of(candidate)}{because}")
         faults.append(f"{candidate.name} cannot be used ({fault})")
     return GpuChoice(None, "; ".join(faults))
+
+
+def _version_of(candidate: Candidate) -> str:
+    """The version after a space; empty for a package that was not installed by a package manager."""
+    try:
+        return f" {metadata.version(candidate.distribution)}"
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _rasterize_gsplat(splats: Splats, cameras: Cameras) -> Raster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ..user_cache import user_cache
@@ -15,9 +16,10 @@ def writable_cache(name: str, variable: str) -> Path:
     It lies in the folder that the environment variable `variable` names, else in Effigy's folder of the user's cache.
     Where neither can be written, it is a temporary folder, and kernels are compiled again in the next process.
     """
-    candidates = [user_cache()]
-    if os.environ.get(variable):
-        candidates.insert(0, Path(os.environ[variable]))
+    candidates = [Path(os.environ[variable])] if os.environ.get(variable) else []
+    # An account without a home folder, as in a container, has no cache either.
+    with suppress(RuntimeError):
+        candidates.append(user_cache())
     for candidate in candidates:
         try:
             (candidate / name).mkdir(parents=True, exist_ok=True)

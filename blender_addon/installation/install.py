@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ _DOWNLOAD_SHARE: Final = 0.9
 """Share of a step's progress bar that downloading takes. Unpacking comes after it and reports no progress."""
 _FULL: Final = 2_000_000
 """Bytes of free space below which a disk counts as full."""
+_PIP_VARIABLES: Final = frozenset(
+    {"PIP_PREFIX", "PIP_ROOT", "PIP_DRY_RUN", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT", "PIP_PYTHON"}
+)
+"""Settings of the user's pip with which packages would not get into the new environment, or other ones would. Those for
+an index, a proxy and certificates count."""
 _LEAST_WEIGHT: Final = 0.02
 """Share of the whole progress bar of a step that downloads nothing."""
 
@@ -100,6 +106,14 @@ class Installation:
                 "check that you may write there."
             )
             self.error = f"{DISK_FULL if error.errno == errno.ENOSPC else sentence} {self._what_remains()}".strip()
+        except Exception as error:
+            # Without an end, the interface would say for ever that the backend is being installed.
+            traceback.print_exc()
+            final_state = FAILED
+            self.error = (
+                f"The installation failed because of a defect in Effigy ({type(error).__name__}: {error}); Blender's "
+                "console has the details."
+            )
         with self._lock:
             self.state, self.detail = final_state, ""
         if self._on_end:
@@ -117,7 +131,7 @@ class Installation:
         complete = False
         try:
             plan.environments.temporary.mkdir(exist_ok=True)
-            with self.log_file.open("w", encoding="utf-8") as log:
+            with self.log_file.open("w", encoding="utf-8", errors="backslashreplace") as log:
                 start, weights = 0.0, _weights(plan.steps)
                 for step, weight in zip(plan.steps, weights, strict=True):
                     self._run(step, start, weight, log)
@@ -179,13 +193,17 @@ class Installation:
         temporary = str(self.plan.environments.temporary)
         # Packages are unpacked on the disk whose free space was looked at.
         folders = {"TMPDIR": temporary, "TEMP": temporary, "TMP": temporary}
+        environment = environment_for_another_python()
+        variables = {name: value for name, value in environment.items() if name.upper() not in _PIP_VARIABLES}
         with self._lock:
+            # `cancel` ends the process that it finds, so none may start after it.
+            self._raise_if_stopped()
             try:
                 # `python -m backend` needs the extension's folder as its working directory.
                 self._process = child_process.start(
                     step.command,
                     self.plan.requirements.parent,
-                    environment_for_another_python() | folders | {"PYTHONUNBUFFERED": "1"},
+                    variables | folders | {"PYTHONUNBUFFERED": "1"},
                     stderr=subprocess.STDOUT,
                     text=True,
                 )

@@ -15,6 +15,7 @@ Blender removes an environment under a running training. On Windows open files h
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -77,15 +78,28 @@ class Environments:
 
     def current(self) -> Path | None:
         """The folder of the environment that is used, or None if no installation has been completed."""
-        try:
-            data = json.loads((self.root / _POINTER).read_text("utf-8"))
-            name = str(data["environment"]) if data["schema"] == SCHEMA else ""
-        except (OSError, ValueError, KeyError, TypeError):
-            name = ""
-        # The name comes from a file, so it must be one that `fresh_folder` could have made.
-        if _ENVIRONMENT.fullmatch(name) and read_stamp(self.root / name):
+        name = self._named()
+        if name and read_stamp(self.root / name):
             return self.root / name
         return self.former if read_stamp(self.former) else None
+
+    def _named(self) -> str | None:
+        """The name of the environment in `current.json`. Empty if it names none; None if the file cannot be read now,
+        as while a virus scanner has it open, or if a newer version of Effigy has written it.
+        """
+        try:
+            data = json.loads((self.root / _POINTER).read_text("utf-8"))
+            if data["schema"] != SCHEMA:
+                return None
+            name = str(data["environment"])
+        except FileNotFoundError:
+            return ""
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return ""
+        # The name comes from a file, so it must be one that `fresh_folder` could have made.
+        return name if _ENVIRONMENT.fullmatch(name) else ""
 
     def python(self) -> Path | None:
         """The interpreter of the environment that is used. None if there is no such environment, or if the Python of
@@ -131,6 +145,12 @@ class Environments:
             try:
                 _lock(file)
             except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise EffigyError(
+                        f"Files in {self.root} cannot be locked ({error.strerror or error}), as on some network "
+                        "drives: have locks enabled there, or choose a Python that has the packages with Use This "
+                        "Python."
+                    ) from error
                 raise EffigyError(
                     f"Another Blender is installing the backend in {self.root}: wait until it has finished, then use "
                     "that backend, or install again."
@@ -141,20 +161,21 @@ class Environments:
         """Deletes what killed installations left, and environments that are neither current nor run by a worker.
 
         Call it while `locked`. Only folders that an installation made are deleted: they lie in `root`, have a name of
-        `fresh_folder`'s form and are virtual environments, or empty. What cannot be deleted now is left for later.
+        `fresh_folder`'s form and are virtual environments, or empty. What cannot be deleted now is left for later, and
+        so are all environments while it is not known which one is used.
         """
-        current = self.current()
+        named, current = self._named(), self.current()
         with suppress(OSError):
             for entry in list(os.scandir(self.root)):
                 folder = self.root / entry.name
-                if not entry.is_dir(follow_symlinks=False) or folder == current:
+                if not entry.is_dir(follow_symlinks=False) or entry.name == named:
                     continue
                 if _REMOVED.fullmatch(entry.name):
                     shutil.rmtree(folder, ignore_errors=True)
-                elif _ENVIRONMENT.fullmatch(entry.name):
+                elif _ENVIRONMENT.fullmatch(entry.name) and named is not None:
                     self._remove(folder)
         shutil.rmtree(self.temporary, ignore_errors=True)
-        if current != self.former and read_stamp(self.former) and not self.former.is_symlink():
+        if current not in (None, self.former) and read_stamp(self.former) and not self.former.is_symlink():
             self._remove(self.former)
 
     def _remove(self, folder: Path) -> None:
@@ -179,7 +200,7 @@ def read_stamp(folder: Path) -> Stamp | None:
     """The stamp of the environment in `folder`, or None if no environment was completed there."""
     try:
         data = json.loads((folder / STAMP).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return Stamp.from_json(data) if isinstance(data, dict) and data.get("schema") == SCHEMA else None
 

@@ -52,6 +52,8 @@ _FILE_SYSTEM: Final = 1.1
 PIP_OPTIONS: Final = (
     *("--disable-pip-version-check", "--no-input", "--progress-bar", "raw", "--only-binary", ":all:", "--no-deps"),
     *("--retries", "5", "--timeout", "30", "--resume-retries", "20"),
+    # The settings of the user's pip may say otherwise.
+    *("--no-user", "--target="),
 )
 
 

@@ -5,7 +5,9 @@ Plans are tested in `test_installation_plans`, installations with a real pip in 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 import threading
 import time
@@ -17,7 +19,7 @@ import pytest
 from bench.package_index import environments_in
 from blender_addon.child_environment import PYTHON_VARIABLES
 from blender_addon.errors import EffigyError
-from blender_addon.installation import place
+from blender_addon.installation import install, place
 from blender_addon.installation.check import check_interpreter
 from blender_addon.installation.failures import explain_failure
 from blender_addon.installation.install import Installation
@@ -169,6 +171,93 @@ def test_a_cancelled_installation_ends_at_once_together_with_its_child_processes
     last = alive.read_text()
     time.sleep(0.3)
     assert alive.read_text() == last, "a program of the installation is still running"
+
+
+def test_a_defect_ends_the_installation_with_a_sentence(tmp_path, monkeypatch):
+    def defective(*arguments):
+        raise ValueError("not foreseen")
+
+    monkeypatch.setattr(install, "write_stamp", defective)
+    plan = small_plan(tmp_path, MAKE_PYTHON)
+    installation = run(plan, tmp_path)
+    assert installation.finished and "ValueError: not foreseen" in installation.error and not plan.folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every path is text")
+def test_a_folder_whose_name_is_no_text_does_no_harm(tmp_path):
+    plan = small_plan(tmp_path, MAKE_PYTHON)
+    (step,) = plan.steps
+    plan = replace(plan, steps=(replace(step, command=(*step.command, os.fsdecode(b"/home/caf\xe9"))),))
+    assert run(plan, tmp_path).error is None
+
+
+def test_no_step_starts_after_an_installation_was_cancelled(tmp_path, monkeypatch):
+    ran = tmp_path / "ran"
+    plan = small_plan(tmp_path, MAKE_PYTHON, f"open({str(ran)!r}, 'w')")
+    installation = Installation(plan, tmp_path / "log")
+    start = installation._start
+    # The artist's click arrives between the look at the state and the start of the second step.
+    monkeypatch.setattr(
+        installation, "_start", lambda step: (step is plan.steps[1] and installation.cancel(), start(step))[1]
+    )
+    installation.start()
+    installation.wait(10)
+    assert installation.state == "cancelled" and not ran.exists()
+
+
+POINTERS = {
+    "damaged": "[" * 100_000,
+    "not an object": "[]",
+    "outside": '{"schema": 1, "environment": "../env-0000"}',
+    "absolute": '{"schema": 1, "environment": "/env-0000"}',
+    "with a line end": '{"schema": 1, "environment": "env-0000\\n"}',
+}
+
+
+@pytest.mark.parametrize("text", POINTERS.values(), ids=POINTERS)
+def test_a_pointer_that_names_no_environment_of_the_folder_is_not_followed(tmp_path, text):
+    environments = environments_in(tmp_path)
+    for folder in (environments.root / "env-0000", environments.root.parent / "env-0000"):
+        folder.mkdir(parents=True)
+        place.write_stamp(folder, ROOT / "requirements", "cpu")
+    (environments.root / "current.json").write_text(text)
+    assert environments.current() is None
+
+
+def test_nothing_is_removed_while_it_is_not_known_which_environment_is_used(tmp_path, monkeypatch):
+    environments = environments_in(tmp_path)
+    run(small_plan(tmp_path, MAKE_PYTHON), tmp_path)
+    used = environments.current()
+    (used / "pyvenv.cfg").touch()
+    pointer = environments.root / "current.json"
+    text = pointer.read_text()
+    # A newer version's pointer, then a pointer and a stamp that a virus scanner has open.
+    pointer.write_text(text.replace('"schema": 1', '"schema": 2'))
+    environments.remove_unused()
+    assert place.python_of(used).exists()
+    pointer.write_text(text)
+    read_text = Path.read_text
+    for held in (pointer, used / place.STAMP):
+
+        def read(path, *arguments, held=held):
+            if path == held:
+                raise PermissionError(13, "The process cannot access the file")
+            return read_text(path, *arguments)
+
+        monkeypatch.setattr(Path, "read_text", read)
+        environments.remove_unused()
+        assert place.python_of(used).exists()
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert environments.current() == used
+
+
+def test_a_drive_without_locks_is_not_told_as_another_blender(tmp_path, monkeypatch):
+    def no_locks(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(place, "_lock", no_locks)
+    with pytest.raises(EffigyError, match="cannot be locked"), environments_in(tmp_path).locked():
+        pass
 
 
 def test_the_end_of_an_installation_is_reported_once(tmp_path):

@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +182,43 @@ def test_the_first_rasteriser_that_works_is_chosen_and_the_faults_of_the_others_
     assert choice.explanation.startswith(f"Warp {torch.__version__}, because gsplat cannot be used (nvrtc: error")
     none = first_that_works([Candidate("cuda", "gsplat", "torch", _draws_too_dark)], CPU)
     assert none.backend is None and "gsplat cannot be used (it draws a wrong picture" in none.explanation
+
+
+def test_a_rasteriser_that_no_package_manager_installed_is_used_as_well() -> None:
+    choice = first_that_works([Candidate("cuda", "gsplat", "no-such-distribution", rasterize_cpu)], CPU)
+    assert choice.backend == "cuda" and choice.explanation == "gsplat"
+
+
+def test_two_threads_that_ask_at_once_try_the_gpu_once(monkeypatch) -> None:
+    tried = []
+
+    def examine() -> DeviceReport:
+        tried.append(1)
+        time.sleep(0.1)
+        return DeviceReport(False, None, devices.NO_GPU)
+
+    monkeypatch.setattr(devices, "_report", None)
+    monkeypatch.setattr(devices, "_examine", examine)
+    threads = [threading.Thread(target=usable_cuda) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tried) == 1
+
+
+def test_a_gpu_whose_software_raises_anything_is_not_used_and_the_cause_is_said(monkeypatch) -> None:
+    def broken() -> tuple[int, int]:
+        raise OSError("libcuda.so.1: file too short")
+
+    monkeypatch.setattr(devices, "_report", None)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", broken)
+    assert choose_device("auto") == CPU
+    assert usable_cuda().reason == (
+        "The Some GPU is not used: libcuda.so.1: file too short. Everything runs on the CPU."
+    )
 
 
 def test_a_gpu_without_gsplat_is_drawn_on_by_warp_and_the_doctor_says_why(monkeypatch) -> None:

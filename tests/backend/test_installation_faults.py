@@ -101,6 +101,15 @@ def test_a_new_backend_takes_the_place_of_the_old_one_when_it_is_complete(folder
     }
 
 
+def test_settings_of_the_users_pip_lead_no_package_elsewhere(folder, index, monkeypatch, tmp_path):
+    (tmp_path / "pip.conf").write_text("[install]\nuser = true\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    for name in ("target", "prefix", "root"):
+        monkeypatch.setenv(f"PIP_{name.upper()}", str(tmp_path / name))
+    assert install(folder).error is None and version_in(environments_in(folder)) == "2.0"
+    assert not any((tmp_path / name).exists() for name in ("target", "prefix", "root"))
+
+
 def test_without_a_network_the_old_backend_stays(folder, index):
     index.close()
     installation = install(folder)

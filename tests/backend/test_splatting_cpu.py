@@ -5,8 +5,10 @@ hand-written gradients are correct.
 from __future__ import annotations
 
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,6 +322,17 @@ def test_kernels_compile_even_if_no_cache_folder_is_writable(tmp_path, monkeypat
     assert folder.is_dir() and blocked not in folder.parents
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "own"))
     assert tmp_path / "own" in jit.cache_folder().parents
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="every account of Windows has a folder")
+def test_kernels_compile_for_an_account_without_a_home_folder(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert jit.cache_folder().is_dir()
 
 
 def test_the_rows_that_a_gaussian_covers_in_a_tile_are_all_and_no_others():

@@ -9,6 +9,9 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 from backend import storage
+from backend.head.mesh_graph import cache_folder
+from backend.head.registry import user_folder
+from backend.service.exchange_store import exchange_folder
 from blender_addon import command_line
 from blender_addon.command_line import split_command
 from blender_addon.file_names import safe_file_name
@@ -67,7 +70,8 @@ def test_other_systems_split_as_a_shell_does():
 @pytest.mark.parametrize(
     "name",
     ["CON", "con.txt", "NUL.tar.gz", "COM1", "lpt9 .x", "COM²", "a:b", r"..\..\x", "../../x", "..", ".", "", "a ", "a.",
-     "a. .", "tab\there", 'q"?*<>|', r"\\server\share", "C:\\x", "名前", "x" * 400, "名" * 400, " .hidden"],
+     "a. .", "tab\there", 'q"?*<>|', r"\\server\share", "C:\\x", "名前", "x" * 400, "名" * 400, " .hidden",
+     "half \ud800"],
 )  # fmt: skip
 def test_every_datablock_gets_a_name_that_windows_accepts(name):
     safe = safe_file_name(name, ".effigy")
@@ -91,3 +95,10 @@ def test_one_file_by_two_spellings_is_one_file(tmp_path: Path, monkeypatch: pyte
     for system, same in (("linux", False), ("win32", True), ("darwin", True)):
         monkeypatch.setattr("sys.platform", system)
         assert storage.is_same_path(one, other) == same
+
+
+def test_a_variable_for_a_folder_that_is_set_to_nothing_means_the_default(monkeypatch):
+    for name in ("EFFIGY_USER", "EFFIGY_CACHE", "APPDATA", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, "")
+    # Relative ones would lie in the extension's folder, which an update deletes.
+    assert all(folder.is_absolute() for folder in (user_folder(), cache_folder(), exchange_folder()))
