@@ -1,4 +1,4 @@
-"""A real Dask scheduler and real workers on loopback, each in a process of its own."""
+"""A real Dask scheduler and real workers on loopback, each in a process of its own, which ends with this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+UNTIL_STDIN_CLOSES = """
+import os, runpy, sys, threading
+
+def watch():
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+threading.Thread(target=watch, daemon=True).start()
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs a module and ends when stdin closes: also when the tests are killed, on every system."""
 
 
 def start_worker(url: str, name: str, folder: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -48,5 +61,10 @@ def _dask(module: str, arguments: list[str], *options: str, folder: Path) -> sub
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     log = open(folder / f"{module.rpartition('.')[2]}.log", "ab")  # noqa: SIM115 - the process keeps it open
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments, *options], cwd=folder, env=environment, stdout=log, stderr=log
+        [sys.executable, "-c", UNTIL_STDIN_CLOSES, module, *arguments, *options],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
     )

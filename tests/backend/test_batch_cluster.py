@@ -21,6 +21,7 @@ from dask_cluster import dask_cluster, start_worker
 from dask_jobqueue.slurm import SLURMCluster
 from distributed import Client
 from small_capture import make_small_capture
+from worker_sessions import children_of, runs
 
 from backend.errors import EffigyError
 from backend.service.batch import addresses, cluster
@@ -98,6 +99,25 @@ def test_the_work_of_a_machine_that_is_lost_in_a_training_is_done_on_another_one
     assert [(row["clip"], row["state"], row["tracked"]) for row in rows] == [("anna", "done", 10), ("ben", "done", 10)]
     assert "anna" in output and "2 clips, 0 of them not done" in output
     assert all((out / name / f"{name}.effigy").is_file() for name in ("anna", "ben"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_a_cluster_of_these_tests_ends_when_the_tests_are_killed(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from dask_cluster import dask_cluster\n"
+        "with dask_cluster(Path(sys.argv[1]), 'first', 'second') as (url, workers): print(url, flush=True); time.sleep(60)"
+    )
+    tests = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    )
+    url = tests.stdout.readline().strip()
+    with Client(url, timeout=30) as client:
+        client.wait_for_workers(2, timeout=60)
+    pids = children_of(tests.pid)
+    assert len(pids) == 3
+    tests.kill()
+    tests.wait()
+    wait_until(lambda: not any(map(runs, pids)), 10)
 
 
 # --- addresses
