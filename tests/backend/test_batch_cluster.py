@@ -105,7 +105,7 @@ def test_the_work_of_a_machine_that_is_lost_in_a_training_is_done_on_another_one
 def test_a_cluster_of_these_tests_ends_when_the_tests_are_killed(tmp_path):
     script = (
         "import sys, time; from pathlib import Path; from dask_cluster import dask_cluster\n"
-        "with dask_cluster(Path(sys.argv[1]), 'first', 'second') as (url, workers): print(url, flush=True); time.sleep(60)"
+        "with dask_cluster(Path(sys.argv[1]), 'first', 'second') as (url, _): print(url, flush=True); time.sleep(60)"
     )
     tests = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
