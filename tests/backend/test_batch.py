@@ -20,7 +20,7 @@ from footage_clips import write_clip
 from small_capture import make_small_capture
 
 from backend.cores import core_count
-from backend.errors import Cancelled
+from backend.errors import Cancelled, EffigyError
 from backend.progress import SILENT, Progress
 from backend.service.batch import local, stage_run, table
 from backend.service.batch.overview import Overview, time_left_in_words
@@ -28,6 +28,7 @@ from backend.service.batch.run import _outcome_of, run_clips
 from backend.service.batch.sheet import Clip, read_sheet
 from backend.service.batch.stage_run import FAILED_STATE, FINISHED, STOPPED, StageOrder, StageOutcome, run_stage
 from backend.service.batch.stages import ClipFiles
+from backend.service.batch.witness import witness_in
 from backend.service.cli import main
 from backend.service.job_messages import CANCELLED, DONE, FAILED, JobEvent
 from backend.service.jobs import JobProcess
@@ -130,6 +131,34 @@ def test_ctrl_c_ends_a_batch_and_its_stage_with_one_sentence(folder):
     assert errors == "Stopped by the user; what was finished is kept, and the same command goes on from there.\n"
     assert states(folder / "shots") == {"anna": "stopped", "ben": "stopped"}
     assert not list((folder / "shots").glob(".batch-*"))
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from backend.service.batch.witness import witness_in
+with witness_in(Path(sys.argv[1]), "0" * 16):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_batch_in_the_same_folder_is_refused_until_the_first_has_ended_or_was_killed(tmp_path):
+    (tmp_path / ".batch-notes").write_text("mine")
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "held\n"
+        refusal = "Another batch is working in .*: wait until it has ended, or choose another folder with --out"
+        for name in ("1", "f"):
+            with pytest.raises(EffigyError, match=refusal), witness_in(tmp_path, name * 16):
+                pass
+        assert {path.name for path in tmp_path.iterdir()} == {f".batch-{'0' * 16}", ".batch-notes"}
+    finally:
+        first.kill()
+        first.wait()
+    with witness_in(tmp_path, "2" * 16) as witness:
+        assert witness.is_file() and not (tmp_path / f".batch-{'0' * 16}").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [".batch-notes"]
 
 
 class StopInTraining(Progress):
@@ -419,6 +448,16 @@ def test_a_table_that_a_spreadsheet_opens_keeps_every_figure(tmp_path):
     first, second = csv.DictReader((tmp_path / "batch.csv").read_text("utf-8").splitlines())
     assert first["clip"] == clip.name and float(first["minutes"]) == 1.5 and float(first["psnr"]) == 27.1234567
     assert second["state"] == "waiting" and second["psnr"] == ""
+
+
+def test_no_text_of_the_table_is_calculated_by_a_spreadsheet(tmp_path, capsys):
+    (tmp_path / "=HYPERLINK(1).mp4").write_bytes(b"no video")
+    (tmp_path / "shots.csv").write_text("name,footage\nanna,=HYPERLINK(1).mp4\n")
+    assert main(["batch", str(tmp_path / "shots.csv")]) == 2
+    (row,) = csv.DictReader((tmp_path / "shots" / "batch.csv").read_text("utf-8").splitlines())
+    assert row["reason"].startswith("'=HYPERLINK(1).mp4 is not a video")
+    (row,) = json.loads((tmp_path / "shots" / "batch.json").read_text("utf-8"))["clips"]
+    assert row["reason"].startswith("=HYPERLINK(1).mp4 is not a video")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):

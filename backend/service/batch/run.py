@@ -18,6 +18,7 @@ from .sheet import Clip
 from .stage_run import FAILED_STATE, Report, StageOrder, StageOutcome
 from .stages import stages_of
 from .table import row_of, write_table
+from .witness import witness_in
 
 SECONDS_BETWEEN_LOOKS: Final = 0.25
 SECONDS_TO_STOP: Final = 60
@@ -56,7 +57,10 @@ def run_clips(
             progress.message(f"{entry['clip']}: {entry['text']}")
         overview.report(entry)
 
-    with _witness(out, batch) as witness, _machines(clips, address, at_once, batch, witness, report, progress) as them:
+    with (
+        witness_in(out, batch) as witness,
+        _machines(clips, address, at_once, batch, witness, report, progress) as them,
+    ):
         futures: dict[str, Future] = {}
         for clip in clips:
             orders = [StageOrder(batch, clip, out / clip.name, stage, witness) for stage in stages_of(clip)]
@@ -139,15 +143,3 @@ def _machines(
     ):
         check_machines(client, witness, needs_gpu, progress.message)
         yield machines
-
-
-@contextmanager
-def _witness(out: Path, batch: str) -> Iterator[Path]:
-    """A file in the batch's folder, by which a machine can tell that it sees this folder and not another one."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f".batch-{batch}"
-    path.write_text("A machine that works on this batch sees this file.\n", "utf-8")
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)

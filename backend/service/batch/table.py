@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ...storage import write_beside
 from ..results import BatchRow
@@ -37,15 +37,23 @@ def row_of(clip: Clip, outcome: StageOutcome | None) -> BatchRow:
 
 
 def write_table(out: Path, rows: Sequence[BatchRow]) -> Path:
-    """Write `batch.csv` and `batch.json`; returns the former."""
+    """Write `batch.csv` and `batch.json`; returns the former.
+
+    In `batch.csv` an apostrophe stands before a text that a spreadsheet would calculate as a formula.
+    """
     names = [field.name for field in fields(BatchRow)]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names)
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows({name: _cell(value) for name, value in asdict(row).items()} for row in rows)
     with write_beside(out / "batch.csv") as temporary:
         temporary.write_bytes(text.getvalue().encode("utf-8"))
     content = {"schema": SCHEMA, "clips": [asdict(row) for row in rows]}
     with write_beside(out / "batch.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return out / "batch.csv"
+
+
+def _cell(value: Any) -> Any:
+    # A sentence may begin with the name of a file, which a stranger may have chosen (OWASP, "CSV Injection").
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
