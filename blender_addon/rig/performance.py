@@ -10,8 +10,8 @@ armature: values are added to the tracked values, and rotations are applied afte
 inserts a key it subtracts the value of the strips, so the key holds the pose that the artist sees. On frames between
 and beyond the keys the performance continues underneath the change.
 
-The performance of another person (`add_performance`) comes into strips above these. It replaces the tracked performance
-for as long as it lasts, and can be muted, moved and faded against it.
+The performance of another person (`add_performance_steps`) comes into strips above these. It replaces the tracked
+performance for as long as it lasts, and can be muted, moved and faded against it.
 
 Below the performance of the shape keys lies a strip that holds all of them at zero. Without it, every slider keyed by
 hand would jump by 1 when the performance is muted, because Blender adds to the default value of a shape key, which
@@ -79,13 +79,11 @@ def apply_track_steps(rig: Rig, track: TrackData, placement: Placement | None = 
     return placement
 
 
-def add_performance(rig: Rig, track: TrackData, name: str, frame_start: int) -> None:
-    """Adds a performance to the rig, from `frame_start` on, in strips called `name` above all existing ones."""
-    return finish(add_performance_steps(rig, track, name, frame_start))
-
-
 def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: int) -> Steps[None]:
-    """`add_performance` in steps of a few milliseconds (see `steps`)."""
+    """Adds a performance to the rig, from `frame_start` on, in strips called `name` above all existing ones.
+
+    In steps of a few milliseconds (see `steps`).
+    """
     _check_head(rig, track)
     stored = placement_of(rig)
     camera_pose = default_camera_pose(track.head_to_camera) if stored is None else stored.camera_pose
