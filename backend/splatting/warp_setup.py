@@ -9,6 +9,7 @@ this module raises an `EffigyError` where it is not installed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +18,11 @@ import torch
 
 from ..errors import EffigyError
 from .kernel_cache import writable_cache
+from .short_paths import short_path
 
 try:
     import warp
+    from warp._src import build
 except ImportError as error:
     raise EffigyError(
         "Drawing with NVIDIA Warp needs the package warp-lang: install the backend again on a machine with an NVIDIA "
@@ -45,7 +48,7 @@ def launching(device: torch.device) -> Iterator[Any]:
     `RuntimeError`, as every failure of PyTorch on a GPU does.
     """
     with _one_at_a_time, _runtime_errors():
-        wp.init()
+        _start()
         if device.type == "cuda" and not wp.is_cuda_available():
             raise EffigyError(
                 f"NVIDIA Warp {wp.__version__} cannot use the GPU: update its driver to version 580 or newer."
@@ -56,6 +59,22 @@ def launching(device: torch.device) -> Iterator[Any]:
                 yield warp_device
         else:
             yield warp_device
+
+
+@functools.cache
+def _start() -> None:
+    r"""Start Warp, and give it paths that it can open on Windows.
+
+    Warp opens its cache with C's `fopen`, and NVRTC Warp's headers with the system's code page, both from UTF-8: below
+    a user folder such as `C:\Users\Jürgen` no kernel could be built. Warp resolves short names when it starts, so
+    they are set afterwards.
+    """
+    wp.init()
+    cache, home = wp.config.kernel_cache_dir, build.warp_home
+    wp.config.kernel_cache_dir, build.warp_home = short_path(cache), short_path(home)
+    if (wp.config.kernel_cache_dir, build.warp_home) != (cache, home):
+        # These would lie in the user's folder for temporary files.
+        wp.config.use_precompiled_headers = False
 
 
 @contextlib.contextmanager

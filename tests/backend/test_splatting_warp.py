@@ -47,6 +47,38 @@ def test_drawing_prints_nothing_on_stdout_and_keeps_its_kernels_where_the_user_s
     assert all(parts[:2] == ("kernels", "warp") for parts in compiled)
 
 
+BELOW_AN_UMLAUT = """
+import sys
+from pathlib import Path
+from backend.splatting import short_paths
+
+def windows_short_name(path):
+    short = Path(sys.argv[1]) / f"SHORT~{len(list(Path(sys.argv[1]).iterdir()))}"
+    short.symlink_to(path)
+    return str(short)
+
+short_paths.short_path = windows_short_name
+from backend.splatting import warp_setup
+"""
+PRINTS_PATHS = """
+wp, build = warp_setup.wp, warp_setup.build
+opened = []
+compiles = build.build_cpu
+build.build_cpu = lambda *given, **options: (opened.extend([build.warp_home, *given[:2]]), compiles(*given, **options))
+"""
+PRINTS_WHAT_WAS_OPENED = "print(sorted({'SHORT~' in path and path.isascii() for path in opened}))"
+
+
+def test_below_a_user_name_with_an_umlaut_warp_gets_paths_that_it_can_open(tmp_path) -> None:
+    """On Windows, C's `fopen` and NVRTC cannot open such paths; here short names are imitated by links."""
+    pytest.importorskip("warp", reason="NVIDIA Warp (warp-lang) is not installed here")
+    (tmp_path / "short").mkdir()
+    program = BELOW_AN_UMLAUT + PRINTS_PATHS + DRAW + PRINTS_WHAT_WAS_OPENED
+    program = program.replace("sys.argv[1]", repr(str(tmp_path / "short")))
+    completed = run(program, WARP_CACHE_PATH=str(tmp_path / "Jürgen"))
+    assert completed.stdout == "True\n[True]\n", completed.stdout + completed.stderr
+
+
 def test_without_warp_the_user_gets_a_sentence() -> None:
     program = "import sys; sys.modules['warp'] = None\n" + DRAW
     completed = run(program)
