@@ -27,10 +27,13 @@ from backend.errors import EffigyError
 from backend.service.batch import addresses, cluster
 from backend.service.batch.addresses import SchedulerAddress, read_address
 from backend.service.batch.cluster import check_machines, open_cluster
+from backend.service.batch.stages import ClipFiles
 from backend.service.cli import main
 from backend.splatting.jit import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
+WORKING = ("Warming up", "Training")
+"""Parts of a training."""
 
 
 def start_batch(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -70,10 +73,7 @@ def test_the_work_of_a_machine_that_is_lost_in_a_training_is_done_on_another_one
     with dask_cluster(tmp_path, "first", "second") as (url, workers), Client(url) as client:
         batch = start_batch(tmp_path, "--cluster", url)
         wait_until(
-            lambda: any(
-                event["clip"] == "anna" and event.get("stage") in ("Warming up", "Training")
-                for event in events_of(client, out)
-            )
+            lambda: any(event["clip"] == "anna" and event.get("stage") in WORKING for event in events_of(client, out))
         )
         name_of = {address: info["name"] for address, info in client.scheduler_info()["workers"].items()}
         (lost,) = [
@@ -99,6 +99,21 @@ def test_the_work_of_a_machine_that_is_lost_in_a_training_is_done_on_another_one
     assert [(row["clip"], row["state"], row["tracked"]) for row in rows] == [("anna", "done", 10), ("ben", "done", 10)]
     assert "anna" in output and "2 clips, 0 of them not done" in output
     assert all((out / name / f"{name}.effigy").is_file() for name in ("anna", "ben"))
+
+
+def test_the_training_of_a_batch_that_was_killed_stops_on_its_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    make_small_capture(tmp_path, frames=10)
+    (tmp_path / "shots.csv").write_text("name,capture,minutes,evaluate\nanna,ball.capture,9,no\n")
+    files = ClipFiles(tmp_path / "shots" / "anna")
+    with dask_cluster(tmp_path, "only") as (url, _), Client(url) as client:
+        batch = start_batch(tmp_path, "--cluster", url)
+        wait_until(lambda: any(event.get("stage") in WORKING for event in events_of(client, tmp_path / "shots")))
+        batch.kill()
+        batch.communicate()
+        attempt = files.stamp("train.attempt")
+        wait_until(lambda: json.loads(attempt.read_text())["seconds"] > 0, 30)
+    assert not files.avatar.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
