@@ -46,6 +46,8 @@ class DeviceReport:
 
 _report: DeviceReport | None = None
 _asking = threading.Lock()
+_given_up: DeviceReport | None = None
+"""The report before `give_up_cuda`."""
 
 
 def usable_cuda() -> DeviceReport:
@@ -71,7 +73,7 @@ def give_up_cuda(error: Exception) -> str | None:
     again. PyTorch and Warp raise a `RuntimeError` if memory runs out, kernels cannot be built, or the driver fails. A
     `RuntimeError` that has another cause is raised once more by the work on the CPU.
     """
-    global _report
+    global _report, _given_up
     if _report is None or not _report.usable or not isinstance(error, RuntimeError):
         return None
     # torch.OutOfMemoryError is recognised by its name, because it is a RuntimeError of PyTorch alone.
@@ -81,8 +83,14 @@ def give_up_cuda(error: Exception) -> str | None:
         from .splatting.self_test import first_line
 
         reason = f"The {_report.gpu} failed ({first_line(error)})."
-    _report = replace(_report, usable=False, reason=reason, rasteriser=None)
+    _given_up, _report = _report, replace(_report, usable=False, reason=reason, rasteriser=None)
     return reason
+
+
+def take_cuda_back() -> None:
+    """Undo `give_up_cuda`, for a caller whose work failed on the CPU as well: the cause was not the GPU."""
+    global _report
+    _report = _given_up or _report
 
 
 def choose_device(name: str) -> torch.device:

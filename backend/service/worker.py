@@ -188,20 +188,28 @@ class _Worker:
         )
 
     def _pose(self, parameters: Parameters, method_of: Callable[[Posing], Method]) -> Any:
-        """Answer a request about avatars. If the GPU fails, this request and all later ones are answered by the CPU."""
+        """Answer a request about avatars. If the GPU fails, this request and all later ones are answered by the CPU.
+        A request that the CPU cannot answer either has another cause, and later ones are answered by the GPU again.
+        """
         posing = self._load_posing()
         try:
             return method_of(posing)(parameters)
         except RuntimeError as error:
-            from ..devices import give_up_cuda
+            from ..devices import give_up_cuda, take_cuda_back
 
             reason = give_up_cuda(error)
             if reason is None:
                 raise
+        posing.close_avatars()
+        try:
+            result = method_of(posing)(parameters)
+        except (RuntimeError, MemoryError):
+            take_cuda_back()
+            posing.close_avatars()
+            raise
         # Blender shows the worker's log in its console.
         print(f"{reason} Avatars are now posed and drawn on the CPU.", file=sys.stderr, flush=True)
-        posing.close_avatars()
-        return method_of(posing)(parameters)
+        return result
 
     def _load_posing(self) -> Posing:
         if self._posing is None:

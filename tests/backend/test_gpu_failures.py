@@ -21,6 +21,7 @@ from backend.avatar import render
 from backend.avatar.settings import AvatarSettings
 from backend.devices import DeviceReport
 from backend.progress import Progress
+from backend.service import worker
 from backend.service.commands import run
 from backend.service.requests import RenderRequest
 from backend.splatting.rasterize import rasterize
@@ -203,3 +204,18 @@ def test_the_worker_answers_the_request_at_which_the_gpu_failed_and_all_later_on
     assert said == [
         "The memory of the Imitation 5000 is not enough for this. Avatars are now posed and drawn on the CPU."
     ]
+
+
+def test_a_request_that_fails_on_the_cpu_as_well_does_not_cost_the_gpu(imitation, capsys):
+    class Defective:
+        def render(self, parameters):
+            raise RuntimeError("shapes do not match")
+
+        def close_avatars(self):
+            pass
+
+    answering = worker._Worker(None)
+    answering._posing = Defective()
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        answering._pose(None, lambda posing: posing.render)
+    assert devices.usable_cuda().usable and capsys.readouterr().err == ""
