@@ -243,7 +243,8 @@ def _is_held(folder: Path) -> bool:
     if sys.platform == "win32":
         return False
     try:
-        with open(folder / STAMP, "rb") as file:
+        # Network drives (NFS) lock a file for one process alone only if it is open for writing.
+        with open(folder / STAMP, "r+b") as file:
             _lock(file)
     except FileNotFoundError:
         return False

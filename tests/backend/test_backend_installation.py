@@ -251,6 +251,27 @@ def test_nothing_is_removed_while_it_is_not_known_which_environment_is_used(tmp_
     assert environments.current() == used
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows, open files keep an environment")
+def test_a_replaced_environment_on_a_network_drive_is_removed(tmp_path, monkeypatch):
+    import fcntl
+
+    flock = fcntl.flock
+
+    def flock_of_nfs(file, operation):
+        if operation & fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_of_nfs)
+    plans = [small_plan(tmp_path, MAKE_PYTHON) for _ in range(2)]
+    for plan in plans:
+        assert run(plan, tmp_path).error is None
+        (plan.folder / "pyvenv.cfg").touch()
+    environments = environments_in(tmp_path)
+    environments.remove_unused()
+    assert environments.current() == plans[1].folder and not plans[0].folder.exists()
+
+
 def test_a_drive_without_locks_is_not_told_as_another_blender(tmp_path, monkeypatch):
     def no_locks(file):
         raise OSError(errno.ENOLCK, "No locks available")
