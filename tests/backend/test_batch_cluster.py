@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,37 @@ def test_machines_that_ssh_reaches_work_on_a_batch_and_one_that_does_not_answer_
     assert batch.returncode == 0, output + errors
     assert "The machine 127.0.0.1:9 cannot be used" in output and "1 clips, 0 of them not done" in output
     assert (tmp_path / "shots" / "anna" / "anna.effigy").is_file() and not errors
+
+
+OPEN_AND_WAIT = """
+import sys, time
+from backend.service.batch import cluster
+from backend.service.batch.addresses import read_address
+cluster.SECONDS_IDLE = 3
+with cluster._ssh_cluster(read_address(sys.argv[1]), print) as machines:
+    print(machines.scheduler_address, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_what_a_batch_has_started_through_ssh_ends_although_the_batch_was_killed(ssh_host):
+    batch = subprocess.Popen(
+        [sys.executable, "-c", OPEN_AND_WAIT, f"ssh://{ssh_host}"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    url = batch.stdout.readline().strip()
+    host, port = url.removeprefix("tcp://").split(":")
+
+    def is_there() -> bool:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            # A process may have ended since it was listed.
+            with suppress(OSError):
+                if url in path.read_text(errors="replace"):
+                    return True
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    assert is_there()
+    batch.kill()
+    batch.wait()
+    wait_until(lambda: not is_there(), 30)

@@ -28,6 +28,9 @@ from .stages import STAGES, TRAIN
 Client = Cluster = Future = Any
 
 SECONDS_TO_CONNECT: Final = 15
+SECONDS_IDLE: Final = 300
+"""After so long without a task, a scheduler that a batch has started through SSH ends, and its workers with it: the
+batch was killed, and could not end them."""
 SECONDS_BETWEEN_COUNTS: Final = 5.0
 RETRIES: Final = 2
 """How often a stage is tried again after an unforeseen exception. A lost machine does not count: Dask gives its tasks
@@ -210,7 +213,7 @@ def _ssh_cluster(address: SshAddress, tell: Any) -> Cluster:
         )
         for number, host in enumerate(hosts)
     }
-    scheduler = process(Scheduler, hosts[0], kwargs={"port": 0, "dashboard": False})
+    scheduler = process(Scheduler, hosts[0], kwargs={"port": 0, "dashboard": False, "idle_timeout": SECONDS_IDLE})
     try:
         return SpecCluster(workers, scheduler, name="effigy")
     except Exception as error:
