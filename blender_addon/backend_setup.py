@@ -24,6 +24,7 @@ from .installation.machine import Machine, this_machine
 from .installation.plan import Plan, make_plan
 from .redraw import redraw_panels
 from .worker import session
+from .worker.client import WorkerClient
 
 OFFLINE: Final = (
     "Blender may not use the network: allow it under Preferences ▸ System ▸ Network ▸ Allow Online "
@@ -61,8 +62,8 @@ class _Setup:
     """None until the graphics driver has answered."""
     detecting: bool = False
     """Whether a thread is asking the graphics driver."""
-    examining: bool = False
-    """Whether the worker is preparing a report."""
+    examining: WorkerClient | None = None
+    """The worker that is preparing a report."""
     findings: list[Finding] = field(default_factory=list)
     """The last report."""
     findings_of: list[str] | None = None
@@ -133,13 +134,15 @@ def findings() -> list[Finding]:
 
 
 def is_examining() -> bool:
-    return _setup.examining
+    """Whether a report is being prepared. A worker that has been replaced since prepares none any more."""
+    return _setup.examining is not None and _setup.examining is session.current()
 
 
 def examine() -> None:
     """Asks the worker for a report on what it can do. The rows arrive later, in `findings`."""
-    session.client().request("doctor", {}, _store_report, _store_failure)
-    _setup.examining = True
+    client = session.client()
+    client.request("doctor", {}, _store_report, _store_failure)
+    _setup.examining = client
 
 
 def state() -> Readiness:
@@ -185,7 +188,7 @@ def _store_failure(error: Exception) -> None:
 
 
 def _store_findings(rows: list[Finding]) -> None:
-    _setup.findings, _setup.findings_of, _setup.examining = rows, _backend_command(), False
+    _setup.findings, _setup.findings_of, _setup.examining = rows, _backend_command(), None
     redraw_panels()
 
 

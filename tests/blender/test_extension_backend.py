@@ -195,6 +195,12 @@ def test_examining_the_backend_fills_a_table(module):
     assert rows["PyTorch"] == "ok" and rows["Open head"] == "ok"
 
 
+def test_a_report_of_a_worker_that_was_replaced_is_not_waited_for(module):
+    bpy.ops.effigy.examine_backend()
+    module("blender_addon.worker.session").shutdown()
+    assert not module("blender_addon.backend_setup").is_examining() and bpy.ops.effigy.examine_backend.poll()
+
+
 def test_the_users_head_model_is_described_and_used_for_new_rigs(settings, effigy):
     head = Path(effigy.__file__).parent / "assets" / "open_head.npz"
     assert bpy.ops.effigy.choose_head(filepath=str(head)) == {"FINISHED"}
