@@ -96,8 +96,15 @@ def _gpu_rasterizer() -> Finding:
 
 
 def _training(device: str) -> Finding:
+    from ..devices import give_up_cuda
     from .device_check import check_device
 
+    try:
+        return Finding("Training", OK, check_device(device))
+    except RuntimeError as error:
+        if device != "auto" or give_up_cuda(error) is None:
+            raise
+    # The training would have gone on on the CPU; a GPU that fails at the picture ends no installation either.
     return Finding("Training", OK, check_device(device))
 
 

@@ -21,7 +21,7 @@ from backend.avatar import render
 from backend.avatar.settings import AvatarSettings
 from backend.devices import DeviceReport
 from backend.progress import Progress
-from backend.service import worker
+from backend.service import device_check, doctor, worker
 from backend.service.commands import run
 from backend.service.requests import RenderRequest
 from backend.splatting.rasterize import rasterize
@@ -161,6 +161,12 @@ def test_a_command_starts_again_on_the_cpu(small, imitation, uninterrupted, tmp_
     assert run(request, progress).frames == 16
     assert progress.messages == ["The memory of the Imitation 5000 is not enough for this. Starting again on the CPU."]
     assert len(list((tmp_path / "frames").glob("*.png"))) == 16
+
+
+def test_an_installation_on_a_gpu_that_fails_at_the_checks_picture_is_good_on_the_cpu(imitation, monkeypatch):
+    monkeypatch.setattr(device_check, "rasterize", failing_at(1, OUT_OF_MEMORY))
+    finding = doctor._training("auto")
+    assert finding.state == doctor.OK and "on the device cpu. The memory of the Imitation 5000" in finding.explanation
 
 
 WORKER = """
