@@ -140,6 +140,16 @@ def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def check_avatar(path: Path) -> None:
+    """Refuses a file that does not begin like an avatar, which is a safetensors file: the length of its header in 8
+    bytes, lowest first, and a JSON object. A file that is missing is not refused here.
+    """
+    with suppress(OSError), open(path, "rb") as file:
+        begin = file.read(9)
+        if begin[8:] != b"{" or int.from_bytes(begin[:8], "little") > os.fstat(file.fileno()).st_size - 8:
+            raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged, so it was not sent to the worker.")
+
+
 def _scan_into(found: dict[str, Path], path: Path, name: str) -> None:
     # `resolve` follows the junctions of Windows, which are no symbolic links.
     if path.is_symlink() or (path.is_dir() and _leads_elsewhere(path)):

@@ -32,6 +32,8 @@ class PathField:
     nothing."""
     beside: tuple[str, ...] = ()
     """Suffixes of files that are written beside the file, and read where they are there."""
+    is_avatar: bool = False
+    """Whether the file must begin like an avatar to be sent: a .blend file of a stranger may name any file."""
     whole: bool = False
     """Whether a folder that is written replaces the one that is there."""
 
@@ -41,7 +43,7 @@ class PathField:
 
 
 def _avatar(*keys: str) -> PathField:
-    return PathField(keys, "the avatar")
+    return PathField(keys, "the avatar", is_avatar=True)
 
 
 _HEAD: Final = PathField(("head",), "the head model")

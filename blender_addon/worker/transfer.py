@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .file_exchange import Report, list_in, text_in
 from .file_fetcher import FileFetcher, RemoteFile
-from .file_sender import FileSender, scan
+from .file_sender import FileSender, check_avatar, scan
 from .path_fields import PathField, paths_in, with_paths
 from .path_map import PathMap, joined
 from .placing import check_place, place_files, place_folder
@@ -58,6 +58,8 @@ class Transfer:
                 check_place(Path(path), replaces_folder=field.whole)
                 writes.append((field, Path(path)))
             else:
+                if field.is_avatar:
+                    check_avatar(Path(path))
                 remote[field.name, path] = self._sender.open(Path(path), field.parts, field.noun, self._report)
                 contents.append(remote[field.name, path])
         if writes:

@@ -322,6 +322,21 @@ def test_only_what_the_artist_chose_is_sent_and_no_file_to_which_a_link_in_it_le
         link.unlink()
 
 
+@pytest.mark.parametrize("content", [b"", b"ssh-rsa AAAA", b"\xff" * 8 + b"{}"])
+def test_a_file_that_is_no_avatar_is_not_sent_as_one(tmp_path, here, content):
+    client, errors = hostile(tmp_path, "x"), []
+    asked = []
+    ask = client._ask
+    client.sender.ask = lambda method, params: asked.append(method) or ask(method, params)
+    (here / "key").write_bytes(content)
+    with pytest.raises(EffigyError, match="key is not an Effigy avatar, .* so it was not sent"):
+        client.call("avatar.open", {"path": str(here / "key")})
+    client.request("avatar.splats", {"avatar": str(here / "key")}, None, errors.append, latest="viewport")
+    until(lambda: errors, client, 10)
+    client.close()
+    assert "not sent" in str(errors[0]) and not asked
+
+
 def test_a_head_model_that_could_not_be_sent_is_sent_with_the_next_request(tmp_path, here):
     (here / "flame.npz").write_bytes(b"head")
     command = [sys.executable, "-c", HOSTILE, json.dumps(["x", "", ""])]

@@ -146,7 +146,7 @@ def test_a_missing_file_and_a_worker_error_are_told_with_the_artists_paths(clien
     with pytest.raises(EffigyError, match="There is nothing at"):
         client.call("avatar.open", {"path": here / "nowhere.effigy"})
     damaged = here / "damaged.effigy"
-    damaged.write_bytes(b"a shopping list")
+    damaged.write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(WorkerError) as refused:
         client.call("avatar.open", {"path": damaged})
     assert str(damaged) in str(refused.value) and str(refused.value).count("damaged.effigy") == 1

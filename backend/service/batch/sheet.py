@@ -45,6 +45,8 @@ class Clip(Request):
 
 
 COLUMNS: Final = parameter_names(Clip)
+TABLES: Final = ("batch.csv", "batch.json")
+"""What a batch writes beside the folders of its clips."""
 _FOOTAGE_ONLY: Final = ("start", "end", "size")
 
 
@@ -87,6 +89,8 @@ def unsafe_name(name: str) -> str | None:
         return "ends in a dot or a space"
     if is_device(name):
         return "is reserved by Windows"
+    if name.casefold() in TABLES:
+        return "is that of the batch's table"
     return None
 
 
@@ -138,11 +142,20 @@ def _read_row(sheet: Path, header: list[str], number: int, cells: list[str]) -> 
     if clip.start is not None and clip.end is not None and clip.end <= clip.start:
         raise EffigyError(f"{where}: end is {clip.end:g}, but must be later than start.")
     for column, path in (("footage", clip.footage), ("head", clip.head)):
-        if path and not path.is_file():
+        if path and not _is_file(path, f"{where}: {column}"):
             raise EffigyError(f"{where}: {column}: there is no file {path}.")
-    if clip.capture and not (clip.capture / "capture.json").is_file():
+    if clip.capture and not _is_file(clip.capture / "capture.json", f"{where}: capture"):
         raise EffigyError(f"{where}: capture: {clip.capture} is no capture folder.")
     return clip
+
+
+def _is_file(path: Path, where: str) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        # A folder that may not be searched, or a name that is too long.
+        shown = str(path) if len(str(path)) < 300 else f"{str(path)[:100]}…"
+        raise EffigyError(f"{where}: {shown} cannot be read ({error.strerror or error}).") from error
 
 
 def _value(where: str, column: str, cell: str, sheet: Path) -> Any:
