@@ -308,6 +308,16 @@ def test_an_environment_in_which_a_worker_runs_is_kept_until_it_has_ended(folder
     assert not old.exists() and version_in(environments) == "2.0"
 
 
+def test_a_worker_holds_its_environment_before_it_loads_anything_else():
+    code = (
+        "import runpy, sys; from backend.service import held_environment\n"
+        "held_environment.hold_environment = lambda: print('backend.service.cli' in sys.modules, flush=True)\n"
+        "sys.argv = ['backend', '--help']; runpy.run_module('backend', run_name='__main__')"
+    )
+    started = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert started.stdout.startswith("False\n"), started.stdout + started.stderr
+
+
 def test_the_environment_of_an_earlier_version_is_used_until_it_is_replaced(folder, index):
     environments = environments_in(folder)
     environments.current().rename(environments.former)
