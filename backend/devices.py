@@ -24,6 +24,8 @@ CUDA: Final = "cuda"
 """PyTorch's name of the GPU."""
 NVIDIA_SMI_SECONDS: Final = 20
 """nvidia-smi answers within a second, except where it has to start the driver first."""
+WSL_FOLDER: Final = "/usr/lib/wsl/lib"
+"""Where the Linux of Windows (WSL) has nvidia-smi, in a folder that is not on every program's PATH."""
 NO_GPU: Final = "There is no NVIDIA GPU here: everything runs on the CPU, and training takes minutes to hours."
 APPLE_SILICON: Final = (
     "Apple's GPU is not used: no rasteriser and no sparse matrices of PyTorch run on it. Training and drawing run on "
@@ -183,7 +185,7 @@ def _why_cuda_does_not_start(error: Exception) -> str:
 
 def _gpu_of_driver() -> str | None:
     """`NVIDIA GeForce RTX 4070 (driver 552.12)` as nvidia-smi says it, or None where there is none or it fails."""
-    program = shutil.which("nvidia-smi")
+    program = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=WSL_FOLDER)
     if program is None:
         return None
     try:

@@ -96,6 +96,16 @@ def test_a_driver_tool_that_fails_or_prints_no_text_does_no_harm(tmp_path, monke
 
 
 @WITHOUT_CUDA
+@pytest.mark.skipif(sys.platform == "win32", reason="a program of a POSIX shell")
+def test_the_card_is_named_in_the_linux_of_windows(tmp_path, monkeypatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 4070, 552.12'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(devices, "WSL_FOLDER", str(tmp_path))
+    assert devices._gpu_of_driver() == "NVIDIA GeForce RTX 4070 (driver 552.12)"
+
+
 def test_on_apple_silicon_the_doctor_says_that_training_runs_on_the_cpu(monkeypatch) -> None:
     for question, answer in (("system", "Darwin"), ("machine", "arm64")):
         monkeypatch.setattr(devices.platform, question, lambda answer=answer: answer)
