@@ -168,9 +168,13 @@ class WorkerClient:
     def _begin(self, job: Job, params: dict[str, Any]) -> None:
         """Asks the worker to start a job. `params` are those for the worker."""
 
-        def on_started(result: Mapping[str, Any]) -> None:
-            request.state.jobs[result["job"]] = job
-            job.on_started(result["job"])
+        def on_started(result: Any) -> None:
+            name = result.get("job") if isinstance(result, Mapping) else None
+            if not isinstance(name, str):
+                job.end(FAILED, "The worker answered in a way that is unknown here: update Effigy on both machines.")
+                return
+            request.state.jobs[name] = job
+            job.on_started(name)
             if job.state == STOPPING:
                 self._cancel(job)
 

@@ -29,6 +29,8 @@ SSH_FAILED: Final = 255
 LONGEST_MESSAGE: Final = 8 << 30
 """Bytes. The largest picture, of 16384 x 16384 pixels with alpha and depth, takes 7.2 GB in a message. A worker that
 sends more without an end is ended, because it would fill this machine's memory."""
+LONGEST_LOG_LINE: Final = 1 << 16
+"""Bytes; a longer line of the log is shown as several."""
 EXIT_TIMEOUT: Final = 12.0
 """Seconds that a worker gets to end after it was asked to, before it is killed. In this time its jobs save their
 checkpoints."""
@@ -159,7 +161,7 @@ class Connection:
         )
 
     def _forward_log(self) -> None:
-        for line in self._process.stderr:
+        while line := self._process.stderr.readline(LONGEST_LOG_LINE):
             text = line.decode("utf-8", "replace").rstrip()
             self._last_log.append(text)
             self._on_log(text)

@@ -54,13 +54,14 @@ class JobProgress:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> JobProgress:
+        eta, rate = params.get("eta"), params.get("rate")
         return cls(
-            params["stage"],
-            params["done"],
-            params["total"],
-            params.get("eta"),
-            params.get("rate"),
-            params.get("metrics") or {},
+            str(params["stage"]),
+            int(params["done"]),
+            int(params["total"]),
+            None if eta is None else float(eta),
+            None if rate is None else float(rate),
+            dict(params.get("metrics") or {}),
         )
 
 
@@ -126,4 +127,4 @@ def from_message(message: Mapping[str, Any]) -> Answer | JobNotification | None:
     if make_event is None:
         return None
     params = message["params"]
-    return JobNotification(params["job"], make_event(params))
+    return JobNotification(str(params["job"]), make_event(params))

@@ -195,6 +195,8 @@ for line in sys.stdin:
         say(id=number, result={"path": "/there/clip.mp4"})
     elif method == "file.output":
         say(id=number, result={"path": "/there/results", "note": ""})
+    elif method == "job.start" and kind == "nameless":
+        say(id=number, result=["job-1"])
     elif method == "job.start":
         say(id=number, result={"job": "job-1"})
         say(method="job.done", params={"job": "job-1", "result": {"capture": "/there/results/capture/clip.capture"}})
@@ -209,8 +211,14 @@ for line in sys.stdin:
         say(id=[1], result=1)
         say(id={}, error={"message": "x"})
         say(method="job.progress", params={"job": "x", "stage": 1})
+        say(method="job.progress", params={"job": [1], "stage": "x", "done": 1, "total": 2})
+        say(method="job.progress", params={"job": "job-1", "stage": "x", "done": {}, "total": "many"})
         print('{"id": ' + "[" * 100_000 + "]" * 100_000 + "}", flush=True)
         say(id=number, result={"strange": True})
+    elif method == "log":
+        sys.stderr.write("x" * 1_000_000)
+        sys.stderr.flush()
+        say(id=number, result={})
     elif method == "endless":
         while True:
             sys.stdout.write("x" * 100_000)
@@ -289,7 +297,25 @@ def test_messages_that_follow_no_protocol_are_left_out_and_the_connection_stays(
     client = hostile(tmp_path, "x")
     assert client.call("strange", timeout=20.0) == {"strange": True}
     assert client.call("hello again", timeout=20.0) == {}
+    client.pump()
     client.close()
+
+
+def test_a_job_to_which_the_worker_gives_no_name_ends_with_a_sentence(tmp_path, here):
+    client = hostile(tmp_path, "x", "nameless")
+    params = {"video": str(asset_path("demo.mp4")), "capture": str(here / "clip.capture")}
+    job = client.wait(client.start_job("import", params), 20)
+    client.close()
+    assert job.state == FAILED and "unknown here" in job.error
+
+
+def test_a_line_of_the_log_without_an_end_is_shown_in_parts(tmp_path):
+    client, lines = hostile(tmp_path, "x"), []
+    client._on_log = lines.append
+    client.call("log", timeout=20.0)
+    until(lambda: sum(map(len, lines)) > 900_000, client, 10)
+    client.close()
+    assert max(map(len, lines)) <= 1 << 16
 
 
 def test_a_worker_that_sends_a_message_without_an_end_is_ended(tmp_path, monkeypatch):
