@@ -55,6 +55,12 @@ FLOAT32_ANYWAY: Final = m.Call(
         attr=m.Name("zeros") | m.Name("ones") | m.Name("empty") | m.Name("eye") | m.Name("rand") | m.Name("randn"),
     )
 )
+SYMMETRIC: Final = m.Call(
+    func=m.Name("min")
+    | m.Name("max")
+    | m.Attribute(attr=m.OneOf(*(m.Name(name) for name in ("minimum", "maximum", "hypot", "isclose"))))
+)
+"""Calls whose result does not depend on the order of their arguments."""
 FLOAT32: Final = m.Arg(keyword=m.Name("dtype"), value=m.Attribute(value=m.Name("torch"), attr=m.Name("float32")))
 
 
@@ -85,6 +91,8 @@ def drop_keyword_argument(node: cst.Call) -> Iterator[cst.Call]:
 
 
 def swap_arguments(node: cst.Call) -> Iterator[cst.Call]:
+    if m.matches(node, SYMMETRIC):
+        return
     positional = [argument for argument in node.args if argument.keyword is None and argument.star == ""]
     if len(positional) >= 2 and not positional[0].value.deep_equals(positional[1].value):
         first, second = node.args[0], node.args[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from pathlib import Path
 
@@ -85,6 +86,27 @@ def test_a_fetched_folder_that_cannot_be_placed_leaves_the_older_one(tmp_path, m
         placing.place_folder(folder, {"new": tmp_path / "content"})
     assert [path.name for path in folder.iterdir()] == ["old"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ann.capture", "content"]
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "is full: free some space"),
+        (errno.EACCES, "read-only for you, or another program has the file open"),
+        (errno.EIO, "cannot be written (Input/output error): choose another folder"),
+    ],
+)
+def test_a_fetched_file_that_cannot_be_placed_is_told_by_its_cause(tmp_path, monkeypatch, number, sentence):
+    (tmp_path / "content").write_text("new")
+
+    def copyfile(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(placing.shutil, "copyfile", copyfile)
+    with pytest.raises(placing.EffigyError) as raised:
+        placing.place_files({tmp_path / "ann.effigy": tmp_path / "content"})
+    assert sentence in str(raised.value) and "ann.effigy" in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["content"]
 
 
 def refuse(monkeypatch, times: int, code: int) -> list[tuple[str, str]]:
