@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -262,6 +263,27 @@ def test_a_live_link_face_take_is_read(model: HeadModel, tmp_path: Path, swap_ey
 @pytest.mark.parametrize("rate", [24, 30, 60])
 def test_the_timecodes_tell_the_rate_also_over_midnight(model: HeadModel, tmp_path: Path, rate: int) -> None:
     assert read_livelink(write_csv(tmp_path / "take.csv", 3 * rate, rate=rate, start=86398.5), model).fps == rate
+
+
+def test_a_table_without_timecodes_has_the_applications_default_rate(model: HeadModel, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "take.csv", 30)
+    path.write_text(re.sub(r"^\d+:\d+:\d+:\d+\.\d+", "", path.read_text(), flags=re.MULTILINE))
+    track = read_livelink(path, model)
+    assert track.fps == 60 and track.frame_count == 30
+
+
+@pytest.mark.parametrize(("channels", "read"), [(19, False), (20, True)])
+def test_a_table_with_twenty_of_the_channels_is_a_performance(
+    model: HeadModel, tmp_path: Path, channels: int, read: bool
+) -> None:
+    path = write_csv(tmp_path / "take.csv", 30)
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join((*row[: 2 + channels], *row[2 + len(SCORE_NAMES) :])) for row in rows))
+    if read:
+        assert read_livelink(path, model).frame_count == 30
+    else:
+        with pytest.raises(EffigyError, match="52 channels"):
+            read_livelink(path, model)
 
 
 def test_rows_that_the_telephone_dropped_are_filled_in_and_a_long_gap_is_flagged(

@@ -76,3 +76,14 @@ def test_a_certain_person_and_focal_length_add_nothing(posed: Posed) -> None:
     fixed = posed.bounds.fixed
     assert torch.equal(sigma[:, fixed], torch.zeros_like(sigma[:, fixed])) and bool(fixed.any())
     torch.testing.assert_close(sigma[:, posed.state.layout.pose], torch.full((FRAMES, 6), 0.2 * POSE_FACTOR))
+
+
+def test_the_smoothness_prior_follows_the_frame_rate_within_the_rates_that_faces_are_filmed_at() -> None:
+    """A second difference shrinks with the square of the rate, its precision grows with the fourth power."""
+    model = load_head()
+    scores = np.zeros((2, len(SCORE_NAMES)))
+    at = {
+        rate: priors_for(model, scores, SCORE_NAMES, rate).acceleration_precision for rate in (5, 12, 30, 60, 120, 480)
+    }
+    for rate, ratio in ((60, 2.0), (120, 4.0), (480, 4.0), (12, 0.4), (5, 0.4)):
+        np.testing.assert_allclose(at[rate], at[30] * ratio**4, rtol=1e-5)
