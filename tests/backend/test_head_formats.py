@@ -291,6 +291,13 @@ def test_every_other_trick_is_refused_with_a_sentence(tmp_path: Path, program: b
         load_restricted_pickle(tmp_path / "trick.pkl")
 
 
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_single_numbers_of_numpy_1_and_2_are_read(tmp_path: Path, core: str) -> None:
+    written = pickle.dumps({"scale": np.float64(1.5), "count": np.int32(7)}, protocol=0)
+    (tmp_path / "numbers.pkl").write_bytes(written.replace(b"numpy._core", core.encode()))
+    assert load_restricted_pickle(tmp_path / "numbers.pkl") == {"scale": 1.5, "count": 7}
+
+
 def test_arrays_of_python_objects_are_refused_in_pickles_and_archives(tmp_path: Path) -> None:
     objects = np.array([{"a": 1}, None], dtype=object)
     (tmp_path / "objects.pkl").write_bytes(pickle.dumps({"v_template": objects}))

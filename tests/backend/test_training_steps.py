@@ -13,7 +13,8 @@ from small_capture import SIZE, make_small_capture
 
 from backend.progress import SILENT
 from backend.splatting.types import Raster
-from backend.training import losses, optimisation, trainer
+from backend.training import losses, optimisation, session, trainer
+from backend.training.checkpoint import EVERY_SECONDS
 from backend.training.frames import TrainingFrames
 from backend.training.losses import COARSE_WEIGHT, anchor_limits, image_loss, total_loss
 from backend.training.optimisation import SEED, Optimisation, ParameterGroup
@@ -227,3 +228,25 @@ def test_presets_train_as_they_are_described():
         "standard": Preset(warmup_steps=500, steps=10000, refinement=True, **common),
         "full": Preset(warmup_steps=1000, steps=40000, refinement=True, **common),
     } == PRESETS
+
+
+@pytest.mark.parametrize(("seconds_per_step", "saved_at"), [(1, [6]), (EVERY_SECONDS / 2.5, [3, 6, 6])])
+def test_a_checkpoint_is_written_when_the_time_has_come_and_at_the_end(monkeypatch, seconds_per_step, saved_at):
+    clock, saved = [0.0], []
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
+    running = session.TrainingSession(None, {}, SILENT, None)
+    running.last_preview = math.inf
+
+    def save(optimisation, stage):
+        saved.append(optimisation.step)
+        running.last_saved = clock[0]
+
+    def run(progress, after_step):
+        for stages.step in range(1, 7):
+            clock[0] += seconds_per_step
+            after_step(stages)
+
+    stages = SimpleNamespace(step=0, run=run)
+    monkeypatch.setattr(running, "save", save)
+    running.run(stages, "train")
+    assert saved == saved_at
