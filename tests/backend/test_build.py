@@ -176,10 +176,10 @@ def test_a_program_that_only_tests_need_is_installed_if_possible_and_never_ends_
     )
     monkeypatch.setattr(environments.os, "geteuid", lambda: 0)
     environments.install_test_programs()
-    assert asked[-1][-1] == "openssh-server"
+    assert asked[-1][-2:] == ["openssh-server", "bubblewrap"]
     monkeypatch.setattr(environments.os, "geteuid", lambda: 1000)
     environments.install_test_programs()
-    assert len(asked) == 2 and "Tests that start sshd are skipped" in capsys.readouterr().out
+    assert len(asked) == 2 and "Tests that start sshd or bwrap are skipped" in capsys.readouterr().out
     monkeypatch.setattr(environments.shutil, "which", lambda name, path="": f"/usr/sbin/{name}")
     environments.install_test_programs()
     assert capsys.readouterr().out == ""
