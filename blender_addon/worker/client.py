@@ -9,6 +9,9 @@
 
 Among `latest` requests with the same key, one is in progress and at most one waits, the newest, so that scrubbing
 through the timeline never queues requests. A waiting request that a newer one replaces gets no answer.
+
+A worker that is killed or crashes loses no question: what it had not answered is asked again of the next worker, at
+most `REPEATS` times. Jobs are not started again, because they have their own checkpoints.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ from .messages import Answer, JobEvent, JobNotification, WorkerInfo
 
 SCHEMA: Final = 1
 """The newest version of the protocol that this client knows."""
+REPEATS: Final = 2
+"""How often a request is sent again because the worker ended before it had answered. A request that itself ends the
+worker, such as an image for which memory does not suffice, must not do so forever."""
 
 
 class WorkerError(EffigyError):
@@ -55,6 +61,12 @@ class Request:
     error: WorkerError | None = None
     state: _State | None = None
     """That of the connection over which it was sent."""
+    repeats_left: int = REPEATS
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again: it is a question, or writes a file that a repetition writes alike."""
+        return self.repeats_left > 0 and not self.method.startswith(("hello", "job.", "file."))
 
 
 @dataclass
@@ -73,11 +85,16 @@ class _State:
     pending: dict[int, Request] = field(default_factory=dict)
     latest: dict[str, _Latest] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    greeted: bool = False
+    """Whether the worker has answered at all."""
     refused: str | None = None
     """Why this worker cannot be used, as a sentence."""
 
 
 class WorkerClient:
+    repeats_requests: bool = True
+    """Whether the next worker can answer what was prepared for the one that ended."""
+
     def __init__(
         self,
         command: Sequence[str],
@@ -219,9 +236,11 @@ class WorkerClient:
             connection.close(wait)
 
     def restart(self) -> None:
-        """Ends a worker that is stuck. The next request starts a new one."""
+        """Ends a worker that is stuck, and what it was asked. The next request starts a new one."""
         with self._lock:
             connection = self._state.connection
+            for request in self._state.pending.values():
+                request.repeats_left = 0
         if connection:
             connection.kill()
 
@@ -288,6 +307,7 @@ class WorkerClient:
 
     def _on_hello(self, state: _State, answer: Mapping[str, Any]) -> None:
         info = WorkerInfo.from_answer(answer)
+        state.greeted = True
         if self._arrays == "files":
             # A worker on another machine has no folder here; one that names some must not have them deleted.
             state.connection.folders = list(info.array_folders)
@@ -309,14 +329,24 @@ class WorkerClient:
         return f"{error} What “{job.kind}” had finished is kept." if isinstance(error, WorkerEnded) else str(error)
 
     def _on_end(self, state: _State, message: str) -> None:
-        """Called from a thread of the connection. Every pending request and every job fails with the message."""
+        """Called from a thread of the connection. Every pending request is sent again or fails with the message, and
+        every job fails.
+        """
         with self._lock:
+            may_repeat = self.repeats_requests and state.connection.may_do_better(state.greeted)
             waiting = list(state.pending.values()) + [entry.waiting for entry in state.latest.values() if entry.waiting]
             state.pending.clear()
             state.latest.clear()
             state.connection, self.info = None, None
+            repeated = [request for request in waiting if may_repeat and request.repeatable and not self._closed]
+            for request in repeated:
+                request.repeats_left -= 1
+                self._submit(request)
+        if repeated:
+            self._on_log_line(f"{message} What it was asked is asked again.")
         for request in waiting:
-            self._fail(request, WorkerEnded(message))
+            if request not in repeated:
+                self._fail(request, WorkerEnded(message))
 
         def end_jobs() -> None:
             for job in state.jobs.values():

@@ -70,6 +70,13 @@ class Connection:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    def may_do_better(self, greeted: bool) -> bool:
+        """Whether the next process may answer what this one, which has ended, did not. `greeted`: it had answered at
+        all. One that could not start, or that sent nonsense, would do so the next time as well.
+        """
+        was_killed = self._process is not None and (self._process.poll() or 0) < 0
+        return (greeted or was_killed) and not self._sent_too_much
+
     def send(self, number: int, method: str, params: Mapping[str, Any]) -> None:
         """Queues a request; never blocks."""
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}

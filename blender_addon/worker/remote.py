@@ -11,11 +11,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import EffigyError
-from .client import WorkerClient, WorkerEnded, WorkerError
+from .client import REPEATS, WorkerClient, WorkerEnded, WorkerError
 from .file_fetcher import FileFetcher
 from .file_sender import FileSender
 from .jobs import CANCELLED, FAILED, STOPPING, Job
@@ -36,6 +37,9 @@ class _Stopped(Exception):
 
 
 class RemoteWorkerClient(WorkerClient):
+    repeats_requests = False
+    """A new connection begins with the files that the request reads, so only `call` repeats it."""
+
     def __init__(
         self,
         command: Sequence[str],
@@ -123,10 +127,20 @@ class RemoteWorkerClient(WorkerClient):
         fields = METHODS.get(method, ())
         if not fields:
             return super().call(method, params, timeout)
-        self._share_head()
+        for _ in range(REPEATS):
+            with suppress(WorkerEnded):
+                return self._call_there(fields, method, params or {}, timeout)
+            if self._closed:
+                break
+        return self._call_there(fields, method, params or {}, timeout)
+
+    def _call_there(
+        self, fields: tuple[PathField, ...], method: str, params: dict[str, Any], timeout: float | None
+    ) -> Any:
         transfer = self._transfer(fields)
         try:
-            answer = super().call(method, transfer.prepare(method, params or {}), timeout)
+            self._share_head()
+            answer = super().call(method, transfer.prepare(method, params), timeout)
         except WorkerError as error:
             raise type(error)(transfer.to_local(str(error)), error.data) from error
         if any(field.writes is not None for field in fields):

@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from small_capture import make_small_capture
-from worker_sessions import ROOT, until
+from worker_sessions import ROOT, until, untrained_avatar
 
 from backend.assets import asset_path
 from backend.formats.capture import load_capture
@@ -103,6 +104,16 @@ def test_a_connection_that_is_lost_while_sending_goes_on_where_it_ended(make_cli
     sending = [entry for entry in texts if entry[0] == "Sending footage to the worker"]
     assert sending[0][1] >= 8 and sending[-1][1:] == (20, 20, "MB")
     assert list(here.iterdir()) == [here / "clip.mp4"]
+
+
+def test_a_request_whose_connection_is_lost_is_answered_over_the_next_one(make_client, here):
+    avatar, client = untrained_avatar(here / "person.effigy"), make_client()
+    client.call("avatar.open", {"path": avatar})
+    first = client.pid
+    os.kill(first, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (first, signal.SIGKILL)).start()
+    answer = client.call("avatar.splats", {"avatar": avatar, "pose": {}, "view": [0, 0, 1]})
+    assert answer["means"].shape[1] == 3 and client.pid != first
 
 
 def test_sending_stops_when_the_job_is_cancelled(make_client, here):
