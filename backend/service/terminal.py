@@ -86,7 +86,9 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         clock: StageClock = task.fields["clock"]
-        now, done, total = time.monotonic(), int(task.completed), int(task.total or 0)
+        # The bar of a finished stage stays on the screen, and its speed with it.
+        now = time.monotonic() if task.stop_time is None else task.stop_time
+        done, total = int(task.completed), int(task.total or 0)
         rate, left = clock.rate(done, now), clock.seconds_left(done, total, now)
         if rate is None or left is None:
             return Text("")
@@ -106,6 +108,7 @@ class BarProgress(Progress):
             TextColumn("{task.fields[figures]}"),
             console=Console(file=stream),
             refresh_per_second=5,
+            get_time=time.monotonic,
         )
         self._clock: StageClock | None = None
         self._task: TaskID | None = None

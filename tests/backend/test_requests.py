@@ -268,3 +268,130 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     manifest = tomllib.loads((ROOT / "blender_addon" / "blender_manifest.toml").read_text("utf-8"))
     assert project["version"] == manifest["version"] == backend.__version__
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "capture": {"size": 512, "start": None, "end": None, "max_frames": None},
+    "track": {"head": None, "landmarks_only": False},
+    "train": {"preset": "draft", "size": None, "device": "auto", "minutes": None, "resume": False},
+    "evaluate": {"baselines": False, "refitted": False},
+    "render": {"size": None, "format": "png", "background": "transparent", "plain": False},
+    "orbit": {"size": 512, "degrees": 45.0},
+    "extremes": {"size": 192},
+    "export": {"frame": 0},
+    "report": {},
+    "overlay": {},
+    "retarget": {"intensity": 1.0, "smoothing": 0.0, "motion": 1.0, "fps": None},
+    "batch": {"out": None, "cluster": None, "at_once": None},
+    "doctor": {"avatar": None, "check": False, "device": "auto"},
+}
+
+
+def test_what_scripts_leave_out_keeps_its_meaning() -> None:
+    found = {
+        request_class.command: {
+            each.name: each.default for each in fields(request_class) if each.default is not MISSING
+        }
+        for request_class in REQUESTS
+    }
+    assert found == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("words", "accepted", "refused"),
+    [
+        (["capture", "a", "b", "--start"], "0", "-0.5"),
+        (["capture", "a", "b", "--end"], "0.5", "-1"),
+        (["capture", "a", "b", "--max-frames"], "1", "0"),
+        (["train", "a", "b", "--minutes"], "0.01", "0"),
+        (["retarget", "a", "b", "c", "--intensity"], "0", "-0.1"),
+        (["retarget", "a", "b", "c", "--smoothing"], "0", "-0.1"),
+        (["retarget", "a", "b", "c", "--motion"], "0", "-0.1"),
+        (["batch", "a", "--at-once"], "1", "0"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else value,
+)
+def test_the_smallest_values_that_make_sense_are_taken_and_smaller_ones_are_not(
+    words: list[str], accepted: str, refused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = words[-1].removeprefix("--").replace("-", "_")
+    assert getattr(read_arguments([*words, accepted]), name) == float(accepted)
+    sentence = sentence_of_command_line([*words, refused], capsys)
+    assert f"{name} is {refused}, but must" in sentence
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("capture", "--size N side of the frames, pixels (default: 512) --start S seconds from the start of the clip"),
+        ("capture", "--max-frames N number of frames after which to stop (default: all)"),
+        ("capture", "VIDEO CAPTURE the folder to make, *.capture"),
+        ("track", "[--landmarks-only] CAPTURE [CAPTURE ...]"),
+        ("train", "{draft,standard,full} how carefully (default: draft) --size N side of the training images"),
+        ("train", "train for this long instead of the preset's number of steps --resume continue"),
+        ("orbit", "--degrees D how far to each side (default: 45)"),
+        ("export", "--frame N index into the track (default: 0)"),
+        ("retarget", "--smoothing S seconds over which the performance is smoothed (default: 0)"),
+        ("batch", "(default: beside the sheet, named after it)"),
+        ("doctor", "[--device {auto,cpu,cuda}] [AVATAR]"),
+    ],
+)
+def test_help_says_what_happens_where_nothing_is_given(
+    command: str, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit):
+        read_arguments([command, "--help"])
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_programs_help_lists_every_command_with_what_it_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0 and text.startswith("usage: python -m backend [-h] COMMAND ... From a video")
+    listed = [f"{request_class.command} {request_class.summary}" for request_class in REQUESTS]
+    assert " ".join([*listed, "serve run the worker"]) in text
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["orbit", "a", "b", "c"], "Unrecognized arguments: c (see `python -m backend orbit --help`).\n"),
+        (["orbit", "-x", "a", "b"], "Unrecognized arguments: -x (see `python -m backend orbit --help`).\n"),
+        (["serve", "--x"], "serve has no parameter “x”: it takes nothing (see `python -m backend serve --help`).\n"),
+        ([], "The following arguments are required: COMMAND (see `python -m backend --help`).\n"),
+    ],
+)
+def test_words_too_many_or_too_few_are_named_in_one_line(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(words)
+    assert ended.value.code == 2 and capsys.readouterr().err == sentence
+
+
+def test_numbers_may_be_written_as_people_write_them() -> None:
+    assert read_arguments(["serve"]) is None
+    sized = read_arguments(["capture", "a", "b", "--size", "256.0", "--start", "1e1"])
+    assert sized == CaptureRequest(Path("a"), Path("b"), size=256, start=10.0)
+    assert isinstance(sized, CaptureRequest) and type(sized.size) is int and type(sized.start) is float
+
+
+def test_every_command_but_the_doctor_names_what_it_writes() -> None:
+    written = {
+        "capture": "/folder/capture",
+        "track": "/folder/several.capture",
+        "train": "/folder/avatar",
+        "report": "/folder/out",
+        "batch": "/folder/out",
+    }
+    for request_class in REQUESTS:
+        output = read_as_worker(request_class, all_values(request_class)).output
+        expected = None if request_class is DoctorRequest else written.get(request_class.command, "/folder/out")
+        assert output == (expected and Path(expected))
+    batch = read_arguments(["batch", "films/shots.csv"])
+    assert batch is not None and batch.output == Path("films/shots")
