@@ -228,4 +228,3 @@ def test_a_worker_and_a_job_that_nobody_talks_to_end_well(module: str) -> None:
         [sys.executable, "-m", module, *words], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
     )
     assert ended.returncode == 0 and ended.stdout == b""
-

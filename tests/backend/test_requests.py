@@ -188,6 +188,7 @@ def test_help_explains_every_option(request_class: type[Request], capsys: pytest
     assert ended.value.code == 0
     for each in fields(request_class):
         spec = spec_of(each)
+        assert " " not in (spec.metavar or "")
         if spec.positional:
             assert str(spec.metavar) in text
         else:
@@ -333,6 +334,11 @@ def test_the_smallest_values_that_make_sense_are_taken_and_smaller_ones_are_not(
         ("export", "--frame N index into the track (default: 0)"),
         ("retarget", "--smoothing S seconds over which the performance is smoothed (default: 0)"),
         ("batch", "(default: beside the sheet, named after it)"),
+        ("train", "side of the training images (default: the preset's) --device"),
+        ("render", "--size N side of the images (default: the track's) --format"),
+        ("retarget", "--fps N frames a second (default: the performance's own)"),
+        ("batch", "(default: this machine) --at-once N"),
+        ("batch", "on this machine (default: as many as its cores and memory allow)"),
         ("doctor", "[--device {auto,cpu,cuda}] [AVATAR]"),
     ],
 )
