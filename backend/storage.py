@@ -6,8 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
-import shutil
 import stat
 import sys
 import time
@@ -17,6 +15,18 @@ from pathlib import Path
 from typing import Final
 
 from .errors import EffigyError
+from .output_files import (
+    give_mode,
+    may_be_recovered,
+    put_in_place,
+    recover_folder,
+    remove_temporary,
+    sync,
+    sync_folder,
+    temporary_beside,
+    tidy,
+)
+from .output_lock import Owner, hold
 
 IN_USE: Final = frozenset({5, 32, 33, 1224})
 """Windows' error codes for a file that another program has open or mapped: ERROR_ACCESS_DENIED (which has other causes
@@ -26,39 +36,53 @@ RETRY_SECONDS: Final = 4.0
 
 
 @contextmanager
-def write_beside(target: Path) -> Iterator[Path]:
+def write_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it onto `target` when the block ends well.
 
-    Works for a file and for a folder (the caller makes either at the yielded path). On any exception the temporary is
-    removed and an existing `target` is untouched. A full disk, a missing or an unwritable folder, and on Windows a file
-    that another program keeps open for more than `RETRY_SECONDS`, become an `EffigyError`.
+    Works for a file and for a folder (the caller makes either at the yielded path). Meanwhile the lock of `target`
+    (`output_lock`) is held; what a killed writer left beside it is removed. On any exception the temporary is removed
+    and an existing `target` is untouched. A full disk, a missing or an unwritable folder, another writer, and on
+    Windows a file that another program keeps open for more than `RETRY_SECONDS`, become an `EffigyError`.
+
+    `durable`: after a power cut the old or the new is at `target`, whole. It costs some milliseconds, and is left out
+    for what one command makes again from what is durable: pictures, exports, reports, evaluations, caches.
     """
     target = Path(target)
-    # The suffix is kept so that writers which choose a format by extension (OpenCV, PyAV) work on the temporary.
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    temporary = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if temporary.is_dir() and target.is_dir():
-            retired = target.with_name(f".{target.name}.old{secrets.token_hex(4)}")
-            rename(target, retired)
+        with held(target, wait=RETRY_SECONDS):
             try:
-                rename(temporary, target)
-            except (OSError, EffigyError):
-                rename(retired, target)
-                raise
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            rename(temporary, target)
+                yield temporary
+                give_mode(temporary, target)
+                if durable:
+                    sync(temporary)
+                put_in_place(temporary, target, rename)
+                if durable:
+                    sync_folder(target.parent)
+            finally:
+                remove_temporary(temporary)
     except OSError as error:
         raise as_effigy_error(error, target) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            # If a file exists where a folder is needed, even this fails, and would hide the error above.
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(target: Path, work: str = "write", wait: float = 0.0) -> Iterator[Owner | None]:
+    """Hold the lock of an output (`output_lock.hold`), and remove what a killed writer of it has left."""
+    with hold(target, work, wait) as ended:
+        if ended:
+            tidy(target, rename)
+        yield ended
+
+
+def recover(folder: Path) -> None:
+    """Bring back a folder that a writer, killed in the moment between two renamings, has moved aside. A reader that
+    finds no folder calls it; while the writer is alive, it waits for it.
+    """
+    if may_be_recovered(folder):
+        # Where nothing may be written here, the reader says that there is no folder.
+        with suppress(OSError, EffigyError), held(folder, wait=RETRY_SECONDS):
+            recover_folder(folder, rename)
 
 
 def rename(source: Path, target: Path) -> None:

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import EffigyError
-from ..formats.safetensors_file import read_tensors
+from ..formats.safetensors_file import is_as_written, read_tensors, write_tensors
 from ..formats.track import Track
 from ..head.forward import Head
 from ..head.mesh_graph import mesh_hierarchy
@@ -105,7 +104,10 @@ def build_networks(settings: AvatarSettings, model: HeadModel, identity: np.ndar
 
 
 def save_avatar(avatar: Avatar, path: Path) -> float:
-    """Write the `.effigy` file; returns its size in 10^6 bytes."""
+    """Write the `.effigy` file and read it back; returns its size in 10^6 bytes.
+
+    Raises an `EffigyError`, with an older file untouched, if it cannot be written or is not on the disk as written.
+    """
     tensors = {"identity": torch.as_tensor(avatar.identity)}
     for name, parameter in avatar.networks.named_parameters():
         value = parameter.detach().cpu()
@@ -117,13 +119,15 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
         "head_fingerprint": avatar.head_model.fingerprint,
         "metrics": avatar.metrics,
     }
+    metadata = {"effigy": json.dumps(header)}
     with write_beside(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"effigy": json.dumps(header)})
-        except SafetensorError as error:
-            # safetensors reports the operating system's error as text only; writing again raises it as an OSError.
-            temporary.write_bytes(b"")
-            raise OSError(str(error)) from error
+        write_tensors(temporary, tensors, metadata)
+        # Before it takes the place of an older avatar, and before the checkpoint is removed.
+        if not is_as_written(temporary, tensors, metadata):
+            raise EffigyError(
+                f"{path} cannot be read back as it was written: its disk or its connection is failing. Nothing was "
+                "replaced; choose a folder on another disk, then start again."
+            )
     avatar.megabytes = path.stat().st_size / 1e6
     return avatar.megabytes
 

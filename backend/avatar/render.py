@@ -123,7 +123,7 @@ def render_track(
     if fmt != "mp4":
         _check_folder(out, fmt)
     count = len(track.expression)
-    with write_beside(out) as temporary:
+    with write_beside(out, durable=False) as temporary:
         writer = _writer(fmt, temporary, size, track)
         try:
             for start in range(0, count, BATCH):

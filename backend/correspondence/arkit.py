@@ -336,5 +336,5 @@ def _cached(fingerprint: str) -> ArkitMap | None:
 
 
 def _store(fingerprint: str, made: ArkitMap) -> None:
-    with write_beside(_file(fingerprint)) as temporary, open(temporary, "wb") as file:
+    with write_beside(_file(fingerprint), durable=False) as temporary, open(temporary, "wb") as file:
         np.savez(file, schema=np.int64(SCHEMA), **vars(made))

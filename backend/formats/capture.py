@@ -19,7 +19,9 @@ are always PNG.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import IntFlag
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +32,7 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
-from ..storage import check_schema
+from ..storage import check_schema, recover
 
 SCHEMA = 2
 FRAME_SUFFIX = ".jpg"
@@ -108,6 +110,8 @@ class Capture:
     flags: np.ndarray
     """(F,) int32 of FrameFlag."""
     frame_suffix: str = FRAME_SUFFIX
+    seen: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    """The folders on the disk from which its files were read, by name: device and number (`unchanged`)."""
 
     @property
     def frame_count(self) -> int:
@@ -152,7 +156,13 @@ def load_capture(folder: Path) -> Capture:
     """Read a capture folder, without its images. Raises `EffigyError` where it is missing, damaged or of a newer
     format.
     """
-    folder = Path(folder)
+    folder, seen = Path(folder), {}
+    recover(folder)
+    with _from_one_folder(folder, "", seen):
+        return _load_capture(folder, seen)
+
+
+def _load_capture(folder: Path, seen: dict[str, tuple[int, int]]) -> Capture:
     if not folder.is_dir():
         raise EffigyError(
             f"There is no capture folder {folder}: make it with `python -m backend capture VIDEO {folder}`."
@@ -181,6 +191,7 @@ def load_capture(folder: Path) -> Capture:
             intrinsics=np.array(info["intrinsics"], np.float64).reshape(3, 3),
             # Captures of format 1 had PNG frames only.
             frame_suffix=info["frame_suffix"] if schema > 1 else ".png",
+            seen=seen,
             **arrays,
         )
         if capture.frame_suffix not in _FRAME_SUFFIXES:
@@ -203,22 +214,60 @@ def _three_numbers(values: list[float]) -> tuple[float, float, float]:
 
 def read_frame(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size, 3) uint8 RGB; `size` defaults to the capture's own."""
-    return _read_image(capture.frame_path(index), cv2.IMREAD_COLOR_RGB, size or capture.size)
+    with unchanged(capture):
+        return _read_image(capture.frame_path(index), cv2.IMREAD_COLOR_RGB, size or capture.size)
 
 
 def read_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size) uint8: 255 = the person."""
-    return _read_image(capture.matte_path(index), cv2.IMREAD_GRAYSCALE, size or capture.size)
+    with unchanged(capture):
+        return _read_image(capture.matte_path(index), cv2.IMREAD_GRAYSCALE, size or capture.size)
 
 
 def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size) uint8: 255 = the person's head and neck. Head mattes are written by tracking."""
     path = capture.head_matte_path(index)
-    if not path.is_file():
-        raise EffigyError(
-            f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`."
-        )
-    return _read_image(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
+    with unchanged(capture), unchanged(capture, path.parent.name):
+        if not path.is_file():
+            raise EffigyError(
+                f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`."
+            )
+        return _read_image(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
+
+
+@contextmanager
+def unchanged(capture: Capture, part: str = "") -> Iterator[None]:
+    """Read files of a capture, or of its folder `part`. Raises an `EffigyError` if it is not the folder that was read
+    before, because the capture was made or tracked again meanwhile: frames of both would be mixed.
+    """
+    with _from_one_folder(capture.folder / part, part, capture.seen):
+        yield
+
+
+@contextmanager
+def _from_one_folder(folder: Path, part: str, seen: dict[str, tuple[int, int]]) -> Iterator[None]:
+    seen.setdefault(part, _identity(folder))
+    failure = None
+    try:
+        yield
+    except EffigyError as error:
+        # Perhaps because the files were just removed.
+        failure = error
+    if _identity(folder) != seen[part]:
+        what = "tracked" if part else "made"
+        place = folder.parent if part else folder
+        raise EffigyError(f"The capture {place} was {what} again while it was being read: start again.") from failure
+    if failure:
+        raise failure
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Tells a folder from another one that took its place."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
 
 
 def _read_image(path: Path, mode: int, size: int) -> np.ndarray:

@@ -138,5 +138,5 @@ def _write(levels: Levels, path: Path) -> None:
     arrays |= {f"faces_{level}": value for level, value in enumerate(levels.faces)}
     for step, (indices, weights) in enumerate(levels.ups):
         arrays |= {f"up_indices_{step}": indices, f"up_weights_{step}": weights}
-    with write_beside(path) as temporary, open(temporary, "wb") as file:
+    with write_beside(path, durable=False) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)

@@ -43,8 +43,9 @@ def known_files() -> list[Path]:
 
 def remember_head(model: HeadModel, path: Path) -> None:
     """Record that the file `path` contains this head model."""
-    known = _known() | {model.fingerprint: str(Path(path).resolve())}
+    # What is known is read while nobody else writes it, so that no entry is lost.
     with write_beside(user_folder() / "heads.json") as temporary:
+        known = _known() | {model.fingerprint: str(Path(path).resolve())}
         temporary.write_text(json.dumps(known, indent=1), "utf-8")
 
 

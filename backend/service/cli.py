@@ -1,6 +1,7 @@
 """The command line: it reads the arguments, carries the request out and prints what came of it.
 
-Errors are one line on stderr and exit code 2, the parser's own included; Ctrl-C ends with a sentence and code 130.
+Errors are one line on stderr and exit code 2, the parser's own included; Ctrl-C, SIGTERM and SIGHUP end with a sentence
+and code 130.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .argument_parser import FAILED, read_arguments
 from .commands import run
 from .results import BatchResult
 from .sentences import describe
+from .stop_signals import stopped_like_ctrl_c
 
 if TYPE_CHECKING:
     from .terminal import BarProgress, PlainProgress
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     progress = terminal_progress()
     try:
-        result = run(request, progress)
+        with stopped_like_ctrl_c():
+            result = run(request, progress)
         progress.close()
         print(describe(result), flush=True)
         if isinstance(result, BatchResult) and result.failed:

@@ -9,13 +9,14 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import EffigyError
 from ..progress import Progress
-from ..storage import as_effigy_error
+from ..storage import as_effigy_error, held
 from . import requests, results
 from .request_fields import Request
 
@@ -26,10 +27,23 @@ if TYPE_CHECKING:
     from ..head.model import HeadModel
 
 
-def run(request: Request, progress: Progress) -> results.Result:
-    """Carry out a request. Errors of the operating system and lack of memory are raised as `EffigyError`."""
+def run(request: Request, progress: Progress, program: str = "python -m backend") -> results.Result:
+    """Carry out a request while holding the locks of what it writes. Another writer, errors of the operating system
+    and lack of memory are raised as `EffigyError`.
+
+    `program`: who does it, for the user of another program that wants to write the same.
+    """
     try:
-        return _run_on_a_device(request, progress)
+        with ExitStack() as locks:
+            for output in sorted(set(request.locked)):
+                # A link to a folder is the user's own shortcut here, because the user names the output.
+                place = Path(os.path.realpath(output)) if output.is_dir() else output
+                if ended := locks.enter_context(held(place, f"{program} {request.command}")):
+                    progress.message(
+                        f"An earlier writer of {output} ended without finishing ({ended.in_words()}); what it left "
+                        "half-made was removed."
+                    )
+            return _run_on_a_device(request, progress)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -125,7 +125,7 @@ class ExchangeStore:
         entry = self._entry(FOLDERS, hashlib.sha256(described.encode()).hexdigest())
         if not entry.is_dir():
             self._make(FOLDERS)
-            with write_beside(entry) as temporary:
+            with write_beside(entry, durable=False) as temporary:
                 self._fill(temporary, {f"{name}/{file}" if file else name: sha256 for file, sha256 in files.items()})
         self._use(entry)
         return entry / name

@@ -25,6 +25,7 @@ from ..progress import STOPPED_SENTENCE, Progress
 from .job_messages import CANCELLED, DONE, FAILED, MESSAGE, PREVIEW, PROGRESS, JobEvent, JobOrder
 from .protocol import ArrayFolders, Channel
 from .stages import StageClock, describe_stage, shown_metrics
+from .stop_signals import stopped_like_ctrl_c
 
 SECONDS_BETWEEN_UPDATES = 0.1
 SECONDS_BETWEEN_PREVIEWS = 1.0
@@ -128,7 +129,8 @@ def _end_within(seconds_until_interrupted: float, seconds_until_ended: float) ->
 def _carry_out(order: JobOrder, progress: ChannelProgress) -> JobEvent:
     """Do the work; returns the last event."""
     try:
-        return JobEvent(DONE, {"result": _result_of(order, progress)})
+        with stopped_like_ctrl_c():
+            return JobEvent(DONE, {"result": _result_of(order, progress)})
     except (Cancelled, KeyboardInterrupt) as stop:
         return JobEvent.with_sentence(CANCELLED, str(stop) or STOPPED_SENTENCE)
     except EffigyError as error:
@@ -158,7 +160,7 @@ def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:
     for request in read_job(order.kind, order.params).requests:
         progress.raise_if_cancelled()
         progress.draw_preview = WorkPreview(request).draw
-        results.append(run(request, progress))
+        results.append(run(request, progress, "Blender:" if order.previews else "batch:"))
     return answer_of(results)
 
 

@@ -88,6 +88,11 @@ class Request:
         """The file or folder that the command writes, if it writes one."""
         return None
 
+    @property
+    def locked(self) -> tuple[Path, ...]:
+        """What nobody else may write while the command runs: by default its output."""
+        return (self.output,) if self.output else ()
+
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 

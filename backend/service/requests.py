@@ -53,6 +53,10 @@ class TrackRequest(Request):
     def output(self) -> Path:
         return self.captures[0]
 
+    @property
+    def locked(self) -> tuple[Path, ...]:
+        return self.captures
+
 
 @dataclass(frozen=True)
 class TrainRequest(Request):
@@ -88,6 +92,10 @@ class EvaluateRequest(Request):
     @property
     def output(self) -> Path:
         return self.out
+
+    @property
+    def locked(self) -> tuple[Path, ...]:
+        return (self.out / "metrics.json",)
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,11 @@ class BatchRequest(Request):
     @property
     def output(self) -> Path:
         return self.out or self.sheet.with_suffix("")
+
+    @property
+    def locked(self) -> tuple[Path, ...]:
+        """Nothing: a batch locks its table itself (`batch.witness`), and its stages lock what they write."""
+        return ()
 
 
 @dataclass(frozen=True)

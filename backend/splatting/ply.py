@@ -63,7 +63,7 @@ def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None)
     table[:, rotation:] = quaternions[visible] / np.maximum(length, 1e-12)
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
     header += [f"property float {name}" for name in COLUMNS]
-    with write_beside(Path(path)) as temporary:
+    with write_beside(Path(path), durable=False) as temporary:
         temporary.write_bytes("\n".join([*header, "end_header\n"]).encode() + table.tobytes())
     return len(table)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from ..errors import EffigyError
-from ..formats.safetensors_file import read_tensors
+from ..formats.safetensors_file import read_tensors, write_tensors
 from ..storage import check_schema, write_beside
 
 SCHEMA = 1
@@ -44,10 +43,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "total_seconds": checkpoint.total_seconds,
     }
     with write_beside(path) as temporary:
-        try:
-            save_file(checkpoint.tensors, temporary, metadata={"effigy": json.dumps(header)})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        write_tensors(temporary, checkpoint.tensors, {"effigy": json.dumps(header)})
 
 
 def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:

@@ -91,17 +91,20 @@ def evaluate(
         evaluation.add_nearest()
         minutes = baseline_minutes or avatar.metrics.get("training_seconds", 60 * DEFAULT_BASELINE_MINUTES) / 60
         evaluation.add_vertex_bound(minutes)
-    with write_beside(out / "frames") as folder:
+    # Nothing takes its place before everything is written; the figures come last.
+    with (
+        write_beside(out / "metrics.json", durable=False) as metrics_file,
+        write_beside(out / "sheet.png", durable=False) as sheet_file,
+        write_beside(out / "frames", durable=False) as folder,
+    ):
         folder.mkdir()
         evaluation.score(folder)
         if optimise_poses:
             evaluation.score_with_optimised_poses()
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
-    with write_beside(out / "sheet.png") as temporary:
-        write_png(temporary, sheet)
-    with write_beside(out / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_png(sheet_file, sheet)
+        metrics_file.write_text(json.dumps(metrics.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     progress.preview(sheet)
     return metrics
 

@@ -20,12 +20,12 @@ from ..avatar.settings import AvatarSettings
 from ..avatar.views import expression_limits, view_range
 from ..devices import choose_device, give_up_cuda, usable_cuda
 from ..errors import EffigyError
-from ..formats.capture import Capture, load_capture
+from ..formats.capture import Capture, load_capture, unchanged
 from ..formats.track import Track, load_track, save_track
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
-from ..storage import remove_file
+from ..storage import RETRY_SECONDS, held, remove_file
 from .checkpoint import checkpoint_path, load_checkpoint
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
@@ -115,7 +115,7 @@ def train(
     avatar, pose_refiner = trained
     save_avatar(avatar, avatar_path)
     if pose_refiner:
-        _save_refined_track(pose_refiner, track, capture.folder / REFINED_TRACK, progress)
+        _save_refined_track(pose_refiner, track, capture, progress)
     remove_file(checkpoint_file)
     return avatar
 
@@ -206,10 +206,11 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
     return Avatar(networks.eval(), model, track.identity, settings, metrics), pose_refiner
 
 
-def _save_refined_track(pose_refiner: PoseRefiner, track: Track, path: Path, progress: Progress) -> None:
+def _save_refined_track(pose_refiner: PoseRefiner, track: Track, capture: Capture, progress: Progress) -> None:
     """Save the refined track into the capture. If this fails, the avatar is kept and the user gets a message."""
     try:
-        save_track(pose_refiner.refined_track(track), path)
+        with held(capture.folder, "saving a refined track", wait=RETRY_SECONDS), unchanged(capture):
+            save_track(pose_refiner.refined_track(track), capture.folder / REFINED_TRACK)
     except EffigyError as error:
         progress.message(f"The refined track could not be saved. {error}")
 

@@ -83,7 +83,7 @@ def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Pro
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (-len(tiles) % COLUMNS)
     grid = np.concatenate([np.concatenate(tiles[row : row + COLUMNS], 1) for row in range(0, len(tiles), COLUMNS)])
-    with write_beside(Path(out)) as temporary:
+    with write_beside(Path(out), durable=False) as temporary:
         write_png(temporary, grid)
     return count
 

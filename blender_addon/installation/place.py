@@ -15,7 +15,6 @@ Blender removes an environment under a running training. On Windows open files h
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -25,12 +24,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from ..errors import EffigyError
+from ..output_lock import OutputInUseError, hold
 
 SCHEMA: Final = 1
 STAMP: Final = "effigy-backend.json"
@@ -137,23 +137,18 @@ class Environments:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from installing. Raises an `EffigyError` at once if one is installing. The system
-        releases the lock when this process ends, however it ends.
+        """Keeps other processes from installing (`output_lock`). Raises an `EffigyError` at once if one is installing.
+        The lock ends with this process, however it ends.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with open(self.root / _LOCK, "a+b") as file:
+        with ExitStack() as lock:
             try:
-                _lock(file)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                    raise EffigyError(
-                        f"Files in {self.root} cannot be locked ({error.strerror or error}), as on some network "
-                        "drives: have locks enabled there, or choose a Python that has the packages with Use This "
-                        "Python."
-                    ) from error
+                lock.enter_context(hold(self.root, "Install Backend", lock_file=self.root / _LOCK))
+            except OutputInUseError as error:
+                by = f" ({error.owner})" if error.owner else ""
                 raise EffigyError(
-                    f"Another Blender is installing the backend in {self.root}: wait until it has finished, then use "
-                    "that backend, or install again."
+                    f"Another Blender is installing the backend in {self.root}{by}: wait until it has finished, then "
+                    "use that backend, or install again."
                 ) from error
             yield
 

@@ -4,55 +4,60 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from ..errors import EffigyError
+from ..output_files import give_mode, put_in_place, remove_temporary, sync, sync_folder, temporary_beside, tidy
+from ..output_lock import hold
 from ..renaming import rename
+
+WAIT_SECONDS: Final = 4.0
+"""How long another writer of the same file is waited for."""
 
 
 def place_files(files: Mapping[Path, Path]) -> None:
     """Writes each file (place → where its content is), in this order; a file that is there is replaced."""
     for place, content in files.items():
-        with _sentences(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _beside(place)
-            try:
-                shutil.copyfile(content, temporary)
-                rename(temporary, place)
-            finally:
-                with suppress(OSError):
-                    temporary.unlink()
+        with _written(place) as temporary:
+            shutil.copyfile(content, temporary)
 
 
 def place_folder(folder: Path, files: Mapping[str, Path]) -> None:
     """Writes a folder of these files (checked relative name → where its content is). A folder that is there is replaced
     as a whole, once everything is written.
     """
-    temporary = _beside(folder)
-    with _sentences(folder):
-        try:
-            for name, content in files.items():
-                place = temporary / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(content, place)
-            if folder.is_dir():
-                retired = _beside(folder)
-                rename(folder, retired)
-                try:
-                    rename(temporary, folder)
-                except (OSError, EffigyError):
-                    rename(retired, folder)
-                    raise
-                shutil.rmtree(retired, ignore_errors=True)
-            else:
-                rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _written(folder) as temporary:
+        for name, content in files.items():
+            place = temporary / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(content, place)
+
+
+@contextmanager
+def _written(place: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `place`, which takes its place when the block ends well; the backend's
+    `storage.write_beside` does the same. Nobody else writes `place` meanwhile, and a power cut leaves the old or the
+    new.
+    """
+    temporary = temporary_beside(place)
+    with _sentences(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with hold(place, "Blender: fetching results", WAIT_SECONDS) as ended:
+            if ended:
+                tidy(place, rename)
+            try:
+                yield temporary
+                give_mode(temporary, place)
+                sync(temporary)
+                put_in_place(temporary, place, rename)
+                sync_folder(place.parent)
+            finally:
+                remove_temporary(temporary)
 
 
 def check_place(path: Path, *, replaces_folder: bool) -> None:
@@ -67,10 +72,6 @@ def check_place(path: Path, *, replaces_folder: bool) -> None:
         folder = folder.parent
     with _sentences(path), tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"\0" * 4096)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 @contextmanager

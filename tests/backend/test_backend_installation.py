@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from bench.package_index import environments_in
+from blender_addon import output_lock
 from blender_addon.child_environment import PYTHON_VARIABLES
 from blender_addon.errors import EffigyError
 from blender_addon.installation import install, place
@@ -258,7 +259,8 @@ def test_a_replaced_environment_on_a_network_drive_is_removed(tmp_path, monkeypa
     flock = fcntl.flock
 
     def flock_of_nfs(file, operation):
-        if operation & fcntl.LOCK_EX and not file.writable():
+        descriptor = file if isinstance(file, int) else file.fileno()
+        if operation & fcntl.LOCK_EX and not fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_RDWR:
             raise OSError(errno.EBADF, "Bad file descriptor")
         flock(file, operation)
 
@@ -272,13 +274,22 @@ def test_a_replaced_environment_on_a_network_drive_is_removed(tmp_path, monkeypa
     assert environments.current() == plans[1].folder and not plans[0].folder.exists()
 
 
-def test_a_drive_without_locks_is_not_told_as_another_blender(tmp_path, monkeypatch):
-    def no_locks(file):
+def test_a_drive_without_locks_keeps_two_blenders_apart_all_the_same(tmp_path, monkeypatch):
+    def no_locks(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(place, "_lock", no_locks)
-    with pytest.raises(EffigyError, match="cannot be locked"), environments_in(tmp_path).locked():
-        pass
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    environments = environments_in(tmp_path)
+    with environments.locked():
+        # For this process the lock is the same one again; another process has a table of its own.
+        monkeypatch.setattr(output_lock, "_held", {})
+        with (
+            pytest.raises(EffigyError, match=r"Another Blender is installing .*process \d+ on "),
+            environments.locked(),
+        ):
+            pass
+        monkeypatch.undo()
+    assert not (environments.root / "installation.lock").exists()
 
 
 def test_the_end_of_an_installation_is_reported_once(tmp_path):

@@ -148,11 +148,17 @@ def test_a_second_batch_in_the_same_folder_is_refused_until_the_first_has_ended_
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "held\n"
-        refusal = "Another batch is working in .*: wait until it has ended, or choose another folder with --out"
+        refusal = (
+            "Another batch is working in .*process .*: wait until it has ended, or choose another folder with --out"
+        )
         for name in ("1", "f"):
             with pytest.raises(EffigyError, match=refusal), witness_in(tmp_path, name * 16):
                 pass
-        assert {path.name for path in tmp_path.iterdir()} == {f".batch-{'0' * 16}", ".batch-notes"}
+        assert {path.name for path in tmp_path.iterdir()} == {
+            f".batch-{'0' * 16}",
+            ".batch-notes",
+            ".batch.csv.lock",
+        }
     finally:
         first.kill()
         first.wait()

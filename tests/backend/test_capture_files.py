@@ -61,7 +61,7 @@ def test_a_capture_is_read_as_it_was_saved(capture: Capture) -> None:
         if isinstance(value, np.ndarray):
             assert np.array_equal(getattr(loaded, name), value, equal_nan=value.dtype.kind == "f"), name
             assert getattr(loaded, name).dtype == value.dtype, name
-        else:
+        elif name != "seen":
             assert getattr(loaded, name) == value, name
     assert loaded.training_count == 4
 

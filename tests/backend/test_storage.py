@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from backend import storage
+from backend import output_files, storage
 from backend.errors import EffigyError
 from backend.service.exchange_store import exchange_folder
 from backend.storage import as_effigy_error, check_schema, write_beside
 from backend.user_cache import user_cache
+from blender_addon import output_files as extension_output_files
 from blender_addon import renaming
 from blender_addon.worker import placing
 
@@ -82,6 +83,7 @@ def test_a_fetched_folder_that_cannot_be_placed_leaves_the_older_one(tmp_path, m
         source.replace(target)
 
     monkeypatch.setattr(placing, "rename", rename)
+    monkeypatch.setattr(extension_output_files, "_exchange", lambda one, other: False)
     with pytest.raises(renaming.EffigyError, match="open"):
         placing.place_folder(folder, {"new": tmp_path / "content"})
     assert [path.name for path in folder.iterdir()] == ["old"]
@@ -154,11 +156,12 @@ def test_a_folder_that_cannot_be_replaced_keeps_its_content(tmp_path, monkeypatc
     real = storage.rename
 
     def rename(source, to):
-        if to == target and ".old" not in source.name:
+        if to == target and "old-" not in source.name:
             raise EffigyError("another program has it open")
         real(source, to)
 
     monkeypatch.setattr(storage, "rename", rename)
+    monkeypatch.setattr(output_files, "_exchange", lambda one, other: False)
     with pytest.raises(EffigyError, match="open"), write_beside(target) as temporary:
         temporary.mkdir()
     assert [path.name for path in target.iterdir()] == ["old.png"] and list(tmp_path.iterdir()) == [target]

@@ -17,7 +17,7 @@ def take_over(clip: Clip, stage: str, files: ClipFiles) -> dict[str, Any] | None
     """
     if clip.capture is None or stage not in (CAPTURE, TRACK):
         return None
-    from ...formats.capture import load_capture
+    from ...formats.capture import load_capture, unchanged
     from ...formats.track import load_track
 
     if stage == TRACK:
@@ -26,7 +26,7 @@ def take_over(clip: Clip, stage: str, files: ClipFiles) -> dict[str, Any] | None
         flags = load_track(files.track).flags
         return {"frames": len(flags), "tracked": int((flags == 0).sum())}
     source = load_capture(clip.capture)
-    with write_beside(files.capture) as temporary:
+    with write_beside(files.capture) as temporary, unchanged(source), unchanged(source, "head_mattes"):
         temporary.mkdir()
         for name in ("capture.json", "landmarks.npz", "track.npz"):
             if (path := source.folder / name).is_file():

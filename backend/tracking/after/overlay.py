@@ -110,7 +110,7 @@ def write_overlay(capture: Capture, track: Track, model: HeadModel, out: Path, *
     head, tracked = TrackedHead(track, model), tracked_landmarks(track, model)
     # The video format stores colours for blocks of two by two pixels.
     size = max(256, capture.size - capture.size % 2)
-    with write_beside(Path(out)) as temporary:
+    with write_beside(Path(out), durable=False) as temporary:
         writer = Mp4(temporary, size, track.fps)
         try:
             for index in range(track.frame_count):

@@ -123,7 +123,7 @@ def write_report(
             strips.append((title, tiles))
             progress.update("report", len(strips), 4)
     image = _draw(capture, summary, strips, _charts(track, model), track)
-    with write_beside(Path(out)) as temporary:
+    with write_beside(Path(out), durable=False) as temporary:
         write_png(temporary, image)
     progress.update("report", 4, 4)
     return summary
