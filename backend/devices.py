@@ -78,8 +78,7 @@ def give_up_cuda(error: Exception) -> str | None:
     global _report, _given_up
     if _report is None or not _report.usable or not isinstance(error, RuntimeError):
         return None
-    # torch.OutOfMemoryError is recognised by its name, because it is a RuntimeError of PyTorch alone.
-    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error):
+    if is_out_of_memory(error):
         reason = f"The memory of the {_report.gpu} is not enough for this."
     else:
         from .splatting.self_test import first_line
@@ -89,8 +88,16 @@ def give_up_cuda(error: Exception) -> str | None:
     return reason
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory ran out, which smaller work need not do."""
+    # torch.OutOfMemoryError is recognised by its name, because it is a RuntimeError of PyTorch alone.
+    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error)
+
+
 def take_cuda_back() -> None:
-    """Undo `give_up_cuda`, for a caller whose work failed on the CPU as well: the cause was not the GPU."""
+    """Undo `give_up_cuda`: the work failed on the CPU as well, so the cause was not the GPU, or it was too large for
+    the GPU's memory, and later work need not be.
+    """
     global _report
     _report = _given_up or _report
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from .messages import NoMessage, decode
+
 PROGRESS: Final = "progress"
 PREVIEW: Final = "preview"
 MESSAGE: Final = "message"
@@ -13,6 +15,15 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 LAST_EVENTS: Final = (DONE, FAILED, CANCELLED)
 """One of these is the last event of a job."""
+FIELDS: Final[dict[str, dict[str, type]]] = {
+    PROGRESS: {"stage": str, "done": int, "total": int},
+    PREVIEW: {"image": dict},
+    MESSAGE: {"text": str},
+    DONE: {"result": dict},
+    FAILED: {"message": str},
+    CANCELLED: {"message": str},
+}
+"""Name of an event -> what it has, by name and type."""
 
 CANCEL: Final = {"cancel": True}
 """The worker's request to stop."""
@@ -28,7 +39,7 @@ class JobOrder:
     inline: bool
     """Whether arrays go inside messages (`backend.service.protocol`)."""
     folders: list[str]
-    """Where array files go."""
+    """The client's folders for arrays; none where nobody looks at previews."""
     previews: bool = True
     """Whether someone looks at previews."""
 
@@ -52,8 +63,16 @@ class JobEvent:
         return {"event": self.name} | self.fields
 
     @classmethod
-    def from_message(cls, message: dict[str, Any]) -> JobEvent:
-        return cls(message["event"], {name: value for name, value in message.items() if name != "event"})
+    def from_line(cls, line: bytes) -> JobEvent:
+        """The event of a line. Raises a `NoMessage`."""
+        message = decode(line)
+        name = message.pop("event", None)
+        if not isinstance(name, str) or name not in FIELDS:
+            raise NoMessage("it names no event of a job")
+        for field, kind in FIELDS[name].items():
+            if type(message.get(field)) is not kind:
+                raise NoMessage(f"its “{field}” is missing or of the wrong type")
+        return cls(name, message)
 
     @classmethod
     def with_sentence(cls, name: str, sentence: str) -> JobEvent:

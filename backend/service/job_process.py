@@ -22,8 +22,9 @@ import numpy as np
 
 from ..errors import Cancelled, EffigyError
 from ..progress import STOPPED_SENTENCE, Progress
+from .array_files import ArrayFiles
 from .job_messages import CANCELLED, DONE, FAILED, MESSAGE, PREVIEW, PROGRESS, JobEvent, JobOrder
-from .protocol import ArrayFolders, Channel
+from .protocol import Channel
 from .stages import StageClock, describe_stage, shown_metrics
 from .stop_signals import stopped_like_ctrl_c
 
@@ -89,14 +90,17 @@ class ChannelProgress(Progress):
 
 
 def main() -> None:
-    arrays = ArrayFolders([""])
+    arrays = ArrayFiles()
     channel = Channel(arrays)
     messages = channel.messages()
     first = next(messages, None)
-    if first is None:
+    if not isinstance(first, dict):
         return
     order = JobOrder.from_message(first)
-    arrays.inline, arrays.folders = order.inline, order.folders
+    arrays.inline = order.inline
+    if order.folders:
+        # The worker has checked them; by now they may hold arrays that the client is about to read.
+        arrays.use(order.folders, empty=False)
     progress = ChannelProgress(channel)
     progress.shows_previews = order.previews
 
@@ -108,10 +112,18 @@ def main() -> None:
             threading.Thread(
                 target=lambda: (next(messages, None), _end_within(*SECONDS_TO_STOP["orphan"])), daemon=True
             ).start()
+        else:
+            # The client, which would remove them, may have been killed together with the worker.
+            arrays.close()
         _end_within(*SECONDS_TO_STOP["cancel" if was_cancelled else "orphan"])
 
     threading.Thread(target=watch_stdin, daemon=True).start()
-    channel.send(_carry_out(order, progress).to_message())
+    last = _carry_out(order, progress)
+    try:
+        channel.send(last.to_message())
+    except Exception as error:
+        traceback.print_exc()
+        channel.send(JobEvent.with_sentence(FAILED, _defect(error)).to_message())
     with suppress(OSError):
         sys.stderr.flush()
     # Threads of libraries may delay the interpreter's exit; all files are written by now.
@@ -140,11 +152,14 @@ def _carry_out(order: JobOrder, progress: ChannelProgress) -> JobEvent:
         return JobEvent.with_sentence(FAILED, f"The backend's Python lacks {error.name or error}: install it again.")
     except Exception as error:
         traceback.print_exc()
-        return JobEvent.with_sentence(
-            FAILED,
-            f"The job failed because of a defect in Effigy ({type(error).__name__}: {error}); the worker's log holds "
-            "the details.",
-        )
+        return JobEvent.with_sentence(FAILED, _defect(error))
+
+
+def _defect(error: Exception) -> str:
+    return (
+        f"The job failed because of a defect in Effigy ({type(error).__name__}: {error}); the worker's log holds "
+        "the details."
+    )
 
 
 def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ..errors import EffigyError
 from ..storage import is_same_path
 from .job_messages import CANCEL, DONE, FAILED, LAST_EVENTS, JobEvent, JobOrder
 from .job_specs import JOB_REQUESTS, read_job
+from .messages import NoMessage, lines_of, shown
 from .parameters import Parameters
 from .protocol import Channel
 
@@ -72,20 +74,33 @@ class JobProcess:
 
     def events(self) -> Iterator[JobEvent]:
         """Until the process ends; the last event is always one of LAST_EVENTS."""
-        ended = False
-        for line in _pipe(self._process.stdout):
-            try:
-                event = JobEvent.from_message(json.loads(line))
-            except ValueError:
-                continue
-            ended = event.name in LAST_EVENTS
-            yield event
-        code = self._process.wait()
-        if not ended:
-            reason = child_process.describe_exit(code)
-            yield JobEvent.with_sentence(
-                FAILED, f"The job's process ended unexpectedly ({reason}). {AFTER_A_CRASH[self.kind]}"
-            )
+        sentence = None
+        try:
+            for line in lines_of(_pipe(self._process.stdout)):
+                try:
+                    event = JobEvent.from_line(line)
+                except NoMessage as problem:
+                    report = f"A line of the job's process was left out ({problem}): {shown(line)}"
+                    print(report, file=sys.stderr, flush=True)
+                    continue
+                yield event
+                if event.name in LAST_EVENTS:
+                    break
+            else:
+                sentence = (
+                    f"The job's process ended unexpectedly ({child_process.describe_exit(self._process.wait())})."
+                )
+        except Exception as error:
+            # A job whose events nobody reads must not go on working and writing.
+            traceback.print_exc()
+            self._process.kill()
+            sentence = f"The job was ended because of a defect in Effigy ({type(error).__name__}: {error})."
+        if sentence:
+            yield JobEvent.with_sentence(FAILED, f"{sentence} {AFTER_A_CRASH[self.kind]}")
+        # What a job prints after its last event is read to the end, so that its process can end.
+        for _ in lines_of(_pipe(self._process.stdout)):
+            pass
+        self._process.wait()
 
     def _send(self, message: dict[str, Any]) -> None:
         stdin = _pipe(self._process.stdin)
@@ -150,7 +165,7 @@ class Jobs:
             running.process.stop()
         return {"stopping": running is not None}
 
-    def examine(self, answer: Callable[[Callable[[], dict[str, Any]]], None]) -> None:
+    def examine(self, answer: Callable[[Callable[[], dict[str, Any]]], object]) -> None:
         """`doctor`, in a process of its own, because its checks may crash. `answer` is called from another thread with
         a function that returns the result or raises.
         """
@@ -170,10 +185,22 @@ class Jobs:
         threading.Thread(target=work, daemon=True).start()
 
     def _forward_events_of(self, name: str) -> None:
-        for event in self._running[name].process.events():
-            if event.name in LAST_EVENTS:
-                with self._lock:
-                    self._running.pop(name, None)
-            self._channel.send(
-                {"jsonrpc": "2.0", "method": f"job.{event.name}", "params": {"job": name} | event.fields}
-            )
+        running = self._running[name]
+        try:
+            for event in running.process.events():
+                if event.name in LAST_EVENTS:
+                    self._forget(name)
+                self._send(name, event)
+        except Exception as error:
+            traceback.print_exc()
+            running.process.stop()
+            self._forget(name)
+            sentence = f"The job's end is unknown because of a defect in Effigy ({type(error).__name__}: {error})."
+            self._send(name, JobEvent.with_sentence(FAILED, sentence))
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._running.pop(name, None)
+
+    def _send(self, name: str, event: JobEvent) -> None:
+        self._channel.send({"jsonrpc": "2.0", "method": f"job.{event.name}", "params": event.fields | {"job": name}})

@@ -1,91 +1,38 @@
-"""The messages between Blender and the worker: JSON-RPC 2.0, one message a line, with arrays in files.
+"""The channel between Blender and the worker: JSON-RPC 2.0, one message a line, over stdin and stdout.
 
-In a message, an array is `{"$array": {"file": path, "dtype": "float32", "shape": [..]}}`. Its bytes are in a file of a
-private temporary folder, which is in memory where the system has such a folder. The receiver of the message deletes the
-file. A worker on another machine (`ssh host …`) shares no files with Blender: its bytes are in the message itself, as
-base64 in `{"$array": {"data": …, "dtype": …, "shape": …}}`.
+Lines that come in are checked in `messages`; arrays are beside the messages that go out (`array_files`).
 """
 
 from __future__ import annotations
 
-import base64
-import itertools
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 
-from ..errors import EffigyError
+from .array_files import ArrayFiles
+from .messages import NoMessage, decode, lines_of, shown
 
-SCHEMA = 1
-MEMORY_FOLDER = Path("/dev/shm")
+SCHEMA: Final = 2
+"""Version of the protocol. Since 2, the client makes the folders for arrays and names them in `hello`."""
 
-REFUSED = -32000
+INVALID: Final = -32600
+"""JSON-RPC error code of a line that has an id and is no request."""
+REFUSED: Final = -32000
 """JSON-RPC error code of an `EffigyError`: the error's message is a sentence for the user."""
-UNKNOWN_METHOD = -32601
-DEFECT = -32603
+UNKNOWN_METHOD: Final = -32601
+DEFECT: Final = -32603
 """JSON-RPC error code of any other exception: a defect of Effigy. The error's `data` is the traceback."""
 
-
-class ArrayFolders:
-    """The folders for array files: one in memory, and one on the disk for arrays that do not fit into memory."""
-
-    def __init__(self, folders: list[str] | None = None) -> None:
-        """`folders` belong to another process, which removes them; by default new folders are made, and `close` removes
-        them.
-        """
-        self.inline = False
-        """Whether arrays go inside messages instead of files."""
-        self._own = folders is None
-        self._count = itertools.count()
-        memory = [MEMORY_FOLDER] if os.access(MEMORY_FOLDER, os.W_OK) else []
-        self.folders = folders or [tempfile.mkdtemp(prefix="effigy-arrays-", dir=parent) for parent in (*memory, None)]
-
-    def put(self, array: np.ndarray) -> dict[str, Any]:
-        """Write `array` to a file and describe it for a message. Raises `EffigyError` where no folder has room."""
-        description = {"dtype": str(array.dtype), "shape": list(array.shape)}
-        array = np.ascontiguousarray(array)
-        if self.inline:
-            return {"$array": {"data": base64.b64encode(array.tobytes()).decode("ascii"), **description}}
-        for folder in self.folders:
-            path = Path(folder) / f"{os.getpid()}-{next(self._count)}"
-            try:
-                array.tofile(path)
-                return {"$array": {"file": str(path), **description}}
-            except OSError:
-                with suppress(OSError):
-                    path.unlink()
-        folders = " or ".join(self.folders)
-        raise EffigyError(f"There is no room for {array.nbytes / 1e6:.0f} MB in {folders}: free some space.")
-
-    def close(self) -> None:
-        if self._own:
-            for folder in self.folders:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_inline(value: Any) -> Any:
-    """A request's parameters with base64 arrays decoded; everything else is returned unchanged."""
-    if isinstance(value, dict):
-        if isinstance(description := value.get("$array"), dict):
-            try:
-                data = base64.b64decode(description["data"])
-                return np.frombuffer(data, description["dtype"]).reshape(description["shape"])
-            except (KeyError, ValueError, TypeError) as error:
-                raise EffigyError("An array of the request does not fit its own description.") from error
-        return {name: read_inline(entry) for name, entry in value.items()}
-    return value
+_T = TypeVar("_T")
 
 
 class Channel:
@@ -93,7 +40,7 @@ class Channel:
     sent to stderr.
     """
 
-    def __init__(self, arrays: ArrayFolders) -> None:
+    def __init__(self, arrays: ArrayFiles) -> None:
         self.arrays = arrays
         # While one thread waits for a message, Windows makes every other access to the same pipe wait as well, and the
         # Fortran library that scipy and numpy load looks at file descriptor 0. The pipe therefore gets another
@@ -109,44 +56,57 @@ class Channel:
         sys.stdout = sys.stderr
         self._lock = threading.Lock()
 
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """Until the other side closes. A line that is no message is left out and reported in the log."""
-        for line in iter(self._in.readline, b""):
-            try:
-                message = json.loads(line)
-            except ValueError as error:
-                self._report_left_out(str(error))
-                continue
-            if isinstance(message, dict):
-                yield message
-            else:
-                self._report_left_out("it is not a JSON object")
+    def messages(self, read: Callable[[bytes], _T] = decode) -> Iterator[_T | NoMessage]:
+        """Until the other side closes: what `read` makes of each line.
 
-    @staticmethod
-    def _report_left_out(reason: str) -> None:
-        print(f"A line that is not a message was left out ({reason}).", file=sys.stderr, flush=True)
+        A line that is no message is reported in the log. It is left out, unless it has an id: a `NoMessage` is then
+        returned instead, so that it can be answered.
+        """
+        for line in lines_of(self._in):
+            try:
+                message = read(line)
+            except NoMessage as problem:
+                report = f"A line that is not a message was left out ({problem}): {shown(line)}"
+                print(report, file=sys.stderr, flush=True)
+                if problem.number is not None:
+                    yield problem
+                continue
+            yield message
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write a message. Does nothing where the reader is gone: the thread that reads stdin is about to notice."""
-        line = json.dumps(self._plain(message), allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        with self._lock, suppress(BrokenPipeError, OSError, ValueError):
-            self._out.write(line)
-            self._out.flush()
+        """Write a message. Does nothing where the reader is gone: the thread that reads stdin is about to notice.
 
-    def _plain(self, value: Any) -> Any:
+        Raises an `EffigyError` where there is no room for the arrays, and what `json` raises for values that no message
+        can hold. No file is left then.
+        """
+        described: list[dict[str, Any]] = []
+        try:
+            line = json.dumps(self._plain(message, described), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        except BaseException:
+            self.arrays.remove(described)
+            raise
+        try:
+            with self._lock:
+                self._out.write(line)
+                self._out.flush()
+        except (OSError, ValueError):
+            self.arrays.remove(described)
+
+    def _plain(self, value: Any, described: list[dict[str, Any]]) -> Any:
         """`value` as JSON can hold it.
 
-        Arrays become descriptions of their files, dataclasses become objects, a fraction becomes [numerator,
-        denominator], and NaN and infinity become null.
+        Arrays become descriptions, which are added to `described`; dataclasses become objects, a fraction becomes
+        [numerator, denominator], and NaN and infinity become null.
         """
         if is_dataclass(value) and not isinstance(value, type):
-            return {field.name: self._plain(getattr(value, field.name)) for field in fields(value)}
+            return {field.name: self._plain(getattr(value, field.name), described) for field in fields(value)}
         if isinstance(value, dict):
-            return {str(name): self._plain(entry) for name, entry in value.items()}
+            return {str(name): self._plain(entry, described) for name, entry in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._plain(entry) for entry in value]
+            return [self._plain(entry, described) for entry in value]
         if isinstance(value, np.ndarray):
-            return self.arrays.put(value)
+            described.append(self.arrays.put(value))
+            return described[-1]
         if isinstance(value, Fraction):
             return [value.numerator, value.denominator]
         if isinstance(value, np.generic):

@@ -1,6 +1,7 @@
 """The worker: answers Blender's requests over stdio until stdin closes.
 
-    hello          {arrays: files | inline}             → what this worker is, and the folders of its arrays
+    hello          {arrays: files | inline, folders}    → what this worker is; `folders`: the client's, for arrays in
+                                                          files (`array_files`)
     doctor         {}                                   → {rows: [[what, state, sentence], …]}
     head.rig       {head, identity}                     → all that a rig is built from (`rig_data.HeadRig`)
     head.remember  {file}                               → {name, fingerprint} of a head model that others will need
@@ -36,16 +37,25 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import __version__
 from ..errors import EffigyError
+from .array_files import ArrayFiles, read_inline
 from .exchange import Exchange
 from .jobs import Jobs
+from .messages import NoMessage, Request, read_request
 from .parameters import Parameters
-from .protocol import DEFECT, REFUSED, SCHEMA, UNKNOWN_METHOD, ArrayFolders, Channel, read_inline
+from .protocol import DEFECT, INVALID, REFUSED, SCHEMA, UNKNOWN_METHOD, Channel
 
 if TYPE_CHECKING:
     from .posing import Posing
 
 MAX_THREADS: Final = 8
 """PyTorch's threads: the networks are small, and more threads than this wait for one another."""
+MAX_TOO_LARGE: Final = 3
+"""Requests in a row that are too large for the GPU's memory, after which it is no longer tried: another program may
+have taken the memory, and each try costs the time to load the avatar anew."""
+FAILED: Final = 1
+"""Exit code of a worker that cannot go on because of a defect."""
+LONGEST_REASON: Final = 500
+"""Characters of an exception's text in a sentence."""
 
 Method = Callable[[Parameters], Any]
 """A method of the worker: takes its parameters, returns what `Channel.send` can write, and raises `EffigyError`."""
@@ -61,8 +71,6 @@ class WorkerInfo:
     """Version of Effigy."""
     python: str
     pid: int
-    folders: list[str]
-    """Where array files go; empty where arrays go inside messages."""
     torch: str | None
     """Version of PyTorch; None where it is not installed."""
     device: str | None
@@ -72,21 +80,38 @@ class WorkerInfo:
 
 def serve() -> None:
     """Run the worker. Never returns: the process ends when stdin closes."""
-    arrays = ArrayFolders()
-    channel = Channel(arrays)
-    worker = _Worker(channel)
-    threading.Thread(target=worker.read, daemon=True).start()
-    threading.Thread(target=worker.exchange_files, daemon=True).start()
-    worker.work()
+    worker = _Worker(Channel(ArrayFiles()))
+    for work in (worker.read, worker.exchange_files):
+        threading.Thread(target=_end_if_it_fails, args=(work,), daemon=True).start()
+    _end_if_it_fails(worker.work)
+
+
+def _end_if_it_fails(work: Callable[[], None]) -> None:
+    """Run one of the worker's threads. If it fails, requests would wait for ever: the process ends, which the client
+    notices and says.
+    """
+    try:
+        work()
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+        _end(FAILED)
+
+
+def _end(code: int) -> NoReturn:
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 class _Worker:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._waiting_for_files: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._waiting_for_files: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._jobs = Jobs(channel)
         self._posing: Posing | None = None
+        self._too_large_in_a_row = 0
+        """Requests that the GPU's memory was not enough for, without one in between that it was enough for."""
         self._methods: dict[str, Method] = {
             "hello": self._hello,
             "head.rig": _head_rig,
@@ -100,30 +125,35 @@ class _Worker:
         }
 
     def read(self) -> None:
-        """The reading thread. It ends the process, whatever the other thread is doing."""
+        """The reading thread. It ends the process, whatever the other threads are doing."""
         try:
-            for message in self._channel.messages():
-                match message.get("method"):
-                    case "hello":
-                        # Set before anything else is answered, jobs included.
-                        self._channel.arrays.inline = (message.get("params") or {}).get("arrays") == "inline"
-                        self._waiting.put(message)
-                    case "job.start":
-                        self._answer(message, self._jobs.start)
-                        self._jobs.forward_events()
-                    case "job.cancel":
-                        self._answer(message, self._jobs.cancel)
-                    case "doctor":
-                        self._jobs.examine(lambda outcome, message=message: self._answer(message, lambda _: outcome()))
-                    case str(method) if method.startswith("file."):
-                        self._waiting_for_files.put(message)
-                    case _:
-                        self._waiting.put(message)
+            for request in self._channel.messages(read_request):
+                if isinstance(request, NoMessage):
+                    sentence = f"The worker got a request that is not valid ({request}): update Effigy."
+                    self._refuse(request.number, INVALID, sentence)
+                else:
+                    self._receive(request)
         finally:
             self._channel.arrays.close()
-            with suppress(OSError):
-                sys.stderr.flush()
-            os._exit(0)
+        _end(0)
+
+    def _receive(self, request: Request) -> None:
+        match request.method:
+            case "hello":
+                # Done before anything else is answered, jobs included.
+                if self._answer(request, self._agree_on_arrays, only_errors=True):
+                    self._waiting.put(request)
+            case "job.start":
+                self._answer(request, self._jobs.start)
+                self._jobs.forward_events()
+            case "job.cancel":
+                self._answer(request, self._jobs.cancel)
+            case "doctor":
+                self._jobs.examine(lambda outcome: self._answer(request, lambda _: outcome()))
+            case method if method.startswith("file."):
+                self._waiting_for_files.put(request)
+            case _:
+                self._waiting.put(request)
 
     def work(self) -> None:
         """The main thread: handles one request after the other."""
@@ -133,41 +163,54 @@ class _Worker:
         """The thread that sends and receives files, so that the viewport does not wait for them."""
         self._answer_all(self._waiting_for_files, Exchange().methods)
 
-    def _answer_all(self, waiting: queue.SimpleQueue[dict[str, Any]], methods: Mapping[str, Method]) -> NoReturn:
+    def _answer_all(self, waiting: queue.SimpleQueue[Request], methods: Mapping[str, Method]) -> NoReturn:
         while True:
-            message = waiting.get()
-            method = methods.get(message.get("method", ""))
+            request = waiting.get()
+            method = methods.get(request.method)
             if method is None:
-                sentence = f"The worker has no method “{message.get('method')}”: update Effigy."
-                self._refuse(message, UNKNOWN_METHOD, sentence)
+                sentence = f"The worker has no method “{request.method[:80]}”: update Effigy."
+                self._refuse(request.number, UNKNOWN_METHOD, sentence)
             else:
-                self._answer(message, method)
+                self._answer(request, method)
 
-    def _answer(self, message: dict[str, Any], method: Method) -> None:
+    def _answer(self, request: Request, method: Method, *, only_errors: bool = False) -> bool:
+        """Carry a request out and send its result or its error; with `only_errors`, no result. Returns whether it
+        succeeded.
+        """
+        number = request.number
         try:
-            values = read_inline(message.get("params") or {})
-            result = method(Parameters(values, message["method"]))
-            if "id" in message:
-                self._channel.send({"jsonrpc": "2.0", "id": message["id"], "result": result})
+            result = method(Parameters(read_inline(request.params), request.method))
+            if number is not None and not only_errors:
+                self._channel.send({"jsonrpc": "2.0", "id": number, "result": result})
         except EffigyError as error:
-            self._refuse(message, REFUSED, str(error))
+            self._refuse(number, REFUSED, str(error))
         except MemoryError:
-            self._refuse(message, REFUSED, "There is not enough memory: choose a smaller image, or close programs.")
+            self._refuse(number, REFUSED, "There is not enough memory: choose a smaller image, or close programs.")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             sentence = (
-                f"The worker could not answer {message.get('method')} because of a defect in Effigy "
-                f"({type(error).__name__}: {error}); its log holds the details."
+                f"The worker could not answer {request.method} because of a defect in Effigy "
+                f"({type(error).__name__}: {str(error)[:LONGEST_REASON]}); its log holds the details."
             )
-            self._refuse(message, DEFECT, sentence, traceback.format_exc())
+            self._refuse(number, DEFECT, sentence, traceback.format_exc())
+        else:
+            return True
+        return False
 
-    def _refuse(self, message: dict[str, Any], code: int, sentence: str, data: str | None = None) -> None:
+    def _refuse(self, number: int | None, code: int, sentence: str, data: str | None = None) -> None:
         error = {"code": code, "message": sentence} | ({"data": data} if data else {})
-        self._channel.send({"jsonrpc": "2.0", "id": message.get("id"), "error": error})
+        self._channel.send({"jsonrpc": "2.0", "id": number, "error": error})
+
+    def _agree_on_arrays(self, parameters: Parameters) -> None:
+        parameters.allow_only("arrays", "folders")
+        arrays = self._channel.arrays
+        if parameters.text("arrays", "files", choices=("files", "inline")) == "inline":
+            arrays.inline = True
+        elif parameters.has("folders"):
+            arrays.use(parameters.values["folders"])
 
     def _hello(self, parameters: Parameters) -> WorkerInfo:
-        parameters.allow_only("arrays")
-        parameters.text("arrays", "files", choices=("files", "inline"))
+        del parameters
         try:
             import torch
         except ImportError:
@@ -182,24 +225,30 @@ class _Worker:
             version=__version__,
             python=platform.python_version(),
             pid=os.getpid(),
-            folders=[] if self._channel.arrays.inline else self._channel.arrays.folders,
             torch=torch_version,
             device=device,
         )
 
     def _pose(self, parameters: Parameters, method_of: Callable[[Posing], Method]) -> Any:
-        """Answer a request about avatars. If the GPU fails, this request and all later ones are answered by the CPU.
-        A request that the CPU cannot answer either has another cause, and later ones are answered by the GPU again.
+        """Answer a request about avatars. If the GPU fails, this request is answered by the CPU, and all later ones as
+        well. Only this one if it was too large for the GPU's memory, unless several in a row were. A request that the
+        CPU cannot answer either has another cause, and later ones are answered by the GPU again.
         """
         posing = self._load_posing()
         try:
-            return method_of(posing)(parameters)
+            result = method_of(posing)(parameters)
         except RuntimeError as error:
-            from ..devices import give_up_cuda, take_cuda_back
+            from ..devices import give_up_cuda, is_out_of_memory, take_cuda_back
 
+            too_large = is_out_of_memory(error)
             reason = give_up_cuda(error)
             if reason is None:
                 raise
+        else:
+            self._too_large_in_a_row = 0
+            return result
+        self._too_large_in_a_row += too_large
+        only_this = too_large and self._too_large_in_a_row < MAX_TOO_LARGE
         posing.close_avatars()
         try:
             result = method_of(posing)(parameters)
@@ -207,8 +256,12 @@ class _Worker:
             take_cuda_back()
             posing.close_avatars()
             raise
+        if only_this:
+            take_cuda_back()
+            posing.close_avatars()
         # Blender shows the worker's log in its console.
-        print(f"{reason} Avatars are now posed and drawn on the CPU.", file=sys.stderr, flush=True)
+        consequence = "This was done on the CPU." if only_this else "Avatars are now posed and drawn on the CPU."
+        print(f"{reason} {consequence}", file=sys.stderr, flush=True)
         return result
 
     def _load_posing(self) -> Posing:

@@ -1,36 +1,29 @@
-"""Arrays in messages: read from files, which are deleted at once, or from the message itself.
-
-On Linux and macOS a memory-mapped file stays readable after it is deleted: nothing is copied, and the memory is freed
-together with the array. Windows cannot delete a mapped file, so there the file is read into memory first.
-"""
+"""Arrays in messages: read from files, which are deleted at once, or from the message itself."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-COPY_BELOW = 1 << 16
-"""Bytes below which a copy is cheaper than a mapping."""
+from .array_folders import ArrayFolders, check_description
 
 
-def take_arrays(value: Any, *, files: bool = True) -> Any:
+def take_arrays(value: Any, folders: ArrayFolders | None) -> Any:
     """Replaces the descriptions of arrays in a message with the arrays. Their files are deleted, also after an error.
 
-    `files`: whether an array may be in a file. Raises a ValueError where it may not and is; the file is not touched.
+    `folders`: where files may be; None where an array may only be in the message itself. Raises a ValueError or an
+    OSError for an array that is not as it is described.
     """
     if isinstance(value, dict):
         if isinstance(described := value.get("$array"), dict):
-            if not files and "data" not in described:
-                raise ValueError("an array in a file, from a worker on another machine")
-            return _take(described)
-        return {name: take_arrays(entry, files=files) for name, entry in value.items()}
+            return _take(described, folders)
+        return {name: take_arrays(entry, folders) for name, entry in value.items()}
     if isinstance(value, list) and any(isinstance(entry, (dict, list)) for entry in value):
-        return [take_arrays(entry, files=files) for entry in value]
+        return [take_arrays(entry, folders) for entry in value]
     return value
 
 
@@ -46,22 +39,19 @@ def put_arrays(value: Any) -> Any:
         if value.size <= 1024:
             return value.tolist()
         data = base64.b64encode(value.tobytes()).decode("ascii")
-        return {"$array": {"data": data, "dtype": str(value.dtype), "shape": list(value.shape)}}
+        return {"$array": {"data": data, "dtype": value.dtype.name, "shape": list(value.shape)}}
     if isinstance(value, np.generic):
         return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _take(described: dict[str, Any]) -> np.ndarray:
-    dtype, shape = np.dtype(described["dtype"]), tuple(described["shape"])
-    if "data" in described:
-        return np.frombuffer(bytearray(base64.b64decode(described["data"])), dtype).reshape(shape)
-    path = described["file"]
-    try:
-        size = dtype.itemsize * int(np.prod(shape))
-        if os.name == "nt" or size < COPY_BELOW:
-            return np.fromfile(path, dtype).reshape(shape)
-        return np.memmap(path, dtype, "c", shape=shape).view(np.ndarray)
-    finally:
-        with suppress(OSError):
-            Path(path).unlink()
+def _take(described: dict[str, Any], folders: ArrayFolders | None) -> np.ndarray:
+    dtype, shape, size = check_description(described)
+    if "data" not in described:
+        if folders is None:
+            raise ValueError("an array in a file, from a worker on another machine")
+        return folders.take(described.get("file"), dtype, shape, size)
+    data = described["data"]
+    if not isinstance(data, str) or len(data) != 4 * ((size + 2) // 3):
+        raise ValueError("an array with another number of bytes than its shape says")
+    return np.frombuffer(bytearray(binascii.a2b_base64(data, strict_mode=True)), dtype).reshape(shape)

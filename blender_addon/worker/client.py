@@ -20,6 +20,7 @@ import itertools
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,8 +30,12 @@ from .connection import Connection
 from .jobs import FAILED, STOPPING, Job
 from .messages import Answer, JobEvent, JobNotification, WorkerInfo
 
-SCHEMA: Final = 1
-"""The newest version of the protocol that this client knows."""
+SCHEMA: Final = 2
+"""The version of the protocol that this client follows. Since 2, it makes the folders for arrays and names them in
+`hello`."""
+STOP_INTERVAL: Final = 0.1
+"""Seconds between two looks whether a wait for an answer is to stop."""
+INSTALL_AGAIN: Final = "press Install Backend in Effigy's preferences, or update the backend where the worker runs."
 REPEATS: Final = 2
 """How often a request is sent again because the worker ended before it had answered. A request that itself ends the
 worker, such as an image for which memory does not suffice, must not do so forever."""
@@ -87,6 +92,8 @@ class _State:
     jobs: dict[str, Job] = field(default_factory=dict)
     greeted: bool = False
     """Whether the worker has answered at all."""
+    hello: Request | None = None
+    """The first request."""
     refused: str | None = None
     """Why this worker cannot be used, as a sentence."""
 
@@ -129,6 +136,12 @@ class WorkerClient:
         return connection.pid if connection else None
 
     @property
+    def array_folders(self) -> list[str]:
+        """The folders through which the running worker passes arrays; none for a worker on another machine."""
+        connection = self._state.connection
+        return connection.folders.paths if connection and connection.folders else []
+
+    @property
     def busy(self) -> bool:
         """Whether an answer is pending or waits for `pump`."""
         return bool(self._state.pending) or not self._arrived.empty()
@@ -162,10 +175,11 @@ class WorkerClient:
         self._submit(request)
         return request
 
-    def answer_of(self, request: Request, timeout: float | None) -> Any:
-        """Waits for the answer to a request of `send`. Raises a `WorkerError`, also after `timeout` seconds."""
-        if not request.answered.wait(timeout):
-            self._discard(request)
+    def answer_of(self, request: Request, timeout: float | None, stop: Callable[[], None] | None = None) -> Any:
+        """Waits for the answer to a request of `send`. Raises a `WorkerError`, also after `timeout` seconds. `stop` is
+        called several times a second meanwhile; what it raises ends the waiting.
+        """
+        if not self._wait_for(request, timeout, stop):
             raise WorkerError(
                 f"The worker did not answer “{request.method}” within {timeout:g} seconds: it is busy or stuck. "
                 "Try again, or restart the worker."
@@ -173,6 +187,24 @@ class WorkerClient:
         if request.error:
             raise request.error
         return request.result
+
+    def _wait_for(self, request: Request, timeout: float | None, stop: Callable[[], None] | None) -> bool:
+        """Whether the answer has come; if it has not, it is ignored when it comes."""
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                left = None if until is None else max(0.0, until - time.monotonic())
+                interval = left if stop is None else min(STOP_INTERVAL, left if left is not None else STOP_INTERVAL)
+                if request.answered.wait(interval):
+                    return True
+                if stop is not None:
+                    stop()
+                if until is not None and time.monotonic() >= until:
+                    break
+        finally:
+            if not request.answered.is_set():
+                self._discard(request)
+        return False
 
     def start_job(self, kind: str, params: dict[str, Any], on_change: Callable[[Job], None] | None = None) -> Job:
         """Starts long work. `pump` updates the returned job and then calls `on_change`."""
@@ -205,7 +237,7 @@ class WorkerClient:
 
     def pump(self) -> bool:
         """Delivers the answers and events that have arrived; returns whether there were any. Runs in the main thread
-        and never waits.
+        and never waits. An exception in a callback goes to the console, and what arrived after it is delivered.
         """
         arrived = False
         # Answers to requests that the callbacks send are delivered by a later call.
@@ -215,7 +247,10 @@ class WorkerClient:
             except queue.Empty:
                 break
             arrived = True
-            deliver()
+            try:
+                deliver()
+            except Exception:
+                traceback.print_exc()
         return arrived
 
     def wait(self, job: Job, timeout: float | None = None) -> Job:
@@ -251,7 +286,10 @@ class WorkerClient:
             if self._state.refused:
                 return self._fail(request, WorkerError(self._state.refused))
             if self._state.connection is None:
-                self._connect()
+                try:
+                    self._connect()
+                except EffigyError as error:
+                    return self._fail(request, WorkerError(str(error)))
             if request.latest is not None:
                 entry = self._state.latest.get(request.latest)
                 if entry:
@@ -265,11 +303,17 @@ class WorkerClient:
         number = next(self._numbers)
         request.state = self._state
         self._state.pending[number] = request
-        self._state.connection.send(number, request.method, request.params)
+        try:
+            self._state.connection.send(number, request.method, request.params)
+        except (TypeError, ValueError, RecursionError) as error:
+            del self._state.pending[number]
+            if request.latest is not None:
+                self._send_next(self._state, request.latest)
+            self._fail(request, WorkerError(f"“{request.method}” could not be sent to the worker ({error})."))
 
     def _connect(self) -> None:
-        self._state = state = _State()
-        state.connection = Connection(
+        state = _State()
+        state.connection = connection = Connection(
             self._command,
             self._cwd,
             self._environment,
@@ -278,7 +322,10 @@ class WorkerClient:
             self._on_log_line,
             shares_files=self._arrays == "files",
         )
-        self._send(Request("hello", {"arrays": self._arrays}, lambda result: None, None))
+        self._state = state
+        folders = {"folders": connection.folders.paths} if connection.folders else {}
+        state.hello = Request("hello", {"arrays": self._arrays} | folders, None, None)
+        self._send(state.hello)
 
     def _on_message(self, state: _State, message: Answer | JobNotification) -> None:
         """Called from the reader thread."""
@@ -291,9 +338,11 @@ class WorkerClient:
                 return
             if request.latest is not None:
                 self._send_next(state, request.latest)
-            if request.method == "hello" and message.error is None:
-                self._on_hello(state, message.result)
-        if message.error is not None:
+            if request is state.hello:
+                state.refused = self._on_hello(state, message)
+        if state.refused:
+            self._fail(request, WorkerError(state.refused))
+        elif message.error is not None:
             self._fail(request, WorkerError(message.error, message.traceback))
         else:
             self._answer(request, message.result)
@@ -305,15 +354,21 @@ class WorkerClient:
             state.latest[key] = _Latest(entry.waiting)
             self._send(entry.waiting)
 
-    def _on_hello(self, state: _State, answer: Mapping[str, Any]) -> None:
-        info = WorkerInfo.from_answer(answer)
-        state.greeted = True
-        if self._arrays == "files":
-            # A worker on another machine has no folder here; one that names some must not have them deleted.
-            state.connection.folders = list(info.array_folders)
-        if info.schema > SCHEMA:
-            state.refused = "The backend is newer than this extension: update the extension, or install its backend."
+    def _on_hello(self, state: _State, answer: Answer) -> str | None:
+        """Why the worker that answers so cannot be used, as a sentence, or None."""
+        if answer.error is not None:
+            return f"The backend refuses this extension, perhaps because it is older ({answer.error}): {INSTALL_AGAIN}"
+        try:
+            info = WorkerInfo.from_answer(answer.result)
+        except ValueError as error:
+            return f"The program that answers is no worker of Effigy ({error}): {INSTALL_AGAIN}"
         self.info = info
+        state.greeted = True
+        if info.schema > SCHEMA:
+            return "The backend is newer than this extension: update the extension, or install its backend."
+        if info.schema < SCHEMA:
+            return f"The backend is older than this extension: {INSTALL_AGAIN}"
+        return None
 
     def _on_job_event(self, state: _State, notification: JobNotification) -> None:
         job = state.jobs.get(notification.job)
@@ -349,8 +404,9 @@ class WorkerClient:
                 self._fail(request, WorkerEnded(message))
 
         def end_jobs() -> None:
+            # One delivery for each, so that no job depends on what another's callback does.
             for job in state.jobs.values():
-                job.end(FAILED, self._end_of(job, WorkerEnded(message)))
+                self._arrived.put(lambda job=job: job.end(FAILED, self._end_of(job, WorkerEnded(message))))
 
         self._arrived.put(end_jobs)
 

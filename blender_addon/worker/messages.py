@@ -1,15 +1,43 @@
-"""The worker's messages as dataclasses. Each is checked once, when it arrives.
+"""The worker's messages as dataclasses, checked in one place when they arrive.
 
-`from_message` raises a KeyError, TypeError or ValueError for a message that does not follow the protocol.
+`read_message` makes an answer or an event of a line, or raises a `NoMessage` that says why the line is none. What a
+connection carries beside messages is expected: a login banner of `ssh`, a warning that a library prints, the end of a
+line that was cut off. None of it may end the thread that reads. The rules are those of `backend/service/messages.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+
+from .array_folders import ArrayFolders
+from .arrays import take_arrays
+
+MAX_DEPTH: Final = 64
+"""Lists and objects inside one another in one message; requests and answers have 8 at most."""
+MAX_ID: Final = 1 << 53
+MAX_COUNT: Final = 1 << 53
+"""Of the units of a stage."""
+MAX_METRICS: Final = 100
+MAX_PREVIEW: Final = 16384
+"""Pixels on a side of a preview."""
+LONGEST_TEXT: Final = 20_000
+"""Characters of a sentence, a stage's name or a traceback; a longer text is cut off."""
+SHOWN: Final = 80
+"""Bytes of a line that is no message that the log shows."""
+
+
+class NoMessage(ValueError):
+    """A line that is not a valid message. `number`: the id of the request that it was to answer, if it has one."""
+
+    def __init__(self, reason: str, number: int | None = None) -> None:
+        super().__init__(reason)
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -18,12 +46,14 @@ class WorkerInfo:
 
     schema: int
     """Version of the protocol."""
-    array_folders: tuple[str, ...]
-    """The folders where the worker writes arrays; none if the arrays are part of the messages."""
 
     @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> WorkerInfo:
-        return cls(int(answer["schema"]), tuple(str(folder) for folder in answer.get("folders", ())))
+    def from_answer(cls, answer: object) -> WorkerInfo:
+        """Raises a ValueError for an answer that no version of the worker gives."""
+        schema = answer.get("schema") if isinstance(answer, dict) else None
+        if type(schema) is not int:
+            raise ValueError("it does not say which version of the protocol it follows")
+        return cls(schema)
 
 
 @dataclass(frozen=True)
@@ -51,18 +81,6 @@ class JobProgress:
     metrics: dict[str, float | None] = field(default_factory=dict)
     unit: str = ""
     """Of `done` and `total`, such as MB; empty for frames and steps."""
-
-    @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> JobProgress:
-        eta, rate = params.get("eta"), params.get("rate")
-        return cls(
-            str(params["stage"]),
-            int(params["done"]),
-            int(params["total"]),
-            None if eta is None else float(eta),
-            None if rate is None else float(rate),
-            dict(params.get("metrics") or {}),
-        )
 
 
 @dataclass(frozen=True)
@@ -107,24 +125,146 @@ class JobNotification:
     event: JobEvent
 
 
-_EVENTS: Final = {
-    "job.progress": JobProgress.from_params,
-    "job.preview": lambda params: JobPreview(params["image"]),
-    "job.message": lambda params: JobMessage(params["text"]),
-    "job.done": lambda params: JobDone(params["result"]),
-    "job.failed": lambda params: JobFailed(params["message"], cancelled=False),
-    "job.cancelled": lambda params: JobFailed(params["message"], cancelled=True),
+def read_message(line: bytes, folders: ArrayFolders | None) -> Answer | JobNotification | None:
+    """What a line says, with its arrays, which may be in files of `folders`. None for a notification that this client
+    does not know. Raises a `NoMessage`.
+    """
+    message: dict[str, Any] = {}
+    try:
+        message = _decode(line)
+        return _from_message(take_arrays(message, folders))
+    except NoMessage:
+        raise
+    except (ValueError, KeyError, OSError, RecursionError, MemoryError) as error:
+        reason = f"it lacks “{error.args[0]}”" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise NoMessage(reason[:200], _id_of(message)) from error
+
+
+def shown(line: bytes) -> str:
+    """A line that is no message, shortened for the log."""
+    return f"{line[:SHOWN]!r}{'…' if len(line) > SHOWN else ''}"
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    value = _DECODER.decode(line.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise NoMessage("it is not a JSON object")
+    if _is_deeper(value, MAX_DEPTH):
+        raise NoMessage(f"it is nested more than {MAX_DEPTH} deep", _id_of(value))
+    return value
+
+
+def _from_message(message: Mapping[str, Any]) -> Answer | JobNotification | None:
+    """A decoded message with its arrays. Raises a KeyError or ValueError."""
+    if "id" in message:
+        return _answer(message)
+    method = message.get("method")
+    make_event = _EVENTS.get(method) if isinstance(method, str) else None
+    if make_event is None:
+        return None
+    params = _of_type(message, "params", dict)
+    return JobNotification(_of_type(params, "job", str), make_event(params))
+
+
+def _answer(message: Mapping[str, Any]) -> Answer:
+    number = _id_of(message)
+    if number is None:
+        # The worker answers so where it could not read a request's id.
+        error = message.get("error")
+        raise ValueError(f"its id is no whole number; it says: {error!r}" if error else "its id is no whole number")
+    if message.get("error") is None:
+        return Answer(number, result=message["result"])
+    error = _of_type(message, "error", dict)
+    data = error.get("data")
+    return Answer(number, error=_text(error, "message"), traceback=None if data is None else _text(error, "data"))
+
+
+def _progress(params: Mapping[str, Any]) -> JobProgress:
+    metrics = params.get("metrics") or {}
+    if not isinstance(metrics, dict) or len(metrics) > MAX_METRICS:
+        raise ValueError("its metrics are not a short list of named numbers")
+    return JobProgress(
+        _text(params, "stage"),
+        _count(params, "done"),
+        _count(params, "total"),
+        _number(params, "eta"),
+        _number(params, "rate"),
+        {_clean(name): _number(metrics, name) for name in metrics},
+    )
+
+
+def _preview(params: Mapping[str, Any]) -> JobPreview:
+    image = params["image"]
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError("its preview is not an image with three bytes a pixel")
+    if not 0 < min(image.shape[:2]) <= max(image.shape[:2]) <= MAX_PREVIEW:
+        raise ValueError(f"its preview has {image.shape[1]} x {image.shape[0]} pixels")
+    return JobPreview(image)
+
+
+_EVENTS: Final[Mapping[str, Callable[[Mapping[str, Any]], JobEvent]]] = {
+    "job.progress": _progress,
+    "job.preview": _preview,
+    "job.message": lambda params: JobMessage(_text(params, "text")),
+    "job.done": lambda params: JobDone(_of_type(params, "result", dict)),
+    "job.failed": lambda params: JobFailed(_text(params, "message"), cancelled=False),
+    "job.cancelled": lambda params: JobFailed(_text(params, "message"), cancelled=True),
 }
 
 
-def from_message(message: Mapping[str, Any]) -> Answer | JobNotification | None:
-    """A decoded JSON-RPC message with its arrays. None for a notification that this client does not know."""
-    if "id" in message:
-        if error := message.get("error"):
-            return Answer(message["id"], error=error["message"], traceback=error.get("data"))
-        return Answer(message["id"], result=message["result"])
-    make_event = _EVENTS.get(message.get("method", ""))
-    if make_event is None:
+def _of_type(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    if type(value := values[name]) is not kind:
+        raise ValueError(f"its “{name}” is of the wrong type")
+    return value
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    return _clean(_of_type(values, name, str))
+
+
+def _clean(text: str) -> str:
+    """A text that Blender can show: it refuses one with half of a pair of surrogates."""
+    return text[:LONGEST_TEXT].encode("utf-8", "replace").decode("utf-8")
+
+
+def _count(values: Mapping[str, Any], name: str) -> int:
+    if not 0 <= (value := _of_type(values, name, int)) <= MAX_COUNT:
+        raise ValueError(f"its “{name}” is out of range")
+    return value
+
+
+def _number(values: Mapping[str, Any], name: str) -> float | None:
+    value = values.get(name)
+    if value is None:
         return None
-    params = message["params"]
-    return JobNotification(str(params["job"]), make_event(params))
+    if type(value) is int and abs(value) <= MAX_COUNT:
+        return float(value)
+    if type(value) is not float or not math.isfinite(value):
+        raise ValueError(f"its “{name[:80]}” is no finite number")
+    return value
+
+
+def _id_of(message: Mapping[str, Any]) -> int | None:
+    number = message.get("id")
+    return number if type(number) is int and abs(number) <= MAX_ID else None
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested more than `depth` deep; without recursion, which has a depth of its own."""
+    level = [value]
+    while level and depth:
+        depth -= 1
+        level = [
+            entry
+            for outer in level
+            for entry in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(entry, (dict, list))
+        ]
+    return bool(level)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)

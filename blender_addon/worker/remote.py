@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import EffigyError
-from .client import REPEATS, WorkerClient, WorkerEnded, WorkerError
+from .client import REPEATS, STOP_INTERVAL, WorkerClient, WorkerEnded, WorkerError
 from .file_fetcher import FileFetcher
 from .file_sender import FileSender
 from .jobs import CANCELLED, FAILED, STOPPING, Job
@@ -27,6 +27,8 @@ from .transfer import Transfer
 
 ANSWER_SECONDS: Final = 600.0
 """For the answer to one message of the exchange. The worker hashes a whole capture for some of them."""
+LAST_ANSWER_SECONDS: Final = 30.0
+"""The same while the rest of a cancelled job is fetched, for which nobody waits long."""
 REPORT_SECONDS: Final = 0.1
 """Least time between two reports of progress."""
 KEPT: Final = "What was sent and what is finished is kept on the worker: start it again, and it goes on from there."
@@ -62,6 +64,8 @@ class RemoteWorkerClient(WorkerClient):
         self.sender = FileSender(self._ask)
         self.fetcher = FileFetcher(self._ask, staging)
         self._transfers: dict[Job, Transfer] = {}
+        self._in_this_thread = threading.local()
+        """`job`: the job whose files this thread sends or fetches."""
         self._sending: dict[str, Callable[[], None] | None] = {}
         """By `latest` key: a file is being sent for a request; the newest request that waits for it."""
 
@@ -208,6 +212,8 @@ class RemoteWorkerClient(WorkerClient):
 
     def _guarded(self, job: Job, work: Callable[[], None], stopped: str) -> None:
         """Runs a part of a job in its thread; whatever goes wrong ends the job with a sentence."""
+        self._in_this_thread.job = job
+        self._in_this_thread.stopping = job.state == STOPPING
         try:
             work()
         except _Stopped:
@@ -231,13 +237,17 @@ class RemoteWorkerClient(WorkerClient):
 
     def _share_head(self) -> None:
         """Gives the worker the user's FLAME file, once in each connection."""
-        with self._head_lock:
+        while not self._head_lock.acquire(timeout=STOP_INTERVAL):
+            self._raise_if_stopped()
+        try:
             if self._head is None or self._head_known.is_set() or not self._head.is_file():
                 return
             transfer = self._transfer(METHODS["head.remember"])
             there = transfer.prepare("head.remember", {"file": str(self._head)})
-            super().call("head.remember", there, ANSWER_SECONDS)
+            self._ask("head.remember", there)()
             self._head_known.set()
+        finally:
+            self._head_lock.release()
 
     def _connect(self) -> None:
         self.sender.forget()
@@ -270,11 +280,29 @@ class RemoteWorkerClient(WorkerClient):
 
     def _ask(self, method: str, params: dict[str, Any]) -> Callable[[], Any]:
         request = self.send(method, params)
-        return lambda: self.answer_of(request, ANSWER_SECONDS)
+        job: Job | None = getattr(self._in_this_thread, "job", None)
+        if job is None:
+            return lambda: self.answer_of(request, ANSWER_SECONDS)
+        if self._in_this_thread.stopping:
+            return lambda: self.answer_of(request, LAST_ANSWER_SECONDS)
+        return lambda: self.answer_of(request, ANSWER_SECONDS, self._raise_if_stopped)
+
+    def _raise_if_stopped(self) -> None:
+        """Raises if this thread works for a job that is being cancelled or has ended."""
+        job: Job | None = getattr(self._in_this_thread, "job", None)
+        if job is not None and not self._in_this_thread.stopping:
+            _raise_if_stopped(job)
 
     @staticmethod
     def _in_thread(work: Callable[[], None]) -> None:
         threading.Thread(target=work, name="effigy-worker-files", daemon=True).start()
+
+
+def _raise_if_stopped(job: Job) -> None:
+    if job.state == STOPPING:
+        raise _Stopped
+    if job.state in (FAILED, CANCELLED):
+        raise WorkerEnded("The job has ended.")
 
 
 def _report_to(job: Job | None, put: Callable[[Callable[[], None]], None]) -> Callable[[str, int, int], None]:
@@ -285,10 +313,7 @@ def _report_to(job: Job | None, put: Callable[[Callable[[], None]], None]) -> Ca
     reported = [0.0]
 
     def report(stage: str, done: int, total: int) -> None:
-        if job.state == STOPPING:
-            raise _Stopped
-        if job.state in (FAILED, CANCELLED):
-            raise WorkerEnded("The job has ended.")
+        _raise_if_stopped(job)
         now = time.monotonic()
         started, first = began.setdefault(stage, (now, done))
         if stage in began and now - reported[0] < REPORT_SECONDS and done < total:

@@ -178,18 +178,32 @@ draw, calls = posing.rasterize, []
 def rasterize(splats, cameras):
     calls.append(1)
     if len(calls) == 2:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise {error}
     return draw(splats, cameras)
 posing.rasterize = rasterize
 worker.serve()
 """
+NO_MEMORY = 'torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")'
+LOST = 'RuntimeError("CUDA error: an illegal memory access was encountered")'
 
 
-def test_the_worker_answers_the_request_at_which_the_gpu_failed_and_all_later_ones(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (NO_MEMORY, "The memory of the Imitation 5000 is not enough for this. This was done on the CPU."),
+        (
+            LOST,
+            "The Imitation 5000 failed (CUDA error: an illegal memory access was encountered). Avatars are now posed "
+            "and drawn on the CPU.",
+        ),
+    ],
+    ids=["memory", "lost"],
+)
+def test_the_worker_answers_the_request_at_which_the_gpu_failed_and_all_later_ones(tmp_path, error, sentence):
     """A real worker, whose second picture fails: the viewport gets the same picture from the CPU."""
     log: list[str] = []
     environment = os.environ | {"EFFIGY_USER": str(tmp_path / "user")}
-    client = WorkerClient([sys.executable, "-c", WORKER], str(ROOT), environment, log.append)
+    client = WorkerClient([sys.executable, "-c", WORKER.replace("{error}", error)], str(ROOT), environment, log.append)
     try:
         key = client.call("avatar.open", {"path": str(untrained_avatar(tmp_path / "person.effigy"))})["avatar"]
         world_to_camera = np.diag([1.0, -1, -1, 1])
@@ -207,9 +221,50 @@ def test_the_worker_answers_the_request_at_which_the_gpu_failed_and_all_later_on
     assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
     client.pump()
     said = [line for line in log if "Imitation" in line]
-    assert said == [
-        "The memory of the Imitation 5000 is not enough for this. Avatars are now posed and drawn on the CPU."
-    ]
+    assert said == [sentence]
+
+
+class FailingAvatars:
+    """Draws what is asked: a number of pixels, of which the imitated GPU's memory holds 100 and the CPU's 1000."""
+
+    def __init__(self) -> None:
+        self.devices: list[str] = []
+
+    def render(self, pixels: int) -> str:
+        device = str(devices.choose_device("auto"))
+        self.devices.append(device)
+        if pixels > (100 if device == "cpu:0" else 1000):
+            raise OUT_OF_MEMORY
+        return device
+
+    def close_avatars(self) -> None: ...
+
+
+def answering(avatars: object) -> Callable[[object], object]:
+    answering_worker = worker._Worker(None)
+    answering_worker._posing = avatars
+    return lambda parameters: answering_worker._pose(parameters, lambda posing: posing.render)
+
+
+def test_a_picture_that_is_too_large_for_the_gpu_costs_the_later_ones_nothing(imitation, capsys):
+    pose = answering(FailingAvatars())
+    assert [pose(pixels) for pixels in (50, 200, 50, 200, 50)] == ["cpu:0", "cpu", "cpu:0", "cpu", "cpu:0"]
+    assert capsys.readouterr().err.count("This was done on the CPU.") == 2
+
+
+def test_a_gpu_whose_memory_is_never_enough_is_no_longer_tried(imitation, capsys):
+    avatars = FailingAvatars()
+    pose = answering(avatars)
+    assert {pose(200) for _ in range(5)} == {"cpu"}
+    assert avatars.devices == [*["cpu:0", "cpu"] * worker.MAX_TOO_LARGE, "cpu", "cpu"]
+    assert capsys.readouterr().err.count("Avatars are now posed and drawn on the CPU.") == 1
+
+
+def test_a_picture_that_is_too_large_for_the_cpu_as_well_does_not_cost_the_gpu(imitation):
+    pose = answering(FailingAvatars())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pose(2000)
+    assert pose(50) == "cpu:0"
 
 
 def test_a_request_that_fails_on_the_cpu_as_well_does_not_cost_the_gpu(imitation, capsys):
@@ -220,8 +275,6 @@ def test_a_request_that_fails_on_the_cpu_as_well_does_not_cost_the_gpu(imitation
         def close_avatars(self):
             pass
 
-    answering = worker._Worker(None)
-    answering._posing = Defective()
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        answering._pose(None, lambda posing: posing.render)
+        answering(Defective())(None)
     assert devices.usable_cuda().usable and capsys.readouterr().err == ""

@@ -34,7 +34,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def slow():
-    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 1])
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 2])
     yield client
     client.close()
 
@@ -97,7 +97,7 @@ def test_a_killed_worker_is_noticed_reported_and_replaced_and_what_it_was_asked_
     try:
         path = untrained_avatar(tmp_path / "person.effigy")
         client.call("avatar.open", {"path": path})
-        folders = client.info.array_folders
+        folders = client.array_folders
         errors, answers, called = [], [], []
         request = {"avatar": path, "pose": {}, "view": [0, 0, 1]}
         first = client.pid
@@ -134,7 +134,7 @@ def test_a_request_that_ends_the_worker_is_repeated_twice_and_then_given_up(tmp_
 
 
 def test_a_worker_that_ends_with_an_error_is_quoted():
-    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 1])
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 2])
     with pytest.raises(WorkerError, match="exit code 1.*ends with: something of importance is missing"):
         client.call("die")
     assert client.call("quick")["count"] == 0
@@ -157,7 +157,7 @@ def test_a_missing_python_and_a_program_that_is_no_python_are_reported(tmp_path)
 
 
 def test_a_newer_backend_is_refused_with_a_sentence():
-    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 2])
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 3])
     until(lambda: _refusal(client), client)
     assert "newer than this extension" in _refusal(client)
     client.close()
@@ -173,7 +173,9 @@ def _refusal(client) -> str:
 
 def test_closing_ends_the_worker_and_removes_its_folders(tmp_path):
     client = make_client(tmp_path)
-    folders = client.call("hello", {"arrays": "files"})["folders"]
+    client.call("hello", {"arrays": "files"})
+    folders = client.array_folders
+    assert all(Path(folder).is_dir() for folder in folders)
     started = time.monotonic()
     client.close()
     assert time.monotonic() - started < 2.0
@@ -205,7 +207,7 @@ def test_pumping_tells_whether_anything_had_arrived(slow):
 
 
 def test_waiting_for_a_job_ends_with_a_sentence_and_leaves_the_processor_to_the_job():
-    client = WorkerClient([sys.executable, "-c", SLOW_WORKER.replace('"count": count', '"job": "1"') % 1])
+    client = WorkerClient([sys.executable, "-c", SLOW_WORKER.replace('"count": count', '"job": "1"') % 2])
     job = client.start_job("train", {})
     until(lambda: job.name, client)
     spent = time.thread_time()

@@ -81,7 +81,7 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     assert track["rotations"].shape == (4, 5, 3) and track["fps"] == capture["fps"] and track["frame_count"] == 4
     assert capture["summary"]["source_size"][0] > 0 and len(capture["crop"]) == 3
     assert list(capture["frame_numbers"]) == [0, 1, 2, 3]
-    assert not any(list(Path(folder).iterdir()) for folder in client.info.array_folders)
+    assert not any(list(Path(folder).iterdir()) for folder in client.array_folders)
 
 
 @pytest.mark.parametrize("kind", ["import", "track"])

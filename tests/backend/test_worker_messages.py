@@ -1,4 +1,4 @@
-"""The client's half of the protocol without a process: messages become dataclasses, and events change a job."""
+"""The messages without a process: lines become dataclasses, odd lines are refused at both ends, events change a job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blender_addon.worker.arrays import COPY_BELOW, put_arrays, take_arrays
+from backend.service import job_messages, messages, protocol
+from blender_addon.worker import client
+from blender_addon.worker import messages as client_messages
+from blender_addon.worker.array_folders import COPY_BELOW, ArrayFolders
+from blender_addon.worker.arrays import put_arrays, take_arrays
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED, RUNNING, STARTING, STOPPING, Job
 from blender_addon.worker.messages import (
     Answer,
@@ -18,9 +22,14 @@ from blender_addon.worker.messages import (
     JobNotification,
     JobPreview,
     JobProgress,
+    NoMessage,
     WorkerInfo,
-    from_message,
+    read_message,
 )
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def test_requests_carry_up_to_1024_numbers_as_lists_and_more_as_base64() -> None:
@@ -31,37 +40,33 @@ def test_requests_carry_up_to_1024_numbers_as_lists_and_more_as_base64() -> None
 
 
 @pytest.mark.parametrize("size", [16, COPY_BELOW - 8, COPY_BELOW])
-def test_an_array_file_is_gone_when_its_array_has_arrived(size: int, tmp_path: Path) -> None:
+def test_an_array_file_is_gone_when_its_array_has_arrived(size: int) -> None:
+    folders = ArrayFolders()
     array = np.arange(size // 4, dtype=np.float32)
-    array.tofile(tmp_path / "array")
-    described = {"file": str(tmp_path / "array"), "dtype": "float32", "shape": [2, size // 8]}
-    (taken,) = take_arrays([{"$array": described}])
+    array.tofile(Path(folders.paths[0]) / "1-1")
+    described = {"file": "1-1", "dtype": "float32", "shape": [2, size // 8]}
+    (taken,) = take_arrays([{"$array": described}], folders)
+    assert not list(Path(folders.paths[0]).iterdir())
+    folders.remove()
     assert np.array_equal(taken, array.reshape(2, -1)) and type(taken) is np.ndarray
-    assert not list(tmp_path.iterdir())
     # Large arrays are mapped, so that nothing is copied.
     assert isinstance(taken.base, np.memmap) == (size >= COPY_BELOW)
-
-
-def test_an_array_file_of_the_wrong_size_is_deleted_and_refused(tmp_path: Path) -> None:
-    np.zeros(3, np.float32).tofile(tmp_path / "array")
-    with pytest.raises(ValueError):
-        take_arrays({"$array": {"file": str(tmp_path / "array"), "dtype": "float32", "shape": [4]}})
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_on_another_machine_may_not_name_a_file(tmp_path: Path) -> None:
     np.zeros(3, np.float32).tofile(tmp_path / "array")
     description = {"dtype": "float32", "shape": [3]}
-    with pytest.raises(ValueError, match="from a worker on another machine"):
-        take_arrays({"a": [{"$array": description | {"file": str(tmp_path / "array")}}]}, files=False)
+    for name in (str(tmp_path / "array"), "1-1"):
+        with pytest.raises(ValueError, match="from a worker on another machine"):
+            take_arrays({"a": [{"$array": description | {"file": name}}]}, None)
     assert (tmp_path / "array").exists()
     data = put_arrays({"a": [{"$array": description | {"data": "AACAPwAAAEAAAEBA"}}]})
-    assert take_arrays(data, files=False)["a"][0].tolist() == [1.0, 2.0, 3.0]
+    assert take_arrays(data, None)["a"][0].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_what_is_no_description_of_an_array_stays_as_it_is() -> None:
     message = {"$array": "a text", "list": [1, 2], "nested": [{"$array": [1]}], "none": None}
-    assert take_arrays(json.loads(json.dumps(message))) == message
+    assert take_arrays(json.loads(json.dumps(message)), None) == message
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,6 @@ def test_what_is_no_description_of_an_array_stays_as_it_is() -> None:
             },
             JobNotification("1", JobProgress("s", 2, 9, 3.5, 2.0, {"psnr": 20.0})),
         ),
-        ({"method": "job.preview", "params": {"job": "1", "image": 7}}, JobNotification("1", JobPreview(7))),
         ({"method": "job.message", "params": {"job": "1", "text": "Hm."}}, JobNotification("1", JobMessage("Hm."))),
         ({"method": "job.done", "params": {"job": "1", "result": {}}}, JobNotification("1", JobDone({}))),
         (
@@ -108,20 +112,178 @@ def test_what_is_no_description_of_an_array_stays_as_it_is() -> None:
     ],
 )
 def test_messages_become_what_they_mean(message: dict, expected: object) -> None:
-    assert from_message(message) == expected
+    assert read_message(line(message), None) == expected
+
+
+def preview(dtype: str = "uint8", shape: tuple[int, ...] = (1, 1, 3), data: str = "AAEC") -> dict:
+    image = {"$array": {"dtype": dtype, "shape": list(shape), "data": data}}
+    return {"method": "job.preview", "params": {"job": "1", "image": image}}
+
+
+def test_a_preview_arrives_as_an_image() -> None:
+    read = read_message(line(preview()), None)
+    assert isinstance(read, JobNotification) and isinstance(read.event, JobPreview)
+    assert read.event.image.tolist() == [[[0, 1, 2]]]
+
+
+def progress(**wrong: object) -> dict:
+    return {"method": "job.progress", "params": {"job": "1", "stage": "s", "done": 1, "total": 2} | wrong}
+
+
+DEEP = b'{"id": 1, "result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+NO_OBJECTS = [
+    b"",
+    b"\n",
+    b"Welcome to studio. Last login: Sun Nov 29 09:00:00 2026\n",
+    b"1",
+    b"null",
+    b'"text"',
+    b'[{"id": 1}]',
+    b'{"id": 1',
+    b'{"id": 1, "params": {"a": NaN}}',
+    b'{"id": 1, "params": {"a": -Infinity}}',
+    b'{"id": ' + b"9" * 5000 + b"}",
+    b'{"id": "\xff\xfe"}',
+    b"\x00" * 100,
+    b"x" * 1_000_000,
+    "{}".encode("utf-16"),
+    DEEP,
+]
+"""Lines that neither end takes for a message."""
+NO_IDS = ["1", None, True, 1.5, [1], {}, 10**30]
+
+
+@pytest.mark.parametrize("odd", NO_OBJECTS, ids=lambda odd: repr(odd[:30]))
+def test_a_line_that_is_no_object_is_refused_at_both_ends(odd: bytes) -> None:
+    with pytest.raises(NoMessage):
+        read_message(odd, None)
+    for read in (messages.read_request, job_messages.JobEvent.from_line):
+        with pytest.raises(messages.NoMessage) as refused:
+            read(odd)
+        assert len(str(refused.value)) <= 200
+    assert len(messages.shown(odd)) < 400 and messages.shown(odd) == client_messages.shown(odd)
+
+
+def test_a_message_that_is_nested_too_deep_is_refused_with_its_number_at_both_ends() -> None:
+    def nested(depth: int) -> bytes:
+        return b'{"id": 5, "method": "x", "params": {"a": ' + b"[" * depth + b"]" * depth + b'}, "result": 1}'
+
+    assert messages.read_request(nested(62)).number == 5
+    assert read_message(nested(62), None) == Answer(5, 1)
+    with pytest.raises(messages.NoMessage, match="more than 64 deep") as refused:
+        messages.read_request(nested(63))
+    with pytest.raises(NoMessage, match="more than 64 deep") as refused_here:
+        read_message(nested(63), None)
+    assert refused.value.number == refused_here.value.number == 5
+
+
+@pytest.mark.parametrize("number", NO_IDS, ids=str)
+def test_an_id_that_is_no_whole_number_is_refused_at_both_ends(number: object) -> None:
+    with pytest.raises(NoMessage, match="id is no whole number"):
+        read_message(line({"id": number, "result": 1}), None)
+    with pytest.raises(messages.NoMessage, match="id is no whole number"):
+        messages.read_request(line({"id": number, "method": "hello"}))
 
 
 @pytest.mark.parametrize(
-    "message", [{"id": 1}, {"method": "job.message"}, {"method": "job.message", "params": {"text": ""}}]
+    "message",
+    [
+        {"id": 1},
+        {"id": 1, "error": "text"},
+        {"id": 1, "error": {"message": 7}},
+        {"id": 1, "error": {"message": "x", "data": 7}},
+        {"method": "job.message"},
+        {"method": "job.message", "params": []},
+        {"method": "job.message", "params": {"text": ""}},
+        {"method": "job.message", "params": {"job": "1", "text": 7}},
+        {"method": "job.message", "params": {"job": [1], "text": "x"}},
+        {"method": "job.done", "params": {"job": "1", "result": None}},
+        {"method": "job.failed", "params": {"job": "1", "message": None}},
+        *(progress(**{name: value}) for name in ("done", "total") for value in (None, "1", 1.5, -1, True, 10**30, [1])),
+        *(progress(**{name: value}) for name in ("eta", "rate") for value in ("1", True, 10**30, [1])),
+        *(progress(stage=value) for value in (None, 1, ["s"])),
+        *(progress(metrics=value) for value in ([1], "x", {"a": "1"}, {"a": [1]}, {str(n): 1.0 for n in range(101)})),
+        {"method": "job.preview", "params": {"job": "1", "image": 7}},
+        {"method": "job.preview", "params": {"job": "1", "image": [[[1, 2, 3]]]}},
+        preview(dtype="int8"),
+        preview(shape=(1, 3)),
+        preview(shape=(3, 1, 1)),
+        preview(shape=(0, 1, 3), data=""),
+        preview(shape=(1, 16385, 3), data="AAAA" * 16385),
+    ],
+    ids=lambda message: json.dumps(message)[:70],
 )
-def test_a_message_that_breaks_the_protocol_is_an_error(message: dict) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        from_message(message)
+def test_a_message_that_breaks_the_protocol_is_refused(message: dict) -> None:
+    with pytest.raises(NoMessage) as refused:
+        read_message(line(message), None)
+    assert refused.value.number == message.get("id")
 
 
-def test_the_workers_description_is_read_with_and_without_folders() -> None:
-    assert WorkerInfo.from_answer({"schema": "2", "folders": ["/a", "/b"]}) == WorkerInfo(2, ("/a", "/b"))
-    assert WorkerInfo.from_answer({"schema": 1}) == WorkerInfo(1, ())
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    overflowing = line(progress(eta=1.0)).replace(b"1.0", b"1e999")
+    with pytest.raises(NoMessage, match="no finite number"):
+        read_message(overflowing, None)
+
+
+@pytest.mark.parametrize("params", [[1], "text", None, 7])
+def test_a_request_without_named_parameters_is_refused_with_its_number(params: object) -> None:
+    with pytest.raises(messages.NoMessage, match="parameters have no names") as refused:
+        messages.read_request(line({"id": 3, "method": "hello", "params": params}))
+    assert refused.value.number == 3
+    for method in (None, 7, ["hello"], {}):
+        with pytest.raises(messages.NoMessage, match="names no method") as refused:
+            messages.read_request(line({"id": 4, "method": method}))
+        assert refused.value.number == 4
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"event": "sung"},
+        {"event": ["done"]},
+        {"event": "done"},
+        {"event": "done", "result": "x"},
+        {"event": "progress", "stage": "s", "done": "1", "total": 2},
+        {"event": "preview", "image": 7},
+        {"event": "failed", "message": {}},
+    ],
+    ids=str,
+)
+def test_an_event_of_a_job_that_breaks_the_protocol_is_refused_by_the_worker(event: dict) -> None:
+    with pytest.raises(messages.NoMessage):
+        job_messages.JobEvent.from_line(line(event))
+
+
+def test_a_text_that_blender_cannot_show_is_mended_and_a_long_one_cut_off() -> None:
+    read = read_message(b'{"method": "job.message", "params": {"job": "1", "text": "a\\ud800b"}}', None)
+    assert read == JobNotification("1", JobMessage("a?b"))
+    read = read_message(line({"id": 1, "error": {"message": "x" * 1_000_000}}), None)
+    assert isinstance(read, Answer) and len(read.error or "") == client_messages.LONGEST_TEXT
+
+
+def test_both_ends_follow_the_same_rules() -> None:
+    for name in ("MAX_DEPTH", "MAX_ID", "SHOWN"):
+        assert getattr(messages, name) == getattr(client_messages, name), name
+    assert protocol.SCHEMA == client.SCHEMA
+    assert {f"job.{name}" for name in job_messages.FIELDS} == set(client_messages._EVENTS)
+
+
+def test_every_event_that_the_worker_accepts_from_a_job_is_one_for_the_client() -> None:
+    values = {str: "text", int: 3, dict: {}}
+    for name, fields in job_messages.FIELDS.items():
+        image = preview()["params"]["image"]
+        event = {field: image if field == "image" else values[kind] for field, kind in fields.items()}
+        accepted = job_messages.JobEvent.from_line(line({"event": name} | event))
+        read = read_message(line({"method": f"job.{name}", "params": accepted.fields | {"job": "1"}}), None)
+        assert isinstance(read, JobNotification) and read.job == "1", name
+
+
+def test_the_workers_description_is_checked() -> None:
+    assert WorkerInfo.from_answer({"schema": 2, "folders": ["/"]}) == WorkerInfo(2)
+    for odd in (None, [], {}, {"schema": "2"}, {"schema": True}):
+        with pytest.raises(ValueError, match="which version"):
+            WorkerInfo.from_answer(odd)
 
 
 class Watched:

@@ -84,7 +84,7 @@ def covariances(answer: dict) -> np.ndarray:
 
 
 def no_array_file_left(client) -> bool:
-    return not any(list(Path(folder).iterdir()) for folder in client.info.array_folders)
+    return not any(list(Path(folder).iterdir()) for folder in client.array_folders)
 
 
 # --- the rig
@@ -92,8 +92,9 @@ def no_array_file_left(client) -> bool:
 
 def test_the_worker_describes_itself(client):
     info = client.call("hello", {"arrays": "files"})
-    assert info["schema"] == 1 and info["torch"] == torch.__version__ and info["pid"] == client.pid
-    assert all((Path(folder).stat().st_mode & 0o077) == 0 for folder in info["folders"]), (
+    assert info["schema"] == 2 and info["torch"] == torch.__version__ and info["pid"] == client.pid
+    assert client.array_folders
+    assert all((Path(folder).stat().st_mode & 0o077) == 0 for folder in client.array_folders), (
         "other users may read the arrays"
     )
 
@@ -312,7 +313,7 @@ def test_a_worker_without_shared_files_answers_the_same(client, model, avatar_pa
     remote = make_client(tmp_path, arrays="inline")
     try:
         answer = remote.call("avatar.splats", request)
-        assert remote.info.array_folders == ()
+        assert remote.array_folders == []
     finally:
         remote.close()
     expected = client.call("avatar.splats", request)

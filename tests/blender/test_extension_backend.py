@@ -262,7 +262,7 @@ def test_a_worker_on_another_machine_sends_its_arrays_in_its_messages(elsewhere,
     ready, message = setup.state()
     assert ready and "studio" in message
     rig = session.client().call("head.rig", {})
-    assert rig["vertices"].shape == (5200, 3) and session.client().info.array_folders == ()
+    assert rig["vertices"].shape == (5200, 3) and session.client().array_folders == []
     bpy.ops.effigy.import_video(
         filepath=str(demo_clip), last=3, size=128, landmarks_only=True, capture=str(elsewhere / "x.capture")
     )
