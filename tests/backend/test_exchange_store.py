@@ -13,7 +13,7 @@ import pytest
 from backend.errors import EffigyError
 from backend.service import plain_names as backend_names
 from backend.service.exchange import Exchange
-from backend.service.exchange_cleanup import KEEP_SECONDS, make_room
+from backend.service.exchange_cleanup import KEEP_SECONDS, LIMIT_VARIABLE, make_room, size_limit
 from backend.service.exchange_store import ExchangeStore
 from backend.service.parameters import Parameters
 from blender_addon.errors import EffigyError as ClientError
@@ -204,3 +204,39 @@ def test_a_content_has_no_more_bytes_than_its_hash_covers(store):
     store.put(digest(data), 9000, 0, data + data)
     store.put(digest(data), 4000, 0, data)
     assert store.read(digest(data), 0, 10_000) == data
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [("0.5", 500_000_000), ("3", 3 * 10**9), ("much", 50 * 10**9), ("inf", 50 * 10**9), (None, 50 * 10**9)],
+)
+def test_the_size_of_the_folder_is_chosen_in_gigabytes(monkeypatch, said, limit):
+    monkeypatch.delenv(LIMIT_VARIABLE, raising=False)
+    if said is not None:
+        monkeypatch.setenv(LIMIT_VARIABLE, said)
+    assert LIMIT_VARIABLE == "EFFIGY_EXCHANGE_GB" and size_limit() == limit
+
+
+def test_only_as_much_goes_as_must_and_a_content_of_two_names_counts_once(store):
+    first, second, third = (put(store, os.urandom(1000)) for _ in range(3))
+    laid_out = store.lay_out("clip.mp4", {"": first})
+    files = store.folder / "files"
+    long_ago = time.time() - KEEP_SECONDS - 60
+    for age, path in enumerate((files / third, files / second, files / first, laid_out.parent)):
+        os.utime(path, (long_ago - age, long_ago - age))
+    make_room(store.folder, 3000, used=())
+    assert all((files / name).exists() for name in (first, second, third)) and laid_out.exists(), "3000 bytes fit"
+    # The folder's name of the first content goes without making room, then the content itself, and that is enough.
+    make_room(store.folder, 2000, used=())
+    assert not laid_out.exists() and not (files / first).exists()
+    assert (files / second).exists() and (files / third).exists()
+
+
+def test_an_entry_is_kept_for_three_days_after_its_last_use(store):
+    old, recent = put(store, b"old"), put(store, b"recent")
+    files = store.folder / "files"
+    assert KEEP_SECONDS == 3 * 24 * 3600
+    for name, age in ((old, KEEP_SECONDS + 60), (recent, KEEP_SECONDS - 60)):
+        os.utime(files / name, (time.time() - age, time.time() - age))
+    make_room(store.folder, 0, used=())
+    assert not (files / old).exists() and (files / recent).exists()
