@@ -7,6 +7,7 @@ Large tensors are stored at half precision, which changes the rendered images by
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import EffigyError
@@ -24,17 +25,22 @@ from ..head.forward import Head
 from ..head.mesh_graph import mesh_hierarchy
 from ..head.model import HeadModel
 from ..head.registry import find_head
+from ..reading import Damaged, check_regular, reading
 from ..splatting.types import Splats
 from ..storage import check_schema, write_beside
 from .anchors import mean_edge_lengths
 from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar
-from .posing import Pose, pose_rig
+from .posing import Pose, condition_size, pose_rig
 from .settings import AvatarSettings
+from .views import UNLIMITED_VIEWS, unlimited_expressions
 
 SCHEMA = 1
 HALF_PRECISION_FROM = 1024
 """Elements. Smaller tensors, such as layer biases, stay at single precision, because their size does not matter."""
+MOST_BYTES = 512 * 2**20
+"""Of an avatar's file. One on FLAME with the paper's settings has 2 MB."""
+REMEDY = "train or copy it again"
 
 
 @dataclass
@@ -98,9 +104,12 @@ def check_track(track: Track, head_model: HeadModel) -> None:
 
 def build_networks(settings: AvatarSettings, model: HeadModel, identity: np.ndarray) -> GraphAvatar:
     """Untrained networks for a head of this identity."""
+    return GraphAvatar(settings, mesh_hierarchy(model), model.expression_basis.shape[2], _edge_lengths(model, identity))
+
+
+def _edge_lengths(model: HeadModel, identity: np.ndarray) -> Tensor:
     vertices = model.template + model.shape_basis @ identity
-    lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
-    return GraphAvatar(settings, mesh_hierarchy(model), model.expression_basis.shape[2], lengths)
+    return torch.from_numpy(mean_edge_lengths(vertices, model.faces))
 
 
 def save_avatar(avatar: Avatar, path: Path) -> float:
@@ -145,15 +154,20 @@ class FilePart:
 
 def file_parts(path: Path) -> list[FilePart]:
     """The parts of an `.effigy` file by size, the largest first and the header last."""
-    sizes = {"F16": 2, "F32": 4}
+    sizes = {"F16": 2, "F32": 4, "F64": 8}
     found: dict[str, list[tuple[int, str]]] = {}
-    with safe_open(path, "pt") as file:
-        for name in file.keys():
-            tensor = file.get_slice(name)
-            words = name.split(".")
-            # networks.geometry.bias_output -> geometry.bias_output; networks.neural.color.bias -> neural.color
-            part = ".".join(words[1:3]) if words[0] == "networks" else name
-            found.setdefault(part, []).append((int(np.prod(tensor.get_shape())), tensor.get_dtype()))
+    with reading(path, "avatar", REMEDY):
+        check_regular(path, "avatar")
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                tensor = file.get_slice(name)
+                words = name.split(".")
+                # networks.geometry.bias_output -> geometry.bias_output; networks.neural.color.bias -> neural.color
+                part = ".".join(words[1:3]) if words[0] == "networks" else name
+                kind = tensor.get_dtype()
+                if kind not in sizes:
+                    raise Damaged("it holds tensors of an unknown kind")
+                found.setdefault(part, []).append((math.prod(tensor.get_shape()), kind))
     parts = [
         FilePart(
             name,
@@ -175,24 +189,46 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
     before.
     """
     path = Path(path)
-    if not path.is_file():
-        raise EffigyError(f"There is no avatar at {path}.")
-    try:
-        metadata, tensors = read_tensors(path)
-        header = json.loads(metadata["effigy"])
+    with reading(path, "avatar", REMEDY):
+        header, tensors = read_tensors(path, "avatar", REMEDY, MOST_BYTES)
         check_schema(int(header["schema"]), SCHEMA, f"The avatar {path.name}")
         settings = AvatarSettings.from_dict(header["settings"])
+        metrics = header["metrics"]
+        head_name, head_fingerprint = str(header["head_name"]), str(header["head_fingerprint"])
+        if not isinstance(metrics, dict):
+            raise Damaged("its settings cannot be read")
+        for name, tensor in tensors.items():
+            # Avatars without limits of the performed expressions have infinite ones.
+            if not tensor.is_floating_point() or (name != "networks.performed" and not tensor.isfinite().all()):
+                raise Damaged(f"{name} holds no finite numbers")
+            if tensor.isnan().any():
+                raise Damaged(f"{name} holds no numbers")
         identity = tensors.pop("identity").float().numpy()
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged: train or copy it again.") from error
-    model = head_model or find_head(header["head_name"], header["head_fingerprint"], f"The avatar {path.name}")
-    networks = build_networks(settings, model, identity)
+        megabytes = path.stat().st_size / 1e6
+    model = head_model or find_head(head_name, head_fingerprint, f"The avatar {path.name}")
+    with reading(path, "avatar", REMEDY):
+        if identity.shape != model.shape_basis.shape[2:]:
+            raise Damaged(f"its identity does not fit the head model “{model.name}”")
+        networks = _load_networks(settings, model, identity, tensors)
+    return Avatar(networks.to(device).eval(), model, identity, settings, metrics, megabytes)
+
+
+def _load_networks(
+    settings: AvatarSettings, model: HeadModel, identity: np.ndarray, tensors: dict[str, Tensor]
+) -> GraphAvatar:
+    """The networks with the tensors of a file. Raises `Damaged` where these are not the ones that `settings` ask for.
+
+    The networks are made without memory first ("meta"), so that settings which the file does not bear out cost none.
+    """
+    hierarchy, edge_lengths = mesh_hierarchy(model), _edge_lengths(model, identity)
+    with torch.device("meta"):
+        networks = GraphAvatar(settings, hierarchy, model.expression_basis.shape[2], edge_lengths)
     parameters = {name.removeprefix("networks."): value.float() for name, value in tensors.items()}
     # Avatars from before these ranges were stored have no limits.
-    for name in ("views", "performed"):
-        parameters.setdefault(name, getattr(networks, name).detach())
-    try:
-        networks.load_state_dict(parameters)
-    except RuntimeError as error:
-        raise EffigyError(f"{path} does not fit the head model “{model.name}”, or it is damaged.") from error
-    return Avatar(networks.to(device).eval(), model, identity, settings, header["metrics"], path.stat().st_size / 1e6)
+    parameters.setdefault("views", UNLIMITED_VIEWS.clone())
+    parameters.setdefault("performed", unlimited_expressions(condition_size(model.expression_basis.shape[2])))
+    wanted = {name: parameter.shape for name, parameter in networks.named_parameters()}
+    if wanted != {name: value.shape for name, value in parameters.items()}:
+        raise Damaged(f"its networks do not fit its settings or the head model “{model.name}”")
+    networks.load_state_dict(parameters, assign=True)
+    return networks

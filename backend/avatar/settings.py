@@ -4,8 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, Final
 
 from ..errors import EffigyError
+from ..reading import Damaged
+
+LARGEST: Final = {
+    "size": 4096,
+    "position_bands": 16,
+    "normal_bands": 16,
+    "filters": 256,
+    "latent_size": 256,
+    "chebyshev_order": 24,
+    "sh_degree": 3,
+    "neural_per_anchor": 16,
+    "feature_size": 256,
+    "neural_width": 512,
+    "enhancer_width": 256,
+}
+"""Of an avatar from a file: several times the paper's numbers, with which evaluation still takes seconds and a few
+gigabytes. A file that claims a million channels is no avatar that anyone has trained."""
+SMALLEST: Final = {
+    "size": 16,
+    "filters": 1,
+    "latent_size": 1,
+    "chebyshev_order": 1,
+    "feature_size": 1,
+    "neural_width": 1,
+}
+"""All others may be zero."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +62,10 @@ class AvatarSettings:
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_dict(values: dict[str, int]) -> AvatarSettings:
+    def from_dict(values: dict[str, Any]) -> AvatarSettings:
+        """The settings in an avatar's file. Raises `Damaged` for values of another type or beyond `LARGEST`."""
+        if not isinstance(values, dict):
+            raise Damaged("its settings cannot be read")
         known = {field.name for field in dataclasses.fields(AvatarSettings)}
         unknown = set(values) - known
         if unknown:
@@ -43,4 +73,7 @@ class AvatarSettings:
                 f"The avatar has settings that this Effigy does not know ({', '.join(sorted(unknown))}): "
                 "update Effigy to open it."
             )
+        for name, value in values.items():
+            if type(value) is not int or not SMALLEST.get(name, 0) <= value <= LARGEST[name]:
+                raise Damaged(f"its {name} is not between {SMALLEST.get(name, 0)} and {LARGEST[name]}")
         return AvatarSettings(**values)

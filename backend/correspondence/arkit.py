@@ -12,7 +12,6 @@ jawOpen, jawLeft and jawRight become rotations of the jaw joint, as in every tra
 
 from __future__ import annotations
 
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,6 +23,7 @@ import torch
 from scipy.interpolate import RBFInterpolator
 from scipy.spatial.transform import Rotation
 
+from ..array_files import read_arrays
 from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
 from ..head.closest_point import closest_on_mesh
@@ -36,6 +36,7 @@ from ..head.registry import user_folder
 from ..head.rigid_alignment import fit_rotation
 from ..head.rotations import axis_angle_to_matrix
 from ..progress import SILENT, Progress
+from ..reading import reading
 from ..storage import write_beside
 from .landmark_embedding import embed_landmarks
 from .landmark_sets import FACE_OVAL, SURFACE_COUNT
@@ -63,6 +64,8 @@ RIDGE: Final = 3e-4
 FEATURE_WEIGHT: Final = 3.0
 """The weight of eyelids and lips against the rest of the face."""
 INVERSE_ITERATIONS: Final = 300
+_MOST_CACHE: Final = 16 * 2**20
+"""Bytes; the map of a head with 100 components has 50 kB."""
 
 
 @dataclass(frozen=True)
@@ -320,13 +323,11 @@ def _file(fingerprint: str) -> Path:
 
 @lru_cache(maxsize=4)
 def _read(fingerprint: str, stamp: int) -> ArkitMap | None:
-    try:
-        with np.load(_file(fingerprint), allow_pickle=False) as archive:
-            if int(archive["schema"]) == SCHEMA:
-                return ArkitMap(**{name: archive[name] for name in ArkitMap.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass
     # A cache that cannot be read is derived again.
+    with suppress(EffigyError), reading(_file(fingerprint), "cache", "delete it"):
+        arrays = read_arrays(_file(fingerprint), "cache", "delete it", _MOST_CACHE)
+        if int(arrays["schema"]) == SCHEMA:
+            return ArkitMap(**{name: arrays[name] for name in ArkitMap.__dataclass_fields__})
     return None
 
 

@@ -9,12 +9,12 @@ rates. Frames are decoded one at a time, so memory use does not grow with the le
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import av
 import cv2
@@ -27,7 +27,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from ..errors import EffigyError
+from ..formats.capture import MOST_FRAMES
 from ..progress import SILENT, Progress
+from ..reading import FASTEST_RATE, SLOWEST_RATE, check_regular, reading, too_large
 from .geometry import Geometry, to_rgb
 from .hdr import SDR, transfer_of
 from .still import read_still
@@ -40,6 +42,14 @@ _TEXT_FORMATS = ("tty",)
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")
 """First bytes of playlists, for which FFmpeg would open other files or wait for a network without end."""
 _DEFAULT_RATE = Fraction(25)
+REMEDY: Final = "copy or export it again"
+MOST_PIXELS: Final = 90_000_000
+"""Of a frame. The largest cinema cameras (12K) have 80 megapixels; a decoded frame of this size takes up to 540 MB, and
+a decoder holds several."""
+MOST_SIDE: Final = 32_768
+"""Width or height of a frame, pixels."""
+LONGEST: Final = 30 * 86_400.0
+"""Seconds that a container may claim to last."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,10 @@ def probe(path: Path) -> FootageInfo:
     still = _read_still(path)
     if still is not None:
         return FootageInfo(path, still.shape[1], still.shape[0], _DEFAULT_RATE, 1, 0.0, SDR, still=True)
-    with _open(path) as (container, stream):
+    with reading(path, "video", REMEDY), _open(path) as (container, stream):
         for frame in _decode(container, stream, [], path):
             geometry = Geometry.of(frame, stream)
+            _check_size(path, *geometry.upright_size)
             break
         else:
             raise EffigyError(
@@ -90,7 +101,7 @@ def probe(path: Path) -> FootageInfo:
             )
         rate = _frame_rate(stream)
         duration = _duration(container, stream)
-        count = stream.frames or round(duration * rate)
+        count = max(0, stream.frames) or round(duration * rate)
         return FootageInfo(path, *geometry.upright_size, rate, count, duration, transfer_of(frame.color_trc))
 
 
@@ -125,7 +136,7 @@ def read_frames(
     geometry = None
     # One reformatter for the clip: the one of a frame would set up its filters again for each frame.
     reformatter = VideoReformatter()
-    with _open(path) as (container, stream):
+    with reading(path, "video", REMEDY), _open(path) as (container, stream):
         rate = _frame_rate(stream)
         time_base = stream.time_base or Fraction(1)
         origin = stream.start_time * time_base if stream.start_time is not None else 0
@@ -133,7 +144,9 @@ def read_frames(
             # The first frame's geometry is used for all frames: a stream may change its size, but all frames are scaled
             # to the first one's. Reading each frame's side data would also keep the frame alive in a reference cycle:
             # 14 MB for each frame of a 4K clip.
-            geometry = geometry or Geometry.of(frame, stream)
+            if geometry is None:
+                geometry = Geometry.of(frame, stream)
+                _check_size(path, *geometry.upright_size)
             last_time = (
                 float(frame.pts * (frame.time_base or time_base) - origin)
                 if frame.pts is not None
@@ -144,6 +157,10 @@ def read_frames(
             if start is not None and last_time < start:
                 continue
             chosen += 1
+            if chosen > MOST_FRAMES:
+                raise EffigyError(
+                    f"{path.name} has more than {MOST_FRAMES:,} frames: choose a part of it by start and end."
+                )
             if (chosen - 1) % every == 0:
                 yield FootageFrame(number, last_time, to_rgb(frame, geometry, longest_side, reformatter))
             if max_frames is not None and chosen >= max_frames:
@@ -157,28 +174,24 @@ def read_frames(
 
 
 def _read_still(path: Path) -> np.ndarray | None:
+    """The photograph in a file, or None if the file holds something else. Refuses what is no readable file."""
     path = Path(path)
-    # `_open` reports why a file cannot be opened.
-    return read_still(path) if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size else None
+    with reading(path, "video or photograph", REMEDY):
+        if check_regular(path, "video or photograph").st_size == 0:
+            raise EffigyError(f"{path.name} is empty: copy or export the video again.")
+        return read_still(path)
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     path = Path(path)
-    if path.is_dir():
-        raise EffigyError(f"{path} is a folder: name the video file itself.")
-    if not path.exists():
-        raise EffigyError(f"There is no file {path}: check the name and the folder.")
-    if path.stat().st_size == 0:
-        raise EffigyError(f"{path.name} is empty: copy or export the video again.")
     try:
         with path.open("rb") as file:
             if file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_PLAYLISTS):
                 raise EffigyError(f"{path.name} is a list of files, not a video: name the video file itself.")
         # An absolute path and this whitelist keep FFmpeg from treating a file name or a playlist entry as a URL.
-        container = av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except PermissionError as error:
-        raise EffigyError(f"{path} cannot be read: you have no permission to open it.") from error
+        options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
+        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
     except (FFmpegError, ValueError) as error:
         if _lacks_index(path):
             raise EffigyError(
@@ -199,7 +212,10 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise EffigyError(f"{path.name} holds only sound and no images: choose a video of the person.")
             raise EffigyError(f"{path.name} holds no video stream.")
         stream = max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
+        _check_size(path, stream.codec_context.width or 0, stream.codec_context.height or 0)
         stream.thread_type = "AUTO"
+        # The decoder itself refuses frames that become larger on the way.
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         yield container, stream
 
 
@@ -233,8 +249,18 @@ def _decode(container: InputContainer, stream: VideoStream, problems: list[str],
             return
 
 
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS or max(width, height) > MOST_SIDE:
+        raise too_large(
+            path, "video", f"{width} x {height} pixels", f"{MOST_PIXELS / 1e6:.0f} megapixels", "scale it down"
+        )
+
+
 def _frame_rate(stream: VideoStream) -> Fraction:
-    average, guessed = stream.average_rate, stream.guessed_rate
+    average, guessed = (
+        rate if rate and SLOWEST_RATE <= rate <= FASTEST_RATE else None
+        for rate in (stream.average_rate, stream.guessed_rate)
+    )
     if not average:
         return Fraction(guessed) if guessed else _DEFAULT_RATE
     if guessed and abs(average / guessed - 1) < 1e-3:
@@ -245,8 +271,11 @@ def _frame_rate(stream: VideoStream) -> Fraction:
 
 def _duration(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else 0.0
+        duration = float(stream.duration * stream.time_base)
+    else:
+        duration = container.duration / av.time_base if container.duration else 0.0
+    # Nobody films for longer; a container may claim centuries, or less than nothing.
+    return duration if 0 < duration < LONGEST else 0.0
 
 
 def _lacks_index(path: Path) -> bool:

@@ -11,6 +11,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+WIDEST_PIXEL = 4
+"""Width of a pixel over its height, or the inverse; anamorphic lenses and DV stay below 2. Another value is no shape of
+pixels but a damaged or hostile file, and is ignored."""
 _EXACT_CHROMA = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -27,9 +30,11 @@ class Geometry:
     @classmethod
     def of(cls, frame: av.VideoFrame, stream: VideoStream) -> Geometry:
         ratio = stream.sample_aspect_ratio
+        if not ratio or not 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL:
+            ratio = None
         side_data = frame.side_data.get("DISPLAYMATRIX")
         matrix = np.eye(2)
-        if side_data is not None:
+        if side_data is not None and len(bytes(side_data)) == 36:
             # Fixed point, 16.16; the third row and column are translation and perspective, which are not used.
             matrix = np.frombuffer(bytes(side_data), np.int32).reshape(3, 3)[:2, :2] / 65536
         return cls(round(frame.width * ratio) if ratio else frame.width, frame.height, matrix)

@@ -23,7 +23,7 @@ _UNSUPPORTED_MODES = ("F", "I")
 
 def read_still(path: Path) -> np.ndarray | None:
     """(H, W, 3) uint8 sRGB, upright, composited over white. None if the file is not an image of FORMATS, or if it is
-    animated.
+    animated. Call it within `reading.reading`.
     """
     try:
         with warnings.catch_warnings():
@@ -39,9 +39,10 @@ def read_still(path: Path) -> np.ndarray | None:
         raise EffigyError(
             f"{path.name} is too large: scale the image down to at most {max_megapixels} megapixels."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if not path.is_file():
-            return None
+    except (EffigyError, PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        # Pillow's readers raise what their parsing meets: struct.error, IndexError, zlib.error, …
         raise EffigyError(f"{path.name} is damaged or cut short: save the image again.") from error
 
 

@@ -25,14 +25,17 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 from fractions import Fraction
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any, Final
 
 import cv2
 import numpy as np
 
+from ..array_files import read_arrays
 from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
+from ..reading import Damaged, frame_rate_of, read_json, reading
 from ..storage import check_schema, recover
+from .image_reading import read_image
 
 SCHEMA = 2
 FRAME_SUFFIX = ".jpg"
@@ -40,6 +43,15 @@ FRAME_SUFFIX = ".jpg"
 PNG_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 """OpenCV's settings for mattes: of all settings, mattes are written and read in the shortest time with these, because
 most of their area is constant."""
+REMEDY: Final = "make the capture again from the video"
+MOST_FRAMES: Final = 300_000
+"""Frames of a capture: more than an hour at 60 frames a second, of which each takes 6 kB of memory."""
+MOST_BYTES: Final = 2 * 2**30
+"""Of landmarks.npz: MOST_FRAMES frames."""
+LARGEST_SIZE: Final = 4096
+"""Side of the frames, pixels."""
+MOST_NAME: Final = 1000
+"""Characters of the source's name; no file system has longer names."""
 _FRAME_SUFFIXES = (".jpg", ".png")
 HELD_OUT_SHARE = 0.2
 
@@ -52,6 +64,8 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
     "frame_times": (),
 }
 """The arrays of landmarks.npz and their shapes after the leading frame axis."""
+_KINDS: dict[str, type[np.number]] = {"flags": np.int32, "frame_numbers": np.int64, "frame_times": np.float64}
+"""Types of the arrays that are not float32."""
 
 
 class FrameFlag(IntFlag):
@@ -163,52 +177,83 @@ def load_capture(folder: Path) -> Capture:
 
 
 def _load_capture(folder: Path, seen: dict[str, tuple[int, int]]) -> Capture:
-    if not folder.is_dir():
+    if not folder.exists():
         raise EffigyError(
             f"There is no capture folder {folder}: make it with `python -m backend capture VIDEO {folder}`."
         )
-    if not (folder / "capture.json").is_file():
+    if folder.is_dir() and not (folder / "capture.json").exists():
         raise EffigyError(
             f"{folder} is not a capture (it holds no capture.json): make one with `python -m backend capture`."
         )
-    damaged = f"The capture {folder} is damaged (%s): make it again from the video."
-    try:
-        info = json.loads((folder / "capture.json").read_text(encoding="utf-8"))
+    with reading(folder, "capture", REMEDY):
+        info = _read_info(folder)
         schema = int(info["schema"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EffigyError(damaged % "capture.json cannot be read") from error
-    check_schema(schema, SCHEMA, f"The capture {folder}")
-    try:
-        with np.load(folder / "landmarks.npz", allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _ARRAYS}
-        capture = Capture(
-            folder=folder,
-            source_name=info["source"]["name"],
-            source_sha256=info["source"]["sha256"],
-            size=int(info["size"]),
-            fps=Fraction(info["fps"]),
-            crop=_three_numbers(info["crop"]),
-            intrinsics=np.array(info["intrinsics"], np.float64).reshape(3, 3),
-            # Captures of format 1 had PNG frames only.
-            frame_suffix=info["frame_suffix"] if schema > 1 else ".png",
-            seen=seen,
-            **arrays,
-        )
-        if capture.frame_suffix not in _FRAME_SUFFIXES:
-            raise ValueError(capture.frame_suffix)
-        frame_count = int(info["frame_count"])
-    except FileNotFoundError as error:
-        raise EffigyError(damaged % "landmarks.npz is missing") from error
-    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, ZeroDivisionError) as error:
-        raise EffigyError(damaged % "its landmarks or settings cannot be read") from error
-    for name, shape in _ARRAYS.items():
-        if getattr(capture, name).shape != (frame_count, *shape):
-            raise EffigyError(damaged % f"{name} does not fit its {frame_count} frames")
+        check_schema(schema, SCHEMA, f"The capture {folder}")
+        if not (folder / "landmarks.npz").exists():
+            raise Damaged("landmarks.npz is missing")
+        try:
+            capture, frame_count = _from_parts(folder, info, schema, seen), int(info["frame_count"])
+        except (EffigyError, Damaged, OSError):
+            raise
+        except Exception as error:
+            raise Damaged("its landmarks or settings cannot be read") from error
+        for name, shape in _ARRAYS.items():
+            if getattr(capture, name).shape != (frame_count, *shape):
+                raise Damaged(f"{name} does not fit its {frame_count} frames")
+        if not np.isfinite(capture.frame_times).all():
+            raise Damaged("frame_times holds numbers that are not finite")
     return capture
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    """capture.json. Call it within `reading`."""
+    try:
+        info = read_json(folder / "capture.json", "capture", REMEDY)
+        int(info["schema"])
+    except (Damaged, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise Damaged("capture.json cannot be read") from error
+    return info
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Everything in capture.json, the counts and the sentences for people among it."""
+    with reading(folder, "capture", REMEDY):
+        return _read_info(folder)
+
+
+def _from_parts(folder: Path, info: dict[str, Any], schema: int, seen: dict[str, tuple[int, int]]) -> Capture:
+    arrays = read_arrays(folder / "landmarks.npz", "capture", REMEDY, MOST_BYTES, _ARRAYS.keys())
+    capture = Capture(
+        folder=folder,
+        source_name=str(info["source"]["name"])[:MOST_NAME],
+        source_sha256=str(info["source"]["sha256"])[:MOST_NAME],
+        size=int(info["size"]),
+        fps=frame_rate_of(info["fps"]),
+        crop=_three_numbers(info["crop"]),
+        intrinsics=np.array(info["intrinsics"], np.float64).reshape(3, 3),
+        # Captures of format 1 had PNG frames only.
+        frame_suffix=info["frame_suffix"] if schema > 1 else ".png",
+        seen=seen,
+        **{name: _as_kind_of(_KINDS.get(name, np.float32), arrays[name]) for name in _ARRAYS},
+    )
+    if capture.frame_suffix not in _FRAME_SUFFIXES or not 1 <= capture.size <= LARGEST_SIZE or not capture.frame_count:
+        raise ValueError("suffix, size or count")
+    if not (np.isfinite(capture.intrinsics).all() and capture.intrinsics[0, 0] > 0 and capture.intrinsics[1, 1] > 0):
+        raise ValueError("intrinsics")
+    return capture
+
+
+def _as_kind_of(kind: type[np.number], values: np.ndarray) -> np.ndarray:
+    """The values as numbers of this type, if they are of its kind: a float is no count, and text no number."""
+    if not np.can_cast(values.dtype, kind, "same_kind"):
+        raise ValueError(f"{values.dtype} is no {kind.__name__}")
+    return values.astype(kind, copy=False)
 
 
 def _three_numbers(values: list[float]) -> tuple[float, float, float]:
     x, y, side = map(float, values)
+    if not (np.isfinite((x, y, side)).all() and side > 0):
+        raise ValueError("crop")
     return x, y, side
 
 
@@ -228,7 +273,7 @@ def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np
     """(size, size) uint8: 255 = the person's head and neck. Head mattes are written by tracking."""
     path = capture.head_matte_path(index)
     with unchanged(capture), unchanged(capture, path.parent.name):
-        if not path.is_file():
+        if not path.exists():
             raise EffigyError(
                 f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`."
             )
@@ -271,13 +316,10 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _read_image(path: Path, mode: int, size: int) -> np.ndarray:
-    try:
-        # Not cv2.imread: on Windows it cannot open a path outside the system's code page.
-        image = cv2.imdecode(np.fromfile(path, np.uint8), mode)
-    except (OSError, cv2.error) as error:
-        raise EffigyError(f"The image {path} cannot be read: make the capture again from the video.") from error
-    if image is None:
-        raise EffigyError(f"The image {path} is damaged: make the capture again from the video.")
+    with reading(path, "image", REMEDY, missing=REMEDY):
+        image = read_image(path, mode, REMEDY, LARGEST_SIZE**2)
+        if image.shape[0] != image.shape[1]:
+            raise Damaged("it is not square")
     if image.shape[0] == size:
         return image
     shrinks = size < image.shape[0]

@@ -9,16 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, Final
 
 import numpy as np
 
+from ..array_files import read_arrays
 from ..errors import EffigyError
 from ..head.model import HeadModel
+from ..reading import FASTEST_RATE, SLOWEST_RATE, Damaged, reading
 from ..storage import check_schema, write_beside
 
 SCHEMA = 1
+REMEDY: Final = "track the capture again"
+MOST_BYTES: Final = 2**30
+"""Of a track's file: 300,000 frames with 400 expression components and their standard deviations."""
+MOST_NAME: Final = 1000
+"""Characters of a head model's name."""
+LARGEST_SIZE: Final = 16_384
+"""Side of the tracked frames, pixels."""
+LARGEST_NUMBER: Final = 1e5
+"""Of coefficients, angles, metres and pixels."""
 
 
 @dataclass(frozen=True)
@@ -86,19 +96,29 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
     on another head model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise EffigyError(f"There is no track at {path}: make it with `python -m backend track`.")
-    damaged = f"The track {path} is damaged (%s): track the capture again."
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            values = {name: archive[name] for name in archive.files}
-        schema = int(values["schema"])
-    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
-        raise EffigyError(damaged % "it cannot be read") from error
-    check_schema(schema, SCHEMA, f"The track {path}")
-    missing = {field.name for field in fields(Track)} - {"sigma"} - values.keys()
-    if missing:
-        raise EffigyError(damaged % f"it lacks {', '.join(sorted(missing))}")
+    with reading(path, "track", REMEDY, missing="make it with `python -m backend track`"):
+        values = read_arrays(path, "track", REMEDY, MOST_BYTES)
+        if "schema" not in values:
+            raise Damaged("it cannot be read")
+        check_schema(int(values["schema"]), SCHEMA, f"The track {path}")
+        missing = {field.name for field in fields(Track)} - {"sigma"} - values.keys()
+        if missing:
+            raise Damaged(f"it lacks {', '.join(sorted(missing))}")
+        track = _from_arrays(values)
+    if model is not None and track.head_fingerprint != model.fingerprint:
+        raise EffigyError(
+            f'The track {path} was made on the head model "{track.head_name}" ({track.head_fingerprint}), not on '
+            f'"{model.name}" ({model.fingerprint}): choose that head model, or track the capture again.'
+        )
+    return track
+
+
+def _from_arrays(values: dict[str, np.ndarray]) -> Track:
+    """The track with these fields. Raises `Damaged` for values that no tracker has written."""
+    for name in (*_ARRAYS, "sigma"):
+        kinds = "iu" if name == "flags" else "fiu"
+        if name in values and (values[name].dtype.kind not in kinds or values[name].ndim == 0):
+            raise Damaged(f"{name} is no array of numbers")
     frames, identities, expressions = len(values["expression"]), values["identity"].size, values["expression"].shape[-1]
     shapes = {
         "identity": (identities,),
@@ -112,22 +132,38 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
     }
     for name, shape in shapes.items():
         if name in values and values[name].shape != shape:
-            raise EffigyError(damaged % f"{name} does not fit its {frames} frames")
+            raise Damaged(f"{name} does not fit its {frames} frames")
     try:
+        numerator, denominator = (int(part) for part in values["fps"])
         track = Track(
-            head_name=str(values["head_name"]),
-            head_fingerprint=str(values["head_fingerprint"]),
+            head_name=str(values["head_name"])[:MOST_NAME],
+            head_fingerprint=str(values["head_fingerprint"])[:MOST_NAME],
             size=int(values["size"]),
-            fps=Fraction(*(int(part) for part in values["fps"])),
+            fps=Fraction(numerator, denominator),
             training_count=int(values["training_count"]),
             **{name: values[name].astype(np.int32 if name == "flags" else np.float32) for name in _ARRAYS},
             sigma=values["sigma"].astype(np.float32) if "sigma" in values else None,
         )
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise EffigyError(damaged % "its settings cannot be read") from error
-    if model is not None and track.head_fingerprint != model.fingerprint:
-        raise EffigyError(
-            f'The track {path} was made on the head model "{track.head_name}" ({track.head_fingerprint}), not on '
-            f'"{model.name}" ({model.fingerprint}): choose that head model, or track the capture again.'
-        )
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise Damaged("its settings cannot be read") from error
+    if frames == 0:
+        raise Damaged("it has no frames")
+    if not (
+        SLOWEST_RATE <= track.fps <= FASTEST_RATE
+        and 1 <= track.size <= LARGEST_SIZE
+        and 0 <= track.training_count <= frames
+    ):
+        raise Damaged("its settings cannot be right")
+    for name in ("identity", "expression", "rotations", "head_to_camera", "intrinsics"):
+        numbers = getattr(track, name)
+        # Without (0, 0) arrays, which have no largest number.
+        if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > LARGEST_NUMBER:
+            raise Damaged(f"{name} holds numbers that no face has")
+    turns = track.head_to_camera[:, :3, :3].astype(np.float64)
+    if np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max() > 0.01 or (np.linalg.det(turns) < 0).any():
+        raise Damaged("head_to_camera holds matrices that do not move a head rigidly")
+    if not np.allclose(track.head_to_camera[:, 3], (0, 0, 0, 1)):
+        raise Damaged("head_to_camera holds matrices that do not move a head rigidly")
+    if min(track.intrinsics[0, 0], track.intrinsics[1, 1]) <= 0:
+        raise Damaged("its camera has no focal length")
     return track

@@ -9,15 +9,16 @@ head here, regions are transferred from the open head (`regions.py`), and landma
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from ..array_files import read_arrays
 from ..assets import asset_path
 from ..errors import EffigyError
 from ..progress import SILENT, Progress
+from ..reading import Damaged, check_regular, reading
 from ..storage import check_schema, write_beside
 from .model import LANDMARK_COUNT, NECK, PARENTS, REGION_NAMES, HeadModel
 from .regions import transfer_regions
@@ -26,6 +27,16 @@ from .topology import neck_ring
 
 SCHEMA = 1
 FLAME_IDENTITY_COUNT = 300
+REMEDY: Final = "download or save it again"
+MOST_BYTES: Final = 512 * 2**20
+"""Of a head model's file, and of its arrays: MOST_VERTICES with FLAME's 436 directions take half of it."""
+LEAST_VERTICES, MOST_VERTICES = 4, 50_000
+"""FLAME has 5,023. Pooling the mesh of 50,000 vertices for the networks takes half a minute."""
+MOST_COMPONENTS: Final = 1000
+"""Of the identity or the expression; FLAME has 300 and 100."""
+LEAST_EXTENT, MOST_EXTENT = 1e-3, 100.0
+"""Metres: the smallest extent of a mesh, and the largest coordinate. A flat mesh has no head's shape, and one in
+millimetres would stand half a kilometre before the camera."""
 
 _FLOAT_FIELDS = (
     "template",
@@ -46,18 +57,20 @@ def load_head(path: Path | None = None, progress: Progress = SILENT) -> HeadMode
     `progress.message`.
     """
     path = asset_path("open_head.npz") if path is None else Path(path)
-    if not path.is_file():
-        raise EffigyError(f"There is no head model at {path}.")
-    if path.suffix.lower() == ".npz":
-        arrays = _read_npz(path)
-        if "schema" in arrays:
-            return _checked(_from_ours(arrays, path), path)
-    elif path.suffix.lower() == ".pkl":
-        arrays = load_restricted_pickle(path)
-        if not isinstance(arrays, dict):
-            raise EffigyError(f"{path} is a pickle, but not of a FLAME head model.")
-    else:
+    with reading(path, "head model", REMEDY):
+        return _load(path, progress)
+
+
+def _load(path: Path, progress: Progress) -> HeadModel:
+    kind = path.suffix.lower()
+    if kind not in (".npz", ".pkl"):
+        check_regular(path, "head model")
         raise EffigyError(f"{path} is not a head model: Effigy opens its own .npz and FLAME's .pkl and .npz files.")
+    arrays = _read_npz(path) if kind == ".npz" else load_restricted_pickle(path)
+    if not isinstance(arrays, dict):
+        raise EffigyError(f"{path} is a pickle, but not of a FLAME head model.")
+    if kind == ".npz" and "schema" in arrays:
+        return _checked(_from_ours(arrays, path), path)
     return _checked(_from_flame(arrays, path, progress), path)
 
 
@@ -82,22 +95,7 @@ def has_expressions(model: HeadModel) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise EffigyError(
-                f"{path} was not opened: it holds arrays of Python objects, which could run a program when read. "
-                "Save it again with plain arrays (sparse matrices as dense ones)."
-            ) from error
-        raise EffigyError(f"{path} is damaged or not an .npz file; download it again.") from error
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise EffigyError(f"{path} is damaged or not an .npz file; download it again.") from error
-    except OSError as error:
-        raise EffigyError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return read_arrays(path, "head model", REMEDY, MOST_BYTES)
 
 
 def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
@@ -106,7 +104,10 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
     missing = [key for key in needed if key not in arrays]
     if missing:
         raise EffigyError(f"{path} is not a whole head model: it lacks {', '.join(missing)}.")
+    _check_counts(arrays["template"], arrays["faces"], arrays["shape_basis"], arrays["expression_basis"])
     low, high = arrays["expression_range"].astype(float).tolist()
+    if not (np.isfinite((low, high)).all() and low < high):
+        raise Damaged("its expression_range is no range")
     floats = {name: np.ascontiguousarray(arrays[name], np.float32) for name in _FLOAT_FIELDS}
     for name in ("skinning", "joint_regressor"):
         floats[name] = _summing_to_one(floats[name])
@@ -118,6 +119,19 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
         **floats,
         **{name: np.ascontiguousarray(arrays[name], np.int32) for name in _INTEGER_FIELDS},
     )
+
+
+def _check_counts(vertices: np.ndarray, faces: np.ndarray, *bases: np.ndarray) -> None:
+    """Raise `Damaged` for more vertices, triangles or components than any head has, before work is done for each."""
+    if not (vertices.ndim == faces.ndim == 2 and vertices.shape[1:] == faces.shape[1:] == (3,)):
+        raise Damaged("it has no mesh of triangles")
+    for name, count, least, most in (
+        ("vertices", len(vertices), LEAST_VERTICES, MOST_VERTICES),
+        ("triangles", len(faces), LEAST_VERTICES, 2 * MOST_VERTICES),
+        *(("components", basis.shape[-1] if basis.ndim else 0, 0, MOST_COMPONENTS) for basis in bases),
+    ):
+        if not least <= count <= most:
+            raise Damaged(f"it has {count} {name}; a head has {least} to {most}")
 
 
 def _summing_to_one(rows: np.ndarray) -> np.ndarray:
@@ -137,9 +151,12 @@ def _from_flame(arrays: dict, path: Path, progress: Progress) -> HeadModel:
         template = np.ascontiguousarray(arrays["v_template"], np.float32)
         faces = np.ascontiguousarray(faces, np.int64).astype(np.int32)
         directions = np.asarray(arrays["shapedirs"], np.float32)
+        _check_counts(template, faces, directions)
         count = len(template)
         if template.shape != (count, 3) or faces.ndim != 2 or faces.shape[1] != 3 or directions.shape[:2] != (count, 3):
             raise ValueError
+        if faces.min() < 0 or faces.max() >= count:
+            raise EffigyError(f"{path} is not a usable head model: faces points outside of the mesh.")
         shape_basis, expression_basis = directions[..., :FLAME_IDENTITY_COUNT], directions[..., FLAME_IDENTITY_COUNT:]
         pose_basis = np.asarray(arrays.get("posedirs", np.zeros((count, 3, 36))), np.float32)
         skinning, regressor = _flame_skinning(arrays, template, faces)
@@ -230,6 +247,8 @@ def _flame_landmarks(arrays: dict, path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _checked(model: HeadModel, path: Path) -> HeadModel:
     """Validate a loaded model: shapes fit, numbers are finite, indices are in range, skinning weights sum to one."""
     count, triangles = len(model.template), len(model.faces)
+    if not len(model.uv):
+        raise Damaged("it has no uv")
     sizes = {
         "template": (count, 3),
         "shape_basis": (count, 3, model.shape_basis.shape[-1]),
@@ -243,6 +262,8 @@ def _checked(model: HeadModel, path: Path) -> HeadModel:
         "landmark_faces": (LANDMARK_COUNT,),
         "landmark_barycentric": (LANDMARK_COUNT, 3),
     }
+    if max(map(len, (model.uv, *model.regions.values()))) > 6 * MOST_VERTICES:
+        raise Damaged("it has more uv or larger regions than its mesh has corners")
     for name, size in sizes.items():
         found = getattr(model, name).shape
         if found != size:
@@ -250,6 +271,8 @@ def _checked(model: HeadModel, path: Path) -> HeadModel:
     for name in _FLOAT_FIELDS:
         if not np.isfinite(getattr(model, name)).all():
             raise EffigyError(f"{path} is not a usable head model: {name} holds numbers that are not finite.")
+    if np.ptp(model.template, axis=0).min() < LEAST_EXTENT or np.abs(model.template).max() > MOST_EXTENT:
+        raise EffigyError(f"{path} is not a usable head model: its mesh is flat, or not a head's size in metres.")
     ranges = [
         ("faces", model.faces, 0, count),
         ("uv_faces", model.uv_faces, 0, len(model.uv)),

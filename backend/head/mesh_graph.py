@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,9 @@ import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from torch import nn
 
+from ..array_files import read_arrays
 from ..errors import EffigyError
+from ..reading import reading
 from ..storage import write_beside
 from ..user_cache import user_cache
 from .decimation import decimate, project
@@ -34,6 +35,8 @@ __all__ = ["POOLING", "MeshHierarchy", "cache_folder", "mesh_hierarchy", "rescal
 
 POOLING = (4, 8)
 _CACHE_SCHEMA = 1
+_MOST_CACHE = 64 * 2**20
+"""Bytes; the cache of FLAME's mesh has 300 kB."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,15 @@ class MeshHierarchy(nn.Module):
 def mesh_hierarchy(model: HeadModel) -> MeshHierarchy:
     """The hierarchy of a head model's mesh, computed once per model and then read from the user's cache."""
     path = cache_folder() / "mesh" / f"{model.fingerprint}.v{_CACHE_SCHEMA}.npz"
-    levels = _read(path)
-    if levels is None or len(levels.vertices[0]) != len(model.template):
-        levels = build_levels(model.template, model.faces)
-        # Without a writable cache the hierarchy is computed again next time, which takes a second.
-        with suppress(EffigyError):
-            _write(levels, path)
+    # Missing or damaged, it is computed again and overwritten.
+    with suppress(EffigyError), reading(path, "cache", "delete it"):
+        hierarchy = MeshHierarchy(_read(path))
+        if hierarchy.sizes[0] == len(model.template):
+            return hierarchy
+    levels = build_levels(model.template, model.faces)
+    # Without a writable cache the hierarchy is computed again next time, which takes a second.
+    with suppress(EffigyError):
+        _write(levels, path)
     return MeshHierarchy(levels)
 
 
@@ -120,17 +126,14 @@ def cache_folder() -> Path:
     return user_cache() / "Cache" if sys.platform == "win32" else user_cache()
 
 
-def _read(path: Path) -> Levels | None:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            count = len(POOLING)
-            return Levels(
-                tuple(archive[f"vertices_{level}"] for level in range(count + 1)),
-                tuple(archive[f"faces_{level}"] for level in range(count + 1)),
-                tuple((archive[f"up_indices_{step}"], archive[f"up_weights_{step}"]) for step in range(count)),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # Missing or damaged: it is computed again and overwritten.
+def _read(path: Path) -> Levels:
+    arrays = read_arrays(path, "cache", "delete it", _MOST_CACHE)
+    count = len(POOLING)
+    return Levels(
+        tuple(arrays[f"vertices_{level}"] for level in range(count + 1)),
+        tuple(arrays[f"faces_{level}"] for level in range(count + 1)),
+        tuple((arrays[f"up_indices_{step}"], arrays[f"up_weights_{step}"]) for step in range(count)),
+    )
 
 
 def _write(levels: Levels, path: Path) -> None:

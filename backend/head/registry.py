@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import EffigyError
+from ..reading import read_json, reading
 from ..storage import write_beside
 from .formats import load_head
 from .model import HeadModel
@@ -30,10 +32,11 @@ def user_folder() -> Path:
 
 
 def _known() -> dict[str, str]:
-    try:
-        return dict(json.loads((user_folder() / "heads.json").read_text("utf-8")))
-    except (OSError, ValueError):
-        return {}
+    path = user_folder() / "heads.json"
+    with suppress(EffigyError), reading(path, "list of head models", "delete it"):
+        content = read_json(path, "list of head models", "delete it")
+        return {str(fingerprint): str(file) for fingerprint, file in content.items()}
+    return {}
 
 
 def known_files() -> list[Path]:

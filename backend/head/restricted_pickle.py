@@ -8,46 +8,126 @@ file before the arrays are rebuilt here from raw buffers of plain numbers.
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections import OrderedDict
+import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import scipy.sparse
 
 from ..errors import EffigyError
+from ..reading import Damaged, read_bytes, reading
+
+REMEDY: Final = "download it again"
+MOST_BYTES: Final = 512 * 2**20
+"""Of a pickle, and of all arrays in it together; FLAME's largest has 110 MB."""
+MOST_STEPS: Final = 1_000_000
+"""Instructions of a pickle. FLAME's have a few hundred, one per array and name."""
+_MOST_NUMBER: Final = 64
+"""Bytes of a single number."""
 
 
 def load_restricted_pickle(path: Path) -> Any:
     """The arrays and containers of a pickle (Python 2 or 3). Sparse matrices come back as dense arrays."""
     try:
-        with open(path, "rb") as file:
-            content = _Unpickler(file, encoding="latin1").load()
-        return _plain(content, path)
-    except EffigyError as error:
+        with reading(path, "head model", REMEDY):
+            data = read_bytes(path, "head model", MOST_BYTES, REMEDY)
+            return _Rebuilt().plain(_Unpickler(data).load())
+    except _Refused as error:
         raise EffigyError(f"{path} was not opened: {error}") from None
-    except OSError as error:
-        raise EffigyError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # A damaged pickle can raise any exception; none of them is an error in our code.
-        raise EffigyError(
-            f"{path} is damaged or not a pickle of arrays ({type(error).__name__}); download it again."
-        ) from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Refused(EffigyError):
+    """A pickle that does what no head model does; the message continues the sentence "… was not opened: "."""
+
+
+_PythonUnpickler: Any = pickle._Unpickler
+"""The type checkers know nothing of its methods."""
+
+
+class _Unpickler(_PythonUnpickler):
+    """Python's own unpickler in its Python form, in which every instruction can be looked at.
+
+    The compiled one trusts the lengths and numbers in a file: it allocates a table for the largest index that is noted
+    in the file (8 GB for one instruction), and it hashes nested tuples, which takes exponential time.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._left = MOST_STEPS
+        super().__init__(io.BytesIO(data), encoding="latin1")
+
     def find_class(self, module: str, name: str) -> Any:
         found = _ALLOWED.get((module, name))
         if found is None:
-            raise EffigyError(
+            raise _Refused(
                 f"it asks for {module}.{name}, which a head model has no use for and which could run a program. "
                 "Only open head files that come from their makers."
             )
         return found
 
     def persistent_load(self, pid: Any) -> Any:
-        raise EffigyError("it refers to objects outside of the file, which a head model never does.")
+        raise _Refused("it refers to objects outside of the file, which a head model never does.")
+
+    def step(self, instruction: Callable[[_Unpickler], None]) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise _Refused(f"it has more than {MOST_STEPS:,} instructions, far beyond any head model.")
+        instruction(self)
+
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_set(self) -> None:
+        # chumpy's arrays keep sets of what changed, which nobody needs here.
+        self.append(_Object())
+
+    def load_frozenset(self) -> None:
+        self.pop_mark()
+        self.append(_Object())
+
+    def load_additems(self) -> None:
+        self.pop_mark()
+
+    def load_bytearray8(self) -> None:
+        # Python's own allocates as much as the file claims.
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(length)))
+
+
+def _check_keys(keys: list[Any]) -> None:
+    """Hashing a nested tuple in which each level holds the one below twice takes exponential time."""
+    plain = (str, bytes, int, float, type(None))
+    for key in keys:
+        if not isinstance(key, plain) and not (isinstance(key, tuple) and all(isinstance(part, plain) for part in key)):
+            raise _Refused("it names its parts by something other than text or numbers.")
+
+
+_OWN_STEPS: Final = {
+    pickle.SETITEM: _Unpickler.load_setitem,
+    pickle.SETITEMS: _Unpickler.load_setitems,
+    pickle.DICT: _Unpickler.load_dict,
+    pickle.EMPTY_SET: _Unpickler.load_set,
+    pickle.FROZENSET: _Unpickler.load_frozenset,
+    pickle.ADDITEMS: _Unpickler.load_additems,
+    pickle.BYTEARRAY8: _Unpickler.load_bytearray8,
+}
+_Unpickler.dispatch = {
+    code: partial(lambda instruction, unpickler: unpickler.step(instruction), instruction)
+    for code, instruction in (pickle._Unpickler.dispatch | {name[0]: own for name, own in _OWN_STEPS.items()}).items()
+}
 
 
 class _Function:
@@ -62,7 +142,7 @@ class _Function:
         return self._call(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise EffigyError("it tries to change a function, which a head model never does.")
+        raise _Refused("it tries to change a function, which a head model never does.")
 
 
 class _Object:
@@ -107,10 +187,10 @@ class _Dtype(_Object):
     def resolve(self) -> np.dtype:
         code = self.code.lstrip("<>=|")
         if code[:1] == "O":
-            raise EffigyError("it holds an array of Python objects where numbers are expected.")
+            raise _Refused("it holds an array of Python objects where numbers are expected.")
         # One letter of bool, integer, unsigned, float or complex, then the size: nothing with fields or sub-arrays.
         if code[:1] not in tuple("biufcSU") or not code[1:].isdigit():
-            raise EffigyError(f"it holds an array of the unknown kind {code!r}.")
+            raise _Refused(f"it holds an array of the unknown kind {code!r}.")
         order = _text(self.state[1]) if isinstance(self.state, tuple) and len(self.state) > 1 else "="
         return np.dtype(code).newbyteorder(order if order in ("<", ">", "=", "|") else "=")
 
@@ -118,51 +198,80 @@ class _Dtype(_Object):
 class _Array(_Object):
     """numpy's ndarray; state is (version, shape, dtype, Fortran order, raw bytes)."""
 
-    def resolve(self) -> np.ndarray:
-        _, shape, dtype, fortran, raw = self.state
-        return _array_from(raw, dtype, shape, "F" if fortran else "C")
+
+class _Encoded(_Object):
+    """Bytes that Python 3 has written as text for Python 2. They are encoded where they are needed."""
+
+    text: str
+
+
+class _Ordered(_Object):
+    """An OrderedDict: its pairs come with its creation (Python 2) or one by one."""
+
+    pairs: Any
+    later: dict[Any, Any]
+
+    def __new__(cls, *arguments: Any) -> Self:
+        shell = super().__new__(cls)
+        shell.pairs, shell.later = arguments[0] if arguments else (), {}
+        return shell
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.later[key] = value
 
 
 def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> _Array:
     return _Array()
 
 
+def _frombuffer(raw: Any, dtype: Any, shape: Any, order: str) -> _Array:
+    """An array as numpy 2 writes it."""
+    array = _Array()
+    array.state = (1, shape, dtype, order == "F", raw)
+    return array
+
+
 def _new_object(kind: Any, base: Any, state: Any) -> Any:
     """`copyreg._reconstructor`, with which protocols 0 and 1 create an instance."""
     if not (isinstance(kind, type) and issubclass(kind, _Object)):
-        raise EffigyError("it builds an object of a kind that a head model never holds.")
+        raise _Refused("it builds an object of a kind that a head model never holds.")
     return kind()
 
 
 def _scalar(dtype: _Dtype, raw: Any) -> Any:
+    if len(raw.text if isinstance(raw, _Encoded) else raw) > _MOST_NUMBER:
+        raise _Refused("it holds a single number of more bytes than any number has.")
     return np.frombuffer(_raw_bytes(raw), dtype.resolve())[0].item()
-
-
-def _array_from(raw: Any, dtype: _Dtype, shape: Any, order: Literal["C", "F"]) -> np.ndarray:
-    kind = dtype.resolve()
-    return np.frombuffer(_raw_bytes(raw), kind).reshape(tuple(shape), order=order).astype(kind.newbyteorder("="))
 
 
 def _raw_bytes(raw: Any) -> bytes:
     # Python 2 wrote bytes as str; they arrive as text in which each character is one byte.
+    if isinstance(raw, _Encoded):
+        raw = raw.text
     if isinstance(raw, str):
         return raw.encode("latin1")
     if isinstance(raw, (bytes, bytearray)):
         return bytes(raw)
-    raise EffigyError("it holds an array of Python objects where numbers are expected.")
+    raise _Refused("it holds an array of Python objects where numbers are expected.")
 
 
 def _text(value: Any) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
+def _encode(text: str, encoding: str = "latin1") -> _Encoded:
     """`_codecs.encode`, with which Python 3 writes bytes for Python 2. Other codecs are refused: they could decompress
     data.
     """
     if encoding not in ("latin1", "latin-1"):
-        raise EffigyError(f"it uses the text encoding {encoding!r}, which a head model never does.")
-    return text.encode("latin1")
+        raise _Refused(f"it uses the text encoding {encoding!r}, which a head model never does.")
+    encoded = _Encoded()
+    encoded.text = str(text)
+    return encoded
+
+
+def _ignored(*arguments: Any) -> _Object:
+    return _Object()
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
@@ -170,14 +279,14 @@ def _allowed() -> dict[tuple[str, str], Any]:
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Dtype,
         ("_codecs", "encode"): _Function(_encode),
-        ("collections", "OrderedDict"): _Function(OrderedDict),
+        ("collections", "OrderedDict"): _Ordered,
         ("chumpy.ch", "Ch"): _Chumpy,
         ("chumpy", "Ch"): _Chumpy,
     }
     for core in ("numpy.core", "numpy._core"):
         table[f"{core}.multiarray", "_reconstruct"] = _Function(_reconstruct)
         table[f"{core}.multiarray", "scalar"] = _Function(_scalar)
-        table[f"{core}.numeric", "_frombuffer"] = _Function(_array_from)
+        table[f"{core}.numeric", "_frombuffer"] = _Function(_frombuffer)
     for module, rows in (("csc", _Sparse), ("csr", _SparseRows)):
         for path in (f"scipy.sparse.{module}", f"scipy.sparse._{module}"):
             table[path, f"{module}_matrix"] = rows
@@ -186,42 +295,89 @@ def _allowed() -> dict[tuple[str, str], Any]:
         table[module, "_reconstructor"] = _Function(_new_object)
     for module in ("__builtin__", "builtins"):
         table[module, "object"] = _Object
-        table[module, "set"] = _Function(set)
-        table[module, "frozenset"] = _Function(frozenset)
+        table[module, "set"] = _Function(_ignored)
+        table[module, "frozenset"] = _Function(_ignored)
     return table
 
 
 _ALLOWED = _allowed()
 
 
-def _plain(value: Any, path: Path) -> Any:
-    """Replace every placeholder within containers by its array."""
-    if isinstance(value, _Array):
-        return value.resolve()
-    if isinstance(value, _Dtype):
-        return value.resolve()
-    if isinstance(value, _Chumpy):
-        if not isinstance(value.state, dict) or "x" not in value.state:
-            raise EffigyError("it holds a chumpy expression instead of an array of numbers.")
-        return np.asarray(_plain(value.state["x"], path))
-    if isinstance(value, _Sparse):
-        return _dense(value, path)
-    if isinstance(value, dict):
-        return {_plain(key, path) if isinstance(key, tuple) else key: _plain(item, path) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item, path) for item in value)
-    if isinstance(value, _Object):
+class _Rebuilt:
+    """Replaces every placeholder within containers by its array, each once, and counts what that takes."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Any] = {}
+        """By the `id` of the value in the pickle: a pickle may hold one value a billion times."""
+        self._bytes_left = MOST_BYTES
+        self._parts_left = MOST_STEPS
+
+    def plain(self, value: Any) -> Any:
+        if isinstance(value, (str, bytes, bytearray, int, float, complex, type(None))):
+            return value
+        if id(value) in self._made:
+            made = self._made[id(value)]
+            if made is _UNFINISHED:
+                raise Damaged("it contains itself")
+            return made
+        self._made[id(value)] = _UNFINISHED
+        self._made[id(value)] = made = self._new(value)
+        return made
+
+    def _new(self, value: Any) -> Any:
+        if isinstance(value, _Array):
+            return self._array(value)
+        if isinstance(value, _Dtype):
+            return value.resolve()
+        if isinstance(value, _Encoded):
+            return self._raw(value)
+        if isinstance(value, _Chumpy):
+            if not isinstance(value.state, dict) or "x" not in value.state:
+                raise _Refused("it holds a chumpy expression instead of an array of numbers.")
+            return np.asarray(self.plain(value.state["x"]))
+        if isinstance(value, _Sparse):
+            return self._dense(value)
+        if isinstance(value, _Ordered):
+            self._count_parts(len(value.pairs))
+            _check_keys([key for key, _ in value.pairs])
+            return self._new(dict(value.pairs) | value.later)
+        if isinstance(value, dict):
+            self._count_parts(len(value))
+            return {key: self.plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            self._count_parts(len(value))
+            return type(value)(self.plain(item) for item in value)
         return None
-    return value
+
+    def _array(self, shell: _Array) -> np.ndarray:
+        _, shape, dtype, fortran, raw = shell.state
+        kind = dtype.resolve()
+        order: Literal["C", "F"] = "F" if fortran else "C"
+        return np.frombuffer(self._raw(raw), kind).reshape(tuple(shape), order=order).astype(kind.newbyteorder("="))
+
+    def _dense(self, shell: _Sparse) -> np.ndarray:
+        state = self.plain(shell.state)
+        shape = state.get("_shape") or state.get("shape")
+        rows, columns = (int(size) for size in shape)
+        self._count_bytes(rows * columns * state["data"].itemsize)
+        kind = scipy.sparse.csr_matrix if shell.rows else scipy.sparse.csc_matrix
+        matrix = kind((state["data"], state["indices"], state["indptr"]), shape=(rows, columns))
+        matrix.check_format(full_check=True)  # Indices out of range would write outside of the dense array.
+        return matrix.toarray()
+
+    def _raw(self, raw: Any) -> bytes:
+        self._count_bytes(len(raw.text if isinstance(raw, _Encoded) else raw))
+        return _raw_bytes(raw)
+
+    def _count_bytes(self, count: int) -> None:
+        self._bytes_left -= count
+        if count < 0 or self._bytes_left < 0:
+            raise _Refused(f"its arrays have more than {MOST_BYTES / 1e6:.0f} MB, far beyond any head model.")
+
+    def _count_parts(self, count: int) -> None:
+        self._parts_left -= count
+        if self._parts_left < 0:
+            raise _Refused(f"it has more than {MOST_STEPS:,} parts, far beyond any head model.")
 
 
-def _dense(shell: _Sparse, path: Path) -> np.ndarray:
-    state = _plain(shell.state, path)
-    shape = state.get("_shape") or state.get("shape")
-    rows, columns = (int(size) for size in shape)
-    if rows * columns > 50_000_000:
-        raise EffigyError(f"it holds a sparse matrix of {rows} x {columns}, far beyond any head model.")
-    kind = scipy.sparse.csr_matrix if shell.rows else scipy.sparse.csc_matrix
-    matrix = kind((state["data"], state["indices"], state["indptr"]), shape=(rows, columns))
-    matrix.check_format(full_check=True)  # Indices out of range would write outside of the dense array.
-    return matrix.toarray()
+_UNFINISHED: Final = object()

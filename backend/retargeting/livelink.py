@@ -14,6 +14,7 @@ it is inferred from the eyeLook channels of the same rows.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +31,7 @@ from ..formats.track import Track
 from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from ..progress import SILENT, Progress
+from ..reading import open_regular, reading, too_large
 
 RATES: Final = tuple(
     Fraction(*pair)
@@ -55,8 +57,15 @@ MAX_GAP: Final = 0.1
 """Seconds without a row that are interpolated silently; longer gaps count as frames without a face."""
 GAZE_ANGLES: Final = np.radians((25.0, 19.0))
 """Sideways, and up or down: the rotation of an eye for an eyeLook channel of 1, by regression over tracked clips."""
+REMEDY: Final = "export the take again"
+MOST_FRAMES: Final = 200_000
+"""Rows of a table, and frames between its first and its last timecode: 55 minutes at 60 frames a second."""
+MOST_BYTES: Final = 128 * 2**20
+"""Of a table: MOST_FRAMES rows of 61 numbers as the application writes them."""
+MOST_LINE: Final = 65_536
+"""Characters of a row: its 61 numbers take 1,200."""
 _DISTANCE, _SIZE = 1.0, 512
-_TIMECODE = re.compile(r"^\s*(\d+):(\d+):(\d+)([:;])(\d+)(?:\.(\d+))?\s*$")
+_TIMECODE = re.compile(r"^\s*(\d{1,4}):(\d{1,2}):(\d{1,2})([:;])(\d{1,4})(?:\.(\d{1,9}))?\s*$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,11 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
     table = _read_table(Path(path))
     times, rate = _times_of(table.timecodes, progress)
     count = max(2, round(float((times[-1] - times[0]) * rate)) + 1)
+    if count > MOST_FRAMES:
+        raise EffigyError(
+            f"{Path(path).name} lasts {float(times[-1] - times[0]) / 3600:,.1f} hours by its timecodes, which are more "
+            f"than {MOST_FRAMES} frames: export the take again, or a part of it."
+        )
     grid = np.arange(count) / float(rate)
     even = count == len(times) and np.abs(times - times[0] - grid).max() < 0.6 / float(rate)
 
@@ -102,7 +116,8 @@ def read_livelink(path: Path, model: HeadModel, progress: Progress = SILENT) -> 
     lost = ~np.any(channels, axis=1)
     since = np.diff(times, prepend=times[0])
     flags = np.zeros(count, np.int32)
-    nearest = np.abs((times - times[0])[None] - grid[:, None]).argmin(1)
+    after = np.searchsorted(times - times[0], grid).clip(1, len(times) - 1)
+    nearest = after - (grid - (times[after - 1] - times[0]) <= times[after] - times[0] - grid)
     flags[lost[nearest]] = FrameFlag.NO_FACE
     for row in np.flatnonzero(since > max(MAX_GAP, 1.5 / float(rate))):
         flags[(grid > times[row - 1] - times[0] + 1e-6) & (grid < times[row] - times[0] - 1e-6)] = FrameFlag.NO_FACE
@@ -143,13 +158,8 @@ def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: 
 
 
 def _read_table(path: Path) -> _Table:
-    if not path.is_file():
-        raise EffigyError(f"There is no file {path}.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EffigyError(f"{path.name} is not a table of text: export the take as CSV again.") from error
+    with reading(path, "performance", REMEDY):
+        rows = _read_rows(path)
     columns = {name.strip().lower(): column for column, name in enumerate(rows[0])} if rows else {}
     known = sum(name.lower() in columns for name in SCORE_NAMES)
     if known < MIN_CHANNELS:
@@ -187,6 +197,32 @@ def _read_table(path: Path) -> _Table:
         eyes,
         ["" if code is None or code >= len(row) else row[code] for row in rows[1:]],
     )
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    """The cells of the rows that are not blank. Call it within `reading`.
+
+    Each line is a row: a quotation mark that is never closed would otherwise make one row of the rest of the file.
+    """
+    rows: list[list[str]] = []
+    lines = cells = 0
+    try:
+        with (
+            open_regular(path, "performance", MOST_BYTES, REMEDY) as file,
+            io.TextIOWrapper(file, "utf-8-sig") as text,
+        ):
+            while line := text.readline(MOST_LINE + 1):
+                if len(line) > MOST_LINE:
+                    raise too_large(path, "performance", "a row is longer", f"{MOST_LINE} characters", REMEDY)
+                row = next(csv.reader([line]), [])
+                lines, cells = lines + 1, cells + len(row)
+                if lines > 2 * MOST_FRAMES or cells > 100 * MOST_FRAMES:
+                    raise too_large(path, "performance", "more rows", f"{MOST_FRAMES} rows", REMEDY)
+                if any(cell.strip() for cell in row):
+                    rows.append(row)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EffigyError(f"{path.name} is not a table of text: export the take as CSV again.") from error
+    return rows
 
 
 def _times_of(timecodes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction]:

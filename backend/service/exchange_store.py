@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import EffigyError
+from ..reading import read_json, reading
 from ..storage import as_effigy_error, hash_file, rename, write_beside
 from ..user_cache import user_cache
 
@@ -224,10 +225,10 @@ class ExchangeStore:
         self._use(target)
 
     def _read_note(self, key: str) -> dict[str, object]:
-        try:
-            noted = json.loads(self._entry(NOTES, f"{key}.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
+        path = self._entry(NOTES, f"{key}.json")
+        noted: object = None
+        with suppress(EffigyError), reading(path, "note", "delete it"):
+            noted = read_json(path, "note", "delete it")
         return noted if isinstance(noted, dict) and _RESULT.fullmatch(str(noted.get("folder"))) else {}
 
     def _write_note(self, key: str, folder: str, note: str) -> None:

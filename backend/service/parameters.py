@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import EffigyError
+from ..reading import frame_rate_of
 
 REQUIRED: Any = object()
 """Default of a parameter that must be given."""
@@ -107,8 +107,8 @@ class Parameters:
             return default
         try:
             # The text of a bool or of anything else that is no number is refused here as well.
-            return Fraction(str(value)).limit_denominator(LARGEST_DENOMINATOR)
-        except (ValueError, ZeroDivisionError) as error:
+            return frame_rate_of(value).limit_denominator(LARGEST_DENOMINATOR)
+        except ValueError as error:
             raise self._wrong_type(name, "a frame rate such as 25, 23.976 or 30000/1001", value) from error
 
     def array(self, name: str, shape: tuple[int, ...], default: Any = REQUIRED) -> Any:

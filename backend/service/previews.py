@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..formats.capture import Capture, load_capture, read_frame
+from ..formats.capture import LARGEST_SIZE, Capture, load_capture, read_frame
+from ..formats.image_reading import read_image
 from ..progress import Progress
 from .request_fields import Request
 from .requests import CaptureRequest, TrackRequest
@@ -68,8 +69,8 @@ def _newest_frame(folder: Path) -> np.ndarray | None:
     if len(frames) < 2:
         return None
     # The newest file may still be incomplete; the one before it is not.
-    image = cv2.imdecode(np.fromfile(frames[-2], np.uint8), cv2.IMREAD_COLOR_RGB)
-    return None if image is None else cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    image = read_image(frames[-2], cv2.IMREAD_COLOR_RGB, "wait", LARGEST_SIZE**2)
+    return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
 def send_capture_preview(capture: Capture, progress: Progress) -> None:

@@ -7,7 +7,6 @@ space, metres and axis-angle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
-from ..formats.capture import load_capture
+from ..formats.capture import load_capture, read_summary
 from ..formats.track import load_track
 from ..head.formats import load_head
 from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
@@ -246,10 +245,7 @@ def read_capture(parameters: Parameters) -> dict[str, Any]:
     """
     parameters.allow_only("path")
     capture = load_capture(parameters.path("path"))
-    try:
-        summary = json.loads((capture.folder / "capture.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise EffigyError(f"The capture {capture.folder} cannot be read: make it again from the video.") from error
+    summary = read_summary(capture.folder)
     return {name: getattr(capture, name) for name in CAPTURE_FIELDS} | {
         "frame_count": capture.frame_count,
         "training_count": capture.training_count,

@@ -9,16 +9,21 @@ colour does not depend on direction, because many viewers refuse a file without 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 
 from ..errors import EffigyError
+from ..reading import Damaged, read_bytes, reading
 from ..storage import write_beside
 from .reference import ALPHA_MIN
 from .spherical_harmonics import C0, MAX_DEGREE
 from .types import Splats
 
+REMEDY: Final = "export it again"
+MOST_BYTES: Final = 2**30
+"""Four million Gaussians."""
 _REST = (MAX_DEGREE + 1) ** 2 - 1
 COLUMNS = (
     *("x", "y", "z", "nx", "ny", "nz"),
@@ -73,10 +78,12 @@ def read_ply(path: Path) -> tuple[Splats, torch.Tensor]:
 
     `colors` are the constant part of the harmonics. Property order and number are read from the header.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise EffigyError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with reading(path, "file of Gaussians", REMEDY):
+        return _read(Path(path))
+
+
+def _read(path: Path) -> tuple[Splats, torch.Tensor]:
+    content = read_bytes(path, "file of Gaussians", MOST_BYTES, REMEDY)
     head, mark, body = content.partition(b"end_header\n")
     lines = head.decode("ascii", "replace").split("\n")
     counts = [line.split()[-1] for line in lines if line.startswith("element vertex ")]
@@ -97,6 +104,8 @@ def read_ply(path: Path) -> tuple[Splats, torch.Tensor]:
         return torch.tensor(table[:, [column[name] for name in columns]])[None]
 
     per_color = sum(name.startswith("f_rest_") for name in names) // 3
+    if per_color > _REST:
+        raise Damaged(f"it has more than {_REST} harmonics for a colour")
     constant = fields("f_dc_0", "f_dc_1", "f_dc_2")
     harmonics = torch.zeros(1, len(table), _REST + 1, 3)
     harmonics[:, :, 0] = constant

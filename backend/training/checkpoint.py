@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from ..errors import EffigyError
 from ..formats.safetensors_file import read_tensors, write_tensors
+from ..reading import Damaged, reading
 from ..storage import check_schema, write_beside
 
 SCHEMA = 1
 EVERY_SECONDS = 30.0
+MOST_BYTES = 2 * 2**30
+"""Of a checkpoint's file: an avatar's parameters at single precision, their averages and Adam's two moments."""
+REMEDY = "delete it and train again"
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,23 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
     """The checkpoint at `path`; raises an `EffigyError` if it is missing, damaged or of another `job`."""
-    if not path.is_file():
+    if not path.exists():
         raise EffigyError(f"There is nothing to resume: {path} does not exist. Train without --resume.")
-    try:
-        metadata, tensors = read_tensors(path)
-        header = json.loads(metadata["effigy"])
+    with reading(path, "checkpoint", REMEDY):
+        header, tensors = read_tensors(path, "checkpoint", REMEDY, MOST_BYTES)
         check_schema(int(header["schema"]), SCHEMA, f"The checkpoint {path.name}")
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise EffigyError(f"The checkpoint {path} is damaged: delete it and train again.") from error
-    if header["job"] != job:
-        changed = sorted(key for key in job if header["job"].get(key) != job[key])
+        found = dict(header["job"])
+        stage, step = str(header["stage"]), int(header["step"])
+        seconds, total_seconds = float(header["seconds"]), float(header["total_seconds"])
+        if step < 0 or not (math.isfinite(seconds) and math.isfinite(total_seconds)):
+            raise Damaged("its settings cannot be read")
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all() and not name.endswith(".performed"):
+                raise Damaged(f"{name} holds numbers that are not finite")
+    if found != job:
+        changed = sorted(key for key in job if found.get(key) != job[key])
         raise EffigyError(
             f"The checkpoint {path.name} is of another training ({', '.join(changed)} differ): "
             "give the same settings, or train without --resume."
         )
-    return Checkpoint(job, header["stage"], header["step"], header["seconds"], header["total_seconds"], tensors)
+    return Checkpoint(job, stage, step, seconds, total_seconds, tensors)

@@ -21,10 +21,12 @@ from ..avatar.avatar import Avatar
 from ..avatar.render import SplatSource, draw
 from ..errors import EffigyError
 from ..footage.detector import FaceDetector
-from ..formats.capture import Capture, read_frame, read_head_matte
+from ..formats.capture import LARGEST_SIZE, Capture, read_frame, read_head_matte
 from ..formats.image_files import to_bytes, write_png
+from ..formats.image_reading import read_image
 from ..formats.track import Track, load_track
 from ..progress import SILENT, Progress
+from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
@@ -331,9 +333,8 @@ def _landmark_detector() -> Iterator[LandmarkDetector]:
 
 
 def _read_png(path: Path) -> np.ndarray:
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None, path
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    with reading(path, "image", "evaluate the avatar again"):
+        return read_image(path, cv2.IMREAD_COLOR_RGB, "evaluate the avatar again", LARGEST_SIZE**2)
 
 
 def _check_folder(out: Path) -> None:

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..avatar.enhancer import Enhancer, enhance, head_depth
 from ..progress import Progress
+from ..reading import Damaged
 from ..splatting.rasterize import rasterize
 from .frames import Batch, TrainingFrames
 from .losses import AnchorLimits, batch_psnr, total_loss
@@ -273,14 +274,27 @@ class Optimisation:
                 state[f"adam.{key}.{names[parameter]}"] = torch.as_tensor(moments[key])
         return {name: value.cpu().contiguous().clone() for name, value in state.items()}
 
+    def check_restorable(self, tensors: dict[str, Tensor]) -> None:
+        """Raise `Damaged` where `tensors`, from a checkpoint, lack one that `restore` needs or have one of another
+        shape.
+        """
+        for name, parameter in self._named():
+            moments = ("adam.exp_avg", "adam.exp_avg_sq") if f"adam.step.{name}" in tensors else ()
+            for kind in ("model", "average", *moments):
+                found = tensors.get(f"{kind}.{name}")
+                if found is None or found.shape != parameter.shape or not found.is_floating_point():
+                    raise Damaged(f"{kind}.{name} does not fit the networks")
+            if moments and tensors[f"adam.step.{name}"].numel() != 1:
+                raise Damaged(f"adam.step.{name} is no number")
+        if self.unobserved_prior and not self.unobserved_prior.fits(_under("keeping.", tensors)):
+            raise Damaged("what it keeps of unobserved regions does not fit the head")
+
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
         """Continue from a checkpoint; `tensors` is what `tensors()` returned."""
         self.step, self.seconds = step, seconds
         if self.unobserved_prior:
-            self.unobserved_prior = self.unobserved_prior.restored(
-                {name.removeprefix("keeping."): value for name, value in tensors.items() if name.startswith("keeping.")}
-            )
+            self.unobserved_prior = self.unobserved_prior.restored(_under("keeping.", tensors))
         for name, parameter in self._named():
             parameter.copy_(tensors[f"model.{name}"])
             self.average[name].copy_(tensors[f"average.{name}"])
@@ -290,6 +304,10 @@ class Optimisation:
                     "exp_avg": tensors[f"adam.exp_avg.{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"adam.exp_avg_sq.{name}"].to(parameter.device),
                 }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _mean(values: Sequence[Tensor | None], shares: Sequence[float]) -> Tensor | None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ..progress import Progress
-from .checkpoint import EVERY_SECONDS, Checkpoint, save_checkpoint
+from ..reading import reading
+from .checkpoint import EVERY_SECONDS, REMEDY, Checkpoint, save_checkpoint
 from .optimisation import Optimisation, render_over_white
 from .validation import EVERY_STEPS, Validation
 
@@ -44,6 +45,8 @@ class TrainingSession:
         `stage` is the name of the stage in the checkpoint.
         """
         if self.resumed and self.resumed.stage == stage:
+            with reading(self.checkpoint_file or Path("checkpoint"), "checkpoint", REMEDY):
+                optimisation.check_restorable(self.resumed.tensors)
             optimisation.restore(self.resumed.tensors, self.resumed.step, self.resumed.seconds)
 
         def after_step(_: Optimisation) -> None:

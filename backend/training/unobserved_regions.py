@@ -158,6 +158,15 @@ class UnobservedPrior:
         """The fields of `extrapolated`, for a checkpoint."""
         return dict(vars(self.extrapolated)) if self.extrapolated else {}
 
+    def fits(self, tensors: dict[str, Tensor]) -> bool:
+        """Whether `tensors` have the names and sizes of what `tensors()` returns, or are none."""
+        start, ends = (1, len(self.weight)), {"offsets": (3,), "scales": (3,), "quaternions": (4,), "opacities": ()}
+        return not tensors or (
+            tensors.keys() == AnchorGaussians.__dataclass_fields__.keys()
+            and all(tensors[name].shape == start + end for name, end in ends.items())
+            and tensors["harmonics"].ndim == 4
+        )
+
     def restored(self, tensors: dict[str, Tensor]) -> UnobservedPrior:
         """A prior with the same weights and the Gaussians that `tensors()` returned."""
         fields = {name: value.to(self.weight) for name, value in tensors.items()}

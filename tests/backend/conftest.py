@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,3 +17,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def all_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real file for every loader of `bench.fault_rows._loaders`; no test changes them."""
+    from bench.fault_rows._loaders import make_samples
+
+    folder = tmp_path_factory.mktemp("samples")
+    make_samples(folder)
+    return folder
+
+
+@pytest.fixture
+def samples(all_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with copies of the sample files, and a data folder of the user that knows no head models."""
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    return Path(shutil.copytree(all_samples, tmp_path / "files"))

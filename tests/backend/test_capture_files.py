@@ -125,9 +125,9 @@ def rewrite(capture: Capture, **changes: object) -> None:
         (lambda c: rewrite(c, frame_suffix="/../../x.png"), "cannot be read"),
         (lambda c: rewrite(c, frame_count=FRAMES + 1), "does not fit"),
         (lambda c: (c.folder / "landmarks.npz").unlink(), "landmarks.npz is missing"),
-        (lambda c: (c.folder / "landmarks.npz").write_bytes(b"PK no archive"), "cannot be read"),
-        (lambda c: os.truncate(c.folder / "landmarks.npz", 500), "cannot be read"),
-        (lambda c: np.savez(c.folder / "landmarks.npz", landmarks=np.array([print], object)), "cannot be read"),
+        (lambda c: (c.folder / "landmarks.npz").write_bytes(b"PK no archive"), "cut short or no archive"),
+        (lambda c: os.truncate(c.folder / "landmarks.npz", 500), "cut short or no archive"),
+        (lambda c: np.savez(c.folder / "landmarks.npz", landmarks=np.array([print], object)), "Python objects"),
     ],
 )
 def test_a_damaged_capture_is_refused_with_a_sentence(capture: Capture, break_it, sentence: str) -> None:

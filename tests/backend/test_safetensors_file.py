@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="on
 
 def test_read_tensors_keep_no_mapping_of_their_file(tmp_path: Path) -> None:
     expected = torch.arange(100_000, dtype=torch.float32)
-    save_file({"values": expected}, tmp_path / "file", metadata={"effigy": "1"})
-    metadata, tensors = read_tensors(tmp_path / "file")
+    save_file({"values": expected}, tmp_path / "file", metadata={"effigy": '{"schema": 1}'})
+    header, tensors = read_tensors(tmp_path / "file", "avatar", "copy it again", 10**6)
     assert not mapped_by(os.getpid(), tmp_path / "file")
-    assert metadata == {"effigy": "1"} and torch.equal(tensors["values"], expected)
+    assert header == {"schema": 1} and torch.equal(tensors["values"], expected)
 
 
 def test_a_loaded_avatar_keeps_no_mapping_of_its_file(tmp_path: Path) -> None:

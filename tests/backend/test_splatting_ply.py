@@ -74,5 +74,5 @@ def test_bad_files_and_several_frames_are_refused_with_a_sentence(tmp_path):
     (tmp_path / "f.ply").write_text("solid")
     with pytest.raises(EffigyError, match="not a binary"):
         read_ply(tmp_path / "f.ply")
-    with pytest.raises(EffigyError, match="cannot be read"):
+    with pytest.raises(EffigyError, match="There is no file of Gaussians"):
         read_ply(tmp_path / "none.ply")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import EffigyError
+from ...reading import read_text, reading
 
 FORMS: Final = "tcp://host:port, ssh:hosts.txt, ssh://host1,host2 or slurm:options.yaml"
 _LOCK: Final = Path(__file__).resolve().parents[3] / "requirements" / "batch.lock"
@@ -149,7 +150,7 @@ def _read_options(file: Path) -> dict[str, Any]:
 
     try:
         options = yaml.safe_load(_text_of(file))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise EffigyError(f"{file} is no YAML that can be read: {' '.join(str(error).split())}.") from error
     if not isinstance(options, dict):
         raise EffigyError(f"{file} must hold one option a line, such as “queue: render”.")
@@ -167,7 +168,5 @@ def _read_options(file: Path) -> dict[str, Any]:
 
 
 def _text_of(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise EffigyError(f"{file} is not UTF-8 text.") from error
+    with reading(file, "list of machines", "write it again"):
+        return read_text(file, "list of machines", "write it again")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import suppress
 from pathlib import Path
 
+from ...errors import EffigyError
+from ...reading import read_json, reading
 from ...storage import remove_file, write_beside
 from .stages import ClipFiles
 
@@ -17,12 +21,10 @@ class Attempt:
         self.seconds = 0.0
         self.is_continued = False
         """Whether an earlier attempt had the same inputs and settings."""
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            if content["key"] == key:
+        with suppress(EffigyError), reading(path, "note", "delete it"):
+            content = read_json(path, "note", "delete it")
+            if content["key"] == key and math.isfinite(content["seconds"]):
                 self.seconds, self.is_continued = float(content["seconds"]), True
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
         self._write()
 
     def may_resume(self, files: ClipFiles) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 from ...devices import DEVICES
 from ...errors import EffigyError
+from ...reading import read_text, reading
 from ...training.presets import PRESETS
 from ..parameters import Parameters
 from ..plain_names import is_device
@@ -21,6 +22,7 @@ MAX_BYTES: Final = 4 * 2**20
 """A larger file is no sheet of clips; it is refused before it is read."""
 MAX_NAME: Final = 64
 """Characters of a clip's name: on Windows the paths below its folder must stay below 260."""
+REMEDY: Final = "save it again as “CSV UTF-8”"
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
 
@@ -96,12 +98,8 @@ def unsafe_name(name: str) -> str | None:
 
 def _read_cells(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header, and each row that is not blank with its number (the header is row 1)."""
-    try:
-        if sheet.stat().st_size > MAX_BYTES:
-            raise EffigyError(f"{sheet} is too large to be a sheet of clips.")
-        text = sheet.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise EffigyError(f"{sheet} is not UTF-8 text: save it as “CSV UTF-8”.") from error
+    with reading(sheet, "sheet of clips", REMEDY):
+        text = read_text(sheet, "sheet of clips", REMEDY, MAX_BYTES)
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:

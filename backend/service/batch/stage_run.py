@@ -6,7 +6,6 @@ the outcome says so, and the other clips go on.
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ...errors import EffigyError
+from ...reading import read_json, reading
 from ...storage import as_effigy_error, remove_file
 from ..job_messages import CANCELLED, FAILED, MESSAGE, PROGRESS, JobEvent
 from ..jobs import JobProcess
@@ -263,5 +263,7 @@ def _figures(stage: str, files: ClipFiles, result: dict[str, Any]) -> dict[str, 
             return {"frames": result["frames"], "tracked": result["sure"]}
         case "train":
             return {"megabytes": files.avatar.stat().st_size / 1e6}
-    metrics = json.loads((files.evaluation / "metrics.json").read_text("utf-8"))
-    return {"psnr": metrics["psnr"], "psnr_head": metrics["psnr_head"]}
+    path = files.evaluation / "metrics.json"
+    with reading(path, "evaluation", "evaluate the avatar again"):
+        metrics = read_json(path, "evaluation", "evaluate the avatar again")
+        return {"psnr": metrics["psnr"], "psnr_head": metrics["psnr_head"]}

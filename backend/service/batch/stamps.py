@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ...errors import EffigyError
+from ...reading import Damaged, read_json, reading
 from ...storage import check_schema, hash_file, write_beside
 
 SCHEMA: Final = 1
@@ -49,10 +52,13 @@ def find_stamp(path: Path, key: str, outputs: tuple[Path, ...]) -> Stamp | None:
     a newer Effigy wrote it.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
-        schema = int(content.pop("schema"))
-        stamp = Stamp(**content) if schema <= SCHEMA else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        with reading(path, "stamp", "delete it"):
+            content = read_json(path, "stamp", "delete it")
+            schema = int(content.pop("schema"))
+            stamp = Stamp(**content) if schema <= SCHEMA else None
+            if stamp and not (isinstance(stamp.figures, dict) and math.isfinite(stamp.seconds)):
+                raise Damaged("its figures cannot be read")
+    except EffigyError:
         return None
     check_schema(schema, SCHEMA, f"The stamp {path}")
     if stamp is None or stamp.key != key or stamp.outputs != _measure_all(outputs):
