@@ -169,7 +169,7 @@ def written(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda folder: folder / "nothing.mp4", "no file"),
+        (lambda folder: folder / "nothing.mp4", "no video or photograph"),
         (lambda folder: folder, "is a folder"),
         (lambda folder: written(folder / "empty.mp4", b""), "is empty"),
         (lambda folder: written(folder / "noise.mp4", b"neither a video nor anything else" * 99), "not a video"),
