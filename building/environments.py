@@ -135,6 +135,7 @@ def set_up(environment: Environment) -> None:
     if environment.is_made():
         install_system_packages(environment.libraries)
         return
+    _refuse_link(environment.folder)
     install_system_packages(environment.libraries)
     started = time.monotonic()
     print(f"Setting up {environment.folder.name} (once; {environment.download})", flush=True)
@@ -147,6 +148,17 @@ def set_up(environment: Environment) -> None:
         environment.install(environment, status)
     environment.stamp.write_text(json.dumps(environment.wanted_stamp()), "utf-8")
     print(f"Set-up of {environment.folder.name} finished in {time.monotonic() - started:.0f} s.", flush=True)
+
+
+def _refuse_link(folder: Path) -> None:
+    """Making an environment again empties its folder. Through a link, or a junction of Windows, that would be the
+    folder of another checkout.
+    """
+    if folder.is_symlink() or folder.resolve() != folder.parent.resolve() / folder.name:
+        raise BuildError(
+            f"{folder.name} is a link to {folder.resolve()}, whose packages are not those of this checkout's lists: "
+            "remove the link, then run again, which makes an environment here."
+        )
 
 
 def check_python() -> None:

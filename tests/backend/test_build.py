@@ -63,6 +63,17 @@ def test_a_second_set_up_starts_no_program_at_all(fresh, monkeypatch):
     assert len(fresh.made) == 1
 
 
+def test_an_environment_behind_a_link_is_used_but_never_made_again(fresh, tmp_path):
+    environments.set_up(fresh.environment)
+    fresh.environment.folder.rename(tmp_path / "of another checkout")
+    fresh.environment.folder.symlink_to(tmp_path / "of another checkout", target_is_directory=True)
+    environments.set_up(fresh.environment)
+    fresh.environment.stamp.write_text("{}")
+    with pytest.raises(BuildError, match="is a link to .*of another checkout"):
+        environments.set_up(fresh.environment)
+    assert len(fresh.made) == 1
+
+
 def test_an_interrupted_set_up_is_started_again_from_nothing(fresh, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
