@@ -7,6 +7,7 @@ UTF-8 becomes the replacement character instead of an exception.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def start(
         options = {"encoding": "utf-8", "errors": "replace"} | options
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE} | options
     process = subprocess.Popen(
-        list(command),
+        _located(command, environment),
         cwd=cwd,
         env=None if environment is None else dict(environment),
         **_no_window(low_priority),
@@ -94,7 +95,7 @@ def run(
     started, and `subprocess.TimeoutExpired`.
     """
     return subprocess.run(
-        list(command),
+        _located(command, environment),
         cwd=cwd,
         env=None if environment is None else dict(environment),
         stdin=subprocess.DEVNULL,
@@ -104,6 +105,32 @@ def run(
         timeout=timeout,
         **_no_window(False),
     )
+
+
+def find_program(name: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """The full path of a program from the PATH, or None; a `name` that has a folder is returned as it is.
+
+    Unlike Windows, and unlike `shutil.which` there, it never looks in the current folder, nor in one that the PATH
+    names relative to it. That folder may be a stranger's, with a program in it.
+    """
+    if any(separator and separator in name for separator in (os.sep, os.altsep)):
+        return name
+    names = [name]
+    if os.name == "nt" and not Path(name).suffix:
+        names = [f"{name}.exe", f"{name}.com"]
+    for folder in filter(Path.is_absolute, map(Path, os.get_exec_path(environment))):
+        for path in (folder / name for name in names):
+            if os.access(path, os.X_OK) and path.is_file():
+                return str(path)
+    return None
+
+
+def _located(command: Sequence[str], environment: Mapping[str, str] | None) -> list[str]:
+    """A command with the full path of its program. Raises a `FileNotFoundError`."""
+    program = find_program(command[0], environment)
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
+    return [program, *command[1:]]
 
 
 def describe_exit(code: int) -> str:

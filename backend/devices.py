@@ -7,7 +7,6 @@ version numbers alone: it allocates memory on the GPU and draws a picture, and k
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 import threading
 from dataclasses import dataclass, replace
@@ -192,7 +191,7 @@ def _why_cuda_does_not_start(error: Exception) -> str:
 
 def _gpu_of_driver() -> str | None:
     """`NVIDIA GeForce RTX 4070 (driver 552.12)` as nvidia-smi says it, or None where there is none or it fails."""
-    program = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=WSL_FOLDER)
+    program = child_process.find_program("nvidia-smi") or child_process.find_program("nvidia-smi", {"PATH": WSL_FOLDER})
     if program is None:
         return None
     try:

@@ -7,6 +7,7 @@ replacement character instead of an exception.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+FOLDER: Final = Path(__file__).resolve().parent.parent
+"""The extension's folder, in which programs run unless another is given. Blender's own current folder may be that of a
+stranger's .blend, and Python imports modules from where it runs."""
 _KILLED: Final = "it was killed, perhaps because memory ran out"
 _CRASHED: Final = "it crashed"
 _DLL_MISSING: Final = "a DLL that it needs is missing"
@@ -61,15 +65,15 @@ def start(
     """Start a program with pipes for its stdin, stdout and stderr, in a process group of its own: Ctrl-C in Blender's
     terminal does not reach it, and `end_with_children` also ends the programs that it starts.
 
-    `environment` None: that of this process. `stderr` may be `subprocess.STDOUT`. `options` go to `subprocess.Popen`
-    and may replace the pipes; with `text=True` the pipes carry decoded text. Raises an `OSError`.
+    `cwd` None: `FOLDER`. `environment` None: that of this process. `stderr` may be `subprocess.STDOUT`. `options` go
+    to `subprocess.Popen` and may replace the pipes; with `text=True` the pipes carry decoded text. Raises an `OSError`.
     """
     if options.pop("text", False):
         options = {"encoding": "utf-8", "errors": "replace"} | options
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE} | options
     return subprocess.Popen(
-        list(command),
-        cwd=cwd,
+        _located(command, environment),
+        cwd=cwd or FOLDER,
         env=None if environment is None else dict(environment),
         stderr=stderr,
         **_own_group(),
@@ -85,12 +89,12 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program without stdin and wait until it has ended: its exit code, `stdout` and `stderr`.
 
-    `timeout`: seconds, or None for no limit; a program that takes longer is ended. Raises an `OSError` if it cannot be
-    started, and `subprocess.TimeoutExpired`.
+    `timeout`: seconds, or None for no limit; a program that takes longer is ended. `cwd` None: `FOLDER`. Raises an
+    `OSError` if it cannot be started, and `subprocess.TimeoutExpired`.
     """
     return subprocess.run(
-        list(command),
-        cwd=cwd,
+        _located(command, environment),
+        cwd=cwd or FOLDER,
         env=None if environment is None else dict(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -110,6 +114,33 @@ def end_with_children(process: subprocess.Popen[Any] | None) -> None:
             run(["taskkill", "/T", "/F", "/PID", str(process.pid)], timeout=None)
         else:
             os.killpg(process.pid, signal.SIGTERM)
+
+
+def find_program(name: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """The full path of a program from the PATH, or None; a `name` that has a folder is returned as it is.
+
+    Unlike Windows, and unlike `shutil.which` there, it never looks in the current folder, nor in one that the PATH
+    names relative to it. Blender's current folder is that of the .blend which was opened by a double click, and a
+    stranger may have put a program there.
+    """
+    if any(separator and separator in name for separator in (os.sep, os.altsep)):
+        return name
+    names = [name]
+    if os.name == "nt" and not Path(name).suffix:
+        names = [f"{name}.exe", f"{name}.com"]
+    for folder in filter(Path.is_absolute, map(Path, os.get_exec_path(environment))):
+        for path in (folder / name for name in names):
+            if os.access(path, os.X_OK) and path.is_file():
+                return str(path)
+    return None
+
+
+def _located(command: Sequence[str], environment: Mapping[str, str] | None) -> list[str]:
+    """A command with the full path of its program. Raises a `FileNotFoundError`."""
+    program = find_program(command[0], environment)
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
+    return [program, *command[1:]]
 
 
 def describe_exit(code: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +62,13 @@ def ask_driver() -> DriverReport:
 
 def has_cuda_compiler() -> bool:
     """Whether gsplat can be compiled here: both nvcc and a C++ compiler are on the PATH."""
-    return shutil.which("nvcc") is not None and any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+    found = child_process.find_program
+    return found("nvcc") is not None and any(found(name) for name in ("c++", "g++", "clang++", "cl"))
 
 
 def _find_nvidia_smi() -> str | None:
     """The program's path: on the PATH, or where the driver puts it on Windows and in the Linux of Windows (WSL)."""
-    if found := shutil.which("nvidia-smi"):
+    if found := child_process.find_program("nvidia-smi"):
         return found
     places = [Path("/usr/lib/wsl/lib/nvidia-smi")]
     if os.name == "nt":

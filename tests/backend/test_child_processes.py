@@ -82,9 +82,34 @@ def test_windows_opens_no_console_window(side, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0x4000, raising=False)
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **options: started.append(options["creationflags"]))
     monkeypatch.setattr(subprocess, "run", lambda *_, **options: started.append(options["creationflags"]))
-    side.start(["program"])
-    side.run(["program"], timeout=1)
+    side.start(["folder/program"])
+    side.run(["folder/program"], timeout=1)
     assert len(started) == 2 and all(flags & 0x08000000 for flags in started)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a shell script")
+@pytest.mark.parametrize("side", SIDES, ids=lambda side: side.__name__)
+@pytest.mark.parametrize("path", ["", ".", ".:", "planted:."])
+def test_a_program_in_the_current_folder_is_never_started(side, path, tmp_path: Path, monkeypatch) -> None:
+    for folder in (tmp_path, tmp_path / "planted"):
+        folder.mkdir(exist_ok=True)
+        (folder / "nvidia-smi").write_text("#!/bin/sh\necho planted\n")
+        (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path)
+    assert side.find_program("nvidia-smi") is None
+    for start in (side.start, lambda command: side.run(command, timeout=10)):
+        with pytest.raises(FileNotFoundError, match="nvidia-smi"):
+            start(["nvidia-smi"])
+    monkeypatch.setenv("PATH", f"{path}:{tmp_path}")
+    assert side.run(["nvidia-smi"], timeout=10).stdout == "planted\n", "a full folder on the PATH counts"
+
+
+def test_the_extension_starts_programs_outside_of_the_folder_that_blender_is_in(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "json.py").write_text("print('planted')")
+    monkeypatch.chdir(tmp_path)
+    ended = blender_addon.child_process.run([sys.executable, "-c", "import json; print(json.dumps(1))"], timeout=30)
+    assert ended.stdout == "1\n"
 
 
 @pytest.mark.parametrize("side", SIDES, ids=lambda side: side.__name__)
