@@ -5,14 +5,14 @@ from __future__ import annotations
 import bpy
 
 from .errors import EffigyError
-from .rig.rig_properties import Rig, find_rig, find_rigs
+from .rig.rig_properties import Rig, find_rig, find_rigs, is_part
 
 
 def active_rig(context: bpy.types.Context) -> Rig | None:
     """None if the active object is not part of a rig and the scene does not have exactly one."""
     rig = find_rig(context.object) if context.object else None
     if rig is None:
-        rigs = list(find_rigs(context.scene.objects))
+        rigs = [rig for obj in context.scene.objects if is_part(obj, "armature") and (rig := find_rig(obj))]
         rig = rigs[0] if len(rigs) == 1 else None
     return rig
 
@@ -23,6 +23,17 @@ def has_rig(context: bpy.types.Context) -> bool:
         return active_rig(context) is not None
     except EffigyError:
         return False
+
+
+def problem(context: bpy.types.Context) -> str | None:
+    """Why the active rig cannot be used, as a sentence: it is damaged, or of a newer Effigy. None for a good one, and
+    if there is none.
+    """
+    try:
+        active_rig(context)
+    except EffigyError as error:
+        return str(error)
+    return None
 
 
 def need_rig(context: bpy.types.Context) -> Rig:

@@ -2,7 +2,8 @@
 
 A packed avatar is a text datablock that holds the file in base64, the only datablock for arbitrary bytes that appending
 and linking carry along. The worker reads files only, so a packed avatar is written once to the extension's user folder,
-under its hash.
+under its hash. It is written nowhere else but by *Unpack Avatar*, into the folder that the artist sees, and never
+before its bytes were recognised as an avatar.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
+import io
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,11 +23,12 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
-from . import preferences
+from . import preferences, trusted_paths
+from .avatar_header import check_avatar_file, is_avatar
 from .errors import EffigyError
-from .file_names import safe_file_name
-from .paths import absolute, stored
-from .renaming import rename
+from .file_names import readable, safe_file_name
+from .paths import absolute, is_file, stored
+from .renaming import write_new
 from .reporting import report_soon
 from .rig.rig_properties import Rig, find_rig, find_rigs
 from .worker import session
@@ -36,6 +38,10 @@ COLUMNS: Final = 4096
 """Characters per line. Text datablocks are slow if they have many lines."""
 OPEN_TIMEOUT: Final = 60.0
 """Seconds."""
+LONGEST_SHOWN: Final = 200
+"""Characters of a stored path in a message."""
+MOST_PACKED: Final = 512 << 20
+"""Characters of a packed avatar. Avatars have some tens of megabytes, and a larger text would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -73,31 +79,59 @@ def has_avatar(armature: bpy.types.Object) -> bool:
     return bool(armature.effigy.avatar or armature.effigy.packed)
 
 
-def avatar_path(armature: bpy.types.Object) -> Path:
-    """The file with the avatar of a rig's armature. Raises an `EffigyError` if it has no avatar or the file is
-    missing.
+def avatar_path(armature: bpy.types.Object, *, asked: bool = True) -> Path:
+    """The file with the avatar of a rig's armature. Raises an `EffigyError` if it has no avatar or the file is missing.
+
+    `asked`: whether the artist has asked for something that needs the file. Otherwise it is looked for only if the
+    .blend names a file that was used on this computer before (`trusted_paths`).
     """
+    if not asked and not is_known(armature):
+        raise EffigyError(
+            f"The avatar of “{armature.name}” was not used on this computer before, so it is not shown yet: press Look "
+            "for Its Files in the Effigy tab if you trust whoever made this .blend."
+        )
     if armature.effigy.packed:
         return _unpacked(armature.effigy.packed)
     if not armature.effigy.avatar:
         raise EffigyError(f"“{armature.name}” has no avatar yet: train one, or add an existing {SUFFIX} file.")
     path = absolute(armature.effigy.avatar, armature)
-    if not path.is_file():
+    if not is_file(path):
         raise EffigyError(f"The avatar of “{armature.name}” is not at {path}: press Relink and choose the file.")
     return path
 
 
-def missing(scene: bpy.types.Scene) -> Iterator[bpy.types.Object]:
-    """The armatures of a scene whose avatar's file is missing."""
+def is_known(armature: bpy.types.Object) -> bool:
+    """Whether the avatar of an armature may be read without a click: its file or its packed bytes were used on this
+    computer before, or it has none.
+    """
+    settings = armature.effigy
+    try:
+        if settings.packed:
+            digest = _digest(settings.packed)
+            return not digest or is_file(_place_of(digest))
+        return not settings.avatar or trusted_paths.trusts(absolute(settings.avatar, armature))
+    except EffigyError:
+        # Damaged: looking for it reaches for no file, and gives the sentence for the artist.
+        return True
+
+
+def missing(scene: bpy.types.Scene, *, asked: bool = True) -> Iterator[bpy.types.Object]:
+    """The armatures of a scene whose avatar's file is missing. `asked`: as in `avatar_path`."""
     for rig in find_rigs(scene.objects):
         settings = rig.armature.effigy
-        if settings.avatar and not settings.packed and not absolute(settings.avatar, rig.armature).is_file():
+        if not settings.avatar or settings.packed or not (asked or is_known(rig.armature)):
+            continue
+        try:
+            found = is_file(absolute(settings.avatar, rig.armature))
+        except EffigyError:
+            found = False
+        if not found:
             yield rig.armature
 
 
 def read_info(path: Path) -> AvatarInfo:
     """Reads an avatar's description through the worker. Waits for the answer, so call it from a thread."""
-    if not path.is_file():
+    if not is_file(path):
         raise EffigyError(f"There is no avatar at {path}.")
     answer = session.client().call("avatar.open", {"path": path}, timeout=OPEN_TIMEOUT)
     return AvatarInfo.from_answer(answer)
@@ -111,10 +145,7 @@ def set_avatar(rig: Rig, path: Path, info: AvatarInfo) -> None:
             f"“{rig.armature.name}” is of “{rig.head_name}”: add it without a rig selected, to get a "
             "rig of its own."
         )
-    if rig.armature.library is not None:
-        raise EffigyError(
-            f"“{rig.armature.name}” is linked from another file: make a library override of it, or change it there."
-        )
+    _check_own(rig.armature)
     rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(path), None
 
 
@@ -140,6 +171,8 @@ def pack(armature: bpy.types.Object) -> None:
     path = avatar_path(armature)
     if armature.effigy.packed:
         raise EffigyError(f"The avatar of “{armature.name}” is packed already.")
+    _check_own(armature)
+    check_avatar_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -150,74 +183,115 @@ def pack(armature: bpy.types.Object) -> None:
     armature.effigy.packed = text
 
 
-def unpack(armature: bpy.types.Object) -> Path:
-    """Writes a packed avatar to a file and uses that. The file is where it was packed from, or else beside the
-    .blend.
+def unpack(armature: bpy.types.Object, chosen: Path | None = None) -> Path:
+    """Writes a packed avatar to a new file and uses that: at `chosen`, or beside the .blend under the name of the
+    packed text. The name gets the suffix of avatars, and a number where it is taken: no file is ever replaced. A
+    file there that has the same bytes is used as it is. The .blend itself has no say in the folder.
     """
     text = armature.effigy.packed
     if text is None:
         raise EffigyError(f"The avatar of “{armature.name}” is not packed.")
-    path = absolute(armature.effigy.avatar, armature) if armature.effigy.avatar else None
+    _check_own(armature)
+    if chosen is None and not bpy.data.filepath:
+        raise EffigyError("Save the .blend file first: the avatar is written beside it. Or choose a file for it.")
+    folder, name = (Path(bpy.data.filepath).parent, text.name) if chosen is None else (chosen.parent, chosen.name)
+    place = folder / safe_file_name(name, SUFFIX)
     data = _bytes_of(text)
-    if path is None or (path.is_file() and path.read_bytes() != data) or not path.parent.is_dir():
-        path = unused(home() / safe_file_name(text.name, SUFFIX))
-    if not path.is_file():
-        _write(path, data)
+    path = place if _holds(place, data) else _write(place, data)
     armature.effigy.avatar, armature.effigy.packed = stored(path), None
     if text.users == 0:
         bpy.data.texts.remove(text)
     return path
 
 
-def home() -> Path:
-    """The folder for new files: that of the .blend, or the user's home folder while the .blend is unsaved."""
-    return Path(bpy.data.filepath).parent if bpy.data.filepath else Path.home()
+def remember_packed(text: bpy.types.Text) -> None:
+    """Makes a packed avatar one that may be shown without a click. Raises an `EffigyError` if it is damaged."""
+    _unpacked(text)
 
 
-def unused(path: Path, taken: tuple[Path, ...] = ()) -> Path:
-    """`path`, with a number added if it exists or is one of `taken`."""
-    number, chosen = 1, path
-    while chosen.exists() or chosen in taken:
-        number += 1
-        chosen = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return chosen
+def _check_own(armature: bpy.types.Object) -> None:
+    if armature.library is not None:
+        raise EffigyError(
+            f"“{armature.name}” is linked from another file: make a library override of it, or change it there."
+        )
 
 
 def _unpacked(text: bpy.types.Text) -> Path:
     data = _bytes_of(text)
-    path = preferences.user_folder("unpacked") / f"{hashlib.sha256(data).hexdigest()[:24]}{SUFFIX}"
-    if not path.is_file():
-        _write(path, data)
+    path = _place_of(hashlib.sha256(data).hexdigest())
+    if not is_file(path):
+        preferences.user_folder("unpacked")
+        path = _write(path, data)
     return path
 
 
+def _place_of(digest: str) -> Path:
+    """Where the packed avatar with this hash is written for the worker. The folder may not exist yet."""
+    folder = bpy.utils.extension_path_user(preferences.PACKAGE, path="unpacked", create=False)
+    return Path(folder, f"{digest[:24]}{SUFFIX}")
+
+
+_digests: dict[tuple[int, int], str] = {}
+"""By a text's `session_uid` and its number of lines: the hash of its bytes, empty if they are no avatar's. Kept because
+panels ask for it at every redraw."""
+
+
+def _digest(text: bpy.types.Text) -> str:
+    key = text.session_uid, len(text.lines)
+    if key not in _digests:
+        _digests[key] = ""
+        with suppress(EffigyError):
+            _digests[key] = hashlib.sha256(_bytes_of(text)).hexdigest()
+    return _digests[key]
+
+
 def _bytes_of(text: bpy.types.Text) -> bytes:
+    """The bytes of a packed avatar. Raises an `EffigyError` if they are not those of an avatar."""
     try:
-        return base64.b64decode("".join(line.body for line in text.lines), validate=True)
+        lines = []
+        room = MOST_PACKED
+        for line in text.lines:
+            lines.append(line.body)
+            room -= len(lines[-1])
+            if room < 0:
+                raise EffigyError(f"The text “{text.name}” is too large to be a packed avatar: relink its file.")
+        data = base64.b64decode("".join(lines), validate=True)
     except (binascii.Error, ValueError) as error:
         raise EffigyError(
             f"The packed avatar “{text.name}” was edited and can no longer be read: relink its file."
         ) from error
+    if not is_avatar(io.BytesIO(data), len(data)):
+        raise EffigyError(f"The text “{text.name}” holds no avatar, so it is not used: relink the avatar's file.")
+    return data
 
 
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _shown_path(armature: bpy.types.Object) -> str:
+    with suppress(EffigyError):
+        return readable(str(absolute(armature.effigy.avatar, armature)))
+    return readable(f"{armature.effigy.avatar[:LONGEST_SHOWN]}…")
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether there is a file with these bytes."""
+    with suppress(OSError):
+        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+    return False
+
+
+def _write(path: Path, data: bytes) -> Path:
     try:
-        temporary.write_bytes(data)
-        rename(temporary, path)
+        return write_new(path, data)
     except OSError as error:
         raise EffigyError(f"The avatar could not be written to {path}: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @persistent
 def _report_missing(*_: object) -> None:
     """Reports missing avatars when a file is opened, instead of leaving the artist with empty renders."""
-    lost = [armature for scene in bpy.data.scenes for armature in missing(scene)]
+    _digests.clear()
+    lost = [armature for scene in bpy.data.scenes for armature in missing(scene, asked=False)]
     if lost:
-        names = ", ".join(f"“{armature.name}” ({absolute(armature.effigy.avatar, armature)})" for armature in lost)
+        names = ", ".join(f"“{armature.name}” ({_shown_path(armature)})" for armature in lost)
         report_soon(f"The avatar's file is missing for {names}: press Relink in the Effigy tab and choose the file.")
 
 

@@ -1,4 +1,4 @@
-"""Names of files that are made from the names of datablocks, which may hold any character."""
+"""Names of files that are made from the names of datablocks, which may hold any character, and names to be shown."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ _REFUSED: Final = re.compile(r'[\x00-\x1f\x7f\ud800-\udfff\\/:*?"<>|]')
 """Characters that Windows refuses in names, and halves of characters, which cannot be written as UTF-8."""
 DEVICES: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
 """Names that Windows keeps for devices, with any suffix (Microsoft, "Naming Files, Paths, and Namespaces")."""
+
+
+def readable(name: str) -> str:
+    """A file's name or path as text that Blender's interface and a terminal take, also if its bytes are no text."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def safe_file_name(name: str, suffix: str = "", otherwise: str = "avatar") -> str:

@@ -19,6 +19,7 @@ from . import avatars, preferences, tasks
 from .camera_view import look_through_camera
 from .errors import EffigyError
 from .paths import stored
+from .renaming import unused
 from .rig.build import build_rig_steps
 from .rig.camera import add_camera, set_up_scene, show_footage
 from .rig.data import RigData, TrackData
@@ -151,7 +152,7 @@ def _new_capture_folder(video: Path) -> Path:
     """A folder that does not exist yet, beside the .blend file, or beside the video if the .blend is unsaved."""
     folder = Path(bpy.data.filepath).parent if bpy.data.filepath else video.parent
     taken = tuple(Path(task.params.get("capture", "")) for task in tasks.running())
-    return avatars.unused(folder / (video.stem + SUFFIX), taken)
+    return unused(folder / (video.stem + SUFFIX), taken)
 
 
 def _build(scene: bpy.types.Scene, name: str, capture: Path, result: Mapping[str, Any] | None = None) -> Steps[str]:

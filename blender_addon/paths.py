@@ -1,32 +1,76 @@
-"""The paths that are stored in a .blend file.
+"""The paths that are stored in a .blend file, and everything that is done with them.
 
 They are relative to the .blend file (`//`) once it has been saved, and are adjusted when it is saved elsewhere.
 Relative paths are written with `/` on every system, so that a file from Windows works on a Linux render farm.
+
+A stored path may be a stranger's: damaged, or chosen to do harm. `absolute` makes a path of it and reaches for nothing.
+What runs without a click asks `trusted_paths.trusts` before it looks for the file. `check_written` decides whether the
+artist's click may write there.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Final
+from typing import Any, Final
 
 import bpy
 from bpy.app.handlers import persistent
 
+from . import trusted_paths
+from .errors import EffigyError
+
 STORED: Final = ("capture", "avatar")
 """The path properties on a rig; also names of paths in its property `training`."""
+LONGEST: Final = 4096
+"""Characters of a path. Linux allows as many bytes; paths on Windows are shorter in practice."""
+LONGEST_SETTINGS: Final = 1 << 16
+"""Characters of the property `training`, whose two paths are its longest parts."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
     """The full path of a stored one. `//` means the folder of the .blend, or of the library that `owner` is linked
-    from.
+    from. Does not look whether there is such a file. Raises an `EffigyError` for a text that can be no path.
     """
+    if not _is_usable(path):
+        whose = f" of “{owner.name}”" if owner else ""
+        raise EffigyError(
+            f"A path{whose} in this .blend is damaged or too long ({path[:60]!r}…): choose the file again."
+        )
     if os.name != "nt" and path.startswith("//"):
         # Written on Windows by a version that kept the system's separators.
         path = path.replace("\\", "/")
     return Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. Unlike that of `Path`, it has no error for a name that is too long or a folder that
+    may not be searched.
+    """
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
+
+
+def check_written(path: Path, owner: bpy.types.Object) -> None:
+    """Refuses to write a file, or into a folder, that only a .blend names, unless it is below the folder of that
+    .blend, where links are followed, or was chosen on this computer. `owner` has the path in its settings.
+    """
+    if trusted_paths.was_chosen(path):
+        return
+    folder = _blend_folder()
+    with suppress(OSError, ValueError, RuntimeError):
+        if folder is not None and path.resolve().is_relative_to(folder.resolve()):
+            return
+    raise EffigyError(
+        f"“{owner.name}” would write to {path}, which is not in the folder of this .blend and was not chosen on this "
+        "computer: choose the capture's folder again under Train, or save the .blend beside it."
+    )
 
 
 def stored(path: Path, folder: Path | None = None) -> str:
@@ -52,10 +96,36 @@ def is_of_another_system(path: str, windows: bool = os.name == "nt") -> bool:
     return PureWindowsPath(path).is_absolute() and not PurePosixPath(path).is_absolute()
 
 
+def settings_of(text: str) -> dict[str, Any] | None:
+    """A rig's property `training` as a dictionary, in which the paths are texts; None if it is empty or damaged."""
+    if not 0 < len(text) <= LONGEST_SETTINGS:
+        return None
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(name, ""), str) for name in STORED):
+        return None
+    return settings
+
+
+def _is_usable(path: str) -> bool:
+    if len(path) > LONGEST or _CONTROL.search(path):
+        return False
+    try:
+        # Half of a character, as damaged JSON may hold it, names no file.
+        os.fsencode(path)
+    except ValueError:
+        return False
+    return True
+
+
 def _owners() -> Iterator[bpy.types.Object]:
     """All objects of this file that store a path."""
     return (
-        obj for obj in bpy.data.objects if obj.library is None and any(getattr(obj.effigy, name) for name in STORED)
+        obj
+        for obj in bpy.data.objects
+        if obj.library is None and any(getattr(obj.effigy, name) for name in (*STORED, "training"))
     )
 
 
@@ -65,6 +135,8 @@ def _make_relative(origin: Path | None, target: Path) -> None:
     """
 
     def rewritten(value: str) -> str:
+        if not _is_usable(value):
+            return value
         if value.startswith("//"):
             if os.name != "nt":
                 value = value.replace("\\", "/")
@@ -73,15 +145,15 @@ def _make_relative(origin: Path | None, target: Path) -> None:
             return value
         return stored(Path(value).absolute(), target)
 
-    for obj in _owners():
-        for name in STORED:
-            if value := getattr(obj.effigy, name):
-                setattr(obj.effigy, name, rewritten(value))
-        if obj.effigy.training:
-            params = json.loads(obj.effigy.training)
-            obj.effigy.training = json.dumps(
-                params | {name: rewritten(params[name]) for name in STORED if name in params}
-            )
+    with trusted_paths.suspended():
+        for obj in _owners():
+            for name in STORED:
+                if value := getattr(obj.effigy, name):
+                    setattr(obj.effigy, name, rewritten(value))
+            if params := settings_of(obj.effigy.training):
+                obj.effigy.training = json.dumps(
+                    params | {name: rewritten(params[name]) for name in STORED if name in params}
+                )
 
 
 def _blend_folder() -> Path | None:

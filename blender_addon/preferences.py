@@ -112,7 +112,7 @@ def backend_python() -> Path:
     """
     for chosen in (get().backend_python, os.environ.get(ENVIRONMENT_VARIABLE, "")):
         if chosen:
-            path = Path(bpy.path.abspath(chosen))
+            path = _full_path(chosen, "The Python of the backend")
             if not path.is_file():
                 raise EffigyError(
                     f"There is no Python at {path} any more: choose another in Edit ▸ Preferences ▸ Add-ons ▸ Effigy."
@@ -141,14 +141,26 @@ def worker_command() -> list[str]:
 
 
 def shared_folders() -> list[tuple[str, str]]:
-    """(folder here, folder on the worker's machine) of each row."""
-    return [(bpy.path.abspath(row.local), row.remote) for row in get().shared]
+    """(folder here, folder on the worker's machine) of each row. Raises an `EffigyError` for a relative one."""
+    return [(row.local and str(_full_path(row.local, "A shared folder")), row.remote) for row in get().shared]
 
 
 def chosen_head_file() -> Path | None:
     """The user's FLAME file, whether it is still there or not; None for the open head."""
     chosen = get().head_file
-    return Path(bpy.path.abspath(chosen)) if chosen else None
+    return _full_path(chosen, "The head model") if chosen else None
+
+
+def _full_path(text: str, what: str) -> Path:
+    """A path of the preferences. Raises an `EffigyError` for one that is relative to the .blend (`//`): every .blend
+    that is opened would make it another file. `what` begins the sentence.
+    """
+    if text.startswith("//"):
+        raise EffigyError(
+            f"{what} in Edit ▸ Preferences ▸ Add-ons ▸ Effigy is a path relative to the .blend ({text}): enter the "
+            "full path."
+        )
+    return Path(text)
 
 
 def head_file() -> Path | None:

@@ -7,11 +7,15 @@ saved.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
+from . import avatars, trusted_paths
+from .errors import EffigyError
+from .paths import absolute
 from .training_choices import DEVICES, PRESETS
 
 INITIAL_MINUTES: Final = 30.0
@@ -25,7 +29,7 @@ def _has_own_size(settings: EffigyObject) -> bool:
 
 
 def _set_own_size(settings: EffigyObject, own: bool) -> None:
-    settings.size = PRESETS[settings.preset].size if own else 0
+    settings.size = PRESETS.get(settings.preset, PRESETS["draft"]).size if own else 0
 
 
 def _has_own_minutes(settings: EffigyObject) -> bool:
@@ -36,6 +40,25 @@ def _set_own_minutes(settings: EffigyObject, own: bool) -> None:
     settings.minutes = INITIAL_MINUTES if own else 0.0
 
 
+# Blender calls these when the artist or a script sets a property, and not when a .blend is opened or linked.
+def _trust_capture(settings: EffigyObject, context: bpy.types.Context) -> None:
+    if settings.capture:
+        with suppress(EffigyError):
+            trusted_paths.trust(absolute(settings.capture, settings.id_data))
+
+
+def _trust_avatar(settings: EffigyObject, context: bpy.types.Context) -> None:
+    if settings.avatar:
+        with suppress(EffigyError):
+            trusted_paths.trust(absolute(settings.avatar, settings.id_data))
+
+
+def _trust_packed(settings: EffigyObject, context: bpy.types.Context) -> None:
+    if settings.packed:
+        with suppress(EffigyError):
+            avatars.remember_packed(settings.packed)
+
+
 class EffigyObject(bpy.types.PropertyGroup):
     """The settings on the armature object of a rig."""
 
@@ -43,13 +66,21 @@ class EffigyObject(bpy.types.PropertyGroup):
         name="Capture",
         subtype="DIR_PATH",
         options=RELATIVE,
+        update=_trust_capture,
         description="The folder with the video frames that this rig was tracked on",
     )
     avatar: StringProperty(
-        name="Avatar", subtype="FILE_PATH", options=RELATIVE, description="The .effigy file of the avatar on this rig"
+        name="Avatar",
+        subtype="FILE_PATH",
+        options=RELATIVE,
+        update=_trust_avatar,
+        description="The .effigy file of the avatar on this rig",
     )
     packed: PointerProperty(
-        name="Packed Avatar", type=bpy.types.Text, description="The avatar's file, kept inside this .blend"
+        name="Packed Avatar",
+        type=bpy.types.Text,
+        update=_trust_packed,
+        description="The avatar's file, kept inside this .blend",
     )
     training: StringProperty(
         options={"HIDDEN"}, description="The settings of this rig's last training, as JSON, for Resume Training"

@@ -17,6 +17,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from .errors import EffigyError
+from .file_names import readable
 from .redraw import redraw_panels
 from .reporting import report_soon
 from .rig.steps import Steps
@@ -39,7 +40,7 @@ class Task:
         and yields None while it waits for something. `message_if_not_built` replaces that message if `build` did not
         finish, for instance because another file is open.
         """
-        self.title = title
+        self.title = readable(title)
         self._build, self._message_if_not_built = build, message_if_not_built
         self._file = _state.files_loaded
         self._steps: Steps[str] | None = None

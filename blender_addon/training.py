@@ -7,16 +7,17 @@ that it can be resumed after Blender was closed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import bpy
 
-from . import avatars, tasks
+from . import avatars, tasks, trusted_paths
 from .errors import EffigyError
-from .paths import absolute, stored
+from .paths import absolute, check_written, is_file, settings_of, stored
+from .renaming import unused
 from .rig.data import TrackData
 from .rig.performance import apply_track_steps
 from .rig.rig_properties import Rig, find_rig, find_rigs
@@ -63,17 +64,16 @@ class TrainingRequest:
     @classmethod
     def from_json(cls, text: str, path_of: Callable[[str], Path]) -> TrainingRequest | None:
         """From a rig's property `training`; None if it is empty or damaged."""
+        match settings_of(text):
+            case {"capture": str(capture), "avatar": str(avatar), "preset": str(preset), "device": str(device), **rest}:
+                size, minutes = rest.get("size"), rest.get("minutes")
+            case _:
+                return None
+        if not (size is None or type(size) is int) or not (minutes is None or type(minutes) in (int, float)):
+            return None
         try:
-            params: Mapping[str, Any] = json.loads(text)
-            return cls(
-                path_of(params["capture"]),
-                path_of(params["avatar"]),
-                params["preset"],
-                params["device"],
-                params.get("size"),
-                params.get("minutes"),
-            )
-        except (ValueError, TypeError, KeyError):
+            return cls(path_of(capture), path_of(avatar), preset, device, size, minutes)
+        except EffigyError:
             return None
 
 
@@ -86,7 +86,7 @@ def train(rig: Rig) -> Task:
         rig,
         TrainingRequest(
             capture,
-            avatars.unused(capture.with_suffix(avatars.SUFFIX), taken),
+            unused(capture.with_suffix(avatars.SUFFIX), taken),
             settings.preset,
             settings.device,
             settings.size or None,
@@ -97,15 +97,20 @@ def train(rig: Rig) -> Task:
 
 def resume(rig: Rig) -> Task:
     """Resumes the training that was stopped, or that ended when Blender was closed."""
-    if not can_resume(rig):
+    last = last_training(rig)
+    if last is None or task_of(rig) is not None or not is_file(checkpoint_of(last)):
         raise EffigyError(f"“{rig.armature.name}” has no stopped training to go on with: start one.")
-    return _start(rig, replace(last_training(rig), resume=True))
+    return _start(rig, replace(last, resume=True))
 
 
 def can_resume(rig: Rig) -> bool:
-    """Whether the rig's last training has left a checkpoint and is not running."""
+    """Whether the rig's last training has left a checkpoint and is not running. For a path that was not used on this
+    computer before, it is not looked whether there is a checkpoint, because panels ask this without a click.
+    """
     last = last_training(rig)
-    return last is not None and checkpoint_of(last).is_file() and task_of(rig) is None
+    if last is None or task_of(rig) is not None:
+        return False
+    return not trusted_paths.trusts(last.avatar) or is_file(checkpoint_of(last))
 
 
 def checkpoint_of(request: TrainingRequest) -> Path:
@@ -126,9 +131,13 @@ def task_of(rig: Rig) -> Task | None:
 
 
 def has_refined_track(rig: Rig) -> bool:
-    """Whether training has written a refined track for the rig's capture, and it can be keyed on the rig."""
+    """Whether training has written a refined track for the rig's capture, and it can be keyed on the rig. It is not
+    looked for in a folder that was not used on this computer before, as in `can_resume`.
+    """
+    settings = rig.armature.effigy
     try:
-        return (capture_of(rig) / REFINED_TRACK).is_file() and rig.is_editable
+        known = not settings.capture or trusted_paths.trusts(absolute(settings.capture, rig.armature))
+        return rig.is_editable and (not known or is_file(capture_of(rig) / REFINED_TRACK))
     except EffigyError:
         return False
 
@@ -136,7 +145,7 @@ def has_refined_track(rig: Rig) -> bool:
 def take_refined_track(rig: Rig) -> Task:
     """Starts keying the refined track on the rig in place of the tracked performance."""
     path, name = capture_of(rig) / REFINED_TRACK, rig.armature.name
-    if not path.is_file():
+    if not is_file(path):
         raise EffigyError(
             f"Training has not refined the performance of “{name}”: train it with the preset Standard or Full."
         )
@@ -162,12 +171,12 @@ def capture_of(rig: Rig) -> Path:
             f"It is not known which capture “{rig.armature.name}” was tracked on: choose its folder under Train."
         )
     path = absolute(path_text, rig.armature)
-    if not (path / "capture.json").is_file():
+    if not is_file(path / "capture.json"):
         raise EffigyError(
             f"The capture of “{rig.armature.name}” is not at {path}: choose its folder under Train, or "
             "import the video again."
         )
-    if not (path / "track.npz").is_file():
+    if not is_file(path / "track.npz"):
         raise EffigyError(f"The capture {path} has no track: import the video again.")
     return path
 
@@ -179,6 +188,7 @@ def _start(rig: Rig, request: TrainingRequest) -> Task:
         raise EffigyError(
             f"“{rig.armature.name}” is linked from another file: train it there, or make a library override."
         )
+    _check_places(rig, request)
     avatar = request.avatar
     task = tasks.start(
         f"Train {avatar.stem}",
@@ -187,8 +197,23 @@ def _start(rig: Rig, request: TrainingRequest) -> Task:
         lambda _: _show_avatar(avatar),
         f"The avatar is in {avatar}: add it to its rig with Add Avatar.",
     )
+    trusted_paths.trust(request.capture, avatar)
     rig.armature.effigy.training = request.to_json(stored)
     return task
+
+
+def _check_places(rig: Rig, request: TrainingRequest) -> None:
+    """Refuses a training that would write where only the .blend says: it writes the avatar, and into the capture."""
+    avatar, armature = request.avatar, rig.armature
+    if avatar.suffix.lower() != avatars.SUFFIX:
+        raise EffigyError(
+            f"The stopped training of “{armature.name}” would write {avatar.name}, which is no {avatars.SUFFIX} file: "
+            "start a new training."
+        )
+    check_written(request.capture, armature)
+    # *Train Avatar* always writes beside the capture, which the panel shows.
+    if avatar.parent != request.capture.parent:
+        check_written(avatar, armature)
 
 
 def _show_avatar(avatar: Path) -> Steps[str]:

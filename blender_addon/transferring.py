@@ -16,7 +16,7 @@ import bpy
 
 from . import avatars, preferences, tasks
 from .errors import EffigyError
-from .paths import absolute
+from .paths import absolute, is_file
 from .rig.data import TrackData
 from .rig.performance import add_performance_steps
 from .rig.rig_properties import Rig, find_rig
@@ -91,7 +91,7 @@ def transfer(
 
 def _source_of(path: Path) -> Path:
     """The performance that the artist has chosen. In a file browser a capture is chosen by one of the files in it."""
-    if path.is_file() and path.name in ("capture.json", "landmarks.npz"):
+    if is_file(path) and path.name in ("capture.json", "landmarks.npz"):
         path = path.parent
     if not path.exists():
         raise EffigyError(f"There is no performance at {path}.")
@@ -107,7 +107,7 @@ def _target_of(rig: Rig) -> Path:
     settings = rig.armature.effigy
     if settings.capture:
         capture = absolute(settings.capture, rig.armature)
-        if (capture / "track.npz").is_file():
+        if is_file(capture / "track.npz"):
             return capture
     if avatars.has_avatar(rig.armature):
         return avatars.avatar_path(rig.armature)

@@ -6,7 +6,8 @@ import bpy
 
 from ..blender_addon.avatars import has_avatar
 from ..blender_addon.engine.avatar_pass import make_pass
-from ..blender_addon.engine.depth_composite import set_up
+from ..blender_addon.engine.depth_composite import is_composited, set_up, written_folders
+from ..blender_addon.file_names import readable
 from ..blender_addon.reporting import ReportingOperator
 from ..blender_addon.rig.rig_properties import find_rigs
 
@@ -22,6 +23,7 @@ class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         scene, layer = context.scene, context.view_layer
+        was_composited = is_composited(scene)
         avatars = make_pass(scene, layer)
         set_up(scene, layer, avatars)
         for rig in find_rigs(scene.objects):
@@ -31,6 +33,13 @@ class EFFIGY_OT_set_up_composite(ReportingOperator, bpy.types.Operator):
         self.report(
             {"INFO"}, f"F12 renders “{scene.name}” with its avatars. They are rendered in the scene “{avatars.name}”."
         )
+        if not was_composited and (folders := written_folders(scene)):
+            # The nodes may be a stranger's, and had no effect before.
+            self.report(
+                {"WARNING"},
+                f"The compositor of “{scene.name}” is on now, and its File Output nodes write to "
+                f"{readable(', '.join(folders))[:300]} when you render: delete or mute them if you do not want that.",
+            )
         if scene.view_settings.view_transform != "Standard":
             self.report(
                 {"WARNING"},

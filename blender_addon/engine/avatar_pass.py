@@ -40,12 +40,18 @@ _SYNCED_SETTINGS: Final = (
 
 def find_pass(scene: bpy.types.Scene) -> bpy.types.Scene | None:
     """The avatar pass of a scene; None if it has none."""
-    return next((other for other in bpy.data.scenes if other.get(SOURCE_SCENE) == scene), None)
+    return next((other for other in bpy.data.scenes if other != scene and scene_of(other) == scene), None)
+
+
+def scene_of(avatar_pass: bpy.types.Scene) -> bpy.types.Scene | None:
+    """The artist's scene of an avatar pass; None for any other scene."""
+    scene = avatar_pass.get(SOURCE_SCENE)
+    return scene if isinstance(scene, bpy.types.Scene) and avatar_pass.library is None else None
 
 
 def make_pass(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.Scene:
     """Creates the avatar pass of a scene for the view layer `layer`, or updates the existing one."""
-    if scene.get(SOURCE_SCENE) is not None:
+    if scene_of(scene) is not None:
         raise EffigyError(f"“{scene.name}” is an avatar pass itself: choose the scene that it belongs to.")
     if scene.render.engine == ENGINE:
         raise EffigyError(
@@ -79,7 +85,9 @@ def make_pass(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.S
 
 def sync(avatar_pass: bpy.types.Scene) -> None:
     """Copies the current settings, objects and cameras of its scene to a pass."""
-    scene = avatar_pass[SOURCE_SCENE]
+    scene = scene_of(avatar_pass)
+    if scene is None:
+        return
     avatar_pass.camera = scene.camera
     avatar_pass.frame_start, avatar_pass.frame_end, avatar_pass.frame_step = (
         scene.frame_start,
@@ -122,7 +130,7 @@ def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerColle
 @persistent
 def _sync_before_render(scene: bpy.types.Scene, *_: object) -> None:
     # The artist may also render the pass itself.
-    avatar_pass = scene if scene.get(SOURCE_SCENE) is not None else find_pass(scene)
+    avatar_pass = scene if scene_of(scene) is not None else find_pass(scene)
     if avatar_pass is not None:
         sync(avatar_pass)
 

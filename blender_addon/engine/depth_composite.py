@@ -50,6 +50,22 @@ def set_up(scene: bpy.types.Scene, layer: bpy.types.ViewLayer, avatars: bpy.type
         tree.links.new(output, composite.inputs[name])
 
 
+def is_composited(scene: bpy.types.Scene) -> bool:
+    """Whether a render of the scene runs its compositor now."""
+    if not scene.render.use_compositing:
+        return False
+    new = hasattr(scene, "compositor_effects") or hasattr(scene, "compositing_node_group")
+    return new or scene.use_nodes
+
+
+def written_folders(scene: bpy.types.Scene) -> list[str]:
+    """Where the File Output nodes of a scene's compositor write whenever it renders, as they name it."""
+    tree = _compositor(scene)
+    nodes = [node for node in tree.nodes if node.type == "OUTPUT_FILE" and not node.mute]
+    # Blender 5 calls the folder `directory`.
+    return list(dict.fromkeys(str(getattr(node, "directory", getattr(node, "base_path", ""))) for node in nodes))
+
+
 def _compositor(scene: bpy.types.Scene) -> bpy.types.NodeTree:
     """The scene's compositing node tree, created if there is none. Its place differs between Blender 5.3, 5.0 and
     earlier versions.

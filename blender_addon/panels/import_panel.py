@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import bpy
 
-from .. import active, avatars, backend_setup, preferences
-from ..paths import absolute
+from .. import active, avatars, backend_setup, preferences, rig_files
+from ..errors import EffigyError
+from ..file_names import readable
 from ..wrapped_text import region_width, wrapped
 from .base import EffigyPanel
+
+SHOWN: Final = 3
+"""Files that are named before the artist is asked to look for them."""
+LONGEST: Final = 120
+"""Characters of a file's path there."""
 
 
 class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
@@ -32,7 +40,9 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
         row.enabled = ready
         row.operator("effigy.import_capture", icon="FILE_FOLDER")
         row.operator("effigy.add_avatar", icon="USER")
-        if active.has_rig(context):
+        if (problem := active.problem(context)) is not None:
+            wrapped(layout, problem, region_width(context), "ERROR")
+        elif active.has_rig(context):
             self.draw_avatar(context)
 
     def draw_avatar(self, context: bpy.types.Context) -> None:
@@ -41,20 +51,33 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
         box = self.layout.box()
         box.label(text=armature.name, icon="OUTLINER_OB_ARMATURE", translate=False)
         settings = armature.effigy
+        if waiting := rig_files.unknown(armature):
+            shown = [text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in waiting[:SHOWN]]
+            shown += [f"and {len(waiting) - SHOWN} more"] if len(waiting) > SHOWN else []
+            wrapped(
+                box,
+                f"This .blend names files that were not used on this computer before: {'; '.join(shown)}.",
+                region_width(context),
+                "QUESTION",
+            )
+            box.operator("effigy.look_for_files", icon="VIEWZOOM")
         if settings.packed:
             row = box.row()
             row.label(text=f"{settings.packed.name} (packed)", icon="PACKAGE", translate=False)
             row.operator("effigy.unpack_avatar", text="", icon="EXPORT")
         elif not settings.avatar:
             box.label(text="No avatar yet: train one below", icon="BLANK1")
-        elif (path := absolute(settings.avatar, armature)).is_file():
-            row = box.row()
-            row.label(text=path.name, icon="USER", translate=False)
-            row.operator("effigy.pack_avatar", text="", icon="PACKAGE")
-        else:
-            box.alert = True
-            wrapped(box, f"The avatar is not at {path} any more.", region_width(context), "ERROR")
-            box.operator("effigy.relink_avatar", icon="FILE_REFRESH")
+        elif avatars.is_known(armature):
+            try:
+                path = avatars.avatar_path(armature)
+            except EffigyError as error:
+                box.alert = True
+                wrapped(box, str(error), region_width(context), "ERROR")
+                box.operator("effigy.relink_avatar", icon="FILE_REFRESH")
+            else:
+                row = box.row()
+                row.label(text=readable(path.name), icon="USER", translate=False)
+                row.operator("effigy.pack_avatar", text="", icon="PACKAGE")
         if active.need_rig(context).is_editable:
             row = self.layout.row()
             row.enabled = backend_setup.state().ready

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from .. import active, backend_setup, training
+from .. import active, backend_setup, rig_files, training
 from ..training_choices import PRESETS
 from .base import RigPanel
 
@@ -24,12 +24,16 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         layout.prop(settings, "capture")
         column = layout.column()
         column.prop(settings, "preset")
-        preset = PRESETS[settings.preset]
+        # A damaged .blend may hold a number that stands for no preset; Blender then gives an empty name.
+        preset = PRESETS.get(settings.preset, PRESETS["draft"])
         _draw_override(column, settings, "size", f"{preset.size} px (preset)")
         _draw_override(column, settings, "minutes", f"{preset.steps:,} steps (preset)")
         column.prop(settings, "device")
         if training.task_of(rig):
             layout.label(text="Training: see Jobs", icon="SORTTIME")
+            return
+        if rig_files.unknown(rig.armature):
+            # Panel Import asks whether to look for them.
             return
         buttons = layout.column(align=True)
         buttons.scale_y = 1.3

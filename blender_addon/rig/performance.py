@@ -143,11 +143,15 @@ def _store_placement(rig: Rig, placement: Placement) -> None:
 
 
 def placement_of(rig: Rig) -> Placement | None:
-    """Where the rig's performance lies, or None if it has never had one."""
+    """Where the rig's performance lies, or None if it has never had one, or if that is damaged."""
     stored = rig.armature.get(_PLACEMENT_PROPERTY)
     if stored is None:
         return None
-    return Placement(np.array(stored["stage"], np.float64).reshape(4, 4), int(stored["frame_start"]))
+    try:
+        pose, frame_start = np.array(stored["stage"], np.float64).reshape(4, 4), int(stored["frame_start"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return Placement(pose, frame_start) if np.isfinite(pose).all() else None
 
 
 def has_performance(rig: Rig) -> bool:

@@ -14,6 +14,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ..errors import EffigyError
 from .conventions import points_to_head, transform_to_head
 from .data import JOINT_NAMES, PARENTS
 from .rig_properties import Rig, lost_expression
@@ -59,10 +60,17 @@ class RigPose:
 
 
 def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
-    """The evaluated pose of a rig. Raises an `EffigyError` where the rig has lost a bone or a shape key."""
+    """The evaluated pose of a rig. Raises an `EffigyError` where the rig has lost a bone or a shape key, and where a
+    slider or a transform is no finite number.
+    """
     expression, jaw = _read_expression(rig, depsgraph)
     armature = rig.armature.evaluated_get(depsgraph)
     motions = _bone_motions(rig, armature)
+    if not (np.isfinite(expression).all() and np.isfinite(np.array([armature.matrix_world, *motions])).all()):
+        raise EffigyError(
+            f'A slider, a bone or the transform of "{rig.armature.name}" is no finite number: reset the expression and '
+            "clear the transforms of the rig and its parents."
+        )
     local_rotations = []
     for index in range(1, len(JOINT_NAMES)):
         relative = motions[PARENTS[index]].inverted_safe() @ motions[index]
@@ -82,6 +90,9 @@ def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
     """A sentence where the rig is mirrored or unevenly scaled, which an avatar cannot follow; otherwise None."""
     armature = rig.armature.evaluated_get(depsgraph)
     matrix = armature.matrix_world @ _bone_motions(rig, armature)[0]
+    if not np.isfinite(np.array(matrix)).all():
+        # `read_pose` refuses it.
+        return None
     if matrix.to_3x3().determinant() < 0:
         return (
             f'"{rig.armature.name}" is mirrored by a negative scale. An avatar cannot be mirrored, so it is shown '

@@ -9,6 +9,7 @@ load: call `find_rig` again in every operator, drawing callback and render.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ RIG_PROPERTY: Final = "effigy_rig"
 JOINT_PROPERTY: Final = "effigy_joint"
 """On a bone: the name of its joint."""
 SCHEMA: Final = 1
+MOST_CHARACTERS: Final = 1 << 16
+"""Of a text in the custom property; the names of FLAME's 400 components have 5,000."""
 BONE_NAMES: Final = {"root": "root", "neck": "neck", "jaw": "jaw", "eye_L": "eye.L", "eye_R": "eye.R"}
 """Initial name of each joint's bone; Blender recognises the two sides by `.L` and `.R`."""
 
@@ -185,21 +188,50 @@ def find_rig(obj: bpy.types.Object | None) -> Rig | None:
     if mesh is None or mesh.data.shape_keys is None:
         return None
     schema = armature[RIG_PROPERTY].get("schema", 0)
-    if schema > SCHEMA:
+    if isinstance(schema, (int, float)) and schema > SCHEMA:
         raise EffigyError(
             f'The rig "{armature.name}" was made by a newer Effigy (format {schema}; this version reads up to '
             f"{SCHEMA}): update the extension."
         )
+    if not _is_whole(armature[RIG_PROPERTY]):
+        raise EffigyError(
+            f'The properties of the rig "{armature.name}" are damaged: import its video or add its avatar again.'
+        )
     return Rig(armature, mesh)
 
 
+def _is_whole(stored: Any) -> bool:
+    """Whether the custom property of an armature holds everything that `Rig` reads, in the right sizes."""
+    names, arkit = stored.get("expression_names"), stored.get("arkit_names", "")
+    texts = (stored.get("head_name"), stored.get("head_fingerprint"), names, arkit)
+    if not all(isinstance(text, str) and len(text) <= MOST_CHARACTERS for text in texts):
+        return False
+    identities, channels = _count(stored.get("identity")), len(arkit.splitlines())
+    if identities is None or _count(stored.get("joints")) != 15:
+        return False
+    sizes = {"joint_identity": 15 * identities}
+    if channels:
+        sizes |= {"arkit_expression": channels * len(names.splitlines()), "arkit_jaw": 3 * channels}
+    return all(_count(stored.get(name)) == size for name, size in sizes.items())
+
+
+def _count(numbers: Any) -> int | None:
+    """The length of an array of numbers; None for anything else. An empty one is a list to Blender."""
+    if getattr(numbers, "typecode", "") in ("i", "f", "d"):
+        return len(numbers)
+    return 0 if isinstance(numbers, list) and not numbers else None
+
+
 def find_rigs(objects: Iterable[bpy.types.Object]) -> Iterator[Rig]:
-    """Every rig whose armature is among `objects`, for example the objects of a scene."""
+    """Every rig whose armature is among `objects`, for example the objects of a scene. A rig that is damaged or of a
+    newer Effigy is left out, so that it does not keep the others from working: panel Import says what is wrong with it.
+    """
     for obj in objects:
         if is_part(obj, "armature"):
-            rig = find_rig(obj)
-            if rig is not None:
-                yield rig
+            with suppress(EffigyError):
+                rig = find_rig(obj)
+                if rig is not None:
+                    yield rig
 
 
 def is_part(obj: bpy.types.Object, part: str) -> bool:

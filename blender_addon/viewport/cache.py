@@ -22,6 +22,7 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
+from .. import trusted_paths
 from ..errors import EffigyError
 from ..paths import absolute
 from ..redraw import redraw_views
@@ -186,8 +187,11 @@ def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
     if settings.packed:
         return ("packed", settings.packed.session_uid)
     try:
-        status = absolute(settings.avatar, armature).stat()
-    except OSError:
+        path = absolute(settings.avatar, armature)
+        if not trusted_paths.trusts(path):
+            return (settings.avatar,)
+        status = path.stat()
+    except (OSError, ValueError, EffigyError):
         return (settings.avatar,)
     return settings.avatar, status.st_mtime_ns, status.st_size
 

@@ -26,6 +26,7 @@ from bpy.app.handlers import persistent
 
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
+from ..paths import is_file
 from ..redraw import redraw_panels, redraw_views
 from ..rig.pose import read_pose
 from ..rig.rig_properties import Rig, find_rigs
@@ -165,9 +166,11 @@ def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpo
 def _request_splats(rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
     """Sends the request that `record` describes to the worker. Replaces a request of this avatar that still waits."""
     uid, motion = rig.armature.session_uid, avatar.motion
+    # Before there is a client: a file that must not be looked for yet starts nothing.
+    request = SplatsRequest(_path_of(rig, avatar), avatar.pose, viewpoint, record.anchors_only)
     session.client().request(
         METHOD,
-        SplatsRequest(_path_of(rig, avatar), avatar.pose, viewpoint, record.anchors_only).message(),
+        request.message(),
         lambda answer: _on_splats(uid, record, answer, motion),
         lambda error: _on_error(uid, str(error)),
         latest=f"viewport {uid}",
@@ -198,12 +201,14 @@ def _on_error(uid: int, message: str) -> None:
 
 
 def _path_of(rig: Rig, avatar: AvatarState) -> Path:
-    """The avatar's file, looked up again only after a change of the settings that name it (`AvatarState.file`)."""
+    """The avatar's file, looked up again only after a change of the settings that name it (`AvatarState.file`). Views
+    are drawn without a click, so that only a file which was used on this computer before is looked for.
+    """
     settings = rig.armature.effigy
     packed = settings.packed
     named_by = (settings.avatar, packed and packed.session_uid, bpy.data.filepath)
-    if avatar.file is None or avatar.file[0] != named_by or not avatar.file[1].is_file():
-        avatar.file = named_by, avatar_path(rig.armature)
+    if avatar.file is None or avatar.file[0] != named_by or not is_file(avatar.file[1]):
+        avatar.file = named_by, avatar_path(rig.armature, asked=False)
     return avatar.file[1]
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import bpy
 
-from ..avatars import has_avatar
+from ..avatars import has_avatar, is_known
 from ..rig.rig_properties import Rig, find_rigs
 from . import shared_shaders
 
@@ -58,9 +58,14 @@ def set_hidden(rig: Rig, hidden: bool) -> None:
 
 def _should_hide(rig: Rig) -> bool:
     """Whether the artist has chosen to see the rig's avatar rather than its mesh, and splats can be drawn. Does not
-    depend on whether splats have arrived.
+    depend on whether splats have arrived, but the mesh stays while the avatar waits for the artist's consent.
     """
-    return has_avatar(rig.armature) and rig.armature.effigy_view.mode != "MESH" and not shared_shaders.failure()
+    return (
+        has_avatar(rig.armature)
+        and rig.armature.effigy_view.mode != "MESH"
+        and not shared_shaders.failure()
+        and is_known(rig.armature)
+    )
 
 
 def _can_change(rig: Rig) -> bool:

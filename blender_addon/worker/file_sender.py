@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..avatar_header import is_avatar_file
 from ..errors import EffigyError
 from .file_exchange import LIST_ENTRIES, PART_BYTES, WINDOW, Ask, Report, in_messages, list_in, text_in
 from .plain_names import sendable
@@ -141,13 +142,9 @@ def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
 
 
 def check_avatar(path: Path) -> None:
-    """Refuses a file that does not begin like an avatar, which is a safetensors file: the length of its header in 8
-    bytes, lowest first, and a JSON object. A file that is missing is not refused here.
-    """
-    with suppress(OSError), open(path, "rb") as file:
-        begin = file.read(9)
-        if begin[8:] != b"{" or int.from_bytes(begin[:8], "little") > os.fstat(file.fileno()).st_size - 8:
-            raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged, so it was not sent to the worker.")
+    """Refuses a file that is no avatar by its header. A file that is missing is not refused here."""
+    if os.path.lexists(path) and not is_avatar_file(path):
+        raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged, so it was not sent to the worker.")
 
 
 def _scan_into(found: dict[str, Path], path: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
@@ -48,8 +49,10 @@ def test_a_path_of_another_system_is_recognised(module) -> None:
 def test_a_packed_avatar_with_a_device_name_is_unpacked_to_a_file(armature, tmp_path: Path, module) -> None:
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
     armature = bpy.data.objects["ann"]
+    header = b'{"__metadata__":{"effigy":"{}"}}'
+    content = len(header).to_bytes(8, "little") + header
     text = bpy.data.texts.new("../CON: ?")
-    text.from_string("YW5u")
+    text.from_string(base64.b64encode(content).decode())
     armature.effigy.packed = text
     path = module("blender_addon.avatars").unpack(armature)
-    assert path.parent == tmp_path and path.read_bytes() == b"ann" and not set(path.name) & set(':?"\\')
+    assert path.parent == tmp_path and path.read_bytes() == content and not set(path.name) & set(':?"\\')

@@ -1,0 +1,68 @@
+"""Whether bytes are an avatar, told by the header alone and without the backend's packages.
+
+An avatar is a safetensors file: the length of the header in 8 bytes, lowest first, the header as a JSON object that
+describes each tensor, and the tensors without gaps (github.com/huggingface/safetensors, "Format"). Its metadata hold
+the text `effigy`. The contents of the tensors are checked by the backend.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from .errors import EffigyError
+
+MOST_HEADER_BYTES: Final = 4 << 20
+"""The headers of avatars have some tens of kilobytes."""
+_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Of a number of each type."""
+
+
+def is_avatar(file: BinaryIO, size: int) -> bool:
+    """Whether an open file of `size` bytes, at its beginning, has the header of an avatar that describes all of it."""
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(MOST_HEADER_BYTES, size - 8):
+        return False
+    try:
+        header = json.loads(file.read(length).decode("utf-8"))
+        return "effigy" in header.pop("__metadata__") and _ends(header) == size - 8 - length
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def is_avatar_file(path: Path) -> bool:
+    """Whether a file is an avatar. Reads its header only; what is no file, such as a device or a pipe, is not opened.
+    Raises an `EffigyError` for a file that cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with open(path, "rb") as file:
+            return is_avatar(file, os.fstat(file.fileno()).st_size)
+    except (OSError, ValueError) as error:
+        raise EffigyError(f"The avatar {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def check_avatar_file(path: Path) -> None:
+    """Raises an `EffigyError` for a file that is not an avatar, or that cannot be read."""
+    if not is_avatar_file(path):
+        raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged: choose another file, or train it again.")
+
+
+def _ends(tensors: Mapping[str, Any]) -> int:
+    """The end of the last tensor. Raises a ValueError where the tensors overlap, leave gaps or have odd sizes."""
+    at = 0
+    for tensor in sorted(tensors.values(), key=lambda tensor: tensor["data_offsets"]):
+        begin, end = tensor["data_offsets"]
+        shape = tensor["shape"]
+        if begin != at or not all(type(side) is int and side >= 0 for side in shape):
+            raise ValueError(shape)
+        at += prod(shape) * _BYTES[tensor["dtype"]]
+        if end != at:
+            raise ValueError(end)
+    return at
