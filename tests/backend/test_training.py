@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 from small_capture import make_small_capture
 
-import backend.avatar.avatar as avatar_module
 from backend.avatar.avatar import build_networks, load_avatar, save_avatar
 from backend.avatar.settings import AvatarSettings
 from backend.errors import Cancelled, EffigyError
+from backend.formats import safetensors_file
 from backend.progress import Progress
 from backend.splatting.rasterize import rasterize
 from backend.training import presets
@@ -182,7 +182,7 @@ def test_saving_onto_a_full_disk_keeps_the_old_file(trained, tmp_path, monkeypat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(avatar_module, "save_file", full)
+    monkeypatch.setattr(safetensors_file, "save_file", full)
     with pytest.raises(EffigyError, match="full"):
         save_avatar(trained[1], path)
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["kept.effigy"]
