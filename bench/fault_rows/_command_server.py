@@ -1,4 +1,6 @@
-"""Carries out commands of the backend, each in a process forked from this one: python -m bench.fault_rows._command_server.
+"""Carries out commands of the backend, each in a process forked from this one.
+
+    python -m bench.fault_rows._command_server
 
 A process that imports PyTorch takes seconds to start; a fork takes none, and is killed like any other process. A line
 on stdin is an order: {"arguments": [...], "out": FILE}. Lines on stdout answer it: {"pid": N} when the process has been
@@ -10,6 +12,7 @@ its writing.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -19,7 +22,17 @@ import traceback
 from functools import partial
 from typing import Any, Final
 
-STEPS: Final = 60
+STEPS: Final = 45
+_IMPORTED: Final = (
+    "avatar.export",
+    "avatar.render",
+    "footage.build",
+    "service.cli",
+    "service.terminal",
+    "tracking.after.head_matte",
+    "tracking.pipeline",
+    "training.evaluation",
+)
 
 
 def main() -> None:
@@ -44,21 +57,13 @@ def main() -> None:
 
 
 def _import_backend() -> None:
-    import backend.avatar.export
-    import backend.avatar.render
-    import backend.footage.build
-    import backend.service.cli
-    import backend.service.terminal
-    import backend.tracking.after.head_matte
-    import backend.tracking.pipeline
-    import backend.training.evaluation
+    for name in _IMPORTED:
+        importlib.import_module(f"backend.{name}")
     from backend.avatar.settings import AvatarSettings
     from backend.training import presets, session, trainer
 
     small = {"filters": 4, "latent_size": 8, "chebyshev_order": 3, "neural_per_anchor": 1, "feature_size": 4}
-    presets.PRESETS["draft"] = presets.Preset(
-        size=64, warmup_steps=STEPS // 3, steps=STEPS, batch=2, refinement=False
-    )
+    presets.PRESETS["draft"] = presets.Preset(size=64, warmup_steps=STEPS // 3, steps=STEPS, batch=2, refinement=False)
     trainer.AvatarSettings = partial(AvatarSettings, **small)
     session.EVERY_SECONDS = 0.5
 
