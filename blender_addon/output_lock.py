@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,8 @@ HEARTBEAT_SECONDS: Final = 4.0
 WATCH_SECONDS: Final = 14.0
 """More than three heartbeats: network drives may show a change some seconds late."""
 _SECONDS_BETWEEN_TRIES: Final = 0.05
+_TRIES: Final = 100
+"""Times that a lock's file is expected to be gone after it was locked; then the drive does not number its files."""
 _LONGEST_TEXT: Final = 2000
 """Bytes of a lock's file that are read."""
 _LOCKED_BYTE: Final = 1 << 30
@@ -154,12 +157,12 @@ def _is_held_again(path: Path) -> bool:
 def _acquire(path: Path, work: str) -> Owner | None:
     """Take the lock; returns the dead owner that had it before. Raises an `OutputInUseError` with the owner's name."""
     left = None
-    while True:
+    for tries in count():
         file, is_new, is_writable = _open(path)
         is_ours = False
         try:
             locks_work = _lock(file)
-            if not _is_at(file, path):
+            if tries < _TRIES and not _is_at(file, path):
                 # Its owner removed it in the moment between opening and locking.
                 continue
             owner = _read(file)
@@ -181,6 +184,7 @@ def _acquire(path: Path, work: str) -> Owner | None:
         finally:
             if not is_ours:
                 os.close(file)
+    raise AssertionError("count() does not end")
 
 
 def _keep(path: Path, file: int) -> None:

@@ -27,18 +27,19 @@ if TYPE_CHECKING:
     from ..head.model import HeadModel
 
 
-def run(request: Request, progress: Progress, program: str = "python -m backend") -> results.Result:
+def run(request: Request, progress: Progress, program: str = "python -m backend", wait: float = 0.0) -> results.Result:
     """Carry out a request while holding the locks of what it writes. Another writer, errors of the operating system
     and lack of memory are raised as `EffigyError`.
 
-    `program`: who does it, for the user of another program that wants to write the same.
+    `program`: who does it, for the user of another program that wants to write the same. `wait`: seconds to wait for
+    another writer.
     """
     try:
         with ExitStack() as locks:
             for output in sorted(set(request.locked)):
                 # A link to a folder is the user's own shortcut here, because the user names the output.
                 place = Path(os.path.realpath(output)) if output.is_dir() else output
-                if ended := locks.enter_context(held(place, f"{program} {request.command}")):
+                if ended := locks.enter_context(held(place, f"{program} {request.command}", wait)):
                     progress.message(
                         f"An earlier writer of {output} ended without finishing ({ended.in_words()}); what it left "
                         "half-made was removed."

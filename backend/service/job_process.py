@@ -36,6 +36,9 @@ SECONDS_TO_STOP = {"cancel": (10.0, 30.0), "orphan": (4.0, 4.0)}
 """Seconds until a job that was asked to stop is interrupted, and from there until its process is ended; `orphan`: the
 worker has ended."""
 
+SECONDS_FOR_AN_ORPHAN = sum(SECONDS_TO_STOP["orphan"]) + 1
+"""How long a job waits for another writer of its output: it may be the job of a worker that has just been killed."""
+
 
 class ChannelProgress(Progress):
     """Sends progress to the worker, and previews for commands that send none themselves."""
@@ -175,7 +178,7 @@ def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:
     for request in read_job(order.kind, order.params).requests:
         progress.raise_if_cancelled()
         progress.draw_preview = WorkPreview(request).draw
-        results.append(run(request, progress, "Blender:" if order.previews else "batch:"))
+        results.append(run(request, progress, "Blender:" if order.previews else "batch:", SECONDS_FOR_AN_ORPHAN))
     return answer_of(results)
 
 

@@ -13,10 +13,13 @@ import pytest
 import torch
 from small_capture import make_small_capture
 
+import backend.avatar.avatar as avatar_module
 from backend import output_files, storage
+from backend.avatar.avatar import load_avatar, save_avatar
 from backend.errors import EffigyError
 from backend.formats.capture import load_capture, read_frame, read_head_matte
 from backend.formats.safetensors_file import is_as_written, write_tensors
+from backend.head.formats import load_head
 from backend.storage import write_beside
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,6 +166,24 @@ def test_a_damaged_byte_of_a_written_file_is_noticed(tmp_path):
     for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole.replace(b"{}", b"[]"), b""):
         path.write_bytes(damaged)
         assert not is_as_written(path, tensors, metadata)
+
+
+def test_an_avatar_that_is_not_on_the_disk_as_written_replaces_nothing(tmp_path, monkeypatch):
+    files = ROOT / "tests" / "files_of_0_1"
+    avatar = load_avatar(files / "person.effigy", load_head(files / "small_head.npz"))
+    target = tmp_path / "person.effigy"
+    save_avatar(avatar, target)
+    whole = target.read_bytes()
+
+    def damaging(path, tensors, metadata):
+        write_tensors(path, tensors, metadata)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    monkeypatch.setattr(avatar_module, "write_tensors", damaging)
+    with pytest.raises(EffigyError, match="cannot be read back as it was written"):
+        save_avatar(avatar, target)
+    assert target.read_bytes() == whole and list(tmp_path.iterdir()) == [target]
 
 
 def test_frames_of_two_captures_are_never_mixed(tmp_path, monkeypatch):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,10 @@ import pytest
 from backend import output_lock
 from backend.errors import EffigyError
 from backend.output_lock import OutputInUseError, hold, lock_of
+from backend.progress import SILENT, STOPPED_SENTENCE
+from backend.service.commands import run
+from backend.service.requests import REQUESTS, BatchRequest, ExportRequest
+from backend.service.stop_signals import stopped_like_ctrl_c
 from backend.storage import held, write_beside
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +177,57 @@ class TestWithoutLocksOfTheSystem:
             while lock.stat().st_mtime == 0 and time.monotonic() < until:
                 time.sleep(0.05)
             assert lock.stat().st_mtime > 0
+
+
+def test_whatever_a_command_writes_is_locked_while_it_runs(tmp_path):
+    for request_class in REQUESTS:
+        names = {each.name: tmp_path / each.name for each in fields(request_class) if each.default is MISSING}
+        values = {name: (path,) if name == "captures" else path for name, path in names.items()}
+        request = request_class(**values)
+        # A batch locks its table itself, and its stages lock what they write.
+        assert bool(request.locked) == (request.output is not None and request_class is not BatchRequest)
+
+
+def test_a_command_whose_output_somebody_writes_is_refused_before_it_begins(tmp_path, another_writer):
+    request = ExportRequest(tmp_path / "no.effigy", tmp_path / "no.npz", tmp_path / "ann.effigy")
+    with pytest.raises(EffigyError, match=f"process {another_writer.pid} on"):
+        run(request, SILENT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_ends_a_command_like_ctrl_c(tmp_path, number):
+    code = (
+        "import sys, time; from backend.service import cli, commands\n"
+        "def export(request, progress):\n"
+        "    print('began', flush=True)\n"
+        "    try: time.sleep(60)\n"
+        "    finally: time.sleep(0.5); print('saved')\n"
+        "commands._FUNCTIONS[commands.requests.ExportRequest] = export\n"
+        f"sys.exit(cli.main(['export', 'a', 'b', {str(tmp_path / 'c.ply')!r}]))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, text=True, **pipes)
+    assert command.stdout.readline() == "began\n" and lock_of(tmp_path / "c.ply").exists()
+    command.send_signal(number)
+    time.sleep(0.1)
+    # Impatience does not cut short what is being saved.
+    command.send_signal(number)
+    said, errors = command.communicate()
+    assert (command.returncode, said) == (130, "saved\n") and errors == f"{STOPPED_SENTENCE}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_like_ctrl_c():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_extension_has_the_same_locks_and_places_files_in_the_same_way():
