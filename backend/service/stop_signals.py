@@ -16,7 +16,8 @@ _NAMES: Final = ("SIGTERM", "SIGHUP")
 @contextmanager
 def stopped_like_ctrl_c() -> Iterator[None]:
     """Within it, the first such signal raises a `KeyboardInterrupt` in the main thread: a training then saves its
-    checkpoint, and temporaries and locks are removed. Further ones are ignored, so that this work is not cut short.
+    checkpoint, and temporaries and locks are removed. Further ones are ignored until the process has ended, so that
+    this work is not cut short.
 
     A signal that is ignored already, as `nohup` does, stays ignored.
     """
@@ -37,4 +38,5 @@ def stopped_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         for number in chosen:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) == stop:
+                signal.signal(number, signal.SIG_DFL)
