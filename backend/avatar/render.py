@@ -138,7 +138,7 @@ def render_track(
 
 def _writer(fmt: str, path: Path, size: int, track: Track) -> PngSequence | ExrSequence | Mp4:
     if fmt == "mp4":
-        return Mp4(path, size, track.fps)
+        return Mp4(path, size, track.fps, track.uneven_times)
     return PngSequence(path) if fmt == "png" else ExrSequence(path)
 
 

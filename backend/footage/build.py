@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..formats.capture import FLAG_REASONS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, reasons_for, save_capture
+from ..formats.frame_times import nominal_rate
 from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import hash_file, write_beside
@@ -63,20 +64,25 @@ def make_capture(
     size: int = 512,
     start: float | None = None,
     end: float | None = None,
+    first_frame: int | None = None,
+    last_frame: int | None = None,
     max_frames: int | None = None,
     progress: Progress = SILENT,
 ) -> Capture:
     """Make a capture folder from a video: head crops with mattes, landmarks and flags.
 
-    `start` and `end` are seconds from the start of the clip; `max_frames` counts from `start`. An existing capture at
-    `folder` is replaced together with its track and head mattes. Raises EffigyError if `folder` holds anything else, or
-    if no usable face is found.
+    `start` and `end` are seconds from the start of the clip, `first_frame` and `last_frame` numbers of its frames,
+    counted from 1; `max_frames` counts from the first chosen frame. An existing capture at `folder` is replaced
+    together with its track and head mattes. Raises EffigyError if `folder` holds anything else, or if no usable face is
+    found.
     """
     video, folder = Path(video), Path(folder)
     _check_request(folder, size, start, end, max_frames)
+    if first_frame is not None and last_frame is not None and last_frame < first_frame:
+        raise EffigyError(f"The last frame ({last_frame}) lies before the first ({first_frame}).")
     info = probe(video)
-    span = {"start": start, "end": end, "max_frames": max_frames}
-    expected_frames = _expected_frames(info, start, end, max_frames)
+    span = {"start": start, "end": end, "first_frame": first_frame, "last_frame": last_frame, "max_frames": max_frames}
+    expected_frames = _expected_frames(info, **span)
     sightings, several = _find_head(info, span, expected_frames, progress)
     crop = stable_crop(sightings, info.width, info.height)
     extent = float(np.median([s.extent for s in sightings]))
@@ -106,7 +112,7 @@ def make_capture(
             source_name=video.name,
             source_sha256=sha256,
             size=size,
-            fps=info.fps,
+            fps=nominal_rate(np.array([r.time for r in results]), info.fps),
             crop=crop,
             intrinsics=intrinsics,
             frame_numbers=np.array([r.number for r in results], np.int64),
@@ -161,11 +167,21 @@ def _check_request(folder: Path, size: int, start: float | None, end: float | No
         )
 
 
-def _expected_frames(info: FootageInfo, start: float | None, end: float | None, max_frames: int | None) -> int:
+def _expected_frames(
+    info: FootageInfo,
+    start: float | None,
+    end: float | None,
+    max_frames: int | None,
+    first_frame: int | None = None,
+    last_frame: int | None = None,
+) -> int:
     count = info.frame_count
     if start is not None or end is not None:
         last = min(info.duration, end) if end is not None else info.duration
         count = max(1, round((last - (start or 0.0)) * info.fps))
+    if first_frame is not None or last_frame is not None:
+        last_frame = min(count, last_frame) if last_frame is not None else count
+        count = max(1, last_frame - (first_frame or 1) + 1)
     return min(count, max_frames) if max_frames is not None else count
 
 

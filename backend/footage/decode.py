@@ -110,12 +110,15 @@ def read_frames(
     *,
     start: float | None = None,
     end: float | None = None,
+    first_frame: int | None = None,
+    last_frame: int | None = None,
     max_frames: int | None = None,
     every: int = 1,
     longest_side: int | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[FootageFrame]:
-    """Stream the frames with start <= time < end (seconds), at most `max_frames` of them.
+    """Stream the frames with start <= time < end (seconds) from the `first_frame` to the `last_frame` (numbers counted
+    from 1), at most `max_frames` of them.
 
     `every` > 1 yields only every n-th of those frames. `longest_side` scales frames down (never up) during the colour
     conversion, which is much cheaper than converting a 4K frame first. A truncated clip is read as far as possible and
@@ -126,7 +129,7 @@ def read_frames(
         shrink = min(1.0, longest_side / max(still.shape[:2])) if longest_side else 1.0
         if shrink < 1:
             still = cv2.resize(still, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        if not start:
+        if not start and (first_frame or 1) == 1:
             yield FootageFrame(0, 0.0, still)
         return
     problems: list[str] = []
@@ -154,7 +157,9 @@ def read_frames(
             )
             if end is not None and last_time >= end:
                 return
-            if start is not None and last_time < start:
+            if last_frame is not None and number >= last_frame:
+                return
+            if (start is not None and last_time < start) or number + 1 < (first_frame or 1):
                 continue
             chosen += 1
             if chosen > MOST_FRAMES:

@@ -111,8 +111,8 @@ class Capture:
     frame_numbers: np.ndarray
     """(F,) int64: index in the decoded source."""
     frame_times: np.ndarray
-    """(F,) float64 seconds as stored in the video file, variable frame rate included. For information only: frames are
-    addressed by index."""
+    """(F,) float64: seconds since the start of the footage, from its time stamps. Frames are addressed by index; where
+    the frame rate varies, these times and not the indices say when a frame is shown."""
     landmarks: np.ndarray
     """(F, 478, 3) float32: x, y in crop pixels, z the detector's relative depth in crop pixels; NaN without a face."""
     scores: np.ndarray

@@ -24,6 +24,8 @@ EMPTY_DEPTH = np.float32(1e10)
 """Z of empty pixels: the value that Blender writes, so that its compositor treats this depth like its own."""
 
 Background = tuple[float, float, float] | None
+_CLOCK = Fraction(1, 90000)
+"""Seconds; the unit of the times in a video of a variable frame rate."""
 
 
 def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
@@ -106,7 +108,9 @@ class ExrSequence(_Sequence):
 
 
 class Mp4:
-    def __init__(self, path: Path, size: int, fps: Fraction) -> None:
+    def __init__(self, path: Path, size: int, fps: Fraction, times: np.ndarray | None = None) -> None:
+        """`times` (F,) are the seconds at which the frames are shown; by default they follow each other at `fps`."""
+        self._times = None if times is None else iter(times)
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=fps)
         self._stream.width = self._stream.height = size
@@ -116,6 +120,8 @@ class Mp4:
         context = self._stream.codec_context
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        if times is not None:
+            context.time_base = _CLOCK
         self._closed = False
 
     def write(self, color: np.ndarray, alpha: np.ndarray, depth: np.ndarray, background: Background) -> None:
@@ -123,6 +129,8 @@ class Mp4:
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
+        if self._times is not None:
+            frame.time_base, frame.pts = _CLOCK, round(float(next(self._times)) / _CLOCK)
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from ..errors import EffigyError
 from ..head.model import HeadModel
 from ..reading import FASTEST_RATE, SLOWEST_RATE, Damaged, reading
 from ..storage import check_schema, write_beside
+from .frame_times import are_even
 
 SCHEMA = 1
 REMEDY: Final = "track the capture again"
@@ -27,6 +28,8 @@ MOST_NAME: Final = 1000
 """Characters of a head model's name."""
 LARGEST_SIZE: Final = 16_384
 """Side of the tracked frames, pixels."""
+LONGEST_FILM: Final = 1e6
+"""Seconds."""
 LARGEST_NUMBER: Final = 1e5
 """Of coefficients, angles, metres and pixels."""
 
@@ -61,10 +64,26 @@ class Track:
     """(F, E + 13): standard deviations of the expression (E), the jaw (3), the eyes (left x, y, right x, y), the
     skull's rotation about the camera's axes (3, radians) and its position (3, metres), from the solver's covariances;
     None where they were not computed."""
+    frame_times: np.ndarray | None = None
+    """(F,) float64: seconds since the start of the footage. None where the frames follow each other at `fps`, as in
+    tracks that were written before the times were stored."""
 
     @property
     def frame_count(self) -> int:
         return len(self.expression)
+
+    @property
+    def times(self) -> np.ndarray:
+        """(F,) float64: seconds since the first frame."""
+        uneven = self.uneven_times
+        return np.arange(self.frame_count) / float(self.fps) if uneven is None else uneven
+
+    @property
+    def uneven_times(self) -> np.ndarray | None:
+        """`times` of a clip whose frame rate varies, otherwise None."""
+        if self.frame_times is None or are_even(self.frame_times, self.fps):
+            return None
+        return self.frame_times - self.frame_times[0]
 
     def posed(self, **fields: object) -> Track:
         """A copy with these fields replaced and without standard deviations, which hold for the fitted poses only."""
@@ -72,13 +91,13 @@ class Track:
 
 
 _ARRAYS = ("identity", "expression", "rotations", "head_to_camera", "intrinsics", "residual", "flags")
+_OPTIONAL = ("sigma", "frame_times")
 
 
 def save_track(track: Track, path: Path) -> None:
     with write_beside(Path(path)) as temporary, open(temporary, "wb") as file:
         arrays: dict[str, Any] = {name: getattr(track, name) for name in _ARRAYS}
-        if track.sigma is not None:
-            arrays["sigma"] = track.sigma
+        arrays |= {name: getattr(track, name) for name in _OPTIONAL if getattr(track, name) is not None}
         np.savez(
             file,
             schema=np.int64(SCHEMA),
@@ -101,7 +120,7 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
         if "schema" not in values:
             raise Damaged("it cannot be read")
         check_schema(int(values["schema"]), SCHEMA, f"The track {path}")
-        missing = {field.name for field in fields(Track)} - {"sigma"} - values.keys()
+        missing = {field.name for field in fields(Track)} - set(_OPTIONAL) - values.keys()
         if missing:
             raise Damaged(f"it lacks {', '.join(sorted(missing))}")
         track = _from_arrays(values)
@@ -115,7 +134,7 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
 
 def _from_arrays(values: dict[str, np.ndarray]) -> Track:
     """The track with these fields. Raises `Damaged` for values that no tracker has written."""
-    for name in (*_ARRAYS, "sigma"):
+    for name in (*_ARRAYS, *_OPTIONAL):
         kinds = "iu" if name == "flags" else "fiu"
         if name in values and (values[name].dtype.kind not in kinds or values[name].ndim == 0):
             raise Damaged(f"{name} is no array of numbers")
@@ -129,6 +148,7 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
         "residual": (frames,),
         "flags": (frames,),
         "sigma": (frames, expressions + 13),
+        "frame_times": (frames,),
     }
     for name, shape in shapes.items():
         if name in values and values[name].shape != shape:
@@ -143,6 +163,7 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
             training_count=int(values["training_count"]),
             **{name: values[name].astype(np.int32 if name == "flags" else np.float32) for name in _ARRAYS},
             sigma=values["sigma"].astype(np.float32) if "sigma" in values else None,
+            frame_times=values["frame_times"].astype(np.float64) if "frame_times" in values else None,
         )
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise Damaged("its settings cannot be read") from error
@@ -159,6 +180,10 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
         # Without (0, 0) arrays, which have no largest number.
         if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > LARGEST_NUMBER:
             raise Damaged(f"{name} holds numbers that no face has")
+    if track.frame_times is not None:
+        in_order = (np.diff(track.frame_times) >= 0).all() and 0 <= track.frame_times[0]
+        if not in_order or not track.frame_times[-1] <= LONGEST_FILM:
+            raise Damaged("the times of its frames cannot be right")
     turns = track.head_to_camera[:, :3, :3].astype(np.float64)
     if np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max() > 0.01 or (np.linalg.det(turns) < 0).any():
         raise Damaged("head_to_camera holds matrices that do not move a head rigidly")

@@ -26,6 +26,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from ..correspondence.arkit import ARKIT_NAMES, arkit_map, arkit_names_of
 from ..errors import EffigyError
 from ..formats.capture import FrameFlag
+from ..formats.frame_times import are_even
 from ..formats.track import Track
 from ..head.jaw import RETARGETING_LIMITS
 from ..head.model import EYE_L, JAW, NECK, HeadModel
@@ -151,6 +152,7 @@ def retarget(
         rotations=rotations.astype(np.float32),
         head_to_camera=_head_poses(performance, performer_neutral, target_neutral, motion).astype(np.float32),
         fps=performance.fps,
+        frame_times=performance.frame_times,
         residual=np.full(performance.frame_count, np.nan, np.float32),
         flags=performance.flags,
         training_count=0,
@@ -237,34 +239,40 @@ def _interpolated(track: Track) -> Track:
     reliable = np.flatnonzero((track.flags & int(UNRELIABLE)) == 0)
     if len(reliable) == track.frame_count:
         return track
-    return _at(track, np.arange(track.frame_count, dtype=float), reliable)
+    return _at(track, track.times, reliable)
 
 
 def _resampled(track: Track, fps: Fraction) -> Track:
     if not 1 <= fps <= 240:
         raise EffigyError(f"A performance plays at 1 to 240 frames a second, not at {float(fps):g}.")
-    if fps == track.fps:
+    taken = track.times
+    if fps == track.fps and are_even(taken, fps):
         return track
-    count = max(1, round((track.frame_count - 1) * float(fps / track.fps)) + 1)
-    times = np.minimum(np.arange(count) * float(track.fps / fps), track.frame_count - 1)
+    count = max(1, round(taken[-1] * float(fps)) + 1)
+    times = np.minimum(np.arange(count) / float(fps), taken[-1])
+    nearest = np.interp(times, taken, np.arange(track.frame_count)).round().astype(int)
     return _at(track, times, np.arange(track.frame_count)).posed(
-        fps=fps, flags=track.flags[times.round().astype(int)], residual=np.full(count, np.nan, np.float32)
+        fps=fps,
+        frame_times=None,
+        flags=track.flags[nearest],
+        residual=np.full(count, np.nan, np.float32),
     )
 
 
 def _at(track: Track, times: np.ndarray, known: np.ndarray) -> Track:
-    """The poses at `times` (K,), in frames, interpolated between the frames `known`."""
+    """The poses at `times` (K,), in seconds since the first frame, interpolated between the frames `known`."""
+    taken = track.times[known]
 
     def linear(values: np.ndarray) -> np.ndarray:
         flat = values[known].reshape(len(known), -1)
-        mixed = np.stack([np.interp(times, known, column) for column in flat.T], 1)
+        mixed = np.stack([np.interp(times, taken, column) for column in flat.T], 1)
         return mixed.reshape(len(times), *values.shape[1:]).astype(np.float32)
 
     head_to_camera = np.tile(np.eye(4, dtype=np.float32), (len(times), 1, 1))
     head_to_camera[:, :3, 3] = linear(track.head_to_camera[:, :3, 3])
     rotations = Rotation.from_matrix(track.head_to_camera[known, :3, :3])
     if len(known) > 1:
-        rotations = Slerp(known, rotations)(np.clip(times, known[0], known[-1]))
+        rotations = Slerp(taken, rotations)(np.clip(times, taken[0], taken[-1]))
     head_to_camera[:, :3, :3] = rotations.as_matrix()
     return track.posed(
         expression=linear(track.expression), rotations=linear(track.rotations), head_to_camera=head_to_camera

@@ -80,6 +80,8 @@ def capture(request: requests.CaptureRequest, progress: Progress) -> results.Cap
         size=request.size,
         start=request.start,
         end=request.end,
+        first_frame=request.first_frame,
+        last_frame=request.last_frame,
         max_frames=request.max_frames,
         progress=progress,
     )

@@ -27,6 +27,8 @@ class CaptureRequest(Request):
     size: int = option("side of the frames, pixels", "N", default=512)
     start: float | None = option("seconds from the start of the clip", "S", default=None, minimum=0)
     end: float | None = option("seconds from the start of the clip", "S", default=None, minimum=0)
+    first_frame: int | None = option("number of the first frame, counted from 1", "N", default=None, minimum=1)
+    last_frame: int | None = option("number of the last frame, counted from 1", "N", default=None, minimum=1)
     max_frames: int | None = option(
         "number of frames after which to stop", "N", default=None, minimum=1, default_in_words="all"
     )

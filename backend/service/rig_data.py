@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -232,11 +232,20 @@ def _arkit_channels(model: HeadModel) -> tuple[_ArkitChannels, Sequence[str]]:
 
 
 def read_track(parameters: Parameters) -> dict[str, Any]:
-    """The method `track.read`: the fields of a `Track` that are not None, and its number of frames."""
+    """The method `track.read`: the fields of a `Track` that are not None, its number of frames, and their times.
+
+    A track of earlier versions holds no times; if it lies in a capture, they are the capture's.
+    """
     parameters.allow_only("path")
-    track = load_track(parameters.path("path"))
+    path = parameters.path("path")
+    track = load_track(path)
+    if track.frame_times is None and (path.parent / "capture.json").is_file():
+        with suppress(EffigyError):
+            capture = load_capture(path.parent)
+            if capture.frame_count == track.frame_count:
+                track = replace(track, frame_times=capture.frame_times)
     known = {name: value for name, value in vars(track).items() if value is not None}
-    return known | {"frame_count": track.frame_count}
+    return known | {"frame_count": track.frame_count, "times": track.times}
 
 
 def read_capture(parameters: Parameters) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Compilation of this folder's kernels: the cache of machine code, the floating-point rules, and a fast exponential.
+"""How numba kernels are compiled, here and in every other room: their cache and floating-point rules.
 
 Kernels are compiled by numba on first use (some seconds) and cached. numba decides by the one file in which a kernel is
-written whether the cached kernel is outdated, but our kernels call functions of neighbouring files. The cache therefore
-lies in a folder named after a hash of all of these files. Nothing is written beside the sources, which may be read-only
-once installed.
+written whether the cached kernel is outdated, but this folder's kernels call functions of neighbouring files. The cache
+therefore lies in a folder named after a hash of all of these files. Nothing is written beside the sources, which may be
+read-only once installed.
 """
 
 from __future__ import annotations

@@ -324,6 +324,15 @@ def test_kernels_compile_even_if_no_cache_folder_is_writable(tmp_path, monkeypat
     assert tmp_path / "own" in jit.cache_folder().parents
 
 
+def test_no_room_compiles_kernels_in_another_way():
+    """Numba's own way refuses to work where neither the sources' folder nor a home can be written."""
+    backend = Path(jit.__file__).parents[1]
+    found = [
+        file for file in backend.rglob("*.py") if "numba.njit" in (text := file.read_text()) or "numba.jit" in text
+    ]
+    assert found == [Path(jit.__file__)]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="every account of Windows has a folder")
 def test_kernels_compile_for_an_account_without_a_home_folder(monkeypatch):
     def no_home():

@@ -59,4 +59,5 @@ def assemble_track(
         flags=capture.flags.astype(np.int32),
         training_count=capture.training_count,
         sigma=sigma.cpu().numpy(),
+        frame_times=capture.frame_times,
     )

@@ -111,7 +111,7 @@ def write_overlay(capture: Capture, track: Track, model: HeadModel, out: Path, *
     # The video format stores colours for blocks of two by two pixels.
     size = max(256, capture.size - capture.size % 2)
     with write_beside(Path(out), durable=False) as temporary:
-        writer = Mp4(temporary, size, track.fps)
+        writer = Mp4(temporary, size, track.fps, track.uneven_times)
         try:
             for index in range(track.frame_count):
                 progress.raise_if_cancelled()

@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
 
 from ...cores import core_count
 from ...correspondence.landmark_sets import LEFT_LIDS, LID_PAIRS, RIGHT_LIDS
 from ...formats.capture import Capture, read_frame
 from ...progress import SILENT, Progress
+from ...splatting.jit import kernel
 from ..model.camera import Camera
 from ..model.frame_state import FrameState, eye_occlusion
 from ..model.landmark_surface import LandmarkSurface
@@ -272,7 +272,7 @@ def _operator(
     return scores
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@kernel(fast=True)
 def _sum_over_arc(
     gx: np.ndarray,
     gy: np.ndarray,
