@@ -9,29 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import bpy
 
-from . import avatars, preferences, tasks
+from . import avatars, preferences, scene_set_up, tasks
 from .camera_view import look_through_camera
 from .errors import EffigyError
+from .film_sound import add_sound
 from .paths import stored
 from .renaming import unused
 from .rig.build import build_rig_steps
-from .rig.camera import add_camera, set_up_scene, show_footage
+from .rig.camera import add_camera, rate_of, set_up_scene, show_footage
+from .rig.conventions import default_camera_pose
 from .rig.data import RigData, TrackData
-from .rig.performance import apply_track_steps
+from .rig.performance import Placement, apply_track_steps
 from .rig.rig_properties import Rig
 from .rig.steps import Steps
 from .tasks import Task
 
 SUFFIX: Final = ".capture"
-SCENE_PROPERTY: Final = "effigy_staged"
-"""Custom property on a scene that has taken its camera, resolution, frame rate and range from imported footage.
-Importing a second person does not change them."""
 VIDEO_EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv")
 """Files that can be dropped into Blender. Images cannot, because Blender uses a dropped image as a reference."""
 EXTENSIONS: Final = (*VIDEO_EXTENSIONS, ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -47,9 +45,9 @@ class ImportRequest:
     size: int
     """Side of the capture's square frames, pixels."""
     landmarks_only: bool
-    start: float | None = None
-    """Seconds; None: from the beginning."""
-    max_frames: int | None = None
+    first_frame: int | None = None
+    """Number of a frame of the video, counted from 1; None: from the beginning."""
+    last_frame: int | None = None
     """None: to the end."""
     head: Path | None = None
     """FLAME file; None: the open head."""
@@ -62,7 +60,11 @@ class ImportRequest:
             "size": self.size,
             "landmarks_only": self.landmarks_only,
         }
-        optional = {"start": self.start, "max_frames": self.max_frames, "head": self.head and str(self.head)}
+        optional = {
+            "first_frame": self.first_frame,
+            "last_frame": self.last_frame,
+            "head": self.head and str(self.head),
+        }
         return required | {name: value for name, value in optional.items() if value is not None}
 
 
@@ -88,64 +90,58 @@ def import_video(
     size: int = 512,
     capture: Path | None = None,
     landmarks_only: bool = False,
+    set_up: bool | None = None,
 ) -> Task:
     """Starts capturing and tracking `video`, from its frame `first` (counted from 1) to its frame `last` (0: to its
     end).
 
-    `capture` is the folder to write; without it the capture goes beside the .blend file (see `_new_capture_folder`).
+    `set_up` says whether the scene takes the film's settings; by default it does if it is untouched. `capture` is the
+    folder to write; without it the capture goes beside the .blend file (see `_new_capture_folder`).
     """
     if not video.is_file():
         raise EffigyError(f"There is no video at {video}.")
     if last and last < first:
         raise EffigyError(f"The last frame ({last}) lies before the first ({first}).")
-    start = max_frames = None
-    if first > 1 or last:
-        rate = frame_rate_of(video)
-        # Half a frame earlier, so that rounding does not skip the first frame.
-        start = float(max(Fraction(0), (first - Fraction(3, 2)) / rate))
-        if last:
-            max_frames = last - first + 1
     request = ImportRequest(
-        video, capture or _new_capture_folder(video), size, landmarks_only, start, max_frames, preferences.head_file()
+        video,
+        capture or _new_capture_folder(video),
+        size,
+        landmarks_only,
+        first if first > 1 else None,
+        last or None,
+        preferences.head_file(),
     )
-    return _start(f"Import {video.name}", scene, video.stem, "import", request)
+    return _start(f"Import {video.name}", scene, video.stem, "import", request, set_up)
 
 
-def import_capture(scene: bpy.types.Scene, capture: Path) -> Task:
-    """Starts building the rig of an existing capture. A capture without a track is tracked first."""
+def import_capture(scene: bpy.types.Scene, capture: Path, set_up: bool | None = None) -> Task:
+    """Starts building the rig of an existing capture. A capture without a track is tracked first. `set_up` is that of
+    `import_video`.
+    """
     if not (capture / "capture.json").is_file():
         raise EffigyError(
             f"{capture} is no capture of Effigy's: choose a folder that Import Video has made, with capture.json in it."
         )
     if (capture / "track.npz").is_file():
-        return tasks.start_local(f"Add {capture.stem}", lambda: _build(scene, capture.stem, capture))
+        return tasks.start_local(f"Add {capture.stem}", lambda: _build(scene, capture.stem, capture, set_up))
     request = TrackRequest(capture, preferences.head_file())
-    return _start(f"Track {capture.stem}", scene, capture.stem, "track", request)
+    return _start(f"Track {capture.stem}", scene, capture.stem, "track", request, set_up)
 
 
-def _start(title: str, scene: bpy.types.Scene, name: str, kind: str, request: ImportRequest | TrackRequest) -> Task:
+def _start(
+    title: str,
+    scene: bpy.types.Scene,
+    name: str,
+    kind: str,
+    request: ImportRequest | TrackRequest,
+    set_up: bool | None,
+) -> Task:
     capture = request.capture
+    film = request.video if isinstance(request, ImportRequest) else None
     elsewhere = f"The capture is in {capture}: add it to any .blend file with Import ▸ Add Capture."
-    return tasks.start(title, kind, request.params(), lambda result: _build(scene, name, capture, result), elsewhere)
-
-
-def frame_rate_of(video: Path) -> Fraction:
-    """Frames per second, as Blender reads them from the file."""
-    try:
-        clip = bpy.data.movieclips.load(str(video), check_existing=False)
-    except RuntimeError as error:
-        raise EffigyError(
-            f"{video.name} cannot be read as a video, so its frames cannot be counted: import all of it."
-        ) from error
-    try:
-        rate = Fraction(clip.fps).limit_denominator(1001)
-    finally:
-        bpy.data.movieclips.remove(clip)
-    if rate <= 0:
-        raise EffigyError(
-            f"{video.name} does not state its frame rate, so its frames cannot be counted: import all of it."
-        )
-    return rate
+    return tasks.start(
+        title, kind, request.params(), lambda result: _build(scene, name, capture, set_up, result, film), elsewhere
+    )
 
 
 def _new_capture_folder(video: Path) -> Path:
@@ -155,32 +151,48 @@ def _new_capture_folder(video: Path) -> Path:
     return unused(folder / (video.stem + SUFFIX), taken)
 
 
-def _build(scene: bpy.types.Scene, name: str, capture: Path, result: Mapping[str, Any] | None = None) -> Steps[str]:
+def _build(
+    scene: bpy.types.Scene,
+    name: str,
+    capture: Path,
+    set_up: bool | None,
+    result: Mapping[str, Any] | None = None,
+    film: Path | None = None,
+) -> Steps[str]:
     """Builds the rig, the camera and the performance of a capture in steps, and returns a message for the artist.
 
-    `result` is that of the job that tracked the capture, if there was one.
+    `result` is that of the job that tracked the capture, if there was one; `film` is the video, if it is at hand.
     """
     track = TrackData.from_answer((yield from tasks.fetch("track.read", {"path": str(capture / "track.npz")})))
     data = yield from _rig_data(track.head_name, track.head_fingerprint, track.identity)
+    if set_up is None:
+        set_up = scene_set_up.is_untouched(scene)
+    start, scale = (1, 1.0) if set_up else (scene.frame_start, rate_of(scene) / float(track.fps))
     with _outside_every_scene() as workshop:
         rig = yield from build_rig_steps(data, name, workshop)
-        placement = yield from apply_track_steps(rig, track)
+        placement = Placement(default_camera_pose(track.head_to_camera), start)
+        yield from apply_track_steps(rig, track, placement, scale)
         collection = rig.mesh.users_collection[0]
         camera = add_camera(track, placement, f"{name} camera", collection)
         yield 0.98
-        show_footage(camera, capture / "frames", track.frame_count, placement)
+        show_footage(camera, capture / "frames", track.positions, placement, scale)
         yield 0.99
         rig.armature.effigy.capture = stored(capture)
         scene.collection.children.link(collection)
-    if scene.camera is None or not scene.get(SCENE_PROPERTY):
+    if set_up:
         set_up_scene(scene, track, camera, placement)
-        scene[SCENE_PROPERTY] = True
+        scene_set_up.remember(scene)
+        if film is not None:
+            add_sound(scene, film, start, track.film_time)
         look_through_camera(scene)
     make_active(scene, rig)
     reliable = (result or {}).get("sure")
-    return f"“{rig.armature.name}”: {track.frame_count} frames" + (
+    message = f"“{rig.armature.name}”: {track.frame_count} frames" + (
         f", {reliable} of them tracked reliably." if reliable is not None else "."
     )
+    if not set_up:
+        message += f" The scene is as it was: the performance begins at frame {start}, its camera is “{camera.name}”."
+    return message
 
 
 def _rig_data(head_name: str, head_fingerprint: str, identity: Any) -> Steps[RigData]:

@@ -159,8 +159,8 @@ def _apply_refined_track(path: Path, name: str) -> Steps[str]:
     rig = find_rig(armature) if armature else None
     if rig is None:
         raise EffigyError(f"“{name}” is gone from this file or has another name: take its refined track again.")
-    yield from apply_track_steps(rig, track)
-    return f"“{name}” performs the refined track."
+    applied = yield from apply_track_steps(rig, track)
+    return f"“{name}” performs the refined track. {applied.note}".rstrip()
 
 
 def capture_of(rig: Rig) -> Path:

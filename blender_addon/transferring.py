@@ -128,5 +128,5 @@ def _add_to_rig(path: Path, name: str, title: str, frame_start: int) -> Steps[st
     rig = find_rig(armature) if armature else None
     if rig is None:
         raise EffigyError(f"“{name}” is gone from this file or has another name: transfer the performance again.")
-    yield from add_performance_steps(rig, track, title, frame_start)
-    return f"“{name}” performs {title}: {track.frame_count} frames from frame {frame_start} on."
+    applied = yield from add_performance_steps(rig, track, title, frame_start)
+    return f"“{name}” performs {title}: {track.frame_count} frames from frame {frame_start} on. {applied.note}".rstrip()

@@ -9,7 +9,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, StringProperty
 
-from ..blender_addon import importing, tasks
+from ..blender_addon import importing, scene_set_up, tasks
 from ..blender_addon.errors import EffigyError
 from ..blender_addon.reporting import ReportingOperator
 
@@ -20,18 +20,24 @@ class EFFIGY_OT_import_capture(ReportingOperator, bpy.types.Operator):
     bl_description = "Add the rig, the camera and the performance of an existing capture folder to this scene"
 
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
+    set_up: scene_set_up.choice()
     wait: BoolProperty(
         name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.set_up = scene_set_up.is_untouched(context.scene)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def run(self, context: bpy.types.Context) -> None:
         if not self.directory:
             raise EffigyError("Choose the folder of a capture.")
-        task = importing.import_capture(context.scene, Path(bpy.path.abspath(self.directory)).absolute())
+        task = importing.import_capture(
+            context.scene,
+            Path(bpy.path.abspath(self.directory)).absolute(),
+            self.set_up if self.properties.is_property_set("set_up") else None,
+        )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)
             self.report({"INFO"}, task.message)

@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty, IntProperty, StringProperty
 
-from ..blender_addon import importing, tasks
+from ..blender_addon import importing, scene_set_up, tasks
 from ..blender_addon.errors import EffigyError
 from ..blender_addon.reporting import ReportingOperator
 
@@ -49,11 +49,13 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         options={"SKIP_SAVE"},
         description="The folder to write. Empty: beside the .blend file, or beside the video if the .blend is unsaved",
     )
+    set_up: scene_set_up.choice()
     wait: BoolProperty(
         name="Wait", options={"HIDDEN", "SKIP_SAVE"}, description="Return only when everything is done, for scripts"
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        self.set_up = scene_set_up.is_untouched(context.scene)
         if self.filepath:
             # The file was dropped into the window.
             return context.window_manager.invoke_props_dialog(self)
@@ -70,6 +72,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         layout.prop(self, "size")
         layout.prop(self, "landmarks_only")
         layout.prop(self, "capture")
+        layout.prop(self, "set_up")
 
     def run(self, context: bpy.types.Context) -> None:
         if not self.filepath:
@@ -83,6 +86,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
             size=self.size,
             capture=capture,
             landmarks_only=self.landmarks_only,
+            set_up=self.set_up if self.properties.is_property_set("set_up") else None,
         )
         if self.wait or bpy.app.background:
             tasks.wait_for_success(task)

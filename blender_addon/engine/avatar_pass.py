@@ -7,6 +7,7 @@ border and frame range from the artist's scene whenever a render begins.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import bpy
@@ -19,23 +20,21 @@ from .render_engine import ENGINE
 
 SOURCE_SCENE: Final = "effigy_pass_of"
 """Custom property of a pass: the artist's scene."""
-_SYNCED_SETTINGS: Final = (
-    "resolution_x",
-    "resolution_y",
-    "resolution_percentage",
-    "pixel_aspect_x",
-    "pixel_aspect_y",
-    "fps",
-    "fps_base",
-    "use_border",
-    "use_crop_to_border",
-    "border_min_x",
-    "border_max_x",
-    "border_min_y",
-    "border_max_y",
-    "use_motion_blur",
+_OWN_SETTINGS: Final = frozenset(
+    {
+        "engine",
+        "film_transparent",
+        "use_compositing",
+        "use_sequencer",
+        "use_freestyle",
+        "use_multiview",
+        "use_single_layer",
+        "use_lock_interface",
+        "filepath",
+    }
 )
-"""Render settings that the pass copies from the artist's scene."""
+"""Render settings of the pass itself. It copies all others from the artist's scene, so that none is forgotten: size,
+border, time stretching, stereo, simplification and whatever a later Blender adds."""
 
 
 def find_pass(scene: bpy.types.Scene) -> bpy.types.Scene | None:
@@ -94,8 +93,7 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
         scene.frame_end,
         scene.frame_step,
     )
-    for name in _SYNCED_SETTINGS:
-        setattr(avatar_pass.render, name, getattr(scene.render, name))
+    _copy_render_settings(scene.render, avatar_pass.render)
     avatar_pass.effigy.enhanced = scene.effigy.enhanced
     ours, theirs = avatar_pass.collection, scene.collection
     for kind in ("objects", "children"):
@@ -116,6 +114,26 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
             avatar_pass.timeline_markers.new(marker.name, frame=marker.frame).camera = marker.camera
     # Evaluated now, because Blender 5.2 crashes if a render is the first to evaluate a changed layer.
     pass_layer.update()
+
+
+def followed_settings(render: bpy.types.RenderSettings) -> list[str]:
+    """The names of the render settings that the pass copies."""
+    return [
+        setting.identifier
+        for setting in render.bl_rna.properties
+        if not setting.is_readonly
+        and setting.type not in ("POINTER", "COLLECTION")
+        and setting.identifier not in _OWN_SETTINGS
+    ]
+
+
+def _copy_render_settings(theirs: bpy.types.RenderSettings, ours: bpy.types.RenderSettings) -> None:
+    for name in followed_settings(theirs):
+        value = getattr(theirs, name)
+        if getattr(ours, name) != value:
+            # A choice that this build of Blender does not offer is read as an empty text, which cannot be set.
+            with suppress(TypeError):
+                setattr(ours, name, value)
 
 
 def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerCollection) -> None:

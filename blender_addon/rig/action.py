@@ -8,13 +8,17 @@ slot. Only this module depends on the difference.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import floor
 from typing import Any, Final, NamedTuple
 
 import bpy
 import numpy as np
 
-_LINEAR: Final = 1
-"""The keyframe interpolation LINEAR as the number that `foreach_set` takes."""
+from ..errors import EffigyError
+
+CONSTANT: Final = 0
+LINEAR: Final = 1
+"""Interpolations of keyframes as the numbers that `foreach_set` takes."""
 
 
 class Curve(NamedTuple):
@@ -27,7 +31,7 @@ class Curve(NamedTuple):
     group: str
     """Name of the curve's group in the editors."""
     frames: np.ndarray
-    """(K,) integer frames in ascending order."""
+    """(K,) in ascending order; fractions of a frame are allowed."""
     values: np.ndarray
     """(K,)"""
 
@@ -49,21 +53,70 @@ def curves_of(action: bpy.types.Action) -> bpy.types.bpy_prop_collection:
     return _curve_container(action).fcurves
 
 
-def add_curve(action: bpy.types.Action, curve: Curve) -> bpy.types.FCurve:
-    """Adds one curve with linear interpolation. With a key on every frame, Blender's default easing would jitter."""
+def add_curve(action: bpy.types.Action, curve: Curve, interpolation: int = LINEAR) -> bpy.types.FCurve:
+    """Adds one curve. Its interpolation is linear because, with a key on every frame, Blender's default easing would
+    jitter.
+    """
     container = _curve_container(action)
     fcurve = container.fcurves.new(curve.path, index=curve.index)
     fcurve.group = container.groups.get(curve.group) or container.groups.new(curve.group)
     points = fcurve.keyframe_points
     points.add(len(curve.frames))
     points.foreach_set("co", np.stack((curve.frames, curve.values), 1).astype(np.float32).ravel())
-    points.foreach_set("interpolation", np.full(len(curve.frames), _LINEAR, np.int32))
+    points.foreach_set("interpolation", np.full(len(curve.frames), interpolation, np.int32))
     fcurve.update()
     return fcurve
 
 
-def push_strip(target: bpy.types.ID, action: bpy.types.Action, name: str, start: int) -> bpy.types.NlaStrip:
-    """Adds an action as a strip on a new NLA track above all others. The strip replaces the values of those below."""
+def play_action(target: bpy.types.ID, action: bpy.types.Action) -> None:
+    """Makes an action of `new_action` the one that a data-block plays, in place of its own."""
+    data = target.animation_data or target.animation_data_create()
+    data.action = action
+    if hasattr(data, "action_slot"):
+        data.action_slot = action.slots[0]
+
+
+def free_for_keys(target: bpy.types.ID, blend: str) -> str | None:
+    """Prepares a data-block for keys that are set by hand above its strips and combined with them by `blend`.
+
+    An action that holds keys and is combined in another way keeps its effect: it becomes a strip above all others, as
+    Blender's own *Push Down Action* makes it. Its name is returned.
+    """
+    data = target.animation_data or target.animation_data_create()
+    if data.use_tweak_mode:
+        raise EffigyError(f"A strip of “{target.name}” is being edited: leave its Tweak Mode (Tab), then try again.")
+    action = data.action
+    if action is None or data.action_blend_type == blend or not _is_keyed(action, getattr(data, "action_slot", None)):
+        data.action_blend_type = blend
+        return None
+    slot, start = getattr(data, "action_slot", None), floor(action.frame_range[0])
+    track = data.nla_tracks.new()
+    track.name = action.name
+    strip = track.strips.new(action.name, start, action)
+    if slot is not None:
+        strip.action_slot = slot
+    strip.action_frame_start = start
+    strip.blend_type, strip.extrapolation = data.action_blend_type, data.action_extrapolation
+    strip.influence = data.action_influence
+    data.action = None
+    data.action_blend_type = blend
+    return action.name
+
+
+def _is_keyed(action: bpy.types.Action, slot: Any) -> bool:
+    if slot is None:
+        return not hasattr(action, "slots") and len(action.fcurves) > 0
+    bags = (strip.channelbag(slot) for layer in action.layers for strip in layer.strips)
+    return any(bag is not None and len(bag.fcurves) for bag in bags)
+
+
+def push_strip(
+    target: bpy.types.ID, action: bpy.types.Action, name: str, start: int, scale: float = 1.0
+) -> bpy.types.NlaStrip:
+    """Adds an action as a strip on a new NLA track above all others. The strip replaces the values of those below.
+
+    `scale`: frames of the scene for each frame of the action.
+    """
     data = target.animation_data or target.animation_data_create()
     track = data.nla_tracks.new()
     track.name = name
@@ -71,6 +124,10 @@ def push_strip(target: bpy.types.ID, action: bpy.types.Action, name: str, start:
     if hasattr(strip, "action_slot"):
         strip.action_slot = action.slots[0]
     strip.name, strip.blend_type, strip.extrapolation = name, "REPLACE", "HOLD"
+    # The first frame of the action is the frame `start` of the scene even if its first key lies later.
+    strip.action_frame_start = min(strip.action_frame_start, start)
+    if scale != 1:
+        strip.scale = scale
     return strip
 
 

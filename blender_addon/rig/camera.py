@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ..errors import EffigyError
+from .action import CONSTANT, Curve, add_curve, new_action, play_action
 from .conventions import OPENCV_AXES
 from .data import TrackData
 from .performance import Placement
@@ -76,7 +78,8 @@ def set_up_scene(scene: bpy.types.Scene, track: TrackData, camera: bpy.types.Obj
     render.resolution_percentage = 100
     render.pixel_aspect_x = render.pixel_aspect_y = 1
     render.fps, render.fps_base = frame_rate(track.fps)
-    scene.frame_start, scene.frame_end = placement.frame_start, placement.frame_start + track.frame_count - 1
+    last = placement.frame_start + ceil(track.positions[-1] - 1e-6)
+    scene.frame_start, scene.frame_end = placement.frame_start, last
     scene.camera = camera
 
 
@@ -86,9 +89,18 @@ def frame_rate(fps: Fraction) -> tuple[int, float]:
     return whole, float(whole / fps)
 
 
-def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, placement: Placement) -> None:
-    """Shows the capture's frames (000000.jpg, ...) as the camera's background, from the performance's first frame
-    on.
+def rate_of(scene: bpy.types.Scene) -> float:
+    """The scene's frames per second."""
+    return scene.render.fps / scene.render.fps_base
+
+
+def show_footage(
+    camera: bpy.types.Object, frames: Path, positions: np.ndarray, placement: Placement, scale: float = 1.0
+) -> None:
+    """Shows the capture's frames (000000.jpg, ...) as the camera's background, from the performance's first frame on.
+
+    `positions` (F,) is when each is shown, in frames of the footage; `scale` is how many of the scene's frames one of
+    these takes.
     """
     # Captures of format 1 hold PNG files.
     jpeg, png = Path(frames) / "000000.jpg", Path(frames) / "000000.png"
@@ -103,5 +115,23 @@ def show_footage(camera: bpy.types.Object, frames: Path, frame_count: int, place
     background.frame_method, background.display_depth, background.alpha = "FIT", "BACK", 1.0
     user = background.image_user
     # Blender counts the images of a sequence from 1, the capture counts its frames from 0.
-    user.frame_duration, user.frame_start, user.frame_offset = frame_count, placement.frame_start, -1
+    user.frame_duration, user.frame_start, user.frame_offset = len(positions), placement.frame_start, -1
     user.use_auto_refresh = True
+    shown = scale * positions
+    if not np.array_equal(shown, np.arange(len(shown))):
+        _follow_times(camera.data, shown, placement.frame_start)
+
+
+def _follow_times(camera: bpy.types.Camera, shown: np.ndarray, frame_start: int) -> None:
+    """Keys the background's offset so that each frame of the scene shows the image that was taken last before it.
+
+    `shown` (F,) is when each image is shown, in the scene's frames after `frame_start`.
+    """
+    frames = np.arange(ceil(shown[-1]) + 1)
+    images = np.searchsorted(shown, frames + 1e-3, side="right") - 1
+    offsets = images - frames - 1
+    changed = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 1))
+    action = new_action(f"{camera.name} footage", camera)
+    path = "background_images[0].image_user.frame_offset"
+    add_curve(action, Curve(path, 0, "Footage", changed + frame_start, offsets[changed]), CONSTANT)
+    play_action(camera, action)

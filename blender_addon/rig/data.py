@@ -149,6 +149,10 @@ class TrackData:
     fps: Fraction
     flags: np.ndarray
     """(F,) zero for a frame without problems."""
+    times: np.ndarray
+    """(F,) float64: seconds since the first frame, unevenly spaced where the footage's frame rate varies."""
+    film_time: float
+    """Seconds from the start of the film to the first frame."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> TrackData:
@@ -167,8 +171,10 @@ class TrackData:
                 size=int(answer["size"]),
                 fps=Fraction(*(int(part) for part in answer["fps"])),
                 flags=np.asarray(answer["flags"], np.int32),
+                times=np.asarray(answer["times"], np.float64),
+                film_time=float(answer.get("frame_times", (0.0,))[0]),
             )
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
             raise EffigyError(
                 f"The backend sent a track that this version of Effigy cannot read ({error}): "
                 "install the backend again in Effigy's preferences."
@@ -177,13 +183,26 @@ class TrackData:
         _check_shapes(
             data,
             "track",
-            {"rotations": (frames, 5, 3), "head_to_camera": (frames, 4, 4), "intrinsics": (3, 3), "flags": (frames,)},
+            {
+                "rotations": (frames, 5, 3),
+                "head_to_camera": (frames, 4, 4),
+                "intrinsics": (3, 3),
+                "flags": (frames,),
+                "times": (frames,),
+            },
         )
         return data
 
     @property
     def frame_count(self) -> int:
         return len(self.expression)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(F,) float64: when each frame is shown, in frames at the rate `fps`; 0, 1, 2 … unless the rate varies."""
+        positions = self.times * float(self.fps)
+        whole = np.round(positions)
+        return whole if np.allclose(positions, whole, atol=1e-3) else positions
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -8,7 +8,11 @@ by hand never overwrite it.
 Keys set by hand go into the action above the strips. That action is set to ADD on the shape keys and to COMBINE on the
 armature: values are added to the tracked values, and rotations are applied after the tracked rotations. When Blender
 inserts a key it subtracts the value of the strips, so the key holds the pose that the artist sees. On frames between
-and beyond the keys the performance continues underneath the change.
+and beyond the keys the performance continues underneath the change. An action with keys that is combined in another
+way, such as a baked one, becomes a strip of its own as it was (`action.free_for_keys`).
+
+A key lies at the time of its frame in the footage, in frames at the footage's rate. The strip is scaled to the scene's
+rate, so that takes of any rate play at their own speed in one scene.
 
 The performance of another person (`add_performance_steps`) comes into strips above these. It replaces the tracked
 performance for as long as it lasts, and can be muted, moved and faded against it.
@@ -27,7 +31,7 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from .action import Curve, add_curve, new_action, push_strip, remove_strip, strips_of, swap_action
+from .action import Curve, add_curve, free_for_keys, new_action, push_strip, remove_strip, strips_of, swap_action
 from .conventions import HEAD_TO_BLENDER, default_camera_pose
 from .data import JOINT_NAMES, TrackData
 from .rig_properties import Rig
@@ -57,29 +61,51 @@ class Placement:
     """The scene's frame of the track's frame 0."""
 
 
-def apply_track(rig: Rig, track: TrackData, placement: Placement | None = None) -> Placement:
-    """Keys a track on the rig in place of the track that was keyed before, and returns where it lies.
+@dataclass(frozen=True)
+class Applied:
+    """What keying a performance has done."""
+
+    placement: Placement
+    set_aside: tuple[str, ...] = ()
+    """Names of the artist's actions that are strips of their own now, because they replaced what lies below them."""
+
+    @property
+    def note(self) -> str:
+        """A sentence for the artist, empty if nothing was set aside."""
+        if not self.set_aside:
+            return ""
+        names = " and ".join(f"“{name}”" for name in self.set_aside)
+        return f"Your keys of {names} are now in strips above, as they were: mute them in the NLA editor to see it."
+
+
+def apply_track(rig: Rig, track: TrackData, placement: Placement | None = None, scale: float = 1.0) -> Applied:
+    """Keys a track on the rig in place of the track that was keyed before.
 
     Without `placement` the new performance lies where the old one did, so that the camera still fits. The first one
-    starts at frame 1, with the camera as `conventions.default_camera_pose` places it.
+    starts at frame 1, with the camera as `conventions.default_camera_pose` places it. `scale` is how many frames of the
+    scene a frame of the footage takes; a performance that replaces another keeps the scale of its strips.
     """
-    return finish(apply_track_steps(rig, track, placement))
+    return finish(apply_track_steps(rig, track, placement, scale))
 
 
-def apply_track_steps(rig: Rig, track: TrackData, placement: Placement | None = None) -> Steps[Placement]:
+def apply_track_steps(
+    rig: Rig, track: TrackData, placement: Placement | None = None, scale: float = 1.0
+) -> Steps[Applied]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
     _check_head(rig, track)
     placement = placement or placement_of(rig) or Placement(default_camera_pose(track.head_to_camera), 1)
     faces, bones = yield from _actions(rig, track, placement, "expressions", "head")
     key = rig.mesh.data.shape_keys
     _add_neutral_strip(key, rig.slider_names)
-    _set_tracked_strip(key, faces, placement.frame_start, "ADD")
-    _set_tracked_strip(rig.armature, bones, placement.frame_start, "COMBINE")
+    set_aside = [
+        _set_tracked_strip(key, faces, placement.frame_start, "ADD", scale),
+        _set_tracked_strip(rig.armature, bones, placement.frame_start, "COMBINE", scale),
+    ]
     _store_placement(rig, placement)
-    return placement
+    return Applied(placement, tuple(name for name in set_aside if name))
 
 
-def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: int) -> Steps[None]:
+def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: int) -> Steps[Applied]:
     """Adds a performance to the rig, from `frame_start` on, in strips called `name` above all existing ones.
 
     In steps of a few milliseconds (see `steps`).
@@ -91,14 +117,17 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
     faces, bones = yield from _actions(rig, track, placement, f"{name}, expressions", f"{name}, head")
     alone, key = not has_performance(rig), rig.mesh.data.shape_keys
     _add_neutral_strip(key, rig.slider_names)
+    set_aside = []
     for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
         action[LAYER_PROPERTY] = TRANSFERRED
+        aside = free_for_keys(target, blend)
         strip = push_strip(target, action, name, frame_start)
-        # Before and after the strip, the tracked performance below it takes effect, if there is one.
-        strip.extrapolation = "HOLD" if alone else "NOTHING"
-        target.animation_data.action_blend_type = blend
+        # Before and after the strip, what lies below it takes effect, if there is anything.
+        strip.extrapolation = "HOLD" if alone and aside is None else "NOTHING"
+        set_aside += [aside] if aside else []
     if stored is None:
         _store_placement(rig, placement)
+    return Applied(placement, tuple(set_aside))
 
 
 def _check_head(rig: Rig, track: TrackData) -> None:
@@ -179,19 +208,24 @@ def _add_neutral_strip(key: bpy.types.Key, names: tuple[str, ...]) -> None:
         push_strip(key, action, NEUTRAL, 0)
 
 
-def _set_tracked_strip(target: bpy.types.ID, action: bpy.types.Action, frame_start: int, blend: str) -> None:
-    """Makes `action` the tracked performance of a data-block; `blend` is how the keys above it are combined with it."""
+def _set_tracked_strip(
+    target: bpy.types.ID, action: bpy.types.Action, frame_start: int, blend: str, scale: float
+) -> str | None:
+    """Makes `action` the tracked performance of a data-block; `blend` is how the keys above it are combined with it.
+
+    Returns the name of the artist's action if it became a strip above the performance.
+    """
     action[LAYER_PROPERTY] = TRACKED
     strip = _strip_of(target, TRACKED)
     if strip is None:
-        push_strip(target, action, TRACKED, frame_start)
+        push_strip(target, action, TRACKED, frame_start, scale)
     else:
         # The existing strip is kept, because the artist may have moved, muted or faded it.
         old = strip.action
         swap_action(strip, action)
         if old.users == 0:
             bpy.data.actions.remove(old)
-    target.animation_data.action_blend_type = blend
+    return free_for_keys(target, blend)
 
 
 def _strip_of(target: bpy.types.ID, layer: str) -> bpy.types.NlaStrip | None:
@@ -222,14 +256,14 @@ def _widen_sliders(rig: Rig, track: TrackData) -> None:
 
 
 def _expression_curves(rig: Rig, track: TrackData, frame_start: int) -> list[Curve]:
-    curves = []
+    curves, frames = [], track.positions + frame_start
     for name, values in zip(rig.expression_names, track.expression.T, strict=True):
-        curves.append(_curve(_value_path(name), 0, _GROUP, values, frame_start))
+        curves.append(_curve(_value_path(name), 0, _GROUP, values, frames))
     return curves
 
 
 def _bone_curves(rig: Rig, track: TrackData, placement: Placement) -> list[Curve]:
-    curves, frame_start = [], placement.frame_start
+    curves, frames = [], track.positions + placement.frame_start
     for index, joint in enumerate(JOINT_NAMES):
         bone = rig.pose_bone(joint)
         rest = np.array(bone.bone.matrix_local, np.float64)
@@ -240,7 +274,7 @@ def _bone_curves(rig: Rig, track: TrackData, placement: Placement) -> list[Curve
             basis = np.linalg.inv(rest) @ motion @ rest
             quaternions = matrix_to_quaternion(basis[:, :3, :3])
             for axis in range(3):
-                curves.append(_curve(f"{base}.location", axis, bone.name, basis[:, axis, 3], frame_start))
+                curves.append(_curve(f"{base}.location", axis, bone.name, basis[:, axis, 3], frames))
         else:
             # A change of axes rotates the axis of a rotation and keeps its angle.
             axes = HEAD_TO_BLENDER[:3, :3].T @ rest[:3, :3]
@@ -249,13 +283,13 @@ def _bone_curves(rig: Rig, track: TrackData, placement: Placement) -> list[Curve
         quaternions = align_signs(quaternions)
         for component in range(4):
             values = quaternions[:, component]
-            curves.append(_curve(f"{base}.rotation_quaternion", component, bone.name, values, frame_start))
+            curves.append(_curve(f"{base}.rotation_quaternion", component, bone.name, values, frames))
     return curves
 
 
-def _curve(path: str, index: int, group: str, values: np.ndarray, frame_start: int) -> Curve:
-    """A key on every frame with a finite value; a single key if the value never changes."""
+def _curve(path: str, index: int, group: str, values: np.ndarray, frames: np.ndarray) -> Curve:
+    """A key at each of `frames` (F,) with a finite value; a single key if the value never changes."""
     known = np.flatnonzero(np.isfinite(values))
     if len(known) and np.ptp(values[known]) == 0:
         known = known[:1]
-    return Curve(path, index, group, known + frame_start, values[known])
+    return Curve(path, index, group, frames[known], values[known])

@@ -127,6 +127,28 @@ def test_an_animation_follows_frame_camera_and_what_is_new_in_the_scene(shot, en
     assert columns[0] - columns[1] == pytest.approx(moved, abs=2)
 
 
+def test_time_stretching_and_every_other_setting_of_the_render_are_followed(shot, module, tmp_path):
+    """Twice as slow, frame 21 of the render shows the pose of frame 10.5: the head is where the film has it then."""
+    avatar_pass = module("blender_addon.engine.avatar_pass")
+    bpy.ops.effigy.set_up_composite()
+    scene = bpy.context.scene
+    for frame, place in ((1, 0.0), (10, 0.0), (11, -0.24), (30, -0.24)):
+        shot.armature.location = place * RIGHT
+        shot.armature.keyframe_insert("location", frame=frame)
+    pictures = []
+    for old, new, frame in ((100, 200, 20), (100, 200, 24), (100, 100, 20)):
+        scene.render.frame_map_old, scene.render.frame_map_new = old, new
+        scene.frame_set(frame)
+        pictures.append(render_png(tmp_path / f"{old}_{new}_{frame}.png")[: SIZE // 3])
+    early, late, plain = pictures
+    assert np.abs(early - late).mean() > 0.02
+    assert np.abs(late - plain).mean() < 0.005
+    theirs, ours = scene.render, avatar_pass.find_pass(scene).render
+    followed = avatar_pass.followed_settings(theirs)
+    assert {"frame_map_old", "resolution_x", "use_border", "simplify_subdivision_render"} <= set(followed)
+    assert [name for name in followed if getattr(ours, name) != getattr(theirs, name)] == []
+
+
 def test_a_collection_that_the_artist_excludes_later_leaves_the_pass_too(shot, engine_avatars, tmp_path):
     bpy.ops.effigy.set_up_composite()
     ben = add_rig(engine_avatars / "ben.effigy")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+import wave
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 
 FIRST, LAST = 10, 21
@@ -45,6 +47,48 @@ def test_the_performance_moves_the_face(rig):
         scene.frame_set(frame)
         seen.append(values())
     assert seen[0] != seen[1]
+
+
+def test_a_prepared_shot_keeps_its_settings_and_the_film_its_speed(demo_capture, module):
+    """1001 to 1240 at 24 frames a second with a camera of its own; the film has 30 frames a second."""
+    scene = bpy.context.scene
+    hero = bpy.data.objects.new("hero", bpy.data.cameras.new("hero"))
+    scene.collection.objects.link(hero)
+    scene.camera, scene.frame_start, scene.frame_end = hero, 1001, 1240
+    module_of = module("blender_addon.scene_set_up")
+    before = module_of._settings(scene)
+    assert not module_of.is_untouched(scene)
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    assert module_of._settings(scene) == before and scene.camera == hero
+    made = module("blender_addon.active").need_rig(bpy.context)
+    strip = made.armature.animation_data.nla_tracks[0].strips[0]
+    assert strip.frame_start == 1001
+    assert strip.frame_end - strip.frame_start == pytest.approx((LAST - FIRST) * 24 / 30, abs=1e-3)
+    # Asked for, it is done.
+    bpy.ops.effigy.import_capture(directory=str(demo_capture), set_up=True)
+    assert (scene.render.fps, scene.frame_start, scene.frame_end) == (30, 1, LAST - FIRST + 1) and scene.camera != hero
+
+
+def test_the_sound_of_a_film_begins_where_its_first_imported_frame_does(module, tmp_path):
+    """A second of tone after a second of silence; frames from 0.4 s on are imported at frame 1 of 25 a second."""
+    film = tmp_path / "film.wav"
+    with wave.open(str(film), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        tone = (8000 * np.sin(np.arange(8000) / 3)).astype(np.int16)
+        file.writeframes(np.concatenate((np.zeros(8000, np.int16), tone)).tobytes())
+    scene, sound = bpy.context.scene, module("blender_addon.film_sound")
+    scene.render.fps = 25
+    assert sound.add_sound(scene, film, 1, 0.4)
+    editor = scene.sequence_editor
+    (strip,) = editor.strips if hasattr(editor, "strips") else editor.sequences
+    assert strip.frame_final_start == 1 and scene.sync_mode == "AUDIO_SYNC"
+    assert strip.frame_final_duration == pytest.approx(1.6 * 25, abs=1)
+    # The tone, one second into the film, is heard 0.6 s after frame 1.
+    assert strip.frame_start + 25 == pytest.approx(1 + 0.6 * 25)
+    (tmp_path / "mute.mp4").write_bytes(b"no film")
+    assert not sound.add_sound(scene, tmp_path / "mute.mp4", 1, 0.0)
 
 
 def test_importing_a_second_person_does_not_change_the_scenes_settings(rig, demo_capture):

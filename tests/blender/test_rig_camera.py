@@ -80,8 +80,9 @@ def test_the_footage_is_shown_behind_the_view_frame_by_frame(tmp_path, suffix, w
         image = bpy.data.images.new(f"{frame}", 4, 4)
         image.filepath_raw, image.file_format = str(tmp_path / f"{frame:06d}.{suffix}"), written
         image.save()
-    rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)
+    rigging().camera.show_footage(camera, tmp_path, track.positions, placement)
     background = camera.data.background_images[0]
+    assert camera.data.animation_data is None
     assert camera.data.show_background_images and background.image.source == "SEQUENCE"
     # A camera's background images advance only when a window draws them. A texture with the same settings advances
     # whenever it is evaluated.
@@ -100,7 +101,23 @@ def test_the_footage_is_shown_behind_the_view_frame_by_frame(tmp_path, suffix, w
         assert path.endswith(f"{frame:06d}.{suffix}"), path
 
 
+def test_footage_of_a_variable_rate_shows_the_frame_that_was_taken_last(tmp_path):
+    """Frames at 0, 1, 2, 5 and 7 of the film's rate, in a scene of half that rate: 0, 0.5, 1, 2.5 and 3.5."""
+    made, track, camera, placement = footage_scene(frame_start=101)
+    image = bpy.data.images.new("first", 4, 4)
+    image.filepath_raw, image.file_format = str(tmp_path / "000000.jpg"), "JPEG"
+    image.save()
+    positions = np.array((0.0, 1, 2, 5, 7))
+    rigging().camera.show_footage(camera, tmp_path, positions, placement, scale=0.5)
+    shown = []
+    for frame in range(101, 106):
+        bpy.context.scene.frame_set(frame)
+        user = camera.data.evaluated_get(bpy.context.evaluated_depsgraph_get()).background_images[0].image_user
+        shown.append(frame - user.frame_start + 1 + user.frame_offset)
+    assert shown == [0, 2, 2, 3, 4]
+
+
 def test_missing_footage_is_reported(tmp_path):
     _, track, camera, placement = footage_scene()
     with pytest.raises(Exception, match="000000.jpg is missing"):
-        rigging().camera.show_footage(camera, tmp_path, track.frame_count, placement)
+        rigging().camera.show_footage(camera, tmp_path, track.positions, placement)

@@ -112,6 +112,85 @@ def test_keys_set_by_hand_change_the_neutral_face_when_the_performance_is_muted_
     assert rig.performance.has_performance(made)
 
 
+@pytest.mark.parametrize("scale", [1.0, 25 / 30, 30 / 23.976])
+def test_keys_lie_at_the_times_of_their_frames_at_the_scenes_rate(scale):
+    """A telephone that drops to half its rate after four frames, in a scene of another rate."""
+    made, track, rig, scene = make_rig(), make_track(), rigging(), bpy.context.scene
+    count = track.frame_count
+    positions = np.concatenate((np.arange(4.0), 3 + 2 * np.arange(1, count - 3)))
+    track = replace(track, times=positions / float(track.fps))
+    placement = rig.performance.Placement(rig.conventions.default_camera_pose(track.head_to_camera), 101)
+    rig.performance.apply_track(made, track, placement, scale)
+    smile = made.expression_names.index("mouthSmileLeft")
+    for frame in range(count):
+        moment = 101 + scale * positions[frame]
+        scene.frame_set(int(moment), subframe=float(moment % 1))
+        assert value_of(made, "mouthSmileLeft") == pytest.approx(track.expression[frame, smile], abs=1e-3)
+    (strip,) = made.armature.animation_data.nla_tracks[0].strips
+    assert strip.frame_start == 101 and strip.frame_end == pytest.approx(101 + scale * positions[-1], abs=1e-3)
+
+
+def test_a_performance_whose_first_frames_have_no_face_is_not_shifted():
+    made, track, rig = make_rig(), make_track(), rigging()
+    gap = track.expression.copy()
+    gap[:3] = np.nan
+    rig.performance.apply_track(made, replace(track, expression=gap))
+    smile = made.expression_names.index("mouthSmileLeft")
+    for frame in (3, 6):
+        bpy.context.scene.frame_set(1 + frame)
+        assert value_of(made, "mouthSmileLeft") == pytest.approx(track.expression[frame, smile], abs=1e-6)
+
+
+def test_an_action_of_the_artists_own_keeps_its_effect_in_a_strip_above_a_new_performance():
+    """A baked action replaces the strips. Added to them instead, it would turn the head twice."""
+    made, scene, rig = tracked_rig(), bpy.context.scene, rigging()
+    data = made.mesh.data.shape_keys.animation_data
+    baked = rig.action.new_action("baked", made.mesh.data.shape_keys)
+    path = rig.performance._value_path("cheekPuff")
+    frames = np.arange(4.0, 9)
+    rig.action.add_curve(baked, rig.action.Curve(path, 0, "Expressions", frames, frames / 20))
+    rig.action.play_action(made.mesh.data.shape_keys, baked)
+    data.action_blend_type = "REPLACE"
+    scene.frame_set(6)
+    before = value_of(made, "cheekPuff")
+    assert before == pytest.approx(0.3)
+    applied = rig.performance.apply_track(made, make_track())
+    assert applied.set_aside == ("baked",) and "“baked”" in applied.note
+    assert data.action is None and data.nla_tracks[-1].strips[0].action == baked
+    for frame in (5, 6, 8, 12):
+        scene.frame_set(frame)
+        assert value_of(made, "cheekPuff") == pytest.approx(min(frame, 8) / 20)
+    # Keys that are set by hand from now on, and an action that is combined as usual, are left where they are.
+    block = made.key_blocks["browInnerUp"]
+    block.value = 0.5
+    block.keyframe_insert("value", frame=12)
+    mine = data.action
+    assert rig.performance.apply_track(made, make_track()).set_aside == ()
+    assert data.action == mine
+
+
+def test_a_transferred_take_leaves_earlier_keys_alone():
+    made, scene, rig = make_rig(), bpy.context.scene, rigging()
+    block = made.key_blocks["cheekPuff"]
+    for frame, value in ((1, 0.2), (20, 0.4)):
+        block.value = value
+        block.keyframe_insert("value", frame=frame)
+    before = []
+    for frame in (1, 10, 20):
+        scene.frame_set(frame)
+        before.append(value_of(made, "cheekPuff"))
+    applied = rig.steps.finish(rig.performance.add_performance_steps(made, make_track(), "take", 300))
+    assert len(applied.set_aside) == 1
+    after = []
+    for frame in (1, 10, 20):
+        scene.frame_set(frame)
+        after.append(value_of(made, "cheekPuff"))
+    assert after == pytest.approx(before, abs=1e-6)
+    puff, track = made.expression_names.index("cheekPuff"), make_track()
+    scene.frame_set(302)
+    assert value_of(made, "cheekPuff") == pytest.approx(track.expression[2, puff], abs=1e-5)
+
+
 def test_frames_without_a_face_get_no_keys():
     made, track = make_rig(), make_track()
     gap = track.expression.copy()
