@@ -123,6 +123,8 @@ def followed_settings(render: bpy.types.RenderSettings) -> list[str]:
         for setting in render.bl_rna.properties
         if not setting.is_readonly
         and setting.type not in ("POINTER", "COLLECTION")
+        # The only arrays are the colours of the text that Blender writes into pictures.
+        and not getattr(setting, "is_array", False)
         and setting.identifier not in _OWN_SETTINGS
     ]
 

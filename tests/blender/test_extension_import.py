@@ -50,7 +50,7 @@ def test_the_performance_moves_the_face(rig):
 
 
 def test_a_prepared_shot_keeps_its_settings_and_the_film_its_speed(demo_capture, module):
-    """1001 to 1240 at 24 frames a second with a camera of its own; the film has 30 frames a second."""
+    """1001 to 1240 at 24 frames a second with a camera of its own; the film has 25 frames a second."""
     scene = bpy.context.scene
     hero = bpy.data.objects.new("hero", bpy.data.cameras.new("hero"))
     scene.collection.objects.link(hero)
@@ -63,10 +63,10 @@ def test_a_prepared_shot_keeps_its_settings_and_the_film_its_speed(demo_capture,
     made = module("blender_addon.active").need_rig(bpy.context)
     strip = made.armature.animation_data.nla_tracks[0].strips[0]
     assert strip.frame_start == 1001
-    assert strip.frame_end - strip.frame_start == pytest.approx((LAST - FIRST) * 24 / 30, abs=1e-3)
+    assert strip.frame_end - strip.frame_start == pytest.approx((LAST - FIRST) * 24 / 25, abs=1e-3)
     # Asked for, it is done.
     bpy.ops.effigy.import_capture(directory=str(demo_capture), set_up=True)
-    assert (scene.render.fps, scene.frame_start, scene.frame_end) == (30, 1, LAST - FIRST + 1) and scene.camera != hero
+    assert (scene.render.fps, scene.frame_start, scene.frame_end) == (25, 1, LAST - FIRST + 1) and scene.camera != hero
 
 
 def test_the_sound_of_a_film_begins_where_its_first_imported_frame_does(module, tmp_path):
@@ -169,7 +169,7 @@ def test_the_option_landmarks_only_reaches_the_worker(
     monkeypatch.setattr(importing, "_start", start)
     with pytest.raises(RuntimeError, match="Started"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), capture=str(tmp_path / "x.capture"), **options)
-    ((*_, kind, request),) = calls
+    ((*_, kind, request, _),) = calls
     assert kind == "import" and request.params()["landmarks_only"] is landmarks_only
 
 
