@@ -181,7 +181,7 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
         if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > LARGEST_NUMBER:
             raise Damaged(f"{name} holds numbers that no face has")
     if track.frame_times is not None:
-        in_order = (np.diff(track.frame_times) >= 0).all() and 0 <= track.frame_times[0]
+        in_order = (np.diff(track.frame_times) >= 0).all() and track.frame_times[0] >= 0
         if not in_order or not track.frame_times[-1] <= LONGEST_FILM:
             raise Damaged("the times of its frames cannot be right")
     turns = track.head_to_camera[:, :3, :3].astype(np.float64)

@@ -59,5 +59,6 @@ def assemble_track(
         flags=capture.flags.astype(np.int32),
         training_count=capture.training_count,
         sigma=sigma.cpu().numpy(),
-        frame_times=capture.frame_times,
+        # A damaged film may have time stamps that go back.
+        frame_times=np.maximum.accumulate(np.maximum(capture.frame_times, 0)),
     )
