@@ -40,8 +40,9 @@ OPEN_TIMEOUT: Final = 60.0
 """Seconds."""
 LONGEST_SHOWN: Final = 200
 """Characters of a stored path in a message."""
-MOST_PACKED: Final = 512 << 20
-"""Characters of a packed avatar. Avatars have some tens of megabytes, and a larger text would fill the memory."""
+MOST_PACKED: Final = 700 << 20
+"""Characters of a packed avatar: the backend reads avatars of up to 512 MiB, which are 683 MiB in base64. A larger text
+would only fill the memory."""
 
 
 @dataclass(frozen=True)

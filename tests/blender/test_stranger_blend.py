@@ -373,6 +373,25 @@ def test_a_scene_that_names_no_scene_as_its_own_is_no_avatar_pass(armature, modu
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+def test_a_compositor_that_writes_files_is_not_switched_on_silently(armature, tmp_path, capfd) -> None:
+    scene = bpy.context.scene
+    scene.render.engine = "BLENDER_WORKBENCH"
+    if hasattr(scene, "compositing_node_group"):
+        tree = bpy.data.node_groups.new("a stranger's", "CompositorNodeTree")
+        scene.compositing_node_group = tree
+    else:
+        scene.use_nodes = True
+        tree = scene.node_tree
+    node = tree.nodes.new("CompositorNodeOutputFile")
+    setattr(node, "directory" if hasattr(node, "directory") else "base_path", str(tmp_path / "startup"))
+    scene.render.use_compositing = False
+    capfd.readouterr()
+    bpy.ops.effigy.set_up_composite()
+    assert f"write to {tmp_path / 'startup'} when you render" in capfd.readouterr().out
+    bpy.ops.effigy.set_up_composite()
+    assert "when you render" not in capfd.readouterr().out, "it was on already"
+
+
 def test_paths_of_the_preferences_do_not_depend_on_the_open_blend(blend, armature, module, monkeypatch) -> None:
     preferences = module("blender_addon.preferences")
     monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", "//python")
