@@ -62,3 +62,9 @@ def exchange_files() -> set[Path]:
     return {
         path for path in found if own.isdisjoint((path, *path.parents)) and not any(path in top.parents for top in own)
     }
+
+
+def own_files(client: WorkerClient) -> set[Path]:
+    """The client's folders for arrays with what is in them; they exist while its worker runs."""
+    folders = {Path(folder) for folder in client.array_folders}
+    return folders | {path for folder in folders for path in folder.rglob("*")}

@@ -67,8 +67,11 @@ def _kill_under_posing(client: WorkerClient, avatar: str, moment: float, before:
         asked += latest is None
     _workers.until(lambda: False, client, moment)
     os.kill(first, signal.SIGKILL)
-    if not _workers.until(lambda: not client.busy and len(answers) >= asked and not client.alive, client):
-        return f"of {asked} requests {len(answers)} were answered, and the client took it for alive"
+    if not _workers.until(lambda: not client.busy and len(answers) >= asked and client.pid != first, client, 60.0):
+        return f"of {asked} requests {len(answers)} were answered, or the client took the killed worker for alive"
+    # The next worker is asked again.
+    if errors := [answer for answer in answers if isinstance(answer, Exception)]:
+        return f"{len(errors)} of {len(answers)} requests were not answered ({errors[0]})"
     return _after(client, avatar, first, before)
 
 
@@ -94,7 +97,7 @@ def _kill_under_job(client: WorkerClient, folder: Path, moment: float, before: s
 
 def _after(client: WorkerClient, avatar: str | None, first: int | None, before: set[Path]) -> str | None:
     """What is wrong after a worker was killed, None for nothing."""
-    if left := _workers.exchange_files() - before:
+    if left := _workers.exchange_files() - before - _workers.own_files(client):
         return f"left: {_names(left)}"
     try:
         if avatar:

@@ -22,80 +22,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import EffigyError
 from .connection import Connection
 from .jobs import FAILED, STOPPING, Job
 from .messages import Answer, JobEvent, JobNotification, WorkerInfo
+from .requests import INSTALL_AGAIN, Latest, Request, State, WorkerEnded, WorkerError, examine_hello
+from .results import check_result
 
-SCHEMA: Final = 2
-"""The version of the protocol that this client follows. Since 2, it makes the folders for arrays and names them in
-`hello`."""
 STOP_INTERVAL: Final = 0.1
 """Seconds between two looks whether a wait for an answer is to stop."""
-INSTALL_AGAIN: Final = "press Install Backend in Effigy's preferences, or update the backend where the worker runs."
-REPEATS: Final = 2
-"""How often a request is sent again because the worker ended before it had answered. A request that itself ends the
-worker, such as an image for which memory does not suffice, must not do so forever."""
-
-
-class WorkerError(EffigyError):
-    """The worker refused a request or has ended. `data` is the traceback if the reason is a defect in the worker."""
-
-    def __init__(self, message: str, data: str | None = None) -> None:
-        super().__init__(message)
-        self.data = data
-
-
-class WorkerEnded(WorkerError):
-    """The worker ended, or the connection to it was lost, before it answered."""
-
-
-@dataclass
-class Request:
-    method: str
-    params: dict[str, Any]
-    on_result: Callable[[Any], None] | None
-    on_error: Callable[[WorkerError], None] | None
-    latest: str | None = None
-    answered: threading.Event | None = None
-    """Only of a blocking call, whose answer does not go through `pump`: set when the answer has arrived."""
-    result: Any = None
-    error: WorkerError | None = None
-    state: _State | None = None
-    """That of the connection over which it was sent."""
-    repeats_left: int = REPEATS
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it may be sent again: it is a question, or writes a file that a repetition writes alike."""
-        return self.repeats_left > 0 and not self.method.startswith(("hello", "job.", "file."))
-
-
-@dataclass
-class _Latest:
-    """The requests with one `latest` key."""
-
-    sent: Request
-    waiting: Request | None = None
-
-
-@dataclass
-class _State:
-    """The state of one connection, which ends with it."""
-
-    connection: Connection | None = None
-    pending: dict[int, Request] = field(default_factory=dict)
-    latest: dict[str, _Latest] = field(default_factory=dict)
-    jobs: dict[str, Job] = field(default_factory=dict)
-    greeted: bool = False
-    """Whether the worker has answered at all."""
-    hello: Request | None = None
-    """The first request."""
-    refused: str | None = None
-    """Why this worker cannot be used, as a sentence."""
 
 
 class WorkerClient:
@@ -118,7 +55,7 @@ class WorkerClient:
         self._numbers = itertools.count(1)
         # Re-entrant, because the callback of an answer may send another request.
         self._lock = threading.RLock()
-        self._state = _State()
+        self._state = State()
         self._arrived: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closed = False
         self.info: WorkerInfo | None = None
@@ -295,7 +232,7 @@ class WorkerClient:
                 if entry:
                     entry.waiting = request
                     return None
-                self._state.latest[request.latest] = _Latest(request)
+                self._state.latest[request.latest] = Latest(request)
             self._send(request)
         return None
 
@@ -312,7 +249,7 @@ class WorkerClient:
             self._fail(request, WorkerError(f"“{request.method}” could not be sent to the worker ({error})."))
 
     def _connect(self) -> None:
-        state = _State()
+        state = State()
         state.connection = connection = Connection(
             self._command,
             self._cwd,
@@ -327,7 +264,7 @@ class WorkerClient:
         state.hello = Request("hello", {"arrays": self._arrays} | folders, None, None)
         self._send(state.hello)
 
-    def _on_message(self, state: _State, message: Answer | JobNotification) -> None:
+    def _on_message(self, state: State, message: Answer | JobNotification) -> None:
         """Called from the reader thread."""
         if isinstance(message, JobNotification):
             self._arrived.put(lambda: self._on_job_event(state, message))
@@ -335,42 +272,39 @@ class WorkerClient:
         with self._lock:
             request = state.pending.pop(message.number, None)
             if request is None:
+                self._on_log_line(f"An answer of the worker to no request was left out (number {message.number}).")
                 return
             if request.latest is not None:
                 self._send_next(state, request.latest)
             if request is state.hello:
-                state.refused = self._on_hello(state, message)
+                self._on_hello(state, message)
         if state.refused:
             self._fail(request, WorkerError(state.refused))
         elif message.error is not None:
             self._fail(request, WorkerError(message.error, message.traceback))
         else:
-            self._answer(request, message.result)
+            self._check_and_answer(request, message.result)
 
-    def _send_next(self, state: _State, key: str) -> None:
+    def _check_and_answer(self, request: Request, result: Any) -> None:
+        try:
+            check_result(request.method, request.params, result)
+        except ValueError as error:
+            self._fail(request, WorkerError(f"The worker's answer cannot be used ({error}): {INSTALL_AGAIN}"))
+        else:
+            self._answer(request, result)
+
+    def _send_next(self, state: State, key: str) -> None:
         """Sends the waiting request with this `latest` key, if there is one."""
         entry = state.latest.pop(key)
         if entry.waiting:
-            state.latest[key] = _Latest(entry.waiting)
+            state.latest[key] = Latest(entry.waiting)
             self._send(entry.waiting)
 
-    def _on_hello(self, state: _State, answer: Answer) -> str | None:
-        """Why the worker that answers so cannot be used, as a sentence, or None."""
-        if answer.error is not None:
-            return f"The backend refuses this extension, perhaps because it is older ({answer.error}): {INSTALL_AGAIN}"
-        try:
-            info = WorkerInfo.from_answer(answer.result)
-        except ValueError as error:
-            return f"The program that answers is no worker of Effigy ({error}): {INSTALL_AGAIN}"
-        self.info = info
-        state.greeted = True
-        if info.schema > SCHEMA:
-            return "The backend is newer than this extension: update the extension, or install its backend."
-        if info.schema < SCHEMA:
-            return f"The backend is older than this extension: {INSTALL_AGAIN}"
-        return None
+    def _on_hello(self, state: State, answer: Answer) -> None:
+        self.info, state.refused = examine_hello(answer)
+        state.greeted = self.info is not None
 
-    def _on_job_event(self, state: _State, notification: JobNotification) -> None:
+    def _on_job_event(self, state: State, notification: JobNotification) -> None:
         job = state.jobs.get(notification.job)
         if job:
             self._deliver(job, notification.event)
@@ -383,7 +317,7 @@ class WorkerClient:
         """The sentence for a job that the worker refused, or that ended with the worker."""
         return f"{error} What “{job.kind}” had finished is kept." if isinstance(error, WorkerEnded) else str(error)
 
-    def _on_end(self, state: _State, message: str) -> None:
+    def _on_end(self, state: State, message: str) -> None:
         """Called from a thread of the connection. Every pending request is sent again or fails with the message, and
         every job fails.
         """

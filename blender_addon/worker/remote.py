@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import EffigyError
-from .client import REPEATS, STOP_INTERVAL, WorkerClient, WorkerEnded, WorkerError
+from .client import STOP_INTERVAL, WorkerClient
 from .file_fetcher import FileFetcher
 from .file_sender import FileSender
 from .jobs import CANCELLED, FAILED, STOPPING, Job
 from .messages import JobDone, JobEvent, JobFailed, JobMessage, JobProgress
 from .path_fields import JOBS, METHODS, PathField, paths_in, with_paths
 from .path_map import PathMap
+from .requests import REPEATS, WorkerEnded, WorkerError
 from .transfer import Transfer
 
 ANSWER_SECONDS: Final = 600.0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from backend.service import job_messages, messages, protocol
-from blender_addon.worker import client
 from blender_addon.worker import messages as client_messages
+from blender_addon.worker import requests
 from blender_addon.worker.array_folders import COPY_BELOW, ArrayFolders
 from blender_addon.worker.arrays import put_arrays, take_arrays
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED, RUNNING, STARTING, STOPPING, Job
@@ -26,6 +26,7 @@ from blender_addon.worker.messages import (
     WorkerInfo,
     read_message,
 )
+from blender_addon.worker.results import IMAGE, SPLATS, check_result
 
 
 def line(message: object) -> bytes:
@@ -265,7 +266,7 @@ def test_a_text_that_blender_cannot_show_is_mended_and_a_long_one_cut_off() -> N
 def test_both_ends_follow_the_same_rules() -> None:
     for name in ("MAX_DEPTH", "MAX_ID", "SHOWN"):
         assert getattr(messages, name) == getattr(client_messages, name), name
-    assert protocol.SCHEMA == client.SCHEMA
+    assert protocol.SCHEMA == requests.SCHEMA
     assert {f"job.{name}" for name in job_messages.FIELDS} == set(client_messages._EVENTS)
 
 
@@ -351,3 +352,30 @@ def test_a_curve_begins_anew_with_each_stage_and_is_thinned_when_it_is_long() ->
     # The first and the last point stay, and every second one between them goes.
     assert [point[0] for point in job.history] == [*range(1, 601, 2), 601]
     assert job.history[1] == (3, {"psnr": 3.0})
+
+
+def splats(**wrong: object) -> dict:
+    arrays = {name: np.zeros((5, *shape), np.float32) for name, shape in SPLATS.items()}
+    return arrays | wrong
+
+
+def image(**wrong: object) -> dict:
+    return {name: np.zeros((4, 6, *shape), np.float32) for name, shape in IMAGE.items()} | wrong
+
+
+def test_answers_that_are_drawn_have_the_shapes_that_were_asked_for() -> None:
+    camera = {"camera": {"width": 6, "height": 4}}
+    check_result("avatar.splats", {}, splats())
+    check_result("avatar.render", camera, image())
+    for name in SPLATS:
+        for odd in (None, [[0.0] * 3] * 5, np.zeros((4, 9), np.float32), splats()[name].astype(np.float64)):
+            with pytest.raises(ValueError, match=f"its “{name}” is not|its “means” is not"):
+                check_result("avatar.splats", {}, splats(**{name: odd}))
+    for name in IMAGE:
+        for odd in (None, np.zeros((6, 4), np.float32), image()[name].astype(np.uint8)):
+            with pytest.raises(ValueError, match=f"its “{name}” is not"):
+                check_result("avatar.render", camera, image(**{name: odd}))
+    for result in (None, [], "text", {}):
+        with pytest.raises(ValueError, match="its “means” is not"):
+            check_result("avatar.splats", {}, result)
+    check_result("track.read", {}, None)
