@@ -102,8 +102,10 @@ def main() -> None:
     order = JobOrder.from_message(first)
     arrays.inline = order.inline
     if order.folders:
-        # The worker has checked them; by now they may hold arrays that the client is about to read.
-        arrays.use(order.folders, empty=False)
+        # The worker has checked them; by now they may hold arrays that the client is about to read. A job whose client
+        # is gone, or whose folders are, has no previews.
+        with suppress(EffigyError):
+            arrays.use(order.folders, empty=False)
     progress = ChannelProgress(channel)
     progress.shows_previews = order.previews
 

@@ -110,12 +110,12 @@ class _Folder:
         flags = os.O_RDONLY | _BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         place = self._place(name)
         try:
-            expected = os.lstat(place, **self._where)
-            if not self._is_made_here() or not _is_own_file(expected):
+            # Only Windows, which cannot refuse a link when it opens a file, needs the look before.
+            if not _is_own_file(os.lstat(place, **self._where)) or not self._is_made_here():
                 raise ValueError(f"the file of an array, {name}, is a link, or no file of this user")
             with open(os.open(place, flags, **self._where), "rb") as file:
                 found = os.fstat(file.fileno())
-                if not os.path.samestat(expected, found) or found.st_size != size:
+                if not _is_own_file(found) or found.st_size != size:
                     raise ValueError(f"the file of an array has {found.st_size} bytes instead of {size}")
                 if os.name == "nt" or size < COPY_BELOW:
                     return np.fromfile(file, dtype).reshape(shape)

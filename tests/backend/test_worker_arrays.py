@@ -177,16 +177,23 @@ def test_what_is_no_file_of_an_array_is_not_followed(folders: ArrayFolders, tmp_
         place.rmdir()
 
 
-def test_a_folder_whose_path_leads_elsewhere_by_now_is_left_alone(folders: ArrayFolders, tmp_path: Path) -> None:
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_folder_whose_path_leads_elsewhere_by_now_is_left_alone(
+    folders: ArrayFolders, tmp_path: Path, linked: bool
+) -> None:
     victim, made = tmp_path / "victim", Path(folders.paths[0])
     victim.mkdir()
-    (victim / "1-1").write_bytes(b"mine")
     made.rename(tmp_path / "moved")
-    made.symlink_to(victim)
+    if linked:
+        (victim / "1-1").write_bytes(b"mine")
+        made.symlink_to(victim)
+    else:
+        # Not even an empty folder of somebody else is removed.
+        victim.rename(made)
     with pytest.raises(ValueError):
         take_arrays({"$array": {"file": "1-1", "dtype": "uint8", "shape": [4]}}, folders)
     folders.remove()
-    assert (victim / "1-1").read_bytes() == b"mine"
+    assert made.is_dir() and (not linked or (victim / "1-1").read_bytes() == b"mine")
 
 
 @pytest.mark.parametrize("size", [0, 3, 5])
