@@ -108,6 +108,8 @@ def shutdown() -> None:
 
 
 def _on_log(line: str) -> None:
+    # A terminal obeys control characters, and the line may come from another machine or name a stranger's file.
+    line = "".join(letter if letter.isprintable() or letter == "\t" else "\ufffd" for letter in line)
     log.append(line)
     print(f"Effigy's worker: {line}")
 

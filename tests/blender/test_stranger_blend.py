@@ -392,6 +392,14 @@ def test_a_compositor_that_writes_files_is_not_switched_on_silently(armature, tm
     assert "when you render" not in capfd.readouterr().out, "it was on already"
 
 
+def test_the_workers_log_sends_no_control_characters_to_the_terminal(module, capfd) -> None:
+    session = module("blender_addon.worker.session")
+    session._on_log("caf\u00e9\t\x1b]0;title\x07 \x9b2J\r\u202e")
+    printed = capfd.readouterr().out.removesuffix("\n")
+    assert "caf\u00e9\t" in printed and not set(printed) & set("\x1b\x07\x9b\r\u202e")
+    assert session.log.pop() in printed
+
+
 def test_paths_of_the_preferences_do_not_depend_on_the_open_blend(blend, armature, module, monkeypatch) -> None:
     preferences = module("blender_addon.preferences")
     monkeypatch.setenv("EFFIGY_BACKEND_PYTHON", "//python")
