@@ -101,7 +101,12 @@ def hold(target: Path, work: str = "write", wait: float = 0.0, lock_file: Path |
     """
     path = lock_file or lock_of(target)
     made = [] if path.parent.exists() else [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # Folders of the kernel such as /proc answer that there is no file.
+        number = errno.EACCES if error.errno == errno.ENOENT else error.errno
+        raise OSError(number, error.strerror, str(target)) from error
     until = time.monotonic() + wait
     left = None
     try:

@@ -199,8 +199,7 @@ def test_a_signal_to_end_ends_a_command_like_ctrl_c(tmp_path, number):
     code = (
         "import sys, time; from backend.service import cli, commands\n"
         "def export(request, progress):\n"
-        "    print('began', flush=True)\n"
-        "    try: time.sleep(60)\n"
+        "    try: print('began', flush=True); time.sleep(60)\n"
         "    finally: time.sleep(0.5); print('saved')\n"
         "commands._FUNCTIONS[commands.requests.ExportRequest] = export\n"
         f"sys.exit(cli.main(['export', 'a', 'b', {str(tmp_path / 'c.ply')!r}]))"
