@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from .errors import EffigyError
-from .reading import Damaged, open_regular, too_large
+from .reading import Damaged, open_regular, shown, too_large
 
 MOST_MEMBERS: Final = 256
 """Arrays of one archive; a head model, which has the most, has about 30."""
@@ -77,7 +77,7 @@ def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path
         version = np.lib.format.read_magic(stream)
         read_header = _HEADER_READERS.get(version)
         if read_header is None:
-            raise Damaged(f"{member.filename} is of an unknown format")
+            raise Damaged(f"{shown(member.filename)} is of an unknown format")
         shape, _, dtype = read_header(stream, max_header_size=_MOST_HEADER)
         header = stream.tell()
     if dtype.hasobject:
@@ -86,14 +86,14 @@ def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path
             f"Save it with plain arrays (sparse matrices as dense ones), or {remedy}."
         )
     if dtype.names is not None or dtype.subdtype is not None:
-        raise Damaged(f"{member.filename} is no array of plain numbers")
+        raise Damaged(f"{shown(member.filename)} is no array of plain numbers")
     if any(length < 0 for length in shape):
-        raise Damaged(f"{member.filename} has a negative length")
+        raise Damaged(f"{shown(member.filename)} has a negative length")
     # A length without bytes (N, 0) costs nothing here, but the loops of those who use the array.
     count = math.prod(max(length, 1) for length in shape)
     claimed = max(count, count * dtype.itemsize)
     if math.prod(shape) * dtype.itemsize + header > member.file_size:
-        raise Damaged(f"{member.filename} is cut short")
+        raise Damaged(f"{shown(member.filename)} is cut short")
     return claimed
 
 

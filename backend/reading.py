@@ -82,6 +82,12 @@ def _sentence_of_system(error: OSError, path: Path, noun: str, remedy: str, miss
     return f"The {noun} {path} cannot be read ({error.strerror or error}): copy it to another disk, or {remedy}."
 
 
+def shown(text: object, most: int = 80) -> str:
+    """A word from a file for a sentence: shortened, and without characters that would steer a terminal."""
+    words = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(text)[: most + 1])
+    return words if len(words) <= most else words[: most - 1] + "…"
+
+
 def check_regular(path: Path, noun: str) -> os.stat_result:
     """Refuse anything that is no regular file, before it is opened. Raises an `EffigyError`, or the `OSError` of
     `stat`.

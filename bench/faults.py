@@ -83,6 +83,9 @@ def try_rows(names: list[str], seed: int, short: bool, counts: Mapping[str, int]
         count = counts.get(name, row.SHORT if short else row.FULL)
         print(f"{row.TITLE} ({count})", file=sys.stderr, flush=True)
         started = time.monotonic()
+        prepare = getattr(row, "prepare", None)
+        if prepare and not short:
+            prepare()
         environment = BLENDER if needs_blender(row) else BACKEND
         outcome = run_row(name, seed, count, environment.python, BACKEND.python)
         yield Tried(name, row.TITLE, row.ASKED, outcome, time.monotonic() - started)

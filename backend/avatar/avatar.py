@@ -31,9 +31,8 @@ from ..storage import check_schema, write_beside
 from .anchors import mean_edge_lengths
 from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar
-from .posing import Pose, condition_size, pose_rig
+from .posing import Pose, pose_rig
 from .settings import AvatarSettings
-from .views import UNLIMITED_VIEWS, unlimited_expressions
 
 SCHEMA = 1
 HALF_PRECISION_FROM = 1024
@@ -197,38 +196,38 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
         head_name, head_fingerprint = str(header["head_name"]), str(header["head_fingerprint"])
         if not isinstance(metrics, dict):
             raise Damaged("its settings cannot be read")
-        for name, tensor in tensors.items():
-            # Avatars without limits of the performed expressions have infinite ones.
-            if not tensor.is_floating_point() or (name != "networks.performed" and not tensor.isfinite().all()):
-                raise Damaged(f"{name} holds no finite numbers")
-            if tensor.isnan().any():
-                raise Damaged(f"{name} holds no numbers")
-        identity = tensors.pop("identity").float().numpy()
+        numbers = {name: _finite_numbers(name, tensor) for name, tensor in tensors.items()}
+        identity = numbers.pop("identity").numpy()
         megabytes = path.stat().st_size / 1e6
     model = head_model or find_head(head_name, head_fingerprint, f"The avatar {path.name}")
     with reading(path, "avatar", REMEDY):
         if identity.shape != model.shape_basis.shape[2:]:
             raise Damaged(f"its identity does not fit the head model “{model.name}”")
-        networks = _load_networks(settings, model, identity, tensors)
+        networks = _load_networks(settings, model, identity, numbers)
     return Avatar(networks.to(device).eval(), model, identity, settings, metrics, megabytes)
 
 
-def _load_networks(
-    settings: AvatarSettings, model: HeadModel, identity: np.ndarray, tensors: dict[str, Tensor]
-) -> GraphAvatar:
-    """The networks with the tensors of a file. Raises `Damaged` where these are not the ones that `settings` ask for.
+def _finite_numbers(name: str, tensor: Tensor) -> Tensor:
+    """The tensor at single precision. Raises `Damaged` if not all of its numbers are finite."""
+    numbers = tensor.float()
+    # Avatars without limits of the performed expressions have infinite ones.
+    sane = ~numbers.isnan() if name == "networks.performed" else numbers.isfinite()
+    if not tensor.is_floating_point() or not sane.all():
+        raise Damaged(f"{name} holds numbers that are not finite")
+    return numbers
 
-    The networks are made without memory first ("meta"), so that settings which the file does not bear out cost none.
-    """
-    hierarchy, edge_lengths = mesh_hierarchy(model), _edge_lengths(model, identity)
-    with torch.device("meta"):
-        networks = GraphAvatar(settings, hierarchy, model.expression_basis.shape[2], edge_lengths)
-    parameters = {name.removeprefix("networks."): value.float() for name, value in tensors.items()}
+
+def _load_networks(
+    settings: AvatarSettings, model: HeadModel, identity: np.ndarray, numbers: dict[str, Tensor]
+) -> GraphAvatar:
+    """The networks with the tensors of a file. Raises `Damaged` where these are not what `settings` ask for."""
+    networks = build_networks(settings, model, identity)
+    parameters = {name.removeprefix("networks."): value for name, value in numbers.items()}
     # Avatars from before these ranges were stored have no limits.
-    parameters.setdefault("views", UNLIMITED_VIEWS.clone())
-    parameters.setdefault("performed", unlimited_expressions(condition_size(model.expression_basis.shape[2])))
+    for name in ("views", "performed"):
+        parameters.setdefault(name, getattr(networks, name).detach())
     wanted = {name: parameter.shape for name, parameter in networks.named_parameters()}
     if wanted != {name: value.shape for name, value in parameters.items()}:
         raise Damaged(f"its networks do not fit its settings or the head model “{model.name}”")
-    networks.load_state_dict(parameters, assign=True)
+    networks.load_state_dict(parameters)
     return networks

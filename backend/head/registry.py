@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import EffigyError
-from ..reading import read_json, reading
+from ..reading import read_json, reading, shown
 from ..storage import write_beside
 from .formats import load_head
 from .model import HeadModel
@@ -65,6 +65,6 @@ def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
         if model.fingerprint == fingerprint:
             return model
     raise EffigyError(
-        f"{needed_by} needs the head model “{name}” (fingerprint {fingerprint}), which is not here: "
+        f"{needed_by} needs the head model “{shown(name)}” (fingerprint {shown(fingerprint)}), which is not here: "
         "track any capture with that file once (--head FILE), then run again."
     )

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse
 
 from ..errors import EffigyError
-from ..reading import Damaged, read_bytes, reading
+from ..reading import Damaged, read_bytes, reading, shown
 
 REMEDY: Final = "download it again"
 MOST_BYTES: Final = 512 * 2**20
@@ -64,8 +64,8 @@ class _Unpickler(_PythonUnpickler):
         found = _ALLOWED.get((module, name))
         if found is None:
             raise _Refused(
-                f"it asks for {module}.{name}, which a head model has no use for and which could run a program. "
-                "Only open head files that come from their makers."
+                f"it asks for {shown(f'{module}.{name}')}, which a head model has no use for and which could run a "
+                "program. Only open head files that come from their makers."
             )
         return found
 
@@ -190,7 +190,7 @@ class _Dtype(_Object):
             raise _Refused("it holds an array of Python objects where numbers are expected.")
         # One letter of bool, integer, unsigned, float or complex, then the size: nothing with fields or sub-arrays.
         if code[:1] not in tuple("biufcSU") or not code[1:].isdigit():
-            raise _Refused(f"it holds an array of the unknown kind {code!r}.")
+            raise _Refused(f"it holds an array of the unknown kind “{shown(code)}”.")
         order = _text(self.state[1]) if isinstance(self.state, tuple) and len(self.state) > 1 else "="
         return np.dtype(code).newbyteorder(order if order in ("<", ">", "=", "|") else "=")
 
@@ -264,7 +264,7 @@ def _encode(text: str, encoding: str = "latin1") -> _Encoded:
     data.
     """
     if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"it uses the text encoding {encoding!r}, which a head model never does.")
+        raise _Refused(f"it uses the text encoding “{shown(encoding)}”, which a head model never does.")
     encoded = _Encoded()
     encoded.text = str(text)
     return encoded

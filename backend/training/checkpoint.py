@@ -11,7 +11,7 @@ import torch
 
 from ..errors import EffigyError
 from ..formats.safetensors_file import read_tensors, write_tensors
-from ..reading import Damaged, reading
+from ..reading import Damaged, reading, shown
 from ..storage import check_schema, write_beside
 
 SCHEMA = 1
@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
             raise Damaged("its settings cannot be read")
         for name, tensor in tensors.items():
             if not tensor.isfinite().all() and not name.endswith(".performed"):
-                raise Damaged(f"{name} holds numbers that are not finite")
+                raise Damaged(f"{shown(name)} holds numbers that are not finite")
     if found != job:
         changed = sorted(key for key in job if found.get(key) != job[key])
         raise EffigyError(

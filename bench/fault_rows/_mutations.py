@@ -179,7 +179,7 @@ def _in_archive(content: bytes, draw: random.Random) -> tuple[str, bytes]:
         case "header":
             members[name] = members[name][: draw.randrange(header_end)] + members[name][header_end:]
         case "rename":
-            members[draw.choice(("../x.npy", "x" * 3000, "/etc/passwd", ""))] = members.pop(name)
+            members[draw.choice(("../x.npy", "x" * 3000, "/etc/passwd", "."))] = members.pop(name)
         case "bytes":
             done, members[name] = _in_bytes(members[name], draw)
             said += f": {done}"

@@ -54,12 +54,13 @@ class Case:
 
 
 _TRACK: Final = ("track", "person.capture", "--head", "head.npz", "--landmarks-only")
+_EVALUATE: Final = ("evaluate", "person.effigy", "person.capture", "--out", "out")
 CASES: Final = (
     # One of each kind first, for the short form.
     Case("video", "clip.mp4", ("capture", "clip.mp4", "out.capture", "--size", "64"), "out.capture"),
     Case("avatar", "person.effigy", ("export", "person.effigy", "track.npz", "out.ply"), "out.ply"),
     Case("head .npz", "head.npz", ("export", "person.effigy", "track.npz", "out.ply"), "out.ply"),
-    Case("head .pkl", "flame.pkl", ("retarget", "flame_track.npz", "person.effigy", "out.npz"), "out.npz"),
+    Case("head .pkl", "flame.pkl", ("retarget", "flame_track.npz", "flame_track.npz", "out.npz"), "out.npz"),
     Case("track", "track.npz", ("retarget", "track.npz", "person.effigy", "out.npz", "--smoothing", "0.1"), "out.npz"),
     Case("capture", "person.capture/landmarks.npz", ("overlay", "person.capture", "out.mp4"), "out.mp4"),
     Case("CSV", "performance.csv", ("retarget", "performance.csv", "person.effigy", "out.npz"), "out.npz"),
@@ -73,9 +74,9 @@ CASES: Final = (
     Case("avatar", "person.effigy", ("doctor", "person.effigy"), ""),
     Case("track", "person.capture/track.npz", ("report", "person.capture", "out.png"), "out.png"),
     Case("capture", "person.capture/landmarks.npz", _TRACK, ""),
-    Case("track", "person.capture/track.npz", ("evaluate", "person.effigy", "person.capture", "--out", "out"), "out"),
+    Case("track", "person.capture/track.npz", _EVALUATE, "out"),
     Case("capture", "person.capture/frames/000008.jpg", ("overlay", "person.capture", "out.mp4"), "out.mp4"),
-    Case("capture", "person.capture/head_mattes/000003.png", ("train", "person.capture", "out.effigy"), ""),
+    Case("capture", "person.capture/head_mattes/000008.png", _EVALUATE, "out"),
     Case("checkpoint", "stopped.effigy.checkpoint", ("train", "person.capture", "stopped.effigy", "--resume"), ""),
 )
 
@@ -128,6 +129,10 @@ def _prepare(samples: Path, home: Path) -> None:
     )
     save_track(flame_track, samples / "flame_track.npz")
     heads = {load_head(samples / "head.npz").fingerprint: "head.npz", flame.fingerprint: "flame.pkl"}
+    # A sheet that is right makes work for minutes with a real clip.
+    (samples / "broken.mp4").write_bytes(bytes(100))
+    sheet = samples / "sheet.csv"
+    sheet.write_text(sheet.read_text("utf-8").replace("clip.mp4", "broken.mp4"), "utf-8")
     (samples / "user").mkdir()
     (samples / "user" / "heads.json").write_text(json.dumps(heads), "utf-8")
 

@@ -115,3 +115,10 @@ def test_every_exception_becomes_a_sentence_of_its_own(error: Exception, said: s
 def test_a_stop_is_no_damage(stop: type[BaseException]) -> None:
     with pytest.raises(stop), reading(Path("x.npz"), "track", "track again"):
         raise stop
+
+
+def test_a_sentence_quotes_names_of_strangers_shortened_and_without_control_characters() -> None:
+    said = str(EffigyError(f"There is no head “{'x' * 10**6}\x1b[2J\u202e” here: track again."))
+    assert len(said) < 1500 and said.startswith("There is no head “xxx") and said.endswith("” here: track again.")
+    assert said.isprintable() and "\x1b" not in said
+    assert str(EffigyError("Zoë – 3 × 4\nand")) == "Zoë – 3 × 4\nand" and str(EffigyError()) == ""
