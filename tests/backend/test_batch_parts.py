@@ -269,6 +269,39 @@ def test_an_error_of_the_system_fails_the_clip_with_a_sentence(
     assert outcome.state == FAILED_STATE and "is full" in outcome.reason
 
 
+def test_a_stage_is_done_again_when_a_file_that_it_reads_has_changed(
+    tmp_path: Path, script: type[Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_run, "_register_head", lambda file: None)
+    finished_capture, head = tmp_path / "a.capture", tmp_path / "head.npz"
+    finished_capture.mkdir()
+    (finished_capture / "capture.json").write_text("{}")
+    head.write_bytes(b"one")
+
+    def keys(stage: str, clip: Clip, change: Path) -> list[str]:
+        """The keys of the stage's inputs before and after a change of a file, and without one."""
+        asked: list[str] = []
+        monkeypatch.setattr(stage_run, "find_stamp", lambda path, key, outputs: asked.append(key))
+        for content in (b"two", b"three", b"three"):
+            change.write_bytes(content)
+            script.events_given = (JobEvent.with_sentence(CANCELLED, ""),)
+            monkeypatch.setattr(stage_run, "take_over", lambda *_: None)
+            run_stage(order_for(tmp_path, stage, clip), StageOutcome("", FINISHED, run="x"), lambda _: None, 1)
+        return asked
+
+    by_capture, by_head = Clip(name="anna", capture=finished_capture), replace(CLIP, head=head)
+    for stage, clip, change in (
+        ("capture", by_capture, finished_capture / "capture.json"),
+        ("capture", by_capture, finished_capture / "landmarks.npz"),
+        ("capture", by_capture, finished_capture / "track.npz"),
+        ("track", by_head, head),
+    ):
+        first, second, third = keys(stage, clip, change)
+        assert first != second == third, (stage, change)
+    for stage, clip, change in (("train", by_head, head), ("track", by_capture, finished_capture / "track.npz")):
+        assert len(set(keys(stage, clip, change))) == 1, "what earlier stages read shows in their run"
+
+
 # --- a finished capture instead of footage
 
 

@@ -16,7 +16,7 @@ from backend.errors import EffigyError
 from backend.head.formats import load_head
 from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
-from backend.head.rotations import axis_angle_to_matrix
+from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
 from backend.service import posing
 from backend.service.open_avatars import OpenAvatars
 from backend.service.parameters import Parameters
@@ -29,6 +29,7 @@ from backend.service.posing import (
     concatenate,
     draw,
     eye_in_direction,
+    posed_splats,
     read_camera,
     read_pose,
     rotate,
@@ -143,6 +144,38 @@ def test_rounding_of_a_root_is_accepted_and_a_visible_squeeze_is_not(
         return
     with pytest.raises(EffigyError, match="mirrored, sheared or scaled unevenly"):
         read_pose(request, model)
+
+
+def test_a_heads_splats_follow_its_root_and_are_those_of_its_networks(avatar: Avatar) -> None:
+    random = np.random.default_rng(0)
+    expression, rotations = random.uniform(0, 0.5, 52), random.normal(0, 0.1, (5, 3))
+    rotations[0] = 0
+    eye = np.array([0.2, 0.1, 0.7])
+    still = SubjectPose(expression, rotations, np.eye(3), np.zeros(3), 1.0)
+    turn = rotation_of(0.4, -1.1, 0.3)
+    here, there = (
+        posed_splats(avatar, pose, eye)
+        for pose in (still, SubjectPose(expression, rotations, turn, np.array([1.0, 2, 3]), 2.5))
+    )
+    np.testing.assert_allclose(there.means[0], 2.5 * here.means[0].numpy() @ turn.T + (1, 2, 3), atol=1e-5)
+    np.testing.assert_allclose(there.scales, 2.5 * here.scales, rtol=1e-6)
+    np.testing.assert_allclose(
+        quaternion_to_matrix(there.quaternions), turn @ quaternion_to_matrix(here.quaternions).numpy(), atol=1e-5
+    )
+    assert torch.allclose(there.quaternions.norm(dim=-1), torch.ones(1), atol=1e-6)
+    assert torch.equal(there.colors, here.colors) and torch.equal(there.opacities, here.opacities)
+    camera = np.eye(4)
+    camera[:3, :3] = rotation_of(0, 2.0, 0)
+    camera[:3, 3] = -camera[:3, :3] @ eye
+    with torch.inference_mode():
+        inputs = (torch.as_tensor(part, dtype=torch.float32)[None] for part in (expression, rotations, camera))
+        expected = avatar.networks(avatar.pose(*inputs))[0]
+    np.testing.assert_allclose(here.means, expected.means, atol=1e-6)
+    np.testing.assert_allclose(here.colors, expected.colors, atol=1e-4)
+    anchors = posed_splats(avatar, still, eye, anchors_only=True)
+    count = anchors.means.shape[1]
+    assert count == len(avatar.head_model.template) < here.means.shape[1]
+    np.testing.assert_allclose(anchors.means, here.means[:, :count], atol=1e-6)
 
 
 # --- cameras
