@@ -7,6 +7,7 @@ which the task was started; in another file the task reports where its result is
 
 from __future__ import annotations
 
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,6 +31,13 @@ SLICE_SECONDS: Final = 0.015
 """Longest time for which a slice blocks Blender's window."""
 PAUSE_SECONDS: Final = 0.02
 """Between two slices."""
+MOST_FINISHED: Final = 20
+"""Finished tasks that stay in the list. Each bake of a long day would otherwise add one."""
+ANSWER_SECONDS: Final = 900.0
+"""A question of a task's steps is answered within seconds; a worker that takes longer than this is stuck."""
+
+
+_numbers: Final = itertools.count(1)
 
 
 class Task:
@@ -41,7 +49,10 @@ class Task:
         finish, for instance because another file is open.
         """
         self.title = readable(title)
-        self._build, self._message_if_not_built = build, message_if_not_built
+        self.number = next(_numbers)
+        """No other task of this Blender has it."""
+        self._build: Callable[[dict[str, Any]], Steps[str]] | None = build
+        self._message_if_not_built = message_if_not_built
         self._file = _state.files_loaded
         self._steps: Steps[str] | None = None
         self.job: Job | None = None
@@ -138,6 +149,8 @@ class Task:
 
     def _end(self, state: str, message: str) -> None:
         self.state, self.message = state, message
+        # They hold the rigs and arrays that were worked on.
+        self._steps = self._build = None
         redraw_panels()
         if state == FAILED:
             report_soon(f"{self.title}: {message}")
@@ -166,16 +179,24 @@ def start(
     """Starts a job of the worker, and `build` after it (see `Task`)."""
     task = Task(title, build, message_if_not_built)
     task.start_job(kind, params)
-    _state.tasks.append(task)
+    _add(task)
     return task
 
 
 def start_local(title: str, build: Callable[[], Steps[str]]) -> Task:
     """Starts work that runs only in Blender, a slice at a time."""
     task = Task(title, lambda _: build(), "It was not finished: start it again.")
-    _state.tasks.append(task)
+    _add(task)
     task.start_building({})
     return task
+
+
+def _add(task: Task) -> None:
+    """Appends a task to the list, and removes the oldest finished ones beyond `MOST_FINISHED`."""
+    finished = [other for other in _state.tasks if other.finished]
+    for old in finished[: max(0, len(finished) - MOST_FINISHED)]:
+        _state.tasks.remove(old)
+    _state.tasks.append(task)
 
 
 def all_tasks() -> list[Task]:
@@ -196,12 +217,16 @@ def wait(task: Task, timeout: float | None = None) -> Task:
     `timeout` seconds.
     """
     until = None if timeout is None else time.monotonic() + timeout
+    said = ""
     while not task.finished:
+        if task.stage != said:
+            said = task.stage
+            print(f"Effigy: {task.title}: {said}")
         client = session.current()
         arrived = client is not None and client.pump()
         task.advance(SLICE_SECONDS)
-        if not arrived and task.state != BUILDING:
-            time.sleep(0.02)
+        if not arrived:
+            time.sleep(0.001 if task.state == BUILDING else 0.02)
         if until is not None and time.monotonic() > until:
             raise EffigyError(f"“{task.title}” did not end within {timeout:g} seconds.")
     return task
@@ -214,10 +239,19 @@ def wait_for_success(task: Task) -> None:
 
 
 def fetch(method: str, params: dict[str, Any]) -> Steps[Any]:
-    """Steps that ask the worker and return its answer, for `yield from` in the steps of a task."""
+    """Steps that ask the worker and return its answer, for `yield from` in the steps of a task. Raises an `EffigyError`
+    if there is none after `ANSWER_SECONDS`.
+    """
     outcome: list[Any] = []
     session.client().request(method, params, outcome.append, outcome.append)
+    until = time.monotonic() + ANSWER_SECONDS
     while not outcome:
+        if time.monotonic() > until:
+            session.end_stuck_worker()
+            raise EffigyError(
+                f"The worker did not answer “{method}” within {ANSWER_SECONDS / 60:g} minutes, so it is stuck: try "
+                "again, which starts another. A job that is running must be stopped first."
+            )
         yield None
     if isinstance(outcome[0], Exception):
         raise outcome[0]

@@ -20,6 +20,7 @@ class EFFIGY_OT_clear_playback(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         for rig in find_rigs(context.scene.objects):
             cache.clear(rig.armature)
+        cache.clear_deleted()
         return {"FINISHED"}
 
 

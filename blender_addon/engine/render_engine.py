@@ -21,6 +21,7 @@ from ..worker import session
 from .camera import RenderRegion, image_size, render_region, worker_camera
 from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
+from .output_room import check_room
 from .subjects import collect_subjects
 from .unsupported import unsupported_settings
 
@@ -77,6 +78,8 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         scene = depsgraph.scene
         if scene.render.use_multiview:
             raise EffigyError("Effigy renders one view at a time: switch Stereoscopy off in Properties ▸ Output.")
+        if self.is_animation:
+            check_room(scene)
         camera = self.camera_override or scene.camera
         if camera is None:
             raise EffigyError("There is no camera in this scene: add one and press Ctrl+Numpad 0, or import a video.")

@@ -37,7 +37,10 @@ def icon_of(task: Task) -> int:
     if _icons.collection is None or job is None or job.preview is None:
         return 0
     name = name_of(task)
-    icon = _icons.collection.get(name) or _icons.collection.new(name)
+    icon = _icons.collection.get(name)
+    if icon is None:
+        remove_finished()
+        icon = _icons.collection.new(name)
     if _icons.shown.get(name) != job.preview_count:
         _set_image(icon, job.preview)
         _icons.shown[name] = job.preview_count
@@ -46,7 +49,7 @@ def icon_of(task: Task) -> int:
 
 def name_of(task: Task) -> str:
     """The name of the task's icon in the collection."""
-    return f"{id(task)}"
+    return f"{task.number}"
 
 
 def _set_image(icon: bpy.types.ImagePreview, image: np.ndarray) -> None:

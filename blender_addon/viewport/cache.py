@@ -13,7 +13,6 @@ half precision is 1/2000, which for a colour of 1 is an eighth of a level of 8-b
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +26,9 @@ from ..errors import EffigyError
 from ..paths import absolute
 from ..redraw import redraw_views
 from ..rig.rig_properties import Rig
+from .baked_frames import BYTES_PER_SPLAT, BakedFrames, FramesInMemory, FramesOnDisk
 from .splats import Splats
 
-BYTES_PER_SPLAT: Final = 3 * 4 + 11 * 2
 _HALF_COLUMNS: Final = {
     "quaternions": slice(0, 4),
     "scales": slice(4, 7),
@@ -49,12 +48,8 @@ class Bake:
     """The pose's key for each of the F frames; None for a frame that is not baked yet."""
     motions: np.ndarray
     """(F, 4, 4) `Splats.motion`."""
-    means: np.ndarray
-    """(F, G, 3) float32."""
-    others: np.ndarray
-    """(F, G, 11) float16: quaternions, scales, opacities, colours."""
-    folder: Path | None
-    """The folder with the files of `means` and `others`; None if they are in memory."""
+    frames: BakedFrames
+    """Means, and in half precision quaternions, scales, opacities and colours."""
     changed: set[int] = field(default_factory=set)
     """Frames whose pose turned out to differ from the baked one."""
     last: tuple[int, Splats] | None = None
@@ -68,27 +63,30 @@ class Bake:
     @property
     def bytes(self) -> int:
         """The size in bytes of the frames baked so far. Frames that are allocated but not yet baked do not count."""
-        return self.count * self.means.shape[1] * BYTES_PER_SPLAT
+        return self.count * self.frames.gaussians * BYTES_PER_SPLAT
 
     @property
     def allocated(self) -> int:
         """The size in bytes of all its frames, those that are not baked yet as well."""
-        return self.means.shape[0] * self.means.shape[1] * BYTES_PER_SPLAT
+        return self.frames.count * self.frames.gaussians * BYTES_PER_SPLAT
 
     def store(self, frame: int, key: bytes, splats: Splats) -> None:
-        """Stores the splats of a frame whose pose has this key. `frame` is the scene's frame number."""
-        index = frame - self.first
-        self.motions[index], self.means[index] = splats.motion, splats.means
-        for name, columns in _HALF_COLUMNS.items():
-            self.others[index, :, columns] = getattr(splats, name).reshape(len(splats.means), -1)
-        self.keys[index] = key
+        """Stores the splats of a frame whose pose has this key. `frame` is the scene's frame number. Raises an
+        `EffigyError` if there is no room.
+        """
+        index, count = frame - self.first, len(splats.means)
+        halves = np.concatenate([getattr(splats, name).reshape(count, -1) for name in _HALF_COLUMNS], 1)
+        # The frame counts as not baked while it is being written.
+        self.keys[index] = None
+        self.frames.store(index, splats.means, halves.astype(np.float16))
+        self.motions[index], self.keys[index] = splats.motion, key
         self.changed.discard(frame)
         if self.last and self.last[0] == frame:
             self.last = None
 
     def load(self, frame: int, key: bytes) -> Splats | None:
-        """The splats of a frame, always the same object while the frame stays the same. None if the frame is not baked
-        or its pose has changed.
+        """The splats of a frame, always the same object while the frame stays the same. None if the frame is not baked,
+        its pose has changed or its file was damaged.
         """
         index = frame - self.first
         if not 0 <= index < len(self.keys) or self.keys[index] is None:
@@ -98,10 +96,15 @@ class Bake:
             return None
         self.changed.discard(frame)
         if self.last is None or self.last[0] != frame:
-            others = self.others[index].astype(np.float32)
+            try:
+                means, halves = self.frames.load(index)
+            except EffigyError:
+                self.keys[index] = None
+                return None
+            others = halves.astype(np.float32)
             parts = {name: others[:, columns] for name, columns in _HALF_COLUMNS.items()}
             parts["opacities"] = parts["opacities"][:, 0]
-            self.last = frame, Splats(means=np.array(self.means[index]), motion=self.motions[index], **parts)
+            self.last = frame, Splats(means=means, motion=self.motions[index], **parts)
         return self.last[1]
 
 
@@ -118,7 +121,7 @@ class BakeStore:
 
     def clear(self) -> None:
         for bake in self.bakes.values():
-            _delete_folder(bake.folder)
+            bake.frames.free()
         self.bakes.clear()
         self.in_progress.clear()
 
@@ -133,6 +136,7 @@ def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_dis
     `budget` bytes, in memory and on disk alike, or if there is not enough memory or disk space.
     """
     clear(rig.armature)
+    clear_deleted()
     needed = count * gaussians * BYTES_PER_SPLAT
     used = sum(bake.allocated for bake in store.bakes.values())
     if needed + used > budget:
@@ -142,28 +146,17 @@ def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_dis
             + (f" in addition to the {_size_text(used)} of other bakes" if used else "")
             + f", and the limit is {_size_text(budget)}: {fits} frames fit. Raise the limit or bake fewer frames."
         )
-    folder = None
-    if on_disk:
-        # Blender deletes this folder when it quits. Its location is set under Preferences ▸ File Paths.
-        home = Path(bpy.app.tempdir)
-        if shutil.disk_usage(home).free < 1.05 * needed:
+    # Blender deletes this folder when it quits. Its location is set under Preferences ▸ File Paths.
+    home = Path(bpy.app.tempdir)
+    try:
+        if on_disk and shutil.disk_usage(home).free < 1.05 * needed:
             raise EffigyError(
                 f"The disk that holds {home} has no room for {_size_text(needed)}: free some space, or bake to memory."
             )
-        folder = Path(tempfile.mkdtemp(prefix="bake-", dir=home))
-    shapes = ((count, gaussians, 3), np.float32), ((count, gaussians, 11), np.float16)
-    try:
-        if folder is None:
-            means, others = (np.zeros(shape, dtype) for shape, dtype in shapes)
-        else:
-            means, others = (
-                np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-                for name, (shape, dtype) in zip(("means", "others"), shapes, strict=True)
-            )
+        frames = FramesOnDisk(count, gaussians, home) if on_disk else FramesInMemory(count, gaussians)
     except (OSError, MemoryError) as error:
-        _delete_folder(folder)
         raise EffigyError(f"There is not enough room for a bake of {_size_text(needed)}: bake fewer frames.") from error
-    bake = Bake(source_of(rig.armature), first, [None] * count, np.zeros((count, 4, 4)), means, others, folder)
+    bake = Bake(source_of(rig.armature), first, [None] * count, np.zeros((count, 4, 4)), frames)
     store.bakes[rig.armature.session_uid] = bake
     return bake
 
@@ -177,8 +170,17 @@ def clear(armature: bpy.types.Object) -> None:
     """Deletes the bake of an armature's avatar, if there is one."""
     bake = store.bakes.pop(armature.session_uid, None)
     if bake:
-        _delete_folder(bake.folder)
+        bake.frames.free()
         redraw_views()
+
+
+def clear_deleted() -> None:
+    """Deletes the bakes of armatures that are no longer in the file. This happens when another bake begins or the
+    artist clears the bakes, not when the armature is deleted, because an undo may bring that back.
+    """
+    existing = {obj.session_uid for obj in bpy.data.objects if obj.type == "ARMATURE"}
+    for uid in set(store.bakes) - existing - store.in_progress:
+        store.bakes.pop(uid).frames.free()
 
 
 def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
@@ -214,12 +216,6 @@ def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:
 
 def _size_text(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def _delete_folder(folder: Path | None) -> None:
-    if folder is not None:
-        # Windows keeps a file that is still mapped until Blender deletes its temporary folder.
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @persistent

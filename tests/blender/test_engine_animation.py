@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
+import pytest
 from engine_scenes import PACKAGE, SIZE, premultiplied, read_by_backend, read_png, set_format, stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,3 +80,24 @@ def test_blender_without_a_window_renders_a_saved_file_and_ends(engine_avatars, 
     frames = [read_png(tmp_path / f"farm_{number:04d}.png") for number in (4, 5)]
     assert (frames[0][..., 3] > 0.99).sum() > 1000
     assert np.abs(frames[1] - frames[0]).max() > 0.1
+
+
+def test_a_frame_that_may_not_fit_on_the_disk_is_not_begun(engine_avatars, tmp_path, monkeypatch, module):
+    """Blender would leave a damaged file, which a render without Overwrite takes for a finished frame."""
+    smile(stage(engine_avatars / "ann.effigy"), (1, 3))
+    set_format("PNG")
+    bpy.context.scene.render.filepath = str(tmp_path / "new" / "shot_")
+    room, asked = [10**9, 1000], []
+
+    def disk_usage(folder):
+        asked.append(folder)
+        return SimpleNamespace(free=room.pop(0))
+
+    monkeypatch.setattr(module("blender_addon.engine.output_room").shutil, "disk_usage", disk_usage)
+    with pytest.raises(RuntimeError, match="is full: frame 2 may take 0.3 MB.*render again from this frame"):
+        bpy.ops.render.render(animation=True)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["shot_0001.png"]
+    assert asked == [tmp_path, tmp_path / "new"]
+    monkeypatch.undo()
+    room[:] = []
+    bpy.ops.render.render()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -57,7 +60,8 @@ def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, st
     assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
     assert bpy.context.scene.frame_current == 5, "the artist's frame was not given back"
     bake = viewport["cache"].bake_of(rig.armature)
-    assert bake.count == 6 and (bake.folder is not None) == (storage == "DISK")
+    folder = getattr(bake.frames, "folder", None)
+    assert bake.count == 6 and (folder is not None) == (storage == "DISK")
     for frame in (3, 6, 8):
         found, expected = answered(rig, viewport, frame), by_worker(rig, viewport, frame)
         assert np.allclose(found.means, expected.means, atol=1e-6) and np.array_equal(found.motion, expected.motion)
@@ -65,7 +69,7 @@ def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, st
             assert np.allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-3), name
     assert answered(rig, viewport, 2) is None and answered(rig, viewport, 9) is None
     bpy.ops.effigy.clear_playback()
-    assert answered(rig, viewport, 6) is None and not (bake.folder and bake.folder.exists())
+    assert answered(rig, viewport, 6) is None and not (folder and folder.exists())
     assert not bpy.ops.effigy.clear_playback.poll()
 
 
@@ -153,3 +157,83 @@ def test_without_an_avatar_or_a_camera_it_is_a_sentence(rig):
     rig.mesh.hide_set(True)
     with pytest.raises(RuntimeError, match="no visible avatar"):
         bpy.ops.effigy.bake_playback()
+
+
+def test_a_bake_on_a_disk_that_fills_up_keeps_its_frames_and_says_so(rig, viewport, module, monkeypatch):
+    bpy.context.scene.effigy.bake_to = "DISK"
+    frames = module("blender_addon.viewport.baked_frames").FramesOnDisk
+    store, stored = frames.store, []
+
+    class Full:
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def write(self, data):
+            if len(stored) > 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self._file.write(data[: max(1, len(data) // 2)])
+
+    def counting(self, index, singles, halves):
+        stored.append(index)
+        if not isinstance(self._file, Full):
+            self._file = Full(self._file)
+        store(self, index, singles, halves)
+
+    monkeypatch.setattr(frames, "store", counting)
+    with pytest.raises(RuntimeError, match="could not be written .*No space left on device.*free some space"):
+        bpy.ops.effigy.bake_playback()
+    bake = viewport["cache"].bake_of(rig.armature)
+    assert bake.count == 3 and bpy.context.scene.frame_current == 5 and not viewport["cache"].store.in_progress
+    assert np.allclose(answered(rig, viewport, 5).means, by_worker(rig, viewport, 5).means, atol=1e-6)
+    assert answered(rig, viewport, 6) is None and answered(rig, viewport, 8) is None
+
+
+def test_a_bake_whose_file_was_cut_off_plays_live(rig, viewport):
+    bpy.context.scene.effigy.bake_to = "DISK"
+    bpy.ops.effigy.bake_playback()
+    bake = viewport["cache"].bake_of(rig.armature)
+    os.truncate(bake.frames.folder / "frames", bake.frames.gaussians * 34 * 2)
+    assert answered(rig, viewport, 4) is not None and answered(rig, viewport, 6) is None and bake.count == 5
+
+
+def test_the_bake_of_a_deleted_rig_is_freed_by_the_next_one_and_by_clearing(rig, viewport, engine_avatars):
+    bpy.ops.effigy.bake_playback()
+    cache, uid = viewport["cache"], rig.armature.session_uid
+    bpy.data.batch_remove([rig.mesh, rig.armature])
+    assert uid in cache.store.bakes, "an undo may bring the rig back"
+    other = add_rig(engine_avatars / "ben.effigy")
+    bpy.ops.effigy.bake_playback()
+    assert set(cache.store.bakes) == {other.armature.session_uid}
+    bpy.data.batch_remove([other.mesh, other.armature])
+    cache.clear_deleted()
+    assert not cache.store.bakes
+
+
+def test_finished_tasks_leave_the_list_and_hold_nothing(rig, module):
+    tasks = module("blender_addon.tasks")
+    for _ in range(tasks.MOST_FINISHED + 5):
+        tasks.wait(tasks.start_local("nothing", lambda: iter([1.0])))
+    listed = tasks.all_tasks()
+    assert len(listed) <= tasks.MOST_FINISHED + 1
+    assert all(task._steps is None and task._build is None for task in listed)
+    tasks.clear_finished()
+
+
+def test_a_worker_that_never_answers_does_not_block_a_bake_for_ever(rig, module, monkeypatch):
+    tasks = module("blender_addon.tasks")
+    monkeypatch.setattr(tasks, "ANSWER_SECONDS", 0.5)
+    pid = session().client().pid
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(RuntimeError, match="did not answer “avatar.splats” within .* stuck"):
+        bpy.ops.effigy.bake_playback()
+    monkeypatch.undo()
+    assert bpy.ops.effigy.bake_playback() == {"FINISHED"} and session().client().pid != pid
+
+
+def test_a_bake_goes_on_when_the_worker_is_killed(rig, viewport):
+    os.kill(session().client().pid, signal.SIGKILL)
+    assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
+    assert viewport["cache"].bake_of(rig.armature).count == 6
