@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from .installation.install import DONE, Installation
 from .installation.machine import Machine, this_machine
 from .installation.plan import Plan, make_plan
 from .redraw import redraw_panels
+from .threads import run_in_thread
 from .worker import session
 from .worker.client import WorkerClient
 
@@ -32,6 +35,10 @@ OFFLINE: Final = (
 )
 REDRAW_INTERVAL: Final = 0.3
 """Seconds between two redraws of the progress bar."""
+DETECTION_INTERVAL: Final = 0.1
+"""Seconds between two looks whether the graphics driver has answered."""
+FRESH_SECONDS: Final = 60.0
+"""How long the driver's answer counts as that of now. The artist may have updated the driver after that."""
 _CANCEL_TIMEOUT: Final = 10.0
 """Seconds to wait for a cancelled installation when the extension is disabled."""
 
@@ -60,8 +67,10 @@ class _Setup:
     """The running installation, or the last one."""
     machine: Machine | None = None
     """None until the graphics driver has answered."""
-    detecting: bool = False
-    """Whether a thread is asking the graphics driver."""
+    detected_at: float = -FRESH_SECONDS
+    """`time.monotonic` when the driver answered."""
+    detection: Future[Machine] | None = None
+    """A thread is asking the graphics driver."""
     examining: WorkerClient | None = None
     """The worker that is preparing a report."""
     findings: list[Finding] = field(default_factory=list)
@@ -79,17 +88,26 @@ def current() -> Installation | None:
 
 
 def detect_machine() -> None:
-    """Starts asking the graphics driver in a thread, so that the plan is available when it is drawn."""
-    if _setup.machine is None and not _setup.detecting:
-        _setup.detecting = True
-        threading.Thread(target=_detect_machine, name="effigy-machine", daemon=True).start()
+    """Starts asking the graphics driver in a thread, so that the plan is available when it is drawn. The preferences
+    page is redrawn when the driver has answered.
+    """
+    if _setup.machine is None and _setup.detection is None:
+        _setup.detection = run_in_thread(this_machine, "effigy-machine")
+        bpy.app.timers.register(_take_machine, first_interval=DETECTION_INTERVAL, persistent=True)
 
 
-def plan(*, wait: bool = False) -> Plan | None:
-    """What Install Backend would do on this machine. None while the machine is not known yet, unless `wait` is set."""
-    if wait:
-        # Asked again, because the artist may have updated the graphics driver meanwhile.
-        _detect_machine()
+def machine_is_fresh() -> bool:
+    """Whether the graphics driver was asked just now."""
+    return time.monotonic() - _setup.detected_at < FRESH_SECONDS
+
+
+def keep_machine(machine: Machine) -> None:
+    """Makes `machine` the one for which `plan` plans."""
+    _setup.machine, _setup.detected_at = machine, time.monotonic()
+
+
+def plan() -> Plan | None:
+    """What Install Backend would do on this machine. None while the machine is not known yet, which does not wait."""
     if _setup.machine is None:
         detect_machine()
         return None
@@ -101,13 +119,20 @@ def base_python() -> str:
     return sys.executable
 
 
-def install() -> Installation:
-    """Starts the installation. An existing environment is used until the new one is complete, also by running jobs."""
+def check_installable() -> None:
+    """Raises an `EffigyError` if nothing can be installed now."""
     if _setup.installation and not _setup.installation.finished:
         raise EffigyError("The backend is already being installed.")
     if not bpy.app.online_access:
         raise EffigyError(OFFLINE)
-    chosen = plan(wait=True)
+
+
+def install() -> Installation:
+    """Starts the installation. An existing environment is used until the new one is complete, also by running jobs."""
+    check_installable()
+    chosen = plan()
+    if chosen is None:
+        raise EffigyError("This machine is still being examined: try again in a few seconds.")
     if chosen.refusal:
         raise EffigyError(chosen.refusal)
     _setup.installation = Installation(chosen, log_path())
@@ -124,8 +149,9 @@ def finish() -> None:
     client = session.current()
     if _setup.installation is None or _setup.installation.state != DONE or client is None or client.running_jobs:
         return
-    session.shutdown()
-    threading.Thread(target=_remove_unused, args=(preferences.environments(),), daemon=True).start()
+    # A stuck worker ends late, and neither that nor removing gigabytes may block the window.
+    environments, ending = preferences.environments(), session.release()
+    threading.Thread(target=_replace, args=(ending, environments), daemon=True).start()
 
 
 def findings() -> list[Finding]:
@@ -192,15 +218,23 @@ def _store_findings(rows: list[Finding]) -> None:
     redraw_panels()
 
 
-def _detect_machine() -> None:
-    try:
-        _setup.machine = this_machine()
-    finally:
-        _setup.detecting = False
+def _take_machine() -> float | None:
+    """The timer that takes the driver's answer and redraws the page that waits for it."""
+    detection = _setup.detection
+    if detection is None:
+        return None
+    if not detection.done():
+        return DETECTION_INTERVAL
+    _setup.detection = None
+    keep_machine(detection.result())
+    redraw_panels()
+    return None
 
 
-def _remove_unused(environments: place.Environments) -> None:
-    """Removes replaced environments, unless a Blender is installing, which does it itself."""
+def _replace(ending: WorkerClient | None, environments: place.Environments) -> None:
+    """Ends a worker, then removes replaced environments, unless a Blender is installing, which does it itself."""
+    if ending:
+        ending.close()
     with suppress(EffigyError), environments.locked():
         environments.remove_unused()
 
@@ -226,5 +260,7 @@ def unregister() -> None:
         # Removing the incomplete environment takes a moment, and the next start must not find it.
         _setup.installation.wait(_CANCEL_TIMEOUT)
     _setup.installation = None
-    if bpy.app.timers.is_registered(_redraw_progress):
-        bpy.app.timers.unregister(_redraw_progress)
+    _setup.detection = None
+    for timer in (_redraw_progress, _take_machine):
+        if bpy.app.timers.is_registered(timer):
+            bpy.app.timers.unregister(timer)

@@ -72,10 +72,15 @@ class ThreadedOperator:
     def modal(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if event.type != "TIMER" or not self._future.done():
             return {"PASS_THROUGH"}
-        context.window_manager.event_timer_remove(self._timer)
-        context.workspace.status_text_set(None)
+        self.cancel(context)
         try:
             return self.finish(context, self._future.result()) or {"FINISHED"}
         except EffigyError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+
+    def cancel(self, context: bpy.types.Context) -> None:
+        """Stops waiting. Blender calls this when another file is loaded or the window is closed meanwhile."""
+        context.window_manager.event_timer_remove(self._timer)
+        if context.workspace is not None:
+            context.workspace.status_text_set(None)

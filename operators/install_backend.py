@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import bpy
 
 from ..blender_addon import backend_setup
 from ..blender_addon.errors import EffigyError
-from ..blender_addon.reporting import ReportingOperator
+from ..blender_addon.installation.machine import Machine
+from ..blender_addon.reporting import ThreadedOperator
 from ..blender_addon.wrapped_text import wrapped
 
 
-class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
+class EFFIGY_OT_install_backend(ThreadedOperator, bpy.types.Operator):
     bl_idname = "effigy.install_backend"
     bl_label = "Install Backend"
     bl_description = (
@@ -19,9 +22,12 @@ class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        if not bpy.app.online_access:
+        self._confirmed = backend_setup.machine_is_fresh()
+        if not self._confirmed:
+            # The graphics driver is asked in a thread; then this operator is invoked again.
+            self._asks_artist = not bpy.app.background
             return self.execute(context)
-        self._plan = backend_setup.plan(wait=True)
+        self._plan = backend_setup.plan()
         return context.window_manager.invoke_props_dialog(self, width=520)
 
     def draw(self, context: bpy.types.Context) -> None:
@@ -31,7 +37,16 @@ class EFFIGY_OT_install_backend(ReportingOperator, bpy.types.Operator):
                 wrapped(column, message, 500)
                 column.separator()
 
-    def run(self, context: bpy.types.Context) -> None:
+    def prepare(self, context: bpy.types.Context) -> Callable[[], Machine | None]:
+        backend_setup.check_installable()
+        return (lambda: None) if getattr(self, "_confirmed", False) else backend_setup.this_machine
+
+    def finish(self, context: bpy.types.Context, machine: Machine | None) -> None:
+        if machine is not None:
+            backend_setup.keep_machine(machine)
+        if getattr(self, "_asks_artist", False):
+            bpy.ops.effigy.install_backend("INVOKE_DEFAULT")
+            return
         installation = backend_setup.install()
         if bpy.app.background:
             # Without a window no timer runs, so a script waits here.

@@ -101,10 +101,26 @@ def jobs() -> list[Job]:
 
 
 def shutdown() -> None:
-    """Ends the worker. Its jobs keep their checkpoints."""
-    ending, _session.client = _session.client, None
+    """Ends the worker and waits for its end, half a minute at most. Its jobs keep their checkpoints."""
+    ending = release()
     if ending:
+        if ending.running_jobs:
+            print("Effigy: waiting until the running jobs have saved their checkpoints.")
         ending.close()
+
+
+def release() -> WorkerClient | None:
+    """Hands over the client, which the caller closes. The next request starts another worker."""
+    ending, _session.client = _session.client, None
+    return ending
+
+
+def end_stuck_worker() -> None:
+    """Ends a worker that has not answered for long, so that the next request starts another. One that runs jobs is
+    left alone, because they would end with it.
+    """
+    if _session.client is not None and not _session.client.running_jobs:
+        _session.client.restart()
 
 
 def _on_log(line: str) -> None:

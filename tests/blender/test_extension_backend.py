@@ -5,10 +5,13 @@ tracebacks.
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -171,6 +174,48 @@ def test_a_machine_that_is_not_supported_is_refused_with_the_reason(no_backend, 
     with pytest.raises(RuntimeError, match="PyTorch needs macOS 14: update macOS"):
         bpy.ops.effigy.install_backend()
     assert not imitation.exists()
+
+
+def test_a_slow_graphics_driver_blocks_neither_the_page_nor_the_button(module, monkeypatch):
+    setup, machine = module("blender_addon.backend_setup"), module("blender_addon.installation.machine")
+    operator = module("operators.install_backend").EFFIGY_OT_install_backend
+    answers, redrawn, asked_in = threading.Event(), [], []
+
+    def slow():
+        asked_in.append(threading.current_thread())
+        answers.wait(20)
+        return machine.Machine("Linux", (3, 11), processor="x86_64", version=(2, 36))
+
+    monkeypatch.setattr(setup, "_setup", setup._Setup())
+    monkeypatch.setattr(setup, "this_machine", slow)
+    monkeypatch.setattr(setup, "redraw_panels", lambda: redrawn.append(True))
+    monkeypatch.setattr(setup, "bpy", _Online())
+    assert setup.plan() is None and setup.plan() is None and bpy.app.timers.is_registered(setup._take_machine)
+    assert setup._take_machine() == setup.DETECTION_INTERVAL and not redrawn
+    # The button starts to wait without asking on Blender's own thread.
+    pressed = SimpleNamespace(execute=lambda context: {"RUNNING_MODAL"})
+    assert operator.invoke(pressed, bpy.context, None) == {"RUNNING_MODAL"} and not pressed._confirmed
+    assert operator.prepare(pressed, bpy.context) is slow
+    answers.set()
+    until = time.monotonic() + 20
+    while setup._take_machine() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert redrawn == [True] and setup.plan().messages and setup.machine_is_fresh()
+    assert threading.main_thread() not in asked_in and len(asked_in) == 1
+    bpy.app.timers.unregister(setup._take_machine)
+
+
+def test_replacing_an_idle_worker_does_not_wait_for_its_end(module, monkeypatch):
+    setup, session = module("blender_addon.backend_setup"), module("blender_addon.worker.session")
+    client = session.client()
+    client.call("head.rig", {})
+    pid = client.pid
+    monkeypatch.setattr(setup._setup, "installation", SimpleNamespace(state=setup.DONE))
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    setup.finish()
+    assert time.monotonic() - begun < 1.0 and session.current() is None
+    os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture(autouse=True)

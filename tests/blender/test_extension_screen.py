@@ -198,7 +198,8 @@ def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
     page.draw(settings, layout)
     assert "Examine" in layout.words and "open head" in layout.words
     monkeypatch.delenv("EFFIGY_BACKEND_PYTHON")
-    module("blender_addon.backend_setup").plan(wait=True)
+    setup = module("blender_addon.backend_setup")
+    setup.keep_machine(setup.this_machine())
     layout = Layout()
     page.draw(settings, layout)
     assert (
@@ -206,6 +207,19 @@ def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
         and "GB are downloaded" in layout.words
         and "Install Backend" in layout.words
     )
+
+
+def test_an_operator_that_waits_leaves_nothing_when_another_file_is_opened_meanwhile(module):
+    """Blender then calls `cancel`. Without it, the text in the status bar and the timer would stay."""
+    removed, texts = [], []
+    context = SimpleNamespace(
+        window_manager=SimpleNamespace(event_timer_remove=removed.append),
+        workspace=SimpleNamespace(status_text_set=texts.append),
+    )
+    for operator in ("add_avatar", "choose_head", "install_backend", "relink_avatar", "use_python"):
+        cls = getattr(module(f"operators.{operator}"), f"EFFIGY_OT_{operator}")
+        cls.cancel(SimpleNamespace(_timer=operator), context)
+    assert len(removed) == 5 and texts == [None] * 5
 
 
 def test_durations_are_written_in_seconds_minutes_and_hours(module):
