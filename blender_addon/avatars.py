@@ -147,7 +147,17 @@ def set_avatar(rig: Rig, path: Path, info: AvatarInfo) -> None:
             "rig of its own."
         )
     _check_own(rig.armature)
-    rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(path), None
+    use_file(rig.armature, path)
+
+
+def use_file(armature: bpy.types.Object, path: Path) -> None:
+    """Makes the file `path` the armature's avatar. A packed one that no other rig uses leaves the .blend: it would be
+    saved with it, some tens of megabytes that nobody sees.
+    """
+    text = armature.effigy.packed
+    armature.effigy.avatar, armature.effigy.packed = stored(path), None
+    if text is not None and text.users == 0:
+        bpy.data.texts.remove(text)
 
 
 def relink(rig: Rig, path: Path, info: AvatarInfo) -> int:
@@ -199,9 +209,7 @@ def unpack(armature: bpy.types.Object, chosen: Path | None = None) -> Path:
     place = folder / safe_file_name(name, SUFFIX)
     data = _bytes_of(text)
     path = place if _holds(place, data) else _write(place, data)
-    armature.effigy.avatar, armature.effigy.packed = stored(path), None
-    if text.users == 0:
-        bpy.data.texts.remove(text)
+    use_file(armature, path)
     return path
 
 

@@ -6,7 +6,7 @@ short steps (see `rig.steps` and `tasks`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,10 +212,25 @@ def _outside_every_scene() -> Iterator[bpy.types.Collection]:
     except BaseException:
         for collection in workshop.children:
             objects = list(collection.objects)
+            belongings = _belongings(objects)
             bpy.data.batch_remove([*objects, *(obj.data for obj in objects), collection])
+            bpy.data.batch_remove([each for each in belongings if not each.users])
         raise
     finally:
         bpy.data.collections.remove(workshop)
+
+
+def _belongings(objects: Sequence[bpy.types.Object]) -> list[bpy.types.ID]:
+    """The actions and background images of newly built objects, which outlive the objects."""
+    found: set[Any] = set()
+    for obj in objects:
+        for owner in (obj, obj.data, getattr(obj.data, "shape_keys", None)):
+            if owner is not None and owner.animation_data is not None:
+                strips = [strip for track in owner.animation_data.nla_tracks for strip in track.strips]
+                found |= {owner.animation_data.action, *(strip.action for strip in strips)}
+        if obj.type == "CAMERA":
+            found |= {background.image for background in obj.data.background_images}
+    return [each for each in found if each is not None]
 
 
 def add_avatar(scene: bpy.types.Scene, path: Path, info: Mapping[str, Any]) -> Task:

@@ -228,7 +228,7 @@ def _show_avatar(avatar: Path) -> Steps[str]:
         if (last := last_training(rig)) and last.avatar == avatar and rig.armature.library is None
     ]
     for rig in rigs:
-        rig.armature.effigy.avatar, rig.armature.effigy.packed = stored(avatar), None
+        avatars.use_file(rig.armature, avatar)
     if not rigs:
         return f"The avatar is in {avatar}. Its rig is no longer in this file."
     return f"The avatar is in {avatar} and on “{rigs[0].armature.name}”."

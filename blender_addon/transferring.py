@@ -5,11 +5,12 @@ A job of the worker adapts the performance to the rig's person. It is then keyed
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import bpy
@@ -22,6 +23,9 @@ from .rig.performance import add_performance_steps
 from .rig.rig_properties import Rig, find_rig
 from .rig.steps import Steps
 from .tasks import Task
+
+FORGOTTEN_SECONDS: Final = 86400.0
+"""A transferred track is keyed within minutes after it was written."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,12 @@ def transfer(
     for the other arguments see `RetargetRequest`.
     """
     source = _source_of(performance)
+    folder = preferences.user_folder("transferred")
+    _remove_forgotten(folder)
     request = RetargetRequest(
         source,
         _target_of(rig),
-        preferences.user_folder("transferred") / f"{uuid4().hex}.npz",
+        folder / f"{uuid4().hex}.npz",
         intensity,
         smoothing,
         motion,
@@ -87,6 +93,14 @@ def transfer(
         lambda _: _add_to_rig(request.out, name, title, frame_start),
         "The rig's file was closed meanwhile: transfer the performance again.",
     )
+
+
+def _remove_forgotten(folder: Path) -> None:
+    """Removes tracks that no Blender will read any more, because it was closed, or another file opened, before."""
+    for path in folder.glob("*.npz"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS:
+                path.unlink()
 
 
 def _source_of(path: Path) -> Path:

@@ -61,7 +61,7 @@ class WorkerClient:
         self.info: WorkerInfo | None = None
         """About the running worker; None while there is none."""
         self.jobs: list[Job] = []
-        """All jobs of this client, oldest first, including finished ones."""
+        """Oldest first. Jobs that have ended stay until the next one starts."""
 
     @property
     def alive(self) -> bool:
@@ -147,7 +147,8 @@ class WorkerClient:
         """Starts long work. `pump` updates the returned job and then calls `on_change`."""
         job = Job(kind, params, self._cancel)
         job.on_change = on_change
-        self.jobs.append(job)
+        # Jobs that have ended hold their previews and curves.
+        self.jobs = [*self.running_jobs, job]
         self._begin(job, params)
         return job
 
@@ -159,7 +160,8 @@ class WorkerClient:
             if not isinstance(name, str):
                 job.end(FAILED, "The worker answered in a way that is unknown here: update Effigy on both machines.")
                 return
-            request.state.jobs[name] = job
+            running = {known: other for known, other in request.state.jobs.items() if not other.finished}
+            request.state.jobs = running | {name: job}
             job.on_started(name)
             if job.state == STOPPING:
                 self._cancel(job)

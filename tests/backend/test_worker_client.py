@@ -133,6 +133,17 @@ def test_a_request_that_ends_the_worker_is_repeated_twice_and_then_given_up(tmp_
     client.close()
 
 
+def test_jobs_that_have_ended_are_forgotten_when_the_next_one_starts(slow):
+    """They hold images and curves, and a day has many."""
+    ended = []
+    for _ in range(5):
+        job = slow.start_job("quick", {})
+        until(lambda: slow.call("quick") and not slow.pump(), slow)
+        job.end("done", "")
+        ended.append(job)
+    assert slow.jobs == ended[-1:]
+
+
 def test_a_worker_that_ends_with_an_error_is_quoted():
     client = WorkerClient([sys.executable, "-c", SLOW_WORKER % 2])
     with pytest.raises(WorkerError, match="exit code 1.*ends with: something of importance is missing"):

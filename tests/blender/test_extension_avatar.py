@@ -125,6 +125,19 @@ def test_a_packed_avatar_does_not_need_its_file_and_survives_saving_and_appendin
     assert bpy.data.objects[name].effigy.avatar == "//anna.effigy" and not bpy.data.texts
 
 
+def test_a_packed_avatar_that_is_replaced_leaves_the_file_unless_another_rig_uses_it(rig, project):
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    bpy.ops.effigy.pack_avatar()
+    twin = rig.armature.copy()
+    assert len(bpy.data.texts) == 1 and twin.effigy.packed == rig.armature.effigy.packed
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    assert len(bpy.data.texts) == 1 and rig.armature.effigy.packed is None
+    bpy.data.objects.remove(twin)
+    bpy.ops.effigy.pack_avatar()
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    assert [text.users for text in bpy.data.texts] in ([], [0])
+
+
 def test_a_packed_avatar_that_was_edited_is_reported(rig, project, module):
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
     bpy.ops.effigy.pack_avatar()

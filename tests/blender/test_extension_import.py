@@ -214,6 +214,25 @@ def test_an_import_can_be_stopped_and_leaves_nothing_incomplete(demo_clip, tmp_p
         bpy.ops.effigy.cancel_job(index=index)
 
 
+@pytest.mark.parametrize("progress", [0.2, 0.98])
+def test_a_rig_whose_building_is_stopped_leaves_no_datablock(demo_capture, module, progress):
+    kinds = ("actions", "armatures", "cameras", "collections", "images", "materials", "meshes", "objects")
+    tasks = module("blender_addon.tasks")
+    before = {kind: len(getattr(bpy.data, kind)) for kind in kinds}
+    task = module("blender_addon.importing").import_capture(bpy.context.scene, demo_capture)
+    until = time.monotonic() + 60
+    while task.progress < progress and not task.finished and time.monotonic() < until:
+        module("blender_addon.worker.session").client().pump()
+        task.advance(0.0001)
+    assert not task.finished, task.message
+    built = {kind: len(getattr(bpy.data, kind)) for kind in kinds}
+    assert built["objects"] > before["objects"]
+    task.cancel()
+    left = {kind: len(getattr(bpy.data, kind)) - before[kind] for kind in kinds}
+    # The material of the skin is the file's: the next rig uses it.
+    assert {kind for kind, count in left.items() if count} <= {"materials"} and task in tasks.all_tasks()
+
+
 def test_a_killed_worker_is_reported_and_the_next_import_works(demo_clip, tmp_path, module):
     tasks, importing, session = (module(f"blender_addon.{name}") for name in ("tasks", "importing", "worker.session"))
     task = importing.import_video(bpy.context.scene, demo_clip, capture=tmp_path / "x.capture")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import bpy
@@ -101,3 +103,12 @@ def test_a_file_that_is_no_performance_is_reported_with_a_sentence(rig, tmp_path
     with pytest.raises(RuntimeError, match=message):
         bpy.ops.effigy.retarget_performance(filepath=str(tmp_path / name))
     assert len(strips(rig.armature)) == 1
+
+
+def test_tracks_that_an_earlier_blender_left_behind_are_removed_and_those_of_others_are_not(module, tmp_path):
+    old, new = tmp_path / "old.npz", tmp_path / "new.npz"
+    for path, age in ((old, 90_000), (new, 3600)):
+        path.write_bytes(b"track")
+        os.utime(path, (time.time() - age,) * 2)
+    module("blender_addon.transferring")._remove_forgotten(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -346,6 +348,20 @@ def test_undo_deletion_and_loading_reset_what_is_shown(ann, tmp_path):
     assert gone not in viewport("live").state.avatars
     bpy.ops.wm.read_homefile(use_empty=True)
     assert viewport("live").state.avatars == {}
+
+
+def test_a_worker_that_dies_under_an_undo_costs_no_pose(ann):
+    settle(ann)
+    name = ann.armature.name
+    for value in (0.3, 0.6):
+        ann.key_blocks["jawOpen"].value = value
+        bpy.ops.ed.undo_push(message="posed")
+        update()
+    os.kill(session().client().pid, signal.SIGKILL)
+    bpy.ops.ed.undo()
+    rig_properties = importlib.import_module(f"{PACKAGE}.blender_addon.rig.rig_properties")
+    again = rig_properties.find_rig(bpy.data.objects[name])
+    assert settle(again).fresh and again.key_blocks["jawOpen"].value == pytest.approx(0.3)
 
 
 def test_where_a_shader_cannot_be_built_the_mesh_shows_and_the_panel_says_why_once(ann, monkeypatch, capsys):
