@@ -129,9 +129,9 @@ def _owners() -> Iterator[bpy.types.Object]:
     )
 
 
-def _make_relative(origin: Path | None, target: Path) -> None:
-    """Rewrites all stored paths relative to the folder `target`. Paths that are relative already are relative to
-    `origin` (None: the file has not been saved, so there are none).
+def _make_relative(origin: Path | None, target: Path | None) -> None:
+    """Rewrites all stored paths relative to the folder `target`, or as full paths if that is None. Paths that are
+    relative already are relative to `origin` (None: the file has not been saved, so there are none).
     """
 
     def rewritten(value: str) -> str:
@@ -169,9 +169,11 @@ def _before_saving(filepath: str, *_: object) -> None:
 
 @persistent
 def _after_saving(filepath: str, *_: object) -> None:
-    """Restores the paths if a copy was saved elsewhere or saving failed, because then this file has not moved."""
+    """Restores the paths if a copy was saved elsewhere or saving failed, because then this file has not moved, or is
+    still unsaved.
+    """
     target, current = Path(filepath).absolute().parent, _blend_folder()
-    if filepath and current is not None and target != current:
+    if filepath and target != current:
         _make_relative(target, current)
 
 

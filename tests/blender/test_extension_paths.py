@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from pathlib import Path
 
@@ -35,6 +36,22 @@ def test_a_relative_path_written_on_windows_is_found(armature, tmp_path: Path, m
     # Saving writes it in the form that every system reads.
     bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
     assert armature.effigy.avatar == "//avatars/ann.effigy"
+
+
+@pytest.mark.parametrize("how", ["fails", "is a copy"])
+def test_a_file_that_was_never_saved_keeps_its_full_paths_when_saving(armature, tmp_path: Path, module, how) -> None:
+    """On a full disk, say. There is no folder yet to which a path could be relative."""
+    avatar = tmp_path / "anna.effigy"
+    avatar.touch()
+    armature.effigy.avatar = str(avatar)
+    armature.effigy.training = json.dumps({"avatar": str(avatar), "capture": str(tmp_path / "anna.capture")})
+    if how == "fails":
+        with pytest.raises(RuntimeError):
+            bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "no such folder" / "shot.blend"))
+    else:
+        bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"), copy=True)
+    assert armature.effigy.avatar == str(avatar) and module("blender_addon.paths").absolute(str(avatar)) == avatar
+    assert json.loads(armature.effigy.training)["capture"] == str(tmp_path / "anna.capture")
 
 
 def test_a_path_of_another_system_is_recognised(module) -> None:
