@@ -272,7 +272,14 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "capture": {"size": 512, "start": None, "end": None, "max_frames": None},
+    "capture": {
+        "size": 512,
+        "start": None,
+        "end": None,
+        "first_frame": None,
+        "last_frame": None,
+        "max_frames": None,
+    },
     "track": {"head": None, "landmarks_only": False},
     "train": {"preset": "draft", "size": None, "device": "auto", "minutes": None, "resume": False},
     "evaluate": {"baselines": False, "refitted": False},
@@ -303,6 +310,8 @@ def test_what_scripts_leave_out_keeps_its_meaning() -> None:
     [
         (["capture", "a", "b", "--start"], "0", "-0.5"),
         (["capture", "a", "b", "--end"], "0.5", "-1"),
+        (["capture", "a", "b", "--first-frame"], "1", "0"),
+        (["capture", "a", "b", "--last-frame"], "1", "0"),
         (["capture", "a", "b", "--max-frames"], "1", "0"),
         (["train", "a", "b", "--minutes"], "0.01", "0"),
         (["retarget", "a", "b", "c", "--intensity"], "0", "-0.1"),
