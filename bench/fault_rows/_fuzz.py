@@ -26,6 +26,8 @@ LONGEST: Final = 30
 MOST_MEGABYTES: Final = 4096
 """Memory of the process."""
 SHOWN_BYTES: Final = 300
+SAVED_EVERY: Final = 1.0
+"""Seconds. libFuzzer ends the process by itself, without a last word to Python."""
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Fuzzed:
         self.sample = self.path.read_bytes()
         self.found = Found()
         self._places: set[str] = set()
+        self._saved = 0.0
 
     def try_input(self, content: bytes) -> None:
         from backend.errors import EffigyError
@@ -66,10 +69,11 @@ class Fuzzed:
                 self.found.failures.append(f"{name}: {str(error)[:200]} ({len(content)} bytes, {text})")
                 (self._folder / f"failure-{len(self._places)}").write_bytes(content)
                 self.save()
-        if self.found.tries % 50 == 0:
+        if time.monotonic() - self._saved > SAVED_EVERY:
             self.save()
 
     def save(self) -> None:
+        self._saved = time.monotonic()
         (self._folder / "found.json").write_text(json.dumps(asdict(self.found)), "utf-8")
 
 

@@ -66,7 +66,7 @@ def run(place: Place, seed: int, count: int) -> Outcome:
         tries[loader.name] = found.tries
         for failure in found.failures:
             outcome.failures.append(f"{loader.name}: {failure}")
-        outcome.record(loader.name, ended)
+        outcome.record(loader.name, ended or (None if found.tries else "no input was tried"))
         line = f"{loader.name}: {found.tries} inputs, {found.kept} kept, {len(found.failures)} failures"
         print(line, *found.failures, *filter(None, [ended]), sep="\n  ", file=sys.stderr, flush=True)
         shutil.rmtree(folder)
