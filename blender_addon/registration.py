@@ -27,6 +27,7 @@ ORDER: Final = (
     "blender_addon.viewport",
     "blender_addon.paths",
     "blender_addon.avatars",
+    "blender_addon.whole_blend",
     "blender_addon.saved_elsewhere",
     "blender_addon.tasks",
     "blender_addon.backend_setup",

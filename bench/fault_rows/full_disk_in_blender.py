@@ -6,7 +6,9 @@ import hashlib
 import os
 import random
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,7 +178,9 @@ def _wrong_in(path: Path) -> str | None:
             case ".effigy":
                 part("worker.session").client().call("avatar.open", {"path": path})
             case ".blend" | ".blend1":
-                with bpy.data.libraries.load(str(path)) as (found, _):
+                # Blender refuses to look into the file that is open.
+                copy = shutil.copy(path, Path(tempfile.gettempdir(), "looked_into.blend"))
+                with bpy.data.libraries.load(str(copy)) as (found, _):
                     return None if found.objects else "datablocks are missing"
     except (RuntimeError, OSError, TypeError, part("errors").EffigyError) as error:
         return str(error)
