@@ -34,8 +34,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
-    """The full path of a stored one. `//` means the folder of the .blend, or of the library that `owner` is linked
-    from. Does not look whether there is such a file. Raises an `EffigyError` for a text that can be no path.
+    """The full path of a stored one, without `..`. `//` means the folder of the .blend, or of the library that `owner`
+    is linked from. Does not look whether there is such a file. Raises an `EffigyError` for a text that can be no path.
     """
     if not _is_usable(path):
         whose = f" of “{owner.name}”" if owner else ""
@@ -45,7 +45,10 @@ def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
     if os.name != "nt" and path.startswith("//"):
         # Written on Windows by a version that kept the system's separators.
         path = path.replace("\\", "/")
-    return Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
+    full = Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
+    # As Blender shortens its own paths, also where a folder before `..` is a link: `stored` counted it as a folder, and
+    # `trusted_paths` compares texts.
+    return Path(os.path.normpath(full))
 
 
 def is_file(path: Path) -> bool:

@@ -38,6 +38,32 @@ def test_a_relative_path_written_on_windows_is_found(armature, tmp_path: Path, m
     assert armature.effigy.avatar == "//avatars/ann.effigy"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_file_beside_a_linked_folder_of_shots_is_found(armature, tmp_path: Path, module) -> None:
+    (tmp_path / "disk" / "shots").mkdir(parents=True)
+    (tmp_path / "shots").symlink_to(tmp_path / "disk" / "shots")
+    (tmp_path / "avatars").mkdir()
+    (tmp_path / "avatars" / "ann.effigy").touch()
+    armature.effigy.avatar = str(tmp_path / "avatars" / "ann.effigy")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shots" / "shot.blend"))
+    armature = bpy.data.objects["ann"]
+    assert armature.effigy.avatar == "//../avatars/ann.effigy"
+    assert module("blender_addon.avatars").avatar_path(armature) == tmp_path / "avatars" / "ann.effigy"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_path_that_was_chosen_is_written_only_where_it_was_chosen(armature, tmp_path: Path, module) -> None:
+    """A link and `..` in the path of a stranger's .blend spell the chosen path and lead to another folder."""
+    chosen, private = tmp_path / "shot" / "ann.capture", tmp_path / "private" / "ann.capture"
+    for folder in (chosen, private, tmp_path / "private" / "inner"):
+        folder.mkdir(parents=True)
+    (tmp_path / "shot" / "link").symlink_to(tmp_path / "private" / "inner")
+    paths, trusted_paths = module("blender_addon.paths"), module("blender_addon.trusted_paths")
+    trusted_paths.trust(chosen)
+    named = paths.absolute(f"{tmp_path}/shot/link/../ann.capture", armature)
+    assert trusted_paths.was_chosen(named) and os.path.samefile(named, chosen)
+
+
 @pytest.mark.parametrize("how", ["fails", "is a copy"])
 def test_a_file_that_was_never_saved_keeps_its_full_paths_when_saving(armature, tmp_path: Path, module, how) -> None:
     """On a full disk, say. There is no folder yet to which a path could be relative."""
