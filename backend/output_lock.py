@@ -175,7 +175,7 @@ def _acquire(path: Path, work: str) -> Owner | None:
                 _raise_if_alive(path, file, owner, locks_work)
                 left = owner or left
             if not is_new and not (locks_work and is_writable):
-                _remove_abandoned(path)
+                _remove_abandoned(path, owner)
                 continue
             try:
                 _write(file, work)
@@ -226,7 +226,7 @@ def _open(path: Path) -> tuple[int, bool, bool]:
         if path.is_symlink():
             raise OSError(errno.ELOOP, f"{path.name} is a link: remove it")
         with suppress(FileExistsError):
-            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True, True
+            return _made(path, flags | os.O_CREAT | os.O_EXCL), True, True
         is_writable = True
         try:
             file = os.open(path, flags)
@@ -239,6 +239,15 @@ def _open(path: Path) -> tuple[int, bool, bool]:
             os.close(file)
             raise OSError(errno.EEXIST, f"{path.name} is no file")
         return file, False, is_writable
+
+
+def _made(path: Path, flags: int) -> int:
+    file = os.open(path, flags, 0o666)
+    if os.name == "posix":
+        # Whoever else may write in this folder must be able to open it, also if the owner's umask hides new files.
+        with suppress(OSError):
+            os.fchmod(file, os.fstat(file).st_mode & 0o777 | 0o444)
+    return file
 
 
 def _lock(file: int) -> bool:
@@ -264,7 +273,7 @@ def _lock(file: int) -> bool:
 
 def _raise_if_alive(path: Path, file: int, owner: Owner | None, locks_work: bool) -> None:
     """Raise an `OutputInUseError` if the owner of this file, which the system lets us have, is alive all the same."""
-    if owner and owner.host == socket.gethostname():
+    if owner and owner.host == socket.gethostname() and _may_be_of_this_start(owner.began):
         if locks_work:
             return
         began = _began(owner.process)
@@ -286,12 +295,30 @@ def _raise_if_alive(path: Path, file: int, owner: Owner | None, locks_work: bool
             raise _in_use(owner)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove the file of a dead owner. Of several processes that do it at once, the renaming succeeds for one."""
+def _may_be_of_this_start(began: str) -> bool:
+    """Whether a process may have begun since this machine was started. Otherwise it may run on another machine of the
+    same name, such as a copy of a virtual machine.
+    """
+    here = _began(os.getpid())
+    return not began or not here or began.partition(" ")[0] == here.partition(" ")[0]
+
+
+def _remove_abandoned(path: Path, dead: Owner | None) -> None:
+    """Remove the file of a dead owner. Of several processes that do it at once, the renaming succeeds for one; if
+    another has removed it before and has made its own, that is put back.
+    """
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         path.rename(aside)
-        aside.unlink()
+        file = os.open(aside, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            is_of_another = _read(file) != dead
+        finally:
+            os.close(file)
+        if is_of_another and not os.path.lexists(path):
+            aside.rename(path)
+        else:
+            aside.unlink()
 
 
 def _is_at(file: int, path: Path) -> bool:
@@ -358,6 +385,6 @@ def _beat() -> None:
 
 def _renew(locks: list[Path]) -> None:
     for path in locks:
-        # Who removes a lock by hand takes it from its owner.
+        # Who removes a lock by hand takes it from its owner. A link may be a stranger's.
         with suppress(OSError):
-            os.utime(path)
+            os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)

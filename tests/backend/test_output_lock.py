@@ -126,6 +126,42 @@ def test_a_lock_with_any_text_in_it_can_be_taken_over(tmp_path, text):
     assert not list(tmp_path.iterdir())
 
 
+def test_others_can_open_a_lock_whatever_the_umask_of_its_owner_is(tmp_path):
+    """Otherwise the lock of a killed writer keeps everybody else out of a shared folder."""
+    before = os.umask(0o077)
+    try:
+        with hold(tmp_path / "a.png"):
+            assert lock_of(tmp_path / "a.png").stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_the_heart_renews_no_file_that_a_link_leads_to(tmp_path):
+    diary = tmp_path / "diary"
+    diary.write_text("mine")
+    os.utime(diary, (0, 0))
+    lock_of(tmp_path / "a.png").symlink_to(diary)
+    output_lock._renew([lock_of(tmp_path / "a.png")])
+    assert diary.stat().st_mtime == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which start of the machine a process belongs to")
+def test_an_owner_on_a_machine_of_the_same_name_lives_as_long_as_its_heart_beats(tmp_path, monkeypatch):
+    """Machines that are copied from one image share their name, and some drives lock files for one machine alone."""
+    monkeypatch.setattr(output_lock, "WATCH_SECONDS", 0.6)
+    lock = lock_of(tmp_path / "a.png")
+    owner = {"work": "train", "process": 1, "began": "another-start 5", "host": socket.gethostname(), "since": "now"}
+    lock.write_text(json.dumps(owner))
+    beat = f"import os, time\nfor _ in range(40): os.utime({str(lock)!r}); time.sleep(0.1)"
+    heart = subprocess.Popen([sys.executable, "-c", beat])
+    with pytest.raises(OutputInUseError, match="process 1 on"), hold(tmp_path / "a.png"):
+        pass
+    heart.kill()
+    heart.wait()
+    with hold(tmp_path / "a.png") as ended:
+        assert ended.process == 1
+
+
 class TestWithoutLocksOfTheSystem:
     """As on some network drives: the owner's process decides on its own host, and a heartbeat elsewhere."""
 
@@ -155,6 +191,19 @@ class TestWithoutLocksOfTheSystem:
         with hold(tmp_path / "a.png") as ended:
             assert ended.process == fields["process"]
         assert not list(tmp_path.iterdir())
+
+    def test_of_two_that_find_a_dead_owner_one_gets_the_lock(self, tmp_path, monkeypatch):
+        lock = self.owner(tmp_path, process=2**22 + 1)
+        remove = output_lock._remove_abandoned
+
+        def remove_late(*found) -> None:
+            self.owner(tmp_path, process=os.getpid(), began=output_lock._began(os.getpid()))
+            remove(*found)
+
+        monkeypatch.setattr(output_lock, "_remove_abandoned", remove_late)
+        with pytest.raises(OutputInUseError, match=f"process {os.getpid()} on"), hold(tmp_path / "a.png"):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [lock.name]
 
     def test_an_owner_on_another_host_lives_as_long_as_its_heart_beats(self, tmp_path):
         lock = self.owner(tmp_path, host="studio-7")
