@@ -88,10 +88,11 @@ def reopened(blend: Path, capsys: Any = None) -> Access:
 
 
 def own_folders(effigy: Any) -> tuple[Path, ...]:
-    """Where Blender and the extension keep what belongs to them."""
+    """Where Blender and the extension keep what belongs to them, and the .blend itself, which was just read."""
     import sys
 
     return (
+        Path(bpy.data.filepath),
         Path(sys.prefix),
         Path(sys.base_prefix),
         Path(bpy.__file__).parent,
