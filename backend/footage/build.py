@@ -125,6 +125,8 @@ def make_capture(
         _check_faces(capture, video)
         flagged = describe_flags(capture.flags)
         save_capture(capture, _summary(capture, info, flagged))
+        # Something may have been put there since the work began.
+        _check_place(folder)
     for line in flagged:
         progress.message(f"Kept out of training: {line}.")
     if crop[2] > 4 * extent:
@@ -159,6 +161,11 @@ def _check_request(folder: Path, size: int, start: float | None, end: float | No
             raise EffigyError(f"The {name} of a capture is a number of seconds from 0 up, not {seconds}.")
     if start is not None and end is not None and end <= start:
         raise EffigyError(f"The end ({end:g} s) must lie after the start ({start:g} s).")
+    _check_place(folder)
+
+
+def _check_place(folder: Path) -> None:
+    """Refuses a place where a capture would replace something else than a capture."""
     if folder.exists() and not folder.is_dir():
         raise EffigyError(f"{folder} is a file: name a folder for the capture.")
     if folder.is_dir() and not (folder / "capture.json").is_file() and any(folder.iterdir()):

@@ -36,6 +36,8 @@ def place_folder(folder: Path, files: Mapping[str, Path]) -> None:
             place = temporary / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(content, place)
+        # The artist may have put something there since the work began.
+        _check_replaced(folder)
 
 
 @contextmanager
@@ -65,13 +67,18 @@ def check_place(path: Path, *, replaces_folder: bool) -> None:
 
     `replaces_folder`: the result is a folder that will replace the one at `path`, which must be empty or a capture.
     """
-    if replaces_folder and path.is_dir() and not (path / "capture.json").is_file() and any(path.iterdir()):
-        raise EffigyError(f"The folder {path} holds other files: choose a new folder for the capture.")
+    if replaces_folder:
+        _check_replaced(path)
     folder = path.parent
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     with _sentences(path), tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"\0" * 4096)
+
+
+def _check_replaced(folder: Path) -> None:
+    if folder.is_dir() and not (folder / "capture.json").is_file() and any(folder.iterdir()):
+        raise EffigyError(f"The folder {folder} holds other files: choose a new folder for the capture.")
 
 
 @contextmanager

@@ -245,6 +245,22 @@ def test_a_folder_with_other_files_is_never_replaced(footage: Path, tmp_path: Pa
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_files_that_come_into_the_folder_while_a_capture_is_made_are_not_replaced(
+    footage: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new.capture"
+
+    class Writing(Progress):
+        def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
+            folder.mkdir(exist_ok=True)
+            (folder / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(EffigyError, match="holds other files"):
+        make_capture(footage, folder, max_frames=2, progress=Writing())
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
 def test_the_detectors_do_not_write_to_the_terminal(footage: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from backend.footage.build import make_capture;"

@@ -27,6 +27,7 @@ from blender_addon.worker.file_sender import scan
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
 from blender_addon.worker.path_fields import JOBS
 from blender_addon.worker.path_map import PathMap
+from blender_addon.worker.placing import check_place, place_folder
 from blender_addon.worker.remote import RemoteWorkerClient
 
 MEGABYTE = 10**6
@@ -184,6 +185,16 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_sent(make_
     job = client.wait(client.start_job("import", params | {"capture": str(here / "clip.mp4" / "x.capture")}), 30)
     assert job.state == FAILED and "cannot be written" in job.error
     assert (here / "holiday" / "photo.jpg").read_bytes() == b"mine"
+
+
+def test_files_that_come_into_the_folder_while_a_result_is_made_are_not_replaced(here):
+    (here / "content").write_bytes(b"made")
+    (here / "clip.capture").mkdir()
+    check_place(here / "clip.capture", replaces_folder=True)
+    (here / "clip.capture" / "photo.jpg").write_bytes(b"mine")
+    with pytest.raises(EffigyError, match="holds other files"):
+        place_folder(here / "clip.capture", {"capture.json": here / "content"})
+    assert everything_below(here) == {"content", "clip.capture", "clip.capture/photo.jpg"}
 
 
 # --- a worker that means harm
