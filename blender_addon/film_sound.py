@@ -10,11 +10,12 @@ import bpy
 from .rig.camera import rate_of
 
 
-def add_sound(scene: bpy.types.Scene, film: Path, frame_start: int, film_time: float) -> bool:
+def add_sound(scene: bpy.types.Scene, film: Path, frame_start: int, film_time: float, sound_start: float = 0.0) -> bool:
     """Adds the film's sound as a strip on a free channel, and makes playback keep up with it.
 
-    The strip begins at the scene's frame `frame_start` with the sound at `film_time`, in seconds of the film. Returns
-    False if the film has no sound that Blender can read.
+    The scene's frame `frame_start` shows the film at `film_time`, in seconds since its first frame. `sound_start` is
+    when the sound begins, in the same seconds. Blender plays a file's sound from its first sample on, whatever the time
+    of that sample. Returns False if the film has no sound that Blender can read.
     """
     with suppress(RuntimeError):
         sound = bpy.data.sounds.load(str(film), check_existing=True)
@@ -27,8 +28,8 @@ def add_sound(scene: bpy.types.Scene, film: Path, frame_start: int, film_time: f
         strips = editor.strips if hasattr(editor, "strips") else editor.sequences
         channel = 1 + max((strip.channel for strip in strips), default=0)
         strip = strips.new_sound(film.stem, str(film), channel, frame_start)
-        skipped = film_time * rate_of(scene)
-        strip.frame_start, strip.frame_offset_start = frame_start - skipped, skipped
+        wait = (sound_start - film_time) * rate_of(scene)
+        strip.frame_start, strip.frame_offset_start = frame_start + wait, max(0.0, -wait)
         scene.sync_mode = "AUDIO_SYNC"
         return True
     return False

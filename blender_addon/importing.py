@@ -21,7 +21,7 @@ from .film_sound import add_sound
 from .paths import stored
 from .renaming import unused
 from .rig.build import build_rig_steps
-from .rig.camera import add_camera, rate_of, set_up_scene, show_footage
+from .rig.camera import add_camera, frames_per_frame, set_up_scene, show_footage
 from .rig.conventions import default_camera_pose
 from .rig.data import RigData, TrackData
 from .rig.performance import Placement, apply_track_steps
@@ -167,7 +167,7 @@ def _build(
     data = yield from _rig_data(track.head_name, track.head_fingerprint, track.identity)
     if set_up is None:
         set_up = scene_set_up.is_untouched(scene)
-    start, scale = (1, 1.0) if set_up else (scene.frame_start, rate_of(scene) / float(track.fps))
+    start, scale = (1, 1.0) if set_up else (scene.frame_start, frames_per_frame(scene, track.fps))
     with _outside_every_scene() as workshop:
         rig = yield from build_rig_steps(data, name, workshop)
         placement = Placement(default_camera_pose(track.head_to_camera), start)
@@ -183,7 +183,7 @@ def _build(
         set_up_scene(scene, track, camera, placement)
         scene_set_up.remember(scene)
         if film is not None:
-            add_sound(scene, film, start, track.film_time)
+            add_sound(scene, film, start, track.film_time, float((result or {}).get("sound_start", 0.0)))
         look_through_camera(scene)
     make_active(scene, rig)
     reliable = (result or {}).get("sure")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -103,6 +103,19 @@ def probe(path: Path) -> FootageInfo:
         duration = _duration(container, stream)
         count = max(0, stream.frames) or round(duration * rate)
         return FootageInfo(path, *geometry.upright_size, rate, count, duration, transfer_of(frame.color_trc))
+
+
+def sound_start(path: Path) -> float:
+    """Seconds from the start of a clip's images to that of its first sound; 0 if there is none or it is not known."""
+    starts = []
+    with suppress(EffigyError), reading(path, "video", REMEDY), _open(path) as (container, stream):
+        starts = [
+            float(each.start_time * each.time_base)
+            for each in (stream, *container.streams.audio[:1])
+            if each.start_time is not None and each.time_base is not None
+        ]
+    wait = starts[1] - starts[0] if len(starts) == 2 else 0.0
+    return wait if abs(wait) < LONGEST else 0.0
 
 
 def read_frames(

@@ -71,6 +71,7 @@ def _run_on_a_device(request: Request, progress: Progress) -> results.Result:
 
 def capture(request: requests.CaptureRequest, progress: Progress) -> results.CaptureResult:
     from ..footage.build import make_capture
+    from ..footage.decode import sound_start
     from .previews import send_capture_preview
 
     check_writable(request.capture)
@@ -86,7 +87,8 @@ def capture(request: requests.CaptureRequest, progress: Progress) -> results.Cap
         progress=progress,
     )
     send_capture_preview(made, progress)
-    return results.CaptureResult(request.capture, made.frame_count, int((made.flags == 0).sum()), made.size)
+    good = int((made.flags == 0).sum())
+    return results.CaptureResult(request.capture, made.frame_count, good, made.size, sound_start(request.video))
 
 
 def track(request: requests.TrackRequest, progress: Progress) -> results.TrackResult:

@@ -62,8 +62,13 @@ def read_job(kind: str, params: Any) -> JobSpec:
 
 
 def answer_of(results: Sequence[Result]) -> dict[str, Any]:
-    """The fields of `job.done`'s result: a sentence about each result, and the last one's paths and figures."""
-    return {"said": [describe(result) for result in results]} | _figures_of(results[-1])
+    """The fields of `job.done`'s result: a sentence about each result, the last one's paths and figures, and when the
+    sound of captured footage begins.
+    """
+    answer = {"said": [describe(result) for result in results]} | _figures_of(results[-1])
+    if isinstance(results[0], CaptureResult):
+        answer["sound_start"] = results[0].sound_start
+    return answer
 
 
 def _figures_of(result: Result) -> dict[str, Any]:

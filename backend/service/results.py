@@ -33,6 +33,8 @@ class CaptureResult:
     """Frames without a flag."""
     size: int
     """Side of the frames, pixels."""
+    sound_start: float = 0.0
+    """Seconds after the footage's first frame at which its sound begins; negative if it begins before."""
 
 
 @dataclass(frozen=True)

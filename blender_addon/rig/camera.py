@@ -94,6 +94,13 @@ def rate_of(scene: bpy.types.Scene) -> float:
     return scene.render.fps / scene.render.fps_base
 
 
+def frames_per_frame(scene: bpy.types.Scene, fps: Fraction) -> float:
+    """How many of the scene's frames a frame of footage at `fps` takes."""
+    scale = rate_of(scene) / float(fps)
+    # Blender holds the divisor of a rate such as 30000/1001 with 7 digits.
+    return 1.0 if abs(scale - 1) < 1e-6 else scale
+
+
 def show_footage(
     camera: bpy.types.Object, frames: Path, positions: np.ndarray, placement: Placement, scale: float = 1.0
 ) -> None:
@@ -115,9 +122,11 @@ def show_footage(
     background.frame_method, background.display_depth, background.alpha = "FIT", "BACK", 1.0
     user = background.image_user
     # Blender counts the images of a sequence from 1, the capture counts its frames from 0.
-    user.frame_duration, user.frame_start, user.frame_offset = len(positions), placement.frame_start, -1
-    user.use_auto_refresh = True
     shown = scale * positions
+    # Blender limits the scene's frame to the duration before it adds the offset.
+    user.frame_duration = ceil(shown[-1]) + 1
+    user.frame_start, user.frame_offset = placement.frame_start, -1
+    user.use_auto_refresh = True
     if not np.array_equal(shown, np.arange(len(shown))):
         _follow_times(camera.data, shown, placement.frame_start)
 

@@ -202,7 +202,7 @@ class TrackData:
         """(F,) float64: when each frame is shown, in frames at the rate `fps`; 0, 1, 2 … unless the rate varies."""
         positions = self.times * float(self.fps)
         whole = np.round(positions)
-        return whole if np.allclose(positions, whole, atol=1e-3) else positions
+        return whole if np.allclose(positions, whole, rtol=0, atol=1e-3) else positions
 
 
 def _floats(values: Any) -> np.ndarray:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
 
 RATE = 30
 TICKS = 600
@@ -76,13 +78,31 @@ def write_raw_colour(
 def write_sound(path: Path) -> Path:
     """Half a second of silence without a video stream."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        for index in range(20):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 44100, index * 1024
+        _encode_silence(container, container.add_stream("aac", rate=44100), 0.0)
+    return path
+
+
+def write_clip_with_late_sound(path: Path, delay: float) -> Path:
+    """Five images from 0 s on, and half a second of silence from `delay` seconds on."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=RATE)
+        sound = container.add_stream("aac", rate=44100)
+        stream.pix_fmt, stream.width, stream.height = "yuv420p", 64, 64
+        for index in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+        _encode_silence(container, sound, delay)
     return path
+
+
+def _encode_silence(container: OutputContainer, stream: AudioStream, delay: float) -> None:
+    for index in range(20):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 44100, round(delay * 44100) + index * 1024, Fraction(1, 44100)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
 
 
 def corner_image(width: int = 96, height: int = 64) -> np.ndarray:

@@ -14,9 +14,16 @@ import pytest
 from PIL import Image, ImageCms
 
 from backend.errors import EffigyError
-from backend.footage.decode import probe, read_frames
+from backend.footage.decode import probe, read_frames, sound_start
 from backend.progress import Progress
-from tests.backend.footage_clips import RATE, corner_image, write_clip, write_raw_colour, write_sound
+from tests.backend.footage_clips import (
+    RATE,
+    corner_image,
+    write_clip,
+    write_clip_with_late_sound,
+    write_raw_colour,
+    write_sound,
+)
 
 
 class Listener(Progress):
@@ -65,6 +72,20 @@ def test_variable_frame_times_are_kept(tmp_path: Path) -> None:
 def test_a_clip_whose_time_starts_late_is_counted_from_its_first_frame(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "late.ts", numbered_images(6), times=[5 + index / RATE for index in range(6)])
     assert [frame.time for frame in read_frames(clip)] == pytest.approx([index / RATE for index in range(6)], abs=2e-3)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("delay", [0.0, 0.6])
+def test_when_the_sound_begins_is_told_in_the_time_of_the_images(tmp_path: Path, suffix: str, delay: float) -> None:
+    # AAC begins with 1024 samples before the sound, which MP4 takes off and Matroska does not.
+    clip = write_clip_with_late_sound(tmp_path / f"late.{suffix}", delay)
+    assert sound_start(clip) == pytest.approx(delay, abs=0.03)
+
+
+def test_a_clip_without_sound_has_no_start_of_it(tmp_path: Path) -> None:
+    assert sound_start(write_clip(tmp_path / "mute.mp4", numbered_images(3))) == 0
+    Image.fromarray(corner_image()).save(tmp_path / "photo.png")
+    assert sound_start(tmp_path / "photo.png") == sound_start(tmp_path / "nothing.mp4") == 0
 
 
 def test_odd_sizes_come_through_whole(tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ def test_a_result_without_words_is_a_defect() -> None:
 def test_a_job_answers_with_all_sentences_and_the_last_results_figures(
     result: results.Result, figures: dict[str, object]
 ) -> None:
-    first = results.CaptureResult(OUT, 90, 80, 512)
+    first = results.CaptureResult(OUT, 90, 80, 512, 0.6)
     answer = answer_of([first, result])
-    assert answer == {"said": [describe(first), describe(result)]} | figures
+    assert answer == {"said": [describe(first), describe(result)], "sound_start": 0.6} | figures
 
 
 def test_a_result_that_no_job_has_is_a_defect() -> None:

@@ -87,6 +87,15 @@ def test_the_sound_of_a_film_begins_where_its_first_imported_frame_does(module, 
     assert strip.frame_final_duration == pytest.approx(1.6 * 25, abs=1)
     # The tone, one second into the film, is heard 0.6 s after frame 1.
     assert strip.frame_start + 25 == pytest.approx(1 + 0.6 * 25)
+    # Of a film whose sound begins 0.8 s after its images, the same tone is heard 0.8 s later.
+    assert sound.add_sound(scene, film, 1, 0.4, 0.8)
+    late = max(editor.strips if hasattr(editor, "strips") else editor.sequences, key=lambda each: each.channel)
+    assert late.frame_final_start == 1 + 0.4 * 25 and late.frame_offset_start == 0
+    assert late.frame_start + 25 == pytest.approx(1 + 1.4 * 25)
+    # Where it begins before them, what lies before frame 1 is cut off.
+    assert sound.add_sound(scene, film, 1, 0.4, -0.2)
+    early = max(editor.strips if hasattr(editor, "strips") else editor.sequences, key=lambda each: each.channel)
+    assert early.frame_final_start == 1 and early.frame_start + 25 == pytest.approx(1 + 0.4 * 25)
     (tmp_path / "mute.mp4").write_bytes(b"no film")
     assert not sound.add_sound(scene, tmp_path / "mute.mp4", 1, 0.0)
 

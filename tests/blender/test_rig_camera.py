@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import bpy
@@ -99,6 +100,45 @@ def test_the_footage_is_shown_behind_the_view_frame_by_frame(tmp_path, suffix, w
         shown = material.evaluated_get(bpy.context.evaluated_depsgraph_get()).node_tree.nodes[node.name]
         path = background.image.filepath_from_user(image_user=shown.image_user)
         assert path.endswith(f"{frame:06d}.{suffix}"), path
+
+
+@pytest.mark.parametrize("scale", [1.0, 24 / 25, 59.94 / 25])
+def test_every_frame_of_a_scene_of_another_rate_shows_the_image_of_its_time(tmp_path, scale):
+    made, track, camera, placement = footage_scene(frame_start=101)
+    for frame in range(4):
+        image = bpy.data.images.new(f"{frame}", 4, 4)
+        image.filepath_raw, image.file_format = str(tmp_path / f"{frame:06d}.jpg"), "JPEG"
+        image.save()
+    rigging().camera.show_footage(camera, tmp_path, np.arange(4.0), placement, scale)
+    material = bpy.data.materials.new("probe")
+    if material.node_tree is None:
+        material.use_nodes = True
+    node = material.node_tree.nodes.new("ShaderNodeTexImage")
+    node.image = camera.data.background_images[0].image
+    made.mesh.data.materials.append(material)
+    for after in range(10):
+        bpy.context.scene.frame_set(101 + after)
+        user = camera.data.evaluated_get(bpy.context.evaluated_depsgraph_get()).background_images[0].image_user
+        for setting in ("frame_duration", "frame_start", "frame_offset", "use_auto_refresh"):
+            setattr(node.image_user, setting, getattr(user, setting))
+        bpy.context.scene.frame_set(101 + after)
+        shown = material.evaluated_get(bpy.context.evaluated_depsgraph_get()).node_tree.nodes[node.name]
+        path = node.image.filepath_from_user(image_user=shown.image_user)
+        assert path.endswith(f"{min(3, int(after / scale + 1e-3)):06d}.jpg"), (after, path)
+
+
+def test_a_scene_of_the_footages_own_rate_is_not_taken_for_another_rate():
+    scene, camera = bpy.context.scene, rigging().camera
+    scene.render.fps, scene.render.fps_base = 30, 1.001
+    assert camera.frames_per_frame(scene, Fraction(30000, 1001)) == 1
+    assert camera.frames_per_frame(scene, Fraction(30)) == pytest.approx(1 / 1.001, abs=1e-6)
+
+
+def test_times_between_frames_are_kept_however_late_in_a_film_they_lie():
+    track = make_track()
+    times = (100_000 + np.arange(track.frame_count) * 1.4) / float(track.fps)
+    positions = replace(track, times=times).positions
+    assert np.allclose(positions, 100_000 + np.arange(track.frame_count) * 1.4, rtol=0, atol=1e-3)
 
 
 def test_footage_of_a_variable_rate_shows_the_frame_that_was_taken_last(tmp_path):
