@@ -76,15 +76,20 @@ def play_action(target: bpy.types.ID, action: bpy.types.Action) -> None:
         data.action_slot = action.slots[0]
 
 
+def check_not_tweaked(target: bpy.types.ID) -> None:
+    """Refuses a data-block of which a strip is being edited: Blender then changes neither its action nor its strips."""
+    if target.animation_data is not None and target.animation_data.use_tweak_mode:
+        raise EffigyError(f"A strip of “{target.name}” is being edited: leave its Tweak Mode (Tab), then try again.")
+
+
 def free_for_keys(target: bpy.types.ID, blend: str) -> str | None:
     """Prepares a data-block for keys that are set by hand above its strips and combined with them by `blend`.
 
     An action that holds keys and is combined in another way keeps its effect: it becomes a strip above all others, as
     Blender's own *Push Down Action* makes it. Its name is returned.
     """
+    check_not_tweaked(target)
     data = target.animation_data or target.animation_data_create()
-    if data.use_tweak_mode:
-        raise EffigyError(f"A strip of “{target.name}” is being edited: leave its Tweak Mode (Tab), then try again.")
     action = data.action
     if action is None or data.action_blend_type == blend or not _is_keyed(action, getattr(data, "action_slot", None)):
         data.action_blend_type = blend
@@ -142,11 +147,15 @@ def remove_strip(target: bpy.types.ID, track: bpy.types.NlaTrack, strip: bpy.typ
 
 
 def swap_action(strip: bpy.types.NlaStrip, action: bpy.types.Action) -> None:
-    """Replaces the action that a strip plays; the strip stays where it is."""
+    """Replaces the action that a strip plays; the strip stays where it is. If both actions have the same frames, the
+    strip plays those that it played before, because the artist may have cut it.
+    """
+    played, whole = (strip.action_frame_start, strip.action_frame_end), tuple(strip.action.frame_range)
     strip.action = action
     if hasattr(strip, "action_slot"):
         strip.action_slot = action.slots[0]
-    strip.action_frame_start, strip.action_frame_end = action.frame_range
+    same = tuple(action.frame_range) == whole
+    strip.action_frame_start, strip.action_frame_end = played if same else action.frame_range
 
 
 def strips_of(target: bpy.types.ID) -> Iterator[tuple[Any, Any]]:

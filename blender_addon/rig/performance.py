@@ -31,7 +31,17 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from .action import Curve, add_curve, free_for_keys, new_action, push_strip, remove_strip, strips_of, swap_action
+from .action import (
+    Curve,
+    add_curve,
+    check_not_tweaked,
+    free_for_keys,
+    new_action,
+    push_strip,
+    remove_strip,
+    strips_of,
+    swap_action,
+)
 from .conventions import HEAD_TO_BLENDER, default_camera_pose
 from .data import JOINT_NAMES, TrackData
 from .rig_properties import Rig
@@ -92,7 +102,7 @@ def apply_track_steps(
     rig: Rig, track: TrackData, placement: Placement | None = None, scale: float = 1.0
 ) -> Steps[Applied]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
-    _check_head(rig, track)
+    _check_ready(rig, track)
     placement = placement or placement_of(rig) or Placement(default_camera_pose(track.head_to_camera), 1)
     faces, bones = yield from _actions(rig, track, placement, "expressions", "head")
     key = rig.mesh.data.shape_keys
@@ -110,7 +120,7 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
 
     In steps of a few milliseconds (see `steps`).
     """
-    _check_head(rig, track)
+    _check_ready(rig, track)
     stored = placement_of(rig)
     camera_pose = default_camera_pose(track.head_to_camera) if stored is None else stored.camera_pose
     placement = Placement(camera_pose, frame_start)
@@ -130,14 +140,16 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
     return Applied(placement, tuple(set_aside))
 
 
-def _check_head(rig: Rig, track: TrackData) -> None:
-    """Refuses a track of another head model."""
+def _check_ready(rig: Rig, track: TrackData) -> None:
+    """Refuses a track of another head model, and a rig of which a strip is being edited."""
     if track.head_fingerprint != rig.head_fingerprint:
         raise EffigyError(
             f'The track was made with the head model "{track.head_name}" ({track.head_fingerprint}), but the rig '
             f'"{rig.armature.name}" is made of "{rig.head_name}" ({rig.head_fingerprint}): track the capture again, or '
             "import its video as a separate rig."
         )
+    for target in (rig.mesh.data.shape_keys, rig.armature):
+        check_not_tweaked(target)
 
 
 def _actions(
@@ -216,11 +228,11 @@ def _set_tracked_strip(
     Returns the name of the artist's action if it became a strip above the performance.
     """
     action[LAYER_PROPERTY] = TRACKED
-    strip = _strip_of(target, TRACKED)
-    if strip is None:
+    strips = [strip for _, strip in strips_of(target) if _layer_of(strip) == TRACKED]
+    if not strips:
         push_strip(target, action, TRACKED, frame_start, scale)
-    else:
-        # The existing strip is kept, because the artist may have moved, muted or faded it.
+    # Existing strips are kept, because the artist may have moved, cut, muted or faded them.
+    for strip in strips:
         old = strip.action
         swap_action(strip, action)
         if old.users == 0:

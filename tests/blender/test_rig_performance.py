@@ -90,6 +90,48 @@ def test_a_refined_track_replaces_the_action_in_the_strip_and_keeps_keys_set_by_
     assert np.allclose(read_pose(made)["root"], expected, atol=1e-5)
 
 
+def test_a_refined_track_keeps_the_place_the_rate_and_the_cuts_of_its_strips():
+    """The artist has cut the strips in two, cut three frames off the second and moved it."""
+    made, track, rig = make_rig(), make_track(), rigging()
+    placement = rig.performance.Placement(rig.conventions.default_camera_pose(track.head_to_camera), 1001)
+    rig.performance.apply_track(made, track, placement, 0.96)
+    targets = (made.armature, made.mesh.data.shape_keys)
+    for target in targets:
+        tracks = target.animation_data.nla_tracks
+        first = tracks[-1].strips[0]
+        first.action_frame_end = 1005
+        second = tracks.new().strips.new("second", 1100, first.action)
+        if hasattr(second, "action_slot"):
+            second.action_slot = first.action_slot
+        second.action_frame_start, second.scale = 1008, 0.96
+
+    def strips():
+        found = [each.strips[0] for target in targets for each in target.animation_data.nla_tracks[-2:]]
+        names = ("frame_start", "frame_end", "action_frame_start", "action_frame_end", "scale")
+        return found, [[getattr(strip, name) for name in names] for strip in found]
+
+    old, before = strips()[0][0].action.name, strips()[1]
+    rig.performance.apply_track(made, replace(track, expression=track.expression * np.float32(0.5)))
+    found, after = strips()
+    assert after == before
+    assert old not in bpy.data.actions and len({strip.action.name for strip in found}) == 2
+
+
+def test_a_rig_of_which_a_strip_is_being_edited_is_refused_before_anything_changes():
+    made, rig = tracked_rig(), rigging()
+    actions, data = len(bpy.data.actions), made.armature.animation_data
+    data.nla_tracks[0].select = data.nla_tracks[0].strips[0].select = True
+    data.nla_tracks.active = data.nla_tracks[0]
+    data.use_tweak_mode = True
+    assert data.use_tweak_mode
+    before = made.mesh.data.shape_keys.animation_data.nla_tracks[-1].strips[0].action
+    with pytest.raises(Exception, match="Tweak Mode"):
+        rig.performance.apply_track(made, make_track())
+    data.use_tweak_mode = False
+    assert len(bpy.data.actions) == actions
+    assert made.mesh.data.shape_keys.animation_data.nla_tracks[-1].strips[0].action == before
+
+
 def test_keys_set_by_hand_change_the_neutral_face_when_the_performance_is_muted_or_removed():
     made, scene, rig = tracked_rig(), bpy.context.scene, rigging()
     scene.frame_set(6)
