@@ -126,8 +126,9 @@ def too_large(path: Path, noun: str, found: str, most: str, remedy: str) -> Effi
 def read_bytes(path: Path, noun: str, most: int, remedy: str) -> bytes:
     """A file's content. Call it within `reading`."""
     with open_regular(path, noun, most, remedy) as file:
-        # A file that grows meanwhile is not followed.
-        return file.read(most)
+        # Python would reserve all of `most` at once, for every small file anew. A file that grows meanwhile is not
+        # followed.
+        return file.read(min(most, os.fstat(file.fileno()).st_size))
 
 
 def read_text(path: Path, noun: str, remedy: str, most: int = MOST_TEXT) -> str:

@@ -60,8 +60,8 @@ GAZE_ANGLES: Final = np.radians((25.0, 19.0))
 REMEDY: Final = "export the take again"
 MOST_FRAMES: Final = 200_000
 """Rows of a table, and frames between its first and its last timecode: 55 minutes at 60 frames a second."""
-MOST_BYTES: Final = 128 * 2**20
-"""Of a table: MOST_FRAMES rows of 61 numbers as the application writes them."""
+MOST_BYTES: Final = 256 * 2**20
+"""Of a table: MOST_FRAMES rows of 61 numbers with all their digits, 1,250 characters."""
 MOST_LINE: Final = 65_536
 """Characters of a row: its 61 numbers take 1,200."""
 _DISTANCE, _SIZE = 1.0, 512

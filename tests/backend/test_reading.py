@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import EffigyError
-from backend.reading import Damaged, reading
+from backend.reading import Damaged, read_bytes, reading
 from bench.fault_rows._loaders import Loader, loaders
 
 LOADERS = loaders()
@@ -109,6 +110,16 @@ def test_every_exception_becomes_a_sentence_of_its_own(error: Exception, said: s
         reading(Path("x.npz"), "track", "track again", missing="look again"),
     ):
         raise error
+
+
+def test_a_small_file_takes_no_memory_for_the_largest_of_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "frame.jpg").write_bytes(b"x" * 50_000)
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path / "frame.jpg", "image", 2**28, "make it again")) == 50_000
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

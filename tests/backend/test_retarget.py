@@ -18,7 +18,7 @@ from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
 from backend.head.jaw import jaw_rotations_of_shapes
 from backend.head.model import EYE_L, JAW, NECK, HeadModel
-from backend.retargeting.livelink import GAZE_ANGLES, read_livelink
+from backend.retargeting.livelink import GAZE_ANGLES, MOST_BYTES, MOST_FRAMES, read_livelink
 from backend.retargeting.retarget import neutral_of, retarget
 from backend.service.cli import main
 
@@ -242,6 +242,12 @@ def write_csv(
         )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def test_a_take_of_the_longest_duration_fits_with_all_digits_of_its_numbers() -> None:
+    numbers = np.random.default_rng(0).random(61, np.float32).astype(float).tolist()
+    row = ",".join(("00:11:57:36.689", "61", *(f"{number:.17g}" for number in numbers)))
+    assert (len(row) + 2) * MOST_FRAMES <= MOST_BYTES
 
 
 @pytest.mark.parametrize("swap_eyes", [False, True])
