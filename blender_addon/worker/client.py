@@ -17,7 +17,6 @@ most `REPEATS` times. Jobs are not started again, because they have their own ch
 from __future__ import annotations
 
 import itertools
-import queue
 import threading
 import time
 import traceback
@@ -25,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..errors import EffigyError
+from .arrivals import Arrivals
 from .connection import Connection
 from .jobs import FAILED, STOPPING, Job
 from .messages import Answer, JobEvent, JobNotification, WorkerInfo
@@ -33,6 +33,8 @@ from .results import check_result
 
 STOP_INTERVAL: Final = 0.1
 """Seconds between two looks whether a wait for an answer is to stop."""
+PUMP_SECONDS: Final = 0.1
+"""After so long, `pump` leaves the rest of what has arrived to its next call, so that Blender stays usable."""
 
 
 class WorkerClient:
@@ -56,7 +58,7 @@ class WorkerClient:
         # Re-entrant, because the callback of an answer may send another request.
         self._lock = threading.RLock()
         self._state = State()
-        self._arrived: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._arrived = Arrivals()
         self._closed = False
         self.info: WorkerInfo | None = None
         """About the running worker; None while there is none."""
@@ -81,7 +83,7 @@ class WorkerClient:
     @property
     def busy(self) -> bool:
         """Whether an answer is pending or waits for `pump`."""
-        return bool(self._state.pending) or not self._arrived.empty()
+        return bool(self._state.pending) or len(self._arrived) > 0
 
     @property
     def running_jobs(self) -> list[Job]:
@@ -178,18 +180,19 @@ class WorkerClient:
         """Delivers the answers and events that have arrived; returns whether there were any. Runs in the main thread
         and never waits. An exception in a callback goes to the console, and what arrived after it is delivered.
         """
-        arrived = False
+        arrived, until = False, time.monotonic() + PUMP_SECONDS
         # Answers to requests that the callbacks send are delivered by a later call.
-        for _ in range(self._arrived.qsize()):
-            try:
-                deliver = self._arrived.get_nowait()
-            except queue.Empty:
+        for _ in range(len(self._arrived)):
+            deliver = self._arrived.take()
+            if deliver is None:
                 break
             arrived = True
             try:
                 deliver()
             except Exception:
                 traceback.print_exc()
+            if time.monotonic() > until:
+                break
         return arrived
 
     def wait(self, job: Job, timeout: float | None = None) -> Job:
@@ -269,7 +272,7 @@ class WorkerClient:
     def _on_message(self, state: State, message: Answer | JobNotification) -> None:
         """Called from the reader thread."""
         if isinstance(message, JobNotification):
-            self._arrived.put(lambda: self._on_job_event(state, message))
+            self._arrived.put_event(message.event, lambda: self._on_job_event(state, message))
             return
         with self._lock:
             request = state.pending.pop(message.number, None)
@@ -374,4 +377,4 @@ class WorkerClient:
 
     def _on_log_line(self, line: str) -> None:
         if self._on_log:
-            self._arrived.put(lambda: self._on_log(line))
+            self._arrived.put_line(line, self._on_log)

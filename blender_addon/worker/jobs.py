@@ -16,6 +16,10 @@ HISTORY_MAX: Final = 600
 """Points of a job's curve. When there are more, every second one is removed."""
 
 
+MESSAGES_MAX: Final = 1000
+"""Messages of a job that are kept, the newest."""
+
+
 class Job:
     """One job. Its fields change only in `WorkerClient.pump`, so that they stay the same while a panel is drawn."""
 
@@ -80,6 +84,7 @@ class Job:
                 self.preview, self.preview_count = event.image, self.preview_count + 1
             case JobMessage():
                 self.messages.append(event.text)
+                del self.messages[:-MESSAGES_MAX]
             case JobDone():
                 self.state, self.result, self.eta = DONE, event.result, None
             case JobFailed():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_capture import make_small_capture
 from worker_sessions import ROOT, until, untrained_avatar
@@ -21,10 +24,11 @@ from backend.service.request_fields import field_types, parameter_name
 from backend.service.stages import STAGES
 from backend.training.checkpoint import checkpoint_path
 from blender_addon.errors import EffigyError
-from blender_addon.worker import connection
+from blender_addon.worker import arrivals, connection
 from blender_addon.worker.client import WorkerEnded
 from blender_addon.worker.file_sender import scan
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
+from blender_addon.worker.messages import JobPreview
 from blender_addon.worker.path_fields import JOBS
 from blender_addon.worker.path_map import PathMap
 from blender_addon.worker.placing import check_place, place_folder
@@ -237,6 +241,15 @@ for line in sys.stdin:
         say(method="job.progress", params={"job": "job-1", "stage": "x", "done": {}, "total": "many"})
         print('{"id": ' + "[" * 100_000 + "]" * 100_000 + "}", flush=True)
         say(id=number, result={"strange": True})
+    elif method == "flood":
+        image = {"$array": {"data": "AAAA", "dtype": "uint8", "shape": [1, 1, 3]}}
+        for _ in range(300):
+            say(method="job.progress", params={"job": "x", "stage": "x", "done": 1, "total": 2})
+            say(method="job.preview", params={"job": "x", "image": image})
+            say(method="job.message", params={"job": "x", "text": "x"})
+            say(method="job.done", params={"job": "x", "result": {}})
+            print("x", file=sys.stderr, flush=True)
+        say(id=number, result={})
     elif method == "silent":
         pass
     elif method == "log":
@@ -323,6 +336,37 @@ def test_messages_that_follow_no_protocol_are_left_out_and_the_connection_stays(
     assert client.call("hello again", timeout=20.0) == {}
     client.pump()
     client.close()
+
+
+def test_a_worker_that_sends_without_an_end_fills_no_memory_and_leaves_blender_usable(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrivals, "MOST_WAITING", 50)
+    monkeypatch.setattr(arrivals, "MOST_EVENTS", 100)
+    client, lines = hostile(tmp_path, "x"), []
+    client._on_log = lines.append
+    assert client.call("flood", timeout=20.0) == {}
+    time.sleep(0.3)
+    assert 50 <= len(client._arrived) <= 101
+    client._arrived.put(lambda: time.sleep(0.2))
+    client._arrived.put(lambda: lines.append("last"))
+    client.pump()
+    assert "last" not in lines
+    client.pump()
+    assert "last" in lines
+    client._on_log_line("y")
+    client.pump()
+    assert lines[-1] == "y" and re.fullmatch("[0-9]+ lines of the log were left out.*", lines[-2])
+    client.close()
+
+
+def test_previews_that_nobody_takes_are_left_out_until_the_earlier_ones_are_taken():
+    waiting, seen = arrivals.Arrivals(), []
+    for number in range(20):
+        waiting.put_event(JobPreview(np.zeros((1, 1, 3), np.uint8)), lambda number=number: seen.append(number))
+    while deliver := waiting.take():
+        deliver()
+    assert seen == list(range(arrivals.MOST_PREVIEWS))
+    waiting.put_event(JobPreview(np.zeros((1, 1, 3), np.uint8)), lambda: seen.append("next"))
+    assert len(waiting) == 1
 
 
 def test_a_job_to_which_the_worker_gives_no_name_ends_with_a_sentence(tmp_path, here):
