@@ -150,9 +150,12 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk. Windows does that by itself."""
+    """Wait until the names in a folder are on the disk. Windows does that by itself. A folder that may be written and
+    not read, such as a drop box, cannot be opened: there, the system decides when.
+    """
     if os.name != "nt":
-        _fsync(folder)
+        with suppress(PermissionError):
+            _fsync(folder)
 
 
 def _fsync(path: Path) -> None:

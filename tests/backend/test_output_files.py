@@ -157,6 +157,20 @@ def test_a_disk_that_is_full_only_when_it_is_synchronised_leaves_the_old_file(tm
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nobody keeps the superuser from reading a folder")
+@pytest.mark.parametrize("suffix", [".effigy", ".capture"])
+def test_a_folder_that_can_be_written_and_not_read_takes_new_files(tmp_path, suffix):
+    box = tmp_path / "Drop Box"
+    box.mkdir()
+    box.chmod(0o300)
+    try:
+        with write_beside(box / f"ann{suffix}") as temporary:
+            temporary.touch() if suffix == ".effigy" else temporary.mkdir()
+    finally:
+        box.chmod(0o700)
+    assert [path.name for path in box.iterdir()] == [f"ann{suffix}"]
+
+
 def test_a_damaged_byte_of_a_written_file_is_noticed(tmp_path):
     tensors = {"a": torch.randn(5000), "b": torch.tensor(float("nan")), "c": torch.randn(3, 3).half()}
     path, metadata = tmp_path / "x", {"effigy": "{}"}
