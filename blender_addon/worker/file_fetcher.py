@@ -14,12 +14,13 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import EffigyError
+from ..output_lock import OutputInUseError, hold
 from ..renaming import rename
 from .file_exchange import PART_BYTES, WINDOW, Ask, Report, in_messages, list_in
 from .plain_names import plain_names
@@ -105,6 +106,27 @@ class FileFetcher:
                 "or make the folder writable, then start again."
             ) from error
         return {receiver.file.sha256: receiver.path for receiver in receivers}
+
+    @contextmanager
+    def held(self, key: str) -> Iterator[None]:
+        """Keeps other Blenders of this user from fetching the same job's results. Raises an `EffigyError` where one is
+        doing so.
+        """
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(hold(self._staging / key, "Blender: fetching results"))
+            except OutputInUseError as error:
+                by = f" ({error.owner})" if error.owner else ""
+                raise EffigyError(
+                    f"Another Blender is fetching the same result{by}: wait until it has ended. It is kept on the "
+                    "worker until then."
+                ) from error
+            except OSError as error:
+                raise EffigyError(
+                    f"What the worker has made cannot be stored in {self._staging} ({error.strerror or error}): free "
+                    "some space, or make the folder writable, then start again."
+                ) from error
+            yield
 
     def discard(self, key: str) -> None:
         """Removes what `fetch` has stored for this job."""

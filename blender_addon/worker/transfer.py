@@ -96,7 +96,9 @@ class Transfer:
         if isinstance(value, str):
             for there, here in self._pairs:
                 if value.startswith((f"{there}/", f"{there}\\")):
-                    return joined(here, value[len(there) :].replace("\\", "/"))
+                    below = value[len(there) :].replace("\\", "/")
+                    # `..` could lead to any file here.
+                    return value if ".." in below.split("/") else joined(here, below)
                 value = value.replace(there, here)
             return value
         if isinstance(value, dict):
@@ -150,6 +152,13 @@ class Transfer:
         ]
         names += [name + suffix for field, _, name in outputs for suffix in field.beside]
         files = self._fetcher.collect(self._key, names)
+        # Another Blender that fetches the same result would mix its bytes with these.
+        with self._fetcher.held(self._key):
+            self._fetch_files(outputs, files, unfinished)
+
+    def _fetch_files(
+        self, outputs: list[tuple[PathField, Path, str]], files: list[RemoteFile], unfinished: bool
+    ) -> None:
         # What is left of a job that was cancelled is fetched to its end: cancelling it again means nothing.
         report = _silent if unfinished else self._report
         contents = self._fetcher.fetch(self._key, files, outputs[-1][0].noun, report)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ from blender_addon.worker.path_fields import JOBS
 from blender_addon.worker.path_map import PathMap
 from blender_addon.worker.placing import check_place, place_folder
 from blender_addon.worker.remote import RemoteWorkerClient
+from blender_addon.worker.transfer import Transfer
 
 MEGABYTE = 10**6
 
@@ -367,6 +369,36 @@ def test_previews_that_nobody_takes_are_left_out_until_the_earlier_ones_are_take
     assert seen == list(range(arrivals.MOST_PREVIEWS))
     waiting.put_event(JobPreview(np.zeros((1, 1, 3), np.uint8)), lambda: seen.append("next"))
     assert len(waiting) == 1
+
+
+def test_two_blenders_do_not_fetch_the_same_result_at_once(tmp_path, here):
+    """They would append to the same files."""
+    client = hostile(tmp_path, f"{BASE}/x")
+    fetch, jobs = client.fetcher.fetch, []
+
+    def fetch_in_another_blender(key: str, *arguments):
+        jobs.append(key)
+        script = (
+            "import sys; from pathlib import Path; from blender_addon.worker.file_fetcher import FileFetcher\n"
+            "with FileFetcher(None, Path(sys.argv[1])).held(sys.argv[2]): print('fetching')"
+        )
+        other = [sys.executable, "-c", script, str(tmp_path / "fetched"), key]
+        jobs.append(subprocess.run(other, cwd=ROOT, capture_output=True, text=True, check=False))
+        return fetch(key, *arguments)
+
+    client.fetcher.fetch = fetch_in_another_blender
+    job = client.start_job("import", {"video": str(asset_path("demo.mp4")), "capture": str(here / "clip.capture")})
+    client.wait(job, 30)
+    client.close()
+    assert job.state == DONE and "Another Blender is fetching the same result" in jobs[1].stderr and not jobs[1].stdout
+
+
+def test_a_worker_cannot_name_a_file_here_by_a_path_below_its_result():
+    transfer = Transfer(None, None, PathMap(), None, ())
+    transfer._pairs = [("/there/clip.capture", "/here/clip.capture")]
+    assert transfer.to_local("/there/clip.capture/frames/0.jpg") == "/here/clip.capture/frames/0.jpg"
+    for path in ("/there/clip.capture/../../etc/passwd", "/there/clip.capture/a\\..\\..\\..\\etc\\passwd"):
+        assert transfer.to_local(path) == path
 
 
 def test_a_job_to_which_the_worker_gives_no_name_ends_with_a_sentence(tmp_path, here):
