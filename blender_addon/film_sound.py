@@ -28,8 +28,12 @@ def add_sound(scene: bpy.types.Scene, film: Path, frame_start: int, film_time: f
         strips = editor.strips if hasattr(editor, "strips") else editor.sequences
         channel = 1 + max((strip.channel for strip in strips), default=0)
         strip = strips.new_sound(film.stem, str(film), channel, frame_start)
-        wait = (sound_start - film_time) * rate_of(scene)
-        strip.frame_start, strip.frame_offset_start = frame_start + wait, max(0.0, -wait)
+        begins = frame_start + (sound_start - film_time) * rate_of(scene)
+        # Blender cuts a strip's start to whole frames; the rest is a property of its own, in seconds.
+        strip.frame_start = whole = round(begins)
+        strip.frame_offset_start = max(0, frame_start - whole)
+        if hasattr(strip, "sound_offset"):
+            strip.sound_offset = (begins - whole) / rate_of(scene)
         scene.sync_mode = "AUDIO_SYNC"
         return True
     return False
