@@ -17,6 +17,9 @@ MAX_DEPTH: Final = 8
 """Folders that a name may lead through."""
 MAX_PART: Final = 200
 """Characters of one part of a name; file systems allow 255 bytes."""
+_MOST_SENT: Final = 180
+"""Bytes of a name. The worker adds a suffix to the names of some files, and makes them under longer ones."""
+_LONGEST_SUFFIX: Final = 20
 _REFUSED: Final = re.compile(r'[\x00-\x1f\\:*?"<>|/]')
 
 
@@ -46,10 +49,22 @@ def plain_names(names: Iterable[object]) -> list[str]:
 def sendable(name: str) -> str:
     """The name of a file or folder here, changed where it is not allowed on every system. Its suffix stays."""
     made = _REFUSED.sub("_", name).lstrip(".").rstrip(". ")
-    stem, dot, suffix = made.rpartition(".")
-    if dot:
-        made = stem[: MAX_PART - len(suffix) - 1] + dot + suffix
-    return made if _is_plain(made) else f"_{made[: MAX_PART - 1]}"
+    _, dot, suffix = made.rpartition(".")
+    end = f"{dot}{suffix}" if dot and len(suffix) <= _LONGEST_SUFFIX else ""
+    made = _shortened(made.removesuffix(end), _MOST_SENT - _bytes(end)) + end
+    return made if _is_plain(made) else f"_{made}"
+
+
+def _shortened(name: str, most: int) -> str:
+    """The beginning of a name, of at most so many bytes."""
+    while _bytes(name) > most:
+        name = name[:-1]
+    return name.rstrip(". ")
+
+
+def _bytes(name: str) -> int:
+    """The length of a name on Linux. A name that is no text may hold halves of characters."""
+    return len(name.encode("utf-8", "surrogatepass"))
 
 
 def _is_plain(part: str) -> bool:

@@ -16,6 +16,7 @@ from backend.service.exchange import Exchange
 from backend.service.exchange_cleanup import KEEP_SECONDS, LIMIT_VARIABLE, make_room, size_limit
 from backend.service.exchange_store import ExchangeStore
 from backend.service.parameters import Parameters
+from backend.storage import write_beside
 from blender_addon.errors import EffigyError as ClientError
 from blender_addon.worker import plain_names as client_names
 from blender_addon.worker.path_map import PathMap, joined
@@ -153,6 +154,16 @@ def test_what_a_file_is_called_at_the_worker_passes_its_check_and_keeps_its_suff
     made = client_names.sendable(name)
     assert backend_names.plain_name(made) == made
     assert Path(made).suffix == Path(name).suffix and (made == name or name != "clip.mp4")
+
+
+@pytest.mark.parametrize("letter", ["a", "顔", "\udc80"])
+def test_a_long_name_from_windows_can_be_written_by_a_worker_on_linux(tmp_path, letter):
+    """Windows counts characters, of which it allows 255, and Linux bytes. A training leaves a checkpoint beside."""
+    name = f"{client_names.sendable(f'{letter * 240}.effigy')}.checkpoint"
+    assert backend_names.plain_name(name) == name and name.endswith(".effigy.checkpoint")
+    with write_beside(tmp_path / name) as temporary:
+        temporary.touch()
+    assert (tmp_path / name).is_file()
 
 
 def test_paths_in_shared_folders_are_translated_both_ways():
