@@ -276,7 +276,7 @@ def _raise_if_alive(path: Path, file: int, owner: Owner | None, locks_work: bool
     if owner and owner.host == socket.gethostname() and _may_be_of_this_start(owner.began):
         if locks_work:
             return
-        began = _began(owner.process)
+        began = beginning_of(owner.process)
         if began is None or (began and owner.began and began != owner.began):
             return
         if began and began == owner.began:
@@ -299,7 +299,7 @@ def _may_be_of_this_start(began: str) -> bool:
     """Whether a process may have begun since this machine was started. Otherwise it may run on another machine of the
     same name, such as a copy of a virtual machine.
     """
-    here = _began(os.getpid())
+    here = beginning_of(os.getpid())
     return not began or not here or began.partition(" ")[0] == here.partition(" ")[0]
 
 
@@ -330,7 +330,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 def _write(file: int, work: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    owner = Owner(work, os.getpid(), _began(os.getpid()) or "", socket.gethostname(), now)
+    owner = Owner(work, os.getpid(), beginning_of(os.getpid()) or "", socket.gethostname(), now)
     text = json.dumps(asdict(owner)).encode() + b"\n"
     # Not emptied first: where the disk is full, the dead owner's name stays, and the next writer still tidies up.
     os.lseek(file, 0, os.SEEK_SET)
@@ -353,7 +353,7 @@ def _plain(text: str) -> str:
     return "".join(letter for letter in text[:100] if letter.isprintable())
 
 
-def _began(process: int) -> str | None:
+def beginning_of(process: int) -> str | None:
     """When a process of this host began; None if there is no such process, empty if the system does not tell."""
     if sys.platform == "win32":
         return ""

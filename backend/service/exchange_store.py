@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import EffigyError
+from ..output_lock import beginning_of
 from ..reading import read_json, reading
 from ..storage import as_effigy_error, hash_file, rename, write_beside
 from ..user_cache import user_cache
@@ -87,10 +88,15 @@ class ExchangeStore:
         self._make(FILES)
         try:
             here = part.stat().st_size if part.exists() else 0
+            if target.is_file():
+                # A worker of another client has received the rest of it in this moment.
+                return
             if offset > here:
                 raise EffigyError(f"Bytes {here} to {offset} of a file are missing: start again.")
-            # Never truncated here: a worker of another client may be receiving the same content.
-            with open(os.open(part, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+b") as file:
+            # Never truncated here: a worker of another client may be receiving the same content. It is made for the
+            # first bytes only, because it would lack them otherwise.
+            flags = os.O_RDWR | (0 if offset else os.O_CREAT) | getattr(os, "O_BINARY", 0)
+            with open(os.open(part, flags, 0o600), "r+b") as file:
                 file.seek(offset)
                 file.write(data)
                 if offset + len(data) == size:
@@ -141,7 +147,7 @@ class ExchangeStore:
         noted = self._read_note(key)
         entry = self._entry(RESULTS, str(noted.get("folder", "")))
         before = noted.get("note")
-        if not isinstance(before, str) or not before or not entry.is_dir() or _runs_elsewhere(noted.get("pid")):
+        if not isinstance(before, str) or not before or not entry.is_dir() or _runs_elsewhere(noted):
             entry, before = self._entry(RESULTS, secrets.token_hex(16)), ""
         self._make(RESULTS)
         try:
@@ -234,7 +240,8 @@ class ExchangeStore:
     def _write_note(self, key: str, folder: str, note: str) -> None:
         self._make(NOTES)
         with write_beside(self._entry(NOTES, f"{key}.json")) as temporary:
-            temporary.write_text(json.dumps({"folder": folder, "note": note, "pid": os.getpid()}), "utf-8")
+            worker = {"pid": os.getpid(), "began": beginning_of(os.getpid())}
+            temporary.write_text(json.dumps({"folder": folder, "note": note, **worker}), "utf-8")
 
 
 def regular_files(path: Path) -> Iterator[Path]:
@@ -265,14 +272,12 @@ def _protect(path: Path) -> None:
         path.chmod(0o400)
 
 
-def _runs_elsewhere(pid: object) -> bool:
-    """Whether a process with this number, other than this one, is running."""
+def _runs_elsewhere(noted: Mapping[str, object]) -> bool:
+    """Whether the worker that wrote a note is another one than this and is running. A later process may have got its
+    number, in a container in particular.
+    """
+    pid, began = noted.get("pid"), noted.get("began")
     if not isinstance(pid, int) or pid in (0, os.getpid()) or os.name == "nt":
         return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+    now = beginning_of(pid)
+    return now is not None and not (began and now and began != now)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from backend.errors import EffigyError
+from backend.output_lock import beginning_of
 from backend.service import plain_names as backend_names
 from backend.service.exchange import Exchange
 from backend.service.exchange_cleanup import KEEP_SECONDS, LIMIT_VARIABLE, make_room, size_limit
@@ -50,6 +54,36 @@ def test_a_content_sent_in_parts_by_two_workers_is_complete_only_with_its_hash(s
     with pytest.raises(EffigyError, match="damaged"):
         store.put(digest(b"other"), 5, 0, b"OTHER")
     assert store.present(digest(b"other"), 5) == 0
+
+
+def test_a_content_that_another_worker_completes_in_this_moment_is_whole(store):
+    data, other = os.urandom(100_000), ExchangeStore(store.folder)
+    for each in (store, other):
+        each.put(digest(data), len(data), 0, data[:50_000])
+    make = store._make
+
+    def make_late(kind: str) -> None:
+        other.put(digest(data), len(data), 50_000, data[50_000:])
+        make(kind)
+
+    store._make = make_late
+    store.put(digest(data), len(data), 50_000, data[50_000:])
+    assert store.read(digest(data), 0, len(data)) == data
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when a process began")
+def test_the_results_of_a_worker_whose_number_another_process_has_got_are_found(store):
+    key, process = "0" * 64, subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        folder, _ = store.open_results(key, {}, "made")
+        path = store.folder / "notes" / f"{key}.json"
+        mine = json.loads(path.read_text())
+        path.write_text(json.dumps(mine | {"pid": process.pid}))
+        assert store.open_results(key, {}, "made") == (folder, "made")
+        path.write_text(json.dumps(mine | {"pid": process.pid, "began": beginning_of(process.pid)}))
+        assert store.open_results(key, {}, "made")[0] != folder
+    finally:
+        process.communicate()
 
 
 def test_a_job_that_writes_into_a_folder_does_not_change_the_contents_that_it_is_made_of(store):

@@ -180,7 +180,7 @@ class TestWithoutLocksOfTheSystem:
         return lock
 
     def test_an_owner_that_runs_here_is_believed(self, tmp_path, another_writer):
-        began = output_lock._began(another_writer.pid)
+        began = output_lock.beginning_of(another_writer.pid)
         self.owner(tmp_path, process=another_writer.pid, began=began)
         with pytest.raises(OutputInUseError, match=f"process {another_writer.pid} on"), hold(tmp_path / "a.png"):
             pass
@@ -197,7 +197,7 @@ class TestWithoutLocksOfTheSystem:
         remove = output_lock._remove_abandoned
 
         def remove_late(*found) -> None:
-            self.owner(tmp_path, process=os.getpid(), began=output_lock._began(os.getpid()))
+            self.owner(tmp_path, process=os.getpid(), began=output_lock.beginning_of(os.getpid()))
             remove(*found)
 
         monkeypatch.setattr(output_lock, "_remove_abandoned", remove_late)
