@@ -149,7 +149,7 @@ def check_avatar(path: Path) -> None:
 
 def _scan_into(found: dict[str, Path], path: Path, name: str) -> None:
     # `resolve` follows the junctions of Windows, which are no symbolic links.
-    if path.is_symlink() or (path.is_dir() and _leads_elsewhere(path)):
+    if path.is_symlink() or (path.is_dir() and leads_elsewhere(path)):
         raise EffigyError(
             f"{path} is a link to another place, which is not sent to the worker: put the file or folder itself there."
         )
@@ -161,7 +161,8 @@ def _scan_into(found: dict[str, Path], path: Path, name: str) -> None:
                 _scan_into(found, child, f"{name}/{child.name}")
 
 
-def _leads_elsewhere(folder: Path) -> bool:
+def leads_elsewhere(folder: Path) -> bool:
+    """Whether a folder, which need not exist, is a link or a junction."""
     expected = folder.parent.resolve() / folder.name
     return os.path.normcase(folder.resolve()) != os.path.normcase(expected)
 

@@ -6,15 +6,16 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from ..errors import EffigyError
 from ..output_files import give_mode, put_in_place, remove_temporary, sync, sync_folder, temporary_beside, tidy
 from ..output_lock import hold
 from ..renaming import rename
+from .file_sender import leads_elsewhere
 
 WAIT_SECONDS: Final = 4.0
 """How long another writer of the same file is waited for."""
@@ -27,17 +28,18 @@ def place_files(files: Mapping[Path, Path]) -> None:
             shutil.copyfile(content, temporary)
 
 
-def place_folder(folder: Path, files: Mapping[str, Path]) -> None:
+def place_folder(folder: Path, files: Mapping[str, Path], *, of_capture: bool = True) -> None:
     """Writes a folder of these files (checked relative name → where its content is). A folder that is there is replaced
-    as a whole, once everything is written.
+    as a whole, once everything is written. `of_capture`: it must then be a capture, or empty.
     """
     with _written(folder) as temporary:
         for name, content in files.items():
             place = temporary / name
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(content, place)
-        # The artist may have put something there since the work began.
-        _check_replaced(folder)
+        if of_capture:
+            # The artist may have put something there since the work began.
+            _check_replaced(folder)
 
 
 @contextmanager
@@ -60,6 +62,13 @@ def _written(place: Path) -> Iterator[Path]:
                 sync_folder(place.parent)
             finally:
                 remove_temporary(temporary)
+
+
+def check_no_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuses to write files (checked relative names) through a link in `folder`, which may be a stranger's."""
+    for parent in {parent for name in names for parent in PurePosixPath(name).parents}:
+        if parent.parts and leads_elsewhere(folder / parent):
+            raise EffigyError(f"{folder / parent} is a link to another folder: remove it, then start again.")
 
 
 def check_place(path: Path, *, replaces_folder: bool) -> None:

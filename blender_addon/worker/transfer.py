@@ -18,7 +18,7 @@ from .file_fetcher import FileFetcher, RemoteFile
 from .file_sender import FileSender, check_avatar, scan
 from .path_fields import PathField, paths_in, with_paths
 from .path_map import PathMap, joined
-from .placing import check_place, place_files, place_folder
+from .placing import check_no_links, check_place, place_files, place_folder
 from .plain_names import sendable
 
 RUNNING: Final = "running"
@@ -165,12 +165,23 @@ class Transfer:
         for field, path, name in outputs:
             inside = {file.name.removeprefix(f"{name}/"): file for file in files if file.name.startswith(f"{name}/")}
             if field.whole and inside:
-                place_folder(path, {part: contents[file.sha256] for part, file in inside.items()})
+                place_folder(path, _contents_of(inside, contents))
             else:
+                for part in filter(None, field.writes or ()):
+                    below = [name for name in inside if name.startswith(f"{part}/")]
+                    if below:
+                        # As the backend does on this machine: a link there is replaced, not followed.
+                        files_of_part = {name.removeprefix(f"{part}/"): inside.pop(name) for name in below}
+                        place_folder(path / part, _contents_of(files_of_part, contents), of_capture=False)
+                check_no_links(path, inside)
                 places = {path / part: file for part, file in inside.items()}
                 places |= {path.with_name(path.name + suffix): file for suffix, file in _named(files, name, field)}
                 place_files({place: contents[file.sha256] for place, file in places.items()})
         self._fetcher.discard(self._key)
+
+
+def _contents_of(files: Mapping[str, RemoteFile], contents: Mapping[str, Path]) -> dict[str, Path]:
+    return {name: contents[file.sha256] for name, file in files.items()}
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from backend.training.checkpoint import checkpoint_path
 from blender_addon.errors import EffigyError
 from blender_addon.worker import arrivals, connection
 from blender_addon.worker.client import WorkerEnded
+from blender_addon.worker.file_fetcher import RemoteFile
 from blender_addon.worker.file_sender import scan
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED
 from blender_addon.worker.messages import JobPreview
@@ -391,6 +393,36 @@ def test_two_blenders_do_not_fetch_the_same_result_at_once(tmp_path, here):
     client.wait(job, 30)
     client.close()
     assert job.state == DONE and "Another Blender is fetching the same result" in jobs[1].stderr and not jobs[1].stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@pytest.mark.parametrize(("kind", "name"), [("track", "head_mattes/0.png"), ("evaluate", "frames/0.png")])
+def test_a_link_in_a_strangers_folder_leads_no_result_elsewhere(here, kind, name):
+    place, private, content = here / "clip.capture", here / "private", here / "content"
+    for folder in (place, private):
+        folder.mkdir()
+    (private / "0.png").write_bytes(b"mine")
+    content.write_bytes(b"made")
+    (place / name).parent.symlink_to(private)
+
+    class Fetched:
+        held, discard = staticmethod(nullcontext), staticmethod(lambda key: None)
+
+        def collect(self, key: str, names: object) -> list[RemoteFile]:
+            return [RemoteFile(f"x/{name}", 4, "0" * 64)]
+
+        def fetch(self, *_: object) -> dict[str, Path]:
+            return {"0" * 64: content}
+
+    transfer = Transfer(None, Fetched(), PathMap(), None, ())
+    transfer._outputs = [(next(field for field in JOBS[kind] if field.writes), place, "x")]
+    if kind == "track":
+        transfer.fetch()
+        assert (place / name).read_bytes() == b"made" and not (place / name).parent.is_symlink()
+    else:
+        with pytest.raises(EffigyError, match="is a link to another folder"):
+            transfer.fetch()
+    assert (private / "0.png").read_bytes() == b"mine" and len(list(private.iterdir())) == 1
 
 
 def test_a_worker_cannot_name_a_file_here_by_a_path_below_its_result():
