@@ -20,6 +20,13 @@ STANDARD_RATES: Final = (
 )
 
 
+def in_order(times: np.ndarray) -> np.ndarray:
+    """The times (F,) of frames in the order in which they are shown. A damaged film may have time stamps that go back
+    or lie before its start; such a frame gets the time of the one before it.
+    """
+    return np.maximum.accumulate(np.maximum(times, 0))
+
+
 def are_even(times: np.ndarray, rate: Fraction) -> bool:
     """Whether the times (F,), in seconds, are those of a constant frame rate."""
     if len(times) < 2:

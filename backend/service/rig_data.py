@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
 from ..formats.capture import load_capture, read_summary
+from ..formats.frame_times import in_order
 from ..formats.track import load_track
 from ..head.formats import load_head
 from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
@@ -243,7 +244,7 @@ def read_track(parameters: Parameters) -> dict[str, Any]:
         with suppress(EffigyError):
             capture = load_capture(path.parent)
             if capture.frame_count == track.frame_count:
-                track = replace(track, frame_times=capture.frame_times)
+                track = replace(track, frame_times=in_order(capture.frame_times))
     known = {name: value for name, value in vars(track).items() if value is not None}
     return known | {"frame_count": track.frame_count, "times": track.times}
 

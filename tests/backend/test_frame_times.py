@@ -72,6 +72,12 @@ def test_a_track_keeps_the_times_of_its_frames_and_older_ones_get_those_of_their
     np.savez(capture.folder / "landmarks.npz", **(landmarks | {"frame_times": uneven}))
     answer = read_track(Parameters({"path": str(capture.folder / "track.npz")}, "track.read"))
     np.testing.assert_allclose(answer["times"], uneven - uneven[0])
+    # In a damaged film the third frame claims to lie 5 s before the second.
+    back = uneven.copy()
+    back[2] = back[1] - 5
+    np.savez(capture.folder / "landmarks.npz", **(landmarks | {"frame_times": back}))
+    answer = read_track(Parameters({"path": str(capture.folder / "track.npz")}, "track.read"))
+    assert answer["times"][2] == answer["times"][1] and (np.diff(answer["times"]) >= 0).all()
     # A track that does not lie in a capture follows its rate.
     save_track(replace(track, frame_times=None), path)
     answer = read_track(Parameters({"path": str(path)}, "track.read"))

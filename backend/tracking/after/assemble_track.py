@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from ...formats.capture import Capture
+from ...formats.frame_times import in_order
 from ...formats.track import Track
 from ...head.model import NECK, HeadModel
 from ...head.rigid_alignment import nearest_rotation
@@ -59,6 +60,5 @@ def assemble_track(
         flags=capture.flags.astype(np.int32),
         training_count=capture.training_count,
         sigma=sigma.cpu().numpy(),
-        # A damaged film may have time stamps that go back.
-        frame_times=np.maximum.accumulate(np.maximum(capture.frame_times, 0)),
+        frame_times=in_order(capture.frame_times),
     )
