@@ -75,18 +75,18 @@ def test_a_fetched_folder_that_cannot_be_placed_leaves_the_older_one(tmp_path, m
     (tmp_path / "content").write_text("new")
     folder = tmp_path / "ann.capture"
     folder.mkdir()
-    (folder / "old").touch()
+    (folder / "capture.json").write_text("old")
 
     def rename(source, target):
-        if target == folder and not (source / "old").exists():
+        if target == folder and (source / "capture.json").read_text() == "new":
             raise renaming.EffigyError("another program has it open")
         source.replace(target)
 
     monkeypatch.setattr(placing, "rename", rename)
     monkeypatch.setattr(extension_output_files, "_exchange", lambda one, other: False)
     with pytest.raises(renaming.EffigyError, match="open"):
-        placing.place_folder(folder, {"new": tmp_path / "content"})
-    assert [path.name for path in folder.iterdir()] == ["old"]
+        placing.place_folder(folder, {"capture.json": tmp_path / "content"})
+    assert [path.read_text() for path in folder.iterdir()] == ["old"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ann.capture", "content"]
 
 
