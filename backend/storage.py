@@ -48,6 +48,11 @@ def write_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     for what one command makes again from what is durable: pictures, exports, reports, evaluations, caches.
     """
     target = Path(target)
+    if target.name in ("", ".."):
+        # `.` is the folder in which the command was started.
+        target = target.resolve()
+        if not target.name:
+            raise EffigyError(f"{target} is a whole disk, which cannot be written: name a file or a folder on it.")
     temporary = temporary_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

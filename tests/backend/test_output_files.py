@@ -171,6 +171,23 @@ def test_a_folder_that_can_be_written_and_not_read_takes_new_files(tmp_path, suf
     assert [path.name for path in box.iterdir()] == [f"ann{suffix}"]
 
 
+@pytest.mark.parametrize("name", [".", "inner/.."])
+def test_the_folder_in_which_a_command_was_started_can_be_its_output(tmp_path, monkeypatch, name):
+    folder = tmp_path / "ann.capture"
+    (folder / "inner").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with write_beside(Path(name)) as temporary:
+        temporary.mkdir()
+        (temporary / "capture.json").touch()
+    assert [path.name for path in folder.iterdir()] == ["capture.json"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_whole_disk_is_no_output():
+    with pytest.raises(EffigyError, match="whole disk"), write_beside(Path("/")):
+        pass
+
+
 def test_a_damaged_byte_of_a_written_file_is_noticed(tmp_path):
     tensors = {"a": torch.randn(5000), "b": torch.tensor(float("nan")), "c": torch.randn(3, 3).half()}
     path, metadata = tmp_path / "x", {"effigy": "{}"}
