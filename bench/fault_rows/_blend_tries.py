@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -24,6 +25,8 @@ from ._blend_changes import FILES, PACKAGE, ROOT, change, lay_out
 LONGEST_STEP: Final = 30.0
 SUFFICES: Final = 25
 """Characters of a sentence."""
+_ARRAYS: Final = re.compile(r"/effigy-arrays-\w+$|^\d+-\d+$")
+"""The extension's folder for a worker's arrays, and a file in it: an answer of the try before may still arrive."""
 
 
 def main() -> None:
@@ -96,7 +99,8 @@ class _Tries:
             self._step("open", lambda: bpy.ops.wm.open_mainfile(filepath=str(blend)))
             self._step("draw", look)
         # The .blend itself was just read, and the extension notes when it was saved.
-        if reached := [*access.outside(*_own_folders(), blend), *access.started, *access.written]:
+        reached = [*access.outside(*_own_folders(), blend), *access.started, *access.written]
+        if reached := [path for path in reached if not _ARRAYS.search(path)]:
             return f"without a click it reached for {', '.join(reached[:3])}"[:400]
         for rig in [obj for obj in bpy.data.objects if obj.type == "ARMATURE"]:
             bpy.context.view_layer.objects.active = rig
