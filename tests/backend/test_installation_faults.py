@@ -95,10 +95,7 @@ def test_a_new_backend_takes_the_place_of_the_old_one_when_it_is_complete(folder
     # Extras, as for `batch --cluster`, are added with it.
     pip = subprocess.run([str(environments.python()), "-m", "pip", "--version"], capture_output=True, text=True)
     assert pip.stdout.startswith("pip 26.3")
-    assert {entry.name for entry in environments.root.iterdir()} == {
-        *("current.json", "installation.lock"),
-        environments.current().name,
-    }
+    assert {entry.name for entry in environments.root.iterdir()} == {"current.json", environments.current().name}
 
 
 def test_settings_of_the_users_pip_lead_no_package_elsewhere(folder, index, monkeypatch, tmp_path):

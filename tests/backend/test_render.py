@@ -55,6 +55,7 @@ def track() -> SimpleNamespace:
         flags=flags,
         intrinsics=np.array([[256, 0, 64], [0, 256, 64], [0, 0, 1]], np.float32),
         size=128,
+        uneven_times=None,
         fps=Fraction(30000, 1001),
     )
 
