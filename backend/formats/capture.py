@@ -125,7 +125,7 @@ class Capture:
     """(F,) int32 of FrameFlag."""
     frame_suffix: str = FRAME_SUFFIX
     seen: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
-    """The folders on the disk from which its files were read, by name: device and number (`unchanged`)."""
+    """The folders on the disk from which its files were read, by path: device and number (`unchanged`)."""
 
     @property
     def frame_count(self) -> int:
@@ -291,14 +291,15 @@ def unchanged(capture: Capture, part: str = "") -> Iterator[None]:
 
 @contextmanager
 def _from_one_folder(folder: Path, part: str, seen: dict[str, tuple[int, int]]) -> Iterator[None]:
-    seen.setdefault(part, _identity(folder))
+    # By its path, because a copy of the object may stand for a copy of the folder.
+    first = seen.setdefault(str(folder), _identity(folder))
     failure = None
     try:
         yield
     except EffigyError as error:
         # Perhaps because the files were just removed.
         failure = error
-    if _identity(folder) != seen[part]:
+    if _identity(folder) != first:
         what = "tracked" if part else "made"
         place = folder.parent if part else folder
         raise EffigyError(f"The capture {place} was {what} again while it was being read: start again.") from failure

@@ -151,7 +151,7 @@ def test_what_a_users_head_file_lacks_is_reported_and_the_head_is_found_again(cl
     assert client.call("head.rig", {"head": rig["head"]})["head"] == rig["head"]
     path.write_bytes(b"a shopping list")
     os.utime(path, ns=(1, 1))
-    with pytest.raises(WorkerError, match="damaged or not an .npz"):
+    with pytest.raises(WorkerError, match="identity_only.npz is damaged"):
         client.call("head.rig", {"head": {"file": path}})
 
 

@@ -84,8 +84,8 @@ def test_a_video_becomes_a_tracked_capture_on_the_artists_disk(client, capture, 
     track = load_track(capture / "track.npz")
     assert loaded.frame_count == track.frame_count == 10
     assert read_frame(loaded, 9).shape == (128, 128, 3) and read_head_matte(loaded, 9).any()
-    assert sorted(path.name for path in here.iterdir() if path.name.startswith(".")) == [".fetched"]
-    assert not list((here / ".fetched").iterdir())
+    assert not [path for path in here.rglob(".*") if path.is_file()], "nothing half-fetched, and no lock, is left"
+    assert not list(here.glob(".fetched/*"))
 
 
 def test_an_avatar_is_trained_posed_and_trained_again_through_ssh(client, here, tmp_path, monkeypatch):
@@ -146,7 +146,9 @@ def test_a_missing_file_and_a_worker_error_are_told_with_the_artists_paths(clien
     with pytest.raises(EffigyError, match="There is nothing at"):
         client.call("avatar.open", {"path": here / "nowhere.effigy"})
     damaged = here / "damaged.effigy"
-    damaged.write_bytes((2).to_bytes(8, "little") + b"{}")
+    # The header of an avatar, so that it is sent, without anything that an avatar consists of.
+    header = json.dumps({"__metadata__": {"effigy": "{}"}}).encode()
+    damaged.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(WorkerError) as refused:
         client.call("avatar.open", {"path": damaged})
     assert str(damaged) in str(refused.value) and str(refused.value).count("damaged.effigy") == 1

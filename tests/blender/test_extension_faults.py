@@ -111,6 +111,7 @@ def crash_safe(module):
 def test_a_full_disk_is_reported_and_leaves_nothing_incomplete(demo_clip, tmp_path, backend_with):
     backend_with(FULL_DISK)
     capture = tmp_path / "project" / "x.capture"
+    capture.parent.mkdir()
     with pytest.raises(RuntimeError, match="disk that holds .*x.capture is full: free some space"):
         bpy.ops.effigy.import_video(filepath=str(demo_clip), last=3, size=128, capture=str(capture))
     assert not list((tmp_path / "project").iterdir()) and len(bpy.data.objects) == 0
