@@ -31,6 +31,9 @@ def read_tensors(path: Path, noun: str, remedy: str, most: int) -> tuple[dict[st
     """
     with open_regular(path, noun, most, remedy) as file:
         length = int.from_bytes(file.read(8), "little")
+        size = os.fstat(file.fileno()).st_size
+    if length > size:
+        raise Damaged("its list of tensors is cut short")
     if length > MOST_HEADER:
         raise too_large(path, noun, "its list of tensors claims more", f"{MOST_HEADER / 1e6:.0f} MB", remedy)
     metadata, tensors = _read(path)
