@@ -244,9 +244,9 @@ class TestAvatars:
             load_avatar(path, load_head(FILES / "small_head.npz"))
 
     def test_a_list_of_tensors_of_gigabytes_is_not_read(self, tmp_path: Path) -> None:
-        for length in (2**62, 10**7):
+        for length, said in ((2**62, "cut short"), (10**7, "too large")):
             (tmp_path / "a.effigy").write_bytes(struct.pack("<Q", length) + b"{" + b" " * (length % 10**8))
-            with pytest.raises(EffigyError, match="too large"):
+            with pytest.raises(EffigyError, match=said):
                 load_avatar(tmp_path / "a.effigy")
 
     @pytest.mark.parametrize(
