@@ -230,7 +230,10 @@ def _unpacked(text: bpy.types.Text) -> Path:
     path = _place_of(hashlib.sha256(data).hexdigest())
     if not is_file(path):
         preferences.user_folder("unpacked")
-        path = _write(path, data)
+        written = _write(path, data)
+        if written != path and is_file(path):
+            # Another Blender has written the same bytes at the same moment.
+            written.unlink(missing_ok=True)
     return path
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TITLE: Final = "an animation of 250 frames, its worker killed 10 times at random moments"
 ASKED: Final = "every frame right, none missing, none black"
 FULL: Final = 250
-SHORT: Final = 24
+SHORT: Final = 12
 NEEDS_BLENDER: Final = True
 
 FRAMES_FOR_A_KILL: Final = 25

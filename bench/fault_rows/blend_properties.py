@@ -22,7 +22,7 @@ ASKED: Final = (
     "written outside the folder of the .blend"
 )
 FULL: Final = 60
-SHORT: Final = 6
+SHORT: Final = 3
 NEEDS_BLENDER: Final = True
 LONGEST_TRY: Final = 300.0
 """Seconds after which a Blender is killed. A single step that hangs ends it sooner (`_blend_tries`)."""

@@ -16,7 +16,7 @@ from bench.fault_rows.outcome import Outcome, Place
 TITLE: Final = "disk full at random moments of capture, track, train, render, export and evaluate"
 ASKED: Final = "nothing half-written, a sentence, old files whole"
 FULL: Final = 50
-SHORT: Final = 4
+SHORT: Final = 2
 _BLOCK: Final = 1 << 16
 _CHEAP: Final = ("export", "render", "evaluate", "train")
 """In the order in which a short form of the row tries them; the others load models for seconds."""

@@ -21,7 +21,7 @@ from bench.fault_rows.outcome import Outcome, Place
 TITLE: Final = "disk full at 50 random moments of bake, render, export, pack, unpack and save in Blender"
 ASKED: Final = "nothing half-written, a sentence, old files whole"
 FULL: Final = 50
-SHORT: Final = 10
+SHORT: Final = 6
 NEEDS_BLENDER: Final = True
 
 SIZE: Final = 96

@@ -17,7 +17,7 @@ from bench.fault_rows.outcome import Outcome, Place
 TITLE: Final = "SIGKILL at random moments of a training, resumed each time"
 ASKED: Final = "all resumed; the avatar always whole; held-out PSNR within 0.3 dB of an undisturbed training"
 FULL: Final = 100
-SHORT: Final = 3
+SHORT: Final = 2
 TOLERANCE: Final = 0.3
 """dB."""
 
