@@ -18,6 +18,7 @@ import bpy
 from . import avatars, preferences, tasks
 from .errors import EffigyError
 from .paths import absolute, is_file
+from .rig.camera import rate_of
 from .rig.data import TrackData
 from .rig.performance import add_performance_steps
 from .rig.rig_properties import Rig, find_rig
@@ -83,7 +84,7 @@ def transfer(
         intensity,
         smoothing,
         motion,
-        Fraction(scene.render.fps / scene.render.fps_base).limit_denominator(1001),
+        Fraction(rate_of(scene)).limit_denominator(1001),
     )
     name, title = rig.armature.name, source.stem
     return tasks.start(
