@@ -180,17 +180,8 @@ def _after_saving(filepath: str, *_: object) -> None:
         _make_relative(target, current)
 
 
-def register() -> None:
-    bpy.app.handlers.save_pre.append(_before_saving)
-    bpy.app.handlers.save_post.append(_after_saving)
-    bpy.app.handlers.save_post_fail.append(_after_saving)
-
-
-def unregister() -> None:
-    for handlers, function in (
-        (bpy.app.handlers.save_pre, _before_saving),
-        (bpy.app.handlers.save_post, _after_saving),
-        (bpy.app.handlers.save_post_fail, _after_saving),
-    ):
-        if function in handlers:
-            handlers.remove(function)
+handlers: Final = (
+    ("save_pre", _before_saving),
+    ("save_post", _after_saving),
+    ("save_post_fail", _after_saving),
+)

@@ -80,17 +80,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-_HANDLERS: Final = (("load_post", _remember), ("save_post", _remember), ("save_pre", _keep_other))
+handlers: Final = (("load_post", _remember), ("save_post", _remember), ("save_pre", _keep_other))
 
 
 def register() -> None:
-    for name, handler in _HANDLERS:
-        getattr(bpy.app.handlers, name).append(handler)
     _remember()
-
-
-def unregister() -> None:
-    for name, handler in _HANDLERS:
-        handlers = getattr(bpy.app.handlers, name)
-        if handler in handlers:
-            handlers.remove(handler)

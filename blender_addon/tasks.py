@@ -290,20 +290,14 @@ def _interrupt_building(*_: object) -> None:
         task.interrupt()
 
 
-def register() -> None:
-    bpy.app.handlers.load_pre.append(_before_load)
-    bpy.app.handlers.undo_pre.append(_interrupt_building)
-    bpy.app.handlers.redo_pre.append(_interrupt_building)
+handlers: Final = (
+    ("load_pre", _before_load),
+    ("undo_pre", _interrupt_building),
+    ("redo_pre", _interrupt_building),
+)
 
 
 def unregister() -> None:
-    for handlers, function in (
-        (bpy.app.handlers.load_pre, _before_load),
-        (bpy.app.handlers.undo_pre, _interrupt_building),
-        (bpy.app.handlers.redo_pre, _interrupt_building),
-    ):
-        if function in handlers:
-            handlers.remove(function)
     if bpy.app.timers.is_registered(_advance_all):
         bpy.app.timers.unregister(_advance_all)
     _state.tasks.clear()
