@@ -175,12 +175,16 @@ def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:
     from .commands import run
     from .job_specs import answer_of, read_job
     from .previews import WorkPreview
+    from .results import CaptureResult
 
     results = []
     for request in read_job(order.kind, order.params).requests:
         progress.raise_if_cancelled()
         progress.draw_preview = WorkPreview(request).draw
         results.append(run(request, progress, "Blender:" if order.previews else "batch:", SECONDS_FOR_AN_ORPHAN))
+        if isinstance(results[-1], CaptureResult) and results[-1].findings:
+            # Before the footage is tracked: it may be better to stop and film again.
+            progress.message(results[-1].findings)
     return answer_of(results)
 
 
