@@ -84,4 +84,10 @@ handlers: Final = (("load_post", _remember), ("save_post", _remember), ("save_pr
 
 
 def register() -> None:
-    _remember()
+    # Blender gives an extension no access to its data while it enables it.
+    bpy.app.timers.register(_remember, first_interval=0.0)
+
+
+def unregister() -> None:
+    if bpy.app.timers.is_registered(_remember):
+        bpy.app.timers.unregister(_remember)
