@@ -98,6 +98,9 @@ def capture(request: requests.CaptureRequest, progress: Progress) -> results.Cap
 
 
 def track(request: requests.TrackRequest, progress: Progress) -> results.TrackResult:
+    # The imports take seconds.
+    progress.update("tracker", 0, 1)
+    progress.raise_if_cancelled()
     from ..correspondence.landmark_embedding import embed_landmarks
     from ..formats.capture import load_capture
     from ..formats.track import save_track
