@@ -130,6 +130,13 @@ def missing(scene: bpy.types.Scene, *, asked: bool = True) -> Iterator[bpy.types
             yield rig.armature
 
 
+def _stored_path(armature: bpy.types.Object) -> Path | None:
+    """The full path of the avatar's file; None if there is none or it is damaged."""
+    with suppress(EffigyError):
+        return absolute(armature.effigy.avatar, armature) if armature.effigy.avatar else None
+    return None
+
+
 def read_info(path: Path) -> AvatarInfo:
     """Reads an avatar's description through the worker. Waits for the answer, so call it from a thread."""
     if not is_file(path):
@@ -164,13 +171,13 @@ def relink(rig: Rig, path: Path, info: AvatarInfo) -> int:
     """Assigns the avatar in `path` to the rig and to every other rig whose avatar is the same missing file. Returns the
     number of rigs.
     """
-    old, lost = rig.armature.effigy.avatar, [rig.armature]
-    if old:
+    old, lost = _stored_path(rig.armature), [rig.armature]
+    if old is not None:
         lost += [
             armature
             for scene in bpy.data.scenes
             for armature in missing(scene)
-            if armature.effigy.avatar == old and armature.library is None and armature != rig.armature
+            if _stored_path(armature) == old and armature.library is None and armature != rig.armature
         ]
     for armature in dict.fromkeys(lost):
         set_avatar(find_rig(armature), path, info)
@@ -307,4 +314,10 @@ def _report_missing(*_: object) -> None:
         report_soon(f"The avatar's file is missing for {names}: press Relink in the Effigy tab and choose the file.")
 
 
-handlers: Final = (("load_post", _report_missing),)
+def register() -> None:
+    bpy.app.handlers.load_post.append(_report_missing)
+
+
+def unregister() -> None:
+    if _report_missing in bpy.app.handlers.load_post:
+        bpy.app.handlers.load_post.remove(_report_missing)

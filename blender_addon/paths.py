@@ -1,6 +1,8 @@
-"""The paths that are stored in a .blend file, and everything that is done with them.
+"""The paths that are stored in a .blend file: what they mean, and how they are written.
 
-They are relative to the .blend file (`//`) once it has been saved, and are adjusted when it is saved elsewhere.
+They are relative to the .blend file (`//`) once it has been saved; `carried_paths` adjusts them when the file is saved
+elsewhere and when an object moves to another file. Each object has beside its paths the file that they are relative to
+(`effigy.origin`), so that `folder_of` is the only place that decides what `//` means.
 Relative paths are written with `/` on every system, so that a file from Windows works on a Linux render farm.
 
 A stored path may be a stranger's: damaged, or chosen to do harm. `absolute` makes a path of it and reaches for nothing.
@@ -13,13 +15,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 import bpy
-from bpy.app.handlers import persistent
 
 from . import trusted_paths
 from .errors import EffigyError
@@ -33,22 +34,75 @@ LONGEST_SETTINGS: Final = 1 << 16
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
+@dataclass
+class _OpenFile:
+    """The module's state."""
+
+    origins_hold: str | None = None
+    """The path of the open .blend if `carried_paths` has seen it being opened or saved, so that each object in it has
+    the right origin. In a file that was open before the extension was enabled the origins may be those of a folder from
+    which it was moved."""
+
+
+open_file: Final = _OpenFile()
+
+
 def absolute(path: str, owner: bpy.types.ID | None = None) -> Path:
-    """The full path of a stored one, without `..`. `//` means the folder of the .blend, or of the library that `owner`
-    is linked from. Does not look whether there is such a file. Raises an `EffigyError` for a text that can be no path.
+    """The full path of a stored one, without `..`. `//` means the folder that `folder_of` gives for `owner`. Does not
+    look whether there is such a file. Raises an `EffigyError` for a text that can be no path.
     """
-    if not _is_usable(path):
+    if not is_usable(path):
         whose = f" of “{owner.name}”" if owner else ""
         raise EffigyError(
             f"A path{whose} in this .blend is damaged or too long ({path[:60]!r}…): choose the file again."
         )
-    if os.name != "nt" and path.startswith("//"):
-        # Written on Windows by a version that kept the system's separators.
-        path = path.replace("\\", "/")
-    full = Path(bpy.path.abspath(path, library=owner.library if owner else None)).absolute()
+    folder = folder_of(owner)
+    if path.startswith("//") and folder is not None:
+        # With `\\` it was written on Windows by a version that kept the system's separators.
+        path = str(folder / (path[2:] if os.name == "nt" else path[2:].replace("\\", "/")))
+    full = Path(bpy.path.abspath(path)).absolute()
     # As Blender shortens its own paths, also where a folder before `..` is a link: `stored` counted it as a folder, and
     # `trusted_paths` compares texts.
     return Path(os.path.normpath(full))
+
+
+def folder_of(owner: bpy.types.ID | None) -> Path | None:
+    """The folder that `//` means in the paths of an object; None if that is a file that was never saved.
+
+    It is the folder of the .blend to which the object belongs: of its library if it is linked, and of the library of
+    its reference if it is an override that has the reference's paths. An object that was appended, or linked and then
+    made local, belongs to the file from which it came (`effigy.origin`) until its paths are written again.
+    """
+    reference = inherits_from(owner)
+    if reference is not None:
+        return folder_of(reference)
+    if owner is not None and owner.library is not None:
+        return _folder(bpy.path.abspath(owner.library.filepath))
+    origin = str(getattr(getattr(owner, "effigy", None), "origin", ""))
+    if (
+        origin
+        and open_file.origins_hold == bpy.data.filepath
+        and is_usable(origin)
+        and not is_of_another_system(origin)
+    ):
+        return _folder(origin)
+    return blend_folder()
+
+
+def inherits_from(owner: bpy.types.ID | None) -> bpy.types.Object | None:
+    """The linked object from which a library override has its paths; None for any other object, and for an override
+    with paths of its own.
+    """
+    if not isinstance(owner, bpy.types.Object) or owner.override_library is None:
+        return None
+    reference = owner.override_library.reference
+    if reference is None or reference.is_missing or reference.effigy.origin != owner.effigy.origin:
+        return None
+    return reference
+
+
+def _folder(blend: str) -> Path | None:
+    return Path(blend).absolute().parent if blend else None
 
 
 def is_file(path: Path) -> bool:
@@ -66,7 +120,7 @@ def check_written(path: Path, owner: bpy.types.Object) -> None:
     """
     if trusted_paths.was_chosen(path):
         return
-    folder = _blend_folder()
+    folder = blend_folder()
     with suppress(OSError, ValueError, RuntimeError):
         if folder is not None and path.resolve().is_relative_to(folder.resolve()):
             return
@@ -112,7 +166,8 @@ def settings_of(text: str) -> dict[str, Any] | None:
     return settings
 
 
-def _is_usable(path: str) -> bool:
+def is_usable(path: str) -> bool:
+    """Whether a text can be a path."""
     if len(path) > LONGEST or _CONTROL.search(path):
         return False
     try:
@@ -123,65 +178,6 @@ def _is_usable(path: str) -> bool:
     return True
 
 
-def _owners() -> Iterator[bpy.types.Object]:
-    """All objects of this file that store a path."""
-    return (
-        obj
-        for obj in bpy.data.objects
-        if obj.library is None and any(getattr(obj.effigy, name) for name in (*STORED, "training"))
-    )
-
-
-def _make_relative(origin: Path | None, target: Path | None) -> None:
-    """Rewrites all stored paths relative to the folder `target`, or as full paths if that is None. Paths that are
-    relative already are relative to `origin` (None: the file has not been saved, so there are none).
-    """
-
-    def rewritten(value: str) -> str:
-        if not _is_usable(value):
-            return value
-        if value.startswith("//"):
-            if os.name != "nt":
-                value = value.replace("\\", "/")
-            return value if origin is None else stored(Path(os.path.normpath(origin / value[2:])), target)
-        if is_of_another_system(value):
-            return value
-        return stored(Path(value).absolute(), target)
-
-    with trusted_paths.suspended():
-        for obj in _owners():
-            for name in STORED:
-                if value := getattr(obj.effigy, name):
-                    setattr(obj.effigy, name, rewritten(value))
-            if params := settings_of(obj.effigy.training):
-                obj.effigy.training = json.dumps(
-                    params | {name: rewritten(params[name]) for name in STORED if name in params}
-                )
-
-
-def _blend_folder() -> Path | None:
+def blend_folder() -> Path | None:
     """The folder of the .blend file; None if it has not been saved."""
     return Path(bpy.data.filepath).parent if bpy.data.filepath else None
-
-
-@persistent
-def _before_saving(filepath: str, *_: object) -> None:
-    if filepath:
-        _make_relative(_blend_folder(), Path(filepath).absolute().parent)
-
-
-@persistent
-def _after_saving(filepath: str, *_: object) -> None:
-    """Restores the paths if a copy was saved elsewhere or saving failed, because then this file has not moved, or is
-    still unsaved.
-    """
-    target, current = Path(filepath).absolute().parent, _blend_folder()
-    if filepath and target != current:
-        _make_relative(target, current)
-
-
-handlers: Final = (
-    ("save_pre", _before_saving),
-    ("save_post", _after_saving),
-    ("save_post_fail", _after_saving),
-)

@@ -14,6 +14,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty, StringProperty
 
 from . import avatars, trusted_paths
+from .carried_paths import own_paths_changed
 from .errors import EffigyError
 from .paths import absolute
 from .training_choices import DEVICES, PRESETS
@@ -22,6 +23,8 @@ INITIAL_MINUTES: Final = 30.0
 """Training time, minutes, when the artist first chooses to set it."""
 # Blender 4.5 and later warn of `//` in a path property without this option. Earlier versions do not know the option.
 RELATIVE: Final = {"PATH_SUPPORTS_BLEND_RELATIVE"} if bpy.app.version >= (4, 5, 0) else set()
+OWN_IN_OVERRIDE: Final = {"LIBRARY_OVERRIDABLE"}
+"""Blender stores a change in a library override only with this option; without it the change is lost on opening."""
 
 
 def _has_own_size(settings: EffigyObject) -> bool:
@@ -41,16 +44,22 @@ def _set_own_minutes(settings: EffigyObject, own: bool) -> None:
 
 
 # Blender calls these when the artist or a script sets a property, and not when a .blend is opened or linked.
-def _trust_capture(settings: EffigyObject, context: bpy.types.Context) -> None:
+def _set_capture(settings: EffigyObject, context: bpy.types.Context) -> None:
+    own_paths_changed(settings.id_data, "capture")
     if settings.capture:
         with suppress(EffigyError):
             trusted_paths.trust(absolute(settings.capture, settings.id_data))
 
 
-def _trust_avatar(settings: EffigyObject, context: bpy.types.Context) -> None:
+def _set_avatar(settings: EffigyObject, context: bpy.types.Context) -> None:
+    own_paths_changed(settings.id_data, "avatar")
     if settings.avatar:
         with suppress(EffigyError):
             trusted_paths.trust(absolute(settings.avatar, settings.id_data))
+
+
+def _set_training(settings: EffigyObject, context: bpy.types.Context) -> None:
+    own_paths_changed(settings.id_data, "training")
 
 
 def _trust_packed(settings: EffigyObject, context: bpy.types.Context) -> None:
@@ -63,35 +72,48 @@ class EffigyObject(bpy.types.PropertyGroup):
     """The settings on the armature object of a rig."""
 
     capture: StringProperty(
+        override=OWN_IN_OVERRIDE,
         name="Capture",
         subtype="DIR_PATH",
         options=RELATIVE,
-        update=_trust_capture,
+        update=_set_capture,
         description="The folder with the video frames that this rig was tracked on",
     )
     avatar: StringProperty(
+        override=OWN_IN_OVERRIDE,
         name="Avatar",
         subtype="FILE_PATH",
         options=RELATIVE,
-        update=_trust_avatar,
+        update=_set_avatar,
         description="The .effigy file of the avatar on this rig",
     )
     packed: PointerProperty(
+        override=OWN_IN_OVERRIDE,
         name="Packed Avatar",
         type=bpy.types.Text,
         update=_trust_packed,
         description="The avatar's file, kept inside this .blend",
     )
     training: StringProperty(
-        options={"HIDDEN"}, description="The settings of this rig's last training, as JSON, for Resume Training"
+        override=OWN_IN_OVERRIDE,
+        options={"HIDDEN"},
+        update=_set_training,
+        description="The settings of this rig's last training, as JSON, for Resume Training",
+    )
+    origin: StringProperty(
+        override=OWN_IN_OVERRIDE,
+        options={"HIDDEN"},
+        description="The .blend file to which the paths of this rig are relative",
     )
     preset: EnumProperty(
+        override=OWN_IN_OVERRIDE,
         name="Preset",
         items=[(name, preset.label, preset.description) for name, preset in PRESETS.items()],
         default="draft",
         description="How long the avatar is trained, and at which resolution",
     )
     size: IntProperty(
+        override=OWN_IN_OVERRIDE,
         name="Resolution",
         default=0,
         min=0,
@@ -102,18 +124,21 @@ class EffigyObject(bpy.types.PropertyGroup):
         description="Width and height of the images that the avatar is trained on. 0: as in the preset",
     )
     own_size: BoolProperty(
+        override=OWN_IN_OVERRIDE,
         name="Custom Resolution",
         get=_has_own_size,
         set=_set_own_size,
         description="Choose the resolution instead of using the preset's",
     )
     device: EnumProperty(
+        override=OWN_IN_OVERRIDE,
         name="Device",
         items=[(name, label, description) for name, (label, description) in DEVICES.items()],
         default="auto",
         description="Which processor the training uses",
     )
     minutes: FloatProperty(
+        override=OWN_IN_OVERRIDE,
         name="Time",
         default=0.0,
         min=0.0,
@@ -124,6 +149,7 @@ class EffigyObject(bpy.types.PropertyGroup):
         description="Minutes after which the training ends. 0: train for the preset's number of steps",
     )
     own_minutes: BoolProperty(
+        override=OWN_IN_OVERRIDE,
         name="Custom Time",
         get=_has_own_minutes,
         set=_set_own_minutes,
@@ -160,7 +186,7 @@ classes = (EffigyObject, EffigyScene)
 
 
 def register() -> None:
-    bpy.types.Object.effigy = PointerProperty(type=EffigyObject)
+    bpy.types.Object.effigy = PointerProperty(type=EffigyObject, override=OWN_IN_OVERRIDE)
     bpy.types.Scene.effigy = PointerProperty(type=EffigyScene)
 
 

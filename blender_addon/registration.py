@@ -1,9 +1,8 @@
 """Registers and unregisters the whole extension.
 
-A module is registered if it has any of these: `classes`, a tuple of Blender classes in the order of their dependencies;
-`handlers`, a tuple of pairs of a list's name in `bpy.app.handlers` and a persistent function; `register()` and
-`unregister()`, either alone or both, for what is neither: a property on a Blender type, a timer, a menu entry, data to
-free. A package is registered through its `__init__` if that has any of these, otherwise through its modules in
+A module is registered if it has `classes`, a tuple of Blender classes in the order of their dependencies, or a pair of
+functions `register()` and `unregister()` for what is not a class: a property on a Blender type, a handler, a timer, a
+menu entry. A package is registered through its `__init__` if that has any of these, otherwise through its modules in
 alphabetical order.
 """
 
@@ -11,8 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Final
 
@@ -27,7 +25,7 @@ ORDER: Final = (
     "blender_addon.rig",
     "blender_addon.engine",
     "blender_addon.viewport",
-    "blender_addon.paths",
+    "blender_addon.carried_paths",
     "blender_addon.avatars",
     "blender_addon.whole_blend",
     "blender_addon.saved_elsewhere",
@@ -38,11 +36,8 @@ ORDER: Final = (
 )
 """Modules and packages below the extension's package. Each comes after those that it depends on."""
 
-_BESIDE_CLASSES: Final = ("handlers", "register", "unregister")
-"""What a module can have beside `classes`."""
-
 _registered: list[type | ModuleType] = []
-"""The classes, and the modules with anything else to register, in the order in which they were registered."""
+"""The classes, and the modules with a `register` function, in the order in which they were registered."""
 
 
 def register_all() -> None:
@@ -53,13 +48,10 @@ def register_all() -> None:
                 if cls not in _registered:
                     bpy.utils.register_class(cls)
                     _registered.append(cls)
-            if any(hasattr(module, name) for name in _BESIDE_CLASSES):
-                # Added first, because an incomplete registration has to be undone as well.
+            if hasattr(module, "register"):
+                # Added before the call, because an incomplete registration has to be undone as well.
                 _registered.append(module)
-                for name, function in _handlers(module):
-                    getattr(bpy.app.handlers, name).append(function)
-                if hasattr(module, "register"):
-                    module.register()
+                module.register()
     except Exception:
         unregister_all()
         raise
@@ -69,19 +61,10 @@ def unregister_all() -> None:
     """Undoes the registration in the reverse order."""
     while _registered:
         entry = _registered.pop()
-        if not isinstance(entry, ModuleType):
-            bpy.utils.unregister_class(entry)
-            continue
-        for name, function in _handlers(entry):
-            # Another extension, or a failed registration, may have left it out.
-            with suppress(ValueError):
-                getattr(bpy.app.handlers, name).remove(function)
-        if hasattr(entry, "unregister"):
+        if isinstance(entry, ModuleType):
             entry.unregister()
-
-
-def _handlers(module: ModuleType) -> tuple[tuple[str, Callable[..., None]], ...]:
-    return getattr(module, "handlers", ())
+        else:
+            bpy.utils.unregister_class(entry)
 
 
 def _modules() -> Iterator[ModuleType]:
@@ -93,7 +76,7 @@ def _modules() -> Iterator[ModuleType]:
             if error.name != f"{PACKAGE}.{name}":
                 raise
             continue
-        if any(hasattr(module, name) for name in ("classes", *_BESIDE_CLASSES)) or not hasattr(module, "__path__"):
+        if hasattr(module, "classes") or hasattr(module, "register") or not hasattr(module, "__path__"):
             yield module
             continue
         for found in sorted(pkgutil.iter_modules(module.__path__), key=lambda found: found.name):

@@ -87,6 +87,11 @@ def trust(*paths: Path, chosen: bool = True) -> None:
         _write()
 
 
+def is_suspended() -> bool:
+    """Whether paths are being rewritten that are not the artist's choice."""
+    return _trusted.suspended
+
+
 @contextmanager
 def suspended() -> Iterator[None]:
     """While paths are rewritten that are not the artist's choice, nothing becomes trusted."""

@@ -155,4 +155,10 @@ def _sync_before_render(scene: bpy.types.Scene, *_: object) -> None:
         sync(avatar_pass)
 
 
-handlers: Final = (("render_init", _sync_before_render),)
+def register() -> None:
+    bpy.app.handlers.render_init.append(_sync_before_render)
+
+
+def unregister() -> None:
+    if _sync_before_render in bpy.app.handlers.render_init:
+        bpy.app.handlers.render_init.remove(_sync_before_render)

@@ -191,11 +191,12 @@ def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
     try:
         path = absolute(settings.avatar, armature)
         if not trusted_paths.trusts(path):
-            return (settings.avatar,)
+            return (str(path),)
         status = path.stat()
     except (OSError, ValueError, EffigyError):
         return (settings.avatar,)
-    return settings.avatar, status.st_mtime_ns, status.st_size
+    # The full path: saving the .blend for the first time or elsewhere changes the stored one.
+    return str(path), status.st_mtime_ns, status.st_size
 
 
 def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:
@@ -224,8 +225,11 @@ def _before_load(*_: object) -> None:
     store.clear()
 
 
-handlers: Final = (("load_pre", _before_load),)
+def register() -> None:
+    bpy.app.handlers.load_pre.append(_before_load)
 
 
 def unregister() -> None:
+    if _before_load in bpy.app.handlers.load_pre:
+        bpy.app.handlers.load_pre.remove(_before_load)
     store.clear()

@@ -206,7 +206,7 @@ def _path_of(rig: Rig, avatar: AvatarState) -> Path:
     """
     settings = rig.armature.effigy
     packed = settings.packed
-    named_by = (settings.avatar, packed and packed.session_uid, bpy.data.filepath)
+    named_by = (settings.avatar, settings.origin, packed and packed.session_uid, bpy.data.filepath)
     if avatar.file is None or avatar.file[0] != named_by or not is_file(avatar.file[1]):
         avatar.file = named_by, avatar_path(rig.armature, asked=False)
     return avatar.file[1]
@@ -237,7 +237,7 @@ def _on_file_loaded(*_: object) -> None:
     _on_scene_changed()
 
 
-handlers: Final = (
+_HANDLERS: Final = (
     ("depsgraph_update_post", _on_scene_changed),
     ("frame_change_post", _on_scene_changed),
     ("undo_post", _on_scene_changed),
@@ -246,7 +246,16 @@ handlers: Final = (
 )
 
 
+def register() -> None:
+    for name, handler in _HANDLERS:
+        getattr(bpy.app.handlers, name).append(handler)
+
+
 def unregister() -> None:
+    for name, handler in _HANDLERS:
+        handlers = getattr(bpy.app.handlers, name)
+        if handler in handlers:
+            handlers.remove(handler)
     if bpy.app.timers.is_registered(_redraw):
         bpy.app.timers.unregister(_redraw)
     state.reset()

@@ -23,8 +23,6 @@ _MODULES = (
     "build",
     "camera",
     "conventions",
-    "face_angles",
-    "joint_limits",
     "data",
     "rig_properties",
     "performance",
