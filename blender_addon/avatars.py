@@ -314,10 +314,4 @@ def _report_missing(*_: object) -> None:
         report_soon(f"The avatar's file is missing for {names}: press Relink in the Effigy tab and choose the file.")
 
 
-def register() -> None:
-    bpy.app.handlers.load_post.append(_report_missing)
-
-
-def unregister() -> None:
-    if _report_missing in bpy.app.handlers.load_post:
-        bpy.app.handlers.load_post.remove(_report_missing)
+handlers: Final = (("load_post", _report_missing),)

@@ -165,20 +165,18 @@ def _look_at_open_file() -> None:
     _after_loading()
 
 
-_HANDLERS: Final = (
+handlers: Final = (
     ("save_pre", _before_saving),
     ("save_post", _after_saving),
     ("save_post_fail", _after_saving),
     ("load_post", _after_loading),
-    ("blend_import_post", _after_importing),
+    # Blender 4.2 has none for importing.
+    *((("blend_import_post", _after_importing),) if hasattr(bpy.app.handlers, "blend_import_post") else ()),
 )
 
 
 def register() -> None:
-    for name, handler in _HANDLERS:
-        if hasattr(bpy.app.handlers, name):
-            getattr(bpy.app.handlers, name).append(handler)
-    # While extensions are registered, the open file may not be read yet.
+    # Blender gives an extension no access to its data while it enables it.
     bpy.app.timers.register(_look_at_open_file, first_interval=0)
 
 
@@ -186,7 +184,3 @@ def unregister() -> None:
     open_file.origins_hold = None
     if bpy.app.timers.is_registered(_look_at_open_file):
         bpy.app.timers.unregister(_look_at_open_file)
-    for name, handler in _HANDLERS:
-        handlers = getattr(bpy.app.handlers, name, ())
-        if handler in handlers:
-            handlers.remove(handler)

@@ -26,7 +26,7 @@ from .rig.conventions import default_camera_pose
 from .rig.data import RigData, TrackData
 from .rig.performance import Placement, apply_track_steps
 from .rig.rig_properties import Rig
-from .rig.steps import Steps
+from .rig.steps import Steps, part
 from .tasks import Task
 
 SUFFIX: Final = ".capture"
@@ -169,9 +169,9 @@ def _build(
         set_up = scene_set_up.is_untouched(scene)
     start, scale = (1, 1.0) if set_up else (scene.frame_start, frames_per_frame(scene, track.fps))
     with _outside_every_scene() as workshop:
-        rig = yield from build_rig_steps(data, name, workshop)
+        rig = yield from part(build_rig_steps(data, name, workshop), 0.0, 0.6)
         placement = Placement(default_camera_pose(track.head_to_camera), start)
-        yield from apply_track_steps(rig, track, placement, scale)
+        yield from part(apply_track_steps(rig, track, placement, scale), 0.6, 0.97)
         collection = rig.mesh.users_collection[0]
         camera = add_camera(track, placement, f"{name} camera", collection)
         yield 0.98

@@ -1,8 +1,9 @@
 """Registers and unregisters the whole extension.
 
-A module is registered if it has `classes`, a tuple of Blender classes in the order of their dependencies, or a pair of
-functions `register()` and `unregister()` for what is not a class: a property on a Blender type, a handler, a timer, a
-menu entry. A package is registered through its `__init__` if that has any of these, otherwise through its modules in
+A module is registered if it has any of these: `classes`, a tuple of Blender classes in the order of their dependencies;
+`handlers`, a tuple of pairs of a list's name in `bpy.app.handlers` and a persistent function; `register()` and
+`unregister()`, either alone or both, for what is neither: a property on a Blender type, a timer, a menu entry, data to
+free. A package is registered through its `__init__` if that has any of these, otherwise through its modules in
 alphabetical order.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import ModuleType
 from typing import Final
 
@@ -36,8 +38,11 @@ ORDER: Final = (
 )
 """Modules and packages below the extension's package. Each comes after those that it depends on."""
 
+_BESIDE_CLASSES: Final = ("handlers", "register", "unregister")
+"""What a module can have beside `classes`."""
+
 _registered: list[type | ModuleType] = []
-"""The classes, and the modules with a `register` function, in the order in which they were registered."""
+"""The classes, and the modules with anything else to register, in the order in which they were registered."""
 
 
 def register_all() -> None:
@@ -48,10 +53,13 @@ def register_all() -> None:
                 if cls not in _registered:
                     bpy.utils.register_class(cls)
                     _registered.append(cls)
-            if hasattr(module, "register"):
-                # Added before the call, because an incomplete registration has to be undone as well.
+            if any(hasattr(module, name) for name in _BESIDE_CLASSES):
+                # Added first, because an incomplete registration has to be undone as well.
                 _registered.append(module)
-                module.register()
+                for name, function in _handlers(module):
+                    getattr(bpy.app.handlers, name).append(function)
+                if hasattr(module, "register"):
+                    module.register()
     except Exception:
         unregister_all()
         raise
@@ -61,10 +69,19 @@ def unregister_all() -> None:
     """Undoes the registration in the reverse order."""
     while _registered:
         entry = _registered.pop()
-        if isinstance(entry, ModuleType):
-            entry.unregister()
-        else:
+        if not isinstance(entry, ModuleType):
             bpy.utils.unregister_class(entry)
+            continue
+        for name, function in _handlers(entry):
+            # Another extension, or a failed registration, may have left it out.
+            with suppress(ValueError):
+                getattr(bpy.app.handlers, name).remove(function)
+        if hasattr(entry, "unregister"):
+            entry.unregister()
+
+
+def _handlers(module: ModuleType) -> tuple[tuple[str, Callable[..., None]], ...]:
+    return getattr(module, "handlers", ())
 
 
 def _modules() -> Iterator[ModuleType]:
@@ -76,7 +93,7 @@ def _modules() -> Iterator[ModuleType]:
             if error.name != f"{PACKAGE}.{name}":
                 raise
             continue
-        if hasattr(module, "classes") or hasattr(module, "register") or not hasattr(module, "__path__"):
+        if any(hasattr(module, name) for name in ("classes", *_BESIDE_CLASSES)) or not hasattr(module, "__path__"):
             yield module
             continue
         for found in sorted(pkgutil.iter_modules(module.__path__), key=lambda found: found.name):

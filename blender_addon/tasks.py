@@ -29,6 +29,8 @@ BUILDING: Final = "building"
 """The state of a task whose work in Blender is running; the other states are those of `worker.jobs`."""
 SLICE_SECONDS: Final = 0.015
 """Longest time for which a slice blocks Blender's window."""
+BUILDING_SHARE: Final = 0.03
+"""Of the bar of a job, for the work in Blender after it: building a rig takes some seconds, setting an avatar none."""
 PAUSE_SECONDS: Final = 0.02
 """Between two slices."""
 MOST_FINISHED: Final = 20
@@ -81,17 +83,38 @@ class Task:
 
     @property
     def fraction(self) -> float:
-        """Completed fraction of the current stage, 0 to 1."""
-        return self.job.fraction if self.job and self.state != BUILDING else self.progress
+        """Completed fraction, 0 to 1: of the job and of the work in Blender after it together."""
+        if self.job is None:
+            return self.progress
+        own = BUILDING_SHARE if self.job.whole else 0.0
+        if self.state != BUILDING:
+            return (1 - own) * self.job.fraction
+        return 1 - own + own * self.progress if own else self.progress
+
+    @property
+    def step(self) -> str:
+        """`Step 3 of 8: Shape of the head`, empty where the steps are not known."""
+        whole = self.job.whole if self.job else None
+        if whole is None or self.job.unit:
+            return ""
+        steps = whole.steps + 1
+        return (
+            f"Step {steps} of {steps}: {self.stage}"
+            if self.state == BUILDING
+            else (f"Step {whole.step} of {steps}: {whole.title}")
+        )
 
     @property
     def stage(self) -> str:
-        return self.job.stage if self.job and self.state != BUILDING else "Building"
+        return self.job.stage if self.job and self.state != BUILDING else "Building in Blender"
 
     @property
     def time_left(self) -> str:
-        """The time left in this stage as text, empty if it is not known."""
-        return duration(self.job.eta) if self.job and self.job.eta is not None and self.state != BUILDING else ""
+        """The time left as text, empty if it is not known."""
+        if self.job is None or self.state == BUILDING:
+            return ""
+        seconds = self.job.seconds_left
+        return "" if seconds is None else duration(seconds)
 
     def cancel(self) -> None:
         if self.state == BUILDING:
@@ -124,7 +147,8 @@ class Task:
                 progress = next(self._steps)
                 if progress is None:
                     return
-                self.progress = progress
+                # Parts of the work that follow one another each count from 0.
+                self.progress = max(self.progress, progress)
             redraw_panels()
         except StopIteration as finished:
             self._end(DONE, finished.value or "")
@@ -290,20 +314,14 @@ def _interrupt_building(*_: object) -> None:
         task.interrupt()
 
 
-def register() -> None:
-    bpy.app.handlers.load_pre.append(_before_load)
-    bpy.app.handlers.undo_pre.append(_interrupt_building)
-    bpy.app.handlers.redo_pre.append(_interrupt_building)
+handlers: Final = (
+    ("load_pre", _before_load),
+    ("undo_pre", _interrupt_building),
+    ("redo_pre", _interrupt_building),
+)
 
 
 def unregister() -> None:
-    for handlers, function in (
-        (bpy.app.handlers.load_pre, _before_load),
-        (bpy.app.handlers.undo_pre, _interrupt_building),
-        (bpy.app.handlers.redo_pre, _interrupt_building),
-    ):
-        if function in handlers:
-            handlers.remove(function)
     if bpy.app.timers.is_registered(_advance_all):
         bpy.app.timers.unregister(_advance_all)
     _state.tasks.clear()

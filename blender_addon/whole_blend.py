@@ -94,16 +94,4 @@ def _check(filepath: str, *_: object) -> None:
             kept.unlink(missing_ok=True)
 
 
-_HANDLERS: Final = (("save_pre", _keep), ("save_post", _check), ("save_post_fail", _check))
-
-
-def register() -> None:
-    for name, handler in _HANDLERS:
-        getattr(bpy.app.handlers, name).append(handler)
-
-
-def unregister() -> None:
-    for name, handler in _HANDLERS:
-        handlers = getattr(bpy.app.handlers, name)
-        if handler in handlers:
-            handlers.remove(handler)
+handlers: Final = (("save_pre", _keep), ("save_post", _check), ("save_post_fail", _check))

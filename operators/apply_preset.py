@@ -13,7 +13,10 @@ from ..blender_addon.rig import presets, sliders
 class EFFIGY_OT_apply_preset(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.apply_preset"
     bl_label = "Starter Expression"
-    bl_description = "Set the sliders to a ready-made expression as a starting point. Neck and gaze do not change"
+    bl_description = (
+        "Set the sliders to a ready-made expression as a starting point, and close the jaw. The neck does not change, "
+        "and the gaze only in Sad and Sleepy, which look down"
+    )
     bl_options = {"REGISTER", "UNDO"}
 
     preset: EnumProperty(name="Expression", items=[(name, name, "") for name in presets.PRESETS])

@@ -8,53 +8,28 @@ decoding, MediaPipe, OpenCV and zlib all release the interpreter lock.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from fractions import Fraction
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 
 from ..errors import EffigyError
-from ..formats.capture import FLAG_REASONS, FRAME_SUFFIX, PNG_FAST, Capture, FrameFlag, reasons_for, save_capture
+from ..formats.capture import FLAG_REASONS, Capture, FrameFlag, reasons_for, save_capture
 from ..formats.frame_times import nominal_rate
-from ..head.model import LANDMARK_COUNT
 from ..progress import SILENT, Progress
 from ..storage import hash_file, write_beside
-from .crop import (
-    SEARCH_SIDE,
-    HeadSearch,
-    Sighting,
-    choose_face,
-    cut_square,
-    guess_intrinsics,
-    image_mask,
-    stable_crop,
-)
-from .decode import FootageFrame, FootageInfo, probe, read_frames
-from .detector import SCORE_NAMES, Face, FaceDetector
-from .hdr import to_sdr
+from .crop import guess_intrinsics, stable_crop
+from .decode import FootageInfo, probe, read_frames
+from .detector import FaceDetector
+from .findings import Findings, findings_of
+from .frame_cutter import FrameCutter
+from .head_search import Found, find_head
 from .matte import MattingModel
 from .model_threads import ModelThreads
-
-_SEARCHES_PER_SECOND = 10
-_CUT_OFF_TOLERANCE = 0.01
-"""Share of the face's extent by which a landmark may lie outside the source image before the face counts as cut off."""
-_JPEG_SETTINGS = (cv2.IMWRITE_JPEG_QUALITY, 98, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-
-
-@dataclass(frozen=True)
-class _FrameResult:
-    number: int
-    time: float
-    flag: FrameFlag
-    landmarks: np.ndarray
-    scores: np.ndarray
-    pose: np.ndarray
 
 
 def make_capture(
@@ -67,37 +42,45 @@ def make_capture(
     first_frame: int | None = None,
     last_frame: int | None = None,
     max_frames: int | None = None,
+    rotate: int = 0,
+    rate: Fraction | None = None,
     progress: Progress = SILENT,
 ) -> Capture:
     """Make a capture folder from a video: head crops with mattes, landmarks and flags.
 
     `start` and `end` are seconds from the start of the clip, `first_frame` and `last_frame` numbers of its frames,
-    counted from 1; `max_frames` counts from the first chosen frame. An existing capture at `folder` is replaced
-    together with its track and head mattes. Raises EffigyError if `folder` holds anything else, or if no usable face is
-    found.
+    counted from 1, or of a sequence's files; `max_frames` counts from the first chosen frame. `rotate` is how many
+    degrees clockwise the images are turned by, `rate` the frames per second of a sequence. An existing capture at
+    `folder` is replaced together with its track and head mattes. Raises EffigyError if `folder` holds anything else, or
+    if no usable face is found.
     """
     video, folder = Path(video), Path(folder)
     _check_request(folder, size, start, end, max_frames)
     if first_frame is not None and last_frame is not None and last_frame < first_frame:
         raise EffigyError(f"The last frame ({last_frame}) lies before the first ({first_frame}).")
-    info = probe(video)
+    info = probe(video, turn=rotate, rate=rate)
     span = {"start": start, "end": end, "first_frame": first_frame, "last_frame": last_frame, "max_frames": max_frames}
     expected_frames = _expected_frames(info, **span)
-    sightings, several = _find_head(info, span, expected_frames, progress)
-    crop = stable_crop(sightings, info.width, info.height)
-    extent = float(np.median([s.extent for s in sightings]))
-    intrinsics = guess_intrinsics(crop, size, info.width, info.height, extent)
+    found = find_head(info, span, expected_frames, progress)
+    info, area = found.info, found.area
+    in_picture = [replace(s, box=s.box - np.tile(area.corner, 2)) for s in found.sightings]
+    within = stable_crop(in_picture, area.width, area.height)
+    crop = within[0] + area.left, within[1] + area.top, within[2]
+    extent = float(np.median([s.extent for s in in_picture]))
+    intrinsics = guess_intrinsics(within, size, area.width, area.height, extent)
 
     with write_beside(folder) as temporary:
         (temporary / "frames").mkdir(parents=True)
         (temporary / "mattes").mkdir()
         with ThreadPoolExecutor(1, "hash") as hasher:
-            digest = hasher.submit(hash_file, video)
+            digest = hasher.submit(info.sequence.sha256 if info.sequence else partial(hash_file, video))
             results = []
             # The folder may be removed only after the last thread has stopped writing into it.
             with ModelThreads(FaceDetector, MattingModel) as threads:
-                cutter = _FrameCutter(temporary, info, crop, size, sightings, several)
-                for result in threads.map(cutter.process, cutter.cut(read_frames(video, **span))):
+                cutter = FrameCutter(temporary, found, crop, size)
+                # A video has reported its damage in the first pass, which read it to its end.
+                frames = read_frames(info, **span, progress=progress if info.sequence else SILENT)
+                for result in threads.map(cutter.process, cutter.cut(frames)):
                     results.append(result)
                     progress.update("cropping", len(results), max(expected_frames, len(results)))
                     progress.raise_if_cancelled()
@@ -109,7 +92,7 @@ def make_capture(
             )
         capture = Capture(
             folder=temporary,
-            source_name=video.name,
+            source_name=info.sequence.pattern if info.sequence else video.name,
             source_sha256=sha256,
             size=size,
             fps=nominal_rate(np.array([r.time for r in results]), info.fps),
@@ -124,7 +107,8 @@ def make_capture(
         )
         _check_faces(capture, video)
         flagged = describe_flags(capture.flags)
-        save_capture(capture, _summary(capture, info, flagged))
+        findings = findings_of(capture, [r.view for r in results], info, area)
+        save_capture(capture, _summary(capture, found, flagged, findings))
         # Something may have been put there since the work began.
         _check_place(folder)
     for line in flagged:
@@ -192,107 +176,6 @@ def _expected_frames(
     return min(count, max_frames) if max_frames is not None else count
 
 
-def _find_head(
-    info: FootageInfo,
-    span: dict[str, Any],
-    expected: int,
-    progress: Progress,
-) -> tuple[list[Sighting], set[int]]:
-    """The first pass: the person's position every tenth of a second, and the numbers of frames with several faces."""
-    every = max(1, math.floor(info.fps / _SEARCHES_PER_SECOND))
-    scale = min(1.0, SEARCH_SIDE / max(info.width, info.height))
-    sightings = []
-    searched = 0
-    frames = read_frames(info.path, **span, every=every, longest_side=SEARCH_SIDE, progress=progress)
-    with closing(FaceDetector()) as detector, ModelThreads(FaceDetector) as threads:
-        search = HeadSearch(detector)
-        for searched, (frame, faces) in enumerate(threads.map(_with_faces, frames), start=1):
-            sighting = search.find(frame.number, frame.image, scale, faces)
-            if sighting is not None:
-                sightings.append(sighting)
-            progress.update("finding the head", searched * every, max(expected, searched * every))
-            progress.raise_if_cancelled()
-    name = info.path.name
-    if not searched:
-        raise EffigyError(f"No frame of {name} lies in the chosen part: the clip lasts {info.duration:.1f} s.")
-    if not sightings:
-        raise EffigyError(
-            f"No face was found in {name} ({searched} frames were searched): "
-            "the person must face the camera, well lit, with a face wider than 6 % of the image."
-        )
-    crowded = [s.number for s in sightings if s.several]
-    if len(crowded) > len(sightings) / 2:
-        raise EffigyError(
-            f"{name} shows two faces in most of its frames: an avatar shows one person. "
-            "Crop the video to that person, or choose a part of the clip by start and end."
-        )
-    # The result of one searched frame applies to all frames up to the next searched one.
-    return sightings, {number + ahead for number in crowded for ahead in range(every)}
-
-
-def _with_faces(frame: FootageFrame, detector: FaceDetector) -> tuple[FootageFrame, list[Face]]:
-    return frame, detector.detect(frame.image)
-
-
-@dataclass(frozen=True)
-class _Square:
-    index: int
-    number: int
-    time: float
-    image: np.ndarray
-    """(size, size, 3) uint8 RGB, still encoded with the footage's transfer function."""
-
-
-class _FrameCutter:
-    """The second pass: crops decoded frames, runs the detector and the matting model, and writes the files."""
-
-    def __init__(
-        self,
-        folder: Path,
-        info: FootageInfo,
-        crop: tuple[float, float, float],
-        size: int,
-        sightings: list[Sighting],
-        several: set[int],
-    ) -> None:
-        self._folder, self._crop, self._size, self._transfer = folder, crop, size, info.transfer
-        self._source_size = np.array([info.width, info.height])
-        self._inside = image_mask(crop, size, info.width, info.height).view(np.uint8)
-        self._sighting_numbers = np.array([s.number for s in sightings])
-        self._sighting_centres = np.array([s.centre for s in sightings])
-        self._several = several
-
-    def cut(self, frames: Iterator[FootageFrame]) -> Iterator[_Square]:
-        """Crop here, so that the queue to the threads holds small squares and not 4K frames."""
-        for index, frame in enumerate(frames):
-            yield _Square(index, frame.number, frame.time, cut_square(frame.image, self._crop, self._size))
-
-    def process(self, cut: _Square, detector: FaceDetector, matting: MattingModel) -> _FrameResult:
-        """Detect the face and compute the matte of one crop, and write the frame and the matte to their files."""
-        square = to_sdr(cut.image, self._transfer)
-        faces = detector.detect(square)
-        matte = matting.matte(square)
-        matte *= self._inside
-        frame = cv2.cvtColor(square, cv2.COLOR_RGB2BGR)
-        _write(self._folder / "frames" / f"{cut.index:06d}{FRAME_SUFFIX}", frame, _JPEG_SETTINGS)
-        _write(self._folder / "mattes" / f"{cut.index:06d}.png", matte, PNG_FAST)
-        if not faces:
-            landmarks, pose = (np.full(shape, np.nan, np.float32) for shape in ((LANDMARK_COUNT, 3), (4, 4)))
-            scores = np.zeros(len(SCORE_NAMES), np.float32)
-            return _FrameResult(cut.number, cut.time, FrameFlag.NO_FACE, landmarks, scores, pose)
-        scale = self._size / self._crop[2]
-        centre = [np.interp(cut.number, self._sighting_numbers, self._sighting_centres[:, axis]) for axis in (0, 1)]
-        person, several = choose_face(faces, (np.array(centre) - self._crop[:2]) * scale)
-        flag = FrameFlag.GOOD
-        if several or cut.number in self._several:
-            flag |= FrameFlag.SEVERAL_FACES
-        in_source = person.landmarks[:, :2] / scale + self._crop[:2]
-        tolerance = _CUT_OFF_TOLERANCE * person.extent / scale
-        if (in_source < -tolerance).any() or (in_source > self._source_size + tolerance).any():
-            flag |= FrameFlag.CUT_OFF
-        return _FrameResult(cut.number, cut.time, flag, person.landmarks, person.scores, person.pose)
-
-
 def _check_faces(capture: Capture, video: Path) -> None:
     several = (capture.flags & FrameFlag.SEVERAL_FACES) != 0
     found = (capture.flags & FrameFlag.NO_FACE) == 0
@@ -307,16 +190,21 @@ def _check_faces(capture: Capture, video: Path) -> None:
         )
 
 
-def _summary(capture: Capture, info: FootageInfo, flagged: list[str]) -> dict[str, object]:
+def _summary(capture: Capture, found: Found, flagged: list[str], findings: Findings) -> dict[str, object]:
     counts = {"good": int((capture.flags == 0).sum())}
     counts |= {
         str(flag.name).lower(): int(((capture.flags & flag) != 0).sum())
         for flag in FLAG_REASONS
         if flag != FrameFlag.TRACK_UNSURE
     }
-    return {"source_size": [info.width, info.height], "counts": counts, "flagged": flagged}
-
-
-def _write(path: Path, image: np.ndarray, settings: tuple[int, ...]) -> None:
-    # Not cv2.imwrite: it reports a full disk by returning False.
-    path.write_bytes(cv2.imencode(path.suffix, image, settings)[1].tobytes())
+    info, area = found.info, found.area
+    return {
+        "source_size": [info.width, info.height],
+        "picture": [area.left, area.top, area.right, area.bottom],
+        "turn": info.turn,
+        "numbered_from": info.sequence and int(capture.frame_numbers[0]) + 1,
+        "findings": findings.line,
+        "trainable": findings.trainable,
+        "counts": counts,
+        "flagged": flagged,
+    }

@@ -40,6 +40,8 @@ class Sighting:
     """(4,) x0, y0, x1, y1 of the landmarks."""
     several: bool
     """Whether another person's face of relevant size is in the image."""
+    roll: float = 0.0
+    """Degrees, see `Face.roll`."""
 
     @property
     def centre(self) -> np.ndarray:
@@ -86,7 +88,7 @@ class HeadSearch:
             return None
         expected = self._last.centre * scale if self._last else None
         person, several = choose_face(faces, expected)
-        self._last = Sighting(number, person.box / scale, several)
+        self._last = Sighting(number, person.box / scale, several, person.roll)
         return self._last
 
     def _search_parts(self, image: np.ndarray, scale: float) -> list[Face]:

@@ -1,55 +1,39 @@
-"""Decodes footage, which is a photograph or any video that FFmpeg reads, into upright 8-bit RGB frames with time
-stamps.
+"""Decodes footage, which is a photograph, a numbered run of images or any video that FFmpeg reads, into upright 8-bit
+RGB frames with time stamps.
 
 The container's metadata is applied here and in `geometry`, and nowhere else: the display matrix (phones store portrait
-clips in landscape orientation), non-square pixels, the colour matrix and range, bit depths above 8 and variable frame
-rates. Frames are decoded one at a time, so memory use does not grow with the length of a clip.
+clips in landscape orientation), non-square pixels, the colour matrix and range, bit depths above 8, interlaced fields
+and variable frame rates. Frames are decoded one at a time, so memory use does not grow with the length of a clip.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Final
 
-import av
 import cv2
 import numpy as np
-from av.container import InputContainer
-from av.error import EOFError as EndOfFile
-from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 
 from ..errors import EffigyError
 from ..formats.capture import MOST_FRAMES
+from ..formats.frame_times import SEQUENCE_RATE
 from ..progress import SILENT, Progress
-from ..reading import FASTEST_RATE, SLOWEST_RATE, check_regular, reading, too_large
+from ..reading import check_regular, reading
+from .container import DEFAULT_RATE, REMEDY, check_size, decode, duration_of, frame_rate, open_video
 from .geometry import Geometry, to_rgb
 from .hdr import SDR, transfer_of
+from .interlacing import FieldSearch, deinterlaced
+from .sequence import ImageSequence, find_sequence, read_image
 from .still import read_still
 
-_STILL_FORMATS = ("image2", "pipe")
-"""Endings of the formats by which FFmpeg opens an image as a video of one frame: `image2`, `png_pipe`, `jpeg_pipe`,
-..."""
-_TEXT_FORMATS = ("tty",)
-"""FFmpeg would render a text file as an ANSI terminal, which no user wants."""
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<MPD", b"<?xml")
-"""First bytes of playlists, for which FFmpeg would open other files or wait for a network without end."""
-_DEFAULT_RATE = Fraction(25)
-REMEDY: Final = "copy or export it again"
-MOST_PIXELS: Final = 90_000_000
-"""Of a frame. The largest cinema cameras (12K) have 80 megapixels; a decoded frame of this size takes up to 540 MB, and
-a decoder holds several."""
-MOST_SIDE: Final = 32_768
-"""Width or height of a frame, pixels."""
-LONGEST: Final = 30 * 86_400.0
-"""Seconds that a container may claim to last."""
+TURNS = (0, 90, 180, 270)
+"""Degrees clockwise by which footage can be turned."""
+_ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)
@@ -70,12 +54,20 @@ class FootageInfo:
     """The frames' transfer function: `hdr.SDR` (treated as sRGB), `hdr.HLG` or `hdr.PQ`."""
     still: bool = False
     """Whether the footage is a photograph, which is one frame."""
+    sequence: ImageSequence | None = None
+    """The files, if the footage is a numbered run of images."""
+    turn: int = 0
+    """Degrees clockwise by which the user turns the images: one of TURNS."""
+    field_order: str = ""
+    """`interlacing.TOP_FIRST` or `BOTTOM_FIRST`, by which `read_frames` makes whole images of interlaced frames; empty
+    to leave the frames as they are."""
 
 
 @dataclass(frozen=True)
 class FootageFrame:
     number: int
-    """Index among the decoded frames of the clip, counted from the clip's first frame."""
+    """Index among the decoded frames of the clip, counted from the clip's first frame; of a sequence, the number in the
+    file's name less 1. The number that people count is one more."""
     time: float
     """Seconds since the start of the video stream, from the container's time stamps."""
     image: np.ndarray
@@ -83,43 +75,47 @@ class FootageFrame:
     `hdr.to_sdr` converts it."""
 
 
-def probe(path: Path) -> FootageInfo:
-    """Open a clip or a photograph and read its properties from the first frame; raises EffigyError for anything
-    else.
+def probe(path: Path, *, turn: int = 0, rate: Fraction | None = None) -> FootageInfo:
+    """Open a clip, a photograph or a sequence and read its properties from the first frame; raises EffigyError for
+    anything else.
+
+    `turn` is how many degrees clockwise the images are turned by, `rate` the frames per second of a sequence.
     """
-    still = _read_still(path)
-    if still is not None:
-        return FootageInfo(path, still.shape[1], still.shape[0], _DEFAULT_RATE, 1, 0.0, SDR, still=True)
-    with reading(path, "video", REMEDY), _open(path) as (container, stream):
-        for frame in _decode(container, stream, [], path):
+    if turn not in TURNS:
+        raise EffigyError(f"Footage is turned by 90, 180 or 270 degrees clockwise, not by {turn}.")
+    sequence = find_sequence(path)
+    if sequence is not None:
+        height, width = read_image(sequence.path_of(sequence.numbers[0])).shape[:2]
+        rate = rate or SEQUENCE_RATE
+        count, last = len(sequence.numbers), sequence.numbers[-1] - sequence.numbers[0] + 1
+        info = FootageInfo(path, width, height, rate, count, float(last / rate), SDR, False, sequence, turn)
+    elif rate is not None:
+        raise EffigyError(f"The rate of {path.name} is its own: only numbered images are given one.")
+    elif (still := _read_still(path)) is not None:
+        info = FootageInfo(path, still.shape[1], still.shape[0], DEFAULT_RATE, 1, 0.0, SDR, still=True, turn=turn)
+    else:
+        info = _probe_video(path, turn)
+    return _turned_info(info)
+
+
+def _probe_video(path: Path, turn: int) -> FootageInfo:
+    with reading(path, "video", REMEDY), open_video(path) as (container, stream):
+        for frame in decode(container, stream, [], path):
             geometry = Geometry.of(frame, stream)
-            _check_size(path, *geometry.upright_size)
+            check_size(path, *geometry.upright_size)
             break
         else:
             raise EffigyError(
                 f"No frame of {path.name} could be decoded: the file is damaged or cut short. Export it again."
             )
-        rate = _frame_rate(stream)
-        duration = _duration(container, stream)
+        rate = frame_rate(stream)
+        duration = duration_of(container, stream)
         count = max(0, stream.frames) or round(duration * rate)
-        return FootageInfo(path, *geometry.upright_size, rate, count, duration, transfer_of(frame.color_trc))
-
-
-def sound_start(path: Path) -> float:
-    """Seconds from the start of a clip's images to that of its first sound; 0 if there is none or it is not known."""
-    starts = []
-    with suppress(EffigyError), reading(path, "video", REMEDY), _open(path) as (container, stream):
-        starts = [
-            float(each.start_time * each.time_base)
-            for each in (stream, *container.streams.audio[:1])
-            if each.start_time is not None and each.time_base is not None
-        ]
-    wait = starts[1] - starts[0] if len(starts) == 2 else 0.0
-    return wait if abs(wait) < LONGEST else 0.0
+        return FootageInfo(path, *geometry.upright_size, rate, count, duration, transfer_of(frame.color_trc), turn=turn)
 
 
 def read_frames(
-    path: Path,
+    footage: Path | FootageInfo,
     *,
     start: float | None = None,
     end: float | None = None,
@@ -128,67 +124,124 @@ def read_frames(
     max_frames: int | None = None,
     every: int = 1,
     longest_side: int | None = None,
+    fields: FieldSearch | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[FootageFrame]:
     """Stream the frames with start <= time < end (seconds) from the `first_frame` to the `last_frame` (numbers counted
-    from 1), at most `max_frames` of them.
+    from 1, or those of a sequence's files), at most `max_frames` of them.
 
     `every` > 1 yields only every n-th of those frames. `longest_side` scales frames down (never up) during the colour
-    conversion, which is much cheaper than converting a 4K frame first. A truncated clip is read as far as possible and
-    reported through `progress.message`.
+    conversion, which is much cheaper than converting a 4K frame first. `fields` is shown every decoded frame. A
+    truncated clip is read as far as possible and reported through `progress.message`.
     """
-    still = _read_still(path)
-    if still is not None:
-        shrink = min(1.0, longest_side / max(still.shape[:2])) if longest_side else 1.0
-        if shrink < 1:
-            still = cv2.resize(still, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        if not start and (first_frame or 1) == 1:
-            yield FootageFrame(0, 0.0, still)
-        return
-    problems: list[str] = []
+    info = footage if isinstance(footage, FootageInfo) else probe(footage)
+    if info.sequence is not None:
+        source = _read_sequence(info, info.sequence, longest_side, progress)
+    elif info.still:
+        source = _read_photograph(info, longest_side)
+    else:
+        source = _read_video(info, longest_side, fields, progress)
     chosen = 0
+    with closing(source):
+        for number, time, image in source:
+            if (end is not None and time >= end) or (last_frame is not None and number >= last_frame):
+                return
+            if (start is not None and time < start) or (first_frame is not None and number + 1 < first_frame):
+                continue
+            chosen += 1
+            if chosen > MOST_FRAMES:
+                raise EffigyError(
+                    f"{info.path.name} has more than {MOST_FRAMES:,} frames: choose a part of it by start and end."
+                )
+            if (chosen - 1) % every == 0:
+                shown = image()
+                if shown is not None:
+                    shown = cv2.rotate(shown, _ROTATIONS[info.turn]) if info.turn else shown
+                    yield FootageFrame(number, time, shown)
+            if max_frames is not None and chosen >= max_frames:
+                return
+
+
+_Source = Generator[tuple[int, float, Callable[[], np.ndarray | None]]]
+"""Each frame's number, its time and a function that makes its image, or None if that cannot be read."""
+
+
+def _read_video(info: FootageInfo, longest_side: int | None, fields: FieldSearch | None, progress: Progress) -> _Source:
+    path = info.path
+    problems: list[str] = []
     number = -1
     last_time = 0.0
     geometry = None
     # One reformatter for the clip: the one of a frame would set up its filters again for each frame.
     reformatter = VideoReformatter()
-    with reading(path, "video", REMEDY), _open(path) as (container, stream):
-        rate = _frame_rate(stream)
+    with reading(path, "video", REMEDY), open_video(path) as (container, stream):
+        rate = frame_rate(stream)
         time_base = stream.time_base or Fraction(1)
         origin = stream.start_time * time_base if stream.start_time is not None else 0
-        for number, frame in enumerate(_decode(container, stream, problems, path)):
+        frames = decode(container, stream, problems, path)
+        for number, frame in enumerate(deinterlaced(frames, stream, info.field_order) if info.field_order else frames):
             # The first frame's geometry is used for all frames: a stream may change its size, but all frames are scaled
             # to the first one's. Reading each frame's side data would also keep the frame alive in a reference cycle:
             # 14 MB for each frame of a 4K clip.
             if geometry is None:
                 geometry = Geometry.of(frame, stream)
-                _check_size(path, *geometry.upright_size)
+                check_size(path, *geometry.upright_size)
+            if fields is not None:
+                fields.look(frame, stream)
             last_time = (
                 float(frame.pts * (frame.time_base or time_base) - origin)
                 if frame.pts is not None
                 else float(number / rate)
             )
-            if end is not None and last_time >= end:
-                return
-            if last_frame is not None and number >= last_frame:
-                return
-            if (start is not None and last_time < start) or number + 1 < (first_frame or 1):
-                continue
-            chosen += 1
-            if chosen > MOST_FRAMES:
-                raise EffigyError(
-                    f"{path.name} has more than {MOST_FRAMES:,} frames: choose a part of it by start and end."
-                )
-            if (chosen - 1) % every == 0:
-                yield FootageFrame(number, last_time, to_rgb(frame, geometry, longest_side, reformatter))
-            if max_frames is not None and chosen >= max_frames:
-                return
-        expected_duration = _duration(container, stream)
+            yield number, last_time, partial(to_rgb, frame, geometry, longest_side, reformatter)
+        expected_duration = duration_of(container, stream)
     if problems or last_time + 1 / rate < 0.97 * expected_duration - 0.5:
         progress.message(
             f"{path.name} is damaged or cut short: {number + 1} of about {round(expected_duration * rate)} frames "
             f"could be read (up to {last_time:.1f} of {expected_duration:.1f} s), and those are used."
         )
+
+
+def _read_photograph(info: FootageInfo, longest_side: int | None) -> _Source:
+    still = _read_still(info.path)
+    if still is not None:
+        yield 0, 0.0, partial(_shrunk, still, longest_side)
+
+
+def _read_sequence(info: FootageInfo, sequence: ImageSequence, longest_side: int | None, progress: Progress) -> _Source:
+    """The images of a sequence. One that is damaged is left out and named at the end."""
+    damaged: list[str] = []
+    size = (info.width, info.height) if info.turn in (90, 270) else (info.height, info.width)
+
+    def image(number: int) -> np.ndarray | None:
+        path = sequence.path_of(number)
+        try:
+            found = read_image(path)
+        except EffigyError as error:
+            damaged.append(str(error))
+            return None
+        if found.shape[:2] != size:
+            raise EffigyError(
+                f"{path.name} has {found.shape[1]} x {found.shape[0]} pixels, and the first image {size[1]} x "
+                f"{size[0]}: the images of a sequence have one size. Choose the images of one film."
+            )
+        return _shrunk(found, longest_side)
+
+    for number in sequence.numbers:
+        yield number - 1, float((number - sequence.numbers[0]) / info.fps), partial(image, number)
+    if damaged:
+        progress.message(
+            f"{len(damaged)} of {len(sequence.numbers)} images cannot be read and are left out: {damaged[0]}"
+        )
+
+
+def _shrunk(image: np.ndarray, longest_side: int | None) -> np.ndarray:
+    shrink = min(1.0, longest_side / max(image.shape[:2])) if longest_side else 1.0
+    return cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else image
+
+
+def _turned_info(info: FootageInfo) -> FootageInfo:
+    return replace(info, width=info.height, height=info.width) if info.turn in (90, 270) else info
 
 
 def _read_still(path: Path) -> np.ndarray | None:
@@ -198,121 +251,3 @@ def _read_still(path: Path) -> np.ndarray | None:
         if check_regular(path, "video or photograph").st_size == 0:
             raise EffigyError(f"{path.name} is empty: copy or export the video again.")
         return read_still(path)
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(_PLAYLISTS):
-                raise EffigyError(f"{path.name} is a list of files, not a video: name the video file itself.")
-        # An absolute path and this whitelist keep FFmpeg from treating a file name or a playlist entry as a URL.
-        options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
-        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
-    except (FFmpegError, ValueError) as error:
-        if _lacks_index(path):
-            raise EffigyError(
-                f"{path.name} is cut short: the index at its end (moov) is missing. "
-                "Copy the file again completely, or record it again."
-            ) from error
-        raise EffigyError(f"{path.name} is not a video that FFmpeg can read.") from error
-    with container:
-        name = container.format.name
-        if name in _TEXT_FORMATS:
-            raise EffigyError(f"{path.name} is not a video that FFmpeg can read.")
-        if name.endswith(_STILL_FORMATS):
-            raise EffigyError(f"{path.name} is an image of an unsupported format: save it as PNG or JPEG.")
-        # FFmpeg presents the cover art of a song as a video stream.
-        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams:
-            if container.streams.audio:
-                raise EffigyError(f"{path.name} holds only sound and no images: choose a video of the person.")
-            raise EffigyError(f"{path.name} holds no video stream.")
-        stream = max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
-        _check_size(path, stream.codec_context.width or 0, stream.codec_context.height or 0)
-        stream.thread_type = "AUTO"
-        # The decoder itself refuses frames that become larger on the way.
-        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-        yield container, stream
-
-
-def _decode(container: InputContainer, stream: VideoStream, problems: list[str], path: Path) -> Iterator[av.VideoFrame]:
-    """Frames in display order. Broken packets are skipped and noted in `problems`; a broken file ends the stream."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except (FFmpegError, OSError) as error:
-            if error.errno == errno.ENOMEM:
-                raise
-            problems.append(str(error))
-            # Flush the decoder: it still holds frames from the packets before the read error.
-            packet = None
-        try:
-            frames = stream.decode(packet)
-        except EndOfFile:
-            return
-        except FFmpegError as error:
-            problems.append(str(error))
-            frames = []
-        for frame in frames:
-            if frame.is_corrupt:
-                problems.append("a corrupt frame")
-            else:
-                yield frame
-        if packet is None:
-            return
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > MOST_PIXELS or max(width, height) > MOST_SIDE:
-        raise too_large(
-            path, "video", f"{width} x {height} pixels", f"{MOST_PIXELS / 1e6:.0f} megapixels", "scale it down"
-        )
-
-
-def _frame_rate(stream: VideoStream) -> Fraction:
-    average, guessed = (
-        rate if rate and SLOWEST_RATE <= rate <= FASTEST_RATE else None
-        for rate in (stream.average_rate, stream.guessed_rate)
-    )
-    if not average:
-        return Fraction(guessed) if guessed else _DEFAULT_RATE
-    if guessed and abs(average / guessed - 1) < 1e-3:
-        # Containers with millisecond time stamps report, for example, 30.002 frames per second for 30.
-        return Fraction(guessed)
-    return Fraction(average).limit_denominator(1001)
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float:
-    if stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
-    else:
-        duration = container.duration / av.time_base if container.duration else 0.0
-    # Nobody films for longer; a container may claim centuries, or less than nothing.
-    return duration if 0 < duration < LONGEST else 0.0
-
-
-def _lacks_index(path: Path) -> bool:
-    """True if this is an MP4 or QuickTime file without a complete `moov` box, which decoding requires."""
-    end = path.stat().st_size
-    with path.open("rb") as file:
-        position, first = 0, True
-        while position + 8 <= end:
-            file.seek(position)
-            header = file.read(16)
-            length, kind = int.from_bytes(header[:4], "big"), header[4:8]
-            if first and kind not in (b"ftyp", b"wide", b"mdat", b"free", b"skip"):
-                return False
-            if kind == b"moov":
-                # A `moov` box that extends beyond the end of the file is truncated.
-                return position + length > end
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if length < 8:
-                return not first
-            position, first = position + length, False
-    return not first

@@ -76,6 +76,8 @@ SCORE_NAMES = (
 """The 52 ARKit names: the detector's order without its `_neutral`, then `tongueOut`, which it does not detect (always
 0)."""
 
+FOREHEAD, CHIN = 10, 152
+"""Landmarks at the hairline and at the tip of the chin."""
 _MAX_FACES = 2
 """Two are enough to notice a second person in the image."""
 
@@ -103,6 +105,14 @@ class Face:
     def extent(self) -> float:
         """The longer side of the box: nearly equal in frontal and in profile views. Pixels."""
         return float((self.box[2:] - self.box[:2]).max())
+
+    @property
+    def roll(self) -> float:
+        """Degrees in [-180, 180] by which the forehead lies to the right of the chin: 0 for an upright head, 90 for one
+        that was turned clockwise.
+        """
+        x, y = self.landmarks[FOREHEAD, :2] - self.landmarks[CHIN, :2]
+        return float(np.degrees(np.arctan2(x, -y)))
 
 
 class FaceDetector:

@@ -1,4 +1,4 @@
-"""Tone mapping of high dynamic range footage to sRGB.
+"""Tone mapping of high dynamic range footage and of scene-linear images to sRGB.
 
 Phones record HLG by default, which appears pale and grey if it is decoded as sRGB. The transfer functions are those of
 ITU-R BT.2100 (HLG: table 5, PQ: table 4), diffuse white is 203 cd/m2 (BT.2408), and brighter highlights are compressed
@@ -51,10 +51,23 @@ def to_sdr(image: np.ndarray, transfer: str) -> np.ndarray:
         # The opto-optical transfer function: display light = scene light x luminance ^ (1.2 - 1), BT.2100 table 5.
         luminance = light @ _BT2020_LUMA
         light *= (_HLG_PEAK / _DIFFUSE_WHITE) * np.power(luminance, 0.2)[..., None]
+    return _encode(cv2.transform(_within_display(light), _BT2020_TO_BT709))
+
+
+def linear_to_srgb(light: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32 scene-linear light of Rec. 709 primaries, 1 = white and none negative -> (H, W, 3) uint8
+    sRGB.
+    """
+    return _encode(_within_display(light))
+
+
+def _within_display(light: np.ndarray) -> np.ndarray:
+    """The light with its highlights compressed. A common factor for the three channels preserves their hue."""
     peak = light.max(-1, keepdims=True)
-    # A common factor for the three channels preserves the hue of a highlight.
-    light *= _compress_highlights(peak) / np.maximum(peak, 1e-6)
-    light = cv2.transform(light, _BT2020_TO_BT709)
+    return light * (_compress_highlights(peak) / np.maximum(peak, 1e-6))
+
+
+def _encode(light: np.ndarray) -> np.ndarray:
     return _encode_table()[(np.clip(light, 0, 1) * (_STEPS - 1) + 0.5).astype(np.int32)]
 
 

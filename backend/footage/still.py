@@ -1,7 +1,7 @@
-"""Reads photographs, which are footage of one frame.
+"""Reads images: photographs, which are footage of one frame, and those of a sequence.
 
-They are read with Pillow, because FFmpeg gives neither the camera's orientation (EXIF) nor the colour space of the
-image (an ICC profile, on phones often Display P3).
+Photographs are read with Pillow, because FFmpeg gives neither the camera's orientation (EXIF) nor the colour space of
+the image (an ICC profile, on phones often Display P3).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import EffigyError
+from .production_images import read_production_image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 """Of a file with several images only the first is read: a phone's JPEG with a gain map (MPO), or a TIFF with pages."""
@@ -22,9 +23,11 @@ _UNSUPPORTED_MODES = ("F", "I")
 
 
 def read_still(path: Path) -> np.ndarray | None:
-    """(H, W, 3) uint8 sRGB, upright, composited over white. None if the file is not an image of FORMATS, or if it is
-    animated. Call it within `reading.reading`.
+    """(H, W, 3) uint8 sRGB, upright, composited over white. None if the file is not an image of FORMATS, OpenEXR or
+    DPX, or if it is animated. Call it within `reading.reading`.
     """
+    if (image := read_production_image(path)) is not None:
+        return image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

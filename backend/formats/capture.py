@@ -33,7 +33,7 @@ import numpy as np
 from ..array_files import read_arrays
 from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
-from ..reading import Damaged, frame_rate_of, read_json, reading
+from ..reading import Damaged, frame_rate_of, read_json, reading, shown
 from ..storage import check_schema, recover
 from .image_reading import read_image
 
@@ -52,6 +52,8 @@ LARGEST_SIZE: Final = 4096
 """Side of the frames, pixels."""
 MOST_NAME: Final = 1000
 """Characters of the source's name; no file system has longer names."""
+MOST_FINDINGS: Final = 1000
+"""Characters of the line about what a capture shows; the longest that is written has 600."""
 _FRAME_SUFFIXES = (".jpg", ".png")
 HELD_OUT_SHARE = 0.2
 
@@ -219,6 +221,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """Everything in capture.json, the counts and the sentences for people among it."""
     with reading(folder, "capture", REMEDY):
         return _read_info(folder)
+
+
+def findings_in(folder: Path) -> str:
+    """What the capture shows, in one line for people (`footage.findings`); empty for captures of earlier versions."""
+    findings = read_summary(folder).get("findings", "")
+    return shown(findings, MOST_FINDINGS) if isinstance(findings, str) else ""
 
 
 def _from_parts(folder: Path, info: dict[str, Any], schema: int, seen: dict[str, tuple[int, int]]) -> Capture:

@@ -14,6 +14,8 @@ import numpy as np
 TOLERANCE: Final = 0.25
 """Frames by which the time of a frame may differ from its index divided by the rate before the rate counts as
 variable. Containers round times to milliseconds, which is 0.06 frames at 60 frames a second."""
+SEQUENCE_RATE: Final = Fraction(24)
+"""Of numbered images for which no rate is given: that of cinema film."""
 STANDARD_RATES: Final = (
     *(Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)),
     *(Fraction(rate) for rate in (10, 12, 15, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)),

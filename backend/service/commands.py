@@ -71,7 +71,8 @@ def _run_on_a_device(request: Request, progress: Progress) -> results.Result:
 
 def capture(request: requests.CaptureRequest, progress: Progress) -> results.CaptureResult:
     from ..footage.build import make_capture
-    from ..footage.decode import sound_start
+    from ..footage.container import sound_start
+    from ..formats.capture import findings_in
     from .previews import send_capture_preview
 
     check_writable(request.capture)
@@ -84,14 +85,22 @@ def capture(request: requests.CaptureRequest, progress: Progress) -> results.Cap
         first_frame=request.first_frame,
         last_frame=request.last_frame,
         max_frames=request.max_frames,
+        rotate=request.rotate,
+        rate=request.rate,
         progress=progress,
     )
     send_capture_preview(made, progress)
     good = int((made.flags == 0).sum())
-    return results.CaptureResult(request.capture, made.frame_count, good, made.size, sound_start(request.video))
+    findings = findings_in(made.folder)
+    return results.CaptureResult(
+        request.capture, made.frame_count, good, made.size, sound_start(request.video), findings
+    )
 
 
 def track(request: requests.TrackRequest, progress: Progress) -> results.TrackResult:
+    # The imports take seconds.
+    progress.update("tracker", 0, 1)
+    progress.raise_if_cancelled()
     from ..correspondence.landmark_embedding import embed_landmarks
     from ..formats.capture import load_capture
     from ..formats.track import save_track

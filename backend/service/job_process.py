@@ -27,6 +27,7 @@ from .job_messages import CANCELLED, DONE, FAILED, MESSAGE, PREVIEW, PROGRESS, J
 from .protocol import Channel
 from .stages import StageClock, describe_stage, shown_metrics
 from .stop_signals import stopped_like_ctrl_c
+from .whole_job import Standing, WholeJob
 
 SECONDS_BETWEEN_UPDATES = 0.1
 SECONDS_BETWEEN_PREVIEWS = 1.0
@@ -46,6 +47,8 @@ class ChannelProgress(Progress):
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._clock: StageClock | None = None
+        self.whole: WholeJob | None = None
+        """Follows the stages as parts of the whole job, where it is known which there will be."""
         self._last_update = self._last_preview = self._last_drawn_preview = 0.0
         self.stopped = False
         self.shows_previews = True
@@ -57,6 +60,7 @@ class ChannelProgress(Progress):
         is_new_stage = self._clock is None or self._clock.stage != stage
         if self._clock is None or is_new_stage:
             self._clock = StageClock(stage, done, now)
+        standing: Standing | None = self.whole.update(stage, done, total, now) if self.whole else None
         if not is_new_stage and done != total and now - self._last_update < SECONDS_BETWEEN_UPDATES:
             return
         self._last_update = now
@@ -68,6 +72,8 @@ class ChannelProgress(Progress):
             "eta": self._clock.seconds_left(done, total, now),
             "rate": self._clock.rate(done, now),
         }
+        if standing is not None:
+            fields["whole"] = standing.message()
         self._channel.send(JobEvent(PROGRESS, fields).to_message())
         if self.shows_previews and now - self._last_drawn_preview >= SECONDS_BETWEEN_DRAWN_PREVIEWS:
             image = self.draw_preview(done, total)
@@ -174,13 +180,21 @@ def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:
         return {"rows": [[finding.subject, finding.state, finding.explanation] for finding in examine()]}
     from .commands import run
     from .job_specs import answer_of, read_job
+    from .job_steps import steps_of
     from .previews import WorkPreview
+    from .results import CaptureResult
 
     results = []
-    for request in read_job(order.kind, order.params).requests:
+    job = read_job(order.kind, order.params)
+    if steps := steps_of(job.requests):
+        progress.whole = WholeJob(steps, time.monotonic())
+    for request in job.requests:
         progress.raise_if_cancelled()
         progress.draw_preview = WorkPreview(request).draw
         results.append(run(request, progress, "Blender:" if order.previews else "batch:", SECONDS_FOR_AN_ORPHAN))
+        if isinstance(results[-1], CaptureResult) and results[-1].findings:
+            # Before the footage is tracked: it may be better to stop and film again.
+            progress.message(results[-1].findings)
     return answer_of(results)
 
 

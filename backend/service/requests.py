@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 
 from ..devices import DEVICES
 from ..formats.frame_formats import FRAME_FORMATS
+from ..formats.frame_times import SEQUENCE_RATE
 from ..training.presets import PRESETS
 from .request_fields import Request, flag, option, positional
 
@@ -20,17 +21,23 @@ from .request_fields import Request, flag, option, positional
 @dataclass(frozen=True)
 class CaptureRequest(Request):
     command: ClassVar = "capture"
-    summary: ClassVar = "crop the head out of a video or a photograph, with mattes and landmarks"
+    summary: ClassVar = "crop the head out of a video, a photograph or numbered images, with mattes and landmarks"
 
-    video: Path = positional("VIDEO")
+    video: Path = positional("VIDEO", "a file, a folder of numbered images, or shot.####.png")
     capture: Path = positional("CAPTURE", "the folder to make, *.capture")
     size: int = option("side of the frames, pixels", "N", default=512)
     start: float | None = option("seconds from the start of the clip", "S", default=None, minimum=0)
     end: float | None = option("seconds from the start of the clip", "S", default=None, minimum=0)
-    first_frame: int | None = option("number of the first frame, counted from 1", "N", default=None, minimum=1)
-    last_frame: int | None = option("number of the last frame, counted from 1", "N", default=None, minimum=1)
+    first_frame: int | None = option(
+        "number of the first frame, counted from 1, or of the first image", "N", default=None, minimum=1
+    )
+    last_frame: int | None = option("number of the last frame or image", "N", default=None, minimum=1)
     max_frames: int | None = option(
         "number of frames after which to stop", "N", default=None, minimum=1, default_in_words="all"
+    )
+    rotate: int = option("degrees clockwise by which to turn the images: 90, 180 or 270", "D", default=0, minimum=0)
+    rate: Fraction | None = option(
+        "frames a second of numbered images", "N", default=None, default_in_words=str(SEQUENCE_RATE)
     )
 
     @property

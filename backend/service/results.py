@@ -35,6 +35,8 @@ class CaptureResult:
     """Side of the frames, pixels."""
     sound_start: float = 0.0
     """Seconds after the footage's first frame at which its sound begins; negative if it begins before."""
+    findings: str = ""
+    """What the capture shows and whether it is good for training, in one line."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ def describe(result: results.Result) -> str:
 def _(result: results.CaptureResult) -> str:
     return (
         f"{result.capture}: {result.frames} frames of {result.size}×{result.size}, {result.good_frames} of them good."
+        + (f"\n{result.findings}" if result.findings else "")
     )
 
 

@@ -94,8 +94,10 @@ def fit_photometric_model(
         progress: Reports every iteration, and cancels.
 
     """
-    skin = make_skin(model, states[0].face.device)
     total = len(PERSON_BLURS) * PERSON_ITERATIONS
+    progress.update("skin", 0, total)
+    progress.raise_if_cancelled()
+    skin = make_skin(model, states[0].face.device)
 
     def posed_clips() -> list[PosedClip]:
         return [

@@ -103,6 +103,7 @@ def track_captures(
         progress.update("person", iteration, PERSON_ITERATIONS)
         progress.raise_if_cancelled()
 
+    on_iteration(0)
     chosen = [clip.person_frames() for clip in clips]
     person, states = fit_person(chosen, PERSON_ITERATIONS, on_iteration)
     appearance = None
@@ -234,6 +235,8 @@ def _track_clip(clip: _PreparedClip, index: int, tracked: _TrackedPerson, progre
     terms: list[Term] = [landmarks, clip.prior, clip.smoothness]
     state = fitted(terms, state, FIRST_ITERATIONS, last=False).state
 
+    progress.update("outline", 0, 1)
+    progress.raise_if_cancelled()
     silhouette = detect_silhouette(capture, state, camera, landmarks.face_found)
     shell = fit_shell_and_poses(
         [landmarks[clip.chosen], clip.prior[clip.chosen]],

@@ -45,6 +45,11 @@ PRESETS = {
 }
 
 
+WARMUP_SHARE = 0.1
+"""Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the U-Nets start
+from their result."""
+
+
 def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise EffigyError(f"There is no preset “{name}”: choose one of {', '.join(PRESETS)}.")

@@ -31,15 +31,12 @@ from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
 from .optimisation import SEED, Optimisation, ParameterGroup
 from .pose_refinement import REFINED_TRACK, PoseRefiner
-from .presets import Preset, find_preset
+from .presets import WARMUP_SHARE, Preset, find_preset
 from .session import TrainingSession
 from .unobserved_regions import UnobservedPrior, find_unobserved
 from .validation import Validation, split_rows
 from .warmup import VertexBoundGaussians, distil_into_networks
 
-WARMUP_SHARE = 0.1
-"""Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the U-Nets start
-from their result."""
 CONDITION_NOISE = 0.03
 """Standard deviation of the noise on `Pose.conditions` in training: about the tracker's own error."""
 REFINEMENT_LEARNING_RATE = 1e-2

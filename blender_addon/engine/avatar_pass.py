@@ -155,10 +155,4 @@ def _sync_before_render(scene: bpy.types.Scene, *_: object) -> None:
         sync(avatar_pass)
 
 
-def register() -> None:
-    bpy.app.handlers.render_init.append(_sync_before_render)
-
-
-def unregister() -> None:
-    if _sync_before_render in bpy.app.handlers.render_init:
-        bpy.app.handlers.render_init.remove(_sync_before_render)
+handlers: Final = (("render_init", _sync_before_render),)

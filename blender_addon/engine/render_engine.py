@@ -127,16 +127,16 @@ def _before_render(*_: object) -> None:
     _reported.clear()
 
 
+handlers: Final = (("render_init", _before_render),)
+
+
 def register() -> None:
     bpy.utils.register_class(EffigyRenderEngine)
-    bpy.app.handlers.render_init.append(_before_render)
     # Blender 4.5 hangs and 4.2 crashes if it quits while a Python render engine is registered.
     atexit.register(_unregister_class)
 
 
 def unregister() -> None:
-    if _before_render in bpy.app.handlers.render_init:
-        bpy.app.handlers.render_init.remove(_before_render)
     atexit.unregister(_unregister_class)
     _unregister_class()
 

@@ -9,7 +9,10 @@ import bpy
 
 from .. import active
 from ..errors import EffigyError
-from ..rig.sliders import REGION_JOINTS, REGIONS, by_region
+from ..rig.face_angles import LOOK
+from ..rig.face_angles import PARTS as JOINTS
+from ..rig.rig_properties import Rig
+from ..rig.sliders import REGION_PARTS, REGIONS, by_region
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
@@ -22,15 +25,14 @@ LABELS: Final = {
     "jaw": "Jaw",
     "other": "Neck and Others",
 }
-BONE_ROTATIONS: Final = {
-    "neck": ("Neck", ("Nod", "Turn", "Tilt")),
-    "jaw": ("Jaw Bone", ("Open", "Roll", "Sideways")),
-    "eye_L": ("Left Eye", ("Down", "Roll", "Sideways")),
-    "eye_R": ("Right Eye", ("Down", "Roll", "Sideways")),
+PARTS: Final = {
+    "gaze": ("Both Eyes and Their Lids", ("gaze_sideways", "gaze_up")),
+    "neck": ("Neck", ("neck_nod", "neck_turn", "neck_tilt")),
+    "jaw": ("Jaw Bone", ("jaw_open", "jaw_sideways")),
+    "eye_L": ("Left Eye", ("left_eye_sideways", "left_eye_up")),
+    "eye_R": ("Right Eye", ("right_eye_sideways", "right_eye_up")),
 }
-"""By joint: the label of its bone, and the effects of rotations about the bone's own x, y and z axes."""
-NOT_ROLLED: Final = ("jaw", "eye_L", "eye_R")
-"""Joints whose roll is not shown, because jaws and eyes do not roll."""
+"""By part of the face: its heading, and its angles (`rig.face_angles`)."""
 
 
 class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
@@ -67,32 +69,45 @@ class _RegionPanel(RigPanel):
         if not active.has_rig(context):
             return False
         rig = active.need_rig(context)
-        return rig.is_editable and (cls.region in REGION_JOINTS or cls.region in by_region(rig.slider_names))
+        return rig.is_editable and (cls.region in REGION_PARTS or cls.region in by_region(rig.slider_names))
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout
         rig = active.need_rig(context)
+        names = by_region(rig.slider_names).get(self.region, ())
+        if self.region == "eyes":
+            _draw_part(layout, context, rig, "gaze")
+            heading, layout = layout.panel("effigy_eyes", default_closed=True)
+            heading.label(text="Each Eye and Lid")
+            if layout is None:
+                return
+            names = [name for name in names if name.startswith(LOOK)]
         column = layout.column(align=True)
         blocks = rig.key_blocks
-        for name in by_region(rig.slider_names).get(self.region, ()):
+        for name in names:
             if name in blocks:
                 column.prop(blocks[name], "value", text=label_of(name), slider=True, translate=False)
             else:
                 column.label(text=f"{label_of(name)}: its shape key is gone", icon="ERROR", translate=False)
-        for joint in REGION_JOINTS.get(self.region, ()):
-            title, rotations = BONE_ROTATIONS[joint]
-            try:
-                bone = rig.pose_bone(joint)
-            except EffigyError as error:
-                wrapped(layout, str(error), region_width(context), "ERROR")
-                continue
-            column = layout.column(align=True)
-            column.label(text=title)
-            for index, rotation in enumerate(rotations, start=1):
-                if rotation != "Roll" or joint not in NOT_ROLLED:
-                    # A quaternion's component is the sine of half the angle, which is nearly linear for a face's
-                    # angles.
-                    column.prop(bone, "rotation_quaternion", index=index, text=rotation)
+        for part in REGION_PARTS.get(self.region, ()):
+            _draw_part(layout, context, rig, part)
+
+
+def _draw_part(layout: bpy.types.UILayout, context: bpy.types.Context, rig: Rig, part: str) -> None:
+    """The angles of a part of the face, with the button that keys its bones."""
+    title, angles = PARTS[part]
+    try:
+        for joint in JOINTS[part]:
+            rig.bone_name(joint)
+    except EffigyError as error:
+        wrapped(layout, str(error), region_width(context), "ERROR")
+        return
+    column = layout.column(align=True)
+    row = column.row()
+    row.label(text=title)
+    row.operator("effigy.key_part", text="", icon="KEY_HLT", emboss=False).part = part
+    for name in angles:
+        column.prop(rig.armature.effigy_face, name, slider=True)
 
 
 def label_of(name: str) -> str:

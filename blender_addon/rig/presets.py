@@ -7,11 +7,13 @@ asymmetric, because perfectly symmetric faces look lifeless.
 
 from __future__ import annotations
 
+from math import radians
 from typing import Final
 
 from mathutils import Quaternion
 
 from ..errors import EffigyError
+from .face_angles import LOOK, look, rotate
 from .rig_properties import Rig
 from .sliders import set_expressions
 
@@ -41,7 +43,6 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
         **_both("browDown", 0.1),
         **_both("mouthFrown", 0.75),
         "mouthShrugLower": 0.4,
-        **_both("eyeLookDown", 0.3),
         **_both("eyeBlink", 0.12),
         **_both("mouthStretch", 0.1),
     },
@@ -109,7 +110,6 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
     },
     "Sleepy": {
         **_both("eyeBlink", 0.6, 0.65),
-        **_both("eyeLookDown", 0.35),
         "browInnerUp": 0.2,
         **_both("browOuterUp", 0.15),
         "jawOpen": 0.08,
@@ -118,9 +118,14 @@ PRESETS: Final[dict[str, dict[str, float]]] = {
 }
 
 
+GAZE_UP: Final = {"Sad": -6.0, "Sleepy": -7.0}
+"""Degrees by which the eyes look up in an expression; in the others the gaze stays as it is."""
+
+
 def apply_preset(rig: Rig, name: str, strength: float = 1.0) -> None:
-    """Sets the sliders to a starter expression, scaled by `strength`. All other sliders and the jaw bone are reset;
-    neck and gaze stay.
+    """Sets the sliders to a starter expression, scaled by `strength`. All other sliders and the jaw bone are reset.
+    The neck stays, and so do the eyes and the sliders by which the lids follow them, except that some expressions look
+    down.
 
     The presets open the mouth with the slider jawOpen, a track opens it with the jaw bone. If the bone were not reset,
     the mouth of a person who was tracked laughing would stay open in a kiss.
@@ -133,5 +138,7 @@ def apply_preset(rig: Rig, name: str, strength: float = 1.0) -> None:
             f'The starter expressions are made of ARKit\'s shapes, which the head model "{rig.head_name}" does not '
             "have: use the head model's own sliders."
         )
-    rig.pose_bone("jaw").rotation_quaternion = Quaternion()
-    set_expressions(rig, {shape: strength * value for shape, value in values.items()})
+    rotate(rig.pose_bone("jaw"), Quaternion())
+    if name in GAZE_UP:
+        look(rig, up=radians(strength * GAZE_UP[name]))
+    set_expressions(rig, {shape: strength * value for shape, value in values.items()}, keep=LOOK)

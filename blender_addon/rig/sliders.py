@@ -9,6 +9,7 @@ from mathutils import Quaternion
 
 from ..errors import EffigyError
 from .data import JOINT_NAMES
+from .face_angles import rotate, rotation_of, rotation_path
 from .rig_properties import Rig
 
 REGIONS: Final = ("brows", "eyes", "lids", "cheeks", "mouth", "jaw", "other")
@@ -24,8 +25,8 @@ _PREFIXES: Final = (
     ("tongue", "mouth"),
     ("jaw", "jaw"),
 )
-REGION_JOINTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
-"""Joints whose bones are shown with a region's sliders."""
+REGION_PARTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
+"""Parts of the face (`face_angles.PARTS`) whose angles are shown with a region's sliders."""
 
 _MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
 
@@ -57,7 +58,7 @@ def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
         block.keyframe_insert("value", frame=frame, group="Expressions")
     for joint in JOINT_NAMES if root else JOINT_NAMES[1:]:
         bone = rig.pose_bone(joint)
-        bone.keyframe_insert("rotation_quaternion", frame=frame, group=bone.name)
+        bone.keyframe_insert(rotation_path(bone), frame=frame, group=bone.name)
     if root:
         bone = rig.pose_bone("root")
         bone.keyframe_insert("location", frame=frame, group=bone.name)
@@ -69,7 +70,7 @@ def reset(rig: Rig) -> None:
     for block in rig.slider_keys():
         block.value = 0.0
     for joint in JOINT_NAMES[1:]:
-        rig.pose_bone(joint).rotation_quaternion = Quaternion()
+        rotate(rig.pose_bone(joint), Quaternion())
     refresh(rig)
 
 
@@ -85,19 +86,22 @@ def mirror(rig: Rig) -> None:
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
         block.value = values.get(mirror_name(name) or name, values[name])
-    rotations = {joint: rig.pose_bone(joint).rotation_quaternion.copy() for joint in JOINT_NAMES[1:]}
+    rotations = {joint: rotation_of(rig.pose_bone(joint)) for joint in JOINT_NAMES[1:]}
     for joint, other in _MIRROR_JOINT.items():
         # At rest the x axis of every bone is normal to the mirror plane. A reflection keeps rotation about that axis.
         rotation = rotations[other]
-        rig.pose_bone(joint).rotation_quaternion = Quaternion((rotation.w, rotation.x, -rotation.y, -rotation.z))
+        rotate(rig.pose_bone(joint), Quaternion((rotation.w, rotation.x, -rotation.y, -rotation.z)))
     refresh(rig)
 
 
-def set_expressions(rig: Rig, values: dict[str, float]) -> None:
-    """Sets these expressions, and all others to zero. Names that the head does not have are ignored."""
+def set_expressions(rig: Rig, values: dict[str, float], keep: str | None = None) -> None:
+    """Sets these expressions, and all others to zero, except those whose names begin with `keep`. Names that the head
+    does not have are ignored.
+    """
     _require_editable(rig)
     for name, block in zip(rig.slider_names, rig.slider_keys(), strict=True):
-        block.value = values.get(name, 0.0)
+        if keep is None or not name.startswith(keep):
+            block.value = values.get(name, 0.0)
     refresh(rig)
 
 

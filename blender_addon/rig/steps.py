@@ -14,6 +14,19 @@ Steps = Generator[float | None, None, Result]
 """Yields progress from 0 to 1, or None while it waits for the worker; returns the result."""
 
 
+def part(steps: Steps[Result], begin: float, end: float) -> Steps[Result]:
+    """Steps whose progress from 0 to 1 is that from `begin` to `end` of a larger work."""
+    try:
+        while True:
+            progress = next(steps)
+            yield None if progress is None else begin + (end - begin) * progress
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        # A work that is stopped cleans up from the inside outwards.
+        steps.close()
+
+
 def finish(steps: Steps[Result]) -> Result:
     """Runs all steps and returns the result."""
     while True:

@@ -225,11 +225,8 @@ def _before_load(*_: object) -> None:
     store.clear()
 
 
-def register() -> None:
-    bpy.app.handlers.load_pre.append(_before_load)
+handlers: Final = (("load_pre", _before_load),)
 
 
 def unregister() -> None:
-    if _before_load in bpy.app.handlers.load_pre:
-        bpy.app.handlers.load_pre.remove(_before_load)
     store.clear()

@@ -237,7 +237,7 @@ def _on_file_loaded(*_: object) -> None:
     _on_scene_changed()
 
 
-_HANDLERS: Final = (
+handlers: Final = (
     ("depsgraph_update_post", _on_scene_changed),
     ("frame_change_post", _on_scene_changed),
     ("undo_post", _on_scene_changed),
@@ -246,16 +246,7 @@ _HANDLERS: Final = (
 )
 
 
-def register() -> None:
-    for name, handler in _HANDLERS:
-        getattr(bpy.app.handlers, name).append(handler)
-
-
 def unregister() -> None:
-    for name, handler in _HANDLERS:
-        handlers = getattr(bpy.app.handlers, name)
-        if handler in handlers:
-            handlers.remove(handler)
     if bpy.app.timers.is_registered(_redraw):
         bpy.app.timers.unregister(_redraw)
     state.reset()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
-from .messages import JobDone, JobEvent, JobFailed, JobMessage, JobPreview, JobProgress
+from .messages import JobDone, JobEvent, JobFailed, JobMessage, JobPreview, JobProgress, WholeJob
 
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 
+TRANSFER_SHARE: Final = 0.1
+"""Share of the bar for sending files to a worker on another machine, before it says how long its own work takes."""
 HISTORY_MAX: Final = 600
 """Points of a job's curve. When there are more, every second one is removed."""
 
@@ -36,6 +39,8 @@ class Job:
         """Seconds left in this stage."""
         self.rate: float | None = None
         """Units a second."""
+        self.whole: WholeJob | None = None
+        """Over all stages; None until the worker has said it."""
         self.metrics: dict[str, float | None] = {}
         self.history: list[tuple[int, dict[str, float | None]]] = []
         """(done, metrics) in this stage, for a curve; at most `HISTORY_MAX` points."""
@@ -50,6 +55,12 @@ class Job:
         self.on_change: Callable[[Job], None] | None = None
         """Called in `pump` after each change."""
         self._cancel = cancel
+        self._reported_at = 0.0
+        """`time.monotonic` of the last progress."""
+        self._sent = 0.0
+        """Share of the bar that was shown before the worker's own work began."""
+        self._shown = 0.0
+        """Share of the bar that was shown last: it never falls."""
 
     @property
     def finished(self) -> bool:
@@ -57,8 +68,29 @@ class Job:
 
     @property
     def fraction(self) -> float:
-        """Completed fraction of the stage, 0 to 1."""
-        return min(1.0, self.done / self.total) if self.total else 0.0
+        """Completed fraction, 0 to 1: of the whole job where the worker says it, and then it never falls; otherwise of
+        the stage.
+        """
+        stage = min(1.0, self.done / self.total) if self.total else 0.0
+        if self.whole is None:
+            if not self.unit:
+                return stage
+            self._shown = max(self._shown, TRANSFER_SHARE * stage)
+            return self._shown
+        share = self.whole.share
+        if self.whole.left > 0:
+            # Some steps report nothing for seconds; meanwhile the bar goes on as expected, to the end of the step.
+            share += (1 - share) * (time.monotonic() - self._reported_at) / self.whole.left
+        share = min(share, self.whole.ahead)
+        self._shown = max(self._shown, self._sent + (1 - self._sent) * share)
+        return self._shown
+
+    @property
+    def seconds_left(self) -> float | None:
+        """To the end of the whole job where the worker says it, otherwise of the stage."""
+        if self.whole is None or self.unit:
+            return self.eta
+        return max(0.0, self.whole.left - (time.monotonic() - self._reported_at))
 
     def cancel(self) -> None:
         """Asks the worker to stop the job, which has ended when `state` is CANCELLED. Finished work is kept."""
@@ -103,6 +135,11 @@ class Job:
             self.history = []
         self.stage, self.done, self.total, self.unit = progress.stage, progress.done, progress.total, progress.unit
         self.eta, self.rate, self.metrics = progress.eta, progress.rate, progress.metrics
+        if progress.whole is not None:
+            if self.whole is None:
+                self._sent = self._shown
+            self.whole = progress.whole
+        self._reported_at = time.monotonic()
         if self.metrics:
             self.history.append((self.done, self.metrics))
             if len(self.history) > HISTORY_MAX:

@@ -68,6 +68,23 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class WholeJob:
+    """How far the whole job is, over all of its stages."""
+
+    share: float
+    """0 to 1"""
+    ahead: float
+    """`share` at the end of the current step."""
+    left: float
+    """Seconds to the end of the job."""
+    step: int
+    """Counted from 1."""
+    steps: int
+    title: str
+    """What the step does."""
+
+
+@dataclass(frozen=True)
 class JobProgress:
     """Progress of the job's current stage."""
 
@@ -81,6 +98,8 @@ class JobProgress:
     metrics: dict[str, float | None] = field(default_factory=dict)
     unit: str = ""
     """Of `done` and `total`, such as MB; empty for frames and steps."""
+    whole: WholeJob | None = None
+    """None from a worker that does not say it: an older one, or for a job whose stages are not known."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +209,16 @@ def _progress(params: Mapping[str, Any]) -> JobProgress:
         _number(params, "eta"),
         _number(params, "rate"),
         {_clean(name): _number(metrics, name) for name in metrics},
+        whole=None if params.get("whole") is None else _whole(_of_type(params, "whole", dict)),
     )
+
+
+def _whole(values: Mapping[str, Any]) -> WholeJob:
+    share, ahead, left = (_number(values, name) for name in ("share", "ahead", "left"))
+    if share is None or ahead is None or left is None or not 0 <= share <= ahead <= 1.0001 or left < 0:
+        raise ValueError("its shares of the whole job are out of range")
+    step, steps = _count(values, "step"), _count(values, "steps")
+    return WholeJob(share, min(ahead, 1.0), left, step, steps, _text(values, "title"))
 
 
 def _preview(params: Mapping[str, Any]) -> JobPreview:

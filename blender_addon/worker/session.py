@@ -33,6 +33,8 @@ ACTIVE_SECONDS: Final = 2.0
 REDRAW_INTERVAL: Final = 0.25
 """Least seconds between two redraws for a job's progress. Four a second look continuous, and each one redraws the whole
 sidebar."""
+QUIET_REDRAW_INTERVAL: Final = 1.0
+"""The same while a job reports nothing: its bar goes on by time."""
 
 log: Final[deque[str]] = deque(maxlen=500)
 """The last lines of the worker's log, for a panel or a bug report."""
@@ -139,13 +141,14 @@ def _pump() -> float:
     except Exception:
         traceback.print_exc()
         arrived = True
+    now = time.monotonic()
     if arrived:
-        _session.last_arrival = now = time.monotonic()
-        # The end of a job is redrawn by the task that waits for it (`tasks`).
-        running = _session.client is not None and _session.client.running_jobs
-        if running and now - _session.last_redraw >= REDRAW_INTERVAL:
-            _session.last_redraw = now
-            redraw_panels()
+        _session.last_arrival = now
+    # The end of a job is redrawn by the task that waits for it (`tasks`).
+    running = _session.client is not None and _session.client.running_jobs
+    if running and now - _session.last_redraw >= (REDRAW_INTERVAL if arrived else QUIET_REDRAW_INTERVAL):
+        _session.last_redraw = now
+        redraw_panels()
     active = _session.client is not None and (
         _session.client.busy or time.monotonic() - _session.last_arrival < ACTIVE_SECONDS
     )

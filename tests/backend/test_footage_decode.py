@@ -14,7 +14,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from backend.errors import EffigyError
-from backend.footage.decode import probe, read_frames, sound_start
+from backend.footage.container import sound_start
+from backend.footage.decode import probe, read_frames
 from backend.progress import Progress
 from tests.backend.footage_clips import (
     RATE,

@@ -16,15 +16,17 @@ from test_footage_crop import face, sighting
 from test_footage_hdr import srgb_code
 
 from backend.errors import EffigyError
-from backend.footage import decode, hdr, model_threads
+from backend.footage import container, hdr, model_threads
 from backend.footage.build import _check_faces, _summary, describe_flags
 from backend.footage.crop import SEARCH_SIDE, HeadSearch, choose_face, guess_intrinsics, stable_crop
 from backend.footage.decode import probe, read_frames
 from backend.footage.detector import SCORE_NAMES, quiet_stderr
+from backend.footage.findings import Findings
 from backend.footage.geometry import Geometry, _colour_matrix
 from backend.footage.hdr import HLG, PQ, _compress_highlights, to_sdr
 from backend.footage.matte import MattingModel, fill_uncertain
 from backend.footage.model_threads import ModelThreads
+from backend.footage.picture_area import Area
 from backend.footage.plate import Plate, _extrapolate
 from backend.formats.capture import FrameFlag
 
@@ -110,7 +112,7 @@ def test_frames_are_scaled_to_the_longest_side_and_never_to_nothing(tmp_path: Pa
 def test_a_rate_is_the_average_or_the_one_that_it_nearly_is(
     average: Fraction | None, guessed: Fraction | None, rate: Fraction
 ) -> None:
-    assert decode._frame_rate(SimpleNamespace(average_rate=average, guessed_rate=guessed)) == rate
+    assert container.frame_rate(SimpleNamespace(average_rate=average, guessed_rate=guessed)) == rate
 
 
 @pytest.mark.parametrize(
@@ -125,8 +127,8 @@ def test_a_rate_is_the_average_or_the_one_that_it_nearly_is(
 def test_a_duration_is_the_streams_or_the_files(
     ticks: int | None, base: Fraction | None, whole: int | None, seconds: float
 ) -> None:
-    stream, container = SimpleNamespace(duration=ticks, time_base=base), SimpleNamespace(duration=whole)
-    assert decode._duration(container, stream) == seconds
+    stream, film = SimpleNamespace(duration=ticks, time_base=base), SimpleNamespace(duration=whole)
+    assert container.duration_of(film, stream) == seconds
 
 
 def test_a_clip_is_described_by_its_first_frame(tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def box(kind: bytes, size: int, more: bytes = b"") -> bytes:
 )
 def test_a_file_whose_index_is_missing_is_recognised(tmp_path: Path, content: bytes, lacks: bool) -> None:
     (tmp_path / "clip.mp4").write_bytes(content)
-    assert decode._lacks_index(tmp_path / "clip.mp4") == lacks
+    assert container.lacks_index(tmp_path / "clip.mp4") == lacks
 
 
 # --- high dynamic range
@@ -413,9 +415,15 @@ def test_a_capture_of_nobody_or_of_two_is_refused(flags: list[int], sentence: st
 
 def test_a_capture_is_summed_up_by_its_flags() -> None:
     capture: Any = SimpleNamespace(flags=np.array([0, 0, 1, 2, 2 | 4], np.int32))
-    info: Any = SimpleNamespace(width=640, height=480)
-    assert _summary(capture, info, ["a line"]) == {
+    info: Any = SimpleNamespace(width=640, height=480, turn=90, sequence=None)
+    found: Any = SimpleNamespace(info=info, area=Area(0, 60, 640, 420))
+    assert _summary(capture, found, ["a line"], Findings("Five frames.", "", True)) == {
         "source_size": [640, 480],
+        "picture": [0, 60, 640, 420],
+        "turn": 90,
+        "numbered_from": None,
+        "findings": "Five frames.",
+        "trainable": True,
         "counts": {"good": 2, "no_face": 1, "several_faces": 2, "cut_off": 1},
         "flagged": ["a line"],
     }

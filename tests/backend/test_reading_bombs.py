@@ -28,7 +28,8 @@ from backend.array_files import MOST_MEMBERS, read_arrays
 from backend.avatar.avatar import load_avatar
 from backend.avatar.settings import LARGEST
 from backend.errors import EffigyError
-from backend.footage.decode import _frame_rate, probe, read_frames
+from backend.footage.container import frame_rate
+from backend.footage.decode import probe, read_frames
 from backend.formats.capture import load_capture, read_frame
 from backend.formats.track import load_track
 from backend.head.formats import MOST_VERTICES, load_head
@@ -350,7 +351,7 @@ class TestVideos:
 
     @pytest.mark.parametrize("rate", [None, Fraction(0), Fraction(10**9), Fraction(-25), Fraction(1, 10**6)])
     def test_an_impossible_rate_is_replaced(self, rate: Fraction | None) -> None:
-        assert _frame_rate(SimpleNamespace(average_rate=rate, guessed_rate=rate)) == 25
+        assert frame_rate(SimpleNamespace(average_rate=rate, guessed_rate=rate)) == 25
 
     def test_pixels_of_an_impossible_shape_count_as_square(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "a.mkv"), "w") as container:

@@ -279,6 +279,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "first_frame": None,
         "last_frame": None,
         "max_frames": None,
+        "rotate": 0,
+        "rate": None,
     },
     "track": {"head": None, "landmarks_only": False},
     "train": {"preset": "draft", "size": None, "device": "auto", "minutes": None, "resume": False},
@@ -335,7 +337,7 @@ def test_the_smallest_values_that_make_sense_are_taken_and_smaller_ones_are_not(
     [
         ("capture", "--size N side of the frames, pixels (default: 512) --start S seconds from the start of the clip"),
         ("capture", "--max-frames N number of frames after which to stop (default: all)"),
-        ("capture", "VIDEO CAPTURE the folder to make, *.capture"),
+        ("capture", "CAPTURE the folder to make, *.capture"),
         ("track", "[--landmarks-only] CAPTURE [CAPTURE ...]"),
         ("train", "{draft,standard,full} how carefully (default: draft) --size N side of the training images"),
         ("train", "train for this long instead of the preset's number of steps --resume continue"),

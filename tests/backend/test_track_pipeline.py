@@ -114,7 +114,7 @@ class StopAt(Progress):
         return self.reached
 
 
-@pytest.mark.parametrize("stage", ["person", "frames", "irises"])
+@pytest.mark.parametrize("stage", ["person", "frames", "outline", "irises"])
 def test_tracking_stops_in_every_stage_as_soon_as_it_is_asked_to(
     stage: str, clip: SyntheticClip, model: HeadModel, tmp_path: Path
 ) -> None:

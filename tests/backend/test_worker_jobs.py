@@ -63,11 +63,16 @@ def hidden_in(folder: Path) -> list[str]:
 
 def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     """Meanwhile it reports progress and previews, and other requests are answered."""
-    stages = []
+    stages, bar, steps = [], [], []
+
+    def watch(job) -> None:
+        stages.append(job.stage)
+        if job.whole:
+            bar.append(job.fraction)
+            steps.append((job.whole.step, job.whole.steps, job.seconds_left))
+
     job = client.start_job(
-        "import",
-        clip_into(tmp_path) | {"size": 128, "max_frames": 4, "landmarks_only": True},
-        lambda job: stages.append(job.stage),
+        "import", clip_into(tmp_path) | {"size": 128, "max_frames": 4, "landmarks_only": True}, watch
     )
     assert client.call("head.rig")["vertices"].shape[1] == 3 and not job.finished
     client.wait(job, 60)
@@ -75,6 +80,9 @@ def test_importing_a_video_makes_a_tracked_capture(client, tmp_path):
     assert job.result["frames"] == 4 and job.result["size"] == 128 and len(job.result["said"]) == 2
     assert {STAGES[name] for name in ("finding the head", "cropping", "head mattes")} <= set(stages)
     assert STAGES["skin"] not in stages
+    # One bar over all stages; the last thing that is reported is near its end.
+    assert bar == sorted(bar) and bar[0] < 0.2 and bar[-1] > 0.9 and steps[-1][2] < 5
+    assert list(dict.fromkeys(step[:2] for step in steps)) == [(number, 5) for number in range(1, 6)]
     assert job.preview_count >= 2 and job.preview.ndim == 3 and job.preview.shape[2] == 3
     track = client.call("track.read", {"path": job.result["track"]})
     capture = client.call("capture.read", {"path": job.result["capture"]})

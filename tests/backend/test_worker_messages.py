@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from backend.service import job_messages, messages, protocol
+from blender_addon.worker import jobs, requests
 from blender_addon.worker import messages as client_messages
-from blender_addon.worker import requests
 from blender_addon.worker.array_folders import COPY_BELOW, ArrayFolders
 from blender_addon.worker.arrays import put_arrays, take_arrays
 from blender_addon.worker.jobs import CANCELLED, DONE, FAILED, RUNNING, STARTING, STOPPING, Job
@@ -23,6 +23,7 @@ from blender_addon.worker.messages import (
     JobPreview,
     JobProgress,
     NoMessage,
+    WholeJob,
     WorkerInfo,
     read_message,
 )
@@ -98,6 +99,19 @@ def test_what_is_no_description_of_an_array_stays_as_it_is() -> None:
             },
             JobNotification("1", JobProgress("s", 2, 9, 3.5, 2.0, {"psnr": 20.0})),
         ),
+        (
+            {
+                "method": "job.progress",
+                "params": {
+                    "job": "1",
+                    "stage": "s",
+                    "done": 2,
+                    "total": 9,
+                    "whole": {"share": 0.25, "ahead": 0.4, "left": 12, "step": 2, "steps": 7, "title": "Shape"},
+                },
+            },
+            JobNotification("1", JobProgress("s", 2, 9, whole=WholeJob(0.25, 0.4, 12.0, 2, 7, "Shape"))),
+        ),
         ({"method": "job.message", "params": {"job": "1", "text": "Hm."}}, JobNotification("1", JobMessage("Hm."))),
         ({"method": "job.done", "params": {"job": "1", "result": {}}}, JobNotification("1", JobDone({}))),
         (
@@ -125,6 +139,9 @@ def test_a_preview_arrives_as_an_image() -> None:
     read = read_message(line(preview()), None)
     assert isinstance(read, JobNotification) and isinstance(read.event, JobPreview)
     assert read.event.image.tolist() == [[[0, 1, 2]]]
+
+
+WHOLE = {"share": 0.25, "ahead": 0.4, "left": 12.0, "step": 2, "steps": 7, "title": "Shape of the head"}
 
 
 def progress(**wrong: object) -> dict:
@@ -203,6 +220,9 @@ def test_an_id_that_is_no_whole_number_is_refused_at_both_ends(number: object) -
         *(progress(**{name: value}) for name in ("done", "total") for value in (None, "1", 1.5, -1, True, 10**30, [1])),
         *(progress(**{name: value}) for name in ("eta", "rate") for value in ("1", True, 10**30, [1])),
         *(progress(stage=value) for value in (None, 1, ["s"])),
+        *(progress(whole=value) for value in ([1], "x", {}, {"share": 0.5})),
+        *(progress(whole=WHOLE | change) for change in ({"share": -0.1}, {"ahead": 0.1}, {"ahead": 1.2}, {"left": -1})),
+        *(progress(whole=WHOLE | change) for change in ({"step": "1"}, {"steps": 1.5}, {"title": None})),
         *(progress(metrics=value) for value in ([1], "x", {"a": "1"}, {"a": [1]}, {str(n): 1.0 for n in range(101)})),
         {"method": "job.preview", "params": {"job": "1", "image": 7}},
         {"method": "job.preview", "params": {"job": "1", "image": [[[1, 2, 3]]]}},
@@ -321,6 +341,35 @@ def test_a_job_goes_from_its_start_to_its_result() -> None:
     job.cancel()
     assert job.messages == ["A sentence."] and job.state == DONE and job.error is None
     assert not watched.cancelled and len(watched.seen) == 7
+
+
+def test_the_bar_of_a_whole_job_never_falls_and_goes_on_while_nothing_is_reported(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
+    job, shown = Watched().job, []
+
+    def report(*progress: object, **whole: object) -> None:
+        job.on_event(JobProgress(*progress, whole=WholeJob(**WHOLE | whole) if whole else None))
+        shown.append(job.fraction)
+
+    # Sending files to another machine comes first, and takes the first tenth of the bar.
+    job.on_event(JobProgress("Sending footage", 480, 480, unit="MB"))
+    shown.append(job.fraction)
+    assert shown == [pytest.approx(0.1)]
+    report("Finding the head", 0, 100, share=0.0, ahead=0.1, left=40.0)
+    assert shown[-1] == pytest.approx(0.1) and job.seconds_left == 40
+    report("Finding the head", 100, 100, share=0.1, ahead=0.2, left=36.0)
+    assert shown[-1] == pytest.approx(0.1 + 0.9 * 0.1)
+    now[0] += 2
+    assert job.fraction == pytest.approx(0.1 + 0.9 * (0.1 + 0.9 * 2 / 36)) and job.seconds_left == 34
+    now[0] += 20
+    # The step takes longer than expected: the bar waits at its end.
+    assert job.fraction == pytest.approx(0.1 + 0.9 * 0.2)
+    report("Cropping", 0, 100, share=0.15, ahead=0.6, left=50.0)
+    report("Cropping", 50, 100, share=0.5, ahead=0.6, left=50.0)
+    job.on_event(JobProgress("Fetching the capture", 0, 480, unit="MB"))
+    shown.append(job.fraction)
+    assert shown == sorted(shown) and shown[-1] > 0.5
 
 
 @pytest.mark.parametrize(("cancelled", "state"), [(True, CANCELLED), (False, FAILED)])

@@ -23,6 +23,8 @@ _MODULES = (
     "build",
     "camera",
     "conventions",
+    "face_angles",
+    "joint_limits",
     "data",
     "rig_properties",
     "performance",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bpy
 
 PACKAGE = "bl_ext.user_default.effigy"
@@ -29,3 +31,19 @@ def test_disabling_and_enabling_twice_leaves_nothing_and_brings_everything_back(
         assert effigy_classes() == []
         bpy.ops.preferences.addon_enable(module=PACKAGE)
         assert effigy_classes() == before
+
+
+def test_it_is_enabled_and_disabled_without_access_to_blenders_data(effigy, module, monkeypatch):
+    """Blender replaces `bpy.data` and `bpy.context` while it enables an extension, but not in the module for Python
+    that runs the tests.
+    """
+    bpy.ops.preferences.addon_disable(module=PACKAGE)
+    registration = module("blender_addon.registration")
+    restricted = SimpleNamespace(), SimpleNamespace(preferences=bpy.context.preferences)
+    with monkeypatch.context() as patched:
+        patched.setattr(bpy, "data", restricted[0])
+        patched.setattr(bpy, "context", restricted[1])
+        registration.register_all()
+        registration.unregister_all()
+    bpy.ops.preferences.addon_enable(module=PACKAGE)
+    assert hasattr(bpy.types.Object, "effigy")

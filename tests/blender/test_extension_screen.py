@@ -35,7 +35,7 @@ class Layout:
         assert name in data.bl_rna.properties, name
         self.texts.append(text if text is not None else data.bl_rna.properties[name].name)
 
-    def operator(self, name, *, text="", icon="NONE") -> SimpleNamespace:
+    def operator(self, name, *, text="", icon="NONE", emboss=True) -> SimpleNamespace:
         group, verb = name.split(".")
         kind = getattr(getattr(bpy.ops, group), verb).get_rna_type()
         assert icon in bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"].enum_items.keys()
@@ -45,6 +45,9 @@ class Layout:
     def operator_menu_enum(self, name, prop, *, text="", icon="NONE") -> None:
         assert prop in getattr(bpy.ops.effigy, name.split(".")[1]).get_rna_type().properties
         self.texts.append(text)
+
+    def panel(self, idname, *, default_closed=False) -> tuple[Layout, Layout]:
+        return self, self
 
     def progress(self, *, factor=0.0, text="", type="BAR") -> None:
         assert 0 <= factor <= 1
@@ -176,10 +179,16 @@ def test_jobs_show_their_progress_preview_and_result(rig, module, demo_clip, tmp
     task.job.on_event(messages.JobProgress("Training", 30, 120, eta=400.0, rate=2.0, metrics={"loss": 0.12345}))
     task.job.on_event(messages.JobPreview(np.full((500, 500, 3), 128, np.uint8)))
     words = drawn("EFFIGY_PT_jobs")
-    assert "Training, 30 of 120, 7 min left" in words and "loss 0.123" in words
+    # A figure that means nothing to an artist is not shown.
+    assert "Training, 30 of 120, 7 min left" in words and "0.123" not in words
     header = SimpleNamespace(layout=Layout())
     module("blender_addon.panels.status_bar").draw(header, bpy.context)
     assert "Training, 30 of 120" in header.layout.words
+    whole = messages.WholeJob(0.38, 0.4, 130.0, 3, 7, "Shape of the head")
+    task.job.on_event(messages.JobProgress("Fitting the shape", 9, 14, metrics={"psnr": 21.0}, whole=whole))
+    words = drawn("EFFIGY_PT_jobs")
+    assert "37 %, 2 min left" in words and "Step 3 of 8: Shape of the head" in words
+    assert "Fitting the shape, 9 of 14" in words and "Similarity to the footage: 21 dB" in words
     icon = previews._icons.collection[previews.name_of(task)]
     # Without a window Blender gives icons no number, so the icon's pixels are checked instead.
     assert 100 < max(icon.image_size) <= previews.MAX_SIDE

@@ -69,8 +69,10 @@ def test_key_all_sets_the_whole_face_over_the_performance():
     scene.frame_set(1)
     scene.frame_set(6)
     shown = read_pose(made)["expression"]
-    for name, value in zip(made.expression_names, shown):
-        assert value == pytest.approx(rig.presets.PRESETS["Smile"].get(name, 0), abs=1e-5), name
+    for index, (name, value) in enumerate(zip(made.expression_names, shown)):
+        # The lids go on following the gaze, which stays the performer's.
+        tracked = make_track().expression[5, index] if name.startswith("eyeLook") else 0
+        assert value == pytest.approx(rig.presets.PRESETS["Smile"].get(name, tracked), abs=1e-5), name
     pose, tracked = read_pose(made), make_track().rotations[5]
     # The preset closes the performer's open jaw; neck and gaze stay the performer's.
     assert np.abs(tracked[2]).max() > 0.05 and np.abs(pose["jaw"]).max() < 1e-5
@@ -146,3 +148,101 @@ def test_a_flame_heads_jaw_slider_rotates_the_jaw_like_the_bone():
     rig.sliders.mirror(made)
     rig.sliders.key_all(made, 3)
     assert made.mesh.data.shape_keys.animation_data.action is not None
+
+
+def angles(made):
+    """The rig's angles in degrees, by name."""
+    face = made.armature.effigy_face
+    return {name: np.degrees(getattr(face, name)) for name in type(face).__annotations__}
+
+
+def test_one_gaze_turns_both_eyes_and_moves_the_lids():
+    made = tracked_rig()
+    bpy.context.scene.frame_set(6)
+    face, before = made.armature.effigy_face, angles(made)
+    apart = before["left_eye_sideways"] - before["right_eye_sideways"]
+    face.gaze_up, face.gaze_sideways = np.radians(9.5), np.radians(-12.5)
+    bpy.context.view_layer.update()
+    after = angles(made)
+    assert (after["gaze_up"], after["gaze_sideways"]) == (pytest.approx(9.5, abs=1e-3), pytest.approx(-12.5, abs=1e-3))
+    # What the eyes differ by stays.
+    assert after["left_eye_sideways"] - after["right_eye_sideways"] == pytest.approx(apart, abs=1e-3)
+    for side, direction in (("Left", "In"), ("Right", "Out")):
+        own = after[f"{side.lower()}_eye_sideways"], after[f"{side.lower()}_eye_up"]
+        assert value_of(made, f"eyeLook{direction}{side}") == pytest.approx(-own[0] / 25, abs=1e-3)
+        assert value_of(made, f"eyeLookUp{side}") == pytest.approx(own[1] / 19, abs=1e-3)
+        assert value_of(made, f"eyeLookDown{side}") == 0
+    # Up is a negative rotation about the head's x axis, to the person's right a negative one about its y axis.
+    pose = read_pose(made)
+    for joint in ("eye_L", "eye_R"):
+        turned = rigging().rotations.quaternion_to_matrix(
+            rigging().rotations.axis_angle_to_quaternion(pose[joint].astype(float))[None]
+        )[0] @ (0, 0, 1)
+        assert turned[0] < -0.15 and turned[1] > 0.1
+    face.gaze_up = np.radians(90)
+    assert angles(made)["gaze_up"] <= rigging().joint_limits.GAZE_UP + 0.5
+
+
+def test_jaw_and_neck_are_set_in_degrees_within_the_heads_limits():
+    made, rig = make_rig(), rigging()
+    face, limits = made.armature.effigy_face, rig.joint_limits
+    face.jaw_open, face.jaw_sideways, face.neck_turn, face.neck_nod = np.radians((20, 5, 30, -10))
+    bpy.context.view_layer.update()
+    shown = angles(made)
+    for name, value in {"jaw_open": 20, "jaw_sideways": 5, "neck_turn": 30, "neck_nod": -10, "neck_tilt": 0}.items():
+        assert shown[name] == pytest.approx(value, abs=1e-3), name
+    face.jaw_sideways = face.neck_nod = 0
+    bpy.context.view_layer.update()
+    pose = read_pose(made)
+    assert pose["jaw"] == pytest.approx(np.radians((20, 0, 0)), abs=1e-5)
+    assert pose["neck"] == pytest.approx(np.radians((0, 30, 0)), abs=1e-5)
+    face.jaw_open = 3.0
+    assert angles(made)["jaw_open"] == pytest.approx(limits.JAW_OPEN[1], abs=1e-3)
+    # The rotation mode of a bone is the artist's.
+    for mode in ("XYZ", "AXIS_ANGLE", "QUATERNION"):
+        made.pose_bone("jaw").rotation_mode = mode
+        face.jaw_open = np.radians(12)
+        bpy.context.view_layer.update()
+        assert read_pose(made)["jaw"] == pytest.approx(np.radians((12, 0, 0)), abs=1e-5), mode
+        rig.sliders.reset(made)
+        bpy.context.view_layer.update()
+        assert np.abs(read_pose(made)["jaw"]).max() < 1e-5, mode
+
+
+def test_a_part_of_the_face_is_keyed_alone_and_by_auto_keying():
+    made, scene = tracked_rig(), bpy.context.scene
+    face, tools = made.armature.effigy_face, scene.tool_settings
+    scene.frame_set(3)
+    face.gaze_up = np.radians(10)
+    bpy.context.view_layer.objects.active = made.armature
+    assert bpy.ops.effigy.key_part(part="gaze") == {"FINISHED"}
+    scene.frame_set(7)
+    tools.use_keyframe_insert_auto = True
+    try:
+        face.gaze_up = np.radians(-10)
+        face.jaw_open = np.radians(15)
+    finally:
+        tools.use_keyframe_insert_auto = False
+    seen = {}
+    for frame in (3, 7):
+        scene.frame_set(frame)
+        seen[frame] = angles(made)
+    assert seen[3]["gaze_up"] == pytest.approx(10, abs=0.05) and seen[7]["gaze_up"] == pytest.approx(-10, abs=0.05)
+    assert seen[7]["jaw_open"] == pytest.approx(15, abs=0.05)
+    assert value_of(made, "eyeLookDownLeft") > 0.3
+
+
+def test_a_starter_expression_keeps_the_gaze_and_its_lids_unless_it_looks_down():
+    made, rig = make_rig(), rigging()
+    face = made.armature.effigy_face
+    face.gaze_up, face.gaze_sideways = np.radians((8, 10))
+    lids = {block.name: block.value for block in rig.face_angles.look_keys(made)}
+    assert len(lids) == 8 and max(lids.values()) > 0.3
+    rig.presets.apply_preset(made, "Smile")
+    assert angles(made)["gaze_up"] == pytest.approx(8, abs=1e-3)
+    assert {block.name: block.value for block in rig.face_angles.look_keys(made)} == lids
+    rig.presets.apply_preset(made, "Sleepy")
+    assert angles(made)["gaze_up"] == pytest.approx(-7, abs=1e-3)
+    assert angles(made)["gaze_sideways"] == pytest.approx(10, abs=1e-3)
+    assert value_of(made, "eyeLookDownLeft") == pytest.approx(7 / 19, abs=1e-3)
+    assert value_of(made, "eyeLookUpLeft") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from textwrap import wrap
 from typing import Final, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.patches import Patch
 from scipy.spatial.transform import Rotation
 
 from ...errors import EffigyError
-from ...formats.capture import FLAG_REASONS, Capture, FrameFlag, reasons_for
+from ...formats.capture import FLAG_REASONS, Capture, FrameFlag, findings_in, reasons_for
 from ...formats.image_files import write_png
 from ...formats.track import Track
 from ...head.model import JAW, NECK, HeadModel
@@ -33,8 +34,11 @@ _SHOWN: Final = 5
 """Frames in a row."""
 _TILE: Final = 320
 """Pixels of a shown frame's side."""
-_TITLE_HEIGHT, _TILES_HEIGHT, _CHART_HEIGHT, _RUN_HEIGHT = 0.9, 3.5, 2.2, 0.2
-"""Inches of the report's rows; the last one for each line of the list of left-out frames."""
+_TITLE_HEIGHT, _LINE_HEIGHT, _TILES_HEIGHT, _CHART_HEIGHT, _RUN_HEIGHT = 0.68, 0.22, 3.5, 2.2, 0.2
+"""Inches of the report's rows; `_LINE_HEIGHT` for each line below the title, and the last one for each line of the list
+of left-out frames."""
+_LINE: Final = 190
+"""Characters of a line below the title."""
 _RUN_COLUMNS, _MAX_RUNS = 4, 24
 _FLAG_COLOURS: Final = {
     FrameFlag.NO_FACE: "#3c3c3c",
@@ -122,7 +126,8 @@ def write_report(
             tiles = [captioned(overlaid(capture, head, tracked, index, _TILE), index, track) for index in chosen]
             strips.append((title, tiles))
             progress.update("report", len(strips), 4)
-    image = _draw(capture, summary, strips, _charts(track, model), track)
+    said = [line for text in (findings_in(capture.folder), str(summary)) for line in wrap(text, _LINE)]
+    image = _draw(capture, said, strips, _charts(track, model), track)
     with write_beside(Path(out), durable=False) as temporary:
         write_png(temporary, image)
     progress.update("report", 4, 4)
@@ -202,7 +207,7 @@ def _runs(track: Track) -> list[str]:
 
 def _draw(
     capture: Capture,
-    summary: Summary,
+    said: list[str],
     strips: list[tuple[str, list[np.ndarray]]],
     charts: list[_Chart],
     track: Track,
@@ -210,14 +215,15 @@ def _draw(
     """The whole report, (H, W, 3) uint8 RGB."""
     runs = _runs(track)
     runs_height = 0.3 + _RUN_HEIGHT * -(-len(runs) // _RUN_COLUMNS)
-    heights = [_TITLE_HEIGHT, *[_TILES_HEIGHT] * len(strips), _CHART_HEIGHT * len(charts), runs_height]
+    title_height = _TITLE_HEIGHT + _LINE_HEIGHT * len(said)
+    heights = [title_height, *[_TILES_HEIGHT] * len(strips), _CHART_HEIGHT * len(charts), runs_height]
     figure = Figure(figsize=(_WIDTH, sum(heights)), dpi=_DPI, facecolor="#fcfcfa", layout="constrained")
     canvas = FigureCanvasAgg(figure)
     rows = cast("list[SubFigure]", figure.subfigures(len(heights), 1, height_ratios=heights))
     for row in rows:
         row.set_facecolor("none")
-    rows[0].text(0.02, 0.62, f"Track of {capture.source_name}", fontsize=19, va="center")
-    rows[0].text(0.02, 0.2, str(summary), fontsize=11.5, va="center")
+    rows[0].text(0.02, 1 - 0.34 / title_height, f"Track of {capture.source_name}", fontsize=19, va="center")
+    rows[0].text(0.02, 1 - 0.6 / title_height, "\n".join(said), fontsize=11.5, va="top")
     for row, (title, tiles) in zip(rows[1:], strips, strict=False):
         row.suptitle(title, x=0.02, ha="left", fontsize=12)
         for axes, tile in zip(row.subplots(1, _SHOWN), [*tiles, *[None] * (_SHOWN - len(tiles))], strict=True):

@@ -1,0 +1,145 @@
+"""Bars, sides and sharpness: what of a film is picture, which way is up, and what an artist is told about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from footage_clips import write_clip
+
+from backend.assets import asset_path
+from backend.errors import EffigyError
+from backend.footage.build import make_capture
+from backend.footage.decode import probe, read_frames
+from backend.footage.detector import CHIN, FOREHEAD
+from backend.footage.head_search import _sideways, _turn_of
+from backend.footage.picture_area import BorderSearch
+from backend.formats.capture import findings_in, read_matte
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def person() -> list[np.ndarray]:
+    """Ten frames of the bundled clip, 320 x 320."""
+    frames = read_frames(asset_path("demo.mp4"), every=4, max_frames=40)
+    return [cv2.resize(frame.image, (320, 320), interpolation=cv2.INTER_AREA) for frame in frames]
+
+
+def area_of(images: list[np.ndarray], scale: int = 1) -> tuple[int, int, int, int]:
+    search = BorderSearch()
+    for image in images:
+        search.look(image)
+    found = search.area(images[0].shape[1] * scale, images[0].shape[0] * scale)
+    return found.left, found.top, found.right, found.bottom
+
+
+def barred(images: list[np.ndarray], above: int, below: int, beside: int, level: int = 0) -> list[np.ndarray]:
+    """The images with bars, in which compression has left a little noise."""
+    margins = ((above, below), (beside, beside), (0, 0))
+    padded = [np.pad(image, margins, constant_values=level).astype(int) for image in images]
+    return [np.clip(image + RANDOM.integers(-3, 4, image.shape), 0, 255).astype(np.uint8) for image in padded]
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "beside", "level"),
+    [(60, 60, 0, 0), (0, 0, 90, 16), (40, 40, 70, 0), (0, 50, 0, 0), (60, 60, 0, 250), (33, 71, 0, 128)],
+)
+def test_steady_bars_are_outside_the_picture(
+    person: list[np.ndarray], above: int, below: int, beside: int, level: int
+) -> None:
+    height, width = 320 + above + below, 320 + 2 * beside
+    found = np.array(area_of(barred(person, above, below, beside, level)))
+    true = np.array((beside, above, width - beside, height - below))
+    # The area is never larger than the picture, and smaller by a blended row at most.
+    inner = (found - true) * (1, 1, -1, -1)
+    assert (inner >= 0).all() and (inner <= 1).all()
+
+
+def test_a_picture_without_bars_stays_whole_however_dark_it_is(person: list[np.ndarray]) -> None:
+    whole = (0, 0, 320, 320)
+    assert area_of(person) == whole
+    assert area_of([image // 12 for image in person]) == whole
+    assert area_of([image * 0 for image in person]) == whole
+    # A fade to black that lasts for most of the clip.
+    assert area_of([(image * max(0.0, 1 - index / 4)).astype(np.uint8) for index, image in enumerate(person)]) == whole
+    # A head before an even wall, which is not bounded by straight edges.
+    wall = [np.full((320, 320, 3), 8, np.uint8) for _ in range(10)]
+    for index, image in enumerate(wall):
+        cv2.ellipse(image, (160 + index, 200), (70, 100), 0, 0, 360, (180, 140, 120), -1)
+        cv2.ellipse(image, (160, 340), (140, 60), 0, 0, 360, (90, 30, 40), -1)
+    assert area_of(wall) == whole
+
+
+def test_bars_are_found_under_subtitles_after_fades_and_in_a_dark_scene(person: list[np.ndarray]) -> None:
+    true = (0, 61, 320, 379)
+    titled = barred(person, 60, 60, 0)
+    for index, image in enumerate(titled):
+        cv2.putText(image, f"and then he said it {index}", (5, 415), 0, 0.8, (255, 255, 255), 2)
+    assert area_of(titled) == true
+    fading = [(image * max(0.0, 1 - index / 4)).astype(np.uint8) for index, image in enumerate(person)]
+    assert area_of(barred(fading, 60, 60, 0)) == true
+    assert area_of(barred([image // 4 for image in person], 60, 60, 0)) == true
+    # Bars that come and go are a part of the picture, as those of a title are.
+    some = [image if index % 2 else image[::-1] // 2 + 90 for index, image in enumerate(barred(person, 60, 60, 0))]
+    assert area_of(some) == (0, 0, 320, 440)
+
+
+def test_an_area_is_given_in_pixels_of_the_film(person: list[np.ndarray]) -> None:
+    assert area_of(barred(person, 60, 60, 0), scale=4) == (0, 244, 1280, 1516)
+
+
+def test_a_letterboxed_clip_has_no_person_in_its_bars(person: list[np.ndarray], tmp_path: Path) -> None:
+    """The head fills the picture, so that the crop reaches into the bars, where the matting network sees a body."""
+    wide = [np.pad(image[40:270], ((110, 110), (0, 0), (0, 0))) for image in person]
+    clip = write_clip(tmp_path / "cinema.mp4", wide)
+    capture = make_capture(clip, tmp_path / "cinema.capture", size=256)
+    summary = json.loads((capture.folder / "capture.json").read_text())
+    left, top, right, bottom = summary["picture"]
+    assert (left, right) == (0, 320) and 110 <= top <= 112 and 338 <= bottom <= 340
+    rows = (np.arange(256) + 0.5) * capture.crop[2] / 256 + capture.crop[1]
+    bars = (rows < 110) | (rows > 340)
+    assert bars.sum() > 40
+    mattes = np.stack([read_matte(capture, index) for index in range(capture.frame_count)])
+    assert not mattes[:, bars].any() and (mattes[:, rows < 330][:, -10:] > 200).mean() > 0.25
+    # The lens looks at the middle of the picture, as in a film without bars.
+    centre = capture.intrinsics[:2, 2] * capture.crop[2] / 256 + capture.crop[:2]
+    assert centre == pytest.approx((160, 225), abs=1)
+    assert "letterboxed" in summary["findings"] and findings_in(capture.folder) == summary["findings"]
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_clip_on_its_side_is_refused_with_the_turn_that_mends_it(
+    person: list[np.ndarray], tmp_path: Path, turn: int
+) -> None:
+    clip = write_clip(tmp_path / "phone.mp4", [np.rot90(image[:, 20:], turn // 90) for image in person[:6]])
+    with pytest.raises(EffigyError, match=rf"phone\.mp4 .*{turn}° clockwise \(--rotate {turn}\)"):
+        make_capture(clip, tmp_path / "a.capture", size=128)
+    capture = make_capture(clip, tmp_path / "b.capture", size=128, rotate=turn)
+    upright = capture.landmarks[:, FOREHEAD, 1] < capture.landmarks[:, CHIN, 1] - 20
+    assert upright.all() and "turned by" in findings_in(capture.folder)
+    info = probe(clip, turn=turn)
+    assert (info.width, info.height) == (300, 320)
+    assert next(read_frames(info)).image.shape == (320, 300, 3)
+
+
+def test_a_turn_that_is_too_much_is_taken_back() -> None:
+    assert "270° clockwise (--rotate 270)" in _sideways("a.mp4", 180, 90)
+    assert "import it without Turn" in _sideways("a.mp4", 90, 270)
+    with pytest.raises(EffigyError, match="not by 45"):
+        probe(asset_path("demo.mp4"), turn=45)
+
+
+def test_a_head_that_leans_or_lies_for_a_moment_is_not_turned() -> None:
+    upright: Any = SimpleNamespace(detect=lambda image: [])
+    rolls = [SimpleNamespace(roll=roll) for roll in (50, -55, 80, 85, 10)]
+    assert _turn_of(rolls, 5, [], upright) == 0
+    assert (
+        _turn_of([SimpleNamespace(roll=-92), SimpleNamespace(roll=-85), SimpleNamespace(roll=3)], 3, [], upright) == 90
+    )
+    assert _turn_of([SimpleNamespace(roll=170)], 1, [], upright) == 180

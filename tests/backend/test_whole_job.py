@@ -1,0 +1,113 @@
+"""One bar over all stages of a job: it never falls, and the time left that it says is close to the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backend.service.job_specs import JOB_REQUESTS
+from backend.service.job_steps import CAPTURE_STEPS, FOOTAGE, SOLVER, steps_of
+from backend.service.requests import CaptureRequest, EvaluateRequest, TrackRequest, TrainRequest
+from backend.service.stages import STAGES
+from backend.service.whole_job import Standing, Step, WholeJob
+
+CAPTURE = CaptureRequest(video=Path("/clip.mp4"), capture=Path("/clip.capture"))
+IMPORT = (CAPTURE, TrackRequest(captures=(CAPTURE.capture,)))
+BY_LANDMARKS = (CAPTURE, replace(IMPORT[1], landmarks_only=True))
+
+
+def run(steps: Sequence[Step], frames: int, slower: dict[str, float]) -> list[tuple[float, Standing]]:
+    """(time, standing) of a job whose kinds of work take so many times longer than measured; it ends at the last."""
+    job, now, standings = WholeJob(steps, 0.0), 0.0, []
+    for step in steps:
+        for done in range(11):
+            standing = job.update(step.stage, done * frames // 10, frames, now)
+            assert standing is not None
+            standings.append((now, standing))
+            now += slower.get(step.kind, 1.0) * step.duration(frames) / 11
+    return [*standings, (now, replace(standings[-1][1], left=0.0))]
+
+
+def said_and_true(standings: list[tuple[float, Standing]], share: float) -> tuple[float, float]:
+    """The seconds left as said and as they were, after this share of the job's time."""
+    end = standings[-1][0]
+    when, standing = next(pair for pair in reversed(standings) if pair[0] <= share * end)
+    return standing.left, end - when
+
+
+@pytest.mark.parametrize("requests", [IMPORT, BY_LANDMARKS])
+@pytest.mark.parametrize(
+    ("frames", "slower"),
+    [
+        (300, {}),
+        (24, {SOLVER: 0.6, FOOTAGE: 0.6}),
+        (2000, {SOLVER: 2.0, FOOTAGE: 2.0}),
+        # 4K footage, which takes long to read, on a fast machine.
+        (600, {FOOTAGE: 6.0}),
+    ],
+)
+def test_the_bar_never_falls_and_the_time_left_is_close(requests, frames, slower) -> None:
+    standings = run(steps_of(requests), frames, slower)
+    shares = [standing.share for _, standing in standings]
+    assert shares == sorted(shares) and shares[0] < 0.02 and shares[-1] > 0.97
+    assert all(standing.share <= standing.ahead <= 1 for _, standing in standings)
+    # How long the solver takes is known only after the footage was read.
+    at_once = slower.get(SOLVER) == slower.get(FOOTAGE)
+    for share, tolerance in ((0.25, 0.3), (0.5, 0.25), (0.75, 0.25)):
+        said, true = said_and_true(standings, share)
+        assert said == pytest.approx(true, rel=tolerance if at_once else 0.9, abs=2)
+
+
+def test_neighbours_of_one_title_are_one_step() -> None:
+    standings = run(steps_of(IMPORT), 100, {})
+    shown = list(dict.fromkeys((standing.step, standing.steps, standing.title) for _, standing in standings))
+    assert shown == [
+        (1, 7, "Finding the head"),
+        (2, 7, "Cropping the frames"),
+        (3, 7, "Shape of the head"),
+        (4, 7, "Look of the skin"),
+        (5, 7, "Pose and expression"),
+        (6, 7, "Alignment to the skin"),
+        (7, 7, "Separating the head from the body"),
+    ]
+
+
+def test_a_step_that_does_not_happen_takes_no_time() -> None:
+    steps = [Step("a", "A", "x", 10.0), Step("b", "B", "x", 100.0), Step("c", "C", "x", 10.0)]
+    job = WholeJob(steps, 0.0)
+    job.update("a", 0, 10, 0.0)
+    standing = job.update("c", 0, 10, 10.0)
+    assert standing is not None and standing.left == pytest.approx(10) and standing.share == pytest.approx(0.5)
+
+
+def test_a_resumed_stage_counts_what_is_left_of_it() -> None:
+    job = WholeJob([Step("warm", "Warm", "x", 10.0), Step("train", "Train", "x", 100.0)], 0.0)
+    first = job.update("train", 800, 1000, 0.0)
+    assert first is not None and first.left == pytest.approx(20) and first.share == 0
+    half = job.update("train", 900, 1000, 10.0)
+    assert half is not None and half.left == pytest.approx(10) and half.share == pytest.approx(0.5)
+
+
+def test_a_stage_that_is_not_among_the_steps_moves_nothing() -> None:
+    job = WholeJob(CAPTURE_STEPS, 0.0)
+    assert job.update("report", 1, 2, 0.0) is None
+    before = job.update("finding the head", 50, 100, 1.0)
+    assert job.update("report", 1, 2, 2.0) == before
+
+
+def test_the_steps_name_stages_that_exist() -> None:
+    training = TrainRequest(capture=CAPTURE.capture, avatar=Path("/x.effigy"))
+    for requests in (IMPORT, BY_LANDMARKS, (training,), (replace(training, minutes=3.0),)):
+        steps = steps_of(requests)
+        assert steps and {step.stage for step in steps} <= set(STAGES)
+        assert all(step.duration(300) > 0 for step in steps)
+    assert steps_of((EvaluateRequest(avatar=Path("/x"), capture=Path("/c"), out=Path("/o")),)) == []
+    assert "import" in JOB_REQUESTS
+
+
+def test_a_users_own_flame_file_brings_a_step_of_its_own() -> None:
+    own = steps_of((CAPTURE, TrackRequest(captures=(CAPTURE.capture,), head=Path("/flame.pkl"))))
+    assert [step.stage for step in own if step not in steps_of(IMPORT)] == ["landmarks"]
