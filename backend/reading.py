@@ -3,9 +3,10 @@ without a bound.
 
 A file may come from a stranger or from a failing disk. `reading` wraps the whole of a loader, so that every exception
 of the libraries below (an archive, a decoder, an array of another shape) becomes an `EffigyError` that names the file
-and says what to do. The functions here open regular files only, because a pipe would never end and a device may act
-when it is opened, and they refuse a file that is larger than its kind ever is before they read it. Archives of arrays
-are read in `backend.array_files`.
+and says what to do. A file that is missing, closed to the user, in the cloud, empty, of another kind (`file_kinds`),
+damaged or newer has a sentence of its own each. The functions here open regular files only, because a pipe would never
+end and a device may act when it is opened, and they refuse a file that is larger than its kind ever is before they read
+it. Archives of arrays are read in `backend.array_files`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from .errors import EffigyError
+from .file_kinds import sentence_of_kind, sentence_of_system, with_article
 
 MOST_TEXT: Final = 16 * 2**20
 """Bytes of a JSON or text file. The largest that Effigy writes, the capture.json of a clip of hours, has some hundred
@@ -36,6 +38,16 @@ class Damaged(Exception):
     """Raised within `reading` by a loader that finds its file's content impossible; the message is the reason."""
 
 
+class Unlike(Damaged):
+    """Raised within `reading` by a loader that finds no sign of its kind of file. The message is what it found instead;
+    `remedy` takes the place of that for a damaged file.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
 @contextmanager
 def reading(path: Path, noun: str, remedy: str, *, missing: str = "check the name and the folder") -> Iterator[None]:
     """Context in which the file (or folder) `path` is read; every exception becomes an `EffigyError`.
@@ -43,12 +55,11 @@ def reading(path: Path, noun: str, remedy: str, *, missing: str = "check the nam
     `noun` says what the file is ("track"), `remedy` what to do if it is damaged ("track the capture again") and
     `missing` what to do if it does not exist. An `EffigyError` from inside is a sentence already and passes.
     """
+    path = Path(path)
     try:
         yield
     except EffigyError:
         raise
-    except OSError as error:
-        raise EffigyError(_sentence_of_system(error, Path(path), noun, remedy, missing)) from error
     except MemoryError as error:
         raise EffigyError(
             f"There is not enough free memory to open the {noun} {path}: close other programs, then try again."
@@ -57,29 +68,22 @@ def reading(path: Path, noun: str, remedy: str, *, missing: str = "check the nam
         # Readers of archives, images and tensors raise dozens of exceptions of their own for a damaged file, such as
         # zlib.error, struct.error, NotImplementedError for an unknown compression, RecursionError. None is listed, so
         # that none can be missing.
-        reason = str(error) if isinstance(error, Damaged) else "its content cannot be read"
-        raise EffigyError(f"The {noun} {path} is damaged ({reason}): {remedy}.") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise EffigyError(sentence_of_system(error, path, noun, remedy, missing)) from error
+        raise EffigyError(_sentence_of_content(error, path, noun, remedy)) from error
 
 
-def _sentence_of_system(error: OSError, path: Path, noun: str, remedy: str, missing: str) -> str:
-    number = error.errno
-    if number == errno.ENOENT:
-        return f"There is no {noun} at {path}: {missing}."
-    if number in (errno.EACCES, errno.EPERM):
-        return (
-            f"The {noun} {path} cannot be read: you have no permission to open it. Ask its owner for that, or copy it "
-            "to a folder of your own."
-        )
-    if number == errno.EISDIR:
-        return f"{path} is a folder, where the file of a {noun} is needed: name the file itself."
-    if number == errno.ENOTDIR:
-        return f"There is no {noun} at {path}: a file stands where a folder is needed. Check the name and the folder."
-    if number == errno.ENOMEM:
-        return f"There is not enough free memory to open the {noun} {path}: close other programs and try again."
-    if number is None:
-        # Not from the operating system: libraries raise it for content that they cannot decode.
-        return f"The {noun} {path} is damaged (its content cannot be read): {remedy}."
-    return f"The {noun} {path} cannot be read ({error.strerror or error}): copy it to another disk, or {remedy}."
+def _sentence_of_content(error: Exception, path: Path, noun: str, remedy: str) -> str:
+    if (other := sentence_of_kind(path, noun)) is not None:
+        return other
+    with suppress(OSError, ValueError):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            return f"The {noun} {path} is empty: {remedy}."
+    if isinstance(error, Unlike):
+        return f"{path} is not {with_article(noun)} ({error}): {error.remedy or remedy}."
+    reason = str(error) if isinstance(error, Damaged) else "its content cannot be read"
+    return f"The {noun} {path} is damaged ({reason}): {remedy}."
 
 
 def shown(text: object, most: int = 80) -> str:
@@ -120,7 +124,16 @@ def open_regular(path: Path, noun: str, most: int, remedy: str) -> BinaryIO:
 
 def too_large(path: Path, noun: str, found: str, most: str, remedy: str) -> EffigyError:
     """The error for a file that is, or claims, more than its kind ever holds."""
-    return EffigyError(f"The {noun} {path} is too large ({found}; {most} at most): {remedy}.")
+    return EffigyError(
+        sentence_of_kind(path, noun) or f"The {noun} {path} is too large ({found}; {most} at most): {remedy}."
+    )
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of what is in a folder. Unlike `Path.exists`, it does not take a closed folder for an empty one. Call
+    it within `reading`.
+    """
+    return {entry.name for entry in folder.iterdir()}
 
 
 def read_bytes(path: Path, noun: str, most: int, remedy: str) -> bytes:
@@ -132,9 +145,11 @@ def read_bytes(path: Path, noun: str, most: int, remedy: str) -> bytes:
 
 
 def read_text(path: Path, noun: str, remedy: str, most: int = MOST_TEXT) -> str:
-    """A file of UTF-8 text, with or without a byte-order mark. Call it within `reading`."""
+    """A file of UTF-8 text, with or without a byte-order mark, or of UTF-16 with one. Call it within `reading`."""
+    data = read_bytes(path, noun, most, remedy)
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        return io.TextIOWrapper(io.BytesIO(read_bytes(path, noun, most, remedy)), "utf-8-sig").read()
+        return io.TextIOWrapper(io.BytesIO(data), encoding).read()
     except UnicodeDecodeError as error:
         raise Damaged("it is not UTF-8 text") from error
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from .errors import EffigyError
+from .reading import check_file, reading, unlike
 
+NOUN: Final = "avatar"
+REMEDY: Final = "choose another file, or train it again"
 MOST_HEADER_BYTES: Final = 4 << 20
 """The headers of avatars have some tens of kilobytes."""
 _BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -35,23 +36,15 @@ def is_avatar(file: BinaryIO, size: int) -> bool:
         return False
 
 
-def is_avatar_file(path: Path) -> bool:
-    """Whether a file is an avatar. Reads its header only; what is no file, such as a device or a pipe, is not opened.
-    Raises an `EffigyError` for a file that cannot be read.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with open(path, "rb") as file:
-            return is_avatar(file, os.fstat(file.fileno()).st_size)
-    except (OSError, ValueError) as error:
-        raise EffigyError(f"The avatar {path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
-
-
 def check_avatar_file(path: Path) -> None:
-    """Raises an `EffigyError` for a file that is not an avatar, or that cannot be read."""
-    if not is_avatar_file(path):
-        raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged: choose another file, or train it again.")
+    """Raises an `EffigyError` for a file that is not an avatar, or that cannot be read. Reads its header only; what is
+    no file, such as a device or a pipe, is not opened.
+    """
+    check_file(path, NOUN, REMEDY)
+    with reading(path, NOUN, REMEDY), open(path, "rb") as file:
+        found = is_avatar(file, os.fstat(file.fileno()).st_size)
+    if not found:
+        raise unlike(path, NOUN, REMEDY)
 
 
 def _ends(tensors: Mapping[str, Any]) -> int:

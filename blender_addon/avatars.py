@@ -24,10 +24,11 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from . import preferences, trusted_paths
-from .avatar_header import check_avatar_file, is_avatar
+from .avatar_header import NOUN, REMEDY, check_avatar_file, is_avatar
 from .errors import EffigyError
 from .file_names import readable, safe_file_name
 from .paths import absolute, is_file, stored
+from .reading import reading
 from .renaming import write_new
 from .reporting import report_soon
 from .rig.rig_properties import Rig, find_rig, find_rigs
@@ -139,8 +140,7 @@ def _stored_path(armature: bpy.types.Object) -> Path | None:
 
 def read_info(path: Path) -> AvatarInfo:
     """Reads an avatar's description through the worker. Waits for the answer, so call it from a thread."""
-    if not is_file(path):
-        raise EffigyError(f"There is no avatar at {path}.")
+    check_avatar_file(path)
     answer = session.client().call("avatar.open", {"path": path}, timeout=OPEN_TIMEOUT)
     return AvatarInfo.from_answer(answer)
 
@@ -191,10 +191,8 @@ def pack(armature: bpy.types.Object) -> None:
         raise EffigyError(f"The avatar of “{armature.name}” is packed already.")
     _check_own(armature)
     check_avatar_file(path)
-    try:
+    with reading(path, NOUN, REMEDY):
         data = path.read_bytes()
-    except OSError as error:
-        raise EffigyError(f"The avatar {path} cannot be read: {error.strerror or error}.") from error
     text = bpy.data.texts.new(path.name)
     text.use_fake_user = False
     text.from_string("\n".join(textwrap.wrap(base64.b64encode(data).decode("ascii"), COLUMNS)))

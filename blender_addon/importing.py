@@ -19,6 +19,7 @@ from .camera_view import look_through_camera
 from .errors import EffigyError
 from .film_sound import add_sound
 from .paths import stored
+from .reading import check_file, reading, unlike
 from .renaming import unused
 from .rig.build import build_rig_steps
 from .rig.camera import add_camera, frames_per_frame, set_up_scene, show_footage
@@ -98,8 +99,7 @@ def import_video(
     `set_up` says whether the scene takes the film's settings; by default it does if it is untouched. `capture` is the
     folder to write; without it the capture goes beside the .blend file (see `_new_capture_folder`).
     """
-    if not video.is_file():
-        raise EffigyError(f"There is no video at {video}.")
+    check_file(video, "video or photograph")
     if last and last < first:
         raise EffigyError(f"The last frame ({last}) lies before the first ({first}).")
     request = ImportRequest(
@@ -118,10 +118,9 @@ def import_capture(scene: bpy.types.Scene, capture: Path, set_up: bool | None = 
     """Starts building the rig of an existing capture. A capture without a track is tracked first. `set_up` is that of
     `import_video`.
     """
-    if not (capture / "capture.json").is_file():
-        raise EffigyError(
-            f"{capture} is no capture of Effigy's: choose a folder that Import Video has made, with capture.json in it."
-        )
+    with reading(capture, "capture", "choose a folder that Import Video has made"):
+        if "capture.json" not in {entry.name for entry in capture.iterdir()}:
+            raise unlike(capture, "capture", "choose a folder that Import Video has made, with capture.json in it")
     if (capture / "track.npz").is_file():
         return tasks.start_local(f"Add {capture.stem}", lambda: _build(scene, capture.stem, capture, set_up))
     request = TrackRequest(capture, preferences.head_file())

@@ -5,6 +5,7 @@ A job of the worker adapts the performance to the rig's person. It is then keyed
 
 from __future__ import annotations
 
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import bpy
 from . import avatars, preferences, tasks
 from .errors import EffigyError
 from .paths import absolute, is_file
+from .reading import check_file, reading
 from .rig.camera import rate_of
 from .rig.data import TrackData
 from .rig.performance import add_performance_steps
@@ -108,9 +110,11 @@ def _source_of(path: Path) -> Path:
     """The performance that the artist has chosen. In a file browser a capture is chosen by one of the files in it."""
     if is_file(path) and path.name in ("capture.json", "landmarks.npz"):
         path = path.parent
-    if not path.exists():
-        raise EffigyError(f"There is no performance at {path}.")
-    if path.is_dir() and not (path / "track.npz").is_file():
+    with reading(path, "performance", "choose another file"):
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    if not is_folder:
+        check_file(path, "performance")
+    elif not (path / "track.npz").is_file():
         raise EffigyError(
             f"{path} holds no track: choose a capture that is tracked, a track (.npz) or a Live Link Face table (.csv)."
         )

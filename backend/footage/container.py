@@ -17,7 +17,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ..errors import EffigyError
-from ..reading import FASTEST_RATE, SLOWEST_RATE, reading, too_large
+from ..reading import FASTEST_RATE, SLOWEST_RATE, Unlike, reading, too_large
 
 _STILL_FORMATS = ("image2", "pipe")
 """Endings of the formats by which FFmpeg opens an image as a video of one frame: `image2`, `png_pipe`, `jpeg_pipe`,
@@ -53,19 +53,19 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
                 f"{path.name} is cut short: the index at its end (moov) is missing. "
                 "Copy the file again completely, or record it again."
             ) from error
-        raise EffigyError(f"{path.name} is not a video that FFmpeg can read.") from error
+        raise Unlike("FFmpeg knows no such film") from error
     with container:
         name = container.format.name
         if name in _TEXT_FORMATS:
-            raise EffigyError(f"{path.name} is not a video that FFmpeg can read.")
+            raise Unlike("FFmpeg takes it for text")
         if name.endswith(_STILL_FORMATS):
-            raise EffigyError(f"{path.name} is an image of an unsupported format: save it as PNG or JPEG.")
+            raise Unlike("it is an image of a format that is not read", "save it as PNG or JPEG")
         # FFmpeg presents the cover art of a song as a video stream.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             if container.streams.audio:
                 raise EffigyError(f"{path.name} holds only sound and no images: choose a video of the person.")
-            raise EffigyError(f"{path.name} holds no video stream.")
+            raise Unlike("it holds no video stream")
         stream = max(streams, key=lambda s: (s.codec_context.width or 0) * (s.codec_context.height or 0))
         check_size(path, stream.codec_context.width or 0, stream.codec_context.height or 0)
         stream.thread_type = "AUTO"

@@ -23,7 +23,7 @@ from ..errors import EffigyError
 from ..formats.capture import MOST_FRAMES
 from ..formats.frame_times import SEQUENCE_RATE
 from ..progress import SILENT, Progress
-from ..reading import check_regular, reading
+from ..reading import Unlike, check_regular, reading
 from .container import DEFAULT_RATE, REMEDY, check_size, decode, duration_of, frame_rate, open_video
 from .geometry import Geometry, to_rgb
 from .hdr import SDR, transfer_of
@@ -249,5 +249,5 @@ def _read_still(path: Path) -> np.ndarray | None:
     path = Path(path)
     with reading(path, "video or photograph", REMEDY):
         if check_regular(path, "video or photograph").st_size == 0:
-            raise EffigyError(f"{path.name} is empty: copy or export the video again.")
+            raise Unlike("it has no bytes")
         return read_still(path)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..formats.capture import MOST_FRAMES
-from ..reading import check_regular, reading
+from ..reading import Unlike, check_regular, reading
 from ..storage import hash_file
 from .still import read_still
 
@@ -62,9 +62,10 @@ def find_sequence(path: Path) -> ImageSequence | None:
     sequence, or more than one.
     """
     path = Path(path)
-    is_folder = path.is_dir()
-    if not is_folder and (path.exists() or not _PLACE.search(path.name)):
-        return None
+    with reading(path, "video or photograph", _REMEDY):
+        is_folder = path.is_dir()
+        if not is_folder and (path.exists() or not _PLACE.search(path.name)):
+            return None
     folder = path if is_folder else path.parent
     with reading(folder, "folder of images", _REMEDY):
         names = sorted(
@@ -80,7 +81,8 @@ def find_sequence(path: Path) -> ImageSequence | None:
         return found
     runs = _runs_of(folder, names)
     if not runs:
-        raise EffigyError(f"{folder} is a folder without numbered images: name a video, or a folder of images.")
+        with reading(folder, "video or photograph", _REMEDY):
+            raise Unlike("it is a folder without numbered images", "name a video, or a folder of images")
     if len(runs) > 1:
         shown = ", ".join(run.pattern for run in runs[:4])
         raise EffigyError(f"{folder} holds several sequences ({shown}): name one of them, {folder / runs[0].pattern}.")

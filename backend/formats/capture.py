@@ -19,6 +19,7 @@ are always PNG.
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ import numpy as np
 from ..array_files import read_arrays
 from ..errors import EffigyError
 from ..head.model import LANDMARK_COUNT
-from ..reading import Damaged, frame_rate_of, read_json, reading, shown
+from ..reading import Damaged, Unlike, frame_rate_of, names_in, read_json, reading, shown
 from ..storage import check_schema, recover
 from .image_reading import read_image
 
@@ -179,19 +180,13 @@ def load_capture(folder: Path) -> Capture:
 
 
 def _load_capture(folder: Path, seen: dict[str, tuple[int, int]]) -> Capture:
-    if not folder.exists():
-        raise EffigyError(
-            f"There is no capture folder {folder}: make it with `python -m backend capture VIDEO {folder}`."
-        )
-    if folder.is_dir() and not (folder / "capture.json").exists():
-        raise EffigyError(
-            f"{folder} is not a capture (it holds no capture.json): make one with `python -m backend capture`."
-        )
-    with reading(folder, "capture", REMEDY):
+    with reading(folder, "capture", REMEDY, missing=f"make it with `python -m backend capture VIDEO {folder}`"):
+        if stat.S_ISDIR(folder.stat().st_mode) and "capture.json" not in names_in(folder):
+            raise Unlike("it holds no capture.json")
         info = _read_info(folder)
         schema = int(info["schema"])
         check_schema(schema, SCHEMA, f"The capture {folder}")
-        if not (folder / "landmarks.npz").exists():
+        if "landmarks.npz" not in names_in(folder):
             raise Damaged("landmarks.npz is missing")
         try:
             capture, frame_count = _from_parts(folder, info, schema, seen), int(info["frame_count"])

@@ -16,7 +16,7 @@ import numpy as np
 from ..array_files import read_arrays
 from ..errors import EffigyError
 from ..head.model import HeadModel
-from ..reading import FASTEST_RATE, SLOWEST_RATE, Damaged, reading
+from ..reading import FASTEST_RATE, SLOWEST_RATE, Damaged, Unlike, reading, shown
 from ..storage import check_schema, write_beside
 from .frame_times import are_even
 
@@ -118,7 +118,7 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
     with reading(path, "track", REMEDY, missing="make it with `python -m backend track`"):
         values = read_arrays(path, "track", REMEDY, MOST_BYTES)
         if "schema" not in values:
-            raise Damaged("it cannot be read")
+            raise Unlike(f"it holds {shown(', '.join(values)) or 'nothing'}")
         check_schema(int(values["schema"]), SCHEMA, f"The track {path}")
         missing = {field.name for field in fields(Track)} - set(_OPTIONAL) - values.keys()
         if missing:

@@ -11,12 +11,17 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from ..errors import EffigyError
 from ..reading import read_json, reading, shown
 from ..storage import write_beside
 from .formats import load_head
 from .model import HeadModel
+
+_EXPRESSIONS: Final = ".expressions"
+"""Ends the key of an entry that says how many components of a head model are expressions. Earlier versions look for
+fingerprints alone."""
 
 
 def user_folder() -> Path:
@@ -41,14 +46,18 @@ def _known() -> dict[str, str]:
 
 def known_files() -> list[Path]:
     """The files of the head models that the registry knows."""
-    return [Path(path) for path in _known().values()]
+    return [Path(path) for key, path in _known().items() if not key.endswith(_EXPRESSIONS)]
 
 
-def remember_head(model: HeadModel, path: Path) -> None:
-    """Record that the file `path` contains this head model."""
+def remember_head(model: HeadModel, path: Path, expression_count: int | None = None) -> None:
+    """Record that the file `path` contains this head model, if `expression_count` of its components are taken for
+    expressions.
+    """
     # What is known is read while nobody else writes it, so that no entry is lost.
     with write_beside(user_folder() / "heads.json") as temporary:
         known = _known() | {model.fingerprint: str(Path(path).resolve())}
+        if expression_count is not None:
+            known[model.fingerprint + _EXPRESSIONS] = str(expression_count)
         temporary.write_text(json.dumps(known, indent=1), "utf-8")
 
 
@@ -59,9 +68,12 @@ def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
     bundled = load_head()
     if bundled.fingerprint == fingerprint:
         return bundled
-    known_path = _known().get(fingerprint)
+    known = _known()
+    known_path, count = known.get(fingerprint), known.get(fingerprint + _EXPRESSIONS, "")
     if known_path and Path(known_path).is_file():
-        model = load_head(Path(known_path))
+        model = load_head(
+            Path(known_path), expression_count=int(count) if count.isdecimal() else None, is_known=not count
+        )
         if model.fingerprint == fingerprint:
             return model
     raise EffigyError(

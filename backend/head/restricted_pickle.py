@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse
 
 from ..errors import EffigyError
+from ..file_kinds import MODEL_KEYS, kind_of_model_keys
 from ..reading import Damaged, read_bytes, reading, shown
 
 REMEDY: Final = "download it again"
@@ -33,11 +34,14 @@ _MOST_NUMBER: Final = 64
 
 def load_restricted_pickle(path: Path) -> Any:
     """The arrays and containers of a pickle (Python 2 or 3). Sparse matrices come back as dense arrays."""
+    data = b""
     try:
         with reading(path, "head model", REMEDY):
             data = read_bytes(path, "head model", MOST_BYTES, REMEDY)
             return _Rebuilt().plain(_Unpickler(data).load())
     except _Refused as error:
+        if (kind := kind_of_model_keys({key for key in MODEL_KEYS if key in data})) is not None:
+            raise EffigyError(f"{path} is {kind.name}, where a head model is needed: {kind.advice}.") from None
         raise EffigyError(f"{path} was not opened: {error}") from None
 
 

@@ -111,7 +111,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     from .previews import send_track_preview
 
     captures = [load_capture(folder) for folder in request.captures]
-    model = load_head(request.head)
+    model = load_head(request.head, progress, expression_count=request.expression_count)
     if (model.landmark_faces < 0).all():
         # A user's FLAME file does not say where the detector's landmarks are on its surface.
         faces, barycentric = embed_landmarks(model, progress=progress)
@@ -127,7 +127,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
         send_track_preview(tracked, made, model, progress)
         summaries.append(_summarise(tracked.folder, made))
     if request.head:
-        remember_head(model, request.head)
+        remember_head(model, request.head, request.expression_count)
     return results.TrackResult(tuple(summaries))
 
 

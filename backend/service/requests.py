@@ -54,6 +54,13 @@ class TrackRequest(Request):
         "CAPTURE", "several, clips or photographs, of one person", parameter="capture"
     )
     head: Path | None = option("a FLAME file (.pkl, .npz) instead of the open head", "FILE", default=None)
+    expression_count: int | None = option(
+        "how many of a FLAME file's components are expressions, where it does not say",
+        "N",
+        default=None,
+        minimum=0,
+        default_in_words="as the file says",
+    )
     landmarks_only: bool = flag(
         "do not align frames to the person's own skin: three times as fast, less accurate and less steady"
     )

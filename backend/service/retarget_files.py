@@ -15,7 +15,9 @@ from ..head.formats import load_head
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import Progress
-from ..retargeting.livelink import read_livelink
+from ..reading import Unlike, check_regular, reading, shown
+from ..retargeting.channels import NOUN, READ
+from ..retargeting.curves import SUFFIXES, read_performance
 from ..retargeting.retarget import retarget
 from .requests import RetargetRequest
 
@@ -45,13 +47,12 @@ def retarget_files(request: RetargetRequest, progress: Progress) -> Track:
 def open_performance(path: Path, progress: Progress) -> tuple[Track, HeadModel]:
     """A performance and the head model that its expression coefficients belong to.
 
-    `path` is a capture folder, a track, or a CSV of the 52 ARKit channels.
+    `path` is a capture folder, a track, or a recording of the 52 ARKit channels.
     """
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
         model = load_head()
-        return read_livelink(path, model, progress), model
-    kinds = "a capture, a track (.npz) or a Live Link Face table (.csv)"
-    return _open_track(path, "The performance", kinds)
+        return read_performance(path, model, progress), model
+    return _open_track(path, "The performance", NOUN, READ)
 
 
 def open_target(path: Path) -> tuple[Track, HeadModel]:
@@ -66,14 +67,16 @@ def open_target(path: Path) -> tuple[Track, HeadModel]:
 
         avatar = load_avatar(path)
         return orbit_track(avatar, np.zeros(1), np.zeros(1)), avatar.head_model
-    return _open_track(path, "The target", "a capture, a track (.npz) or an avatar (.effigy)")
+    return _open_track(path, "The target", "target", "choose a capture, a track (.npz) or an avatar (.effigy)")
 
 
-def _open_track(path: Path, subject: str, kinds: str) -> tuple[Track, HeadModel]:
-    """`subject` begins the error sentences; `kinds` lists the files that are read."""
+def _open_track(path: Path, subject: str, noun: str, remedy: str) -> tuple[Track, HeadModel]:
+    """`subject` begins the error sentences; `remedy` lists the files that are read."""
     if path.is_dir():
         path = path / "track.npz"
     elif path.suffix.lower() != ".npz":
-        raise EffigyError(f"{subject} {path} is of an unknown kind: give {kinds}.")
+        with reading(path, noun, remedy):
+            check_regular(path, noun)
+            raise Unlike(f"its name ends in {shown(path.suffix) or 'nothing'}", remedy)
     track = load_track(path)
     return track, find_head(track.head_name, track.head_fingerprint, subject)

@@ -111,34 +111,37 @@ class HeadRig:
 def read_head(parameters: Parameters) -> tuple[HeadModel, tuple[str, ...]]:
     """The head model that the parameter `head` names, and sentences about what its file lacks.
 
-    `head` is `{file: path}`, `{file: null}` for the open head, or `{name, fingerprint}` of a model that was opened on
-    this machine before: a file that was opened once is found again by its fingerprint.
+    `head` is `{file: path}`, with `expression_count` where the file does not say how its components are split,
+    `{file: null}` for the open head, or `{name, fingerprint}` of a model that was opened on this machine before: a file
+    that was opened once is found again by its fingerprint.
     """
     head = parameters.group("head") if parameters.has("head") else Parameters({}, parameters.context)
-    head.allow_only("file", "name", "fingerprint")
+    head.allow_only("file", "name", "fingerprint", "expression_count")
     if head.has("fingerprint"):
         return find_head(head.text("name", "unnamed"), head.text("fingerprint"), "The rig"), ()
     path = head.path("file", None)
-    return _load_head(path, _modification_time(path))
+    return _load_head(path, _modification_time(path), head.integer("expression_count", None, 0))
 
 
 def remember_file(parameters: Parameters) -> HeadReference:
     """The method `head.remember`: reads the head model in `file`, so that tracks and avatars that need it find it."""
-    parameters.allow_only("file")
+    parameters.allow_only("file", "expression_count")
     path = parameters.path("file")
-    model, _ = _load_head(path, _modification_time(path))
+    model, _ = _load_head(path, _modification_time(path), parameters.integer("expression_count", None, 0))
     return HeadReference(model.name, model.fingerprint)
 
 
 @lru_cache(maxsize=3)
-def _load_head(path: Path | None, modification_time: int) -> tuple[HeadModel, tuple[str, ...]]:
+def _load_head(
+    path: Path | None, modification_time: int, expression_count: int | None = None
+) -> tuple[HeadModel, tuple[str, ...]]:
     """`modification_time` is part of the cache's key, so that a changed file is read again."""
     progress = _MessageList()
-    model = load_head(path, progress)
+    model = load_head(path, progress, expression_count=expression_count)
     if path is not None:
         # A rig can be built even where the user's data folder cannot be written.
         with suppress(EffigyError):
-            remember_head(model, path)
+            remember_head(model, path, expression_count)
     return model, tuple(progress.messages)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import EffigyError
-from ..reading import Damaged, read_bytes, reading
+from ..reading import Damaged, Unlike, read_bytes, reading
 from ..storage import write_beside
 from .reference import ALPHA_MIN
 from .spherical_harmonics import C0, MAX_DEGREE
@@ -90,9 +90,9 @@ def _read(path: Path) -> tuple[Splats, torch.Tensor]:
     names = [line.split()[-1] for line in lines if line.startswith("property float ")]
     needed = [name for name in COLUMNS if not name.startswith(("n", "f_rest"))]
     if not mark or lines[0] != "ply" or lines[1] != "format binary_little_endian 1.0" or len(counts) != 1:
-        raise EffigyError(f"{path} is not a binary .ply file of Gaussians.")
+        raise Unlike("it is no binary .ply file")
     if missing := [name for name in needed if name not in names]:
-        raise EffigyError(f"{path} contains no Gaussians: the properties {', '.join(missing)} are missing.")
+        raise Unlike(f"its properties lack {', '.join(missing)}")
     if len(body) != 4 * int(counts[0]) * len(names):
         raise EffigyError(
             f"{path} is cut short or damaged: it does not contain the {counts[0]} Gaussians of its header."

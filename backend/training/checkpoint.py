@@ -52,9 +52,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
     """The checkpoint at `path`; raises an `EffigyError` if it is missing, damaged or of another `job`."""
-    if not path.exists():
-        raise EffigyError(f"There is nothing to resume: {path} does not exist. Train without --resume.")
-    with reading(path, "checkpoint", REMEDY):
+    with reading(path, "checkpoint", REMEDY, missing="there is nothing to resume; train without --resume"):
         header, tensors = read_tensors(path, "checkpoint", REMEDY, MOST_BYTES)
         check_schema(int(header["schema"]), SCHEMA, f"The checkpoint {path.name}")
         found = dict(header["job"])

@@ -41,7 +41,7 @@ def loaders() -> tuple[Loader, ...]:
     from backend.head.formats import load_head
     from backend.head.registry import known_files
     from backend.head.restricted_pickle import load_restricted_pickle
-    from backend.retargeting.livelink import read_livelink
+    from backend.retargeting.curves import read_performance
     from backend.service.batch.addresses import read_address
     from backend.service.batch.attempt import Attempt
     from backend.service.batch.sheet import read_sheet
@@ -92,7 +92,19 @@ def loaders() -> tuple[Loader, ...]:
             "stopped.effigy.checkpoint",
             lambda folder: load_checkpoint(folder / "stopped.effigy.checkpoint", job),
         ),
-        Loader("performance", "performance.csv", lambda folder: read_livelink(folder / "performance.csv", open_head)),
+        Loader(
+            "performance", "performance.csv", lambda folder: read_performance(folder / "performance.csv", open_head)
+        ),
+        Loader(
+            "performance .json",
+            "performance.json",
+            lambda folder: read_performance(folder / "performance.json", open_head),
+        ),
+        Loader(
+            "performance .txt",
+            "performance.txt",
+            lambda folder: read_performance(folder / "performance.txt", open_head),
+        ),
         Loader("sheet", "sheet.csv", lambda folder: read_sheet(folder / "sheet.csv")),
         Loader("Gaussians", "splats.ply", lambda folder: read_ply(folder / "splats.ply")),
         Loader("list of head models", "heads.json", registry),
@@ -144,6 +156,15 @@ def make_samples(folder: Path) -> None:
         numbers = [f"{0.1 * abs(np.sin(row + column)):.6f}" for column in range(len(SCORE_NAMES) + 1)]
         rows.append([f"10:00:00:{row:02d}.000", "61", *numbers])
     (folder / "performance.csv").write_text("".join(",".join(row) + "\n" for row in rows), "utf-8")
+    weights = [[float(number) for number in row[2:-1]] for row in rows[1:]]
+    audio2face = {"exportFps": 60.0, "numFrames": FRAMES, "facsNames": list(SCORE_NAMES), "weightMat": weights}
+    (folder / "performance.json").write_text(json.dumps(audio2face), "utf-8")
+    face_cap = [
+        "info,1.2,iPhone10;3,52",
+        ",".join(("bs", *SCORE_NAMES)),
+        *(",".join(("k", str(17 * row), *["0.1"] * 10, *map(str, numbers))) for row, numbers in enumerate(weights)),
+    ]
+    (folder / "performance.txt").write_text("\n".join(face_cap), "utf-8")
     (folder / "sheet.csv").write_text("name,footage,size,start,evaluate\nann,clip.mp4,64,0,yes\n", "utf-8")
     export_frame(
         load_avatar(folder / "person.effigy", small), load_track(folder / "track.npz"), 0, folder / "splats.ply"
@@ -165,7 +186,7 @@ def flame_arrays(model: Any) -> dict[str, Any]:
     return {
         "v_template": model.template.astype(np.float64),
         "f": model.faces.astype(np.uint32),
-        "shapedirs": random.normal(0, 0.001, (len(model.template), 3, 310)).astype(np.float32),
+        "shapedirs": random.normal(0, 0.001, (len(model.template), 3, 400)).astype(np.float32),
         "posedirs": np.zeros((len(model.template), 3, 36), np.float32),
         "J_regressor": scipy.sparse.csc_matrix(model.joint_regressor.astype(np.float64)),
         "weights": model.skinning.astype(np.float64),

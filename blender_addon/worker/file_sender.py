@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..avatar_header import is_avatar_file
+from ..avatar_header import check_avatar_file
 from ..errors import EffigyError
+from ..reading import reading
 from .file_exchange import LIST_ENTRIES, PART_BYTES, WINDOW, Ask, Report, in_messages, list_in, text_in
 from .plain_names import sendable
 
@@ -143,8 +144,11 @@ def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
 
 def check_avatar(path: Path) -> None:
     """Refuses a file that is no avatar by its header. A file that is missing is not refused here."""
-    if os.path.lexists(path) and not is_avatar_file(path):
-        raise EffigyError(f"{path} is not an Effigy avatar, or it is damaged, so it was not sent to the worker.")
+    if os.path.lexists(path):
+        try:
+            check_avatar_file(path)
+        except EffigyError as error:
+            raise EffigyError(f"{error} It was not sent to the worker.") from error
 
 
 def _scan_into(found: dict[str, Path], path: Path, name: str) -> None:
@@ -176,17 +180,14 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _pieces(files: Iterable[tuple[LocalFile, int]]) -> Iterator[dict[str, Any]]:
     """The contents from their offsets on, as parts of `file.put` with bytes. A file is read when it is its turn."""
     for file, offset in files:
-        try:
-            with open(file.path, "rb") as source:
-                source.seek(offset)
-                while True:
-                    data = source.read(min(PART_BYTES, file.size - offset))
-                    yield {"sha256": file.sha256, "size": file.size, "offset": offset, "data": data}
-                    offset += len(data)
-                    if not data or offset >= file.size:
-                        break
-        except OSError as error:
-            raise EffigyError(f"{file.path} cannot be read ({error.strerror or error}).") from error
+        with reading(file.path, "file", "choose another one"), open(file.path, "rb") as source:
+            source.seek(offset)
+            while True:
+                data = source.read(min(PART_BYTES, file.size - offset))
+                yield {"sha256": file.sha256, "size": file.size, "offset": offset, "data": data}
+                offset += len(data)
+                if not data or offset >= file.size:
+                    break
 
 
 def _batches(entries: Sequence[LocalFile], size: int) -> Iterator[Sequence[LocalFile]]:

@@ -65,7 +65,7 @@ def test_the_smallest_avatar_is_recognised() -> None:
 def test_anything_else_is_refused(content: bytes, tmp_path: Path) -> None:
     assert not recognised(content)
     (tmp_path / "x.effigy").write_bytes(content)
-    with pytest.raises(EffigyError, match=r"x\.effigy is not an Effigy avatar"):
+    with pytest.raises(EffigyError, match=r"x\.effigy is (not an avatar|empty|full of zeros|weights of another)"):
         check_avatar_file(tmp_path / "x.effigy")
 
 
@@ -74,11 +74,11 @@ def test_a_device_and_a_pipe_are_refused_without_being_opened(tmp_path: Path) ->
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     for name in ("pipe", "zero"):
-        with pytest.raises(EffigyError, match="is not an Effigy avatar"):
+        with pytest.raises(EffigyError, match="is a pipe or a device"):
             check_avatar_file(tmp_path / name)
 
 
 def test_a_missing_file_and_an_impossible_name_give_a_sentence(tmp_path: Path) -> None:
     for name in ("gone", "a" * 5000, "a\0b"):
-        with pytest.raises(EffigyError, match="cannot be read"):
+        with pytest.raises(EffigyError, match="There is no avatar at"):
             check_avatar_file(tmp_path / name)

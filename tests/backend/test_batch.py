@@ -457,13 +457,13 @@ def test_a_table_that_a_spreadsheet_opens_keeps_every_figure(tmp_path):
 
 
 def test_no_text_of_the_table_is_calculated_by_a_spreadsheet(tmp_path, capsys):
-    (tmp_path / "=HYPERLINK(1).mp4").write_bytes(b"no video")
+    (tmp_path / "=HYPERLINK(1).mp4").write_bytes(b"#EXTM3U")
     (tmp_path / "shots.csv").write_text("name,footage\nanna,=HYPERLINK(1).mp4\n")
     assert main(["batch", str(tmp_path / "shots.csv")]) == 2
     (row,) = csv.DictReader((tmp_path / "shots" / "batch.csv").read_text("utf-8").splitlines())
-    assert row["reason"].startswith("'=HYPERLINK(1).mp4 is not a video")
+    assert row["reason"].startswith("'=HYPERLINK(1).mp4 is a list")
     (row,) = json.loads((tmp_path / "shots" / "batch.json").read_text("utf-8"))["clips"]
-    assert row["reason"].startswith("=HYPERLINK(1).mp4 is not a video")
+    assert row["reason"].startswith("=HYPERLINK(1).mp4 is a list")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys):

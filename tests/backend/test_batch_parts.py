@@ -272,7 +272,7 @@ def test_an_error_of_the_system_fails_the_clip_with_a_sentence(
 def test_a_stage_is_done_again_when_a_file_that_it_reads_has_changed(
     tmp_path: Path, script: type[Script], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_run, "_register_head", lambda file: None)
+    monkeypatch.setattr(stage_run, "_register_head", lambda file, count: None)
     finished_capture, head = tmp_path / "a.capture", tmp_path / "head.npz"
     finished_capture.mkdir()
     (finished_capture / "capture.json").write_text("{}")

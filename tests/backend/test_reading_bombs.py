@@ -416,6 +416,7 @@ class TestTexts:
 
     def test_json_of_gigabytes_is_not_read(self, tmp_path: Path) -> None:
         with (tmp_path / "a.json").open("wb") as file:
+            file.write(b"[")
             file.truncate(5 << 30)
         path = tmp_path / "a.json"
         with pytest.raises(EffigyError, match=f"{MOST_TEXT / 1e6:.0f} MB at most"), reading(path, "note", "delete it"):

@@ -282,7 +282,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rotate": 0,
         "rate": None,
     },
-    "track": {"head": None, "landmarks_only": False},
+    "track": {"head": None, "expression_count": None, "landmarks_only": False},
     "train": {"preset": "draft", "size": None, "device": "auto", "minutes": None, "resume": False},
     "evaluate": {"baselines": False, "refitted": False},
     "render": {"size": None, "format": "png", "background": "transparent", "plain": False},

@@ -323,5 +323,6 @@ def test_the_command_takes_a_table_and_a_track_and_writes_a_track_of_the_target(
     made = load_track(tmp_path / "out.npz", model)
     assert made.fps == 25 and np.array_equal(made.identity, target.identity)
     assert main([*arguments, "--intensity", "9"]) == 2
+    (tmp_path / "none.mov").write_bytes(b"no performance")
     assert main(["retarget", str(tmp_path / "none.mov"), *arguments[2:]]) == 2
     assert "intensity" in (error := capsys.readouterr().err) and "Live Link Face" in error

@@ -72,7 +72,7 @@ def test_bad_files_and_several_frames_are_refused_with_a_sentence(tmp_path):
     with pytest.raises(EffigyError, match="cut short"):
         read_ply(tmp_path / "e.ply")
     (tmp_path / "f.ply").write_text("solid")
-    with pytest.raises(EffigyError, match="not a binary"):
+    with pytest.raises(EffigyError, match="no binary"):
         read_ply(tmp_path / "f.ply")
     with pytest.raises(EffigyError, match="There is no file of Gaussians"):
         read_ply(tmp_path / "none.ply")

@@ -332,7 +332,7 @@ def test_a_checkpoint_keeps_where_its_training_was(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_training_names_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "a.effigy.checkpoint"
-    with pytest.raises(EffigyError, match="nothing to resume: .* does not exist"):
+    with pytest.raises(EffigyError, match="no checkpoint at .*: there is nothing to resume"):
         load_checkpoint(path, {})
     save_checkpoint(path, Checkpoint({"a": 1, "b": 2, "c": 3}, "Training", 7, 2.5, 9.5, {"w": torch.zeros(1)}))
     with pytest.raises(EffigyError, match=r"of another training \(a, c, d differ\): give the same settings"):

@@ -218,7 +218,7 @@ def test_a_job_whose_process_is_killed_fails_with_a_sentence_and_the_worker_keep
         (
             "train",
             {"capture": "/nowhere.capture", "avatar": "{folder}/a.effigy"},
-            "There is no capture folder /nowhere",
+            "There is no capture at /nowhere",
         ),
     ],
 )

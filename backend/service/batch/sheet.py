@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Final
 
 from ...devices import DEVICES
 from ...errors import EffigyError
-from ...reading import read_text, reading
+from ...file_kinds import sentence_of_kind
+from ...reading import Damaged, read_text, reading
 from ...training.presets import PRESETS
 from ..parameters import Parameters
 from ..plain_names import is_device
@@ -22,6 +23,7 @@ MAX_BYTES: Final = 4 * 2**20
 """A larger file is no sheet of clips; it is refused before it is read."""
 MAX_NAME: Final = 64
 """Characters of a clip's name: on Windows the paths below its folder must stay below 260."""
+NOUN: Final = "sheet of clips"
 REMEDY: Final = "save it again as “CSV UTF-8”"
 YES, NO = ("yes", "true", "1"), ("no", "false", "0")
 
@@ -40,6 +42,9 @@ class Clip(Request):
     end: float | None = option("seconds from the start of the footage", default=None, minimum=0)
     size: int | None = option("side of the capture's frames, pixels", default=None, minimum=64)
     head: Path | None = option("a FLAME file instead of the open head", default=None)
+    expression_count: int | None = option(
+        "how many of the FLAME file's components are expressions, where it does not say", default=None, minimum=0
+    )
     preset: str = option("how carefully to train", default="draft", choices=tuple(PRESETS))
     minutes: float | None = option("how long to train", default=None, minimum=0, above_minimum=True)
     device: str = option("what to train on", default="auto", choices=DEVICES)
@@ -98,9 +103,11 @@ def unsafe_name(name: str) -> str | None:
 
 def _read_cells(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header, and each row that is not blank with its number (the header is row 1)."""
-    with reading(sheet, "sheet of clips", REMEDY):
-        text = read_text(sheet, "sheet of clips", REMEDY, MAX_BYTES)
-    first = text.partition("\n")[0]
+    with reading(sheet, NOUN, REMEDY):
+        text = read_text(sheet, NOUN, REMEDY, MAX_BYTES)
+        first = text.partition("\n")[0]
+        if not first.replace("\t", "").rstrip("\r").isprintable():
+            raise Damaged("its first row is no text")
     delimiter = max(",;\t", key=first.count)
     try:
         records = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
@@ -117,6 +124,8 @@ def _read_cells(sheet: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _check_header(sheet: Path, header: list[str]) -> None:
     for column in header:
         if column not in COLUMNS:
+            if (other := sentence_of_kind(sheet, NOUN)) is not None:
+                raise EffigyError(other)
             raise EffigyError(
                 f"{sheet.name}, row 1: there is no column “{column}”; the columns are {', '.join(COLUMNS)}."
             )

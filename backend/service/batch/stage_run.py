@@ -221,7 +221,7 @@ def _carry_out(
     """Run the stage's job; returns its last event. A checkpoint that cannot be continued costs one more start."""
     parameters = parameters_of(order.clip, files, order.stage)
     if order.clip.head and order.stage in (TRAIN, EVALUATE):
-        _register_head(order.clip.head)
+        _register_head(order.clip.head, order.clip.expression_count)
     event = _run_job(order, parameters | ({"resume": True} if resume else {}), report, environment)
     if resume and event.name == FAILED and not _running.is_stopped(order.batch):
         remove_file(files.checkpoint)
@@ -229,12 +229,12 @@ def _carry_out(
     return event
 
 
-def _register_head(file: Path) -> None:
+def _register_head(file: Path, expression_count: int | None) -> None:
     """Let this machine find the head model by its fingerprint: another machine may have tracked the clip."""
     from ...head.formats import load_head
     from ...head.registry import remember_head
 
-    remember_head(load_head(file), file)
+    remember_head(load_head(file, expression_count=expression_count), file, expression_count)
 
 
 def _run_job(order: StageOrder, parameters: dict[str, Any], report: Report, environment: dict[str, str]) -> JobEvent:

@@ -75,7 +75,8 @@ def settings_of(clip: Clip, stage: str) -> dict[str, Any]:
         case "capture":
             return {"size": clip.size or DEFAULT_SIZE, "start": clip.start, "end": clip.end}
         case "track":
-            return {"head": clip.head is not None}
+            counted = {} if clip.expression_count is None else {"expression_count": clip.expression_count}
+            return {"head": clip.head is not None} | counted
         case "train":
             # The device is left out: an avatar that was trained on another one is as good.
             return {"preset": clip.preset, "minutes": clip.minutes}
@@ -91,7 +92,9 @@ def parameters_of(clip: Clip, files: ClipFiles, stage: str) -> dict[str, Any]:
         case "capture":
             return {"video": str(clip.footage), "capture": capture} | settings_of(clip, stage)
         case "track":
-            return {"capture": capture, "head": str(clip.head) if clip.head else None}
+            return {"capture": capture, "head": str(clip.head) if clip.head else None} | (
+                {} if clip.expression_count is None else {"expression_count": clip.expression_count}
+            )
         case "train":
             return {"capture": capture, "avatar": avatar, "device": clip.device} | settings_of(clip, stage)
         case "evaluate":
