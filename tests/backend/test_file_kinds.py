@@ -183,7 +183,10 @@ def test_a_film_where_a_capture_is_needed_and_a_capture_where_a_film_is(samples:
 STATES = {
     "missing": (lambda path: path.unlink(), "There is no "),
     "empty": (lambda path: path.write_bytes(b""), "is empty: "),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a folder, where |it is a folder without numbered images"),
+    "a folder": (
+        lambda path: (path.unlink(), path.mkdir()),
+        "is a folder, where |it is a folder without numbered images",
+    ),
     "damaged": (lambda path: path.write_bytes(b"\x07\x01\x02" * 400), "is damaged|is not a"),
     "a pointer": (lambda path: path.write_bytes(OTHER_FILES["pointer"][1]), "a pointer of Git LFS"),
     "a dead link": (lambda path: (path.unlink(), path.symlink_to("gone")), "is a link to a file that is gone"),
