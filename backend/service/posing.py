@@ -37,6 +37,8 @@ ROTATION_TOLERANCE: Final = 1e-3
 """By how much a matrix may differ from a rotation, relative: more than rounding, less than a visible squeeze."""
 MAX_IMAGE_SIZE: Final = 16384
 """Pixels"""
+EMPTY: Final = Splats(*(torch.zeros(1, 0, *size) for size in ((3,), (4,), (3,), (), (3,))))
+"""A frame without a Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,9 @@ class Posing:
         for subject in parameters.groups("subjects"):
             avatar, pose = self._read_subject(subject)
             heads.append(rotate(posed_splats(avatar, pose, _eye_of(parameters, avatar, pose)), axes))
-        if not heads:
-            raise EffigyError("There is no avatar to export.")
-        return {"gaussians": write_ply(parameters.path("path"), concatenate(heads))}
+        # A frame without an avatar is an empty file, so that the files of an animation keep their numbers.
+        splats = concatenate(heads) if heads else EMPTY
+        return {"gaussians": write_ply(parameters.path("path"), splats)}
 
     def render(self, parameters: Parameters) -> Frame:
         """All subjects in one image, their Gaussians sorted together. `enhanced` (true): with the enhancers of the

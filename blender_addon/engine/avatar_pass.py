@@ -15,7 +15,9 @@ from bpy.app.handlers import persistent
 
 from ..avatars import has_avatar
 from ..errors import EffigyError
+from ..reporting import report_soon
 from ..rig.rig_properties import find_rigs
+from .depth_composite import find_composite, is_composited, reads
 from .render_engine import ENGINE
 
 SOURCE_SCENE: Final = "effigy_pass_of"
@@ -46,6 +48,31 @@ def scene_of(avatar_pass: bpy.types.Scene) -> bpy.types.Scene | None:
     """The artist's scene of an avatar pass; None for any other scene."""
     scene = avatar_pass.get(SOURCE_SCENE)
     return scene if isinstance(scene, bpy.types.Scene) and avatar_pass.library is None else None
+
+
+def trouble(scene: bpy.types.Scene) -> str | None:
+    """Why a scene that was set up with its avatars is rendered without them, as a sentence; None if all is well, or if
+    it was not set up.
+    """
+    avatar_pass, composite = find_pass(scene), find_composite(scene)
+    if scene.render.engine == ENGINE or (avatar_pass is None and composite is None):
+        return None
+    if avatar_pass is None:
+        return (
+            f"The scene that renders the avatars of “{scene.name}” was deleted, so its images show no avatars: press "
+            f"Set Up Again, or delete the compositor's node “{composite.label or composite.name}”."
+        )
+    if composite is None or not reads(composite, avatar_pass):
+        return (
+            f"The compositor of “{scene.name}” does not use the images of “{avatar_pass.name}”, so its images show no "
+            "avatars: press Set Up Again, or delete that scene if you want none."
+        )
+    if not is_composited(scene):
+        return (
+            f"Compositing is switched off in “{scene.name}”, so its images show no avatars: press Set Up Again, or "
+            "switch Compositing on in Properties ▸ Output ▸ Post Processing."
+        )
+    return None
 
 
 def make_pass(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.Scene:
@@ -103,10 +130,10 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
         for new in [member for member in artists if member.name not in mine]:
             mine.link(new)
     pass_layer = avatar_pass.view_layers[0]
-    artists_layer = scene.view_layers.get(pass_layer.name)
-    if artists_layer is not None:
-        pass_layer.update()
-        _exclude_alike(artists_layer.layer_collection, pass_layer.layer_collection)
+    # The artist may have renamed the layer since.
+    artists_layer = scene.view_layers.get(pass_layer.name) or scene.view_layers[0]
+    pass_layer.update()
+    _show_alike(artists_layer.layer_collection, pass_layer.layer_collection)
     avatar_pass.timeline_markers.clear()
     for marker in scene.timeline_markers:
         # Only markers that switch the camera matter to a render.
@@ -138,17 +165,20 @@ def _copy_render_settings(theirs: bpy.types.RenderSettings, ours: bpy.types.Rend
                 setattr(ours, name, value)
 
 
-def _exclude_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerCollection) -> None:
+def _show_alike(theirs: bpy.types.LayerCollection, ours: bpy.types.LayerCollection) -> None:
     for child in theirs.children:
         same = ours.children.get(child.name)
         if same is not None:
-            if same.exclude != child.exclude:
-                same.exclude = child.exclude
-            _exclude_alike(child, same)
+            for name in ("exclude", "holdout", "indirect_only"):
+                if getattr(same, name) != getattr(child, name):
+                    setattr(same, name, getattr(child, name))
+            _show_alike(child, same)
 
 
 @persistent
 def _sync_before_render(scene: bpy.types.Scene, *_: object) -> None:
+    if sentence := trouble(scene):
+        report_soon(sentence)
     # The artist may also render the pass itself.
     avatar_pass = scene if scene_of(scene) is not None else find_pass(scene)
     if avatar_pass is not None:

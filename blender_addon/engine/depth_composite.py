@@ -58,6 +58,29 @@ def is_composited(scene: bpy.types.Scene) -> bool:
     return new or scene.use_nodes
 
 
+def find_composite(scene: bpy.types.Scene) -> bpy.types.Node | None:
+    """The node that combines the avatars with the scene in a scene's compositor; None if there is none."""
+    nodes = (node for tree in _compositors(scene) for node in tree.nodes if node.type == "GROUP")
+    return next((node for node in nodes if node.node_tree is not None and node.node_tree.get(GROUP_PROPERTY)), None)
+
+
+def reads(composite: bpy.types.Node, avatars: bpy.types.Scene) -> bool:
+    """Whether the node receives the images of the scene `avatars`, and its own are used."""
+    links = composite.inputs["Avatars"].links
+    source = links[0].from_node if links else None
+    uses = source is not None and not composite.mute and composite.outputs["Image"].is_linked
+    return uses and source.type == "R_LAYERS" and source.scene == avatars and not source.mute
+
+
+def _compositors(scene: bpy.types.Scene) -> list[bpy.types.NodeTree]:
+    """The existing compositing node trees that a render of the scene may run."""
+    if hasattr(scene, "compositor_effects"):
+        effects = cast("Any", scene).compositor_effects
+        return [effect.node_group for effect in effects if effect.enable_for_render and effect.node_group is not None]
+    tree = getattr(scene, "compositing_node_group" if hasattr(scene, "compositing_node_group") else "node_tree")
+    return [] if tree is None else [tree]
+
+
 def written_folders(scene: bpy.types.Scene) -> list[str]:
     """Where the File Output nodes of a scene's compositor write whenever it renders, as they name it."""
     tree = _compositor(scene)

@@ -13,7 +13,7 @@ import bpy
 from ..avatars import has_avatar
 from ..rig.rig_properties import is_part
 from ..wrapped_text import region_width, wrapped
-from .avatar_pass import find_pass
+from .avatar_pass import find_pass, trouble
 from .render_engine import ENGINE
 from .unsupported import unsupported_settings
 
@@ -100,17 +100,20 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(context.scene.effigy, "enhanced")
         draw_unsupported(self.layout, context)
-        avatar_pass = find_pass(context.scene)
-        if avatar_pass is None:
+        sentence = trouble(context.scene)
+        if sentence:
+            wrapped(self.layout, sentence, region_width(context), "ERROR")
+        elif find_pass(context.scene) is None:
             wrapped(
                 self.layout,
                 "Avatars are rendered as a separate pass and composited into this scene's image by depth.",
                 region_width(context),
             )
             self.layout.operator("effigy.set_up_composite")
+            return
         else:
             wrapped(self.layout, "Avatars are composited into this scene's image.", region_width(context), "CHECKMARK")
-            self.layout.operator("effigy.set_up_composite", text="Set Up Again")
+        self.layout.operator("effigy.set_up_composite", text="Set Up Again")
 
 
 def draw_unsupported(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:

@@ -22,7 +22,7 @@ from .camera import RenderRegion, image_size, render_region, worker_camera
 from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
 from .output_room import check_room
-from .subjects import collect_subjects
+from .subjects import RenderSubjects, collect_subjects
 from .unsupported import unsupported_settings
 
 ENGINE = "EFFIGY"
@@ -41,6 +41,12 @@ class RenderedFrame:
     """(H, W)"""
     depth: np.ndarray
     """(H, W) metres along the camera's axis; infinity where nothing is covered."""
+
+    @classmethod
+    def empty(cls, region: RenderRegion) -> RenderedFrame:
+        """An image without an avatar."""
+        size = region.height, region.width
+        return cls(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:
@@ -89,19 +95,27 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         visible = collect_subjects(depsgraph)
         report_warnings(self, scene, visible.warnings)
         count = len(visible.subjects)
-        self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
-        params = {
-            "subjects": [subject.message() for subject in visible.subjects],
-            "camera": camera_message,
-            "enhanced": scene.effigy.enhanced,
-        }
-        answer = call_unless_cancelled(session.client(), "avatar.render", params, self.test_break)
-        if answer is None:
+        frame = RenderedFrame.empty(region)
+        if count:
+            self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
+            frame = self._by_worker(visible, camera_message, scene)
+        if frame is None:
             return
-        frame = RenderedFrame.from_answer(answer)
         background = None if scene.render.film_transparent else world_color(scene)
         image = combined_pass(frame.color, frame.alpha, background)
         self._write_passes(depsgraph.view_layer.name, region, image, depth_pass(frame.depth))
+
+    def _by_worker(
+        self, visible: RenderSubjects, camera: dict[str, Any], scene: bpy.types.Scene
+    ) -> RenderedFrame | None:
+        """The avatars' image; None if the artist has cancelled."""
+        params = {
+            "subjects": [subject.message() for subject in visible.subjects],
+            "camera": camera,
+            "enhanced": scene.effigy.enhanced,
+        }
+        answer = call_unless_cancelled(session.client(), "avatar.render", params, self.test_break)
+        return None if answer is None else RenderedFrame.from_answer(answer)
 
     def _write_passes(self, layer: str, region: RenderRegion, image: np.ndarray, depth: np.ndarray) -> None:
         """Passes `image` (H, W, 4) and `depth` (H, W), top row first, to Blender, which has the bottom row first."""

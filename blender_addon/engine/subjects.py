@@ -2,6 +2,9 @@
 
 The mesh decides about visibility because it represents the avatar on the screen, while an armature is often hidden.
 Instances of a collection are rendered like the rig itself.
+
+A frame in which no avatar is to be seen is an empty image: it enters later, is in another view layer, or is scaled to
+nothing. An error is raised only where an image would be wrong: the scene has no avatar at all, or one is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ..avatars import avatar_path, has_avatar
+from ..avatars import avatar_path, has_avatar, missing
 from ..errors import EffigyError
 from ..rig.conventions import transform_to_head
 from ..rig.pose import RigPose, read_pose, transform_warning
@@ -36,44 +39,85 @@ class Subject:
 
 @dataclass(frozen=True)
 class RenderSubjects:
-    """All avatars in the image."""
+    """All avatars in the image; none in an image that shows none now."""
 
     subjects: tuple[Subject, ...]
     warnings: tuple[str, ...]
-    """What the avatars cannot follow, as sentences, each once."""
+    """What the avatars cannot follow, and which are left out, as sentences, each once."""
 
 
 def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
-    """All avatars of a render's evaluated scene. Raises an `EffigyError` if there are none, or if a file is missing."""
+    """All avatars of a render's evaluated scene that are visible in it. Raises an `EffigyError` if the scene has none,
+    or if the file of a visible one is missing.
+    """
     subjects, warnings, without_avatar = [], [], []
+    visible = set()
     for rig, instance_motion in _visible_rigs(depsgraph):
         if not has_avatar(rig.armature):
-            without_avatar.append(rig.armature.name)
+            without_avatar.append(
+                f"“{rig.armature.name}” has no avatar yet: train one, or add an existing .effigy file."
+            )
+            continue
+        visible.add(rig.armature)
+        if rig.mesh.holdout_get(view_layer=depsgraph.view_layer):
+            warnings.append(
+                f"“{rig.mesh.name}” is a holdout. An avatar cannot cut a hole into the image, so it is left out."
+            )
             continue
         pose = read_pose(rig, depsgraph)
         if instance_motion is not None:
             pose = replace(pose, root=transform_to_head(np.array(instance_motion, np.float64)) @ pose.root)
-        subjects.append(Subject(avatar_path(rig.armature), pose))
-        if (warning := transform_warning(rig, depsgraph)) and warning not in warnings:
+        # Also where it is too small to be drawn, a missing file is said now and not in the frame in which it grows.
+        path = avatar_path(rig.armature)
+        if pose.has_size:
+            subjects.append(Subject(path, pose))
+        if warning := transform_warning(rig, depsgraph):
             warnings.append(warning)
-    if subjects:
-        return RenderSubjects(tuple(subjects), tuple(warnings))
-    if without_avatar:
-        raise EffigyError(f"“{without_avatar[0]}” has no avatar yet: train one, or add an existing .effigy file.")
-    raise EffigyError(
-        "There is no avatar to render in this view layer: import a video and train one, or add an "
-        "existing avatar; if there is one, its mesh is hidden from renders."
-    )
+    scene = depsgraph.scene
+    if not visible and not _has_any_avatar(scene):
+        raise EffigyError(
+            without_avatar[0]
+            if without_avatar
+            else "There is no avatar to render in this scene: import a video and train one, or add an existing avatar."
+        )
+    warnings += [
+        f"The avatar of “{armature.name}” is missing. It is not visible in this frame; the render will stop where it "
+        "is: press Relink and choose its file."
+        for armature in missing(scene)
+        if armature not in visible
+    ]
+    return RenderSubjects(tuple(subjects), tuple(dict.fromkeys((*without_avatar, *warnings))))
+
+
+def _has_any_avatar(scene: bpy.types.Scene) -> bool:
+    """Whether a scene has an avatar, visible or not, itself or in a collection that it shows as an instance."""
+    waiting, seen = [scene.collection], set()
+    while waiting:
+        collection = waiting.pop()
+        if collection in seen:
+            continue
+        seen.add(collection)
+        for obj in collection.all_objects:
+            if is_part(obj, "armature") and has_avatar(obj):
+                return True
+            if obj.instance_collection is not None:
+                waiting.append(obj.instance_collection)
+    return False
 
 
 def _visible_rigs(depsgraph: bpy.types.Depsgraph) -> Iterator[tuple[Rig, Matrix | None]]:
-    """Each visible rig; for an instance, also the motion from the rig itself to the instance, otherwise None."""
-    found = []
+    """Each visible rig; for an instance, also the motion from the rig itself to the instance, otherwise None.
+
+    What a collection contributes only indirectly, by shadows and reflections, is not visible.
+    """
+    layer, found = depsgraph.view_layer, []
     for instance in depsgraph.object_instances:
         # The entries of this iterator are only valid during their own iteration, so the matrix is copied.
         if is_part(instance.object, "mesh"):
             moved = instance.matrix_world.copy() if instance.is_instance else None
-            found.append((instance.object.original, moved))
+            shown_by = instance.parent if instance.is_instance else instance.object
+            if not shown_by.original.indirect_only_get(view_layer=layer):
+                found.append((instance.object.original, moved))
     for mesh, moved in found:
         rig = find_rig(mesh)
         if rig is None:

@@ -23,6 +23,9 @@ from .rotations import quaternion_to_axis_angle
 SCALE_TOLERANCE: Final = 1e-3
 """Relative difference between the scales along the axes above which the artist is warned."""
 
+SMALLEST_SCALE: Final = 1e-5
+"""Of a head that is drawn: below it the head is smaller than a hundredth of a millimetre."""
+
 _NECK: Final = JOINT_NAMES.index("neck")
 _JAW: Final = JOINT_NAMES.index("jaw")
 
@@ -46,6 +49,11 @@ class RigPose:
     the mean scale (see `transform_warning`)."""
     head_motion: np.ndarray
     """(4, 4) similarity in Blender's world: the motion that root and neck together apply to the head at rest."""
+
+    @property
+    def has_size(self) -> bool:
+        """Whether there is anything to draw: false for a head that is scaled to nothing, as to make it appear."""
+        return abs(float(np.linalg.det(self.root[:3, :3]))) > SMALLEST_SCALE**3
 
     def message(self) -> dict[str, Any]:
         """The worker protocol's `pose`."""

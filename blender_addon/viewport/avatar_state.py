@@ -59,6 +59,11 @@ class AvatarState:
     """The settings that name the avatar's file, and its path. Kept because finding a packed avatar takes time."""
 
     @property
+    def has_size(self) -> bool:
+        """Whether there is anything to draw (`RigPose.has_size`), as far as the pose is known."""
+        return self.pose is None or self.pose.has_size
+
+    @property
     def fresh(self) -> bool:
         """Whether `splats` have the shape of the current pose; their colours may be those of an earlier viewpoint."""
         return self.shown is not None and self.shown.key == self.key

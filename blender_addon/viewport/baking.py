@@ -63,14 +63,19 @@ class ColorViewpoint:
         return Viewpoint.from_view_matrix(view_matrix, scene.camera.data.type == "ORTHO")
 
 
-def visible_rigs(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> list[Rig]:
-    """The rigs with avatars whose mesh the view layer shows. Raises an `EffigyError` if there are none."""
-    rigs = [
-        rig for rig in find_rigs(scene.objects) if has_avatar(rig.armature) and rig.mesh.visible_get(view_layer=layer)
-    ]
+def rigs_with_avatars(layer: bpy.types.ViewLayer) -> list[Rig]:
+    """The rigs with avatars in a view layer, those as well that are hidden in the current frame. Raises an
+    `EffigyError` if there are none.
+    """
+    rigs = [rig for rig in find_rigs(layer.objects) if has_avatar(rig.armature)]
     if not rigs:
-        raise EffigyError("There is no visible avatar in this scene: train one or add one, and show its mesh.")
+        raise EffigyError("There is no avatar in this view layer: train one or add one, and show its collection.")
     return rigs
+
+
+def _is_shown(rig: Rig, layer: bpy.types.ViewLayer) -> bool:
+    """Whether the view layer shows an avatar in the current frame."""
+    return rig.mesh.visible_get(view_layer=layer)
 
 
 def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> Task:
@@ -88,13 +93,16 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
     """Starts writing the splats of all visible avatars as `.ply`: the current frame to `path`, or a range of frames to
-    numbered files. Each file holds all avatars. `axes` (3, 3) converts the world's axes to the file's. Raises an
-    `EffigyError` if no avatar is visible or the range is empty.
+    numbered files. Each file holds all avatars that are visible in its frame; where none is, it is empty. `axes`
+    (3, 3) converts the world's axes to the file's. Raises an `EffigyError` if there is no avatar, if none is visible in
+    the current frame and only that is exported, or if the range is empty.
     """
     scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
-    rigs = visible_rigs(scene, layer)
+    rigs = rigs_with_avatars(layer)
     if frames is not None:
         _check_range(*frames)
+    elif not any(_is_shown(rig, layer) for rig in rigs):
+        raise EffigyError("No avatar is visible in this frame: show a mesh, or choose a frame in which one is.")
     return tasks.start_local(f"Export {path.stem}", lambda: _export(scene, layer, rigs, path, axes, frames, viewpoint))
 
 
@@ -115,18 +123,24 @@ def _bake(
     which gives an avatar's number of Gaussians.
     """
     count, bakes = last - first + 1, {}
-    paths = [avatar_path(rig.armature) for rig in rigs]
+    paths: dict[Rig, Path] = {}
     settings = scene.effigy
     with _restored_frame(scene), _in_progress(rigs):
         for number, frame in enumerate(range(first, last + 1)):
             scene.frame_set(frame)
-            for rig, path in zip(rigs, paths, strict=True):
+            for rig in rigs:
                 # Checked for each avatar: while the previous answer was pending, the artist may have changed the frame.
                 if scene.frame_current != frame:
                     scene.frame_set(frame)
                 depsgraph = layer.depsgraph
+                if not _is_shown(rig, layer):
+                    continue
                 pose = read_pose(rig, depsgraph)
-                request = SplatsRequest(path, pose, color_viewpoint.in_frame(scene, depsgraph))
+                if not pose.has_size:
+                    continue
+                if rig not in paths:
+                    paths[rig] = avatar_path(rig.armature)
+                request = SplatsRequest(paths[rig], pose, color_viewpoint.in_frame(scene, depsgraph))
                 answer = yield from tasks.fetch(METHOD, request.message())
                 splats = Splats.from_answer(answer, pose.head_motion)
                 if rig not in bakes:
@@ -142,6 +156,8 @@ def _bake(
             redraw_views()
             yield (number + 1) / count
     size = sum(bake.bytes for bake in bakes.values())
+    if not bakes:
+        return f"No avatar is visible in frames {first} to {last}: there is nothing to bake."
     return f"{count} frames baked, {size / MEGABYTE:.0f} MB."
 
 
@@ -156,16 +172,16 @@ def _export(
 ) -> Steps[str]:
     """The steps of the export; returns a summary for the artist. The worker writes the files."""
     exported = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
-    paths, gaussians = [avatar_path(rig.armature) for rig in rigs], 0
+    gaussians = 0
     with _restored_frame(scene):
         for number, frame in enumerate(exported):
             # The current frame is exported without `frame_set`, which would discard a pose without keyframes.
             if frames:
                 scene.frame_set(frame)
             depsgraph = layer.depsgraph
+            poses = [(rig, read_pose(rig, depsgraph)) for rig in rigs if _is_shown(rig, layer)]
             subjects = [
-                {"avatar": avatar, "pose": read_pose(rig, depsgraph).message()}
-                for rig, avatar in zip(rigs, paths, strict=True)
+                {"avatar": avatar_path(rig.armature), "pose": pose.message()} for rig, pose in poses if pose.has_size
             ]
             params = {
                 **color_viewpoint.in_frame(scene, depsgraph).message(),
@@ -174,10 +190,10 @@ def _export(
                 "path": numbered(path, frame) if frames else path,
             }
             answer = yield from tasks.fetch("avatar.export", params)
-            gaussians = answer["gaussians"]
+            gaussians = max(gaussians, answer["gaussians"])
             yield (number + 1) / len(exported)
     files = f"{len(exported)} files, the first is {numbered(path, exported[0])}" if frames else str(path)
-    return f"{gaussians:,} Gaussians per frame: {files}."
+    return f"{'Up to ' if frames else ''}{gaussians:,} Gaussians per frame: {files}."
 
 
 def _check_range(first: int, last: int) -> None:

@@ -64,11 +64,11 @@ def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> 
         try:
             if avatar.read_at <= state.scene_changed_at:
                 _update_pose(rig, avatar, depsgraph, now)
-            if view == state.active_view:
+            if view == state.active_view and avatar.has_size:
                 _update_splats(context.scene, rig, avatar, viewpoint, now)
         except EffigyError as error:
             _on_error(rig.armature.session_uid, str(error))
-    return visible
+    return [(rig, avatar) for rig, avatar in visible if avatar.has_size]
 
 
 def is_moving(view: int, visible: list[tuple[Rig, AvatarState]]) -> bool:

@@ -377,7 +377,6 @@ def test_a_parameter_that_a_method_does_not_have_is_refused_by_its_name(client, 
     [
         (np.diag([1.0, 1, -1]), [], "must be a rotation"),
         (2 * np.eye(3), [], "must be a rotation"),
-        (np.eye(3), [], "no avatar to export"),
     ],
 )
 def test_an_export_that_makes_no_sense_is_refused(client, tmp_path, axes, subjects, sentence):
@@ -386,6 +385,11 @@ def test_an_export_that_makes_no_sense_is_refused(client, tmp_path, axes, subjec
             "avatar.export", {"subjects": subjects, "axes": axes, "path": tmp_path / "a.ply", "view": [0, 0, 1]}
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_frame_without_an_avatar_is_an_empty_file(client, tmp_path):
+    answer = client.call("avatar.export", {"subjects": [], "path": tmp_path / "a.ply", "view": [0, 0, 1]})
+    assert answer["gaussians"] == 0 and b"element vertex 0\n" in (tmp_path / "a.ply").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,8 @@ def test_without_an_avatar_or_a_camera_it_is_a_sentence(rig):
     bpy.context.scene.camera = None
     with pytest.raises(RuntimeError, match="no camera"):
         bpy.ops.effigy.bake_playback()
-    rig.mesh.hide_set(True)
-    with pytest.raises(RuntimeError, match="no visible avatar"):
+    rig.armature.effigy.avatar = ""
+    with pytest.raises(RuntimeError, match="no avatar in this view layer"):
         bpy.ops.effigy.bake_playback()
 
 
