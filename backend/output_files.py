@@ -20,8 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from .file_names import MOST_BYTES, beside, split, with_end
+
 _HIDDEN: Final = "effigy-"
 """In the names of temporaries, so that no file of the user has such a name."""
+_ANY: Final = "\0" * 8
+"""Stands for the digits in a name of a temporary where any digits count; no name holds it."""
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 """Flag of Linux' renameat2(2)."""
@@ -40,7 +44,12 @@ def temporary_beside(target: Path) -> Path:
     """A hidden name beside `target` under which it can be made. The suffix is kept, so that writers which choose a
     format by extension work on the temporary.
     """
-    return target.with_name(f".{target.stem}.{_HIDDEN}{secrets.token_hex(4)}{target.suffix}")
+    return target.with_name(_temporary_name(target, secrets.token_hex(4)))
+
+
+def temporaries_of(target: Path) -> list[Path]:
+    """What is being made for `target`, or was left by a killed writer."""
+    return list(_beside(target, _temporary_names(target)))
 
 
 def put_in_place(temporary: Path, target: Path, rename: Rename) -> None:
@@ -184,12 +193,12 @@ def _flush_drive(path: Path) -> None:
             os.close(file)
 
 
-def _mode_of_new_file(beside: Path) -> int:
+def _mode_of_new_file(temporary: Path) -> int:
     """The permissions that a new file has there: by the user's umask, and by the folder's own rules where it has some.
 
     They are seen on a new file, because reading the umask changes it for a moment, in all threads.
     """
-    probe = beside.with_name(f"{beside.name}~")
+    probe = temporary.with_name(f"{temporary.name}~")
     file = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         return os.fstat(file).st_mode & 0o777
@@ -214,15 +223,25 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _retired(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{_HIDDEN}old-{secrets.token_hex(4)}")
+    return beside(target, f".{_HIDDEN}old-{secrets.token_hex(4)}", ".")
 
 
 def _retired_names(target: Path) -> re.Pattern[str]:
-    return re.compile(rf"\.{re.escape(target.name)}\.{_HIDDEN}old-[0-9a-f]{{8}}")
+    return _any_of(beside(target, f".{_HIDDEN}old-{_ANY}", ".").name)
 
 
 def _temporary_names(target: Path) -> re.Pattern[str]:
-    return re.compile(rf"\.{re.escape(target.stem)}\.{_HIDDEN}[0-9a-f]{{8}}{re.escape(target.suffix)}~?")
+    return _any_of(_temporary_name(target, _ANY), "~?")
+
+
+def _temporary_name(target: Path, token: str) -> str:
+    stem, suffix = split(target.name)
+    # One byte is left for the `~` of `_mode_of_new_file`.
+    return with_end(stem, f".{_HIDDEN}{token}{suffix}", ".", MOST_BYTES - 1)
+
+
+def _any_of(name: str, end: str = "") -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(_ANY, "[0-9a-f]{8}") + end)
 
 
 def _beside(target: Path, names: re.Pattern[str]) -> Iterator[Path]:

@@ -30,11 +30,14 @@ from pathlib import Path
 from typing import Final
 
 from .errors import EffigyError
+from .file_names import MOST_BYTES, with_end
 
 HEARTBEAT_SECONDS: Final = 4.0
 WATCH_SECONDS: Final = 14.0
 """More than three heartbeats: network drives may show a change some seconds late."""
 _SECONDS_BETWEEN_TRIES: Final = 0.05
+_ASIDE: Final = 9
+"""Characters that the name of an abandoned lock gets while it is removed."""
 _TRIES: Final = 100
 """Times that a lock's file is expected to be gone after it was locked; then the drive does not number its files."""
 _LONGEST_TEXT: Final = 2000
@@ -137,7 +140,7 @@ def lock_of(target: Path) -> Path:
     is not followed, because it may be a stranger's.
     """
     target = target.absolute()
-    return Path(os.path.realpath(target.parent)) / f".{target.name}.lock"
+    return Path(os.path.realpath(target.parent)) / with_end(target.name, ".lock", ".", MOST_BYTES - _ASIDE)
 
 
 def _in_use(owner: Owner | None) -> OutputInUseError:

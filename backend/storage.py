@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from .errors import EffigyError
+from .file_names import shortened
 from .output_files import (
     give_mode,
     may_be_recovered,
@@ -31,6 +32,8 @@ from .output_lock import Owner, hold
 IN_USE: Final = frozenset({5, 32, 33, 1224})
 """Windows' error codes for a file that another program has open or mapped: ERROR_ACCESS_DENIED (which has other causes
 too), ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION, ERROR_USER_MAPPED_FILE."""
+_TOO_LONG: Final = frozenset({123, 206})
+"""Windows' error codes for a name that is too long, or that has characters that it refuses."""
 RETRY_SECONDS: Final = 4.0
 """How long a file in use is waited for: virus scanners and search indexers hold a new file for less than a second."""
 
@@ -168,6 +171,11 @@ def as_effigy_error(error: OSError, target: Path) -> EffigyError:
     if number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return EffigyError(
             f"{target} cannot be written: a file stands where a folder is needed, or the other way round."
+        )
+    if number == errno.ENAMETOOLONG or getattr(error, "winerror", None) in _TOO_LONG:
+        return EffigyError(
+            f"{target} cannot be written: the name “{shortened(target.name, 60)}…” is longer than the disk allows. "
+            "Choose a shorter one, or a folder with a shorter path."
         )
     return EffigyError(f"{target} cannot be written: {error.strerror or error}.")
 

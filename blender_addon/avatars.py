@@ -26,7 +26,7 @@ from bpy.app.handlers import persistent
 from . import preferences, trusted_paths
 from .avatar_header import NOUN, REMEDY, check_avatar_file, is_avatar
 from .errors import EffigyError
-from .file_names import readable, safe_file_name
+from .file_names import file_name, readable
 from .paths import absolute, is_file, stored
 from .reading import reading
 from .renaming import write_new
@@ -211,7 +211,7 @@ def unpack(armature: bpy.types.Object, chosen: Path | None = None) -> Path:
     if chosen is None and not bpy.data.filepath:
         raise EffigyError("Save the .blend file first: the avatar is written beside it. Or choose a file for it.")
     folder, name = (Path(bpy.data.filepath).parent, text.name) if chosen is None else (chosen.parent, chosen.name)
-    place = folder / safe_file_name(name, SUFFIX)
+    place = folder / file_name(name, SUFFIX)
     data = _bytes_of(text)
     path = place if _holds(place, data) else _write(place, data)
     use_file(armature, path)

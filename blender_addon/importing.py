@@ -17,6 +17,7 @@ import bpy
 from . import avatars, preferences, scene_set_up, tasks
 from .camera_view import look_through_camera
 from .errors import EffigyError
+from .file_names import datablock_name, file_name
 from .film_sound import add_sound
 from .paths import stored
 from .reading import check_file, reading, unlike
@@ -147,7 +148,7 @@ def _new_capture_folder(video: Path) -> Path:
     """A folder that does not exist yet, beside the .blend file, or beside the video if the .blend is unsaved."""
     folder = Path(bpy.data.filepath).parent if bpy.data.filepath else video.parent
     taken = tuple(Path(task.params.get("capture", "")) for task in tasks.running())
-    return unused(folder / (video.stem + SUFFIX), taken)
+    return unused(folder / file_name(video.stem, SUFFIX, otherwise="video"), taken)
 
 
 def _build(
@@ -172,7 +173,7 @@ def _build(
         placement = Placement(default_camera_pose(track.head_to_camera), start)
         yield from part(apply_track_steps(rig, track, placement, scale), 0.6, 0.97)
         collection = rig.mesh.users_collection[0]
-        camera = add_camera(track, placement, f"{name} camera", collection)
+        camera = add_camera(track, placement, datablock_name(name, " camera"), collection)
         yield 0.98
         show_footage(camera, capture / "frames", track.positions, placement, scale)
         yield 0.99

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from .errors import EffigyError
+from .file_names import numbered
 from .output_files import temporary_beside
 
 IN_USE: Final = frozenset({5, 32, 33, 1224})
@@ -46,7 +47,7 @@ def unused(path: Path, taken: Collection[Path] = ()) -> Path:
     number, chosen = 1, path
     while os.path.lexists(chosen) or chosen in taken:
         number += 1
-        chosen = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        chosen = numbered(path, f"-{number}")
     return chosen
 
 

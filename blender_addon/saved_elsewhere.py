@@ -16,6 +16,7 @@ from typing import Final
 import bpy
 from bpy.app.handlers import persistent
 
+from .file_names import numbered
 from .renaming import unused
 from .reporting import report_soon
 from .rig.rig_properties import is_part
@@ -56,7 +57,7 @@ def _keep_other(filepath: str, *_: object) -> None:
     if now is None or now == _open.stamp or not any(is_part(obj, "armature") for obj in bpy.data.objects):
         return
     path = Path(filepath)
-    kept = unused(path.with_name(f"{path.stem} of another Blender{path.suffix}"))
+    kept = unused(numbered(path, " of another Blender"))
     try:
         _link_or_copy(path, kept)
     except OSError as error:

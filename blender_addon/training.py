@@ -16,6 +16,7 @@ import bpy
 
 from . import avatars, tasks, trusted_paths
 from .errors import EffigyError
+from .file_names import beside, file_name
 from .paths import absolute, check_written, is_file, settings_of, stored
 from .renaming import unused
 from .rig.data import TrackData
@@ -86,7 +87,7 @@ def train(rig: Rig) -> Task:
         rig,
         TrainingRequest(
             capture,
-            unused(capture.with_suffix(avatars.SUFFIX), taken),
+            unused(capture.with_name(file_name(capture.stem, avatars.SUFFIX)), taken),
             settings.preset,
             settings.device,
             settings.size or None,
@@ -114,7 +115,7 @@ def can_resume(rig: Rig) -> bool:
 
 
 def checkpoint_of(request: TrainingRequest) -> Path:
-    return Path(f"{request.avatar}{CHECKPOINT}")
+    return beside(request.avatar, CHECKPOINT)
 
 
 def last_training(rig: Rig) -> TrainingRequest | None:

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 import bpy
 from bpy.app.handlers import persistent
 
+from .file_names import beside
 from .reporting import report_soon
 from .rig.rig_properties import is_part
 
@@ -53,7 +54,7 @@ def _has_all_frames(file: BinaryIO, size: int) -> bool:
 
 
 def _kept_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.before")
+    return beside(path, f".{os.getpid()}.before", ".")
 
 
 @persistent

@@ -8,7 +8,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..blender_addon import active, avatars
-from ..blender_addon.file_names import readable, safe_file_name
+from ..blender_addon.file_names import file_name, readable
 from ..blender_addon.reporting import ReportingOperator
 
 
@@ -32,7 +32,7 @@ class EFFIGY_OT_unpack_avatar(ReportingOperator, bpy.types.Operator):
         packed = active.need_rig(context).armature.effigy.packed
         if bpy.data.filepath or packed is None:
             return self.execute(context)
-        self.filepath = safe_file_name(packed.name, avatars.SUFFIX)
+        self.filepath = file_name(packed.name, avatars.SUFFIX)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 

@@ -312,6 +312,14 @@ def _load_tracked_capture(folder: Path) -> tuple[Capture, Track, HeadModel]:
 def check_writable(target: Path) -> None:
     """Refuse a path that cannot be written, before any long work begins. Leaves nothing behind."""
     folder = target.parent
+    try:
+        # A name that the disk refuses is refused by any question about it.
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise as_effigy_error(error, target) from error
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     try:

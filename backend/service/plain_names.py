@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from ..errors import EffigyError
+from ..file_names import REFUSED, is_device
 
 MAX_DEPTH = 8
 """Folders that a name may lead through."""
 MAX_PART = 200
 """Characters of one part of a name; file systems allow 255 bytes."""
-_REFUSED = re.compile(r'[\x00-\x1f\\:*?"<>|/]')
-_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
 
 
 def plain_name(name: object) -> str:
@@ -35,19 +33,11 @@ def plain_names(names: Iterable[object]) -> list[str]:
     return checked
 
 
-def is_device(name: str) -> bool:
-    """Whether Windows keeps this name, with any suffix, for a device.
-
-    Source: Microsoft, "Naming Files, Paths, and Namespaces".
-    """
-    return _DEVICES.fullmatch(name) is not None
-
-
 def _is_plain(part: str) -> bool:
     return (
         0 < len(part) <= MAX_PART
         and not part.startswith(".")
         and not part.endswith((".", " "))
-        and not _REFUSED.search(part)
+        and not REFUSED.search(part)
         and not is_device(part)
     )

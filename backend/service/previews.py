@@ -5,7 +5,6 @@ Training and evaluation draw their own previews.
 
 from __future__ import annotations
 
-import glob
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..formats.capture import LARGEST_SIZE, Capture, load_capture, read_frame
 from ..formats.image_reading import read_image
+from ..output_files import temporaries_of
 from ..progress import Progress
 from .request_fields import Request
 from .requests import CaptureRequest, TrackRequest
@@ -64,8 +64,8 @@ class WorkPreview:
 
 def _newest_frame(folder: Path) -> np.ndarray | None:
     """The last complete frame in the hidden folder that a capture is written to (`storage.write_beside`)."""
-    hidden = folder.parent.glob(f".{glob.escape(folder.stem)}.*{glob.escape(folder.suffix)}/frames")
-    frames = sorted(path for frame_folder in hidden for path in frame_folder.glob("*.jpg"))
+    hidden = temporaries_of(folder)
+    frames = sorted(path for made in hidden for path in (made / "frames").glob("*.jpg"))
     if len(frames) < 2:
         return None
     # The newest file may still be incomplete; the one before it is not.

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import EffigyError
+from ..file_names import beside
 from ..formats.safetensors_file import read_tensors, write_tensors
 from ..reading import Damaged, reading, shown
 from ..storage import check_schema, write_beside
@@ -34,7 +35,7 @@ class Checkpoint:
 
 
 def checkpoint_path(avatar_path: Path) -> Path:
-    return avatar_path.with_name(avatar_path.name + ".checkpoint")
+    return beside(avatar_path, ".checkpoint")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import bpy
 import numpy as np
 
+from ..file_names import datablock_name
 from .armature import add_armature
 from .conventions import points_to_blender
 from .correctives import corrective_name, drive_corrective
@@ -37,11 +38,11 @@ def build_rig(data: RigData, name: str, parent: bpy.types.Collection) -> Rig:
 
 def build_rig_steps(data: RigData, name: str, parent: bpy.types.Collection) -> Steps[Rig]:
     """`build_rig` in steps of a few milliseconds (see `steps`)."""
-    collection = bpy.data.collections.new(name)
+    collection = bpy.data.collections.new(datablock_name(name))
     parent.children.link(collection)
     try:
-        armature = add_armature(data, f"{name} rig", collection)
-        mesh = bpy.data.objects.new(name, _mesh(data, name))
+        armature = add_armature(data, datablock_name(name, " rig"), collection)
+        mesh = bpy.data.objects.new(datablock_name(name), _mesh(data, datablock_name(name)))
         collection.objects.link(mesh)
         mesh.parent = armature
         yield 0.1

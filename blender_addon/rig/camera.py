@@ -19,6 +19,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ..errors import EffigyError
+from ..file_names import datablock_name
 from .action import CONSTANT, Curve, add_curve, new_action, play_action
 from .conventions import OPENCV_AXES
 from .data import TrackData
@@ -140,7 +141,7 @@ def _follow_times(camera: bpy.types.Camera, shown: np.ndarray, frame_start: int)
     images = np.searchsorted(shown, frames + 1e-3, side="right") - 1
     offsets = images - frames - 1
     changed = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 1))
-    action = new_action(f"{camera.name} footage", camera)
+    action = new_action(datablock_name(camera.name, " footage"), camera)
     path = "background_images[0].image_user.frame_offset"
     add_curve(action, Curve(path, 0, "Footage", changed + frame_start, offsets[changed]), CONSTANT)
     play_action(camera, action)

@@ -31,6 +31,7 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
+from ..file_names import datablock_name
 from .action import (
     Curve,
     add_curve,
@@ -213,7 +214,7 @@ def remove_performance(rig: Rig) -> None:
 def _add_neutral_strip(key: bpy.types.Key, names: tuple[str, ...]) -> None:
     """Adds the strip that holds these shape keys at zero, unless there are strips already."""
     if _strip_of(key, NEUTRAL) is None and _strip_of(key, TRACKED) is None:
-        action = new_action(f"{key.name} neutral", key)
+        action = new_action(datablock_name(key.name, " neutral"), key)
         for name in names:
             add_curve(action, Curve(_value_path(name), 0, _GROUP, np.zeros(1), np.zeros(1)))
         action[LAYER_PROPERTY] = NEUTRAL

@@ -12,7 +12,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from .. import tasks
+from .. import file_names, tasks
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..redraw import redraw_views
@@ -108,7 +108,7 @@ def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tup
 
 def numbered(path: Path, frame: int) -> Path:
     """`head.ply` -> `head_0012.ply`, as Blender numbers frames."""
-    return path.with_name(f"{path.stem}_{frame:04d}{path.suffix}")
+    return file_names.numbered(path, f"_{frame:04d}")
 
 
 def _bake(

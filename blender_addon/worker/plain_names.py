@@ -6,21 +6,16 @@ so that it passes the worker's check (`sendable`). The rules are those of `backe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 from ..errors import EffigyError
-from ..file_names import DEVICES
+from ..file_names import MOST_MADE, REFUSED, file_name, is_device, split
 
 MAX_DEPTH: Final = 8
 """Folders that a name may lead through."""
-MAX_PART: Final = 200
+MAX_PART: Final = MOST_MADE + 20
 """Characters of one part of a name; file systems allow 255 bytes."""
-_MOST_SENT: Final = 180
-"""Bytes of a name. The worker adds a suffix to the names of some files, and makes them under longer ones."""
-_LONGEST_SUFFIX: Final = 20
-_REFUSED: Final = re.compile(r'[\x00-\x1f\\:*?"<>|/]')
 
 
 def plain_name(name: object) -> str:
@@ -48,23 +43,8 @@ def plain_names(names: Iterable[object]) -> list[str]:
 
 def sendable(name: str) -> str:
     """The name of a file or folder here, changed where it is not allowed on every system. Its suffix stays."""
-    made = _REFUSED.sub("_", name).lstrip(".").rstrip(". ")
-    _, dot, suffix = made.rpartition(".")
-    end = f"{dot}{suffix}" if dot and len(suffix) <= _LONGEST_SUFFIX else ""
-    made = _shortened(made.removesuffix(end), _MOST_SENT - _bytes(end)) + end
-    return made if _is_plain(made) else f"_{made}"
-
-
-def _shortened(name: str, most: int) -> str:
-    """The beginning of a name, of at most so many bytes."""
-    while _bytes(name) > most:
-        name = name[:-1]
-    return name.rstrip(". ")
-
-
-def _bytes(name: str) -> int:
-    """The length of a name on Linux. A name that is no text may hold halves of characters."""
-    return len(name.encode("utf-8", "surrogatepass"))
+    stem, suffix = split(name.strip(" ."))
+    return file_name(stem, REFUSED.sub("_", suffix), otherwise="_")
 
 
 def _is_plain(part: str) -> bool:
@@ -72,6 +52,6 @@ def _is_plain(part: str) -> bool:
         0 < len(part) <= MAX_PART
         and not part.startswith(".")
         and not part.endswith((".", " "))
-        and not _REFUSED.search(part)
-        and not DEVICES.fullmatch(part)
+        and not REFUSED.search(part)
+        and not is_device(part)
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ..file_names import beside
 from .file_exchange import Report, list_in, text_in
 from .file_fetcher import FileFetcher, RemoteFile
 from .file_sender import FileSender, check_avatar, scan
@@ -123,8 +124,8 @@ class Transfer:
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
         if params.get("resume"):
             for field, path, name in self._outputs:
-                beside = {suffix: path.with_name(path.name + suffix) for suffix in field.beside}
-                found = {suffix: file for suffix, file in beside.items() if file.is_file()}
+                others = {suffix: beside(path, suffix) for suffix in field.beside}
+                found = {suffix: file for suffix, file in others.items() if file.is_file()}
                 sent = self._sender.send(found, "the checkpoint", self._report)
                 files |= {name + suffix: file.sha256 for suffix, file in sent.items()}
         note = json.dumps({"state": RUNNING})
@@ -175,7 +176,7 @@ class Transfer:
                         place_folder(path / part, _contents_of(files_of_part, contents), of_capture=False)
                 check_no_links(path, inside)
                 places = {path / part: file for part, file in inside.items()}
-                places |= {path.with_name(path.name + suffix): file for suffix, file in _named(files, name, field)}
+                places |= {beside(path, suffix): file for suffix, file in _named(files, name, field)}
                 place_files({place: contents[file.sha256] for place, file in places.items()})
         self._fetcher.discard(self._key)
 

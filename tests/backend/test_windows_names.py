@@ -14,7 +14,7 @@ from backend.head.registry import user_folder
 from backend.service.exchange_store import exchange_folder
 from blender_addon import command_line
 from blender_addon.command_line import split_command
-from blender_addon.file_names import safe_file_name
+from blender_addon.file_names import file_name
 
 SSH = r"C:\Windows\System32\OpenSSH\ssh.exe"
 
@@ -74,7 +74,7 @@ def test_other_systems_split_as_a_shell_does():
      "half \ud800"],
 )  # fmt: skip
 def test_every_datablock_gets_a_name_that_windows_accepts(name):
-    safe = safe_file_name(name, ".effigy")
+    safe = file_name(name, ".effigy")
     path = PureWindowsPath(safe)
     assert safe.endswith(".effigy") and len(safe) > len(".effigy") and len(safe.encode()) < 240
     assert path.parts == (safe,) and not path.drive and not path.root
@@ -84,9 +84,9 @@ def test_every_datablock_gets_a_name_that_windows_accepts(name):
 
 
 def test_a_good_name_stays_as_it_is():
-    assert safe_file_name("Ann 2.effigy", ".effigy") == "Ann 2.effigy"
-    assert safe_file_name("Ann.v2", ".effigy") == "Ann.v2.effigy"
-    assert safe_file_name("...", ".effigy") == "avatar.effigy"
+    assert file_name("Ann 2.effigy", ".effigy") == "Ann 2.effigy"
+    assert file_name("Ann.v2", ".effigy") == "Ann.v2.effigy"
+    assert file_name("...", ".effigy") == "avatar.effigy"
 
 
 def test_one_file_by_two_spellings_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

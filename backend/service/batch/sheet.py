@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Final
 from ...devices import DEVICES
 from ...errors import EffigyError
 from ...file_kinds import sentence_of_kind
+from ...file_names import file_name, is_device, shortened
 from ...reading import Damaged, read_text, reading
 from ...training.presets import PRESETS
 from ..parameters import Parameters
-from ..plain_names import is_device
 from ..request_fields import Request, field_types, option, parameter_names, read_request
 
 MAX_BYTES: Final = 4 * 2**20
@@ -142,7 +142,7 @@ def _read_row(sheet: Path, header: list[str], number: int, cells: list[str]) -> 
         raise EffigyError(f"{where}: fill in either the column footage or the column capture.")
     if "capture" in values and (extra := [column for column in _FOOTAGE_ONLY if column in values]):
         raise EffigyError(f"{where}: {extra[0]} is for footage; leave it empty beside a capture.")
-    values.setdefault("name", Path(values.get("footage") or values["capture"]).stem)
+    values.setdefault("name", _name_of(Path(values.get("footage") or values["capture"])))
     if reason := unsafe_name(values["name"]):
         raise EffigyError(f"{where}: name “{values['name']}” {reason}: choose another name for the clip.")
     clip = read_request(Clip, Parameters(values, where))
@@ -154,6 +154,12 @@ def _read_row(sheet: Path, header: list[str], number: int, cells: list[str]) -> 
     if clip.capture and not _is_file(clip.capture / "capture.json", f"{where}: capture"):
         raise EffigyError(f"{where}: capture: {clip.capture} is no capture folder.")
     return clip
+
+
+def _name_of(source: Path) -> str:
+    """The name of a clip that has none, after its footage or capture: without what `unsafe_name` refuses."""
+    plain = re.sub(r"[^\w .()+#&,'=@~-]", "_", file_name(source.stem, otherwise="clip"))
+    return shortened(re.sub(r"^\W+", "", plain)[:MAX_NAME] or "clip")
 
 
 def _is_file(path: Path, where: str) -> bool:
