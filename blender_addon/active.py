@@ -5,16 +5,22 @@ from __future__ import annotations
 import bpy
 
 from .errors import EffigyError
-from .rig.rig_properties import Rig, find_rig, find_rigs, is_part
+from .rig import mending
+from .rig.rig_properties import Rig, find_rig, find_rigs, what_it_lacks
 
 
 def active_rig(context: bpy.types.Context) -> Rig | None:
-    """None if the active object is not part of a rig and the scene does not have exactly one."""
-    rig = find_rig(context.object) if context.object else None
-    if rig is None:
-        rigs = [rig for obj in context.scene.objects if is_part(obj, "armature") and (rig := find_rig(obj))]
-        rig = rigs[0] if len(rigs) == 1 else None
-    return rig
+    """None if the active object is not part of a rig and the scene does not have exactly one. Raises an `EffigyError`
+    for an object that was part of a rig and lacks the rest of it: another rig is never meant by it.
+    """
+    if context.object is not None:
+        rig = find_rig(context.object)
+        if rig is None and (lack := what_it_lacks(context.object)):
+            raise EffigyError(lack)
+        if rig is not None:
+            return rig
+    armatures = dict.fromkeys(rig.armature for rig in map(find_rig, context.scene.objects) if rig is not None)
+    return find_rig(next(iter(armatures))) if len(armatures) == 1 else None
 
 
 def has_rig(context: bpy.types.Context) -> bool:
@@ -25,9 +31,24 @@ def has_rig(context: bpy.types.Context) -> bool:
         return False
 
 
+def poll(operator: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    """The `poll` of an operator that works on the active rig; tells why there is none."""
+    try:
+        if active_rig(context) is not None:
+            return True
+    except EffigyError as error:
+        operator.poll_message_set(str(error))
+    return False
+
+
+def can_complete(context: bpy.types.Context) -> bool:
+    """Whether the active object is a part of no rig any more and can be made a whole rig again."""
+    return context.object is not None and mending.can_complete(context.object)
+
+
 def problem(context: bpy.types.Context) -> str | None:
-    """Why the active rig cannot be used, as a sentence: it is damaged, or of a newer Effigy. None for a good one, and
-    if there is none.
+    """Why the active rig cannot be used, as a sentence: it is damaged, of a newer Effigy or only a part of one. None
+    for a good one, and if there is none.
     """
     try:
         active_rig(context)

@@ -119,16 +119,16 @@ def is_known(armature: bpy.types.Object) -> bool:
 
 def missing(scene: bpy.types.Scene, *, asked: bool = True) -> Iterator[bpy.types.Object]:
     """The armatures of a scene whose avatar's file is missing. `asked`: as in `avatar_path`."""
-    for rig in find_rigs(scene.objects):
-        settings = rig.armature.effigy
-        if not settings.avatar or settings.packed or not (asked or is_known(rig.armature)):
+    for armature in dict.fromkeys(rig.armature for rig in find_rigs(scene.objects)):
+        settings = armature.effigy
+        if not settings.avatar or settings.packed or not (asked or is_known(armature)):
             continue
         try:
-            found = is_file(absolute(settings.avatar, rig.armature))
+            found = is_file(absolute(settings.avatar, armature))
         except EffigyError:
             found = False
         if not found:
-            yield rig.armature
+            yield armature
 
 
 def _stored_path(armature: bpy.types.Object) -> Path | None:

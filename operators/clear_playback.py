@@ -15,11 +15,11 @@ class EFFIGY_OT_clear_playback(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return any(cache.bake_of(rig.armature) for rig in find_rigs(context.scene.objects))
+        return any(cache.bake_of(rig) for rig in find_rigs(context.scene.objects))
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         for rig in find_rigs(context.scene.objects):
-            cache.clear(rig.armature)
+            cache.clear(rig)
         cache.clear_deleted()
         return {"FINISHED"}
 

@@ -20,7 +20,7 @@ class EFFIGY_OT_key_all(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def run(self, context: bpy.types.Context) -> None:
         sliders.key_all(active.need_rig(context), context.scene.frame_current, root=self.head)

@@ -16,7 +16,7 @@ class EFFIGY_OT_pack_avatar(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def run(self, context: bpy.types.Context) -> None:
         avatars.pack(active.need_rig(context).armature)

@@ -22,7 +22,7 @@ class EFFIGY_OT_relink_avatar(AvatarOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, AvatarInfo]]:
         active.need_rig(context)

@@ -17,7 +17,7 @@ class EFFIGY_OT_reset_expression(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def run(self, context: bpy.types.Context) -> None:
         sliders.reset(active.need_rig(context))

@@ -22,7 +22,7 @@ class EFFIGY_OT_resume_training(ReportingOperator, bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         try:
-            return active.has_rig(context) and training.can_resume(active.need_rig(context))
+            return active.poll(cls, context) and training.can_resume(active.need_rig(context))
         except EffigyError:
             return False
 

@@ -62,7 +62,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context) and active.need_rig(context).is_editable
+        return active.poll(cls, context) and active.need_rig(context).is_editable
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         self.frame_start = context.scene.frame_start

@@ -24,7 +24,7 @@ class EFFIGY_OT_take_refined_track(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context) and training.has_refined_track(active.need_rig(context))
+        return active.poll(cls, context) and training.has_refined_track(active.need_rig(context))
 
     def run(self, context: bpy.types.Context) -> None:
         task = training.take_refined_track(active.need_rig(context))

@@ -20,7 +20,7 @@ class EFFIGY_OT_train_avatar(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def run(self, context: bpy.types.Context) -> None:
         task = training.train(active.need_rig(context))

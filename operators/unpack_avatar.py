@@ -26,7 +26,7 @@ class EFFIGY_OT_unpack_avatar(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         packed = active.need_rig(context).armature.effigy.packed

@@ -21,8 +21,9 @@ from mathutils import Matrix
 from ..avatars import avatar_path, has_avatar, missing
 from ..errors import EffigyError
 from ..rig.conventions import transform_to_head
-from ..rig.pose import RigPose, read_pose, transform_warning
+from ..rig.pose import RigPose, read_pose
 from ..rig.rig_properties import Rig, find_rig, is_part
+from ..rig.troubles import sentence_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
         path = avatar_path(rig.armature)
         if pose.has_size:
             subjects.append(Subject(path, pose))
-        if warning := transform_warning(rig, depsgraph):
+        if warning := sentence_of(rig, depsgraph):
             warnings.append(warning)
     scene = depsgraph.scene
     if not visible and not _has_any_avatar(scene):

@@ -11,6 +11,7 @@ from ..errors import EffigyError
 from ..file_names import readable
 from ..wrapped_text import region_width, wrapped
 from .base import EffigyPanel
+from .trouble_box import draw_trouble
 
 SHOWN: Final = 3
 """Files that are named before the artist is asked to look for them."""
@@ -44,6 +45,7 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
             wrapped(layout, problem, region_width(context), "ERROR")
         elif active.has_rig(context):
             self.draw_avatar(context)
+        draw_trouble(layout, context)
 
     def draw_avatar(self, context: bpy.types.Context) -> None:
         """The active rig, the file of its avatar, and what can be done with it."""

@@ -30,7 +30,7 @@ class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):
         row.operator("effigy.bake_playback", icon="RENDER_ANIMATION")
         row.operator("effigy.clear_playback", text="", icon="TRASH")
         for rig in find_rigs(context.scene.objects):
-            if bake := cache.bake_of(rig.armature):
+            if bake := cache.bake_of(rig):
                 wrapped(layout, describe(rig.armature, bake), region_width(context), "CHECKMARK")
         layout.operator("effigy.export_splats", icon="EXPORT")
 

@@ -21,8 +21,8 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         return active.has_rig(context) and has_avatar(active.need_rig(context).armature)
 
     def draw(self, context: bpy.types.Context) -> None:
-        armature = active.need_rig(context).armature
-        shown, scene = armature.effigy_view, context.scene.effigy_view
+        rig = active.need_rig(context)
+        shown, scene = rig.armature.effigy_view, context.scene.effigy_view
         layout = self.layout
         layout.use_property_split = True
         layout.use_property_decorate = False
@@ -33,7 +33,7 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         column.prop(shown, "least_opacity", slider=True)
         column.prop(scene, "quality")
         column.prop(scene, "with_overlays")
-        avatar = live.state_of(armature)
+        avatar = live.state_of(rig)
         if shared_shaders.failure():
             wrapped(layout, shared_shaders.failure(), region_width(context), "ERROR")
         elif avatar is not None and avatar.error:

@@ -8,11 +8,12 @@ from typing import Final
 
 import bpy
 import numpy as np
-from mathutils import Vector
+from mathutils import Matrix, Vector
 
 from ..errors import EffigyError
 from .conventions import BONE_AXES, points_to_blender
 from .data import JOINT_NAMES, PARENTS, RigData
+from .placement import head_by_bones
 from .rig_properties import BONE_NAMES, Rig
 
 _MIN_BONE_LENGTH: Final = 0.015
@@ -40,10 +41,14 @@ def add_armature(data: RigData, name: str, collection: bpy.types.Collection) -> 
     return armature
 
 
-def set_rest_pose(bones: dict[str, bpy.types.EditBone], joints: np.ndarray) -> None:
+def set_rest_pose(bones: dict[str, bpy.types.EditBone], joints: np.ndarray, place: np.ndarray | None = None) -> None:
     """Sets the bones' rest positions from joint positions (5, 3) in head space. The lengths of the bones are only for
     display; they do not affect the head.
+
+    `place` (4, 4) is the similarity from Blender's head at rest to the armature's space, if they are not the same.
     """
+    moved = Matrix(np.eye(4) if place is None else place)
+    turned = moved.to_3x3()
     position = dict(zip(JOINT_NAMES, joints.astype(np.float64), strict=True))
     eyes = (position["eye_L"] + position["eye_R"]) / 2
     lengths = {
@@ -58,9 +63,9 @@ def set_rest_pose(bones: dict[str, bpy.types.EditBone], joints: np.ndarray) -> N
         head = position[joint]
         # Positions are absolute in edit mode, so the order of parents and children does not matter.
         bone.use_connect = False
-        bone.head = Vector(points_to_blender(head))
-        bone.tail = Vector(points_to_blender(head + max(float(lengths[joint]), _MIN_BONE_LENGTH) * direction))
-        bone.align_roll(Vector(points_to_blender(upright)))
+        bone.head = moved @ Vector(points_to_blender(head))
+        bone.tail = moved @ Vector(points_to_blender(head + max(float(lengths[joint]), _MIN_BONE_LENGTH) * direction))
+        bone.align_roll(turned @ Vector(points_to_blender(upright)))
 
 
 def refresh_joints(rig: Rig) -> None:
@@ -71,24 +76,14 @@ def refresh_joints(rig: Rig) -> None:
     """
     if not rig.is_editable:
         raise EffigyError(f'"{rig.armature.name}" is linked from another file: make a library override of it first.')
+    place = head_by_bones(rig, rig.armature)[0]
     with edit_bones(rig.armature) as bones:
-        set_rest_pose({joint: bones[rig.bone_name(joint)] for joint in JOINT_NAMES}, joints_of(rig))
-
-
-def identity_offset(rig: Rig) -> np.ndarray:
-    """(S,) coefficients that the unmuted identity shape keys add to the person's identity."""
-    blocks = [rig.key_blocks.get(name) for name in rig.identity_names]
-    return np.array([0.0 if block is None or block.mute else block.value for block in blocks])
+        set_rest_pose({joint: bones[rig.bone_name(joint)] for joint in JOINT_NAMES}, rig.joints, place)
 
 
 def identity_of(rig: Rig) -> np.ndarray:
     """(S,) identity coefficients of the displayed mesh."""
-    return rig.base_identity + identity_offset(rig)
-
-
-def joints_of(rig: Rig) -> np.ndarray:
-    """(5, 3) joints of the displayed mesh at rest, head space, metres."""
-    return rig.base_joints + np.einsum("s,sjc->jc", identity_offset(rig), rig.joint_identity)
+    return rig.base_identity + rig.identity_offset
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from .action import (
 )
 from .conventions import HEAD_TO_BLENDER, default_camera_pose
 from .data import JOINT_NAMES, TrackData
+from .placement import head_by_bones
 from .rig_properties import Rig
 from .rotations import align_signs, axis_angle_to_quaternion, matrix_to_quaternion
 from .steps import Steps, finish
@@ -277,6 +278,9 @@ def _expression_curves(rig: Rig, track: TrackData, frame_start: int) -> list[Cur
 
 def _bone_curves(rig: Rig, track: TrackData, placement: Placement) -> list[Curve]:
     curves, frames = [], track.positions + placement.frame_start
+    # An artist may have applied a transform to the armature, which moves its rest bones.
+    head = head_by_bones(rig, rig.armature)[0]
+    turn = head[:3, :3] / np.cbrt(np.linalg.det(head[:3, :3]))
     for index, joint in enumerate(JOINT_NAMES):
         bone = rig.pose_bone(joint)
         rest = np.array(bone.bone.matrix_local, np.float64)
@@ -284,13 +288,13 @@ def _bone_curves(rig: Rig, track: TrackData, placement: Placement) -> list[Curve
         if joint == "root":
             # The bone's transform relative to its rest pose that moves the head at rest to its tracked pose.
             motion = placement.camera_pose @ track.head_to_camera.astype(np.float64) @ HEAD_TO_BLENDER.T
-            basis = np.linalg.inv(rest) @ motion @ rest
+            basis = np.linalg.inv(rest) @ head @ motion @ np.linalg.inv(head) @ rest
             quaternions = matrix_to_quaternion(basis[:, :3, :3])
             for axis in range(3):
                 curves.append(_curve(f"{base}.location", axis, bone.name, basis[:, axis, 3], frames))
         else:
             # A change of axes rotates the axis of a rotation and keeps its angle.
-            axes = HEAD_TO_BLENDER[:3, :3].T @ rest[:3, :3]
+            axes = HEAD_TO_BLENDER[:3, :3].T @ turn.T @ rest[:3, :3]
             vectors = track.rotations[:, index].astype(np.float64) @ axes
             quaternions = axis_angle_to_quaternion(vectors)
         quaternions = align_signs(quaternions)

@@ -1,8 +1,7 @@
 """Reads the evaluated pose of a rig in the form that the worker takes.
 
 Everything is read from Blender's dependency graph, so keyframes, NLA strips, drivers, constraints and parents all
-count, and a render reads the frame that it renders. A bone is read as the motion that it applies to the skinned mesh,
-which does not depend on the bone's rest orientation.
+count, and a render reads the frame that it renders. Where the head is says `placement`.
 """
 
 from __future__ import annotations
@@ -12,21 +11,16 @@ from typing import Any, Final
 
 import bpy
 import numpy as np
-from mathutils import Matrix
 
 from ..errors import EffigyError
-from .conventions import points_to_head, transform_to_head
-from .data import JOINT_NAMES, PARENTS
+from .conventions import transform_to_head
+from .data import JOINT_NAMES
+from .placement import head_place
 from .rig_properties import Rig, lost_expression
-from .rotations import quaternion_to_axis_angle
-
-SCALE_TOLERANCE: Final = 1e-3
-"""Relative difference between the scales along the axes above which the artist is warned."""
 
 SMALLEST_SCALE: Final = 1e-5
 """Of a head that is drawn: below it the head is smaller than a hundredth of a millimetre."""
 
-_NECK: Final = JOINT_NAMES.index("neck")
 _JAW: Final = JOINT_NAMES.index("jaw")
 
 
@@ -46,9 +40,10 @@ class RigPose:
     """(3,) float32"""
     root: np.ndarray
     """(4, 4) world from head in head-space axes, with a uniform scale. Where the objects are scaled unevenly this is
-    the mean scale (see `transform_warning`)."""
+    the mean scale (see `troubles`)."""
     head_motion: np.ndarray
-    """(4, 4) similarity in Blender's world: the motion that root and neck together apply to the head at rest."""
+    """(4, 4) similarity in Blender's world: the motion that root and neck together apply to the head at rest, in
+    the head model's own size."""
 
     @property
     def has_size(self) -> bool:
@@ -72,47 +67,20 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
     slider or a transform is no finite number.
     """
     expression, jaw = _read_expression(rig, depsgraph)
-    armature = rig.armature.evaluated_get(depsgraph)
-    motions = _bone_motions(rig, armature)
-    if not (np.isfinite(expression).all() and np.isfinite(np.array([armature.matrix_world, *motions])).all()):
+    place = head_place(rig, depsgraph)
+    if not (np.isfinite(expression).all() and place.is_finite):
         raise EffigyError(
             f'A slider, a bone or the transform of "{rig.armature.name}" is no finite number: reset the expression and '
             "clear the transforms of the rig and its parents."
         )
-    local_rotations = []
-    for index in range(1, len(JOINT_NAMES)):
-        relative = motions[PARENTS[index]].inverted_safe() @ motions[index]
-        local_rotations.append(relative.to_quaternion())
-    vectors = points_to_head(quaternion_to_axis_angle(np.array(local_rotations)))
+    vectors = place.rotations.copy()
     vectors[_JAW - 1] += jaw
-    world = armature.matrix_world
     return RigPose(
         expression,
         *vectors.astype(np.float32),
-        root=transform_to_head(_similarity(world @ motions[0])),
-        head_motion=_similarity(world @ motions[_NECK]),
+        root=transform_to_head(place.root(rig.base_joints)),
+        head_motion=place.head_motion,
     )
-
-
-def transform_warning(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:
-    """A sentence where the rig is mirrored or unevenly scaled, which an avatar cannot follow; otherwise None."""
-    armature = rig.armature.evaluated_get(depsgraph)
-    matrix = armature.matrix_world @ _bone_motions(rig, armature)[0]
-    if not np.isfinite(np.array(matrix)).all():
-        # `read_pose` refuses it.
-        return None
-    if matrix.to_3x3().determinant() < 0:
-        return (
-            f'"{rig.armature.name}" is mirrored by a negative scale. An avatar cannot be mirrored, so it is shown '
-            "unmirrored. Make the scale positive."
-        )
-    scales = np.linalg.svd(np.array(matrix.to_3x3()), compute_uv=False)
-    if scales.max() > scales.min() * (1 + SCALE_TOLERANCE):
-        return (
-            f'"{rig.armature.name}" or one of its parents is scaled by different amounts along its axes. The '
-            "avatar uses the mean of the three. Use the same scale on all axes."
-        )
-    return None
 
 
 def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
@@ -134,28 +102,3 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarr
     if not channels.any():
         return expression, np.zeros(3)
     return (expression + channels @ rig.arkit_expression).astype(np.float32), channels @ rig.arkit_jaw
-
-
-def _bone_motions(rig: Rig, armature: bpy.types.Object) -> list[Matrix]:
-    """The motion (4, 4) that each joint's bone applies to points at rest, in armature space; `armature` is
-    evaluated.
-    """
-    bones = armature.pose.bones
-    motions = []
-    for joint in JOINT_NAMES:
-        bone = bones[rig.bone_name(joint)]
-        motions.append(bone.matrix @ bone.bone.matrix_local.inverted_safe())
-    return motions
-
-
-def _similarity(matrix: Matrix) -> np.ndarray:
-    """(4, 4) float64: nearest rotation (by singular value decomposition), mean scale and translation of an affine
-    matrix.
-    """
-    affine = np.array(matrix, np.float64)
-    u, scales, vt = np.linalg.svd(affine[:3, :3])
-    rotation = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt
-    result = np.eye(4)
-    result[:3, :3] = rotation * scales.mean()
-    result[:3, 3] = affine[:3, 3]
-    return result

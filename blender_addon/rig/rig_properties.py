@@ -1,8 +1,9 @@
 """The custom properties on a rig's objects, by which a rig is recognised and read.
 
-A rig is an armature and a mesh parented to it, each with a custom property `effigy_rig`. Blender keeps custom
-properties and parents through undo, copying, renaming, appending, linking and saving, so rigs need no registry and
-their names do not matter. A `Rig` holds references to Blender objects, which become invalid with the next undo or file
+A rig is an armature and a mesh that is parented to it or deformed by it, each with a custom property `effigy_rig`.
+Blender keeps custom properties, parents and modifiers through undo, copying, renaming, appending, linking and saving,
+so rigs need no registry and their names do not matter. An armature with several such meshes, copies of one, is in as
+many rigs. A `Rig` holds references to Blender objects, which become invalid with the next undo or file
 load: call `find_rig` again in every operator, drawing callback and render.
 """
 
@@ -17,6 +18,7 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
+from .conventions import points_to_blender
 from .data import JOINT_NAMES, RigData
 
 RIG_PROPERTY: Final = "effigy_rig"
@@ -26,6 +28,8 @@ JOINT_PROPERTY: Final = "effigy_joint"
 SCHEMA: Final = 1
 MOST_CHARACTERS: Final = 1 << 16
 """Of a text in the custom property; the names of FLAME's 400 components have 5,000."""
+NOTED: Final = 64
+"""Vertices whose place at rest is noted on the mesh, so that a transform that was applied to the mesh can be told."""
 BONE_NAMES: Final = {"root": "root", "neck": "neck", "jaw": "jaw", "eye_L": "eye.L", "eye_R": "eye.R"}
 """Initial name of each joint's bone; Blender recognises the two sides by `.L` and `.R`."""
 
@@ -88,6 +92,39 @@ class Rig:
     def joint_identity(self) -> np.ndarray:
         """(S, 5, 3) movement of the joints per unit of an identity coefficient, metres."""
         return np.array(self._stored["joint_identity"], np.float64).reshape(-1, 5, 3)
+
+    @property
+    def joints(self) -> np.ndarray:
+        """(5, 3) joints of the displayed mesh at rest, head space, metres."""
+        return self.base_joints + np.einsum("s,sjc->jc", self.identity_offset, self.joint_identity)
+
+    @property
+    def identity_offset(self) -> np.ndarray:
+        """(S,) coefficients that the unmuted identity shape keys add to the person's identity."""
+        blocks = [self.key_blocks.get(name) for name in self.identity_names]
+        return np.array([0.0 if block is None or block.mute else block.value for block in blocks])
+
+    @property
+    def noted_vertices(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Indices (K,) of some vertices in ascending order, and their positions (K, 3) in Blender's axes when the rig
+        was made. None for a rig of an earlier version.
+        """
+        stored = self.mesh[RIG_PROPERTY]
+        count = _count(stored.get("vertices"))
+        if not count or count > NOTED or _count(stored.get("vertex_positions")) != 3 * count:
+            return None
+        indices = np.array(stored["vertices"], np.int64)
+        points = np.array(stored["vertex_positions"], np.float64).reshape(-1, 3)
+        return (
+            (indices, points)
+            if indices[0] >= 0 and (np.diff(indices) > 0).all() and np.isfinite(points).all()
+            else None
+        )
+
+    @property
+    def uid(self) -> int:
+        """Tells the rig from all others of this file until the file is closed, also after renaming and undo."""
+        return self.mesh.session_uid
 
     @property
     def key_blocks(self) -> bpy.types.bpy_prop_collection:
@@ -159,7 +196,13 @@ def store_rig_properties(armature: bpy.types.Object, mesh: bpy.types.Object, dat
         "joints": data.joints.astype(np.float64).ravel().tolist(),
         "joint_identity": data.joint_identity.astype(np.float64).ravel().tolist(),
     }
-    mesh[RIG_PROPERTY] = {"schema": SCHEMA, "part": "mesh"}
+    vertices = np.unique(np.linspace(0, len(data.vertices) - 1, NOTED).round().astype(int))
+    mesh[RIG_PROPERTY] = {
+        "schema": SCHEMA,
+        "part": "mesh",
+        "vertices": vertices.tolist(),
+        "vertex_positions": points_to_blender(data.vertices[vertices]).astype(np.float64).ravel().tolist(),
+    }
     for joint in JOINT_NAMES:
         armature.data.bones[BONE_NAMES[joint]][JOINT_PROPERTY] = joint
     return Rig(armature, mesh)
@@ -179,25 +222,68 @@ def find_rig(obj: bpy.types.Object | None) -> Rig | None:
     """The rig whose armature or mesh `obj` is, or None. Raises an `EffigyError` for a rig of a newer Effigy."""
     # A render passes evaluated copies. Their parents and children are not the file's own objects.
     obj = obj and obj.original
-    if obj is None or not (is_part(obj, "armature") or is_part(obj, "mesh")):
+    if obj is None:
         return None
-    armature = obj if is_part(obj, "armature") else obj.parent
-    if armature is None or not is_part(armature, "armature"):
+    if is_part(obj, "mesh"):
+        armature, mesh = armature_of(obj), obj
+    elif is_part(obj, "armature"):
+        armature, mesh = obj, next(iter(meshes_of(obj)), None)
+    else:
         return None
-    mesh = obj if obj is not armature else next((child for child in armature.children if is_part(child, "mesh")), None)
-    if mesh is None or mesh.data.shape_keys is None:
-        return None
-    schema = armature[RIG_PROPERTY].get("schema", 0)
+    return None if armature is None or mesh is None or mesh.data.shape_keys is None else _checked(Rig(armature, mesh))
+
+
+def _checked(rig: Rig) -> Rig:
+    schema = rig.armature[RIG_PROPERTY].get("schema", 0)
     if isinstance(schema, (int, float)) and schema > SCHEMA:
         raise EffigyError(
-            f'The rig "{armature.name}" was made by a newer Effigy (format {schema}; this version reads up to '
+            f'The rig "{rig.armature.name}" was made by a newer Effigy (format {schema}; this version reads up to '
             f"{SCHEMA}): update the extension."
         )
-    if not _is_whole(armature[RIG_PROPERTY]):
+    if not _is_whole(rig.armature[RIG_PROPERTY]):
         raise EffigyError(
-            f'The properties of the rig "{armature.name}" are damaged: import its video or add its avatar again.'
+            f'The properties of the rig "{rig.armature.name}" are damaged: import its video or add its avatar again.'
         )
-    return Rig(armature, mesh)
+    return rig
+
+
+def armature_of(mesh: bpy.types.Object) -> bpy.types.Object | None:
+    """The armature of a rig's mesh: its parent, or for a mesh that an artist has unparented the one that deforms it."""
+    if mesh.parent is not None and is_part(mesh.parent, "armature"):
+        return mesh.parent
+    for modifier in mesh.modifiers:
+        if modifier.type == "ARMATURE" and modifier.object is not None and is_part(modifier.object, "armature"):
+            return modifier.object
+    return None
+
+
+def meshes_of(armature: bpy.types.Object) -> list[bpy.types.Object]:
+    """The meshes of a rig's armature, by name: one, and the copies that an artist has made of it alone."""
+    return [obj for obj in bpy.data.objects if is_part(obj, "mesh") and armature_of(obj) == armature]
+
+
+def what_it_lacks(obj: bpy.types.Object) -> str | None:
+    """Why an object that carries a rig's property is part of no rig, as a sentence; None if it is part of one, or is
+    no part of Effigy's.
+    """
+    if is_part(obj, "armature"):
+        meshes = meshes_of(obj)
+        if not meshes:
+            return (
+                f"“{obj.name}” is the armature of a rig without its mesh. To copy a rig, select its armature and its "
+                "mesh, then duplicate both."
+            )
+        mesh = meshes[0]
+    elif is_part(obj, "mesh"):
+        if armature_of(obj) is None:
+            return (
+                f"“{obj.name}” is the mesh of a rig without its armature: undo what took it away, or import the rig "
+                "again."
+            )
+        mesh = obj
+    else:
+        return None
+    return None if mesh.data.shape_keys else f"“{mesh.name}” has lost its shape keys: undo that, or import it again."
 
 
 def _is_whole(stored: Any) -> bool:
@@ -223,19 +309,30 @@ def _count(numbers: Any) -> int | None:
 
 
 def find_rigs(objects: Iterable[bpy.types.Object]) -> Iterator[Rig]:
-    """Every rig whose armature is among `objects`, for example the objects of a scene. A rig that is damaged or of a
-    newer Effigy is left out, so that it does not keep the others from working: panel Import says what is wrong with it.
+    """Every rig with a part among `objects`, such as those of a scene. A rig that is damaged or of a newer Effigy is
+    left out, so that it does not keep the others from working: panel Import says what is wrong with it.
     """
+    meshes: dict[bpy.types.Object, None] = {}
+    armatures: dict[bpy.types.Object, None] = {}
     for obj in objects:
-        if is_part(obj, "armature"):
-            with suppress(EffigyError):
-                rig = find_rig(obj)
-                if rig is not None:
-                    yield rig
+        if is_part(obj, "mesh"):
+            meshes[obj.original] = None
+        elif is_part(obj, "armature"):
+            armatures[obj.original] = None
+    for armature in armatures.keys() - {armature_of(mesh) for mesh in meshes}:
+        # The mesh of such an armature is in another scene.
+        meshes |= dict.fromkeys(meshes_of(armature))
+    for mesh in meshes:
+        with suppress(EffigyError):
+            rig = find_rig(mesh)
+            if rig is not None:
+                yield rig
 
 
 def is_part(obj: bpy.types.Object, part: str) -> bool:
     """Whether an object is the `armature` or the `mesh` of a rig."""
+    if obj.type != part.upper():
+        return False
     stored = obj.get(RIG_PROPERTY)
     # An artist may have made a property of this name; the extension's is a group.
-    return obj.type == part.upper() and hasattr(stored, "get") and stored.get("part") == part
+    return hasattr(stored, "get") and stored.get("part") == part

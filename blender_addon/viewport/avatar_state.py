@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 
 from ..rig.pose import RigPose
+from ..rig.rig_properties import find_rigs
 from .splats import Splats
 from .viewpoint import Viewpoint
 
@@ -83,7 +84,7 @@ class ViewportState:
     """Everything that the viewport knows. `live` owns the only instance and resets it when a file is loaded."""
 
     avatars: dict[int, AvatarState] = field(default_factory=dict)
-    """By the armature's `session_uid`, which survives renaming and undo."""
+    """By `Rig.uid`."""
     views: dict[int, ViewState] = field(default_factory=dict)
     """By the address of the view's region."""
     active_view: int | None = None
@@ -101,7 +102,7 @@ class ViewportState:
         self.active_view = None
 
     def forget_deleted(self) -> None:
-        """Forgets the avatars whose armatures are no longer in the file; Blender does not report deletions."""
-        existing = {obj.session_uid for obj in bpy.data.objects if obj.type == "ARMATURE"}
+        """Forgets the avatars of rigs that are no longer in the file; Blender does not report deletions."""
+        existing = {rig.uid for rig in find_rigs(bpy.data.objects)}
         for uid in set(self.avatars) - existing:
             del self.avatars[uid]

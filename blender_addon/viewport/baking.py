@@ -217,7 +217,7 @@ def _restored_frame(scene: bpy.types.Scene) -> Iterator[None]:
 @contextmanager
 def _in_progress(rigs: list[Rig]) -> Iterator[None]:
     """Lists the rigs in `cache.store.in_progress` while the context lasts."""
-    uids = [rig.armature.session_uid for rig in rigs]
+    uids = [rig.uid for rig in rigs]
     cache.store.in_progress.update(uids)
     try:
         yield

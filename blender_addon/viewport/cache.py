@@ -25,7 +25,7 @@ from .. import trusted_paths
 from ..errors import EffigyError
 from ..paths import absolute
 from ..redraw import redraw_views
-from ..rig.rig_properties import Rig
+from ..rig.rig_properties import Rig, find_rigs
 from .baked_frames import BYTES_PER_SPLAT, BakedFrames, FramesInMemory, FramesOnDisk
 from .splats import Splats
 
@@ -113,9 +113,9 @@ class BakeStore:
     """All bakes of the open file. They are dropped when another file is loaded or the extension is disabled."""
 
     bakes: dict[int, Bake] = field(default_factory=dict)
-    """By the armature's `session_uid`."""
+    """By `Rig.uid`."""
     in_progress: set[int] = field(default_factory=set)
-    """The `session_uid` of the armatures that are being baked. Until the bake is finished, the 3D View shows the baked
+    """`Rig.uid` of the rigs that are being baked. Until the bake is finished, the 3D View shows the baked
     frame that it drew last where a frame is not baked yet, because otherwise it would request the same frames from the
     worker a second time."""
 
@@ -135,7 +135,7 @@ def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_dis
     Raises an `EffigyError` if the new bake and those of other avatars, finished or not, would together take more than
     `budget` bytes, in memory and on disk alike, or if there is not enough memory or disk space.
     """
-    clear(rig.armature)
+    clear(rig)
     clear_deleted()
     needed = count * gaussians * BYTES_PER_SPLAT
     used = sum(bake.allocated for bake in store.bakes.values())
@@ -157,28 +157,28 @@ def create(rig: Rig, first: int, count: int, gaussians: int, budget: int, on_dis
     except (OSError, MemoryError) as error:
         raise EffigyError(f"There is not enough room for a bake of {_size_text(needed)}: bake fewer frames.") from error
     bake = Bake(source_of(rig.armature), first, [None] * count, np.zeros((count, 4, 4)), frames)
-    store.bakes[rig.armature.session_uid] = bake
+    store.bakes[rig.uid] = bake
     return bake
 
 
-def bake_of(armature: bpy.types.Object) -> Bake | None:
-    """The bake of an armature; None if there is none. Its avatar may have been replaced since (`Bake.source`)."""
-    return store.bakes.get(armature.session_uid)
+def bake_of(rig: Rig) -> Bake | None:
+    """The bake of a rig; None if there is none. Its avatar may have been replaced since (`Bake.source`)."""
+    return store.bakes.get(rig.uid)
 
 
-def clear(armature: bpy.types.Object) -> None:
-    """Deletes the bake of an armature's avatar, if there is one."""
-    bake = store.bakes.pop(armature.session_uid, None)
+def clear(rig: Rig) -> None:
+    """Deletes the bake of a rig's avatar, if there is one."""
+    bake = store.bakes.pop(rig.uid, None)
     if bake:
         bake.frames.free()
         redraw_views()
 
 
 def clear_deleted() -> None:
-    """Deletes the bakes of armatures that are no longer in the file. This happens when another bake begins or the
-    artist clears the bakes, not when the armature is deleted, because an undo may bring that back.
+    """Deletes the bakes of rigs that are no longer in the file. This happens when another bake begins or the artist
+    clears the bakes, not when the rig is deleted, because an undo may bring that back.
     """
-    existing = {obj.session_uid for obj in bpy.data.objects if obj.type == "ARMATURE"}
+    existing = {rig.uid for rig in find_rigs(bpy.data.objects)}
     for uid in set(store.bakes) - existing - store.in_progress:
         store.bakes.pop(uid).frames.free()
 
@@ -205,7 +205,7 @@ def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:
     frame that is not baked yet, although they have another pose. This runs at every redraw, so it must be fast and must
     not change anything in Blender.
     """
-    uid = rig.armature.session_uid
+    uid = rig.uid
     bake = store.bakes.get(uid)
     if bake is None or bake.source != source_of(rig.armature):
         return None

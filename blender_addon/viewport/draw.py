@@ -53,7 +53,7 @@ class _View:
     visible: list[tuple[Rig, AvatarState]] = field(default_factory=list)
     """The result of `live.update_view` before the scene was drawn; empty if avatars are hidden with the overlays."""
     drawn: tuple[int, ...] = ()
-    """The avatars whose splats it last drew, by their armatures' `session_uid`."""
+    """The avatars whose splats it last drew, by `Rig.uid`."""
 
 
 @dataclass
@@ -63,9 +63,9 @@ class _DrawState:
     views: dict[int, _View] = field(default_factory=dict)
     """By the address of the view's region."""
     textures: dict[tuple[int, ...], _SharedTexture] = field(default_factory=dict)
-    """By the `session_uid` of the armatures."""
+    """By `Rig.uid`."""
     meshes: dict[int, MeshBatches] = field(default_factory=dict)
-    """By the `session_uid` of the armature."""
+    """By `Rig.uid`."""
     reported_errors: set[str] = field(default_factory=set)
     cleaned_up_for: tuple[Any, ...] = ()
     """The loaded file, number of objects and regions when `_clean_up` last ran."""
@@ -123,7 +123,7 @@ def _draw(context: bpy.types.Context) -> None:
         for rig, avatar in view.visible
         if avatar.splats is not None and rig.armature.effigy_view.mode != "MESH"
     ]
-    view.drawn = tuple(rig.armature.session_uid for rig, _ in drawn)
+    view.drawn = tuple(rig.uid for rig, _ in drawn)
     for uids in set(state.textures) - {other.drawn for other in state.views.values()}:
         del state.textures[uids]
     if not drawn:
@@ -180,7 +180,7 @@ def _is_software_renderer() -> bool:
 
 def _mesh_of(rig: Rig, avatar: AvatarState, context: bpy.types.Context) -> MeshBatches:
     """The GPU batches of a rig's mesh, rebuilt if the pose has been read again since."""
-    mesh = state.meshes.setdefault(rig.armature.session_uid, MeshBatches())
+    mesh = state.meshes.setdefault(rig.uid, MeshBatches())
     mesh.update(rig.mesh, context.view_layer.depsgraph, avatar.read_at)
     return mesh
 

@@ -67,7 +67,7 @@ def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> 
             if view == state.active_view and avatar.has_size:
                 _update_splats(context.scene, rig, avatar, viewpoint, now)
         except EffigyError as error:
-            _on_error(rig.armature.session_uid, str(error))
+            _on_error(rig.uid, str(error))
     return [(rig, avatar) for rig, avatar in visible if avatar.has_size]
 
 
@@ -80,9 +80,9 @@ def is_moving(view: int, visible: list[tuple[Rig, AvatarState]]) -> bool:
     return moving
 
 
-def state_of(armature: bpy.types.Object) -> AvatarState | None:
-    """The state of an armature's avatar; None if no 3D View has shown the avatar yet."""
-    return state.avatars.get(armature.session_uid)
+def state_of(rig: Rig) -> AvatarState | None:
+    """The state of a rig's avatar; None if no 3D View has shown the avatar yet."""
+    return state.avatars.get(rig.uid)
 
 
 def draw_style_of(armature: bpy.types.Object) -> DrawStyle:
@@ -98,7 +98,7 @@ def _visible_avatars(context: bpy.types.Context) -> Iterator[tuple[Rig, AvatarSt
     """
     for rig in find_rigs(context.view_layer.objects):
         if has_avatar(rig.armature) and rig.mesh.visible_in_viewport_get(context.space_data):
-            yield rig, state.avatars.setdefault(rig.armature.session_uid, AvatarState())
+            yield rig, state.avatars.setdefault(rig.uid, AvatarState())
 
 
 def _track_view(view: int, viewpoint: Viewpoint) -> None:
@@ -165,7 +165,7 @@ def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpo
 
 def _request_splats(rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
     """Sends the request that `record` describes to the worker. Replaces a request of this avatar that still waits."""
-    uid, motion = rig.armature.session_uid, avatar.motion
+    uid, motion = rig.uid, avatar.motion
     # Before there is a client: a file that must not be looked for yet starts nothing.
     request = SplatsRequest(_path_of(rig, avatar), avatar.pose, viewpoint, record.anchors_only)
     session.client().request(

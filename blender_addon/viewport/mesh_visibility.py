@@ -14,7 +14,7 @@ from typing import Final
 import bpy
 
 from ..avatars import has_avatar, is_known
-from ..rig.rig_properties import Rig, find_rigs
+from ..rig.rig_properties import Rig, find_rigs, meshes_of
 from . import shared_shaders
 
 MATERIAL_PROPERTY: Final = "effigy_clear"
@@ -31,14 +31,17 @@ def update_all() -> None:
     for scene in bpy.data.scenes:
         for rig in find_rigs(scene.objects):
             if needs_update(rig):
-                set_hidden(rig, _should_hide(rig))
+                hidden = _should_hide(rig)
+                for mesh in meshes_of(rig.armature):
+                    set_hidden(Rig(rig.armature, mesh), hidden)
 
 
 def show_all() -> None:
     """Makes every mesh visible again, for when the extension is disabled and no splats are drawn any more."""
     for rig in find_rigs(bpy.data.objects):
         if rig.armature.effigy_view.cleared and _can_change(rig):
-            set_hidden(rig, False)
+            for mesh in meshes_of(rig.armature):
+                set_hidden(Rig(rig.armature, mesh), False)
 
 
 def set_hidden(rig: Rig, hidden: bool) -> None:

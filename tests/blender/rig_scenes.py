@@ -33,6 +33,9 @@ _MODULES = (
     "rotations",
     "sliders",
     "steps",
+    "troubles",
+    "mending",
+    "placement",
 )
 
 

@@ -85,11 +85,16 @@ def describe(
     other[:6] += random.normal(0, 1.2, 6)
     arrays[f"{name}.other_identity"] = other
     arrays[f"{name}.pose_expression"], arrays[f"{name}.pose_rotations"] = expression, rotations
-    for key, person in (("posed", identity), ("posed_other", other)):
+    still = rotations * np.array((0, 1, 1, 1, 1))[:, None]
+    for key, person, turned in (
+        ("posed", identity, rotations),
+        ("posed_other", other, rotations),
+        ("posed_without_root", identity, still),
+    ):
         arrays[f"{name}.{key}"] = head(
             torch.as_tensor(person)[None],
             torch.as_tensor(expression, dtype=torch.float32),
-            torch.as_tensor(rotations, dtype=torch.float32),
+            torch.as_tensor(turned, dtype=torch.float32),
         ).vertices.numpy()
 
 

@@ -59,7 +59,7 @@ def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, st
     bpy.context.scene.effigy.bake_to = storage
     assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
     assert bpy.context.scene.frame_current == 5, "the artist's frame was not given back"
-    bake = viewport["cache"].bake_of(rig.armature)
+    bake = viewport["cache"].bake_of(rig)
     folder = getattr(bake.frames, "folder", None)
     assert bake.count == 6 and (folder is not None) == (storage == "DISK")
     for frame in (3, 6, 8):
@@ -75,7 +75,7 @@ def test_every_frame_of_the_range_is_answered_as_by_the_worker(rig, viewport, st
 
 def test_a_frame_is_answered_within_milliseconds_and_the_same_one_at_once(rig, viewport):
     bpy.ops.effigy.bake_playback()
-    keys = viewport["cache"].bake_of(rig.armature).keys
+    keys = viewport["cache"].bake_of(rig).keys
     seconds = []
     for _ in range(5):
         for frame, key in zip(range(3, 9), keys):
@@ -93,7 +93,7 @@ def test_what_is_animated_anew_plays_live_and_the_rest_stays_baked(rig, viewport
         blink.value = value
         blink.keyframe_insert("value", frame=frame)
     assert answered(rig, viewport, 6) is None and answered(rig, viewport, 3) is not None
-    panel, bake = module("blender_addon.panels.playback_panel"), viewport["cache"].bake_of(rig.armature)
+    panel, bake = module("blender_addon.panels.playback_panel"), viewport["cache"].bake_of(rig)
     assert "1 frame has changed since" in panel.describe(rig.armature, bake)
     rig.armature.location.x += 0.3
     assert answered(rig, viewport, 7) is not None, "a head that only goes elsewhere keeps its splats"
@@ -104,7 +104,7 @@ def test_another_avatar_is_not_shown_what_was_baked_of_the_first(rig, viewport, 
     rig.armature.effigy.avatar = str(engine_avatars / "ben.effigy")
     assert answered(rig, viewport, 6) is None
     panel = module("blender_addon.panels.playback_panel")
-    assert "a different avatar" in panel.describe(rig.armature, viewport["cache"].bake_of(rig.armature))
+    assert "a different avatar" in panel.describe(rig.armature, viewport["cache"].bake_of(rig))
 
 
 def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):
@@ -112,7 +112,7 @@ def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):
     bpy.context.scene.frame_end = 2000
     with pytest.raises(RuntimeError, match="the limit is 10 MB: .* frames fit"):
         bpy.ops.effigy.bake_playback()
-    assert viewport["cache"].bake_of(rig.armature) is None and bpy.context.scene.frame_current == 5
+    assert viewport["cache"].bake_of(rig) is None and bpy.context.scene.frame_current == 5
 
 
 def test_frames_that_another_bake_has_reserved_count_towards_the_limit(rig, viewport, engine_avatars):
@@ -137,14 +137,14 @@ def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):
         bpy.ops.effigy.bake_playback()
     task.cancel()
     assert task.state == "cancelled" and bpy.context.scene.frame_current == 5
-    assert 2 <= viewport["cache"].bake_of(rig.armature).count < 6 and answered(rig, viewport, 3) is not None
+    assert 2 <= viewport["cache"].bake_of(rig).count < 6 and answered(rig, viewport, 3) is not None
     assert not viewport["cache"].store.in_progress and task in tasks.all_tasks()
 
 
 def test_two_avatars_are_baked_together_and_another_file_forgets_them(rig, viewport, engine_avatars):
     second = add_rig(engine_avatars / "ben.effigy")
     bpy.ops.effigy.bake_playback()
-    uids = [made.armature.session_uid for made in (rig, second)]
+    uids = [made.uid for made in (rig, second)]
     assert set(uids) == set(viewport["cache"].store.bakes)
     bpy.ops.wm.read_homefile(use_empty=True)
     assert not viewport["cache"].store.bakes
@@ -185,7 +185,7 @@ def test_a_bake_on_a_disk_that_fills_up_keeps_its_frames_and_says_so(rig, viewpo
     monkeypatch.setattr(frames, "store", counting)
     with pytest.raises(RuntimeError, match="could not be written .*No space left on device.*free some space"):
         bpy.ops.effigy.bake_playback()
-    bake = viewport["cache"].bake_of(rig.armature)
+    bake = viewport["cache"].bake_of(rig)
     assert bake.count == 3 and bpy.context.scene.frame_current == 5 and not viewport["cache"].store.in_progress
     assert np.allclose(answered(rig, viewport, 5).means, by_worker(rig, viewport, 5).means, atol=1e-6)
     assert answered(rig, viewport, 6) is None and answered(rig, viewport, 8) is None
@@ -194,19 +194,19 @@ def test_a_bake_on_a_disk_that_fills_up_keeps_its_frames_and_says_so(rig, viewpo
 def test_a_bake_whose_file_was_cut_off_plays_live(rig, viewport):
     bpy.context.scene.effigy.bake_to = "DISK"
     bpy.ops.effigy.bake_playback()
-    bake = viewport["cache"].bake_of(rig.armature)
+    bake = viewport["cache"].bake_of(rig)
     os.truncate(bake.frames.folder / "frames", bake.frames.gaussians * 34 * 2)
     assert answered(rig, viewport, 4) is not None and answered(rig, viewport, 6) is None and bake.count == 5
 
 
 def test_the_bake_of_a_deleted_rig_is_freed_by_the_next_one_and_by_clearing(rig, viewport, engine_avatars):
     bpy.ops.effigy.bake_playback()
-    cache, uid = viewport["cache"], rig.armature.session_uid
+    cache, uid = viewport["cache"], rig.uid
     bpy.data.batch_remove([rig.mesh, rig.armature])
     assert uid in cache.store.bakes, "an undo may bring the rig back"
     other = add_rig(engine_avatars / "ben.effigy")
     bpy.ops.effigy.bake_playback()
-    assert set(cache.store.bakes) == {other.armature.session_uid}
+    assert set(cache.store.bakes) == {other.uid}
     bpy.data.batch_remove([other.mesh, other.armature])
     cache.clear_deleted()
     assert not cache.store.bakes
@@ -236,4 +236,4 @@ def test_a_worker_that_never_answers_does_not_block_a_bake_for_ever(rig, module,
 def test_a_bake_goes_on_when_the_worker_is_killed(rig, viewport):
     os.kill(session().client().pid, signal.SIGKILL)
     assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
-    assert viewport["cache"].bake_of(rig.armature).count == 6
+    assert viewport["cache"].bake_of(rig).count == 6

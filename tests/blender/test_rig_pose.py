@@ -137,14 +137,14 @@ def test_a_muted_expression_is_read_as_zero():
 def test_uneven_and_mirrored_scales_give_a_warning_and_are_read_as_their_mean():
     made, rig = make_rig(), rigging()
     depsgraph = bpy.context.evaluated_depsgraph_get
-    assert rig.pose.transform_warning(made, depsgraph()) is None
+    assert rig.troubles.sentence_of(made, depsgraph()) is None
     made.armature.scale = (1, 2, 3)
     bpy.context.view_layer.update()
-    assert "different amounts" in rig.pose.transform_warning(made, depsgraph())
+    assert "different amounts" in rig.troubles.sentence_of(made, depsgraph())
     assert np.allclose(read_pose(made)["root"][:3, :3], 2 * np.eye(3), atol=1e-6)
     made.armature.scale = (-1, 1, 1)
     bpy.context.view_layer.update()
-    assert "mirrored" in rig.pose.transform_warning(made, depsgraph())
+    assert "mirrored" in rig.troubles.sentence_of(made, depsgraph())
     assert np.linalg.det(read_pose(made)["root"][:3, :3]) == pytest.approx(1, abs=1e-5)
 
 

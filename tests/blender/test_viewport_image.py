@@ -238,7 +238,7 @@ def test_the_draw_handlers_draw_the_avatars_of_a_view(ann, engine_avatars):
     until = time.monotonic() + 60
     # The first answer may be for the pose before the sliders were evaluated.
     bpy.context.view_layer.update()
-    while not (live.state_of(ann.armature) and live.state_of(ann.armature).fresh) and time.monotonic() < until:
+    while not (live.state_of(ann) and live.state_of(ann).fresh) and time.monotonic() < until:
         draw._update(context)
         session().client().pump()
     # While an avatar moves it may be drawn at a lower resolution.

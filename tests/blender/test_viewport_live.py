@@ -135,7 +135,7 @@ def test_scrubbing_never_queues_and_ends_at_the_newest_pose(ann):
         update()
     assert len(session().client()._state.pending) <= 1
     session().client().pump()
-    scrubbed = viewport("live").state_of(ann.armature).version
+    scrubbed = viewport("live").state_of(ann).version
     avatar = settle(ann)
     # One request was in progress, one waited, and the colours of a still view may be requested once more.
     assert avatar.version - scrubbed <= 3
@@ -190,7 +190,7 @@ def test_only_anchors_while_moving_and_all_gaussians_when_still(ann):
     while not update()[ann.armature.name].fresh and time.monotonic() < until:
         session().client().pump()
     anchors = len(ann.mesh.data.vertices)
-    counts = {len(viewport("live").state_of(ann.armature).splats.means)}
+    counts = {len(viewport("live").state_of(ann).splats.means)}
     time.sleep(viewport("live").SETTLE_SECONDS + 0.05)
     counts.add(len(settle(ann).splats.means))
     assert whole > anchors and counts <= {anchors, whole} and len(settle(ann).splats.means) == whole
@@ -289,7 +289,7 @@ def test_gpu_resources_of_deleted_avatars_and_closed_views_are_freed(ann):
     area = SimpleNamespace(type="VIEW_3D", regions=[open_view])
     window = SimpleNamespace(screen=SimpleNamespace(areas=[area]))
     context = SimpleNamespace(window_manager=SimpleNamespace(windows=[window]))
-    uid = ann.armature.session_uid
+    uid = ann.uid
     draw.state.views |= {7: draw._View(), 8: draw._View()}
     draw.state.meshes |= {uid: object(), -1: object()}
     try:
@@ -341,7 +341,7 @@ def test_undo_deletion_and_loading_reset_what_is_shown(ann, tmp_path):
     assert settle(again).fresh
     bpy.data.objects.remove(again.mesh)
     assert update() == {}
-    gone = again.armature.session_uid
+    gone = again.uid
     assert gone in viewport("live").state.avatars
     bpy.data.objects.remove(again.armature)
     viewport("live").state.forget_deleted()

@@ -1,0 +1,197 @@
+"""Where a rig's head is in Blender's world. Viewport, renders, bakes and exports ask here, through `pose.read_pose`.
+
+Four things decide it: the transforms of the mesh and of the armature, with their parents, constraints and animation;
+the armature's rest bones; the mesh's own vertices; and the posed bones. Blender deforms the mesh in the armature's
+space: a vertex v of the mesh goes to W_a Σ w_b B_b W_a⁻¹ W_m v, with the world matrices W_a of the armature and W_m of
+the mesh, the weights w_b and the motion B_b that a bone applies to points at rest. An artist may move either object, or
+apply its transform to its data, which changes rest bones or vertices. The mesh that Blender draws is the truth: the
+avatar lies where the mesh's vertices lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from .conventions import points_to_blender, points_to_head
+from .data import JOINT_NAMES, PARENTS
+from .rig_properties import Rig
+from .rotations import axis_angle_to_quaternion, quaternion_to_axis_angle, quaternion_to_matrix
+
+ROUNDING: Final = 1e-5
+"""Metres, of a head at its own size: differences of single precision."""
+
+_NECK: Final = JOINT_NAMES.index("neck")
+
+
+@dataclass(frozen=True)
+class HeadPlace:
+    """Where a head is in one frame, in Blender's axes."""
+
+    world: np.ndarray
+    """(4, 4) affine: the motion from the head at rest, in the head model's own size, to the head that Blender draws.
+    Root, neck and both objects' transforms are part of it."""
+    mesh: np.ndarray
+    """(4, 4) affine: from the head at rest to the armature's space, by the mesh's vertices and both objects."""
+    bones: np.ndarray
+    """(4, 4) similarity: from the head at rest to the armature's space, by the armature's rest bones."""
+    bones_misfit: float
+    """Largest distance of a rest bone from its joint after `bones`, metres of the head's own size."""
+    motions: np.ndarray
+    """(5, 4, 4) the motion that each joint's bone applies to points at rest, armature space."""
+    rotations: np.ndarray
+    """(4, 3) axis-angle of neck, jaw and eyes relative to their parents, head space, radians."""
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.world).all() and np.isfinite(self.motions).all())
+
+    @property
+    def head_motion(self) -> np.ndarray:
+        """(4, 4) `world` as the nearest similarity."""
+        return nearest_similarity(self.world)
+
+    def root(self, joints: np.ndarray) -> np.ndarray:
+        """(4, 4) similarity that moves the head model, posed by `rotations` about its `joints` (5, 3) in head space, so
+        that its head lies at `world`.
+        """
+        turn, neck = np.eye(4), points_to_blender(joints[_NECK])
+        axis_angle = points_to_blender(self.rotations[_NECK - 1])
+        turn[:3, :3] = quaternion_to_matrix(axis_angle_to_quaternion(axis_angle)[None])[0]
+        turn[:3, 3] = neck - turn[:3, :3] @ neck
+        return self.head_motion @ np.linalg.inv(turn)
+
+
+def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:
+    """Where the head of a rig is. The matrices may be infinite or no numbers where a transform is (`is_finite`)."""
+    armature = rig.armature.evaluated_get(depsgraph)
+    motions = _bone_motions(rig, armature)
+    bones, misfit = head_by_bones(rig, armature)
+    world_of_armature = np.array(armature.matrix_world, np.float64)
+    to_armature = np.array(armature.matrix_world.inverted_safe(), np.float64)
+    mesh = to_armature @ _world_of_mesh(rig, armature, depsgraph) @ head_in_mesh(rig)
+    return HeadPlace(
+        world_of_armature @ motions[_NECK] @ mesh,
+        mesh,
+        bones,
+        misfit,
+        motions,
+        _relative_rotations(motions, bones),
+    )
+
+
+def nearest_similarity(matrix: np.ndarray) -> np.ndarray:
+    """(4, 4) float64: nearest rotation (by singular value decomposition), mean scale and translation of an affine
+    matrix (4, 4).
+    """
+    affine = np.array(matrix, np.float64)
+    u, scales, vt = np.linalg.svd(affine[:3, :3])
+    rotation = u @ np.diag((1, 1, np.sign(np.linalg.det(u @ vt)))) @ vt
+    result = np.eye(4)
+    result[:3, :3] = rotation * scales.mean()
+    result[:3, 3] = affine[:3, 3]
+    return result
+
+
+def head_in_mesh(rig: Rig) -> np.ndarray:
+    """(4, 4) affine from the head at rest to the mesh's own space: the identity until a transform is applied to the
+    mesh. The vertices that were noted when the rig was made show it; in rigs of earlier versions nothing was noted.
+    """
+    noted = rig.noted_vertices
+    if noted is None:
+        return np.eye(4)
+    indices, points = noted
+    basis = rig.mesh.data.shape_keys.reference_key.data
+    if indices[-1] >= len(basis):
+        return np.eye(4)
+    now = np.array([basis[index].co for index in indices], np.float64)
+    if np.count_nonzero(np.abs(now - points).max(1) < ROUNDING) > len(points) / 2:
+        # Some may have been sculpted.
+        return np.eye(4)
+    return _fit_affine(points, now)
+
+
+def head_by_bones(rig: Rig, armature: bpy.types.Object) -> tuple[np.ndarray, float]:
+    """(4, 4) similarity from the head at rest to the armature's space that fits the rest bones, and the largest
+    distance that remains, in metres of the head's own size.
+    """
+    bones = armature.data.bones
+    heads = np.array([bones[rig.bone_name(joint)].head_local for joint in JOINT_NAMES], np.float64)
+    joints = points_to_blender(rig.base_joints)
+    if np.abs(heads - joints).max() < ROUNDING:
+        return np.eye(4), 0.0
+    fitted, misfit = _fit_similarity(joints, heads)
+    if misfit > ROUNDING:
+        # The bones may have been refreshed for a changed identity, whose joints lie elsewhere.
+        changed = points_to_blender(rig.joints)
+        other, left = _fit_similarity(changed, heads)
+        if left < misfit:
+            fitted, misfit = other, left
+            if np.abs(heads - changed).max() < ROUNDING:
+                fitted = np.eye(4)
+    return fitted, misfit
+
+
+def _world_of_mesh(rig: Rig, armature: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np.ndarray:
+    """(4, 4) world matrix of the mesh object; `armature` is evaluated."""
+    mesh = rig.mesh.evaluated_get(depsgraph)
+    if mesh.is_evaluated or rig.mesh.parent != rig.armature or rig.mesh.parent_type not in ("OBJECT", "ARMATURE"):
+        return np.array(mesh.matrix_world, np.float64)
+    # Blender does not evaluate a mesh that is hidden everywhere.
+    local = rig.mesh.matrix_parent_inverse @ rig.mesh.matrix_basis
+    return np.array(armature.matrix_world @ local, np.float64)
+
+
+def _bone_motions(rig: Rig, armature: bpy.types.Object) -> np.ndarray:
+    """(5, 4, 4) the motion that each joint's bone applies to points at rest, in the evaluated `armature`'s space."""
+    bones = armature.pose.bones
+    motions = []
+    for joint in JOINT_NAMES:
+        bone = bones[rig.bone_name(joint)]
+        motions.append(bone.matrix @ bone.bone.matrix_local.inverted_safe())
+    return np.array(motions, np.float64)
+
+
+def _relative_rotations(motions: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """(4, 3) axis-angle in head space of each joint's motion relative to its parent's."""
+    quaternions = []
+    for index in range(1, len(JOINT_NAMES)):
+        relative = Matrix(motions[PARENTS[index]]).inverted_safe() @ Matrix(motions[index])
+        quaternions.append(relative.to_quaternion())
+    vectors = quaternion_to_axis_angle(np.array(quaternions))
+    rotation = nearest_similarity(bones)[:3, :3]
+    return points_to_head(vectors @ (rotation / np.cbrt(np.linalg.det(rotation))))
+
+
+def _fit_similarity(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:
+    """The similarity (4, 4) that brings points (N, 3) nearest to targets (N, 3), and the largest distance that remains,
+    divided by its scale (Umeyama 1991, eq. 34-43).
+    """
+    result = np.eye(4)
+    center, target_center = points.mean(0), targets.mean(0)
+    u, values, vt = np.linalg.svd((targets - target_center).T @ (points - center))
+    signs = np.array((1, 1, np.sign(np.linalg.det(u @ vt))))
+    scale = (values * signs).sum() / ((points - center) ** 2).sum()
+    result[:3, :3] = scale * (u * signs) @ vt
+    result[:3, 3] = target_center - result[:3, :3] @ center
+    left = np.linalg.norm(points @ result[:3, :3].T + result[:3, 3] - targets, axis=1).max()
+    return result, float(left / max(scale, 1e-12))
+
+
+def _fit_affine(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The affine transformation (4, 4) that brings points (N, 3) nearest to targets (N, 3); the worse half of them is
+    left out in the end, because an artist may have sculpted there.
+    """
+    homogeneous, kept = np.c_[points, np.ones(len(points))], np.arange(len(points))
+    solved = np.zeros((4, 3))
+    for _ in range(3):
+        solved = np.linalg.lstsq(homogeneous[kept], targets[kept], rcond=None)[0]
+        distances = np.linalg.norm(homogeneous @ solved - targets, axis=1)
+        kept = np.argsort(distances)[: max(len(points) // 2, 8)]
+    result = np.eye(4)
+    result[:3] = solved.T
+    return result
