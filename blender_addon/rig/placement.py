@@ -59,11 +59,11 @@ class HeadPlace:
         """(4, 4) similarity that moves the head model, posed by `rotations` about its `joints` (5, 3) in head space, so
         that its head lies at `world`.
         """
-        turn, neck = np.eye(4), points_to_blender(joints[_NECK])
-        axis_angle = points_to_blender(self.rotations[_NECK - 1])
-        turn[:3, :3] = quaternion_to_matrix(axis_angle_to_quaternion(axis_angle)[None])[0]
-        turn[:3, 3] = neck - turn[:3, :3] @ neck
-        return self.head_motion @ np.linalg.inv(turn)
+        back, neck = np.eye(4), points_to_blender(joints[_NECK])
+        axis_angle = -points_to_blender(self.rotations[_NECK - 1])
+        back[:3, :3] = quaternion_to_matrix(axis_angle_to_quaternion(axis_angle)[None])[0]
+        back[:3, 3] = neck - back[:3, :3] @ neck
+        return self.head_motion @ back
 
 
 def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:

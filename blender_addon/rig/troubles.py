@@ -14,6 +14,7 @@ from typing import Final
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 from .conventions import points_to_blender
 from .data import JOINT_NAMES, PARENTS
@@ -204,7 +205,8 @@ def _of_joints(rig: Rig, place: HeadPlace, size: float) -> Iterator[Trouble]:
     for index in range(1, len(JOINT_NAMES)):
         bone = rig.pose_bone(JOINT_NAMES[index])
         center = np.array(bone.bone.head_local, np.float64)
-        relative = np.linalg.pinv(place.motions[PARENTS[index]]) @ place.motions[index]
+        of_parent = Matrix(place.motions[PARENTS[index]])
+        relative = np.array(of_parent.inverted_safe() @ Matrix(place.motions[index]), np.float64)
         moved = np.linalg.norm(_moved(relative, center) - center)
         scales = np.linalg.svd(relative[:3, :3], compute_uv=False)
         if moved > LENGTH_TOLERANCE * size or np.abs(scales - 1).max() > SCALE_TOLERANCE:

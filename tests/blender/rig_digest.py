@@ -101,8 +101,6 @@ def _animation(target: bpy.types.ID) -> Any:
 def _scene(scene: bpy.types.Scene) -> tuple[Any, ...]:
     render, view, editor = scene.render, scene.view_settings, scene.sequence_editor
     strips = (getattr(editor, "strips_all", None) or getattr(editor, "sequences_all", ())) if editor else ()
-    # Blender 5 made the compositor's nodes a group of their own.
-    tree = scene.compositing_node_group if hasattr(scene, "compositing_node_group") else scene.node_tree
     return (
         (render.engine, render.resolution_x, render.resolution_y, render.fps, render.fps_base, render.film_transparent),
         (scene.frame_start, scene.frame_end, scene.sync_mode, view.view_transform, view.look),
@@ -112,8 +110,19 @@ def _scene(scene: bpy.types.Scene) -> tuple[Any, ...]:
         scene.collection.children.keys(),
         [(each.name, each.type, each.frame_final_start) for each in strips],
         [(each.name, each.frame) for each in scene.timeline_markers],
-        tree and [(node.name, node.bl_idname) for node in tree.nodes],
+        [node.name for tree in _compositors(scene) for node in tree.nodes],
     )
+
+
+def _compositors(scene: bpy.types.Scene) -> list[Any]:
+    """The node trees of the scene's compositor, which Blender keeps elsewhere in 5.3, in 5.0 and before."""
+    if hasattr(scene, "compositor_effects"):
+        trees = [effect.node_group for effect in scene.compositor_effects]
+    elif hasattr(scene, "compositing_node_group"):
+        trees = [scene.compositing_node_group]
+    else:
+        trees = [scene.node_tree]
+    return [tree for tree in trees if tree is not None]
 
 
 def _modifier(modifier: bpy.types.Modifier) -> list[Any]:

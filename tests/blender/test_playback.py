@@ -123,7 +123,7 @@ def test_frames_that_another_bake_has_reserved_count_towards_the_limit(rig, view
     with pytest.raises(viewport["cache"].EffigyError, match="4 frames fit"):
         create(other, 1, 5, gaussians, room_for_ten, False)
     assert len(create(other, 1, 4, gaussians, room_for_ten, False).keys) == 4
-    viewport["cache"].clear(other.armature)
+    viewport["cache"].clear(other)
 
 
 def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):

@@ -339,9 +339,9 @@ def test_undo_deletion_and_loading_reset_what_is_shown(ann, tmp_path):
     rig_properties = importlib.import_module(f"{PACKAGE}.blender_addon.rig.rig_properties")
     again = rig_properties.find_rig(bpy.data.objects[name])
     assert settle(again).fresh
+    gone = again.uid
     bpy.data.objects.remove(again.mesh)
     assert update() == {}
-    gone = again.uid
     assert gone in viewport("live").state.avatars
     bpy.data.objects.remove(again.armature)
     viewport("live").state.forget_deleted()

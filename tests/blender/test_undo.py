@@ -1,0 +1,186 @@
+"""Every operator that changes the scene is undone in one step: strips, settings, sound, cameras, the artist's action."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+from rig_digest import digest
+from rig_scenes import rigging
+
+NOTHING_TO_UNDO = {
+    "add_shared_folder": "a preference",
+    "bake_playback": "computes splats beside the file",
+    "cancel_installation": "stops what runs",
+    "cancel_job": "stops what runs",
+    "choose_head": "a preference",
+    "clear_jobs": "the list of jobs",
+    "clear_playback": "frees splats beside the file",
+    "examine_backend": "reads",
+    "export_splats": "writes a file",
+    "install_backend": "writes files",
+    "look_for_files": "a preference",
+    "remove_shared_folder": "a preference",
+    "tell": "shows a message",
+    "use_open_head": "a preference",
+    "use_own_backend": "a preference",
+    "use_python": "a preference",
+}
+"""Operators that leave the scene as it is, with what they do instead."""
+BY_TASK = {"import_capture", "import_video", "train_avatar", "resume_training"}
+"""Operators that return at once; the task that they start changes the scene later, and pushes the step."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the operators need."""
+
+    avatars: Path
+    capture: Path
+    take: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def place(effigy, demo_capture, engine_avatars, tmp_path_factory) -> Place:
+    """A .blend with a tracked rig, which has an avatar and keys by hand, and the files for every operator."""
+    folder = tmp_path_factory.mktemp("undo")
+    capture = folder / "anna.capture"
+    shutil.copytree(demo_capture, capture)
+    shutil.copy(capture / "track.npz", capture / "track_refined.npz")
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    bpy.ops.effigy.import_capture(directory=str(capture))
+    bpy.ops.effigy.add_avatar(filepath=str(engine_avatars / "ann.effigy"))
+    made = rig()
+    for target in (made.armature, made.mesh.data.shape_keys):
+        target.animation_data.action_blend_type = "REPLACE"
+    bpy.ops.effigy.key_all(head=True)
+    bpy.context.scene.frame_set(3)
+    bpy.ops.wm.save_as_mainfile(filepath=str(folder / "shot.blend"))
+    take = folder / "take.csv"
+    names = [name[0].upper() + name[1:] for name in made.expression_names]
+    rows = [f"10:00:00:{row:02d}.000,61," + ",".join("0.2" for _ in names) for row in range(20)]
+    take.write_text("\n".join((",".join(("Timecode", "BlendShapeCount", *names)), *rows)))
+    return Place(engine_avatars, capture, take, folder)
+
+
+def rig():
+    return rigging().rig_properties.find_rig(bpy.context.object)
+
+
+def module(name: str):
+    return importlib.import_module(f"bl_ext.user_default.effigy.blender_addon.{name}")
+
+
+def pack(place: Place) -> None:
+    bpy.ops.effigy.pack_avatar()
+
+
+def lose_avatar(place: Place) -> None:
+    rig().armature.effigy.avatar = "//gone.effigy"
+
+
+def move_mesh(place: Place) -> None:
+    rig().mesh.location.x += 0.3
+
+
+def smile(place: Place) -> None:
+    made = rig()
+    for target in (made.armature, made.mesh.data.shape_keys):
+        for track in target.animation_data.nla_tracks:
+            track.mute = True
+        target.animation_data.action = None
+    made.key_blocks["mouthSmileLeft"].value = 0.7
+
+
+@dataclass(frozen=True)
+class Row:
+    do: Callable[[Place], object]
+    prepare: Callable[[Place], object] = lambda _: None
+
+
+EFFIGY = bpy.ops.effigy
+ROWS = {
+    "add_avatar": Row(lambda place: EFFIGY.add_avatar(True, filepath=str(place.avatars / "ben.effigy"), new_rig=True)),
+    "apply_preset": Row(lambda _: EFFIGY.apply_preset(True, key=True)),
+    "key_all": Row(lambda _: EFFIGY.key_all(True, head=True)),
+    "mend_rig": Row(lambda _: EFFIGY.mend_rig(True), move_mesh),
+    "mirror_expression": Row(lambda _: EFFIGY.mirror_expression(True), smile),
+    "pack_avatar": Row(lambda _: EFFIGY.pack_avatar(True)),
+    "relink_avatar": Row(
+        lambda place: EFFIGY.relink_avatar(True, filepath=str(place.avatars / "ann.effigy")), lose_avatar
+    ),
+    "reset_expression": Row(lambda _: EFFIGY.reset_expression(True), smile),
+    "retarget_performance": Row(
+        lambda place: EFFIGY.retarget_performance(True, filepath=str(place.take), frame_start=20)
+    ),
+    "set_up_composite": Row(lambda _: EFFIGY.set_up_composite(True)),
+    "take_refined_track": Row(lambda _: EFFIGY.take_refined_track(True)),
+    "unpack_avatar": Row(lambda _: EFFIGY.unpack_avatar(True), pack),
+    "use_standard_view": Row(lambda _: EFFIGY.use_standard_view(True), lambda _: set_look()),
+}
+
+
+def set_look() -> None:
+    bpy.context.scene.view_settings.view_transform = "AgX"
+
+
+def test_every_operator_is_sorted(effigy):
+    files = {path.stem for path in (Path(effigy.__file__).parent / "operators").glob("*.py")} - {"__init__"}
+    assert files == set(ROWS) | set(NOTHING_TO_UNDO) | BY_TASK
+    undone = {name for name in files if "UNDO" in getattr(getattr(bpy.types, f"EFFIGY_OT_{name}"), "bl_options", ())}
+    assert undone == set(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_one_step_brings_back_what_was_there(place, name):
+    bpy.ops.wm.open_mainfile(filepath=str(place.folder / "shot.blend"))
+    row = ROWS[name]
+    row.prepare(place)
+    bpy.context.view_layer.update()
+    bpy.ops.ed.undo_push(message="before")
+    before = digest()
+    assert row.do(place) == {"FINISHED"}
+    assert digest() != before
+    bpy.ops.ed.undo()
+    assert digest() == before
+
+
+def steps_of(place: Place, name: str) -> object:
+    """The steps of the task that an operator starts, with everything that it can do to a scene."""
+    importing, scene = module("importing"), bpy.context.scene
+    if name in ("import_capture", "import_video"):
+        film = place.folder / "film.wav"
+        with wave.open(str(film), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(8000)
+            file.writeframes(np.zeros(16000, np.int16).tobytes())
+        return importing._build(scene, "second", place.capture, True, {}, film if name == "import_video" else None)
+    return module("training")._show_avatar(place.avatars / "ben.effigy")
+
+
+@pytest.mark.parametrize("name", sorted(BY_TASK))
+def test_a_task_pushes_one_step_that_brings_back_what_was_there(place, name, monkeypatch):
+    tasks = module("tasks")
+    # Blender as a module counts as running without a window, where nothing is pushed.
+    monkeypatch.setattr(tasks, "_push_undo", lambda title: bpy.ops.ed.undo_push(message=title))
+    bpy.ops.wm.open_mainfile(filepath=str(place.folder / "shot.blend"))
+    if name in ("train_avatar", "resume_training"):
+        training = module("training")
+        monkeypatch.setattr(
+            training, "last_training", lambda _: type("Last", (), {"avatar": place.avatars / "ben.effigy"})
+        )
+    bpy.ops.ed.undo_push(message="before")
+    before = digest()
+    assert tasks.wait(tasks.start_local(name, lambda: steps_of(place, name))).state == "done"
+    assert digest() != before
+    bpy.ops.ed.undo()
+    assert digest() == before
