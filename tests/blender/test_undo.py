@@ -1,4 +1,4 @@
-"""Every operator that changes the scene is undone in one step: strips, settings, sound, cameras, the artist's action."""
+"""Every operator that changes the scene is undone in one step: strips, settings, sound, cameras, the artist's keys."""
 
 from __future__ import annotations
 
