@@ -25,6 +25,9 @@ from .rotations import axis_angle_to_quaternion, quaternion_to_axis_angle, quate
 ROUNDING: Final = 1e-5
 """Metres, of a head at its own size: differences of single precision."""
 
+SMALLEST_SCALE: Final = 1e-5
+"""Of a head that is drawn: below it the head is smaller than a hundredth of a millimetre."""
+
 _NECK: Final = JOINT_NAMES.index("neck")
 
 
@@ -82,6 +85,11 @@ def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:
         motions,
         _relative_rotations(motions, bones),
     )
+
+
+def has_size(world: np.ndarray) -> bool:
+    """Whether a head that (4, 4) moves can be seen: not one that is scaled to nothing, as to make it appear."""
+    return abs(float(np.linalg.det(world[:3, :3]))) > SMALLEST_SCALE**3
 
 
 def nearest_similarity(matrix: np.ndarray) -> np.ndarray:

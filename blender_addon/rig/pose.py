@@ -15,11 +15,8 @@ import numpy as np
 from ..errors import EffigyError
 from .conventions import transform_to_head
 from .data import JOINT_NAMES
-from .placement import head_place
+from .placement import has_size, head_place
 from .rig_properties import Rig, lost_expression
-
-SMALLEST_SCALE: Final = 1e-5
-"""Of a head that is drawn: below it the head is smaller than a hundredth of a millimetre."""
 
 _JAW: Final = JOINT_NAMES.index("jaw")
 
@@ -48,7 +45,7 @@ class RigPose:
     @property
     def has_size(self) -> bool:
         """Whether there is anything to draw: false for a head that is scaled to nothing, as to make it appear."""
-        return abs(float(np.linalg.det(self.root[:3, :3]))) > SMALLEST_SCALE**3
+        return has_size(self.root)
 
     def message(self) -> dict[str, Any]:
         """The worker protocol's `pose`."""

@@ -18,7 +18,7 @@ from mathutils import Matrix
 
 from .conventions import points_to_blender
 from .data import JOINT_NAMES, PARENTS
-from .placement import HeadPlace, head_in_mesh, head_place
+from .placement import HeadPlace, has_size, head_in_mesh, head_place
 from .rig_properties import Rig
 
 SCALE_TOLERANCE: Final = 1e-3
@@ -77,8 +77,10 @@ class Trouble:
 def find_trouble(rig: Rig, depsgraph: bpy.types.Depsgraph) -> Trouble | None:
     """The first thing that the avatar of a rig cannot follow in this frame; None if it follows everything."""
     place = head_place(rig, depsgraph)
-    # `read_pose` refuses numbers that are not finite.
-    return next(_troubles(rig, place, depsgraph), None) if place.is_finite else None
+    if not place.is_finite or not has_size(place.world):
+        # `read_pose` refuses the first, and there is nothing to see of the second.
+        return None
+    return next(_troubles(rig, place, depsgraph), None)
 
 
 def sentence_of(rig: Rig, depsgraph: bpy.types.Depsgraph) -> str | None:

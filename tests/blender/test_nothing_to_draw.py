@@ -204,7 +204,7 @@ def test_a_bake_and_an_export_leave_out_the_frames_without_the_actor(how, engine
     scene.frame_set(1)
     assert bpy.ops.effigy.bake_playback() == {"FINISHED"}
     cache = module("blender_addon.viewport.cache")
-    bake = cache.bake_of(made.armature)
+    bake = cache.bake_of(made)
     assert bake.count == 1
     assert bpy.ops.effigy.export_splats(filepath=str(tmp_path / "a.ply"), animation=True) == {"FINISHED"}
     counts = [len(read(tmp_path / f"a_{frame:04d}.ply")) for frame in (1, 2, 3)]
