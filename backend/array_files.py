@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from .errors import EffigyError
+from .file_kinds import sentence_of_kind
 from .reading import Damaged, open_regular, shown, too_large
 
 MOST_MEMBERS: Final = 256
@@ -49,7 +50,7 @@ def read_arrays(
                 # The header's own length is a claim too, which is believed up to the member's length.
                 room -= member.file_size
                 if room >= 0:
-                    room -= max(0, _claimed_bytes(archive, member, path, remedy) - member.file_size)
+                    room -= max(0, _claimed_bytes(archive, member, path, noun, remedy) - member.file_size)
                 if room < 0:
                     raise too_large(path, noun, f"its arrays claim more than {most / 1e6:,.0f} MB", "that much", remedy)
             return {member.filename.removesuffix(".npy"): _read(archive, member) for member in wanted}
@@ -71,7 +72,7 @@ def _check_directory(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, remedy: str) -> int:
+def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, noun: str, remedy: str) -> int:
     """Bytes of the array that a member's header claims."""
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
@@ -82,7 +83,8 @@ def _claimed_bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path
         header = stream.tell()
     if dtype.hasobject:
         raise EffigyError(
-            f"{path} was not opened: it holds arrays of Python objects, which could run a program when read. "
+            sentence_of_kind(path, noun)
+            or f"{path} was not opened: it holds arrays of Python objects, which could run a program when read. "
             f"Save it with plain arrays (sparse matrices as dense ones), or {remedy}."
         )
     if dtype.names is not None or dtype.subdtype is not None:

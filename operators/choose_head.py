@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import IntProperty, StringProperty
 
 from ..blender_addon import preferences
+from ..blender_addon.reading import check_file
 from ..blender_addon.reporting import ThreadedOperator
 from ..blender_addon.rig.data import RigData
 from ..blender_addon.worker import session
@@ -24,6 +25,15 @@ class EFFIGY_OT_choose_head(ThreadedOperator, bpy.types.Operator):
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default="*.pkl;*.npz", options={"HIDDEN"})
+    expression_count: IntProperty(
+        name="Expressions",
+        default=-1,
+        min=-1,
+        soft_max=100,
+        options={"SKIP_SAVE"},
+        description="How many of the file's components are expressions, where the file does not say it. -1: as the "
+        "file says, which FLAME's own files do",
+    )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         context.window_manager.fileselect_add(self)
@@ -31,9 +41,11 @@ class EFFIGY_OT_choose_head(ThreadedOperator, bpy.types.Operator):
 
     def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, RigData]]:
         path, client = Path(bpy.path.abspath(self.filepath)).absolute(), session.client()
+        check_file(path, "head model")
+        head = {"file": str(path)} | ({"expression_count": self.expression_count} if self.expression_count >= 0 else {})
 
         def read() -> tuple[Path, RigData]:
-            answer = client.call("head.rig", {"head": {"file": str(path)}}, timeout=READ_TIMEOUT)
+            answer = client.call("head.rig", {"head": head}, timeout=READ_TIMEOUT)
             return path, RigData.from_answer(answer)
 
         return read

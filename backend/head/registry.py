@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import EffigyError
+from ..progress import SILENT, Progress
 from ..reading import read_json, reading, shown
 from ..storage import write_beside
 from .formats import load_head
@@ -49,13 +50,27 @@ def known_files() -> list[Path]:
     return [Path(path) for key, path in _known().items() if not key.endswith(_EXPRESSIONS)]
 
 
+def load_users_head(
+    path: Path | None, progress: Progress = SILENT, expression_count: int | None = None
+) -> tuple[HeadModel, int | None]:
+    """The user's head model, or the open head for None, and how many of its components the user has said to be
+    expressions: now, or when the same file was opened before.
+    """
+    if path is not None and expression_count is None:
+        known, here = _known(), str(Path(path).resolve())
+        counts = [known.get(key + _EXPRESSIONS, "") for key, file in known.items() if file == here]
+        expression_count = next((int(count) for count in reversed(counts) if count.isdecimal()), None)
+    return load_head(path, progress, expression_count=expression_count), expression_count
+
+
 def remember_head(model: HeadModel, path: Path, expression_count: int | None = None) -> None:
     """Record that the file `path` contains this head model, if `expression_count` of its components are taken for
     expressions.
     """
     # What is known is read while nobody else writes it, so that no entry is lost.
     with write_beside(user_folder() / "heads.json") as temporary:
-        known = _known() | {model.fingerprint: str(Path(path).resolve())}
+        known = {key: file for key, file in _known().items() if key.removesuffix(_EXPRESSIONS) != model.fingerprint}
+        known[model.fingerprint] = str(Path(path).resolve())
         if expression_count is not None:
             known[model.fingerprint + _EXPRESSIONS] = str(expression_count)
         temporary.write_text(json.dumps(known, indent=1), "utf-8")

@@ -104,14 +104,13 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     from ..correspondence.landmark_embedding import embed_landmarks
     from ..formats.capture import load_capture
     from ..formats.track import save_track
-    from ..head.formats import load_head
-    from ..head.registry import remember_head
+    from ..head.registry import load_users_head, remember_head
     from ..tracking.after.head_matte import make_head_mattes
     from ..tracking.pipeline import track_captures
     from .previews import send_track_preview
 
     captures = [load_capture(folder) for folder in request.captures]
-    model = load_head(request.head, progress, expression_count=request.expression_count)
+    model, expression_count = load_users_head(request.head, progress, request.expression_count)
     if (model.landmark_faces < 0).all():
         # A user's FLAME file does not say where the detector's landmarks are on its surface.
         faces, barycentric = embed_landmarks(model, progress=progress)
@@ -127,7 +126,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
         send_track_preview(tracked, made, model, progress)
         summaries.append(_summarise(tracked.folder, made))
     if request.head:
-        remember_head(model, request.head, request.expression_count)
+        remember_head(model, request.head, expression_count)
     return results.TrackResult(tuple(summaries))
 
 

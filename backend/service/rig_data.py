@@ -21,10 +21,9 @@ from ..footage.detector import SCORE_NAMES
 from ..formats.capture import load_capture, read_summary
 from ..formats.frame_times import in_order
 from ..formats.track import load_track
-from ..head.formats import load_head
 from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import JOINT_NAMES, PARENTS, HeadModel
-from ..head.registry import find_head, remember_head
+from ..head.registry import find_head, load_users_head, remember_head
 from ..progress import Progress
 from .parameters import Parameters
 
@@ -137,7 +136,7 @@ def _load_head(
 ) -> tuple[HeadModel, tuple[str, ...]]:
     """`modification_time` is part of the cache's key, so that a changed file is read again."""
     progress = _MessageList()
-    model = load_head(path, progress, expression_count=expression_count)
+    model, expression_count = load_users_head(path, progress, expression_count)
     if path is not None:
         # A rig can be built even where the user's data folder cannot be written.
         with suppress(EffigyError):

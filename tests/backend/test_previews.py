@@ -46,7 +46,11 @@ class Shown(Progress):
 def test_the_newest_frame_that_is_surely_complete_is_shown_while_a_capture_is_made(tmp_path: Path) -> None:
     # A name that would be a pattern, and a capture of another name that is made at the same time.
     preview = WorkPreview(CaptureRequest(Path("new.mp4"), tmp_path / "take [1].capture"))
-    for folder, levels in (("take [1].effigy-a1b2c3d4", (200, 100, 50)), ("take 1.effigy-a1b2c3d4", (0, 0, 0)), ("take [1]", (0, 0, 0))):
+    for folder, levels in (
+        ("take [1].effigy-a1b2c3d4", (200, 100, 50)),
+        ("take 1.effigy-a1b2c3d4", (0, 0, 0)),
+        ("take [1]", (0, 0, 0)),
+    ):
         frames = tmp_path / f".{folder}.capture" / "frames"
         frames.mkdir(parents=True)
         for index, level in enumerate(levels):

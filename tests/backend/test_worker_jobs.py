@@ -106,7 +106,7 @@ def test_an_import_shows_the_newest_frame_and_then_the_landmarks(tmp_path):
     capture = make_small_capture(tmp_path)[0]
     request = CaptureRequest(video=tmp_path / "new.mp4", capture=tmp_path / "new.capture")
     assert WorkPreview(request).draw(1, 10) is None
-    growing = tmp_path / ".new.a1b2.capture" / "frames"
+    growing = tmp_path / ".new.effigy-a1b2c3d4.capture" / "frames"
     growing.mkdir(parents=True)
     for index in range(2):
         (growing / f"{index:06d}.jpg").write_bytes(capture.frame_path(index).read_bytes())

@@ -231,10 +231,10 @@ def _carry_out(
 
 def _register_head(file: Path, expression_count: int | None) -> None:
     """Let this machine find the head model by its fingerprint: another machine may have tracked the clip."""
-    from ...head.formats import load_head
-    from ...head.registry import remember_head
+    from ...head.registry import load_users_head, remember_head
 
-    remember_head(load_head(file, expression_count=expression_count), file, expression_count)
+    model, expression_count = load_users_head(file, expression_count=expression_count)
+    remember_head(model, file, expression_count)
 
 
 def _run_job(order: StageOrder, parameters: dict[str, Any], report: Report, environment: dict[str, str]) -> JobEvent:
