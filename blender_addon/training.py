@@ -1,4 +1,5 @@
 """Trains an avatar on a rig's capture: starting, and resuming with the settings that the training was started with.
+Also what the avatar is good for there: a refined track.
 
 A stopped training leaves a checkpoint beside its avatar. Its settings are stored on the rig, in the .blend file, so
 that it can be resumed after Blender was closed.
@@ -148,7 +149,7 @@ def take_refined_track(rig: Rig) -> Task:
     path, name = capture_of(rig) / REFINED_TRACK, rig.armature.name
     if not is_file(path):
         raise EffigyError(
-            f"Training has not refined the performance of “{name}”: train it with the preset Standard or Full."
+            f"The performance of “{name}” has not been refined: press Refine Track with Avatar."
         )
     return tasks.start_local(f"Refined track of {name}", lambda: _apply_refined_track(path, name))
 
@@ -162,6 +163,22 @@ def _apply_refined_track(path: Path, name: str) -> Steps[str]:
         raise EffigyError(f"“{name}” is gone from this file or has another name: take its refined track again.")
     applied = yield from apply_track_steps(rig, track)
     return f"“{name}” performs the refined track. {applied.note}".rstrip()
+
+
+def refine_track(rig: Rig) -> Task:
+    """Starts tracking the rig's capture again through its avatar, and keys the result on the rig at the end."""
+    capture, name = capture_of(rig), rig.armature.name
+    if not avatars.has_avatar(rig.armature):
+        raise EffigyError(f"“{name}” has no avatar to refine its track with: train one first, or press Add Avatar.")
+    check_written(capture, rig.armature)
+    path = capture / REFINED_TRACK
+    return tasks.start(
+        f"Refine track of {name}",
+        "refine",
+        {"capture": str(capture), "avatar": str(avatars.avatar_path(rig.armature))},
+        lambda _: _apply_refined_track(path, name),
+        f"The refined track is in {path}: press Take Refined Track to use it.",
+    )
 
 
 def capture_of(rig: Rig) -> Path:

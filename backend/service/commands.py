@@ -161,6 +161,21 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
     return results.TrainResult(request.avatar, avatar.gaussian_count, avatar.megabytes)
 
 
+def refine(request: requests.RefineRequest, progress: Progress) -> results.RefineResult:
+    from ..formats.capture import load_capture, unchanged
+    from ..formats.track import load_track, save_track
+    from ..training.pose_refinement import REFINED_TRACK
+    from ..training.track_by_avatar import track_by_avatar
+
+    avatar, capture = _load_avatar(request.avatar), load_capture(request.capture)
+    target = capture.folder / REFINED_TRACK
+    check_writable(target)
+    refined = track_by_avatar(avatar, capture, load_track(capture.folder / "track.npz"), progress=progress)
+    with unchanged(capture):
+        save_track(refined.track, target)
+    return results.RefineResult(request.capture, target, refined.frames, refined.difference_before, refined.difference)
+
+
 def evaluate(request: requests.EvaluateRequest, progress: Progress) -> results.EvaluateResult:
     from ..formats.capture import load_capture
     from ..training.evaluation import evaluate as evaluate_avatar
@@ -277,6 +292,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.CaptureRequest: capture,
     requests.TrackRequest: track,
     requests.TrainRequest: train,
+    requests.RefineRequest: refine,
     requests.EvaluateRequest: evaluate,
     requests.RenderRequest: render,
     requests.OrbitRequest: orbit,

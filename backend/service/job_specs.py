@@ -16,18 +16,29 @@ from .request_fields import Request, parameter_names, read_request
 from .requests import (
     CaptureRequest,
     EvaluateRequest,
+    RefineRequest,
     RenderRequest,
     RetargetRequest,
     TrackRequest,
     TrainRequest,
 )
-from .results import CaptureResult, EvaluateResult, RenderResult, Result, RetargetResult, TrackResult, TrainResult
+from .results import (
+    CaptureResult,
+    EvaluateResult,
+    RefineResult,
+    RenderResult,
+    Result,
+    RetargetResult,
+    TrackResult,
+    TrainResult,
+)
 from .sentences import describe
 
 JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "import": (CaptureRequest, TrackRequest),
     "track": (TrackRequest,),
     "train": (TrainRequest,),
+    "refine": (RefineRequest,),
     "evaluate": (EvaluateRequest,),
     "render": (RenderRequest,),
     "retarget": (RetargetRequest,),
@@ -86,6 +97,8 @@ def _figures_of(result: Result) -> dict[str, Any]:
             }
         case TrainResult():
             return {"avatar": str(result.avatar)}
+        case RefineResult():
+            return {"capture": str(result.capture), "track": str(result.track), "frames": result.frames}
         case EvaluateResult():
             return {"metrics": str(result.metrics_file), "sheet": str(result.sheet)}
         case RenderResult():

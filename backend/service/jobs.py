@@ -28,6 +28,7 @@ AFTER_A_CRASH: Final = {
     "capture": "Nothing half-made is left; make the capture again.",
     "track": "The capture is as it was; track again.",
     "train": "Its last checkpoint is kept: train again with resume.",
+    "refine": "The capture is as it was; refine the track again.",
     "evaluate": "Evaluate again.",
     "render": "Render again.",
     "retarget": "Transfer the performance again.",

@@ -95,6 +95,19 @@ class TrainRequest(Request):
 
 
 @dataclass(frozen=True)
+class RefineRequest(Request):
+    command: ClassVar = "refine"
+    summary: ClassVar = "track a capture again through an avatar of the person; writes CAPTURE/track_refined.npz"
+
+    capture: Path = positional("CAPTURE", "tracked; the footage that the avatar was trained on, or any other")
+    avatar: Path = positional("AVATAR")
+
+    @property
+    def output(self) -> Path:
+        return self.capture
+
+
+@dataclass(frozen=True)
 class EvaluateRequest(Request):
     command: ClassVar = "evaluate"
     summary: ClassVar = "measure an avatar on the frames that training never saw"
@@ -272,6 +285,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     CaptureRequest,
     TrackRequest,
     TrainRequest,
+    RefineRequest,
     EvaluateRequest,
     RenderRequest,
     OrbitRequest,

@@ -68,6 +68,19 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
+class RefineResult:
+    capture: Path
+    track: Path
+    """The refined track."""
+    frames: int
+    """Frames that were fitted; flagged ones stay as tracked."""
+    difference_before: float
+    """Mean absolute difference between the avatar's images and the footage, in [0, 1], as tracked."""
+    difference: float
+    """The same as refined."""
+
+
+@dataclass(frozen=True)
 class EvaluateResult:
     metrics_file: Path
     sheet: Path
@@ -190,6 +203,7 @@ Result = (
     CaptureResult
     | TrackResult
     | TrainResult
+    | RefineResult
     | EvaluateResult
     | RenderResult
     | OrbitResult

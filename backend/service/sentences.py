@@ -41,6 +41,14 @@ def _(result: results.TrainResult) -> str:
 
 
 @describe.register
+def _(result: results.RefineResult) -> str:
+    return (
+        f"{result.track}: {result.frames} frames fitted. The avatar's images differ from the footage by "
+        f"{100 * result.difference:.2f} % of the brightness, before by {100 * result.difference_before:.2f} %."
+    )
+
+
+@describe.register
 def _(result: results.EvaluateResult) -> str:
     return f"{result.metrics_file}:\n{result.metrics}"
 

@@ -21,7 +21,7 @@ from ..avatar.avatar import Avatar
 from ..avatar.render import SplatSource, draw
 from ..errors import EffigyError
 from ..footage.detector import FaceDetector
-from ..formats.capture import LARGEST_SIZE, Capture, read_frame, read_head_matte
+from ..formats.capture import LARGEST_SIZE, Capture
 from ..formats.image_files import to_bytes, write_png
 from ..formats.image_reading import read_image
 from ..formats.track import Track, load_track
@@ -30,7 +30,7 @@ from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import TrackPoses, evenly_spaced
+from .frames import TrackPoses, evenly_spaced, read_truth
 from .metrics import ImageMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
@@ -109,15 +109,6 @@ def evaluate(
         metrics_file.write_text(json.dumps(metrics.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     progress.preview(sheet)
     return metrics
-
-
-def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frame `index` with everything but head and neck white, (size, size, 3) uint8 RGB, and its head matte,
-    (size, size) uint8.
-    """
-    matte = read_head_matte(capture, index, size)
-    alpha = matte[..., None] / np.float32(255)
-    return to_bytes(read_frame(capture, index, size) / np.float32(255) * alpha + (1 - alpha)), matte
 
 
 class _Evaluation:

@@ -12,6 +12,7 @@ from ..avatar.pose_refinement import PoseOffsets, RigidMotion, refined_pose
 from ..avatar.posing import Pose, condition_size, pose_rig
 from ..errors import EffigyError
 from ..formats.capture import Capture, read_frame, read_head_matte
+from ..formats.image_files import to_bytes
 from ..formats.track import Track
 from ..head.forward import Head, Shaped
 from ..head.model import HeadModel
@@ -27,6 +28,15 @@ second differ little."""
 def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
     """At most `most` of `indices` (N,), evenly spaced, with the first and the last."""
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
+
+
+def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frame `index` with everything but head and neck white, (size, size, 3) uint8 RGB, and its head matte,
+    (size, size) uint8.
+    """
+    matte = read_head_matte(capture, index, size)
+    alpha = matte[..., None] / np.float32(255)
+    return to_bytes(read_frame(capture, index, size) / np.float32(255) * alpha + (1 - alpha)), matte
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from .. import active, backend_setup, rig_files, training
+from .. import active, avatars, backend_setup, rig_files, training
 from ..training_choices import PRESETS
 from .base import RigPanel
 
@@ -40,6 +40,8 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         if training.can_resume(rig):
             buttons.operator("effigy.resume_training", icon="PLAY")
         buttons.operator("effigy.train_avatar", icon="MOD_ARMATURE")
+        if avatars.has_avatar(rig.armature):
+            layout.operator("effigy.refine_track", icon="TRACKER")
         if training.has_refined_track(rig):
             layout.operator("effigy.take_refined_track", icon="ACTION")
 

@@ -79,6 +79,10 @@ JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
         PathField(("capture",), "the capture", parts=CAPTURE, writes=("track_refined.npz",)),
         PathField(("avatar",), "the avatar", reads=False, writes=("",), beside=(CHECKPOINT,)),
     ),
+    "refine": (
+        PathField(("capture",), "the capture", parts=CAPTURE[:-1], writes=("track_refined.npz",)),
+        _avatar("avatar"),
+    ),
     "evaluate": (_avatar("avatar"), _CAPTURE, _OUT),
     "render": (_avatar("avatar"), PathField(("track",), "the track"), _OUT),
     "retarget": (

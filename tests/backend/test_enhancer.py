@@ -157,7 +157,7 @@ def test_trained_enhancer_improves_the_image_and_is_saved_in_the_file(tmp_path, 
     assert abs(first.color - second.color).max() < 0.02
 
     def error(enhanced: bool) -> float:
-        from backend.training.evaluation import read_truth
+        from backend.training.frames import read_truth
 
         return sum(
             float(((frame.over((1, 1, 1)) - read_truth(capture, index, 64)[0] / 255) ** 2).mean())

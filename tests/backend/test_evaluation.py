@@ -18,8 +18,8 @@ from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.types import Splats
 from backend.training.baselines import nearest_training_frames, pose_features
-from backend.training.evaluation import evaluate, read_truth
-from backend.training.frames import TrackPoses
+from backend.training.evaluation import evaluate
+from backend.training.frames import TrackPoses, read_truth
 from backend.training.pose_range import head_angles, outside_training
 from backend.training.pose_refinement_at_test_time import draw_with_optimised_pose
 from backend.training.temporal_stability import hold_expression, mean_jitter

@@ -18,8 +18,7 @@ from backend.avatar.settings import AvatarSettings
 from backend.formats.track import load_track, save_track
 from backend.splatting.types import Splats
 from backend.training import presets
-from backend.training.evaluation import read_truth
-from backend.training.frames import TrackPoses, TrainingFrames
+from backend.training.frames import TrackPoses, TrainingFrames, read_truth
 from backend.training.losses import anchor_limits
 from backend.training.optimisation import Optimisation, ParameterGroup
 from backend.training.pose_refinement import REFINED_TRACK, PoseRefiner

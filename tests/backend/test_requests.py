@@ -284,6 +284,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "track": {"head": None, "expression_count": None, "landmarks_only": False},
     "train": {"preset": "draft", "size": None, "device": "auto", "minutes": None, "resume": False},
+    "refine": {},
     "evaluate": {"baselines": False, "refitted": False},
     "render": {"size": None, "format": "png", "background": "transparent", "plain": False},
     "orbit": {"size": 512, "degrees": 45.0},
@@ -403,6 +404,7 @@ def test_every_command_but_the_doctor_names_what_it_writes() -> None:
         "capture": "/folder/capture",
         "track": "/folder/several.capture",
         "train": "/folder/avatar",
+        "refine": "/folder/capture",
         "report": "/folder/out",
         "batch": "/folder/out",
     }

@@ -222,3 +222,26 @@ def test_the_refined_track_replaces_the_tracked_performance(rig, demo_capture, m
     bpy.context.scene.frame_set(2)
     jaw = module("blender_addon.active").need_rig(bpy.context).armature.pose.bones["jaw"]
     assert jaw.rotation_quaternion.rotation_difference(before).angle == pytest.approx(0.1, abs=0.02)
+
+
+def test_the_avatar_refines_the_track_of_its_footage(rig, project, module, demo_capture, tmp_path):
+    assert not bpy.ops.effigy.refine_track.poll()
+    capture = tmp_path / "anna.capture"
+    shutil.copytree(demo_capture, capture)
+    with np.load(demo_capture / "track.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    rig.armature.effigy.capture = str(capture)
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))
+    stored = (capture / "track.npz").read_bytes()
+    assert bpy.ops.effigy.refine_track(wait=True) == {"FINISHED"}
+    with np.load(capture / "track_refined.npz") as archive:
+        refined = {name: archive[name] for name in archive.files}
+    assert (capture / "track.npz").read_bytes() == stored
+    moved = np.abs(refined["expression"] - arrays["expression"]).max(1)
+    good = arrays["flags"] == 0
+    assert (moved[good] > 0).all() and (moved[~good] == 0).all()
+    bpy.context.scene.frame_set(2)
+    rig = module("blender_addon.active").need_rig(bpy.context)
+    name = rig.expression_names[0]
+    value = rig.mesh.data.shape_keys.key_blocks[name].value
+    assert value == pytest.approx(refined["expression"][1, 0], abs=1e-4)

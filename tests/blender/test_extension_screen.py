@@ -247,6 +247,7 @@ RIG_OPERATORS = (
     "unpack_avatar",
     "relink_avatar",
     "take_refined_track",
+    "refine_track",
 )
 
 
