@@ -148,9 +148,7 @@ def take_refined_track(rig: Rig) -> Task:
     """Starts keying the refined track on the rig in place of the tracked performance."""
     path, name = capture_of(rig) / REFINED_TRACK, rig.armature.name
     if not is_file(path):
-        raise EffigyError(
-            f"The performance of “{name}” has not been refined: press Refine Track with Avatar."
-        )
+        raise EffigyError(f"The performance of “{name}” has not been refined: press Refine Track with Avatar.")
     return tasks.start_local(f"Refined track of {name}", lambda: _apply_refined_track(path, name))
 
 

@@ -184,7 +184,7 @@ def evaluate(request: requests.EvaluateRequest, progress: Progress) -> results.E
     metrics_file = request.out / "metrics.json"
     check_writable(metrics_file)
     metrics = evaluate_avatar(
-        avatar, capture, request.out, baselines=request.baselines, optimise_poses=request.refitted, progress=progress
+        avatar, capture, request.out, baselines=request.baselines, retrack=request.refitted, progress=progress
     )
     return results.EvaluateResult(metrics_file, request.out / "sheet.png", metrics)
 

@@ -116,7 +116,7 @@ class EvaluateRequest(Request):
     capture: Path = positional("CAPTURE")
     out: Path = option("the folder to write the figures and images to", "DIR")
     baselines: bool = flag("measure the nearest training frame and mesh-bound Gaussians as well")
-    refitted: bool = flag("score some frames with the pose fitted again as well: how much of the error is the track's")
+    refitted: bool = flag("score the frames in poses fitted through the avatar as well: how much error is the track's")
 
     @property
     def output(self) -> Path:

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -30,13 +31,13 @@ from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import TrackPoses, evenly_spaced, read_truth
+from .frames import evenly_spaced, read_truth
 from .metrics import ImageMetrics, average, compare, ibug_landmarks, psnr
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
-from .pose_refinement_at_test_time import draw_with_optimised_pose
 from .report import BASELINE_NAMES, FrameMetrics, Metrics, format_number
 from .temporal_stability import LandmarkDetector, measure_jitter
+from .track_by_avatar import track_by_avatar
 
 WHITE = (1.0, 1.0, 1.0)
 
@@ -45,9 +46,6 @@ PERCEPTUAL_FRAMES = 32
 
 SHEET_ROWS = 6
 """Most frames on the contact sheet."""
-
-POSE_OPTIMISED_FRAMES = 16
-"""Most frames whose poses are optimised at test time: each takes some seconds on a CPU."""
 
 TRAIN_FRAMES = 32
 """The PSNR on training frames is a mean over at most this many, evenly spaced."""
@@ -63,14 +61,14 @@ def evaluate(
     *,
     baselines: bool = False,
     baseline_minutes: float | None = None,
-    optimise_poses: bool = False,
+    retrack: bool = False,
     progress: Progress = SILENT,
 ) -> Metrics:
     """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
 
     `baselines` adds the nearest training frame and the vertex-bound Gaussians, the latter trained here for as long as
-    the avatar was (or for `baseline_minutes`). `optimise_poses` also scores some frames with their poses optimised at
-    test time, which shows how much of the error comes from the track.
+    the avatar was (or for `baseline_minutes`). `retrack` also scores the frames in poses that are fitted to them
+    through the avatar, which shows how much of the error comes from the track.
     """
     out = Path(out)
     _check_folder(out)
@@ -101,8 +99,8 @@ def evaluate(
     ):
         folder.mkdir()
         evaluation.score(folder)
-        if optimise_poses:
-            evaluation.score_with_optimised_poses()
+        if retrack:
+            evaluation.score_tracked_by_avatar()
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
         write_png(sheet_file, sheet)
@@ -138,7 +136,7 @@ class _Evaluation:
         self.baseline_minutes: float | None = None
         self.results: dict[str, list[ImageMetrics]] = {"pred": []}
         self.render_seconds: list[float] = []
-        self.pose_optimised: list[ImageMetrics] = []
+        self.retracked: list[ImageMetrics] = []
 
     def add_nearest(self) -> None:
         """Add the baseline that shows the training frame nearest in pose."""
@@ -197,18 +195,16 @@ class _Evaluation:
         for name, source in self.baseline_sources.items():
             yield name, to_bytes(draw(source, self.track, [index], self.size)[0].over(WHITE))
 
-    def score_with_optimised_poses(self) -> None:
-        """Score at most POSE_OPTIMISED_FRAMES frames with their poses optimised at test time."""
-        poses = TrackPoses(self.track, self.avatar.head_model, self.avatar.device)
-        chosen = evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()
-        for done, index in enumerate(chosen, start=1):
-            self.progress.raise_if_cancelled()
+    def score_tracked_by_avatar(self) -> None:
+        """Score the frames once more with their poses fitted through the avatar, which has never seen them."""
+        flags = np.ones_like(self.track.flags)
+        flags[self.scored] = 0
+        track = replace(self.track, flags=flags)
+        fitted = track_by_avatar(self.avatar, self.capture, track, size=self.size, progress=self.progress).track
+        for index in self.scored.tolist():
             truth, matte = read_truth(self.capture, index, self.size)
-            image = to_bytes(draw_with_optimised_pose(self.avatar, poses, index, self.size, truth).over(WHITE))
-            self.pose_optimised.append(
-                compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255))
-            )
-            self.progress.update("Fitting poses again", done, len(chosen), psnr=self.pose_optimised[-1].psnr)
+            image = to_bytes(draw(self.avatar, fitted, [index], self.size)[0].over(WHITE))
+            self.retracked.append(compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
 
     def _jitter(self) -> float | None:
         """`measure_jitter` of the avatar on the scored frames, pixels."""
@@ -241,9 +237,7 @@ class _Evaluation:
                 for name, results in self.results.items()
                 if name != "pred" and (means := average(results)) is not None
             },
-            refitted_frames=len(self.pose_optimised),
-            refitted=average(self.pose_optimised),
-            refitted_as_tracked=self._tracked_poses_of_same_frames(),
+            refitted=average(self.retracked),
             jitter=self._jitter(),
             baseline_minutes=self.baseline_minutes,
             seconds_per_frame=float(np.median(self.render_seconds)),
@@ -256,13 +250,6 @@ class _Evaluation:
             per_frame=tuple(
                 FrameMetrics(int(i), bool(e), m) for i, e, m in zip(self.scored, self.extrapolated, ours, strict=True)
             ),
-        )
-
-    def _tracked_poses_of_same_frames(self) -> ImageMetrics | None:
-        """Mean metrics, with tracked poses, of the frames that `score_with_optimised_poses` scores."""
-        chosen = set(evenly_spaced(self.scored, POSE_OPTIMISED_FRAMES).tolist()) if self.pose_optimised else set()
-        return average(
-            [m for index, m in zip(self.scored.tolist(), self.results["pred"], strict=True) if index in chosen]
         )
 
     def _training_psnr(self) -> tuple[float, float | None]:

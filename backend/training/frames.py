@@ -15,7 +15,7 @@ from ..formats.capture import Capture, read_frame, read_head_matte
 from ..formats.image_files import to_bytes
 from ..formats.track import Track
 from ..head.forward import Head, Shaped
-from ..head.model import HeadModel
+from ..head.model import JAW, HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
 from .transfers import to_device
@@ -153,6 +153,15 @@ class TrackPoses:
         return refined_pose(
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen], offsets
         )
+
+    def vertices(self, indices: np.ndarray | Tensor, offsets: PoseOffsets) -> Tensor:
+        """(B, N, 3) metres: the posed vertices with offsets of expression and joints; differentiable. The offset of the
+        head's motion is left out; it moves the splats (`RigidMotion.move`).
+        """
+        chosen = torch.as_tensor(indices, device=self._cameras.device)
+        rotations = self._rotations[chosen]
+        rotations = torch.cat((rotations[:, :JAW], rotations[:, JAW:] + offsets.joints), 1)
+        return self.head(self.shaped, self._expression[chosen] + offsets.expression, rotations).vertices
 
     def cameras(self, indices: np.ndarray | Tensor, size: int) -> Cameras:
         """The cameras of frames (B,) for square images of `size`; world space is head space."""

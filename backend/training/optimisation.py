@@ -2,8 +2,7 @@
 
 Random numbers are those of `step_draws`. Inside a step the CPU reads nothing from a GPU; see `transfers`.
 
-On a CPU the frames of a step are distributed over worker threads, and PyTorch uses a single thread inside each of them:
-most operations of a step are too small to be worth splitting, while whole frames are large enough.
+On a CPU the frames of a step are distributed over worker threads.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from .pose_refinement import PoseRefiner
 from .step_draws import StepDraws, draw_step
 from .transfers import PendingNumber
 from .unobserved_regions import UnobservedPrior
+from .worker_threads import worker_threads
 
 PSNR_STEPS = 10
 """Steps from one measurement of the training frames' PSNR to the next."""
@@ -105,6 +105,7 @@ class Optimisation:
         self.seconds = 0.0
         self.recent_psnr = float("nan")
         self._pending_psnr: PendingNumber | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._workers = 1
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -126,33 +127,22 @@ class Optimisation:
         If the user cancels, `Cancelled` is raised before the next step.
         """
         started = self.clock() - self.seconds
-        with self._worker_threads():
-            while self.fraction_done < 1:
-                progress.raise_if_cancelled()
-                self._step()
-                self.seconds = self.clock() - started
-                done, total = (
-                    (self.step, self.steps) if self.minutes is None else (round(self.seconds), round(60 * self.minutes))
-                )
-                progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
-                if after_step:
-                    after_step(self)
-
-    @contextmanager
-    def _worker_threads(self) -> Iterator[None]:
-        """Context in which the frames of a step are distributed over threads, on a CPU with more than one core."""
-        threads = torch.get_num_threads()
-        if self.frames.device.type != "cpu" or threads == 1:
-            yield
-            return
-        torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(threads, "training") as self._pool:
-                self._workers = threads
-                yield
+            with worker_threads(self.frames.device) as (self._pool, self._workers):
+                while self.fraction_done < 1:
+                    progress.raise_if_cancelled()
+                    self._step()
+                    self.seconds = self.clock() - started
+                    done, total = (
+                        (self.step, self.steps)
+                        if self.minutes is None
+                        else (round(self.seconds), round(60 * self.minutes))
+                    )
+                    progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
+                    if after_step:
+                        after_step(self)
         finally:
-            self._workers = 1
-            torch.set_num_threads(threads)
+            self._pool, self._workers = None, 1
 
     def _step(self) -> None:
         """Sum the workers' gradients over the frames of this step, and update weights and their average."""
@@ -173,7 +163,7 @@ class Optimisation:
         measured = self.step % PSNR_STEPS == 0
         results = (
             list(self._pool.map(lambda part: self._gradients(part, measured), parts))
-            if self._workers > 1
+            if self._pool
             else [self._gradients(parts[0], measured)]
         )
         shares = [len(part.crops) / self.batch for part in parts]

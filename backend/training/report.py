@@ -19,9 +19,7 @@ _RESHAPED = {
     "extrapolated",
     "baselines",
     "per_frame",
-    "refitted_frames",
     "refitted",
-    "refitted_as_tracked",
 }
 
 
@@ -53,11 +51,9 @@ class Metrics:
     """Mean over the frames whose head pose lies inside the training range; None without such frames."""
     extrapolated_frames: int
     extrapolated: ImageMetrics | None
-    refitted_frames: int
     refitted: ImageMetrics | None
-    """Mean over some frames with the pose optimised at test time; None unless requested."""
-    refitted_as_tracked: ImageMetrics | None
-    """The same frames as tracked."""
+    """Mean over all scored frames with their poses fitted through the avatar (`backend.training.track_by_avatar`); None
+    unless requested."""
     jitter: float | None
     """Flicker of a face with a constant expression, pixels; see `backend.training.temporal_stability`."""
     baselines: dict[str, ImageMetrics]
@@ -86,8 +82,7 @@ class Metrics:
             **rest,
             "interpolated": split(self.interpolated_frames, self.interpolated),
             "extrapolated": split(self.extrapolated_frames, self.extrapolated),
-            "refitted": split(self.refitted_frames, self.refitted),
-            "refitted_as_tracked": split(self.refitted_frames, self.refitted_as_tracked),
+            "refitted": split(self.frames if self.refitted else 0, self.refitted),
             "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
             "per_frame": [
                 {"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame
@@ -100,10 +95,7 @@ class Metrics:
             "Effigy": (self.frames, self.mean),
             "  poses as in training": (self.interpolated_frames, self.interpolated),
             "  poses beyond it": (self.extrapolated_frames, self.extrapolated),
-        }
-        rows |= {
-            "  some, tracked pose": (self.refitted_frames, self.refitted_as_tracked),
-            "  same, optimised pose": (self.refitted_frames, self.refitted),
+            "  tracked by avatar": (self.frames, self.refitted),
         }
         rows |= {BASELINE_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
         lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from head_models import ball_head
 
+from backend.avatar.avatar import Avatar
+from backend.avatar.settings import AvatarSettings
 from backend.formats.capture import Capture, save_capture
 from backend.formats.track import Track, save_track
 from backend.head.formats import save_head
@@ -98,3 +100,10 @@ def true_gaussians(model: HeadModel, texture: float = 40.0) -> VertexBoundGaussi
         truth.appearance[:, 1:4] = torch.as_tensor(waves * 1.2)
         truth.appearance[:, 0] = 4.0
     return truth
+
+
+def true_avatar(model: HeadModel, track: Track, texture: float = 40.0) -> Avatar:
+    """A perfectly trained avatar of the ball."""
+    networks = true_gaussians(model, texture)
+    networks.performed = networks.enhancer = None
+    return Avatar(networks, model, track.identity, AvatarSettings(size=SIZE))
