@@ -130,14 +130,16 @@ def _of_numbers(numbers: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fr
 
 
 def _with_rate(order: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fraction] | None:
-    step = float(np.median(np.diff(order))) if len(order) > 1 else 0.0
+    steps = np.diff(order) if len(order) > 1 else np.zeros(1)
+    step = float(np.median(steps))
     if not 1e-3 < step < 0.2:
         progress.message(
             f"The performance's timecodes are {step:.3g} s apart, which no face is filmed at: its rows are taken as "
             f"{DEFAULT_RATE} a second."
         )
         return np.arange(len(order)) / float(DEFAULT_RATE), DEFAULT_RATE
-    return order, _nearest_rate(step)
+    # Steps are rounded to milliseconds, and rows may be missing: the mean of those that are not gaps is exact.
+    return order, _nearest_rate(float(steps[np.abs(steps - step) < step / 2].mean()))
 
 
 def _nearest_rate(step: float) -> Fraction:
