@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -102,7 +103,7 @@ SAVED: dict[str, Callable[[], bytes]] = {
     "another order": lambda: codec(text_of([row[::-1] for row in take()]), "utf-8"),
     "line ends written twice": lambda: codec(text_of(take(), end="\n\n"), "utf-8"),
     "empty rows at the end": lambda: codec(text_of(take()) + "," * 62 + "\n\n\n", "utf-8"),
-    "an apostrophe before the time": lambda: codec(text_of([NAMES, *(["'" + r[0], *r[1:]] for r in take()[1:])]), "utf-8"),
+    "an apostrophe before": lambda: codec(text_of([NAMES, *(["'" + r[0], *r[1:]] for r in take()[1:])]), "utf-8"),
     "points in the time": lambda: codec(text_of([NAMES, *([r[0].replace(":", ".", 2), *r[1:]] for r in take()[1:])]),
                                         "utf-8"),
     "percents": lambda: codec(text_of([NAMES, *([r[0], "61", *(f"{100 * float(c):.4f} %" for c in r[2:54]), *r[54:]]
@@ -167,7 +168,7 @@ def test_numbers_are_read_in_every_writing() -> None:
         "0.5": 0.5, "0,5": 0.5, " 0.5 ": 0.5, "-0,25": -0.25, "\u22120.25": -0.25, "1e-3": 1e-3, "1,23E-05": 1.23e-5,
         "1.234,5": 1234.5, "1,234.5": 1234.5, "1 234,5": 1234.5, "1\u00a0234,5": 1234.5, "1\u202f234.5": 1234.5,
         "1'234.5": 1234.5, "1\u2019234.5": 1234.5, "12 %": 0.12, "50%": 0.5, "1.234.567": 1234567, "1,234,567": 1234567,
-        "0\u066b5": 0.5, "٠٫٥": 0.5, ",5": 0.5, "5,": 5.0,
+        "0\u066b5": 0.5, "\u0660\u066b\u0665": 0.5, ",5": 0.5, "5,": 5.0,
     }  # fmt: skip
     assert {text: number_of(text) for text in written} == pytest.approx(written)
     assert np.isnan(number_of("")) and np.isnan(number_of("  "))
@@ -315,7 +316,7 @@ def test_a_face_cap_recording_is_read_without_its_turns(model: HeadModel, tmp_pa
         (
             "words.TextGrid",
             b'File type = "ooTextFile"\nObject class = "TextGrid"\n',
-            "a Praat TextGrid .* Effigy does not",
+            "TextGrid .* Effigy does not",
         ),
         ("words.txt", b'File type = "ooTextFile"\nObject class = "TextGrid"\n', "a Praat TextGrid"),
         ("take.mov", b"\0\0\0\x14ftypqt  ", "is a video, where a performance is needed: import it with Import Video"),
@@ -329,6 +330,4 @@ def test_the_command_says_what_another_file_is(
     (tmp_path / name).write_bytes(content)
     assert main(["retarget", str(tmp_path / name), str(tmp_path / "t.npz"), str(tmp_path / "out.npz")]) == 2
     error = capsys.readouterr().err
-    import re
-
     assert re.search(said, error), error
