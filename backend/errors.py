@@ -1,5 +1,6 @@
 """The backend's exceptions, whose messages tell the user what to do."""
 
+import re
 from typing import Final
 
 MOST_OF_START, MOST_OF_END = 800, 600
@@ -23,3 +24,19 @@ class EffigyError(Exception):
 
 class Cancelled(EffigyError):
     """The user stopped a job. Its last checkpoint remains and can be resumed."""
+
+
+_MISSING_LIBRARY: Final = re.compile(r"(lib[\w.+-]{1,80}): cannot open shared object file")
+
+
+def missing_library(error: Exception) -> str | None:
+    """A sentence about a library of the operating system that a package of the backend needs and did not find; None for
+    another error. It comes from the dynamic linker, as an OSError or ImportError without a file.
+    """
+    found = _MISSING_LIBRARY.match(str(error))
+    if found is None:
+        return None
+    return (
+        f"The system lacks the library {found[1]}, which a package of the backend needs: install it (on Debian and "
+        "Ubuntu `apt install libgles2 libegl1`, on Fedora `dnf install mesa-libGLES mesa-libEGL`)."
+    )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import EffigyError
+from ..errors import EffigyError, missing_library
 from ..progress import Progress
 from ..storage import as_effigy_error, held
 from . import requests, results
@@ -348,6 +348,8 @@ def check_writable(target: Path) -> None:
 
 
 def _sentence_for(error: OSError, output: Path | None) -> str:
+    if missing := missing_library(error):
+        return missing
     if error.errno == errno.ENOENT and error.filename:
         return f"There is no file {error.filename}."
     return str(as_effigy_error(error, Path(error.filename or output or "the output")))

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import EffigyError
+from ..errors import EffigyError, missing_library
 from .results import BROKEN, MISSING, OK, AvatarContents, Finding
 
 GIGABYTE = 10**9
@@ -31,8 +31,8 @@ def examine(train_on: str | None = None) -> list[Finding]:
         ("Video", _codecs),
         ("Detector", _detector),
         ("Open head", _open_head),
-        ("vgg_hed weights", _hed),
-        ("LPIPS weights", _lpips),
+        ("Image comparison", _hed),
+        ("LPIPS", _lpips),
         ("Disk", _disk),
     ]
     if train_on is not None:
@@ -45,7 +45,7 @@ def examine(train_on: str | None = None) -> list[Finding]:
             found.append(Finding(subject, BROKEN, str(error)))
         except Exception as error:
             # Whatever a check meets, the others still run and the user sees all findings.
-            found.append(Finding(subject, BROKEN, f"{type(error).__name__}: {error}"))
+            found.append(Finding(subject, BROKEN, missing_library(error) or f"{type(error).__name__}: {error}"))
     return found
 
 
@@ -157,7 +157,7 @@ def _hed() -> Finding:
     from ..training.perceptual import hed_features
 
     hed_features(depth=1)
-    return Finding("vgg_hed weights", OK, "training and `evaluate` compare images with them, much as an eye does")
+    return Finding("Image comparison", OK, "training judges images by a network, much as an eye does")
 
 
 def _lpips() -> Finding:
@@ -166,12 +166,12 @@ def _lpips() -> Finding:
     found = find_lpips()
     if found is None:
         return Finding(
-            "LPIPS weights",
+            "LPIPS",
             MISSING,
-            "Not needed to make or render avatars. `evaluate` leaves out this one measure "
-            "of similarity, and reports vgg_hed, a similar one",
+            "not installed. Only developers need it, to compare avatars with published figures: nothing is missing to "
+            "make or render avatars",
         )
-    return Finding("LPIPS weights", OK, f"`evaluate` reports this measure of similarity as well: {found[0]}")
+    return Finding("LPIPS", OK, f"the command `evaluate` measures it as well: {found[0]}")
 
 
 def _disk() -> Finding:

@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from ..errors import Cancelled, EffigyError
+from ..errors import Cancelled, EffigyError, missing_library
 from ..progress import STOPPED_SENTENCE, Progress
 from .array_files import ArrayFiles
 from .job_messages import CANCELLED, DONE, FAILED, MESSAGE, PREVIEW, PROGRESS, JobEvent, JobOrder
@@ -160,7 +160,8 @@ def _carry_out(order: JobOrder, progress: ChannelProgress) -> JobEvent:
         return JobEvent.with_sentence(FAILED, str(error))
     except ImportError as error:
         traceback.print_exc()
-        return JobEvent.with_sentence(FAILED, f"The backend's Python lacks {error.name or error}: install it again.")
+        lacking = f"The backend's Python lacks {error.name or error}: install it again."
+        return JobEvent.with_sentence(FAILED, missing_library(error) or lacking)
     except Exception as error:
         traceback.print_exc()
         return JobEvent.with_sentence(FAILED, _defect(error))

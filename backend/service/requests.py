@@ -148,7 +148,7 @@ class RenderRequest(Request):
 @dataclass(frozen=True)
 class OrbitRequest(Request):
     command: ClassVar = "orbit"
-    summary: ClassVar = "a video of the avatar at rest from all sides"
+    summary: ClassVar = "a video of the avatar at rest, seen from the front and from both sides in turn"
 
     avatar: Path = positional("AVATAR")
     out: Path = positional("OUT.mp4")

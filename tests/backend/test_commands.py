@@ -49,6 +49,7 @@ MEMORY = "There is not enough memory: choose a smaller size, or close other prog
         (FileNotFoundError(errno.ENOENT, "No such file", "/films/gone.mp4"), "There is no file /films/gone.mp4."),
         (OSError(errno.ENOSPC, "No space left on device"), "/films"),
         (PermissionError(errno.EACCES, "denied", "/films/x"), "/films/x"),
+        (OSError("libGLESv2.so.2: cannot open shared object file: No such file or directory"), "install it (on Debian"),
         (MemoryError(), MEMORY),
         (OutOfMemoryError("tried to allocate"), MEMORY),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"), MEMORY),
@@ -168,14 +169,14 @@ SUBJECTS = ("Python", "PyTorch", "GPU", "GPU rasteriser", "CPU rasteriser", "Vid
 @pytest.fixture
 def light_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     """The doctor without the checks that load models."""
-    for name, subject in (("_detector", "Detector"), ("_hed", "vgg_hed weights"), ("_lpips", "LPIPS weights")):
+    for name, subject in (("_detector", "Detector"), ("_hed", "Image comparison"), ("_lpips", "LPIPS")):
         finding = results.Finding(subject, results.OK, "not loaded in this test")
         monkeypatch.setattr(doctor, name, lambda finding=finding: finding)
 
 
 def test_the_doctor_examines_what_the_pipeline_needs_in_its_order(light_doctor: None) -> None:
     found = doctor.examine()
-    assert [finding.subject for finding in found] == [*SUBJECTS, "vgg_hed weights", "LPIPS weights", "Disk"]
+    assert [finding.subject for finding in found] == [*SUBJECTS, "Image comparison", "LPIPS", "Disk"]
     told = {finding.subject: finding for finding in found}
     assert all(told[name].state == results.OK for name in (*SUBJECTS[:2], *SUBJECTS[4:]))
     assert told["Video"].explanation.endswith("reads h264, hevc, vp9, av1, prores, mjpeg")
@@ -215,7 +216,7 @@ def test_weights_that_are_not_needed_are_not_missed(found: Any, state: str, monk
     monkeypatch.setattr("backend.training.perceptual.find_lpips", lambda: found)
     finding = doctor._lpips()
     assert finding.state == state
-    assert ("Not needed" in finding.explanation) == (found is None) != ("lpips 0.1" in finding.explanation)
+    assert ("nothing is missing" in finding.explanation) == (found is None) != ("lpips 0.1" in finding.explanation)
 
 
 def test_only_a_check_fails_for_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
