@@ -10,6 +10,7 @@ from bpy.props import StringProperty
 
 from . import avatars
 from .errors import EffigyError
+from .file_choice import choose_file
 from .reporting import ThreadedOperator
 
 
@@ -23,8 +24,7 @@ class AvatarOperator(ThreadedOperator):
         if self.filepath:
             # The file was dropped into the window.
             return self.execute(context)
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
+        return choose_file(self, context)
 
     def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, avatars.AvatarInfo]]:
         if not self.filepath:

@@ -9,6 +9,7 @@ import bpy
 from bpy.props import IntProperty, StringProperty
 
 from ..blender_addon import preferences
+from ..blender_addon.file_choice import choose_file
 from ..blender_addon.reading import check_file
 from ..blender_addon.reporting import ThreadedOperator
 from ..blender_addon.rig.data import RigData
@@ -36,8 +37,7 @@ class EFFIGY_OT_choose_head(ThreadedOperator, bpy.types.Operator):
     )
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
+        return choose_file(self, context)
 
     def prepare(self, context: bpy.types.Context) -> Callable[[], tuple[Path, RigData]]:
         path, client = Path(bpy.path.abspath(self.filepath)).absolute(), session.client()

@@ -9,6 +9,7 @@ from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from ..blender_addon import importing, scene_set_up, tasks
 from ..blender_addon.errors import EffigyError
+from ..blender_addon.file_choice import choose_file
 from ..blender_addon.reporting import ReportingOperator
 
 
@@ -59,8 +60,7 @@ class EFFIGY_OT_import_video(ReportingOperator, bpy.types.Operator):
         if self.filepath:
             # The file was dropped into the window.
             return context.window_manager.invoke_props_dialog(self)
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
+        return choose_file(self, context)
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

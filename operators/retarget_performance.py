@@ -11,6 +11,7 @@ from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
 
 from ..blender_addon import active, tasks, transferring
 from ..blender_addon.errors import EffigyError
+from ..blender_addon.file_choice import choose_file
 from ..blender_addon.reporting import ReportingOperator
 
 
@@ -66,8 +67,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         self.frame_start = context.scene.frame_start
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
+        return choose_file(self, context)
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

@@ -9,6 +9,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..blender_addon import preferences
+from ..blender_addon.file_choice import choose_file
 from ..blender_addon.installation.check import Interpreter, check_interpreter
 from ..blender_addon.reporting import ThreadedOperator
 
@@ -21,8 +22,7 @@ class EFFIGY_OT_use_python(ThreadedOperator, bpy.types.Operator):
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
+        return choose_file(self, context)
 
     def prepare(self, context: bpy.types.Context) -> Callable[[], Interpreter]:
         # Symbolic links are kept: the Python of an environment is a link, and its target does not use the environment.
