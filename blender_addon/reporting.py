@@ -25,8 +25,10 @@ POLL_INTERVAL: Final = 0.1
 """Seconds between two checks whether the thread has ended."""
 
 
-def report_soon(message: str) -> None:
-    """Shows a message that does not come from an operator in the window, even if no panel of the extension is open."""
+def report_soon(message: str, warning: bool = False) -> None:
+    """Shows a message that does not come from an operator in the window, even if no panel of the extension is open; as
+    an error, or as a warning.
+    """
     print(f"Effigy: {message}")
     if bpy.app.background:
         return
@@ -35,7 +37,7 @@ def report_soon(message: str) -> None:
         if windows := bpy.context.window_manager.windows:
             # Blender shows an ERROR report in the window, and also raises it if a script called the operator.
             with suppress(RuntimeError), bpy.context.temp_override(window=windows[0]):
-                bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=message)
+                bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=message, warning=warning)
 
     # Deferred, because operators must not be called from handlers or from within another operator.
     bpy.app.timers.register(report, first_interval=0.1)

@@ -7,6 +7,8 @@ cancellable_call       waits for the worker's image until the artist cancels
 output_room            whether the disk has room for the next frame
 color                  from the networks' colours to Blender's
 avatar_pass, depth_composite   avatars in a scene that another engine renders
+shown                  whether an image of another engine has the avatars in it, and the message where it has not
+warm_up                prepares the worker before the first render
 unsupported            scene settings that have no effect on avatars
 panels                 the settings
 """

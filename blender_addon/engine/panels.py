@@ -13,8 +13,9 @@ import bpy
 from ..avatars import has_avatar
 from ..rig.rig_properties import is_part
 from ..wrapped_text import region_width, wrapped
-from .avatar_pass import find_pass, trouble
 from .render_engine import ENGINE
+from .shown import Shown, shown_in
+from .shown import sentence as sentence_about
 from .unsupported import unsupported_settings
 
 SHARED_PANELS: Final = ("EEVEE_WORLD_PT_surface",)
@@ -100,20 +101,22 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(context.scene.effigy, "enhanced")
         draw_unsupported(self.layout, context)
-        sentence = trouble(context.scene)
-        if sentence:
-            wrapped(self.layout, sentence, region_width(context), "ERROR")
-        elif find_pass(context.scene) is None:
-            wrapped(
-                self.layout,
-                "Avatars are rendered as a separate pass and composited into this scene's image by depth.",
-                region_width(context),
-            )
-            self.layout.operator("effigy.set_up_composite")
-            return
-        else:
-            wrapped(self.layout, "Avatars are composited into this scene's image.", region_width(context), "CHECKMARK")
-        self.layout.operator("effigy.set_up_composite", text="Set Up Again")
+        draw_composite(self.layout, context)
+
+
+def draw_composite(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """In a scene of another engine: whether its image shows the avatars, and the button that makes it so."""
+    shown = shown_in(context.scene)
+    if shown in (Shown.NO_AVATARS, Shown.BY_ENGINE):
+        return
+    done = shown is Shown.COMPOSITED
+    wrapped(layout, sentence_about(context.scene), region_width(context), "CHECKMARK" if done else "ERROR")
+    again = shown is not Shown.NOT
+    layout.operator(
+        "effigy.set_up_composite",
+        text="Set Up Again" if again else "Composite over the Scene",
+        icon="NONE" if done else "NODE_COMPOSITING",
+    )
 
 
 def draw_unsupported(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:

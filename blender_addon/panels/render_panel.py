@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..engine.panels import draw_unsupported
-from ..engine.render_engine import ENGINE
+from ..engine.panels import draw_composite, draw_unsupported
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
@@ -30,9 +29,7 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
             box.operator("effigy.use_standard_view")
         layout.prop(scene.effigy, "enhanced")
         draw_unsupported(layout, context)
-        if scene.render.engine != ENGINE:
-            # Other engines do not render avatars without it.
-            layout.operator("effigy.set_up_composite", icon="NODE_COMPOSITING")
+        draw_composite(layout, context)
         row = layout.row(align=True)
         row.operator("render.render", text="Frame", icon="RENDER_STILL")
         row.operator("render.render", text="Animation", icon="RENDER_ANIMATION").animation = True

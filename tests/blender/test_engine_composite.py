@@ -255,7 +255,7 @@ def test_the_panel_of_the_artists_engine_offers_it_and_says_when_it_is_done(shot
         panel.draw(SimpleNamespace(layout=layout), bpy.context)
         return layout.words
 
-    assert panel.poll(bpy.context) and "separate pass" in words()
+    assert panel.poll(bpy.context) and "Cycles alone does not render avatars" in words()
     bpy.ops.effigy.set_up_composite()
     assert "are composited into this scene's image" in words() and "Set Up Again" in words()
     shot.armature.effigy.avatar = ""
@@ -271,3 +271,42 @@ def test_what_cannot_be_composited_is_refused_with_a_sentence(engine_avatars):
         obj.effigy.avatar = ""
     with pytest.raises(RuntimeError, match="no avatar in this scene"):
         bpy.ops.effigy.set_up_composite()
+
+
+def test_a_render_without_the_avatars_is_announced_and_tab_and_properties_say_the_same(shot, module, monkeypatch):
+    told = []
+    shown = module("blender_addon.engine.shown")
+    monkeypatch.setattr(shown, "report_soon", lambda sentence, warning=False: told.append((sentence, warning)))
+    scene = bpy.context.scene
+    scene.render.resolution_x = scene.render.resolution_y = 16
+
+    def state() -> str:
+        """What both panels say; they must agree."""
+        layouts = []
+        for draw in (
+            module("blender_addon.engine.panels").EFFIGY_PT_engine_composite.draw,
+            module("blender_addon.panels.render_panel").EFFIGY_PT_render.draw,
+        ):
+            layouts.append(Layout())
+            draw(SimpleNamespace(layout=layouts[-1]), bpy.context)
+        words = [sentence for sentence in layouts[0].texts if "vatars" in sentence or "Set Up" in sentence]
+        assert all(sentence in layouts[1].texts for sentence in words)
+        return " ".join(layouts[0].texts)
+
+    assert "Cycles alone does not render avatars" in state()
+    bpy.ops.render.render()
+    assert len(told) == 1 and "has no avatars in it, because Cycles" in told[0][0] and told[0][1]
+    bpy.ops.effigy.set_up_composite()
+    assert "are composited" in state()
+    bpy.ops.render.render()
+    assert len(told) == 1
+    # The artist's own change of the compositor is noticed, and one button restores it.
+    module("blender_addon.engine.depth_composite").find_composite(scene).mute = True
+    assert "show no avatars" in state() and "Set Up Again" in state()
+    scene.render.engine = "EFFIGY"
+    assert shown.shown_in(scene) is shown.Shown.BY_ENGINE
+    bpy.ops.render.render()
+    assert len(told) == 1
+    scene.render.engine = "CYCLES"
+    shot.mesh.hide_render = True
+    assert shown.shown_in(scene) is shown.Shown.NO_AVATARS
