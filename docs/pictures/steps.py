@@ -111,10 +111,8 @@ def importing() -> Iterator[float]:
         yield from until(lambda: task.finished or task.fraction > 0.4)
         picture("importing", VIEW)
     yield from finished()
-    w.area().spaces.active.shading.type = "MATERIAL"
     bpy.context.scene.frame_set(RIG_FRAME)
-    # Blender shows a message while it compiles shaders, and removes it only with the next redraw.
-    yield 8.0
+    yield 4.0
     w.area().tag_redraw()
     yield 1.5
     picture("rig", VIEW)
@@ -131,8 +129,8 @@ def sliders() -> Iterator[float]:
 
 
 def toggle_panels() -> Iterator[float]:
-    """Close the panels Import and Train, or open them again."""
-    headers = [FIRST_HEADER, FIRST_HEADER + NEXT_HEADER]
+    """Close the panels Import, Fit to the Film and Train, or open them again."""
+    headers = [FIRST_HEADER + number * NEXT_HEADER for number in range(3)]
     for header in reversed(headers) if w.panels_closed else headers:
         w.click(HEADER_X, header)
         yield 1.5

@@ -9,12 +9,14 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from building.environments import BuildError
+from building.pictures import remember
 from building.window import run_in_window, window_command
 
 STEPS = Path(__file__).with_name("steps.py")
@@ -48,6 +50,7 @@ def main() -> int:
 
 
 def take(arguments: argparse.Namespace, command: list[str]) -> int:
+    started = time.time()
     project = Path(arguments.project).absolute()
     order = project / "order.json"
     if project.is_dir() and any(project.iterdir()) and not order.is_file():
@@ -86,7 +89,9 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    print("The guide's screenshots are in docs/images.")
+    taken = [path.stem for path in (ROOT / "docs" / "images").glob("*.png") if path.stat().st_mtime > started]
+    remember(taken)
+    print(f"The guide's screenshots are in docs/images: {', '.join(sorted(taken))}.")
     return 0
 
 
