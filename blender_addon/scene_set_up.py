@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import bpy
 from bpy.props import BoolProperty
+from mathutils import Vector
 
 PROPERTY: Final = "effigy_staged"
 """Custom property on a scene that was set up from footage: its settings then, by `_settings`. In files of earlier
@@ -20,10 +21,11 @@ _FACTORY_OBJECTS: Final = frozenset({"Cube", "Light", "Camera"})
 def choice() -> Any:
     """The property of an import that asks for it."""
     return BoolProperty(
-        name="Set Up Scene for This Film",
+        name="Set Up Scene",
         options={"SKIP_SAVE"},
-        description="Give the scene the film's frame rate, frame range, resolution and camera. Without it the scene "
-        "stays as it is, and the performance plays at its own speed from the scene's first frame on",
+        description="Give the scene the film's frame rate, frame range, resolution and camera, and hide Blender's "
+        "default cube. Without it the scene stays as it is, and the performance plays at its own speed from the "
+        "scene's first frame on",
     )
 
 
@@ -42,6 +44,20 @@ def is_untouched(scene: bpy.types.Scene) -> bool:
         and scene.animation_data is None
         and all(obj.name in _FACTORY_OBJECTS and obj.animation_data is None for obj in scene.objects)
     )
+
+
+def hide_default_cube(scene: bpy.types.Scene) -> bool:
+    """Hides the cube of Blender's default scene, in which the footage's camera would stand; returns whether there was
+    one. A cube that was changed in any way is the artist's.
+    """
+    cube = scene.objects.get("Cube")
+    if cube is None or cube.type != "MESH" or len(cube.data.vertices) != 8 or cube.hide_render:
+        return False
+    corners = [abs(round(axis, 4)) for corner in cube.bound_box for axis in cube.matrix_world @ Vector(corner)]
+    if set(corners) != {1.0} or len(cube.modifiers) or len(cube.constraints) or cube.animation_data is not None:
+        return False
+    cube.hide_viewport = cube.hide_render = True
+    return True
 
 
 def remember(scene: bpy.types.Scene) -> None:

@@ -29,8 +29,8 @@ BUILDING: Final = "building"
 """The state of a task whose work in Blender is running; the other states are those of `worker.jobs`."""
 SLICE_SECONDS: Final = 0.015
 """Longest time for which a slice blocks Blender's window."""
-BUILDING_SHARE: Final = 0.03
-"""Of the bar of a job, for the work in Blender after it: building a rig takes some seconds, setting an avatar none."""
+LEAST_TELLING: Final = 0.1
+"""Completed fraction of the work in Blender from which on the time left is said."""
 PAUSE_SECONDS: Final = 0.02
 """Between two slices."""
 MOST_FINISHED: Final = 20
@@ -45,16 +45,24 @@ _numbers: Final = itertools.count(1)
 class Task:
     """One task. Its fields change only in the main thread."""
 
-    def __init__(self, title: str, build: Callable[[dict[str, Any]], Steps[str]], message_if_not_built: str) -> None:
+    def __init__(
+        self,
+        title: str,
+        build: Callable[[dict[str, Any]], Steps[str]],
+        message_if_not_built: str,
+        building_share: float = 0.0,
+    ) -> None:
         """`build(result)` is the work in Blender after the job with this result. It returns a message for the artist,
         and yields None while it waits for something. `message_if_not_built` replaces that message if `build` did not
-        finish, for instance because another file is open.
+        finish, for instance because another file is open. `building_share`: how much of the task's time `build` takes,
+        0 to 1.
         """
         self.title = readable(title)
         self.number = next(_numbers)
         """No other task of this Blender has it."""
         self._build: Callable[[dict[str, Any]], Steps[str]] | None = build
         self._message_if_not_built = message_if_not_built
+        self._building_share = building_share
         self._file = _state.files_loaded
         self._steps: Steps[str] | None = None
         self.job: Job | None = None
@@ -62,6 +70,8 @@ class Task:
         self.state = STARTING
         self.progress = 0.0
         """Completed fraction of the work in Blender."""
+        self._started = self._built_since = time.monotonic()
+        """When the task and its work in Blender began."""
         self.message = ""
         """How the task ended, as a sentence."""
 
@@ -70,6 +80,7 @@ class Task:
 
     def start_building(self, result: dict[str, Any]) -> None:
         self.state, self._steps = BUILDING, self._build(result)
+        self._built_since = time.monotonic()
         if not bpy.app.timers.is_registered(_advance_all):
             bpy.app.timers.register(_advance_all, first_interval=0.0, persistent=True)
 
@@ -84,12 +95,12 @@ class Task:
     @property
     def fraction(self) -> float:
         """Completed fraction, 0 to 1: of the job and of the work in Blender after it together."""
-        if self.job is None:
-            return self.progress
-        own = BUILDING_SHARE if self.job.whole else 0.0
-        if self.state != BUILDING:
-            return (1 - own) * self.job.fraction
-        return 1 - own + own * self.progress if own else self.progress
+        if self.state == DONE:
+            return 1.0
+        own = self._building_share
+        if self.state == BUILDING or self.job is None:
+            return 1 - own + own * self.progress if self.job else self.progress
+        return (1 - own) * self.job.fraction
 
     @property
     def step(self) -> str:
@@ -97,12 +108,10 @@ class Task:
         whole = self.job.whole if self.job else None
         if whole is None or self.job.unit:
             return ""
-        steps = whole.steps + 1
-        return (
-            f"Step {steps} of {steps}: {self.stage}"
-            if self.state == BUILDING
-            else (f"Step {whole.step} of {steps}: {whole.title}")
-        )
+        steps = whole.steps + bool(self._building_share)
+        if self.state == BUILDING:
+            return f"Step {steps} of {steps}: {self.stage}"
+        return f"Step {whole.step} of {steps}: {whole.title}"
 
     @property
     def stage(self) -> str:
@@ -111,10 +120,20 @@ class Task:
     @property
     def time_left(self) -> str:
         """The time left as text, empty if it is not known."""
-        if self.job is None or self.state == BUILDING:
-            return ""
-        seconds = self.job.seconds_left
+        seconds = self._seconds_left()
         return "" if seconds is None else duration(seconds)
+
+    def _seconds_left(self) -> float | None:
+        now = time.monotonic()
+        if self.state == BUILDING:
+            # Its first moments tell little.
+            known = self.progress > LEAST_TELLING
+            return (now - self._built_since) * (1 - self.progress) / self.progress if known else None
+        left = self.job.seconds_left if self.job else None
+        if left is None or self.job.whole is None:
+            return left
+        share = self._building_share
+        return left + share / (1 - share) * (now - self._started + left)
 
     def cancel(self) -> None:
         if self.state == BUILDING:
@@ -199,9 +218,10 @@ def start(
     params: dict[str, Any],
     build: Callable[[dict[str, Any]], Steps[str]],
     message_if_not_built: str,
+    building_share: float = 0.0,
 ) -> Task:
     """Starts a job of the worker, and `build` after it (see `Task`)."""
-    task = Task(title, build, message_if_not_built)
+    task = Task(title, build, message_if_not_built, building_share)
     task.start_job(kind, params)
     _add(task)
     return task

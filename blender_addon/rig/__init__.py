@@ -8,6 +8,8 @@ build           the mesh with its shape keys; armature, correctives and paint ma
 camera          the footage's camera, with the footage behind it
 action          keyframes in bulk, in every version of Blender
 performance     the track as keyframes in NLA strips
+fit             how well the track fits each frame of its film
+face_angles     gaze, jaw and neck in degrees; joint_limits says how far they go
 pose            the rig's evaluated pose, for the worker
 sliders         expressions grouped by region; keying, resetting and mirroring them
 presets         twelve starter expressions

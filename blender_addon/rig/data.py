@@ -153,6 +153,9 @@ class TrackData:
     """(F,) float64: seconds since the first frame, unevenly spaced where the footage's frame rate varies."""
     film_time: float
     """Seconds from the start of the film to the first frame."""
+    residual: np.ndarray | None = None
+    """(F,) median distance of the landmarks from the tracked head, pixels of the capture; NaN where there is no face.
+    None in a track that does not hold it."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> TrackData:
@@ -173,6 +176,7 @@ class TrackData:
                 flags=np.asarray(answer["flags"], np.int32),
                 times=np.asarray(answer["times"], np.float64),
                 film_time=float(answer.get("frame_times", (0.0,))[0]),
+                residual=None if answer.get("residual") is None else _floats(answer["residual"]),
             )
         except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
             raise EffigyError(
@@ -189,7 +193,8 @@ class TrackData:
                 "intrinsics": (3, 3),
                 "flags": (frames,),
                 "times": (frames,),
-            },
+            }
+            | ({} if data.residual is None else {"residual": (frames,)}),
         )
         return data
 

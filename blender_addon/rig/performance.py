@@ -197,9 +197,14 @@ def placement_of(rig: Rig) -> Placement | None:
     return Placement(pose, frame_start) if np.isfinite(pose).all() else None
 
 
+def tracked_strip(rig: Rig) -> bpy.types.NlaStrip | None:
+    """The strip of the armature that plays the tracked performance, or None."""
+    return _strip_of(rig.armature, TRACKED)
+
+
 def has_performance(rig: Rig) -> bool:
     """Whether a tracked performance is keyed on the rig."""
-    return _strip_of(rig.armature, TRACKED) is not None
+    return tracked_strip(rig) is not None
 
 
 def remove_performance(rig: Rig) -> None:

@@ -10,9 +10,10 @@
     sorting, shaders              drawing order, GLSL
     shared_shaders                the built shaders, and why one could not be built
     splat_framebuffer, mesh, bones  drawing for any view
+    fit_wire, landmarks           the mesh's wire and the film's landmarks over the film
     draw                          Blender's draw handlers
 
 Data flow: dependency graph → `RigPose` → worker or bake → `Splats` → texture → `SplatFramebuffer` → 3D View.
-Only `shaders`, `shared_shaders`, `splat_framebuffer`, `mesh`, `bones` and `draw` use the `gpu` module; `viewpoint`,
-`splats` and `sorting` do not use `bpy`.
+Only `shaders`, `shared_shaders`, `splat_framebuffer`, `mesh`, `bones`, `landmarks` and `draw` use the `gpu` module;
+`viewpoint`, `splats` and `sorting` do not use `bpy`.
 """

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..redraw import redraw_panels
 from ..rig.rig_properties import Rig, find_rigs
-from . import live, mesh_visibility, shared_shaders, splat_framebuffer
+from . import fit_wire, landmarks, live, mesh_visibility, shared_shaders, splat_framebuffer
 from .avatar_state import AvatarState
 from .bones import draw_bones
 from .mesh import MeshBatches
@@ -90,6 +90,13 @@ def _before_scene() -> None:
 def _after_overlays() -> None:
     """Draws the splats, the wireframes and the bones over the finished view."""
     _guarded(_draw, bpy.context)
+    _guarded(_draw_fit, bpy.context)
+
+
+def _draw_fit(context: bpy.types.Context) -> None:
+    """Draws the wire of the rigs that have no avatar yet, and the landmarks of the film."""
+    fit_wire.draw(context, camera_of(context))
+    landmarks.draw(context)
 
 
 def _update(context: bpy.types.Context) -> None:
@@ -244,4 +251,5 @@ def release() -> None:
     state.textures.clear()
     state.meshes.clear()
     state.reported_errors.clear()
+    fit_wire.release()
     splat_framebuffer.release()

@@ -52,7 +52,22 @@ class MeshBatches:
         self._wire = batch_for_shader(shader, "LINES", attributes, indices=edges.reshape(-1, 2))
         self.world = np.array(evaluated.matrix_world)
 
-    def draw_wire(self, camera: ViewCamera) -> None:
+    def draw_depth(self, camera: ViewCamera) -> None:
+        """Draws only the depth of the surface into the bound framebuffer, so that it hides the wires behind it."""
+        shader = gpu.shader.from_builtin("UNIFORM_COLOR")
+        gpu.state.depth_test_set("LESS_EQUAL")
+        gpu.state.depth_mask_set(True)
+        gpu.state.color_mask_set(False, False, False, False)
+        with gpu.matrix.push_pop():
+            gpu.matrix.load_matrix(Matrix((camera.view @ self.world).tolist()))
+            shader.bind()
+            shader.uniform_float("color", (0.0, 0.0, 0.0, 0.0))
+            self.surface.draw(shader)
+        gpu.state.color_mask_set(True, True, True, True)
+        gpu.state.depth_mask_set(False)
+        gpu.state.depth_test_set("NONE")
+
+    def draw_wire(self, camera: ViewCamera, color: tuple[float, float, float, float] = WIRE_COLOR) -> None:
         """Draws the wireframe with a depth test against the bound framebuffer. `SplatFramebuffer.composite` must have
         written the splats' depth there, which hides the wires on the far side of the head.
         """
@@ -62,7 +77,7 @@ class MeshBatches:
         with gpu.matrix.push_pop():
             gpu.matrix.load_matrix(_model_view_nearer(camera, self.world))
             shader.bind()
-            shader.uniform_float("color", WIRE_COLOR)
+            shader.uniform_float("color", color)
             self._wire.draw(shader)
         gpu.state.blend_set("NONE")
         gpu.state.depth_test_set("NONE")

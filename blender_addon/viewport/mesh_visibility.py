@@ -18,45 +18,67 @@ from ..rig.rig_properties import Rig, find_rigs, meshes_of
 from . import shared_shaders
 
 MATERIAL_PROPERTY: Final = "effigy_clear"
-"""Custom property that identifies the transparent material."""
+"""Custom property that identifies a transparent material: its kind, or True in files of earlier versions."""
+CLEAR: Final = "clear"
+"""Transparent to the camera of a render as well, because the avatar is there instead."""
+SEEN_THROUGH: Final = "seen through"
+"""Transparent only in solid shading, where the mesh's wire is drawn (`fit_wire`); renders show the mesh."""
 
 
 def needs_update(rig: Rig) -> bool:
-    """Whether the mesh may be changed, and is either visible but should be hidden, or hidden but should be visible."""
-    return _can_change(rig) and _should_hide(rig) != rig.armature.effigy_view.cleared
+    """Whether the mesh may be changed, and looks otherwise than it should."""
+    return _can_change(rig) and _wanted(rig) != _present(rig)
 
 
 def update_all() -> None:
-    """Hides or shows the mesh of every rig in the file where `needs_update`."""
+    """Changes the mesh of every rig in the file where `needs_update`."""
     for scene in bpy.data.scenes:
         for rig in find_rigs(scene.objects):
             if needs_update(rig):
-                hidden = _should_hide(rig)
+                wanted = _wanted(rig)
                 for mesh in meshes_of(rig.armature):
-                    set_hidden(Rig(rig.armature, mesh), hidden)
+                    _make(Rig(rig.armature, mesh), wanted)
 
 
 def show_all() -> None:
-    """Makes every mesh visible again, for when the extension is disabled and no splats are drawn any more."""
+    """Makes every mesh visible again, for when the extension is disabled and nothing is drawn in its place any more."""
     for rig in find_rigs(bpy.data.objects):
-        if rig.armature.effigy_view.cleared and _can_change(rig):
+        if _present(rig) and _can_change(rig):
             for mesh in meshes_of(rig.armature):
-                set_hidden(Rig(rig.armature, mesh), False)
+                _make(Rig(rig.armature, mesh), "")
 
 
 def set_hidden(rig: Rig, hidden: bool) -> None:
-    """Makes the rig's mesh transparent, or visible again. The object's colour is changed too, because solid shading can
-    be set to show it instead of the material's.
+    """Makes the rig's mesh transparent for its avatar, or visible again."""
+    _make(rig, CLEAR if hidden else "")
+
+
+def _make(rig: Rig, kind: str) -> None:
+    """Gives the mesh the transparent material `kind`, or its own materials again if that is empty. The object's colour
+    is changed too, because solid shading can be set to show it instead of the material's.
     """
-    rig.armature.effigy_view.cleared = hidden
-    rig.mesh.color[3] = 0.0 if hidden else 1.0
+    view = rig.armature.effigy_view
+    view.cleared, view.seen_through = kind == CLEAR, kind == SEEN_THROUGH
+    rig.mesh.color[3] = 0.0 if kind else 1.0
     for slot in rig.mesh.material_slots:
-        if hidden and slot.link == "DATA":
-            slot.link, slot.material = "OBJECT", _transparent_material()
-        elif (
-            not hidden and slot.link == "OBJECT" and slot.material is not None and slot.material.get(MATERIAL_PROPERTY)
-        ):
+        ours = slot.link == "OBJECT" and slot.material is not None and slot.material.get(MATERIAL_PROPERTY)
+        if kind and (slot.link == "DATA" or ours):
+            slot.link, slot.material = "OBJECT", _transparent_material(kind)
+        elif not kind and ours:
             slot.link = "DATA"
+
+
+def _present(rig: Rig) -> str:
+    """The kind of transparency that the mesh has now."""
+    view = rig.armature.effigy_view
+    return CLEAR if view.cleared else SEEN_THROUGH if view.seen_through else ""
+
+
+def _wanted(rig: Rig) -> str:
+    """The kind of transparency that the mesh should have."""
+    if _should_hide(rig):
+        return CLEAR
+    return SEEN_THROUGH if rig.armature.effigy_view.over_film == "WIRE" and not has_avatar(rig.armature) else ""
 
 
 def _should_hide(rig: Rig) -> bool:
@@ -76,14 +98,21 @@ def _can_change(rig: Rig) -> bool:
     return rig.is_editable and rig.mesh.override_library is None
 
 
-def _transparent_material() -> bpy.types.Material:
-    """The file's transparent material, found by `MATERIAL_PROPERTY` and created at the first use."""
+def _transparent_material(kind: str) -> bpy.types.Material:
+    """The file's transparent material of a kind, found by `MATERIAL_PROPERTY` and created at the first use."""
     for material in bpy.data.materials:
-        if material.library is None and material.get(MATERIAL_PROPERTY):
+        stored = material.get(MATERIAL_PROPERTY)
+        if material.library is None and (stored == kind or (stored in (True, 1) and kind == CLEAR)):
             return material
-    material = bpy.data.materials.new("Effigy clear")
-    material[MATERIAL_PROPERTY] = True
+    material = bpy.data.materials.new(f"Effigy {kind}")
+    material[MATERIAL_PROPERTY] = kind
     material.diffuse_color = (1.0, 1.0, 1.0, 0.0)
+    if kind == CLEAR:
+        _clear_nodes(material)
+    return material
+
+
+def _clear_nodes(material: bpy.types.Material) -> None:
     if material.node_tree is None:
         material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
@@ -97,4 +126,3 @@ def _transparent_material() -> bpy.types.Material:
     links.new(mix.outputs[0], output.inputs["Surface"])
     for number, node in enumerate((light_path, diffuse, transparent, mix, output)):
         node.location = 220 * number, 0
-    return material

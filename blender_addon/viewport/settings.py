@@ -16,6 +16,10 @@ MODES = (
     ("POINTS", "Points", "Each Gaussian as a point"),
     ("DEPTH", "Depth", "The avatar's distance from the view: near parts are light"),
 )
+FILM_MODES = (
+    ("SOLID", "Solid", "The mesh hides the film behind it"),
+    ("WIRE", "Wire", "Only the lines of the side that faces the view, so that the film is seen through the mesh"),
+)
 QUALITIES = (
     (
         "AUTO",
@@ -61,6 +65,22 @@ class EffigyView(bpy.types.PropertyGroup):
         subtype="FACTOR",
         update=_redraw,
         description="Do not draw the Gaussians whose opacity is lower than this",
+    )
+    landmarks: BoolProperty(
+        name="Landmarks",
+        default=False,
+        update=_redraw,
+        description="Draw the landmarks that were found in the film over it, in the view through the film's camera",
+    )
+    over_film: EnumProperty(
+        name="Mesh",
+        items=FILM_MODES,
+        default="SOLID",
+        update=_redraw,
+        description="How the 3D View shows the mesh while it shows no avatar",
+    )
+    seen_through: BoolProperty(
+        options={"HIDDEN"}, description="Whether the mesh has been made transparent for its wire"
     )
     cleared: BoolProperty(options={"HIDDEN"}, description="Whether the mesh has been made transparent for the splats")
 

@@ -187,7 +187,7 @@ def test_jobs_show_their_progress_preview_and_result(rig, module, demo_clip, tmp
     whole = messages.WholeJob(0.38, 0.4, 130.0, 3, 7, "Shape of the head")
     task.job.on_event(messages.JobProgress("Fitting the shape", 9, 14, metrics={"psnr": 21.0}, whole=whole))
     words = drawn("EFFIGY_PT_jobs")
-    assert "37 %, 2 min left" in words and "Step 3 of 8: Shape of the head" in words
+    assert "34 %, 2 min left" in words and "Step 3 of 8: Shape of the head" in words
     assert "Fitting the shape, 9 of 14" in words and "Similarity to the footage: 21 dB" in words
     icon = previews._icons.collection[previews.name_of(task)]
     # Without a window Blender gives icons no number, so the icon's pixels are checked instead.
