@@ -36,7 +36,7 @@ class RetargetRequest:
     """The worker's job `retarget`."""
 
     performance: Path
-    """A capture's folder, a track (.npz) or a table of ARKit's channels (.csv)."""
+    """A capture's folder, a track (.npz) or a recording of ARKit's channels (.csv, .json, .txt)."""
     target: Path
     """A capture's folder or an avatar, which gives the neutral face of the rig's person."""
     out: Path
@@ -116,7 +116,8 @@ def _source_of(path: Path) -> Path:
         check_file(path, "performance")
     elif not (path / "track.npz").is_file():
         raise EffigyError(
-            f"{path} holds no track: choose a capture that is tracked, a track (.npz) or a Live Link Face table (.csv)."
+            f"{path} holds no track: choose a capture that is tracked, a track (.npz) or a recording of ARKit's "
+            "channels (.csv, .json, .txt)."
         )
     return path
 

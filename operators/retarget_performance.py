@@ -19,14 +19,14 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.retarget_performance"
     bl_label = "Transfer Performance"
     bl_description = (
-        "Transfer another person's performance to this rig: a tracked performance (.npz, .capture) or a Live Link Face "
-        "recording (.csv). It is added as strips above the rig's own performance"
+        "Transfer another person's performance to this rig: a tracked performance (.npz, .capture), or a recording of "
+        "ARKit's channels (Live Link Face, Audio2Face, Face Cap). It is added as strips above the rig's own performance"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     # A file browser always shows folders, including those of captures.
-    filter_glob: StringProperty(default="*.csv;*.npz;*.json", options={"HIDDEN"})
+    filter_glob: StringProperty(default="*.csv;*.tsv;*.txt;*.npz;*.json", options={"HIDDEN"})
     intensity: FloatProperty(
         name="Intensity",
         default=1.0,
@@ -78,7 +78,9 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         if not self.filepath:
-            raise EffigyError("Choose a performance: a capture, a track (.npz) or a Live Link Face recording (.csv).")
+            raise EffigyError(
+                "Choose a performance: a capture, a track (.npz) or a recording of ARKit's channels (.csv, .json, .txt)."
+            )
         task = transferring.transfer(
             active.need_rig(context),
             context.scene,

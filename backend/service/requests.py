@@ -221,7 +221,8 @@ class RetargetRequest(Request):
     summary: ClassVar = "put one person's performance on another's head; writes a track"
 
     performance: Path = positional(
-        "PERFORMANCE", "a capture, a track.npz, or a CSV of the 52 ARKit channels (Live Link Face)"
+        "PERFORMANCE",
+        "a capture, a track.npz, or ARKit's channels (Live Link Face .csv, Audio2Face .json, Face Cap .txt)",
     )
     target: Path = positional("TARGET", "whose head: a capture, a track.npz or an avatar")
     out: Path = positional("OUT.npz")

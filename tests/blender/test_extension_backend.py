@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import bpy
+import numpy as np
 import pytest
 
 NAME = "EFFIGY_BACKEND_PYTHON"
@@ -259,10 +260,29 @@ def test_the_users_head_model_is_described_and_used_for_new_rigs(settings, effig
 def test_a_file_that_is_no_head_model_is_refused_and_not_kept(settings, demo_clip, tmp_path):
     notes = tmp_path / "flame.pkl"
     notes.write_text("no head")
-    for path in (notes, demo_clip, tmp_path / "gone.npz"):
-        with pytest.raises(RuntimeError):
+    for path, said in (
+        (notes, "is damaged"),
+        (demo_clip, "is a video, where a head model is needed: import it with Import Video"),
+        (tmp_path / "gone.npz", "There is no head model at"),
+    ):
+        with pytest.raises(RuntimeError, match=said):
             bpy.ops.effigy.choose_head(filepath=str(path))
     assert settings.head_file == ""
+
+
+def test_a_flame_file_that_does_not_say_what_are_expressions_is_asked_about_once(settings, effigy, tmp_path):
+    with np.load(Path(effigy.__file__).parent / "assets" / "open_head.npz") as head:
+        arrays = {"v_template": head["template"], "f": head["faces"], "weights": head["skinning"]}
+        arrays |= {"J_regressor": head["joint_regressor"], "shapedirs": head["shape_basis"][..., :30]}
+    np.savez(tmp_path / "flame.npz", **arrays)
+    with pytest.raises(RuntimeError, match="30 components of shape.*the field Expressions of Use My FLAME File"):
+        bpy.ops.effigy.choose_head(filepath=str(tmp_path / "flame.npz"))
+    assert settings.head_file == ""
+    bpy.ops.effigy.choose_head(filepath=str(tmp_path / "flame.npz"), expression_count=10)
+    assert "20 identity and 10 expression" in settings.head_said
+    # From then on the worker knows.
+    bpy.ops.effigy.choose_head(filepath=str(tmp_path / "flame.npz"))
+    assert "20 identity and 10 expression" in settings.head_said
 
 
 def test_a_head_model_that_has_gone_is_named_when_a_video_is_imported(settings, demo_clip, tmp_path):

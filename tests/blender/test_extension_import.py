@@ -157,6 +157,19 @@ def test_a_file_that_is_no_video_is_reported_with_a_sentence(make, message, tmp_
     assert not list(tmp_path.glob("*.capture")) and len(bpy.data.objects) == 0
 
 
+def test_a_film_with_a_name_of_80_japanese_characters_is_imported(demo_clip, tmp_path, module):
+    film = tmp_path / ("長い名前の映像" * 11 + "長い名.mp4")
+    shutil.copyfile(demo_clip, film)
+    bpy.ops.effigy.import_video(filepath=str(film), last=4, size=128, landmarks_only=True, wait=True)
+    rig = module("blender_addon.active").need_rig(bpy.context)
+    # Names of datablocks keep their ends, and the capture has room for the avatar's checkpoint beside it.
+    assert rig.armature.name.endswith(" rig") and rig.armature.name.startswith("長い名前の映像長い名前の映像")
+    assert bpy.context.scene.camera.name.endswith(" camera")
+    (capture,) = tmp_path.glob("*.capture")
+    assert capture.name == "長い名前の映像" * 8 + "長.capture"
+    assert Path(rig.armature.effigy.capture).name == capture.name
+
+
 def test_footage_without_a_face_is_reported_with_a_sentence(tmp_path):
     clip = tmp_path / "empty.mp4"
     _film_nothing(clip)
@@ -188,7 +201,9 @@ def test_a_range_that_ends_before_it_starts_is_refused(demo_clip):
 
 
 def test_a_folder_that_is_no_capture_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match="no capture"):
+    with pytest.raises(
+        RuntimeError, match=r"is not a capture \(it holds no capture.json\)|is not a capture, or it is damaged"
+    ):
         bpy.ops.effigy.import_capture(directory=str(tmp_path))
 
 

@@ -94,7 +94,7 @@ def test_a_rig_of_an_avatar_alone_takes_a_performance_and_holds_its_ends(demo_av
     [
         ("none.csv", None, "no performance at"),
         ("table.csv", "a,b\n1,2\n1,2\n", "52 channels"),
-        ("film.mp4", "x", "unknown kind"),
+        ("film.mp4", "x", r"is not a performance \(its name ends in .mp4\)"),
     ],
 )
 def test_a_file_that_is_no_performance_is_reported_with_a_sentence(rig, tmp_path, name, text, message):
