@@ -79,7 +79,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
     def run(self, context: bpy.types.Context) -> None:
         if not self.filepath:
             raise EffigyError(
-                "Choose a performance: a capture, a track (.npz) or a recording of ARKit's channels (.csv, .json, .txt)."
+                "Choose a performance: a capture, a track (.npz) or recorded ARKit channels (.csv, .json, .txt)."
             )
         task = transferring.transfer(
             active.need_rig(context),
