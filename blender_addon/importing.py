@@ -6,15 +6,17 @@ short steps (see `rig.steps` and `tasks`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import bpy
 
-from . import avatars, preferences, scene_set_up, tasks
+from . import avatars, image_run, preferences, scene_set_up, tasks
 from .camera_view import look_through_camera
 from .errors import EffigyError
 from .file_names import datablock_name, file_name
@@ -23,7 +25,7 @@ from .paths import stored
 from .reading import check_file, reading, unlike
 from .renaming import unused
 from .rig.build import build_rig_steps
-from .rig.camera import add_camera, frames_per_frame, set_up_scene, show_footage
+from .rig.camera import add_camera, exact_rate, frames_per_frame, set_up_scene, show_footage
 from .rig.conventions import default_camera_pose
 from .rig.data import RigData, TrackData
 from .rig.fit import remember_fit
@@ -35,8 +37,13 @@ from .tasks import Task
 SUFFIX: Final = ".capture"
 VIDEO_EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv")
 """Files that can be dropped into Blender. Images cannot, because Blender uses a dropped image as a reference."""
-EXTENSIONS: Final = (*VIDEO_EXTENSIONS, ".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-"""Files that can be chosen in the file browser. A photograph is footage of one frame."""
+EXTENSIONS: Final = (*VIDEO_EXTENSIONS, *image_run.SUFFIXES)
+"""Files that can be chosen in the file browser. An image is a photograph, which is footage of one frame, or one of a
+film's numbered images."""
+_MOST_SUMMARY: Final = 16 * 2**20
+"""Bytes of a capture.json, as in the backend (`reading.MOST_TEXT`)."""
+_LAST_FRAME: Final = 1_048_574
+"""The last frame that Blender has."""
 
 
 BUILDING_SHARE: Final = 0.1
@@ -53,9 +60,13 @@ class ImportRequest:
     """Side of the capture's square frames, pixels."""
     landmarks_only: bool
     first_frame: int | None = None
-    """Number of a frame of the video, counted from 1; None: from the beginning."""
+    """Number of a frame of the video, counted from 1, or of an image; None: from the beginning."""
     last_frame: int | None = None
     """None: to the end."""
+    turn: int = 0
+    """Degrees clockwise by which the images are turned."""
+    rate: Fraction | None = None
+    """Frames per second of numbered images; None for a film, which has its own."""
     head: Path | None = None
     """FLAME file; None: the open head."""
 
@@ -70,6 +81,8 @@ class ImportRequest:
         optional = {
             "first_frame": self.first_frame,
             "last_frame": self.last_frame,
+            "rotate": self.turn or None,
+            "rate": self.rate and f"{self.rate.numerator}/{self.rate.denominator}",
             "head": self.head and str(self.head),
         }
         return required | {name: value for name, value in optional.items() if value is not None}
@@ -98,26 +111,36 @@ def import_video(
     capture: Path | None = None,
     landmarks_only: bool = False,
     set_up: bool | None = None,
+    sequence: bool = True,
+    turn: int = 0,
 ) -> Task:
     """Starts capturing and tracking `video`, from its frame `first` (counted from 1) to its frame `last` (0: to its
     end).
 
-    `set_up` says whether the scene takes the film's settings; by default it does if it is untouched. `capture` is the
-    folder to write; without it the capture goes beside the .blend file (see `_new_capture_folder`).
+    With `sequence`, an image that has its neighbours' numbers beside it stands for all of them, at the scene's frame
+    rate; `first` and `last` are then numbers of the files. A folder stands for the numbered images in it. `turn` is how
+    many degrees clockwise the images are turned by. `set_up` says whether the scene takes the film's settings; by
+    default it does if it is untouched. `capture` is the folder to write; without it the capture goes beside the .blend
+    file (see `_new_capture_folder`).
     """
-    check_file(video, "video or photograph")
+    images = video if video.is_dir() else image_run.pattern_of(video) if sequence else None
+    if images is None:
+        check_file(video, "video or photograph")
+    footage = images or video
     if last and last < first:
         raise EffigyError(f"The last frame ({last}) lies before the first ({first}).")
     request = ImportRequest(
-        video,
-        capture or _new_capture_folder(video),
+        footage,
+        capture or _new_capture_folder(footage),
         size,
         landmarks_only,
         first if first > 1 else None,
         last or None,
-        preferences.head_file(),
+        head=preferences.head_file(),
+        turn=turn,
+        rate=None if images is None else exact_rate(scene),
     )
-    return _start(f"Import {video.name}", scene, video.stem, "import", request, set_up)
+    return _start(f"Import {footage.name}", scene, image_run.name_of(footage), "import", request, set_up)
 
 
 def import_capture(scene: bpy.types.Scene, capture: Path, set_up: bool | None = None) -> Task:
@@ -158,7 +181,7 @@ def _new_capture_folder(video: Path) -> Path:
     """A folder that does not exist yet, beside the .blend file, or beside the video if the .blend is unsaved."""
     folder = Path(bpy.data.filepath).parent if bpy.data.filepath else video.parent
     taken = tuple(Path(task.params.get("capture", "")) for task in tasks.running())
-    return unused(folder / file_name(video.stem, SUFFIX, otherwise="video"), taken)
+    return unused(folder / file_name(image_run.name_of(video), SUFFIX, otherwise="video"), taken)
 
 
 def _build(
@@ -177,7 +200,9 @@ def _build(
     data = yield from _rig_data(track.head_name, track.head_fingerprint, track.identity)
     if set_up is None:
         set_up = scene_set_up.is_untouched(scene)
-    start, scale = (1, 1.0) if set_up else (scene.frame_start, frames_per_frame(scene, track.fps))
+    summary = capture_summary(capture)
+    start = _first_frame(scene, summary, track.frame_count, set_up)
+    scale = 1.0 if set_up else frames_per_frame(scene, track.fps)
     with _outside_every_scene() as workshop:
         rig = yield from part(build_rig_steps(data, name, workshop), 0.0, 0.6)
         placement = Placement(default_camera_pose(track.head_to_camera), start)
@@ -196,7 +221,7 @@ def _build(
     if set_up:
         set_up_scene(scene, track, camera, placement)
         scene_set_up.remember(scene)
-        if film is not None:
+        if film is not None and film.is_file():
             add_sound(scene, film, start, track.film_time, float((result or {}).get("sound_start", 0.0)))
         look_through_camera(scene)
     make_active(scene, rig)
@@ -208,7 +233,29 @@ def _build(
         message += " Blender's default cube is hidden, because the camera stands in it."
     if not set_up:
         message += f" The scene is as it was: the performance begins at frame {start}, its camera is “{camera.name}”."
-    return message
+    findings = summary.get("findings")
+    return f"{message} {findings}" if isinstance(findings, str) else message
+
+
+def capture_summary(capture: Path) -> Mapping[str, Any]:
+    """What a capture's capture.json says; empty if it cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        file = capture / "capture.json"
+        if file.stat().st_size <= _MOST_SUMMARY:
+            summary = json.loads(file.read_text(encoding="utf-8"))
+            return summary if isinstance(summary, dict) else {}
+    return {}
+
+
+def _first_frame(scene: bpy.types.Scene, summary: Mapping[str, Any], frames: int, set_up: bool) -> int:
+    """The scene's frame at which the performance begins. Numbered images keep their numbers, unless all of them lie
+    outside the range of a scene that is not set up.
+    """
+    otherwise = 1 if set_up else scene.frame_start
+    number = summary.get("numbered_from")
+    if not isinstance(number, int) or not 0 <= number <= _LAST_FRAME - frames:
+        return otherwise
+    return number if set_up or (number <= scene.frame_end and number + frames > scene.frame_start) else otherwise
 
 
 def _rig_data(head_name: str, head_fingerprint: str, identity: Any) -> Steps[RigData]:

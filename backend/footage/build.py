@@ -30,6 +30,7 @@ from .frame_cutter import FrameCutter
 from .head_search import Found, find_head
 from .matte import MattingModel
 from .model_threads import ModelThreads
+from .sequence import sequence_around
 
 
 def make_capture(
@@ -60,6 +61,11 @@ def make_capture(
         raise EffigyError(f"The last frame ({last_frame}) lies before the first ({first_frame}).")
     info = probe(video, turn=rotate, rate=rate)
     span = {"start": start, "end": end, "first_frame": first_frame, "last_frame": last_frame, "max_frames": max_frames}
+    if info.still and (around := sequence_around(video)):
+        progress.message(
+            f"{video.name} is taken as a photograph. It is one of {len(around.numbers)} numbered images: for the film "
+            f"that they may be, name {around.pattern} or the folder, or switch Image Sequence on."
+        )
     expected_frames = _expected_frames(info, **span)
     found = find_head(info, span, expected_frames, progress)
     info, area = found.info, found.area

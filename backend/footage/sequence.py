@@ -10,6 +10,7 @@ import hashlib
 import re
 from bisect import bisect_left
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,6 +88,16 @@ def find_sequence(path: Path) -> ImageSequence | None:
         shown = ", ".join(run.pattern for run in runs[:4])
         raise EffigyError(f"{folder} holds several sequences ({shown}): name one of them, {folder / runs[0].pattern}.")
     return runs[0]
+
+
+def sequence_around(image: Path) -> ImageSequence | None:
+    """The sequence to which an image would belong if it were no photograph."""
+    if Path(image).suffix.lower() not in SUFFIXES:
+        return None
+    with suppress(EffigyError, OSError):
+        names = [each.name for each in Path(image).parent.iterdir() if each.suffix.lower() in SUFFIXES]
+        return next((run for run in _runs_of(Path(image).parent, sorted(names)) if Path(image).name in run.names), None)
+    return None
 
 
 def _place_of(pattern: str) -> tuple[int, int]:

@@ -16,23 +16,31 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from ..errors import EffigyError
 from .production_images import read_production_image
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 """Of a file with several images only the first is read: a phone's JPEG with a gain map (MPO), or a TIFF with pages."""
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+"""Brands of photographs of iPhones. FFmpeg opens the tiles that such an image consists of as videos of one frame."""
 _UNSUPPORTED_MODES = ("F", "I")
 """Pillow modes of 32-bit images, in which the value of white is not defined."""
 
 
 def read_still(path: Path) -> np.ndarray | None:
     """(H, W, 3) uint8 sRGB, upright, composited over white. None if the file is not an image of FORMATS, OpenEXR or
-    DPX, or if it is animated. Call it within `reading.reading`.
+    DPX, or if it is an animated PNG. Call it within `reading.reading`.
     """
     if (image := read_production_image(path)) is not None:
         return image
+    with open(path, "rb") as file:
+        first = file.read(12)
+    if first[4:8] == b"ftyp" and first[8:] in _HEIC_BRANDS:
+        raise EffigyError(f"{path.name} is a photograph in HEIC: save it as JPEG or PNG.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                if getattr(image, "is_animated", False) and image.format in ("PNG", "WEBP"):
+                if getattr(image, "is_animated", False) and image.format in ("WEBP", "AVIF"):
+                    raise EffigyError(f"{path.name} is an animated {image.format}: export it as MP4 or as PNG images.")
+                if getattr(image, "is_animated", False) and image.format == "PNG":
                     return None
                 return _to_upright_srgb(image, path)
     except UnidentifiedImageError:

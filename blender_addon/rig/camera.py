@@ -95,6 +95,11 @@ def rate_of(scene: bpy.types.Scene) -> float:
     return scene.render.fps / scene.render.fps_base
 
 
+def exact_rate(scene: bpy.types.Scene) -> Fraction:
+    """The scene's frames per second as a fraction: Blender holds the divisor 1.001 of 30000/1001 with 7 digits."""
+    return Fraction(scene.render.fps) / Fraction(scene.render.fps_base).limit_denominator(1000)
+
+
 def frames_per_frame(scene: bpy.types.Scene, fps: Fraction) -> float:
     """How many of the scene's frames a frame of footage at `fps` takes."""
     scale = rate_of(scene) / float(fps)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..avatar_header import check_avatar_file
 from ..errors import EffigyError
+from ..image_run import images_of
 from ..reading import reading
 from .file_exchange import LIST_ENTRIES, PART_BYTES, WINDOW, Ask, Report, in_messages, list_in, text_in
 from .plain_names import sendable
@@ -56,14 +57,17 @@ class FileSender:
             return known[1] if _stamp(path) == known[0] else None
         return known[1]
 
-    def open(self, path: Path, parts: Sequence[str], noun: str, report: Report) -> str:
-        """Sends a file, or the `parts` of a folder, as far as the worker lacks it; returns its path at the worker."""
+    def open(self, path: Path, parts: Sequence[str], noun: str, report: Report, images: bool = False) -> str:
+        """Sends a file, or the `parts` of a folder, as far as the worker lacks it; returns its path at the worker.
+
+        With `images`, `path` may also name numbered images (`image_run`).
+        """
         with self._lock:
             lock = self._locks.setdefault(path, threading.Lock())
         with lock:
             if remote := self.opened(path):
                 return remote
-            files = self.send(scan(path, parts), noun, report)
+            files = self.send(scan(path, parts, images), noun, report)
             rows = [[name, file.sha256] for name, file in files.items()]
             remote = text_in(self.ask("file.open", {"name": sendable(path.name), "files": rows})(), "path")
             if path.is_file():
@@ -126,8 +130,9 @@ class FileSender:
         return files
 
 
-def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
-    """The files to send of `path`, by their names below it; the name of a single file is empty.
+def scan(path: Path, parts: Sequence[str], images: bool = False) -> dict[str, Path]:
+    """The files to send of `path`, by their names below it; the name of a single file is empty. With `images`, `path`
+    may be a folder of numbered images or their pattern.
 
     Of a folder only its files and folders named `parts` count, without hidden files. A link in it is refused, because
     it may name any other file of this machine, which the artist has not chosen to send; `path` itself may be one.
@@ -137,6 +142,8 @@ def scan(path: Path, parts: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for part in parts if path.is_dir() else ():
         _scan_into(found, path / part, part)
+    for name, image in images_of(path).items() if images else ():
+        _scan_into(found, image, name)
     if not found:
         raise EffigyError(f"There is nothing at {path} that could be sent to the worker.")
     return found

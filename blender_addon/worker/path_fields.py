@@ -36,6 +36,8 @@ class PathField:
     """Whether the file must begin like an avatar to be sent: a .blend file of a stranger may name any file."""
     whole: bool = False
     """Whether a folder that is written replaces the one that is there."""
+    images: bool = False
+    """Whether numbered images may stand here, named by their folder or by a pattern (`image_run`)."""
 
     @property
     def name(self) -> str:
@@ -48,7 +50,7 @@ def _avatar(*keys: str) -> PathField:
 
 _HEAD: Final = PathField(("head",), "the head model")
 _CAPTURE: Final = PathField(("capture",), "the capture", parts=CAPTURE)
-_VIDEO: Final = PathField(("video",), "footage")
+_VIDEO: Final = PathField(("video",), "footage", images=True)
 _NEW_CAPTURE: Final = PathField(("capture",), "the capture", reads=False, writes=("",), whole=True)
 _OUT: Final = PathField(("out",), "the result", reads=False, writes=("",))
 

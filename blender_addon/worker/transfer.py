@@ -61,7 +61,9 @@ class Transfer:
             else:
                 if field.is_avatar:
                     check_avatar(Path(path))
-                remote[field.name, path] = self._sender.open(Path(path), field.parts, field.noun, self._report)
+                remote[field.name, path] = self._sender.open(
+                    Path(path), field.parts, field.noun, self._report, field.images
+                )
                 contents.append(remote[field.name, path])
         if writes:
             remote |= self._reserve(kind, params, writes, contents)

@@ -27,11 +27,12 @@ def write_clip(
     codec: str = "libx264",
     pixels: str = "yuv444p",
     options: dict[str, str] | None = None,
+    stream_options: dict[str, str] | None = None,
 ) -> Path:
     """A video of (H, W, 3) uint8 RGB images, nearly lossless, at 30 frames/s or at `times` in seconds."""
     with av.open(str(path), "w", options=options or {}) as container:
         quality = {"crf": "4", "preset": "ultrafast"} if codec == "libx264" else {}
-        stream = container.add_stream(codec, rate=RATE, options=quality)
+        stream = container.add_stream(codec, rate=RATE, options=quality | (stream_options or {}))
         stream.pix_fmt = pixels
         stream.codec_context.time_base = Fraction(1, TICKS)
         if pixel_shape:

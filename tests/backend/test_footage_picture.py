@@ -1,8 +1,9 @@
-"""Bars, sides and sharpness: what of a film is picture, which way is up, and what an artist is told about it."""
+"""Bars, sides and fields: what of a film is picture, which way is up, and how interlaced frames become images."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,9 @@ from backend.footage.build import make_capture
 from backend.footage.decode import probe, read_frames
 from backend.footage.detector import CHIN, FOREHEAD
 from backend.footage.head_search import _sideways, _turn_of
+from backend.footage.interlacing import BOTTOM_FIRST, TOP_FIRST, FieldSearch
 from backend.footage.picture_area import BorderSearch
-from backend.formats.capture import findings_in, read_matte
+from backend.formats.capture import findings_in, read_frame, read_matte
 
 RANDOM = np.random.default_rng(0)
 
@@ -143,3 +145,78 @@ def test_a_head_that_leans_or_lies_for_a_moment_is_not_turned() -> None:
         _turn_of([SimpleNamespace(roll=-92), SimpleNamespace(roll=-85), SimpleNamespace(roll=3)], 3, [], upright) == 90
     )
     assert _turn_of([SimpleNamespace(roll=170)], 1, [], upright) == 180
+
+
+@pytest.fixture(scope="module")
+def moving() -> list[np.ndarray]:
+    """Sixty half images of a scene that moves by 3 pixels from one to the next."""
+    texture = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (96, 400, 3), np.uint8), (0, 0), 2)
+    return [np.ascontiguousarray(texture[:, 3 * index : 3 * index + 128]) for index in range(60)]
+
+
+def woven(moments: list[np.ndarray], top_first: bool) -> list[np.ndarray]:
+    """Frames of two moments each, the first one in the even rows if `top_first`."""
+    frames = []
+    for first, second in zip(moments[::2], moments[1::2], strict=True):
+        frame = first.copy()
+        frame[int(top_first) :: 2] = second[int(top_first) :: 2]
+        frames.append(frame)
+    return frames
+
+
+def combing(image: np.ndarray) -> float:
+    """How much neighbouring rows differ beside how much every second row does."""
+    grey = image.mean(2)
+    return float(np.abs(np.diff(grey, axis=0)).mean() / np.abs(grey[2:] - grey[:-2]).mean())
+
+
+@pytest.mark.parametrize("top_first", [True, False])
+@pytest.mark.parametrize("flagged", [True, False])
+def test_interlaced_frames_become_whole_images_at_their_times(
+    moving: list[np.ndarray], tmp_path: Path, top_first: bool, flagged: bool
+) -> None:
+    options = {"x264-params": f"interlaced=1:{'tff' if top_first else 'bff'}=1"} if flagged else {}
+    clip = write_clip(tmp_path / "tape.mp4", woven(moving, top_first), stream_options=options)
+    search = FieldSearch()
+    combed = list(read_frames(clip, fields=search))
+    assert search.order == (TOP_FIRST if top_first else BOTTOM_FIRST)
+    whole = list(read_frames(replace(probe(clip), field_order=search.order)))
+    assert [frame.time for frame in whole] == [frame.time for frame in combed] and len(whole) == 30
+    assert min(combing(frame.image) for frame in combed) > 1.2 > 0.8 > max(combing(frame.image) for frame in whole)
+    # Each image is that of its first moment, in its colours.
+    for frame, moment in zip(whole[1:-1], moving[2:-2:2], strict=True):
+        assert np.abs(frame.image.astype(int) - moment).mean() < 4
+
+
+def test_whole_images_stay_as_they_are_also_where_they_are_marked_as_interlaced(
+    moving: list[np.ndarray], tmp_path: Path
+) -> None:
+    marked = write_clip(tmp_path / "a.mp4", moving, stream_options={"x264-params": "interlaced=1:tff=1"})
+    still = write_clip(tmp_path / "b.mp4", moving[:1] * 30)
+    for clip in (marked, still, asset_path("demo.mp4")):
+        search = FieldSearch()
+        for _ in read_frames(clip, fields=search, every=1000, max_frames=60):
+            pass
+        assert search.order == ""
+
+
+def test_cinema_film_on_television_has_combs_in_some_frames_and_is_found(
+    moving: list[np.ndarray], tmp_path: Path
+) -> None:
+    """3:2 pulldown: of five frames two hold rows of two moments."""
+    halves = [moment for index, moment in enumerate(moving[:24]) for _ in range(2 + index % 2)]
+    clip = write_clip(tmp_path / "film.mp4", woven(halves, True))
+    search = FieldSearch()
+    for _ in read_frames(clip, fields=search):
+        pass
+    assert search.order == TOP_FIRST
+
+
+def test_an_interlaced_clip_is_captured_as_whole_images_and_said_to_be(
+    person: list[np.ndarray], tmp_path: Path
+) -> None:
+    moments = [np.roll(person[0], 2 * index, 1) for index in range(24)]
+    capture = make_capture(write_clip(tmp_path / "tape.mp4", woven(moments, True)), tmp_path / "a.capture", size=256)
+    assert "interlaced (made into whole images)" in findings_in(capture.folder)
+    assert capture.frame_count == 12 and capture.fps == 30
+    assert max(combing(read_frame(capture, index)) for index in range(2, 10)) < 0.8
