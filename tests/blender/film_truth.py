@@ -1,8 +1,8 @@
 """Films for tests in Blender, made by the backend's Python: `film_truth.py phone OUT.mp4 TIMES`, `film_truth.py images
 FOLDER FIRST COUNT`.
 
-`phone`: frames of the bundled clip at the given times (JSON, seconds). Every tenth frame has a white edge, and at
-its time a burst of tone begins. `images`: numbered PNG files of the bundled clip.
+`phone`: frames of the bundled clip at the given times (JSON, seconds). Every tenth frame is pale, and at its
+time a burst of tone begins. `images`: numbered PNG files of the bundled clip.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 
 CLIP = Path(__file__).resolve().parents[2] / "assets" / "demo.mp4"
 SIDE, TICKS, SAMPLES = 256, 1200, 48000
-EVERY, EDGE, BURST = 10, 10, 0.06
-"""Frames from one event to the next; width of the white edge in pixels; seconds of tone."""
+EVERY, BURST = 10, 0.06
+"""Frames from one event to the next; seconds of tone."""
 
 
 def frames(count: int) -> list[np.ndarray]:
@@ -34,7 +34,7 @@ def write_phone(path: Path, times: list[float]) -> None:
     images = frames(len(times))
     sound = np.zeros(round((times[-1] + 0.2) * SAMPLES), np.float32)
     for index in range(EVERY, len(times), EVERY):
-        images[index][:EDGE] = 255
+        images[index] = (images[index] // 2 + 120).astype(np.uint8)
         start = round(times[index] * SAMPLES)
         burst = np.arange(round(BURST * SAMPLES))
         sound[start : start + len(burst)] = 0.5 * np.sin(burst * 2 * np.pi * 880 / SAMPLES)
