@@ -229,6 +229,8 @@ class View:
     orthographic: bool
     width: int
     height: int
+    clip: tuple[float, float] = (0.0, np.inf)
+    """Gaussians whose centres are nearer or farther are not drawn, metres along the camera's axis."""
 
     def eye_of(self, avatar: Avatar, pose: SubjectPose) -> np.ndarray:
         """(3,): the camera's position in the head space of a posed avatar."""
@@ -239,7 +241,7 @@ class View:
 
 
 def read_camera(camera: Parameters) -> View:
-    camera.allow_only("world_to_camera", "intrinsics", "orthographic", "width", "height")
+    camera.allow_only("world_to_camera", "intrinsics", "orthographic", "width", "height", "clip")
     matrix, intrinsics = camera.array("world_to_camera", (4, 4)), camera.array("intrinsics", (3, 3))
     if (
         np.abs(matrix[:3, :3] @ matrix[:3, :3].T - np.eye(3)).max() > 2 * ROTATION_TOLERANCE
@@ -248,12 +250,14 @@ def read_camera(camera: Parameters) -> View:
         raise EffigyError("The camera is scaled or mirrored: clear its scale, and its parents'.")
     if not min(intrinsics[0, 0], intrinsics[1, 1]) > 0:
         raise EffigyError("The camera's focal length must be above zero.")
+    start, end = map(float, camera.array("clip", (2,))) if camera.has("clip") else (0.0, np.inf)
     return View(
         matrix,
         intrinsics,
         camera.flag("orthographic"),
         camera.integer("width", minimum=1, maximum=MAX_IMAGE_SIZE),
         camera.integer("height", minimum=1, maximum=MAX_IMAGE_SIZE),
+        (start, end),
     )
 
 
@@ -265,7 +269,7 @@ def draw(
     if not heads:
         size = view.height, view.width
         return Frame(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
-    splats = concatenate(heads)
+    splats = _clipped(concatenate(heads), view)
     view, splats, offset = _approximate_orthographic(view, splats) if view.orthographic else (view, splats, 0.0)
     intrinsics, world_to_camera = (
         torch.as_tensor(matrix, dtype=torch.float32, device=splats.means.device)[None]
@@ -278,6 +282,15 @@ def draw(
         raster = enhance_joint_image(raster, splats, cameras, counts, enhancers, scales or [1.0] * len(heads))
     frame = frames_of(raster)[0]
     return Frame(frame.color, frame.alpha, frame.depth - np.float32(offset))
+
+
+def _clipped(splats: Splats, view: View) -> Splats:
+    """The splats with those outside of the view's clipping range made invisible."""
+    if view.clip == (0.0, np.inf):
+        return splats
+    axis = torch.as_tensor(view.world_to_camera[2], dtype=torch.float32, device=splats.means.device)
+    depths = splats.means @ axis[:3] + axis[3]
+    return replace(splats, opacities=splats.opacities * ((depths >= view.clip[0]) & (depths <= view.clip[1])))
 
 
 def _approximate_orthographic(view: View, splats: Splats) -> tuple[View, Splats, float]:

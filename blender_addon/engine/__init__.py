@@ -4,6 +4,7 @@ render_engine          what Blender calls to render
 subjects               the avatars in the image, with their poses
 camera                 Blender's camera in the worker's form
 cancellable_call       waits for the worker's image until the artist cancels
+engine_name            its identifier
 output_room            whether the disk has room for the next frame
 color                  from the networks' colours to Blender's
 avatar_pass, depth_composite   avatars in a scene that another engine renders

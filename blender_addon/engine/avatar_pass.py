@@ -18,7 +18,7 @@ from ..errors import EffigyError
 from ..reporting import report_soon
 from ..rig.rig_properties import find_rigs
 from .depth_composite import find_composite, is_composited, reads
-from .render_engine import ENGINE
+from .engine_name import ENGINE
 
 SOURCE_SCENE: Final = "effigy_pass_of"
 """Custom property of a pass: the artist's scene."""
@@ -114,7 +114,7 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
     scene = scene_of(avatar_pass)
     if scene is None:
         return
-    avatar_pass.camera = scene.camera
+    avatar_pass.camera, avatar_pass.background_set = scene.camera, scene.background_set
     avatar_pass.frame_start, avatar_pass.frame_end, avatar_pass.frame_step = (
         scene.frame_start,
         scene.frame_end,
@@ -132,6 +132,7 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
     pass_layer = avatar_pass.view_layers[0]
     # The artist may have renamed the layer since.
     artists_layer = scene.view_layers.get(pass_layer.name) or scene.view_layers[0]
+    pass_layer.use_solid = artists_layer.use_solid
     pass_layer.update()
     _show_alike(artists_layer.layer_collection, pass_layer.layer_collection)
     avatar_pass.timeline_markers.clear()

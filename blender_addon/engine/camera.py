@@ -7,14 +7,18 @@ principal point.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import bpy
 import numpy as np
 
 from ..errors import EffigyError
 from ..rig.conventions import world_to_camera
+
+HEAD_RADIUS: Final = 0.5
+"""Metres around the origin of head space that hold any head with its hair."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,29 @@ class WorkerCamera:
     """Pixels."""
     height: int
     """Pixels."""
+    clip: tuple[float, float] = (0.0, np.inf)
+    """Nothing nearer or farther is in the image, metres along the camera's axis."""
 
-    def message(self) -> dict[str, Any]:
-        """The worker protocol's `camera`."""
-        return {
+    def message(self, roots: Iterable[np.ndarray] = ()) -> dict[str, Any]:
+        """The worker protocol's `camera`. The clipping range is sent only if it may cut one of the heads, whose `root`
+        (4, 4) are the transforms from head space to the world.
+        """
+        message = {
             "world_to_camera": self.world_to_camera,
             "intrinsics": self.intrinsics,
             "orthographic": self.orthographic,
             "width": self.width,
             "height": self.height,
         }
+        if any(self._may_cut(root) for root in roots):
+            message["clip"] = self.clip
+        return message
+
+    def _may_cut(self, root: np.ndarray) -> bool:
+        depth = (self.world_to_camera @ root[:, 3])[2]
+        radius = HEAD_RADIUS * float(np.cbrt(abs(np.linalg.det(root[:3, :3]))))
+        # What is behind the camera is in no image.
+        return depth > -radius and not self.clip[0] <= depth - radius <= depth + radius <= self.clip[1]
 
 
 def worker_camera(
@@ -85,7 +102,7 @@ def worker_camera(
         )
     if camera.data.type not in {"PERSP", "ORTHO"}:
         raise EffigyError(
-            f"“{camera.name}” is a panoramic camera, which Effigy cannot render: set its type to "
+            f"“{camera.name}” has a panoramic or custom lens, which Effigy cannot render: set its type to "
             "Perspective or Orthographic."
         )
     render = depsgraph.scene.render
@@ -98,7 +115,12 @@ def worker_camera(
     intrinsics = intrinsics_of(projection, *size, orthographic)
     intrinsics[:2, 2] -= region.left, region.top
     return WorkerCamera(
-        world_to_camera(np.array(camera.matrix_world)), intrinsics, orthographic, region.width, region.height
+        world_to_camera(np.array(camera.matrix_world)),
+        intrinsics,
+        orthographic,
+        region.width,
+        region.height,
+        (camera.data.clip_start, camera.data.clip_end),
     )
 
 

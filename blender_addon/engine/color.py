@@ -47,20 +47,36 @@ def depth_pass(depth: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(depth), depth, EMPTY_DEPTH).astype(np.float32)
 
 
-def world_color(scene: bpy.types.Scene) -> np.ndarray:
-    """The colour (3,) of the scene's world, scene-linear; black if the scene has no world.
+def world_of(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> bpy.types.World | None:
+    """The world that a view layer renders."""
+    return layer.world_override or scene.world
+
+
+def background_node(world: bpy.types.World) -> bpy.types.Node | None:
+    """The node that gives a world its colour; None if it has none, or if it has no nodes."""
+    if not _has_nodes(world):
+        return None
+    backgrounds = (node for node in world.node_tree.nodes if node.bl_idname == "ShaderNodeBackground" and not node.mute)
+    return next(backgrounds, None)
+
+
+def _has_nodes(world: bpy.types.World) -> bool:
+    # From Blender 5 on, a world that has nodes always uses them, and `use_nodes` is deprecated.
+    return world.node_tree is not None and (bpy.app.version >= (5, 0, 0) or world.use_nodes)
+
+
+def world_color(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> np.ndarray:
+    """The colour (3,) behind the avatars in a view layer, scene-linear; black if it has no world or does not show it.
 
     For a world with nodes this is the Background node's colour times its strength. An environment texture that is
-    linked to the node is ignored, and the node's own colour value is used.
+    linked to the node is ignored (`unsupported` says so), and the node's own colour value is used.
     """
-    world = scene.world
-    if world is None:
+    world = world_of(scene, layer)
+    if world is None or not layer.use_sky:
         return np.zeros(3)
-    # From Blender 5 on, a world that has nodes always uses them, and `use_nodes` is deprecated.
-    if world.node_tree is None or (bpy.app.version < (5, 0, 0) and not world.use_nodes):
+    if not _has_nodes(world):
         return np.array(world.color)
-    backgrounds = (node for node in world.node_tree.nodes if node.bl_idname == "ShaderNodeBackground" and not node.mute)
-    node = next(backgrounds, None)
+    node = background_node(world)
     if node is None:
         return np.zeros(3)
     return np.array(node.inputs["Color"].default_value[:3]) * node.inputs["Strength"].default_value

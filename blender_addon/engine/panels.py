@@ -13,7 +13,7 @@ import bpy
 from ..avatars import has_avatar
 from ..rig.rig_properties import is_part
 from ..wrapped_text import region_width, wrapped
-from .render_engine import ENGINE
+from .engine_name import ENGINE
 from .shown import Shown, shown_in
 from .shown import sentence as sentence_about
 from .unsupported import unsupported_settings

@@ -18,14 +18,13 @@ from bpy.app.handlers import persistent
 
 from ..errors import EffigyError
 from ..worker import session
-from .camera import RenderRegion, image_size, render_region, worker_camera
+from .camera import RenderRegion, WorkerCamera, image_size, render_region, worker_camera
 from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
+from .engine_name import ENGINE
 from .output_room import check_room
 from .subjects import RenderSubjects, collect_subjects
 from .unsupported import unsupported_settings
-
-ENGINE = "EFFIGY"
 
 _reported: Final[set[str]] = set()
 """The warnings of the current render or animation, which are reported once. Cleared when a render begins."""
@@ -91,27 +90,26 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             raise EffigyError("There is no camera in this scene: add one and press Ctrl+Numpad 0, or import a video.")
         size = image_size(scene.render)
         region = render_region(scene.render, *size)
-        camera_message = worker_camera(camera.evaluated_get(depsgraph), depsgraph, size, region).message()
+        camera = camera.evaluated_get(depsgraph)
+        view = worker_camera(camera, depsgraph, size, region)
         visible = collect_subjects(depsgraph)
         report_warnings(self, scene, visible.warnings)
         count = len(visible.subjects)
         frame = RenderedFrame.empty(region)
         if count:
             self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
-            frame = self._by_worker(visible, camera_message, scene)
+            frame = self._by_worker(visible, view, scene)
         if frame is None:
             return
-        background = None if scene.render.film_transparent else world_color(scene)
+        background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
         image = combined_pass(frame.color, frame.alpha, background)
         self._write_passes(depsgraph.view_layer.name, region, image, depth_pass(frame.depth))
 
-    def _by_worker(
-        self, visible: RenderSubjects, camera: dict[str, Any], scene: bpy.types.Scene
-    ) -> RenderedFrame | None:
+    def _by_worker(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
         """The avatars' image; None if the artist has cancelled."""
         params = {
             "subjects": [subject.message() for subject in visible.subjects],
-            "camera": camera,
+            "camera": view.message([subject.pose.root for subject in visible.subjects]),
             "enhanced": scene.effigy.enhanced,
         }
         answer = call_unless_cancelled(session.client(), "avatar.render", params, self.test_break)

@@ -13,7 +13,7 @@ from ..file_names import readable
 from ..reporting import report_soon
 from ..rig.rig_properties import find_rigs
 from .avatar_pass import find_pass, scene_of, trouble
-from .render_engine import ENGINE
+from .engine_name import ENGINE
 
 _BUILT_IN: Final = {"BLENDER_EEVEE": "EEVEE", "BLENDER_EEVEE_NEXT": "EEVEE", "BLENDER_WORKBENCH": "Workbench"}
 

@@ -53,7 +53,9 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
     """
     subjects, warnings, without_avatar = [], [], []
     visible = set()
-    for rig, instance_motion in _visible_rigs(depsgraph):
+    # An avatar is a surface: a view layer that filters those out shows none.
+    rigs = _visible_rigs(depsgraph) if depsgraph.view_layer.use_solid else ()
+    for rig, instance_motion in rigs:
         if not has_avatar(rig.armature):
             without_avatar.append(
                 f"“{rig.armature.name}” has no avatar yet: train one, or add an existing .effigy file."
@@ -91,8 +93,15 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
 
 
 def _has_any_avatar(scene: bpy.types.Scene) -> bool:
-    """Whether a scene has an avatar, visible or not, itself or in a collection that it shows as an instance."""
-    waiting, seen = [scene.collection], set()
+    """Whether a scene has an avatar, visible or not: itself, in its background scenes, or in a collection that it shows
+    as an instance.
+    """
+    waiting, seen, scenes = [], set(), set()
+    behind: bpy.types.Scene | None = scene
+    while behind is not None and behind not in scenes:
+        scenes.add(behind)
+        waiting.append(behind.collection)
+        behind = behind.background_set
     while waiting:
         collection = waiting.pop()
         if collection in seen:

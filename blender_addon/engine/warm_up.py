@@ -18,7 +18,7 @@ from ..errors import EffigyError
 from ..rig.rig_properties import find_rigs
 from ..worker import session
 from .camera import RenderRegion, worker_camera
-from .render_engine import ENGINE
+from .engine_name import ENGINE
 from .subjects import collect_subjects
 
 SIDE: Final = 16

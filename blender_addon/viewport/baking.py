@@ -123,7 +123,8 @@ def _bake(
     which gives an avatar's number of Gaussians.
     """
     count, bakes = last - first + 1, {}
-    paths: dict[Rig, Path] = {}
+    # A missing file is said before the work begins, but not that of a rig which may stay hidden.
+    paths = {rig: avatar_path(rig.armature) for rig in rigs if _is_shown(rig, layer)}
     settings = scene.effigy
     with _restored_frame(scene), _in_progress(rigs):
         for number, frame in enumerate(range(first, last + 1)):

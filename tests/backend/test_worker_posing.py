@@ -387,6 +387,23 @@ def test_an_export_that_makes_no_sense_is_refused(client, tmp_path, axes, subjec
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_outside_of_the_clipping_range_is_not_drawn(client, avatar_path, model):
+    subjects = [{"avatar": avatar_path, "pose": random_pose(model, 6, at=(0, 0, 0))}]
+    # One metre before the face, which looks along +Z.
+    matrix = np.diag([1.0, -1, -1, 1])
+    matrix[2, 3] = 1
+    camera = {"world_to_camera": matrix, "intrinsics": np.array([[90.0, 0, 32], [0, 90, 32], [0, 0, 1]])}
+
+    def alpha(**clip):
+        view = {**camera, "width": 64, "height": 64, **clip}
+        return client.call("avatar.render", {"subjects": subjects, "camera": view})["alpha"]
+
+    whole = alpha()
+    assert np.array_equal(alpha(clip=[0.01, 1000.0]), whole) and whole.max() > 0.1
+    assert alpha(clip=[3, 1000.0]).max() == alpha(clip=[0.01, 0.3]).max() == 0
+    assert 0 < alpha(clip=[0.01, 1]).sum() < whole.sum()
+
+
 def test_a_frame_without_an_avatar_is_an_empty_file(client, tmp_path):
     answer = client.call("avatar.export", {"subjects": [], "path": tmp_path / "a.ply", "view": [0, 0, 1]})
     assert answer["gaussians"] == 0 and b"element vertex 0\n" in (tmp_path / "a.ply").read_bytes()
