@@ -146,6 +146,17 @@ def test_times_in_every_writing_give_the_rows_their_places(name: str) -> None:
     np.testing.assert_allclose(times - times[0], np.arange(300) / 60, atol=0.011 if name == "drop-frame" else 0.006)
 
 
+@pytest.mark.parametrize(
+    ("hour", "start"), [("23:", "00:"), ("", "")], ids=["midnight", "a full hour where only minutes are written"]
+)
+def test_times_go_on_after_midnight_and_after_a_full_hour(hour: str, start: str) -> None:
+    before = [f"{hour}59:{59.5 + row / 60:06.3f}" for row in range(30)]
+    after = [f"{start}00:{row / 60:06.3f}" for row in range(30)]
+    found = times_of(before + after, SILENT)
+    assert found is not None and found[1] == 60
+    np.testing.assert_allclose(found[0] - found[0][0], np.arange(60) / 60, atol=0.002)
+
+
 @pytest.mark.parametrize("rate", [24, 25, 30, 50, 60])
 def test_rounded_times_tell_the_rate_too(rate: int) -> None:
     codes = [f"10:00:{(row + 7) // rate:02d}" for row in range(5 * rate)]
