@@ -28,7 +28,7 @@ from .avatar_header import NOUN, REMEDY, check_avatar_file, is_avatar
 from .errors import EffigyError
 from .file_names import file_name, readable
 from .paths import absolute, is_file, stored
-from .reading import reading
+from .reading import check_unless_missing, reading
 from .renaming import write_new
 from .reporting import report_soon
 from .rig.rig_properties import Rig, find_rig, find_rigs
@@ -98,6 +98,7 @@ def avatar_path(armature: bpy.types.Object, *, asked: bool = True) -> Path:
         raise EffigyError(f"“{armature.name}” has no avatar yet: train one, or add an existing {SUFFIX} file.")
     path = absolute(armature.effigy.avatar, armature)
     if not is_file(path):
+        check_unless_missing(path, NOUN)
         raise EffigyError(f"The avatar of “{armature.name}” is not at {path}: press Relink and choose the file.")
     return path
 

@@ -43,6 +43,17 @@ def check_file(path: Path, noun: str, remedy: str = "choose another file") -> os
             return status
 
 
+def check_unless_missing(path: Path, noun: str) -> None:
+    """Refuses a file that is there and may not be read, so that its caller does not call it missing."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return
+    except OSError as error:
+        raise EffigyError(sentence_of_system(error, path, noun, "choose another file", "choose it again")) from error
+    check_file(path, noun)
+
+
 def unlike(path: Path, noun: str, remedy: str) -> EffigyError:
     """The error for a file whose content is not what it should be."""
     if (other := sentence_of_kind(path, noun)) is not None:

@@ -19,6 +19,7 @@ from . import avatars, tasks, trusted_paths
 from .errors import EffigyError
 from .file_names import beside, file_name
 from .paths import absolute, check_written, is_file, settings_of, stored
+from .reading import check_unless_missing
 from .renaming import unused
 from .rig.data import TrackData
 from .rig.performance import apply_track_steps
@@ -188,6 +189,7 @@ def capture_of(rig: Rig) -> Path:
         )
     path = absolute(path_text, rig.armature)
     if not is_file(path / "capture.json"):
+        check_unless_missing(path / "capture.json", "capture")
         raise EffigyError(
             f"The capture of “{rig.armature.name}” is not at {path}: choose its folder under Train, or "
             "import the video again."

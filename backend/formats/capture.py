@@ -276,11 +276,8 @@ def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np
     """(size, size) uint8: 255 = the person's head and neck. Head mattes are written by tracking."""
     path = capture.head_matte_path(index)
     with unchanged(capture), unchanged(capture, path.parent.name):
-        if not path.exists():
-            raise EffigyError(
-                f"{path} is missing: track the capture first, with `python -m backend track {capture.folder}`."
-            )
-        return _read_image(path, cv2.IMREAD_GRAYSCALE, size or capture.size)
+        missing = f"track the capture first, with `python -m backend track {capture.folder}`"
+        return _read_image(path, cv2.IMREAD_GRAYSCALE, size or capture.size, missing)
 
 
 @contextmanager
@@ -319,8 +316,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _read_image(path: Path, mode: int, size: int) -> np.ndarray:
-    with reading(path, "image", REMEDY, missing=REMEDY):
+def _read_image(path: Path, mode: int, size: int, missing: str = REMEDY) -> np.ndarray:
+    with reading(path, "image", REMEDY, missing=missing):
         image = read_image(path, mode, REMEDY, LARGEST_SIZE**2)
         if image.shape[0] != image.shape[1]:
             raise Damaged("it is not square")

@@ -212,6 +212,24 @@ def test_each_state_of_a_file_has_a_sentence_of_its_own(samples: Path, name: str
     assert len(set(said.values())) == len(said)
 
 
+@pytest.mark.parametrize("name", ["avatar", "track", "head .npz", "capture.json", "checkpoint"])
+def test_a_newer_file_is_not_called_damaged(samples: Path, name: str) -> None:
+    loader = next(loader for loader in loaders() if loader.name == name)
+    path = samples / loader.file
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            content = dict(archive)
+        np.savez(path, **content | {"schema": np.int64(99)})
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"schema": 99}))
+    else:
+        whole = path.read_bytes()
+        assert whole.count(b'\\"schema\\": 1') == 1
+        # As many bytes as before, so that the tensors stay where they are.
+        path.write_bytes(whole.replace(b'\\"schema\\": 1', b'\\"schema\\":99'))
+    assert "was written by a newer Effigy (format 99; this one reads up to" in sentence(loader.read, samples)
+
+
 CLOSED = """
 import os, sys
 from pathlib import Path

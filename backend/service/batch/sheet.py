@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import stat
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 from ...devices import DEVICES
 from ...errors import EffigyError
-from ...file_kinds import sentence_of_kind
+from ...file_kinds import sentence_of_kind, sentence_of_system
 from ...file_names import file_name, is_device, shortened
 from ...reading import Damaged, read_text, reading
 from ...training.presets import PRESETS
@@ -164,11 +165,13 @@ def _name_of(source: Path) -> str:
 
 def _is_file(path: Path, where: str) -> bool:
     try:
-        return path.is_file()
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
         # A folder that may not be searched, or a name that is too long.
-        shown = str(path) if len(str(path)) < 300 else f"{str(path)[:100]}…"
-        raise EffigyError(f"{where}: {shown} cannot be read ({error.strerror or error}).") from error
+        said = sentence_of_system(error, path, "file", "choose another file", "check the cell")
+        raise EffigyError(f"{where}: {said}") from error
 
 
 def _value(where: str, column: str, cell: str, sheet: Path) -> Any:
