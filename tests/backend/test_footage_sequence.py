@@ -17,9 +17,12 @@ from backend.assets import asset_path
 from backend.errors import EffigyError
 from backend.footage.build import make_capture
 from backend.footage.decode import probe, read_frames
-from backend.footage.sequence import find_sequence, read_image
+from backend.footage.sequence import SUFFIXES, find_sequence, read_image
 from backend.formats.capture import findings_in, load_capture
 from backend.progress import Progress
+from blender_addon import image_run
+from blender_addon.errors import EffigyError as BlenderError
+from blender_addon.worker.file_sender import scan
 from tests.backend.footage_clips import corner_image
 
 
@@ -227,3 +230,50 @@ def test_a_capture_of_images_keeps_their_numbers_and_names_gaps(tmp_path: Path) 
     lone = make_capture(folder / "shot.1001.png", tmp_path / "b.capture", size=128, progress=listener)
     assert lone.frame_count == 1 and "A photograph with a face" in findings_in(lone.folder)
     assert any("shot.####.png" in text and "photograph" in text for text in listener.messages)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["shot.1001.exr", "shot.1002.exr", "shot.1004.exr"],
+        ["9.png", "10.png", "11.png"],
+        ["take2_001_left.png", "take2_002_left.png"],
+        ["plate_v03.0000.DPX", "plate_v03.0001.DPX"],
+    ],
+)
+def test_blender_names_sequences_as_the_backend_reads_them(tmp_path: Path, names: list[str]) -> None:
+    for name in (*names, "me.png", "._shot.1003.exr", "notes.txt"):
+        (tmp_path / name).write_bytes(b"image")
+    pattern = image_run.pattern_of(tmp_path / names[1])
+    assert pattern is not None and not pattern.exists()
+    found = find_sequence(pattern)
+    assert found and found.names == tuple(names)
+    assert [image_run.number_in(name, pattern) for name in names] == list(found.numbers)
+    assert set(image_run.images_of(pattern)) == set(names)
+    assert set(image_run.images_of(tmp_path)) == {*names, "me.png"}
+    assert image_run.pattern_of(tmp_path / "me.png") is None and not image_run.images_of(tmp_path / "me.png")
+    assert "#" not in image_run.name_of(pattern) and image_run.name_of(tmp_path / "take1.mp4") == "take1"
+    assert image_run.SUFFIXES == SUFFIXES
+
+
+def test_only_the_images_of_a_sequence_are_sent_to_another_machine(tmp_path: Path) -> None:
+    """The worker there reads the folder of what was sent."""
+    write_images(tmp_path, shots([1001, 1002]))
+    for name in ("private.jpg", "private.txt"):
+        (tmp_path / name).write_bytes(b"mine")
+    sent = scan(tmp_path / "shot.####.png", (), images=True)
+    assert list(sent) == shots([1001, 1002])
+    there = tmp_path / "there" / "shot.####.png"
+    there.mkdir(parents=True)
+    for name, path in sent.items():
+        (there / name).write_bytes(path.read_bytes())
+    found = find_sequence(there)
+    assert found and found.pattern == "shot.####.png" and found.numbers == (1001, 1002)
+    # A path of another kind names no images.
+    with pytest.raises(BlenderError, match="nothing at"):
+        scan(tmp_path / "shot.####.png", ())
+    with pytest.raises(BlenderError, match="nothing at"):
+        scan(tmp_path, ())
+    (tmp_path / "shot.1003.png").symlink_to(tmp_path / "private.jpg")
+    with pytest.raises(BlenderError, match="link to another place"):
+        scan(tmp_path / "shot.####.png", (), images=True)
