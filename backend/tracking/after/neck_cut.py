@@ -9,6 +9,9 @@ Shoulders and collars rise a little above that edge beside the neck, where long 
 above them: a shoulder soon ends at background or head, and hair continues upwards. At its base the rig's neck flares
 out over the slope of the shoulders and over collars. There the neck is continued as a prism, no wider than above the
 flare, unless hair hangs beside it.
+
+In a profile the chest lies before the chin, and rises above the torso's edge, because the ring's plane falls to the
+front. No hair hangs there.
 """
 
 from __future__ import annotations
@@ -38,6 +41,11 @@ _DILATION = 0.008
 mesh."""
 _SOFTNESS = 0.004
 """Standard deviation of the cut's soft edge, as a share of the image's side."""
+_PROFILE = np.cos(np.radians(55))
+"""Share of the direction from ears to lips that points along the camera's axis, below which a head counts as turned
+aside. Measured with a raised chest: from 60 degrees on, the chest before the chin was taken for hair."""
+_CHEST_RISE = 0.18
+"""Metres that the chest may rise above the torso's edge before the chin."""
 _NECK, _FLARE, _ABOVE_NECK = 1, 2, 3
 """Kinds of the rig's triangles; those of the neck up to `_FLARE_HEIGHT` are its flare."""
 
@@ -67,6 +75,7 @@ class NeckCutter:
         self._kind = np.append(np.full(len(model.faces), _NECK, np.uint8), np.uint8(0))
         self._kind[:-1][~neck[model.faces].any(1)] = _ABOVE_NECK
         self._kind[:-1][(neck & (height < _FLARE_HEIGHT))[model.faces].any(1)] = _FLARE
+        self._lips, self._ears = model.regions["lips"], model.regions["ears"]
         self._waist = np.flatnonzero(neck & (height >= _FLARE_HEIGHT) & (height < _FLARE_HEIGHT + 0.015))
 
     def cut(self, matte: np.ndarray, vertices: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
@@ -92,11 +101,36 @@ class NeckCutter:
         top = int(torso.any(1).argmax())
         edge = np.where(torso[top:].any(0), top + cv2.reduceArgMax(torso[top:], 0)[0], height)
         body, gap = person & ~covered, round(_HAIR_GAP * width)
-        hair = _hair_columns(edge, body, covered, rise, gap)
+        chest = self._before_the_chin(vertices, intrinsics, width)
+        hair = _hair_columns(edge, body, covered, rise, gap) & ~chest
         collar = _pieces_without_hair(flare, hair, gap)
         torso |= collar | _shoulders(edge, body | (person & (collar > 0)), hair, rise, dilation)
+        if chest.any():
+            torso |= _shoulders(edge, body, ~chest, round(rise * _CHEST_RISE / _SHOULDER_RISE), dilation)
         kept = _connected(1 - torso * (1 - head), matte, head)
         return _with_soft_edge(matte, kept)
+
+    def _before_the_chin(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int) -> np.ndarray:
+        """(W,) bool: the columns that lie before the chin of a head that is turned aside; none for other heads."""
+        columns = np.zeros(width, bool)
+        if min(len(self._waist), len(self._lips), len(self._ears)) < 3:
+            return columns
+        lips = vertices[self._lips].mean(0)
+        forward = lips - vertices[self._ears].mean(0)
+        # The chin's fall does not turn the head.
+        forward[1] = 0
+        if abs(forward[2]) > _PROFILE * np.linalg.norm(forward):
+            return columns
+        side = np.sign(forward[0])
+        waist = vertices[self._waist]
+        throat = waist[(side * waist[:, 0]).argmax()]
+        middle = (lips + throat) / 2
+        start = round(float(intrinsics[0, 0] * middle[0] / middle[2] + intrinsics[0, 2] - 0.5))
+        if side > 0:
+            columns[max(start, 0) :] = True
+        else:
+            columns[: max(start + 1, 0)] = True
+        return columns
 
     def _prism(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
         """(H, W) uint8: the neck above its flare, continued downwards."""
