@@ -342,10 +342,10 @@ TABLE: Final[dict[str, Sorted]] = {
                 "instance_faces_scale use_instance_faces_scale use_instance_vertices_rotation "
                 "show_instancer_for_render particle_systems"
             ),
-            "moves an object, whose place is read, or shapes a mesh; a head has the shape of its sliders": (
-                "modifiers collision field rigid_body rigid_body_constraint soft_body use_simulation_cache"
+            "moves an object, whose place is read like any other": (
+                "collision field rigid_body rigid_body_constraint soft_body use_simulation_cache"
             ),
         },
-        told={"is a holdout": "is_holdout"},
+        told={"is a holdout": "is_holdout", "and not of its avatar": "modifiers"},
     ),
 }

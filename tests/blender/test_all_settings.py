@@ -386,6 +386,10 @@ def holdout() -> None:
     next(obj for obj in bpy.context.scene.objects if obj.type == "MESH").is_holdout = True
 
 
+def deformer() -> None:
+    next(obj for obj in bpy.context.scene.objects if obj.type == "MESH").modifiers.new("bend", "SIMPLE_DEFORM")
+
+
 TOLD: dict[str, Callable[[], None]] = {
     "without motion blur": lambda: setattr(bpy.context.scene.render, "use_motion_blur", True),
     "without depth of field": lambda: setattr(bpy.context.scene.camera.data.dof, "use_dof", True),
@@ -395,6 +399,7 @@ TOLD: dict[str, Callable[[], None]] = {
     "one view at a time": multiview,
     "panoramic or custom lens": custom_lens,
     "is a holdout": holdout,
+    "and not of its avatar": deformer,
 }
 """By a part of the sentence: what makes the render say it."""
 
