@@ -96,9 +96,9 @@ def inherits_from(owner: bpy.types.ID | None) -> bpy.types.Object | None:
     if not isinstance(owner, bpy.types.Object) or owner.override_library is None:
         return None
     reference = owner.override_library.reference
-    if reference is None or reference.is_missing or reference.effigy.origin != owner.effigy.origin:
+    if not isinstance(reference, bpy.types.Object) or reference.is_missing:
         return None
-    return reference
+    return reference if reference.effigy.origin == owner.effigy.origin else None
 
 
 def _folder(blend: str) -> Path | None:
