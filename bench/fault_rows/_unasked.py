@@ -24,6 +24,10 @@ class AnyLayout:
     def __getattr__(self, name: str) -> Any:
         return self._call
 
+    def panel(self, *_: object, **__: object) -> tuple[AnyLayout, AnyLayout]:
+        """A sub-panel: its heading and its body, which is open."""
+        return AnyLayout(self.texts), AnyLayout(self.texts)
+
     def _call(self, *_: object, text: str | None = "", **__: object) -> AnyLayout:
         (text or "").encode("utf-8")
         self.texts.append(text or "")
