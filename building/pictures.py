@@ -28,7 +28,6 @@ _TAB: Final = (
 PICTURES: Final[dict[str, tuple[str, ...]]] = {
     "preferences": (f"{_PANELS}/preferences_page.py", "backend/service/doctor.py"),
     "import_video": ("operators/import_video.py", "blender_addon/scene_set_up.py"),
-    "importing": (*_TAB, f"{_PANELS}/jobs_panel.py", "backend/service/job_steps.py"),
     "rig": (*_TAB, f"{_PANELS}/jobs_panel.py"),
     "sliders": (f"{_PANELS}/sliders_panel.py", f"{_PANELS}/render_panel.py"),
     "training": (*_TAB, f"{_PANELS}/jobs_panel.py", "backend/service/job_steps.py"),

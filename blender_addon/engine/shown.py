@@ -9,7 +9,6 @@ import bpy
 from bpy.app.handlers import persistent
 
 from ..avatars import has_avatar
-from ..file_names import readable
 from ..reporting import report_soon
 from ..rig.rig_properties import find_rigs
 from .avatar_pass import find_pass, scene_of, trouble
@@ -70,8 +69,8 @@ def _announce(scene: bpy.types.Scene, *_: object) -> None:
     # What is wrong with a composite that was set up, the avatar pass says itself.
     if shown_in(scene) is Shown.NOT:
         report_soon(
-            f"The image of “{readable(scene.name)}” has no avatars in it, because {engine_name(scene)} does not render "
-            "them: press Composite over the Scene in the panel Render, or choose the engine Effigy.",
+            f"{engine_name(scene)} renders this image without the avatars: press Composite over the Scene in the "
+            "tab Effigy, or choose the engine Effigy.",
             warning=True,
         )
 

@@ -186,6 +186,8 @@ def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray]
     if avatar is None:
         return
     avatar.splats, avatar.version = Splats.from_answer(answer, motion), avatar.version + 1
+    if avatar.error:
+        redraw_panels()
     avatar.shown, avatar.error = record, None
     redraw_views()
 

@@ -295,7 +295,7 @@ def test_a_render_without_the_avatars_is_announced_and_tab_and_properties_say_th
 
     assert "Cycles alone does not render avatars" in state()
     bpy.ops.render.render()
-    assert len(told) == 1 and "has no avatars in it, because Cycles" in told[0][0] and told[0][1]
+    assert len(told) == 1 and "Cycles renders this image without the avatars" in told[0][0] and told[0][1]
     bpy.ops.effigy.set_up_composite()
     assert "are composited" in state()
     bpy.ops.render.render()
