@@ -13,7 +13,7 @@ from typing import Final
 from ..training.presets import PRESETS, WARMUP_SHARE
 from .request_fields import Request
 from .requests import CaptureRequest, TrackRequest, TrainRequest
-from .whole_job import Step
+from .whole_job import TIMED, Step
 
 MEASURED_SIZE: Final = 512
 """Side of the captures' frames, pixels."""
@@ -76,6 +76,7 @@ def _tracking(request: TrackRequest, size: int) -> list[Step]:
 
 def _training(request: TrainRequest) -> list[Step]:
     preset = PRESETS[request.preset]
+    kind = TRAINING if request.minutes is None else TIMED
     if request.minutes is None:
         warmup, rest = 0.07 * preset.warmup_steps, 0.24 * preset.steps
     else:
@@ -83,6 +84,6 @@ def _training(request: TrainRequest) -> list[Step]:
         rest = 60 * request.minutes - warmup
     return [
         Step("Reading frames", "Reading the frames", FOOTAGE, 2.0, 0.005, counts_frames=True),
-        Step("Warm-up", "Finding colours and positions", TRAINING, warmup),
-        Step("Training", "Training", TRAINING, rest),
+        Step("Warm-up", "Finding the colours", kind, warmup),
+        Step("Training", "Training", kind, rest),
     ]

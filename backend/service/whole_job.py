@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
+TIMED: Final = "timed"
+"""The kind of work that ends by the clock: it takes as long as it was asked to on every machine."""
 SECONDS_OF_TRUST: Final = 2.0
 """For so many seconds a kind of work is expected to be half as good a witness as the measured durations."""
 MOST_BORROWED: Final = 2.0
@@ -142,4 +144,4 @@ class WholeJob:
         }
         begun = self._steps[self._current].kind
         borrowed = min(max(pace[begun], 1 / MOST_BORROWED), MOST_BORROWED)
-        return {kind: pace[kind] if self._spent[kind] else borrowed for kind in pace}
+        return {kind: 1.0 if kind == TIMED else pace[kind] if self._spent[kind] else borrowed for kind in pace}

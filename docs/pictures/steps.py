@@ -123,8 +123,12 @@ def sliders() -> Iterator[float]:
     bpy.ops.effigy.clear_jobs()
     yield 0.5
     run(bpy.ops.effigy.apply_preset, preset="Smile", key=True)
+    # The surface shows the smile better than the wire.
+    view = bpy.context.object.effigy_view
+    view.over_film = "SOLID"
     yield from toggle_panels()
     picture("sliders", w.WHOLE)
+    view.over_film = "WIRE"
     yield from toggle_panels()
 
 
@@ -133,7 +137,7 @@ def toggle_panels() -> Iterator[float]:
     headers = [FIRST_HEADER + number * NEXT_HEADER for number in range(3)]
     for header in reversed(headers) if w.panels_closed else headers:
         w.click(HEADER_X, header)
-        yield 1.5
+        yield 3.0
     w.panels_closed = not w.panels_closed
     w.rest_mouse()
     yield 1.0

@@ -60,18 +60,18 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     project.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / "assets" / "demo.mp4", project / "demo.mp4")
-    absolute = {
-        name: str(Path(value).resolve()) if value else ""
-        for name, value in (
-            ("avatar", arguments.avatar),
-            ("capture", arguments.capture),
-            ("package", arguments.package),
-        )
-    }
+    # Inside the project, so that the screenshots show paths as an artist has them.
+    here = {"capture": project / "demo.capture", "avatar": project / "demo.effigy"}
+    if arguments.capture:
+        shutil.copytree(arguments.capture, here["capture"])
+    if arguments.avatar:
+        shutil.copyfile(arguments.avatar, here["avatar"])
+    given = {name: str(path) if getattr(arguments, name) else "" for name, path in here.items()}
     order.write_text(
         json.dumps(
-            absolute
+            given
             | {
+                "package": str(Path(arguments.package).resolve()),
                 "pictures": str(ROOT / "docs" / "images"),
                 "project": str(project),
                 "frames": arguments.frames,

@@ -91,6 +91,17 @@ def test_a_resumed_stage_counts_what_is_left_of_it() -> None:
     assert half is not None and half.left == pytest.approx(10) and half.share == pytest.approx(0.5)
 
 
+def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is() -> None:
+    training = TrainRequest(capture=CAPTURE.capture, avatar=Path("/x.effigy"), minutes=1.0)
+    job = WholeJob(steps_of((training,)), 0.0)
+    job.update("Reading frames", 40, 40, 5.0)
+    # The first step compiles the kernels, which takes the whole warm-up.
+    compiled = job.update("Warm-up", 6, 6, 45.0)
+    assert compiled is not None and compiled.left == pytest.approx(54) and compiled.share == pytest.approx(45 / 99)
+    half = job.update("Training", 27, 54, 72.0)
+    assert half is not None and half.left == pytest.approx(27)
+
+
 def test_a_stage_that_is_not_among_the_steps_moves_nothing() -> None:
     job = WholeJob(CAPTURE_STEPS, 0.0)
     assert job.update("report", 1, 2, 0.0) is None
