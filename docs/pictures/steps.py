@@ -33,8 +33,8 @@ def effigy(path: str) -> object:
     return importlib.import_module(f"{PACKAGE}.{path}")
 
 
-def picture(name: str, box: w.Box = w.WHOLE, photograph: bool = True) -> None:
-    w.shot(PICTURES / f"{name}.png", box, photograph)
+def picture(name: str, box: w.Box = w.WHOLE) -> None:
+    w.shot(PICTURES / f"{name}.png", box)
 
 
 def until(done: object, seconds: float = w.LONG_WAIT) -> Iterator[float]:
@@ -81,7 +81,7 @@ def preferences() -> Iterator[float]:
     yield from until(lambda: not setup.is_examining(), 90)
     w.rest_mouse()
     yield 1.0
-    picture("preferences", (0, 0, 760, 790), photograph=False)
+    picture("preferences", (0, 0, 760, 790))
     w.close_floating()
     yield 0.7
 
@@ -100,7 +100,7 @@ def importing() -> Iterator[float]:
     browser.params.display_type = "THUMBNAIL"
     w.rest_mouse()
     yield 2.0
-    picture("import_video", (0, 0, 1000, 560), photograph=False)
+    picture("import_video", (0, 0, 1000, 560))
     w.close_floating()
     yield 0.7
     if ORDER["capture"]:

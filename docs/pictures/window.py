@@ -72,11 +72,10 @@ def rest_mouse() -> None:
     subprocess.run(["xdotool", "mousemove", str(WIDTH - 1), str(HEIGHT - 1)], check=True)
 
 
-def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
-    """Save a part of the screen with 255 colours, dithered for a `photograph`; on plain areas dithering is visible."""
+def shot(path: Path, box: Box = WHOLE) -> None:
+    """Save a part of the screen with 255 colours. It is not dithered, because on plain areas dithering is visible."""
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
-    dither = ["-dither", "Riemersma"] if photograph else ["+dither"]
     subprocess.run(
         [
             "import",
@@ -85,7 +84,7 @@ def shot(path: Path, box: Box = WHOLE, photograph: bool = True) -> None:
             "-crop",
             f"{width}x{height}+{left}+{top}",
             "+repage",
-            *dither,
+            "+dither",
             "-colors",
             "255",
             "-define",
