@@ -6,7 +6,7 @@ import bpy
 
 from .errors import EffigyError
 from .rig import mending
-from .rig.rig_properties import Rig, find_rig, find_rigs, what_it_lacks
+from .rig.rig_properties import Rig, find_rig, find_rigs, meshes_of, what_it_lacks
 
 
 def active_rig(context: bpy.types.Context) -> Rig | None:
@@ -18,7 +18,9 @@ def active_rig(context: bpy.types.Context) -> Rig | None:
         if rig is None and (lack := what_it_lacks(context.object)):
             raise EffigyError(lack)
         if rig is not None:
-            return rig
+            chosen = [mesh for mesh in meshes_of(rig.armature) if mesh.select_get()]
+            # Of several copies of the mesh on the active armature, the selected one is meant.
+            return find_rig(chosen[0]) if context.object == rig.armature and len(chosen) == 1 else rig
     armatures = dict.fromkeys(rig.armature for rig in map(find_rig, context.scene.objects) if rig is not None)
     return find_rig(next(iter(armatures))) if len(armatures) == 1 else None
 

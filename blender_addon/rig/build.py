@@ -20,7 +20,7 @@ from .conventions import points_to_blender
 from .correctives import corrective_name, drive_corrective
 from .data import JOINT_NAMES, RigData
 from .paint import paint
-from .rig_properties import BONE_NAMES, Rig, identity_name, store_rig_properties
+from .rig_properties import BONE_NAMES, JOINT_PROPERTY, NOTED, RIG_PROPERTY, SCHEMA, Rig, identity_name
 from .steps import Steps, finish
 
 MAX_IDENTITY: Final = 5.0
@@ -51,7 +51,7 @@ def build_rig_steps(data: RigData, name: str, parent: bpy.types.Collection) -> S
         for share in _add_shape_keys(mesh, armature, data):
             yield 0.15 + 0.85 * share
         _depend_on_expressions(armature, mesh.data.shape_keys, data.arkit_names + data.expression_names)
-        return store_rig_properties(armature, mesh, data)
+        return _store_properties(armature, mesh, data)
     except BaseException:
         # A cancelled import closes this generator, and must not leave an incomplete rig behind.
         for obj in list(collection.objects):
@@ -146,6 +146,42 @@ def _depend_on_expressions(armature: bpy.types.Object, key: bpy.types.Key, names
         target = variable.targets[0]
         target.id_type, target.id = "KEY", key
         target.data_path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
+
+
+def _store_properties(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) -> Rig:
+    """Writes the custom properties that make these two objects a rig."""
+    armature[RIG_PROPERTY] = {
+        "schema": SCHEMA,
+        "part": "armature",
+        "head_name": data.head_name,
+        "head_fingerprint": data.head_fingerprint,
+        "expression_names": "\n".join(data.expression_names),
+        **_arkit_properties(data),
+        # Blender's custom properties can only hold flat arrays.
+        "identity": data.identity.astype(np.float64).tolist(),
+        "joints": data.joints.astype(np.float64).ravel().tolist(),
+        "joint_identity": data.joint_identity.astype(np.float64).ravel().tolist(),
+    }
+    vertices = np.unique(np.linspace(0, len(data.vertices) - 1, NOTED).round().astype(int))
+    mesh[RIG_PROPERTY] = {
+        "schema": SCHEMA,
+        "part": "mesh",
+        "vertices": vertices.tolist(),
+        "vertex_positions": points_to_blender(data.vertices[vertices]).astype(np.float64).ravel().tolist(),
+    }
+    for joint in JOINT_NAMES:
+        armature.data.bones[BONE_NAMES[joint]][JOINT_PROPERTY] = joint
+    return Rig(armature, mesh)
+
+
+def _arkit_properties(data: RigData) -> dict[str, str | list[float]]:
+    if not data.arkit_names:
+        return {}
+    return {
+        "arkit_names": "\n".join(data.arkit_names),
+        "arkit_expression": data.arkit_expression.astype(np.float64).ravel().tolist(),
+        "arkit_jaw": data.arkit_jaw.astype(np.float64).ravel().tolist(),
+    }
 
 
 def _flat(points: np.ndarray) -> np.ndarray:

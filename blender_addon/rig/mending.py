@@ -16,7 +16,7 @@ from mathutils import Matrix, Vector
 from ..errors import EffigyError
 from .armature import edit_bones, set_rest_pose
 from .data import JOINT_NAMES
-from .placement import head_in_mesh, head_place, nearest_similarity
+from .placement import HeadPlace, head_place, nearest_similarity
 from .rig_properties import RIG_PROPERTY, Rig, armature_of, find_rigs, is_part, meshes_of, what_it_lacks
 from .troubles import Kind, Trouble, differs, find_trouble
 
@@ -66,7 +66,7 @@ def complete(obj: bpy.types.Object, layer: bpy.types.ViewLayer) -> Rig:
         _deform(rig, None, layer)
         layer.update()
         place = head_place(rig, layer.depsgraph)
-        _put_to_bones(rig, np.array(rig.armature.evaluated_get(layer.depsgraph).matrix_world), place.bones)
+        _put_to_bones(rig, np.array(rig.armature.evaluated_get(layer.depsgraph).matrix_world), place)
         return rig
     original = _original_of(obj)
     if original is None:
@@ -157,7 +157,7 @@ def _deform(rig: Rig, _: Trouble | None, layer: bpy.types.ViewLayer) -> bool:
 def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> bool:
     source = trouble.source
     if source is None:
-        _restore_vertices(rig)
+        _restore_vertices(rig, head_place(rig, layer.depsgraph).vertices)
         return True
     scale = Vector(abs(component) for component in source.scale)
     if isinstance(source, bpy.types.Object):
@@ -168,10 +168,9 @@ def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> boo
     return True
 
 
-def _restore_vertices(rig: Rig) -> None:
+def _restore_vertices(rig: Rig, applied: np.ndarray) -> None:
     """Gives the vertices the head's proportions again after an uneven scale was applied to them."""
     _check_own_data(rig)
-    applied = head_in_mesh(rig)
     rig.mesh.data.transform(Matrix(nearest_similarity(applied) @ np.linalg.inv(applied)), shape_keys=True)
     rig.mesh.data.update()
 
@@ -199,7 +198,7 @@ def _bring_together(rig: Rig, _: Trouble, layer: bpy.types.ViewLayer) -> bool:
         armature.matrix_basis = before
         layer.update()
         here = np.array(armature.evaluated_get(layer.depsgraph).matrix_world, np.float64)
-    _put_to_bones(rig, here, place.bones)
+    _put_to_bones(rig, here, place)
     layer.update()
     left = find_trouble(rig, layer.depsgraph)
     if left is None or left.kind is not Kind.BESIDE:
@@ -208,9 +207,9 @@ def _bring_together(rig: Rig, _: Trouble, layer: bpy.types.ViewLayer) -> bool:
     return False
 
 
-def _put_to_bones(rig: Rig, world_of_armature: np.ndarray, bones: np.ndarray) -> None:
-    """Puts the mesh where the armature's rest bones are; `bones` is `HeadPlace.bones`."""
-    rig.mesh.matrix_world = Matrix(world_of_armature @ bones @ np.linalg.inv(head_in_mesh(rig)))
+def _put_to_bones(rig: Rig, world_of_armature: np.ndarray, place: HeadPlace) -> None:
+    """Puts the mesh where the armature's rest bones are."""
+    rig.mesh.matrix_world = Matrix(world_of_armature @ place.bones @ np.linalg.inv(place.vertices))
 
 
 def _hold_joints(rig: Rig, _: Trouble, layer: bpy.types.ViewLayer) -> bool:

@@ -38,6 +38,9 @@ class HeadPlace:
     world: np.ndarray
     """(4, 4) affine: the motion from the head at rest, in the head model's own size, to the head that Blender draws.
     Root, neck and both objects' transforms are part of it."""
+    vertices: np.ndarray
+    """(4, 4) affine: from the head at rest to the mesh's own space; the identity until a transform is applied to the
+    mesh."""
     mesh: np.ndarray
     """(4, 4) affine: from the head at rest to the armature's space, by the mesh's vertices and both objects."""
     bones: np.ndarray
@@ -76,9 +79,12 @@ def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:
     bones, misfit = head_by_bones(rig, armature)
     world_of_armature = np.array(armature.matrix_world, np.float64)
     to_armature = np.array(armature.matrix_world.inverted_safe(), np.float64)
-    mesh = to_armature @ _world_of_mesh(rig, armature, depsgraph) @ head_in_mesh(rig)
+    mesh_object = to_armature @ _world_of_mesh(rig, armature, depsgraph)
+    vertices = _by_vertices(rig) if rig.noted_vertices else _by_eyes(rig, mesh_object, bones)
+    mesh = mesh_object @ vertices
     return HeadPlace(
         world_of_armature @ motions[_NECK] @ mesh,
+        vertices,
         mesh,
         bones,
         misfit,
@@ -105,10 +111,8 @@ def nearest_similarity(matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def head_in_mesh(rig: Rig) -> np.ndarray:
-    """(4, 4) affine from the head at rest to the mesh's own space: the identity until a transform is applied to the
-    mesh. The vertices that were noted when the rig was made show it; in rigs of earlier versions nothing was noted.
-    """
+def _by_vertices(rig: Rig) -> np.ndarray:
+    """`HeadPlace.vertices` by those vertices that were noted when the rig was made."""
     noted = rig.noted_vertices
     if noted is None:
         return np.eye(4)
@@ -121,6 +125,43 @@ def head_in_mesh(rig: Rig) -> np.ndarray:
         # Some may have been sculpted.
         return np.eye(4)
     return _fit_affine(points, now)
+
+
+def _by_eyes(rig: Rig, mesh_object: np.ndarray, bones: np.ndarray) -> np.ndarray:
+    """`HeadPlace.vertices` for a rig of an earlier version, on which none were noted: either nothing was applied to the
+    mesh, or what was applied to the armature as well, whichever puts the eyes' joints nearer to the eyeballs.
+
+    `mesh_object` (4, 4) is the mesh object in the armature's space, `bones` that of `HeadPlace`, which is what was
+    applied to the armature.
+    """
+    if np.abs(mesh_object - bones).max() < ROUNDING:
+        return np.eye(4)
+    eyeballs = _eyeballs(rig)
+    eyes = points_to_blender(rig.base_joints[-2:])
+    if eyeballs is None:
+        return np.eye(4)
+    moved = eyes @ bones[:3, :3].T + bones[:3, 3]
+    return bones if np.abs(moved - eyeballs).sum() < np.abs(eyes - eyeballs).sum() else np.eye(4)
+
+
+_eye_vertices: Final[dict[tuple[int, int], list[np.ndarray]]] = {}
+"""By a mesh's `session_uid` and its number of vertices: those that follow the bone of the left and of the right eye."""
+
+
+def _eyeballs(rig: Rig) -> np.ndarray | None:
+    """(2, 3) centres of the left and the right eyeball in the mesh's space; None if its vertex groups are gone."""
+    mesh = rig.mesh.data
+    key = mesh.session_uid, len(mesh.vertices)
+    if key not in _eye_vertices:
+        groups = [rig.mesh.vertex_groups.get(rig.bone_name(joint)) for joint in JOINT_NAMES[-2:]]
+        _eye_vertices[key] = [
+            np.array([v.index for v in mesh.vertices if group and any(g.group == group.index for g in v.groups)], int)
+            for group in groups
+        ]
+    points = np.empty(3 * len(mesh.vertices), np.float32)
+    mesh.shape_keys.reference_key.data.foreach_get("co", points)
+    found = _eye_vertices[key]
+    return np.array([points.reshape(-1, 3)[each].mean(0) for each in found]) if all(map(len, found)) else None
 
 
 def head_by_bones(rig: Rig, armature: bpy.types.Object) -> tuple[np.ndarray, float]:

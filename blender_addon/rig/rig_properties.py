@@ -18,8 +18,6 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from .conventions import points_to_blender
-from .data import JOINT_NAMES, RigData
 
 RIG_PROPERTY: Final = "effigy_rig"
 """On the armature and on the mesh."""
@@ -180,42 +178,6 @@ def lost_expression(rig: Rig, name: str) -> EffigyError:
     return EffigyError(
         f'The rig "{rig.mesh.name}" has no shape key "{name}" any more: give it its name back, or import the rig again.'
     )
-
-
-def store_rig_properties(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) -> Rig:
-    """Writes the custom properties that make these two objects a rig."""
-    armature[RIG_PROPERTY] = {
-        "schema": SCHEMA,
-        "part": "armature",
-        "head_name": data.head_name,
-        "head_fingerprint": data.head_fingerprint,
-        "expression_names": "\n".join(data.expression_names),
-        **_arkit_properties(data),
-        # Blender's custom properties can only hold flat arrays.
-        "identity": data.identity.astype(np.float64).tolist(),
-        "joints": data.joints.astype(np.float64).ravel().tolist(),
-        "joint_identity": data.joint_identity.astype(np.float64).ravel().tolist(),
-    }
-    vertices = np.unique(np.linspace(0, len(data.vertices) - 1, NOTED).round().astype(int))
-    mesh[RIG_PROPERTY] = {
-        "schema": SCHEMA,
-        "part": "mesh",
-        "vertices": vertices.tolist(),
-        "vertex_positions": points_to_blender(data.vertices[vertices]).astype(np.float64).ravel().tolist(),
-    }
-    for joint in JOINT_NAMES:
-        armature.data.bones[BONE_NAMES[joint]][JOINT_PROPERTY] = joint
-    return Rig(armature, mesh)
-
-
-def _arkit_properties(data: RigData) -> dict[str, str | list[float]]:
-    if not data.arkit_names:
-        return {}
-    return {
-        "arkit_names": "\n".join(data.arkit_names),
-        "arkit_expression": data.arkit_expression.astype(np.float64).ravel().tolist(),
-        "arkit_jaw": data.arkit_jaw.astype(np.float64).ravel().tolist(),
-    }
 
 
 def find_rig(obj: bpy.types.Object | None) -> Rig | None:

@@ -18,7 +18,7 @@ from mathutils import Matrix
 
 from .conventions import points_to_blender
 from .data import JOINT_NAMES, PARENTS
-from .placement import HeadPlace, has_size, head_in_mesh, head_place
+from .placement import HeadPlace, has_size, head_place
 from .rig_properties import Rig
 
 SCALE_TOLERANCE: Final = 1e-3
@@ -160,7 +160,7 @@ def _of_scale(rig: Rig, place: HeadPlace) -> Iterator[Trouble]:
     uneven, mirrored = _is_uneven(place.world), np.linalg.det(place.world[:3, :3]) < 0
     if not (uneven or mirrored):
         return
-    source, name, own = _source_of_scale(rig, mirrored)
+    source, name, own = _source_of_scale(rig, place, mirrored)
     if mirrored:
         yield Trouble(
             Kind.MIRRORED,
@@ -178,7 +178,9 @@ def _of_scale(rig: Rig, place: HeadPlace) -> Iterator[Trouble]:
     )
 
 
-def _source_of_scale(rig: Rig, mirrored: bool) -> tuple[bpy.types.Object | bpy.types.PoseBone | None, str, bool]:
+def _source_of_scale(
+    rig: Rig, place: HeadPlace, mirrored: bool
+) -> tuple[bpy.types.Object | bpy.types.PoseBone | None, str, bool]:
     """What is scaled so: an object or a bone, or None for the mesh's vertices; its name; and whether it is the rig's
     own, which may be changed.
     """
@@ -187,7 +189,7 @@ def _source_of_scale(rig: Rig, mirrored: bool) -> tuple[bpy.types.Object | bpy.t
         values = np.array(matrix, np.float64)
         return np.linalg.det(values[:3, :3]) < 0 if mirrored else _is_uneven(values)
 
-    if is_it(head_in_mesh(rig)):
+    if is_it(place.vertices):
         return None, rig.mesh.name, True
     for part in (rig.mesh, rig.armature):
         if is_it(part.matrix_basis):

@@ -35,17 +35,21 @@ def update_all() -> None:
     for scene in bpy.data.scenes:
         for rig in find_rigs(scene.objects):
             if needs_update(rig):
-                wanted = _wanted(rig)
-                for mesh in meshes_of(rig.armature):
-                    _make(Rig(rig.armature, mesh), wanted)
+                _make_all(rig.armature, _wanted(rig))
 
 
 def show_all() -> None:
     """Makes every mesh visible again, for when the extension is disabled and nothing is drawn in its place any more."""
     for rig in find_rigs(bpy.data.objects):
         if _present(rig) and _can_change(rig):
-            for mesh in meshes_of(rig.armature):
-                _make(Rig(rig.armature, mesh), "")
+            _make_all(rig.armature, "")
+
+
+def _make_all(armature: bpy.types.Object, wanted: str) -> None:
+    """`_make` for every copy of the mesh on an armature."""
+    for rig in (Rig(armature, mesh) for mesh in meshes_of(armature)):
+        if _can_change(rig):
+            _make(rig, wanted)
 
 
 def set_hidden(rig: Rig, hidden: bool) -> None:

@@ -99,3 +99,20 @@ def engine_picture(engine_avatars: Path) -> dict:
 
     with np.load(engine_avatars / "truth.npz") as archive:
         return {name: archive[name] for name in archive.files}
+
+
+@pytest.fixture(scope="session")
+def shot(effigy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .blend with a rig that is moved, turned, scaled and posed (`rig_place`)."""
+    from rig_place import save_shot
+
+    path = tmp_path_factory.mktemp("rig") / "shot.blend"
+    save_shot(path)
+    return path
+
+
+@pytest.fixture
+def scene(shot: Path, fresh_file: None) -> Path:
+    """`shot`, opened."""
+    bpy.ops.wm.open_mainfile(filepath=str(shot))
+    return shot

@@ -8,107 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import bpy
 import numpy as np
 import pytest
 from mathutils import Matrix
 from rig_digest import digest
-from rig_scenes import answer, make_rig, make_track, read_pose, rigging, set_pose
-
-TOLERANCE = 1e-4
-"""Of the head's size."""
-SIZE = 0.25
-"""Metres: about the height of a head."""
-JOINTS = ("neck", "jaw", "eye_L", "eye_R")
-
-
-@pytest.fixture(scope="module")
-def shot(effigy, tmp_path_factory) -> Path:
-    """A .blend with a rig that is moved, turned and scaled, its face and all its joints posed."""
-    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
-    truth, made = answer("open"), make_rig()
-    made.armature.location, made.armature.rotation_euler, made.armature.scale = (
-        (0.3, -0.2, 0.1),
-        (0.2, 0.4, -0.9),
-        [1.3] * 3,
-    )
-    made.pose_bone("root").location = (0.02, 0.05, -0.03)
-    set_pose(made, truth["pose_expression"][0], truth["pose_rotations"][0])
-    for name, place in (("other", (0.4, 0.1, 0.3)), ("target", (2, -3, 1))):
-        empty = bpy.data.objects.new(name, None)
-        bpy.context.scene.collection.objects.link(empty)
-        empty.location, empty.rotation_euler = place, (0.1, 0.7, 0.3)
-    made.armature.effigy.avatar = "//ann.effigy"
-    bpy.context.view_layer.objects.active = made.armature
-    path = tmp_path_factory.mktemp("rig") / "shot.blend"
-    bpy.ops.wm.save_as_mainfile(filepath=str(path))
-    return path
-
-
-@pytest.fixture
-def scene(shot, fresh_file) -> Path:
-    bpy.ops.wm.open_mainfile(filepath=str(shot))
-    return shot
-
-
-def rig(name: str = "Ann"):
-    return rigging().rig_properties.find_rig(bpy.data.objects[name])
-
-
-def armature() -> bpy.types.Object:
-    return bpy.data.objects["Ann rig"]
-
-
-def mesh() -> bpy.types.Object:
-    return bpy.data.objects["Ann"]
-
-
-def select(*objects: bpy.types.Object) -> None:
-    for obj in bpy.context.view_layer.objects:
-        obj.select_set(obj in objects)
-    bpy.context.view_layer.objects.active = objects[0]
-
-
-def sentence(made) -> str:
-    depsgraph = bpy.context.evaluated_depsgraph_get()
-    return rigging().troubles.sentence_of(made, depsgraph) or ""
-
-
-def drawn(made) -> np.ndarray:
-    """(V, 3) the mesh's vertices in Blender's world as it is evaluated."""
-    evaluated = made.mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())
-    points = np.empty(3 * len(evaluated.data.vertices), np.float32)
-    evaluated.data.vertices.foreach_get("co", points)
-    world = np.array(evaluated.matrix_world, np.float64)
-    return points.reshape(-1, 3) @ world[:3, :3].T + world[:3, 3]
-
-
-def of_avatar(made) -> np.ndarray:
-    """(V, 3) the head that the backend makes of the pose, in Blender's world."""
-    root = read_pose(made)["root"]
-    points = answer("open")["posed_without_root"][0] @ root[:3, :3].T + root[:3, 3]
-    return rigging().conventions.points_to_blender(points)
-
-
-def size_of(made) -> float:
-    return SIZE * float(np.cbrt(np.linalg.det(read_pose(made)["root"][:3, :3])))
-
-
-def assert_where_drawn(made, only: np.ndarray | None = None) -> None:
-    """The avatar lies where Blender draws the mesh. `only`: these vertices."""
-    truth, pose = answer("open"), read_pose(made)
-    assert np.allclose(pose["expression"], truth["pose_expression"][0], atol=1e-6)
-    for joint, rotation in zip(JOINTS, truth["pose_rotations"][0][1:]):
-        assert np.allclose(pose[joint], rotation, atol=1e-5), joint
-    apart = np.linalg.norm(of_avatar(made) - drawn(made), axis=1)[slice(None) if only is None else only]
-    assert apart.max() < TOLERANCE * size_of(made), f"{apart.max():.6f} m"
-
-
-def skull() -> np.ndarray:
-    """The vertices that follow the neck alone."""
-    return answer("open")["skinning"][:, 1] == 1
+from rig_place import SIZE, TOLERANCE, armature, assert_where_drawn, drawn, mesh, rig, select, sentence, size_of, skull
+from rig_scenes import make_rig, make_track, rigging
 
 
 def apply(*objects, location=False, rotation=False, scale=False) -> None:
@@ -419,146 +326,6 @@ def mend(row: Row) -> None:
         assert np.abs(drawn(made)[skull()] - where).max() < TOLERANCE * size_of(made)
 
 
-def duplicate(*objects, linked: bool = False) -> None:
-    select(*objects)
-    bpy.ops.object.duplicate(linked=linked)
-
-
-@pytest.mark.parametrize("linked", [False, True])
-def test_a_copy_of_both_parts_is_a_rig_of_its_own(scene, linked):
-    bpy.ops.ed.undo_push(message="before")
-    before = digest()
-    duplicate(armature(), mesh(), linked=linked)
-    copy = rig("Ann.001")
-    assert copy.armature == bpy.data.objects["Ann rig.001"] and rig("Ann rig.001") == copy
-    copy.armature.location.x += 1
-    bpy.context.view_layer.update()
-    for each in (rig(), copy):
-        assert sentence(each) == ""
-        assert_where_drawn(each)
-    assert np.allclose(drawn(copy) - drawn(rig()), (1, 0, 0), atol=1e-5)
-    bpy.ops.ed.undo_push(message="copied")
-    bpy.ops.ed.undo()
-    assert digest() == before
-
-
-@pytest.mark.parametrize("linked", [False, True])
-def test_a_copy_of_the_mesh_alone_lies_where_it_is_drawn_and_leaves_the_original(scene, linked):
-    duplicate(mesh(), linked=linked)
-    copied = bpy.data.objects["Ann.001"]
-    copied.location.x += 0.4
-    bpy.context.view_layer.update()
-    copy = rig("Ann.001")
-    assert [each.mesh for each in rigging().rig_properties.find_rigs(bpy.context.scene.objects)] == [mesh(), copied]
-    assert rig("Ann rig").mesh == mesh() and copy.uid != rig().uid
-    assert_where_drawn(rig())
-    assert_where_drawn(copy, skull())
-    assert np.abs(of_avatar(copy) - of_avatar(rig())).max() > 0.3
-    assert sentence(rig()) == "" and BESIDE in sentence(copy)
-    if not linked:
-        copy.key_blocks["cheekPuff"].value = 0.9
-        bpy.context.view_layer.update()
-        assert_where_drawn(rig())
-
-
-def test_a_copy_of_the_armature_alone_never_acts_on_the_original_and_can_be_made_whole(scene, module):
-    bpy.ops.ed.undo_push(message="before")
-    before = digest()
-    duplicate(armature())
-    copy = bpy.data.objects["Ann rig.001"]
-    active = module("blender_addon.active")
-    assert "without its mesh" in active.problem(bpy.context) and not active.has_rig(bpy.context)
-    with pytest.raises(Exception, match="without its mesh"):
-        active.need_rig(bpy.context)
-    for refused in (bpy.ops.effigy.key_all, bpy.ops.effigy.reset_expression, bpy.ops.effigy.mirror_expression):
-        with pytest.raises(RuntimeError, match="without its mesh"):
-            refused()
-    assert mesh().data.shape_keys.animation_data.action is None
-    copy.location.x += 1
-    bpy.context.view_layer.update()
-    bpy.ops.ed.undo_push(message="copied")
-    copied = digest()
-    assert bpy.ops.effigy.mend_rig(True) == {"FINISHED"}
-    made = rig("Ann rig.001")
-    assert made.mesh != mesh() and made.mesh.data.shape_keys != mesh().data.shape_keys
-    bpy.context.view_layer.update()
-    for each in (rig(), made):
-        assert_where_drawn(each)
-    made.key_blocks["cheekPuff"].value = 0.9
-    made.pose_bone("neck").rotation_quaternion = 1, 0, 0, 0
-    bpy.context.view_layer.update()
-    assert_where_drawn(rig())
-    made.key_blocks["cheekPuff"].value = 0
-    bpy.ops.ed.undo()
-    assert digest() == copied
-    bpy.ops.ed.undo()
-    assert digest() == before
-
-
-def test_a_mesh_and_an_armature_that_were_taken_apart_are_joined_again(scene, module):
-    bpy.ops.ed.undo_push(message="before")
-    before = digest()
-    # Blender removes the modifier as well.
-    unparent(mesh(), "CLEAR")
-    active = module("blender_addon.active")
-    assert "without its armature" in active.problem(bpy.context)
-    bpy.ops.ed.undo_push(message="apart")
-    assert bpy.ops.effigy.mend_rig(True) == {"FINISHED"}
-    bpy.context.view_layer.update()
-    assert sentence(rig()) == ""
-    assert_where_drawn(rig())
-    bpy.ops.ed.undo()
-    bpy.ops.ed.undo()
-    assert digest() == before
-
-
-def test_a_mesh_without_shape_keys_is_told(scene, module):
-    select(mesh())
-    bpy.ops.object.shape_key_remove(all=True)
-    assert "lost its shape keys" in module("blender_addon.active").problem(bpy.context)
-
-
-@pytest.mark.parametrize("how", ["link", "append", "override"])
-def test_a_rig_from_another_file_lies_where_it_is_drawn(shot, how):
-    bpy.ops.ed.undo_push(message="before")
-    before = digest()
-    with bpy.data.libraries.load(str(shot), link=how != "append") as (_, wanted):
-        wanted.collections = ["Ann"]
-    collection = wanted.collections[0]
-    bpy.context.scene.collection.children.link(collection)
-    if how == "override":
-        collection = collection.override_hierarchy_create(bpy.context.scene, bpy.context.view_layer)
-    made = rigging().rig_properties.find_rig(next(obj for obj in collection.objects if obj.type == "MESH"))
-    bpy.context.view_layer.update()
-    assert_where_drawn(made)
-    if how != "link":
-        made.armature.location.x += 1
-        made.armature.scale *= 0.8
-        bpy.context.view_layer.update()
-        assert_where_drawn(made)
-    bpy.ops.ed.undo_push(message=how)
-    bpy.ops.ed.undo()
-    assert digest() == before
-
-
-@pytest.mark.parametrize("kind", ["LINK_COPY", "FULL_COPY"])
-def test_a_copied_scene_shows_the_rig_where_it_is_drawn(scene, kind):
-    bpy.ops.ed.undo_push(message="before")
-    before = digest()
-    first = bpy.context.scene
-    bpy.ops.scene.new(type=kind)
-    copied = next(each for each in bpy.data.scenes if each != first)
-    made = next(rigging().rig_properties.find_rigs(copied.objects))
-    assert (made.mesh == mesh()) == (kind == "LINK_COPY")
-    depsgraph = copied.view_layers[0].depsgraph or bpy.context.evaluated_depsgraph_get()
-    depsgraph.update()
-    root = rigging().pose.read_pose(made, depsgraph).root
-    assert np.allclose(root, read_pose(rig())["root"], atol=1e-6)
-    bpy.ops.ed.undo_push(message=kind)
-    bpy.ops.ed.undo()
-    assert digest() == before
-
-
 def test_an_applied_transform_is_kept_when_joints_are_refreshed_and_a_performance_is_keyed_again(scene):
     rigs = rigging()
     armature().location, armature().rotation_euler, armature().scale = (0, 0, 0), (0.3, 0, 1), [1.5] * 3
@@ -573,3 +340,24 @@ def test_an_applied_transform_is_kept_when_joints_are_refreshed_and_a_performanc
     bpy.context.scene.frame_set(4)
     assert np.abs(drawn(rig()) - before).max() < TOLERANCE * 1.5 * SIZE
     assert sentence(rig()) == ""
+
+
+@pytest.mark.parametrize("do", [lambda: apply(armature(), scale=True), lambda: move(mesh()), lambda: None])
+def test_a_rig_of_an_earlier_version_is_followed_as_well(scene, do):
+    """Nothing is noted on its mesh, so that what was applied to both parts is told by the eyes."""
+    del mesh()["effigy_rig"]["vertices"]
+    apply(armature(), mesh(), location=True, rotation=True, scale=True)
+    bpy.context.view_layer.update()
+    assert sentence(rig()) == ""
+    assert_where_drawn(rig())
+    do()
+    bpy.context.view_layer.update()
+    assert_where_drawn(rig(), skull())
+
+
+def test_the_mesh_of_an_earlier_version_is_followed_where_it_goes(scene):
+    del mesh()["effigy_rig"]["vertices"]
+    move(mesh())
+    bpy.context.view_layer.update()
+    assert BESIDE in sentence(rig())
+    assert_where_drawn(rig(), skull())
