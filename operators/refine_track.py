@@ -23,7 +23,7 @@ class EFFIGY_OT_refine_track(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context) and avatars.has_avatar(active.need_rig(context).armature)
+        return active.poll(cls, context) and avatars.has_avatar(active.need_rig(context).armature)
 
     def run(self, context: bpy.types.Context) -> None:
         task = training.refine_track(active.need_rig(context))

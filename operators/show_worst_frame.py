@@ -19,7 +19,7 @@ class EFFIGY_OT_show_worst_frame(ReportingOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        return active.has_rig(context)
+        return active.poll(cls, context)
 
     def run(self, context: bpy.types.Context) -> None:
         rig = active.need_rig(context)

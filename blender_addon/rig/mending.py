@@ -163,7 +163,7 @@ def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> boo
     if isinstance(source, bpy.types.Object):
         scale = Vector(a * abs(b) for a, b in zip(scale, source.delta_scale, strict=True))
         source.delta_scale = (1, 1, 1)
-    even = float(np.cbrt(np.prod(scale)))
+    even = float(np.cbrt(scale.x * scale.y * scale.z))
     source.scale = (even, even, even)
     return True
 
@@ -171,7 +171,9 @@ def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> boo
 def _restore_vertices(rig: Rig, applied: np.ndarray) -> None:
     """Gives the vertices the head's proportions again after an uneven scale was applied to them."""
     _check_own_data(rig)
-    rig.mesh.data.transform(Matrix(nearest_similarity(applied) @ np.linalg.inv(applied)), shape_keys=True)
+    matrix = Matrix(nearest_similarity(applied) @ np.linalg.inv(applied))
+    # fake-bpy-module does not know the parameter.
+    rig.mesh.data.transform(matrix, shape_keys=True)  # pyright: ignore[reportCallIssue]
     rig.mesh.data.update()
 
 

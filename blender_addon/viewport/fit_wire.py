@@ -26,7 +26,7 @@ class _State:
     """The module's state."""
 
     meshes: dict[int, MeshBatches] = field(default_factory=dict)
-    """By the `session_uid` of the armature."""
+    """By `Rig.uid`."""
     changed_at: float = 0.0
     """`perf_counter` of the last change of anything in the file."""
 
@@ -37,10 +37,10 @@ _state: Final = _State()
 def draw(context: bpy.types.Context, camera: ViewCamera) -> None:
     """Draws the wires of all rigs that are shown so in this view."""
     rigs = [rig for rig in find_rigs(context.view_layer.objects) if _is_drawn(rig, context)]
-    for number in set(_state.meshes) - {rig.armature.session_uid for rig in rigs}:
+    for number in set(_state.meshes) - {rig.uid for rig in rigs}:
         del _state.meshes[number]
     for rig in rigs:
-        mesh = _state.meshes.setdefault(rig.armature.session_uid, MeshBatches())
+        mesh = _state.meshes.setdefault(rig.uid, MeshBatches())
         mesh.update(rig.mesh, context.view_layer.depsgraph, _state.changed_at)
         mesh.draw_depth(camera)
         mesh.draw_wire(camera, COLOR)

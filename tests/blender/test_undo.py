@@ -28,13 +28,14 @@ NOTHING_TO_UNDO = {
     "install_backend": "writes files",
     "look_for_files": "a preference",
     "remove_shared_folder": "a preference",
+    "show_worst_frame": "goes to a frame",
     "tell": "shows a message",
     "use_open_head": "a preference",
     "use_own_backend": "a preference",
     "use_python": "a preference",
 }
 """Operators that leave the scene as it is, with what they do instead."""
-BY_TASK = {"import_capture", "import_video", "train_avatar", "resume_training"}
+BY_TASK = {"import_capture", "import_video", "refine_track", "train_avatar", "resume_training"}
 """Operators that return at once; the task that they start changes the scene later, and pushes the step."""
 
 
@@ -111,6 +112,7 @@ ROWS = {
     "add_avatar": Row(lambda place: EFFIGY.add_avatar(True, filepath=str(place.avatars / "ben.effigy"), new_rig=True)),
     "apply_preset": Row(lambda _: EFFIGY.apply_preset(True, key=True)),
     "key_all": Row(lambda _: EFFIGY.key_all(True, head=True)),
+    "key_part": Row(lambda _: EFFIGY.key_part(True, part="gaze")),
     "mend_rig": Row(lambda _: EFFIGY.mend_rig(True), move_mesh),
     "mirror_expression": Row(lambda _: EFFIGY.mirror_expression(True), smile),
     "pack_avatar": Row(lambda _: EFFIGY.pack_avatar(True)),
@@ -164,6 +166,8 @@ def steps_of(place: Place, name: str) -> object:
             file.setframerate(8000)
             file.writeframes(np.zeros(16000, np.int16).tobytes())
         return importing._build(scene, "second", place.capture, True, {}, film if name == "import_video" else None)
+    if name == "refine_track":
+        return module("training")._apply_refined_track(place.capture / "track_refined.npz", rig().armature.name)
     return module("training")._show_avatar(place.avatars / "ben.effigy")
 
 
