@@ -88,6 +88,19 @@ def test_hair_before_the_line_stays_though_it_has_the_same_colour(tmp_path):
     assert matte[25:50, LINE_COLUMNS].min() == 255
 
 
+@pytest.mark.parametrize(("seen", "known"), [(3, True), (2, False)])
+def test_a_pixel_is_known_that_three_frames_show_without_the_person(tmp_path, seen, known):
+    capture = make_clip(tmp_path / "clip.capture")
+    for index in range(FRAMES - seen):
+        path = str(capture.matte_path(index))
+        matte = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+        matte[100:120, 10:30] = 255
+        cv2.imwrite(path, matte)
+    plate = find_plate(capture)
+    # The first of its layers is what the frames themselves show; the others are extrapolated.
+    assert bool(plate.known[0, 110, 20]) is known and plate.known[0, 110, 110]
+
+
 def test_nothing_is_taken_where_the_background_moves(tmp_path):
     capture = make_clip(tmp_path / "c.capture", moving_camera=True)
     before = cv2.imread(str(capture.folder / "mattes" / "000000.png"), cv2.IMREAD_GRAYSCALE)

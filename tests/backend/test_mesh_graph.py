@@ -271,6 +271,14 @@ def test_the_narrower_side_goes_through_the_laplacian(monkeypatch: pytest.Monkey
     assert used == ["_Clenshaw", "_Expanded"]
 
 
+def test_a_convolution_starts_with_glorot_s_uniform_weights() -> None:
+    torch.manual_seed(0)
+    weight = ChebyshevConvolution(20, 30, order=6).weight.detach()
+    bound = (6 / (6 * 20 + 30)) ** 0.5
+    assert 0.98 * bound < weight.max() <= bound and -bound <= weight.min() < -0.98 * bound
+    assert abs(weight.mean()) < 0.02 * bound and weight.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
 def test_convolution_reaches_order_minus_one_edges_and_no_further() -> None:
     graph = small_graph()
     layer = ChebyshevConvolution(1, 1, order=3)
