@@ -58,6 +58,7 @@ FLOAT32_ANYWAY: Final = m.Call(
 SYMMETRIC: Final = m.Call(
     func=m.Name("min")
     | m.Name("max")
+    | m.Name("suppress")
     | m.Attribute(attr=m.OneOf(*(m.Name(name) for name in ("minimum", "maximum", "hypot", "isclose"))))
 )
 """Calls whose result does not depend on the order of their arguments."""

@@ -264,6 +264,10 @@ def test_a_very_deep_subject_is_orthographic_too() -> None:
         assert (weight * rows).sum() / weight.sum() == pytest.approx(12 - 100 * place[1], abs=0.05)
         assert np.abs(image.depth[beside & (image.alpha > 0.5)] - (2.0 - place[2])).max() < 5e-3
     assert not draw([splats_at((0, 0, 3.0))], view_of(2.0, True, 100.0)).alpha.any(), "all is behind the camera"
+    with_one_behind = draw([splats_at(near, (0.1, 0.05, 3.0), size=0.01)], view_of(2.0, True, 100.0))
+    alone = draw([splats_at(near, size=0.01)], view_of(2.0, True, 100.0))
+    np.testing.assert_array_equal(with_one_behind.alpha, alone.alpha)
+    np.testing.assert_array_equal(with_one_behind.depth, alone.depth)
 
 
 def test_heads_are_drawn_with_their_enhancers_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
