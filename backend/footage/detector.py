@@ -6,9 +6,11 @@ MediaPipe's face landmarker runs in image mode. Its video mode smooths landmarks
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -154,6 +156,38 @@ class FaceDetector:
 
     def close(self) -> None:
         self._landmarker.close()
+
+
+class FaceScore:
+    """How sure the detector's first stage is that an image shows an upright face. The landmarker itself keeps that to
+    itself, and takes some upside-down faces for upright ones.
+    """
+
+    def __init__(self) -> None:
+        with quiet_stderr():
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            self._image_type, self._format = mediapipe.Image, mediapipe.ImageFormat.SRGB
+            with zipfile.ZipFile(io.BytesIO(asset_bytes("models/face_landmarker.task"))) as bundle:
+                model = bundle.read("face_detector.tflite")
+            self._detector = vision.FaceDetector.create_from_options(
+                vision.FaceDetectorOptions(
+                    base_options=BaseOptions(model_asset_buffer=model), min_detection_confidence=0.1
+                )
+            )
+
+    def of(self, image: np.ndarray) -> float:
+        """0 to 1 for a (H, W, 3) uint8 RGB image; 0 if nothing in it looks like a face."""
+        # This model logs for every size of an image.
+        with quiet_stderr():
+            found = self._detector.detect(self._image_type(image_format=self._format, data=np.ascontiguousarray(image)))
+        return max((float(face.categories[0].score or 0) for face in found.detections), default=0.0)
+
+    def close(self) -> None:
+        # And when it ends.
+        with quiet_stderr():
+            self._detector.close()
 
 
 _stderr_lock = threading.Lock()

@@ -139,8 +139,9 @@ def test_a_turn_that_is_too_much_is_taken_back() -> None:
 
 def test_a_head_that_leans_or_lies_for_a_moment_is_not_turned() -> None:
     upright: Any = SimpleNamespace(detect=lambda image: [])
+    nothing = [np.zeros((64, 64, 3), np.uint8)]
     rolls = [SimpleNamespace(roll=roll) for roll in (50, -55, 80, 85, 10)]
-    assert _turn_of(rolls, 5, [], upright) == 0
+    assert _turn_of(rolls, 5, nothing, upright) == 0
     assert (
         _turn_of([SimpleNamespace(roll=-92), SimpleNamespace(roll=-85), SimpleNamespace(roll=3)], 3, [], upright) == 90
     )
@@ -220,3 +221,10 @@ def test_an_interlaced_clip_is_captured_as_whole_images_and_said_to_be(
     assert "interlaced (made into whole images)" in findings_in(capture.folder)
     assert capture.frame_count == 12 and capture.fps == 30
     assert max(combing(read_frame(capture, index)) for index in range(2, 10)) < 0.8
+
+
+def test_an_upside_down_face_that_the_detector_takes_for_an_upright_one_is_found(person: list[np.ndarray]) -> None:
+    upright: Any = SimpleNamespace(detect=lambda image: [])
+    found = [SimpleNamespace(roll=2.0)] * len(person)
+    assert _turn_of(found, len(person), [np.rot90(image, 2) for image in person], upright) == 180
+    assert _turn_of(found, len(person), person, upright) == 0
