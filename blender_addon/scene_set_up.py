@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import bpy
+import numpy as np
 from bpy.props import BoolProperty
-from mathutils import Vector
 
 PROPERTY: Final = "effigy_staged"
 """Custom property on a scene that was set up from footage: its settings then, by `_settings`. In files of earlier
@@ -53,8 +53,14 @@ def hide_default_cube(scene: bpy.types.Scene) -> bool:
     cube = scene.objects.get("Cube")
     if cube is None or cube.type != "MESH" or len(cube.data.vertices) != 8 or cube.hide_render:
         return False
-    corners = [abs(round(axis, 4)) for corner in cube.bound_box for axis in cube.matrix_world @ Vector(corner)]
-    if set(corners) != {1.0} or len(cube.modifiers) or len(cube.constraints) or cube.animation_data is not None:
+    world = np.array(cube.matrix_world)
+    corners = np.array(cube.bound_box) @ world[:3, :3].T + world[:3, 3]
+    if (
+        not np.allclose(np.abs(corners), 1, atol=1e-4)
+        or len(cube.modifiers)
+        or len(cube.constraints)
+        or cube.animation_data is not None
+    ):
         return False
     cube.hide_viewport = cube.hide_render = True
     return True
