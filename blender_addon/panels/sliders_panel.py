@@ -25,6 +25,8 @@ LABELS: Final = {
     "jaw": "Jaw",
     "other": "Neck and Others",
 }
+NARROW: Final = 200.0
+"""Pixels at interface scale 1 below which `Mouth Lower Down Right` and its value are cut off."""
 PARTS: Final = {
     "gaze": ("Both Eyes and Their Lids", ("gaze_sideways", "gaze_up")),
     "neck": ("Neck", ("neck_nod", "neck_turn", "neck_tilt")),
@@ -83,10 +85,10 @@ class _RegionPanel(RigPanel):
                 return
             names = [name for name in names if name.startswith(LOOK)]
         column = layout.column(align=True)
-        blocks = rig.key_blocks
+        blocks, narrow = rig.key_blocks, region_width(context) < NARROW
         for name in names:
             if name in blocks:
-                column.prop(blocks[name], "value", text=label_of(name), slider=True, translate=False)
+                column.prop(blocks[name], "value", text=label_of(name, narrow), slider=True, translate=False)
             else:
                 column.label(text=f"{label_of(name)}: its shape key is gone", icon="ERROR", translate=False)
         for part in REGION_PARTS.get(self.region, ()):
@@ -110,9 +112,13 @@ def _draw_part(layout: bpy.types.UILayout, context: bpy.types.Context, rig: Rig,
         column.prop(rig.armature.effigy_face, name, slider=True)
 
 
-def label_of(name: str) -> str:
-    """`mouthSmileLeft` -> `Mouth Smile Left`. The region stays in the label, as it is in the name of the shape key."""
+def label_of(name: str, narrow: bool = False) -> str:
+    """`mouthSmileLeft` -> `Mouth Smile Left`. The region stays in the label, as it is in the name of the shape key,
+    except in a `narrow` sidebar, which would cut off the side.
+    """
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|_", " ", name).split()
+    if narrow and len(words) > 2:
+        words = words[1:]
     return " ".join(word[:1].upper() + word[1:] for word in words)
 
 

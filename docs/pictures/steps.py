@@ -27,6 +27,8 @@ VIEW: w.Box = (0, 28, 1057, 782)
 """The 3D View with its sidebar."""
 HEADER_X, FIRST_HEADER, NEXT_HEADER = 830, 97, 28
 """Screen position of the headers of the sidebar's panels, while the upper ones are closed."""
+FIT_HEADER = 285
+"""Height of the header of Fit to the Film below the open panel Import of a rig without an avatar."""
 
 
 def effigy(path: str) -> object:
@@ -150,6 +152,10 @@ def training() -> Iterator[float]:
         settings.minutes, settings.size = 0.5, 128
     else:
         settings.minutes = ORDER["minutes"]
+    # So that the progress has room.
+    w.click(HEADER_X, FIT_HEADER)
+    yield 3.0
+    w.rest_mouse()
     run(bpy.ops.effigy.train_avatar, "EXEC_DEFAULT")
     task = newest_task()
     yield from until(lambda: task.finished or (task.job.preview_count >= 3 and task.fraction > 0.7))

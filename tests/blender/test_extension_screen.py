@@ -137,6 +137,13 @@ def test_a_rig_brings_its_sliders_grouped_by_region(rig):
         assert buttons.count(_spoken(name)) == 1
 
 
+def test_a_narrow_sidebar_keeps_the_sides_of_the_sliders(rig, module):
+    label_of = module("blender_addon.panels.sliders_panel").label_of
+    assert label_of("mouthSmileLeft") == "Mouth Smile Left"
+    short = [label_of(name, narrow=True) for name in rig.expression_names if name.startswith("mouth")]
+    assert "Smile Left" in short and "Mouth Left" in short and len(set(short)) == len(short)
+
+
 def _spoken(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name[:1].upper() + name[1:])
 
