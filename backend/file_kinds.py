@@ -336,10 +336,8 @@ def kind_of_counts(vertices: int, joints: int, pose_directions: int = 0) -> Kind
 
 
 def _kind_of_text(beginning: bytes) -> Kind | None:
-    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"), (b"", "utf-8")):
-        if beginning.startswith(mark):
-            text = beginning[len(mark) :].decode(encoding, "replace").lstrip("\ufeff \t\r\n")
-            break
+    encodings = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+    text = beginning.decode(encodings.get(beginning[:2], "utf-8"), "replace").lstrip("\ufeff \t\r\n")
     lower = text[:20_000].lower()
     if lower.startswith(("<!doctype html", "<html")):
         return WEB_PAGE

@@ -372,6 +372,7 @@ READS = {
     "blender_addon/output_files.py": "synchronises what was just written",
     "blender_addon/output_lock.py": "locks, whose readers race with their writers",
     "blender_addon/avatar_header.py": "within reading",
+    "blender_addon/importing.py": "the summary of a capture that was just made, without which nothing is said",
     "blender_addon/avatars.py": "within reading; and whether a file there has the same bytes",
     "blender_addon/worker/file_sender.py": "within reading",
     "blender_addon/worker/file_fetcher.py": "the client's own parts of fetched files",
