@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import EffigyError
 from ..reading import Damaged
 from .container import MOST_PIXELS, check_size
+from .detector import quiet_stderr
 from .hdr import linear_to_srgb
 
 _EXR: Final = b"\x76\x2f\x31\x01"
@@ -36,7 +37,9 @@ def read_production_image(path: Path) -> np.ndarray | None:
     with open(path, "rb") as file:
         first = file.read(4)
     if first == _EXR:
-        return _read_exr(path)
+        # OpenEXR's library writes its own lines about a damaged file to the terminal.
+        with quiet_stderr():
+            return _read_exr(path)
     return _read_dpx(path) if first in _DPX else None
 
 

@@ -70,6 +70,7 @@ def loaders() -> tuple[Loader, ...]:
         Loader("photograph .jpg", "person.jpg", lambda folder: footage(folder / "person.jpg")),
         Loader("photograph .png", "person.png", lambda folder: footage(folder / "person.png")),
         Loader("photograph .tif", "person.tif", lambda folder: footage(folder / "person.tif")),
+        Loader("image .exr", "person.exr", lambda folder: footage(folder / "person.exr")),
         Loader("capture.json", "person.capture/capture.json", lambda folder: load_capture(folder / "person.capture")),
         Loader("landmarks", "person.capture/landmarks.npz", lambda folder: load_capture(folder / "person.capture")),
         Loader(
@@ -120,6 +121,7 @@ def make_samples(folder: Path) -> None:
     import av
     import cv2
     import numpy as np
+    import OpenEXR
 
     from backend.assets import asset_path
     from backend.avatar.avatar import load_avatar
@@ -142,6 +144,10 @@ def make_samples(folder: Path) -> None:
                 break
     for suffix in ("jpg", "png", "tif"):
         (folder / f"person.{suffix}").write_bytes(cv2.imencode(f".{suffix}", images[0][::2, ::2])[1].tobytes())
+    light = (images[0][::2, ::2, ::-1] / 255).astype(np.float16)
+    OpenEXR.File({"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}, {"RGB": light}).write(
+        str(folder / "person.exr")
+    )
     with av.open(str(folder / "clip.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "28"})
         stream.width = stream.height = 256
