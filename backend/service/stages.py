@@ -30,7 +30,7 @@ STAGES: Final[dict[str, str]] = {
     "Warm-up": "Warming up",
     "Training": "Training",
     "Evaluating": "Comparing the avatar with unseen frames",
-    "Fitting poses again": "Fitting the poses again",
+    "Fitting poses again": "Fitting the avatar to the footage",
     "Scoring training frames": "Comparing the avatar with training frames",
     "Looking for flicker": "Measuring flicker",
     "Rendering": "Rendering",

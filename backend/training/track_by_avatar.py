@@ -91,7 +91,7 @@ def track_by_avatar(
         for start in range(0, max(map(len, segments), default=0), WINDOW):
             for finished in (pool.map if pool else map)(lambda part, at=start: fit.window(part, at), segments):
                 done += finished
-            progress.update("Fitting the avatar to the footage", done, len(good))
+            progress.update("Fitting poses again", done, len(good))
     before, after = fit.differences[good].mean(0).tolist() if len(good) else (0.0, 0.0)
     return FittedTrack(_moved(track, fit.poses, good, _filtered(track, good, fit.units)), len(good), before, after)
 
