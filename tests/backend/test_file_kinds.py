@@ -358,6 +358,7 @@ READS = {
     "backend/avatar/avatar.py": "safetensors opens by name, within reading, after check_regular",
     "backend/formats/safetensors_file.py": "safetensors opens by name, within reading, after open_regular",
     "backend/footage/container.py": "FFmpeg opens by name, within reading, after check_regular",
+    "backend/footage/detector.py": "the bundle of the models, which asset_bytes has read and checked",
     "backend/footage/production_images.py": "OpenEXR opens by name, within reading, after check_regular",
     "backend/footage/still.py": "Pillow opens by name, within reading, after check_regular",
     "backend/formats/image_reading.py": "bytes that reading has read",
