@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import wave
-from importlib.util import find_spec
 from pathlib import Path
 
 import bpy
@@ -19,7 +19,7 @@ SIDE, EVERY = 256, 10
 """Of `film_truth`: pixels, and frames from one event to the next."""
 TIMES = [index / 30 for index in range(18)] + [2 + index / 15 for index in range(16)]
 """Of a telephone that takes 30 frames a second, none for 1.4 s, and then 15."""
-HAS_SOUND = find_spec("aud") is not None
+HAS_SOUND = "aud" in sys.modules
 """Blender 4.2 as a module is built without sound."""
 RATES = ((24, 1.0), (25, 1.0), (30, 1.0), (24, 1.001))
 
