@@ -30,9 +30,11 @@ def add_sound(scene: bpy.types.Scene, film: Path, frame_start: int, film_time: f
         strip = strips.new_sound(film.stem, str(film), channel, frame_start)
         begins = frame_start + (sound_start - film_time) * rate_of(scene)
         # Blender cuts a strip's start to whole frames; the rest is a property of its own, in seconds.
-        # Blender 5.3 takes no whole numbers for these.
-        strip.frame_start = whole = float(round(begins))
-        strip.frame_offset_start = max(0.0, frame_start - whole)
+        whole = round(begins)
+        # Blender 5.3 has other names for these, and warns of the old ones.
+        renamed = hasattr(strip, "content_start")
+        setattr(strip, "content_start" if renamed else "frame_start", whole)
+        setattr(strip, "left_handle_offset" if renamed else "frame_offset_start", max(0, frame_start - whole))
         if hasattr(strip, "sound_offset"):
             strip.sound_offset = (begins - whole) / rate_of(scene)
         scene.sync_mode = "AUDIO_SYNC"

@@ -108,7 +108,7 @@ def _scene(scene: bpy.types.Scene) -> tuple[Any, ...]:
         [(layer.name, layer.use_pass_z) for layer in scene.view_layers],
         sorted(each.name for each in scene.objects),
         scene.collection.children.keys(),
-        [(each.name, each.type, each.frame_final_start) for each in strips],
+        [(each.name, each.type, each.channel) for each in strips],
         [(each.name, each.frame) for each in scene.timeline_markers],
         [node.name for tree in _compositors(scene) for node in tree.nodes],
     )

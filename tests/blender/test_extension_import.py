@@ -89,12 +89,17 @@ def test_the_sound_of_a_film_is_heard_in_step_with_its_images(module, tmp_path, 
     (strip,) = editor.strips if hasattr(editor, "strips") else editor.sequences
     assert scene.sync_mode == "AUDIO_SYNC"
     # Nothing is heard before the performance, and the strip has no gap at its beginning.
-    assert strip.frame_final_start == max(1, round(1 + (sound_start - film_time) * fps / base))
+    assert first_frame(strip) == max(1, round(1 + (sound_start - film_time) * fps / base))
     bpy.ops.sound.mixdown(filepath=str(tmp_path / "heard.wav"), container="WAV", codec="PCM", format="S16")
     with wave.open(str(tmp_path / "heard.wav")) as file:
         heard = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()].astype(int)
         begins = np.flatnonzero(np.abs(heard) > 1000)[0] / file.getframerate()
     assert begins == pytest.approx(1 + sound_start - film_time, abs=2e-3)
+
+
+def first_frame(strip) -> int:
+    """Blender 5.3 has another name for it, and warns of the old one."""
+    return strip.left_handle if hasattr(strip, "left_handle") else strip.frame_final_start
 
 
 def test_a_film_without_sound_adds_no_strip(module, tmp_path):
