@@ -164,7 +164,8 @@ def _turned(seen: list[FaceView]) -> tuple[float, float]:
 
 def _times(capture: Capture, info: FootageInfo) -> list[str]:
     if info.sequence:
-        missing = info.sequence.missing
+        first, last = (int(capture.frame_numbers[index]) + 1 for index in (0, -1))
+        missing = info.sequence.missing(first, last)
         return [f"images {missing} missing"] if missing else []
     intervals = np.diff(capture.frame_times)
     found = []

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -44,10 +45,10 @@ class ImageSequence:
     def path_of(self, number: int) -> Path:
         return self.folder / self.names[bisect_left(self.numbers, number)]
 
-    @property
-    def missing(self) -> str:
-        """The numbers that are missing between the first and the last, such as `1004, 1010-1012`; empty for none."""
-        gaps = [(one + 1, other - 1) for one, other in zip(self.numbers, self.numbers[1:], strict=False)]
+    def missing(self, first: int, last: int) -> str:
+        """The numbers between two of its numbers that have no image, such as `1004, 1010-1012`; empty for none."""
+        numbers = [number for number in self.numbers if first <= number <= last]
+        gaps = [(one + 1, other - 1) for one, other in pairwise(numbers)]
         return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in gaps if a <= b)
 
     def sha256(self) -> str:
@@ -83,6 +84,8 @@ def find_sequence(path: Path) -> ImageSequence | None:
     runs = _runs_of(folder, names)
     if not runs:
         with reading(folder, "video or photograph", _REMEDY):
+            if len(names) == 1:
+                raise Unlike(f"it is a folder with one image, {names[0]}", "name the image itself, as a photograph")
             raise Unlike("it is a folder without numbered images", "name a video, or a folder of images")
     if len(runs) > 1:
         shown = ", ".join(run.pattern for run in runs[:4])

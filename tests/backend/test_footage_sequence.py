@@ -53,7 +53,7 @@ def test_a_folder_of_images_is_a_film_with_the_numbers_of_its_files(tmp_path: Pa
     for name in (folder, folder / "shot.####.png", folder / "shot.%04d.png"):
         info = probe(name, rate=Fraction(25))
         assert (info.width, info.height, info.fps, info.frame_count, info.still) == (64, 48, 25, 4, False)
-        assert info.sequence and info.sequence.pattern == "shot.####.png" and info.sequence.missing == "1003"
+        assert info.sequence and info.sequence.pattern == "shot.####.png"
         frames = list(read_frames(info))
         # The number that people count is one more than the index, as in a video.
         assert [frame.number + 1 for frame in frames] == [1001, 1002, 1004, 1005]
@@ -64,6 +64,8 @@ def test_a_folder_of_images_is_a_film_with_the_numbers_of_its_files(tmp_path: Pa
     assert [frame.number + 1 for frame in read_frames(info, every=2)] == [1001, 1004]
     assert probe(folder).fps == 24
     assert next(read_frames(info, longest_side=32)).image.shape == (24, 32, 3)
+    assert info.sequence.missing(1001, 1005) == info.sequence.missing(1002, 1004) == "1003"
+    assert info.sequence.missing(1001, 1002) == info.sequence.missing(1004, 1005) == ""
     turned = probe(folder, turn=90)
     assert (turned.width, turned.height) == (48, 64) and next(read_frames(turned)).image.shape == (64, 48, 3)
 
@@ -97,8 +99,10 @@ def test_one_image_is_a_photograph_and_two_films_in_a_folder_are_asked_for(tmp_p
     assert probe(folder / "left.#.png").frame_count == 2
     with pytest.raises(EffigyError, match="no images right"):
         probe(folder / "right.#.png")
+    with pytest.raises(EffigyError, match=r"one image, me\.0001\.png\): name the image itself"):
+        probe(write_images(tmp_path / "one", ["me.0001.png"]))
     with pytest.raises(EffigyError, match="without numbered images"):
-        probe(write_images(tmp_path / "one", ["me.png"]))
+        probe(write_images(tmp_path / "others", ["me.png", "you.png"]))
     with pytest.raises(EffigyError, match="its own"):
         probe(asset_path("demo.mp4"), rate=Fraction(24))
 
@@ -224,6 +228,8 @@ def test_a_capture_of_images_keeps_their_numbers_and_names_gaps(tmp_path: Path) 
     assert loaded.fps == 25 and loaded.frame_times == pytest.approx([0, 0.04, 0.12, 0.16])
     assert loaded.source_name == "shot.####.png" and len(loaded.source_sha256) == 64
     assert "images 1003 missing" in findings_in(made.folder)
+    part = make_capture(folder, tmp_path / "part.capture", size=128, last_frame=1002, progress=listener)
+    assert "missing" not in findings_in(part.folder), "1003 lies outside the chosen part"
     # Another image of the same size is another source.
     cv2.imwrite(str(folder / "shot.1005.png"), np.zeros((256, 256, 3), np.uint8))
     assert find_sequence(folder).sha256() != loaded.source_sha256
