@@ -1,4 +1,6 @@
-"""What one frame shows of the face: how large and sharp it is, where it looks, and what lies outside the picture."""
+"""What one frame shows of the face: how large, bright and sharp it is, where it looks, and what lies outside the
+picture.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +43,8 @@ class FaceView:
     """Degrees, positive where the person looks to their own left."""
     blur: float
     """0 (sharp) to 1 (Crété-Roffet et al., "The Blur Effect", 2007), relative to the face's width."""
+    light: float
+    """The face's median grey, 0 to 255."""
     outside: Outside
 
     @property
@@ -66,11 +70,12 @@ def view_of(
         outside |= Outside.SIDE
     if _hair_is_cut(face, matte, (area.top - crop[1]) * scale):
         outside |= Outside.HAIR
-    forward = face.pose[:3, 2]
+    forward, grey = face.pose[:3, 2], _grey_face(square, face)
     return FaceView(
         width=float(face.box[2] - face.box[0]) / scale,
         yaw=float(np.degrees(np.arctan2(forward[0], forward[2]))),
-        blur=_blur_of(square, face),
+        blur=_blur_of(grey),
+        light=float(np.median(grey)) if grey.size else 0.0,
         outside=outside,
     )
 
@@ -87,15 +92,20 @@ def _hair_is_cut(face: Face, matte: np.ndarray, top: float) -> bool:
     return bool((above > _HAIR_MATTE).mean() >= _HAIR_SHARE)
 
 
-def _blur_of(square: np.ndarray, face: Face) -> float:
-    size = len(square)
-    x0, y0, x1, y1 = face.box.clip(0, size).round().astype(int)
+def _grey_face(square: np.ndarray, face: Face) -> np.ndarray:
+    """(H, W) uint8: the part of the image with the face, empty for a face of less than 8 pixels."""
+    x0, y0, x1, y1 = face.box.clip(0, len(square)).round().astype(int)
     if x1 - x0 < 8 or y1 - y0 < 8:
+        return np.empty((0, 0), np.uint8)
+    return cv2.cvtColor(square[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
+
+
+def _blur_of(grey: np.ndarray) -> float:
+    if not grey.size:
         return 1.0
-    part = cv2.cvtColor(square[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY)
-    scale = _SHARPNESS_WIDTH / part.shape[1]
+    scale = _SHARPNESS_WIDTH / grey.shape[1]
     part = cv2.resize(
-        part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     ).astype(np.float32)
     blurs = []
     for axis in (0, 1):

@@ -16,13 +16,13 @@ from test_footage_crop import face
 from backend.assets import asset_path
 from backend.footage.decode import FootageInfo, read_frames
 from backend.footage.detector import Face
-from backend.footage.face_view import FaceView, Outside, _blur_of, view_of
+from backend.footage.face_view import FaceView, Outside, _blur_of, _grey_face, view_of
 from backend.footage.findings import BLURRED, findings_of
 from backend.footage.picture_area import Area
 
 
 def view(**changes: Any) -> FaceView:
-    return replace(FaceView(width=200.0, yaw=0.0, blur=0.4, outside=Outside.NOTHING), **changes)
+    return replace(FaceView(width=200.0, yaw=0.0, blur=0.4, light=120.0, outside=Outside.NOTHING), **changes)
 
 
 def line(views: list[FaceView | None], **changes: Any) -> str:
@@ -63,6 +63,8 @@ def test_a_good_clip_is_called_good_with_its_figures() -> None:
         ([replace(each, width=90.0) for each in TURNING], {}, "but the face is small"),
         ([replace(each, blur=0.7) for each in TURNING], {}, "because most frames are blurred"),
         ([*[replace(each, blur=0.7) for each in TURNING[:15]], *TURNING[15:]], {}, "blurred in 5 %: good"),
+        ([replace(each, light=20.0) for each in TURNING], {}, "underexposed: enough for training, but with so little"),
+        ([replace(each, light=7.0) for each in TURNING], {}, "too little for training, because the face is nearly"),
         ([view()], {"still": True}, "A photograph with a face, face 200 pixels wide: too little for training"),
         (TURNING, {"area": Area(0, 140, 1920, 940)}, "letterboxed"),
         (TURNING, {"area": Area(400, 0, 1520, 1080)}, "pillarboxed"),
@@ -97,6 +99,10 @@ def test_what_lies_outside_the_picture_is_named_by_its_part() -> None:
     assert outside(Area(0, 90, 256, 256)) == Outside.FOREHEAD
     assert outside(Area(90, 0, 256, 256)) == outside(Area(0, 0, 170, 256)) == Outside.SIDE
     assert outside(Area(0, 0, 256, 177)) == Outside.NOTHING, "the detector errs by a pixel"
+    square[:, :, 1] = 200
+    assert 100 < view_of(found, square, matte, (0.0, 0.0, 256.0), Area(0, 0, 256, 256)).light < 130, (
+        "of the green alone"
+    )
     hair = matte.copy()
     hair[:, 100:140] = 255
     assert outside(Area(0, 0, 256, 256), hair) == Outside.HAIR
@@ -111,7 +117,7 @@ def test_blur_is_measured_beside_the_faces_width() -> None:
 
     def blur(image: np.ndarray, scale: float = 1.0) -> float:
         sized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        return _blur_of(sized, Face(centre.landmarks * scale, centre.scores, centre.pose))
+        return _blur_of(_grey_face(sized, Face(centre.landmarks * scale, centre.scores, centre.pose)))
 
     assert blur(sharp) < 0.55
     soft = [blur(cv2.GaussianBlur(sharp, (0, 0), sigma)) for sigma in (1.0, 2.0, 3.0)]
