@@ -39,6 +39,10 @@ _DAY: Final = 86_400.0
 _FRAMES: Final = re.compile(
     r"(\d{1,4})[:.](\d{1,2})[:.](\d{1,2})(?:([:;])(\d{1,4})(?:[.,](\d{1,9}))?|[.,](\d{1,2}))", re.ASCII
 )
+_DATE: Final = re.compile(
+    r"'?(?:(?:\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4})?(?:T|\s+)(.*?)\s*(?:Z|UTC|[+-]\d\d:?\d\d)?|(.*))", re.ASCII
+)
+"""What programs write around a time of day: an apostrophe before a text, a date before the time, a zone behind it."""
 _CLOCK: Final = re.compile(
     r"(?:(\d{1,4})[:.])?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,9})?)\s*([ap])?\.?(?:m\.?)?", re.ASCII | re.IGNORECASE
 )
@@ -46,8 +50,7 @@ _CLOCK: Final = re.compile(
 
 def times_of(codes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction] | None:
     """The rows' times in seconds (R,), ascending, and their frame rate. None where they cannot be read."""
-    # An office program writes a date before a time of day, and an apostrophe before a text.
-    plain = [code.strip().lstrip("'").rpartition("T" if "T" in code else "  ")[2].strip() for code in codes]
+    plain = [(found[1] or found[2] or "") if (found := _DATE.fullmatch(code.strip())) else code for code in codes]
     counted = [found for code in plain if (found := _FRAMES.fullmatch(code))]
     if len(counted) == len(plain) and plain:
         return _of_counted_frames(counted, progress)
@@ -67,17 +70,19 @@ def _of_counted_frames(parsed: list[re.Match[str]], progress: Progress) -> tuple
     whole = np.array([int(m[1]) * 3600 + int(m[2]) * 60 + int(m[3]) for m in parsed], float)
     frames = np.array([float(f"{m[5] or m[7]}.{m[6] or 0}") for m in parsed])
     whole = _after_midnight(whole)
+    drops = any(m[4] == ";" for m in parsed)
+    # Within one second the rate cannot be inferred from the frame counter.
+    counted = DEFAULT_RATE
     if (np.diff(whole) > 0).any() and frames.max() >= 1:
-        counted = next(
-            (rate for rate in RATES if rate.denominator == 1 and rate >= int(frames.max()) + 1), DEFAULT_RATE
-        )
-    else:
-        # Within one second the rate cannot be inferred from the frame counter.
-        counted = DEFAULT_RATE
-    if any(m[4] == ";" for m in parsed):
+        possible = [rate for rate in RATES if rate.denominator == 1 and (rate % 30 == 0 or not drops)]
+        counted = next((rate for rate in possible if rate >= int(frames.max()) + 1), DEFAULT_RATE)
+    numbers = whole * float(counted) + frames
+    if drops:
+        # Two numbers of 30 are skipped at the beginning of each minute but every tenth (SMPTE 12M). No frame is.
+        minutes = whole // 60
+        numbers -= float(counted) / 15 * (minutes - minutes // 10)
         counted *= Fraction(1000, 1001)
-    # Drop-frame counts skip numbers, not time: within a take the nominal count over the true rate is off by 0.1 %.
-    order = np.maximum.accumulate(whole + frames / float(counted))
+    order = np.maximum.accumulate(numbers / float(counted))
     found = _with_rate(order, progress)
     if found is None:
         return None

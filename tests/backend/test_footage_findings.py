@@ -19,6 +19,7 @@ from backend.footage.detector import Face
 from backend.footage.face_view import FaceView, Outside, _blur_of, _grey_face, view_of
 from backend.footage.findings import BLURRED, findings_of
 from backend.footage.picture_area import Area
+from backend.footage.sequence import ImageSequence
 
 
 def view(**changes: Any) -> FaceView:
@@ -84,6 +85,12 @@ def test_rates_that_fall_gaps_and_jitter_are_told_apart() -> None:
     assert "rate" not in line(TURNING, frame_times=gap).replace("training", "")
     jitter = np.cumsum([0] + [1 / 60 if index % 2 else 1 / 20 for index in range(299)])
     assert "rate varies" in line(TURNING, frame_times=jitter)
+
+
+def test_places_in_a_sequence_are_numbers_of_its_images() -> None:
+    sequence = ImageSequence(Path(), "shot.####.png", ("",) * 310, tuple(range(1001, 1311)))
+    numbered = {"sequence": sequence, "frame_numbers": np.arange(1000, 1310)}
+    assert "(10 without, 1001–1004, 1305–1310)," in line([*[None] * 4, *TURNING, *[None] * 6], **numbered)
 
 
 def test_what_lies_outside_the_picture_is_named_by_its_part() -> None:

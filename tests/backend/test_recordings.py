@@ -126,6 +126,10 @@ CLOCKS: dict[str, Callable[[int], str]] = {
     "milliseconds with a comma": lambda row: f"10:00:{row / 60:06.3f}".replace(".", ","),
     "afternoon": lambda row: f"1:00:{row / 60:06.3f} PM",
     "a date before": lambda row: f"2026-11-30T10:00:{row / 60:06.3f}",
+    "a date and a space before": lambda row: f"30.11.2026 10:00:{row / 60:06.3f}",
+    "a date before the afternoon": lambda row: f"11/30/2026 1:00:{row / 60:06.3f} PM",
+    "a zone behind": lambda row: f"2026-11-30T10:00:{row / 60:06.3f}Z",
+    "hours of a zone behind": lambda row: f"'2026-11-30 10:00:{row / 60:06.3f}+02:00",
     "minutes and seconds": lambda row: f"59:{row / 60:06.3f}" if row < 3600 else "",
     "seconds": lambda row: f"{row / 60:.5f}",
     "milliseconds as a number": lambda row: f"{row * 1000 / 60:.2f}",
@@ -144,6 +148,21 @@ def test_times_in_every_writing_give_the_rows_their_places(name: str) -> None:
     times, rate = found
     assert abs(float(rate) / 60 - 1) < 0.002, rate
     np.testing.assert_allclose(times - times[0], np.arange(300) / 60, atol=0.011 if name == "drop-frame" else 0.006)
+
+
+@pytest.mark.parametrize("nominal", [30, 60])
+def test_numbers_that_drop_frame_counts_skip_are_no_missing_frames(nominal: int) -> None:
+    """Over the minutes 8 to 11 of the clock: the tenth minute skips none."""
+    skipped = nominal // 15
+    codes = [
+        f"10:{minute:02d}:{second:02d};{frame:02d}.000"
+        for minute in range(8, 12)
+        for second in range(60)
+        for frame in range(skipped if second == 0 and minute % 10 else 0, nominal)
+    ]
+    found = times_of(codes, SILENT)
+    assert found is not None and found[1] == Fraction(1000 * nominal, 1001)
+    np.testing.assert_allclose(found[0] - found[0][0], np.arange(len(codes)) / float(found[1]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
