@@ -176,6 +176,15 @@ def test_times_go_on_after_midnight_and_after_a_full_hour(hour: str, start: str)
     np.testing.assert_allclose(found[0] - found[0][0], np.arange(60) / 60, atol=0.002)
 
 
+@pytest.mark.parametrize(("half", "hours"), [("PM", (11, 12)), ("AM", (12, 1)), ("PM", (12, 1))])
+def test_twelve_is_the_first_hour_of_each_half_of_a_day(half: str, hours: tuple[int, int]) -> None:
+    before, after = (f"{hour}:{{}} {name}" for hour, name in zip(hours, ("AM" if hours[0] == 11 else half, half)))
+    codes = [before.format(f"59:{59.5 + row / 60:06.3f}") for row in range(30)]
+    found = times_of(codes + [after.format(f"00:{row / 60:06.3f}") for row in range(30)], SILENT)
+    assert found is not None and found[1] == 60
+    np.testing.assert_allclose(found[0] - found[0][0], np.arange(60) / 60, atol=0.002)
+
+
 @pytest.mark.parametrize("rate", [24, 25, 30, 50, 60])
 def test_rounded_times_tell_the_rate_too(rate: int) -> None:
     codes = [f"10:00:{(row + 7) // rate:02d}" for row in range(5 * rate)]
