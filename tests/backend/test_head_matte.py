@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from backend.errors import Cancelled, EffigyError
-from backend.formats.capture import read_head_matte
+from backend.formats.capture import load_capture, read_head_matte
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import JAW, NECK, HeadModel
@@ -158,6 +158,20 @@ def test_every_frame_of_a_capture_gets_its_matte(tmp_path: Path):
         path.unlink()
     make_head_mattes(capture, track, model)
     assert all(read_head_matte(capture, index).any() for index in range(capture.frame_count))
+
+
+def test_a_track_of_the_same_crop_at_another_size_cuts_alike(tmp_path: Path):
+    from small_capture import make_small_capture
+
+    capture, track, model = make_small_capture(tmp_path, frames=3)
+    make_head_mattes(capture, track, model)
+    capture = load_capture(capture.folder)
+    before = [read_head_matte(capture, index) for index in range(3)]
+    intrinsics = track.intrinsics * np.array([[2.0], [2.0], [1.0]], np.float32)
+    make_head_mattes(capture, replace(track, intrinsics=intrinsics, size=2 * track.size), model)
+    capture = load_capture(capture.folder)
+    assert all(np.array_equal(read_head_matte(capture, index), matte) for index, matte in enumerate(before))
+    assert any(0 < (matte > 0).mean() < 0.9 for matte in before)
 
 
 def test_a_track_that_is_stopped_leaves_the_mattes_of_the_one_before(tmp_path: Path):

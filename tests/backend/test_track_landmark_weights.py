@@ -9,7 +9,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from backend.tracking.terms.landmarks import JAW_LINE_FADE, JAW_LINE_WEIGHT, view_weights
+from backend.correspondence.landmark_sets import JAW_LINE
+from backend.head.formats import load_head
+from backend.tracking.model.camera import Camera
+from backend.tracking.model.landmark_surface import landmark_surface
+from backend.tracking.terms.landmarks import JAW_LINE_FADE, JAW_LINE_WEIGHT, LandmarkTerm, view_weights
 
 NOSE, LEFT_EAR, JAW = range(3)
 DIRECTIONS = torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, -0.8, 0.6]])
@@ -40,3 +44,17 @@ def test_points_on_the_side_that_is_turned_away_hardly_count() -> None:
     assert sorted((weights_at(0.1)[LEFT_EAR], weights_at(-0.1)[LEFT_EAR])) == pytest.approx(
         [0.03, (np.sin(0.1) - 0.02) / 0.3]
     )
+
+
+def test_every_point_of_the_jaw_line_that_is_used_is_known_as_one() -> None:
+    """Also the one in the first row."""
+    surface = landmark_surface(load_head())
+    chosen = surface.of_points(np.flatnonzero(np.isin(surface.points, (*JAW_LINE[3:7], 473))))
+    landmarks = np.random.default_rng(0).uniform(0, 256, (2, 478, 3)).astype(np.float32)
+    landmarks[1] = np.nan
+    term = LandmarkTerm.from_detections(
+        landmarks, chosen, Camera(torch.tensor(400.0), torch.zeros(2), torch.zeros(3), 1.0)
+    )
+    assert sorted(chosen.points[term.jaw_line.numpy()]) == sorted(JAW_LINE[3:7])
+    assert 0 in term.jaw_line and len(term.across[0]) == 4
+    assert term.face_found.tolist() == [True, False] and term.weights.dtype == torch.float32

@@ -171,6 +171,10 @@ def test_resumed_training_restores_the_extrapolated_gaussians():
     again = UnobservedPrior(share).restored({name: value.clone() for name, value in kept.tensors().items()})
     assert all(torch.equal(getattr(again.extrapolated, name), value) for name, value in vars(anchors).items())
     assert UnobservedPrior(share).restored({}).extrapolated is None
+    # What a checkpoint holds is asked about before.
+    assert kept.fits(kept.tensors()) and kept.fits({})
+    assert not kept.fits({name: value for name, value in kept.tensors().items() if name != "scales"})
+    assert not UnobservedPrior(torch.zeros(3)).fits(kept.tensors())
 
 
 def pose_from(networks_model, yaw_degrees: float):
