@@ -1,7 +1,7 @@
 """GraphAvatar: two graph U-Nets predict the anchor Gaussians of a posed mesh, and small MLPs spawn neural Gaussians
 near them.
 
-Ma et al., "GraphAvatar: Compact Head Avatars with GNN-Generated 3D Gaussians" (AAAI 2025), sections 3.1 to 3.2.
+Wei et al., "GraphAvatar: Compact Head Avatars with GNN-Generated 3D Gaussians" (AAAI 2025), sections 3.1 to 3.2.
 """
 
 from __future__ import annotations

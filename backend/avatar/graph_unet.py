@@ -4,9 +4,9 @@ vertex.
 Two Chebyshev convolutions with pooling encode the mesh as a code z of 8 numbers; z and the expression are decoded by
 two mirrored convolutions with up-sampling and one output convolution.
 
-Every decoder convolution is followed by one bias per vertex and filter, as in the graph networks from which this one
-derives (Defferrard et al. 2016, `b2relu`; CoMA). The paper does not specify the bias. With one per filter only, all
-texture of a face would have to pass through 157 coarse vertices, since the decoder has no skip connections.
+Every decoder convolution is followed by one bias per vertex and filter, as in Defferrard et al. 2016 (`b2relu`), from
+whose networks CoMA's derive, which have one per filter. The paper does not specify the bias. With one per filter only,
+all texture of a face would have to pass through 157 coarse vertices, since the decoder has no skip connections.
 """
 
 from __future__ import annotations
