@@ -2,7 +2,7 @@
 
 - Audio2Face (NVIDIA), JSON: `exportFps`, `facsNames`, `weightMat`, a row of weights for each frame. Its own solver has
   other names than ARKit's (`innerBrowRaiser`); such an export is refused with its names.
-- LAM Audio2Expression, JSON: `names`, and `frames` with `weights` and `time`; `metadata.fps`.
+- LAM Audio2Expression, JSON: `names`, and `frames` with `weights` and `time`; `metadata.fps`, else the times tell it.
 - Face Cap (Bannaflak), text: rows that begin with `info`, `bs` (the channels' names) and `k`: milliseconds, the head's
   position (3) and rotation (3 degrees), the eyes' rotations (2 + 2 degrees), and the channels. Which way its head turns
   is not documented, so the head's and the eyes' rotations are left out; the gaze comes from the eyeLook channels.
@@ -40,7 +40,7 @@ def read_performance(path: Path, model: HeadModel, progress: Progress = SILENT) 
     suffix = path.suffix.lower()
     if suffix == ".json":
         with reading(path, NOUN, REMEDY):
-            recording = _of_json(parse_json(read_text(path, NOUN, REMEDY, MOST_BYTES)))
+            recording = _of_json(parse_json(read_text(path, NOUN, REMEDY, MOST_BYTES)), progress)
             check_range(recording.channels)
         return track_of(recording, model, path, progress)
     if suffix == ".txt" and _is_face_cap(path):
@@ -52,24 +52,30 @@ def read_performance(path: Path, model: HeadModel, progress: Progress = SILENT) 
     return read_livelink(path, model, progress)
 
 
-def _of_json(content: Any) -> Recording:
+def _of_json(content: Any, progress: Progress) -> Recording:
     if isinstance(content, dict) and {"facsNames", "weightMat"} <= content.keys():
-        rate = content.get("exportFps", content.get("fps", DEFAULT_RATE))
-        return _recording(content["facsNames"], content["weightMat"], rate)
+        rate = content.get("exportFps", content.get("fps"))
+        return _recording(content["facsNames"], content["weightMat"], rate, progress)
     if isinstance(content, dict) and {"names", "frames"} <= content.keys():
         frames = content["frames"]
-        rate = (content.get("metadata") or {}).get("fps", DEFAULT_RATE)
-        return _recording(content["names"], [frame["weights"] for frame in frames], rate)
-    found = ", ".join(map(str, content)) if isinstance(content, dict) else "a list"
-    raise Unlike(f"it holds {found[:120] or 'nothing'}", READ)
+        rate = (content.get("metadata") or {}).get("fps")
+        if rate is None and len(frames) > 1 and all("time" in frame for frame in frames):
+            found = times_of([str(frame["time"]) for frame in frames], progress)
+            rate = found and float(found[1])
+        return _recording(content["names"], [frame["weights"] for frame in frames], rate, progress)
+    listed = ", ".join(map(str, content))[:120] if isinstance(content, dict) else "no channels"
+    raise Unlike(f"it holds {listed or 'nothing'}", READ)
 
 
-def _recording(names: Any, rows: Any, rate: object) -> Recording:
+def _recording(names: Any, rows: Any, rate: object, progress: Progress) -> Recording:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise Damaged("its channels have no names")
     check_names(names)
     if not isinstance(rows, list) or not 2 <= len(rows) <= MOST_FRAMES:
         raise Damaged(f"it has {len(rows) if isinstance(rows, list) else 'no'} frames")
+    if rate is None:
+        progress.message(f"The performance does not say its rate: its rows are taken as {DEFAULT_RATE} a second.")
+        rate = float(DEFAULT_RATE)
     try:
         values, fps = np.array(rows, np.float64), frame_rate_of(float(str(rate)))
     except ValueError as error:

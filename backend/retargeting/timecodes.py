@@ -87,7 +87,8 @@ def _of_counted_frames(parsed: list[re.Match[str]], progress: Progress) -> tuple
     if found is None:
         return None
     step = float(np.median(np.diff(order)))
-    return order, counted if abs(float(counted) * step - 1) < 0.01 else found[1]
+    times, rate = found
+    return times, counted if abs(float(counted) * step - 1) < 0.01 else rate
 
 
 def _seconds_of(found: re.Match[str]) -> float:

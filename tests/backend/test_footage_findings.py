@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from test_footage_crop import face
 
 from backend.assets import asset_path
 from backend.footage.decode import FootageInfo, read_frames
-from backend.footage.detector import Face
+from backend.footage.detector import Face, FaceDetector
 from backend.footage.face_view import FaceView, Outside, _blur_of, _grey_face, view_of
 from backend.footage.findings import BLURRED, findings_of
 from backend.footage.picture_area import Area
@@ -54,6 +55,11 @@ def test_a_good_clip_is_called_good_with_its_figures() -> None:
         ([None, *TURNING, None, *TURNING, None], {}, "(3 without, 0.0, 10.0 s and elsewhere)"),
         ([*TURNING, *[view(outside=Outside.CHIN)] * 12], {}, "chin outside the picture in 12, "),
         ([view(outside=Outside.CHIN)] * 40, {}, "because the chin is outside the picture in all frames: use the uncro"),
+        (
+            [*TURNING, view(outside=Outside.FOREHEAD), view(outside=Outside.HAIR)],
+            {},
+            "face, forehead outside the picture in 1, head",
+        ),
         ([view(outside=Outside.SIDE)] * 40, {}, "the side of the face is outside the picture in all frames"),
         ([view(outside=Outside.CHIN)] * 40, {}, "The rig and the performance can be used."),
         ([replace(each, outside=Outside.HAIR) for each in TURNING], {}, "but the hair ends at the upper edge"),
@@ -116,6 +122,19 @@ def test_what_lies_outside_the_picture_is_named_by_its_part() -> None:
     hair[:20] = 0
     assert outside(Area(0, 0, 256, 256), hair) == Outside.NOTHING
     assert outside(Area(0, 30, 256, 256), hair) == Outside.HAIR
+
+
+def test_a_head_is_turned_to_the_persons_own_left() -> None:
+    """In the image that is to the right. Here it is to the person's right, and in the mirror to the left."""
+    (frame,) = read_frames(asset_path("demo.mp4"), first_frame=221, max_frames=1)
+    whole = Area(0, 0, frame.image.shape[1], frame.image.shape[0])
+    yaws = []
+    with closing(FaceDetector()) as detector:
+        for image in (frame.image, np.ascontiguousarray(frame.image[:, ::-1])):
+            (found,) = detector.detect(image)
+            matte = np.zeros(image.shape[:2], np.uint8)
+            yaws.append(view_of(found, image, matte, (0.0, 0.0, float(len(image))), whole).yaw)
+    assert yaws == pytest.approx([-32, 32], abs=4)
 
 
 def test_blur_is_measured_beside_the_faces_width() -> None:

@@ -151,6 +151,10 @@ def test_layers_alpha_windows_and_primaries_of_openexr_are_followed(tmp_path: Pa
     clear = np.dstack([half * 0, half * 0, half * 0, half])
     seen = read_image(write_exr(tmp_path / "clear.exr", {"RGBA": np.ascontiguousarray(clear)}))
     assert np.abs(seen.astype(float) - srgb_code(np.array(0.5))).max() <= 1
+    coloured = read_image(
+        write_exr(tmp_path / "c.exr", {"RGBA": np.ascontiguousarray(np.dstack([half / 4] * 3 + [half]))})
+    )
+    assert np.abs(coloured.astype(float) - srgb_code(np.array(0.5 / 4 + 0.5))).max() <= 1
     # A crop of a larger picture lies where it was, and an anamorphic picture is shown wide.
     window = (np.array([8, 4], np.int32), np.array([71, 51], np.int32))
     shown = (np.array([0, 0], np.int32), np.array([79, 59], np.int32))

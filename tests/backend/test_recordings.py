@@ -193,6 +193,14 @@ def test_rounded_times_tell_the_rate_too(rate: int) -> None:
     assert found is not None and found[1] == rate and "were rounded" in messages.texts[0]
 
 
+@pytest.mark.parametrize("code", ["00:00:00:00.000", "10:00:00;00", "0", "00:00:00"])
+def test_rows_that_all_have_one_time_are_frames_all_the_same(code: str) -> None:
+    messages = Messages()
+    found = times_of([code] * 30, messages)
+    assert found is not None and found[1] == 60 and "taken as 60 a second" in messages.texts[0]
+    np.testing.assert_allclose(found[0], np.arange(30) / 60)
+
+
 def test_what_is_no_time_is_said(model: HeadModel, tmp_path: Path) -> None:
     assert times_of(["now", "then"], SILENT) is None and times_of(["", ""], SILENT) is None
     assert times_of(["3", "2", "1"], SILENT) is None
@@ -327,6 +335,16 @@ def test_a_lam_export_is_read_and_another_json_is_told_by_its_keys(model: HeadMo
     content = {"names": list(SCORE_NAMES), "metadata": {"fps": 60, "frame_count": ROWS}, "frames": frames}
     (tmp_path / "lam.json").write_text(json.dumps(content))
     assert is_the_take(read_performance(tmp_path / "lam.json", model), model)
+    messages = Messages()
+    (tmp_path / "lam.json").write_text(json.dumps({"names": list(SCORE_NAMES), "frames": frames[::2]}))
+    assert read_performance(tmp_path / "lam.json", model, messages).fps == 30 and not messages.texts
+    untimed = {"names": list(SCORE_NAMES), "frames": [{"weights": row} for row in weights()]}
+    (tmp_path / "lam.json").write_text(json.dumps(untimed))
+    assert read_performance(tmp_path / "lam.json", model, messages).fps == 60
+    assert "does not say its rate" in messages.texts[0]
+    (tmp_path / "x.json").write_text("3")
+    with pytest.raises(EffigyError, match="it holds no channels"):
+        read_performance(tmp_path / "x.json", model)
     (tmp_path / "x.json").write_text(json.dumps({"mouthCues": [], "metadata": {}}))
     with pytest.raises(EffigyError, match=r"x\.json is not a performance \(it holds mouthCues, metadata\): choose"):
         read_performance(tmp_path / "x.json", model)
