@@ -125,7 +125,7 @@ def _turn_of(sightings: list[Sighting], searched: int, images: list[np.ndarray],
     if len(lying) > len(sightings) / 2:
         quarters = np.bincount([round(-roll / 90) % 4 for roll in lying], minlength=4)
         return 90 * int(quarters.argmax())
-    images = images[:: max(1, len(images) // _MOST_TURNED)]
+    images = images[:: max(1, math.ceil(len(images) / _MOST_TURNED))]
     with closing(FaceScore()) as score:
         upright, turned = (np.median([score.of(image[::step, ::step]) for image in images]) for step in (1, -1))
     if turned > upright + _SURER:

@@ -148,6 +148,13 @@ def test_a_head_that_leans_or_lies_for_a_moment_is_not_turned() -> None:
     assert _turn_of([SimpleNamespace(roll=170)], 1, [], upright) == 180
 
 
+def test_no_more_than_twelve_frames_are_searched_in_each_direction() -> None:
+    seen = []
+    nobody: Any = SimpleNamespace(detect=lambda image: seen.append(image) or [])
+    assert _turn_of([], 23, [np.zeros((64, 64, 3), np.uint8)] * 23, nobody) == 0
+    assert len(seen) == 4 * 12
+
+
 @pytest.fixture(scope="module")
 def moving() -> list[np.ndarray]:
     """Sixty half images of a scene that moves by 3 pixels from one to the next."""
