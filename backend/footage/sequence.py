@@ -28,6 +28,8 @@ SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".dpx", ".b
 _REMEDY: Final = "render or export it again"
 _PLACE: Final = re.compile(r"#+|%0?\d*d")
 """Where the number stands in a pattern: `####`, or `%04d` as FFmpeg and Nuke write it."""
+_MOST_GAPS: Final = 4
+"""Gaps between images that are named."""
 _NUMBER: Final = re.compile(r"\d{1,9}")
 """Longer digits are dates and hashes."""
 
@@ -46,10 +48,14 @@ class ImageSequence:
         return self.folder / self.names[bisect_left(self.numbers, number)]
 
     def missing(self, first: int, last: int) -> str:
-        """The numbers between two of its numbers that have no image, such as `1004, 1010-1012`; empty for none."""
+        """The numbers between two of its numbers that have no image, such as `1004, 1010-1012`; empty for none. Of
+        many gaps, as where each second image was rendered, some are named.
+        """
         numbers = [number for number in self.numbers if first <= number <= last]
-        gaps = [(one + 1, other - 1) for one, other in pairwise(numbers)]
-        return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in gaps if a <= b)
+        gaps = [(one + 1, other - 1) for one, other in pairwise(numbers) if other - one > 1]
+        named = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in gaps[:_MOST_GAPS])
+        others = sum(b - a + 1 for a, b in gaps[_MOST_GAPS:])
+        return f"{named} and {others:,} more" if others else named
 
     def sha256(self) -> str:
         """Of all images' contents, in hexadecimal digits. Raises an `OSError`."""

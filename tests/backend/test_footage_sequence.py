@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,6 +67,9 @@ def test_a_folder_of_images_is_a_film_with_the_numbers_of_its_files(tmp_path: Pa
     assert next(read_frames(info, longest_side=32)).image.shape == (24, 32, 3)
     assert info.sequence.missing(1001, 1005) == info.sequence.missing(1002, 1004) == "1003"
     assert info.sequence.missing(1001, 1002) == info.sequence.missing(1004, 1005) == ""
+    on_twos = replace(info.sequence, numbers=tuple(range(1001, 1201, 2)))
+    assert on_twos.missing(1001, 1009) == "1002, 1004, 1006, 1008"
+    assert on_twos.missing(1001, 1199) == "1002, 1004, 1006, 1008 and 95 more"
     turned = probe(folder, turn=90)
     assert (turned.width, turned.height) == (48, 64) and next(read_frames(turned)).image.shape == (64, 48, 3)
 
