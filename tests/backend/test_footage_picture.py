@@ -50,7 +50,16 @@ def barred(images: list[np.ndarray], above: int, below: int, beside: int, level:
 
 @pytest.mark.parametrize(
     ("above", "below", "beside", "level"),
-    [(60, 60, 0, 0), (0, 0, 90, 16), (40, 40, 70, 0), (0, 50, 0, 0), (60, 60, 0, 250), (33, 71, 0, 128)],
+    [
+        (60, 60, 0, 0),
+        (0, 0, 90, 16),
+        (40, 40, 70, 0),
+        (0, 50, 0, 0),
+        (60, 60, 0, 250),
+        (33, 71, 0, 128),
+        # An upright film in a wide one: its upper edge is less than a third of the whole image.
+        (40, 40, 430, 0),
+    ],
 )
 def test_steady_bars_are_outside_the_picture(
     person: list[np.ndarray], above: int, below: int, beside: int, level: int
