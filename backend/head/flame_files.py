@@ -179,7 +179,7 @@ def _skinning(arrays: Mapping[Any, Any], template: np.ndarray, faces: np.ndarray
     if key is not None and "J_regressor" in arrays:
         table = arrays.get("kintree_table")
         if table is not None:
-            parents = np.atleast_2d(np.asarray(table))[0].astype(np.int64)
+            parents = np.atleast_2d(np.asarray(table))[0]
             if len(parents) != len(PARENTS):
                 raise _Shape(f"it has {len(parents)} joints, where FLAME has {len(PARENTS)}")
             # FLAME stores the missing parent of the root as 2^32 - 1.

@@ -274,6 +274,15 @@ def _encode(text: str, encoding: str = "latin1") -> _Encoded:
     return encoded
 
 
+def _empty(*arguments: Any) -> _Encoded:
+    """`bytes`, with which Python 3 writes the content of an empty array for Python 2. With a number, it would take as
+    much memory.
+    """
+    if arguments:
+        raise _Refused("it makes bytes in a way that a head model never does.")
+    return _encode("")
+
+
 def _ignored(*arguments: Any) -> _Object:
     return _Object()
 
@@ -299,6 +308,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
         table[module, "_reconstructor"] = _Function(_new_object)
     for module in ("__builtin__", "builtins"):
         table[module, "object"] = _Object
+        table[module, "bytes"] = _Function(_empty)
         table[module, "set"] = _Function(_ignored)
         table[module, "frozenset"] = _Function(_ignored)
     return table

@@ -143,6 +143,7 @@ ARRANGED: dict[str, Callable[[], dict[str, Any]]] = {
     "faces": lambda: flame(f=None, faces=BALL.faces.astype(np.uint32)),
     "a regressor by vertex": lambda: flame(J_regressor=np.ascontiguousarray(BALL.joint_regressor.T)),
     "no tree": lambda: flame(kintree_table=None),
+    "a tree whose root has no number": lambda: flame(kintree_table=np.array([np.nan, 0, 1, 1, 1])),
     "a tree of its parents alone": lambda: flame(kintree_table=np.array([-1.0, 0, 1, 1, 1])),
     "doubles": lambda: flame(v_template=BALL.template.astype(float), weights=BALL.skinning.astype(float)),
 }  # fmt: skip

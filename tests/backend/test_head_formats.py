@@ -275,6 +275,7 @@ def test_a_pickle_that_would_run_a_program_runs_nothing_and_is_named(tmp_path: P
         (b"cnumpy.core.multiarray\nscalar.__class__\n.", "scalar.__class__"),
         (b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__init__\x93.", "ndarray.__init__"),
         (b"c_codecs\nencode\n(S'x'\nS'zip'\ntR.", "text encoding"),
+        (b"c__builtin__\nbytes\n(I999999999999\ntR.", "makes bytes"),
         (b"ccopy_reg\n_reconstructor\n(c__builtin__\nset\nc__builtin__\nobject\nNtR.", "of a kind"),
         (b"Pname\n.", "outside of the file"),
         (b"cnumpy.core.multiarray\n_reconstruct\n}S'_call'\nI1\nsb.", "change a function"),
@@ -289,6 +290,13 @@ def test_every_other_trick_is_refused_with_a_sentence(tmp_path: Path, program: b
     (tmp_path / "trick.pkl").write_bytes(program)
     with pytest.raises(EffigyError, match=said):
         load_restricted_pickle(tmp_path / "trick.pkl")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_empty_array_is_read_from_every_kind_of_pickle(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / "empty.pkl").write_bytes(pickle.dumps({"none": np.zeros((0, 3), np.int64), "one": [b""]}, protocol))
+    found = load_restricted_pickle(tmp_path / "empty.pkl")
+    assert found["none"].shape == (0, 3) and len(found["one"][0]) == 0
 
 
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
