@@ -64,6 +64,9 @@ def need_rig(context: bpy.types.Context) -> Rig:
     rig = active_rig(context)
     if rig is None:
         many = sum(1 for _ in find_rigs(context.scene.objects)) > 1
+        lacks = next(filter(None, map(what_it_lacks, context.scene.objects)), None)
+        if lacks and not many:
+            raise EffigyError(lacks)
         raise EffigyError(
             "There are several rigs: select the one to use."
             if many

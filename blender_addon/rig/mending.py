@@ -16,7 +16,8 @@ from mathutils import Matrix, Vector
 from ..errors import EffigyError
 from .armature import edit_bones, set_rest_pose
 from .data import JOINT_NAMES
-from .placement import HeadPlace, head_place, nearest_similarity
+from .placement import HeadPlace, has_size, head_place, nearest_similarity
+from .pose import read_pose
 from .rig_properties import RIG_PROPERTY, Rig, armature_of, find_rigs, is_part, meshes_of, what_it_lacks
 from .troubles import Kind, Trouble, differs, find_trouble
 
@@ -27,13 +28,18 @@ PLACE_TOLERANCE: Final = 1e-4
 def mend(rig: Rig, layer: bpy.types.ViewLayer) -> str | None:
     """Mends everything that the avatar of a rig cannot follow. Returns a sentence about what is left, or None.
 
-    Raises an `EffigyError` if nothing could be mended.
+    Raises an `EffigyError` if nothing could be mended, or if the rig has no pose at all.
     """
     if rig.armature.library is not None or rig.mesh.library is not None:
         raise EffigyError(f'"{rig.armature.name}" is linked from another file: make a library override of it first.')
     tried: set[Kind] = set()
     changed = False
     layer.update()
+    if not read_pose(rig, layer.depsgraph).has_size:
+        raise EffigyError(
+            f"“{rig.armature.name}”, “{rig.mesh.name}” or a parent is scaled to nothing, so there is no head to see: "
+            "make its scale larger."
+        )
     trouble = find_trouble(rig, layer.depsgraph)
     while trouble is not None and trouble.mendable and trouble.kind not in tried:
         changed = _CURES[trouble.kind](rig, trouble, layer) or changed
@@ -43,7 +49,7 @@ def mend(rig: Rig, layer: bpy.types.ViewLayer) -> str | None:
     if trouble is None:
         return None
     if trouble.kind in tried:
-        sentence = f"{trouble.sentence} Keys, drivers or constraints hold it so: change those."
+        sentence = f"{trouble.sentence} Keys, drivers, constraints or other bones hold it so: change those."
     else:
         sentence = trouble.sentence
     if not changed:
@@ -163,7 +169,7 @@ def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> boo
     if isinstance(source, bpy.types.Object):
         scale = Vector(a * abs(b) for a, b in zip(scale, source.delta_scale, strict=True))
         source.delta_scale = (1, 1, 1)
-    even = float(np.cbrt(scale.x * scale.y * scale.z))
+    even = float(np.cbrt(scale.x * scale.y * scale.z)) or sum(scale) / 3
     source.scale = (even, even, even)
     return True
 
@@ -171,6 +177,8 @@ def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> boo
 def _restore_vertices(rig: Rig, applied: np.ndarray) -> None:
     """Gives the vertices the head's proportions again after an uneven scale was applied to them."""
     _check_own_data(rig)
+    if not has_size(applied):
+        raise EffigyError(f"“{rig.mesh.name}” was flattened when a scale was applied: undo that, or import it again.")
     matrix = Matrix(nearest_similarity(applied) @ np.linalg.inv(applied))
     # fake-bpy-module does not know the parameter.
     rig.mesh.data.transform(matrix, shape_keys=True)  # pyright: ignore[reportCallIssue]
@@ -215,9 +223,18 @@ def _put_to_bones(rig: Rig, world_of_armature: np.ndarray, place: HeadPlace) -> 
 
 
 def _hold_joints(rig: Rig, _: Trouble, layer: bpy.types.ViewLayer) -> bool:
-    for joint in JOINT_NAMES[1:]:
-        bone = rig.pose_bone(joint)
+    moved = False
+    for bone in map(rig.pose_bone, JOINT_NAMES[1:]):
+        moved = moved or any(bone.location) or any(scale != 1 for scale in bone.scale)
         bone.location, bone.scale = (0, 0, 0), (1, 1, 1)
+    return moved
+
+
+def _show_all_keys(rig: Rig, _: Trouble, layer: bpy.types.ViewLayer) -> bool:
+    rig.mesh.show_only_shape_key = False
+    if not rig.mesh.data.shape_keys.use_relative:
+        _check_own_data(rig)
+        rig.mesh.data.shape_keys.use_relative = True
     return True
 
 
@@ -236,4 +253,5 @@ _CURES: Final[dict[Kind, Callable[[Rig, Trouble, bpy.types.ViewLayer], bool]]] =
     Kind.REST_POSE: _restore_rest_pose,
     Kind.BESIDE: _bring_together,
     Kind.JOINT_MOVED: _hold_joints,
+    Kind.OTHER_KEYS: _show_all_keys,
 }

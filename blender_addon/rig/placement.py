@@ -25,6 +25,12 @@ from .rotations import axis_angle_to_quaternion, quaternion_to_axis_angle, quate
 ROUNDING: Final = 1e-5
 """Metres, of a head at its own size: differences of single precision."""
 
+SAME_VERTICES: Final = 1e-4
+"""Of the mesh's size: vertices that lie farther from where one transform takes them were moved otherwise."""
+
+MOST_FITS: Final = 10
+"""Of a transform to vertices, each to those that the last one fitted best."""
+
 SMALLEST_SCALE: Final = 1e-5
 """Of a head that is drawn: below it the head is smaller than a hundredth of a millimetre."""
 
@@ -54,7 +60,7 @@ class HeadPlace:
 
     @property
     def is_finite(self) -> bool:
-        return bool(np.isfinite(self.world).all() and np.isfinite(self.motions).all())
+        return all(np.isfinite(each).all() for each in (self.world, self.motions, self.rotations))
 
     @property
     def head_motion(self) -> np.ndarray:
@@ -80,7 +86,9 @@ def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:
     world_of_armature = np.array(armature.matrix_world, np.float64)
     to_armature = np.array(armature.matrix_world.inverted_safe(), np.float64)
     mesh_object = to_armature @ _world_of_mesh(rig, armature, depsgraph)
-    vertices = _by_vertices(rig) if rig.noted_vertices else _by_eyes(rig, mesh_object, bones)
+    vertices = _by_vertices(rig)
+    if vertices is None:
+        vertices = _by_eyes(rig, mesh_object, bones)
     mesh = mesh_object @ vertices
     return HeadPlace(
         world_of_armature @ motions[_NECK] @ mesh,
@@ -111,15 +119,17 @@ def nearest_similarity(matrix: np.ndarray) -> np.ndarray:
     return result
 
 
-def _by_vertices(rig: Rig) -> np.ndarray:
-    """`HeadPlace.vertices` by those vertices that were noted when the rig was made."""
+def _by_vertices(rig: Rig) -> np.ndarray | None:
+    """`HeadPlace.vertices` by those vertices that were noted when the rig was made; None if none were, or if vertices
+    have other numbers since or most were sculpted, so that no one transform has taken them where they are.
+    """
     noted = rig.noted_vertices
     if noted is None:
-        return np.eye(4)
+        return None
     indices, points = noted
     basis = rig.mesh.data.shape_keys.reference_key.data
     if indices[-1] >= len(basis):
-        return np.eye(4)
+        return None
     now = np.array([basis[index].co for index in indices], np.float64)
     if np.count_nonzero(np.abs(now - points).max(1) < ROUNDING) > len(points) / 2:
         # Some may have been sculpted.
@@ -128,8 +138,8 @@ def _by_vertices(rig: Rig) -> np.ndarray:
 
 
 def _by_eyes(rig: Rig, mesh_object: np.ndarray, bones: np.ndarray) -> np.ndarray:
-    """`HeadPlace.vertices` for a rig of an earlier version, on which none were noted: either nothing was applied to the
-    mesh, or what was applied to the armature as well, whichever puts the eyes' joints nearer to the eyeballs.
+    """`HeadPlace.vertices` where vertices do not tell it, as on a rig of an earlier version: either nothing was applied
+    to the mesh, or what was applied to the armature as well, whichever puts the eyes' joints nearer to the eyeballs.
 
     `mesh_object` (4, 4) is the mesh object in the armature's space, `bones` that of `HeadPlace`, which is what was
     applied to the armature.
@@ -171,6 +181,9 @@ def head_by_bones(rig: Rig, armature: bpy.types.Object) -> tuple[np.ndarray, flo
     bones = armature.data.bones
     heads = np.array([bones[rig.bone_name(joint)].head_local for joint in JOINT_NAMES], np.float64)
     joints = points_to_blender(rig.base_joints)
+    if not np.isfinite((heads, joints, points_to_blender(rig.joints))).all():
+        # The bones' motions are no numbers either (`HeadPlace.is_finite`).
+        return np.eye(4), np.inf
     if np.abs(heads - joints).max() < ROUNDING:
         return np.eye(4), 0.0
     fitted, misfit = _fit_similarity(joints, heads)
@@ -231,16 +244,25 @@ def _fit_similarity(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray
     return result, float(left / max(scale, 1e-12))
 
 
-def _fit_affine(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _fit_affine(points: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
     """The affine transformation (4, 4) that brings points (N, 3) nearest to targets (N, 3); the worse half of them is
-    left out in the end, because an artist may have sculpted there.
+    left out in the end, because an artist may have sculpted there. None if it does not bring the better half there.
     """
+    finite = np.isfinite(targets).all(1)
+    points, targets = points[finite], targets[finite]
+    count = max(len(points) // 2, 8)
+    if len(points) < count:
+        return None
     homogeneous, kept = np.c_[points, np.ones(len(points))], np.arange(len(points))
-    solved = np.zeros((4, 3))
-    for _ in range(3):
+    solved, distances = np.zeros((4, 3)), np.zeros(len(points))
+    for _ in range(MOST_FITS):
         solved = np.linalg.lstsq(homogeneous[kept], targets[kept], rcond=None)[0]
         distances = np.linalg.norm(homogeneous @ solved - targets, axis=1)
-        kept = np.argsort(distances)[: max(len(points) // 2, 8)]
+        before, kept = kept, np.sort(np.argsort(distances)[:count])
+        if np.array_equal(before, kept):
+            break
+    if distances[kept].max() > SAME_VERTICES * np.ptp(targets, axis=0).max():
+        return None
     result = np.eye(4)
     result[:3] = solved.T
     return result

@@ -232,8 +232,8 @@ def what_it_lacks(obj: bpy.types.Object) -> str | None:
         meshes = meshes_of(obj)
         if not meshes:
             return (
-                f"“{obj.name}” is the armature of a rig without its mesh. To copy a rig, select its armature and its "
-                "mesh, then duplicate both."
+                f"“{obj.name}” is the armature of a rig without its mesh. If the mesh was deleted or joined to another "
+                "one, undo that. To copy a rig, select its armature and its mesh, then duplicate both."
             )
         mesh = meshes[0]
     elif is_part(obj, "mesh"):
@@ -297,4 +297,14 @@ def is_part(obj: bpy.types.Object, part: str) -> bool:
         return False
     stored = obj.get(RIG_PROPERTY)
     # An artist may have made a property of this name; the extension's is a group.
-    return hasattr(stored, "get") and stored.get("part") == part
+    return hasattr(stored, "get") and stored.get("part") == part and not _is_piece(obj, stored)
+
+
+def _is_piece(obj: bpy.types.Object, stored: Any) -> bool:
+    """Whether a mesh has less than half of the head's vertices, as what *Separate* has taken off, which keeps the
+    property: an eyeball is no second head.
+    """
+    if obj.type != "MESH" or not _count(stored.get("vertices")):
+        return False
+    # An evaluated mesh has those that its modifiers have left.
+    return 2 * len(obj.original.data.vertices) < stored["vertices"][-1]

@@ -33,7 +33,9 @@ OTHER_DEFORMERS: Final = frozenset(
         "HOOK",
         "LAPLACIANDEFORM",
         "LATTICE",
+        "MESH_CACHE",
         "MESH_DEFORM",
+        "MESH_SEQUENCE_CACHE",
         "SHRINKWRAP",
         "SIMPLE_DEFORM",
         "SMOOTH",
@@ -59,6 +61,8 @@ class Kind(Enum):
     REST_POSE = auto()
     BESIDE = auto()
     JOINT_MOVED = auto()
+    OTHER_KEYS = auto()
+    NO_GROUP = auto()
     OTHER_DEFORMER = auto()
 
 
@@ -77,7 +81,7 @@ class Trouble:
 def find_trouble(rig: Rig, depsgraph: bpy.types.Depsgraph) -> Trouble | None:
     """The first thing that the avatar of a rig cannot follow in this frame; None if it follows everything."""
     place = head_place(rig, depsgraph)
-    if not place.is_finite or not has_size(place.world):
+    if not place.is_finite or not has_size(place.head_motion):
         # `read_pose` refuses the first, and there is nothing to see of the second.
         return None
     return next(_troubles(rig, place, depsgraph), None)
@@ -113,6 +117,7 @@ def differs(modifier: bpy.types.Modifier | None) -> bool:
 
 def _troubles(rig: Rig, place: HeadPlace, depsgraph: bpy.types.Depsgraph) -> Iterator[Trouble]:
     yield from _of_modifiers(rig, depsgraph)
+    yield from _of_vertices(rig)
     yield from _of_scale(rig, place)
     size = np.cbrt(abs(np.linalg.det(place.bones[:3, :3])))
     if place.bones_misfit > LENGTH_TOLERANCE:
@@ -153,6 +158,24 @@ def _of_modifiers(rig: Rig, depsgraph: bpy.types.Depsgraph) -> Iterator[Trouble]
             Kind.DEFORMED_OTHERWISE,
             f"The Armature modifiers of “{rig.mesh.name}” deform it otherwise than its avatar: an avatar needs one, by "
             "vertex groups and without Preserve Volume.",
+        )
+
+
+def _of_vertices(rig: Rig) -> Iterator[Trouble]:
+    if rig.mesh.show_only_shape_key or not rig.mesh.data.shape_keys.use_relative:
+        yield Trouble(
+            Kind.OTHER_KEYS,
+            f"“{rig.mesh.name}” shows one shape key alone, or its keys are not relative, so its face is not that of "
+            "the avatar, which follows the sliders.",
+        )
+    # The root bone moves no vertex directly.
+    lost = [name for name in map(rig.bone_name, JOINT_NAMES[1:]) if name not in rig.mesh.vertex_groups]
+    if lost:
+        yield Trouble(
+            Kind.NO_GROUP,
+            f"“{rig.mesh.name}” has no vertex group “{lost[0]}” any more, so that bone turns the avatar and not the "
+            "mesh: give the group its name back, or undo its deletion.",
+            mendable=False,
         )
 
 

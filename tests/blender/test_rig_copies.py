@@ -106,6 +106,35 @@ def test_a_mesh_and_an_armature_that_were_taken_apart_are_joined_again(scene, mo
     assert digest() == before
 
 
+def test_keys_of_a_completed_copy_are_its_own(scene):
+    bpy.ops.effigy.key_all()
+    duplicate(armature())
+    assert bpy.ops.effigy.mend_rig() == {"FINISHED"}
+    keys, copied = (rig(name).mesh.data.shape_keys.animation_data for name in ("Ann rig", "Ann rig.001"))
+    assert copied.action is not None and copied.action != keys.action
+    if hasattr(copied, "action_slot"):
+        assert copied.action_slot is not None
+
+
+def test_a_part_with_two_possible_partners_is_joined_with_neither(scene, module):
+    duplicate(mesh())
+    for each in (mesh(), bpy.data.objects["Ann.001"]):
+        select(each)
+        bpy.ops.object.parent_clear(type="CLEAR")
+    select(armature())
+    assert not module("blender_addon.active").can_complete(bpy.context)
+
+
+def test_an_armature_whose_mesh_was_joined_to_another_object_is_named(scene, module):
+    bpy.ops.mesh.primitive_cube_add()
+    select(bpy.context.object, mesh())
+    bpy.ops.object.join()
+    with pytest.raises(
+        Exception, match="“Ann rig” is the armature of a rig without its mesh. If the mesh was deleted or"
+    ):
+        module("blender_addon.active").need_rig(bpy.context)
+
+
 def test_a_mesh_without_shape_keys_is_told(scene, module):
     select(mesh())
     bpy.ops.object.shape_key_remove(all=True)
