@@ -456,3 +456,24 @@ def test_two_heads_are_clipped_as_one_image(engine_avatars, tmp_path):
     bpy.context.scene.camera.data.clip_end = 1.5
     assert np.abs(render_png(tmp_path / "near.png") - alone).max() < 2 * LEVEL
     assert alone.shape[0] == SIZE
+
+
+def test_a_setting_of_a_layer_that_is_not_rendered_is_not_told(module):
+    told = module("blender_addon.engine.unsupported").unsupported_settings
+    scene = bpy.context.scene
+    scene.render.engine, scene.render.use_motion_blur, scene.render.film_transparent = "EFFIGY", True, False
+    scene.world = bpy.data.worlds.new("sky")
+    scene.world.use_nodes = True
+    tree = scene.world.node_tree
+    background = next(node for node in tree.nodes if node.type == "BACKGROUND")
+    tree.links.new(tree.nodes.new("ShaderNodeRGB").outputs[0], background.inputs["Color"])
+    other = scene.view_layers.new("other")
+    group = other.lightgroups.add()
+    group.name = "lamp"
+    both = " ".join(told(scene))
+    assert "motion blur" in both and "made by nodes" in both and "lamp" in both
+    other.use = False
+    assert "lamp" not in " ".join(told(scene))
+    first = scene.view_layers[0]
+    first.use_motion_blur = first.use_sky = False
+    assert "motion blur" not in " ".join(told(scene)) and "made by nodes" not in " ".join(told(scene))
