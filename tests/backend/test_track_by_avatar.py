@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from small_capture import make_small_capture, true_avatar
 
 from backend.errors import Cancelled, EffigyError
-from backend.progress import Progress
-from backend.training.track_by_avatar import _allowances, track_by_avatar
+from backend.progress import SILENT, Progress
+from backend.training.track_by_avatar import WINDOW, _allowances, _Fit, track_by_avatar
 
 TEXTURE = 120.0
 
@@ -106,6 +106,23 @@ def test_frames_with_a_gap_between_them_are_not_smoothed_together(small):
     apart = errors_of(track_by_avatar(avatar, capture, given).track, truth)["expression"]
     together = errors_of(track_by_avatar(avatar, capture, replace(given, frame_times=None)).track, truth)["expression"]
     assert apart < together
+
+
+@pytest.mark.parametrize(("wait", "begin"), [(0.0, (2, 1.0)), (5.0, (0, 0.0))])
+def test_a_window_begins_anew_after_a_gap_and_else_from_the_frames_before(small, monkeypatch, wait, begin):
+    capture, truth, avatar = small
+    times = np.arange(12) / 25.0 + wait * (np.arange(12) >= WINDOW)
+    fit = _Fit(avatar, capture, replace(truth, frame_times=times), capture.size, SILENT)
+    fit.units[:WINDOW] = 1
+    begun = []
+
+    def optimised(indices, fixed, units, *rest):
+        begun.append((len(fixed), float(units.abs().max())))
+        return units
+
+    monkeypatch.setattr(fit, "_optimised", optimised)
+    fit.window(np.arange(12), WINDOW)
+    assert begun[0] == begin
 
 
 def test_the_copy_has_the_identity_of_the_avatar(small):
