@@ -19,6 +19,8 @@ from small_capture import make_small_capture
 from worker_sessions import ROOT, until, untrained_avatar
 
 from backend.assets import asset_path
+from backend.avatar.avatar import Avatar, build_networks, save_avatar
+from backend.avatar.settings import AvatarSettings
 from backend.formats.capture import load_capture
 from backend.formats.track import load_track
 from backend.service.job_specs import JOB_REQUESTS
@@ -181,6 +183,21 @@ def test_a_training_goes_on_after_the_connection_was_lost_and_a_stopped_one_leav
     until(lambda: job.finished or (job.stage in working and job.done > 0), again, 120)
     assert not job.finished and not job.messages, job.error
     assert again.sender.bytes_sent == sent, "the worker has this checkpoint"
+
+
+def test_a_track_that_is_refined_elsewhere_comes_into_the_capture_here(make_client, here, monkeypatch, tmp_path):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "there"))
+    capture, track, model = make_small_capture(here, frames=6)
+    settings = AvatarSettings(size=64)
+    networks = build_networks(settings, model, track.identity).eval()
+    save_avatar(Avatar(networks, model, track.identity, settings), here / "ball.effigy")
+    before = {path.name for path in capture.folder.iterdir()}
+    client = make_client()
+    params = {"capture": str(capture.folder), "avatar": str(here / "ball.effigy")}
+    job = client.wait(client.start_job("refine", params), 120)
+    assert job.state == DONE and job.result["frames"] == 6, job.error
+    assert {path.name for path in capture.folder.iterdir()} == before | {"track_refined.npz"}
+    assert load_track(capture.folder / "track_refined.npz").frame_count == 6
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_sent(make_client, here):
