@@ -33,8 +33,10 @@ class WorkerEnded(WorkerError):
     """The worker ended, or the connection to it was lost, before it answered."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
+    """Two requests are never equal: their parameters may hold arrays, which have no single truth when compared."""
+
     method: str
     params: dict[str, Any]
     on_result: Callable[[Any], None] | None

@@ -10,10 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from worker_sessions import make_client, until, untrained_avatar
 
 from blender_addon.worker.client import WorkerClient, WorkerEnded, WorkerError
+from blender_addon.worker.requests import Request
 
 # A worker without a backend: each request takes a while, and the answer counts the requests that arrived.
 SLOW_WORKER = """
@@ -131,6 +133,12 @@ def test_a_request_that_ends_the_worker_is_repeated_twice_and_then_given_up(tmp_
         client.call("too large", timeout=30)
     assert starts.read_text() == "..."
     client.close()
+
+
+def test_requests_with_equal_arrays_are_told_apart():
+    """When a worker ends, each that waits is either sent again or fails."""
+    first, second = (Request("avatar.splats", {"expression": np.zeros(3)}, None, None) for _ in range(2))
+    assert second not in [first] and second in [first, second]
 
 
 def test_jobs_that_have_ended_are_forgotten_when_the_next_one_starts(slow):

@@ -377,7 +377,9 @@ def test_bytes_that_are_sent_are_counted_in_megabytes(module):
     task.job = job_class("import", {}, lambda job: None)
     task.job.on_event(messages.JobProgress("Sending footage to the worker", 120, 480, eta=20.0, unit="MB"))
     text = module("blender_addon.panels.jobs_panel").progress_text(task)
-    assert text == "Sending footage to the worker, 120 of 480 MB, 20 s left" and task.fraction == 0.25
+    assert text == "Sending footage to the worker, 120 of 480 MB, 20 s left"
+    # A quarter of the share that sending has in the whole job.
+    assert task.fraction == pytest.approx(0.25 * module("blender_addon.worker.jobs").TRANSFER_SHARE)
 
 
 def test_a_worker_command_that_cannot_be_run_is_reported_with_a_sentence(no_backend, settings, module):
