@@ -138,7 +138,7 @@ def test_a_request_that_ends_the_worker_is_repeated_twice_and_then_given_up(tmp_
 def test_requests_with_equal_arrays_are_told_apart():
     """When a worker ends, each that waits is either sent again or fails."""
     first, second = (Request("avatar.splats", {"expression": np.zeros(3)}, None, None) for _ in range(2))
-    assert second not in [first] and second in [first, second]
+    assert first != second and second in (first, second)
 
 
 def test_jobs_that_have_ended_are_forgotten_when_the_next_one_starts(slow):
