@@ -169,7 +169,7 @@ def _scale_evenly(rig: Rig, trouble: Trouble, layer: bpy.types.ViewLayer) -> boo
     if isinstance(source, bpy.types.Object):
         scale = Vector(a * abs(b) for a, b in zip(scale, source.delta_scale, strict=True))
         source.delta_scale = (1, 1, 1)
-    even = float(np.cbrt(scale.x * scale.y * scale.z)) or sum(scale) / 3
+    even = float(np.cbrt(scale.x * scale.y * scale.z)) or (scale.x + scale.y + scale.z) / 3
     source.scale = (even, even, even)
     return True
 
