@@ -226,7 +226,9 @@ def _relative_rotations(motions: np.ndarray, bones: np.ndarray) -> np.ndarray:
         quaternions.append(relative.to_quaternion())
     vectors = quaternion_to_axis_angle(np.array(quaternions))
     rotation = nearest_similarity(bones)[:3, :3]
-    return points_to_head(vectors @ (rotation / np.cbrt(np.linalg.det(rotation))))
+    # Bones that lie in one point have no size to divide by: the result is no number, which `is_finite` tells.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return points_to_head(vectors @ (rotation / np.cbrt(np.linalg.det(rotation))))
 
 
 def _fit_similarity(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, float]:

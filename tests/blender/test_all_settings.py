@@ -463,7 +463,8 @@ def test_a_setting_of_a_layer_that_is_not_rendered_is_not_told(module):
     scene = bpy.context.scene
     scene.render.engine, scene.render.use_motion_blur, scene.render.film_transparent = "EFFIGY", True, False
     scene.world = bpy.data.worlds.new("sky")
-    scene.world.use_nodes = True
+    if bpy.app.version < (5, 0, 0):
+        scene.world.use_nodes = True
     tree = scene.world.node_tree
     background = next(node for node in tree.nodes if node.type == "BACKGROUND")
     tree.links.new(tree.nodes.new("ShaderNodeRGB").outputs[0], background.inputs["Color"])
