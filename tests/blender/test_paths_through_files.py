@@ -126,6 +126,13 @@ def appended_twice(project: Project) -> None:
     project.bring()
 
 
+def appended_beside_a_linked_one(project: Project) -> None:
+    """Blender then copies the linked rig."""
+    linked(project)
+    folder = f"{project.library}/Collection/"
+    bpy.ops.wm.append(filepath=f"{folder}Ann", directory=folder, filename="Ann")
+
+
 def appended_and_undone_and_redone(project: Project) -> None:
     project.new_shot()
     bpy.ops.ed.undo_push(message="new")
@@ -302,6 +309,7 @@ WAYS: tuple[Callable[[Project], None], ...] = (
     appended_and_saved,
     appended_twice,
     appended_and_undone_and_redone,
+    appended_beside_a_linked_one,
     linked,
     linked_and_opened_again,
     linked_and_made_local,
@@ -476,6 +484,8 @@ def test_an_odd_origin_gives_no_error_and_no_known_path(origin, project: Project
         rig().effigy.origin = origin
         rig().effigy.avatar = "//unknown.effigy"
     assert not module("blender_addon.avatars").is_known(rig())
+    if origin not in ("//", "a"):
+        assert module("blender_addon.paths").folder_of(rig()) == project.library.parent
     reopen()
     assert "Traceback" not in "".join(capfd.readouterr())
 
