@@ -66,7 +66,7 @@ def bake() -> str:
 
     bpy.context.scene.frame_start, bpy.context.scene.frame_end, bpy.context.scene.effigy.bake_to = 1, FRAMES, "DISK"
     bpy.ops.effigy.bake_playback()
-    baked = part("viewport.cache").bake_of(rig().armature)
+    baked = part("viewport.cache").bake_of(rig())
     return "" if baked.count == FRAMES else f"{baked.count} frames are baked"
 
 

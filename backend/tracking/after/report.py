@@ -148,7 +148,7 @@ def _charts(track: Track, model: HeadModel) -> list[_Chart]:
             face.append((words, track.expression[:, model.expression_names.index(name)]))
     charts = [
         _Chart(
-            "Distance of the head from the landmarks, pixels; frames above the line are left out",
+            "Distance from the landmarks, pixels; left out above the line",
             [("median of each frame", track.residual)],
             (0, max(1.3 * limit, highest)),
             limit,
