@@ -83,6 +83,10 @@ class PoseOffsets:
     motion: Tensor
     """(B, 6) element of se(3): rotation (radians), then translation (metres), about the head's centre."""
 
+    def added_to(self, expression: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """Expression (B, E) and joint rotations (B, 5, 3), axis-angle, with the offsets added."""
+        return expression + self.expression, torch.cat((rotations[:, :JAW], rotations[:, JAW:] + self.joints), 1)
+
     def rigid_motion(self, centre: Tensor) -> RigidMotion:
         """The exponential of `motion`, with `centre` (3,) as the centre of rotation."""
         rotation, shift = self.motion[:, :3], self.motion[:, 3:]
@@ -182,8 +186,7 @@ def refined_pose(
     positions do and would need a backward pass through the encoders' widest layer.
     """
     motion = offsets.rigid_motion(head_centre(shaped))
-    expression = expression + offsets.expression
-    rotations = torch.cat((rotations[:, :JAW], rotations[:, JAW:] + offsets.joints), 1)
+    expression, rotations = offsets.added_to(expression, rotations)
     with torch.no_grad():
         pose = pose_rig(head, shaped, expression, rotations, head_to_camera @ motion.matrices)
     joints = rotations[:, JAW:].flatten(1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..avatar.pose_refinement import PoseOffsets, RigidMotion, refined_pose
+from ..avatar.pose_refinement import PoseOffsets, RigidMotion, head_centre, refined_pose
 from ..avatar.posing import Pose, condition_size, pose_rig
 from ..errors import EffigyError
 from ..formats.capture import Capture, read_frame, read_head_matte
@@ -159,9 +159,19 @@ class TrackPoses:
         head's motion is left out; it moves the splats (`RigidMotion.move`).
         """
         chosen = torch.as_tensor(indices, device=self._cameras.device)
-        rotations = self._rotations[chosen]
-        rotations = torch.cat((rotations[:, :JAW], rotations[:, JAW:] + offsets.joints), 1)
-        return self.head(self.shaped, self._expression[chosen] + offsets.expression, rotations).vertices
+        return self.head(self.shaped, *offsets.added_to(self._expression[chosen], self._rotations[chosen])).vertices
+
+    @torch.no_grad()
+    def moved_track(self, indices: np.ndarray, offsets: PoseOffsets) -> Track:
+        """A copy of the track with offsets added to the frames `indices` (B,)."""
+        motion = offsets.rigid_motion(head_centre(self.shaped)).matrices.cpu().numpy()
+        expression, rotations, cameras = (
+            part.copy() for part in (self.track.expression, self.track.rotations, self.track.head_to_camera)
+        )
+        expression[indices] += offsets.expression.cpu().numpy()
+        rotations[indices, JAW:] += offsets.joints.cpu().numpy()
+        cameras[indices] = cameras[indices] @ motion
+        return self.track.posed(expression=expression, rotations=rotations, head_to_camera=cameras)
 
     def cameras(self, indices: np.ndarray | Tensor, size: int) -> Cameras:
         """The cameras of frames (B,) for square images of `size`; world space is head space."""

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from ..avatar.graph_avatar import GraphAvatar
-from ..avatar.pose_refinement import PoseRefinementNetwork, RigidMotion, head_centre, offsets_from_units
+from ..avatar.pose_refinement import PoseRefinementNetwork, RigidMotion, offsets_from_units
 from ..avatar.posing import Pose
 from ..formats.track import Track
-from ..head.model import JAW
 from .frames import Batch, TrainingFrames
 
 REFINED_TRACK = "track_refined.npz"
@@ -43,17 +42,12 @@ class PoseRefiner:
         return self.networks.codes(tracked)
 
     @torch.no_grad()
-    def refined_track(self, track: Track) -> Track:
+    def refined_track(self) -> Track:
         """A copy of the track in which the training frames are refined and all other frames are unchanged."""
-        expression, rotations, cameras = (
-            part.copy() for part in (track.expression, track.rotations, track.head_to_camera)
-        )
-        for start in range(0, len(self.frames), BATCH):
-            rows = torch.arange(start, min(start + BATCH, len(self.frames)))
-            indices = self.frames.indices[rows.numpy()]
-            offsets = self.refinement(self.frames.times(rows), self._codes(self.frames.poses.pose(indices)))
-            motion = offsets.rigid_motion(head_centre(self.frames.poses.shaped))
-            expression[indices] += offsets.expression.cpu().numpy()
-            rotations[indices, JAW:] += offsets.joints.cpu().numpy()
-            cameras[indices] = cameras[indices] @ motion.matrices.cpu().numpy()
-        return track.posed(expression=expression, rotations=rotations, head_to_camera=cameras)
+        units = [
+            self.refinement.units(
+                self.frames.times(rows), self._codes(self.frames.poses.pose(self.frames.indices[rows.numpy()]))
+            )
+            for rows in torch.arange(len(self.frames)).split(BATCH)
+        ]
+        return self.frames.poses.moved_track(self.frames.indices, offsets_from_units(torch.cat(units)))

@@ -31,10 +31,9 @@ import torch
 from torch import Tensor
 
 from ..avatar.avatar import Avatar, check_track
-from ..avatar.pose_refinement import PoseOffsets, head_centre, offsets_from_units
+from ..avatar.pose_refinement import head_centre, offsets_from_units
 from ..formats.capture import Capture
 from ..formats.track import Track
-from ..head.model import JAW
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Splats
@@ -93,7 +92,8 @@ def track_by_avatar(
                 done += finished
             progress.update("Fitting poses again", done, len(good))
     before, after = fit.differences[good].mean(0).tolist() if len(good) else (0.0, 0.0)
-    return FittedTrack(_moved(track, fit.poses, good, _filtered(track, good, fit.units)), len(good), before, after)
+    offsets = offsets_from_units(_filtered(track, good, fit.units))
+    return FittedTrack(fit.poses.moved_track(good, offsets), len(good), before, after)
 
 
 class _Fit:
@@ -145,7 +145,7 @@ class _Fit:
         most 2, E + 15) are those of the frames just before; `difference` is the first term of the energy.
         """
         together = [True] * len(fixed) + [_are_neighbours(self.track, *pair) for pair in pairwise(indices)]
-        triples = torch.tensor([[a and b] for a, b in pairwise(together)], device=units.device).float()
+        triples = torch.tensor([a and b for a, b in pairwise(together)], device=units.device).float()[:, None]
         allowances = self.allowances[torch.as_tensor(indices, device=units.device)]
         units = units.clone().requires_grad_()
         best, least = units.detach().clone(), torch.full((len(indices),), math.inf, device=units.device)
@@ -160,7 +160,7 @@ class _Fit:
             if step == steps:
                 break
             series = torch.cat((fixed, units))
-            bends = (series[:-2] - 2 * series[1:-1] + series[2:]) * triples.reshape(-1, 1)
+            bends = (series[:-2] - 2 * series[1:-1] + series[2:]) * triples
             for group in optimizer.param_groups:
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             total = energies.sum() + SMOOTHNESS_WEIGHT * bends.square().mean(1).sum()
@@ -215,17 +215,6 @@ def _filtered(track: Track, good: np.ndarray, units: Tensor) -> Tensor:
     result[:-1] += steps
     result[1:] -= steps
     return result
-
-
-def _moved(track: Track, poses: TrackPoses, good: np.ndarray, units: Tensor) -> Track:
-    """The track with offsets (G, E + 15) added to its good frames."""
-    offsets: PoseOffsets = offsets_from_units(units)
-    motion = offsets.rigid_motion(head_centre(poses.shaped)).matrices.cpu().numpy()
-    expression, rotations, cameras = (part.copy() for part in (track.expression, track.rotations, track.head_to_camera))
-    expression[good] += offsets.expression.cpu().numpy()
-    rotations[good, JAW:] += offsets.joints.cpu().numpy()
-    cameras[good] = cameras[good] @ motion
-    return track.posed(expression=expression, rotations=rotations, head_to_camera=cameras)
 
 
 def _allowances(track: Track) -> np.ndarray:

@@ -112,7 +112,7 @@ def train(
     avatar, pose_refiner = trained
     save_avatar(avatar, avatar_path)
     if pose_refiner:
-        _save_refined_track(pose_refiner, track, capture, progress)
+        _save_refined_track(pose_refiner, capture, progress)
     remove_file(checkpoint_file)
     return avatar
 
@@ -203,11 +203,11 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
     return Avatar(networks.eval(), model, track.identity, settings, metrics), pose_refiner
 
 
-def _save_refined_track(pose_refiner: PoseRefiner, track: Track, capture: Capture, progress: Progress) -> None:
+def _save_refined_track(pose_refiner: PoseRefiner, capture: Capture, progress: Progress) -> None:
     """Save the refined track into the capture. If this fails, the avatar is kept and the user gets a message."""
     try:
         with held(capture.folder, "saving a refined track", wait=RETRY_SECONDS), unchanged(capture):
-            save_track(pose_refiner.refined_track(track), capture.folder / REFINED_TRACK)
+            save_track(pose_refiner.refined_track(), capture.folder / REFINED_TRACK)
     except EffigyError as error:
         progress.message(f"The refined track could not be saved. {error}")
 
