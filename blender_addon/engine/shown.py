@@ -75,4 +75,4 @@ def _announce(scene: bpy.types.Scene, *_: object) -> None:
         )
 
 
-handlers = (("render_init", _announce),)
+handlers: Final = (("render_init", _announce),)

@@ -7,13 +7,12 @@ display as wire shows as well.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Final
 
 import bpy
-from bpy.app.handlers import persistent
 
 from ..rig.rig_properties import Rig, find_rigs
+from . import live
 from .mesh import MeshBatches
 from .splat_framebuffer import ViewCamera
 
@@ -27,8 +26,6 @@ class _State:
 
     meshes: dict[int, MeshBatches] = field(default_factory=dict)
     """By `Rig.uid`."""
-    changed_at: float = 0.0
-    """`perf_counter` of the last change of anything in the file."""
 
 
 _state: Final = _State()
@@ -41,7 +38,7 @@ def draw(context: bpy.types.Context, camera: ViewCamera) -> None:
         del _state.meshes[number]
     for rig in rigs:
         mesh = _state.meshes.setdefault(rig.uid, MeshBatches())
-        mesh.update(rig.mesh, context.view_layer.depsgraph, _state.changed_at)
+        mesh.update(rig.mesh, context.view_layer.depsgraph, live.state.scene_changed_at)
         mesh.draw_depth(camera)
         mesh.draw_wire(camera, COLOR)
 
@@ -54,18 +51,6 @@ def _is_drawn(rig: Rig, context: bpy.types.Context) -> bool:
         and rig.mesh.visible_in_viewport_get(context.space_data)
         and rig.mesh.visible_get(view_layer=context.view_layer)
     )
-
-
-@persistent
-def _changed(*_: object) -> None:
-    _state.changed_at = perf_counter()
-
-
-handlers: Final = (
-    ("depsgraph_update_post", _changed),
-    ("frame_change_post", _changed),
-    ("load_post", _changed),
-)
 
 
 def release() -> None:
