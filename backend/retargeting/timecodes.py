@@ -116,7 +116,8 @@ def _of_seconds(seconds: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fr
     changes = np.flatnonzero(steps > 0)
     rate = DEFAULT_RATE
     if len(changes) >= 2:
-        rate = _nearest_rate(float((order[changes[-1] + 1] - order[changes[0] + 1]) / (changes[-1] - changes[0])))
+        step = float((order[changes[-1] + 1] - order[changes[0] + 1]) / (changes[-1] - changes[0]))
+        rate = _nearest_rate(step) if _is_filmed(step) else DEFAULT_RATE
     progress.message(
         f"The performance's times were rounded by the program that saved it: its rows are taken as {float(rate):g} a "
         "second."
@@ -138,7 +139,7 @@ def _of_numbers(numbers: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fr
 def _with_rate(order: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fraction] | None:
     steps = np.diff(order) if len(order) > 1 else np.zeros(1)
     step = float(np.median(steps))
-    if not 1e-3 < step < 0.2:
+    if not _is_filmed(step):
         progress.message(
             f"The performance's timecodes are {step:.3g} s apart, which no face is filmed at: its rows are taken as "
             f"{DEFAULT_RATE} a second."
@@ -146,6 +147,11 @@ def _with_rate(order: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fract
         return np.arange(len(order)) / float(DEFAULT_RATE), DEFAULT_RATE
     # Steps are rounded to milliseconds, and rows may be missing: the mean of those that are not gaps is exact.
     return order, _nearest_rate(float(steps[np.abs(steps - step) < step / 2].mean()))
+
+
+def _is_filmed(step: float) -> bool:
+    """Whether a face may be filmed at frames that are `step` seconds apart."""
+    return 1e-3 < step < 0.2
 
 
 def _nearest_rate(step: float) -> Fraction:

@@ -193,6 +193,13 @@ def test_rounded_times_tell_the_rate_too(rate: int) -> None:
     assert found is not None and found[1] == rate and "were rounded" in messages.texts[0]
 
 
+@pytest.mark.parametrize("step", [1e14, 300.0, 1e-7])
+def test_rounded_times_too_far_apart_for_a_film_are_rows_at_the_default_rate(step: float) -> None:
+    days = np.repeat(np.arange(-5.0, 1.0), [4, 4, 1, 4, 4, 4]) * step / 86_400
+    found = times_of([repr(float(day)) for day in days], SILENT)
+    assert found is not None and found[1] == 60 and np.allclose(found[0], np.arange(21) / 60)
+
+
 @pytest.mark.parametrize("code", ["00:00:00:00.000", "10:00:00;00", "0", "00:00:00"])
 def test_rows_that_all_have_one_time_are_frames_all_the_same(code: str) -> None:
     messages = Messages()
