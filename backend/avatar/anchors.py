@@ -17,6 +17,14 @@ from .posing import Pose, rotate
 SCALE_CEILING = 0.02
 """Metres. No Gaussian of a head needs to be larger; without a limit, single ones grow until they cover whole frames."""
 
+GEOMETRY_SIZE = 10
+"""Numbers of an anchor's geometry from a network: offset 3, log scale 3, quaternion 4."""
+
+
+def appearance_size(harmonics: int) -> int:
+    """Numbers of an anchor's appearance from a network: the logit of its opacity, and spherical harmonics."""
+    return 1 + 3 * harmonics
+
 
 @dataclass(frozen=True)
 class AnchorGaussians:

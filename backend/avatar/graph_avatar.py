@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..head.mesh_graph import MeshHierarchy
 from ..splatting.spherical_harmonics import evaluate as evaluate_harmonics
 from ..splatting.types import Splats
-from .anchors import SCALE_CEILING, AnchorGaussians, anchor_scale, as_splats
+from .anchors import GEOMETRY_SIZE, SCALE_CEILING, AnchorGaussians, anchor_scale, appearance_size, as_splats
+from .blendshapes import GaussianBlendshapes
 from .encoding import encode_surface, encoded_size
 from .enhancer import Enhancer
 from .graph_unet import GraphUNet
@@ -34,24 +35,39 @@ class GraphAvatar(nn.Module):
         """`edge_lengths` (N,) metres: mean length of the edges at each vertex of the shaped head."""
         super().__init__()
         self.settings = settings
-        anchors = hierarchy.sizes[0]
+        anchors, k = hierarchy.sizes[0], settings.neural_per_anchor
         conditions = condition_size(expression_size)
-        inputs = encoded_size(settings.position_bands, settings.normal_bands)
         self.harmonics = (settings.sh_degree + 1) ** 2
-        sizes = {"filters": settings.filters, "latent_size": settings.latent_size, "order": settings.chebyshev_order}
-        self.geometry = GraphUNet(hierarchy, inputs, conditions, 10, **sizes)
-        self.appearance = GraphUNet(hierarchy, inputs, conditions, 3 * self.harmonics + 1, **sizes)
-        self.neural = (
-            NeuralGaussians(
-                anchors,
+        self.blendshapes: GaussianBlendshapes | None = None
+        """In place of the U-Nets and of the MLPs of the neural Gaussians."""
+        if settings.blendshapes:
+            self.blendshapes = GaussianBlendshapes(
+                hierarchy,
                 conditions,
-                k=settings.neural_per_anchor,
+                appearance_size(self.harmonics),
+                shapes=settings.blendshapes,
+                k=k,
                 feature_size=settings.feature_size,
                 width=settings.neural_width,
+                filters=settings.filters,
+                order=settings.chebyshev_order,
             )
-            if settings.neural_per_anchor
-            else None
-        )
+        else:
+            inputs = encoded_size(settings.position_bands, settings.normal_bands)
+            sizes = {
+                "filters": settings.filters,
+                "latent_size": settings.latent_size,
+                "order": settings.chebyshev_order,
+            }
+            self.geometry = GraphUNet(hierarchy, inputs, conditions, GEOMETRY_SIZE, **sizes)
+            self.appearance = GraphUNet(hierarchy, inputs, conditions, appearance_size(self.harmonics), **sizes)
+            self.neural = (
+                NeuralGaussians(
+                    anchors, conditions, k=k, feature_size=settings.feature_size, width=settings.neural_width
+                )
+                if k
+                else None
+            )
         self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
         """Not part of `forward`, because it works on images; see `backend.avatar.enhancer.enhance`."""
         self.views = nn.Parameter(UNLIMITED_VIEWS.clone(), requires_grad=False)
@@ -62,10 +78,14 @@ class GraphAvatar(nn.Module):
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:
-        """The output of the two U-Nets for a pose, relative to the vertices in the rest pose."""
+        """The anchor Gaussians for a pose, relative to the vertices in the rest pose."""
+        if self.blendshapes is not None:
+            return self._anchors(*self.blendshapes(pose.conditions)[:2])
         surface = self._surface(pose)
-        geometry, _ = self.geometry(surface, pose.conditions)
-        appearance, _ = self.appearance(surface, pose.conditions)
+        return self._anchors(self.geometry(surface, pose.conditions)[0], self.appearance(surface, pose.conditions)[0])
+
+    def _anchors(self, geometry: Tensor, appearance: Tensor) -> AnchorGaussians:
+        """Attributes (B, N, GEOMETRY_SIZE) and (B, N, appearance_size) after their activations."""
         return AnchorGaussians(
             offsets=OFFSET_UNIT * geometry[..., :3],
             scales=(self.base_scale[:, None] * geometry[..., 3:6].exp()).clamp_max(SCALE_CEILING),
@@ -75,9 +95,17 @@ class GraphAvatar(nn.Module):
         )
 
     def codes(self, pose: Pose) -> Tensor:
-        """(B, 2, latent_size): the bottleneck codes of both U-Nets, which guide the pose refinement."""
+        """(B, 2, `code_size`), which guide the pose refinement: the bottleneck codes of both U-Nets, or twice the
+        weights of the blendshapes.
+        """
+        if self.blendshapes is not None:
+            return self.blendshapes.weights(pose.conditions)[:, None].expand(-1, 2, -1)
         surface = self._surface(pose)
         return torch.stack((self.geometry.encode(surface), self.appearance.encode(surface)), 1)
+
+    @property
+    def code_size(self) -> int:
+        return self.settings.blendshapes or self.settings.latent_size
 
     def _surface(self, pose: Pose) -> Tensor:
         return encode_surface(pose.canonical, pose.normals, self.settings.position_bands, self.settings.normal_bands)
@@ -85,16 +113,23 @@ class GraphAvatar(nn.Module):
     def anchor_splats(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         """Splats of the anchors alone, without neural Gaussians: a coarser head that takes less time."""
         pose = clamp_view(pose, self.views)
-        anchors = self.anchors(pose)
+        return self._anchor_splats(pose, self.anchors(pose))
+
+    def _anchor_splats(self, pose: Pose, anchors: AnchorGaussians) -> tuple[Splats, AnchorGaussians]:
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
         return as_splats(pose, anchors, colors), anchors
 
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         pose = clamp_view(pose, self.views)
-        splats, anchors = self.anchor_splats(pose)
-        if self.neural is None:
+        if self.blendshapes is not None:
+            geometry, appearance, spawned = self.blendshapes(pose.conditions)
+            splats, anchors = self._anchor_splats(pose, self._anchors(geometry, appearance))
+        else:
+            splats, anchors = self._anchor_splats(pose, self.anchors(pose))
+            spawned = self.neural(pose) if self.neural is not None else None
+        if spawned is None:
             return splats, anchors
-        spawned = self.neural(pose, anchors.offsets, anchors.scales)
+        neural = spawned.splats(pose, anchors.offsets, anchors.scales)
         return Splats(
-            *(torch.cat(pair, 1) for pair in zip(vars(splats).values(), vars(spawned).values(), strict=True))
+            *(torch.cat(pair, 1) for pair in zip(vars(splats).values(), vars(neural).values(), strict=True))
         ), anchors

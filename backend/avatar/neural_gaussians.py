@@ -11,6 +11,8 @@ is the same for all frames, so neither is computed N x B times.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +20,35 @@ from torch.nn import functional
 from ..head.rotations import quaternion_multiply
 from ..splatting.types import Splats
 from .posing import Pose, rotate
+
+
+@dataclass(frozen=True)
+class SpawnedGaussians:
+    """k Gaussians of each of N anchors in B frames, as a network makes them: before the activations."""
+
+    positions: Tensor
+    """(N, k, 3) in units of the anchors' scales, about the anchors."""
+    opacity: Tensor
+    """(B, N, k, 1) whose hyperbolic tangent is the opacity; without positive opacity, a Gaussian is not drawn."""
+    color: Tensor
+    """(B, N, k, 3) logits."""
+    scale: Tensor
+    """(B, N, k, 3) logits of half the scale in units of the anchor's."""
+    rotation: Tensor
+    """(B, N, k, 4) w, x, y, z; not normalised."""
+
+    def splats(self, pose: Pose, offsets: Tensor, anchor_scales: Tensor) -> Splats:
+        """(B, N k) splats. `offsets` (B, N, 3) of the anchors in the rest pose, and their scales (B, N, 3), both in
+        metres.
+        """
+        # Gaussians without positive opacity are culled for this frame (the rasteriser skips opacity 0).
+        opacities = torch.tanh(self.opacity).squeeze(-1).clamp_min(0)
+        scales = anchor_scales[:, :, None] * 2 * torch.sigmoid(self.scale)
+        local = offsets[:, :, None] + self.positions * anchor_scales[:, :, None]
+        means = pose.posed[:, :, None] + rotate(pose.rotations[:, :, None], local)
+        quaternions = compose(pose.rotations[:, :, None], self.rotation)
+        parts = (means, quaternions, scales, opacities, torch.sigmoid(self.color))
+        return Splats(*(part.flatten(1, 2) for part in parts))
 
 
 class _Attribute(nn.Module):
@@ -41,7 +72,7 @@ class _Attribute(nn.Module):
 
 
 class NeuralGaussians(nn.Module):
-    """(pose, anchor means, anchor scales) -> Splats of N x k Gaussians."""
+    """Pose of B frames -> k Gaussians of each of N anchors."""
 
     def __init__(self, anchors: int, conditions: int, *, k: int, feature_size: int, width: int) -> None:
         super().__init__()
@@ -64,17 +95,11 @@ class NeuralGaussians(nn.Module):
         logits = torch.logit(anchor_colors.clamp(0.02, 0.98))
         self.color.bias.copy_(logits.repeat(1, self.k))
 
-    def forward(self, pose: Pose, offsets: Tensor, anchor_scales: Tensor) -> Splats:
-        """`offsets` (B, N, 3) of the anchors in the rest pose, and `anchor_scales` (B, N, 3), both in metres."""
+    def forward(self, pose: Pose) -> SpawnedGaussians:
         inputs = (self.features, pose.directions, pose.conditions)
-        # Gaussians without positive opacity are culled for this frame (the rasteriser skips opacity 0).
-        opacities = torch.tanh(self.opacity(*inputs)).squeeze(-1).clamp_min(0)
-        colors = torch.sigmoid(self.color(*inputs))
-        scales = anchor_scales[:, :, None] * 2 * torch.sigmoid(self.scale(*inputs))
-        local = offsets[:, :, None] + self.offsets * anchor_scales[:, :, None]
-        means = pose.posed[:, :, None] + rotate(pose.rotations[:, :, None], local)
-        quaternions = compose(pose.rotations[:, :, None], self.rotation(*inputs))
-        return Splats(*(part.flatten(1, 2) for part in (means, quaternions, scales, opacities, colors)))
+        return SpawnedGaussians(
+            self.offsets, self.opacity(*inputs), self.color(*inputs), self.scale(*inputs), self.rotation(*inputs)
+        )
 
 
 def compose(anchor: Tensor, own: Tensor) -> Tensor:

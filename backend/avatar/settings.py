@@ -21,6 +21,7 @@ LARGEST: Final = {
     "feature_size": 256,
     "neural_width": 512,
     "enhancer_width": 256,
+    "blendshapes": 256,
 }
 """Of an avatar from a file: four times the paper's numbers or more. With all of them the networks take 1.1 GB on the
 largest head model; a file that claims a million channels is no avatar that anyone has trained."""
@@ -33,6 +34,12 @@ SMALLEST: Final = {
     "neural_width": 1,
 }
 """All others may be zero."""
+
+GENERATORS: Final[dict[str, dict[str, int]]] = {
+    "unet": {"blendshapes": 0},
+    "blendshapes": {"blendshapes": 16},
+}
+"""What makes the Gaussians, by name: the settings in which they differ. `unet` is the paper's."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,9 @@ class AvatarSettings:
     neural_width: int = 32
     enhancer_width: int = 0
     """Channels of the enhancer's finest block; 0 means no enhancer, as in avatars from before it existed."""
+    blendshapes: int = 0
+    """Number of Gaussian blendshapes (`backend.avatar.blendshapes`); 0 means the paper's two graph U-Nets, as in
+    avatars from before blendshapes existed."""
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)

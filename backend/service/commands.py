@@ -152,6 +152,7 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
         request.capture,
         request.avatar,
         preset=request.preset,
+        generator=request.generator,
         size=request.size,
         device=request.device,
         minutes=request.minutes,

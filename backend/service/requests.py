@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Final
 
+from ..avatar.settings import GENERATORS
 from ..devices import DEVICES
 from ..formats.frame_formats import FRAME_FORMATS
 from ..formats.frame_times import SEQUENCE_RATE
@@ -83,6 +84,11 @@ class TrainRequest(Request):
     avatar: Path = positional("AVATAR", "the file to write, *.effigy")
     preset: str = option("how carefully", default="draft", choices=tuple(PRESETS))
     size: int | None = option("side of the training images", "N", default=None, default_in_words="the preset's")
+    generator: str = option(
+        "what makes the Gaussians: the graph U-Nets of the paper, or blendshapes",
+        default="unet",
+        choices=tuple(GENERATORS),
+    )
     device: str = option("what to train on", default="auto", choices=DEVICES)
     minutes: float | None = option(
         "train for this long instead of the preset's number of steps", "M", default=None, minimum=0, above_minimum=True

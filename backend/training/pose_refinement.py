@@ -23,7 +23,7 @@ class PoseRefiner:
     def __init__(self, networks: GraphAvatar, frames: TrainingFrames) -> None:
         self.networks, self.frames = networks, frames
         self.refinement = PoseRefinementNetwork(
-            networks.settings.latent_size, frames.poses.head.expression_size, frames.frame_count
+            networks.code_size, frames.poses.head.expression_size, frames.frame_count
         ).to(frames.device)
 
     def pose(self, batch: Batch, rows: Tensor, other_rows: Tensor) -> tuple[Pose, RigidMotion, Tensor]:

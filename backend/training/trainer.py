@@ -16,7 +16,7 @@ from ..avatar.anchors import mean_edge_lengths
 from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
-from ..avatar.settings import AvatarSettings
+from ..avatar.settings import GENERATORS, AvatarSettings
 from ..avatar.views import expression_limits, view_range
 from ..devices import choose_device, give_up_cuda, usable_cuda
 from ..errors import EffigyError
@@ -51,6 +51,7 @@ def train(
     avatar_path: Path,
     *,
     preset: str = "draft",
+    generator: str = "unet",
     size: int | None = None,
     device: str = "auto",
     minutes: float | None = None,
@@ -64,8 +65,9 @@ def train(
 
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
-    default the preset's. `plan` replaces the values of `preset`; the avatar file then still records the name `preset`.
-    `clock` returns the seconds by which minutes are counted. If poses are refined, the capture gets REFINED_TRACK.
+    default the preset's. `generator` is a key of GENERATORS; `settings` replace it. `plan` replaces the values of
+    `preset`; the avatar file then still records the name `preset`. `clock` returns the seconds by which minutes are
+    counted. If poses are refined, the capture gets REFINED_TRACK.
 
     If a GPU fails on the way (its memory runs out, a kernel cannot be built, the driver gives up), this is said in a
     message and the training goes on on the CPU from its last step or, if the GPU no longer gives its data back, from
@@ -79,7 +81,9 @@ def train(
     size = size or min(plan.size, capture.size)
     if not 64 <= size <= capture.size:
         raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
-    settings = replace(settings or AvatarSettings(enhancer_width=plan.enhancer_width), size=size)
+    settings = replace(
+        settings or AvatarSettings(enhancer_width=plan.enhancer_width, **GENERATORS[generator]), size=size
+    )
     job = {
         "capture": capture.source_sha256,
         "frames": capture.frame_count,
@@ -288,7 +292,7 @@ def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
     for name, parameter in networks.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.endswith("bias_output") or (
+        if name.endswith(("bias_output", "blendshapes.mean", "blendshapes.positions", "blendshapes.latents")) or (
             name.startswith("neural") and (name.endswith((".bias", "offsets")) and "from_" not in name)
         ):
             per_vertex.append(parameter)

@@ -71,6 +71,10 @@ def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose
     how much the outputs vary between these frames. Returns the mean squared error of the last step, summed over the two
     U-Nets.
     """
+    if networks.blendshapes is not None:
+        target = torch.cat((free.geometry, free.appearance), 1).detach()
+        networks.blendshapes.start_from(target, free.colors(pose), pose.conditions)
+        return 0.0
     targets = ((networks.geometry, free.geometry.detach()), (networks.appearance, free.appearance.detach()))
     surface = encode_surface(
         pose.canonical, pose.normals, networks.settings.position_bands, networks.settings.normal_bands

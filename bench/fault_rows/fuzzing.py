@@ -26,7 +26,7 @@ ASKED: Final = "0 other exceptions than ours, 0 crashes, 0 hangs over 30 s"
 FULL: Final = 600
 SHORT: Final = 1
 UNGUIDED_INPUTS: Final = 150
-"""In place of each second, for each loader, where Atheris is missing. Counted, so that a slow machine tries the same."""
+"""For each loader in place of each second, where Atheris is missing: counted, so that every machine tries the same."""
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 

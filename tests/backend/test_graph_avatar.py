@@ -47,8 +47,12 @@ def networks_of(model, **settings):
     return networks
 
 
-def test_every_parameter_receives_a_gradient(model):
-    networks = networks_of(model)
+GENERATOR = pytest.mark.parametrize("shapes", [0, 5], ids=["unet", "blendshapes"])
+
+
+@GENERATOR
+def test_every_parameter_receives_a_gradient(model, shapes):
+    networks = networks_of(model, blendshapes=shapes)
     splats, anchors = networks(make_pose(model, 0.1 * torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))))
     sum((part * torch.randn_like(part)).sum() for part in vars(splats).values()).backward()
     silent = [
@@ -60,8 +64,9 @@ def test_every_parameter_receives_a_gradient(model):
     assert splats.means.shape == (2, 3 * len(model.template), 3)
 
 
-def test_neck_rotation_changes_only_position_and_orientation(model):
-    networks = networks_of(model, sh_degree=3)
+@GENERATOR
+def test_neck_rotation_changes_only_position_and_orientation(model, shapes):
+    networks = networks_of(model, sh_degree=3, blendshapes=shapes)
     still = torch.zeros(1, 5, 3)
     still[0, 2] = torch.tensor([0.2, 0, 0])
     turned = still.clone()
@@ -84,6 +89,37 @@ def test_neck_rotation_changes_only_position_and_orientation(model):
     expected = before[0].means @ carried[:, :3, :3].transpose(1, 2) + carried[:, None, :3, 3]
     torch.testing.assert_close(after[0].means[:, bound], expected[:, bound], atol=2e-6, rtol=0)
     assert (after[0].means - before[0].means)[:, bound].norm(dim=-1).mean() > 0.01
+
+
+def test_blendshapes_are_a_mean_and_shapes_that_the_pose_weights(model):
+    networks = networks_of(model, blendshapes=5)
+    pose = make_pose(model, torch.zeros(2, 5, 3), expression=torch.tensor([[0.0, 0, 0, 0], [0.3, -0.2, 0.1, 0.4]]))
+    blendshapes = networks.blendshapes
+    weights = blendshapes.weights(pose.conditions)
+    shapes = torch.einsum("nf,kfo->kno", blendshapes.features(), blendshapes.shapes)
+    expected = blendshapes.mean + torch.einsum("bk,kno->bno", weights, shapes)
+    geometry, appearance, spawned = blendshapes(pose.conditions)
+    made = torch.cat((geometry, appearance), 2)
+    torch.testing.assert_close(made, expected[..., : made.shape[2]])
+    second = expected[..., made.shape[2] + 11 : made.shape[2] + 22]
+    parts = (spawned.opacity, spawned.color, spawned.scale, spawned.rotation)
+    torch.testing.assert_close(torch.cat([part[:, :, 1] for part in parts], 2), second)
+    assert (weights[0] - weights[1]).abs().max() > 1e-3 and (made[0] - made[1]).abs().max() > 1e-4
+
+
+def test_blendshapes_start_from_the_gaussians_of_the_warm_up(model):
+    networks = networks_of(model, blendshapes=5)
+    free = VertexBoundGaussians(torch.full((len(model.template),), 0.01), 1)
+    with torch.no_grad():
+        free.geometry[:, :3] = torch.linspace(-0.3, 0.3, len(model.template))[:, None]
+        free.appearance[:, 1:4] = 0.7
+    pose = make_pose(model, torch.zeros(3, 5, 3), expression=0.3 * torch.randn(3, 4))
+    distil_into_networks(free, networks, pose)
+    geometry, appearance, spawned = networks.blendshapes(pose.conditions)
+    torch.testing.assert_close(geometry.mean(0), free.geometry, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(appearance.mean(0), free.appearance, atol=1e-5, rtol=1e-5)
+    shown = torch.sigmoid(networks.blendshapes.mean[:, -22:].unflatten(1, (2, 11))[..., 1:4])
+    torch.testing.assert_close(shown, free.colors(pose)[:, None].expand_as(shown), atol=1e-4, rtol=1e-4)
 
 
 def test_gaussians_bound_to_the_jaw_move_with_it(model):
@@ -150,6 +186,7 @@ def test_networks_have_the_sizes_of_the_paper_unless_settings_say_otherwise() ->
         "feature_size": 16,
         "neural_width": 32,
         "enhancer_width": 0,
+        "blendshapes": 0,
     }
 
 

@@ -224,6 +224,7 @@ def test_choices_are_those_of_the_backend(tmp_path: Path) -> None:
     }
     assert choices == {
         (TrainRequest, "preset"): tuple(PRESETS),
+        (TrainRequest, "generator"): ("unet", "blendshapes"),
         (TrainRequest, "device"): DEVICES,
         (DoctorRequest, "device"): DEVICES,
         (RenderRequest, "format"): FRAME_FORMATS,
@@ -283,7 +284,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rate": None,
     },
     "track": {"head": None, "expression_count": None, "landmarks_only": False},
-    "train": {"preset": "draft", "size": None, "device": "auto", "minutes": None, "resume": False},
+    "train": {
+        "preset": "draft",
+        "size": None,
+        "generator": "unet",
+        "device": "auto",
+        "minutes": None,
+        "resume": False,
+    },
     "refine": {},
     "evaluate": {"baselines": False, "refitted": False},
     "render": {"size": None, "format": "png", "background": "transparent", "plain": False},
@@ -346,7 +354,7 @@ def test_the_smallest_values_that_make_sense_are_taken_and_smaller_ones_are_not(
         ("export", "--frame N index into the track (default: 0)"),
         ("retarget", "--smoothing S seconds over which the performance is smoothed (default: 0)"),
         ("batch", "(default: beside the sheet, named after it)"),
-        ("train", "side of the training images (default: the preset's) --device"),
+        ("train", "side of the training images (default: the preset's) --generator"),
         ("render", "--size N side of the images (default: the track's) --format"),
         ("retarget", "--fps N frames a second (default: the performance's own)"),
         ("batch", "(default: this machine) --at-once N"),

@@ -1,0 +1,94 @@
+"""Gaussian blendshapes: the attributes of all Gaussians as a mean and K shapes that a small network of the pose
+weights.
+
+    attributes of anchor v = mean_v + sum_k w_k(conditions) f_v B_k
+
+f_v is a feature of the anchor: the output of a graph network that decodes a learnt code per coarse vertex, plus a
+latent of the vertex alone (NPGA). B_k maps features to attributes. The graph network therefore runs once for all frames
+of a step, and never in an animation; shapes are smooth over the mesh where nothing asks for detail; and K shapes take
+as many numbers as the rank of their features, not K times the attributes. RGBAvatar and Gaussian Deja-vu learn such
+shapes without a graph.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..head.chebyshev import ChebyshevConvolution
+from ..head.mesh_graph import MeshHierarchy, sample
+from .anchors import GEOMETRY_SIZE
+from .neural_gaussians import SpawnedGaussians
+
+SPAWNED_SIZE = 11
+"""Numbers of a spawned Gaussian: opacity 1, colour 3, scale 3, quaternion 4."""
+
+
+class GaussianBlendshapes(nn.Module):
+    """Conditions (B, C) -> geometry (B, N, GEOMETRY_SIZE) and appearance (B, N, A) of the anchors, and the k Gaussians
+    that each spawns, None if k = 0.
+    """
+
+    def __init__(
+        self,
+        hierarchy: MeshHierarchy,
+        conditions: int,
+        appearance_size: int,
+        *,
+        shapes: int,
+        k: int,
+        feature_size: int,
+        width: int,
+        filters: int,
+        order: int,
+    ) -> None:
+        super().__init__()
+        self.hierarchy, self.k = hierarchy, k
+        self.parts = (GEOMETRY_SIZE, appearance_size, SPAWNED_SIZE * k)
+        fine, _, coarse = hierarchy.sizes
+        self.codes = nn.Parameter(torch.randn(coarse, filters))
+        self.decode_middle = ChebyshevConvolution(filters, filters, order)
+        self.decode_fine = ChebyshevConvolution(filters, feature_size, order)
+        self.latents = nn.Parameter(0.1 * torch.randn(fine, feature_size))
+        self.mix = nn.Sequential(nn.Linear(conditions, width), nn.ELU(), nn.Linear(width, shapes))
+        # Small against the Gaussians of the warm-up.
+        self.shapes = nn.Parameter(0.02 * torch.randn(shapes, feature_size, sum(self.parts)))
+        self.mean = nn.Parameter(torch.zeros(fine, sum(self.parts)))
+        self.positions = nn.Parameter(0.7 * torch.randn(fine, k, 3))
+        with torch.no_grad():
+            spawned = self.mean[:, -SPAWNED_SIZE * k :].unflatten(-1, (k, SPAWNED_SIZE)) if k else self.mean[:, :0]
+            # An opacity of tanh(0.2), faint enough not to cover the anchors; and no rotation.
+            spawned[..., 0] = 0.2
+            spawned[..., 7] = 1.0
+
+    def features(self) -> Tensor:
+        """(N, feature_size) of all anchors."""
+        graph = self.hierarchy
+        x = sample(graph.ups[1], self.codes[None])
+        x = functional.elu(self.decode_middle(x, graph.laplacians[1]))
+        x = sample(graph.ups[0], x)
+        return self.decode_fine(x, graph.laplacians[0])[0] + self.latents
+
+    def weights(self, conditions: Tensor) -> Tensor:
+        """(B, K) of the shapes."""
+        return self.mix(conditions)
+
+    def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor, SpawnedGaussians | None]:
+        mixed = torch.einsum("bk,kfo->bfo", self.weights(conditions), self.shapes)
+        geometry, appearance, spawned = (self.mean + self.features() @ mixed).split(self.parts, -1)
+        if not self.k:
+            return geometry, appearance, None
+        parts = spawned.unflatten(-1, (self.k, SPAWNED_SIZE)).split((1, 3, 3, 4), -1)
+        return geometry, appearance, SpawnedGaussians(self.positions, *parts)
+
+    @torch.no_grad()
+    def start_from(self, anchors: Tensor, colors: Tensor, conditions: Tensor) -> None:
+        """Move the mean so that the anchors' attributes (N, GEOMETRY_SIZE + A) are these in the mean of some frames
+        `conditions` (B, C), and the spawned Gaussians have the anchors' colours (N, 3) in [0, 1].
+        """
+        geometry, appearance, _ = self(conditions)
+        self.mean[:, : anchors.shape[1]] += anchors - torch.cat((geometry, appearance), 2).mean(0)
+        if self.k:
+            spawned = self.mean[:, anchors.shape[1] :].unflatten(-1, (self.k, SPAWNED_SIZE))
+            spawned[..., 1:4] = torch.logit(colors.clamp(0.02, 0.98))[:, None]
