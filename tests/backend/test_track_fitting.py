@@ -382,3 +382,50 @@ def test_the_influence_of_the_shared_parameters_is_that_of_every_frame_between_t
     expected[:, FACE:] *= 2.0
     expected[:, 2] = 0
     torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=1e-6)
+
+
+def noisy(clip: ClipFrames, pixels: float, seed: int = 5) -> ClipFrames:
+    noise = pixels * torch.randn(clip.landmarks.detected.shape, generator=torch.Generator().manual_seed(seed)).double()
+    moved = clip.landmarks.detected + noise
+    return _single(replace(clip, landmarks=replace(clip.landmarks, detected=moved, unbiased=moved)))
+
+
+def misplaced(clip: ClipFrames) -> ClipFrames:
+    """The same, with heads that begin two centimetres beside their places."""
+    return replace(clip, state=replace(clip.state, translation=clip.state.translation + 0.02))
+
+
+def test_the_first_step_places_heads_and_leaves_faces_and_the_person() -> None:
+    identity = torch.tensor((0.2, -0.15)).double()
+    clips = [misplaced(noisy(clip_frames(6, identity=identity), 0.5))]
+    person, states = fit_person(clips, 1)
+    assert float(person.identity.abs().max()) < 1e-6 and float(person.focals[0]) == pytest.approx(900, rel=1e-6)
+    assert torch.equal(states[0].expression, clips[0].state.expression)
+    assert not torch.equal(states[0].face, clips[0].state.face), "jaw and eyes move"
+    moved = (states[0].translation - clips[0].state.translation).abs()
+    assert float(moved.max()) > 0.01
+    # Until something was learned of the person, their covariance is the prior's.
+    expected = torch.tensor((1.0, 1.0, 0.3**2 + 0.15**2)).double()
+    torch.testing.assert_close(person.covariance.diagonal(), expected, rtol=1e-4, atol=0)
+    again, _ = fit_person(clips, 1, previous=person)
+    assert float(again.identity.abs().min()) > 0.01, "from a known person on, everything moves at once"
+
+
+@pytest.mark.parametrize(("known", "scales"), ((False, [12, 12, 8, 5, 4, 3]), (True, [8, 5, 4, 3, 3])))
+def test_a_person_is_fitted_ever_more_robustly_until_it_hardly_improves(
+    known: bool, scales: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, reweighted = [], LandmarkTerm.reweighted
+
+    def watched(self: LandmarkTerm, state: FrameState, camera: Camera, scale: float) -> LandmarkTerm:
+        seen.append(scale)
+        return reweighted(self, state, camera, scale)
+
+    monkeypatch.setattr(LandmarkTerm, "reweighted", watched)
+    identity = torch.tensor((0.9, -0.8)).double()
+    clips = [misplaced(noisy(clip_frames(12, identity=identity), 2.0))]
+    previous = Person(torch.zeros(2), torch.tensor([900.0]), torch.zeros(0, 3), torch.eye(3).double())
+    counted: list[int] = []
+    fit_person(clips, 60, counted.append, previous if known else None)
+    assert seen[: len(scales)] == scales and counted == list(range(len(seen)))
+    assert 6 <= len(seen) <= 7, "no iterations that gain nothing"
