@@ -16,9 +16,7 @@ FACING = torch.diag(torch.tensor((1.0, -1.0, -1.0))).double()
 """The rotation of a head that looks into the camera."""
 
 
-def surface_of(
-    points: np.ndarray | list[int], seed: int = 0, dtype: torch.dtype = torch.float64
-) -> LandmarkSurface:
+def surface_of(points: np.ndarray | list[int], seed: int = 0, dtype: torch.dtype = torch.float64) -> LandmarkSurface:
     """A surface with random bases at these detector's landmarks; its points take turns to follow jaw, eyes and none."""
     generator = torch.Generator().manual_seed(seed)
     count = len(points)

@@ -101,7 +101,11 @@ def test_a_piece_of_the_flare_is_cut_unless_hair_hangs_beside_it() -> None:
 
 def test_only_what_is_connected_to_the_head_stays_with_its_rim() -> None:
     side = 200
-    kept, matte, head = np.ones((side, side), np.uint8), np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+    kept, matte, head = (
+        np.ones((side, side), np.uint8),
+        np.zeros((side, side), np.uint8),
+        np.zeros((side, side), np.uint8),
+    )
     matte[50:100, 50:100] = 255  # the head's piece, with a faint rim of ten pixels
     matte[40:110, 40:50] = 60
     matte[150:170, 150:170] = 255  # another piece

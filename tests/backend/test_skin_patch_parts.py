@@ -39,7 +39,9 @@ def wave(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     the third not at all.
     """
     in_both, along_x = x < 70, (x >= 70) & (x < 130)
-    value = np.where(in_both, 0.2 * np.sin(0.6 * x) + 0.2 * np.sin(0.7 * y), np.where(along_x, 0.3 * np.sin(1.5 * x), 0.7))
+    value = np.where(
+        in_both, 0.2 * np.sin(0.6 * x) + 0.2 * np.sin(0.7 * y), np.where(along_x, 0.3 * np.sin(1.5 * x), 0.7)
+    )
     by_x = np.where(in_both, 0.12 * np.cos(0.6 * x), np.where(along_x, 0.45 * np.cos(1.5 * x), 0))
     return value, by_x, np.where(in_both, 0.14 * np.cos(0.7 * y), 0.0)
 
@@ -61,7 +63,9 @@ class Seen(SkinView):
 
 
 def registered(view: Seen, factor: float = 2.0, sigma: float = 0.4, determined: np.ndarray | None = None) -> tuple:
-    appearance = SimpleNamespace(blur=BLUR, determined=np.ones(len(view.at), bool) if determined is None else determined)
+    appearance = SimpleNamespace(
+        blur=BLUR, determined=np.ones(len(view.at), bool) if determined is None else determined
+    )
     expected = wave(*grid().T)[0]
     shift, roots, weights = _register(Patches(), appearance, expected, view, factor, sigma)
     return shift[:3], roots[:3], weights[:3]

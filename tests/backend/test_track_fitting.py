@@ -16,7 +16,14 @@ from backend.tracking.model.prediction import predict
 from backend.tracking.solve import fit_frames as fit_frames_module
 from backend.tracking.solve.block_systems import solve_independent
 from backend.tracking.solve.fit_frames import fit_frames, fit_windows, free_parameters
-from backend.tracking.solve.fit_person import ClipFrames, Person, _covariance, _restricted, _SharedParameters, fit_person
+from backend.tracking.solve.fit_person import (
+    ClipFrames,
+    Person,
+    _covariance,
+    _restricted,
+    _SharedParameters,
+    fit_person,
+)
 from backend.tracking.solve.initial_state import initial_state
 from backend.tracking.solve.uncertainty import standard_deviations
 from backend.tracking.terms.landmarks import LandmarkTerm
@@ -57,7 +64,9 @@ class Place(Term):
 def test_frames_reach_the_minimum_within_their_bounds() -> None:
     state, camera = state_of(4), camera_of()
     mean = 0.5 * torch.randn(4, FACE, generator=torch.Generator().manual_seed(4)).double()
-    bounds = replace(wide_bounds(state), lower=torch.full((FACE,), -0.3).double(), upper=torch.full((FACE,), 0.2).double())
+    bounds = replace(
+        wide_bounds(state), lower=torch.full((FACE,), -0.3).double(), upper=torch.full((FACE,), 0.2).double()
+    )
     fixed = bounds.fixed.clone()
     fixed[1] = True
     start = replace(state, face=state.face.clamp(-0.3, 0.2))
@@ -114,7 +123,10 @@ def test_parameters_at_a_bound_are_free_only_away_from_it() -> None:
 
 def test_independent_frames_are_solved_over_what_is_free() -> None:
     root = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1)).double()
-    hessian, gradient = root @ root.transpose(1, 2), torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).double()
+    hessian, gradient = (
+        root @ root.transpose(1, 2),
+        torch.randn(3, 4, generator=torch.Generator().manual_seed(2)).double(),
+    )
     free = torch.tensor(((True, True, True, True), (True, False, True, True), (False, True, True, False)))
     step = solve_independent(hessian, gradient, free)
     for frame in range(3):
@@ -130,9 +142,7 @@ def walked(frames: int) -> tuple[list[Term], FrameState, Tensor]:
     wanted = state.translation.clone()
     wanted[:, 0] += 0.1 * torch.sin(torch.arange(frames) / 3.0).double()
     precision = torch.full((FACE + 6,), 2.0).double()
-    smooth = SmoothnessTerm(
-        precision, torch.ones(frames - 1, dtype=torch.bool), torch.ones(frames, dtype=torch.bool)
-    )
+    smooth = SmoothnessTerm(precision, torch.ones(frames - 1, dtype=torch.bool), torch.ones(frames, dtype=torch.bool))
     return [Place(wanted), prior_around(state.face), smooth], state, wanted
 
 

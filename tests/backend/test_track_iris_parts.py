@@ -92,7 +92,9 @@ def round_eye(centre: tuple[float, float], radius: float) -> np.ndarray:
     return np.array(centre) + radius * np.stack((np.cos(angles), np.sin(angles)), 1)
 
 
-def searched(image: np.ndarray, centre: tuple[float, float], *, radius: float = 8.0, outline: float = 26.0) -> np.ndarray:
+def searched(
+    image: np.ndarray, centre: tuple[float, float], *, radius: float = 8.0, outline: float = 26.0
+) -> np.ndarray:
     return _operator(
         image, round_eye(centre, outline), np.array(centre), radius * np.eye(2), np.array((0.8, 1.0, 1.2)), 1.0
     )

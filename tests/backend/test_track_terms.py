@@ -391,7 +391,9 @@ def test_across_a_cut_no_acceleration_is_measured() -> None:
     linked = [True, True, False, True, True, True]
     apart = smoothness(7, linked).reweighted(state, camera_of(), 3.0).current_coupling()
     jumped = replace(state, translation=state.translation + torch.tensor([0, 0, 0, 5, 5, 5, 5.0])[:, None])
-    torch.testing.assert_close(smoothness(7, linked).reweighted(jumped, camera_of(), 3.0).coupling.triples, apart.triples)
+    torch.testing.assert_close(
+        smoothness(7, linked).reweighted(jumped, camera_of(), 3.0).coupling.triples, apart.triples
+    )
     assert apart.triples[1:3].abs().max() == 0 and apart.triples[0].min() > 0
 
 
