@@ -129,9 +129,8 @@ def _note_libraries() -> None:
     """A library may have been moved since it was saved. The overrides of its objects have its paths."""
     found = list(_with_paths())
     inheriting = [(obj, reference) for obj in found if (reference := inherits_from(obj))]
-    overrides = {obj for obj, _ in inheriting}
     for obj in found:
-        if obj.library is not None and obj not in overrides:
+        if obj.library is not None:
             _note_place(obj, bpy.path.abspath(obj.library.filepath))
     for obj, reference in inheriting:
         obj.effigy.origin = reference.effigy.origin

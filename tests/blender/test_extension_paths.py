@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import bpy
@@ -99,3 +100,33 @@ def test_a_packed_avatar_with_a_device_name_is_unpacked_to_a_file(armature, tmp_
     armature.effigy.packed = text
     path = module("blender_addon.avatars").unpack(armature)
     assert path.parent == tmp_path and path.read_bytes() == content and not set(path.name) & set(':?"\\')
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_only_what_is_below_the_blend_or_was_chosen_is_written(armature, tmp_path: Path, module) -> None:
+    paths, trusted_paths = module("blender_addon.paths"), module("blender_addon.trusted_paths")
+    disk, shots, elsewhere = tmp_path / "disk", tmp_path / "shots", tmp_path / "elsewhere"
+    for folder in (disk / "ann.capture", elsewhere):
+        folder.mkdir(parents=True)
+    # The artist's way to the folder of the .blend leads through a link.
+    shots.symlink_to(disk)
+    (disk / "out").symlink_to(elsewhere)
+    (disk / "loop").symlink_to(disk / "loop")
+
+    def is_written(path: Path) -> bool:
+        with suppress(module("blender_addon.errors").EffigyError):
+            paths.check_written(path, armature)
+            return True
+        return False
+
+    assert not is_written(shots / "ann.capture"), "an unsaved file has no folder"
+    bpy.ops.wm.save_as_mainfile(filepath=str(shots / "shot.blend"))
+    armature = bpy.data.objects["ann"]
+    assert is_written(shots / "ann.capture") and is_written(disk / "ann.effigy")
+    for path in (elsewhere / "ann.effigy", shots / "out" / "ann.effigy", tmp_path / "ann.effigy", disk / "loop" / "x"):
+        assert not is_written(path)
+    for path in (disk / ("x" * 5000), Path(f"{disk}/a\0b")):
+        is_written(path)
+    trusted_paths.trust(elsewhere / "read.effigy", chosen=False)
+    trusted_paths.trust(elsewhere / "written.effigy")
+    assert not is_written(elsewhere / "read.effigy") and is_written(elsewhere / "written.effigy")

@@ -368,9 +368,10 @@ def test_the_paths_name_the_same_files(way, project: Project, module, capfd) -> 
 
 
 @pytest.mark.skipif(not HAS_IMPORT_HANDLER, reason="before Blender 4.3 the paths are written when the file is saved")
-def test_an_appended_path_is_relative_to_this_file_at_once(project: Project) -> None:
-    appended(project)
-    assert rig().effigy.avatar == f"//../../{LIBRARY}/ann.effigy"
+@pytest.mark.parametrize("way", [appended, appended_beside_a_linked_one])
+def test_an_appended_path_is_relative_to_this_file_at_once(way, project: Project) -> None:
+    way(project)
+    assert rig().library is None and rig().effigy.avatar == f"//../../{LIBRARY}/ann.effigy"
 
 
 def moved_folder(project: Project) -> Path:
@@ -439,10 +440,52 @@ def test_an_override_whose_library_is_missing_keeps_the_librarys_paths(project: 
     bpy.ops.wm.read_homefile(use_empty=True)
     project.library.rename(project.library.with_suffix(".away"))
     bpy.ops.wm.open_mainfile(filepath=str(project.shot))
+    assert stored_paths(rig(), module) == expected(project.avatar, project.capture)
     bpy.ops.wm.save_mainfile()
     project.library.with_suffix(".away").rename(project.library)
     bpy.ops.wm.open_mainfile(filepath=str(project.shot))
     assert stored_paths(rig(), module)["avatar"] == project.avatar
+
+
+@pytest.mark.skipif(not HAS_IMPORT_HANDLER, reason="before Blender 4.3 no handler looks at what was appended")
+@pytest.mark.parametrize("library", ["there", "missing"])
+def test_an_appended_override_keeps_following_its_library(library, project: Project, module) -> None:
+    overridden_and_opened_again(project)
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.read_homefile(use_empty=True)
+    away = project.library.with_suffix(".away")
+    if library == "missing":
+        project.library.rename(away)
+    cut = project.folder / "edit" / "cut.blend"
+    cut.parent.mkdir()
+    bpy.ops.wm.save_as_mainfile(filepath=str(cut))
+    project.bring(kind="objects", name="ann", file=project.shot)
+    assert rig().override_library
+    assert stored_paths(rig(), module) == expected(project.avatar, project.capture)
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.read_homefile(use_empty=True)
+    # Now the library has another avatar.
+    if library == "missing":
+        away.rename(project.library)
+    bpy.ops.wm.open_mainfile(filepath=str(project.library))
+    rig().effigy.avatar = "//ben.effigy"
+    bpy.ops.wm.save_mainfile()
+    bpy.ops.wm.open_mainfile(filepath=str(cut))
+    assert stored_paths(rig(), module)["avatar"] == project.library.parent / "ben.effigy"
+
+
+def test_a_path_set_on_a_linked_rig_leaves_the_librarys_other_paths(project: Project, module) -> None:
+    linked(project)
+    rig().effigy.avatar = str(project.library.parent / "ben.effigy")
+    assert stored_paths(rig(), module)["capture"] == project.capture
+
+
+def test_a_training_that_is_set_is_relative_to_this_file(project: Project, module) -> None:
+    linked_and_made_local(project)
+    rig().effigy.training = json.dumps({"avatar": "//ben.effigy", "capture": "//ben.capture"})
+    found = stored_paths(rig(), module)
+    assert found["training avatar"] == project.shot.parent / "ben.effigy"
+    assert (found["avatar"], found["capture"]) == (project.avatar, project.capture)
 
 
 def test_a_path_that_is_chosen_is_relative_to_this_file_and_the_others_stay(project: Project, module) -> None:
