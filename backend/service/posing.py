@@ -197,23 +197,26 @@ class Posing:
         splats = concatenate(heads) if heads else EMPTY
         return {"gaussians": write_ply(parameters.path("path"), splats)}
 
-    def render(self, parameters: Parameters) -> Frame:
+    def render(self, parameters: Parameters) -> dict[str, np.ndarray]:
         """All subjects in one image, their Gaussians sorted together. `enhanced` (true): with the enhancers of the
-        avatars that have one.
+        avatars that have one. A subject with `holdout` (false) cuts a hole into the image; only then the answer has
+        `hole` (H, W), the share of each pixel that is cut out.
         """
         parameters.allow_only("subjects", "camera", "enhanced")
         enhanced = parameters.flag("enhanced", True)
         camera = read_camera(parameters.group("camera"))
-        heads, enhancers, scales = [], [], []
+        heads, enhancers, scales, holdouts = [], [], [], []
         for subject in parameters.groups("subjects"):
-            avatar, pose = self._read_subject(subject)
+            avatar, pose = self._read_subject(subject, "holdout")
             heads.append(posed_splats(avatar, pose, camera.eye_of(avatar, pose)))
-            enhancers.append(avatar.enhancer if enhanced else None)
+            holdouts.append(subject.flag("holdout", False))
+            enhancers.append(avatar.enhancer if enhanced and not holdouts[-1] else None)
             scales.append(pose.scale)
-        return draw(heads, camera, enhancers, scales)
+        frame, hole = draw_with_holdouts(heads, holdouts, camera, enhancers, scales)
+        return vars(frame) | ({"hole": hole} if any(holdouts) else {})
 
-    def _read_subject(self, subject: Parameters) -> tuple[Avatar, SubjectPose]:
-        subject.allow_only("avatar", "pose")
+    def _read_subject(self, subject: Parameters, *further: str) -> tuple[Avatar, SubjectPose]:
+        subject.allow_only("avatar", "pose", *further)
         avatar = self._avatars.get(subject.path("avatar"))
         return avatar, read_pose(subject.group("pose"), avatar.head_model)
 
@@ -261,14 +264,29 @@ def read_camera(camera: Parameters) -> View:
     )
 
 
-@torch.inference_mode()
 def draw(
     heads: list[Splats], view: View, enhancers: list[Enhancer | None] | None = None, scales: list[float] | None = None
 ) -> Frame:
     """Rasterise several heads together; `enhancers` and `scales` (1 = life size) have one entry for each head."""
+    return draw_with_holdouts(heads, [False] * len(heads), view, enhancers, scales)[0]
+
+
+@torch.inference_mode()
+def draw_with_holdouts(
+    heads: list[Splats],
+    holdouts: list[bool],
+    view: View,
+    enhancers: list[Enhancer | None] | None = None,
+    scales: list[float] | None = None,
+) -> tuple[Frame, np.ndarray]:
+    """As `draw`, but heads that are holdouts hide what is behind them and are not in the frame; also the share (H, W)
+    of each pixel that they cover.
+    """
     if not heads:
         size = view.height, view.width
-        return Frame(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
+        nothing = np.zeros(size, np.float32)
+        return Frame(np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32)), nothing
+    counts = [head.means.shape[1] for head in heads]
     splats = _clipped(concatenate(heads), view)
     view, splats, offset = _approximate_orthographic(view, splats) if view.orthographic else (view, splats, 0.0)
     intrinsics, world_to_camera = (
@@ -276,12 +294,23 @@ def draw(
         for matrix in (view.intrinsics, view.world_to_camera)
     )
     cameras = Cameras(intrinsics, world_to_camera, view.width, view.height)
-    raster = rasterize(splats, cameras)
+    hole = np.zeros((view.height, view.width), np.float32)
+    if not any(holdouts):
+        raster = rasterize(splats, cameras)
+    else:
+        shown = torch.cat([torch.full((1, n, 1), float(not out)) for n, out in zip(counts, holdouts, strict=True)], 1)
+        shown = shown.to(splats.means.device)
+        raster = rasterize(replace(splats, colors=splats.colors * shown), cameras)
+        # Their weights and depths are accumulated like a colour.
+        depths = splats.means @ world_to_camera[:, 2, :3, None] + world_to_camera[:, 2, 3:, None]
+        marked = shown * torch.cat((torch.ones_like(depths), depths, depths), -1)
+        marks = rasterize(replace(splats, colors=marked), cameras)
+        hole = (raster.alpha - marks.color[..., 0]).clamp_min(0)[0].cpu().numpy()
+        raster = replace(raster, alpha=marks.color[..., 0], depth=marks.color[..., 1])
     if enhancers:
-        counts = [head.means.shape[1] for head in heads]
         raster = enhance_joint_image(raster, splats, cameras, counts, enhancers, scales or [1.0] * len(heads))
     frame = frames_of(raster)[0]
-    return Frame(frame.color, frame.alpha, frame.depth - np.float32(offset))
+    return Frame(frame.color, frame.alpha, frame.depth - np.float32(offset)), hole
 
 
 def _clipped(splats: Splats, view: View) -> Splats:

@@ -10,7 +10,7 @@
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction, anchors} → means, quaternions, scales, opacities, colors (`posing`)
     avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a `.ply` of them at `path`
-    avatar.render  {subjects: [{avatar, pose}], camera, enhanced} → color, alpha, depth
+    avatar.render  {subjects: [{avatar, pose, holdout}], camera, enhanced} → color, alpha, depth, hole
     job.start      {kind, params}                       → {job: its name} (`job_specs`); then `job.progress`,
                                                           `job.preview` and `job.message` as they come, and at last
                                                           one of `job.done`, `job.failed`, `job.cancelled`

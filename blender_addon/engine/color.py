@@ -17,8 +17,9 @@ EMPTY_DEPTH: Final = np.float32(1e10)
 """Blender's depth for pixels without an object."""
 
 
-def combined_pass(color: np.ndarray, alpha: np.ndarray, background: np.ndarray | None) -> np.ndarray:
-    """The Combined pass (H, W, 4) float32 from sRGB-encoded, premultiplied `color` (H, W, 3) and `alpha` (H, W).
+def combined_pass(color: np.ndarray, alpha: np.ndarray, hole: np.ndarray, background: np.ndarray | None) -> np.ndarray:
+    """The Combined pass (H, W, 4) float32 from sRGB-encoded, premultiplied `color` (H, W, 3) and `alpha` (H, W). `hole`
+    (H, W) is the share of each pixel that stays empty, in front of a background as well.
 
     `background` is a scene-linear colour (3,), or None for a transparent film. It is blended in encoded values, as the
     networks were trained, which gives correct soft edges; blending in linear light would give dark hair a bright rim.
@@ -28,16 +29,17 @@ def combined_pass(color: np.ndarray, alpha: np.ndarray, background: np.ndarray |
     if background is not None:
         image[...] = (*background, 1)
     # Only covered pixels are decoded, because decoding is expensive and a head covers only a part of the image.
-    covered = alpha > 1e-6
+    covered = alpha + hole > 1e-6
     opacity = np.minimum(alpha[covered], 1)[:, None]
-    straight = np.clip(color[covered] / alpha[covered][:, None], 0, 1)
+    kept = 1 - np.clip(hole[covered][:, None], 0, 1 - opacity)
+    straight = np.clip(color[covered] / np.maximum(alpha[covered][:, None], 1e-6), 0, 1)
     primaries = _primaries()
     if background is None:
         light, result_alpha = _decode(straight) * opacity, opacity
     else:
         behind = background if primaries is None else np.maximum(background @ np.linalg.inv(primaries), 0)
-        blended = straight * opacity + (1 - opacity) * _encode(behind)
-        light, result_alpha = _decode(blended), np.ones_like(opacity)
+        blended = (straight * opacity + (kept - opacity) * _encode(behind)) / np.maximum(kept, 1e-6)
+        light, result_alpha = _decode(blended) * kept, kept
     image[covered] = np.concatenate((light if primaries is None else light @ primaries, result_alpha), -1)
     return image
 

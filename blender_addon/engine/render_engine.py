@@ -40,17 +40,22 @@ class RenderedFrame:
     """(H, W)"""
     depth: np.ndarray
     """(H, W) metres along the camera's axis; infinity where nothing is covered."""
+    hole: np.ndarray
+    """(H, W) the share of a pixel that holdouts cut out of the image."""
 
     @classmethod
     def empty(cls, region: RenderRegion) -> RenderedFrame:
         """An image without an avatar."""
         size = region.height, region.width
-        return cls(np.zeros((*size, 3), np.float32), np.zeros(size, np.float32), np.full(size, np.inf, np.float32))
+        nothing = np.zeros(size, np.float32)
+        return cls(np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32), nothing)
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:
         """From the worker's answer to `avatar.render`."""
-        return cls(answer["color"], answer["alpha"], answer["depth"])
+        return cls(
+            answer["color"], answer["alpha"], answer["depth"], answer.get("hole", np.zeros_like(answer["alpha"]))
+        )
 
 
 class EffigyRenderEngine(bpy.types.RenderEngine):
@@ -102,7 +107,7 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         if frame is None:
             return
         background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
-        image = combined_pass(frame.color, frame.alpha, background)
+        image = combined_pass(frame.color, frame.alpha, frame.hole, background)
         self._write_passes(depsgraph.view_layer.name, region, image, depth_pass(frame.depth))
 
     def _by_worker(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:

@@ -24,6 +24,7 @@ from ..rig.conventions import transform_to_head
 from ..rig.pose import RigPose, read_pose
 from ..rig.rig_properties import Rig, find_rig, is_part
 from ..rig.troubles import sentence_of
+from .avatar_pass import scene_of
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class Subject:
 
     avatar: Path
     pose: RigPose
+    holdout: bool = False
+    """It cuts a hole into the image."""
 
     def message(self) -> dict[str, Any]:
         """An entry of the worker protocol's `subjects`."""
-        return {"avatar": self.avatar, "pose": self.pose.message()}
+        return {"avatar": self.avatar, "pose": self.pose.message()} | ({"holdout": True} if self.holdout else {})
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,25 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
     visible = set()
     # An avatar is a surface: a view layer that filters those out shows none.
     rigs = _visible_rigs(depsgraph) if depsgraph.view_layer.use_solid else ()
-    for rig, instance_motion in rigs:
+    for rig, instance_motion, holdout in rigs:
         if not has_avatar(rig.armature):
             without_avatar.append(
                 f"“{rig.armature.name}” has no avatar yet: train one, or add an existing .effigy file."
             )
             continue
         visible.add(rig.armature)
-        if rig.mesh.holdout_get(view_layer=depsgraph.view_layer):
+        if holdout and scene_of(depsgraph.scene) is not None:
             warnings.append(
-                f"“{rig.mesh.name}” is a holdout. An avatar cannot cut a hole into the image, so it is left out."
+                f"“{rig.mesh.name}” is a holdout: its avatar hides other avatars, but the composite cuts no hole into "
+                "the scene behind it."
             )
-            continue
         pose = read_pose(rig, depsgraph)
         if instance_motion is not None:
             pose = replace(pose, root=transform_to_head(np.array(instance_motion, np.float64)) @ pose.root)
         # Also where it is too small to be drawn, a missing file is said now and not in the frame in which it grows.
         path = avatar_path(rig.armature)
         if pose.has_size:
-            subjects.append(Subject(path, pose))
+            subjects.append(Subject(path, pose, holdout))
         if warning := sentence_of(rig, depsgraph):
             warnings.append(warning)
     scene = depsgraph.scene
@@ -115,10 +118,12 @@ def _has_any_avatar(scene: bpy.types.Scene) -> bool:
     return False
 
 
-def _visible_rigs(depsgraph: bpy.types.Depsgraph) -> Iterator[tuple[Rig, Matrix | None]]:
-    """Each visible rig; for an instance, also the motion from the rig itself to the instance, otherwise None.
+def _visible_rigs(depsgraph: bpy.types.Depsgraph) -> Iterator[tuple[Rig, Matrix | None, bool]]:
+    """Each visible rig; for an instance, also the motion from the rig itself to the instance, otherwise None; and
+    whether it is a holdout.
 
-    What a collection contributes only indirectly, by shadows and reflections, is not visible.
+    What a collection contributes only indirectly, by shadows and reflections, is not visible. For an instance it is the
+    instancing object that decides about both, as in Cycles.
     """
     layer, found = depsgraph.view_layer, []
     for instance in depsgraph.object_instances:
@@ -127,12 +132,13 @@ def _visible_rigs(depsgraph: bpy.types.Depsgraph) -> Iterator[tuple[Rig, Matrix 
             moved = instance.matrix_world.copy() if instance.is_instance else None
             shown_by = instance.parent if instance.is_instance else instance.object
             if not shown_by.original.indirect_only_get(view_layer=layer):
-                found.append((instance.object.original, moved))
-    for mesh, moved in found:
+                holdout = shown_by.original.holdout_get(view_layer=layer)
+                found.append((instance.object.original, moved, holdout))
+    for mesh, moved, holdout in found:
         rig = find_rig(mesh)
         if rig is None:
             continue
         if moved is None:
-            yield rig, None
+            yield rig, None, holdout
         else:
-            yield rig, moved @ mesh.evaluated_get(depsgraph).matrix_world.inverted_safe()
+            yield rig, moved @ mesh.evaluated_get(depsgraph).matrix_world.inverted_safe(), holdout

@@ -21,6 +21,8 @@ SPLATS: Final[Mapping[str, tuple[int, ...]]] = {
 """Arrays of `avatar.splats` -> numbers of one Gaussian, float32."""
 IMAGE: Final[Mapping[str, tuple[int, ...]]] = {"color": (3,), "alpha": (), "depth": ()}
 """Arrays of `avatar.render` -> numbers of one pixel, float32."""
+HOLE: Final[Mapping[str, tuple[int, ...]]] = {"hole": ()}
+"""Where a subject is a holdout, one more."""
 
 
 def check_result(method: str, params: Mapping[str, Any], result: Any) -> None:
@@ -30,7 +32,8 @@ def check_result(method: str, params: Mapping[str, Any], result: Any) -> None:
         _check_arrays(result, SPLATS, first.shape[:1] if isinstance(first, np.ndarray) else ())
     elif method == "avatar.render":
         camera = params.get("camera", {})
-        _check_arrays(result, IMAGE, (camera.get("height"), camera.get("width")))
+        holdout = any(subject.get("holdout") for subject in params.get("subjects", ()))
+        _check_arrays(result, {**IMAGE, **(HOLE if holdout else {})}, (camera.get("height"), camera.get("width")))
 
 
 def _check_arrays(result: Any, wanted: Mapping[str, tuple[int, ...]], count: tuple[int, ...]) -> None:

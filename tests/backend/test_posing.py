@@ -28,6 +28,7 @@ from backend.service.posing import (
     View,
     concatenate,
     draw,
+    draw_with_holdouts,
     eye_in_direction,
     posed_splats,
     read_camera,
@@ -295,15 +296,39 @@ def test_an_image_is_enhanced_unless_it_is_asked_for_plain(
 ) -> None:
     given: list[Any] = []
     enhancer = SimpleNamespace()
-    monkeypatch.setattr(posing, "draw", lambda *arguments: given.append(arguments))
+    frame = draw([], view_of(1.0, False, 30.0))
+    monkeypatch.setattr(
+        posing, "draw_with_holdouts", lambda *arguments: (given.append(arguments), (frame, frame.alpha))[1]
+    )
     monkeypatch.setattr(Avatar, "enhancer", enhancer)
     monkeypatch.setattr(OpenAvatars, "get", lambda *_: avatar)
     subject = {"avatar": str(avatar_path), "pose": {"root": root_of(1.5 * np.eye(3))}}
     request = {"subjects": [subject, subject], "camera": CAMERA} | ({} if enhanced is None else {"enhanced": enhanced})
-    Posing().render(parameters(request))
-    ((heads, view, enhancers, scales),) = given
+    assert "hole" not in Posing().render(parameters(request))
+    ((heads, holdouts, view, enhancers, scales),) = given
+    assert holdouts == [False, False]
     assert len(heads) == 2 and view.width == 16 and scales == pytest.approx([1.5, 1.5])
     assert enhancers == ([None, None] if enhanced is False else [enhancer, enhancer])
+    subject["holdout"] = True
+    assert "hole" in Posing().render(parameters(request))
+    assert given[1][1] == [True, True] and given[1][3] == [None, None]
+
+
+@pytest.mark.parametrize("orthographic", [False, True])
+def test_a_holdout_takes_its_share_of_what_is_behind_it_and_shows_nothing(orthographic: bool) -> None:
+    view = view_of(1.0, orthographic, 100.0 if orthographic else 30.0)
+    back, front = splats_at((0, 0, -0.1), alpha=0.8), splats_at((0, 0, 0.1), alpha=0.5)
+    alone, both = draw([back], view), draw([back, front], view)
+    frame, hole = draw_with_holdouts([back, front], [False, True], view)
+    np.testing.assert_allclose(hole + frame.alpha, both.alpha, atol=1e-5)
+    middle = 12, 16
+    assert 0.3 < hole[middle] < 0.5
+    assert frame.alpha[middle] == pytest.approx((1 - hole[middle]) * alone.alpha[middle], abs=0.01)
+    np.testing.assert_allclose(frame.color, np.repeat(frame.alpha[..., None], 3, -1), atol=1e-5)
+    assert frame.depth[middle] == pytest.approx(alone.depth[middle], abs=1e-3) == pytest.approx(1.1, abs=0.01)
+    behind, hole = draw_with_holdouts([back, front], [True, False], view)
+    np.testing.assert_allclose(behind.alpha, draw([front], view).alpha, atol=1e-3)
+    assert 0.2 < hole[middle] < 0.5 and np.isinf(draw_with_holdouts([back], [True], view)[0].depth).all()
 
 
 def test_splats_are_turned_about_the_worlds_origin_and_joined_in_order() -> None:

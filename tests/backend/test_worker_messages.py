@@ -424,6 +424,11 @@ def test_answers_that_are_drawn_have_the_shapes_that_were_asked_for() -> None:
         for odd in (None, np.zeros((6, 4), np.float32), image()[name].astype(np.uint8)):
             with pytest.raises(ValueError, match=f"its “{name}” is not"):
                 check_result("avatar.render", camera, image(**{name: odd}))
+    holdout = camera | {"subjects": [{}, {"holdout": True}]}
+    check_result("avatar.render", holdout, image(hole=image()["alpha"]))
+    for missing in (image(), image(hole=image()["color"])):
+        with pytest.raises(ValueError, match="its “hole” is not"):
+            check_result("avatar.render", holdout, missing)
     for result in (None, [], "text", {}):
         with pytest.raises(ValueError, match="its “means” is not"):
             check_result("avatar.splats", {}, result)

@@ -279,9 +279,9 @@ TABLE: Final[dict[str, Sorted]] = {
     "LayerCollection": Sorted(
         followed={
             "nothing_to_draw::the_picture_is_empty": "exclude indirect_only collection children",
+            "engine_holdout::a_holdout_cuts_its_avatar_out_of_the_image": "holdout",
         },
         not_needed={VIEWPORT: "hide_viewport", STATE: "is_visible name"},
-        told={"is a holdout": "holdout"},
     ),
     "Collection": Sorted(
         followed={
@@ -310,6 +310,7 @@ TABLE: Final[dict[str, Sorted]] = {
             ),
             "rig_pose::a_render_reads_the_pose_of_its_frame_although_the_mesh_is_not_rendered": "pose animation_data",
             "nothing_to_draw::the_picture_is_empty": "hide_render",
+            "engine_holdout::a_holdout_cuts_its_avatar_out_of_the_image": "is_holdout",
             "engine_image::an_excluded_collection_is_not_rendered_and_an_instance_of_it_is": (
                 "instance_collection instance_type"
             ),
@@ -346,6 +347,6 @@ TABLE: Final[dict[str, Sorted]] = {
                 "collision field rigid_body rigid_body_constraint soft_body use_simulation_cache"
             ),
         },
-        told={"is a holdout": "is_holdout", "and not of its avatar": "modifiers"},
+        told={"and not of its avatar": "modifiers"},
     ),
 }

@@ -382,10 +382,6 @@ def custom_lens() -> None:
     bpy.context.scene.camera.data.type = "PANO"
 
 
-def holdout() -> None:
-    next(obj for obj in bpy.context.scene.objects if obj.type == "MESH").is_holdout = True
-
-
 def deformer() -> None:
     next(obj for obj in bpy.context.scene.objects if obj.type == "MESH").modifiers.new("bend", "SIMPLE_DEFORM")
 
@@ -398,7 +394,6 @@ TOLD: dict[str, Callable[[], None]] = {
     "Not made": aov,
     "one view at a time": multiview,
     "panoramic or custom lens": custom_lens,
-    "is a holdout": holdout,
     "and not of its avatar": deformer,
 }
 """By a part of the sentence: what makes the render say it."""

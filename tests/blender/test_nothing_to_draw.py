@@ -37,15 +37,6 @@ def indirect_only(made: Any) -> None:
     layer.children[made.mesh.users_collection[0].name].indirect_only = True
 
 
-def holdout_collection(made: Any) -> None:
-    layer = bpy.context.view_layer.layer_collection
-    layer.children[made.mesh.users_collection[0].name].holdout = True
-
-
-def holdout(made: Any) -> None:
-    made.mesh.is_holdout = True
-
-
 def scaled_to_nothing(made: Any) -> None:
     made.armature.scale = 0, 0, 0
 
@@ -92,8 +83,6 @@ WAYS: tuple[Callable[[Any], None], ...] = (
     hidden_collection,
     excluded_collection,
     indirect_only,
-    holdout_collection,
-    holdout,
     scaled_to_nothing,
     parent_scaled_to_nothing,
     root_bone_scaled_to_nothing,
@@ -120,8 +109,7 @@ def test_the_picture_is_empty(way, engine_avatars, tmp_path, capfd):
             scene.world.node_tree.nodes.clear()
         solid = render_png(tmp_path / "solid.png")
         assert (solid == solid[0, 0]).all() and solid[0, 0, 3] == 1
-    printed = "".join(capfd.readouterr())
-    assert ("is a holdout" in printed) == way.__name__.startswith("holdout") and "Error" not in printed
+    assert "Error" not in "".join(capfd.readouterr())
 
 
 def test_an_actor_who_enters_later_enters_and_leaves(engine_avatars, tmp_path):
