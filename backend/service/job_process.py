@@ -187,8 +187,9 @@ def _result_of(order: JobOrder, progress: ChannelProgress) -> dict[str, object]:
 
     results = []
     job = read_job(order.kind, order.params)
+    started = time.monotonic()
     if steps := steps_of(job.requests):
-        progress.whole = WholeJob(steps, time.monotonic())
+        progress.whole = WholeJob(steps, started)
     for request in job.requests:
         progress.raise_if_cancelled()
         progress.draw_preview = WorkPreview(request).draw

@@ -1,15 +1,17 @@
 """The steps of a job and how long each takes, for the bar of the whole job (`whole_job`).
 
-The seconds were fitted to imports of four clips of 250 to 587 frames, 480 and 512 pixels wide, on two cores. Only their
-proportions matter: the job itself shows how fast its machine is.
+The seconds were fitted to the imports in bench/results/import_progress, of clips of 24 to 587 frames and of up to 3840
+pixels, on two cores. Only their proportions matter: the job itself shows how fast its machine is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from ..errors import EffigyError
 from ..training.presets import PRESETS, WARMUP_SHARE
 from .request_fields import Request
 from .requests import CaptureRequest, TrackRequest, TrainRequest
@@ -17,6 +19,10 @@ from .whole_job import TIMED, Step
 
 MEASURED_SIZE: Final = 512
 """Side of the captures' frames, pixels."""
+MEASURED_MEGAPIXELS: Final = 0.25
+"""Of most of the clips' frames."""
+PERSON_FRAMES: Final = 48
+"""As in `tracking.pipeline`, which takes seconds to import."""
 FOOTAGE: Final = "footage"
 SOLVER: Final = "solver"
 TRAINING: Final = "training"
@@ -26,36 +32,40 @@ _POSE: Final = "Pose and expression"
 _SKIN: Final = "Alignment to the skin"
 
 CAPTURE_STEPS: Final = (
-    Step("finding the head", "Finding the head", FOOTAGE, 2.5, 0.003, counts_frames=True),
-    Step("cropping", "Cropping the frames", FOOTAGE, 5.0, 0.03, counts_frames=True),
+    Step("finding the head", "Finding the head", FOOTAGE, 0.2, 0.002, lead=2.0, counts_frames=True),
+    Step("cropping", "Cropping the frames", FOOTAGE, 0.2, 0.016, lead=0.5, counts_frames=True),
 )
+PER_MEGAPIXEL: Final = {"finding the head": 0.009, "cropping": 0.025}
+"""Seconds that a frame of the footage adds for each megapixel, by the stage."""
 LANDMARK_STEP: Final = Step("landmarks", "Landmarks on your FLAME head", SOLVER, 8.0)
-TRACKER_STEP: Final = Step("tracker", _SHAPE, SOLVER, 5.0)
-PERSON_STEP: Final = Step("person", _SHAPE, SOLVER, 2.5)
-SKIN_STEP: Final = Step("skin", "Look of the skin", SOLVER, 26.0)
+TRACKER_STEP: Final = Step("tracker", _SHAPE, SOLVER, 6.0)
+PERSON_STEP: Final = Step("person", _SHAPE, SOLVER, 0.0, 0.04, most_frames=PERSON_FRAMES)
+SKIN_STEP: Final = Step("skin", "Look of the skin", SOLVER, 8.5, 0.25, lead=3.5, most_frames=PERSON_FRAMES)
 POSE_STEPS: Final = (
-    Step("frames", _POSE, SOLVER, 0.0, 0.0024, counts_frames=True),
-    Step("outline", _POSE, SOLVER, 3.3, 0.004),
-    Step("irises", _POSE, SOLVER, 0.3, 0.005),
-    Step("frames", _POSE, SOLVER, 1.5, 0.0055, counts_frames=True),
+    Step("frames", _POSE, SOLVER, 0.0, 0.001, counts_frames=True),
+    Step("outline", _POSE, SOLVER, 1.2, 0.001),
+    Step("irises", _POSE, SOLVER, 0.0, 0.008),
+    Step("frames", _POSE, SOLVER, 0.1, 0.003, counts_frames=True),
 )
 ALIGNMENT_STEPS: Final = (
-    Step("alignment", _SKIN, SOLVER, 0.0, 0.02),
-    Step("frames", _SKIN, SOLVER, 0.0, 0.012, counts_frames=True),
-    Step("alignment", _SKIN, SOLVER, 0.0, 0.024),
-    Step("frames", _SKIN, SOLVER, 0.0, 0.0185, counts_frames=True),
+    Step("alignment", _SKIN, SOLVER, 0.2, 0.016),
+    Step("frames", _SKIN, SOLVER, 0.3, 0.008, counts_frames=True),
+    Step("alignment", _SKIN, SOLVER, 0.0, 0.018),
+    Step("frames", _SKIN, SOLVER, 0.5, 0.006, counts_frames=True),
 )
-MATTE_STEP: Final = Step("head mattes", "Separating the head from the body", SOLVER, 0.0, 0.028, counts_frames=True)
+MATTE_STEP: Final = Step("head mattes", "Separating the head from the body", SOLVER, 0.2, 0.022, counts_frames=True)
 
 
-def steps_of(requests: Sequence[Request]) -> list[Step]:
-    """The steps of a job, empty where they are not known."""
+def steps_of(requests: Sequence[Request], megapixels: float | None = None) -> list[Step]:
+    """The steps of a job, empty where they are not known. `megapixels`: of a frame of the footage, which is opened
+    where they are not given.
+    """
     steps: list[Step] = []
     size = next((request.size for request in requests if isinstance(request, CaptureRequest)), MEASURED_SIZE)
     for request in requests:
         match request:
             case CaptureRequest():
-                steps += CAPTURE_STEPS
+                steps += _capturing(request, megapixels)
             case TrackRequest():
                 steps += _tracking(request, size)
             case TrainRequest():
@@ -63,6 +73,18 @@ def steps_of(requests: Sequence[Request]) -> list[Step]:
             case _:
                 return []
     return steps
+
+
+def _capturing(request: CaptureRequest, megapixels: float | None) -> list[Step]:
+    if megapixels is None:
+        from ..footage.decode import probe
+
+        megapixels = MEASURED_MEGAPIXELS
+        # A film that cannot be opened is refused, with a sentence, when it is captured.
+        with suppress(EffigyError, OSError):
+            info = probe(request.video, turn=request.rotate, rate=request.rate)
+            megapixels = info.width * info.height / 1e6
+    return [replace(step, per_frame=step.per_frame + PER_MEGAPIXEL[step.stage] * megapixels) for step in CAPTURE_STEPS]
 
 
 def _tracking(request: TrackRequest, size: int) -> list[Step]:

@@ -34,6 +34,8 @@ PERSON_BLURS = 3.0, 2.0, 2.0, 2.0
 a rotation that is 7 % too small from the true one best; 1 and 4 do less well."""
 PERSON_ITERATIONS = 4
 """The largest number of iterations of fitting the person in each round."""
+PREPARATION_UNITS = 4
+"""Learning the skin's look and finding it in the frames takes, in each round, as long as so many iterations."""
 ALIGNMENTS = 2
 """Times that every frame is registered and fitted again: one registration removes about two thirds of a pose error."""
 LANDMARK_WEIGHT = 0.5
@@ -94,7 +96,8 @@ def fit_photometric_model(
         progress: Reports every iteration, and cancels.
 
     """
-    total = len(PERSON_BLURS) * PERSON_ITERATIONS
+    units = PREPARATION_UNITS + PERSON_ITERATIONS
+    total = len(PERSON_BLURS) * units
     progress.update("skin", 0, total)
     progress.raise_if_cancelled()
     skin = make_skin(model, states[0].face.device)
@@ -108,7 +111,7 @@ def fit_photometric_model(
     for round_number, blur in enumerate(PERSON_BLURS):
 
         def on_iteration(iteration: int, round_number: int = round_number) -> None:
-            progress.update("skin", round_number * PERSON_ITERATIONS + iteration, total)
+            progress.update("skin", round_number * units + PREPARATION_UNITS + iteration, total)
             progress.raise_if_cancelled()
 
         posed = posed_clips()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -189,9 +190,11 @@ def test_the_photometric_stage_can_be_cancelled(when: int, model: HeadModel, tmp
 
     class Stop(Progress):
         seen = late = 0
+        shares: ClassVar[list[float]] = []
 
         def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
             self.late += self.cancelled()
+            self.shares += [done / total] if stage == "skin" else []
             self.seen += stage in ("skin", "alignment")
 
         def cancelled(self) -> bool:
@@ -201,3 +204,6 @@ def test_the_photometric_stage_can_be_cancelled(when: int, model: HeadModel, tmp
     with pytest.raises(Cancelled):
         track_capture(short.capture, model, photometric=True, progress=stop)
     assert stop.seen == when and stop.late == 0
+    # Most of a round has passed before its first iteration.
+    assert stop.shares == sorted(stop.shares) and stop.shares[0] == 0 < 0.1 < stop.shares[1]
+    assert when == 2 or stop.shares[-1] > 0.9

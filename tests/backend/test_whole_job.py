@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from backend.service.job_specs import JOB_REQUESTS
-from backend.service.job_steps import CAPTURE_STEPS, FOOTAGE, SOLVER, steps_of
+from backend.service.job_steps import CAPTURE_STEPS, FOOTAGE, PERSON_FRAMES, SOLVER, steps_of
 from backend.service.requests import CaptureRequest, EvaluateRequest, TrackRequest, TrainRequest
 from backend.service.stages import STAGES
 from backend.service.whole_job import Standing, Step, WholeJob
+from backend.tracking import pipeline
+from bench.import_progress import LARGEST_ERROR, Recording, recordings, replay
 
 CAPTURE = CaptureRequest(video=Path("/clip.mp4"), capture=Path("/clip.capture"))
 IMPORT = (CAPTURE, TrackRequest(captures=(CAPTURE.capture,)))
@@ -27,7 +31,7 @@ def run(steps: Sequence[Step], frames: int, slower: dict[str, float]) -> list[tu
             standing = job.update(step.stage, done * frames // 10, frames, now)
             assert standing is not None
             standings.append((now, standing))
-            now += slower.get(step.kind, 1.0) * step.duration(frames) / 11
+            now += slower.get(step.kind, 1.0) * (step.work(frames) / 11 + (0.0 if done else step.lead))
     return [*standings, (now, replace(standings[-1][1], left=0.0))]
 
 
@@ -73,6 +77,45 @@ def test_neighbours_of_one_title_are_one_step() -> None:
         (6, 7, "Alignment to the skin"),
         (7, 7, "Separating the head from the body"),
     ]
+
+
+@pytest.mark.parametrize("recording", recordings(), ids=lambda recording: recording.name)
+def test_the_time_left_of_recorded_imports_is_within_its_factor(recording: Recording) -> None:
+    for moment in replay(recording):
+        assert moment.factor < LARGEST_ERROR, moment
+
+
+def test_the_lead_of_a_step_is_not_taken_for_its_pace() -> None:
+    """Ten seconds of loading before ten frames of a second each."""
+    job = WholeJob([Step("a", "A", "x", 0.0, 1.0, lead=10.0, counts_frames=True), Step("b", "B", "x", 5.0)], 0.0)
+    begun = job.update("a", 0, 10, 0.0)
+    assert begun is not None and begun.left == pytest.approx(25)
+    for done in (0, 1, 5):
+        standing = job.update("a", done, 10, 10.0 + done)
+        assert standing is not None and standing.left == pytest.approx(15 - done)
+    # A stage that reports its first unit, and not that it begins, has led as well.
+    job = WholeJob([Step("a", "A", "x", 0.0, 1.0, lead=10.0, counts_frames=True)], 0.0)
+    first = job.update("a", 1, 5, 10.0)
+    assert first is not None and first.left == pytest.approx(4)
+
+
+def test_large_frames_take_longer_to_read_and_no_longer_to_solve() -> None:
+    small, large = steps_of(IMPORT, megapixels=0.25), steps_of(IMPORT, megapixels=8.3)
+    for before, after in zip(small, large, strict=True):
+        assert after.duration(0) == before.duration(0)
+        assert (after.per_frame > 3 * before.per_frame) == (before.kind == FOOTAGE)
+
+
+def test_the_film_is_asked_for_the_size_of_its_frames(tmp_path: Path) -> None:
+    film = tmp_path / "film.png"
+    cv2.imwrite(str(film), np.zeros((500, 1000, 3), np.uint8))
+    assert steps_of((replace(CAPTURE, video=film),)) == steps_of((CAPTURE,), megapixels=0.5)
+
+
+def test_a_person_is_fitted_to_no_more_frames_however_long_the_clip_is() -> None:
+    assert PERSON_FRAMES == pipeline.PERSON_FRAMES
+    for step in steps_of(IMPORT):
+        assert (step.duration(5000) == step.duration(PERSON_FRAMES)) == (step.stage in ("tracker", "person", "skin"))
 
 
 def test_a_step_that_does_not_happen_takes_no_time() -> None:
