@@ -25,6 +25,7 @@ ORDER: Final = (
     "blender_addon.properties",
     "blender_addon.worker",
     "blender_addon.rig",
+    "blender_addon.player",
     "blender_addon.engine",
     "blender_addon.viewport",
     "blender_addon.carried_paths",

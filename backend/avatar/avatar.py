@@ -28,6 +28,7 @@ from ..head.registry import find_head
 from ..reading import Damaged, check_regular, reading
 from ..splatting.types import Splats
 from ..storage import check_schema, write_beside
+from . import baked
 from .anchors import mean_edge_lengths
 from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar
@@ -127,6 +128,9 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
         "head_fingerprint": avatar.head_model.fingerprint,
         "metrics": avatar.metrics,
     }
+    if avatar.networks.blendshapes is not None:
+        tensors |= _baked_tensors(avatar)
+        header["baked"] = {"schema": baked.SCHEMA}
     metadata = {"effigy": json.dumps(header)}
     with write_beside(path) as temporary:
         write_tensors(temporary, tensors, metadata)
@@ -138,6 +142,13 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
             )
     avatar.megabytes = path.stat().st_size / 1e6
     return avatar.megabytes
+
+
+@torch.no_grad()
+def _baked_tensors(avatar: Avatar) -> dict[str, Tensor]:
+    networks, shaped = avatar.networks, avatar.shaped
+    features = networks.blendshapes.features()
+    return baked.baked_tensors(features, networks.base_scale, shaped.vertices[0], shaped.joints[0], avatar.head_model)
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
         head_name, head_fingerprint = str(header["head_name"]), str(header["head_fingerprint"])
         if not isinstance(metrics, dict):
             raise Damaged("its settings cannot be read")
-        numbers = {name: _finite_numbers(name, tensor) for name, tensor in tensors.items()}
+        numbers = {name: _finite_numbers(name, tensor) for name, tensor in baked.without_baked(tensors).items()}
         identity = numbers.pop("identity").numpy()
         megabytes = path.stat().st_size / 1e6
     model = head_model or find_head(head_name, head_fingerprint, f"The avatar {path.name}")

@@ -7,6 +7,7 @@ import bpy
 from .. import active
 from ..avatars import has_avatar
 from ..viewport import live, shared_shaders
+from ..viewport.avatar_state import Source
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
@@ -38,6 +39,8 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
             wrapped(layout, shared_shaders.failure(), region_width(context), "ERROR")
         elif avatar is not None and avatar.error:
             wrapped(layout, avatar.error, region_width(context), "ERROR")
+        elif avatar is not None and avatar.source is not Source.NONE:
+            layout.label(text=avatar.source.value)
 
 
 classes = (EFFIGY_PT_view,)

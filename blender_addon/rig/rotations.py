@@ -50,19 +50,21 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
 
 def quaternion_to_matrix(quaternions: np.ndarray) -> np.ndarray:
     """(G, 4) of any length -> (G, 3, 3) rotation matrices of the same dtype."""
-    w, x, y, z = (quaternions / np.maximum(np.linalg.norm(quaternions, axis=1, keepdims=True), 1e-12)).T
-    rows = (
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
+    return quaternion_rows(quaternions.T).transpose(2, 0, 1)
+
+
+def quaternion_rows(quaternions: np.ndarray) -> np.ndarray:
+    """(4, G) of any length -> (3, 3, G): the rotation matrices' entries as rows of G numbers, of the same dtype."""
+    w, x, y, z = quaternions
+    length = np.maximum(np.sqrt(w * w + x * x + y * y + z * z), 1e-12)
+    w, x, y, z = w / length, x / length, y / length, z / length
+    return np.array(
+        (
+            (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+            (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+            (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+        )
     )
-    return np.stack(rows, -1).reshape(-1, 3, 3)
 
 
 def quaternion_multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from ..rig.pose import RigPose
 from ..rig.rig_properties import find_rigs
 from .splats import Splats
 from .viewpoint import Viewpoint
+
+
+class Source(Enum):
+    """What has made an avatar's splats, as the panel says it."""
+
+    NONE = ""
+    PLAYER = "Played in Blender, without the backend"
+    WORKER = "Computed by the backend"
+    BAKE = "Played from the baked frames"
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class AvatarState:
     """The state of one avatar. Times are in seconds of `time.perf_counter`."""
 
     splats: Splats | None = None
-    """The newest splats, from the worker or from a bake; None before the first."""
+    """The newest splats; None before the first."""
     version: int = 0
     """Counts the changes of `splats`."""
     motion: np.ndarray = field(default_factory=lambda: np.eye(4))
@@ -53,6 +63,8 @@ class AvatarState:
     """The last request; None before the first and after an error."""
     shown: RequestRecord | None = None
     """The request that `splats` answer. Baked splats get a record of their own, in `requested` as well."""
+    source: Source = Source.NONE
+    """What has made `splats`."""
     error: str | None = None
     """Why no new splats arrive, as a sentence for the panel."""
     failed_at: float = -np.inf

@@ -1,9 +1,10 @@
 """Keeps the splats of every avatar in a 3D View up to date with the rig's pose and the viewpoint.
 
 `update_view` runs when a 3D View begins to draw. It reads the pose of every avatar in that view. Where the pose is new
-it takes baked splats from `cache`, or requests new ones from the worker, which computes them while Blender draws the
-rest of the scene. For each avatar one request is in progress and at most one waits, the newest (`latest` in
-`worker.client`). Until the answer arrives, the previous splats stay and move rigidly with the head.
+it takes baked splats from `cache`, or evaluates the avatar at once if its file has a baked model (`player`). Other
+avatars are evaluated by the worker while Blender draws the rest of the scene. For each of these one request is in
+progress and at most one waits, the newest (`latest` in `worker.client`). Until the answer arrives, the previous splats
+stay and move rigidly with the head.
 
 Blender's handlers only record that something may have changed, because they may run in a render's thread.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +29,13 @@ from bpy.app.handlers import persistent
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..paths import is_file
+from ..player.players import player_of
 from ..redraw import redraw_panels, redraw_views
 from ..rig.pose import read_pose
 from ..rig.rig_properties import Rig, find_rigs
 from ..worker import session
 from . import cache
-from .avatar_state import AvatarState, RequestRecord, ViewportState, ViewState
+from .avatar_state import AvatarState, RequestRecord, Source, ViewportState, ViewState
 from .splats import DrawStyle, Splats
 from .splats_request import METHOD, SplatsRequest, pose_key
 from .viewpoint import Viewpoint, view_change
@@ -52,8 +55,8 @@ state: Final = ViewportState()
 def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> list[tuple[Rig, AvatarState]]:
     """Returns the visible avatars of a 3D View with their updated states. `view` is the address of the view's region.
 
-    Poses are read again only after a change of the scene, and splats are requested only if `view` is the active view.
-    Requested splats arrive after this function has returned, and all views are then redrawn.
+    Poses are read again only after a change of the scene, and splats are made only if `view` is the active view.
+    Splats of the worker arrive after this function has returned, and all views are then redrawn.
     """
     depsgraph = context.view_layer.depsgraph
     if depsgraph is None:
@@ -65,7 +68,7 @@ def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> 
             if avatar.read_at <= state.scene_changed_at:
                 _update_pose(rig, avatar, depsgraph, now)
             if view == state.active_view and avatar.has_size:
-                _update_splats(context.scene, rig, avatar, viewpoint, now)
+                _update_splats(context.scene, rig, avatar, viewpoint, depsgraph, now)
         except EffigyError as error:
             _on_error(rig.uid, str(error))
     return [(rig, avatar) for rig, avatar in visible if avatar.has_size]
@@ -136,8 +139,15 @@ def _update_pose(rig: Rig, avatar: AvatarState, depsgraph: bpy.types.Depsgraph, 
     avatar.pose, avatar.motion, avatar.key = pose, pose.head_motion, key
 
 
-def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, now: float) -> None:
-    """Takes the splats of the current pose from the bake, or requests them from the worker.
+def _update_splats(
+    scene: bpy.types.Scene,
+    rig: Rig,
+    avatar: AvatarState,
+    viewpoint: Viewpoint,
+    depsgraph: bpy.types.Depsgraph,
+    now: float,
+) -> None:
+    """Takes the splats of the current pose from the bake or the player, or requests them from the worker.
 
     A new pose is requested at once. For a pose that has been requested before, splats are requested again if the
     viewpoint has changed enough (`VIEW_TOLERANCE`, `VIEW_CHANGE_MAX`), or if the last request was for the anchors only
@@ -148,6 +158,7 @@ def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpo
         if found is not avatar.splats:
             avatar.splats, avatar.version = found, avatar.version + 1
         avatar.requested = avatar.shown = RequestRecord(avatar.key, avatar.pose_changed_at, view, False)
+        avatar.source = Source.BAKE
         return
     if avatar.error and now - avatar.failed_at < RETRY_SECONDS:
         return
@@ -160,14 +171,21 @@ def _update_splats(scene: bpy.types.Scene, rig: Rig, avatar: AvatarState, viewpo
         if not still and change < VIEW_CHANGE_MAX:
             _redraw_when_still()
             return
-    _request_splats(rig, avatar, viewpoint, RequestRecord(avatar.key, avatar.pose_changed_at, view, anchors_only))
-
-
-def _request_splats(rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
-    """Sends the request that `record` describes to the worker. Replaces a request of this avatar that still waits."""
-    uid, motion = rig.uid, avatar.motion
     # Before there is a client: a file that must not be looked for yet starts nothing.
-    request = SplatsRequest(_path_of(rig, avatar), avatar.pose, viewpoint, record.anchors_only)
+    path, record = _path_of(rig, avatar), RequestRecord(avatar.key, avatar.pose_changed_at, view, anchors_only)
+    player = player_of(rig, path, depsgraph)
+    if player is None:
+        _request_splats(rig.uid, path, avatar, viewpoint, record)
+    else:
+        answer = player.splats(avatar.pose.message(), viewpoint.message())
+        avatar.requested = record = replace(record, anchors_only=False)
+        _show(avatar, record, Splats.from_answer(answer, avatar.motion), Source.PLAYER)
+
+
+def _request_splats(uid: int, path: Path, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
+    """Sends the request that `record` describes to the worker. Replaces a request of this avatar that still waits."""
+    motion = avatar.motion
+    request = SplatsRequest(path, avatar.pose, viewpoint, record.anchors_only)
     session.client().request(
         METHOD,
         request.message(),
@@ -183,13 +201,18 @@ def _request_splats(rig: Rig, avatar: AvatarState, viewpoint: Viewpoint, record:
 def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray], motion: np.ndarray) -> None:
     """Stores the worker's answer to a request. `motion` (4, 4) is the head's motion in the requested pose."""
     avatar = state.avatars.get(uid)
-    if avatar is None:
+    # The file may have got a baked model since.
+    if avatar is None or avatar.source is Source.PLAYER:
         return
-    avatar.splats, avatar.version = Splats.from_answer(answer, motion), avatar.version + 1
-    if avatar.error:
-        redraw_panels()
-    avatar.shown, avatar.error = record, None
+    _show(avatar, record, Splats.from_answer(answer, motion), Source.WORKER)
     redraw_views()
+
+
+def _show(avatar: AvatarState, record: RequestRecord, splats: Splats, source: Source) -> None:
+    if avatar.error or avatar.source is not source:
+        redraw_panels()
+    avatar.splats, avatar.version = splats, avatar.version + 1
+    avatar.shown, avatar.source, avatar.error = record, source, None
 
 
 def _on_error(uid: int, message: str) -> None:

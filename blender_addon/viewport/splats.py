@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from ..rig.conventions import HEAD_TO_BLENDER, points_to_blender
-from ..rig.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_to_matrix
+from ..rig.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_rows
 
 ALPHA_MIN: Final = 1 / 255
 """Splats with a lower opacity are never drawn, as in `backend.splatting.reference`."""
@@ -61,9 +61,10 @@ class Splats:
     @cached_property
     def covariances(self) -> np.ndarray:
         """(G, 6) square metres: xx, xy, xz, yy, yz, zz."""
-        axes = quaternion_to_matrix(self.quaternions) * self.scales[:, None, :]
-        product = axes @ axes.transpose(0, 2, 1)
-        return product.reshape(-1, 9)[:, (0, 1, 2, 4, 5, 8)]
+        # Rows of G numbers: a product of G small matrices takes ten times as long.
+        axes = quaternion_rows(np.ascontiguousarray(self.quaternions.T)) * self.scales.T
+        pairs = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+        return np.stack([(axes[i] * axes[j]).sum(0) for i, j in pairs], -1)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def pack(avatars: Sequence[tuple[Splats, np.ndarray, DrawStyle]]) -> PackedSplat
     parts = []
     for splats, motion, style in avatars:
         means, covariances = moved_with_head(splats, motion)
-        drawn = splats.opacities >= max(ALPHA_MIN, style.min_opacity)
-        part = np.zeros((int(drawn.sum()), FLOATS_PER_SPLAT), np.float32)
+        drawn = np.flatnonzero(splats.opacities >= max(ALPHA_MIN, style.min_opacity))
+        part = np.zeros((len(drawn), FLOATS_PER_SPLAT), np.float32)
         part[:, 3] = splats.opacities[drawn]
         part[:, 4:10] = covariances[drawn] * np.float32(style.scale**2)
         part[:, 10:13] = splats.colors[drawn]
@@ -127,7 +128,11 @@ def pack(avatars: Sequence[tuple[Splats, np.ndarray, DrawStyle]]) -> PackedSplat
     if not sum(len(part) for part, _ in parts):
         return None
     values, means = np.concatenate([part for part, _ in parts]), np.concatenate([means for _, means in parts])
-    origin = (means.min(0) + means.max(0)) / 2
+    # By columns: numpy reduces an array of many short rows ten times as slowly.
+    origin = np.array([(column.min() + column.max()) / 2 for column in means.T])
     values[:, :3] = means - origin
     radii = np.float32(CUTOFF) * np.sqrt(values[:, (4, 7, 9)])
-    return PackedSplats(values, origin, (values[:, :3] - radii).min(0), (values[:, :3] + radii).max(0))
+    low, high = (values[:, :3] - radii).T, (values[:, :3] + radii).T
+    return PackedSplats(
+        values, origin, np.array([column.min() for column in low]), np.array([column.max() for column in high])
+    )

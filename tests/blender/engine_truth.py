@@ -1,15 +1,17 @@
 """Avatars for the tests of the render engine, what the backend draws of them, and files read back. It runs in the
 backend's Python.
 
-    python tests/blender/engine_truth.py make FOLDER          → FOLDER/{ann,ben}.effigy, FOLDER/truth.npz
+    python tests/blender/engine_truth.py make FOLDER          → FOLDER/{ann,ben,cat}.effigy, FOLDER/truth{,_cat}.npz
     python tests/blender/engine_truth.py read FILE OUT.npz    an EXR's channels by name, or an MP4's frames
 
-The avatars are untrained but look like heads: one Gaussian per vertex, coloured by its position.
+The avatars are untrained but look like heads: one Gaussian per vertex, coloured by its position. Cat's Gaussians are
+blendshapes, which the extension plays by itself.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,9 +42,10 @@ def make(folder: Path) -> None:
     expression = np.zeros((1, len(model.expression_names)), np.float32)
     for name, value in EXPRESSION.items():
         expression[0, model.expression_names.index(name)] = value
-    settings, camera = AvatarSettings(filters=4, latent_size=2), look_at()
-    for name, turn in (("ann", (0, 1, 2)), ("ben", (2, 0, 1))):
+    settings, camera = AvatarSettings(filters=4, latent_size=2, blendshapes=0), look_at()
+    for name, turn in (("ann", (0, 1, 2)), ("ben", (2, 0, 1)), ("cat", (1, 2, 0))):
         torch.manual_seed(3)
+        settings = replace(settings, blendshapes=5 if name == "cat" else 0)
         avatar = Avatar(build_networks(settings, model, identity).eval(), model, identity, settings)
         free = VertexBoundGaussians(torch.as_tensor(mean_edge_lengths(model.template, model.faces)), settings.sh_degree)
         # A colour for each point, and a pattern of 3 cm that shows when the face moves.
@@ -71,8 +74,9 @@ def make(folder: Path) -> None:
         flags=np.zeros(1, np.int32),
         training_count=1,
     )
-    frame = draw(load_avatar(folder / "ann.effigy"), track, [0], SIZE)[0]
-    np.savez(folder / "truth.npz", color=frame.color, alpha=frame.alpha, depth=frame.depth)
+    for name, truth in (("ann", "truth"), ("cat", "truth_cat")):
+        frame = draw(load_avatar(folder / f"{name}.effigy"), track, [0], SIZE)[0]
+        np.savez(folder / f"{truth}.npz", color=frame.color, alpha=frame.alpha, depth=frame.depth)
 
 
 def look_at() -> np.ndarray:

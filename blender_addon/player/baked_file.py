@@ -1,0 +1,213 @@
+"""Reads an avatar's baked model from its `.effigy` file (`backend.avatar.baked`), by json and numpy alone.
+
+The file may be a stranger's: every size is checked against the others and against a bound before anything is computed,
+and every number is finite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from ..avatar_header import NOUN, REMEDY, is_avatar
+from ..errors import EffigyError
+from ..file_kinds import sentence_of_kind
+from ..reading import check_file, reading, unlike
+
+SCHEMA: Final = 1
+MOST_VERTICES: Final = 200_000
+"""FLAME's head has 5,023."""
+MOST_GAUSSIANS: Final = 2_000_000
+MOST_NUMBERS: Final = 64 << 20
+"""In all tensors that are read. An avatar has under a million."""
+MOST_LAYERS: Final = 8
+"""Of the mixing network."""
+_DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_GEOMETRY: Final = 10
+_SPAWNED: Final = 11
+"""Numbers of an anchor's geometry and of a spawned Gaussian (`backend.avatar.blendshapes`)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of the mixing network."""
+
+    weight: np.ndarray
+    """(outputs, inputs)"""
+    bias: np.ndarray
+    """(outputs,)"""
+
+
+@dataclass(frozen=True)
+class BakedAvatar:
+    """An avatar of Gaussian blendshapes; float32, head space, metres. N anchors, E expressions, F features, K shapes,
+    k spawned Gaussians per anchor, O = 10 + 1 + 3 (degree + 1)² + 11 k attributes.
+    """
+
+    head_fingerprint: str
+    sh_degree: int
+    spawned: int
+    """k"""
+    vertices: np.ndarray
+    """(3, N) of the person at rest."""
+    joints: np.ndarray
+    """(5, 3) of the person at rest."""
+    skinning: np.ndarray
+    """(5, N)"""
+    jaw: np.ndarray
+    """(E, 3) axis-angle by which a coefficient of 1 rotates the jaw; such an expression moves no vertices."""
+    base_scale: np.ndarray
+    """(N,)"""
+    features: np.ndarray
+    """(F, N)"""
+    mean: np.ndarray
+    """(O, N)"""
+    shapes: np.ndarray
+    """(K, O, F)"""
+    positions: np.ndarray
+    """(k, 3, N) of the spawned Gaussians, in units of the anchors' scales."""
+    mix: tuple[Layer, ...]
+    """From E + 12 conditions to K weights, with ELU between the layers."""
+    views: np.ndarray
+    """(2, 2) smallest and largest yaw, smallest and largest pitch, radians."""
+    performed: np.ndarray
+    """(2, E + 9) lower and upper limits of expression, jaw and eyes; may be infinite."""
+
+    @property
+    def gaussians(self) -> int:
+        return len(self.base_scale) * (1 + self.spawned)
+
+
+class _Misfit(Exception):
+    """The file's content is impossible; the message says why."""
+
+
+def read_baked(path: Path) -> BakedAvatar | None:
+    """The baked model in an avatar's file; None if it has none, or one of a newer kind.
+
+    Raises an `EffigyError` for a file that cannot be read, is no avatar or is damaged.
+    """
+    check_file(path, NOUN, REMEDY)
+    with reading(path, NOUN, REMEDY), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not is_avatar(file, size):
+            raise unlike(path, NOUN, REMEDY)
+        try:
+            return _read(file)
+        except (_Misfit, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if (other := sentence_of_kind(path, NOUN)) is not None:
+                raise EffigyError(other) from error
+            reason = str(error) if isinstance(error, _Misfit) else "its baked model cannot be read"
+            raise EffigyError(f"The {NOUN} {path} is damaged ({reason}): {REMEDY}.") from error
+
+
+def _read(file: BinaryIO) -> BakedAvatar | None:
+    """From an open file that `is_avatar`."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    tensors = json.loads(file.read(length).decode("utf-8"))
+    header = json.loads(tensors.pop("__metadata__")["effigy"])
+    if not _is_readable(header):
+        return None
+    settings, numbers = header["settings"], _Tensors(file, 8 + length, tensors)
+    degree, k = _whole(settings["sh_degree"], 0, 3), _whole(settings["neural_per_anchor"], 0, 64)
+    outputs = _GEOMETRY + 1 + 3 * (degree + 1) ** 2 + _SPAWNED * k
+    jaw = numbers.read("baked.jaw", (None, 3))
+    expressions = len(jaw)
+    base_scale = numbers.read("baked.base_scale", (None,))
+    n = len(base_scale)
+    if not (0 < n <= MOST_VERTICES and n * (1 + k) <= MOST_GAUSSIANS):
+        raise _Misfit("it has too many Gaussians, or none")
+    shapes = numbers.read("networks.blendshapes.shapes", (None, None, outputs))
+    mix = numbers.layers("networks.blendshapes.mix.")
+    sizes = [expressions + 12, *(len(layer.bias) for layer in mix)]
+    if [layer.weight.shape[1] for layer in mix] != sizes[:-1] or sizes[-1] != len(shapes):
+        raise _Misfit("its mixing network does not fit its shapes")
+    return BakedAvatar(
+        head_fingerprint=str(header["head_fingerprint"]),
+        sh_degree=degree,
+        spawned=k,
+        vertices=_planar(numbers.read("baked.vertices", (n, 3))),
+        joints=numbers.read("baked.joints", (5, 3)),
+        skinning=_planar(numbers.read("baked.skinning", (n, 5))),
+        jaw=jaw,
+        base_scale=base_scale,
+        features=_planar(numbers.read("baked.features", (n, shapes.shape[1]))),
+        mean=_planar(numbers.read("networks.blendshapes.mean", (n, outputs))),
+        shapes=np.ascontiguousarray(shapes.transpose(0, 2, 1)),
+        positions=np.ascontiguousarray(numbers.read("networks.blendshapes.positions", (n, k, 3)).transpose(1, 2, 0)),
+        mix=mix,
+        views=numbers.read("networks.views", (2, 2)),
+        performed=numbers.read("networks.performed", (2, expressions + 9), finite=False),
+    )
+
+
+def _is_readable(header: Mapping[str, Any]) -> bool:
+    """Whether an avatar's own header promises a baked model that this version reads."""
+    baked = header.get("baked")
+    return isinstance(baked, dict) and isinstance(baked.get("schema"), int) and 1 <= baked["schema"] <= SCHEMA
+
+
+class _Tensors:
+    """The tensors of an open safetensors file whose header was checked by `is_avatar`."""
+
+    def __init__(self, file: BinaryIO, start: int, entries: Mapping[str, Any]) -> None:
+        self._file, self._start, self._entries = file, start, entries
+        self._room = MOST_NUMBERS
+
+    def read(self, name: str, shape: tuple[int | None, ...], finite: bool = True) -> np.ndarray:
+        """A tensor as float32. `shape`: None for a side of any length. Raises `_Misfit`."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise _Misfit(f"it lacks {name}")
+        found = tuple(entry["shape"])
+        if entry["dtype"] not in _DTYPES or len(found) != len(shape):
+            raise _Misfit(f"{name} is of another kind")
+        if any(want not in (None, side) for want, side in zip(shape, found, strict=True)):
+            raise _Misfit(f"{name} has another size than the rest")
+        begin, end = entry["data_offsets"]
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        self._room -= (end - begin) // dtype.itemsize
+        if self._room < 0:
+            raise _Misfit("it holds more numbers than any avatar")
+        self._file.seek(self._start + begin)
+        data = self._file.read(end - begin)
+        if len(data) != end - begin:
+            raise _Misfit("it is cut short")
+        values = np.frombuffer(data, dtype).reshape(found).astype(np.float32)
+        if np.isnan(values).any() or (finite and not np.isfinite(values).all()):
+            raise _Misfit(f"{name} holds numbers that are not finite")
+        return values
+
+    def layers(self, prefix: str) -> tuple[Layer, ...]:
+        """The linear layers `prefix`0, `prefix`2 … in the order of their numbers."""
+        numbers = sorted(
+            int(number)
+            for name in self._entries
+            if name.startswith(prefix)
+            and name.endswith(".weight")
+            and (number := name[len(prefix) : -len(".weight")]).isdecimal()
+        )
+        if not 1 <= len(numbers) <= MOST_LAYERS:
+            raise _Misfit("it lacks its mixing network")
+        weights = [self.read(f"{prefix}{number}.weight", (None, None)) for number in numbers]
+        return tuple(
+            Layer(weight, self.read(f"{prefix}{number}.bias", (len(weight),)))
+            for number, weight in zip(numbers, weights, strict=True)
+        )
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise _Misfit("its settings cannot be read")
+    return value
+
+
+def _planar(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.T)

@@ -1,0 +1,45 @@
+"""What the blendshapes depend on: expression, jaw, eyes and view, kept within the ranges of the training frames, as
+`backend.avatar.posing` and `backend.avatar.views` do it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .head import EYE_L, EYE_R, JAW, NECK, PosedHead
+
+FRONT = np.array((0.0, 0.0, 1.0))
+
+
+def face_conditions(expression: np.ndarray, rotations: np.ndarray, performed: np.ndarray) -> np.ndarray:
+    """Coefficients (E,), rotations (5, 3) and limits (2, E + 9) -> (E + 9,)."""
+    return np.clip(np.concatenate((expression, rotations[JAW : EYE_R + 1].ravel())), *performed)
+
+
+def view_condition(head: PosedHead, eye: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The view condition (3,) of a camera at `eye` (3,), head space, and the matrix (3, 3) that rotates head space into
+    the frame in which directions of view are taken: that of the canonical head, turned so far that the view is within
+    the range `views` (2, 2).
+    """
+    turn = head.turns[NECK]
+    towards = head.joints[EYE_L : EYE_R + 1].mean(0) - eye
+    before = turn.T @ towards
+    before /= max(float(np.linalg.norm(before)), 1e-12)
+    angles = np.array((np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))))
+    yaw, pitch = within = np.clip(angles, views[:, 0], views[:, 1])
+    if (within == angles).all():
+        return before + FRONT, turn.T
+    after = np.array((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)))
+    return after + FRONT, _shortest_rotation(before, after) @ turn.T
+
+
+def _shortest_rotation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(3, 3) from one unit vector (3,) to another (Rodrigues' formula); of opposite ones, half a turn about the head's
+    vertical axis.
+    """
+    cosine = float(before @ after)
+    if cosine < -1 + 1e-5:
+        return np.diag((-1.0, 1.0, -1.0))
+    x, y, z = np.cross(before, after)
+    skew = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
+    return np.eye(3) + skew + skew @ skew / max(1 + cosine, 1e-6)

@@ -1,0 +1,209 @@
+"""A pose and a viewpoint → the splats of an avatar in the world: the formulas of `backend.avatar.graph_avatar` for
+Gaussian blendshapes, and of `backend.service.posing`, in numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from ..errors import EffigyError
+from ..rig.rotations import matrix_to_quaternion, quaternion_rows
+from .baked_file import BakedAvatar, Layer
+from .conditions import face_conditions, view_condition
+from .head import EYE_L, EYE_R, JAW, HeadDeltas, PosedHead, pose_head
+
+OFFSET_UNIT: Final = np.float32(0.01)
+SCALE_CEILING: Final = np.float32(0.02)
+"""Metres; both as in `backend.avatar`."""
+ORTHOGRAPHIC_DISTANCE: Final = 100.0
+"""Metres from which an orthographic view sees the head, as in `backend.service.posing`."""
+_C0: Final = 0.28209479177387814
+_C1: Final = 0.4886025119029199
+_C2: Final = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
+_C3: Final = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
+"""Of the spherical harmonics, as in `backend.splatting.spherical_harmonics`."""
+_JOINTS: Final = ("neck", "jaw", "eye_L", "eye_R")
+
+
+@dataclass(frozen=True)
+class Player:
+    """An avatar that can be evaluated, on a rig's head."""
+
+    baked: BakedAvatar
+    deltas: HeadDeltas
+
+    def __post_init__(self) -> None:
+        n = self.baked.vertices.shape[1]
+        if self.deltas.expression.shape != (len(self.baked.jaw), 3, n) or self.deltas.corrective.shape[1:] != (3, n):
+            raise EffigyError(
+                "The avatar's head model has other vertices or expressions than the rig: add the avatar without a rig "
+                "selected, to get a rig of its own."
+            )
+
+    def splats(self, pose: Mapping[str, np.ndarray], view: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the worker's `avatar.splats` answers: means (G, 3), quaternions (G, 4), scales (G, 3), opacities (G,)
+        and colors (G, 3), in the world with the axes of head space.
+
+        `pose` is `RigPose.message()`, `view` is `Viewpoint.message()`: a position `view` (3,) or a `direction` (3,).
+        """
+        baked = self.baked
+        expression, rotations = self._without_jaw_shapes(pose)
+        scale, turn, place = _parts(np.asarray(pose["root"], np.float64))
+        head = pose_head(baked.vertices, baked.joints, baked.skinning, self.deltas, expression, rotations)
+        if "direction" in view:
+            direction = np.asarray(view["direction"], np.float64)
+            eyes = baked.joints[EYE_L : EYE_R + 1].mean(0)
+            eye = eyes - ORTHOGRAPHIC_DISTANCE * (turn.T @ (direction / max(float(np.linalg.norm(direction)), 1e-12)))
+        else:
+            eye = turn.T @ (np.asarray(view["view"], np.float64) - place) / scale
+        face = face_conditions(expression, rotations, baked.performed)
+        seen, to_view = view_condition(head, eye, baked.views)
+        attributes = self._attributes(np.concatenate((face, seen)))
+        directions = to_view.astype(np.float32) @ (head.vertices - eye[:, None].astype(np.float32))
+        directions /= np.maximum(_length(directions), 1e-12)
+        means, quaternions, scales, opacities, colors = self._gaussians(head, attributes, directions)
+        rows = (scale * turn).astype(np.float32)
+        return {
+            "means": means @ rows.T + place.astype(np.float32),
+            "quaternions": quaternions @ _left_product(matrix_to_quaternion(turn)).T,
+            "scales": np.float32(scale) * scales,
+            "opacities": opacities,
+            "colors": colors,
+        }
+
+    def _without_jaw_shapes(self, pose: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (E,) and rotations (5, 3) of a pose. The shapes that open the jaw become a rotation of its joint
+        (see `backend.head.jaw`).
+        """
+        expression, rotations = np.array(pose["expression"], np.float64), np.zeros((5, 3))
+        if expression.shape != (len(self.baked.jaw),):
+            raise EffigyError("The avatar has other expressions than the rig: add the avatar again.")
+        for joint, name in enumerate(_JOINTS, 1):
+            rotations[joint] = pose[name]
+        rotations[JAW] += expression @ self.baked.jaw
+        expression[self.baked.jaw.any(1)] = 0
+        return expression, rotations
+
+    def _attributes(self, conditions: np.ndarray) -> np.ndarray:
+        """Conditions (E + 12,) -> (O, N): mean + sum of the shapes by their weights."""
+        weights = _mix(self.baked.mix, conditions.astype(np.float32))
+        mixed = np.tensordot(weights, self.baked.shapes, 1)
+        return self.baked.mean + mixed @ self.baked.features
+
+    def _gaussians(self, head: PosedHead, attributes: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Means, quaternions, scales, opacities and colours in head space, the N anchors first, then k of each."""
+        baked, n, k = self.baked, self.baked.vertices.shape[1], self.baked.spawned
+        harmonics = (baked.sh_degree + 1) ** 2
+        count = n * (1 + k)
+        sizes = {"means": 3, "quaternions": 4, "scales": 3, "opacities": 1, "colors": 3}
+        made = {name: np.empty((count, size), np.float32) for name, size in sizes.items()}
+
+        def put(name: str, index: int | None, rows: np.ndarray) -> None:
+            """Stores rows (C, N) of the anchors, or of the spawned Gaussian `index` of each."""
+            target = made[name][:n] if index is None else made[name][n:].reshape(n, k, -1)[:, index]
+            target[...] = rows.T
+
+        offsets = OFFSET_UNIT * attributes[:3]
+        scales = np.minimum(baked.base_scale * np.exp(attributes[3:6]), SCALE_CEILING)
+        rotation = quaternion_rows(head.quaternions)
+        put("means", None, head.vertices + _rotated(rotation, offsets))
+        put("quaternions", None, _product(head.quaternions, _unit(attributes[6:10])))
+        put("scales", None, scales)
+        put("opacities", None, _sigmoid(attributes[10:11]))
+        coefficients = attributes[11 : 11 + 3 * harmonics].reshape(harmonics, 3, n)
+        put("colors", None, _colors(baked.sh_degree, directions, coefficients))
+        for index, own in enumerate(attributes[11 + 3 * harmonics :].reshape(k, 11, n)):
+            put("opacities", index, np.maximum(np.tanh(own[:1]), 0))
+            put("colors", index, _sigmoid(own[1:4]))
+            put("scales", index, scales * (2 * _sigmoid(own[4:7])))
+            put("quaternions", index, _product(head.quaternions, _unit(own[7:11])))
+            put("means", index, head.vertices + _rotated(rotation, offsets + baked.positions[index] * scales))
+        made["opacities"] = made["opacities"][:, 0]
+        return tuple(made.values())
+
+
+def _parts(root: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Scale, rotation (3, 3) and translation (3,) of a similarity (4, 4)."""
+    scale = float(np.cbrt(np.linalg.det(root[:3, :3])))
+    if not scale > 1e-6:
+        raise EffigyError(
+            "The avatar's root is mirrored or has no size, which Gaussians cannot follow: apply its scale."
+        )
+    return scale, root[:3, :3] / scale, root[:3, 3]
+
+
+def _mix(layers: tuple[Layer, ...], conditions: np.ndarray) -> np.ndarray:
+    """Conditions (C,) -> weights (K,)."""
+    x = conditions
+    for layer in layers[:-1]:
+        x = layer.weight @ x + layer.bias
+        x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    return layers[-1].weight @ x + layers[-1].bias
+
+
+def _colors(degree: int, directions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Unit directions (3, N) and coefficients (H, 3, N) -> (3, N)."""
+    x, y, z = directions
+    functions: list[Any] = [np.float32(_C0)]
+    if degree >= 1:
+        functions += [-_C1 * y, _C1 * z, -_C1 * x]
+    if degree >= 2:
+        xx, yy, zz = x * x, y * y, z * z
+        functions += [
+            _C2[0] * x * y, -_C2[0] * y * z, _C2[1] * (2 * zz - xx - yy), -_C2[0] * x * z, _C2[2] * (xx - yy),
+        ]  # fmt: skip
+    if degree >= 3:
+        functions += [
+            -_C3[0] * y * (3 * xx - yy),
+            _C3[1] * x * y * z,
+            -_C3[2] * y * (4 * zz - xx - yy),
+            _C3[3] * z * (2 * zz - 3 * xx - 3 * yy),
+            -_C3[2] * x * (4 * zz - xx - yy),
+            _C3[4] * z * (xx - yy),
+            -_C3[0] * x * (xx - 3 * yy),
+        ]
+    total = sum(function * coefficient for function, coefficient in zip(functions, coefficients, strict=True))
+    return np.maximum(total + np.float32(0.5), 0)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * np.tanh(0.5 * x) + np.float32(0.5)
+
+
+def _length(rows: np.ndarray) -> np.ndarray:
+    """(C, N) -> (N,)."""
+    return np.sqrt(np.einsum("cn,cn->n", rows, rows))
+
+
+def _unit(quaternions: np.ndarray) -> np.ndarray:
+    """(4, N) of unit length."""
+    return quaternions / np.maximum(_length(quaternions), 1e-12)
+
+
+def _rotated(rotation: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(3, 3, N) and (3, N) -> (3, N)."""
+    return rotation[:, 0] * points[0] + rotation[:, 1] * points[1] + rotation[:, 2] * points[2]
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Quaternions (4, N) and (4, N): the rotation `b` followed by `a`."""
+    aw, ax, ay, az = a
+    bw, bx, by, bz = b
+    return np.array(
+        (
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        )
+    )
+
+
+def _left_product(quaternion: np.ndarray) -> np.ndarray:
+    """(4, 4) matrix that multiplies a quaternion by this one (4,) from the left."""
+    w, x, y, z = quaternion
+    return np.array(((w, -x, -y, -z), (x, w, -z, y), (y, z, w, -x), (z, -y, x, w)), np.float32)

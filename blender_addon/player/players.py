@@ -1,0 +1,99 @@
+"""The player of each rig's avatar, kept while the avatar's file and the rig's shape keys are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import bpy
+from bpy.app.handlers import persistent
+
+from ..avatar_header import NOUN, REMEDY
+from ..errors import EffigyError
+from ..reading import reading
+from ..rig.placement import head_place
+from ..rig.rig_properties import Rig
+from .baked_file import BakedAvatar, read_baked
+from .deltas import read_deltas
+from .evaluate import Player
+from .head import HeadDeltas
+
+MOST_KEPT: Final = 8
+"""Avatars, and heads, with some megabytes each."""
+
+_files: Final[dict[tuple[Any, ...], BakedAvatar | EffigyError | None]] = {}
+"""By path, modification time and size; an error for a damaged file, None for one without a baked model."""
+_heads: Final[dict[tuple[Any, ...], HeadDeltas]] = {}
+"""By the mesh's shape keys."""
+_players: Final[dict[tuple[Any, ...], Player]] = {}
+"""By both keys."""
+
+
+def player_of(rig: Rig, path: Path, depsgraph: bpy.types.Depsgraph) -> Player | None:
+    """The player of the avatar in the file `path` on a rig; None if the file has no baked model.
+
+    Raises an `EffigyError` for a damaged file and for an avatar of another head model.
+    """
+    file = _file_key(path)
+    baked = _baked(path, file)
+    if baked is None:
+        return None
+    if baked.head_fingerprint != rig.head_fingerprint:
+        raise EffigyError(
+            f"The avatar {path.name} was trained on another head model than “{rig.armature.name}” is of: add it "
+            "without a rig selected, to get a rig of its own."
+        )
+    mesh = rig.mesh.data
+    head = mesh.session_uid, mesh.shape_keys.session_uid, len(mesh.shape_keys.key_blocks), len(mesh.vertices)
+    if (file, head) not in _players:
+        if head not in _heads:
+            _keep(_heads, head, read_deltas(rig, head_place(rig, depsgraph).vertices))
+        _keep(_players, (file, head), Player(baked, _heads[head]))
+    return _players[file, head]
+
+
+def has_player(path: Path) -> bool:
+    """Whether the avatar in a file has a baked model. False for a file that cannot be read."""
+    try:
+        return _baked(path, _file_key(path)) is not None
+    except EffigyError:
+        return False
+
+
+def _file_key(path: Path) -> tuple[Any, ...]:
+    with reading(path, NOUN, REMEDY):
+        status = path.stat()
+        return str(path), status.st_mtime_ns, status.st_size
+
+
+def _baked(path: Path, key: tuple[Any, ...]) -> BakedAvatar | None:
+    if key not in _files:
+        try:
+            found = read_baked(path)
+        except EffigyError as error:
+            found = error
+        _keep(_files, key, found)
+    found = _files[key]
+    if isinstance(found, EffigyError):
+        raise EffigyError(str(found))
+    return found
+
+
+def _keep(kept: dict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any) -> None:
+    while len(kept) >= MOST_KEPT:
+        del kept[next(iter(kept))]
+    kept[key] = value
+
+
+@persistent
+def _before_load(*_: object) -> None:
+    # Numbers of meshes may come again in another file.
+    unregister()
+
+
+handlers: Final = (("load_pre", _before_load),)
+
+
+def unregister() -> None:
+    for kept in (_files, _heads, _players):
+        kept.clear()

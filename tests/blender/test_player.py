@@ -1,0 +1,99 @@
+"""An avatar with a baked model is played in Blender's process: the same splats as the worker's, at once, without it."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+from engine_scenes import add_rig, session
+from test_viewport_live import bone, constraint, driver, key_value, update, viewpoint
+from viewport_scenes import read_pose, splats_of, view_camera, viewport
+
+
+@pytest.fixture(autouse=True)
+def reset(effigy):
+    viewport("live").state.reset()
+    yield
+    viewport("live").state.reset()
+
+
+@pytest.fixture
+def cat(engine_avatars):
+    return add_rig(engine_avatars / "cat.effigy")
+
+
+@pytest.fixture
+def no_worker(monkeypatch):
+    def refuse():
+        raise AssertionError("the worker was asked")
+
+    monkeypatch.setattr(session(), "client", refuse)
+
+
+def played(rig):
+    avatar = update()[rig.armature.name]
+    assert avatar.fresh and avatar.error is None and avatar.source is viewport("avatar_state").Source.PLAYER
+    return avatar.splats
+
+
+@pytest.mark.parametrize("pose", [key_value, bone, driver, constraint])
+def test_every_pose_is_shown_in_the_redraw_that_reads_it(cat, no_worker, pose):
+    before = played(cat)
+    pose(cat)
+    after = played(cat)
+    assert np.abs(after.means - before.means).max() > 0.005
+
+
+def apply_transforms(rig):
+    """As *Apply ▸ All Transforms* on the mesh."""
+    rig.mesh.rotation_euler, rig.mesh.scale = (0.3, 0.2, 0.1), (2, 2, 2)
+    bpy.context.view_layer.update()
+    rig.mesh.data.transform(rig.mesh.matrix_basis, shape_keys=True)
+    rig.mesh.matrix_basis.identity()
+
+
+@pytest.mark.parametrize("change", [key_value, bone, apply_transforms])
+def test_the_splats_are_those_of_the_worker(cat, engine_avatars, change, module):
+    cat.armature.location, cat.armature.rotation_euler = (0.3, -1, 2), (0.2, 0.4, 0.9)
+    change(cat)
+    bpy.context.scene.camera = bpy.data.objects.new("eye", bpy.data.cameras.new("eye"))
+    bpy.context.scene.collection.objects.link(bpy.context.scene.camera)
+    bpy.context.scene.camera.location = 0.3, -2.0, 2.1
+    bpy.context.scene.camera.rotation_euler = np.pi / 2, 0, 0
+    camera = view_camera()
+    expected = splats_of(cat, engine_avatars / "cat.effigy", camera)
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    player = module("blender_addon.player.players").player_of(cat, engine_avatars / "cat.effigy", depsgraph)
+    seen_from = viewport("viewpoint").Viewpoint.from_view_matrix(camera.view, camera.orthographic)
+    answer = player.splats(read_pose(cat).message(), seen_from.message())
+    found = viewport("splats").Splats.from_answer(answer, np.eye(4))
+    assert np.abs(found.means - expected.means).max() < 1e-5
+    assert np.abs(found.colors - expected.colors).max() < 1 / 255
+    assert np.abs(found.covariances - expected.covariances).max() < 1e-2 * np.abs(expected.covariances).max()
+
+
+def test_colours_follow_a_still_view(cat, no_worker):
+    before = played(cat)
+    live = viewport("live")
+    live.state.views[1].moved_at = live.state.avatars[cat.uid].moved_at = -np.inf
+    update(viewpoint(0.5))
+    live.state.views[1].moved_at = -np.inf
+    after = update(viewpoint(0.5))[cat.armature.name].splats
+    assert np.abs(after.colors - before.colors).max() > 1e-3
+
+
+def test_an_avatar_without_a_baked_model_is_evaluated_by_the_worker(engine_avatars):
+    ann = add_rig(engine_avatars / "ann.effigy")
+    avatar = update()[ann.armature.name]
+    assert avatar.splats is None and avatar.requested is not None
+
+
+def test_a_damaged_file_gives_a_sentence(cat, tmp_path, engine_avatars, module):
+    content = bytearray((engine_avatars / "cat.effigy").read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start : start + 4000] = b"\xff" * 4000
+    (tmp_path / "bad.effigy").write_bytes(content)
+    with pytest.raises(module("blender_addon.errors").EffigyError, match="damaged"):
+        module("blender_addon.player.players").player_of(
+            cat, tmp_path / "bad.effigy", bpy.context.evaluated_depsgraph_get()
+        )
