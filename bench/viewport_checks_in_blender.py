@@ -75,7 +75,7 @@ def seen() -> Any:
 
 def head_of(rig: Any) -> Vector:
     settle()
-    return Vector(effigy("viewport.live").state_of(rig.armature).motion[:3, 3])
+    return Vector(effigy("viewport.live").state_of(rig).motion[:3, 3])
 
 
 def look_from_front(rig: Any, distance: float = 0.75) -> None:
@@ -93,7 +93,7 @@ def add(avatar: str) -> Iterator[float]:
     new = next(rig for rig in rigs() if rig.armature.name not in before)
     AVATARS[new.armature.name] = avatar
     bpy.ops.object.select_all(action="DESELECT")
-    yield from until(lambda: effigy("viewport.live").state_of(new.armature))
+    yield from until(lambda: effigy("viewport.live").state_of(new))
 
 
 def rigs() -> list[Any]:

@@ -29,10 +29,10 @@ def pictures(order: dict[str, str]) -> Iterator[float]:
     if bpy.context.scene.camera:
         seen.view_perspective = "CAMERA"
         yield from shown(folder / "viewport_camera.png")
-    # The camera's frustum and the cursor would lie across the head.
-    space.overlay.show_extras = space.overlay.show_cursor = False
-    head = Vector(effigy("viewport.live").state_of(rig.armature).motion[:3, 3])
-    seen.view_perspective, seen.view_distance, seen.view_location = "PERSP", 0.62, head
+    # The camera's frustum, the cursor and the bones would lie across the head.
+    space.overlay.show_extras = space.overlay.show_cursor = space.overlay.show_bones = False
+    head = Vector(effigy("viewport.live").state_of(rig).motion[:3, 3])
+    seen.view_perspective, seen.view_distance, seen.view_location = "PERSP", 0.52, head
     seen.view_rotation = Quaternion((0, 0, 1), 0.4) @ FRONT
     yield from shown(folder / "viewport_perspective.png")
     rig.armature.effigy_view.mode = "BOTH"
