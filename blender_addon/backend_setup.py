@@ -21,10 +21,11 @@ import bpy
 from . import preferences
 from .errors import EffigyError
 from .installation import place
-from .installation.install import DONE, Installation
+from .installation.install import DONE, FAILED, Installation
 from .installation.machine import Machine, this_machine
 from .installation.plan import Plan, make_plan
 from .redraw import redraw_panels
+from .reporting import report_soon
 from .threads import run_in_thread
 from .worker import session
 from .worker.client import WorkerClient
@@ -119,10 +120,19 @@ def base_python() -> str:
     return sys.executable
 
 
+def refusal() -> str | None:
+    """Why nothing can be installed on this machine. None if it can, or if the machine is not known yet."""
+    chosen = plan() if _setup.machine else None
+    return chosen.refusal if chosen else None
+
+
 def check_installable() -> None:
     """Raises an `EffigyError` if nothing can be installed now."""
     if _setup.installation and not _setup.installation.finished:
         raise EffigyError("The backend is already being installed.")
+    # Allowing the network would be in vain on such a machine.
+    if reason := refusal():
+        raise EffigyError(reason)
     if not bpy.app.online_access:
         raise EffigyError(OFFLINE)
 
@@ -133,8 +143,6 @@ def install() -> Installation:
     chosen = plan()
     if chosen is None:
         raise EffigyError("This machine is still being examined: try again in a few seconds.")
-    if chosen.refusal:
-        raise EffigyError(chosen.refusal)
     _setup.installation = Installation(chosen, log_path())
     _setup.installation.start()
     if not bpy.app.timers.is_registered(_redraw_progress):
@@ -174,10 +182,11 @@ def examine() -> None:
 def state() -> Readiness:
     """Whether a backend is configured. Cheap enough to be called while drawing."""
     try:
-        if command := preferences.worker_command():
+        if preferences.worker_command():
+            typed = preferences.get().worker_command.strip()
             return Readiness(
                 True,
-                f"The backend is started by “{' '.join(command)}”. Videos, captures and avatars are sent there, and "
+                f"The backend is started by “{typed}”. Videos, captures and avatars are sent there, and "
                 "results are fetched, unless they are in a shared folder.",
             )
         python = preferences.backend_python()
@@ -246,8 +255,17 @@ def _redraw_progress() -> float | None:
         return None
     if _setup.installation.finished:
         finish()
+        _tell_end(_setup.installation)
         return None
     return REDRAW_INTERVAL
+
+
+def _tell_end(installation: Installation) -> None:
+    """Says how an installation has ended, because the page may be closed by then. Stopping it needs no message."""
+    if installation.state == DONE:
+        report_soon("The backend is installed.", "INFO")
+    elif installation.state == FAILED:
+        report_soon(installation.error or "The backend could not be installed.")
 
 
 def log_path() -> Path:

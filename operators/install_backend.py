@@ -27,8 +27,13 @@ class EFFIGY_OT_install_backend(ThreadedOperator, bpy.types.Operator):
             # The graphics driver is asked in a thread; then this operator is invoked again.
             self._asks_artist = not bpy.app.background
             return self.execute(context)
+        try:
+            backend_setup.check_installable()
+        except EffigyError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
         self._plan = backend_setup.plan()
-        return context.window_manager.invoke_props_dialog(self, width=520)
+        return context.window_manager.invoke_props_dialog(self, width=520, confirm_text="Install")
 
     def draw(self, context: bpy.types.Context) -> None:
         column = self.layout.column(align=True)

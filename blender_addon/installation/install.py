@@ -174,6 +174,8 @@ class Installation:
                 if name := _package_of(line):
                     package, finished, size = name, finished + size, 0
                     self.detail = package
+                elif line.startswith("WARNING: Retrying"):
+                    self.detail = "no answer, trying again"
                 elif line.startswith("Installing collected packages"):
                     self.detail = f"unpacking {line.count(',') + 1} packages"
         self._raise_if_stopped()
@@ -245,5 +247,5 @@ def _finding_of_check(output: list[str]) -> str:
 
 def _package_of(line: str) -> str | None:
     """The package that a line of pip's output begins with, or None."""
-    match = re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+)", line)
+    match = re.match(r"(?:Collecting|Processing) (?:\S*/)?([\w.]+(?:-[A-Za-z_][\w.]*)*)", line)
     return match[1] if match else None

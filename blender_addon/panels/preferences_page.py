@@ -6,8 +6,8 @@ from typing import Final
 
 import bpy
 
-from .. import backend_setup
-from ..installation.install import FAILED
+from .. import backend_setup, preferences
+from ..installation.install import FAILED, Installation
 from ..preferences import NO_BACKEND, PACKAGE, EffigySettings, EffigySharedFolder
 from ..wrapped_text import wrapped
 
@@ -18,6 +18,12 @@ LOG_LINES: Final = 8
 LOG_LINE_LENGTH: Final = 110
 OPEN_HEAD: Final = (
     "The open head that comes with Effigy: free to use for anything (CC0), 52 expressions with ARKit's names."
+)
+NOT_INSTALLED: Final = (
+    "Not installed yet: press Install Backend. If you have a Python with Effigy's packages, press Use This Python."
+)
+NOTHING_FITS: Final = (
+    "The backend cannot be installed here. If you have a Python with Effigy's packages, press Use This Python."
 )
 SHARED_FOLDERS: Final = (
     "Files are sent to the worker's machine, and its results are fetched. If both machines reach the same folder, such "
@@ -45,34 +51,35 @@ def draw(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
 
 def _draw_backend(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
     ready, message = backend_setup.state()
-    if message == NO_BACKEND:
-        # The usual message explains how to open this page.
-        message = (
-            "Not installed yet: press Install Backend, or choose an interpreter that has the packages with Use "
-            "This Python."
-        )
-    wrapped(layout, message, WIDTH, "CHECKMARK" if ready else "INFO")
     installation = backend_setup.current()
     if installation and not installation.finished:
+        if ready:
+            wrapped(layout, message, WIDTH, "CHECKMARK")
         row = layout.row()
-        row.progress(factor=installation.share, text=f"{installation.stage} {installation.detail}".strip())
+        row.progress(factor=installation.share, text=": ".join(filter(None, (installation.stage, installation.detail))))
         row.operator("effigy.cancel_installation", text="", icon="X")
         return
+    refusal = None if ready else backend_setup.refusal()
+    if message == NO_BACKEND:
+        # The usual message explains how to open this page.
+        message = NOTHING_FITS if refusal else NOT_INSTALLED
+    wrapped(layout, message, WIDTH, "CHECKMARK" if ready else "INFO")
     if installation and installation.error:
         column = layout.column()
         column.alert = installation.state == FAILED
         wrapped(column, installation.error, WIDTH, "ERROR")
         if installation.state == FAILED:
-            for line in list(installation.lines)[-LOG_LINES:]:
-                layout.label(text=line[:LOG_LINE_LENGTH], translate=False)
-            layout.label(text=f"Full log: {installation.log_file}", translate=False)
+            _draw_log(installation, layout)
     elif installation:
         for note in installation.notes:
             wrapped(layout.column(), note, WIDTH)
     if not ready and not settings.backend_python:
         _draw_plan(layout)
     row = layout.row(align=True)
-    row.operator("effigy.install_backend", text="Install Again" if ready else "Install Backend", icon="IMPORT")
+    button = row.row(align=True)
+    button.enabled = not refusal
+    again = preferences.environments().current() is not None
+    button.operator("effigy.install_backend", text="Install Again" if again else "Install Backend", icon="IMPORT")
     row.operator("effigy.use_python", icon="FILE_SCRIPT")
     if settings.backend_python:
         row.operator("effigy.use_own_backend", icon="LOOP_BACK")
@@ -81,6 +88,15 @@ def _draw_backend(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
         _draw_shared_folders(settings, layout.box())
     if ready:
         _draw_findings(layout)
+
+
+def _draw_log(installation: Installation, layout: bpy.types.UILayout) -> None:
+    """The end of a failed installation's log, close together, so that the buttons below stay in sight."""
+    column = layout.column(align=True)
+    column.scale_y = 0.6
+    for line in list(installation.lines)[-LOG_LINES:]:
+        column.label(text=line[:LOG_LINE_LENGTH], translate=False)
+    layout.label(text=f"Full log: {installation.log_file}", translate=False)
 
 
 def _draw_shared_folders(settings: EffigySettings, layout: bpy.types.UILayout) -> None:
@@ -104,6 +120,9 @@ def _draw_plan(layout: bpy.types.UILayout) -> None:
     plan = backend_setup.plan()
     if plan is None:
         layout.label(text="Checking this machine…")
+        return
+    if plan.refusal:
+        wrapped(layout, plan.refusal, WIDTH, "ERROR")
         return
     for message in (*plan.messages, plan.shortage):
         if message:

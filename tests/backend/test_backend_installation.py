@@ -86,8 +86,9 @@ def test_an_environment_whose_python_is_gone_is_not_used(tmp_path):
 def test_progress_follows_the_downloaded_bytes(tmp_path):
     code = (
         "import time\n"
-        "for name in ('numpy', 'torch'):\n"
-        "    print('Collecting', name + '==1', flush=True)\n"
+        "print('WARNING: Retrying (Retry(total=4)) after connection broken', flush=True); time.sleep(0.2)\n"
+        "for name in ('open-head', 'torch'):\n"
+        "    print('Collecting', name + '==1 (from -r a/list-1.lock)', flush=True)\n"
         "    for done in (0, 20, 40): print(f'Progress {done}000000 of 40000000', flush=True); time.sleep(0.1)"
     )
     seen = []
@@ -98,7 +99,9 @@ def test_progress_follows_the_downloaded_bytes(tmp_path):
         seen.append((round(installation.share, 3), installation.detail))
         time.sleep(0.02)
     shares = [share for share, _ in seen]
-    assert shares == sorted(shares) and {"numpy, 20 of 40 MB", "torch, 40 of 40 MB"} <= {detail for _, detail in seen}
+    told = {detail for _, detail in seen}
+    assert shares == sorted(shares) and {"open-head, 20 of 40 MB", "torch, 40 of 40 MB"} <= told
+    assert "no answer, trying again" in told
     # Two steps of equal size: the second one's downloads end at 0.5 + 0.5 * 0.9, and half of them at 0.725.
     assert {0.725, 0.95} <= set(shares)
     log = (tmp_path / "install.log").read_text()
