@@ -30,7 +30,8 @@ from .rig.conventions import default_camera_pose
 from .rig.data import RigData, TrackData
 from .rig.fit import remember_fit
 from .rig.performance import Placement, apply_track_steps
-from .rig.rig_properties import Rig
+from .rig.rig_properties import Rig, find_rigs
+from .rig.room import room_beside
 from .rig.steps import Steps, part
 from .tasks import Task
 
@@ -46,6 +47,7 @@ _LAST_FRAME: Final = 1_048_574
 """The last frame that Blender has."""
 
 
+BESIDE: Final = " The rig stands beside the heads that were there before."
 BUILDING_SHARE: Final = 0.1
 """Of the time of an import, for the rig: 24 of 190 seconds with 250 frames on two busy cores."""
 
@@ -151,7 +153,7 @@ def import_capture(scene: bpy.types.Scene, capture: Path, set_up: bool | None = 
         if "capture.json" not in {entry.name for entry in capture.iterdir()}:
             raise unlike(capture, "capture", "choose a folder that Import Video has made, with capture.json in it")
     if (capture / "track.npz").is_file():
-        return tasks.start_local(f"Add {capture.stem}", lambda: _build(scene, capture.stem, capture, set_up))
+        return tasks.start_local(f"Add {capture.name}", lambda: _build(scene, capture.stem, capture, set_up))
     request = TrackRequest(capture, preferences.head_file())
     return _start(f"Track {capture.stem}", scene, capture.stem, "track", request, set_up)
 
@@ -205,7 +207,9 @@ def _build(
     scale = 1.0 if set_up else frames_per_frame(scene, track.fps)
     with _outside_every_scene() as workshop:
         rig = yield from part(build_rig_steps(data, name, workshop), 0.0, 0.6)
-        placement = Placement(default_camera_pose(track.head_to_camera), start)
+        camera_pose = default_camera_pose(track.head_to_camera)
+        camera_pose[0, 3] += (moved := room_beside(rig, find_rigs(scene.objects)))
+        placement = Placement(camera_pose, start)
         yield from part(apply_track_steps(rig, track, placement, scale), 0.6, 0.97)
         remember_fit(rig, track, start)
         # Over the film, as soon as it is behind the rig, so that the artist sees how well the head fits.
@@ -233,6 +237,7 @@ def _build(
         message += " Blender's default cube is hidden, because the camera stands in it."
     if not set_up:
         message += f" The scene is as it was: the performance begins at frame {start}, its camera is “{camera.name}”."
+    message += BESIDE if moved else ""
     findings = summary.get("findings")
     return f"{message} {findings}" if isinstance(findings, str) else message
 
@@ -298,7 +303,7 @@ def _belongings(objects: Sequence[bpy.types.Object]) -> list[bpy.types.ID]:
 
 def add_avatar(scene: bpy.types.Scene, path: Path, info: Mapping[str, Any]) -> Task:
     """Starts building a rig of the avatar's person with the avatar on it. `info` is from `avatars.read_info`."""
-    return tasks.start_local(f"Add {path.stem}", lambda: _build_for_avatar(scene, path, info))
+    return tasks.start_local(f"Add {path.name}", lambda: _build_for_avatar(scene, path, info))
 
 
 def _build_for_avatar(scene: bpy.types.Scene, path: Path, info: Mapping[str, Any]) -> Steps[str]:
@@ -306,9 +311,10 @@ def _build_for_avatar(scene: bpy.types.Scene, path: Path, info: Mapping[str, Any
     with _outside_every_scene() as workshop:
         rig = yield from build_rig_steps(data, path.stem, workshop)
         avatars.set_avatar(rig, path, info)
+        rig.armature.location.x = moved = room_beside(rig, find_rigs(scene.objects))
         scene.collection.children.link(rig.mesh.users_collection[0])
     make_active(scene, rig)
-    return f"“{rig.armature.name}” shows {path.name}."
+    return f"“{rig.armature.name}” shows {path.name}." + (BESIDE if moved else "")
 
 
 def make_active(scene: bpy.types.Scene, rig: Rig) -> None:

@@ -97,6 +97,8 @@ def _add_shape_keys(mesh: bpy.types.Object, armature: bpy.types.Object, data: Ri
     basis = points_to_blender(data.vertices)
     mesh.shape_key_add(name="Basis", from_mix=False)
     mesh.data.shape_keys.use_relative = True
+    # The Nonlinear Animation editor shows this name above the strips of the face.
+    mesh.data.shape_keys.name = datablock_name(mesh.name, " face")
     total = len(data.expression_names) + len(data.arkit_names) + len(data.corrective_index) + len(data.identity)
     made = 0
 

@@ -54,6 +54,28 @@ def test_several_people_live_in_one_file(rig, project, module):
     assert len(rigs) == 2 and paths == {"anna.effigy", "ben.effigy"}
 
 
+def test_a_new_head_stands_beside_those_that_are_there_with_its_camera(rig, project, demo_capture, module):
+    tasks, find_rigs = module("blender_addon.tasks"), module("blender_addon.rig.rig_properties").find_rigs
+    assert rig.mesh.data.shape_keys.name == "demo face"
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"), new_rig=True)
+    assert "The rig stands beside" in tasks.all_tasks()[-1].message
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    assert "The rig stands beside" in tasks.all_tasks()[-1].message
+    bpy.context.view_layer.update()
+    heads = [made.armature for made in find_rigs(bpy.context.scene.objects)]
+    places = [np.array((head.matrix_world @ head.pose.bones["root"].matrix).translation) for head in heads]
+    assert len(places) == 3
+    for number, place in enumerate(places):
+        assert all(np.linalg.norm(place - other) > 0.3 for other in places[:number])
+    cameras = [np.array(obj.matrix_world.translation) for obj in bpy.data.objects if obj.type == "CAMERA"]
+    # What the second camera sees is what the first one sees.
+    assert cameras[1] - cameras[0] == pytest.approx(places[2] - places[0], abs=1e-5)
+    # There is room again where a head has been moved away.
+    heads[0].location.z += 2
+    bpy.context.view_layer.update()
+    assert module("blender_addon.rig.room").room_beside(rig, find_rigs(bpy.context.scene.objects)) == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"no avatar at all", None])
 def test_a_file_that_is_no_avatar_is_refused_with_a_sentence(rig, content, tmp_path):
     path = tmp_path / "broken.effigy"
