@@ -99,7 +99,7 @@ def avatar_path(armature: bpy.types.Object, *, asked: bool = True) -> Path:
     path = absolute(armature.effigy.avatar, armature)
     if not is_file(path):
         check_unless_missing(path, NOUN)
-        raise EffigyError(f"The avatar of “{armature.name}” is not at {path}: press Relink and choose the file.")
+        raise EffigyError(f"The avatar of “{armature.name}” is not at {path}: press Relink Avatar and choose the file.")
     return path
 
 
@@ -310,7 +310,13 @@ def _report_missing(*_: object) -> None:
     lost = [armature for scene in bpy.data.scenes for armature in missing(scene, asked=False)]
     if lost:
         names = ", ".join(f"“{armature.name}” ({_shown_path(armature)})" for armature in lost)
-        report_soon(f"The avatar's file is missing for {names}: press Relink in the Effigy tab and choose the file.")
+        report_soon(f"The avatar's file is missing for {names}: press Relink Avatar in the Effigy tab.")
+    elif any(not is_known(rig.armature) for scene in bpy.data.scenes for rig in find_rigs(scene.objects)):
+        report_soon(
+            "This .blend names avatars that were not used on this computer before: press Look for Its Files in the "
+            "Effigy tab if you trust whoever made it, also if that was you.",
+            "WARNING",
+        )
 
 
 handlers: Final = (("load_post", _report_missing),)

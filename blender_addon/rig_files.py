@@ -37,7 +37,9 @@ def _paths(obj: bpy.types.Object) -> list[Path]:
     settings = obj.effigy
     training = settings_of(settings.training) or {}
     found: dict[Path, None] = {}
-    for text in (*(getattr(settings, name) for name in STORED), *(training.get(name, "") for name in STORED)):
+    # A packed avatar does not need the file that it was packed from.
+    own = [name for name in STORED if not (name == "avatar" and settings.packed)]
+    for text in (*(getattr(settings, name) for name in own), *(training.get(name, "") for name in STORED)):
         if text:
             with suppress(EffigyError):
                 found[absolute(text, obj)] = None

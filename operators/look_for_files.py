@@ -17,7 +17,7 @@ class EFFIGY_OT_look_for_files(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         count = sum(rig_files.trust(obj) for obj in bpy.data.objects)
-        self.report({"INFO"}, f"Effigy uses {count} files and folders that this .blend names.")
+        self.report({"INFO"}, f"Effigy may read {count} files and folders that this .blend names, if they are there.")
 
 
 classes = (EFFIGY_OT_look_for_files,)

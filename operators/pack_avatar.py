@@ -6,6 +6,7 @@ import bpy
 
 from ..blender_addon import active, avatars
 from ..blender_addon.reporting import ReportingOperator
+from ..blender_addon.viewport import cache
 
 
 class EFFIGY_OT_pack_avatar(ReportingOperator, bpy.types.Operator):
@@ -19,7 +20,9 @@ class EFFIGY_OT_pack_avatar(ReportingOperator, bpy.types.Operator):
         return active.poll(cls, context)
 
     def run(self, context: bpy.types.Context) -> None:
-        avatars.pack(active.need_rig(context).armature)
+        rig = active.need_rig(context)
+        with cache.same_avatar(rig):
+            avatars.pack(rig.armature)
 
 
 classes = (EFFIGY_OT_pack_avatar,)

@@ -10,6 +10,7 @@ from bpy.props import StringProperty
 from ..blender_addon import active, avatars
 from ..blender_addon.file_names import file_name, readable
 from ..blender_addon.reporting import ReportingOperator
+from ..blender_addon.viewport import cache
 
 
 class EFFIGY_OT_unpack_avatar(ReportingOperator, bpy.types.Operator):
@@ -38,7 +39,9 @@ class EFFIGY_OT_unpack_avatar(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         chosen = Path(bpy.path.abspath(self.filepath)).absolute() if self.filepath else None
-        path = avatars.unpack(active.need_rig(context).armature, chosen)
+        rig = active.need_rig(context)
+        with cache.same_avatar(rig):
+            path = avatars.unpack(rig.armature, chosen)
         self.report({"INFO"}, f"The avatar is in {readable(str(path))}.")
 
 

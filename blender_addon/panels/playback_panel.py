@@ -31,7 +31,8 @@ class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):
         row.operator("effigy.clear_playback", text="", icon="TRASH")
         for rig in find_rigs(context.scene.objects):
             if bake := cache.bake_of(rig):
-                wrapped(layout, describe(rig.armature, bake), region_width(context), "CHECKMARK")
+                whole = bake.source == cache.source_of(rig.armature) and not bake.changed
+                wrapped(layout, describe(rig.armature, bake), region_width(context), "CHECKMARK" if whole else "INFO")
         layout.operator("effigy.export_splats", icon="EXPORT")
 
 

@@ -13,6 +13,8 @@ half precision is 1/2000, which for a colour of 1 is an eighth of a level of 8-b
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -197,6 +199,16 @@ def source_of(armature: bpy.types.Object) -> tuple[Any, ...]:
         return (settings.avatar,)
     # The full path: saving the .blend for the first time or elsewhere changes the stored one.
     return str(path), status.st_mtime_ns, status.st_size
+
+
+@contextmanager
+def same_avatar(rig: Rig) -> Iterator[None]:
+    """While the avatar of a rig is packed or unpacked, which does not change it: its bake stays valid."""
+    bake = store.bakes.get(rig.uid)
+    valid = bake is not None and bake.source == source_of(rig.armature)
+    yield
+    if valid:
+        bake.source = source_of(rig.armature)
 
 
 def baked_splats(rig: Rig, frame: int, key: bytes) -> Splats | None:

@@ -107,6 +107,14 @@ def test_another_avatar_is_not_shown_what_was_baked_of_the_first(rig, viewport, 
     assert "a different avatar" in panel.describe(rig.armature, viewport["cache"].bake_of(rig))
 
 
+def test_packing_and_unpacking_an_avatar_keeps_what_was_baked(rig, viewport, tmp_path):
+    bpy.ops.effigy.bake_playback()
+    bpy.ops.effigy.pack_avatar()
+    assert answered(rig, viewport, 4) is not None
+    bpy.ops.effigy.unpack_avatar(filepath=str(tmp_path / "ann.effigy"))
+    assert answered(rig, viewport, 4) is not None
+
+
 def test_a_bake_beyond_the_limit_is_refused_before_it_begins(rig, viewport):
     bpy.context.scene.effigy.bake_limit = 10
     bpy.context.scene.frame_end = 2000
@@ -137,6 +145,7 @@ def test_a_stopped_bake_keeps_what_it_has(rig, viewport, module):
         bpy.ops.effigy.bake_playback()
     task.cancel()
     assert task.state == "cancelled" and bpy.context.scene.frame_current == 5
+    assert "What is baked stays" in task.message
     assert 2 <= viewport["cache"].bake_of(rig).count < 6 and answered(rig, viewport, 3) is not None
     assert not viewport["cache"].store.in_progress and task in tasks.all_tasks()
 

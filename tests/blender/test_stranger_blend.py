@@ -111,6 +111,20 @@ def test_opening_a_strangers_file_reaches_for_nothing_that_it_names(blend, armat
     assert module("blender_addon.worker.session").current() is client
 
 
+def test_opening_a_strangers_file_says_why_its_heads_are_meshes(blend, armature, capsys) -> None:
+    reopened(blend)
+    assert "avatars that were not used on this computer before" in capsys.readouterr().out
+
+
+def test_a_packed_avatar_needs_no_consent_for_the_file_it_was_packed_from(packed, module) -> None:
+    rig_files = module("blender_addon.rig_files")
+    set_by_a_stranger(packed.effigy, "avatar", "//packed_from.effigy", module)
+    assert not any("packed_from" in text for text in rig_files.unknown(packed))
+    text, packed.effigy.packed = packed.effigy.packed, None
+    assert any("packed_from" in text for text in rig_files.unknown(packed))
+    packed.effigy.packed = text
+
+
 def test_the_panel_names_the_files_and_one_click_uses_them(blend, armature, module) -> None:
     avatars, training = module("blender_addon.avatars"), module("blender_addon.training")
     texts, name = " ".join(_unasked.draw_panels()), armature.name
