@@ -25,9 +25,9 @@ POLL_INTERVAL: Final = 0.1
 """Seconds between two checks whether the thread has ended."""
 
 
-def report_soon(message: str, warning: bool = False) -> None:
-    """Shows a message that does not come from an operator in the window, even if no panel of the extension is open; as
-    an error, or as a warning.
+def report_soon(message: str, kind: str = "ERROR") -> None:
+    """Shows a message that does not come from an operator in the window, even if no panel of the extension is open.
+    `kind` is Blender's type of a report: ERROR, WARNING or INFO.
     """
     print(f"Effigy: {message}")
     if bpy.app.background:
@@ -37,7 +37,7 @@ def report_soon(message: str, warning: bool = False) -> None:
         if windows := bpy.context.window_manager.windows:
             # Blender shows an ERROR report in the window, and also raises it if a script called the operator.
             with suppress(RuntimeError), bpy.context.temp_override(window=windows[0]):
-                bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=message, warning=warning)
+                bpy.ops.effigy.tell("INVOKE_DEFAULT", sentence=message, kind=kind)
 
     # Deferred, because operators must not be called from handlers or from within another operator.
     bpy.app.timers.register(report, first_interval=0.1)

@@ -197,6 +197,9 @@ class Task:
         redraw_panels()
         if state == FAILED:
             report_soon(f"{self.title}: {message}")
+        elif state == DONE and message and not bpy.app.background:
+            # Jobs may be closed, and the tab hidden.
+            report_soon(f"{self.title}: {message}", "INFO")
 
 
 @dataclass
@@ -227,9 +230,11 @@ def start(
     return task
 
 
-def start_local(title: str, build: Callable[[], Steps[str]]) -> Task:
-    """Starts work that runs only in Blender, a slice at a time."""
-    task = Task(title, lambda _: build(), "It was not finished: start it again.")
+def start_local(
+    title: str, build: Callable[[], Steps[str]], if_stopped: str = "It was not finished: start it again."
+) -> Task:
+    """Starts work that runs only in Blender, a slice at a time. `if_stopped` is its message when it does not finish."""
+    task = Task(title, lambda _: build(), if_stopped)
     _add(task)
     task.start_building({})
     return task

@@ -90,7 +90,7 @@ def transfer(
     )
     name, title = rig.armature.name, source.stem
     return tasks.start(
-        f"Transfer {title}",
+        f"Transfer “{title}”",
         "retarget",
         request.params(),
         lambda _: _add_to_rig(request.out, name, title, frame_start),
@@ -149,4 +149,6 @@ def _add_to_rig(path: Path, name: str, title: str, frame_start: int) -> Steps[st
     if rig is None:
         raise EffigyError(f"“{name}” is gone from this file or has another name: transfer the performance again.")
     applied = yield from add_performance_steps(rig, track, title, frame_start)
-    return f"“{name}” performs {title}: {track.frame_count} frames from frame {frame_start} on. {applied.note}".rstrip()
+    return (
+        f"“{name}” performs “{title}”: {track.frame_count} frames from frame {frame_start} on. {applied.note}".rstrip()
+    )

@@ -58,6 +58,8 @@ class EFFIGY_OT_choose_head(ThreadedOperator, bpy.types.Operator):
             f"{data.head_name}: {len(data.vertices)} vertices, {len(data.identity)} identity and "
             f"{len(data.expression_names)} expression components"
         )
+        if not data.expression_names:
+            settings.head_said += ", so only its eyes, jaw and neck can move"
         self.report({"INFO"}, f"{settings.head_said}.")
 
 

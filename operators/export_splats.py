@@ -30,6 +30,8 @@ class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(default=f"*{SUFFIX}", options={"HIDDEN"})
+    # Blender then asks before a file is replaced.
+    check_existing: BoolProperty(default=True, options={"HIDDEN"})
     animation: BoolProperty(
         name="Whole Range",
         description="Write a numbered file for each frame of the scene's range, instead of one for the current frame",

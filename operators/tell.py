@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import StringProperty
 
 
 class EFFIGY_OT_tell(bpy.types.Operator):
@@ -14,10 +14,10 @@ class EFFIGY_OT_tell(bpy.types.Operator):
 
     sentence: StringProperty(options={"HIDDEN", "SKIP_SAVE"})
 
-    warning: BoolProperty(options={"HIDDEN", "SKIP_SAVE"})
+    kind: StringProperty(default="ERROR", options={"HIDDEN", "SKIP_SAVE"})
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        self.report({"WARNING" if self.warning else "ERROR"}, self.sentence)
+        self.report({self.kind}, self.sentence)
         return {"FINISHED"}
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:

@@ -71,7 +71,7 @@ def _announce(scene: bpy.types.Scene, *_: object) -> None:
         report_soon(
             f"{engine_name(scene)} renders this image without the avatars: press Composite over the Scene in the "
             "tab Effigy, or choose the engine Effigy.",
-            warning=True,
+            "WARNING",
         )
 
 

@@ -65,7 +65,8 @@ def progress_text(task: Task) -> str:
     """
     if task.state == STOPPING:
         return "Stopping…"
-    parts = [f"{task.fraction:.0%}".replace("%", " %")] if task.step else [task.stage, *_count_of(task)]
+    whole = task.step or task.job is None
+    parts = [f"{task.fraction:.0%}".replace("%", " %")] if whole else [task.stage, *_count_of(task)]
     if task.time_left:
         parts.append(f"{task.time_left} left")
     return ", ".join(parts)

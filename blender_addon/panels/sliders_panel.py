@@ -25,6 +25,7 @@ LABELS: Final = {
     "jaw": "Jaw",
     "other": "Neck and Others",
 }
+NO_EXPRESSIONS: Final = "This head model has no expressions: only the eyes, the jaw and the neck move."
 NARROW: Final = 200.0
 """Pixels at interface scale 1 below which `Mouth Lower Down Right` and its value are cut off."""
 PARTS: Final = {
@@ -53,7 +54,10 @@ class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
                 "LINKED",
             )
             return
-        layout.operator_menu_enum("effigy.apply_preset", "preset", text="Starter Expression", icon="PRESET")
+        if not rig.slider_names:
+            wrapped(layout, NO_EXPRESSIONS, region_width(context), "INFO")
+        else:
+            layout.operator_menu_enum("effigy.apply_preset", "preset", text="Starter Expression", icon="PRESET")
         row = layout.row(align=True)
         row.operator("effigy.key_all", text="Key All", icon="KEY_HLT")
         row.operator("effigy.reset_expression", text="Reset", icon="LOOP_BACK")

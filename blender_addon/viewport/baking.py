@@ -87,7 +87,9 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
     if cache.store.in_progress:
         raise EffigyError("A bake is already in progress: wait for it, or stop it with the cross in Jobs.")
     return tasks.start_local(
-        f"Bake frames {first} to {last}", lambda: _bake(scene, layer, rigs, first, last, viewpoint)
+        f"Bake frames {first} to {last}",
+        lambda: _bake(scene, layer, rigs, first, last, viewpoint),
+        "It was stopped. What is baked stays until another file is opened.",
     )
 
 
@@ -103,7 +105,11 @@ def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tup
         _check_range(*frames)
     elif not any(_is_shown(rig, layer) for rig in rigs):
         raise EffigyError("No avatar is visible in this frame: show a mesh, or choose a frame in which one is.")
-    return tasks.start_local(f"Export {path.stem}", lambda: _export(scene, layer, rigs, path, axes, frames, viewpoint))
+    return tasks.start_local(
+        f"Export {path.name}",
+        lambda: _export(scene, layer, rigs, path, axes, frames, viewpoint),
+        "It was stopped. The files that were written stay.",
+    )
 
 
 def numbered(path: Path, frame: int) -> Path:

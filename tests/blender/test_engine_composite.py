@@ -276,7 +276,7 @@ def test_what_cannot_be_composited_is_refused_with_a_sentence(engine_avatars):
 def test_a_render_without_the_avatars_is_announced_and_tab_and_properties_say_the_same(shot, module, monkeypatch):
     told = []
     shown = module("blender_addon.engine.shown")
-    monkeypatch.setattr(shown, "report_soon", lambda sentence, warning=False: told.append((sentence, warning)))
+    monkeypatch.setattr(shown, "report_soon", lambda sentence, kind="ERROR": told.append((sentence, kind)))
     scene = bpy.context.scene
     scene.render.resolution_x = scene.render.resolution_y = 16
 

@@ -132,6 +132,10 @@ def test_a_folder_that_cannot_be_written_is_a_sentence_and_nothing_is_left(rig, 
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_blender_asks_before_a_file_is_replaced():
+    assert bpy.ops.effigy.export_splats.get_rna_type().properties["check_existing"].default
+
+
 def test_file_export_leads_to_it(effigy):
     drawn = [draw.__module__ for draw in bpy.types.TOPBAR_MT_file_export.draw._draw_funcs]
     assert any("export_splats" in name for name in drawn)

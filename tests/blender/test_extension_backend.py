@@ -282,7 +282,9 @@ def test_a_flame_file_that_does_not_say_what_are_expressions_is_asked_about_once
     assert "20 identity and 10 expression" in settings.head_said
     # From then on the worker knows.
     bpy.ops.effigy.choose_head(filepath=str(tmp_path / "flame.npz"))
-    assert "20 identity and 10 expression" in settings.head_said
+    assert "20 identity and 10 expression" in settings.head_said and "only its eyes" not in settings.head_said
+    bpy.ops.effigy.choose_head(filepath=str(tmp_path / "flame.npz"), expression_count=0)
+    assert "0 expression components, so only its eyes, jaw and neck can move" in settings.head_said
 
 
 def test_a_head_model_that_has_gone_is_named_when_a_video_is_imported(settings, demo_clip, tmp_path):
@@ -388,6 +390,8 @@ def test_a_worker_command_that_cannot_be_run_is_reported_with_a_sentence(no_back
         settings.worker_command = "no-such-program studio"
         with pytest.raises(Exception, match="could not be started with no-such-program"):
             session.client().call("head.rig", {})
+        settings.worker_command = 'ssh studio "cd effigy && serve"'
+        assert '“ssh studio "cd effigy && serve"”' in module("blender_addon.backend_setup").state().message
         settings.worker_command = "ssh studio 'cd effigy"
         with pytest.raises(Exception, match="quotation mark that is never closed"):
             session.client()

@@ -225,6 +225,80 @@ def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
     )
 
 
+def test_a_machine_for_which_nothing_fits_is_told_so_and_not_to_install(module, monkeypatch):
+    setup, machine = module("blender_addon.backend_setup"), module("blender_addon.installation.machine")
+    page, settings = module("blender_addon.panels.preferences_page"), module("blender_addon.preferences").get()
+    monkeypatch.delenv("EFFIGY_BACKEND_PYTHON")
+    monkeypatch.setattr(setup, "_setup", setup._Setup())
+    setup.keep_machine(machine.Machine("Linux", (3, 14), processor="x86_64", version=(2, 43)))
+    layout = Layout()
+    page.draw(settings, layout)
+    words = " ".join(layout.words.split())
+    assert "contains Python 3.14" in words and "cannot be installed here" in words
+    assert "press Install Backend" not in words and "Allow Online Access" not in words
+    # The button says the reason, and shows no dialog that asks for a confirmation.
+    said = []
+    pressed = SimpleNamespace(report=lambda kind, text: said.append(text))
+    operator = module("operators.install_backend").EFFIGY_OT_install_backend
+    assert operator.invoke(pressed, bpy.context, None) == {"CANCELLED"} and "Python 3.14" in said[0]
+
+
+def test_a_running_installation_shows_its_step_and_does_not_ask_to_install(module, monkeypatch):
+    setup, page = module("blender_addon.backend_setup"), module("blender_addon.panels.preferences_page")
+    monkeypatch.delenv("EFFIGY_BACKEND_PYTHON")
+    running = SimpleNamespace(finished=False, share=0.5, stage="Installing PyTorch", detail="torch, 90 of 180 MB")
+    monkeypatch.setattr(setup, "current", lambda: running)
+    layout = Layout()
+    page.draw(module("blender_addon.preferences").get(), layout)
+    assert "Installing PyTorch: torch, 90 of 180 MB" in layout.texts and "Not installed yet" not in layout.words
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "told"),
+    [
+        ("done", None, [("The backend is installed.", "INFO")]),
+        ("failed", "The disk is full.", [("The disk is full.",)]),
+        ("stopped", None, []),
+    ],
+)
+def test_the_end_of_an_installation_is_told_though_the_page_is_closed(module, monkeypatch, state, error, told):
+    setup, heard = module("blender_addon.backend_setup"), []
+    ended = SimpleNamespace(finished=True, state=state, error=error)
+    monkeypatch.setattr(setup, "_setup", setup._Setup(installation=ended))
+    monkeypatch.setattr(setup, "finish", lambda: None)
+    monkeypatch.setattr(setup, "report_soon", lambda *message: heard.append(message))
+    assert setup._redraw_progress() is None and heard == told
+
+
+def test_a_head_without_expressions_offers_none(rig, module, monkeypatch):
+    assert "Starter Expression" in drawn("EFFIGY_PT_sliders")
+    monkeypatch.setattr(type(rig), "slider_names", ())
+    words = drawn("EFFIGY_PT_sliders")
+    assert "has no expressions" in " ".join(words.split()) and "Starter Expression" not in words
+
+
+def test_work_that_is_done_is_told_outside_of_the_tab_too(module, monkeypatch):
+    tasks, told = module("blender_addon.tasks"), []
+
+    class Windowed:
+        app = SimpleNamespace(background=False, timers=bpy.app.timers)
+
+        def __getattr__(self, name):
+            return getattr(bpy, name)
+
+    monkeypatch.setattr(tasks, "bpy", Windowed())
+    monkeypatch.setattr(tasks, "report_soon", lambda *message: told.append(message))
+
+    def steps():
+        yield 0.5
+        return "3 files were written."
+
+    task = tasks.start_local("Export anna.ply", steps)
+    assert module("blender_addon.panels.jobs_panel").progress_text(task) == "0 %"
+    tasks.wait(task)
+    assert told == [("Export anna.ply: 3 files were written.", "INFO")]
+
+
 def test_an_operator_that_waits_leaves_nothing_when_another_file_is_opened_meanwhile(module):
     """Blender then calls `cancel`. Without it, the text in the status bar and the timer would stay."""
     removed, texts = [], []
