@@ -37,6 +37,10 @@ EXPRESSION_NAMES: Final = ("exprdirs", "expressedirs", "expr_dirs", "keyed_exprd
 LANDMARK_FILE: Final = "mediapipe_landmark_embedding.npz"
 WEIGHTS: Final = frozenset(("weights", "lbs_weights"))
 POSE_COUNT: Final = 36
+HEAD_EXTENT: Final = (0.15, 0.6)
+"""Metres: the largest side of a head's box, from a child's head without a neck to a bust. FLAME's is 0.31."""
+UNITS: Final = {"millimetres": 1e-3, "centimetres": 1e-2, "decimetres": 0.1}
+"""Metres of the units in which other programs save heads."""
 ASK: Final = (
     "say how many of them are expressions with --expression-count N, or in the field Expressions of Use My FLAME File; "
     "0 for none"
@@ -52,13 +56,15 @@ def from_flame(
     progress: Progress,
     expression_count: int | None,
     is_known: bool,
+    in_metres: bool,
     read_beside: Callable[[Path], Mapping[str, Any]],
     check_counts: Callable[..., None],
 ) -> HeadModel:
     """The head model in a FLAME file, without regions.
 
     `expression_count`: how many components are expressions, where the user says it. `is_known`: the file was opened by
-    a version that counted from 300 in every file, and is read in the same way. `read_beside` reads a file of arrays,
+    a version that counted from 300 in every file, and is read in the same way. `in_metres`: its lengths are metres;
+    otherwise a file in another unit is converted, which is told. `read_beside` reads a file of arrays,
     `check_counts` bounds the mesh and its bases. Raises an `EffigyError`, or `Unlike` for another kind of model.
     """
     faces = next((arrays[key] for key in ("f", "faces", "faces_tensor") if key in arrays), None)
@@ -80,6 +86,13 @@ def from_flame(
     except (TypeError, ValueError) as error:
         reason = str(error) if isinstance(error, _Shape) else "its arrays do not fit together"
         raise EffigyError(f"{path} is not a FLAME head model: {reason}.") from error
+    unit = None if in_metres else _unit(template)
+    if unit is not None:
+        name, metres = unit
+        template, shape_basis, expression_basis, pose_basis = (
+            (metres * lengths).astype(np.float32) for lengths in (template, shape_basis, expression_basis, pose_basis)
+        )
+        progress.message(f"{path.name} is in {name}: it is read in metres.")
     if not (arrays.keys() & WEIGHTS) or expression_basis.shape[2] == 0:
         progress.message(
             f"{path.name} has identity only (no expressions or no skinning): "
@@ -121,6 +134,17 @@ def _refuse_others(arrays: Mapping[Any, Any], path: Path) -> None:
         kind = kind_of_counts(vertices, joints, 0 if pose is None else np.atleast_1d(np.asarray(pose)).shape[-1])
     if kind is not None:
         raise EffigyError(f"{path} is {kind.name}, where a head model is needed: {kind.advice}.")
+
+
+def _unit(template: np.ndarray) -> tuple[str, float] | None:
+    """The unit of a template (N, 3) and its length in metres, told by the size that a head then has; None for metres,
+    and where no unit gives a head's size.
+    """
+    extent = float(np.ptp(template, axis=0).max())
+    low, high = HEAD_EXTENT
+    if low <= extent <= high:
+        return None
+    return next(((name, metres) for name, metres in UNITS.items() if low <= extent * metres <= high), None)
 
 
 def _directions(values: Any, template: np.ndarray, name: str) -> np.ndarray:

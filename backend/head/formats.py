@@ -51,18 +51,20 @@ def load_head(
     *,
     expression_count: int | None = None,
     is_known: bool = False,
+    in_metres: bool = False,
 ) -> HeadModel:
     """The head model in a file, or the bundled open head. Missing parts of a file are reported by
     `progress.message`.
 
-    `expression_count` and `is_known` say how the components of a FLAME file are split (`flame_files.from_flame`).
+    `expression_count` and `is_known` say how the components of a FLAME file are split, and `in_metres` that its lengths
+    are metres, however large it is (`flame_files.from_flame`).
     """
     path = asset_path("open_head.npz") if path is None else Path(path)
     with reading(path, "head model", REMEDY):
-        return _load(path, progress, expression_count, is_known)
+        return _load(path, progress, expression_count, is_known, in_metres)
 
 
-def _load(path: Path, progress: Progress, expression_count: int | None, is_known: bool) -> HeadModel:
+def _load(path: Path, progress: Progress, expression_count: int | None, is_known: bool, in_metres: bool) -> HeadModel:
     kind = path.suffix.lower()
     if kind not in (".npz", ".pkl"):
         check_regular(path, "head model")
@@ -72,7 +74,7 @@ def _load(path: Path, progress: Progress, expression_count: int | None, is_known
         raise Unlike("it is a pickle of something else", READ)
     if kind == ".npz" and "schema" in arrays and "v_template" not in arrays:
         return _checked(_from_ours(arrays, path), path)
-    made = from_flame(arrays, path, progress, expression_count, is_known, _read_npz, _check_counts)
+    made = from_flame(arrays, path, progress, expression_count, is_known, in_metres, _read_npz, _check_counts)
     return transfer_regions(load_head(), _checked(made, path))
 
 

@@ -86,11 +86,15 @@ def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
     known = _known()
     known_path, count = known.get(fingerprint), known.get(fingerprint + _EXPRESSIONS, "")
     if known_path and Path(known_path).is_file():
-        model = load_head(
-            Path(known_path), expression_count=int(count) if count.isdecimal() else None, is_known=not count
-        )
+        split = int(count) if count.isdecimal() else None
+        model = load_head(Path(known_path), expression_count=split, is_known=not count)
         if model.fingerprint == fingerprint:
             return model
+        # Earlier versions took every file's lengths for metres, and refused those that made no head.
+        with suppress(EffigyError):
+            model = load_head(Path(known_path), expression_count=split, is_known=not count, in_metres=True)
+            if model.fingerprint == fingerprint:
+                return model
     raise EffigyError(
         f"{needed_by} needs the head model “{shown(name)}” (fingerprint {shown(fingerprint)}), which is not here: "
         "track any capture with that file once (--head FILE), then run again."

@@ -16,6 +16,7 @@ from backend.head import formats
 from backend.head.formats import has_expressions, load_head, save_head
 from backend.head.model import HeadModel
 from backend.head.registry import find_head, known_files, load_users_head, remember_head
+from backend.progress import Progress
 
 BALL = ball_head()
 COUNT = len(BALL.template)
@@ -220,3 +221,33 @@ def test_other_arrays_are_told_by_their_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", colour=np.zeros(3), weight=np.zeros(3))
     with pytest.raises(EffigyError, match=r"is not a head model \(it holds colour, weight\): choose a FLAME model"):
         load_head(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"), [("millimetres", 1000.0), ("centimetres", 100.0), ("decimetres", 10.0), (None, 1.0), (None, 0.1)]
+)
+def test_a_head_in_another_unit_is_read_in_metres_and_told(tmp_path: Path, unit: str | None, size: float) -> None:
+    said: list[str] = []
+
+    class Listener(Progress):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    # The ball is as large as a head, 0.3 m.
+    head = BALL.template * np.float32(0.3 / np.ptp(BALL.template, axis=0).max())
+    scaled = flame(v_template=size * head, shapedirs=size * DIRECTIONS, posedirs=size * POSE)
+    model = opened(tmp_path, scaled, progress=Listener())
+    factor = 1.0 if unit else size
+    np.testing.assert_allclose(model.template, factor * head, rtol=1e-5)
+    np.testing.assert_allclose(model.shape_basis, factor * DIRECTIONS[..., :300], rtol=1e-5)
+    np.testing.assert_allclose(model.expression_basis, factor * DIRECTIONS[..., 300:], rtol=1e-5)
+    np.testing.assert_allclose(model.pose_basis, factor * POSE, rtol=1e-5)
+    assert [text for text in said if "metres" in text] == (
+        [f"flame.{kind} is in {unit}: it is read in metres." for kind in ("npz", "pkl")] if unit else []
+    )
+    # It is found again, also by what an earlier version made of it.
+    path = tmp_path / "flame.npz"
+    earlier = [] if size > 500 else [load_head(path, is_known=True, in_metres=True)]
+    for used in (model, *earlier):
+        remember_head(used, path)
+        assert find_head(used.name, used.fingerprint, "x.effigy").fingerprint == used.fingerprint
