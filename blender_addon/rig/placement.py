@@ -31,6 +31,9 @@ SAME_VERTICES: Final = 1e-4
 MOST_FITS: Final = 10
 """Of a transform to vertices, each to those that the last one fitted best."""
 
+SAMPLES: Final = 200
+"""Of four vertices each. Where half of the vertices were sculpted, one in sixteen has none of them."""
+
 SMALLEST_SCALE: Final = 1e-5
 """Of a head that is drawn: below it the head is smaller than a hundredth of a millimetre."""
 
@@ -247,24 +250,43 @@ def _fit_similarity(points: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray
 
 
 def _fit_affine(points: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
-    """The affine transformation (4, 4) that brings points (N, 3) nearest to targets (N, 3); the worse half of them is
-    left out in the end, because an artist may have sculpted there. None if it does not bring the better half there.
+    """The affine transformation (4, 4) that brings at least half of points (N, 3) to their targets (N, 3); the others
+    may have been sculpted. None if there is none.
+
+    It is searched by least trimmed squares (Rousseeuw and Van Driessen 2006), from all points, and where sculpted ones
+    mislead that, from the best of random samples of four.
     """
     finite = np.isfinite(targets).all(1)
     points, targets = points[finite], targets[finite]
     count = max(len(points) // 2, 8)
     if len(points) < count:
         return None
-    homogeneous, kept = np.c_[points, np.ones(len(points))], np.arange(len(points))
-    solved, distances = np.zeros((4, 3)), np.zeros(len(points))
-    for _ in range(MOST_FITS):
-        solved = np.linalg.lstsq(homogeneous[kept], targets[kept], rcond=None)[0]
-        distances = np.linalg.norm(homogeneous @ solved - targets, axis=1)
-        before, kept = kept, np.sort(np.argsort(distances)[:count])
-        if np.array_equal(before, kept):
-            break
-    if distances[kept].max() > SAME_VERTICES * np.ptp(targets, axis=0).max():
-        return None
-    result = np.eye(4)
-    result[:3] = solved.T
-    return result
+    homogeneous = np.c_[points, np.ones(len(points))]
+    tolerance = SAME_VERTICES * np.ptp(targets, axis=0).max()
+    for start in (lambda: np.arange(len(points)), lambda: _best_sample(homogeneous, targets, count)):
+        kept, solved, distances = start(), np.zeros((4, 3)), np.zeros(len(points))
+        for _ in range(MOST_FITS):
+            solved = np.linalg.lstsq(homogeneous[kept], targets[kept], rcond=None)[0]
+            distances = np.linalg.norm(homogeneous @ solved - targets, axis=1)
+            before, kept = kept, np.sort(np.argsort(distances)[:count])
+            if np.array_equal(before, kept):
+                break
+        if distances[kept].max() <= tolerance:
+            result = np.eye(4)
+            result[:3] = solved.T
+            return result
+    return None
+
+
+def _best_sample(homogeneous: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
+    """The indices (count,) of those of N points that the affine transformation of four of them brings nearest to their
+    targets (N, 3), for that one of `SAMPLES` fours which brings them there best (RANSAC). `homogeneous`: (N, 4).
+    """
+    order = np.random.default_rng(0).random((SAMPLES, len(homogeneous)))
+    chosen = np.argpartition(order, 4, axis=1)[:, :4]
+    # The pseudo-inverse, because four points in one plane have no inverse.
+    solved = np.linalg.pinv(homogeneous[chosen]) @ targets[chosen]
+    distances = np.linalg.norm(homogeneous @ solved - targets, axis=2)
+    nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
+    best = np.take_along_axis(distances, nearest, 1).max(1).argmin()
+    return nearest[best]

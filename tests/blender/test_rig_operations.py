@@ -448,6 +448,22 @@ def test_an_applied_transform_is_told_from_what_was_sculpted_as_well(scene):
     assert np.abs(root() - before).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("sculpted", [0.3, 0.45])
+def test_an_applied_transform_is_told_where_a_part_of_the_head_was_pulled_out(sculpted, module):
+    """Vertices that lie together and moved together look like another transform."""
+    fit, random = module("blender_addon.rig.placement")._fit_affine, np.random.default_rng(0)
+    for _ in range(30):
+        points, applied = random.normal(size=(64, 3)) * (0.07, 0.09, 0.1), np.eye(4)
+        applied[:3] = random.normal(size=(3, 4))
+        moved = points.copy()
+        middle = points[0]
+        near = np.argsort(np.linalg.norm(points - middle, axis=1))[: int(64 * sculpted)]
+        moved[near] = middle + 1.5 * (moved[near] - middle) + random.normal(size=3) * 0.03
+        found = fit(points, moved @ applied[:3, :3].T + applied[:3, 3])
+        assert found is not None and np.abs(found - applied).max() < 1e-6
+    assert fit(points, random.normal(size=points.shape)) is None, "no transform at all"
+
+
 def test_joints_of_another_identity_are_no_edited_rest_pose(scene):
     before = root()
     key = mesh().data.shape_keys.key_blocks["identity_000"]
