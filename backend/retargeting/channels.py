@@ -40,8 +40,9 @@ MAX_GAP: Final = 0.1
 """Seconds without a row that are interpolated silently; longer gaps count as frames without a face."""
 GAZE_ANGLES: Final = np.radians((25.0, 19.0))
 """Sideways, and up or down: the rotation of an eye for an eyeLook channel of 1, by regression over tracked clips."""
-MOST_FRAMES: Final = 200_000
-"""Rows of a recording, and frames between its first and its last time: 55 minutes at 60 frames a second."""
+MOST_FRAMES: Final = 300_000
+"""Rows of a recording, and frames between its first and its last time: 83 minutes at 60 frames a second, as many as
+those of a capture. The cells of a table of so many rows take 1.5 GB while it is read."""
 MOST_CHANNEL: Final = 2.0
 """ARKit's channels reach 1; a calibrated take exceeds that a little."""
 _DISTANCE, _SIZE = 1.0, 512

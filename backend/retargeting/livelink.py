@@ -38,7 +38,7 @@ from .timecodes import DEFAULT_RATE, times_of
 
 __all__ = ["GAZE_ANGLES", "MOST_BYTES", "MOST_FRAMES", "MOST_LINE", "read_livelink"]
 
-MOST_BYTES: Final = 256 * 2**20
+MOST_BYTES: Final = 384 * 2**20
 """Of a table: MOST_FRAMES rows of 61 numbers with all their digits, 1,250 characters."""
 _TIMES: Final = ("timecode", "time", "timestamp", "frame")
 """Names of the column of times, the likeliest first."""

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from backend.errors import EffigyError
+from backend.footage import still
 from backend.footage.container import sound_start
 from backend.footage.decode import probe, read_frames
 from backend.progress import Progress
@@ -232,6 +233,46 @@ def test_a_photograph_is_one_upright_frame_in_srgb(tmp_path: Path) -> None:
     assert np.abs(frame.image.astype(int) - expected).mean() < 4
     (small,) = read_frames(tmp_path / "phone.jpg", longest_side=48)
     assert small.image.shape == (48, 32, 3)
+
+
+@pytest.mark.parametrize("kind", ["phone.jpg", "scan.tif", "palette.png", "deep.png", "clear.png"])
+def test_a_photograph_with_more_pixels_than_a_frame_is_read_at_half_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(still, "WHOLE_PIXELS", 96 * 64 / 1.1)
+    image, expected = Image.fromarray(corner_image(96, 64)), np.rot90(corner_image(96, 64), -1)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    match kind:
+        case "palette.png":
+            image = image.quantize(16)
+            expected = np.rot90(np.asarray(image.convert("RGB")), -1)
+        case "deep.png":
+            grey = corner_image(96, 64)[..., 1]
+            image, expected = (
+                Image.fromarray(grey.astype(np.uint16) * 257),
+                np.rot90(np.repeat(grey[..., None], 3, 2), -1),
+            )
+        case "clear.png":
+            image.putalpha(255)
+    image.save(tmp_path / kind, exif=exif, **({"quality": 98, "subsampling": 0} if kind == "phone.jpg" else {}))
+    (frame,) = read_frames(tmp_path / kind)
+    info = probe(tmp_path / kind)
+    assert frame.image.shape == (48, 32, 3) == (info.height, info.width, 3)
+    halved = expected.reshape(48, 2, 32, 2, 3).mean((1, 3))
+    assert np.abs(frame.image - halved).mean() < 4
+
+
+def test_a_photograph_may_have_200_megapixels_and_a_bomb_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Image.MAX_IMAGE_PIXELS and 16_320 * 12_240 < 2 * Image.MAX_IMAGE_PIXELS == still.MOST_PIXELS
+    Image.fromarray(corner_image(96, 64)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 1.5)
+    assert probe(tmp_path / "bomb.png").width == 96, "between the bound and half of it Pillow only warns"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 96 * 64 // 2 - 1)
+    with pytest.raises(EffigyError, match="at most 250 megapixels"):
+        probe(tmp_path / "bomb.png")
 
 
 def test_a_photographs_colours_are_what_its_profile_says(tmp_path: Path) -> None:

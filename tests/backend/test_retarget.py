@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from backend.errors import EffigyError
 from backend.footage.detector import SCORE_NAMES
+from backend.formats import capture
 from backend.formats.capture import FrameFlag
 from backend.formats.track import Track, load_track, save_track
 from backend.head.formats import load_head
@@ -248,6 +249,7 @@ def test_a_take_of_the_longest_duration_fits_with_all_digits_of_its_numbers() ->
     numbers = np.random.default_rng(0).random(61, np.float32).astype(float).tolist()
     row = ",".join(("00:11:57:36.689", "61", *(f"{number:.17g}" for number in numbers)))
     assert (len(row) + 2) * MOST_FRAMES <= MOST_BYTES
+    assert capture.MOST_FRAMES == MOST_FRAMES > 3600 * 60, "an hour at 60 frames a second"
 
 
 @pytest.mark.parametrize("swap_eyes", [False, True])
