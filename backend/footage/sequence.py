@@ -133,7 +133,12 @@ def _run(folder: Path, before: str, after: str, names: list[str]) -> ImageSequen
     by_number: dict[int, str] = {}
     for name in names:
         if match := number.fullmatch(name):
-            by_number.setdefault(int(match[1]), name)
+            other = by_number.setdefault(int(match[1]), name)
+            if other != name:
+                raise EffigyError(
+                    f"{folder} holds two images with the number {int(match[1])}, {other} and {name}: move those that "
+                    "do not belong to the sequence to another folder."
+                )
     if not by_number:
         return None
     if len(by_number) > MOST_FRAMES:

@@ -115,10 +115,11 @@ def _placed(
     A blank row has no time. With timecodes it is a frame where these leave room for one. Without them each one is,
     unless one follows every row: then a program has ended each line twice.
     """
-    code = next((columns[name] for name in _TIMES if name in columns), None)
+    name = next((name for name in _TIMES if name in columns), None)
+    code = columns[name] if name else None
     codes = [row[code] if code is not None and code < len(row) else "" for row in (table.rows[i] for i in filled)]
     blank = np.diff(filled) - 1
-    found = times_of(codes, progress)
+    found = times_of(codes, progress, counts_frames=name == "frame")
     if found is None:
         progress.message(
             f"The performance has no timecodes that can be read: its rows are taken as {DEFAULT_RATE} a second."

@@ -3,7 +3,7 @@
 - Live Link Face: `HH:MM:SS:FF.sss`, the frame counted at the take's rate, `;` before it for drop-frame.
 - Office programs that took it for a time of day: `HH:MM:SS.mmm`, without its fraction `HH:MM:SS`, or `MM:SS.s`; a
   comma in place of the point, a point in place of the colons, AM or PM behind it, or a fraction of a day.
-- Other programs: seconds, milliseconds, or the number of the frame.
+- Other programs: seconds, milliseconds, or the number of the frame, perhaps of every second one.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ _CLOCK: Final = re.compile(
 )
 
 
-def times_of(codes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction] | None:
-    """The rows' times in seconds (R,), ascending, and their frame rate. None where they cannot be read."""
+def times_of(codes: list[str], progress: Progress, counts_frames: bool = False) -> tuple[np.ndarray, Fraction] | None:
+    """The rows' times in seconds (R,), ascending, and their frame rate. None where they cannot be read.
+    `counts_frames`: whole numbers are those of frames, by the column's name.
+    """
     plain = [(found[1] or found[2] or "") if (found := _DATE.fullmatch(code.strip())) else code for code in codes]
     counted = [found for code in plain if (found := _FRAMES.fullmatch(code))]
     if len(counted) == len(plain) and plain:
@@ -63,7 +65,7 @@ def times_of(codes: list[str], progress: Progress) -> tuple[np.ndarray, Fraction
         return None
     if len(numbers) < 2 or not np.isfinite(numbers).all() or (np.diff(numbers) < 0).any():
         return None
-    return _of_numbers(numbers, progress)
+    return _of_numbers(numbers, progress, counts_frames)
 
 
 def _of_counted_frames(parsed: list[re.Match[str]], progress: Progress) -> tuple[np.ndarray, Fraction] | None:
@@ -125,14 +127,19 @@ def _of_seconds(seconds: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fr
     return np.arange(len(order)) / float(rate), rate
 
 
-def _of_numbers(numbers: np.ndarray, progress: Progress) -> tuple[np.ndarray, Fraction] | None:
+def _of_numbers(numbers: np.ndarray, progress: Progress, counts_frames: bool) -> tuple[np.ndarray, Fraction] | None:
     step = float(np.median(np.diff(numbers)))
     if numbers.max() < 2 and step < 1e-4:
         # Office programs store times of day as fractions of a day.
         return _of_seconds(numbers * _DAY, progress)
-    if step == 1 and np.array_equal(numbers, np.rint(numbers)):
-        progress.message(f"The performance counts its frames: its rows are taken as {DEFAULT_RATE} a second.")
-        return (numbers - numbers[0]) / float(DEFAULT_RATE), DEFAULT_RATE
+    # No face is filmed at 333 frames a second or more, which steps of up to 3 milliseconds would be.
+    if 1 <= step <= (np.inf if counts_frames else 3) and np.array_equal(numbers, np.rint(numbers)):
+        rate = DEFAULT_RATE / Fraction(step).limit_denominator(2)
+        by_steps = f" in steps of {step:g}, of {DEFAULT_RATE} a second" if step > 1 else ""
+        progress.message(
+            f"The performance counts its frames{by_steps}: its rows are taken as {float(rate):g} a second."
+        )
+        return (numbers - numbers[0]) / float(DEFAULT_RATE), rate
     return _with_rate(numbers if step < 1 else numbers / 1000, progress)
 
 

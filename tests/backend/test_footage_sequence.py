@@ -103,6 +103,10 @@ def test_one_image_is_a_photograph_and_two_films_in_a_folder_are_asked_for(tmp_p
     assert probe(folder / "left.#.png").frame_count == 2
     with pytest.raises(EffigyError, match="no images right"):
         probe(folder / "right.#.png")
+    write_images(tmp_path / "twice", ["7.png", "8.png", "007.png"])
+    for name in ("twice", "twice/#.png"):
+        with pytest.raises(EffigyError, match=r"two images with the number 7, 007\.png and 7\.png: move"):
+            probe(tmp_path / name)
     with pytest.raises(EffigyError, match=r"one image, me\.0001\.png\): name the image itself"):
         probe(write_images(tmp_path / "one", ["me.0001.png"]))
     with pytest.raises(EffigyError, match="without numbered images"):

@@ -208,6 +208,29 @@ def test_rows_that_all_have_one_time_are_frames_all_the_same(code: str) -> None:
     np.testing.assert_allclose(found[0], np.arange(30) / 60)
 
 
+@pytest.mark.parametrize(("step", "rate"), [(2, 30), (3, 20)])
+def test_numbers_of_every_second_or_third_frame_are_no_milliseconds(step: int, rate: int) -> None:
+    messages = Messages()
+    found = times_of([str(1001 + step * row) for row in range(30)], messages)
+    assert found is not None and found[1] == rate
+    np.testing.assert_allclose(found[0], np.arange(30) / rate)
+    assert messages.texts == [
+        f"The performance counts its frames in steps of {step}, of 60 a second: its rows are taken as {rate} a second."
+    ]
+    assert times_of([str(20 * row) for row in range(30)], SILENT)[1] == 50  # type: ignore[index]
+
+
+def test_a_column_that_is_called_frame_holds_frames_however_far_they_are_apart(
+    model: HeadModel, tmp_path: Path
+) -> None:
+    codes = [str(10 * row) for row in range(ROWS)]
+    for name, rate in (("Frame", 6), ("Time", 100)):
+        rows = take(codes)
+        rows[0] = [name, *rows[0][1:]]
+        (tmp_path / "take.csv").write_text(text_of(rows))
+        assert read_performance(tmp_path / "take.csv", model).fps == rate
+
+
 def test_what_is_no_time_is_said(model: HeadModel, tmp_path: Path) -> None:
     assert times_of(["now", "then"], SILENT) is None and times_of(["", ""], SILENT) is None
     assert times_of(["3", "2", "1"], SILENT) is None
