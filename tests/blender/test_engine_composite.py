@@ -310,3 +310,29 @@ def test_a_render_without_the_avatars_is_announced_and_tab_and_properties_say_th
     scene.render.engine = "CYCLES"
     shot.mesh.hide_render = True
     assert shown.shown_in(scene) is shown.Shown.NO_AVATARS
+
+
+def test_the_trouble_of_a_composite_is_none_of_the_effigy_engines(shot, module):
+    trouble = module("blender_addon.engine.avatar_pass").trouble
+    node = module("blender_addon.engine.depth_composite").find_composite
+    bpy.ops.effigy.set_up_composite()
+    scene = bpy.context.scene
+    scene.render.use_compositing = False
+    assert trouble(scene)
+    scene.render.engine = "EFFIGY"
+    assert trouble(scene) is None
+    scene.render.engine = "CYCLES"
+    bpy.data.scenes.remove(module("blender_addon.engine.avatar_pass").find_pass(scene))
+    node(scene).label = "Ann in the shot"
+    assert "node “Ann in the shot”" in trouble(scene)
+
+
+def test_the_pass_of_a_linked_scene_is_no_pass_here(shot, module, tmp_path):
+    bpy.ops.effigy.set_up_composite()
+    name = module("blender_addon.engine.avatar_pass").find_pass(bpy.context.scene).name
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(tmp_path / "shot.blend"), link=True) as (_, wanted):
+        wanted.scenes = [name]
+    linked = wanted.scenes[0]
+    assert linked.library and module("blender_addon.engine.avatar_pass").scene_of(linked) is None
