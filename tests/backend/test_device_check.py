@@ -126,3 +126,30 @@ def test_the_check_says_what_it_ran_on_and_why(
         with pytest.raises(EffigyError, match=said or r"^No GPU\.$"):
             check_device(asked)
     assert given["device"] == asked and given["plan"] == PLAN and given["settings"] == SETTINGS and given["size"] == 64
+
+
+@pytest.mark.parametrize(("many", "stride"), [(300, 1), (799, 1), (800, 2), (1199, 2), (1200, 3)])
+def test_of_many_gaussians_every_so_many_th_is_compared_so_that_400_are_left(
+    track: Track, monkeypatch: pytest.MonkeyPatch, many: int, stride: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    splats = Splats(
+        0.05 * torch.randn(1, many, 3, generator=generator) + torch.tensor((0.0, 0.0, 1.0)),
+        torch.tensor((1.0, 0, 0, 0)).expand(1, many, 4).contiguous(),
+        torch.full((1, many, 3), 0.002),
+        torch.full((1, many), 0.1),
+        torch.rand(1, many, 3, generator=generator),
+    )
+    drawn: list[Splats] = []
+
+    def draw(given: Splats, cameras: Cameras) -> Raster:
+        drawn.append(given)
+        return rasterize(given, cameras)
+
+    monkeypatch.setattr(device_check, "rasterize", draw)
+    still = replace(track, head_to_camera=np.tile(np.eye(4, dtype=np.float32), (track.frame_count, 1, 1)))
+    avatar = SimpleNamespace(splats=lambda *_: splats, device=torch.device("cpu"))
+    assert _image_error(avatar, still) < MAX_IMAGE_ERROR
+    (given,) = drawn
+    assert torch.equal(given.means, splats.means[:, ::stride])
+    assert (given.scales == 0.008).all() and (given.opacities == 0.5).all()

@@ -433,3 +433,10 @@ def test_answers_that_are_drawn_have_the_shapes_that_were_asked_for() -> None:
         with pytest.raises(ValueError, match="its “means” is not"):
             check_result("avatar.splats", {}, result)
     check_result("track.read", {}, None)
+
+
+def test_of_a_jobs_messages_the_newest_thousand_are_kept() -> None:
+    job = Watched().job
+    for number in range(1003):
+        job.on_event(JobMessage(str(number)))
+    assert job.messages == [str(number) for number in range(3, 1003)]
