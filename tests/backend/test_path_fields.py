@@ -128,7 +128,7 @@ def test_paths_are_replaced_where_they_are_and_nothing_else_changes() -> None:
     assert given["path"] == "s" and given["subjects"][0]["avatar"] == "a"
     odd = {"subjects": "none", "path": 7}
     assert with_paths(METHODS["avatar.export"], odd, lambda _, path: path + "!") == {"subjects": "none", "path": "7!"}
-    assert list(paths_in(METHODS["avatar.export"], odd))[0][1] == "7"
+    assert next(iter(paths_in(METHODS["avatar.export"], odd)))[1] == "7"
     assert with_paths(METHODS["head.rig"], {"head": "fingerprint"}, lambda _, path: path + "!") == {
         "head": "fingerprint"
     }
