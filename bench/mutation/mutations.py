@@ -11,7 +11,10 @@ Left out is what no test on this machine can or should see. The rules are genera
   that change no result (`NO_RESULT`);
 - branches for other operating systems (`PLATFORM`);
 - `device=`: the tests run where the processor is the only device, which is also the default;
-- `dtype=torch.float32` in a call that makes float32 without it (`FLOAT32_ANYWAY`).
+- `dtype=torch.float32` in a call that makes float32 without it (`FLOAT32_ANYWAY`);
+- the order of two arguments that may stand in either order (`SYMMETRIC`);
+- floating-point numbers from `LARGE` on raised by one;
+- the default of a parameter that its function does not read.
 """
 
 from __future__ import annotations
@@ -59,9 +62,12 @@ SYMMETRIC: Final = m.Call(
     func=m.Name("min")
     | m.Name("max")
     | m.Name("suppress")
-    | m.Attribute(attr=m.OneOf(*(m.Name(name) for name in ("minimum", "maximum", "hypot", "isclose"))))
-)
-"""Calls whose result does not depend on the order of their arguments."""
+    | m.Attribute(attr=m.OneOf(*(m.Name(name) for name in ("minimum", "maximum", "hypot", "isclose", "swapaxes"))))
+) | m.Call(func=m.Attribute(attr=m.Name("transpose")), args=[m.Arg(), m.Arg()])
+"""Calls whose result does not depend on the order of their arguments. `transpose` with two is torch's, which exchanges
+two axes; numpy's takes all axes of an array."""
+LARGE: Final = 1e6
+"""One more is a millionth of such a number at most, which stands for infinity. Whole numbers may be exact codes."""
 FLOAT32: Final = m.Arg(keyword=m.Name("dtype"), value=m.Attribute(value=m.Name("torch"), attr=m.Name("float32")))
 
 
@@ -81,6 +87,11 @@ class Mutation:
     def text(self) -> str:
         """The whole file with the replacement."""
         return self.module.deep_replace(self.original, self.replacement).code
+
+
+def raise_number(node: cst.BaseNumber) -> Iterator[cst.CSTNode]:
+    if not isinstance(node, cst.Float) or node.evaluated_value < LARGE:
+        yield from mutators.operator_number(node)
 
 
 def drop_keyword_argument(node: cst.Call) -> Iterator[cst.Call]:
@@ -120,7 +131,7 @@ def negate_condition(node: cst.If | cst.While | cst.IfExp) -> Iterator[cst.CSTNo
 
 
 OPERATORS: Final[tuple[tuple[str, type | tuple[type, ...], Callable[[Any], Iterable[cst.CSTNode]]], ...]] = (
-    ("number", cst.BaseNumber, mutators.operator_number),
+    ("number", cst.BaseNumber, raise_number),
     ("boolean", cst.Name, mutators.operator_name),
     ("not dropped", cst.UnaryOperation, mutators.operator_remove_unary_ops),
     ("keyword", cst.CSTNode, mutators.operator_keywords),
@@ -149,10 +160,14 @@ class _Finder(cst.CSTVisitor):
         super().__init__()
         self.module, self.found = module, []
         self._statements: list[range] = []
+        self._unread: set[int] = set()
+        """The `id` of each default of a parameter that its function does not read."""
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if _is_left_out(node):
+        if _is_left_out(node) or id(node) in self._unread:
             return False
+        if isinstance(node, cst.FunctionDef):
+            self._unread |= set(map(id, _unread_defaults(node)))
         span = self.get_metadata(PositionProvider, node, None)
         if isinstance(node, cst.SimpleStatementLine):
             self._statements.append(range(span.start.line, span.end.line + 1))
@@ -173,6 +188,13 @@ class _Finder(cst.CSTVisitor):
     def on_leave(self, original_node: cst.CSTNode) -> None:
         if isinstance(original_node, cst.SimpleStatementLine) and not _is_left_out(original_node):
             self._statements.pop()
+
+
+def _unread_defaults(function: cst.FunctionDef) -> Iterator[cst.BaseExpression]:
+    read = {name.value for name in m.findall(function.body, m.Name()) if isinstance(name, cst.Name)}
+    for parameter in m.findall(function.params, m.Param()):
+        if isinstance(parameter, cst.Param) and parameter.default is not None and parameter.name.value not in read:
+            yield parameter.default
 
 
 def _is_left_out(node: cst.CSTNode) -> bool:
