@@ -10,8 +10,10 @@ import torch
 from few_points import EXPRESSIONS, IDENTITIES, camera_of, state_of, surface_of, wide_bounds
 from torch import Tensor
 
+from backend.head.rotations import axis_angle_to_matrix
 from backend.tracking.model.camera import Camera, estimate_head_pose
-from backend.tracking.model.frame_state import Bounds, FrameState
+from backend.tracking.model.frame_state import Bounds, FrameState, concatenate, joint_rotation_vectors
+from backend.tracking.model.landmark_surface import pose_points
 from backend.tracking.model.prediction import predict
 from backend.tracking.solve import fit_frames as fit_frames_module
 from backend.tracking.solve.block_systems import solve_independent
@@ -102,8 +104,8 @@ def test_a_step_that_raises_the_energy_is_damped_and_given_up_after_six_tries() 
     near = replace(state, translation=wanted + 0.01)
     found, _ = fit_frames([Misleading(wanted, 6.0)], camera, near, wide_bounds(state), iterations=12)
     assert float((found.translation - wanted).abs().max()) < 1e-4
-    # Damping goes from 1e-4 to ten at most: a step a thousand times too long stays so.
-    stuck, _ = fit_frames([Misleading(wanted, 1e3)], camera, near, wide_bounds(state), iterations=12)
+    # Damping goes from 1e-4 to ten at most: a step sixty times too long stays five times too long.
+    stuck, _ = fit_frames([Misleading(wanted, 60.0)], camera, near, wide_bounds(state), iterations=12)
     assert torch.equal(stuck.translation, near.translation)
     tried, _ = fit_frames([Misleading(wanted, 20.0)], camera, near, wide_bounds(state), iterations=2)
     assert not torch.equal(tried.translation, near.translation)
@@ -161,6 +163,12 @@ def test_windows_are_smooth_across_their_ends_and_held_out_frames_have_no_say(mo
     assert parts.required_variances().shape == (40, FACE + 6)
     with pytest.raises(ValueError, match="without variances"):
         fit_windows(terms, camera_of(), state, wide_bounds(state), **options).required_variances()
+    # The second window begins with the last two frames of the first, which stay, and looks 16 frames ahead.
+    begin = concatenate([parts.state[10:12], state[12:30]])
+    second, _ = fit_frames(
+        [term[10:30] for term in terms], camera_of(), begin, wide_bounds(state), iterations=3, held=2
+    )
+    assert torch.equal(second.translation[2:14], parts.state.translation[12:24])
     far = replace(terms[0], wanted=terms[0].wanted.clone())
     far.wanted[30:] += 1
     other = fit_windows([far, *terms[1:]], camera_of(), state, wide_bounds(state), **options).state
@@ -322,14 +330,21 @@ def test_frames_without_a_face_begin_as_the_nearest_that_has_one() -> None:
     clip = clip_frames(7)
     term, state = clip.landmarks, state_of(7)
     weights = term.weights.clone()
-    weights[[1, 4, 6]] = 0
+    weights[[1, 3, 4, 6]] = 0
     mean = torch.randn(7, FACE, generator=torch.Generator().manual_seed(1)).double()
-    depth = torch.zeros(7, POINTS, 1).double()
-    detected = torch.cat((term.detected, depth), -1)
+    matrices = axis_angle_to_matrix(joint_rotation_vectors(mean))
+    points = pose_points(term.surface, mean[:, :EXPRESSIONS], matrices)[0] - clip.camera.pivot
+    in_camera = points @ state.rotation.transpose(1, 2) + state.translation[:, None]
+    middle = state.translation[:, None, 2:]
+    detected = torch.cat((clip.camera.project(in_camera), (in_camera[..., 2:] - middle) * 900 / middle), -1)
     term = replace(term, weights=weights)
     found = initial_state(term, prior_around(mean), detected, clip.camera, torch.arange(7), training_count=5)
+    turned = (found.rotation.double() @ state.rotation.transpose(1, 2)).diagonal(dim1=1, dim2=2).sum(1)
+    for frame in (0, 2, 5):
+        assert float(turned[frame]) > 1 + 2 * np.cos(np.radians(12)), "in perspective the alignment is not exact"
+        torch.testing.assert_close(found.translation[frame].double(), state.translation[frame], atol=0.06, rtol=0)
     # Of two that are as near, the earlier; frames 0 to 4 are training frames, so 4 does not take from 5.
-    for frame, source in ((1, 0), (4, 3), (6, 5)):
+    for frame, source in ((1, 0), (3, 2), (4, 2), (6, 5)):
         assert torch.equal(found.face[frame], mean[source]) and torch.equal(
             found.translation[frame], found.translation[source]
         )
@@ -341,7 +356,6 @@ def test_frames_without_a_face_begin_as_the_nearest_that_has_one() -> None:
         replace(term, weights=0 * weights), prior_around(mean), detected, clip.camera, torch.arange(7), 5
     )
     assert torch.equal(nobody.face, mean) and bool(nobody.translation.isfinite().all())
-    assert len(state) == 7
 
 
 def test_a_head_pose_is_that_of_the_landmarks_that_weigh() -> None:
@@ -363,11 +377,11 @@ def test_a_head_pose_is_that_of_the_landmarks_that_weigh() -> None:
     assert bool(lost.isfinite().all())
 
 
-def test_the_influence_of_the_shared_parameters_is_that_of_every_frame_between_those_computed() -> None:
-    frames = 17
+@pytest.mark.parametrize("frames", (9, 17))
+def test_the_influence_of_the_shared_parameters_is_that_of_every_frame_between_those_computed(frames: int) -> None:
     clip = clip_frames(frames)
     state, camera = clip.state, clip.camera
-    term, prior = clip.landmarks, prior_around(torch.zeros(frames, FACE).double(), 1.0)
+    term, prior = clip.landmarks, prior_around(torch.zeros(frames, FACE).double(), 2000.0)
     bounds = replace(clip.bounds, fixed=clip.bounds.fixed.clone())
     bounds.fixed[2] = True
     root = 0.05 * torch.randn(IDENTITIES + 1, 5, generator=torch.Generator().manual_seed(8)).double()
@@ -384,8 +398,8 @@ def test_the_influence_of_the_shared_parameters_is_that_of_every_frame_between_t
         moved[-1, -1] -= state.translation[frame, 2]
         by_shared[frame, keep] = torch.einsum("pk,kl,pl->p", moved, shared, moved)
     # Every eighth frame is computed: 0, 8 and 16; the others lie on lines between them.
-    at = torch.arange(frames) / 8.0
-    low, part = at.floor().long().clamp(max=1) * 8, (at - at.floor().clamp(max=1)).unsqueeze(1)
+    at, last = torch.arange(frames) / 8.0, (frames - 1) // 8 - 1
+    low, part = at.floor().long().clamp(max=last) * 8, (at - at.floor().clamp(max=last)).unsqueeze(1)
     between = torch.lerp(by_shared[low], by_shared[low + 8], part.double())
     expected = (own + between).sqrt()
     expected[:, EXPRESSIONS + 3 : FACE] *= 2.5
@@ -439,3 +453,15 @@ def test_a_person_is_fitted_ever_more_robustly_until_it_hardly_improves(
     fit_person(clips, 60, counted.append, previous if known else None)
     assert seen[: len(scales)] == scales and counted == list(range(len(seen)))
     assert 6 <= len(seen) <= 7, "no iterations that gain nothing"
+
+
+def test_of_a_clip_without_a_face_only_the_distance_follows_the_lens() -> None:
+    clip = clip_frames(3)
+    term = replace(clip.landmarks, weights=0 * clip.landmarks.weights)
+    shared = torch.diag(torch.tensor((0.0, 0.0, 0.1**2))).double()
+    own = torch.full((3, FACE + 6), 0.01).double()
+    prior = prior_around(torch.zeros(3, FACE).double(), 1.0)
+    found = standard_deviations(own, shared, term, prior, clip.bounds, clip.state, clip.camera)
+    distance = clip.state.translation[:, 2]
+    torch.testing.assert_close(found[:, -1].double(), 2 * (0.01 + (0.1 * distance) ** 2).sqrt(), rtol=1e-2, atol=0)
+    torch.testing.assert_close(found[:, :EXPRESSIONS].double(), torch.full((3, EXPRESSIONS), 0.1).double())
