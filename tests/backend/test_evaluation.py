@@ -17,6 +17,7 @@ from backend.errors import Cancelled, EffigyError
 from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.types import Splats
+from backend.training import evaluation
 from backend.training.baselines import nearest_training_frames, pose_features
 from backend.training.evaluation import evaluate
 from backend.training.frames import read_truth
@@ -267,3 +268,21 @@ def test_frames_tracked_by_the_avatar_are_scored_beside_those_as_tracked(small, 
         save_track(track, capture.folder / "track.npz")
     assert metrics.refitted.psnr > metrics.mean.psnr + 3
     assert "tracked by avatar" in str(metrics)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "given", "minutes"), [({}, None, 5), ({"training_seconds": 90.0}, None, 1.5), ({}, 0.25, 0.25)]
+)
+def test_the_baseline_is_trained_as_long_as_the_avatar_was(small, tmp_path, monkeypatch, metrics, given, minutes):
+    capture, track, model = small
+    avatar, asked = BallAvatar(model), []
+    avatar.metrics = metrics
+
+    def train_baseline(*_, **options):
+        asked.append((options["minutes"], options["size"]))
+        raise Cancelled("enough")
+
+    monkeypatch.setattr(evaluation, "train_baseline", train_baseline)
+    with pytest.raises(Cancelled):
+        evaluate(avatar, capture, tmp_path / "out", baselines=True, baseline_minutes=given)
+    assert asked == [(minutes, SIZE)]
