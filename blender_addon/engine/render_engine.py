@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import atexit
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import bpy
 import numpy as np
@@ -18,44 +17,18 @@ from bpy.app.handlers import persistent
 
 from ..errors import EffigyError
 from ..worker import session
+from . import played_frame
 from .camera import RenderRegion, WorkerCamera, image_size, render_region, worker_camera
 from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
 from .engine_name import ENGINE
 from .output_room import check_room
+from .rendered_frame import RenderedFrame
 from .subjects import RenderSubjects, collect_subjects
 from .unsupported import unsupported_settings
 
 _reported: Final[set[str]] = set()
 """The warnings of the current render or animation, which are reported once. Cleared when a render begins."""
-
-
-@dataclass(frozen=True)
-class RenderedFrame:
-    """An image of H × W pixels, top row first."""
-
-    color: np.ndarray
-    """(H, W, 3) sRGB-encoded, premultiplied."""
-    alpha: np.ndarray
-    """(H, W)"""
-    depth: np.ndarray
-    """(H, W) metres along the camera's axis; infinity where nothing is covered."""
-    hole: np.ndarray
-    """(H, W) the share of a pixel that holdouts cut out of the image."""
-
-    @classmethod
-    def empty(cls, region: RenderRegion) -> RenderedFrame:
-        """An image without an avatar."""
-        size = region.height, region.width
-        nothing = np.zeros(size, np.float32)
-        return cls(np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32), nothing)
-
-    @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:
-        """From the worker's answer to `avatar.render`."""
-        return cls(
-            answer["color"], answer["alpha"], answer["depth"], answer.get("hole", np.zeros_like(answer["alpha"]))
-        )
 
 
 class EffigyRenderEngine(bpy.types.RenderEngine):
@@ -65,6 +38,7 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
     bl_use_postprocess = True
     bl_use_eevee_viewport = True
     bl_use_shading_nodes_custom = False
+    bl_use_gpu_context = played_frame.has_gpu()
 
     def update_render_passes(self, scene: bpy.types.Scene, renderlayer: bpy.types.ViewLayer) -> None:
         self.register_pass(scene, renderlayer, "Combined", 4, "RGBA", "COLOR")
@@ -103,7 +77,10 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         frame = RenderedFrame.empty(region)
         if count:
             self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
-            frame = self._by_worker(visible, view, scene)
+            if played_frame.is_playable(visible, scene.effigy.enhanced):
+                frame = played_frame.draw(visible, view)
+            else:
+                frame = self._by_worker(visible, view, scene)
         if frame is None:
             return
         background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
@@ -112,6 +89,8 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
 
     def _by_worker(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
         """The avatars' image; None if the artist has cancelled."""
+        if reason := played_frame.why_not_here(visible):
+            raise EffigyError(reason)
         params = {
             "subjects": [subject.message() for subject in visible.subjects],
             "camera": view.message([subject.pose.root for subject in visible.subjects]),

@@ -20,6 +20,8 @@ from mathutils import Matrix
 
 from ..avatars import avatar_path, has_avatar, missing
 from ..errors import EffigyError
+from ..player.evaluate import Player
+from ..player.players import player_of
 from ..rig.conventions import transform_to_head
 from ..rig.pose import RigPose, read_pose
 from ..rig.rig_properties import Rig, find_rig, is_part
@@ -35,6 +37,8 @@ class Subject:
     pose: RigPose
     holdout: bool = False
     """It cuts a hole into the image."""
+    player: Player | None = None
+    """What evaluates the avatar in Blender; None if its file has no baked model."""
 
     def message(self) -> dict[str, Any]:
         """An entry of the worker protocol's `subjects`."""
@@ -76,7 +80,7 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
         # Also where it is too small to be drawn, a missing file is said now and not in the frame in which it grows.
         path = avatar_path(rig.armature)
         if pose.has_size:
-            subjects.append(Subject(path, pose, holdout))
+            subjects.append(Subject(path, pose, holdout, player_of(rig, path, depsgraph)))
         if warning := sentence_of(rig, depsgraph):
             warnings.append(warning)
     scene = depsgraph.scene

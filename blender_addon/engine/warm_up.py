@@ -19,6 +19,7 @@ from ..rig.rig_properties import find_rigs
 from ..worker import session
 from .camera import RenderRegion, worker_camera
 from .engine_name import ENGINE
+from .played_frame import is_playable
 from .subjects import collect_subjects
 
 SIDE: Final = 16
@@ -43,8 +44,11 @@ def warm_up() -> None:
         camera = worker_camera(
             scene.camera.evaluated_get(depsgraph), depsgraph, (SIDE, SIDE), RenderRegion(0, 0, SIDE, SIDE)
         )
+        visible = collect_subjects(depsgraph)
+        if is_playable(visible, scene.effigy.enhanced):
+            return
         params = {
-            "subjects": [subject.message() for subject in collect_subjects(depsgraph).subjects],
+            "subjects": [subject.message() for subject in visible.subjects],
             "camera": camera.message(),
             "enhanced": scene.effigy.enhanced,
         }

@@ -54,6 +54,8 @@ class BakedAvatar:
     sh_degree: int
     spawned: int
     """k"""
+    has_enhancer: bool
+    """Whether the avatar was trained with an enhancer of its images, which only the backend has."""
     vertices: np.ndarray
     """(3, N) of the person at rest."""
     joints: np.ndarray
@@ -133,6 +135,7 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         head_fingerprint=str(header["head_fingerprint"]),
         sh_degree=degree,
         spawned=k,
+        has_enhancer=_whole(settings.get("enhancer_width", 0), 0, 4096) > 0,
         vertices=_planar(numbers.read("baked.vertices", (n, 3))),
         joints=numbers.read("baked.joints", (5, 3)),
         skinning=_planar(numbers.read("baked.skinning", (n, 5))),

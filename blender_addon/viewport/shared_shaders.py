@@ -33,64 +33,72 @@ _MAKERS: Final[dict[str, Callable[[], gpu.types.GPUShader]]] = {
 
 
 @dataclass
-class _Shared:
-    shaders: dict[str, gpu.types.GPUShader] = field(default_factory=dict)
-    batches: dict[str, gpu.types.GPUBatch] = field(default_factory=dict)
+class ShaderSet:
+    """Built shaders and batches. Viewport and render have a set each: a render draws in a thread of its own, and the
+    values of a shader's constants belong to the shader.
+    """
+
     failure: str = ""
+    """The sentence for the artist if a shader could not be built, else empty."""
+    _shaders: dict[str, gpu.types.GPUShader] = field(default_factory=dict)
+    _batches: dict[str, gpu.types.GPUBatch] = field(default_factory=dict)
+
+    def shader(self, name: str) -> gpu.types.GPUShader:
+        """The shader `splats`, `mesh` or `composite`, built at the first call.
+
+        Raises an `EffigyError` with the sentence of `failure` if it, or any other, could not be built. The compiler's
+        own message is printed once.
+        """
+        if self.failure:
+            raise EffigyError(self.failure)
+        if name not in self._shaders:
+            try:
+                self._shaders[name] = _MAKERS[name]()
+            except Exception:
+                traceback.print_exc()
+                self.failure = (
+                    f"Blender could not build the shader “{name}” for {gpu.platform.renderer_get()} "
+                    f"({gpu.platform.backend_type_get()}), so the mesh is shown instead of the splats: update the "
+                    "graphics driver or Blender, or choose another backend under Preferences ▸ System."
+                )
+                raise EffigyError(self.failure) from None
+        return self._shaders[name]
+
+    def batch(self, name: str) -> gpu.types.GPUBatch:
+        """What the shader of this name draws: one triangle per splat, or a rectangle for the composite."""
+        if name not in self._batches:
+            kind, corners = ("TRI_STRIP", _SQUARE) if name == "composite" else ("TRIS", _TRIANGLE)
+            self._batches[name] = batch_for_shader(self.shader(name), kind, {"corner": corners})
+        return self._batches[name]
+
+    def release(self) -> None:
+        """Frees the shaders and batches, and forgets a failure, so that the next drawing tries again."""
+        self._shaders.clear()
+        self._batches.clear()
+        self.failure = ""
 
 
-_shared: Final = _Shared()
+viewport: Final = ShaderSet()
+"""The set of all 3D Views."""
 
 
 def build() -> bool:
-    """Builds all shaders that are not built yet. Returns False if one cannot be built; `failure` then says why. Needs a
-    GPU context.
+    """Builds all shaders of the viewport that are not built yet. Returns False if one cannot be built; `failure` then
+    says why. Needs a GPU context.
     """
     try:
         for name in _MAKERS:
-            shader(name)
+            viewport.shader(name)
     except EffigyError:
         return False
     return True
 
 
 def failure() -> str:
-    """The sentence for the artist if a shader could not be built, else an empty string."""
-    return _shared.failure
-
-
-def shader(name: str) -> gpu.types.GPUShader:
-    """The shader `splats`, `mesh` or `composite`, built at the first call.
-
-    Raises an `EffigyError` with the sentence of `failure` if it, or any other, could not be built. The compiler's own
-    message is printed once.
-    """
-    if _shared.failure:
-        raise EffigyError(_shared.failure)
-    if name not in _shared.shaders:
-        try:
-            _shared.shaders[name] = _MAKERS[name]()
-        except Exception:
-            traceback.print_exc()
-            _shared.failure = (
-                f"Blender could not build the shader “{name}” for {gpu.platform.renderer_get()} "
-                f"({gpu.platform.backend_type_get()}), so the mesh is shown instead of the splats: update the graphics "
-                "driver or Blender, or choose another backend under Preferences ▸ System."
-            )
-            raise EffigyError(_shared.failure) from None
-    return _shared.shaders[name]
-
-
-def batch(name: str) -> gpu.types.GPUBatch:
-    """What the shader of this name draws: one triangle per splat, or a rectangle for the composite."""
-    if name not in _shared.batches:
-        kind, corners = ("TRI_STRIP", _SQUARE) if name == "composite" else ("TRIS", _TRIANGLE)
-        _shared.batches[name] = batch_for_shader(shader(name), kind, {"corner": corners})
-    return _shared.batches[name]
+    """`ShaderSet.failure` of the viewport."""
+    return viewport.failure
 
 
 def release() -> None:
-    """Frees the shaders and batches, and forgets a failure, so that the next drawing tries again."""
-    _shared.shaders.clear()
-    _shared.batches.clear()
-    _shared.failure = ""
+    """Frees the viewport's shaders and batches."""
+    viewport.release()

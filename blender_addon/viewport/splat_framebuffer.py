@@ -111,9 +111,14 @@ class SplatFramebuffer:
     change.
     """
 
-    def __init__(self, encodes: bool = True) -> None:
+    def __init__(
+        self,
+        encodes: bool = True,
+        programs: shared_shaders.ShaderSet = shared_shaders.viewport,
+        color_format: str = "RGBA16F",
+    ) -> None:
         """`encodes`: whether the framebuffer that this one is composited over encodes written values as sRGB."""
-        self._encodes = encodes
+        self._encodes, self._programs, self._color_format = encodes, programs, color_format
         self._size = 0, 0
         self._step = 1
         self._drawn: tuple | None = None
@@ -154,7 +159,7 @@ class SplatFramebuffer:
             gpu.state.depth_mask_set(False)
             gpu.state.face_culling_set("NONE")
             gpu.state.blend_set("ALPHA_PREMULT")
-            shader = shared_shaders.shader("splats")
+            shader = self._programs.shader("splats")
             shader.bind()
             shader.uniform_float("view", Matrix(view.tolist()))
             shader.uniform_float("intrinsics", (fx, fy, cx, cy))
@@ -163,8 +168,25 @@ class SplatFramebuffer:
             shader.uniform_float("depth_range", (-corners.max(), -corners.min(), float(camera.orthographic), 0.0))
             shader.uniform_sampler("splats", splats.texture)
             shader.uniform_sampler("order", self._order)
-            shared_shaders.batch("splats").draw_instanced(shader, instance_count=len(packed.values))
+            self._programs.batch("splats").draw_instanced(shader, instance_count=len(packed.values))
             gpu.state.blend_set("NONE")
+
+    def read(self, camera: ViewCamera) -> tuple[np.ndarray, np.ndarray]:
+        """What `draw` has drawn for `camera` at full resolution, the top row first: colour and alpha (H, W, 4),
+        premultiplied, and depth times alpha (H, W), metres.
+        """
+        color, depth = (
+            np.zeros((camera.height, camera.width, 4), np.float32),
+            np.zeros((camera.height, camera.width), np.float32),
+        )
+        left, bottom, width, height = self._window
+        if width:
+            # The framebuffer may extend beyond the view.
+            rows, columns = min(height, camera.height - bottom), min(width, camera.width - left)
+            part = slice(bottom, bottom + rows), slice(left, left + columns)
+            color[part] = _values(self._color, (height, width, 4))[:rows, :columns]
+            depth[part] = _values(self._depth, (height, width))[:rows, :columns]
+        return color[::-1], depth[::-1]
 
     def composite(self, camera: ViewCamera, background: Sequence[float] = BACKGROUND) -> None:
         """Composites over the bound framebuffer at the splats' depth, and writes that depth.
@@ -178,7 +200,7 @@ class SplatFramebuffer:
         gpu.state.depth_test_set("LESS_EQUAL")
         gpu.state.depth_mask_set(True)
         gpu.state.blend_set("ALPHA_PREMULT")
-        shader = shared_shaders.shader("composite")
+        shader = self._programs.shader("composite")
         shader.bind()
         shader.uniform_float(
             "target",
@@ -197,7 +219,7 @@ class SplatFramebuffer:
         shader.uniform_sampler("colors", self._color)
         shader.uniform_sampler("depths", self._depth)
         shader.uniform_sampler("mesh_depths", self._mesh_distance)
-        rectangle = shared_shaders.batch("composite")
+        rectangle = self._programs.batch("composite")
         if shaders.depth_in_vertex_shader():
             rectangle.draw_instanced(shader, instance_count=self._size[0] * self._size[1])
         else:
@@ -224,7 +246,7 @@ class SplatFramebuffer:
             gpu.state.depth_test_set("LESS_EQUAL")
             gpu.state.depth_mask_set(True)
             gpu.state.blend_set("NONE")
-            shader = shared_shaders.shader("mesh")
+            shader = self._programs.shader("mesh")
             shader.bind()
             for mesh in meshes:
                 model_view = view @ mesh.world
@@ -241,7 +263,7 @@ class SplatFramebuffer:
         if self._size == (width, height):
             return
         self._size = width, height
-        self._color = gpu.types.GPUTexture(self._size, format="RGBA16F")
+        self._color = gpu.types.GPUTexture(self._size, format=self._color_format)
         self._depth = gpu.types.GPUTexture(self._size, format="R32F")
         self._frame = gpu.types.GPUFrameBuffer(color_slots=(self._color, self._depth))
         self._mesh_distance = gpu.types.GPUTexture(self._size, format="R32F")
@@ -293,6 +315,14 @@ def _texture(values: np.ndarray, row: int, kind: str) -> gpu.types.GPUTexture:
     return gpu.types.GPUTexture(
         (TEXTURE_WIDTH, height), format=kind, data=gpu.types.Buffer("FLOAT", len(filled), filled)
     )
+
+
+def _values(texture: gpu.types.GPUTexture, shape: tuple[int, ...]) -> np.ndarray:
+    """The floats of a texture, bottom row first."""
+    buffer = texture.read()
+    # numpy misreads a buffer of several dimensions.
+    buffer.dimensions = int(np.prod(shape))
+    return np.array(buffer, np.float32).reshape(shape)
 
 
 def release() -> None:

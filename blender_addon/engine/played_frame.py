@@ -1,0 +1,138 @@
+"""The image of avatars that Blender plays by itself: splats by `player`, drawn as in the viewport, without the worker.
+
+Blender gives a render engine a GPU context if it asks for one when it is registered. In a window there always is one.
+In the background, Blender ends its process where the system lacks the library, so it is asked for on Linux only, and
+only where that library can be loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import bpy
+import numpy as np
+
+from ..backend_setup import state
+from ..rig.conventions import BLENDER_TO_HEAD, OPENCV_AXES
+from ..viewport.shared_shaders import ShaderSet
+from ..viewport.splat_framebuffer import SplatFramebuffer, SplatTexture, ViewCamera
+from ..viewport.splats import DrawStyle, Splats, pack
+from .camera import WorkerCamera
+from .rendered_frame import RenderedFrame
+from .subjects import RenderSubjects, Subject
+
+EMPTY_ALPHA: Final = 1 / 255
+"""A pixel with less counts as empty, as in the backend: its mean depth would be that of an invisible rim."""
+NEAR, FAR = 0.01, 1000.0
+"""Metres, of a projection matrix whose depths nobody reads."""
+
+_shaders: Final = ShaderSet()
+
+
+def has_gpu() -> bool:
+    """Whether the engine may ask Blender for a GPU context."""
+    if not bpy.app.background:
+        return True
+    if sys.platform != "linux":
+        return False
+    try:
+        ctypes.CDLL("libEGL.so.1")
+        ctypes.CDLL("libGL.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def is_playable(visible: RenderSubjects, enhanced: bool) -> bool:
+    """Whether all avatars of an image have a player, and Blender can draw them. If `enhanced`, those with an enhancer
+    are left to the worker where a backend is installed.
+    """
+    if not has_gpu() or _shaders.failure or any(subject.player is None for subject in visible.subjects):
+        return False
+    has_enhancer = any(subject.player.baked.has_enhancer for subject in visible.subjects if subject.player)
+    return not (enhanced and has_enhancer and state().ready)
+
+
+def why_not_here(visible: RenderSubjects) -> str:
+    """Why avatars that have players cannot be rendered on a machine without a backend; empty where they can, or where
+    there is a backend.
+    """
+    if state().ready or any(subject.player is None for subject in visible.subjects):
+        return ""
+    return _shaders.failure or (
+        "Blender has no graphics context here, in the background, so it cannot draw the avatar by itself: render from "
+        "Blender's window, or install the backend in Effigy's preferences."
+    )
+
+
+def draw(visible: RenderSubjects, view: WorkerCamera) -> RenderedFrame:
+    """The avatars' image. Needs a GPU context. Raises an `EffigyError` if a shader cannot be built."""
+    camera, subjects = view_camera(view), visible.subjects
+    splats = [_clipped(_splats_of(subject, view), view) for subject in subjects]
+    shown = [np.float32(not subject.holdout) for subject in subjects]
+    colored = [replace(each, colors=each.colors * share) for each, share in zip(splats, shown, strict=True)]
+    framebuffer = SplatFramebuffer(programs=_shaders, color_format="RGBA32F")
+    color, depth = _drawn(framebuffer, colored, camera)
+    alpha, hole = color[..., 3], np.zeros(color.shape[:2], np.float32)
+    if not all(shown):
+        # The weights and depths of those that are no holdouts are accumulated like a colour.
+        axis = camera.view[2]
+        marked = []
+        for each, share in zip(splats, shown, strict=True):
+            depths = -(each.means @ axis[:3].astype(np.float32) + np.float32(axis[3]))
+            marks = np.stack((np.ones_like(depths), depths, np.zeros_like(depths)), 1)
+            marked.append(replace(each, colors=share * marks))
+        marks, _ = _drawn(framebuffer, marked, camera)
+        hole = np.maximum(alpha - marks[..., 0], 0)
+        alpha, depth = marks[..., 0], marks[..., 1]
+    covered = alpha > EMPTY_ALPHA
+    mean_depth = np.divide(depth, alpha, out=np.full_like(depth, np.inf), where=covered)
+    return RenderedFrame(color[..., :3], alpha, mean_depth, hole)
+
+
+def view_camera(view: WorkerCamera) -> ViewCamera:
+    """The camera in Blender's world and OpenGL's axes."""
+    (fx, _, cx), (_, fy, cy), _ = view.intrinsics
+    # Of the image's centre from the principal point, in halves of the image; y from below.
+    x, y = 1 - 2 * cx / view.width, 2 * cy / view.height - 1
+    projection = np.zeros((4, 4))
+    projection[0, 0], projection[1, 1] = 2 * fx / view.width, 2 * fy / view.height
+    if view.orthographic:
+        projection[:, 3] = -x, -y, -1, 1
+        projection[2, 2] = -2 / FAR
+    else:
+        projection[:, 2] = x, y, -(FAR + NEAR) / (FAR - NEAR), -1
+        projection[2, 3] = -2 * FAR * NEAR / (FAR - NEAR)
+    return ViewCamera(OPENCV_AXES @ view.world_to_camera @ BLENDER_TO_HEAD, projection, view.width, view.height)
+
+
+def _drawn(framebuffer: SplatFramebuffer, heads: Sequence[Splats], camera: ViewCamera) -> tuple[np.ndarray, np.ndarray]:
+    """As `SplatFramebuffer.read`."""
+    packed = pack([(head, head.motion, DrawStyle()) for head in heads])
+    if packed is None:
+        return np.zeros((camera.height, camera.width, 4), np.float32), np.zeros(
+            (camera.height, camera.width), np.float32
+        )
+    framebuffer.draw(SplatTexture(packed), camera)
+    return framebuffer.read(camera)
+
+
+def _splats_of(subject: Subject, view: WorkerCamera) -> Splats:
+    rotation, translation = view.world_to_camera[:3, :3], view.world_to_camera[:3, 3]
+    seen = {"direction": rotation[2]} if view.orthographic else {"view": -rotation.T @ translation}
+    return Splats.from_answer(subject.player.splats(subject.pose.message(), seen), np.eye(4))
+
+
+def _clipped(splats: Splats, view: WorkerCamera) -> Splats:
+    """The splats without those outside of the camera's clipping range."""
+    axis = (view.world_to_camera @ BLENDER_TO_HEAD)[2]
+    depths = splats.means @ axis[:3] + axis[3]
+    return replace(splats, opacities=splats.opacities * ((depths >= view.clip[0]) & (depths <= view.clip[1])))
+
+
+def unregister() -> None:
+    _shaders.release()

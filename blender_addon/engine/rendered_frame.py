@@ -1,0 +1,39 @@
+"""The image of the avatars before it gets Blender's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .camera import RenderRegion
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """An image of H × W pixels, top row first."""
+
+    color: np.ndarray
+    """(H, W, 3) sRGB-encoded, premultiplied."""
+    alpha: np.ndarray
+    """(H, W)"""
+    depth: np.ndarray
+    """(H, W) metres along the camera's axis; infinity where nothing is covered."""
+    hole: np.ndarray
+    """(H, W) the share of a pixel that holdouts cut out of the image."""
+
+    @classmethod
+    def empty(cls, region: RenderRegion) -> RenderedFrame:
+        """An image without an avatar."""
+        size = region.height, region.width
+        nothing = np.zeros(size, np.float32)
+        return cls(np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32), nothing)
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:
+        """From the worker's answer to `avatar.render`."""
+        return cls(
+            answer["color"], answer["alpha"], answer["depth"], answer.get("hole", np.zeros_like(answer["alpha"]))
+        )

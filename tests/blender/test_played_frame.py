@@ -1,0 +1,93 @@
+"""The engine Effigy renders an avatar with a baked model by itself, to the backend's picture."""
+
+from __future__ import annotations
+
+import bpy
+import numpy as np
+import pytest
+from engine_scenes import add_rig, premultiplied, render_png, session, stage
+
+
+def without_worker(monkeypatch):
+    """From here on."""
+
+    def refuse():
+        raise AssertionError("the worker was asked")
+
+    monkeypatch.setattr(session(), "client", refuse)
+
+
+def by_worker(module, monkeypatch, path):
+    """The same picture, drawn by the worker."""
+    with monkeypatch.context() as patched:
+        patched.setattr(module("blender_addon.engine.played_frame"), "is_playable", lambda *_: False)
+        return render_png(path)
+
+
+def compare(found, expected):
+    difference = np.abs(np.dstack((premultiplied(found) - premultiplied(expected), (found - expected)[..., 3])))
+    assert expected[..., 3].mean() > 0.01
+    assert np.quantile(difference, 0.999) <= 2 / 255 and difference.max() < 10 / 255
+
+
+def test_the_picture_without_a_worker_is_the_backends(engine_avatars, tmp_path, monkeypatch):
+    stage(engine_avatars / "cat.effigy")
+    without_worker(monkeypatch)
+    found = render_png(tmp_path / "cat.png")
+    with np.load(engine_avatars / "truth_cat.npz") as truth:
+        assert np.abs(found[..., 3] - truth["alpha"]).max() < 3 / 255
+        assert np.abs(premultiplied(found) - truth["color"].clip(0, 1)).max() < 6 / 255
+
+
+def orthographic(rig):
+    bpy.context.scene.camera.data.type, bpy.context.scene.camera.data.ortho_scale = "ORTHO", 0.4
+
+
+def border(rig):
+    render = bpy.context.scene.render
+    render.use_border = render.use_crop_to_border = True
+    render.border_min_x, render.border_max_x, render.border_min_y, render.border_max_y = 0.2, 0.9, 0.3, 0.8
+
+
+def shifted(rig):
+    bpy.context.scene.camera.data.shift_x, bpy.context.scene.camera.data.shift_y = 0.1, -0.15
+    bpy.context.scene.render.resolution_x = 160
+
+
+def clipped(rig):
+    bpy.context.scene.camera.data.clip_end = 0.72
+
+
+def posed(rig):
+    rig.key_blocks["jawOpen"].value = 0.8
+    rig.pose_bone("neck").rotation_quaternion = 0.95, 0.0, 0.3, 0.0
+    rig.armature.scale = 1.1, 1.1, 1.1
+
+
+def holdout(rig):
+    rig.mesh.is_holdout = True
+    other = add_rig(bpy.path.abspath(rig.armature.effigy.avatar))
+    other.armature.location = -0.05, 0.12, 0.05
+
+
+@pytest.mark.parametrize("change", [orthographic, border, shifted, clipped, posed, holdout])
+def test_the_picture_is_the_workers(engine_avatars, tmp_path, module, monkeypatch, change):
+    change(stage(engine_avatars / "cat.effigy"))
+    compare(render_png(tmp_path / "played.png"), by_worker(module, monkeypatch, tmp_path / "worker.png"))
+
+
+def test_avatars_without_a_baked_model_are_the_workers(engine_avatars, tmp_path, module, monkeypatch):
+    stage(engine_avatars / "cat.effigy")
+    add_rig(engine_avatars / "ann.effigy").armature.location = 0.1, 0, 0
+    monkeypatch.setattr(module("blender_addon.engine.played_frame"), "draw", None)
+    assert render_png(tmp_path / "both.png")[..., 3].any()
+
+
+def test_without_gpu_and_backend_a_sentence_says_so(engine_avatars, tmp_path, module, monkeypatch):
+    stage(engine_avatars / "cat.effigy")
+    without_worker(monkeypatch)
+    played = module("blender_addon.engine.played_frame")
+    monkeypatch.setattr(played, "has_gpu", lambda: False)
+    monkeypatch.setattr(played, "state", lambda: module("blender_addon.backend_setup").Readiness(False, ""))
+    with pytest.raises(RuntimeError, match="no graphics context here"):
+        render_png(tmp_path / "cat.png")
