@@ -148,11 +148,11 @@ def _mix(layers: tuple[Layer, ...], conditions: np.ndarray) -> np.ndarray:
 def _colors(degree: int, directions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """Unit directions (3, N) and coefficients (H, 3, N) -> (3, N)."""
     x, y, z = directions
+    xx, yy, zz = x * x, y * y, z * z
     functions: list[Any] = [np.float32(_C0)]
     if degree >= 1:
         functions += [-_C1 * y, _C1 * z, -_C1 * x]
     if degree >= 2:
-        xx, yy, zz = x * x, y * y, z * z
         functions += [
             _C2[0] * x * y, -_C2[0] * y * z, _C2[1] * (2 * zz - xx - yy), -_C2[0] * x * z, _C2[2] * (xx - yy),
         ]  # fmt: skip

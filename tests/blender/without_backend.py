@@ -1,0 +1,66 @@
+"""What an artist does with a .blend that has a packed avatar on a machine without backend: it looks, plays and renders.
+It runs in a Blender of its own, whose settings folder holds nothing but the extension.
+
+    python tests/blender/without_backend.py EXTENSION.zip SHOT.blend PICTURE.png    → lines of what was found, as JSON
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+PACKAGE = "bl_ext.user_default.effigy"
+FRAMES = 24
+
+
+def main(package: str, blend: str, picture: str) -> None:
+    assert "EFFIGY_BACKEND_PYTHON" not in os.environ and not os.listdir(os.environ["BLENDER_USER_RESOURCES"])
+    import bpy
+    import numpy as np
+
+    bpy.ops.extensions.package_install_files(filepath=package, repo="user_default", enable_on_install=True)
+
+    def module(name: str):
+        return importlib.import_module(f"{PACKAGE}.blender_addon.{name}")
+
+    bpy.ops.wm.open_mainfile(filepath=blend)
+    bpy.ops.effigy.look_for_files()
+    space = next(area.spaces.active for screen in bpy.data.screens for area in screen.areas if area.type == "VIEW_3D")
+    seen_from = module("viewport.viewpoint").Viewpoint(np.array((0.0, -1.0, 0.0)), np.array((0.0, 1.0, 0.0)), False)
+
+    def redraw():
+        """What a 3D View does when it begins to draw."""
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        layer = SimpleNamespace(depsgraph=depsgraph, objects=bpy.context.view_layer.objects)
+        context = SimpleNamespace(scene=bpy.context.scene, space_data=space, view_layer=layer)
+        ((_, avatar),) = module("viewport.live").update_view(context, 1, seen_from)
+        return avatar
+
+    fresh, milliseconds, means = 0, [], []
+    for frame in range(1, FRAMES + 1):
+        bpy.context.scene.frame_set(frame)
+        began = time.perf_counter()
+        avatar = redraw()
+        milliseconds.append(1e3 * (time.perf_counter() - began))
+        fresh += avatar.fresh
+        means.append(avatar.splats.means)
+    bpy.context.scene.render.filepath = picture
+    bpy.ops.render.render(write_still=True)
+    found = {
+        "backend": module("backend_setup").state().ready,
+        "source": avatar.source.name,
+        "fresh_share": fresh / FRAMES,
+        "pose_ms": sorted(milliseconds)[FRAMES // 2],
+        "motion": float(np.ptp(np.array(means), axis=0).max()),
+    }
+    print("FOUND " + json.dumps(found))
+    bpy.ops.preferences.addon_disable(module=PACKAGE)
+
+
+if __name__ == "__main__":
+    main(*(str(Path(argument).resolve()) for argument in sys.argv[1:]))
