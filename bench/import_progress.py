@@ -3,10 +3,10 @@
     python3 build.py bench import_progress [--json FILE]
     python3 build.py bench import_progress --record NAME VIDEO [--frames N] [--width PIXELS]
 
-Without `--record` the reports of every recording in bench/results/import_progress are played to `WholeJob` at the times
-at which they came, and the table says how many seconds it gives as left at 25, 50 and 75 % of the time, and how many
-there were. With `--record` a film is imported (its first `--frames` frames, scaled to a width of `--width`) and the
-reports are stored under that name. Record on an idle machine.
+Without `--record` the reports of every recording in bench/results/import_progress are played to `WholeJob` at the
+times at which they came, and the table says how many seconds the panel shows as left at 25, 50 and 75 % of the time,
+and how many there were. With `--record` a film is imported (its first `--frames` frames, scaled to a width of
+`--width`) and the reports are stored under that name. Record on an idle machine.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from backend.progress import Progress
 from backend.service.job_steps import steps_of
 from backend.service.requests import CaptureRequest, TrackRequest
 from backend.service.whole_job import WholeJob
+from blender_addon.worker.messages import WholeJob as Shown
 
 RECORDINGS: Final = Path(__file__).parent / "results" / "import_progress"
 SHARES: Final = (0.25, 0.5, 0.75)
@@ -98,16 +99,15 @@ def replay(recording: Recording) -> list[Said]:
     """What the bar says during a recorded import."""
     requests = requests_of(Path("film.mp4"), Path("film.capture"))
     job = WholeJob(steps_of(requests, recording.megapixels), 0.0)
-    shown = [(0.0, 0.0)]
+    shown = [(0.0, Shown(0.0, 1.0, 0.0, 1, 1, ""))]
     for stage, done, total, now in recording.reports:
         if standing := job.update(stage, done, total, now):
-            shown.append((now, standing.left))
+            shown.append((now, Shown(**standing.message())))
     said = []
     for share in SHARES:
         when = share * recording.seconds
-        at, left = next(pair for pair in reversed(shown) if pair[0] <= when)
-        # Between two reports the panel goes on counting down.
-        said.append(Said(share, max(left - (when - at), 0.0), recording.seconds - when))
+        at, whole = next(pair for pair in reversed(shown) if pair[0] <= when)
+        said.append(Said(share, whole.left_after(when - at), recording.seconds - when))
     return said
 
 

@@ -90,10 +90,7 @@ class Job:
         """To the end of the whole job where the worker says it, otherwise of the stage."""
         if self.whole is None or self.unit:
             return self.eta
-        whole = self.whole
-        # Until the next report it is not known whether the step has ended.
-        after_step = whole.left * (1 - whole.ahead) / max(1 - whole.share, 1e-9)
-        return max(after_step, whole.left - (time.monotonic() - self._reported_at))
+        return self.whole.left_after(time.monotonic() - self._reported_at)
 
     def cancel(self) -> None:
         """Asks the worker to stop the job, which has ended when `state` is CANCELLED. Finished work is kept."""

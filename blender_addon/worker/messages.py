@@ -83,6 +83,17 @@ class WholeJob:
     title: str
     """What the step does."""
 
+    def left_after(self, waited: float) -> float:
+        """Seconds to the end of the job, `waited` seconds after this report and before the next."""
+        after_step = self.left * (1 - self.ahead) / max(1 - self.share, 1e-9)
+        step = self.left - after_step
+        if waited <= step:
+            return self.left - waited
+        # The step takes longer than expected, and so may the later ones. The longer all has gone as expected, the less
+        # does one step say.
+        trust = 3.0 + self.left * self.share / max(1 - self.share, 1e-9) / 4
+        return after_step * (waited + trust) / (step + trust)
+
 
 @dataclass(frozen=True)
 class JobProgress:
