@@ -33,7 +33,7 @@ def pictures(order: dict[str, str]) -> Iterator[float]:
     space.overlay.show_extras = space.overlay.show_cursor = space.overlay.show_bones = False
     head = Vector(effigy("viewport.live").state_of(rig).motion[:3, 3])
     seen.view_perspective, seen.view_distance, seen.view_location = "PERSP", 0.52, head
-    seen.view_rotation = Quaternion((0, 0, 1), 0.4) @ FRONT
+    seen.view_rotation = Quaternion((0, 0, 1), 0.2) @ FRONT
     yield from shown(folder / "viewport_perspective.png")
     rig.armature.effigy_view.mode = "BOTH"
     yield from shown(folder / "viewport_wire.png")
