@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
+from mathutils import Vector
 
 from .data import JOINT_NAMES
 from .rig_properties import Rig
@@ -28,7 +29,7 @@ def room_beside(rig: Rig, others: Iterable[Rig]) -> float:
     return steps * STEP
 
 
-def _root_of(rig: Rig) -> object:
+def _root_of(rig: Rig) -> Vector:
     """Where the root bone of a rig begins as it is posed, in its armature's space."""
     bone = rig.armature.pose.bones.get(JOINT_NAMES[0])
     return rig.armature.data.bones[0].head_local if bone is None else bone.matrix.translation
