@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
+from backend.correspondence.landmark_sets import LEFT_LIDS, LID_PAIRS, RIGHT_LIDS
+from backend.head.formats import load_head
+from backend.head.rotations import axis_angle_to_matrix
+from backend.tracking.model.camera import Camera
+from backend.tracking.model.frame_state import FrameState, eye_occlusion
+from backend.tracking.model.limbus_surface import limbus_surface
+from backend.tracking.model.prediction import predict
+from backend.tracking.observe import iris_detection
 from backend.tracking.observe.iris_detection import (
+    DetectedIrises,
     _best_radius,
     _operator,
     _posterior,
@@ -13,6 +25,7 @@ from backend.tracking.observe.iris_detection import (
     _sum_over_arc,
     _usual_difference,
     _whiteness,
+    detect_irises,
 )
 
 STEPS = np.arange(-12, 13) * 0.5
@@ -183,3 +196,143 @@ def test_the_arcs_sum_is_that_of_its_points_bilinear_samples() -> None:
                     rise = sampled(gx, x, y) * normal[0] + sampled(gy, x, y) * normal[1]
                     expected[row, column] += max(sampled(free, x, y), 0) * (np.clip(rise, -1, 1) - edge)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+# --- both eyes of a clip, from scores that are given
+
+
+class Given:
+    """A clip of 12 frames whose scores are known, seen by a head that turns in the last of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pixel: float = 1.0) -> None:
+        frames, size = 12, round(512 * pixel)
+        model = load_head()
+        person = limbus_surface(model).of_person(torch.zeros(model.shape_basis.shape[2]))
+        turns = torch.zeros(frames, 3)
+        turns[-1, 1] = 0.55
+        facing = torch.diag(torch.tensor((1.0, -1.0, -1.0)))
+        self.state = FrameState(
+            torch.zeros(frames, len(model.expression_names) + 7),
+            facing @ axis_angle_to_matrix(turns),
+            torch.tensor((0.0, 0.0, 0.6)).expand(frames, 3),
+        )
+        intrinsics = np.array(((1000.0 * pixel, 0, size / 2), (0, 1000.0 * pixel, size / 2), (0, 0, 1)))
+        self.camera = Camera.from_intrinsics(intrinsics, size, torch.tensor((0.0, 0.0, 0.03)))
+        shown = predict(person, self.state, self.camera).double().numpy()
+        self.centres = shown[:, ::3]
+        axes = np.stack((shown[:, 1::3] - self.centres, shown[:, 2::3] - self.centres), 2)
+        self.diameters = 2 * np.linalg.norm(axes, axis=-1).max(-1)
+        self.landmarks = np.zeros((frames, 478, 3))
+        self.gap = np.full((frames, 2), 0.9)
+        """Between the eyelids, in diameters of the irises of the rig."""
+        self.scores = np.random.default_rng(0).uniform(0, 3, (frames, 2, 25, 25))
+        self.weights = np.exp(-(((np.linspace(0.80, 1.16, 10) - 0.92) / 0.1) ** 2))
+        """Of each radius that is tried; it is the largest at 0.92."""
+        self.searched: list[tuple[int, np.ndarray]] = []
+        monkeypatch.setattr(iris_detection, "read_frame", self._read_frame)
+        monkeypatch.setattr(iris_detection, "_operator", self._operator)
+        self.person, self.pixel = person, pixel
+
+    def _read_frame(self, capture: object, index: int) -> np.ndarray:
+        side = round(512 * self.pixel)
+        picture = np.zeros((side, side, 3), np.int32)
+        picture[..., 0], picture[..., 1] = np.mgrid[:side, :side]
+        picture[..., 2] = index
+        return picture
+
+    def _operator(
+        self,
+        image: np.ndarray,
+        outline: np.ndarray,
+        centre: np.ndarray,
+        axes: np.ndarray,
+        radii: np.ndarray,
+        pixel: float,
+    ) -> np.ndarray:
+        top, left, index = image[0, 0]
+        eye = int(np.abs(self.centres[index] - (centre + (left, top))).sum(1).argmin())
+        np.testing.assert_allclose(centre + (left, top), self.centres[index, eye])
+        assert pixel == self.pixel and outline.shape == (16, 2) and axes.shape == (2, 2)
+        reach = np.linalg.norm(axes, axis=1).max() * radii.max() + 9 * pixel
+        for at, side in zip(centre, image.shape[1::-1], strict=True):
+            assert reach <= at <= side - reach, "the whole search lies in the picture that is cut out"
+        assert max(image.shape) < 512 * pixel, "and not the whole frame"
+        self.searched.append((int(index), radii))
+        weights = self.weights if len(radii) > 1 else np.ones(1)
+        return weights[:, None, None] * self.scores[index, eye]
+
+    def found(self, face_found: np.ndarray | None = None) -> DetectedIrises:
+        for eye, (name, lids) in enumerate((("left", LEFT_LIDS), ("right", RIGHT_LIDS))):
+            self.landmarks[:, lids, :2] = self.centres[:, eye, None]
+            for index, (upper, lower) in enumerate(LID_PAIRS[name]):
+                # The outer two pairs open less, and are left out.
+                gap = (self.gap[:, eye] if index < 3 else 0) * self.diameters[:, eye]
+                self.landmarks[:, upper, 1] -= gap / 2
+                self.landmarks[:, lower, 1] += gap / 2
+        capture = SimpleNamespace(landmarks=self.landmarks, size=round(512 * self.pixel))
+        everyone = np.ones(12, bool) if face_found is None else face_found
+        return detect_irises(capture, self.person, self.state, self.camera, everyone, np.arange(12))
+
+
+@pytest.mark.parametrize("pixel", (1.0, 2.0))
+def test_each_eye_is_scored_in_the_other_as_far_as_that_is_seen(monkeypatch: pytest.MonkeyPatch, pixel: float) -> None:
+    given = Given(monkeypatch, pixel)
+    for index in range(12):
+        given.scores[index, 0, 12, 12] = given.scores[index, 1, 11, 14] = 40
+    irises = given.found()
+    radii = [radii for _, radii in given.searched if len(radii) == 1]
+    radius = float(radii[0][0])
+    assert radius == pytest.approx(0.92, abs=0.01) and len(radii) == 24
+    hidden = eye_occlusion(given.state).numpy()
+    assert 0.3 < hidden[-1].max() < 1 and not hidden[:-1].any()
+    difference = np.array((2.0, -1.0))
+    for index in (0, 11):
+        left, right = given.scores[index]
+        for eye, (own, other, shift) in enumerate(((left, right, -difference), (right, left, difference))):
+            mean, covariance = _posterior(own + (1 - hidden[index, 1 - eye]) * _shifted(other, shift))
+            np.testing.assert_allclose(irises.centres[index, eye], given.centres[index, eye] + mean * pixel, rtol=1e-6)
+            variances = np.linalg.eigvalsh(covariance)
+            prior = _posterior(np.zeros((25, 25)))[1][0, 0]
+            free = min(1 - hidden[index, eye], 1.0)
+            precision = free * np.maximum(1 / (variances + 0.3**2) - 1 / prior, 0) / pixel**2
+            root = irises.roots[index, eye]
+            np.testing.assert_allclose(np.linalg.eigvalsh(root.T @ root), np.sort(precision), rtol=1e-5)
+            expected = free * np.clip((2.0 - np.sqrt(variances[-1])) / (2.0 - 0.6), 0, 1)
+            assert irises.found[index, eye] == pytest.approx(expected, abs=1e-6)
+
+
+def test_how_far_an_eye_is_open_and_how_sure_it_is_decide_how_much_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch)
+    given.scores[:] = 0
+    rows, columns = np.mgrid[:25, :25] - 12.0
+    sigmas = (0.5, 0.8, 1.3, 1.9, 2.4)
+    for index, sigma in enumerate(sigmas):
+        # Both eyes at the same place: the other eye's scores are blunted, so their sum is a little surer than each.
+        given.scores[index] = -0.5 * (rows**2 + columns**2) * 0.25 / sigma**2 + 50
+    given.gap[5:9, 0] = np.array((0.30, 0.40, 0.50, 0.60)) * 0.92
+    given.scores[5:9] = given.scores[0]
+    found = given.found()
+    assert list(found.found[:5, 0]) == sorted(found.found[:5, 0], reverse=True)
+    assert found.found[0, 0] == 1 and 0 < found.found[3, 0] < 1
+    opened = np.clip((np.array((0.30, 0.40, 0.50, 0.60)) - 0.35) / 0.20, 0, 1)
+    assert found.found[5:9, 0] == pytest.approx(opened, abs=0.06) and (found.found[5:9, 1] == 1).all()
+    assert not found.found[9:].any() and not found.roots[9:].any(), "without an edge nothing is known"
+
+
+def test_frames_without_a_face_or_near_the_border_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch)
+    face_found = np.arange(12) != 3
+    given.state.translation.data = given.state.translation.clone()
+    given.state.translation[5, 0] = 0.5  # beyond the picture
+    given.centres = predict(given.person, given.state, given.camera).double().numpy()[:, ::3]
+    irises = given.found(face_found)
+    assert {index for index, _ in given.searched} == set(range(12)) - {3, 5}
+    for index in (3, 5):
+        assert not irises.found[index].any() and not irises.roots[index].any()
+        np.testing.assert_allclose(irises.centres[index], given.centres[index], rtol=1e-6)
+
+
+def test_a_clip_without_any_face_has_the_rigs_irises_and_nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch)
+    irises = given.found(np.zeros(12, bool))
+    assert not given.searched and not irises.found.any() and not irises.roots.any()
