@@ -258,8 +258,11 @@ class Given:
             assert reach <= at <= side - reach, "the whole search lies in the picture that is cut out"
         assert max(image.shape) < 512 * pixel, "and not the whole frame"
         self.searched.append((int(index), radii))
-        weights = self.weights if len(radii) > 1 else np.ones(1)
-        return weights[:, None, None] * self.scores[index, eye]
+        if len(radii) == 1:
+            return self.scores[index, eye][None]
+        # At other radii than the best the right eye seems to lie elsewhere.
+        moved = [np.roll(self.scores[index, eye], eye * (radius - 3), 1) for radius in range(len(radii))]
+        return self.weights[:, None, None] * np.stack(moved)
 
     def found(self, face_found: np.ndarray | None = None) -> DetectedIrises:
         for eye, (name, lids) in enumerate((("left", LEFT_LIDS), ("right", RIGHT_LIDS))):
@@ -277,12 +280,13 @@ class Given:
 @pytest.mark.parametrize("pixel", (1.0, 2.0))
 def test_each_eye_is_scored_in_the_other_as_far_as_that_is_seen(monkeypatch: pytest.MonkeyPatch, pixel: float) -> None:
     given = Given(monkeypatch, pixel)
-    for index in range(12):
+    for index in range(9):
         given.scores[index, 0, 12, 12] = given.scores[index, 1, 11, 14] = 40
     irises = given.found()
     radii = [radii for _, radii in given.searched if len(radii) == 1]
     radius = float(radii[0][0])
     assert radius == pytest.approx(0.92, abs=0.01) and len(radii) == 24
+    assert {index for index, radii in given.searched if len(radii) == 10} == set(range(12))
     hidden = eye_occlusion(given.state).numpy()
     assert 0.3 < hidden[-1].max() < 1 and not hidden[:-1].any()
     difference = np.array((2.0, -1.0))
