@@ -56,11 +56,16 @@ class GaussianBlendshapes(nn.Module):
         self.shapes = nn.Parameter(0.02 * torch.randn(shapes, feature_size, sum(self.parts)))
         self.mean = nn.Parameter(torch.zeros(fine, sum(self.parts)))
         self.positions = nn.Parameter(0.7 * torch.randn(fine, k, 3))
-        with torch.no_grad():
-            spawned = self.mean[:, -SPAWNED_SIZE * k :].unflatten(-1, (k, SPAWNED_SIZE)) if k else self.mean[:, :0]
-            # An opacity of tanh(0.2), faint enough not to cover the anchors; and no rotation.
-            spawned[..., 0] = 0.2
-            spawned[..., 7] = 1.0
+        if k:
+            with torch.no_grad():
+                spawned = self._spawned_mean()
+                # An opacity of tanh(0.2), faint enough not to cover the anchors; and no rotation.
+                spawned[..., 0] = 0.2
+                spawned[..., 7] = 1.0
+
+    def _spawned_mean(self) -> Tensor:
+        """(N, k, SPAWNED_SIZE): a view of the mean."""
+        return self.mean[:, -SPAWNED_SIZE * self.k :].unflatten(-1, (self.k, SPAWNED_SIZE))
 
     def features(self) -> Tensor:
         """(N, feature_size) of all anchors."""
@@ -90,5 +95,4 @@ class GaussianBlendshapes(nn.Module):
         geometry, appearance, _ = self(conditions)
         self.mean[:, : anchors.shape[1]] += anchors - torch.cat((geometry, appearance), 2).mean(0)
         if self.k:
-            spawned = self.mean[:, anchors.shape[1] :].unflatten(-1, (self.k, SPAWNED_SIZE))
-            spawned[..., 1:4] = torch.logit(colors.clamp(0.02, 0.98))[:, None]
+            self._spawned_mean()[..., 1:4] = torch.logit(colors.clamp(0.02, 0.98))[:, None]

@@ -91,6 +91,12 @@ def test_neck_rotation_changes_only_position_and_orientation(model, shapes):
     assert (after[0].means - before[0].means)[:, bound].norm(dim=-1).mean() > 0.01
 
 
+def test_blendshapes_without_neural_gaussians_make_the_anchors_alone(model):
+    networks = networks_of(model, blendshapes=5, neural_per_anchor=0)
+    splats, anchors = networks(make_pose(model, torch.zeros(1, 5, 3)))
+    assert splats.means.shape[1] == len(model.template) == anchors.opacities.shape[1]
+
+
 def test_blendshapes_are_a_mean_and_shapes_that_the_pose_weights(model):
     networks = networks_of(model, blendshapes=5)
     pose = make_pose(model, torch.zeros(2, 5, 3), expression=torch.tensor([[0.0, 0, 0, 0], [0.3, -0.2, 0.1, 0.4]]))
