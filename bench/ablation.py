@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from backend.avatar.avatar import load_avatar
-from backend.avatar.settings import AvatarSettings
+from backend.avatar.settings import GENERATORS, AvatarSettings
 from backend.devices import choose_device
 from backend.formats.capture import load_capture
 from backend.formats.image_files import write_png
@@ -61,6 +61,7 @@ VARIANTS = (
     Variant("no_neural", "without neural Gaussians", settings={"neural_per_anchor": 0}),
     Variant("no_refinement", "without GGO", plan={"refinement": False}),
     Variant("no_enhancer", "without enhancer", settings={"enhancer_width": 0}),
+    Variant("blendshapes", "blendshapes for both U-Nets", settings=GENERATORS["blendshapes"]),
     *(Variant(f"k{k}", f"k = {k}", settings={"neural_per_anchor": k}) for k in (1, 5, 10)),
 )
 """k is the number of neural Gaussians per anchor; the full method has k = 2."""

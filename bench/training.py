@@ -1,7 +1,7 @@
 """Speed of training on this machine, and the time that each part of a step takes.
 
-    python -m bench.training CAPTURE [--size 256] [--steps 20] [--device auto] [--plain] [--mixed-precision]
-        [--to-db DB]
+    python -m bench.training CAPTURE [--size 256] [--steps 20] [--device auto] [--plain]
+        [--generator blendshapes] [--mixed-precision] [--to-db DB]
 
 `--plain` trains without pose refinement and without the enhancer. `--to-db` also trains an avatar from the start until
 the PSNR of its training frames, as progress shows it, reaches a value, and prints the time. The capture must be
@@ -24,7 +24,7 @@ import torch
 
 from backend.avatar.avatar import build_networks
 from backend.avatar.enhancer import head_depth
-from backend.avatar.settings import AvatarSettings
+from backend.avatar.settings import DEFAULT_GENERATOR, GENERATORS, AvatarSettings
 from backend.devices import choose_device
 from backend.errors import Cancelled
 from backend.formats.capture import load_capture
@@ -85,12 +85,15 @@ class _Goal(Progress):
             raise Cancelled
 
 
-def time_to(decibels: float, minutes: float, capture_folder: Path, *, size: int, device: str, plain: bool) -> str:
+def time_to(
+    decibels: float, minutes: float, capture_folder: Path, *, generator: str, size: int, device: str, plain: bool
+) -> str:
     """Train an avatar, warm-up included, until its PSNR is `decibels` or time is up; a sentence that says how long."""
     plan = replace(find_preset("draft"), steps=10**6, refinement=not plain, enhancer_width=0 if plain else 16)
     goal = _Goal(decibels, minutes)
     with tempfile.TemporaryDirectory() as folder, suppress(Cancelled):
-        train(capture_folder, Path(folder) / "bench.effigy", plan=plan, size=size, device=device, progress=goal)
+        path = Path(folder) / "bench.effigy"
+        train(capture_folder, path, plan=plan, generator=generator, size=size, device=device, progress=goal)
     if goal.seconds is None:
         return f"Not at {decibels:g} dB after {minutes:g} minutes, warm-up included; last measured: {goal.psnr:.2f} dB"
     return f"Time to {decibels:g} dB on the training frames, warm-up included: {goal.seconds:.0f} s"
@@ -135,7 +138,14 @@ def stage_times(optimisation: Optimisation, repeats: int) -> dict[str, float]:
 
 
 def measure(
-    capture_folder: Path, *, size: int, steps: int, device: str, plain: bool, mixed_precision: bool = False
+    capture_folder: Path,
+    *,
+    generator: str,
+    size: int,
+    steps: int,
+    device: str,
+    plain: bool,
+    mixed_precision: bool = False,
 ) -> str:
     """Train for `steps` steps and return the measured speed, memory and stage times as Markdown tables."""
     capture = load_capture(capture_folder)
@@ -143,7 +153,7 @@ def measure(
     model = find_head(track.head_name, track.head_fingerprint, "The track")
     chosen = choose_device(device)
     frames = TrainingFrames(capture, track, model, size, chosen)
-    settings = AvatarSettings(size=size, enhancer_width=0 if plain else 16)
+    settings = AvatarSettings(size=size, enhancer_width=0 if plain else 16, **GENERATORS[generator])
     networks = build_networks(settings, model, track.identity).to(chosen)
     pose_refiner = None if plain else PoseRefiner(networks, frames)
     groups = parameter_groups(networks)
@@ -186,7 +196,7 @@ def measure(
     processor = f"{platform.processor() or platform.machine()}, {threads} threads"
     name = torch.cuda.get_device_name() if chosen.type == "cuda" else processor
     lines = [
-        f"{size}², {BATCH} frames a step, {'plain' if plain else 'with refinement and enhancer'}, {name}"
+        f"{generator}, {size}², {BATCH} frames a step, {'plain' if plain else 'with refinement and enhancer'}, {name}"
         + (", mixed precision" if mixed_precision else ""),
         "",
         "| steps/s | frames/s | peak memory, GB |",
@@ -208,6 +218,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="training steps to time")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--plain", action="store_true", help="train without pose refinement and without the enhancer")
+    parser.add_argument("--generator", choices=tuple(GENERATORS), default=DEFAULT_GENERATOR)
     parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 in the convolutions; first table only")
     parser.add_argument("--to-db", type=float, help="also measure the time until the training frames' PSNR is this, dB")
     parser.add_argument("--minutes", type=float, default=10.0, help="give up --to-db after this time")
@@ -215,6 +226,7 @@ def main() -> None:
     print(
         measure(
             arguments.capture,
+            generator=arguments.generator,
             size=arguments.size,
             steps=arguments.steps,
             device=arguments.device,
@@ -223,7 +235,7 @@ def main() -> None:
         )
     )
     if arguments.to_db:
-        options = {"size": arguments.size, "device": arguments.device, "plain": arguments.plain}
+        options = {name: getattr(arguments, name) for name in ("generator", "size", "device", "plain")}
         print(time_to(arguments.to_db, arguments.minutes, arguments.capture, **options))
 
 

@@ -37,9 +37,11 @@ SMALLEST: Final = {
 
 GENERATORS: Final[dict[str, dict[str, int]]] = {
     "unet": {"blendshapes": 0},
-    "blendshapes": {"blendshapes": 16},
+    "blendshapes": {"blendshapes": 32, "feature_size": 48, "neural_width": 64},
 }
-"""What makes the Gaussians, by name: the settings in which they differ. `unet` is the paper's."""
+"""What makes the Gaussians, by name: the settings in which they differ. `unet` is the paper's; the blendshapes' sizes are
+those beyond which nothing was gained (bench/results/generators.md)."""
+DEFAULT_GENERATOR: Final = "blendshapes"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Final
 
-from ..avatar.settings import GENERATORS
+from ..avatar.settings import DEFAULT_GENERATOR, GENERATORS
 from ..devices import DEVICES
 from ..formats.frame_formats import FRAME_FORMATS
 from ..formats.frame_times import SEQUENCE_RATE
@@ -86,7 +86,7 @@ class TrainRequest(Request):
     size: int | None = option("side of the training images", "N", default=None, default_in_words="the preset's")
     generator: str = option(
         "what makes the Gaussians: the graph U-Nets of the paper, or blendshapes",
-        default="unet",
+        default=DEFAULT_GENERATOR,
         choices=tuple(GENERATORS),
     )
     device: str = option("what to train on", default="auto", choices=DEVICES)

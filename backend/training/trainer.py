@@ -16,7 +16,7 @@ from ..avatar.anchors import mean_edge_lengths
 from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
-from ..avatar.settings import GENERATORS, AvatarSettings
+from ..avatar.settings import DEFAULT_GENERATOR, GENERATORS, AvatarSettings
 from ..avatar.views import expression_limits, view_range
 from ..devices import choose_device, give_up_cuda, usable_cuda
 from ..errors import EffigyError
@@ -51,7 +51,7 @@ def train(
     avatar_path: Path,
     *,
     preset: str = "draft",
-    generator: str = "unet",
+    generator: str = DEFAULT_GENERATOR,
     size: int | None = None,
     device: str = "auto",
     minutes: float | None = None,
