@@ -73,6 +73,7 @@ class Optimisation:
         unobserved_prior: UnobservedPrior | None = None,
         rows: Tensor | None = None,
         mixed_precision: bool = False,
+        seed: int = SEED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set up the stage at step 0.
@@ -87,11 +88,13 @@ class Optimisation:
         `rows`: the rows to train on, all by default.
         `mixed_precision`: compute the enhancer and the network of the perceptual loss in bfloat16. What this costs in
         quality and gains in speed on a GPU has not been measured, so nothing in Effigy switches it on yet.
+        `seed`: of the random numbers of every step.
         `clock`: returns the seconds by which `minutes` are counted.
         """
         self.model, self.frames, self.anchor_limit = model, frames, anchor_limit
         self.pose_refiner, self.enhancer = pose_refiner, enhancer
         self.unobserved_prior, self.mixed_precision, self.clock = unobserved_prior, mixed_precision, clock
+        self.seed = seed
         self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
@@ -154,7 +157,7 @@ class Optimisation:
             self.frames,
             self.rows,
             self.batch,
-            seed=SEED,
+            seed=self.seed,
             step=self.step,
             condition_noise=self.condition_noise,
             crop_range=self.size - self.perceptual_crop,

@@ -58,6 +58,7 @@ def train(
     resume: bool = False,
     settings: AvatarSettings | None = None,
     plan: Preset | None = None,
+    seed: int = SEED,
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = SILENT,
 ) -> Avatar:
@@ -66,8 +67,9 @@ def train(
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
     default the preset's. `generator` is a key of GENERATORS; `settings` replace it. `plan` replaces the values of
-    `preset`; the avatar file then still records the name `preset`. `clock` returns the seconds by which minutes are
-    counted. If poses are refined, the capture gets REFINED_TRACK.
+    `preset`; the avatar file then still records the name `preset`. `seed` is that of first weights and of every step's
+    draws. `clock` returns the seconds by which minutes are counted. If poses are refined, the capture gets
+    REFINED_TRACK.
 
     If a GPU fails on the way (its memory runs out, a kernel cannot be built, the driver gives up), this is said in a
     message and the training goes on on the CPU from its last step or, if the GPU no longer gives its data back, from
@@ -97,7 +99,7 @@ def train(
     checkpoint_file = checkpoint_path(avatar_path)
     resumed = load_checkpoint(checkpoint_file, job) if resume else None
     session = TrainingSession(checkpoint_file, job, progress, resumed)
-    task = _Task(capture, track, model, plan, preset, size, settings, minutes, clock)
+    task = _Task(capture, track, model, plan, preset, size, settings, minutes, seed, clock)
     torch_device = choose_device(device)
     if device == "auto" and usable_cuda().gpu and not usable_cuda().usable:
         progress.message(usable_cuda().reason)
@@ -133,6 +135,7 @@ class _Task:
     size: int
     settings: AvatarSettings
     minutes: float | None
+    seed: int
     clock: Callable[[], float]
 
 
@@ -140,7 +143,7 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
     """All stages of a training on one device, from the checkpoint that `session` resumes, if any."""
     track, model, plan, settings, minutes = task.track, task.model, task.plan, task.settings, task.minutes
     resumed = session.resumed
-    torch.manual_seed(SEED)
+    torch.manual_seed(task.seed)
     frames = TrainingFrames(task.capture, track, model, task.size, device, session.progress)
     networks = build_networks(settings, model, track.identity).to(device)
     pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
@@ -164,6 +167,7 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
             None if minutes is None else warmup_share * minutes,
             pose_refiner=pose_refiner,
             rows=rows,
+            seed=task.seed,
             clock=task.clock,
         )
         pose = frames.batch(
@@ -189,6 +193,7 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
         enhancer=networks.enhancer,
         unobserved_prior=unobserved_prior,
         rows=rows,
+        seed=task.seed,
         clock=task.clock,
         minutes=None if minutes is None else (1 - warmup_share) * minutes,
     )
@@ -228,6 +233,7 @@ def train_free_gaussians(
     size: int | None = None,
     pose_refiner: PoseRefiner | None = None,
     rows: torch.Tensor | None = None,
+    seed: int = SEED,
     clock: Callable[[], float] = time.monotonic,
 ) -> VertexBoundGaussians:
     """Train the free Gaussians of the warm-up, at half the image size unless `size` is given.
@@ -256,6 +262,7 @@ def train_free_gaussians(
         minutes=minutes,
         pose_refiner=pose_refiner,
         rows=rows,
+        seed=seed,
         clock=clock,
     )
     session.run(optimisation, "warmup")

@@ -1,0 +1,146 @@
+"""The generators of Gaussians at equal processor time: held-out and training frames, size, posing.
+
+    python -m bench.generators CAPTURE [CAPTURE ...] --out DIR [--minutes 4] [--size 256] [--seeds 20251 ...]
+        [--sizes K,F,W ...]
+
+Every generator is trained on every capture with every seed by the plan of `draft`, for so many minutes of processor
+time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes of other sizes: K
+shapes, F features, W hidden units. A stopped command goes on when it is run again: finished rows are kept in DIR.
+Frames are those that `evaluate` scores, every fourth of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from backend.avatar.avatar import Avatar
+from backend.avatar.render import draw
+from backend.avatar.settings import GENERATORS, AvatarSettings
+from backend.formats.capture import Capture, load_capture
+from backend.formats.image_files import to_bytes
+from backend.formats.track import load_track
+from backend.storage import write_beside
+from backend.training.evaluation import WHITE
+from backend.training.frames import evenly_spaced, read_truth
+from backend.training.metrics import compare
+from backend.training.optimisation import SEED
+from backend.training.trainer import train
+
+EVERY: Final = 4
+"""Of the held-out frames."""
+TRAINING_FRAMES: Final = 24
+POSED: Final = 20
+"""Times that one frame is posed, for the milliseconds."""
+COLUMNS: Final = {
+    "steps": "steps",
+    "psnr": "held-out PSNR",
+    "psnr_head": "in the head",
+    "psnr_inner": "inner",
+    "ssim": "SSIM",
+    "training": "training frames",
+    "milliseconds": "ms to pose",
+    "megabytes": "MB",
+}
+
+
+def score(avatar: Avatar, capture: Capture) -> dict[str, float]:
+    """The columns of the table for one avatar."""
+    track = load_track(capture.folder / "track.npz", avatar.head_model)
+    good = np.flatnonzero(track.flags == 0)
+    held_out = good[good >= capture.training_count][::EVERY]
+    training = evenly_spaced(good[good < capture.training_count], TRAINING_FRAMES)
+
+    def measured(frames: np.ndarray) -> dict[str, float]:
+        figures = []
+        for index in frames.tolist():
+            truth, matte = read_truth(capture, index, avatar.settings.size)
+            image = to_bytes(draw(avatar, track, [index], avatar.settings.size)[0].over(WHITE))
+            figures.append(compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
+        return {
+            name: mean(value for each in figures if (value := getattr(each, name)) is not None)
+            for name in ("psnr", "psnr_head", "psnr_inner", "ssim")
+        }
+
+    started = time.process_time()
+    for _ in range(POSED):
+        avatar.splats(track, [int(held_out[0])])
+    return {
+        "steps": avatar.metrics["steps"],
+        **measured(held_out),
+        "training": measured(training)["psnr"],
+        "milliseconds": 1e3 * (time.process_time() - started) / POSED,
+        "megabytes": avatar.megabytes,
+    }
+
+
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Markdown: one row for each capture and generator, with the mean over its seeds and half their spread."""
+    lines = [f"| clip | generator | {' | '.join(COLUMNS.values())} |", "|---|---|" + "--:|" * len(COLUMNS)]
+    for clip, name in dict.fromkeys((row["clip"], row["name"]) for row in rows):
+        cells = []
+        for column in COLUMNS:
+            values = [row[column] for row in rows if (row["clip"], row["name"]) == (clip, name)]
+            digits = {"steps": 0, "ssim": 3, "milliseconds": 1}.get(column, 2)
+            spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.{digits}f}{spread}")
+        lines.append(f"| {clip} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.generators", description=__doc__.splitlines()[0])
+    parser.add_argument("captures", nargs="+", type=Path, help="folders of tracked captures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the avatars and rows.json")
+    parser.add_argument("--minutes", type=float, default=4.0, help="processor time of each training")
+    parser.add_argument("--size", type=int, default=256, help="width and height of the training images in pixels")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
+    parser.add_argument("--sizes", nargs="*", default=[], help="K,F,W of further blendshapes")
+    arguments = parser.parse_args()
+    sizes = dict(GENERATORS)
+    for text in arguments.sizes:
+        shapes, features, width = map(int, text.split(","))
+        sizes[f"blendshapes {text}"] = {"blendshapes": shapes, "feature_size": features, "neural_width": width}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "rows.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else []
+    threads = torch.get_num_threads()
+    for seed in arguments.seeds:
+        for folder in arguments.captures:
+            capture = load_capture(folder)
+            for name, settings in sizes.items():
+                key = {
+                    "clip": folder.stem,
+                    "name": name,
+                    "seed": seed,
+                    "minutes": arguments.minutes,
+                    "size": arguments.size,
+                }
+                if any(key.items() <= row.items() for row in rows):
+                    continue
+                avatar = train(
+                    folder,
+                    arguments.out / f"{folder.stem}-{name.replace(' ', '-')}-{seed}.effigy",
+                    settings=AvatarSettings(**settings),
+                    size=arguments.size,
+                    minutes=arguments.minutes,
+                    device="cpu",
+                    seed=seed,
+                    clock=lambda: time.process_time() / threads,
+                )
+                rows.append(key | score(avatar, capture))
+                with write_beside(file) as temporary:
+                    temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+                print(table_of(rows[-1:]).splitlines()[-1], flush=True)
+    print(table_of(rows))
+
+
+if __name__ == "__main__":
+    main()
