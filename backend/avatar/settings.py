@@ -39,8 +39,8 @@ GENERATORS: Final[dict[str, dict[str, int]]] = {
     "unet": {"blendshapes": 0},
     "blendshapes": {"blendshapes": 32, "feature_size": 48, "neural_width": 64},
 }
-"""What makes the Gaussians, by name: the settings in which they differ. `unet` is the paper's. Larger blendshapes gained
-nothing (bench/results/generators.md)."""
+"""What makes the Gaussians, by name: the settings in which they differ. `unet` is the paper's. Larger blendshapes
+gained nothing (bench/results/generators.md)."""
 DEFAULT_GENERATOR: Final = "blendshapes"
 
 
