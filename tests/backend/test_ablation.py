@@ -4,15 +4,19 @@ resumes.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from small_capture import make_small_capture
 
+from backend.avatar.settings import GENERATORS
 from backend.errors import Cancelled
 from backend.progress import SILENT, Progress
 from backend.training import presets
 from backend.training.presets import Preset
 from bench.ablation import VARIANTS, run
+from bench.generators import main as compare_generators
 from bench.training import measure
 
 TESTED_VARIANTS = ["full", "no_warmup", "no_neural", "no_refinement", "no_enhancer"]
@@ -57,7 +61,24 @@ def test_variants_are_trained_once_and_listed_in_the_table(tmp_path, monkeypatch
 def test_training_bench_names_every_part_of_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
     capture, _, _ = make_small_capture(tmp_path, frames=15)
-    report = measure(capture.folder, size=64, steps=3, device="cpu", plain=False)
+    report = measure(capture.folder, generator="unet", size=64, steps=3, device="cpu", plain=False)
     for part in ("steps/s", "refinement", "networks", "rasteriser", "enhancer", "losses", "backward"):
         assert part in report
-    assert "enhancer |" not in measure(capture.folder, size=64, steps=3, device="cpu", plain=True)
+    assert "enhancer |" not in measure(
+        capture.folder, generator="blendshapes", size=64, steps=3, device="cpu", plain=True
+    )
+
+
+def test_generators_are_compared_once_and_again_from_what_was_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    capture, _, _ = make_small_capture(tmp_path, frames=15)
+    options = [str(capture.folder), "--out", str(tmp_path / "out"), "--minutes", "0.002", "--size", "64"]
+    monkeypatch.setattr("sys.argv", ["generators", *options])
+    compare_generators()
+    table = capsys.readouterr().out
+    rows = json.loads((tmp_path / "out" / "rows.json").read_text())
+    assert [row["name"] for row in rows] == list(GENERATORS) and all(f"| {name} |" in table for name in GENERATORS)
+    assert all(row["steps"] >= 1 and 5 < row["psnr"] < 60 and 0.05 < row["megabytes"] < 4 for row in rows)
+    monkeypatch.setattr("bench.generators.train", None)
+    compare_generators()
+    assert json.loads((tmp_path / "out" / "rows.json").read_text()) == rows
