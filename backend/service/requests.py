@@ -84,10 +84,11 @@ class TrainRequest(Request):
     avatar: Path = positional("AVATAR", "the file to write, *.effigy")
     preset: str = option("how carefully", default="draft", choices=tuple(PRESETS))
     size: int | None = option("side of the training images", "N", default=None, default_in_words="the preset's")
-    generator: str = option(
+    generator: str | None = option(
         "what makes the Gaussians: the graph U-Nets of the paper, or blendshapes",
-        default=DEFAULT_GENERATOR,
+        default=None,
         choices=tuple(GENERATORS),
+        default_in_words=f"{DEFAULT_GENERATOR}, or that of the checkpoint",
     )
     device: str = option("what to train on", default="auto", choices=DEVICES)
     minutes: float | None = option(

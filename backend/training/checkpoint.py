@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..avatar.settings import GENERATORS, AvatarSettings
 from ..errors import EffigyError
 from ..file_names import beside
 from ..formats.safetensors_file import read_tensors, write_tensors
@@ -33,6 +34,13 @@ class Checkpoint:
     total_seconds: float
     tensors: dict[str, torch.Tensor]
 
+    @property
+    def generator(self) -> dict[str, int]:
+        """What the training makes the Gaussians with: the values of its settings that GENERATORS name."""
+        values = self.job.get("settings")
+        names = {name for sizes in GENERATORS.values() for name in sizes}
+        return {name: values[name] for name in names} if isinstance(values, dict) else {}
+
 
 def checkpoint_path(avatar_path: Path) -> Path:
     return beside(avatar_path, ".checkpoint")
@@ -51,12 +59,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         write_tensors(temporary, checkpoint.tensors, {"effigy": json.dumps(header)})
 
 
-def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
-    """The checkpoint at `path`; raises an `EffigyError` if it is missing, damaged or of another `job`."""
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`; raises an `EffigyError` if it is missing or damaged."""
     with reading(path, "checkpoint", REMEDY, missing="there is nothing to resume; train without --resume"):
         header, tensors = read_tensors(path, "checkpoint", REMEDY, MOST_BYTES)
         check_schema(int(header["schema"]), SCHEMA, f"The checkpoint {path.name}")
-        found = dict(header["job"])
+        job = dict(header["job"])
+        if "settings" in job:
+            # Completed by settings that are newer than the checkpoint.
+            job["settings"] = AvatarSettings.from_dict(job["settings"]).to_dict()
         stage, step = str(header["stage"]), int(header["step"])
         seconds, total_seconds = float(header["seconds"]), float(header["total_seconds"])
         if step < 0 or not (math.isfinite(seconds) and math.isfinite(total_seconds)):
@@ -64,10 +75,14 @@ def load_checkpoint(path: Path, job: dict[str, object]) -> Checkpoint:
         for name, tensor in tensors.items():
             if not tensor.isfinite().all() and not name.endswith(".performed"):
                 raise Damaged(f"{shown(name)} holds numbers that are not finite")
-    if found != job:
-        changed = sorted(key for key in job if found.get(key) != job[key])
+    return Checkpoint(job, stage, step, seconds, total_seconds, tensors)
+
+
+def check_job(path: Path, checkpoint: Checkpoint, job: dict[str, object]) -> None:
+    """Raise an `EffigyError` where the checkpoint at `path` is of another `job`."""
+    if checkpoint.job != job:
+        changed = sorted(key for key in job if checkpoint.job.get(key) != job[key])
         raise EffigyError(
             f"The checkpoint {path.name} is of another training ({', '.join(changed)} differ): "
             "give the same settings, or train without --resume."
         )
-    return Checkpoint(job, stage, step, seconds, total_seconds, tensors)

@@ -26,7 +26,7 @@ from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
 from ..storage import RETRY_SECONDS, held, remove_file
-from .checkpoint import checkpoint_path, load_checkpoint
+from .checkpoint import check_job, checkpoint_path, load_checkpoint
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
 from .optimisation import SEED, Optimisation, ParameterGroup
@@ -51,7 +51,7 @@ def train(
     avatar_path: Path,
     *,
     preset: str = "draft",
-    generator: str = DEFAULT_GENERATOR,
+    generator: str | None = None,
     size: int | None = None,
     device: str = "auto",
     minutes: float | None = None,
@@ -66,7 +66,8 @@ def train(
 
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
-    default the preset's. `generator` is a key of GENERATORS; `settings` replace it. `plan` replaces the values of
+    default the preset's. `generator` is a key of GENERATORS, None the
+    default, or that of the checkpoint; `settings` replace it. `plan` replaces the values of
     `preset`; the avatar file then still records the name `preset`. `seed` is that of first weights and of every step's
     draws. `clock` returns the seconds by which minutes are counted. If poses are refined, the capture gets
     REFINED_TRACK.
@@ -83,9 +84,12 @@ def train(
     size = size or min(plan.size, capture.size)
     if not 64 <= size <= capture.size:
         raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
-    settings = replace(
-        settings or AvatarSettings(enhancer_width=plan.enhancer_width, **GENERATORS[generator]), size=size
-    )
+    checkpoint_file = checkpoint_path(avatar_path)
+    resumed = load_checkpoint(checkpoint_file) if resume else None
+    if settings is None:
+        made_by = resumed.generator if resumed and generator is None else GENERATORS[generator or DEFAULT_GENERATOR]
+        settings = AvatarSettings(enhancer_width=plan.enhancer_width, **made_by)
+    settings = replace(settings, size=size)
     job = {
         "capture": capture.source_sha256,
         "frames": capture.frame_count,
@@ -96,8 +100,8 @@ def train(
         "minutes": minutes,
         "settings": settings.to_dict(),
     }
-    checkpoint_file = checkpoint_path(avatar_path)
-    resumed = load_checkpoint(checkpoint_file, job) if resume else None
+    if resumed:
+        check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)
     task = _Task(capture, track, model, plan, preset, size, settings, minutes, seed, clock)
     torch_device = choose_device(device)

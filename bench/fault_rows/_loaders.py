@@ -91,7 +91,7 @@ def loaders() -> tuple[Loader, ...]:
         Loader(
             "checkpoint",
             "stopped.effigy.checkpoint",
-            lambda folder: load_checkpoint(folder / "stopped.effigy.checkpoint", job),
+            lambda folder: load_checkpoint(folder / "stopped.effigy.checkpoint"),
         ),
         Loader(
             "performance", "performance.csv", lambda folder: read_performance(folder / "performance.csv", open_head)

@@ -287,7 +287,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "train": {
         "preset": "draft",
         "size": None,
-        "generator": "blendshapes",
+        "generator": None,
         "device": "auto",
         "minutes": None,
         "resume": False,

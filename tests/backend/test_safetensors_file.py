@@ -35,6 +35,6 @@ def test_a_loaded_avatar_keeps_no_mapping_of_its_file(tmp_path: Path) -> None:
 def test_a_loaded_checkpoint_keeps_no_mapping_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "ann.effigy.checkpoint"
     save_checkpoint(path, Checkpoint({}, "training", 1, 1.0, 1.0, {"weights": torch.randn(300, 300)}))
-    loaded = load_checkpoint(path, {})
+    loaded = load_checkpoint(path)
     assert not mapped_by(os.getpid(), path)
     assert loaded.tensors["weights"].shape == (300, 300)

@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 from small_capture import make_small_capture
 
+from backend.avatar.settings import AvatarSettings
 from backend.errors import EffigyError
 from backend.formats.track import Track
 from backend.head.model import HeadModel
 from backend.training import temporal_stability, turntable
-from backend.training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from backend.training.checkpoint import Checkpoint, check_job, checkpoint_path, load_checkpoint, save_checkpoint
 from backend.training.contact_sheet import (
     BACKGROUND,
     ERROR_FULL,
@@ -321,7 +322,8 @@ def test_a_checkpoint_keeps_where_its_training_was(tmp_path: Path) -> None:
     job = {"capture": "x", "size": 64}
     kept = Checkpoint(job, "Training", 7, 2.5, 9.5, {"w": torch.arange(3.0)})
     save_checkpoint(path, kept)
-    back = load_checkpoint(path, job)
+    back = load_checkpoint(path)
+    check_job(path, back, {"capture": "x", "size": 64})
     assert torch.equal(back.tensors["w"], kept.tensors["w"])
     assert (back.job, back.stage, back.step, back.seconds, back.total_seconds) == (job, "Training", 7, 2.5, 9.5)
 
@@ -329,14 +331,28 @@ def test_a_checkpoint_keeps_where_its_training_was(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_names_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "a.effigy.checkpoint"
     with pytest.raises(EffigyError, match="no checkpoint at .*: there is nothing to resume"):
-        load_checkpoint(path, {})
+        load_checkpoint(path)
     save_checkpoint(path, Checkpoint({"a": 1, "b": 2, "c": 3}, "Training", 7, 2.5, 9.5, {"w": torch.zeros(1)}))
     with pytest.raises(EffigyError, match=r"of another training \(a, c, d differ\): give the same settings"):
-        load_checkpoint(path, {"a": 0, "b": 2, "c": 4, "d": 5})
+        check_job(path, load_checkpoint(path), {"a": 0, "b": 2, "c": 4, "d": 5})
     for metadata in ({}, {"effigy": "{"}, {"effigy": "{}"}):
         save_file({"w": torch.zeros(1)}, path, metadata=metadata)
         with pytest.raises(EffigyError, match="is damaged|weights of another program"):
-            load_checkpoint(path, {})
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_tells_what_makes_its_gaussians(tmp_path: Path) -> None:
+    path = tmp_path / "a.effigy.checkpoint"
+    older = {name: value for name, value in AvatarSettings().to_dict().items() if name != "blendshapes"}
+    for settings, expected in (
+        (older, {"blendshapes": 0, "feature_size": 16, "neural_width": 32}),
+        (
+            AvatarSettings(blendshapes=7, feature_size=5).to_dict(),
+            {"blendshapes": 7, "feature_size": 5, "neural_width": 32},
+        ),
+    ):
+        save_checkpoint(path, Checkpoint({"settings": settings}, "Training", 7, 2.5, 9.5, {"w": torch.zeros(1)}))
+        assert load_checkpoint(path).generator == expected
 
 
 def test_presets_are_found_by_their_names() -> None:
