@@ -33,10 +33,11 @@ class Preset:
 
 # What draft reaches on footage is in bench/results/training.md. Standard and full were not measured on footage.
 PRESETS = {
-    # About 11 minutes: two CPU cores run 3.8 to 4.5 steps a second. The perceptual loss would halve the number of steps
-    # in this time and pose refinement would cost a third of them; more steps give the better avatar. Validation frames
-    # are not needed, because training ends long before it could overfit.
-    "draft": Preset(size=256, warmup_steps=300, steps=2600, refinement=False),
+    # About 10 minutes of two CPU cores: a step of 4 frames takes 134 ms of one (bench/results/generators.md). The
+    # perceptual loss would halve the number of steps in this time and pose refinement would cost a third of them; more
+    # steps give the better avatar. Validation frames are not needed, because training ends long before it could
+    # overfit.
+    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False),
     # These presets have the enhancer, which takes 70 ms per image of 512 x 512 (20 ms at 256 x 256) in one CPU thread
     # and makes a training step 60 % longer. It gains little within the few steps of a draft.
     "standard": Preset(

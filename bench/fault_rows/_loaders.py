@@ -50,7 +50,6 @@ def loaders() -> tuple[Loader, ...]:
     from backend.training.checkpoint import load_checkpoint
 
     small, open_head = load_head(FILES / "small_head.npz"), load_head()
-    job = json.loads(_header_of(FILES / "stopped.effigy.checkpoint"))["job"]
 
     def footage(path: Path) -> None:
         probe(path)
@@ -200,10 +199,3 @@ def flame_arrays(model: Any) -> dict[str, Any]:
         "bs_style": "lbs",
         "fps": Fraction(25).numerator,
     }
-
-
-def _header_of(path: Path) -> str:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {})["effigy"]
