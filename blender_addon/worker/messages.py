@@ -67,6 +67,10 @@ class Answer:
     """Of a defect in the worker, otherwise None."""
 
 
+MOST_OVERRUN: Final = 2.0
+"""So many times longer than expected the steps after one that overruns are assumed to take at most."""
+
+
 @dataclass(frozen=True)
 class WholeJob:
     """How far the whole job is, over all of its stages."""
@@ -92,7 +96,7 @@ class WholeJob:
         # The step takes longer than expected, and so may the later ones. The longer all has gone as expected, the less
         # does one step say.
         trust = 3.0 + self.left * self.share / max(1 - self.share, 1e-9) / 4
-        return after_step * (waited + trust) / (step + trust)
+        return after_step * min((waited + trust) / (step + trust), MOST_OVERRUN)
 
 
 @dataclass(frozen=True)
