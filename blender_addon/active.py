@@ -59,6 +59,19 @@ def problem(context: bpy.types.Context) -> str | None:
     return None
 
 
+def instance_of_rig(context: bpy.types.Context) -> str | None:
+    """A sentence if the active object is an instance of a collection with a rig: instances are without an avatar."""
+    obj = context.object
+    collection = obj.instance_collection if obj is not None else None
+    if collection is None or not any(find_rig(part) for part in collection.all_objects):
+        return None
+    if collection.library is None:
+        return (
+            f"“{obj.name}” is an instance of “{collection.name}”, and instances have no avatar: copy the rig instead."
+        )
+    return f"“{obj.name}” shows a linked rig without its avatar: use Object ▸ Library Override ▸ Make."
+
+
 def need_rig(context: bpy.types.Context) -> Rig:
     """The active rig. Raises an `EffigyError` if there is none."""
     rig = active_rig(context)

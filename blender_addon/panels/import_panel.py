@@ -43,6 +43,8 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
         row.operator("effigy.add_avatar", icon="USER")
         if (problem := active.problem(context)) is not None:
             wrapped(layout, problem, region_width(context), "ERROR")
+        elif (sentence := active.instance_of_rig(context)) is not None:
+            wrapped(layout, sentence, region_width(context), "INFO")
         elif active.has_rig(context):
             self.draw_avatar(context)
         draw_trouble(layout, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty
 
+from ..properties import OWN_IN_OVERRIDE
 from ..redraw import redraw_views
 from .mesh_visibility import show_all
 
@@ -45,7 +46,12 @@ class EffigyView(bpy.types.PropertyGroup):
     """`Object.effigy_view`, used on the armature of a rig: how its avatar is shown in all 3D Views."""
 
     mode: EnumProperty(
-        name="Show", items=MODES, default="SPLATS", update=_redraw, description="What the 3D View shows of the avatar"
+        name="Show",
+        items=MODES,
+        default="SPLATS",
+        update=_redraw,
+        description="What the 3D View shows of the avatar",
+        override=OWN_IN_OVERRIDE,
     )
     scale: FloatProperty(
         name="Splat Size",
@@ -56,6 +62,7 @@ class EffigyView(bpy.types.PropertyGroup):
         subtype="FACTOR",
         update=_redraw,
         description="Draw the Gaussians smaller or larger than they are, to see how they are arranged",
+        override=OWN_IN_OVERRIDE,
     )
     least_opacity: FloatProperty(
         name="Least Opacity",
@@ -65,12 +72,14 @@ class EffigyView(bpy.types.PropertyGroup):
         subtype="FACTOR",
         update=_redraw,
         description="Do not draw the Gaussians whose opacity is lower than this",
+        override=OWN_IN_OVERRIDE,
     )
     landmarks: BoolProperty(
         name="Landmarks",
         default=False,
         update=_redraw,
         description="Draw the landmarks that were found in the film over it, in the view through the film's camera",
+        override=OWN_IN_OVERRIDE,
     )
     over_film: EnumProperty(
         name="Mesh",
@@ -78,6 +87,7 @@ class EffigyView(bpy.types.PropertyGroup):
         default="SOLID",
         update=_redraw,
         description="How the 3D View shows the mesh while it shows no avatar",
+        override=OWN_IN_OVERRIDE,
     )
     seen_through: BoolProperty(
         options={"HIDDEN"}, description="Whether the mesh has been made transparent for its wire"
@@ -107,7 +117,7 @@ classes = (EffigyView, EffigySceneView)
 
 
 def register() -> None:
-    bpy.types.Object.effigy_view = PointerProperty(type=EffigyView)
+    bpy.types.Object.effigy_view = PointerProperty(type=EffigyView, override=OWN_IN_OVERRIDE)
     bpy.types.Scene.effigy_view = PointerProperty(type=EffigySceneView)
 
 

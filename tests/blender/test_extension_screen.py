@@ -270,6 +270,37 @@ def test_the_end_of_an_installation_is_told_though_the_page_is_closed(module, mo
     assert setup._redraw_progress() is None and heard == told
 
 
+def test_an_instance_of_a_rig_says_how_it_gets_its_avatar_and_an_override_can_be_shown_in_its_own_way(rig, tmp_path):
+    collection = rig.mesh.users_collection[0]
+    instance = bpy.data.objects.new("copy", None)
+    instance.instance_type, instance.instance_collection = "COLLECTION", collection
+    bpy.context.scene.collection.objects.link(instance)
+    bpy.context.view_layer.objects.active = instance
+    assert "instances have no avatar" in " ".join(drawn("EFFIGY_PT_import").split())
+    name = collection.name
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "library.blend"))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(tmp_path / "library.blend"), link=True) as (_, target):
+        target.collections = [name]
+    linked = target.collections[0]
+    instance = bpy.data.objects.new("linked", None)
+    instance.instance_type, instance.instance_collection = "COLLECTION", linked
+    bpy.context.scene.collection.objects.link(instance)
+    bpy.context.view_layer.objects.active = instance
+    assert "Library Override ▸ Make" in " ".join(drawn("EFFIGY_PT_import").split())
+    made = linked.override_hierarchy_create(bpy.context.scene, bpy.context.view_layer, do_fully_editable=True)
+    armature = next(obj for obj in made.all_objects if obj.type == "ARMATURE")
+    name = armature.name
+    chosen = {"mode": "POINTS", "scale": 0.5, "least_opacity": 0.25, "landmarks": True, "over_film": "SOLID"}
+    for setting, value in chosen.items():
+        assert armature.effigy_view.is_property_overridable_library(setting)
+        setattr(armature.effigy_view, setting, value)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "shot.blend"))
+    kept = next(obj for obj in bpy.data.objects if obj.name == name and obj.library is None).effigy_view
+    assert {setting: getattr(kept, setting) for setting in chosen} == chosen
+
+
 def test_a_head_without_expressions_offers_none(rig, module, monkeypatch):
     assert "Starter Expression" in drawn("EFFIGY_PT_sliders")
     monkeypatch.setattr(type(rig), "slider_names", ())
