@@ -250,6 +250,7 @@ def test_offsets_are_filtered_with_their_neighbours_in_time(fit: _Fit) -> None:
     # Nothing passes the gap between frames 3 and 4, and what has no neighbour on one side keeps its share.
     assert filtered.tolist() == [2, 4, 2, 0, 3, 1]
     assert torch.equal(_filtered(fit.track, good[:1], units), units[:1])
+    assert _filtered(fit.track, good[:2], units)[:, 0].tolist() == [2, 6]
 
 
 def test_a_pose_is_smooth_with_those_less_than_a_quarter_of_a_second_away(fit: _Fit) -> None:
