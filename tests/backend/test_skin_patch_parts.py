@@ -62,9 +62,15 @@ class Seen(SkinView):
         return np.stack((self.contrast * value + self.light, self.contrast * by_x, self.contrast * by_y), 1)
 
 
-def registered(view: Seen, factor: float = 2.0, sigma: float = 0.4, determined: np.ndarray | None = None) -> tuple:
+def registered(
+    view: Seen,
+    factor: float = 2.0,
+    sigma: float = 0.4,
+    determined: np.ndarray | None = None,
+    blur: float = BLUR,
+) -> tuple:
     appearance = SimpleNamespace(
-        blur=BLUR, determined=np.ones(len(view.at), bool) if determined is None else determined
+        blur=blur, determined=np.ones(len(view.at), bool) if determined is None else determined
     )
     expected = wave(*grid().T)[0]
     shift, roots, weights = _register(Patches(), appearance, expected, view, factor, sigma)
@@ -178,10 +184,13 @@ def test_the_prior_on_a_shift_is_as_wide_as_one_and_a_half_blurs_against_the_pat
         return step(self, prior)
 
     monkeypatch.setattr(_PatchEquations, "step", watched)
+    registered(Seen((0.5, -0.3)), blur=3.0)
     registered(Seen((0.5, -0.3)))
-    assert len(priors) == 3
-    for prior, noise in priors:
-        np.testing.assert_allclose(prior, 4.0 * noise / 1.5**2)
+    assert len(priors) == 6
+    for step_number, (prior, noise) in enumerate(priors):
+        # In pixels of the sampled image, which are two pixels at 512.
+        blur = 1.5 if step_number < 3 else 1.0
+        np.testing.assert_allclose(prior, 4.0 * noise / (1.5 * blur) ** 2)
     # The last samples agree with the prediction up to the noise that is assumed.
     assert priors[-1][1][0] == pytest.approx(0.03**2, rel=0.05) and IMAGE_SIZE == 256
 
