@@ -119,6 +119,18 @@ class GraphAvatar(nn.Module):
         colors = evaluate_harmonics(self.settings.sh_degree, pose.directions, anchors.harmonics)
         return as_splats(pose, anchors, colors), anchors
 
+    def attributes(self, pose: Pose) -> Tensor:
+        """(B, N, O) what the U-Nets and the MLPs of the neural Gaussians make, before the activations and in the order
+        of `GaussianBlendshapes.mean`. Only of an avatar without blendshapes.
+        """
+        pose = clamp_view(pose, self.views)
+        surface = self._surface(pose)
+        parts = [self.geometry(surface, pose.conditions)[0], self.appearance(surface, pose.conditions)[0]]
+        if self.neural is not None:
+            made = self.neural(pose)
+            parts.append(torch.cat((made.opacity, made.color, made.scale, made.rotation), -1).flatten(2))
+        return torch.cat(parts, -1)
+
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         pose = clamp_view(pose, self.views)
         if self.blendshapes is not None:

@@ -177,6 +177,16 @@ def refine(request: requests.RefineRequest, progress: Progress) -> results.Refin
     return results.RefineResult(request.capture, target, refined.frames, refined.difference_before, refined.difference)
 
 
+def bake(request: requests.BakeRequest, progress: Progress) -> results.BakeResult:
+    from ..avatar.avatar import save_avatar
+    from ..training.baking import bake as bake_avatar
+
+    avatar = _load_avatar(request.avatar)
+    check_writable(request.out)
+    baked = bake_avatar(avatar, progress=progress)
+    return results.BakeResult(request.out, save_avatar(baked.avatar, request.out), baked.decibels)
+
+
 def evaluate(request: requests.EvaluateRequest, progress: Progress) -> results.EvaluateResult:
     from ..formats.capture import load_capture
     from ..training.evaluation import evaluate as evaluate_avatar
@@ -294,6 +304,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.TrackRequest: track,
     requests.TrainRequest: train,
     requests.RefineRequest: refine,
+    requests.BakeRequest: bake,
     requests.EvaluateRequest: evaluate,
     requests.RenderRequest: render,
     requests.OrbitRequest: orbit,

@@ -115,6 +115,19 @@ class RefineRequest(Request):
 
 
 @dataclass(frozen=True)
+class BakeRequest(Request):
+    command: ClassVar = "bake"
+    summary: ClassVar = "distil an avatar of graph U-Nets into blendshapes, which Blender plays without the backend"
+
+    avatar: Path = positional("AVATAR")
+    out: Path = positional("OUT", "the avatar to write, *.effigy")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
 class EvaluateRequest(Request):
     command: ClassVar = "evaluate"
     summary: ClassVar = "measure an avatar on the frames that training never saw"
@@ -294,6 +307,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     TrackRequest,
     TrainRequest,
     RefineRequest,
+    BakeRequest,
     EvaluateRequest,
     RenderRequest,
     OrbitRequest,

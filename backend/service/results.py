@@ -81,6 +81,14 @@ class RefineResult:
 
 
 @dataclass(frozen=True)
+class BakeResult:
+    avatar: Path
+    megabytes: float
+    decibels: float
+    """PSNR of its images against those of the networks, in random poses that were not used."""
+
+
+@dataclass(frozen=True)
 class EvaluateResult:
     metrics_file: Path
     sheet: Path
@@ -204,6 +212,7 @@ Result = (
     | TrackResult
     | TrainResult
     | RefineResult
+    | BakeResult
     | EvaluateResult
     | RenderResult
     | OrbitResult

@@ -49,6 +49,14 @@ def _(result: results.RefineResult) -> str:
 
 
 @describe.register
+def _(result: results.BakeResult) -> str:
+    return (
+        f"{result.avatar}: {result.megabytes:.1f} MB. In random poses its images differ from those of the networks by "
+        f"a PSNR of {result.decibels:.1f} dB."
+    )
+
+
+@describe.register
 def _(result: results.EvaluateResult) -> str:
     return f"{result.metrics_file}:\n{result.metrics}"
 
