@@ -30,6 +30,7 @@ from ..splatting.types import Splats
 from ..storage import check_schema, write_beside
 from . import baked
 from .anchors import mean_edge_lengths
+from .blendshapes import GaussianBlendshapes
 from .enhancer import Enhancer
 from .graph_avatar import GraphAvatar
 from .posing import Pose, pose_rig
@@ -129,7 +130,7 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
         "metrics": avatar.metrics,
     }
     if avatar.networks.blendshapes is not None:
-        tensors |= _baked_tensors(avatar)
+        tensors |= _baked_tensors(avatar, avatar.networks.blendshapes)
         header["baked"] = {"schema": baked.SCHEMA}
     metadata = {"effigy": json.dumps(header)}
     with write_beside(path) as temporary:
@@ -145,9 +146,9 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
 
 
 @torch.no_grad()
-def _baked_tensors(avatar: Avatar) -> dict[str, Tensor]:
+def _baked_tensors(avatar: Avatar, blendshapes: GaussianBlendshapes) -> dict[str, Tensor]:
     networks, shaped = avatar.networks, avatar.shaped
-    features = networks.blendshapes.features()
+    features = blendshapes.features()
     return baked.baked_tensors(features, networks.base_scale, shaped.vertices[0], shaped.joints[0], avatar.head_model)
 
 

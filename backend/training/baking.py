@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..avatar.anchors import GEOMETRY_SIZE
 from ..avatar.avatar import Avatar, build_networks
@@ -140,7 +140,8 @@ class _Poses:
 
     def _cameras(self, count: int) -> np.ndarray:
         """(B, 4, 4) world to camera, upright, towards the eyes."""
-        yaw, pitch = self._random.uniform(*self._views.T[:, :, None], (2, count))
+        low, high = self._views.T[:, :, None]
+        yaw, pitch = self._random.uniform(low, high, (2, count))
         ahead = np.stack((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)), 1)
         right = np.cross(ahead, (0.0, 1.0, 0.0))
         right /= np.linalg.norm(right, axis=1, keepdims=True)
@@ -204,6 +205,7 @@ def _learn_weights(shapes: GaussianBlendshapes, conditions: Tensor, targets: Ten
         optimizer.step()
         schedule.step()
     first = shapes.mix[0]
+    assert isinstance(first, nn.Linear)
     with torch.no_grad():
         first.weight.div_(size)
         first.bias.sub_(first.weight @ centre)
