@@ -153,6 +153,7 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
         request.avatar,
         preset=request.preset,
         generator=request.generator,
+        refined=request.refined,
         size=request.size,
         device=request.device,
         minutes=request.minutes,

@@ -90,6 +90,7 @@ class TrainRequest(Request):
         choices=tuple(GENERATORS),
         default_in_words=f"{DEFAULT_GENERATOR}, or that of the checkpoint",
     )
+    refined: bool = flag("train in the poses that `refine` has found, not in those of `track`")
     device: str = option("what to train on", default="auto", choices=DEVICES)
     minutes: float | None = option(
         "train for this long instead of the preset's number of steps", "M", default=None, minimum=0, above_minimum=True

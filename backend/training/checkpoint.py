@@ -81,7 +81,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def check_job(path: Path, checkpoint: Checkpoint, job: dict[str, object]) -> None:
     """Raise an `EffigyError` where the checkpoint at `path` is of another `job`."""
     if checkpoint.job != job:
-        changed = sorted(key for key in job if checkpoint.job.get(key) != job[key])
+        changed = sorted(key for key in job | checkpoint.job if checkpoint.job.get(key) != job.get(key))
         raise EffigyError(
             f"The checkpoint {path.name} is of another training ({', '.join(changed)} differ): "
             "give the same settings, or train without --resume."

@@ -4,6 +4,7 @@ networks.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ def train(
     *,
     preset: str = "draft",
     generator: str | None = None,
+    refined: bool = False,
     size: int | None = None,
     device: str = "auto",
     minutes: float | None = None,
@@ -66,11 +68,10 @@ def train(
 
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
-    default the preset's. `generator` is a key of GENERATORS, None the
-    default, or that of the checkpoint; `settings` replace it. `plan` replaces the values of
-    `preset`; the avatar file then still records the name `preset`. `seed` is that of first weights and of every step's
-    draws. `clock` returns the seconds by which minutes are counted. If poses are refined, the capture gets
-    REFINED_TRACK.
+    default the preset's. `generator` is a key of GENERATORS, None the default, or that of the checkpoint; `settings`
+    replace it. `refined` trains in the poses of REFINED_TRACK. `plan` replaces the values of `preset`; the avatar file
+    then still records the name `preset`. `seed` is that of first weights and of every step's draws. `clock` returns the
+    seconds by which minutes are counted. If poses are refined, the capture gets REFINED_TRACK.
 
     If a GPU fails on the way (its memory runs out, a kernel cannot be built, the driver gives up), this is said in a
     message and the training goes on on the CPU from its last step or, if the GPU no longer gives its data back, from
@@ -79,7 +80,7 @@ def train(
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
     capture = load_capture(Path(capture_folder))
-    track = load_track(capture.folder / "track.npz")
+    track = _track_of(capture, refined)
     model = find_head(track.head_name, track.head_fingerprint, f"The track of {capture.source_name}")
     size = size or min(plan.size, capture.size)
     if not 64 <= size <= capture.size:
@@ -100,6 +101,8 @@ def train(
         "minutes": minutes,
         "settings": settings.to_dict(),
     }
+    if refined:
+        job["track"] = hashlib.sha256((capture.folder / REFINED_TRACK).read_bytes()).hexdigest()
     if resumed:
         check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)
@@ -214,6 +217,22 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
     return Avatar(networks.eval(), model, track.identity, settings, metrics), pose_refiner
+
+
+def _track_of(capture: Capture, refined: bool) -> Track:
+    file = capture.folder / (REFINED_TRACK if refined else "track.npz")
+    if refined and not file.exists():
+        raise EffigyError(
+            f"{capture.folder} has no refined track: train an avatar on it and run `refine` with it first, or train "
+            "without --refined."
+        )
+    track = load_track(file)
+    if len(track.flags) != capture.frame_count:
+        raise EffigyError(
+            f"{file} has {len(track.flags)} frames, the capture has {capture.frame_count}: "
+            f"{'refine its track' if refined else 'track the capture'} again."
+        )
+    return track
 
 
 def _save_refined_track(pose_refiner: PoseRefiner, capture: Capture, progress: Progress) -> None:

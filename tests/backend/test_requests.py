@@ -288,6 +288,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "preset": "draft",
         "size": None,
         "generator": None,
+        "refined": False,
         "device": "auto",
         "minutes": None,
         "resume": False,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,12 +24,14 @@ from backend.avatar.avatar import build_networks, load_avatar, save_avatar
 from backend.avatar.settings import AvatarSettings
 from backend.errors import Cancelled, EffigyError
 from backend.formats import safetensors_file
+from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.rasterize import rasterize
 from backend.training import presets
 from backend.training.checkpoint import checkpoint_path
 from backend.training.frames import TrackPoses, TrainingFrames
 from backend.training.losses import matte_loss
+from backend.training.pose_refinement import REFINED_TRACK
 from backend.training.presets import Preset
 from backend.training.trainer import train, train_vertex_bound
 
@@ -154,6 +158,34 @@ def test_checkpoint_of_another_training_is_refused(small, tmp_path):
         train(small[0].folder, path, minutes=1, resume=True)
     with pytest.raises(EffigyError, match="nothing to resume"):
         train(small[0].folder, tmp_path / "never.effigy", resume=True)
+
+
+def test_training_in_refined_poses_needs_them_and_takes_them(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=2, steps=2, refinement=False))
+    folder = tmp_path / "ball.capture"
+    shutil.copytree(small[0].folder, folder)
+    (folder / REFINED_TRACK).unlink(missing_ok=True)
+    with pytest.raises(EffigyError, match="has no refined track: train an avatar on it and run `refine` with it first"):
+        train(folder, tmp_path / "ball.effigy", refined=True)
+    track = small[1]
+    save_track(track.posed(expression=track.expression + 0.5), folder / REFINED_TRACK)
+    tracked = train(folder, tmp_path / "tracked.effigy").networks.performed
+    with pytest.raises(Cancelled):
+        train(folder, tmp_path / "ball.effigy", refined=True, progress=StopAfter("Training", 1))
+    with pytest.raises(EffigyError, match="another training.*track"):
+        train(folder, tmp_path / "ball.effigy", resume=True)
+    refined = train(folder, tmp_path / "ball.effigy", refined=True, resume=True).networks.performed
+    torch.testing.assert_close(refined[:, :4], tracked[:, :4] + 0.5)
+    shorter = replace(
+        track,
+        **{
+            name: getattr(track, name)[:-1]
+            for name in ("expression", "rotations", "head_to_camera", "residual", "flags")
+        },
+    )
+    save_track(shorter, folder / REFINED_TRACK)
+    with pytest.raises(EffigyError, match="has 29 frames, the capture has 30: refine its track again"):
+        train(folder, tmp_path / "ball.effigy", refined=True)
 
 
 def test_newer_avatar_and_damaged_avatar_are_refused_with_a_sentence(trained, tmp_path):
