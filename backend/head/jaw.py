@@ -49,6 +49,8 @@ class JointLimits:
 
 
 GAZE_LIMITS: Final = np.radians((35.0, 45.0))
+GAZE_ANGLES: Final = np.radians((25.0, 19.0))
+"""Sideways, and up or down: the rotation of an eye for an eyeLook channel of 1, by regression over tracked clips."""
 
 TRACKING_LIMITS: Final = JointLimits(
     jaw_lower=np.array((-2, -10, -8)) * _DEGREE, jaw_upper=np.array((40, 10, 8)) * _DEGREE, gaze=GAZE_LIMITS

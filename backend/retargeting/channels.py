@@ -22,7 +22,7 @@ from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
 from ..formats.capture import FrameFlag
 from ..formats.track import Track
-from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
+from ..head.jaw import GAZE_ANGLES, JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from ..progress import Progress
 from ..reading import Unlike, shown
@@ -38,8 +38,6 @@ MIN_CHANNELS: Final = 20
 """Channels of a file that is taken for a performance."""
 MAX_GAP: Final = 0.1
 """Seconds without a row that are interpolated silently; longer gaps count as frames without a face."""
-GAZE_ANGLES: Final = np.radians((25.0, 19.0))
-"""Sideways, and up or down: the rotation of an eye for an eyeLook channel of 1, by regression over tracked clips."""
 MOST_FRAMES: Final = 300_000
 """Rows of a recording, and frames between its first and its last time: 83 minutes at 60 frames a second, as many as
 those of a capture. The cells of a table of so many rows take 1.5 GB while it is read."""

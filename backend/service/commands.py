@@ -9,7 +9,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -236,8 +236,19 @@ def extremes(request: requests.ExtremesRequest, progress: Progress) -> results.E
 
     check_writable(request.out)
     avatar = _load_avatar(request.avatar)
+    if request.scores:
+        return _scored_extremes(avatar, request, progress)
     heads = render_extremes(avatar, request.out, size=request.size, progress=progress)
     return results.ExtremesResult(request.out, heads)
+
+
+def _scored_extremes(avatar: Avatar, request: requests.ExtremesRequest, progress: Progress) -> results.ExtremesResult:
+    from ..footage.detector import FaceDetector
+    from ..training.slider_sheet import render_scored_sliders
+
+    with closing(FaceDetector()) as detector:
+        scores = render_scored_sliders(avatar, detector, request.out, size=request.size, progress=progress)
+    return results.ExtremesResult(request.out, scores.pictures, scores)
 
 
 def export(request: requests.ExportRequest, progress: Progress) -> results.ExportResult:

@@ -189,10 +189,18 @@ class ExtremesRequest(Request):
     avatar: Path = positional("AVATAR")
     out: Path = positional("OUT.png")
     size: int = option("side of each head", "N", default=192)
+    scores: bool = flag(
+        "every slider at one half and at one, and 20 visemes and emotions, scored by the face detector; the figures go "
+        "to a .json file beside the image"
+    )
 
     @property
     def output(self) -> Path:
         return self.out
+
+    @property
+    def locked(self) -> tuple[Path, ...]:
+        return (self.out, self.out.with_suffix(".json")) if self.scores else (self.out,)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..avatar.avatar import FilePart
     from ..tracking.after.report import Summary
     from ..training.evaluation import Metrics
+    from ..training.slider_scores import SliderScores
 
 
 # States of the doctor's findings
@@ -116,6 +117,8 @@ class OrbitResult:
 class ExtremesResult:
     out: Path
     heads: int
+    scores: SliderScores | None = None
+    """Where they were asked for."""
 
 
 @dataclass(frozen=True)

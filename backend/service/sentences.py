@@ -69,7 +69,7 @@ def _(result: results.RenderResult | results.OrbitResult) -> str:
 
 @describe.register
 def _(result: results.ExtremesResult) -> str:
-    return f"{result.out}: {result.heads} heads."
+    return f"{result.out}: {result.heads} heads." if result.scores is None else f"{result.out}: {result.scores}"
 
 
 @describe.register

@@ -35,7 +35,10 @@ MARGIN = 1.15
 COEFFICIENT = 3.0
 """Maximum of a FLAME coefficient, in standard deviations of FLAME's training scans. Named shapes go to 1."""
 COLUMNS = 9
+LINE = 18
+"""Pixels of a line above a tile."""
 WHITE = (1.0, 1.0, 1.0)
+GREY = (40, 40, 40)
 
 
 def render_orbit(avatar: Avatar, out: Path, *, size: int, degrees: float = 45.0, progress: Progress = SILENT) -> int:
@@ -69,23 +72,33 @@ def render_extremes(avatar: Avatar, out: Path, *, size: int = 192, progress: Pro
     expression, rotations = extreme_expressions(avatar.head_model)
     # Slightly from the side, where the shapes of nose and lips are visible.
     track = orbit_track(avatar, np.full(count, 12.0), np.zeros(count), expression, rotations)
-    title = 18
     tiles = []
     for index, name in enumerate(("at rest", *names)):
         progress.raise_if_cancelled()
-        tile = Image.new("RGB", (size, size + title), (255, 255, 255))
         # Rendered at twice the size: at the tile's own size the Gaussians would be smaller than a pixel.
         image = to_bytes(draw(avatar, track, [index], 2 * size)[0].over(WHITE))
-        tile.paste(Image.fromarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)), (0, title))
-        ImageDraw.Draw(tile).text((size / 2, title / 2), name, (40, 40, 40), ImageFont.load_default(12), anchor="mm")
-        tiles.append(np.asarray(tile))
+        tiles.append(labelled_tile(image, size, name))
         progress.update("Expressions", index + 1, count)
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % COLUMNS)
-    grid = np.concatenate([np.concatenate(tiles[row : row + COLUMNS], 1) for row in range(0, len(tiles), COLUMNS)])
     with write_beside(Path(out), durable=False) as temporary:
-        write_png(temporary, grid)
+        write_png(temporary, grid_of(tiles, COLUMNS))
     return count
+
+
+def labelled_tile(image: np.ndarray, size: int, *lines: str, color: tuple[int, int, int] = GREY) -> np.ndarray:
+    """(H, W, 3) uint8 -> the image at `size` x `size` below one or more centred lines."""
+    title = LINE * len(lines)
+    tile = Image.new("RGB", (size, size + title), (255, 255, 255))
+    tile.paste(Image.fromarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)), (0, title))
+    for index, line in enumerate(lines):
+        place = (size / 2, LINE * (index + 0.5))
+        ImageDraw.Draw(tile).text(place, line, color, ImageFont.load_default(12), anchor="mm")
+    return np.asarray(tile)
+
+
+def grid_of(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    """Tiles of one size, row by row; the last row is filled up with white."""
+    tiles = tiles + [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    return np.concatenate([np.concatenate(tiles[row : row + columns], 1) for row in range(0, len(tiles), columns)])
 
 
 def extreme_expressions(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:

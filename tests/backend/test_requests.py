@@ -298,7 +298,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "evaluate": {"baselines": False, "refitted": False},
     "render": {"size": None, "format": "png", "background": "transparent", "plain": False},
     "orbit": {"size": 512, "degrees": 45.0},
-    "extremes": {"size": 192},
+    "extremes": {"size": 192, "scores": False},
     "export": {"frame": 0},
     "report": {},
     "overlay": {},
