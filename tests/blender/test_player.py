@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import bpy
 import numpy as np
 import pytest
 from engine_scenes import add_rig, session
+from test_extension_screen import Layout
 from test_viewport_live import bone, constraint, driver, key_value, update, viewpoint
 from viewport_scenes import read_pose, splats_of, view_camera, viewport
 
@@ -42,6 +45,17 @@ def test_every_pose_is_shown_in_the_redraw_that_reads_it(cat, no_worker, pose):
     pose(cat)
     after = played(cat)
     assert np.abs(after.means - before.means).max() > 0.005
+
+
+def test_the_panel_says_what_is_seen(cat, no_worker, module):
+    def words():
+        layout = Layout()
+        module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
+        return layout.words
+
+    assert "Played in Blender" not in words()
+    played(cat)
+    assert "Played in Blender, without the backend" in words()
 
 
 def apply_transforms(rig):
