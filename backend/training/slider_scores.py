@@ -192,7 +192,7 @@ def score_sheet(
     `mesh_landmarks` (P, 478, 2) pixels: the landmarks of the rig's mesh in pictures of width `size`; `valid` (478,)
     bool: which of them exist. A face must be found at rest.
     """
-    seen = [_Seen(pose, *parts) for pose, *parts in zip(poses, faces, mesh_landmarks, strict=True)]
+    seen = [_Seen(*parts) for parts in zip(poses, faces, mesh_landmarks, strict=True)]
     by_values = {tuple(sorted(each.pose.values.items())): each for each in seen}
     compare = _Comparison(valid[:SURFACE_COUNT], size)
 

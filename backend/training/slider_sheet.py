@@ -59,7 +59,8 @@ def render_scored_sliders(
         raise EffigyError(f"The expressions are one image: give a name that ends in .png, not {Path(out).name}.")
     poses = sheet_poses()
     # From the front, where the detector is most reliable and the left and right sliders of a pair look alike.
-    track = orbit_track(avatar, *np.zeros((2, len(poses))), *pose_arrays(avatar.head_model, poses))
+    ahead = np.zeros(len(poses))
+    track = orbit_track(avatar, ahead, ahead, *pose_arrays(avatar.head_model, poses))
     mesh = PaintedMesh.of(avatar, track)
     images: list[np.ndarray] = []
     faces: list[Face | None] = []
