@@ -102,7 +102,8 @@ def train(
         "settings": settings.to_dict(),
     }
     if refined:
-        job["track"] = hashlib.sha256((capture.folder / REFINED_TRACK).read_bytes()).hexdigest()
+        poses = (track.expression, track.rotations, track.head_to_camera)
+        job["track"] = hashlib.sha256(b"".join(part.tobytes() for part in poses)).hexdigest()
     if resumed:
         check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)

@@ -375,6 +375,7 @@ READS = {
     "blender_addon/avatar_header.py": "within reading",
     "blender_addon/importing.py": "the summary of a capture that was just made, without which nothing is said",
     "blender_addon/avatars.py": "within reading; and whether a file there has the same bytes",
+    "blender_addon/player/baked_file.py": "within reading",
     "blender_addon/worker/file_sender.py": "within reading",
     "blender_addon/worker/file_fetcher.py": "the client's own parts of fetched files",
     "blender_addon/worker/array_folders.py": "the client's own folder of arrays",
