@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import bpy
 import numpy as np
@@ -162,6 +162,10 @@ def _update_splats(
         return
     if avatar.error and now - avatar.failed_at < RETRY_SECONDS:
         return
+    if avatar.file is not None and avatar.file[0] != _named_by(rig):
+        # Another avatar: what was requested of the last one says nothing about this one.
+        avatar.file = avatar.requested = None
+        avatar.source = Source.NONE
     still = now - max(avatar.moved_at, state.views[state.active_view].moved_at) >= SETTLE_SECONDS
     anchors_only = scene.effigy_view.quality == "ANCHORS" and not still and avatar.splats is not None
     if avatar.requested is not None and avatar.requested.key == avatar.key:
@@ -229,12 +233,17 @@ def _path_of(rig: Rig, avatar: AvatarState) -> Path:
     """The avatar's file, looked up again only after a change of the settings that name it (`AvatarState.file`). Views
     are drawn without a click, so that only a file which was used on this computer before is looked for.
     """
-    settings = rig.armature.effigy
-    packed = settings.packed
-    named_by = (settings.avatar, settings.origin, packed and packed.session_uid, bpy.data.filepath)
+    named_by = _named_by(rig)
     if avatar.file is None or avatar.file[0] != named_by or not is_file(avatar.file[1]):
         avatar.file = named_by, avatar_path(rig.armature, asked=False)
     return avatar.file[1]
+
+
+def _named_by(rig: Rig) -> tuple[Any, ...]:
+    """What names the avatar's file."""
+    settings = rig.armature.effigy
+    packed = settings.packed
+    return settings.avatar, settings.origin, packed and packed.session_uid, bpy.data.filepath
 
 
 def _redraw_when_still() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from engine_scenes import add_rig, session
 from test_extension_screen import Layout
-from test_viewport_live import bone, constraint, driver, key_value, update, viewpoint
+from test_viewport_live import bone, constraint, driver, key_value, settle, update, viewpoint
 from viewport_scenes import read_pose, splats_of, view_camera, viewport
 
 
@@ -100,6 +100,16 @@ def test_an_avatar_without_a_baked_model_is_evaluated_by_the_worker(engine_avata
     ann = add_rig(engine_avatars / "ann.effigy")
     avatar = update()[ann.armature.name]
     assert avatar.splats is None and avatar.requested is not None
+
+
+def test_an_avatar_that_replaces_another_is_shown_at_once(cat, engine_avatars):
+    source = viewport("avatar_state").Source
+    before = played(cat)
+    cat.armature.effigy.avatar = str(engine_avatars / "ann.effigy")
+    assert settle(cat).source is source.WORKER
+    assert settle(cat).splats is not before
+    cat.armature.effigy.avatar = str(engine_avatars / "cat.effigy")
+    assert np.array_equal(played(cat).means, before.means)
 
 
 def test_a_damaged_file_gives_a_sentence(cat, tmp_path, engine_avatars, module):
