@@ -4,6 +4,7 @@ render_engine          what Blender calls to render
 subjects               the avatars in the image, with their poses
 camera                 Blender's camera in the worker's form
 played_frame           the image of avatars that Blender plays by itself
+egl                    whether there is a graphics context for that in the background
 rendered_frame         an image before it gets Blender's colours
 cancellable_call       waits for the worker's image until the artist cancels
 engine_name            its identifier

@@ -1,13 +1,11 @@
 """The image of avatars that Blender plays by itself: splats by `player`, drawn as in the viewport, without the worker.
 
 Blender gives a render engine a GPU context if it asks for one when it is registered. In a window there always is one.
-In the background, Blender ends its process where the system lacks the library, so it is asked for on Linux only, and
-only where that library can be loaded.
+In the background it is asked for on Linux only, and only where EGL gives one (`egl`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +19,7 @@ from ..rig.conventions import BLENDER_TO_HEAD, OPENCV_AXES
 from ..viewport.shared_shaders import ShaderSet
 from ..viewport.splat_framebuffer import SplatFramebuffer, SplatTexture, ViewCamera
 from ..viewport.splats import DrawStyle, Splats, pack
+from . import egl
 from .camera import WorkerCamera
 from .rendered_frame import RenderedFrame
 from .subjects import RenderSubjects, Subject
@@ -37,14 +36,7 @@ def has_gpu() -> bool:
     """Whether the engine may ask Blender for a GPU context."""
     if not bpy.app.background:
         return True
-    if sys.platform != "linux":
-        return False
-    try:
-        ctypes.CDLL("libEGL.so.1")
-        ctypes.CDLL("libGL.so.1")
-    except OSError:
-        return False
-    return True
+    return sys.platform == "linux" and egl.gives_context()
 
 
 def is_playable(visible: RenderSubjects, enhanced: bool) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import bpy
 import numpy as np
 import pytest
@@ -91,3 +95,17 @@ def test_without_gpu_and_backend_a_sentence_says_so(engine_avatars, tmp_path, mo
     monkeypatch.setattr(played, "state", lambda: module("blender_addon.backend_setup").Readiness(False, ""))
     with pytest.raises(RuntimeError, match="no graphics context here"):
         render_png(tmp_path / "cat.png")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, True), ({"__EGL_VENDOR_LIBRARY_FILENAMES": "none"}, False), ({"MESA_GL_VERSION_OVERRIDE": "3.3"}, False)],
+)
+def test_no_context_is_asked_for_where_no_driver_gives_one(module, environment, expected):
+    """Blender would end its process, also where the worker renders."""
+    egl = module("blender_addon.engine.egl").__file__
+    code = f"import runpy; print(runpy.run_path({egl!r})['gives_context']())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == str(expected)
