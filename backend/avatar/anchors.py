@@ -1,5 +1,5 @@
-"""Anchor Gaussians: one per vertex of the rig, produced by the free Gaussians of the warm-up and by the graph
-U-Nets.
+"""Anchor Gaussians: one per vertex of the rig, produced by the free Gaussians of the warm-up and by the
+networks.
 """
 
 from __future__ import annotations

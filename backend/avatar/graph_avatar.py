@@ -1,5 +1,5 @@
 """GraphAvatar: two graph U-Nets predict the anchor Gaussians of a posed mesh, and small MLPs spawn neural Gaussians
-near them.
+near them; or Gaussian blendshapes make both (`backend.avatar.blendshapes`).
 
 Wei et al., "GraphAvatar: Compact Head Avatars with GNN-Generated 3D Gaussians" (AAAI 2025), sections 3.1 to 3.2.
 """

@@ -2,7 +2,7 @@
 training.
 
     f_t = MLP(t)              several tokens of the time t
-    f_g = codes of the mesh   from the encoders of both U-Nets
+    f_g = codes of the mesh   from the encoders of both U-Nets, or the weights of the blendshapes
     delta = Attn(q = f_g, k = f_t, v = f_t) -> offsets of expression, jaw, eyes and head pose
 
 The offsets are functions of time. They are added to a copy of the tracked poses, and only in training: held-out frames
@@ -111,9 +111,9 @@ def offsets_from_units(units: Tensor) -> PoseOffsets:
 
 
 class PoseRefinementNetwork(nn.Module):
-    """Times (B,) in [0, 1] and codes (B, 2, latent_size) of both U-Nets -> `PoseOffsets`."""
+    """Times (B,) in [0, 1] and codes (B, 2, code_size), `GraphAvatar.codes` -> `PoseOffsets`."""
 
-    def __init__(self, latent_size: int, expression_size: int, frame_count: int) -> None:
+    def __init__(self, code_size: int, expression_size: int, frame_count: int) -> None:
         """`frame_count` of the whole clip, over which time runs from 0 to 1."""
         super().__init__()
         self.expression_size = expression_size
@@ -127,7 +127,7 @@ class PoseRefinementNetwork(nn.Module):
         self.tokens = nn.Sequential(
             nn.Linear(2 * waves + 1, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, TOKENS * WIDTH)
         )
-        self.query = nn.Linear(latent_size, WIDTH)
+        self.query = nn.Linear(code_size, WIDTH)
         self.key = nn.Linear(WIDTH, WIDTH, bias=False)
         self.value = nn.Linear(WIDTH, WIDTH)
         self.project = nn.Linear(2 * WIDTH, expression_size + 15)

@@ -63,12 +63,14 @@ class AvatarSettings:
     cone of directions only, and outside of it the 45 coefficients give an animator's camera arbitrary colours."""
     neural_per_anchor: int = 2
     feature_size: int = 16
+    """Of an anchor's feature: for its neural Gaussians, or by which the blendshapes are written."""
     neural_width: int = 32
+    """Hidden units of the neural Gaussians' MLPs, or of the network that weights the blendshapes."""
     enhancer_width: int = 0
     """Channels of the enhancer's finest block; 0 means no enhancer, as in avatars from before it existed."""
     blendshapes: int = 0
-    """Number of Gaussian blendshapes (`backend.avatar.blendshapes`); 0 means the paper's two graph U-Nets, as in
-    avatars from before blendshapes existed."""
+    """Number of Gaussian blendshapes (`backend.avatar.blendshapes`), which use neither the bands nor `latent_size`; 0
+    means the paper's two graph U-Nets, as in avatars from before blendshapes existed."""
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)

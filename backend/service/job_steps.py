@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from ..avatar.settings import DEFAULT_GENERATOR
 from ..errors import EffigyError
 from ..training.presets import PRESETS, WARMUP_SHARE
 from .request_fields import Request
@@ -26,6 +27,8 @@ PERSON_FRAMES: Final = 48
 FOOTAGE: Final = "footage"
 SOLVER: Final = "solver"
 TRAINING: Final = "training"
+SECONDS_PER_STEP: Final = {"unet": 0.24, "blendshapes": 0.15}
+"""Of a training, by its generator; their ratio is that of bench/results/generators.md."""
 
 _SHAPE: Final = "Shape of the head"
 _POSE: Final = "Pose and expression"
@@ -100,7 +103,9 @@ def _training(request: TrainRequest) -> list[Step]:
     preset = PRESETS[request.preset]
     kind = TRAINING if request.minutes is None else TIMED
     if request.minutes is None:
-        warmup, rest = 0.07 * preset.warmup_steps, 0.24 * preset.steps
+        # A checkpoint's generator is not known before it is read.
+        step = SECONDS_PER_STEP[request.generator or DEFAULT_GENERATOR]
+        warmup, rest = 0.07 * preset.warmup_steps, step * preset.steps
     else:
         warmup = WARMUP_SHARE * 60 * request.minutes if preset.warmup_steps else 0.0
         rest = 60 * request.minutes - warmup

@@ -20,6 +20,7 @@ from ..avatar.anchors import GEOMETRY_SIZE
 from ..avatar.avatar import Avatar, build_networks
 from ..avatar.blendshapes import GaussianBlendshapes
 from ..avatar.posing import Pose
+from ..avatar.settings import GENERATORS
 from ..avatar.views import clamp_view
 from ..errors import EffigyError
 from ..head.model import EYE_L, EYE_R, JAW
@@ -27,10 +28,8 @@ from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras
 
-SHAPES: Final = 32
-FEATURES: Final = 48
-WIDTH: Final = 64
-"""Of the network that weights the shapes."""
+SIZES: Final = GENERATORS["blendshapes"]
+SHAPES, FEATURES = SIZES["blendshapes"], SIZES["feature_size"]
 BASIS_POSES: Final = 256
 """From which the shapes are made: 0.25 GB of attributes on the open head."""
 WEIGHT_POSES: Final = 1024
@@ -63,7 +62,7 @@ def bake(avatar: Avatar, *, seed: int = 0, progress: Progress = SILENT) -> Baked
     if avatar.networks.blendshapes is not None:
         raise EffigyError("The avatar consists of blendshapes already: Blender plays it as it is.")
     poses = _Poses(avatar, np.random.default_rng(seed))
-    settings = replace(avatar.settings, blendshapes=SHAPES, feature_size=FEATURES, neural_width=WIDTH)
+    settings = replace(avatar.settings, **SIZES)
     torch.manual_seed(seed)
     networks = build_networks(settings, avatar.head_model, avatar.identity).to(avatar.device)
     shapes = networks.blendshapes

@@ -38,7 +38,7 @@ class PoseRefiner:
 
     @torch.no_grad()
     def _codes(self, tracked: Pose) -> Tensor:
-        # Without gradient: the encoders are trained by the decoders alone, and the codes only describe the mesh here.
+        # Without gradient: the codes only describe the pose here, and are trained by the Gaussians alone.
         return self.networks.codes(tracked)
 
     @torch.no_grad()

@@ -31,7 +31,8 @@ class Preset:
     """Fraction of the training frames kept out of training to select the weights; see `backend.training.validation`."""
 
 
-# What draft reaches on footage is in bench/results/training.md. Standard and full were not measured on footage.
+# What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full
+# were not measured on footage.
 PRESETS = {
     # About 10 minutes of two CPU cores: a step of 4 frames takes 134 ms of one (bench/results/generators.md). The
     # perceptual loss would halve the number of steps in this time and pose refinement would cost a third of them; more
@@ -48,8 +49,8 @@ PRESETS = {
 
 
 WARMUP_SHARE = 0.1
-"""Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the U-Nets start
-from their result."""
+"""Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the networks
+start from their result."""
 
 
 def find_preset(name: str) -> Preset:

@@ -1,4 +1,4 @@
-"""Capture and track → Avatar: warm-up with free Gaussians, their transfer to the U-Nets, then training of all
+"""Capture and track → Avatar: warm-up with free Gaussians, their transfer to the networks, then training of all
 networks.
 """
 
@@ -44,7 +44,7 @@ REFINEMENT_LEARNING_RATE = 1e-2
 """Ten times the learning rate of the graph networks: each frame is visited a few dozen times only, within which its
 pose offset must converge."""
 DISTILLATION_FRAMES = 4
-"""Frames on which the U-Nets are regressed to the free Gaussians."""
+"""Frames on which the networks are started from the free Gaussians."""
 
 
 def train(
@@ -316,8 +316,9 @@ def train_vertex_bound(
 def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
     """The networks' parameters with their learning rates, in three groups.
 
-    The graph networks have the learning rate of the released GraphAvatar code; the neural Gaussians and the enhancer
-    have twice that. Per-vertex parameters have five times that of the graph networks: few pixels constrain each one.
+    The graph networks, and the shapes and the mixing network of blendshapes, have the learning rate of the released
+    GraphAvatar code; the neural Gaussians and the enhancer have twice that. Per-vertex parameters have five times that
+    of the graph networks: few pixels constrain each one.
     """
     per_vertex, graph, neural = [], [], []
     for name, parameter in networks.named_parameters():

@@ -1,4 +1,4 @@
-"""Warm-up (GraphAvatar section 3.5): free Gaussians on the rig's vertices, whose attributes the U-Nets then learn.
+"""Warm-up (GraphAvatar section 3.5): free Gaussians on the rig's vertices, whose attributes the networks then learn.
 
 Without it the paper gets 8.97 dB, because graph networks that start with unknown colours, positions and sizes do not
 converge. Evaluation also uses `VertexBoundGaussians` as a baseline: Gaussians that the mesh alone moves.
@@ -31,7 +31,7 @@ class VertexBoundGaussians(nn.Module):
         harmonics = (sh_degree + 1) ** 2
         self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
-        # Both have the columns of the outputs of the U-Net of this name, because the U-Nets are regressed to them.
+        # Both have the columns of an anchor's attributes of this name from the networks, which start from them.
         # Geometry: offset (in OFFSET_UNIT), log of the scale relative to `base_scale`, quaternion. Appearance: logit of
         # the opacity, spherical harmonics.
         self.geometry = nn.Parameter(
@@ -64,12 +64,12 @@ class VertexBoundGaussians(nn.Module):
 
 
 def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
-    """Regress the U-Nets' outputs to the free Gaussians, and start the neural Gaussians from their colours.
+    """Start the networks from the free Gaussians, and the neural or spawned Gaussians from their colours.
 
-    The output bias has one number per vertex and attribute, so most of the regression has a closed form: the target
-    minus the network's mean output over the frames of `pose` is added to the bias. Then `steps` steps of Adam reduce
-    how much the outputs vary between these frames. Returns the mean squared error of the last step, summed over the two
-    U-Nets.
+    The mean of blendshapes is moved there. U-Nets are regressed: their output bias has one number per vertex and
+    attribute, so most of the regression has a closed form. The target minus the network's mean output over the frames
+    of `pose` is added to the bias. Then `steps` steps of Adam reduce how much the outputs vary between these frames.
+    Returns the mean squared error of the last step, summed over the two U-Nets, and 0 for blendshapes.
     """
     if networks.blendshapes is not None:
         target = torch.cat((free.geometry, free.appearance), 1).detach()

@@ -32,7 +32,9 @@ def gives_context() -> bool:
         return False
     displays = lambda: egl.eglGetDisplay(None), lambda: egl.eglGetPlatformDisplay(SURFACELESS, None, None)
     # The first that can be initialised, as in Blender. It stays so: Blender gets the same one.
-    display = next((found for each in displays if (found := ctypes.c_void_p(each())) and _initialised(egl, found)), None)
+    display = next(
+        (found for each in displays if (found := ctypes.c_void_p(each())) and _initialised(egl, found)), None
+    )
     if display is None or not egl.eglBindAPI(OPENGL_API):
         return False
     config, count = ctypes.c_void_p(), ctypes.c_int()

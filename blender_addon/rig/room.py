@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 from mathutils import Vector
 
+from ..errors import EffigyError
 from .data import JOINT_NAMES
 from .rig_properties import Rig
 
@@ -30,6 +32,7 @@ def room_beside(rig: Rig, others: Iterable[Rig]) -> float:
 
 
 def _root_of(rig: Rig) -> Vector:
-    """Where the root bone of a rig begins as it is posed, in its armature's space."""
-    bone = rig.armature.pose.bones.get(JOINT_NAMES[0])
-    return rig.armature.data.bones[0].head_local if bone is None else bone.matrix.translation
+    """Where the root bone of a rig begins as it is posed, in its armature's space; the origin if the bone is gone."""
+    with suppress(EffigyError):
+        return rig.pose_bone(JOINT_NAMES[0]).matrix.translation
+    return Vector()

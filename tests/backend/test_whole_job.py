@@ -145,6 +145,17 @@ def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is()
     assert half is not None and half.left == pytest.approx(27)
 
 
+def test_a_step_of_training_takes_longer_with_graph_u_nets() -> None:
+    training = TrainRequest(capture=CAPTURE.capture, avatar=Path("/x.effigy"))
+    blendshapes, unet = (steps_of((replace(training, generator=name),)) for name in ("blendshapes", "unet"))
+    assert steps_of((training,)) == blendshapes
+    assert [a.seconds / b.seconds for a, b in zip(blendshapes, unet, strict=True)] == [
+        1,
+        1,
+        pytest.approx(0.61, abs=0.02),
+    ]
+
+
 def test_a_stage_that_is_not_among_the_steps_moves_nothing() -> None:
     job = WholeJob(CAPTURE_STEPS, 0.0)
     assert job.update("report", 1, 2, 0.0) is None
