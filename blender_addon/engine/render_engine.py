@@ -77,15 +77,23 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         frame = RenderedFrame.empty(region)
         if count:
             self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
-            if played_frame.is_playable(visible, scene.effigy.enhanced):
-                frame = played_frame.draw(visible, view)
-            else:
-                frame = self._by_worker(visible, view, scene)
+            frame = self._drawn(visible, view, scene)
         if frame is None:
             return
         background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
         image = combined_pass(frame.color, frame.alpha, frame.hole, background)
         self._write_passes(depsgraph.view_layer.name, region, image, depth_pass(frame.depth))
+
+    def _drawn(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
+        """The avatars' image; None if the artist has cancelled."""
+        if played_frame.is_playable(visible, scene.effigy.enhanced):
+            try:
+                return played_frame.draw(visible, view)
+            except EffigyError:
+                # After a shader that cannot be built, Blender draws none: then the worker does.
+                if played_frame.is_playable(visible, scene.effigy.enhanced):
+                    raise
+        return self._by_worker(visible, view, scene)
 
     def _by_worker(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
         """The avatars' image; None if the artist has cancelled."""

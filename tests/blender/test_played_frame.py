@@ -87,6 +87,15 @@ def test_avatars_without_a_baked_model_are_the_workers(engine_avatars, tmp_path,
     assert render_png(tmp_path / "both.png")[..., 3].any()
 
 
+def test_where_a_shader_cannot_be_built_the_worker_draws(engine_avatars, tmp_path, module, monkeypatch):
+    stage(engine_avatars / "cat.effigy")
+    shared = module("blender_addon.viewport.shared_shaders")
+    module("blender_addon.engine.played_frame")._shaders.release()
+    monkeypatch.setitem(shared._MAKERS, "splats", None)
+    assert render_png(tmp_path / "cat.png")[..., 3].any()
+    module("blender_addon.engine.played_frame")._shaders.release()
+
+
 def test_without_gpu_and_backend_a_sentence_says_so(engine_avatars, tmp_path, module, monkeypatch):
     stage(engine_avatars / "cat.effigy")
     without_worker(monkeypatch)
