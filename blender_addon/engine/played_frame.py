@@ -55,9 +55,10 @@ def why_not_here(visible: RenderSubjects) -> str:
     """
     if state().ready or any(subject.player is None for subject in visible.subjects):
         return ""
+    packages = "install libegl1, libgl1 and a graphics driver (Mesa's is enough), " if sys.platform == "linux" else ""
     return _shaders.failure or (
-        "Blender has no graphics context here, in the background, so it cannot draw the avatar by itself: render from "
-        "Blender's window, or install the backend in Effigy's preferences."
+        "Blender has no graphics context here, in the background, so it cannot draw the avatar by itself: "
+        f"{packages}render from Blender's window, or install the backend in Effigy's preferences."
     )
 
 
