@@ -23,11 +23,12 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
-from . import preferences, trusted_paths
+from . import backend_setup, preferences, trusted_paths
 from .avatar_header import NOUN, REMEDY, check_avatar_file, is_avatar
 from .errors import EffigyError
 from .file_names import file_name, readable
 from .paths import absolute, is_file, stored
+from .player.baked_file import BakedAvatar, read_baked
 from .reading import check_unless_missing, reading
 from .renaming import write_new
 from .reporting import report_soon
@@ -75,6 +76,10 @@ class AvatarInfo:
                 f"The backend described the avatar in a way that is unknown here ({error}): "
                 "install the backend again, from this version's preferences."
             ) from error
+
+    @classmethod
+    def from_baked(cls, baked: BakedAvatar) -> AvatarInfo:
+        return cls(baked.head_name, baked.head_fingerprint, baked.identity, baked.gaussians, baked.size)
 
 
 def has_avatar(armature: bpy.types.Object) -> bool:
@@ -140,8 +145,12 @@ def _stored_path(armature: bpy.types.Object) -> Path | None:
 
 
 def read_info(path: Path) -> AvatarInfo:
-    """Reads an avatar's description through the worker. Waits for the answer, so call it from a thread."""
+    """Reads an avatar's description through the worker or, where no backend is installed, from a baked model in the
+    file. Waits for the answer, so call it from a thread.
+    """
     check_avatar_file(path)
+    if not backend_setup.state().ready and (baked := read_baked(path)) is not None:
+        return AvatarInfo.from_baked(baked)
     answer = session.client().call("avatar.open", {"path": path}, timeout=OPEN_TIMEOUT)
     return AvatarInfo.from_answer(answer)
 

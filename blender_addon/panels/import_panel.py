@@ -38,9 +38,11 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
         column.scale_y = 1.3
         column.operator("effigy.import_video", icon="FILE_MOVIE")
         row = layout.row(align=True)
-        row.enabled = ready
-        row.operator("effigy.import_capture", icon="FILE_FOLDER")
-        row.operator("effigy.add_avatar", icon="USER")
+        capture, avatar = row.row(align=True), row.row(align=True)
+        # Without the backend an avatar can be played on a rig, but no rig can be built.
+        capture.enabled, avatar.enabled = ready, ready or active.has_rig(context)
+        capture.operator("effigy.import_capture", icon="FILE_FOLDER")
+        avatar.operator("effigy.add_avatar", icon="USER")
         if (problem := active.problem(context)) is not None:
             wrapped(layout, problem, region_width(context), "ERROR")
         elif (sentence := active.instance_of_rig(context)) is not None:

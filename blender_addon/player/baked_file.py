@@ -26,6 +26,8 @@ MOST_VERTICES: Final = 200_000
 MOST_GAUSSIANS: Final = 2_000_000
 MOST_NUMBERS: Final = 64 << 20
 """In all tensors that are read. An avatar has under a million."""
+MOST_SIZE: Final = 1 << 16
+"""Pixels of a side of the training images."""
 MOST_LAYERS: Final = 8
 """Of the mixing network."""
 _DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
@@ -50,7 +52,12 @@ class BakedAvatar:
     k spawned Gaussians per anchor, O = 10 + 1 + 3 (degree + 1)² + 11 k attributes.
     """
 
+    head_name: str
     head_fingerprint: str
+    identity: np.ndarray
+    """(S,) identity coefficients of the person."""
+    size: int
+    """Side of the training images, pixels."""
     sh_degree: int
     spawned: int
     """k"""
@@ -132,7 +139,10 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
     if [layer.weight.shape[1] for layer in mix] != sizes[:-1] or sizes[-1] != len(shapes):
         raise _Misfit("its mixing network does not fit its shapes")
     return BakedAvatar(
+        head_name=str(header["head_name"]),
         head_fingerprint=str(header["head_fingerprint"]),
+        identity=numbers.read("identity", (None,)),
+        size=_whole(settings["size"], 1, MOST_SIZE),
         sh_degree=degree,
         spawned=k,
         has_enhancer=_whole(settings.get("enhancer_width", 0), 0, 4096) > 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from conftest import SCRATCH
 from engine_scenes import premultiplied, read_png, render_png, stage
 
 
-def test_a_packed_avatar_is_posed_played_and_rendered_by_the_extension_alone(engine_avatars, tmp_path):
+def test_avatars_are_posed_played_rendered_and_added_by_the_extension_alone(engine_avatars, tmp_path):
     rig = stage(engine_avatars / "cat.effigy")
     for frame, value in ((1, 0.0), (24, 0.9)):
         rig.key_blocks["jawOpen"].value = value
@@ -26,7 +27,8 @@ def test_a_packed_avatar_is_posed_played_and_rendered_by_the_extension_alone(eng
     environment = os.environ | {"BLENDER_USER_RESOURCES": str(tmp_path / "user")}
     del environment["EFFIGY_BACKEND_PYTHON"]
     script = Path(__file__).with_name("without_backend.py")
-    arguments = (next(SCRATCH.glob("*.zip")), tmp_path / "shot.blend", tmp_path / "there.png")
+    other = shutil.copyfile(engine_avatars / "cat.effigy", tmp_path / "other.effigy")
+    arguments = (next(SCRATCH.glob("*.zip")), tmp_path / "shot.blend", tmp_path / "there.png", other)
     done = subprocess.run(
         [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
@@ -35,5 +37,7 @@ def test_a_packed_avatar_is_posed_played_and_rendered_by_the_extension_alone(eng
     found = json.loads(lines[0].removeprefix("FOUND "))
     assert not found["backend"] and found["source"] == "PLAYER" and found["fresh_share"] == 1.0
     assert found["motion"] > 0.01
+    assert found["added"].endswith("other.effigy") and found["added_source"] == "PLAYER"
+    assert "backend is not installed yet" in found["new_rig"]
     there = read_png(tmp_path / "there.png")
     assert abs(premultiplied(there) - premultiplied(expected)).max() < 2 / 255 and there[..., 3].mean() > 0.05

@@ -1,7 +1,8 @@
-"""What an artist does with a .blend that has a packed avatar on a machine without backend: it looks, plays and renders.
-It runs in a Blender of its own, whose settings folder holds nothing but the extension.
+"""What an artist does with a .blend that has a packed avatar on a machine without backend: it looks, plays, renders and
+adds an avatar's file to the rig. It runs in a Blender of its own, whose settings folder holds nothing but the
+extension.
 
-    python tests/blender/without_backend.py EXTENSION.zip SHOT.blend PICTURE.png    → lines of what was found, as JSON
+    python tests/blender/without_backend.py EXTENSION.zip SHOT.blend PICTURE.png OTHER.effigy    → JSON of findings
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PACKAGE = "bl_ext.user_default.effigy"
 FRAMES = 24
 
 
-def main(package: str, blend: str, picture: str) -> None:
+def main(package: str, blend: str, picture: str, other: str) -> None:
     assert "EFFIGY_BACKEND_PYTHON" not in os.environ and not os.listdir(os.environ["BLENDER_USER_RESOURCES"])
     import bpy
     import numpy as np
@@ -58,6 +59,15 @@ def main(package: str, blend: str, picture: str) -> None:
         "pose_ms": sorted(milliseconds)[FRAMES // 2],
         "motion": float(np.ptp(np.array(means), axis=0).max()),
     }
+    armature = next(obj for obj in bpy.context.scene.objects if obj.type == "ARMATURE")
+    bpy.context.view_layer.objects.active = armature
+    bpy.ops.effigy.add_avatar(filepath=other)
+    found["added"] = armature.effigy.avatar
+    found["added_source"] = redraw().source.name
+    try:
+        bpy.ops.effigy.add_avatar(filepath=other, new_rig=True)
+    except RuntimeError as error:
+        found["new_rig"] = str(error)
     print("FOUND " + json.dumps(found))
     bpy.ops.preferences.addon_disable(module=PACKAGE)
 
