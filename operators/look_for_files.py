@@ -17,7 +17,8 @@ class EFFIGY_OT_look_for_files(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         count = sum(rig_files.trust(obj) for obj in bpy.data.objects)
-        self.report({"INFO"}, f"Effigy may read {count} files and folders that this .blend names, if they are there.")
+        what = "1 file or folder" if count == 1 else f"{count} files and folders"
+        self.report({"INFO"}, f"Effigy may read {what} that this .blend names.")
 
 
 classes = (EFFIGY_OT_look_for_files,)
