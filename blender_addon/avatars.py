@@ -323,7 +323,7 @@ def _report_missing(*_: object) -> None:
     elif any(not is_known(rig.armature) for scene in bpy.data.scenes for rig in find_rigs(scene.objects)):
         report_soon(
             "This .blend names avatars that were not used on this computer before: press Look for Its Files in the "
-            "Effigy tab if you trust whoever made it, also if that was you.",
+            "Effigy tab if you made it, or trust whoever did.",
             "WARNING",
         )
 
