@@ -34,8 +34,8 @@ class Preset:
 # What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full
 # were not measured on footage.
 PRESETS = {
-    # About 9 minutes of two CPU cores, by proportion: a step of the U-Nets takes 218 ms of processor time and 214 ms on two
-    # idle cores, one of the blendshapes 134 ms of processor time (bench/results/generators.md, training.md). The
+    # About 9 minutes of two CPU cores, by proportion: a step of the U-Nets takes 218 ms of processor time, and 214 ms
+    # on two idle cores; one of the blendshapes 134 ms of processor time (bench/results/generators.md, training.md). The
     # perceptual loss would halve the number of steps in this time and pose refinement would cost a third of them; more
     # steps give the better avatar. Validation frames are not needed, because training ends long before it could
     # overfit.
