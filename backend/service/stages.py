@@ -35,6 +35,9 @@ STAGES: Final[dict[str, str]] = {
     "Looking for flicker": "Measuring flicker",
     "Rendering": "Rendering",
     "Expressions": "Rendering expressions",
+    "Sliders": "Rendering and scoring sliders",
+    "baking": "Trying the avatar in many poses",
+    "weights": "Learning how poses blend its shapes",
 }
 """Name of a stage -> what is being done."""
 

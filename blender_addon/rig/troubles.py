@@ -180,7 +180,9 @@ def _of_vertices(rig: Rig) -> Iterator[Trouble]:
 
 
 def _of_scale(rig: Rig, place: HeadPlace) -> Iterator[Trouble]:
-    uneven, mirrored = _is_uneven(place.world), np.linalg.det(place.world[:3, :3]) < 0
+    # The sign of a flattened head's determinant is that of its rounding.
+    mirrored = has_size(place.world) and np.linalg.det(place.world[:3, :3]) < 0
+    uneven = _is_uneven(place.world)
     if not (uneven or mirrored):
         return
     source, name, own = _source_of_scale(rig, place, mirrored)

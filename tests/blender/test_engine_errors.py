@@ -50,7 +50,7 @@ def test_an_avatar_whose_file_is_gone(engine_avatars, tmp_path):
     made.armature.effigy.avatar = str(tmp_path / "gone.effigy")
     refused("is not at .*gone.effigy: press Relink", tmp_path)
     (tmp_path / "gone.effigy").write_bytes(b"not an avatar")
-    refused("gone.effigy is damaged", tmp_path)
+    refused("gone.effigy is not an avatar, or it is damaged", tmp_path)
     bpy.ops.effigy.relink_avatar(filepath=str(tmp_path / "moved.effigy"))
     assert (render_png(tmp_path / "again.png")[..., 3] > 0.99).any()
 

@@ -12,10 +12,9 @@ from rig_place import armature, mesh
 
 
 @pytest.fixture
-def found(scene, module, tmp_path: Path) -> Callable[[], Any]:
+def found(scene, module, engine_avatars: Path) -> Callable[[], Any]:
     """The subjects of the open shot, whose rig has an avatar."""
-    (tmp_path / "ann.effigy").touch()
-    armature().effigy.avatar = str(tmp_path / "ann.effigy")
+    armature().effigy.avatar = str(engine_avatars / "ann.effigy")
 
     def collect() -> Any:
         bpy.context.view_layer.update()
