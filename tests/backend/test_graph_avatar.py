@@ -128,6 +128,13 @@ def test_blendshapes_start_from_the_gaussians_of_the_warm_up(model):
     torch.testing.assert_close(shown, free.colors(pose)[:, None].expand_as(shown), atol=1e-4, rtol=1e-4)
 
 
+def test_the_warm_up_starts_from_a_closed_surface_that_hides_what_is_behind(model):
+    free = VertexBoundGaussians(torch.full((len(model.template),), 0.01), 1)
+    splats, anchors = free(make_pose(model, torch.zeros(1, 5, 3)))
+    assert (splats.opacities > 0.8).all() and (splats.opacities < 0.9).all()
+    torch.testing.assert_close(anchors.scales, torch.full_like(anchors.scales, 0.005))
+
+
 def test_gaussians_bound_to_the_jaw_move_with_it(model):
     networks = networks_of(model, neural_per_anchor=0)
     opened = torch.zeros(1, 5, 3)

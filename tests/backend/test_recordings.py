@@ -18,8 +18,9 @@ from backend.formats.track import Track
 from backend.head.formats import load_head
 from backend.head.model import HeadModel
 from backend.progress import SILENT, Progress
+from backend.reading import reading
 from backend.retargeting.curves import read_performance
-from backend.retargeting.text_table import number_of
+from backend.retargeting.text_table import number_of, read_text_table
 from backend.retargeting.timecodes import times_of
 from backend.service.cli import main
 
@@ -418,3 +419,11 @@ def test_the_command_says_what_another_file_is(
     assert main(["retarget", str(tmp_path / name), str(tmp_path / "t.npz"), str(tmp_path / "out.npz")]) == 2
     error = capsys.readouterr().err
     assert re.search(said, error), error
+
+
+@pytest.mark.parametrize("rows", [["1;2"] * 25, [";".join("1" * 1100)]], ids=["rows", "cells"])
+def test_a_table_of_too_many_rows_or_cells_is_refused(rows: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["jawOpen;mouthClose", *rows]))
+    with pytest.raises(EffigyError, match="too large .*10 rows"), reading(path, "performance", "export it again"):
+        read_text_table(path, "performance", "export it again", lambda cells: "jawOpen" in cells, 10**6, 10)

@@ -443,3 +443,9 @@ def test_of_a_jobs_messages_the_newest_thousand_are_kept() -> None:
     for number in range(1003):
         job.on_event(JobMessage(str(number)))
     assert job.messages == [str(number) for number in range(3, 1003)]
+
+
+def test_error_codes_are_those_of_json_rpc() -> None:
+    """https://www.jsonrpc.org/specification, section 5.1."""
+    assert (protocol.INVALID, protocol.UNKNOWN_METHOD, protocol.DEFECT) == (-32600, -32601, -32603)
+    assert -32099 <= protocol.REFUSED <= -32000
