@@ -122,7 +122,10 @@ def check_written(path: Path, owner: bpy.types.Object) -> None:
         return
     folder = blend_folder()
     with suppress(OSError, ValueError, RuntimeError):
-        if folder is not None and path.resolve().is_relative_to(folder.resolve()):
+        resolved = path.resolve()
+        # From Python 3.13 on, a link that leads to itself is left as it is, where earlier ones raise an error.
+        unresolved = any(part.is_symlink() for part in (resolved, *resolved.parents))
+        if folder is not None and not unresolved and resolved.is_relative_to(folder.resolve()):
             return
     raise EffigyError(
         f"“{owner.name}” would write to {path}, which is not in the folder of this .blend and was not chosen on this "

@@ -470,7 +470,11 @@ def test_an_appended_override_keeps_following_its_library(library, project: Proj
     bpy.ops.wm.open_mainfile(filepath=str(project.library))
     rig().effigy.avatar = "//ben.effigy"
     bpy.ops.wm.save_mainfile()
-    bpy.ops.wm.open_mainfile(filepath=str(cut))
+    try:
+        bpy.ops.wm.open_mainfile(filepath=str(cut))
+    except RuntimeError as error:
+        # From 5.3 on, Blender says that it mends the root of an appended override.
+        assert "Missing library override hierarchy root" in str(error)
     assert stored_paths(rig(), module)["avatar"] == project.library.parent / "ben.effigy"
 
 

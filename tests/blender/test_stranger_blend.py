@@ -17,6 +17,7 @@ from typing import Any
 
 import bpy
 import pytest
+from test_all_settings import compositor
 
 from bench.fault_rows import _unasked
 from bench.fault_rows._file_access import Access, recorded
@@ -100,6 +101,8 @@ def own_folders(effigy: Any) -> tuple[Path, ...]:
         Path(bpy.utils.resource_path("USER")),
         Path(os.environ["BLENDER_USER_RESOURCES"]),
         Path(__file__).resolve().parents[2],
+        # The backend's interpreter, of another Python than Blender's.
+        (Path(__file__).resolve().parents[2] / ".venv" / "bin" / "python").resolve().parents[1],
     )
 
 
@@ -391,13 +394,7 @@ def test_a_scene_that_names_no_scene_as_its_own_is_no_avatar_pass(armature, modu
 def test_a_compositor_that_writes_files_is_not_switched_on_silently(armature, tmp_path, capfd) -> None:
     scene = bpy.context.scene
     scene.render.engine = "BLENDER_WORKBENCH"
-    if hasattr(scene, "compositing_node_group"):
-        tree = bpy.data.node_groups.new("a stranger's", "CompositorNodeTree")
-        scene.compositing_node_group = tree
-    else:
-        scene.use_nodes = True
-        tree = scene.node_tree
-    node = tree.nodes.new("CompositorNodeOutputFile")
+    node = compositor(scene).nodes.new("CompositorNodeOutputFile")
     setattr(node, "directory" if hasattr(node, "directory") else "base_path", str(tmp_path / "startup"))
     scene.render.use_compositing = False
     capfd.readouterr()
