@@ -79,7 +79,7 @@ def test_a_capture_stands_in_for_footage(folder):
         ("footage,minutes\nanna.mp4,0\n", "row 2: minutes is 0, but must be above 0"),
         ("footage,size\nanna.mp4,big\n", "row 2: size must be a whole number, but is “big”"),
         ("footage,start,end\nanna.mp4,5,4\n", "row 2: end is 4, but must be later than start"),
-        ("footage,end\nanna.mp4,-1\n", "row 2: end is -1, but must be at least 0"),
+        ("footage,end\nanna.mp4,-1\n", "row 2: end is -1, but must be 0 or more"),
         ("footage,evaluate\nanna.mp4,perhaps\n", "row 2: evaluate must be yes or no"),
         ("footage\nanna.mp4,draft\n", "row 2: there are 2 cells"),
         (f"name,footage\na,{'x' * 300}.mp4\n", "row 2: footage: .*([Tt]here is no)"),
