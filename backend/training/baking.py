@@ -111,11 +111,13 @@ class _Poses:
     def evaluated(self, count: int) -> Iterator[tuple[Pose, Tensor]]:
         """Poses, clamped to the ranges, and the attributes (B, N, O) of the avatar's networks in them."""
         for start in range(0, count, BATCH):
-            pose = clamp_view(self.draw(min(BATCH, count - start)), self._avatar.networks.views)
+            pose = clamp_view(self.draw(min(BATCH, count - start))[0], self._avatar.networks.views)
             yield pose, self._avatar.networks.attributes(pose)
 
-    def draw(self, count: int) -> Pose:
-        """A third each: one value at its limit, some of them, and all of them at random; each with a random view."""
+    def draw(self, count: int) -> tuple[Pose, Tensor]:
+        """Poses, a third each: one value at its limit, some of them, and all of them at random; each with a random
+        view, whose cameras (B, 4, 4) are the second value.
+        """
         random, size = self._random, len(self._low)
         rest = np.clip(np.zeros(size), self._low, self._high)
         face = np.tile(rest, (count, 1))
@@ -135,7 +137,8 @@ class _Poses:
         rotations = np.zeros((count, 5, 3), np.float32)
         rotations[:, JAW : EYE_R + 1] = joints.reshape(count, 3, 3)
         parts = (expression, rotations, self._cameras(count))
-        return self._avatar.pose(*(torch.as_tensor(part, device=device) for part in parts))
+        coefficients, turns, cameras = (torch.as_tensor(part, device=device) for part in parts)
+        return self._avatar.pose(coefficients, turns, cameras), cameras
 
     def _cameras(self, count: int) -> np.ndarray:
         """(B, 4, 4) world to camera, upright, towards the eyes."""
@@ -148,7 +151,6 @@ class _Poses:
         cameras = np.tile(np.eye(4, dtype=np.float32), (count, 1, 1))
         cameras[:, :3, :3] = np.stack((right, np.cross(ahead, right), ahead), 1)
         cameras[:, :3, 3] = -np.einsum("bij,bj->bi", cameras[:, :3, :3], eyes - DISTANCE * ahead)
-        self.last_cameras = cameras
         return cameras
 
 
@@ -217,8 +219,7 @@ def _decibels(networks: Avatar, made: Avatar, poses: _Poses) -> float:
     intrinsics = torch.tensor(((focal, 0, IMAGE / 2), (0, focal, IMAGE / 2), (0, 0, 1.0)), device=networks.device)
     error = 0.0
     for _ in range(HELD_OUT):
-        pose = poses.draw(1)
-        matrix = torch.as_tensor(poses.last_cameras, device=networks.device)
+        pose, matrix = poses.draw(1)
         cameras = Cameras(intrinsics[None], matrix, IMAGE, IMAGE)
         truth, image = (rasterize(each.networks(pose)[0], cameras).color for each in (networks, made))
         error += float((truth - image).square().mean()) / HELD_OUT

@@ -42,7 +42,7 @@ def test_what_is_baked_looks_like_the_networks_and_is_played(avatar, tmp_path: P
     save_avatar(baked.avatar, tmp_path / "baked.effigy")
     found = read_baked(tmp_path / "baked.effigy")
     assert found is not None and found.gaussians == avatar.gaussian_count
-    pose = baking._Poses(avatar, np.random.default_rng(5)).draw(2)
+    pose = baking._Poses(avatar, np.random.default_rng(5)).draw(2)[0]
     loaded = load_avatar(tmp_path / "baked.effigy", avatar.head_model)
     mean = replace_weights(loaded)
     with torch.no_grad():
