@@ -149,7 +149,7 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
 
     check_writable(request.avatar)
     avatar = train_avatar(
-        request.capture,
+        request.captures,
         request.avatar,
         preset=request.preset,
         generator=request.generator,
@@ -188,17 +188,33 @@ def bake(request: requests.BakeRequest, progress: Progress) -> results.BakeResul
     return results.BakeResult(request.out, save_avatar(baked.avatar, request.out), baked.decibels)
 
 
-def evaluate(request: requests.EvaluateRequest, progress: Progress) -> results.EvaluateResult:
+def evaluate(
+    request: requests.EvaluateRequest, progress: Progress
+) -> results.EvaluateResult | results.EvaluateSeveralResult:
     from ..formats.capture import load_capture
     from ..training.evaluation import evaluate as evaluate_avatar
+    from ..training.evaluation_of_several import folders_for, write_summary
 
-    avatar, capture = _load_avatar(request.avatar), load_capture(request.capture)
-    metrics_file = request.out / "metrics.json"
-    check_writable(metrics_file)
-    metrics = evaluate_avatar(
-        avatar, capture, request.out, baselines=request.baselines, retrack=request.refitted, progress=progress
-    )
-    return results.EvaluateResult(metrics_file, request.out / "sheet.png", metrics)
+    avatar = _load_avatar(request.avatar)
+    captures = [load_capture(folder) for folder in request.captures]
+    check_writable(request.out / "metrics.json")
+    several = len(captures) > 1
+    measured = []
+    for capture, out in zip(captures, folders_for(captures, request.out), strict=True):
+        metrics = evaluate_avatar(
+            avatar,
+            capture,
+            out,
+            baselines=request.baselines,
+            retrack=request.refitted,
+            own_light=several,
+            progress=progress,
+        )
+        measured.append(results.EvaluateResult(out / "metrics.json", out / "sheet.png", metrics))
+    if not several:
+        return measured[0]
+    summary = write_summary({each.sheet.parent.name: each.metrics for each in measured}, request.out)
+    return results.EvaluateSeveralResult(summary, tuple(measured))
 
 
 def render(request: requests.RenderRequest, progress: Progress) -> results.RenderResult:

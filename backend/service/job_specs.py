@@ -67,7 +67,7 @@ def read_job(kind: str, params: Any) -> JobSpec:
     output = requests[0].output
     if output is None:
         raise TypeError(f"A job of the kind {kind} writes nothing.")
-    if isinstance(requests[-1], TrackRequest) and len(requests[-1].captures) > 1:
+    if isinstance(requests[-1], (TrackRequest, EvaluateRequest)) and len(requests[-1].captures) > 1:
         raise EffigyError(f"{kind}: capture must be one full path, but is a list.")
     return JobSpec(requests, output)
 

@@ -78,9 +78,13 @@ class TrackRequest(Request):
 @dataclass(frozen=True)
 class TrainRequest(Request):
     command: ClassVar = "train"
-    summary: ClassVar = "train an avatar on a tracked capture"
+    summary: ClassVar = "train an avatar on one or several tracked captures of a person"
 
-    capture: Path = positional("CAPTURE")
+    captures: tuple[Path, ...] = positional(
+        "CAPTURE",
+        "several, of one person and tracked together; the avatar has the colours of the first",
+        parameter="capture",
+    )
     avatar: Path = positional("AVATAR", "the file to write, *.effigy")
     preset: str = option("how carefully", default="draft", choices=tuple(PRESETS))
     size: int | None = option("side of the training images", "N", default=None, default_in_words="the preset's")
@@ -134,7 +138,9 @@ class EvaluateRequest(Request):
     summary: ClassVar = "measure an avatar on the frames that training never saw"
 
     avatar: Path = positional("AVATAR")
-    capture: Path = positional("CAPTURE")
+    captures: tuple[Path, ...] = positional(
+        "CAPTURE", "several: each is measured on its own, in a folder of DIR with its name", parameter="capture"
+    )
     out: Path = option("the folder to write the figures and images to", "DIR")
     baselines: bool = flag("measure the nearest training frame and mesh-bound Gaussians as well")
     refitted: bool = flag("score the frames in poses fitted through the avatar as well: how much error is the track's")

@@ -98,6 +98,14 @@ class EvaluateResult:
 
 
 @dataclass(frozen=True)
+class EvaluateSeveralResult:
+    metrics_file: Path
+    """The figures of all captures."""
+    captures: tuple[EvaluateResult, ...]
+    """One for each capture, in the order of the request."""
+
+
+@dataclass(frozen=True)
 class RenderResult:
     avatar: Path
     out: Path
@@ -217,6 +225,7 @@ Result = (
     | RefineResult
     | BakeResult
     | EvaluateResult
+    | EvaluateSeveralResult
     | RenderResult
     | OrbitResult
     | ExtremesResult

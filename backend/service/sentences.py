@@ -61,6 +61,12 @@ def _(result: results.EvaluateResult) -> str:
     return f"{result.metrics_file}:\n{result.metrics}"
 
 
+@describe.register
+def _(result: results.EvaluateSeveralResult) -> str:
+    last = f"{result.metrics_file}: the figures of all {len(result.captures)} captures."
+    return "\n\n".join([*map(describe, result.captures), last])
+
+
 @describe.register(results.RenderResult)
 @describe.register(results.OrbitResult)
 def _(result: results.RenderResult | results.OrbitResult) -> str:

@@ -32,6 +32,7 @@ STAGES: Final[dict[str, str]] = {
     "Evaluating": "Comparing the avatar with unseen frames",
     "Fitting poses again": "Fitting the avatar to the footage",
     "Scoring training frames": "Comparing the avatar with training frames",
+    "Finding the light": "Comparing the light with that of the first capture",
     "Looking for flicker": "Measuring flicker",
     "Rendering": "Rendering",
     "Expressions": "Rendering expressions",

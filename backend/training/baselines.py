@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ..avatar.posing import head_rotation
 from ..formats.capture import Capture
@@ -13,8 +14,11 @@ from ..formats.track import Track
 from ..head.model import EYE_L, EYE_R, JAW, HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.types import Splats
-from .frames import TrackPoses
-from .trainer import train_vertex_bound
+from .frames import TrackPoses, TrainingFrames
+from .optimisation import SEED
+from .presets import find_preset
+from .session import TrainingSession
+from .trainer import train_free_gaussians
 from .warmup import VertexBoundGaussians
 
 
@@ -89,3 +93,22 @@ def train_baseline(
     """Train the vertex-bound Gaussians on the same frames for as long as the avatar was trained."""
     gaussians = train_vertex_bound(capture, track, model, size=size, minutes=minutes, progress=progress)
     return VertexBoundAvatar(gaussians, model)
+
+
+def train_vertex_bound(
+    capture: Capture,
+    track: Track,
+    model: HeadModel,
+    *,
+    size: int,
+    minutes: float,
+    sh_degree: int = 1,
+    progress: Progress = SILENT,
+) -> VertexBoundGaussians:
+    """Free Gaussians driven by the mesh alone, trained for `minutes`."""
+    torch.manual_seed(SEED)
+    frames = TrainingFrames(capture, track, model, size, progress=progress)
+    session = TrainingSession(None, {}, progress, None)
+    return train_free_gaussians(
+        frames, track.identity, model, sh_degree, find_preset("draft"), session, minutes, size=size
+    ).eval()

@@ -21,6 +21,8 @@ EVERY_SECONDS = 30.0
 MOST_BYTES = 2 * 2**30
 """Of a checkpoint's file: an avatar's parameters at single precision, their averages and Adam's two moments."""
 REMEDY = "delete it and train again"
+CAPTURES = "captures"
+"""Key of a training's list of captures in `Checkpoint.job`, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def check_job(path: Path, checkpoint: Checkpoint, job: dict[str, object]) -> None:
     """Raise an `EffigyError` where the checkpoint at `path` is of another `job`."""
     if checkpoint.job != job:
+        if checkpoint.job.get(CAPTURES) != job.get(CAPTURES):
+            raise EffigyError(
+                f"The checkpoint {path.name} is of a training on other captures, or in another order: give the same "
+                "captures in the same order, or train without --resume."
+            )
         changed = sorted(key for key in job | checkpoint.job if checkpoint.job.get(key) != job.get(key))
         raise EffigyError(
             f"The checkpoint {path.name} is of another training ({', '.join(changed)} differ): "

@@ -10,7 +10,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import torch
 from ..avatar.avatar import Avatar
 from ..avatar.render import SplatSource, draw
 from ..errors import EffigyError
-from ..footage.detector import FaceDetector
 from ..formats.capture import LARGEST_SIZE, Capture
 from ..formats.image_files import to_bytes, write_png
 from ..formats.image_reading import read_image
@@ -31,24 +29,20 @@ from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import evenly_spaced, read_truth
-from .metrics import ImageMetrics, average, compare, ibug_landmarks, psnr
+from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, read_truth
+from .metrics import ImageMetrics, average, compare, psnr
+from .own_light import score_in_own_light
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
 from .report import BASELINE_NAMES, FrameMetrics, Metrics, format_number
-from .temporal_stability import LandmarkDetector, measure_jitter
+from .temporal_stability import landmark_detector, measure_jitter
 from .track_by_avatar import track_by_avatar
-
-WHITE = (1.0, 1.0, 1.0)
 
 PERCEPTUAL_FRAMES = 32
 """`vgg_hed` and `lpips` are means over at most this many frames, evenly spaced: on a CPU they take most of the time."""
 
 SHEET_ROWS = 6
 """Most frames on the contact sheet."""
-
-TRAIN_FRAMES = 32
-"""The PSNR on training frames is a mean over at most this many, evenly spaced."""
 
 DEFAULT_BASELINE_MINUTES = 5.0
 """Used for an avatar whose file does not record its training time."""
@@ -62,13 +56,16 @@ def evaluate(
     baselines: bool = False,
     baseline_minutes: float | None = None,
     retrack: bool = False,
+    own_light: bool = False,
     progress: Progress = SILENT,
 ) -> Metrics:
     """Score the avatar on the capture's held-out frames; write metrics.json, frames/ and sheet.png into `out`.
 
     `baselines` adds the nearest training frame and the vertex-bound Gaussians, the latter trained here for as long as
     the avatar was (or for `baseline_minutes`). `retrack` also scores the frames in poses that are fitted to them
-    through the avatar, which shows how much of the error comes from the track.
+    through the avatar, which shows how much of the error comes from the track. `own_light` also scores them in the
+    capture's light (`capture_light`), which is found on its training frames: an avatar that was trained on several
+    captures has the colours of the first.
     """
     out = Path(out)
     _check_folder(out)
@@ -101,6 +98,8 @@ def evaluate(
         evaluation.score(folder)
         if retrack:
             evaluation.score_tracked_by_avatar()
+        if own_light:
+            evaluation.relit = score_in_own_light(avatar, capture, track, training, scored, size, progress)
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
         write_png(sheet_file, sheet)
@@ -137,6 +136,7 @@ class _Evaluation:
         self.results: dict[str, list[ImageMetrics]] = {"pred": []}
         self.render_seconds: list[float] = []
         self.retracked: list[ImageMetrics] = []
+        self.relit: list[ImageMetrics] = []
 
     def add_nearest(self) -> None:
         """Add the baseline that shows the training frame nearest in pose."""
@@ -155,7 +155,7 @@ class _Evaluation:
     def score(self, folder: Path) -> None:
         """Render and measure every scored frame with every method, and write all images into `folder`."""
         draw(self.avatar, self.track, [int(self.scored[0])], self.size)  # compiles the kernels before anything is timed
-        with _landmark_detector() as detector:
+        with landmark_detector() as detector:
             for done, index in enumerate(self.scored.tolist(), start=1):
                 self.progress.raise_if_cancelled()
                 truth, matte = read_truth(self.capture, index, self.size)
@@ -208,7 +208,7 @@ class _Evaluation:
 
     def _jitter(self) -> float | None:
         """`measure_jitter` of the avatar on the scored frames, pixels."""
-        with _landmark_detector() as detect:
+        with landmark_detector() as detect:
             return measure_jitter(
                 self.avatar, self.track, self.avatar.head_model, self.scored, self.size, detect, self.progress
             )
@@ -238,6 +238,7 @@ class _Evaluation:
                 if name != "pred" and (means := average(results)) is not None
             },
             refitted=average(self.retracked),
+            relit=average(self.relit),
             jitter=self._jitter(),
             baseline_minutes=self.baseline_minutes,
             seconds_per_frame=float(np.median(self.render_seconds)),
@@ -293,21 +294,6 @@ class _Evaluation:
         for name, figures in metrics.baselines.items():
             subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
         return contact_sheet(self.capture.source_name, subtitle, columns, rows)
-
-
-@contextmanager
-def _landmark_detector() -> Iterator[LandmarkDetector]:
-    """Context that yields a landmark detector and closes it afterwards."""
-    detector = FaceDetector()
-
-    def detect(image: np.ndarray) -> np.ndarray | None:
-        faces = detector.detect(image)
-        return ibug_landmarks(faces[0].landmarks) if faces else None
-
-    try:
-        yield detect
-    finally:
-        detector.close()
 
 
 def _read_png(path: Path) -> np.ndarray:

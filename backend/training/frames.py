@@ -1,7 +1,8 @@
-"""Images and poses of the training frames; images are kept as uint8 until they are used."""
+"""Images and poses of the training frames of one or several captures; images are kept as uint8 until they are used."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,13 @@ from ..splatting.types import Cameras
 from .transfers import to_device
 
 MAX_FRAMES = 3000
-"""A longer clip is thinned evenly to this many frames: they take 0.8 GB at 256 x 256, and neighbours at 25 frames a
-second differ little."""
+"""Longer clips are thinned evenly to this many frames together: they take 0.8 GB at 256 x 256, and neighbours at 25
+frames a second differ little."""
+
+
+TRAIN_FRAMES = 32
+"""What evaluation finds on training frames is a mean over at most this many, evenly spaced."""
+WHITE = (1.0, 1.0, 1.0)
 
 
 def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
@@ -41,7 +47,7 @@ def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class Batch:
-    """B frames of a clip."""
+    """B frames of the captures."""
 
     pose: Pose
     cameras: Cameras
@@ -50,43 +56,54 @@ class Batch:
     matte: Tensor
     """(B, H, W): 1 = head or neck"""
     times: Tensor
-    """(B,): 0 = the clip's first frame, 1 = its last, held-out ones included"""
+    """(B,): 0 = the first capture's first frame, 1 = the last capture's last, held-out ones included; the captures
+    follow each other"""
+    captures: Tensor
+    """(B,) int64: which of the captures each frame belongs to"""
 
 
 class TrainingFrames:
-    """The good frames before the held-out part of a capture, at `size`."""
+    """The good frames before the held-out part of every capture, at `size`.
+
+    A row is a number of such a frame, a frame's index its place among all frames of all captures, one after another.
+    """
 
     def __init__(
         self,
-        capture: Capture,
-        track: Track,
+        captures: Capture | Sequence[Capture],
+        tracks: Track | Sequence[Track],
         model: HeadModel,
         size: int,
         device: torch.device | str = "cpu",
         progress: Progress = SILENT,
     ) -> None:
-        good = np.flatnonzero(track.flags[: capture.training_count] == 0)
-        if len(good) < 8:
-            raise EffigyError(
-                f"Only {len(good)} frames of {capture.source_name} can be trained on (8 at least): "
-                "use a longer clip, or one in which the face is whole and alone."
-            )
+        """`captures` and their `tracks`, one for one, are of one person. Raises an `EffigyError` where a capture has no
+        good frames, or all together fewer than 8.
+        """
+        captures = [captures] if isinstance(captures, Capture) else list(captures)
+        self.poses = TrackPoses(tracks, model, torch.device(device))
+        good = _good_frames(captures, self.poses.tracks)
         if len(good) > MAX_FRAMES:
             good = evenly_spaced(good, MAX_FRAMES)
         self.indices = good
-        self.frame_count = capture.frame_count
+        self.frame_count = sum(capture.frame_count for capture in captures)
+        starts = np.cumsum([0, *(capture.frame_count for capture in captures)])
+        owners = np.searchsorted(starts, good, side="right") - 1
+        self.counts = np.bincount(owners, minlength=len(captures)).tolist()
+        """How many of the rows belong to each capture; those of one capture follow each other."""
         self.size = size
         self.device = torch.device(device)
         images = np.empty((len(good), size, size, 4), np.uint8)
         for row, index in enumerate(good.tolist()):
-            images[row, ..., :3] = read_frame(capture, index, size)
-            images[row, ..., 3] = read_head_matte(capture, index, size)
+            capture, own = captures[owners[row]], index - int(starts[owners[row]])
+            images[row, ..., :3] = read_frame(capture, own, size)
+            images[row, ..., 3] = read_head_matte(capture, own, size)
             progress.update("Reading frames", row + 1, len(good))
         self._images = torch.from_numpy(images).to(self.device)
         self._index_of_row = torch.as_tensor(good, device=self.device)
         times = good / max(1, self.frame_count - 1)
         self._time_of_row = torch.as_tensor(times, dtype=torch.float32, device=self.device)
-        self.poses = TrackPoses(track, model, self.device)
+        self._capture_of_row = torch.as_tensor(owners, device=self.device)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -112,6 +129,7 @@ class TrainingFrames:
             images[..., :3],
             images[..., 3],
             self.times(rows),
+            self._capture_of_row[rows],
         )
 
     def batch_poses(self, rows: Tensor) -> Pose:
@@ -127,21 +145,50 @@ class TrainingFrames:
         return self.poses.refined_pose(self._index_of_row[to_device(rows, self.device)], offsets)
 
 
-class TrackPoses:
-    """Poses and cameras of a track's frames, as tensors."""
+def _good_frames(captures: Sequence[Capture], tracks: Sequence[Track]) -> np.ndarray:
+    """(N,) indices of the unflagged frames before each capture's held-out part."""
+    good = [
+        np.flatnonzero(track.flags[: capture.training_count] == 0)
+        for capture, track in zip(captures, tracks, strict=True)
+    ]
+    remedy = "use a longer clip, or one in which the face is whole and alone."
+    for capture, own in zip(captures, good, strict=True):
+        if len(captures) > 1 and not len(own):
+            raise EffigyError(f"No frame of {capture.folder} can be trained on: leave it out, or {remedy}")
+    if (count := sum(map(len, good))) < 8:
+        names = " and ".join(capture.source_name for capture in captures)
+        raise EffigyError(f"Only {count} frames of {names} can be trained on (8 at least): {remedy}")
+    starts = np.cumsum([0, *(capture.frame_count for capture in captures[:-1])])
+    return np.concatenate([start + own for start, own in zip(starts, good, strict=True)])
 
-    def __init__(self, track: Track, model: HeadModel, device: torch.device | str = "cpu") -> None:
-        self.track = track
+
+class TrackPoses:
+    """Poses and cameras of the frames of one or several tracks of a person, as tensors.
+
+    A frame's index is its place among the frames of all tracks, one after another.
+    """
+
+    def __init__(self, tracks: Track | Sequence[Track], model: HeadModel, device: torch.device | str = "cpu") -> None:
+        self.tracks = [tracks] if isinstance(tracks, Track) else list(tracks)
         self.head = Head(model).to(device)
-        self.shaped: Shaped = self.head.shaped(torch.as_tensor(track.identity, device=device)[None])
-        self._expression = torch.as_tensor(track.expression, device=device)
-        self._rotations = torch.as_tensor(track.rotations, device=device)
-        self._cameras = torch.as_tensor(track.head_to_camera, dtype=torch.float32, device=device)
-        self._intrinsics = torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device)
+        self.shaped: Shaped = self.head.shaped(torch.as_tensor(self.tracks[0].identity, device=device)[None])
+
+        def all_frames(name: str) -> Tensor:
+            return torch.cat([torch.as_tensor(getattr(track, name), device=device) for track in self.tracks])
+
+        self._expression, self._rotations = all_frames("expression"), all_frames("rotations")
+        self._cameras = all_frames("head_to_camera").float()
+        self._intrinsics = torch.stack(
+            [torch.as_tensor(track.intrinsics, dtype=torch.float32, device=device) for track in self.tracks]
+        )
+        self._sizes = torch.tensor([float(track.size) for track in self.tracks], device=device)
+        self._track_of_frame = torch.as_tensor(
+            np.repeat(np.arange(len(self.tracks)), [track.frame_count for track in self.tracks]), device=device
+        )
 
     @torch.no_grad()
     def pose(self, indices: np.ndarray | Tensor) -> Pose:
-        """The tracked poses of frames (B,) of the track. Indices on the device of the poses need no transfer."""
+        """The tracked poses of frames (B,). Indices on the device of the poses need no transfer."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return pose_rig(
             self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen]
@@ -162,20 +209,26 @@ class TrackPoses:
         return self.head(self.shaped, *offsets.added_to(self._expression[chosen], self._rotations[chosen])).vertices
 
     @torch.no_grad()
-    def moved_track(self, indices: np.ndarray, offsets: PoseOffsets) -> Track:
-        """A copy of the track with offsets added to the frames `indices` (B,)."""
+    def moved_tracks(self, indices: np.ndarray, offsets: PoseOffsets) -> list[Track]:
+        """Copies of the tracks with offsets added to the frames `indices` (B,)."""
         motion = offsets.rigid_motion(head_centre(self.shaped)).matrices.cpu().numpy()
         expression, rotations, cameras = (
-            part.copy() for part in (self.track.expression, self.track.rotations, self.track.head_to_camera)
+            np.concatenate([getattr(track, name) for track in self.tracks])
+            for name in ("expression", "rotations", "head_to_camera")
         )
         expression[indices] += offsets.expression.cpu().numpy()
         rotations[indices, JAW:] += offsets.joints.cpu().numpy()
         cameras[indices] = cameras[indices] @ motion
-        return self.track.posed(expression=expression, rotations=rotations, head_to_camera=cameras)
+        ends = np.cumsum([track.frame_count for track in self.tracks])[:-1]
+        parts = zip(*(np.split(part, ends) for part in (expression, rotations, cameras)), strict=True)
+        return [
+            track.posed(expression=expression, rotations=rotations, head_to_camera=cameras)
+            for track, (expression, rotations, cameras) in zip(self.tracks, parts, strict=True)
+        ]
 
     def cameras(self, indices: np.ndarray | Tensor, size: int) -> Cameras:
         """The cameras of frames (B,) for square images of `size`; world space is head space."""
+        chosen = torch.as_tensor(indices, device=self._cameras.device)
         intrinsics = self._intrinsics.clone()
-        intrinsics[:2].mul_(size / self.track.size)
-        poses = self._cameras[torch.as_tensor(indices, device=self._cameras.device)]
-        return Cameras(intrinsics.expand(len(poses), 3, 3), poses, size, size)
+        intrinsics[:, :2] *= (size / self._sizes)[:, None, None]
+        return Cameras(intrinsics[self._track_of_frame[chosen]], self._cameras[chosen], size, size)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,10 @@ from ..avatar.enhancer import Enhancer, enhance, head_depth
 from ..progress import Progress
 from ..reading import Damaged
 from ..splatting.rasterize import rasterize
+from .capture_light import CaptureLight
 from .frames import Batch, TrainingFrames
 from .losses import AnchorLimits, batch_psnr, total_loss
+from .parameter_groups import ParameterGroup
 from .pose_refinement import PoseRefiner
 from .step_draws import StepDraws, draw_step
 from .transfers import PendingNumber
@@ -36,15 +38,6 @@ SEED = 20251
 AVERAGE_DECAY = 0.995
 """Decay of the exponential moving average of the weights. It averages about 200 steps, because the weights after any
 single step fit the frames of that step better than the others."""
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters that share a learning rate."""
-
-    parameters: Iterable[nn.Parameter]
-    learning_rate: float
-    """At the first step; it decays as `Optimisation` describes."""
 
 
 class Optimisation:
@@ -71,6 +64,7 @@ class Optimisation:
         pose_refiner: PoseRefiner | None = None,
         enhancer: Enhancer | None = None,
         unobserved_prior: UnobservedPrior | None = None,
+        light: CaptureLight | None = None,
         rows: Tensor | None = None,
         mixed_precision: bool = False,
         seed: int = SEED,
@@ -85,6 +79,7 @@ class Optimisation:
         `condition_noise`: standard deviation of the Gaussian noise on `Pose.conditions`.
         `perceptual_crop`: side of the crop for the perceptual loss, pixels; 0 = no perceptual loss.
         `enhancer`: the model's own, if it has one.
+        `light`: of the captures, where there are several.
         `rows`: the rows to train on, all by default.
         `mixed_precision`: compute the enhancer and the network of the perceptual loss in bfloat16. What this costs in
         quality and gains in speed on a GPU has not been measured, so nothing in Effigy switches it on yet.
@@ -92,7 +87,7 @@ class Optimisation:
         `clock`: returns the seconds by which `minutes` are counted.
         """
         self.model, self.frames, self.anchor_limit = model, frames, anchor_limit
-        self.pose_refiner, self.enhancer = pose_refiner, enhancer
+        self.pose_refiner, self.enhancer, self.light = pose_refiner, enhancer, light
         self.unobserved_prior, self.mixed_precision, self.clock = unobserved_prior, mixed_precision, clock
         self.seed = seed
         self.rows = torch.arange(len(frames)) if rows is None else rows
@@ -112,10 +107,14 @@ class Optimisation:
         self._workers = 1
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters that this stage trains: those of the model and of the pose refinement network."""
+        """Names and parameters that this stage trains: those of the model, of the pose refinement network and of the
+        captures' light.
+        """
         yield from self.model.named_parameters()
         if self.pose_refiner:
             yield from self.pose_refiner.refinement.named_parameters(prefix="refinement")
+        if self.light:
+            yield from self.light.named_parameters(prefix="light")
 
     @property
     def fraction_done(self) -> float:
@@ -210,6 +209,10 @@ class Optimisation:
             # The enhancer learns at the native scale of the training images.
             with torch.autocast(self.frames.device.type, torch.bfloat16, enabled=self.mixed_precision):
                 enhanced = self.enhancer(raster, head_depth(splats, batch.cameras))
+        if self.light:
+            raster = self.light.seen_in(batch.captures, raster)
+            enhanced = self.light.seen_in(batch.captures, enhanced) if enhanced else None
+            penalty = penalty + self.light.penalty()
         loss = total_loss(
             raster,
             batch,
@@ -311,9 +314,14 @@ def _mean(values: Sequence[Tensor | None], shares: Sequence[float]) -> Tensor | 
     return sum(weighted[1:], weighted[0]) if weighted else None
 
 
-def render_over_white(model: nn.Module, batch: Batch, enhancer: Enhancer | None = None) -> Tensor:
-    """Render a batch, with the enhancer if given: (B, H, W, 3) in [0, 1] over white, without gradients."""
+def render_over_white(
+    model: nn.Module, batch: Batch, enhancer: Enhancer | None = None, light: CaptureLight | None = None
+) -> Tensor:
+    """Render a batch, with the enhancer and in the light of its captures if given: (B, H, W, 3) in [0, 1] over white,
+    without gradients.
+    """
     with torch.no_grad():
         splats = model(batch.pose)[0]
         raster = enhance(enhancer, rasterize(splats, batch.cameras), splats, batch.cameras)
+        raster = light.seen_in(batch.captures, raster) if light else raster
     return (raster.color + (1 - raster.alpha[..., None])).clamp(0, 1)

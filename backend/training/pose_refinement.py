@@ -42,12 +42,12 @@ class PoseRefiner:
         return self.networks.codes(tracked)
 
     @torch.no_grad()
-    def refined_track(self) -> Track:
-        """A copy of the track in which the training frames are refined and all other frames are unchanged."""
+    def refined_tracks(self) -> list[Track]:
+        """Copies of the tracks in which the training frames are refined and all other frames are unchanged."""
         units = [
             self.refinement.units(
                 self.frames.times(rows), self._codes(self.frames.poses.pose(self.frames.indices[rows.numpy()]))
             )
             for rows in torch.arange(len(self.frames)).split(BATCH)
         ]
-        return self.frames.poses.moved_track(self.frames.indices, offsets_from_units(torch.cat(units)))
+        return self.frames.poses.moved_tracks(self.frames.indices, offsets_from_units(torch.cat(units)))

@@ -20,6 +20,7 @@ _RESHAPED = {
     "baselines",
     "per_frame",
     "refitted",
+    "relit",
 }
 
 
@@ -68,6 +69,9 @@ class Metrics:
     device: str
     settings: dict[str, Any]
     per_frame: tuple[FrameMetrics, ...]
+    relit: ImageMetrics | None = None
+    """Mean over all scored frames in the light of their capture (`backend.training.own_light`); None unless
+    requested."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object: the mean metrics are its first fields, then follow the details."""
@@ -83,6 +87,7 @@ class Metrics:
             "interpolated": split(self.interpolated_frames, self.interpolated),
             "extrapolated": split(self.extrapolated_frames, self.extrapolated),
             "refitted": split(self.frames if self.refitted else 0, self.refitted),
+            **({"own_light": split(self.frames, self.relit)} if self.relit else {}),
             "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
             "per_frame": [
                 {"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame
@@ -96,6 +101,7 @@ class Metrics:
             "  poses as in training": (self.interpolated_frames, self.interpolated),
             "  poses beyond it": (self.extrapolated_frames, self.extrapolated),
             "  tracked by avatar": (self.frames, self.refitted),
+            "  in its own light": (self.frames, self.relit),
         }
         rows |= {BASELINE_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
         lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]

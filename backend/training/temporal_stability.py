@@ -7,18 +7,20 @@ which a slow drift does not increase.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from ..avatar.render import SplatSource, draw
 from ..correspondence.landmark_sets import IBUG_68
+from ..footage.detector import FaceDetector
 from ..formats.track import Track
 from ..head.forward import landmarks as mesh_landmarks
 from ..head.model import NECK, HeadModel
 from ..progress import SILENT, Progress
 from .frames import TrackPoses
-from .metrics import LANDMARK_SIZE
+from .metrics import LANDMARK_SIZE, ibug_landmarks
 
 MAX_FRAMES = 60
 """Most consecutive frames that are measured: more frames take more time and change the mean little."""
@@ -83,3 +85,18 @@ def _longest_run(frames: np.ndarray) -> np.ndarray:
     """The longest run of consecutive numbers in ascending `frames`."""
     runs = np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1)
     return max(runs, key=len)
+
+
+@contextmanager
+def landmark_detector() -> Iterator[LandmarkDetector]:
+    """Context that yields a landmark detector and closes it afterwards."""
+    detector = FaceDetector()
+
+    def detect(image: np.ndarray) -> np.ndarray | None:
+        faces = detector.detect(image)
+        return ibug_landmarks(faces[0].landmarks) if faces else None
+
+    try:
+        yield detect
+    finally:
+        detector.close()

@@ -93,7 +93,7 @@ def track_by_avatar(
             progress.update("Fitting poses again", done, len(good))
     before, after = fit.differences[good].mean(0).tolist() if len(good) else (0.0, 0.0)
     offsets = offsets_from_units(_filtered(track, good, fit.units))
-    return FittedTrack(fit.poses.moved_track(good, offsets), len(good), before, after)
+    return FittedTrack(fit.poses.moved_tracks(good, offsets)[0], len(good), before, after)
 
 
 class _Fit:

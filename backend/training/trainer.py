@@ -1,4 +1,4 @@
-"""Capture and track → Avatar: warm-up with free Gaussians, their transfer to the networks, then training of all
+"""Captures and their tracks → Avatar: warm-up with free Gaussians, their transfer to the networks, then training of all
 networks.
 """
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,33 +22,33 @@ from ..avatar.views import expression_limits, view_range
 from ..devices import choose_device, give_up_cuda, usable_cuda
 from ..errors import EffigyError
 from ..formats.capture import Capture, load_capture, unchanged
-from ..formats.track import Track, load_track, save_track
+from ..formats.track import Track, save_track
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
 from ..storage import RETRY_SECONDS, held, remove_file
+from .capture_light import CaptureLight, light_in_words
 from .checkpoint import check_job, checkpoint_path, load_checkpoint
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
-from .optimisation import SEED, Optimisation, ParameterGroup
+from .optimisation import SEED, Optimisation
+from .parameter_groups import ParameterGroup, groups_beside_avatar, parameter_groups
 from .pose_refinement import REFINED_TRACK, PoseRefiner
 from .presets import WARMUP_SHARE, Preset, find_preset
 from .session import TrainingSession
+from .tracked_captures import check_one_person, identification, load_training_track
 from .unobserved_regions import UnobservedPrior, find_unobserved
-from .validation import Validation, split_rows
+from .validation import Validation, split_captures
 from .warmup import VertexBoundGaussians, distil_into_networks
 
 CONDITION_NOISE = 0.03
 """Standard deviation of the noise on `Pose.conditions` in training: about the tracker's own error."""
-REFINEMENT_LEARNING_RATE = 1e-2
-"""Ten times the learning rate of the graph networks: each frame is visited a few dozen times only, within which its
-pose offset must converge."""
 DISTILLATION_FRAMES = 4
 """Frames on which the networks are started from the free Gaussians."""
 
 
 def train(
-    capture_folder: Path,
+    capture_folders: Path | Sequence[Path],
     avatar_path: Path,
     *,
     preset: str = "draft",
@@ -64,14 +64,18 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     progress: Progress = SILENT,
 ) -> Avatar:
-    """Train on the frames before the held-out part, write `avatar_path` and return the avatar.
+    """Train on the frames before each capture's held-out part, write `avatar_path` and return the avatar.
+
+    Several captures are of one person, tracked together. Every frame counts as much as any other, whichever capture
+    it belongs to. The avatar has the colours of the first capture; how the light of the others differs is learnt beside
+    it (`capture_light`) and said in a message.
 
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
     default the preset's. `generator` is a key of GENERATORS, None the default, or that of the checkpoint; `settings`
     replace it. `refined` trains in the poses of REFINED_TRACK. `plan` replaces the values of `preset`; the avatar file
     then still records the name `preset`. `seed` is that of first weights and of every step's draws. `clock` returns the
-    seconds by which minutes are counted. If poses are refined, the capture gets REFINED_TRACK.
+    seconds by which minutes are counted. If poses are refined, the captures get REFINED_TRACK.
 
     If a GPU fails on the way (its memory runs out, a kernel cannot be built, the driver gives up), this is said in a
     message and the training goes on on the CPU from its last step or, if the GPU no longer gives its data back, from
@@ -79,12 +83,16 @@ def train(
     """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
-    capture = load_capture(Path(capture_folder))
-    track = _track_of(capture, refined)
-    model = find_head(track.head_name, track.head_fingerprint, f"The track of {capture.source_name}")
-    size = size or min(plan.size, capture.size)
-    if not 64 <= size <= capture.size:
-        raise EffigyError(f"The training size {size} does not fit this capture: choose 64 to {capture.size} pixels.")
+    folders = [capture_folders] if isinstance(capture_folders, (str, Path)) else capture_folders
+    captures = [load_capture(Path(folder)) for folder in folders]
+    tracks = [load_training_track(capture, refined) for capture in captures]
+    check_one_person(captures, tracks)
+    model = find_head(tracks[0].head_name, tracks[0].head_fingerprint, f"The track of {captures[0].source_name}")
+    largest = min(capture.size for capture in captures)
+    size = size or min(plan.size, largest)
+    if not 64 <= size <= largest:
+        fits = "this capture" if len(captures) == 1 else "these captures"
+        raise EffigyError(f"The training size {size} does not fit {fits}: choose 64 to {largest} pixels.")
     checkpoint_file = checkpoint_path(avatar_path)
     resumed = load_checkpoint(checkpoint_file) if resume else None
     if settings is None:
@@ -92,8 +100,7 @@ def train(
         settings = AvatarSettings(enhancer_width=plan.enhancer_width, **made_by)
     settings = replace(settings, size=size)
     job = {
-        "capture": capture.source_sha256,
-        "frames": capture.frame_count,
+        **identification(captures),
         "head": model.fingerprint,
         "preset": preset,
         "refinement": plan.refinement,
@@ -102,12 +109,12 @@ def train(
         "settings": settings.to_dict(),
     }
     if refined:
-        poses = (track.expression, track.rotations, track.head_to_camera)
+        poses = [part for track in tracks for part in (track.expression, track.rotations, track.head_to_camera)]
         job["track"] = hashlib.sha256(b"".join(part.tobytes() for part in poses)).hexdigest()
     if resumed:
         check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)
-    task = _Task(capture, track, model, plan, preset, size, settings, minutes, seed, clock)
+    task = _Task(captures, tracks, model, plan, preset, size, settings, minutes, seed, clock)
     torch_device = choose_device(device)
     if device == "auto" and usable_cuda().gpu and not usable_cuda().usable:
         progress.message(usable_cuda().reason)
@@ -123,10 +130,17 @@ def train(
         # Outside of the exception's handler, whose traceback keeps the GPU's memory occupied.
         session.continue_from_last()
         trained = _train_on(torch.device("cpu"), task, session)
-    avatar, pose_refiner = trained
+    avatar, pose_refiner, light = trained
     save_avatar(avatar, avatar_path)
     if pose_refiner:
-        _save_refined_track(pose_refiner, capture, progress)
+        for capture, track in zip(captures, pose_refiner.refined_tracks(), strict=True):
+            _save_refined_track(track, capture, progress)
+    if light:
+        for capture, affine in zip(captures[1:], light.affine().detach().cpu()[1:], strict=True):
+            progress.message(
+                f"The light of {capture.folder.name} against that of {captures[0].folder.name}, whose colours the "
+                f"avatar has: {light_in_words(affine)}."
+            )
     remove_file(checkpoint_file)
     return avatar
 
@@ -135,8 +149,8 @@ def train(
 class _Task:
     """What is trained, and how; the arguments of `train` after they were checked."""
 
-    capture: Capture
-    track: Track
+    captures: list[Capture]
+    tracks: list[Track]
     model: HeadModel
     plan: Preset
     preset: str
@@ -147,18 +161,22 @@ class _Task:
     clock: Callable[[], float]
 
 
-def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tuple[Avatar, PoseRefiner | None]:
+def _train_on(
+    device: torch.device, task: _Task, session: TrainingSession
+) -> tuple[Avatar, PoseRefiner | None, CaptureLight | None]:
     """All stages of a training on one device, from the checkpoint that `session` resumes, if any."""
-    track, model, plan, settings, minutes = task.track, task.model, task.plan, task.settings, task.minutes
+    model, plan, settings, minutes = task.model, task.plan, task.settings, task.minutes
+    identity = task.tracks[0].identity
     resumed = session.resumed
     torch.manual_seed(task.seed)
-    frames = TrainingFrames(task.capture, track, model, task.size, device, session.progress)
-    networks = build_networks(settings, model, track.identity).to(device)
+    frames = TrainingFrames(task.captures, task.tracks, model, task.size, device, session.progress)
+    networks = build_networks(settings, model, identity).to(device)
     pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
+    light = CaptureLight(len(task.captures)).to(device) if len(task.captures) > 1 else None
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(median_pixels_per_metre(networks, frames))
     store_training_ranges(networks, frames)
-    rows, kept_rows = split_rows(len(frames), plan.validation)
+    rows, kept_rows = split_captures(frames.counts, plan.validation)
     validation = Validation(kept_rows)
     anchor_limit = anchor_limits(model, networks.base_scale)
     unobserved = find_unobserved(frames, model, anchor_limit)
@@ -167,13 +185,14 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
     if plan.warmup_steps and (resumed is None or resumed.stage == "warmup"):
         free = train_free_gaussians(
             frames,
-            track,
+            identity,
             model,
             settings.sh_degree,
             plan,
             session,
             None if minutes is None else warmup_share * minutes,
             pose_refiner=pose_refiner,
+            light=light,
             rows=rows,
             seed=task.seed,
             clock=task.clock,
@@ -187,7 +206,7 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
         distil_into_networks(free, networks, pose)
     optimisation = Optimisation(
         networks,
-        [*parameter_groups(networks), *_pose_refiner_group(pose_refiner)],
+        [*parameter_groups(networks), *groups_beside_avatar(pose_refiner, light)],
         frames,
         anchor_limit,
         stage="Training",
@@ -200,6 +219,7 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
         pose_refiner=pose_refiner,
         enhancer=networks.enhancer,
         unobserved_prior=unobserved_prior,
+        light=light,
         rows=rows,
         seed=task.seed,
         clock=task.clock,
@@ -217,37 +237,21 @@ def _train_on(device: torch.device, task: _Task, session: TrainingSession) -> tu
     }
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
-    return Avatar(networks.eval(), model, track.identity, settings, metrics), pose_refiner
+    return Avatar(networks.eval(), model, identity, settings, metrics), pose_refiner, light
 
 
-def _track_of(capture: Capture, refined: bool) -> Track:
-    file = capture.folder / (REFINED_TRACK if refined else "track.npz")
-    if refined and not file.exists():
-        raise EffigyError(
-            f"{capture.folder} has no refined track: train an avatar on it and run `refine` with it first, or train "
-            "without --refined."
-        )
-    track = load_track(file)
-    if len(track.flags) != capture.frame_count:
-        raise EffigyError(
-            f"{file} has {len(track.flags)} frames, the capture has {capture.frame_count}: "
-            f"{'refine its track' if refined else 'track the capture'} again."
-        )
-    return track
-
-
-def _save_refined_track(pose_refiner: PoseRefiner, capture: Capture, progress: Progress) -> None:
+def _save_refined_track(track: Track, capture: Capture, progress: Progress) -> None:
     """Save the refined track into the capture. If this fails, the avatar is kept and the user gets a message."""
     try:
         with held(capture.folder, "saving a refined track", wait=RETRY_SECONDS), unchanged(capture):
-            save_track(pose_refiner.refined_track(), capture.folder / REFINED_TRACK)
+            save_track(track, capture.folder / REFINED_TRACK)
     except EffigyError as error:
         progress.message(f"The refined track could not be saved. {error}")
 
 
 def train_free_gaussians(
     frames: TrainingFrames,
-    track: Track,
+    identity: np.ndarray,
     model: HeadModel,
     sh_degree: int,
     plan: Preset,
@@ -256,6 +260,7 @@ def train_free_gaussians(
     *,
     size: int | None = None,
     pose_refiner: PoseRefiner | None = None,
+    light: CaptureLight | None = None,
     rows: torch.Tensor | None = None,
     seed: int = SEED,
     clock: Callable[[], float] = time.monotonic,
@@ -264,9 +269,10 @@ def train_free_gaussians(
 
     They find colours and positions; detail comes later. With `minutes`, this stage ends after that time, otherwise
     after `plan.warmup_steps`. Pose refinement starts here, because Gaussians that only the mesh moves cannot overfit
-    the tracking error of single frames. `rows` are those of `Optimisation`.
+    the tracking error of single frames. So does the light of several captures, or colours would be their mean.
+    `identity` (S,) is the person's. `rows` are those of `Optimisation`.
     """
-    vertices = model.template + model.shape_basis @ track.identity
+    vertices = model.template + model.shape_basis @ identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
     optimisation = Optimisation(
@@ -274,7 +280,7 @@ def train_free_gaussians(
         [
             ParameterGroup([free.geometry], 1e-2),
             ParameterGroup([free.appearance], 2e-2),
-            *_pose_refiner_group(pose_refiner),
+            *groups_beside_avatar(pose_refiner, light),
         ],
         frames,
         anchor_limits(model, free.base_scale),
@@ -285,6 +291,7 @@ def train_free_gaussians(
         final_rate=0.1,
         minutes=minutes,
         pose_refiner=pose_refiner,
+        light=light,
         rows=rows,
         seed=seed,
         clock=clock,
@@ -292,45 +299,6 @@ def train_free_gaussians(
     session.run(optimisation, "warmup")
     optimisation.use_average()
     return free
-
-
-def train_vertex_bound(
-    capture: Capture,
-    track: Track,
-    model: HeadModel,
-    *,
-    size: int,
-    minutes: float,
-    sh_degree: int = 1,
-    progress: Progress = SILENT,
-) -> VertexBoundGaussians:
-    """The baseline of `evaluate --baselines`: free Gaussians driven by the mesh alone, trained for `minutes`."""
-    torch.manual_seed(SEED)
-    frames = TrainingFrames(capture, track, model, size, progress=progress)
-    session = TrainingSession(None, {}, progress, None)
-    return train_free_gaussians(
-        frames, track, model, sh_degree, find_preset("draft"), session, minutes, size=size
-    ).eval()
-
-
-def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
-    """The networks' parameters with their learning rates, in three groups.
-
-    The graph networks, and the shapes and the mixing network of blendshapes, have the learning rate of the released
-    GraphAvatar code; the neural Gaussians and the enhancer have twice that. Per-vertex parameters have five times that
-    of the graph networks: few pixels constrain each one.
-    """
-    per_vertex, graph, neural = [], [], []
-    for name, parameter in networks.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.endswith(("bias_output", "blendshapes.mean", "blendshapes.positions", "blendshapes.latents")) or (
-            name.startswith("neural") and (name.endswith((".bias", "offsets")) and "from_" not in name)
-        ):
-            per_vertex.append(parameter)
-        else:
-            (neural if name.startswith(("neural", "enhancer")) else graph).append(parameter)
-    return [ParameterGroup(per_vertex, 5e-3), ParameterGroup(graph, 1e-3), ParameterGroup(neural, 2e-3)]
 
 
 @torch.no_grad()
@@ -353,7 +321,3 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
     conditions = torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)])
     networks.views.copy_(view_range(conditions))
     networks.performed.copy_(expression_limits(conditions))
-
-
-def _pose_refiner_group(pose_refiner: PoseRefiner | None) -> list[ParameterGroup]:
-    return [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_LEARNING_RATE)] if pose_refiner else []

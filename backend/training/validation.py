@@ -7,6 +7,8 @@ fifth of the clip is never used.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,6 +36,18 @@ def split_rows(count: int, share: float) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows[~kept]), torch.from_numpy(rows[kept])
 
 
+def split_captures(counts: Sequence[int], share: float) -> tuple[Tensor, Tensor]:
+    """`split_rows` of each of the captures, of which `counts` says how many of the rows they have, one after another.
+    So the same moments are kept from training in all cameras that saw them.
+    """
+    starts = np.cumsum([0, *counts[:-1]]).tolist()
+    parts = [split_rows(count, share) for count in counts]
+    training, kept = (
+        torch.cat([start + part[which] for start, part in zip(starts, parts, strict=True)]) for which in (0, 1)
+    )
+    return training, kept
+
+
 class Validation:
     def __init__(self, rows: Tensor) -> None:
         """`rows` are rows of the optimisation's `frames`; they may be empty."""
@@ -57,7 +71,8 @@ class Validation:
     def _error(optimisation: Optimisation, row: Tensor) -> float:
         batch = optimisation.frames.batch(row, optimisation.size)
         truth = batch.color * batch.matte[..., None] + (1 - batch.matte[..., None])
-        return float((render_over_white(optimisation.model, batch, optimisation.enhancer) - truth).square().mean())
+        image = render_over_white(optimisation.model, batch, optimisation.enhancer, optimisation.light)
+        return float((image - truth).square().mean())
 
     def restore_best(self, optimisation: Optimisation) -> None:
         """Put the best weights into the model; without validation frames, the last averaged weights."""

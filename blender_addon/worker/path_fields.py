@@ -20,7 +20,8 @@ class PathField:
     """One parameter with a path, or one in each entry of a list."""
 
     keys: tuple[str, ...]
-    """The way to it through the parameters; `*` stands for every entry of a list."""
+    """The way to it through the parameters; `*` stands for every entry of a list. Every entry of a list at its end
+    is a path."""
     noun: str
     """What the file is, for the progress: “footage”."""
     reads: bool = True
@@ -116,6 +117,8 @@ def with_paths(
 
 def _change(value: Any, keys: tuple[str, ...], change: Callable[[str], str]) -> Any:
     if not keys:
+        if isinstance(value, (list, tuple)):
+            return [_change(entry, (), change) for entry in value]
         return value if value is None else change(str(value))
     if keys[0] == "*":
         return [_change(entry, keys[1:], change) for entry in value] if isinstance(value, (list, tuple)) else value

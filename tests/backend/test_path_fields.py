@@ -132,3 +132,9 @@ def test_paths_are_replaced_where_they_are_and_nothing_else_changes() -> None:
     assert with_paths(METHODS["head.rig"], {"head": "fingerprint"}, lambda _, path: path + "!") == {
         "head": "fingerprint"
     }
+
+
+def test_every_capture_of_a_training_is_sent() -> None:
+    order = {"capture": ["a", "b"], "avatar": "x"}
+    assert [path for _, path in paths_in(JOBS["train"], order)] == ["a", "b", "x"]
+    assert with_paths(JOBS["train"], order, lambda _, path: path + "!") == {"capture": ["a!", "b!"], "avatar": "x!"}

@@ -28,12 +28,13 @@ from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.rasterize import rasterize
 from backend.training import presets
+from backend.training.baselines import train_vertex_bound
 from backend.training.checkpoint import checkpoint_path
 from backend.training.frames import TrackPoses, TrainingFrames
 from backend.training.losses import matte_loss
 from backend.training.pose_refinement import REFINED_TRACK
 from backend.training.presets import Preset
-from backend.training.trainer import train, train_vertex_bound
+from backend.training.trainer import train
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def test_a_resumed_stage_counts_what_is_left_of_it() -> None:
 
 
 def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is() -> None:
-    training = TrainRequest(capture=CAPTURE.capture, avatar=Path("/x.effigy"), minutes=1.0)
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"), minutes=1.0)
     job = WholeJob(steps_of((training,)), 0.0)
     job.update("Reading frames", 40, 40, 5.0)
     # The first step compiles the kernels, which takes the whole warm-up.
@@ -146,7 +146,7 @@ def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is()
 
 
 def test_a_step_of_training_takes_longer_with_graph_u_nets() -> None:
-    training = TrainRequest(capture=CAPTURE.capture, avatar=Path("/x.effigy"))
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"))
     blendshapes, unet = (steps_of((replace(training, generator=name),)) for name in ("blendshapes", "unet"))
     assert steps_of((training,)) == blendshapes
     assert [a.seconds / b.seconds for a, b in zip(blendshapes, unet, strict=True)] == [
@@ -164,12 +164,12 @@ def test_a_stage_that_is_not_among_the_steps_moves_nothing() -> None:
 
 
 def test_the_steps_name_stages_that_exist() -> None:
-    training = TrainRequest(capture=CAPTURE.capture, avatar=Path("/x.effigy"))
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"))
     for requests in (IMPORT, BY_LANDMARKS, (training,), (replace(training, minutes=3.0),)):
         steps = steps_of(requests)
         assert steps and {step.stage for step in steps} <= set(STAGES)
         assert all(step.duration(300) > 0 for step in steps)
-    assert steps_of((EvaluateRequest(avatar=Path("/x"), capture=Path("/c"), out=Path("/o")),)) == []
+    assert steps_of((EvaluateRequest(avatar=Path("/x"), captures=(Path("/c"),), out=Path("/o")),)) == []
     assert "import" in JOB_REQUESTS
 
 

@@ -116,7 +116,7 @@ def test_an_import_shows_the_newest_frame_and_then_the_landmarks(tmp_path):
     tracked = WorkPreview(TrackRequest(captures=(capture.folder,))).draw(10, 10)
     plain = read_frame(capture, last, len(tracked))
     assert tracked.shape == plain.shape and (tracked != plain).any() == np.isfinite(capture.landmarks[last]).any()
-    training = TrainRequest(capture=capture.folder, avatar=tmp_path / "x.effigy")
+    training = TrainRequest(captures=(capture.folder,), avatar=tmp_path / "x.effigy")
     assert WorkPreview(training).draw(1, 10) is None
 
 

@@ -1,0 +1,53 @@
+"""The learning rate of every trained parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..avatar.graph_avatar import GraphAvatar
+from .capture_light import CaptureLight
+from .pose_refinement import PoseRefiner
+
+REFINEMENT_LEARNING_RATE = 1e-2
+"""Ten times the learning rate of the graph networks: each frame is visited a few dozen times only, within which its
+pose offset must converge."""
+LIGHT_LEARNING_RATE = 5e-3
+"""Between those of the free Gaussians and of the networks: every frame of a capture constrains its twelve numbers."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate."""
+
+    parameters: Iterable[nn.Parameter]
+    learning_rate: float
+    """At the first step; it decays as `Optimisation` describes."""
+
+
+def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
+    """The networks' parameters with their learning rates, in three groups.
+
+    The graph networks, and the shapes and the mixing network of blendshapes, have the learning rate of the released
+    GraphAvatar code; the neural Gaussians and the enhancer have twice that. Per-vertex parameters have five times that
+    of the graph networks: few pixels constrain each one.
+    """
+    per_vertex, graph, neural = [], [], []
+    for name, parameter in networks.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith(("bias_output", "blendshapes.mean", "blendshapes.positions", "blendshapes.latents")) or (
+            name.startswith("neural") and (name.endswith((".bias", "offsets")) and "from_" not in name)
+        ):
+            per_vertex.append(parameter)
+        else:
+            (neural if name.startswith(("neural", "enhancer")) else graph).append(parameter)
+    return [ParameterGroup(per_vertex, 5e-3), ParameterGroup(graph, 1e-3), ParameterGroup(neural, 2e-3)]
+
+
+def groups_beside_avatar(pose_refiner: PoseRefiner | None, light: CaptureLight | None) -> list[ParameterGroup]:
+    """What is trained in every stage and is no part of the avatar."""
+    refined = [ParameterGroup(pose_refiner.refinement.parameters(), REFINEMENT_LEARNING_RATE)] if pose_refiner else []
+    return refined + ([ParameterGroup(light.parameters(), LIGHT_LEARNING_RATE)] if light else [])
