@@ -269,13 +269,20 @@ def _scored_extremes(avatar: Avatar, request: requests.ExtremesRequest, progress
 
 def export(request: requests.ExportRequest, progress: Progress) -> results.ExportResult:
     from ..avatar.avatar import load_avatar
-    from ..avatar.export import export_frame
+    from ..avatar.export import export_frame, export_frames, frames_of
     from ..formats.track import load_track
+    from ..splatting.ply import check_splat_name
 
+    check_splat_name(request.out)
+    frames = frames_of(request.frames) if request.frames else None
     check_writable(request.out)
     avatar = load_avatar(request.avatar)
-    gaussians = export_frame(avatar, load_track(request.track, avatar.head_model), request.frame, request.out)
-    return results.ExportResult(request.out, gaussians, request.frame)
+    track = load_track(request.track, avatar.head_model)
+    if frames is None:
+        gaussians = export_frame(avatar, track, request.frame, request.out)
+        return results.ExportResult(request.out, gaussians, request.frame)
+    first, gaussians = export_frames(avatar, track, frames, request.out, progress)
+    return results.ExportResult(first, gaussians, frames[0], len(frames))
 
 
 def report(request: requests.ReportRequest, progress: Progress) -> results.ReportResult:

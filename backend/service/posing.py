@@ -21,7 +21,7 @@ from ..errors import EffigyError
 from ..head.jaw import JAW_SHAPES, jaw_rotations_of_shapes
 from ..head.model import EYE_L, EYE_R, JAW, JOINT_NAMES, NECK, HeadModel
 from ..head.rotations import matrix_to_quaternion, quaternion_multiply
-from ..splatting.ply import write_ply
+from ..splatting.ply import write_splats
 from ..splatting.rasterize import rasterize
 from ..splatting.reference import NEAR
 from ..splatting.types import Cameras, Splats
@@ -182,8 +182,8 @@ class Posing:
         return {name: tensor[0].cpu().numpy() for name, tensor in vars(splats).items()}
 
     def export(self, parameters: Parameters) -> dict[str, Any]:
-        """All subjects as one `.ply` at `path`, with a camera as in `splats`. `axes` (3, 3): the rotation of the world
-        into the file's axes. Answers the number of Gaussians in the file.
+        """All subjects as one file at `path`, in the format that its suffix says, with a camera as in `splats`.
+        `axes` (3, 3): the rotation of the world into the file's axes. Answers the number of Gaussians in the file.
         """
         parameters.allow_only("subjects", "view", "direction", "axes", "path")
         axes = parameters.array("axes", (3, 3), np.eye(3))
@@ -195,7 +195,7 @@ class Posing:
             heads.append(rotate(posed_splats(avatar, pose, _eye_of(parameters, avatar, pose)), axes))
         # A frame without an avatar is an empty file, so that the files of an animation keep their numbers.
         splats = concatenate(heads) if heads else EMPTY
-        return {"gaussians": write_ply(parameters.path("path"), splats)}
+        return {"gaussians": write_splats(parameters.path("path"), splats)}
 
     def render(self, parameters: Parameters) -> dict[str, np.ndarray]:
         """All subjects in one image, their Gaussians sorted together. `enhanced` (true): with the enhancers of the

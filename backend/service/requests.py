@@ -212,12 +212,15 @@ class ExtremesRequest(Request):
 @dataclass(frozen=True)
 class ExportRequest(Request):
     command: ClassVar = "export"
-    summary: ClassVar = "write one frame's Gaussians as a .ply that 3DGS programs read"
+    summary: ClassVar = "write the Gaussians of one frame, or a file for each of several, as 3DGS programs read them"
 
     avatar: Path = positional("AVATAR")
     track: Path = positional("TRACK")
-    out: Path = positional("OUT.ply")
+    out: Path = positional("OUT", "a name that ends in .ply, .spz or .glb; of several frames, each gets its number")
     frame: int = option("index into the track", "N", default=0)
+    frames: str | None = option(
+        "indices of the first and the last of several frames", "A-B", default=None, default_in_words="one frame"
+    )
 
     @property
     def output(self) -> Path:

@@ -132,8 +132,11 @@ class ExtremesResult:
 @dataclass(frozen=True)
 class ExportResult:
     out: Path
+    """The file, or the first one."""
     gaussians: int
+    """In the file, or at most in each."""
     frame: int
+    files: int = 1
 
 
 @dataclass(frozen=True)

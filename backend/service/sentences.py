@@ -80,6 +80,11 @@ def _(result: results.ExtremesResult) -> str:
 
 @describe.register
 def _(result: results.ExportResult) -> str:
+    if result.files > 1:
+        return (
+            f"{result.out} and {result.files - 1} more: up to {result.gaussians} Gaussians in each, frames "
+            f"{result.frame} to {result.frame + result.files - 1}."
+        )
     return f"{result.out}: {result.gaussians} Gaussians of frame {result.frame}."
 
 

@@ -35,6 +35,7 @@ STAGES: Final[dict[str, str]] = {
     "Finding the light": "Comparing the light with that of the first capture",
     "Looking for flicker": "Measuring flicker",
     "Rendering": "Rendering",
+    "exporting": "Writing the Gaussians",
     "Expressions": "Rendering expressions",
     "Sliders": "Rendering and scoring sliders",
     "baking": "Trying the avatar in many poses",

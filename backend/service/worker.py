@@ -9,7 +9,7 @@
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction, anchors} → means, quaternions, scales, opacities, colors (`posing`)
-    avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a `.ply` of them at `path`
+    avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a file of them at `path`
     avatar.render  {subjects: [{avatar, pose, holdout}], camera, enhanced} → color, alpha, depth, hole
     job.start      {kind, params}                       → {job: its name} (`job_specs`); then `job.progress`,
                                                           `job.preview` and `job.message` as they come, and at last

@@ -1,9 +1,5 @@
-"""Writing and reading splats as the `.ply` file that 3D Gaussian Splatting programs exchange.
-
-One binary little-endian record of 62 floats per Gaussian, named as in the released program of Kerbl et al. 2023:
-x y z, nx ny nz (unused, zero), f_dc_0…2 and f_rest_0…44 (spherical harmonics; the rest colour by colour), opacity
-(before the sigmoid), scale_0…2 (natural logarithm, metres), rot_0…3 (w, x, y, z). All 45 f_rest are written even when
-colour does not depend on direction, because many viewers refuse a file without them.
+"""Writing splats to the files of `backend.splat_files`, and reading the `.ply` that 3D Gaussian Splatting programs
+exchange.
 """
 
 from __future__ import annotations
@@ -16,61 +12,42 @@ import torch
 
 from ..errors import EffigyError
 from ..reading import Damaged, Unlike, read_bytes, reading
+from ..splat_files import C0, COLUMNS, FORMATS, REST, Gaussians, encoded, format_of
 from ..storage import write_beside
-from .reference import ALPHA_MIN
-from .spherical_harmonics import C0, MAX_DEGREE
 from .types import Splats
 
 REMEDY: Final = "export it again"
 MOST_BYTES: Final = 2**30
 """Four million Gaussians."""
-_REST = (MAX_DEGREE + 1) ** 2 - 1
-COLUMNS = (
-    *("x", "y", "z", "nx", "ny", "nz"),
-    *(f"f_dc_{k}" for k in range(3)),
-    *(f"f_rest_{k}" for k in range(3 * _REST)),
-    "opacity",
-    *(f"scale_{k}" for k in range(3)),
-    *(f"rot_{k}" for k in range(4)),
-)
 
 
-def write_ply(path: Path, splats: Splats, harmonics: torch.Tensor | None = None) -> int:
-    """Write one frame (B = 1) and return how many Gaussians the file holds.
+def check_splat_name(path: Path) -> str:
+    """The format in which a file's name ends, one of `FORMATS`. Raises an `EffigyError` for another one."""
+    suffix = format_of(path.name)
+    if suffix is None:
+        raise EffigyError(
+            f"{path} should end in {', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}: that is the format it will hold."
+        )
+    return suffix
 
-    `harmonics` (1, G, K, 3) replaces the plain colours. Gaussians too faint to be drawn (opacity below 1/255) are not
-    written.
+
+def write_splats(path: Path, splats: Splats, harmonics: torch.Tensor | None = None) -> int:
+    """Write one frame (B = 1) in the format in which the name ends, and return how many Gaussians the file holds.
+
+    `harmonics` (1, G, K, 3) replaces the plain colours of a `.ply`. Gaussians too faint to be drawn (opacity below
+    1/255) are not written.
     """
+    suffix = check_splat_name(path)
     if splats.means.shape[0] != 1:
-        raise EffigyError(f"A .ply file holds one frame of splats, but {splats.means.shape[0]} were given.")
-    means, quaternions, scales, opacities, colors = (
-        tensor[0].detach().cpu().double().numpy() for tensor in vars(splats).values()
-    )
-    visible = opacities >= ALPHA_MIN
-    table = np.zeros((int(visible.sum()), len(COLUMNS)), "<f4")
-    column = {name: k for k, name in enumerate(COLUMNS)}
-    dc, rest, opacity, scale, rotation = (
-        column[name] for name in ("f_dc_0", "f_rest_0", "opacity", "scale_0", "rot_0")
-    )
-    table[:, :3] = means[visible]
-    table[:, dc : dc + 3] = (colors[visible] - 0.5) / C0
+        raise EffigyError(f"A {suffix} file holds one frame of splats, but {splats.means.shape[0]} were given.")
+    parts = {name: tensor[0].detach().cpu().double().numpy() for name, tensor in vars(splats).items()}
     if harmonics is not None:
-        coefficients = harmonics[0].detach().cpu().double().numpy()[visible]
-        padded = np.zeros((len(coefficients), 3, _REST))
-        padded[:, :, : coefficients.shape[1] - 1] = coefficients[:, 1:].transpose(0, 2, 1)
-        table[:, dc : dc + 3] = coefficients[:, 0]
-        table[:, rest : rest + 3 * _REST] = padded.reshape(-1, 3 * _REST)
-    # A fully opaque Gaussian would have an infinite logit; 1 - 1e-6 is still distinguishable from 1 in float32.
-    probability = np.clip(opacities[visible], None, 1 - 1e-6)
-    table[:, opacity] = np.log(probability / (1 - probability))
-    table[:, scale : scale + 3] = np.log(np.maximum(scales[visible], 1e-12))
-    length = np.linalg.norm(quaternions[visible], axis=1, keepdims=True)
-    table[:, rotation:] = quaternions[visible] / np.maximum(length, 1e-12)
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(table)}"]
-    header += [f"property float {name}" for name in COLUMNS]
-    with write_beside(Path(path), durable=False) as temporary:
-        temporary.write_bytes("\n".join([*header, "end_header\n"]).encode() + table.tobytes())
-    return len(table)
+        coefficients = harmonics[0].detach().cpu().double().numpy()
+        parts |= {"colors": 0.5 + C0 * coefficients[:, 0], "rest": coefficients[:, 1:]}
+    content, count = encoded(suffix, Gaussians(**parts))
+    with write_beside(path, durable=False) as temporary:
+        temporary.write_bytes(content)
+    return count
 
 
 def read_ply(path: Path) -> tuple[Splats, torch.Tensor]:
@@ -104,10 +81,10 @@ def _read(path: Path) -> tuple[Splats, torch.Tensor]:
         return torch.tensor(table[:, [column[name] for name in columns]])[None]
 
     per_color = sum(name.startswith("f_rest_") for name in names) // 3
-    if per_color > _REST:
-        raise Damaged(f"it has more than {_REST} harmonics for a colour")
+    if per_color > REST:
+        raise Damaged(f"it has more than {REST} harmonics for a colour")
     constant = fields("f_dc_0", "f_dc_1", "f_dc_2")
-    harmonics = torch.zeros(1, len(table), _REST + 1, 3)
+    harmonics = torch.zeros(1, len(table), REST + 1, 3)
     harmonics[:, :, 0] = constant
     for c in range(3):
         rest = fields(*(f"f_rest_{c * per_color + k}" for k in range(per_color)))

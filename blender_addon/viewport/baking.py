@@ -1,5 +1,5 @@
-"""Bakes and exports splats frame by frame. The worker computes the splats of each pose. The task runs in short steps,
-so that Blender's window keeps responding while the worker computes.
+"""Bakes and exports splats frame by frame. The task runs in short steps, so that Blender's window keeps responding
+while the worker computes. An export needs no worker where all avatars have a baked model.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from .. import file_names, tasks
+from .. import file_names, splat_files, tasks
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
+from ..player.players import player_of
 from ..redraw import redraw_views
-from ..rig.pose import read_pose
+from ..rig.pose import RigPose, read_pose
 from ..rig.rig_properties import Rig, find_rigs
+from ..rig.rotations import matrix_to_quaternion, quaternion_multiply
 from ..rig.steps import Steps
 from ..tasks import Task
+from ..writing import write_file
 from . import cache
 from .splats import Splats
 from .splats_request import METHOD, SplatsRequest, pose_key
@@ -94,10 +97,10 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
-    """Starts writing the splats of all visible avatars as `.ply`: the current frame to `path`, or a range of frames to
-    numbered files. Each file holds all avatars that are visible in its frame; where none is, it is empty. `axes`
-    (3, 3) converts the world's axes to the file's. Raises an `EffigyError` if there is no avatar, if none is visible in
-    the current frame and only that is exported, or if the range is empty.
+    """Starts writing the splats of all visible avatars in the format in which `path` ends (`splat_files`): the current
+    frame to `path`, or a range of frames to numbered files. Each file holds all avatars that are visible in its frame;
+    where none is, it is empty. `axes` (3, 3) converts the world's axes to the file's. Raises an `EffigyError` if there is no
+    avatar, if none is visible in the current frame and only that is exported, or if the range is empty.
     """
     scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
     rigs = rigs_with_avatars(layer)
@@ -113,7 +116,7 @@ def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tup
 
 
 def numbered(path: Path, frame: int) -> Path:
-    """`head.ply` -> `head_0012.ply`, as Blender numbers frames."""
+    """`head.spz` -> `head_0012.spz`, as Blender numbers frames."""
     return file_names.numbered(path, f"_{frame:04d}")
 
 
@@ -177,7 +180,9 @@ def _export(
     frames: tuple[int, int] | None,
     color_viewpoint: ColorViewpoint,
 ) -> Steps[str]:
-    """The steps of the export; returns a summary for the artist. The worker writes the files."""
+    """The steps of the export; returns a summary for the artist. The worker writes the files of frames in which an
+    avatar has no baked model.
+    """
     exported = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
     gaussians = 0
     with _restored_frame(scene):
@@ -187,20 +192,47 @@ def _export(
                 scene.frame_set(frame)
             depsgraph = layer.depsgraph
             poses = [(rig, read_pose(rig, depsgraph)) for rig in rigs if _is_shown(rig, layer)]
-            subjects = [
-                {"avatar": avatar_path(rig.armature), "pose": pose.message()} for rig, pose in poses if pose.has_size
-            ]
-            params = {
-                **color_viewpoint.in_frame(scene, depsgraph).message(),
-                "subjects": subjects,
-                "axes": axes,
-                "path": numbered(path, frame) if frames else path,
-            }
-            answer = yield from tasks.fetch("avatar.export", params)
-            gaussians = max(gaussians, answer["gaussians"])
+            posed = [(rig, avatar_path(rig.armature), pose) for rig, pose in poses if pose.has_size]
+            view = color_viewpoint.in_frame(scene, depsgraph).message()
+            target = numbered(path, frame) if frames else path
+            played = _played(posed, view, depsgraph)
+            if played is not None:
+                content, count = splat_files.encoded(target.suffix, _in_one(played, axes))
+                write_file(target, content, "Blender: exporting splats")
+            else:
+                subjects = [{"avatar": file, "pose": pose.message()} for _, file, pose in posed]
+                params = {**view, "subjects": subjects, "axes": axes, "path": target}
+                count = (yield from tasks.fetch("avatar.export", params))["gaussians"]
+            gaussians = max(gaussians, count)
             yield (number + 1) / len(exported)
     files = f"{len(exported)} files, the first is {numbered(path, exported[0])}" if frames else str(path)
     return f"{'Up to ' if frames else ''}{gaussians:,} Gaussians per frame: {files}."
+
+
+def _played(
+    posed: list[tuple[Rig, Path, RigPose]], view: dict[str, np.ndarray], depsgraph: bpy.types.Depsgraph
+) -> list[dict[str, np.ndarray]] | None:
+    """What the players of these avatars answer (`Player.splats`); None where one has no player."""
+    answers = []
+    for rig, path, pose in posed:
+        player = player_of(rig, path, depsgraph)
+        if player is None:
+            return None
+        answers.append(player.splats(pose.message(), view))
+    return answers
+
+
+def _in_one(answers: list[dict[str, np.ndarray]], axes: np.ndarray) -> splat_files.Gaussians:
+    """The splats of several avatars together, turned by `axes` (3, 3)."""
+    sizes = {"means": (3,), "quaternions": (4,), "scales": (3,), "opacities": (), "colors": (3,)}
+    joined = {
+        # A frame without an avatar is an empty file, so that the files of an animation keep their numbers.
+        name: np.concatenate([answer[name] for answer in answers]) if answers else np.zeros((0, *size), np.float32)
+        for name, size in sizes.items()
+    }
+    joined["means"] = joined["means"] @ axes.T
+    joined["quaternions"] = quaternion_multiply(matrix_to_quaternion(axes), joined["quaternions"])
+    return splat_files.Gaussians(**joined)
 
 
 def _check_range(first: int, last: int) -> None:

@@ -35,7 +35,7 @@ from backend.service.posing import (
     read_pose,
     rotate,
 )
-from backend.splatting.ply import write_ply
+from backend.splatting.ply import write_splats
 from backend.splatting.types import Splats
 
 CAMERA: dict[str, Any] = {
@@ -350,10 +350,10 @@ def test_an_export_holds_all_heads_in_the_axes_of_the_file(
 
     def write(path: Path, splats: Splats) -> int:
         written.append(splats)
-        counts.append(write_ply(path, splats))
+        counts.append(write_splats(path, splats))
         return counts[-1]
 
-    monkeypatch.setattr(posing, "write_ply", write)
+    monkeypatch.setattr(posing, "write_splats", write)
     axes = rotation_of(-np.pi / 2, 0, 0)
     subjects = [{"avatar": str(avatar_path), "pose": {"root": root_of(np.eye(3), at)}} for at in ((0, 0, 0), (0, 0, 5))]
     request = {"subjects": subjects, "view": [0, 0, 1], "path": str(tmp_path / "a.ply")}

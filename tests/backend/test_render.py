@@ -13,7 +13,7 @@ import OpenEXR
 import pytest
 import torch
 
-from backend.avatar.export import export_frame
+from backend.avatar.export import export_frame, export_frames, frames_of
 from backend.avatar.render import draw, render_track
 from backend.errors import Cancelled, EffigyError
 from backend.formats.image_files import srgb_to_linear
@@ -205,3 +205,22 @@ def test_export_writes_the_requested_frame_in_head_space(track, tmp_path):
     with pytest.raises(EffigyError, match=r"\.ply"):
         export_frame(Blob(), track, 0, tmp_path / "head.obj")
     assert [p.name for p in tmp_path.iterdir()] == ["head.ply"]
+
+
+def test_an_export_of_several_frames_numbers_its_files(track, tmp_path):
+    first, count = export_frames(Blob(), track, frames_of("1-3"), tmp_path / "head.ply")
+    assert (first.name, count) == ("head_0001.ply", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"head_000{k}.ply" for k in (1, 2, 3)]
+    splats, _ = read_ply(tmp_path / "head_0003.ply")
+    np.testing.assert_allclose(splats.means[0, 0, 0], track.expression[3, 0], atol=1e-6)
+
+
+def test_frames_that_are_not_there_are_refused_before_a_file_is_written(track, tmp_path):
+    for text in ("", "3", "3-1", "a-b", "-3", "1-2-3"):
+        with pytest.raises(EffigyError, match="a range such as 10-25"):
+            frames_of(text)
+    with pytest.raises(EffigyError, match="no frame 5"):
+        export_frames(Blob(), track, frames_of("2-5"), tmp_path / "head.glb")
+    with pytest.raises(EffigyError, match=r"\.spz or \.glb"):
+        export_frames(Blob(), track, frames_of("2-3"), tmp_path / "head.obj")
+    assert not list(tmp_path.iterdir())

@@ -299,7 +299,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "render": {"size": None, "format": "png", "background": "transparent", "plain": False},
     "orbit": {"size": 512, "degrees": 45.0},
     "extremes": {"size": 192, "scores": False},
-    "export": {"frame": 0},
+    "export": {"frame": 0, "frames": None},
     "report": {},
     "overlay": {},
     "retarget": {"intensity": 1.0, "smoothing": 0.0, "motion": 1.0, "fps": None},

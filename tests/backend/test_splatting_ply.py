@@ -10,7 +10,7 @@ import torch
 from test_splatting_cpu import random_splats, turned_cameras
 
 from backend.errors import EffigyError
-from backend.splatting.ply import read_ply, write_ply
+from backend.splatting.ply import read_ply, write_splats
 from backend.splatting.rasterize import rasterize
 
 
@@ -18,7 +18,7 @@ def test_records_hold_the_standard_properties_in_the_standard_units(tmp_path):
     """Parsed by hand from the format's description, independent of our reader."""
     splats = random_splats(1, 7, 1)
     harmonics = torch.randn(1, 7, 16, 3, generator=torch.Generator().manual_seed(2))
-    assert write_ply(tmp_path / "a.ply", splats, harmonics) == 7
+    assert write_splats(tmp_path / "a.ply", splats, harmonics) == 7
     head, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n", 1)
     lines = head.decode().splitlines()
     assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 7"]
@@ -44,7 +44,7 @@ def test_splats_that_are_read_back_render_the_same_image(tmp_path):
     opacities[:, :20] = 0
     opacities[:, 20:30] = 1
     splats = replace(splats, opacities=opacities)
-    write_ply(tmp_path / "b.ply", splats)
+    write_splats(tmp_path / "b.ply", splats)
     again, harmonics = read_ply(tmp_path / "b.ply")
     assert again.means.shape[1] == int((opacities >= 1 / 255).sum()) < 200
     assert float(harmonics[:, :, 1:].abs().max()) == 0
@@ -57,7 +57,7 @@ def test_harmonics_survive_the_round_trip(tmp_path):
     harmonics = torch.randn(1, 40, 9, 3, generator=torch.Generator().manual_seed(4))
     splats = random_splats(1, 40, 5)
     kept = splats.opacities[0] >= 1 / 255
-    write_ply(tmp_path / "c.ply", splats, harmonics)
+    write_splats(tmp_path / "c.ply", splats, harmonics)
     _, again = read_ply(tmp_path / "c.ply")
     assert torch.equal(again[:, :, :9], harmonics[:, kept])
     assert float(again[:, :, 9:].abs().max()) == 0
@@ -65,9 +65,9 @@ def test_harmonics_survive_the_round_trip(tmp_path):
 
 def test_bad_files_and_several_frames_are_refused_with_a_sentence(tmp_path):
     with pytest.raises(EffigyError, match="one frame"):
-        write_ply(tmp_path / "d.ply", random_splats(2, 3, 6))
+        write_splats(tmp_path / "d.ply", random_splats(2, 3, 6))
     assert not list(tmp_path.iterdir())
-    write_ply(tmp_path / "e.ply", random_splats(1, 3, 6))
+    write_splats(tmp_path / "e.ply", random_splats(1, 3, 6))
     (tmp_path / "e.ply").write_bytes((tmp_path / "e.ply").read_bytes()[:-9])
     with pytest.raises(EffigyError, match="cut short"):
         read_ply(tmp_path / "e.ply")

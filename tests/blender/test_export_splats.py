@@ -1,4 +1,4 @@
-"""Exported splats, opened by a reader of the file format that knows nothing of ours."""
+"""Exported splats, opened by readers of the file formats that know nothing of ours: one below, and Blender's own."""
 
 from __future__ import annotations
 
@@ -115,6 +115,86 @@ def test_this_frame_is_exported_as_it_is_posed_though_it_is_not_keyed(rig, modul
     posed = columns(read(tmp_path / "posed.ply"), "x", "y", "z")
     assert np.allclose(posed, splats.means[visible], atol=1e-5)
     assert not np.array_equal(posed, columns(read(tmp_path / "keyed.ply"), "x", "z", "y") * (1, 1, -1))
+
+
+@pytest.fixture
+def played(engine_avatars):
+    """A rig whose avatar has a baked model."""
+    made = stage(engine_avatars / "cat.effigy")
+    made.armature.location, made.armature.rotation_euler = (1.0, 2.0, 3.0), (0.3, 0.0, 0.7)
+    made.key_blocks["mouthSmileLeft"].value = 0.8
+    bpy.context.scene.camera.location = (1.0, 1.0, 3.0)
+    bpy.context.view_layer.update()
+    return made
+
+
+def test_an_avatar_with_a_baked_model_is_exported_without_a_worker(played, module, tmp_path, monkeypatch):
+    expected, visible = in_blender(played, module)
+    monkeypatch.setattr(module("blender_addon.worker.session"), "client", None)
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "cat"), axes="Z_UP")
+    table = read(tmp_path / "cat.ply")
+    assert np.allclose(columns(table, "x", "y", "z"), expected.means[visible], atol=2e-5)
+    found = 0.5 + C0 * columns(table, "f_dc_0", "f_dc_1", "f_dc_2")
+    assert np.abs(found - expected.colors[visible]).max() < 1 / 255
+
+
+IMPORTERS = {
+    ".ply": lambda path: bpy.ops.wm.ply_import(filepath=str(path), forward_axis="Y", up_axis="Z"),
+    ".spz": lambda path: bpy.ops.wm.spz_import(filepath=str(path)),
+    ".glb": lambda path: bpy.ops.import_scene.gltf(filepath=str(path)),
+}
+
+
+@pytest.mark.skipif(bpy.app.version < (5, 3), reason="Blender reads Gaussians from 5.3 on.")
+@pytest.mark.parametrize(("suffix", "turn", "size"), [(".ply", 1e-3, 1e-3), (".spz", 0.3, 0.033), (".glb", 1e-3, 1e-3)])
+def test_blender_reads_back_what_it_has_exported(played, module, tmp_path, suffix, turn, size):
+    """`turn`: degrees, `size`: natural logarithm of the scales, within which a format keeps them."""
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / f"cat{suffix}"), axes="Z_UP")
+    baking, request, splats = (
+        module(f"blender_addon.viewport.{name}") for name in ("baking", "splats_request", "splats")
+    )
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    viewpoint, pose = (
+        baking.ColorViewpoint(None).in_frame(bpy.context.scene, depsgraph),
+        baking.read_pose(played, depsgraph),
+    )
+    player = module("blender_addon.player.players").player_of(
+        played, Path(bpy.path.abspath(played.armature.effigy.avatar)), depsgraph
+    )
+    expected = splats.Splats.from_answer(player.splats(pose.message(), viewpoint.message()), pose.head_motion)
+    visible = expected.opacities >= splats.ALPHA_MIN
+    IMPORTERS[suffix](tmp_path / f"cat{suffix}")
+    (cloud,) = [obj for obj in bpy.data.objects if obj.type == "POINTCLOUD"]
+    assert np.allclose(np.array(cloud.matrix_world), np.eye(4))
+
+    def get(name: str, field: str, width: int) -> np.ndarray:
+        values = np.empty(width * len(cloud.data.points), np.float32)
+        cloud.data.attributes[name].data.foreach_get(field, values)
+        return values.reshape(-1, width)
+
+    assert np.abs(get("position", "vector", 3) - expected.means[visible]).max() < 1e-4
+    base = get("radiance:base", "vector", 4)
+    assert np.abs(0.5 + C0 * base[:, :3] - expected.colors[visible]).max() < 2 / 255
+    assert np.abs(base[:, 3] - expected.opacities[visible]).max() < 1 / 255
+    scales, quaternions = get("scale", "vector", 3), get("rotation", "value", 4)
+    axes = splats.quaternion_rows(np.ascontiguousarray(quaternions.T)) * scales.T
+    xx, xy, xz, yy, yz, zz = expected.covariances[visible].T
+    wanted = np.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), -1).reshape(-1, 3, 3)
+    found = np.einsum("ikg,jkg->gij", axes, axes)
+    largest = np.linalg.norm(wanted, axis=(1, 2))[:, None, None]
+    assert (np.abs(found - wanted) / largest).max() < 2 * (size + np.radians(turn)) + 1e-3
+
+
+def test_the_format_that_is_chosen_replaces_that_of_the_name(played, tmp_path):
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "cat.ply"), format="SPZ")
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "ann.v2"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ann.v2.ply", "cat.spz"]
+    assert (tmp_path / "cat.spz").read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_the_worker_writes_the_other_formats_as_well(rig, tmp_path):
+    bpy.ops.effigy.export_splats(filepath=str(tmp_path / "ann.glb"))
+    assert (tmp_path / "ann.glb").read_bytes()[:4] == b"glTF"
 
 
 def test_all_avatars_of_the_scene_are_in_the_file(rig, engine_avatars, tmp_path):
