@@ -132,6 +132,9 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
     if avatar.networks.blendshapes is not None:
         tensors |= _baked_tensors(avatar, avatar.networks.blendshapes)
         header["baked"] = {"schema": baked.SCHEMA}
+        if sliders := baked.own_sliders(avatar.head_model):
+            tensors |= baked.motion_tensors(avatar.head_model, sliders)
+            header["baked"]["sliders"] = sliders.names
     metadata = {"effigy": json.dumps(header)}
     with write_beside(path) as temporary:
         write_tensors(temporary, tensors, metadata)
@@ -165,7 +168,7 @@ class FilePart:
 
 def file_parts(path: Path) -> list[FilePart]:
     """The parts of an `.effigy` file by size, the largest first and the header last."""
-    sizes = {"F16": 2, "F32": 4, "F64": 8}
+    sizes = {"F16": 2, "F32": 4, "F64": 8, "I16": 2, "I32": 4}
     found: dict[str, list[tuple[int, str]]] = {}
     with reading(path, "avatar", REMEDY):
         check_regular(path, "avatar")

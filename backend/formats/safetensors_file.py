@@ -17,7 +17,10 @@ from ..storage import sync
 MOST_HEADER: Final = 8 * 2**20
 """Bytes of the list of tensors at the start of a file, the avatar's own settings included. An avatar's has 20 kB;
 parsing takes about ten times its bytes."""
-_KINDS: Final = (torch.float16, torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
+_KINDS: Final = (
+    *(torch.float16, torch.float32, torch.float64),
+    *(torch.int64, torch.int32, torch.int16, torch.bool),
+)
 """What avatars and checkpoints consist of."""
 
 

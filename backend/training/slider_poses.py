@@ -15,8 +15,8 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
-from ..head.jaw import GAZE_ANGLES, JAW_SHAPES, jaw_rotations_of_shapes
-from ..head.model import EYE_L, EYE_R, JAW, HeadModel
+from ..head.jaw import JAW_SHAPES, gaze_rotations_of_shapes, jaw_rotations_of_shapes
+from ..head.model import JAW, HeadModel
 
 VALUES: Final = (0.5, 1.0)
 """Of each slider alone."""
@@ -108,15 +108,5 @@ def pose_arrays(model: HeadModel, poses: Sequence[SliderPose]) -> tuple[np.ndarr
 
 def _joint_rotations(model: HeadModel) -> dict[str, tuple[int, np.ndarray]]:
     """Slider -> the joint that it turns, and the axis-angle (3,) at 1."""
-    sideways, upwards = GAZE_ANGLES
-    joints = {name: (JAW, rotation) for name, rotation in jaw_rotations_of_shapes(model).items()}
-    for joint, side, outwards in ((EYE_L, "Left", 1.0), (EYE_R, "Right", -1.0)):
-        # About x, positive is down; about y, positive is to the person's left.
-        turns = {
-            "Out": (0, outwards * sideways),
-            "In": (0, -outwards * sideways),
-            "Up": (-upwards, 0),
-            "Down": (upwards, 0),
-        }
-        joints |= {f"eyeLook{way}{side}": (joint, np.array([*turn, 0.0])) for way, turn in turns.items()}
-    return joints
+    jaw = {name: (JAW, rotation) for name, rotation in jaw_rotations_of_shapes(model).items()}
+    return jaw | gaze_rotations_of_shapes()

@@ -98,9 +98,9 @@ def bake(context: bpy.types.Context, rigs: list[Rig], first: int, last: int) -> 
 
 def export(context: bpy.types.Context, path: Path, axes: np.ndarray, frames: tuple[int, int] | None) -> Task:
     """Starts writing the splats of all visible avatars in the format in which `path` ends (`splat_files`): the current
-    frame to `path`, or a range of frames to numbered files. Each file holds all avatars that are visible in its frame;
-    where none is, it is empty. `axes` (3, 3) converts the world's axes to the file's. Raises an `EffigyError` if there is no
-    avatar, if none is visible in the current frame and only that is exported, or if the range is empty.
+    frame to `path`, or a range of frames to numbered files. Each file holds all avatars that are visible in its
+    frame; where none is, it is empty. `axes` (3, 3) converts the world's axes to the file's. Raises an `EffigyError`
+    if there is no avatar, if none is visible in the current frame and only that is exported, or if the range is empty.
     """
     scene, layer, viewpoint = context.scene, context.view_layer, ColorViewpoint.from_context(context)
     rigs = rigs_with_avatars(layer)

@@ -1,0 +1,188 @@
+"""Reads an avatar's file (.effigy) and poses it, with numpy alone: the reference for docs/format.md.
+
+    python read_avatar.py avatar.effigy jawOpen=0.5 mouthSmileLeft=1
+
+prints what the file holds and writes the Gaussians of that pose beside it, as an .npz file.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+Array = np.ndarray
+Tensors = dict[str, np.ndarray]
+NECK, JAW, EYE_L, EYE_R = 1, 2, 3, 4
+PARENTS = (-1, 0, 1, 1, 1)
+C1, C2 = 0.4886025119029199, (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
+C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
+DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I16": "<i2", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
+
+
+def read(path: Path) -> tuple[dict, Tensors]:
+    """The file's own header, and its tensors by name; floats as float32."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    header = json.loads(entries.pop("__metadata__")["effigy"])
+    tensors = {}
+    for name, entry in entries.items():
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        values = np.frombuffer(data[begin:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        tensors[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
+    if header.get("baked", {}).get("schema") != 1 or "sliders" not in header["baked"]:
+        sys.exit("This file has no baked model of its own head, or one of a newer kind: see docs/format.md.")
+    return header, tensors
+
+
+def pose_of_sliders(header: dict, tensors: Tensors, values: dict[str, float]) -> tuple[Array, Array]:
+    """{name: value} -> expression (E,) and joint rotations (5, 3), axis-angle."""
+    weights = np.zeros(len(header["baked"]["sliders"]))
+    for name, value in values.items():
+        weights[header["baked"]["sliders"].index(name)] = value
+    rotations = np.zeros((5, 3))
+    rotations[JAW:] = np.tensordot(weights, tensors["baked.slider_rotations"], 1)
+    return weights @ tensors["baked.slider_expression"], rotations
+
+
+def to_matrix(rotation: Array) -> Array:
+    """Axis-angle (3,) -> (3, 3), Rodrigues' formula."""
+    angle = np.linalg.norm(rotation)
+    if angle < 1e-12:
+        return np.eye(3)
+    x, y, z = rotation / angle
+    skew = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
+    return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+
+
+def to_quaternion(matrix: Array) -> Array:
+    """(3, 3) -> w, x, y, z with w >= 0: the eigenvector to the largest eigenvalue (Bar-Itzhack 2000)."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    symmetric = np.array(
+        ((a + e + i, h - f, c - g, d - b), (h - f, a - e - i, b + d, c + g), (c - g, b + d, e - a - i, f + h),
+         (d - b, c + g, f + h, i - a - e))
+    )  # fmt: skip
+    quaternion = np.linalg.eigh(symmetric)[1][:, -1]
+    return quaternion if quaternion[0] >= 0 else -quaternion
+
+
+def multiplied(a: Array, b: Array) -> Array:
+    """Quaternions (..., 4) and (..., 4): the rotation b followed by a."""
+    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    scalar = aw * bw - (av * bv).sum(-1, keepdims=True)
+    return np.concatenate((scalar, aw * bv + bw * av + np.cross(av, bv)), -1)
+
+
+def rotated(quaternions: Array, points: Array) -> Array:
+    """Points (..., 3) by unit quaternions (..., 4)."""
+    twice = 2 * np.cross(quaternions[..., 1:], points)
+    return points + quaternions[..., :1] * twice + np.cross(quaternions[..., 1:], twice)
+
+
+def unit(vectors: Array) -> Array:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[Array, Array, Array, Array]:
+    """Vertices (N, 3), joints (5, 3), joint turns (5, 3, 3) and vertex turns (N, 4) of a pose."""
+    own = np.array([to_matrix(rotation) for rotation in rotations])
+    rows = np.concatenate((expression, (own[NECK:] - np.eye(3)).ravel()))
+    starts, vertices = tensors["baked.delta_starts"], tensors["baked.vertices"].copy()
+    for row in np.flatnonzero(rows):
+        entries = slice(starts[row], starts[row + 1])
+        step = rows[row] * tensors["baked.delta_units"][row]
+        vertices[tensors["baked.delta_vertices"][entries]] += step * tensors["baked.delta_steps"][entries]
+    joints, skinning = tensors["baked.joints"], tensors["baked.skinning"]
+    turns, shifts = np.empty((5, 3, 3)), np.empty((5, 3))
+    for joint, parent in enumerate(PARENTS):
+        turns[joint], shifts[joint] = own[joint], joints[joint] - own[joint] @ joints[joint]
+        if parent >= 0:
+            shifts[joint] = turns[parent] @ shifts[joint] + shifts[parent]
+            turns[joint] = turns[parent] @ turns[joint]
+    posed = np.einsum("nj,jab,nb->na", skinning, turns, vertices, optimize=True) + skinning @ shifts
+    quaternions = np.array([to_quaternion(turn) for turn in turns])
+    # A quaternion and its negative are the same rotation: the signs are the neck's.
+    quaternions = np.where((quaternions @ quaternions[NECK])[:, None] < 0, -quaternions, quaternions)
+    return posed, np.einsum("jab,jb->ja", turns, joints) + shifts, turns, unit(skinning @ quaternions)
+
+
+def view_of(joints: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Array, Array]:
+    """The view condition (3,), and the matrix (3, 3) from head space to the frame of the directions of view."""
+    before = unit(turn.T @ (joints[EYE_L:].mean(0) - eye))
+    angles = np.array((np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))))
+    yaw, pitch = np.clip(angles, ranges[:, 0], ranges[:, 1])
+    after = np.array((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)))
+    if (angles == (yaw, pitch)).all():
+        return before + (0, 0, 1), turn.T
+    cosine = before @ after
+    x, y, z = np.cross(before, after)
+    skew = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
+    nearest = np.eye(3) + skew + skew @ skew / max(1 + cosine, 1e-6)
+    return after + (0, 0, 1), (np.diag((-1.0, 1, -1)) if cosine < -1 + 1e-5 else nearest) @ turn.T
+
+
+def mixed(tensors: Tensors, conditions: Array) -> Array:
+    """Conditions (E + 12,) -> attributes (N, O)."""
+    prefix, x = "networks.blendshapes.mix.", conditions
+    layers = sorted(int(name.split(".")[3]) for name in tensors if name.startswith(prefix) and name.endswith("weight"))
+    for layer in layers:
+        x = tensors[f"{prefix}{layer}.weight"] @ x + tensors[f"{prefix}{layer}.bias"]
+        x = x if layer == layers[-1] else np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    basis = np.tensordot(x, tensors["networks.blendshapes.shapes"], 1)
+    return tensors["networks.blendshapes.mean"] + tensors["baked.features"] @ basis
+
+
+def harmonics(degree: int, directions: Array) -> Array:
+    """Unit directions (N, 3) -> (N, (degree + 1)²)."""
+    x, y, z = directions.T
+    xx, yy, zz = x * x, y * y, z * z
+    functions = [np.full_like(x, 0.28209479177387814), -C1 * y, C1 * z, -C1 * x]
+    functions += [C2[0] * x * y, -C2[0] * y * z, C2[1] * (2 * zz - xx - yy), -C2[0] * x * z, C2[2] * (xx - yy)]
+    functions += [-C3[0] * y * (3 * xx - yy), C3[1] * x * y * z, -C3[2] * y * (4 * zz - xx - yy)]
+    functions += [C3[3] * z * (2 * zz - 3 * xx - 3 * yy), -C3[2] * x * (4 * zz - xx - yy), C3[4] * z * (xx - yy)]
+    functions += [-C3[0] * x * (xx - 3 * yy)]
+    return np.stack(functions[: (degree + 1) ** 2], -1)
+
+
+def splats(header: dict, tensors: Tensors, expression: Array, rotations: Array, eye: Array) -> Tensors:
+    """The Gaussians of a pose, seen from `eye` (3,), in head space: means, quaternions, scales, opacities, colors."""
+    degree, k = header["settings"]["sh_degree"], header["settings"]["neural_per_anchor"]
+    vertices, joints, turns, quaternions = posed_head(tensors, expression, rotations)
+    view, to_view = view_of(joints, turns[NECK], eye, tensors["networks.views"])
+    face = np.clip(np.concatenate((expression, rotations[JAW:].ravel())), *tensors["networks.performed"])
+    out = mixed(tensors, np.concatenate((face, view)))
+    n, h = len(out), (degree + 1) ** 2
+    offsets = 0.01 * out[:, :3]
+    scales = np.minimum(tensors["baked.base_scale"][:, None] * np.exp(out[:, 3:6]), 0.02)
+    directions = unit((vertices - eye) @ to_view.T)
+    colors = np.einsum("nh,nhc->nc", harmonics(degree, directions), out[:, 11 : 11 + 3 * h].reshape(n, h, 3))
+    own = out[:, 11 + 3 * h :].reshape(n, k, 11)
+    turn = quaternions[:, None]
+    places = offsets[:, None] + tensors["networks.blendshapes.positions"] * scales[:, None]
+    sigmoid = lambda x: 0.5 * np.tanh(0.5 * x) + 0.5
+    anchors_and_spawned = {
+        "means": (vertices + rotated(quaternions, offsets), vertices[:, None] + rotated(turn, places)),
+        "quaternions": (multiplied(quaternions, unit(out[:, 6:10])), multiplied(turn, unit(own[..., 7:11]))),
+        "scales": (scales, scales[:, None] * 2 * sigmoid(own[..., 4:7])),
+        "opacities": (sigmoid(out[:, 10]), np.maximum(np.tanh(own[..., 0]), 0)),
+        "colors": (np.maximum(colors + 0.5, 0), sigmoid(own[..., 1:4])),
+    }
+    return {
+        name: np.concatenate((anchors, spawned.reshape(n * k, *anchors.shape[1:])))
+        for name, (anchors, spawned) in anchors_and_spawned.items()
+    }
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    header, tensors = read(path)
+    values = {name: float(value) for name, value in (word.split("=") for word in sys.argv[2:])}
+    found = splats(header, tensors, *pose_of_sliders(header, tensors, values), eye=np.array((0, 0.02, 0.7)))
+    np.savez(path.with_suffix(".npz"), **found)
+    sliders = len(header["baked"]["sliders"])
+    print(f"{path.name}: {sliders} sliders, {len(found['means'])} Gaussians on {header['head_name']}")
+
+
+if __name__ == "__main__":
+    main()
