@@ -15,7 +15,7 @@ from backend.service.exchange_store import exchange_folder
 from backend.storage import as_effigy_error, check_schema, write_beside
 from backend.user_cache import user_cache
 from blender_addon import output_files as extension_output_files
-from blender_addon import renaming
+from blender_addon import renaming, writing
 from blender_addon.worker import placing
 
 
@@ -82,7 +82,7 @@ def test_a_fetched_folder_that_cannot_be_placed_leaves_the_older_one(tmp_path, m
             raise renaming.EffigyError("another program has it open")
         source.replace(target)
 
-    monkeypatch.setattr(placing, "rename", rename)
+    monkeypatch.setattr(writing, "rename", rename)
     monkeypatch.setattr(extension_output_files, "_exchange", lambda one, other: False)
     with pytest.raises(renaming.EffigyError, match="open"):
         placing.place_folder(folder, {"capture.json": tmp_path / "content"})
