@@ -166,6 +166,15 @@ class EffigyScene(bpy.types.PropertyGroup):
         description="Add fine detail to rendered images, for avatars that were trained with an enhancer (the presets "
         "Standard and Full)",
     )
+    blur_images: IntProperty(
+        name="Blur Images",
+        default=64,
+        min=1,
+        soft_max=256,
+        max=4096,
+        description="The most images of which a frame with motion blur or depth of field is the mean. As many are "
+        "rendered as the blur needs; more of them make large blurs smoother",
+    )
     bake_to: EnumProperty(
         name="Bake To",
         default="MEMORY",

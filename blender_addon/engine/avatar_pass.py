@@ -121,7 +121,8 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
         scene.frame_step,
     )
     _copy_render_settings(scene.render, avatar_pass.render)
-    avatar_pass.effigy.enhanced = scene.effigy.enhanced
+    for name in ("enhanced", "blur_images"):
+        setattr(avatar_pass.effigy, name, getattr(scene.effigy, name))
     ours, theirs = avatar_pass.collection, scene.collection
     for kind in ("objects", "children"):
         mine, artists = getattr(ours, kind), getattr(theirs, kind)
@@ -132,7 +133,8 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
     pass_layer = avatar_pass.view_layers[0]
     # The artist may have renamed the layer since.
     artists_layer = scene.view_layers.get(pass_layer.name) or scene.view_layers[0]
-    pass_layer.use_solid = artists_layer.use_solid
+    for name in ("use_solid", "use_motion_blur"):
+        setattr(pass_layer, name, getattr(artists_layer, name))
     pass_layer.update()
     _show_alike(artists_layer.layer_collection, pass_layer.layer_collection)
     avatar_pass.timeline_markers.clear()

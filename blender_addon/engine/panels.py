@@ -75,7 +75,25 @@ class EFFIGY_PT_engine_film(_EnginePanel, bpy.types.Panel):
         if not context.scene.render.film_transparent:
             wrapped(self.layout, "The world's colour is behind the avatars.", region_width(context))
         self.layout.prop(context.scene.effigy, "enhanced")
+        draw_blur(self.layout, context)
         draw_unsupported(self.layout, context)
+
+
+class EFFIGY_PT_engine_motion_blur(_EnginePanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_engine_motion_blur"
+    bl_label = "Motion Blur"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw_header(self, context: bpy.types.Context) -> None:
+        self.layout.prop(context.scene.render, "use_motion_blur", text="")
+
+    def draw(self, context: bpy.types.Context) -> None:
+        render, layout = context.scene.render, self.layout
+        layout.use_property_split = True
+        layout.active = render.use_motion_blur
+        layout.prop(render, "motion_blur_position", text="Position")
+        layout.prop(render, "motion_blur_shutter")
+        layout.template_curve_mapping(render, "motion_blur_shutter_curve")
 
 
 class EFFIGY_PT_engine_passes(_EnginePanel, bpy.types.Panel):
@@ -100,6 +118,7 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(context.scene.effigy, "enhanced")
+        draw_blur(self.layout, context)
         draw_unsupported(self.layout, context)
         draw_composite(self.layout, context)
 
@@ -117,6 +136,15 @@ def draw_composite(layout: bpy.types.UILayout, context: bpy.types.Context) -> No
         text="Set Up Again" if again else "Composite over the Scene",
         icon="NONE" if done else "NODE_COMPOSITING",
     )
+
+
+def draw_blur(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """How many images a blurred one is made of, where the scene has motion blur or depth of field."""
+    scene = context.scene
+    camera = scene.camera
+    has_depth = camera is not None and camera.type == "CAMERA" and camera.data.dof.use_dof
+    if scene.render.use_motion_blur or has_depth:
+        layout.prop(scene.effigy, "blur_images")
 
 
 def draw_unsupported(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
@@ -146,4 +174,10 @@ def unregister() -> None:
             getattr(panel, "COMPAT_ENGINES", set()).discard(ENGINE)
 
 
-classes = (EFFIGY_PT_engine_color, EFFIGY_PT_engine_film, EFFIGY_PT_engine_passes, EFFIGY_PT_engine_composite)
+classes = (
+    EFFIGY_PT_engine_color,
+    EFFIGY_PT_engine_film,
+    EFFIGY_PT_engine_motion_blur,
+    EFFIGY_PT_engine_passes,
+    EFFIGY_PT_engine_composite,
+)

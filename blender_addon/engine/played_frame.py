@@ -21,11 +21,9 @@ from ..viewport.splat_framebuffer import SplatFramebuffer, SplatTexture, ViewCam
 from ..viewport.splats import DrawStyle, Splats, pack
 from . import egl
 from .camera import WorkerCamera
-from .rendered_frame import RenderedFrame
+from .rendered_frame import EMPTY_ALPHA, RenderedFrame
 from .subjects import RenderSubjects, Subject
 
-EMPTY_ALPHA: Final = 1 / 255
-"""A pixel with less counts as empty, as in the backend: its mean depth would be that of an invisible rim."""
 NEAR, FAR = 0.01, 1000.0
 """Metres, of a projection matrix whose depths nobody reads."""
 

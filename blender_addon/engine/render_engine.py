@@ -18,13 +18,17 @@ from bpy.app.handlers import persistent
 from ..errors import EffigyError
 from ..worker import session
 from . import played_frame
-from .camera import RenderRegion, WorkerCamera, image_size, render_region, worker_camera
+from .camera import RenderRegion, WorkerCamera, image_size, render_region
 from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
 from .engine_name import ENGINE
+from .exposure import images_of_blur, images_of_movement, instants
+from .frame_sum import FrameSum
 from .output_room import check_room
 from .rendered_frame import RenderedFrame
-from .subjects import RenderSubjects, collect_subjects
+from .shutter import shutter_of
+from .sight import SceneTime, Sight, sight_of
+from .subjects import RenderSubjects
 from .unsupported import unsupported_settings
 
 _reported: Final[set[str]] = set()
@@ -64,25 +68,52 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             raise EffigyError("Effigy renders one view at a time: switch Stereoscopy off in Properties ▸ Output.")
         if self.is_animation:
             check_room(scene)
-        camera = self.camera_override or scene.camera
-        if camera is None:
+        if (self.camera_override or scene.camera) is None:
             raise EffigyError("There is no camera in this scene: add one and press Ctrl+Numpad 0, or import a video.")
         size = image_size(scene.render)
         region = render_region(scene.render, *size)
-        camera = camera.evaluated_get(depsgraph)
-        view = worker_camera(camera, depsgraph, size, region)
-        visible = collect_subjects(depsgraph)
-        report_warnings(self, scene, visible.warnings)
-        count = len(visible.subjects)
-        frame = RenderedFrame.empty(region)
-        if count:
-            self.update_stats("", f"Rendering {count} avatars" if count > 1 else "Rendering the avatar")
-            frame = self._drawn(visible, view, scene)
-        if frame is None:
-            return
-        background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
-        image = combined_pass(frame.color, frame.alpha, frame.hole, background)
-        self._write_passes(depsgraph.view_layer.name, region, image, depth_pass(frame.depth))
+        time = SceneTime(self, scene)
+        try:
+            total = self._exposed(depsgraph, time, size, region)
+        finally:
+            time.go_to(0.0)
+        if total is not None:
+            self._write_passes(depsgraph.view_layer.name, region, total.image(), depth_pass(total.depth()))
+
+    def _exposed(
+        self, depsgraph: bpy.types.Depsgraph, time: SceneTime, size: tuple[int, int], region: RenderRegion
+    ) -> FrameSum | None:
+        """The image, averaged over the shutter's and the lens's openings; None if the artist has cancelled."""
+
+        def see(offset: float) -> Sight:
+            time.go_to(offset)
+            return sight_of(self.camera_override or depsgraph.scene.camera, depsgraph, size, region)
+
+        now = see(0.0)
+        report_warnings(self, depsgraph.scene, now.visible.warnings)
+        shutter = shutter_of(depsgraph.scene, depsgraph.view_layer)
+        needed, most = images_of_blur(now), depsgraph.scene.effigy.blur_images
+        if shutter is not None:
+            ends = shutter.opens, (shutter.opens + shutter.closes) / 2, shutter.closes
+            needed = max(needed, images_of_movement([see(end) for end in ends]))
+        count, who = min(needed, most), f"{len(now.poses)} avatars" if len(now.poses) > 1 else "the avatar"
+        total = FrameSum()
+        for number, instant in enumerate(instants(count, shutter, now.lens)) if count > 1 else [(0, None)]:
+            self.update_stats("", f"Rendering {who}" + (f", image {number + 1} of {count}" if count > 1 else ""))
+            sight = see(instant.time if instant else 0.0)
+            view = sight.view
+            if instant and instant.point is not None and sight.lens is not None:
+                view = sight.lens.through(view, instant.point)
+            scene = depsgraph.scene
+            frame = RenderedFrame.empty(region)
+            if sight.poses:
+                frame = self._drawn(sight.visible, view, scene)
+            if frame is None or self.test_break():
+                return None
+            background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
+            total.add(frame, combined_pass(frame.color, frame.alpha, frame.hole, background))
+            self.update_progress((number + 1) / count)
+        return total
 
     def _drawn(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
         """The avatars' image; None if the artist has cancelled."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from .camera import RenderRegion
+
+EMPTY_ALPHA: Final = 1 / 255
+"""A pixel with less counts as empty, as in the backend: its mean depth would be that of an invisible rim."""
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,11 @@ def unsupported_settings(scene: bpy.types.Scene) -> list[str]:
     """What the scene's render asks for that avatars do not follow."""
     layers = [layer for layer in scene.view_layers if layer.use]
     messages = []
-    if scene.render.use_motion_blur and any(layer.use_motion_blur for layer in layers):
-        messages.append(
-            "Avatars are rendered without motion blur: each frame is sharp, as at the middle of the exposure. "
-            "Blur it in the compositor if you need it."
-        )
     camera = scene.camera
-    if camera is not None and camera.type == "CAMERA" and camera.data.dof.use_dof:
+    if camera is not None and camera.type == "CAMERA" and camera.data.dof.use_dof and camera.data.type == "ORTHO":
         messages.append(
-            "Avatars are rendered without depth of field: they are sharp at any distance. Blur them in the "
-            "compositor by the Depth pass if you need it."
+            "Avatars are rendered without depth of field by an orthographic camera: they are sharp at any distance. "
+            "Blur them in the compositor by the Depth pass if you need it."
         )
     if scene.render.use_freestyle and any(layer.use_freestyle for layer in layers):
         messages.append("Freestyle draws no lines of avatars: it knows their meshes only.")

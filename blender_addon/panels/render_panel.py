@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..engine.panels import draw_composite, draw_unsupported
+from ..engine.panels import draw_blur, draw_composite, draw_unsupported
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
@@ -28,6 +28,7 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
             )
             box.operator("effigy.use_standard_view")
         layout.prop(scene.effigy, "enhanced")
+        draw_blur(layout, context)
         draw_unsupported(layout, context)
         draw_composite(layout, context)
         row = layout.row(align=True)

@@ -40,6 +40,10 @@ PARTS: Final = "is a group of settings, which has its own entry here or belongs 
 TABLE: Final[dict[str, Sorted]] = {
     "RenderSettings": Sorted(
         followed={
+            "engine_blur::a_turning_head_is_the_mean_of_sharp_images": (
+                "use_motion_blur motion_blur_position motion_blur_shutter"
+            ),
+            "engine_blur::the_shutters_curve_weighs_the_times": "motion_blur_shutter_curve",
             "engine_image::percentage_and_aspect_change_the_size_and_not_the_view": (
                 "resolution_x resolution_y resolution_percentage"
             ),
@@ -95,9 +99,6 @@ TABLE: Final[dict[str, Sorted]] = {
             ),
         },
         told={
-            "without motion blur": (
-                "use_motion_blur motion_blur_position motion_blur_shutter motion_blur_shutter_curve"
-            ),
             "one view at a time": "use_multiview stereo_views views views_format",
             "Freestyle draws no lines": "use_freestyle line_thickness line_thickness_mode",
         },
@@ -148,6 +149,7 @@ TABLE: Final[dict[str, Sorted]] = {
             "engine_image::passes_are_scene_linear_colour_and_depth_in_metres": "use_pass_z use_pass_combined",
             "all_settings::the_world_behind_is_that_of_the_view_layer": "use_sky world_override",
             "all_settings::a_layer_without_surfaces_has_no_avatar": "use_solid",
+            "engine_blur::the_composite_is_blurred_like_its_scene": "use_motion_blur",
         },
         not_needed={
             OF_ITS_DATABLOCK: "name",
@@ -161,7 +163,6 @@ TABLE: Final[dict[str, Sorted]] = {
             "draws over the finished image by Blender itself": "use_grease_pencil>=5.0",
         },
         told={
-            "without motion blur": "use_motion_blur",
             "Freestyle draws no lines": "use_freestyle freestyle_settings",
             "material override": "material_override",
             "Not made": (
@@ -182,6 +183,7 @@ TABLE: Final[dict[str, Sorted]] = {
             ),
             "engine_image::an_orthographic_camera_sees_what_a_long_lens_sees_from_afar": "type",
             "all_settings::the_cameras_clipping_range_cuts_the_avatar": "clip_start clip_end",
+            "engine_blur::a_head_out_of_focus_is_the_mean_over_the_lens": "dof",
         },
         not_needed={
             OF_ITS_DATABLOCK: DATABLOCK,
@@ -202,16 +204,16 @@ TABLE: Final[dict[str, Sorted]] = {
                 "central_cylindrical_range_v_min>=5.0 custom_bytecode>=5.0 custom_bytecode_hash>=5.0 "
                 "custom_filepath>=5.0 custom_mode>=5.0 custom_shader>=5.0"
             ),
-            "without depth of field": "dof",
             "one view at a time": "stereo",
         },
     ),
     "CameraDOFSettings": Sorted(
-        told={
-            "without depth of field": (
-                "use_dof aperture_blades aperture_fstop aperture_ratio aperture_rotation focus_distance focus_object "
-                "focus_subtarget"
-            )
+        followed={
+            "engine_blur::a_head_out_of_focus_is_the_mean_over_the_lens": "use_dof aperture_fstop focus_distance",
+            "engine_blur::the_focus_is_blenders": "focus_object focus_subtarget aperture_ratio",
+            "engine_blur::the_plane_in_focus_stays_and_other_points_move_by_the_blur": (
+                "aperture_blades aperture_rotation"
+            ),
         }
     ),
     "CameraStereoData": Sorted(

@@ -130,10 +130,12 @@ def test_settings_without_effect_on_avatars_are_reported(engine_avatars, tmp_pat
     scene, unsupported = bpy.context.scene, module("blender_addon.engine.unsupported")
     assert unsupported.unsupported_settings(scene) == []
     scene.render.use_motion_blur = scene.camera.data.dof.use_dof = True
-    blur, focus = unsupported.unsupported_settings(scene)
-    assert "without motion blur" in blur and "without depth of field" in focus
+    assert unsupported.unsupported_settings(scene) == []
+    scene.render.use_freestyle, scene.camera.data.type = True, "ORTHO"
+    focus, lines = unsupported.unsupported_settings(scene)
+    assert "without depth of field" in focus and "Freestyle" in lines
     reports = []
     engine = type("Engine", (), {"report": lambda _, kind, message: reports.append((kind, message))})
     module("blender_addon.engine.render_engine").report_warnings(engine(), scene, [])
-    assert reports == [({"WARNING"}, blur), ({"WARNING"}, focus)]
+    assert reports == [({"WARNING"}, focus), ({"WARNING"}, lines)]
     assert (render_png(tmp_path / "sharp.png")[..., 3] > 0.99).any()
