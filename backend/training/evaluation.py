@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..avatar.avatar import Avatar
-from ..avatar.render import SplatSource, draw
+from ..avatar.render import Frame, SplatSource, draw
 from ..errors import EffigyError
 from ..formats.capture import LARGEST_SIZE, Capture
 from ..formats.image_files import to_bytes, write_png
@@ -29,7 +29,7 @@ from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, read_truth
+from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, read_cutout, read_truth
 from .metrics import ImageMetrics, average, compare, psnr
 from .own_light import score_in_own_light
 from .perceptual import find_lpips, hed_features
@@ -166,9 +166,11 @@ class _Evaluation:
                 if index in self.perceptual_frames:
                     with torch.no_grad():
                         features = hed_features()(torch.from_numpy(truth)[None] / 255)
-                for name, image in self._images(index):
+                cutout = self._cutout(index)
+                for name, image, own in self._images(index):
                     write_png(folder / f"{name}_{index:06d}.png", image)
-                    # Metrics are taken on the 8-bit images on disk, so that anybody can compute them again.
+                    # Metrics are taken on the 8-bit images on disk, so that anybody can compute them again; only
+                    # `psnr_rim` needs the alpha of the rendered frame.
                     self.results[name].append(
                         compare(
                             image / np.float32(255),
@@ -177,6 +179,7 @@ class _Evaluation:
                             features=features,
                             lpips=self.lpips if features is not None else None,
                             landmarks=(detector(image), true_landmarks),
+                            cutouts=(own, cutout),
                         )
                     )
                 latest = self.results["pred"][-1]
@@ -184,16 +187,26 @@ class _Evaluation:
                     "Evaluating", done, len(self.scored), psnr=latest.psnr, psnr_head=latest.psnr_head or 0.0
                 )
 
-    def _images(self, index: int) -> Iterator[tuple[str, np.ndarray]]:
-        """Frame `index` by each method, over white: the key of `results` and (size, size, 3) uint8."""
+    def _images(self, index: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Frame `index` by each method: the key of `results`, the frame over white, (size, size, 3) uint8, and as
+        `_cutout`.
+        """
         started = time.perf_counter()
         frame = draw(self.avatar, self.track, [index], self.size)[0]
         self.render_seconds.append(time.perf_counter() - started)
-        yield "pred", to_bytes(frame.over(WHITE))
+        yield "pred", to_bytes(frame.over(WHITE)), _premultiplied(frame)
         if self.nearest:
-            yield "nearest", read_truth(self.capture, self.nearest[index], self.size)[0]
+            nearest = self.nearest[index]
+            yield "nearest", read_truth(self.capture, nearest, self.size)[0], self._cutout(nearest)
         for name, source in self.baseline_sources.items():
-            yield name, to_bytes(draw(source, self.track, [index], self.size)[0].over(WHITE))
+            frame = draw(source, self.track, [index], self.size)[0]
+            yield name, to_bytes(frame.over(WHITE)), _premultiplied(frame)
+
+    def _cutout(self, index: int) -> np.ndarray:
+        """Head and neck of frame `index`, (size, size, 4) float32 in [0, 1] premultiplied by alpha."""
+        cutout = read_cutout(self.capture, index, self.size) / np.float32(255)
+        cutout[..., :3] *= cutout[..., 3:]
+        return cutout
 
     def score_tracked_by_avatar(self) -> None:
         """Score the frames once more with their poses fitted through the avatar, which has never seen them."""
@@ -203,8 +216,9 @@ class _Evaluation:
         fitted = track_by_avatar(self.avatar, self.capture, track, size=self.size, progress=self.progress).track
         for index in self.scored.tolist():
             truth, matte = read_truth(self.capture, index, self.size)
-            image = to_bytes(draw(self.avatar, fitted, [index], self.size)[0].over(WHITE))
-            self.retracked.append(compare(image / np.float32(255), truth / np.float32(255), matte / np.float32(255)))
+            frame = draw(self.avatar, fitted, [index], self.size)[0]
+            pictures = (part / np.float32(255) for part in (to_bytes(frame.over(WHITE)), truth, matte))
+            self.retracked.append(compare(*pictures, cutouts=(_premultiplied(frame), self._cutout(index))))
 
     def _jitter(self) -> float | None:
         """`measure_jitter` of the avatar on the scored frames, pixels."""
@@ -294,6 +308,11 @@ class _Evaluation:
         for name, figures in metrics.baselines.items():
             subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
         return contact_sheet(self.capture.source_name, subtitle, columns, rows)
+
+
+def _premultiplied(frame: Frame) -> np.ndarray:
+    """(H, W, 4) float32 in [0, 1]."""
+    return np.dstack((frame.color, frame.alpha)).clip(0, 1)
 
 
 def _read_png(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..avatar.pose_refinement import PoseOffsets, RigidMotion, head_centre, refined_pose
 from ..avatar.posing import Pose, condition_size, pose_rig
 from ..errors import EffigyError
+from ..footage.foreground import foreground_colors
 from ..formats.capture import Capture, read_frame, read_head_matte
 from ..formats.image_files import to_bytes
 from ..formats.track import Track
@@ -38,11 +39,20 @@ def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
 
 def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Frame `index` with everything but head and neck white, (size, size, 3) uint8 RGB, and its head matte,
-    (size, size) uint8.
+    (size, size) uint8. Half-covered pixels keep the colours of the footage, unlike those of `read_cutout`, so that
+    scores stay comparable with those of earlier versions.
     """
     matte = read_head_matte(capture, index, size)
     alpha = matte[..., None] / np.float32(255)
     return to_bytes(read_frame(capture, index, size) / np.float32(255) * alpha + (1 - alpha)), matte
+
+
+def read_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
+    """Head and neck of frame `index`, (size, size, 4) uint8: the colours of the foreground, not multiplied by the last
+    channel, which is the head matte.
+    """
+    matte = read_head_matte(capture, index, size)
+    return np.dstack((foreground_colors(read_frame(capture, index, size), matte), matte))
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Batch:
     pose: Pose
     cameras: Cameras
     color: Tensor
-    """(B, H, W, 3) in [0, 1]"""
+    """(B, H, W, 3) in [0, 1]: of the foreground, not multiplied by `matte`."""
     matte: Tensor
     """(B, H, W): 1 = head or neck"""
     times: Tensor
@@ -95,9 +105,7 @@ class TrainingFrames:
         self.device = torch.device(device)
         images = np.empty((len(good), size, size, 4), np.uint8)
         for row, index in enumerate(good.tolist()):
-            capture, own = captures[owners[row]], index - int(starts[owners[row]])
-            images[row, ..., :3] = read_frame(capture, own, size)
-            images[row, ..., 3] = read_head_matte(capture, own, size)
+            images[row] = read_cutout(captures[owners[row]], index - int(starts[owners[row]]), size)
             progress.update("Reading frames", row + 1, len(good))
         self._images = torch.from_numpy(images).to(self.device)
         self._index_of_row = torch.as_tensor(good, device=self.device)

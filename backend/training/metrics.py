@@ -3,6 +3,10 @@
 Both images are square, (H, W, 3) in [0, 1], sRGB-encoded, with everything but head and neck replaced by white, which is
 the papers' protocol. White raises the scores, so `psnr_head` and `psnr_inner` leave it out; judge an avatar by these
 two.
+
+White also hides fringes: half-covered pixels of the truth show the room in which the person was filmed, and an avatar
+that has learnt the room's colour scores well. `psnr_rim` shows image and truth over other backgrounds, the truth in the
+foreground's own colours (`backend.footage.foreground`).
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from .ssim import ssim
 INNER_SHARE = 0.025
 """`psnr_inner` leaves out a rim of this share of the image's width inside the matte's edge, where hair and matte are
 least accurate."""
+
+RIM_SHARE = 0.01
+"""`psnr_rim` counts the pixels that the head covers in part, and those within this share of the image's width."""
 
 LANDMARK_SIZE = 512
 """F-LMD is given in pixels of an image of this size, whatever the avatar's own resolution."""
@@ -44,6 +51,8 @@ class ImageMetrics:
     """Sharpness difference, dB, higher is better: see `sharpness_difference`."""
     psnr_head: float | None
     psnr_inner: float | None
+    psnr_rim: float | None
+    """At the head's outline over other backgrounds: see `rim_psnr`."""
 
 
 def compare(
@@ -54,11 +63,13 @@ def compare(
     features: list[torch.Tensor] | None = None,
     lpips: Distance | None = None,
     landmarks: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    cutouts: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> ImageMetrics:
     """Measure `image` against `truth`, both (H, W, 3) float32 in [0, 1]; `matte` (H, W) in [0, 1] is the true head's.
 
     `features` are `hed_features()` of the truth, computed once where several images are compared to it; without them
     `vgg_hed` is None. `landmarks` are the 68 landmarks of image and truth (see `ibug_landmarks`), None without a face.
+    `cutouts` are the arguments of `rim_psnr`.
     """
     squared = np.square(image.astype(np.float64) - truth).mean(axis=2)
     a, b = torch.from_numpy(image)[None], torch.from_numpy(truth)[None]
@@ -73,6 +84,7 @@ def compare(
             sd=sharpness_difference(image, truth),
             psnr_head=_psnr_within(squared, matte >= 0.5),
             psnr_inner=_psnr_within(squared, inner_matte(matte)),
+            psnr_rim=rim_psnr(*cutouts) if cutouts else None,
         )
 
 
@@ -99,6 +111,21 @@ def inner_matte(matte: np.ndarray) -> np.ndarray:
     radius = max(1, round(INNER_SHARE * matte.shape[1]))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.erode((matte >= 0.5).astype(np.uint8), disc).astype(bool)
+
+
+def rim_psnr(image: np.ndarray, truth: np.ndarray) -> float | None:
+    """DB at the outline of two heads, (H, W, 4) float32 in [0, 1] premultiplied by alpha, over black, a medium blue and
+    a gradient; None where the truth has no half-covered pixels.
+    """
+    height, width = truth.shape[:2]
+    radius = max(1, round(RIM_SHARE * width))
+    partial = ((truth[..., 3] > 0.02) & (truth[..., 3] < 0.98)).astype(np.uint8)
+    rim = cv2.dilate(partial, np.ones((2 * radius + 1,) * 2, np.uint8)) > 0
+    difference = image.astype(np.float64) - truth
+    down, across = np.mgrid[:height, :width] / max(height, width)
+    backgrounds = (np.zeros(3), np.array((0.2, 0.3, 0.7)), np.stack((across, down, 1 - across), 2))
+    errors = [np.square(difference[..., :3] - difference[..., 3:] * behind).mean(2) for behind in backgrounds]
+    return _psnr_within(np.mean(errors, 0), rim)
 
 
 def sharpness_difference(image: np.ndarray, truth: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from .metrics import ImageMetrics
 SCHEMA = 1
 
 BASELINE_NAMES = {"nearest": "nearest frame", "vertex_bound": "vertex-bound"}
-_COLUMNS = ("psnr", "psnr_head", "psnr_inner", "ssim", "vgg_hed", "lpips", "f_lmd", "sd")
+_COLUMNS = ("psnr", "psnr_head", "psnr_inner", "psnr_rim", "ssim", "vgg_hed", "lpips", "f_lmd", "sd")
 _RESHAPED = {
     "mean",
     "interpolated_frames",

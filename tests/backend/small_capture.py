@@ -85,8 +85,10 @@ def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) ->
         chosen = np.array([index])
         with torch.no_grad():
             raster = rasterize(truth(poses.pose(chosen))[0], poses.cameras(chosen, SIZE))
-        alpha = raster.alpha[0].numpy()
-        color = raster.color[0].numpy() / np.maximum(alpha, 1e-3)[..., None]
+        color, alpha = raster.color[0].numpy(), raster.alpha[0].numpy()
+        # Beyond the ball its colours go on, so that half-covered pixels show nothing else.
+        beyond = cv2.GaussianBlur(color, (0, 0), 9) / cv2.GaussianBlur(alpha, (0, 0), 9)[..., None]
+        color = np.where(alpha[..., None] > 1 / 255, color / np.maximum(alpha, 1e-3)[..., None], beyond)
         cv2.imwrite(str(capture.frame_path(index)), (color[..., ::-1].clip(0, 1) * 255).round().astype(np.uint8))
         for path in (capture.matte_path(index), capture.head_matte_path(index)):
             cv2.imwrite(str(path), (alpha * 255).round().astype(np.uint8))

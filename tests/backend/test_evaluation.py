@@ -91,6 +91,7 @@ def test_metrics_json_holds_the_documented_fields(evaluated):
         "sd",
         "psnr_head",
         "psnr_inner",
+        "psnr_rim",
         "seconds_per_frame",
         "megabytes",
         "frames",

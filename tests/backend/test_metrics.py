@@ -14,7 +14,7 @@ import torch
 from backend.correspondence.landmark_sets import IBUG_68
 from backend.errors import EffigyError
 from backend.training import metrics, perceptual
-from backend.training.metrics import average, compare, inner_matte, landmark_distance, sharpness_difference
+from backend.training.metrics import average, compare, inner_matte, landmark_distance, rim_psnr, sharpness_difference
 from backend.training.perceptual import feature_distance, find_lpips, hed_features, vgg_hed_distance
 from backend.training.ssim import ssim, ssim_reference
 
@@ -163,6 +163,27 @@ def test_psnr_inner_ignores_errors_at_the_silhouette_only(portrait):
     rim = truth + 0.3 * ((matte > 0) & ~inner)[..., None]
     figures = compare(rim.astype(np.float32), truth, matte)
     assert figures.psnr_inner == 100 and figures.psnr_head < 25
+
+
+def test_psnr_rim_sees_a_fringe_that_white_hides(portrait):
+    """Half-covered pixels hold a white room in image and truth alike; over white, both are then the truth."""
+    alpha = np.zeros((96, 96), np.float32)
+    alpha[:, :50], alpha[:, 50:53] = 1, 0.5
+    truth = np.dstack((np.full((96, 96, 3), 0.2, np.float32) * alpha[..., None], alpha))
+    fringe = truth.copy()
+    fringe[:, 50:53, :3] = 0.5 * (0.5 * 0.2 + 0.5)
+    # 0.2 too bright in three columns of the five that are counted, over any background.
+    assert rim_psnr(fringe, truth) == pytest.approx(-10 * np.log10(0.2**2 * 3 / 5), abs=1e-4)
+    assert rim_psnr(truth, truth) == 100
+    # A wrong alpha is seen over some backgrounds, though the colour over white is right.
+    opaque = fringe.copy()
+    opaque[:, 50:53, 3] = 1
+    opaque[:, 50:53, :3] = truth[:, 50:53, :3] + 0.5
+    assert rim_psnr(opaque, truth) < 15
+    far = truth.copy()
+    far[:, :40] = 0
+    assert rim_psnr(far, truth) == 100
+    assert rim_psnr(truth, np.ones((96, 96, 4), np.float32)) is None
 
 
 def test_sharpness_difference_is_the_papers_formula(portrait):

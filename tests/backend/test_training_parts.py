@@ -91,7 +91,7 @@ def test_a_sheet_has_its_tiles_where_their_labels_are() -> None:
 
 
 def metrics_of(value: float, **rest: Any) -> ImageMetrics:
-    names = ("l2", "psnr", "ssim", "lpips", "vgg_hed", "f_lmd", "sd", "psnr_head", "psnr_inner")
+    names = ("l2", "psnr", "ssim", "lpips", "vgg_hed", "f_lmd", "sd", "psnr_head", "psnr_inner", "psnr_rim")
     return ImageMetrics(**(dict.fromkeys(names, value) | rest))
 
 
@@ -123,7 +123,18 @@ RESULT = Metrics(
 
 def test_the_table_has_a_line_for_each_group_that_was_scored() -> None:
     lines = str(RESULT).splitlines()
-    assert lines[0].split() == ["frames", "psnr", "psnr_head", "psnr_inner", "ssim", "vgg_hed", "lpips", "f_lmd", "sd"]
+    assert lines[0].split() == [
+        "frames",
+        "psnr",
+        "psnr_head",
+        "psnr_inner",
+        "psnr_rim",
+        "ssim",
+        "vgg_hed",
+        "lpips",
+        "f_lmd",
+        "sd",
+    ]
     rows = {line[:22].strip(): line[22:].split() for line in lines[1:-1]}
     assert list(rows) == [
         "Effigy",
@@ -132,7 +143,7 @@ def test_the_table_has_a_line_for_each_group_that_was_scored() -> None:
         "nearest frame",
         "vertex-bound",
     ]
-    assert rows["Effigy"] == ["9", *["1.0000"] * 5, "–", "1.0000", "1.0000"]
+    assert rows["Effigy"] == ["9", *["1.0000"] * 6, "–", "1.0000", "1.0000"]
     assert [row[0] for row in rows.values()] == ["9", "6", "9", "9", "9"]
     assert [row[1] for row in rows.values()] == ["1.0000", "2.0000", "4.0000", "5.0000", "6.0000"]
     assert {len(line) for line in lines[:-1]} == {22 + 8 + 8 * 12}
