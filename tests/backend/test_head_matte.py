@@ -193,24 +193,53 @@ def test_a_track_that_is_stopped_leaves_the_mattes_of_the_one_before(tmp_path: P
     ]
 
 
-@pytest.mark.parametrize("side", [1, -1])
-def test_a_chest_before_the_chin_of_a_profile_goes(model, cutter, side):
-    """The head looks aside and down over a chest that rises by 8 cm above the torso's edge up to the chin."""
-    whole = Rotation.from_euler("y", 90 * side, degrees=True).as_matrix()
-    vertices = (posed(model, (0.5, 0, 0)) - [0, 0, 0.8]) @ whole.T + [0, 0, 0.8]
-    edge, lips = ring(model, vertices), vertices[model.regions["lips"]].mean(0)
-    forward = np.sign(lips[0] - edge[:, 0].mean())
-    covered = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE).covered
+@pytest.mark.parametrize("yaw", [45, 60, 75, 90, -45, -60, -75, -90])
+@pytest.mark.parametrize("nod", [0.0, 0.5], ids=["level", "down"])
+def test_a_chest_before_the_chin_of_a_head_that_looks_aside_goes(model, cutter, yaw, nod):
+    """The chest rises by 8 cm above the throat, or up to the chin."""
+    vertices, covered, before = turned(model, yaw, nod)
+    side = 1 if before[-1] else -1
+    edge = ring(model, vertices)
+    throat = edge[(side * edge[:, 0]).argmax()]
+    face = vertices[model.regions["face"]]
+    top = max(pixel(throat - [0, 0.08, 0])[0], pixel(face[face[:, 1].argmax()])[0])
     person = np.where(covered, 255, 0).astype(np.uint8)
-    throat = edge[(forward * edge[:, 0]).argmax()]
-    top, left = pixel(throat - [0, 0.03, 0])
-    person[top:, : left + 1] = 255
-    # Before the throat the chest reaches up to the chin.
-    before = np.arange(SIZE) > left if forward > 0 else np.arange(SIZE) < left
     person[top:, before] = 255
+    person[pixel(throat)[0] :] = 255
     matte = cutter.cut(person, vertices, INTRINSICS)
-    beyond = before & (np.abs(np.arange(SIZE) - left) > 12)
-    shirt = (person > 0) & ~cv2.dilate(covered.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool) & beyond
+    shirt = (person > 0) & ~cv2.dilate(covered.view(np.uint8), np.ones((9, 9), np.uint8)).view(bool) & before
     assert shirt.sum() > 1500
     assert (matte[shirt] > 127).mean() < 0.05
     assert (matte[covered & (np.arange(SIZE)[:, None] < top - 20)] > 240).mean() > 0.99
+
+
+@pytest.mark.parametrize("yaw", [35, 50, -35, -50])
+def test_hair_beyond_the_far_cheek_of_a_head_that_looks_aside_stays(model, cutter, yaw):
+    """It falls from the temple to the chest, which is cut."""
+    vertices, covered, before = turned(model, yaw, 0)
+    temple = np.flatnonzero(covered[pixel(vertices[model.regions["ears"]].mean(0))[0]])
+    cheek = temple.max() if before[-1] else temple.min()
+    edge = ring(model, vertices)
+    across = np.arange(SIZE)
+    hair = before & (np.abs(across - cheek) < 10)
+    person = np.where(covered, 255, 0).astype(np.uint8)
+    level = pixel(edge[edge[:, 2].argmin()])[0]
+    person[level:] = 255
+    person[pixel(vertices[model.regions["ears"]].mean(0))[0] :, hair] = 255
+    matte = cutter.cut(person, vertices, INTRINSICS)
+    beside = (person > 0) & ~covered & hair & (np.arange(SIZE)[:, None] < level - 10)
+    assert beside.sum() > 300 and (matte[beside] > 240).mean() > 0.9
+    assert not matte[level + 12 :, before & (np.abs(across - cheek) > 30)].any()
+
+
+def turned(model: HeadModel, yaw: float, nod: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A head on a body that looks aside by `yaw` degrees: vertices, the pixels it covers, the columns before the
+    throat.
+    """
+    whole = Rotation.from_euler("y", yaw, degrees=True).as_matrix()
+    vertices = (posed(model, (nod, 0, 0)) - [0, 0, 0.8]) @ whole.T + [0, 0, 0.8]
+    covered = rasterize_mesh(vertices, model.faces, INTRINSICS, SIZE, SIZE).covered
+    edge = ring(model, vertices)
+    side = np.sign(vertices[model.regions["lips"]].mean(0)[0] - edge[:, 0].mean())
+    throat = pixel(edge[(side * edge[:, 0]).argmax()])[1]
+    return vertices, covered, side * (np.arange(SIZE) - throat) > 0

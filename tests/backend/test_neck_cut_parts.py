@@ -16,6 +16,7 @@ from backend.tracking.after.neck_cut import (
     _connected,
     _hair_columns,
     _pieces_without_hair,
+    _reaching,
     _shoulders,
     _with_soft_edge,
 )
@@ -145,34 +146,60 @@ def placed(cutter: NeckCutter, yaw: float = 0.0, distance: float = 0.8) -> np.nd
     return (load_head().template @ turn.T) * (1, -1, -1) + (0, 0, distance)
 
 
-@pytest.mark.parametrize("yaw", (50, 60, 90, -50, -60, -90, 180))
-def test_a_chest_lies_before_the_chin_of_a_head_turned_by_more_than_55_degrees(cutter: NeckCutter, yaw: int) -> None:
+@pytest.mark.parametrize("yaw", (20, 30, 60, 90, -20, -30, -60, -90, 180))
+def test_chest_and_shoulder_lie_before_the_throat_of_a_head_turned_by_more_than_25_degrees(
+    cutter: NeckCutter, yaw: int
+) -> None:
     vertices = placed(cutter, yaw)
-    columns = np.flatnonzero(cutter._before_the_chin(vertices, INTRINSICS, SIDE))
-    if abs(yaw) not in (60, 90):
+    columns = np.flatnonzero(cutter._before_the_throat(vertices, INTRINSICS, SIDE))
+    if abs(yaw) in (20, 180):
         assert not len(columns)
         return
     side = np.sign(yaw)
-    lips, waist = vertices[cutter._lips].mean(0), vertices[cutter._waist]
+    waist = vertices[cutter._waist]
     throat = waist[(side * waist[:, 0]).argmax()]
-    middle = (lips + throat) / 2
-    start = int(np.round(400 * middle[0] / middle[2] + 128 - 0.5))
+    start = int(np.round(400 * throat[0] / throat[2] + 128 - 0.5))
     assert columns.tolist() == (list(range(start, SIDE)) if side > 0 else list(range(start + 1)))
     beyond = vertices + np.array((side * 5.0, 0, 0))
-    assert len(np.flatnonzero(cutter._before_the_chin(beyond, INTRINSICS, SIDE))) == 0, "beyond the image"
+    assert len(np.flatnonzero(cutter._before_the_throat(beyond, INTRINSICS, SIDE))) == 0, "beyond the image"
     behind = vertices - np.array((side * 5.0, 0, 0))
-    assert cutter._before_the_chin(behind, INTRINSICS, SIDE).all()
+    assert cutter._before_the_throat(behind, INTRINSICS, SIDE).all()
 
 
 def test_a_nodding_head_is_not_turned_aside_and_one_without_lips_not_either(cutter: NeckCutter) -> None:
-    vertices = placed(cutter, 50)
+    vertices = placed(cutter, 20)
     nodded = vertices.copy()
     nodded[cutter._lips, 1] += 0.3
-    assert not cutter._before_the_chin(nodded, INTRINSICS, SIDE).any()
+    assert not cutter._before_the_throat(nodded, INTRINSICS, SIDE).any()
     for name in ("_lips", "_ears", "_waist"):
         few = SimpleNamespace(_lips=cutter._lips, _ears=cutter._ears, _waist=cutter._waist)
         setattr(few, name, getattr(few, name)[:2])
-        assert not NeckCutter._before_the_chin(few, placed(cutter, 90), INTRINSICS, SIDE).any()
+        assert not NeckCutter._before_the_throat(few, placed(cutter, 90), INTRINSICS, SIDE).any()
+
+
+def test_the_face_s_row_lies_between_lips_and_ears(cutter: NeckCutter) -> None:
+    vertices = placed(cutter)
+    rows = [128 + 400 * vertices[part, 1].mean() / vertices[part, 2].mean() for part in (cutter._lips, cutter._ears)]
+    row = cutter._face_row(vertices, INTRINSICS)
+    assert min(rows) + 5 < row < max(rows) - 5 and row == pytest.approx(sum(rows) / 2, abs=2)
+
+
+def test_a_run_of_columns_reaches_a_row_where_enough_of_it_stands_up_to_it_without_a_gap() -> None:
+    body = np.zeros((40, 40), bool)
+    body[5:30, 2:6] = True  # four columns up to row 5, and a low one beside them
+    body[20:30, 6:9] = True
+    body[5:30, 12:14] = True  # too narrow
+    body[11:30, 20:26] = True  # too low by one
+    body[5:30, 30:36] = True
+    body[15, 30:36] = False  # a gap
+    edge = np.full(40, 30)
+    columns = body[29].copy()
+    assert np.flatnonzero(_reaching(edge, body, columns, 10, 3)).tolist() == list(range(2, 9))
+    assert np.flatnonzero(_reaching(edge, body, columns, 11, 2)).tolist() == [*range(2, 9), 12, 13, *range(20, 26)]
+    columns[6:9] = False
+    assert np.flatnonzero(_reaching(edge, body, columns, 10, 3)).tolist() == list(range(2, 6)), "of the columns alone"
+    edge[12:14] = 40
+    assert not _reaching(edge, body, np.zeros(40, bool), 10, 3).any()
 
 
 def test_the_neck_is_continued_as_the_hull_of_its_waist_and_of_that_three_times_further_down(

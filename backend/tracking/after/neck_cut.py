@@ -10,8 +10,8 @@ above them: a shoulder soon ends at background or head, and hair continues upwar
 out over the slope of the shoulders and over collars. There the neck is continued as a prism, no wider than above the
 flare, unless hair hangs beside it.
 
-In a profile the chest lies before the chin, and rises above the torso's edge, because the ring's plane falls to the
-front. No hair hangs there.
+Before the throat of a head that is turned aside lie chest and shoulder. They rise above the torso's edge, because the
+ring's plane falls to the front, and end below the face. Hair there falls from the far temple, beside the face.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ _DILATION = 0.008
 mesh."""
 _SOFTNESS = 0.004
 """Standard deviation of the cut's soft edge, as a share of the image's side."""
-_PROFILE = np.cos(np.radians(55))
+_TURNED = np.cos(np.radians(25))
 """Share of the direction from ears to lips that points along the camera's axis, below which a head counts as turned
-aside. Measured with a raised chest: from 60 degrees on, the chest before the chin was taken for hair."""
+aside. At smaller angles hair before the throat hangs on either side of the face."""
+_HAIR_BESIDE_FACE = 0.012
+"""Share of the image's side: the width of hair beside the face from which what hangs below it is hair."""
 _CHEST_RISE = 0.18
 """Metres that the chest may rise above the torso's edge before the chin."""
 _NECK, _FLARE, _ABOVE_NECK = 1, 2, 3
@@ -101,8 +103,12 @@ class NeckCutter:
         top = int(torso.any(1).argmax())
         edge = np.where(torso[top:].any(0), top + cv2.reduceArgMax(torso[top:], 0)[0], height)
         body, gap = person & ~covered, round(_HAIR_GAP * width)
-        chest = self._before_the_chin(vertices, intrinsics, width)
-        hair = _hair_columns(edge, body, covered, rise, gap) & ~chest
+        hair = _hair_columns(edge, body, covered, rise, gap)
+        chest = self._before_the_throat(vertices, intrinsics, width)
+        if chest.any():
+            face = self._face_row(vertices, intrinsics)
+            chest &= ~_reaching(edge, person & ~covered, hair & chest, face, round(_HAIR_BESIDE_FACE * width))
+            hair &= ~chest
         collar = _pieces_without_hair(flare, hair, gap)
         torso |= collar | _shoulders(edge, body | (person & (collar > 0)), hair, rise, dilation)
         if chest.any():
@@ -110,27 +116,30 @@ class NeckCutter:
         kept = _connected(1 - torso * (1 - head), matte, head)
         return _with_soft_edge(matte, kept)
 
-    def _before_the_chin(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int) -> np.ndarray:
-        """(W,) bool: the columns that lie before the chin of a head that is turned aside; none for other heads."""
+    def _before_the_throat(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int) -> np.ndarray:
+        """(W,) bool: the columns before the throat of a head that is turned aside; none for other heads."""
         columns = np.zeros(width, bool)
         if min(len(self._waist), len(self._lips), len(self._ears)) < 3:
             return columns
-        lips = vertices[self._lips].mean(0)
-        forward = lips - vertices[self._ears].mean(0)
+        forward = vertices[self._lips].mean(0) - vertices[self._ears].mean(0)
         # The chin's fall does not turn the head.
         forward[1] = 0
-        if abs(forward[2]) > _PROFILE * np.linalg.norm(forward):
+        if abs(forward[2]) > _TURNED * np.linalg.norm(forward):
             return columns
         side = np.sign(forward[0])
         waist = vertices[self._waist]
         throat = waist[(side * waist[:, 0]).argmax()]
-        middle = (lips + throat) / 2
-        start = round(float(intrinsics[0, 0] * middle[0] / middle[2] + intrinsics[0, 2] - 0.5))
+        start = round(float(intrinsics[0, 0] * throat[0] / throat[2] + intrinsics[0, 2] - 0.5))
         if side > 0:
             columns[max(start, 0) :] = True
         else:
             columns[: max(start + 1, 0)] = True
         return columns
+
+    def _face_row(self, vertices: np.ndarray, intrinsics: np.ndarray) -> int:
+        """The row halfway between lips and ears."""
+        middle = (vertices[self._lips].mean(0) + vertices[self._ears].mean(0)) / 2
+        return round(float(intrinsics[1, 1] * middle[1] / middle[2] + intrinsics[1, 2] - 0.5))
 
     def _prism(self, vertices: np.ndarray, intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
         """(H, W) uint8: the neck above its flare, continued downwards."""
@@ -217,6 +226,17 @@ def _above(edge: np.ndarray, body: np.ndarray, rise: int) -> tuple[np.ndarray, n
     rows = edge - np.arange(1, rise + 1)[:, None]
     indices = rows.clip(0, height - 1) * width + np.arange(width)
     return body.reshape(-1).take(indices) & (rows >= 0), indices
+
+
+def _reaching(edge: np.ndarray, body: np.ndarray, columns: np.ndarray, row: int, width: int) -> np.ndarray:
+    """(W,) bool: the runs of neighbouring `columns` (W,) bool, of which at least `width` show the person without a gap
+    from the torso's edge (W,) up to `row`.
+    """
+    rise = max(int(edge[edge < len(body)].max(initial=row)) - row, 1)
+    above = _above(edge, body, rise)[0] | (edge - np.arange(1, rise + 1)[:, None] < row)
+    runs = cv2.connectedComponents(columns.astype(np.uint8)[None])[1][0]
+    tall = np.bincount(runs[columns & above.all(0)], minlength=runs.max() + 1) >= width
+    return columns & tall[runs]
 
 
 def _shoulders(edge: np.ndarray, body: np.ndarray, hair: np.ndarray, rise: int, smoothing: int) -> np.ndarray:
