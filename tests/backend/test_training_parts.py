@@ -146,7 +146,7 @@ def test_the_table_has_a_line_for_each_group_that_was_scored() -> None:
     assert rows["Effigy"] == ["9", *["1.0000"] * 6, "–", "1.0000", "1.0000"]
     assert [row[0] for row in rows.values()] == ["9", "6", "9", "9", "9"]
     assert [row[1] for row in rows.values()] == ["1.0000", "2.0000", "4.0000", "5.0000", "6.0000"]
-    assert {len(line) for line in lines[:-1]} == {22 + 8 + 8 * 12}
+    assert {len(line) for line in lines[:-1]} == {22 + 8 + 9 * 12}
     assert lines[-1] == (
         "On training frames PSNR 31.46 dB, in the head –. With a constant expression, landmarks jitter by 0.12 px at "
         "512. 46 ms a frame on cpu, 3.25 MB. 2 flagged frames left out."
