@@ -48,6 +48,11 @@ class Frame:
     depth: np.ndarray
     """(H, W) metres along the camera axis, the alpha-weighted mean over the pixel's Gaussians; infinity without any."""
 
+    @property
+    def rgba(self) -> np.ndarray:
+        """(H, W, 4) in [0, 1], premultiplied."""
+        return np.dstack((self.color, self.alpha)).clip(0, 1)
+
     def over(self, background: tuple[float, float, float]) -> np.ndarray:
         """(H, W, 3) in [0, 1] on a plain colour."""
         return over(self.color, self.alpha, background)

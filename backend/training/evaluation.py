@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..avatar.avatar import Avatar
-from ..avatar.render import Frame, SplatSource, draw
+from ..avatar.render import SplatSource, draw
 from ..errors import EffigyError
 from ..formats.capture import LARGEST_SIZE, Capture
 from ..formats.image_files import to_bytes, write_png
@@ -29,7 +29,7 @@ from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
 from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, read_cutout, read_truth
+from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, premultiplied_cutout, read_truth
 from .metrics import ImageMetrics, average, compare, psnr
 from .own_light import score_in_own_light
 from .perceptual import find_lpips, hed_features
@@ -166,7 +166,7 @@ class _Evaluation:
                 if index in self.perceptual_frames:
                     with torch.no_grad():
                         features = hed_features()(torch.from_numpy(truth)[None] / 255)
-                cutout = self._cutout(index)
+                cutout = premultiplied_cutout(self.capture, index, self.size)
                 for name, image, own in self._images(index):
                     write_png(folder / f"{name}_{index:06d}.png", image)
                     # Metrics are taken on the 8-bit images on disk, so that anybody can compute them again; only
@@ -189,24 +189,22 @@ class _Evaluation:
 
     def _images(self, index: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Frame `index` by each method: the key of `results`, the frame over white, (size, size, 3) uint8, and as
-        `_cutout`.
+        `premultiplied_cutout`.
         """
         started = time.perf_counter()
         frame = draw(self.avatar, self.track, [index], self.size)[0]
         self.render_seconds.append(time.perf_counter() - started)
-        yield "pred", to_bytes(frame.over(WHITE)), _premultiplied(frame)
+        yield "pred", to_bytes(frame.over(WHITE)), frame.rgba
         if self.nearest:
             nearest = self.nearest[index]
-            yield "nearest", read_truth(self.capture, nearest, self.size)[0], self._cutout(nearest)
+            yield (
+                "nearest",
+                read_truth(self.capture, nearest, self.size)[0],
+                premultiplied_cutout(self.capture, nearest, self.size),
+            )
         for name, source in self.baseline_sources.items():
             frame = draw(source, self.track, [index], self.size)[0]
-            yield name, to_bytes(frame.over(WHITE)), _premultiplied(frame)
-
-    def _cutout(self, index: int) -> np.ndarray:
-        """Head and neck of frame `index`, (size, size, 4) float32 in [0, 1] premultiplied by alpha."""
-        cutout = read_cutout(self.capture, index, self.size) / np.float32(255)
-        cutout[..., :3] *= cutout[..., 3:]
-        return cutout
+            yield name, to_bytes(frame.over(WHITE)), frame.rgba
 
     def score_tracked_by_avatar(self) -> None:
         """Score the frames once more with their poses fitted through the avatar, which has never seen them."""
@@ -218,7 +216,9 @@ class _Evaluation:
             truth, matte = read_truth(self.capture, index, self.size)
             frame = draw(self.avatar, fitted, [index], self.size)[0]
             pictures = (part / np.float32(255) for part in (to_bytes(frame.over(WHITE)), truth, matte))
-            self.retracked.append(compare(*pictures, cutouts=(_premultiplied(frame), self._cutout(index))))
+            self.retracked.append(
+                compare(*pictures, cutouts=(frame.rgba, premultiplied_cutout(self.capture, index, self.size)))
+            )
 
     def _jitter(self) -> float | None:
         """`measure_jitter` of the avatar on the scored frames, pixels."""
@@ -308,11 +308,6 @@ class _Evaluation:
         for name, figures in metrics.baselines.items():
             subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
         return contact_sheet(self.capture.source_name, subtitle, columns, rows)
-
-
-def _premultiplied(frame: Frame) -> np.ndarray:
-    """(H, W, 4) float32 in [0, 1]."""
-    return np.dstack((frame.color, frame.alpha)).clip(0, 1)
 
 
 def _read_png(path: Path) -> np.ndarray:

@@ -55,6 +55,13 @@ def read_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
     return np.dstack((foreground_colors(read_frame(capture, index, size), matte), matte))
 
 
+def premultiplied_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
+    """`read_cutout` as (size, size, 4) float32 in [0, 1], the colours multiplied by the matte."""
+    cutout = read_cutout(capture, index, size) / np.float32(255)
+    cutout[..., :3] *= cutout[..., 3:]
+    return cutout
+
+
 @dataclass(frozen=True)
 class Batch:
     """B frames of the captures."""

@@ -18,7 +18,7 @@ from ..formats.image_files import to_bytes
 from ..formats.track import Track
 from ..progress import Progress
 from .capture_light import fit_affine
-from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, read_truth
+from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, premultiplied_cutout, read_truth
 from .metrics import ImageMetrics, compare
 
 SOLID = 250
@@ -48,8 +48,9 @@ def score_in_own_light(
     for index in scored.tolist():
         progress.raise_if_cancelled()
         truth, matte = read_truth(capture, index, size)
-        image = to_bytes(_in_light(draw(avatar, track, [index], size)[0], affine).over(WHITE))
-        metrics.append(compare(*(part / np.float32(255) for part in (image, truth, matte))))
+        frame = _in_light(draw(avatar, track, [index], size)[0], affine)
+        pictures = (part / np.float32(255) for part in (to_bytes(frame.over(WHITE)), truth, matte))
+        metrics.append(compare(*pictures, cutouts=(frame.rgba, premultiplied_cutout(capture, index, size))))
     return metrics
 
 

@@ -29,21 +29,6 @@ LandmarkDetector = Callable[[np.ndarray], np.ndarray | None]
 """uint8 RGB image -> its landmarks (68, 2) in pixels, or None if there is no face."""
 
 
-@contextmanager
-def landmark_detector() -> Iterator[LandmarkDetector]:
-    """Context that yields a landmark detector and closes it afterwards."""
-    detector = FaceDetector()
-
-    def detect(image: np.ndarray) -> np.ndarray | None:
-        faces = detector.detect(image)
-        return ibug_landmarks(faces[0].landmarks) if faces else None
-
-    try:
-        yield detect
-    finally:
-        detector.close()
-
-
 def hold_expression(track: Track, frames: np.ndarray) -> Track:
     """The track with expression, jaw and gaze held at their medians over `frames`; head and neck poses are kept."""
     rotations = track.rotations.copy()
