@@ -23,11 +23,13 @@ from .preferences import PACKAGE
 ORDER: Final = (
     "blender_addon.panels.preferences_page",
     "blender_addon.properties",
+    "blender_addon.native_clouds",
     "blender_addon.worker",
     "blender_addon.rig",
     "blender_addon.player",
     "blender_addon.engine",
     "blender_addon.viewport",
+    "blender_addon.native",
     "blender_addon.carried_paths",
     "blender_addon.avatars",
     "blender_addon.whole_blend",

@@ -126,7 +126,7 @@ class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):
 def draw_composite(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     """In a scene of another engine: whether its image shows the avatars, and the button that makes it so."""
     shown = shown_in(context.scene)
-    if shown in (Shown.NO_AVATARS, Shown.BY_ENGINE):
+    if shown in (Shown.NO_AVATARS, Shown.BY_ENGINE, Shown.NATIVE):
         return
     done = shown is Shown.COMPOSITED
     wrapped(layout, sentence_about(context.scene), region_width(context), "CHECKMARK" if done else "ERROR")
@@ -148,6 +148,8 @@ def draw_blur(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
 
 
 def draw_unsupported(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    if shown_in(context.scene) is Shown.NATIVE:
+        return
     for sentence in unsupported_settings(context.scene):
         wrapped(layout, sentence, region_width(context), "INFO")
 

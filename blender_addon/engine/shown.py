@@ -9,6 +9,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from ..avatars import has_avatar
+from ..native_clouds import cloud_of
 from ..reporting import report_soon
 from ..rig.rig_properties import find_rigs
 from .avatar_pass import find_pass, scene_of, trouble
@@ -22,6 +23,7 @@ class Shown(Enum):
 
     NO_AVATARS = "no avatars"
     BY_ENGINE = "by the engine Effigy"
+    NATIVE = "by the engine of the scene, as native splats"
     COMPOSITED = "composited"
     CHANGED = "no longer composited"
     NOT = "not"
@@ -34,6 +36,8 @@ def shown_in(scene: bpy.types.Scene) -> Shown:
         return Shown.NO_AVATARS
     if scene.render.engine == ENGINE or scene_of(scene) is not None:
         return Shown.BY_ENGINE
+    if all(cloud_of(rig, scene.objects) is not None for rig in rigs):
+        return Shown.NATIVE
     if trouble(scene):
         return Shown.CHANGED
     return Shown.NOT if find_pass(scene) is None else Shown.COMPOSITED

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..errors import EffigyError
 from ..rig.rotations import matrix_to_quaternion, quaternion_rows
 from .baked_file import BakedAvatar, Layer
 from .conditions import face_conditions, view_condition
+from .harmonics import colors_from, turned
 from .head import EYE_L, EYE_R, JAW, HeadDeltas, PosedHead, pose_head
 
 OFFSET_UNIT: Final = np.float32(0.01)
@@ -21,11 +22,6 @@ SCALE_CEILING: Final = np.float32(0.02)
 """Metres; both as in `backend.avatar`."""
 ORTHOGRAPHIC_DISTANCE: Final = 100.0
 """Metres from which an orthographic view sees the head, as in `backend.service.posing`."""
-_C0: Final = 0.28209479177387814
-_C1: Final = 0.4886025119029199
-_C2: Final = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
-_C3: Final = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
-"""Of the spherical harmonics, as in `backend.splatting.spherical_harmonics`."""
 _JOINTS: Final = ("neck", "jaw", "eye_L", "eye_R")
 
 
@@ -50,6 +46,15 @@ class Player:
 
         `pose` is `RigPose.message()`, `view` is `Viewpoint.message()`: a position `view` (3,) or a `direction` (3,).
         """
+        return self.splats_and_harmonics(pose, view)[0]
+
+    def splats_and_harmonics(
+        self, pose: Mapping[str, np.ndarray], view: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """`splats`, and the harmonics ((degree + 1)², 3, N) of the N anchors, whose Gaussians come first: a direction
+        in the world, with the axes of head space, from the viewpoint to a Gaussian, gives 0.5 + the sum of harmonics
+        and their functions (`harmonics.functions`). The other Gaussians look alike from everywhere.
+        """
         baked = self.baked
         expression, rotations = self._without_jaw_shapes(pose)
         scale, turn, place = _parts(np.asarray(pose["root"], np.float64))
@@ -67,13 +72,20 @@ class Player:
         directions /= np.maximum(_length(directions), 1e-12)
         means, quaternions, scales, opacities, colors = self._gaussians(head, attributes, directions)
         rows = (scale * turn).astype(np.float32)
-        return {
+        harmonics = turned(self._harmonics(attributes), to_view @ turn.T)
+        answer = {
             "means": means @ rows.T + place.astype(np.float32),
             "quaternions": quaternions @ _left_product(matrix_to_quaternion(turn)).T,
             "scales": np.float32(scale) * scales,
             "opacities": opacities,
             "colors": colors,
         }
+        return answer, harmonics
+
+    def _harmonics(self, attributes: np.ndarray) -> np.ndarray:
+        """((degree + 1)², 3, N) of the anchors, in the frame in which directions of view are taken."""
+        count = (self.baked.sh_degree + 1) ** 2
+        return attributes[11 : 11 + 3 * count].reshape(count, 3, -1)
 
     def _without_jaw_shapes(self, pose: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (E,) and rotations (5, 3) of a pose. The shapes that open the jaw become a rotation of its joint
@@ -97,7 +109,6 @@ class Player:
     def _gaussians(self, head: PosedHead, attributes: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
         """Means, quaternions, scales, opacities and colours in head space, the N anchors first, then k of each."""
         baked, n, k = self.baked, self.baked.vertices.shape[1], self.baked.spawned
-        harmonics = (baked.sh_degree + 1) ** 2
         count = n * (1 + k)
         sizes = {"means": 3, "quaternions": 4, "scales": 3, "opacities": 1, "colors": 3}
         made = {name: np.empty((count, size), np.float32) for name, size in sizes.items()}
@@ -114,9 +125,8 @@ class Player:
         put("quaternions", None, _product(head.quaternions, _unit(attributes[6:10])))
         put("scales", None, scales)
         put("opacities", None, _sigmoid(attributes[10:11]))
-        coefficients = attributes[11 : 11 + 3 * harmonics].reshape(harmonics, 3, n)
-        put("colors", None, _colors(baked.sh_degree, directions, coefficients))
-        for index, own in enumerate(attributes[11 + 3 * harmonics :].reshape(k, 11, n)):
+        put("colors", None, colors_from(directions, self._harmonics(attributes)))
+        for index, own in enumerate(attributes[11 + 3 * (baked.sh_degree + 1) ** 2 :].reshape(k, 11, n)):
             put("opacities", index, np.maximum(np.tanh(own[:1]), 0))
             put("colors", index, _sigmoid(own[1:4]))
             put("scales", index, scales * (2 * _sigmoid(own[4:7])))
@@ -143,31 +153,6 @@ def _mix(layers: tuple[Layer, ...], conditions: np.ndarray) -> np.ndarray:
         x = layer.weight @ x + layer.bias
         x = np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
     return layers[-1].weight @ x + layers[-1].bias
-
-
-def _colors(degree: int, directions: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """Unit directions (3, N) and coefficients (H, 3, N) -> (3, N)."""
-    x, y, z = directions
-    xx, yy, zz = x * x, y * y, z * z
-    functions: list[Any] = [np.float32(_C0)]
-    if degree >= 1:
-        functions += [-_C1 * y, _C1 * z, -_C1 * x]
-    if degree >= 2:
-        functions += [
-            _C2[0] * x * y, -_C2[0] * y * z, _C2[1] * (2 * zz - xx - yy), -_C2[0] * x * z, _C2[2] * (xx - yy),
-        ]  # fmt: skip
-    if degree >= 3:
-        functions += [
-            -_C3[0] * y * (3 * xx - yy),
-            _C3[1] * x * y * z,
-            -_C3[2] * y * (4 * zz - xx - yy),
-            _C3[3] * z * (2 * zz - 3 * xx - 3 * yy),
-            -_C3[2] * x * (4 * zz - xx - yy),
-            _C3[4] * z * (xx - yy),
-            -_C3[0] * x * (xx - 3 * yy),
-        ]
-    total = sum(function * coefficient for function, coefficient in zip(functions, coefficients, strict=True))
-    return np.maximum(total + np.float32(0.5), 0)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

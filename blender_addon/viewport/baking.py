@@ -135,7 +135,7 @@ def _bake(
     # A missing file is said before the work begins, but not that of a rig which may stay hidden.
     paths = {rig: avatar_path(rig.armature) for rig in rigs if _is_shown(rig, layer)}
     settings = scene.effigy
-    with _restored_frame(scene), _in_progress(rigs):
+    with restored_frame(scene), _in_progress(rigs):
         for number, frame in enumerate(range(first, last + 1)):
             scene.frame_set(frame)
             for rig in rigs:
@@ -185,7 +185,7 @@ def _export(
     """
     exported = range(frames[0], frames[1] + 1) if frames else (scene.frame_current,)
     gaussians = 0
-    with _restored_frame(scene):
+    with restored_frame(scene):
         for number, frame in enumerate(exported):
             # The current frame is exported without `frame_set`, which would discard a pose without keyframes.
             if frames:
@@ -241,7 +241,7 @@ def _check_range(first: int, last: int) -> None:
 
 
 @contextmanager
-def _restored_frame(scene: bpy.types.Scene) -> Iterator[None]:
+def restored_frame(scene: bpy.types.Scene) -> Iterator[None]:
     """Sets the scene back to its current frame when the context ends."""
     frame = scene.frame_current
     try:

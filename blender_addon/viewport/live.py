@@ -28,6 +28,7 @@ from bpy.app.handlers import persistent
 
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
+from ..native_clouds import cloud_of
 from ..paths import is_file
 from ..player.players import player_of
 from ..redraw import redraw_panels, redraw_views
@@ -97,10 +98,13 @@ def draw_style_of(armature: bpy.types.Object) -> DrawStyle:
 
 def _visible_avatars(context: bpy.types.Context) -> Iterator[tuple[Rig, AvatarState]]:
     """The avatars whose rig's mesh is visible in the 3D View, which depends on the eye icon, the mesh's collections and
-    local view. Creates the state of an avatar that has none yet.
+    local view; without those that Blender draws there by itself. Creates the state of an avatar that has none yet.
     """
     for rig in find_rigs(context.view_layer.objects):
         if has_avatar(rig.armature) and rig.mesh.visible_in_viewport_get(context.space_data):
+            cloud = cloud_of(rig, context.view_layer.objects)
+            if cloud is not None and cloud.visible_in_viewport_get(context.space_data):
+                continue
             yield rig, state.avatars.setdefault(rig.uid, AvatarState())
 
 

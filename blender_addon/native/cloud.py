@@ -1,0 +1,124 @@
+"""The point cloud object of an avatar: made beside its rig, filled with the splats of a frame, and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import bpy
+import numpy as np
+
+from ..errors import EffigyError
+from ..native_clouds import TYPE, cloud_of, clouds
+from ..rig.rig_properties import Rig
+from . import mesh_rays
+from .frame import NativeSplats
+
+MOTION: Final = "Effigy Motion"
+"""Name of the modifier, and of its node group, that changes nothing (see the package)."""
+MOTION_PROPERTY: Final = "effigy_motion"
+
+
+def make(rig: Rig, splats: NativeSplats) -> bpy.types.Object:
+    """Makes the native splats of a rig, without those it had, and hides its mesh from renders."""
+    remove(rig)
+    data = bpy.data.pointclouds.new(f"{rig.armature.name} splats")
+    data.type = TYPE
+    write(data, splats)
+    cloud = bpy.data.objects.new(data.name, data)
+    adopt(rig, cloud)
+    modifier = cloud.modifiers.new(MOTION, "NODES")
+    modifier.node_group, modifier.show_expanded = _nothing(), False
+    return cloud
+
+
+def adopt(rig: Rig, cloud: bpy.types.Object) -> None:
+    """Makes an object the native splats of a rig: a child of its mesh, in its collections."""
+    for collection in list(cloud.users_collection):
+        collection.objects.unlink(cloud)
+    for collection in rig.mesh.users_collection:
+        collection.objects.link(cloud)
+    cloud.parent = rig.mesh
+    cloud.matrix_parent_inverse.identity()
+    cloud.matrix_basis.identity()
+    cloud.effigy_native.mesh = rig.mesh
+    mesh_rays.hide(rig.mesh)
+
+
+def remove(rig: Rig) -> None:
+    """Removes the native splats of a rig, if it has any, and shows its mesh in renders again."""
+    while (cloud := cloud_of(rig, bpy.data.objects)) is not None:
+        data = cloud.data
+        bpy.data.objects.remove(cloud)
+        if not data.users:
+            bpy.data.pointclouds.remove(data)
+    mesh_rays.show(rig.mesh)
+
+
+def check_own(rig: Rig) -> None:
+    """Raises an `EffigyError` for a rig whose mesh belongs to another file."""
+    if rig.mesh.library is not None:
+        raise EffigyError(
+            f"“{rig.mesh.name}” is linked from another file: make a library override of the rig, or add native splats "
+            "in that file."
+        )
+
+
+def own_data() -> None:
+    """Gives each point cloud of this file data of its own, where it shares them with another rig's, as the copies that
+    *Duplicate Linked* and library overrides make do.
+    """
+    taken: set[bpy.types.ID] = set()
+    for cloud in clouds(bpy.data.objects):
+        if cloud.library is None and not cloud.effigy_native.baked:
+            if cloud.data in taken or cloud.data.library is not None:
+                cloud.data = cloud.data.copy()
+            taken.add(cloud.data)
+
+
+def fits(data: bpy.types.PointCloud, splats: NativeSplats) -> bool:
+    """Whether splats can be written without adding or removing anything."""
+    return len(data.points) == splats.count and all(name in data.attributes for name, *_ in _columns(splats))
+
+
+def write(data: bpy.types.PointCloud, splats: NativeSplats) -> None:
+    """Fills a point cloud, and tells Blender."""
+    if len(data.points) != splats.count:
+        data.resize(splats.count)
+    for name, kind, key, values in _columns(splats):
+        attribute = data.attributes.get(name) or data.attributes.new(name, kind, "POINT")
+        attribute.data.foreach_set(key, np.ascontiguousarray(values).ravel())
+    data.update_tag()
+
+
+def hide_all(data: bpy.types.PointCloud) -> None:
+    """Makes all splats transparent: the head has no size in this frame."""
+    attribute = data.attributes.get("radiance:base")
+    if attribute is not None:
+        attribute.data.foreach_set("vector", np.zeros(4 * len(data.points), np.float32))
+        data.update_tag()
+
+
+def _columns(splats: NativeSplats) -> Iterator[tuple[str, str, str, np.ndarray]]:
+    """Name, type, RNA name of the value, and values of each attribute."""
+    yield "position", "FLOAT_VECTOR", "vector", splats.position
+    yield "rotation", "QUATERNION", "value", splats.rotation
+    yield "scale", "FLOAT_VECTOR", "vector", splats.scale
+    yield "radiance:base", "FLOAT4", "vector", splats.base
+    for number, values in enumerate(splats.harmonics):
+        yield f"radiance:sh_{number}", "FLOAT_VECTOR", "vector", values
+
+
+def _nothing() -> bpy.types.NodeTree:
+    """The node group that gives back the geometry that it gets."""
+    for tree in bpy.data.node_groups:
+        if tree.get(MOTION_PROPERTY) and tree.library is None:
+            return tree
+    tree = bpy.data.node_groups.new(MOTION, "GeometryNodeTree")
+    tree[MOTION_PROPERTY] = True
+    for direction in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Geometry", in_out=direction, socket_type="NodeSocketGeometry")
+    given, taken = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
+    taken.location.x = 250
+    tree.links.new(given.outputs[0], taken.inputs[0])
+    return tree
