@@ -9,8 +9,9 @@ faster.
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,6 +94,15 @@ class Scene:
         small = random.uniform(0.1, 0.7, (4, 4, 3)).astype(np.float32)
         self._background = cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC).clip(0, 1)
         self._grain = int(random.integers(0, 2**31))
+
+    def seen_from(self, motion: np.ndarray) -> Scene:
+        """The same moments in another camera; `motion` (4, 4) is from this camera's space to that one's."""
+        other = copy.copy(self)
+        poses = (motion @ self.truth.head_to_camera).astype(np.float32)
+        other.truth = replace(self.truth, head_to_camera=poses)
+        # The lights stay where they are in the room.
+        other._lights = [(motion[:3, :3] @ towards, colour) for towards, colour in self._lights]
+        return other
 
     def image(self, index: int, *, occluder: bool = False, noise: float = 2.5) -> np.ndarray:
         """(SIZE, SIZE, 3) uint8 sRGB; `noise` is the standard deviation of the noise, in grey values of 255."""

@@ -96,7 +96,11 @@ MESH: Final = Kind("a mesh or a scene of another program", "open it with Blender
 BLEND: Final = Kind("a Blender file", "open or append it with Blender's File menu")
 MOTION: Final = Kind("a motion of a skeleton (BVH)", "choose a performance of a face: a track, or ARKit's channels")
 TEXT_GRID: Final = Kind("a Praat TextGrid with the times of words or sounds", NO_LIP_SYNC)
-CAMERAS: Final = Kind("a file of cameras of another program", "Effigy finds the camera itself, from the video alone")
+CAMERAS: Final = Kind(
+    "a file of cameras of another program",
+    "Effigy finds the camera itself, from the video alone; for several cameras at once give it to `track --cameras`",
+    ("file of cameras",),
+)
 OFFICE_TABLE: Final = Kind("a workbook of an office program", "save the table as CSV there, then choose that file")
 
 SMPLX: Final = Kind(

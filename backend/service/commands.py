@@ -102,6 +102,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     progress.update("tracker", 0, 1)
     progress.raise_if_cancelled()
     from ..correspondence.landmark_embedding import embed_landmarks
+    from ..formats.calibration import camera_of, load_cameras
     from ..formats.capture import load_capture
     from ..formats.track import save_track
     from ..head.registry import load_users_head, remember_head
@@ -110,6 +111,12 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     from .previews import send_track_preview
 
     captures = [load_capture(folder) for folder in request.captures]
+    cameras = None
+    if request.cameras:
+        if len(captures) < 2:
+            raise EffigyError("One camera needs no file of cameras: give the captures of all cameras, or no --cameras.")
+        calibrated = load_cameras(request.cameras)
+        cameras = [camera_of(calibrated, capture, request.cameras) for capture in captures]
     model, expression_count = load_users_head(request.head, progress, request.expression_count)
     if (model.landmark_faces < 0).all():
         # A user's FLAME file does not say where the detector's landmarks are on its surface.
@@ -117,7 +124,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
         model = replace(model, landmark_faces=faces, landmark_barycentric=barycentric)
     for folder in request.captures:
         check_writable(folder / "track.npz")
-    tracks = track_captures(captures, model, photometric=not request.landmarks_only, progress=progress)
+    tracks = track_captures(captures, model, photometric=not request.landmarks_only, cameras=cameras, progress=progress)
     summaries = []
     for tracked, made in zip(captures, tracks, strict=True):
         make_head_mattes(tracked, made, model, progress=progress)

@@ -62,6 +62,11 @@ class TrackRequest(Request):
         minimum=0,
         default_in_words="as the file says",
     )
+    cameras: Path | None = option(
+        "a transforms.json of nerfstudio: the captures are the same moments, filmed by these calibrated cameras",
+        "FILE",
+        default=None,
+    )
     landmarks_only: bool = flag(
         "do not align frames to the person's own skin: three times as fast, less accurate and less steady"
     )

@@ -17,6 +17,10 @@ A walk through one clip, as `pipeline.track_captures` does it:
    neck, measures the landmark error and flags unreliable frames; it also cuts the head out of the person's matte, and
    draws the overlay and the report.
 
+Several captures of synchronised, calibrated cameras (`rig.py`) have one set of frames' parameters, those in the first
+camera. The terms of every other camera act on them through `terms/seen_from.py`; `clip_tracking.py` fits a single clip
+and a rig alike.
+
 `terms/` has one file per energy term, all with the interface of `terms/term.py`:
 
 | term | compares | with |
@@ -28,7 +32,8 @@ A walk through one clip, as `pipeline.track_captures` does it:
 | `contact` | the gaps of closed eyelids and lips | zero |
 | `iris` | the projected irises of the rig | those measured in the image |
 | `skin_patches` | the brightness of the skin by the learned albedo and light | the image |
+| `seen_from` | any of these in another camera of a rig | the same |
 
-Imports run one way: pipeline → photometric stage → solve → terms → observe → detector → model.
+Imports run one way: pipeline → clip tracking → rig → photometric stage → solve → terms → observe → detector → model.
 Training frames never depend on held-out frames, anywhere in this package.
 """

@@ -50,6 +50,7 @@ def _avatar(*keys: str) -> PathField:
 
 
 _HEAD: Final = PathField(("head",), "the head model")
+_CAMERAS: Final = PathField(("cameras",), "the cameras")
 _CAPTURE: Final = PathField(("capture",), "the capture", parts=CAPTURE)
 _VIDEO: Final = PathField(("video",), "footage", images=True)
 _NEW_CAPTURE: Final = PathField(("capture",), "the capture", reads=False, writes=("",), whole=True)
@@ -71,12 +72,13 @@ METHODS: Final[Mapping[str, tuple[PathField, ...]]] = {
 """The worker's methods that take paths."""
 
 JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
-    "import": (_VIDEO, _NEW_CAPTURE, _HEAD),
+    "import": (_VIDEO, _NEW_CAPTURE, _HEAD, _CAMERAS),
     "capture": (_VIDEO, _NEW_CAPTURE),
     "track": (
         # The track is fetched last: where it is, everything that tracking makes is.
         PathField(("capture",), "the capture", parts=CAPTURE[:4], writes=("head_mattes", "track.npz")),
         _HEAD,
+        _CAMERAS,
     ),
     "train": (
         PathField(("capture",), "the capture", parts=CAPTURE, writes=("track_refined.npz",)),

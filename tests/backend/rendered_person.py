@@ -57,11 +57,14 @@ def rendered(
     shrink: float = 0.0,
     tremble: float = 0.0,
     lens: float = 1.0,
+    motion: np.ndarray | None = None,
 ) -> Rendered:
     """The frames `shown` of a scene as a capture in `folder`. Landmarks speak of a head that turns less by the share
-    `shrink` and trembles by `tremble` degrees; the intrinsics are a guess, `lens` times the true focal length.
+    `shrink` and trembles by `tremble` degrees; the intrinsics are a guess, `lens` times the true focal length. With
+    `motion` (4, 4) another camera sees the scene (`Scene.seen_from`).
     """
     model, made = load_head(), scene(seed, frames, yaw, still)
+    made = made if motion is None else made.seen_from(motion)
     which = np.arange(frames)[shown]
     truth = replace(
         made.truth,

@@ -283,7 +283,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rotate": 0,
         "rate": None,
     },
-    "track": {"head": None, "expression_count": None, "landmarks_only": False},
+    "track": {"head": None, "expression_count": None, "cameras": None, "landmarks_only": False},
     "train": {
         "preset": "draft",
         "size": None,

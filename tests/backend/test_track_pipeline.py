@@ -22,10 +22,10 @@ from backend.tracking.pipeline import (
     _cuts_sentence,
     _focal_sentence,
     _person_frames,
-    _PreparedClip,
     _surfaces,
     track_captures,
 )
+from backend.tracking.prepared_clip import PreparedClip
 from backend.tracking.solve.fit_frames import ROBUST_SCALES, warm_start_robust_scale
 from backend.tracking.terms.term import total_energy, total_equations
 from bench.known_clip import SyntheticClip, make_clip
@@ -66,7 +66,7 @@ def test_a_fit_goes_from_nearly_least_squares_to_robust_and_a_warm_start_skips_t
 
 
 def test_blocks_of_the_shared_parameters_are_made_only_on_request(clip: SyntheticClip, model: HeadModel) -> None:
-    prepared = _PreparedClip(clip.capture, model, _surfaces(model, "cpu")[1], 6)
+    prepared = PreparedClip(clip.capture, model, _surfaces(model, "cpu")[1], 6)
     frames = prepared.person_frames()
     terms = [frames.landmarks, frames.prior]
     terms = [term.reweighted(frames.state, frames.camera, 8.0) for term in terms]

@@ -8,24 +8,19 @@ fitted to landmarks and patches together, and the patches' offsets on the head b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..model.camera import Camera
-from ..model.frame_state import Bounds, FrameState, concatenate
-from ..terms.landmarks import LandmarkTerm
-from ..terms.priors import PriorTerm
+from ..model.frame_state import FrameState, concatenate
 from ..terms.skin_patches import SkinPatchTerm
 from ..terms.term import NormalEquations, SharedBlocks, Term, total_energy, total_equations
 from .block_systems import solve_shared
 from .fit_frames import ROBUST_SCALES, free_parameters, warm_start_robust_scale
+from .person import FOCAL_SIGMA, ClipFrames, Person
 
-FOCAL_SIGMA = 0.3
-"""Standard deviation of the log focal length around the initial guess: webcams and phones have fields of view of 80 to
-50 degrees, portrait lenses 25."""
 FOCAL_BIAS = 0.15
 """Standard deviation of the log focal length's error that more frames do not reduce, measured on rendered people: a
 face with more or less depth than the detector reports has the same effect as another focal length."""
@@ -57,51 +52,12 @@ rotate their head even 0.3 around the guess brings the camera as near as 37 cm, 
 SCALE_SIGMA = 0.003
 """Standard deviation of the logarithm of the head's size around the landmarks' result. Images do not determine size and
 distance separately; but a smaller head has smaller errors in metres, and without this prior heads shrink by 5 %."""
+HELD = 1e12
+"""Precision of a parameter that does not move."""
 _MIN_IMPROVEMENT = 2e-4
 """Relative change of the energy below which the iterations end, once the robust scale no longer changes."""
 _TRIES = 6
 """Damping factors that are tried in one iteration; if none lowers the energy, the fit ends."""
-
-
-@dataclass(frozen=True)
-class ClipFrames:
-    """The frames of one clip that the person is fitted to, with their terms and initial parameters."""
-
-    landmarks: LandmarkTerm
-    prior: PriorTerm
-    bounds: Bounds
-    camera: Camera
-    """With the initial guess of the focal length."""
-    state: FrameState
-    skin: SkinPatchTerm | None = None
-    """Present in all clips, or in none."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """The shared parameters of all frames of a person, with C clips and K skin patches."""
-
-    identity: Tensor
-    """(S,)"""
-    focals: Tensor
-    """(C,) pixels: the focal length of every clip."""
-    patch_offsets: Tensor
-    """(K, 3) metres: offsets of the skin patches from their positions on the head model, in the coordinates of
-    `Skin.bases`; K = 0 without skin patches."""
-    covariance: Tensor
-    """(S + C, S + C) float64: covariance of identity and log focal lengths, with everything else marginalised."""
-
-    def focal_sigma(self, clip: int) -> float:
-        """Standard deviation of a clip's log focal length; near FOCAL_SIGMA means that the clip does not determine
-        it.
-        """
-        return min(float(self.covariance[len(self.identity) + clip, len(self.identity) + clip].sqrt()), FOCAL_SIGMA)
-
-    def covariance_of(self, clip: int) -> Tensor:
-        """The covariance (S + 1, S + 1) of identity and one clip's log focal length."""
-        size = len(self.identity)
-        own = torch.cat((torch.arange(size), torch.tensor([size + clip]))).to(self.covariance.device)
-        return self.covariance[own[:, None], own]
 
 
 class _SharedParameters:
@@ -139,6 +95,7 @@ class _SharedParameters:
             self.initial[self.identity] = previous.identity
             if skin is not None:
                 self._add_size_prior(skin, previous)
+        self.focals_known = torch.tensor([clip.focal_known for clip in clips], device=device)
         self.columns = [
             torch.cat(
                 (
@@ -214,6 +171,9 @@ class _JointProblem:
         )
         cross = hessian.new_zeros(*hessian.shape[:2], len(shared))
         shared_hessian = self.common.precision.double()
+        held = torch.zeros(len(shared_hessian), dtype=torch.float64, device=shared_hessian.device)
+        held[self.common.focals] = HELD * self.common.focals_known
+        shared_hessian = shared_hessian + torch.diag(held)
         shared_gradient = self.common.gradient(shared).double()
         for found, part, columns in zip(parts, self.parts, self.common.columns, strict=True):
             blocks = found.required_shared()
@@ -278,7 +238,7 @@ def fit_person(
         if first:
             free[:, state.layout.expression] = False
             cross = torch.zeros_like(cross)
-            shared_hessian = shared_hessian + torch.eye(len(shared), device=shared.device) * 1e12
+            shared_hessian = shared_hessian + torch.eye(len(shared), device=shared.device) * HELD
         for _ in range(_TRIES):
             own, free_cross, gradient = _restricted(equations.hessian, cross, equations.gradient, free, damping)
             step, shared_step, marginal = solve_shared(own, free_cross, shared_hessian, gradient, blocks.gradient)
@@ -309,10 +269,9 @@ def _covariance(reduced: Tensor, common: _SharedParameters, previous: Person | N
     # Undoing the multiplication of the prior gives the posterior from the corresponding number of independent frames.
     scales = common.prior_scale.double().sqrt()
     covariance = scales[:, None] * torch.linalg.inv(reduced)[: len(scales), : len(scales)] * scales
-    clips = common.focals.stop - common.focals.start
     # A prior around the previous focal length adds no information, so the previous uncertainty is added.
     covariance[common.focals, common.focals] += (
-        FOCAL_BIAS**2 * torch.eye(clips, device=reduced.device)
+        FOCAL_BIAS**2 * torch.diag((~common.focals_known).float())
         if previous is None
         else previous.covariance[common.focals, common.focals]
     )
