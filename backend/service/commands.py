@@ -292,6 +292,15 @@ def export(request: requests.ExportRequest, progress: Progress) -> results.Expor
     return results.ExportResult(first, gaussians, frames[0], len(frames))
 
 
+def page(request: requests.PageRequest, progress: Progress) -> results.PageResult:
+    from .web_pages import check_page_name, write_page
+
+    check_page_name(request.out)
+    check_writable(request.out)
+    size = write_page(_load_avatar(request.avatar), request.avatar, request.out, progress)
+    return results.PageResult(request.out, size / 1e6)
+
+
 def report(request: requests.ReportRequest, progress: Progress) -> results.ReportResult:
     from ..tracking.after.report import write_report
 
@@ -352,6 +361,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.OrbitRequest: orbit,
     requests.ExtremesRequest: extremes,
     requests.ExportRequest: export,
+    requests.PageRequest: page,
     requests.ReportRequest: report,
     requests.OverlayRequest: overlay,
     requests.RetargetRequest: retarget,

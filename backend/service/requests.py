@@ -233,6 +233,19 @@ class ExportRequest(Request):
 
 
 @dataclass(frozen=True)
+class PageRequest(Request):
+    command: ClassVar = "page"
+    summary: ClassVar = "a web page with the avatar inside, one file that opens in a browser by a double click"
+
+    avatar: Path = positional("AVATAR", "of blendshapes")
+    out: Path = positional("OUT.html")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
 class ReportRequest(Request):
     command: ClassVar = "report"
     summary: ClassVar = "an image that shows how reliable a track is"
@@ -336,6 +349,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     OrbitRequest,
     ExtremesRequest,
     ExportRequest,
+    PageRequest,
     ReportRequest,
     OverlayRequest,
     RetargetRequest,

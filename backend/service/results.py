@@ -140,6 +140,12 @@ class ExportResult:
 
 
 @dataclass(frozen=True)
+class PageResult:
+    out: Path
+    megabytes: float
+
+
+@dataclass(frozen=True)
 class ReportResult:
     out: Path
     summary: Summary
@@ -233,6 +239,7 @@ Result = (
     | OrbitResult
     | ExtremesResult
     | ExportResult
+    | PageResult
     | ReportResult
     | OverlayResult
     | RetargetResult

@@ -89,6 +89,11 @@ def _(result: results.ExportResult) -> str:
 
 
 @describe.register
+def _(result: results.PageResult) -> str:
+    return f"{result.out}: {result.megabytes:.1f} MB, to open in a browser."
+
+
+@describe.register
 def _(result: results.ReportResult) -> str:
     return f"{result.out}: {result.summary}"
 

@@ -34,6 +34,7 @@ class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):
                 whole = bake.source == cache.source_of(rig.armature) and not bake.changed
                 wrapped(layout, describe(rig.armature, bake), region_width(context), "CHECKMARK" if whole else "INFO")
         layout.operator("effigy.export_splats", icon="EXPORT")
+        layout.operator("effigy.export_web_page", icon="URL")
 
 
 def describe(armature: bpy.types.Object, bake: cache.Bake) -> str:

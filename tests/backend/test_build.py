@@ -187,7 +187,7 @@ def test_a_program_that_only_tests_need_is_installed_if_possible_and_never_ends_
     )
     monkeypatch.setattr(environments.os, "geteuid", lambda: 0)
     environments.install_test_programs()
-    assert asked[-1][-2:] == ["openssh-server", "bubblewrap"]
+    assert asked[-1][-3:] == ["openssh-server", "bubblewrap", "chromium"]
     monkeypatch.setattr(environments.os, "geteuid", lambda: 1000)
     environments.install_test_programs()
     assert len(asked) == 2 and "Tests that start sshd or bwrap are skipped" in capsys.readouterr().out

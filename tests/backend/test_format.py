@@ -13,10 +13,11 @@ import pytest
 from test_player import deltas_of, make_avatar, make_pose
 
 from backend.avatar.avatar import file_parts, load_avatar
-from backend.avatar.baked import STEPS, motion_tensors, own_sliders
+from backend.avatar.baked import motion_tensors, own_sliders
 from backend.correspondence.arkit import ARKIT_NAMES, arkit_map
 from backend.head.formats import load_head
 from backend.head.jaw import GAZE_ANGLES
+from backend.head_motion import STEPS
 from backend.training.slider_poses import SliderPose, pose_arrays
 from blender_addon.player.baked_file import read_baked
 from blender_addon.player.evaluate import Player

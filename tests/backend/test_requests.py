@@ -300,6 +300,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "orbit": {"size": 512, "degrees": 45.0},
     "extremes": {"size": 192, "scores": False},
     "export": {"frame": 0, "frames": None},
+    "page": {},
     "report": {},
     "overlay": {},
     "retarget": {"intensity": 1.0, "smoothing": 0.0, "motion": 1.0, "fps": None},

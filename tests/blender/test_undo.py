@@ -25,6 +25,7 @@ NOTHING_TO_UNDO = {
     "clear_playback": "frees splats beside the file",
     "examine_backend": "reads",
     "export_splats": "writes a file",
+    "export_web_page": "writes a file",
     "install_backend": "writes files",
     "look_for_files": "a preference",
     "remove_shared_folder": "a preference",

@@ -1,0 +1,201 @@
+"""The web page with an avatar inside: what it holds, and what a browser makes of it, opened from the disk."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from chromium import Page
+
+from backend.avatar.anchors import mean_edge_lengths
+from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.settings import AvatarSettings
+from backend.errors import EffigyError
+from backend.head.formats import load_head
+from backend.progress import SILENT
+from backend.service import commands
+from backend.service.requests import PageRequest
+from backend.splatting.rasterize import rasterize
+from backend.splatting.types import Cameras
+from backend.training.slider_poses import SliderPose, pose_arrays
+from backend.training.warmup import VertexBoundGaussians, distil_into_networks
+from backend.web_page import PROGRAM, page_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE, FIELD_OF_VIEW = 192, 24.0
+EYE, TARGET = np.array((0.12, 0.05, 0.75)), np.array((0.0, -0.02, 0.0))
+POSE = {"mouthSmileLeft": 0.8, "browInnerUp": 0.7, "jawOpen": 0.5, "eyeLookOutLeft": 0.6}
+
+
+def world_to_camera() -> np.ndarray:
+    """The camera of `EYE` and `TARGET`, OpenCV axes."""
+    back = (EYE - TARGET) / np.linalg.norm(EYE - TARGET)
+    right = np.cross((0.0, 1.0, 0.0), back)
+    right /= np.linalg.norm(right)
+    matrix = np.eye(4)
+    matrix[:3, :3] = right, -np.cross(back, right), -back
+    matrix[:3, 3] = -matrix[:3, :3] @ EYE
+    return matrix
+
+
+def tensor(values) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32)[None]
+
+
+@pytest.fixture(scope="module")
+def avatar(tmp_path_factory) -> Path:
+    """An untrained avatar that looks like a head, coloured by place, with a pattern of 3 cm."""
+    model = load_head()
+    identity = np.zeros(model.shape_basis.shape[2], np.float32)
+    torch.manual_seed(3)
+    settings = AvatarSettings(blendshapes=5, sh_degree=2)
+    made = Avatar(build_networks(settings, model, identity).eval(), model, identity, settings)
+    free = VertexBoundGaussians(torch.as_tensor(mean_edge_lengths(model.template, model.faces)), settings.sh_degree)
+    share = (model.template - model.template.min(0)) / np.ptp(model.template, axis=0)
+    with torch.no_grad():
+        free.appearance[:, 0] = 4.0
+        colors = 0.25 + 0.5 * share + 0.15 * np.sin(model.template * 2 * np.pi / 0.03)
+        free.appearance[:, 1:4] = torch.as_tensor(colors - 0.5) / 0.28209479177387814
+    pose = made.pose(torch.zeros(1, 52), torch.zeros(1, 5, 3), tensor(world_to_camera()))
+    distil_into_networks(free, made.networks, pose, steps=1)
+    path = tmp_path_factory.mktemp("avatar") / "ann.effigy"
+    made.metrics = {"source": "a secret film"}
+    save_avatar(made, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(avatar, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    commands.run(PageRequest(avatar, folder / "Ann & co.html"), SILENT)
+    with Page(folder / "browser", (folder / "Ann & co.html").as_uri()) as opened:
+        opened.run("effigy.ready")
+        yield opened
+
+
+def picture(page: Page, pose: dict[str, float]) -> np.ndarray:
+    """(H, W, 4) premultiplied, in [0, 1]."""
+    page.run(f"effigy.setPose({pose})")
+    page.run(f"effigy.setCamera({EYE.tolist()}, {TARGET.tolist()}, {FIELD_OF_VIEW}, [{SIZE}, {SIZE}])")
+    return drawn(page)
+
+
+def drawn(page: Page) -> np.ndarray:
+    image = page.canvas() / 255
+    return np.concatenate((image[..., :3] * image[..., 3:], image[..., 3:]), 2)
+
+
+def test_the_browser_draws_what_the_backend_renders(page, avatar):
+    loaded, matrix = load_avatar(avatar), world_to_camera()
+    expression, rotations = pose_arrays(loaded.head_model, [SliderPose("", POSE)])
+    focal = 0.5 * SIZE / np.tan(np.radians(FIELD_OF_VIEW / 2))
+    intrinsics = ((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1))
+    with torch.no_grad():
+        pose = loaded.pose(torch.as_tensor(expression), torch.as_tensor(rotations), tensor(matrix))
+        truth = rasterize(loaded.networks(pose)[0], Cameras(tensor(intrinsics), tensor(matrix), SIZE, SIZE))
+    alpha = truth.alpha[0].numpy()
+    found, head = picture(page, POSE), alpha > 0.5
+    assert 0.1 < head.mean() < 0.9
+    difference = np.abs(found[..., :3] - truth.color[0].numpy().clip(0, 1))[head]
+    print(f"mean difference inside the head: {255 * difference.mean():.2f}/255")
+    assert difference.mean() < 1.5 / 255 and np.quantile(difference, 0.99) < 8 / 255
+    assert np.abs(found[..., 3] - alpha).mean() < 1.5 / 255
+
+
+def test_a_slider_moves_the_mouth_and_not_the_forehead(page):
+    before = picture(page, {})
+    page.run(
+        "(() => { const slider = document.querySelector('input[name=jawOpen]');"
+        " slider.value = 0.8; slider.dispatchEvent(new Event('input')); })()"
+    )
+    change = np.abs(drawn(page) - picture(page, {})).max(2)
+    rows = np.flatnonzero(before[..., 3].max(1) > 0.5)
+    forehead, mouth = (int(rows[0] + share * np.ptp(rows)) for share in (0.3, 0.7))
+    assert change[mouth:].max() > 0.2 and change[:forehead].max() < 0.02
+
+
+def test_the_page_says_whose_it_is_and_its_console_is_empty(page):
+    assert page.run("document.title") == "Ann & co" == page.run("document.querySelector('h1').textContent")
+    assert page.run("document.querySelectorAll('input[type=range]').length") == 52
+    assert page.run("[...document.querySelectorAll('summary')].map(group => group.textContent)")[0] == "Mouth"
+    page.run("[...document.querySelectorAll('button')].find(button => button.textContent === 'Smile').click()")
+    assert page.run("document.querySelector('input[name=mouthSmileLeft]').value") == "0.7"
+    assert page.run("effigy.measure(0.3)")["rate"] > 0
+    assert page.problems == []
+
+
+def test_the_page_of_a_damaged_avatar_has_a_sentence(avatar, tmp_path):
+    content = page_of(avatar.read_bytes(), "Ann")
+    begin = content.index(b'text/plain">') + 12
+    (tmp_path / "ann.html").write_bytes(content[:begin] + b"AAAA" + content[begin + 4 :])
+    with Page(tmp_path / "browser", (tmp_path / "ann.html").as_uri()) as opened:
+        opened.run("effigy.ready")
+        assert "damaged" in opened.run("document.getElementById('message').textContent")
+        assert opened.run("document.body.className") == "told"
+
+
+def inside(page: bytes) -> tuple[dict, dict]:
+    """The headers of the avatar in a page: the list of tensors, and the avatar's own."""
+    packed = re.search(rb'<script id="avatar" type="text/plain">([^<]+)</script>', page)[1]
+    data = gzip.decompress(base64.b64decode(packed))
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    assert max(entry["data_offsets"][1] for name, entry in entries.items() if name[0] != "_") == len(data) - 8 - length
+    return entries, json.loads(entries.pop("__metadata__")["effigy"])
+
+
+def test_a_page_holds_what_posing_needs_and_nothing_else(avatar):
+    page = page_of(avatar.read_bytes(), "</title><script>alert(1)</script>")
+    assert b"<script>alert" not in page and b"&lt;script&gt;alert(1)" in page
+    entries, own = inside(page)
+    assert not any("codes" in name or "decode" in name or name == "identity" for name in entries)
+    assert "networks.blendshapes.mix.2.bias" in entries and len(own["baked"]["sliders"]) == 52
+    assert "secret" not in json.dumps(own)
+    assert len(page) < 3e6
+    # Nothing is fetched.
+    assert not re.search(rb"""(src|href)\s*=\s*["']?(http|//)|@import|fetch\(""", PROGRAM.read_bytes())
+
+
+def test_a_file_without_sliders_gets_those_of_its_head_model(avatar, tmp_path, monkeypatch):
+    monkeypatch.setattr("backend.avatar.baked.own_sliders", lambda model: None)
+    save_avatar(load_avatar(avatar), tmp_path / "old.effigy")
+    messages = []
+    monkeypatch.setattr(type(SILENT), "message", lambda _, text: messages.append(text))
+    commands.run(PageRequest(tmp_path / "old.effigy", tmp_path / "old.html"), SILENT)
+    old, new = (inside(page) for page in ((tmp_path / "old.html").read_bytes(), page_of(avatar.read_bytes(), "old")))
+    assert old[0].keys() == new[0].keys()
+    assert all(old[0][name]["shape"] == new[0][name]["shape"] for name in old[0])
+    assert set(old[1]["baked"]["sliders"]) == set(new[1]["baked"]["sliders"])
+    assert "licence" in messages[0]
+
+
+def test_what_is_no_page_gives_a_sentence(avatar, tmp_path):
+    with pytest.raises(EffigyError, match=r"should end in \.html"):
+        commands.run(PageRequest(avatar, tmp_path / "ann.htm"), SILENT)
+    model = load_head()
+    identity = np.zeros(model.shape_basis.shape[2], np.float32)
+    settings = AvatarSettings(filters=1, latent_size=1, blendshapes=0)
+    save_avatar(Avatar(build_networks(settings, model, identity), model, identity, settings), tmp_path / "unet.effigy")
+    with pytest.raises(EffigyError, match="make one of blendshapes"):
+        commands.run(PageRequest(tmp_path / "unet.effigy", tmp_path / "unet.html"), SILENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["unet.effigy"]
+
+
+@pytest.mark.parametrize("name", ["head_motion.py", "web_page.py"])
+def test_the_extension_has_the_same_modules(name):
+    assert (ROOT / "backend" / name).read_bytes() == (ROOT / "blender_addon" / name).read_bytes()
+
+
+def test_the_page_in_the_repository_is_made_of_its_sources(tmp_path):
+    if shutil.which("node") is None or not (ROOT / "web" / "node_modules").is_dir():
+        pytest.skip("The packages of the web page are not installed (`python3 build.py web` installs them).")
+    subprocess.run(["node", "build.mjs", str(tmp_path / "page.html")], cwd=ROOT / "web", check=True)
+    assert (tmp_path / "page.html").read_bytes() == PROGRAM.read_bytes()

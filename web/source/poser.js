@@ -1,0 +1,270 @@
+// From sliders and a viewpoint to Gaussians: the steps and the words of docs/format.md.
+
+import { matrixOf, product, quaternionOf, rotationAbout, transposed, turned } from './rotations.js';
+
+const [NECK, JAW, EYE_L, EYE_R] = [1, 2, 3, 4];
+const PARENTS = [-1, 0, 1, 1, 1];
+const ALPHA_MIN = 1 / 255;
+const C0 = 0.28209479177387814, C1 = 0.4886025119029199;
+const C2 = [1.0925484305920792, 0.31539156525252005, 0.5462742152960396];
+const C3 = [0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277];
+
+// Numbers of a Gaussian: mean 3, opacity 1, covariance xx xy xz yy yz zz 6, colour 3, unused 3.
+export const STRIDE = 16;
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
+export class Poser {
+  constructor({ header, tensors }) {
+    const baked = (name) => tensors[`baked.${name}`].values;
+    const network = (name) => tensors[`networks.blendshapes.${name}`];
+    this.sliders = header.baked.sliders;
+    this.rest = { vertices: baked('vertices'), joints: baked('joints') };
+    this.skinning = baked('skinning');
+    this.baseScale = baked('base_scale');
+    this.features = baked('features');
+    this.sliderExpression = baked('slider_expression');
+    this.sliderRotations = baked('slider_rotations');
+    this.deltas = { starts: baked('delta_starts'), vertices: baked('delta_vertices'), steps: baked('delta_steps'), units: baked('delta_units') };
+    this.views = tensors['networks.views'].values;
+    this.performed = tensors['networks.performed'].values;
+    this.mean = network('mean').values;
+    this.shapes = network('shapes').values;
+    this.positions = network('positions').values;
+    [this.shapeCount, this.featureCount, this.outputs] = network('shapes').shape;
+    this.layers = Object.keys(tensors).filter((name) => /mix\.\d+\.weight$/.test(name))
+      .map((name) => Number(name.split('.')[3])).sort((a, b) => a - b)
+      .map((number) => ({ weight: network(`mix.${number}.weight`).values, bias: network(`mix.${number}.bias`).values }));
+    this.degree = header.settings.sh_degree;
+    this.spawned = header.settings.neural_per_anchor;
+    this.count = this.baseScale.length;
+    this.expressions = this.sliderExpression.length / this.sliders.length;
+    this.vertices = new Float32Array(3 * this.count);
+    this.posed = new Float32Array(3 * this.count);
+    this.turns = new Float32Array(4 * this.count);
+    this.attributes = new Float32Array(this.count * this.outputs);
+    this.conditions = null;
+    this.gaussians = new Float32Array(STRIDE * this.count * (1 + this.spawned));
+    // How many of `gaussians` are in use.
+    this.drawn = 0;
+    // The middle of the eyes at rest.
+    this.eyes = [0, 1, 2].map((axis) => (this.rest.joints[9 + axis] + this.rest.joints[12 + axis]) / 2);
+  }
+
+  // `values`: one number a slider; `neck`: axis-angle; `eye`: the camera's place, head space.
+  pose(values, neck, eye) {
+    const expression = new Float64Array(this.expressions);
+    const rotations = [[0, 0, 0], neck, [0, 0, 0], [0, 0, 0], [0, 0, 0]];
+    values.forEach((value, slider) => {
+      if (!value) return;
+      for (let e = 0; e < this.expressions; e++) expression[e] += value * this.sliderExpression[slider * this.expressions + e];
+      for (let i = 0; i < 9; i++) rotations[JAW + Math.floor(i / 3)][i % 3] += value * this.sliderRotations[9 * slider + i];
+    });
+    const { turns, joints } = this.#skin(expression, rotations);
+    const { condition, toView } = this.#view(joints, turns[NECK], eye);
+    const face = [...expression, ...rotations[JAW], ...rotations[EYE_L], ...rotations[EYE_R]];
+    const limits = this.performed, width = face.length;
+    const clamped = face.map((value, i) => Math.min(Math.max(value, limits[i]), limits[width + i]));
+    this.#mix([...clamped, ...condition]);
+    this.#spread(toView, eye);
+  }
+
+  #skin(expression, rotations) {
+    const own = rotations.map(matrixOf);
+    const vertices = this.vertices, { starts, units, steps, vertices: moved } = this.deltas;
+    vertices.set(this.rest.vertices);
+    const corrective = own.slice(NECK).flatMap((matrix) => matrix.map((entry, i) => entry - (i % 4 === 0 ? 1 : 0)));
+    [...expression, ...corrective].forEach((value, row) => {
+      if (!value) return;
+      const unit = value * units[row];
+      for (let entry = starts[row]; entry < starts[row + 1]; entry++) {
+        const v = 3 * moved[entry];
+        vertices[v] += unit * steps[3 * entry];
+        vertices[v + 1] += unit * steps[3 * entry + 1];
+        vertices[v + 2] += unit * steps[3 * entry + 2];
+      }
+    });
+    const turns = [], shifts = [], joints = [];
+    for (let joint = 0; joint < 5; joint++) {
+      const place = [...this.rest.joints.slice(3 * joint, 3 * joint + 3)], parent = PARENTS[joint];
+      let turn = own[joint];
+      let shift = turned(turn, place).map((value, axis) => place[axis] - value);
+      if (parent >= 0) {
+        shift = turned(turns[parent], shift).map((value, axis) => value + shifts[parent][axis]);
+        turn = product(turns[parent], turn);
+      }
+      turns.push(turn);
+      shifts.push(shift);
+      joints.push(turned(turn, place).map((value, axis) => value + shift[axis]));
+    }
+    const quaternions = turns.map(quaternionOf);
+    for (const q of quaternions) {
+      const sign = q.reduce((sum, value, i) => sum + value * quaternions[NECK][i], 0) < 0 ? -1 : 1;
+      q.forEach((value, i) => { q[i] = sign * value; });
+    }
+    const blend = new Float64Array(16), { posed, skinning } = this;
+    for (let n = 0; n < this.count; n++) {
+      blend.fill(0);
+      for (let joint = 0; joint < 5; joint++) {
+        const weight = skinning[5 * n + joint];
+        if (!weight) continue;
+        for (let i = 0; i < 9; i++) blend[i] += weight * turns[joint][i];
+        for (let i = 0; i < 3; i++) blend[9 + i] += weight * shifts[joint][i];
+        for (let i = 0; i < 4; i++) blend[12 + i] += weight * quaternions[joint][i];
+      }
+      const x = vertices[3 * n], y = vertices[3 * n + 1], z = vertices[3 * n + 2];
+      posed[3 * n] = blend[0] * x + blend[1] * y + blend[2] * z + blend[9];
+      posed[3 * n + 1] = blend[3] * x + blend[4] * y + blend[5] * z + blend[10];
+      posed[3 * n + 2] = blend[6] * x + blend[7] * y + blend[8] * z + blend[11];
+      const length = Math.hypot(blend[12], blend[13], blend[14], blend[15]) || 1;
+      for (let i = 0; i < 4; i++) this.turns[4 * n + i] = blend[12 + i] / length;
+    }
+    return { turns, joints };
+  }
+
+  #view(joints, turn, eye) {
+    const back = transposed(turn);
+    const towards = turned(back, eye.map((value, axis) => (joints[EYE_L][axis] + joints[EYE_R][axis]) / 2 - value));
+    const length = Math.hypot(...towards) || 1;
+    const before = towards.map((value) => value / length);
+    const angles = [Math.atan2(before[0], -before[2]), Math.asin(Math.min(Math.max(before[1], -1), 1))];
+    const [yaw, pitch] = angles.map((angle, i) => Math.min(Math.max(angle, this.views[2 * i]), this.views[2 * i + 1]));
+    if (yaw === angles[0] && pitch === angles[1]) return { condition: [before[0], before[1], before[2] + 1], toView: back };
+    const after = [Math.sin(yaw) * Math.cos(pitch), Math.sin(pitch), -Math.cos(yaw) * Math.cos(pitch)];
+    const cosine = before[0] * after[0] + before[1] * after[1] + before[2] * after[2];
+    const cross = [
+      before[1] * after[2] - before[2] * after[1],
+      before[2] * after[0] - before[0] * after[2],
+      before[0] * after[1] - before[1] * after[0],
+    ];
+    const nearest = cosine < -1 + 1e-5 ? [-1, 0, 0, 0, 1, 0, 0, 0, -1] : rotationAbout(cross, 1, 1 / Math.max(1 + cosine, 1e-6));
+    return { condition: [after[0], after[1], after[2] + 1], toView: product(nearest, back) };
+  }
+
+  #mix(conditions) {
+    if (this.conditions?.every((value, i) => value === conditions[i])) return;
+    this.conditions = conditions;
+    let x = conditions;
+    this.layers.forEach(({ weight, bias }, layer) => {
+      const inputs = x.length, last = layer === this.layers.length - 1, made = new Float64Array(bias.length);
+      for (let row = 0; row < bias.length; row++) {
+        let sum = bias[row];
+        for (let i = 0; i < inputs; i++) sum += weight[row * inputs + i] * x[i];
+        made[row] = last || sum > 0 ? sum : Math.expm1(sum);
+      }
+      x = made;
+    });
+    const { featureCount: features, outputs, shapes, mean, attributes } = this;
+    const basis = new Float32Array(features * outputs);
+    for (let shape = 0; shape < this.shapeCount; shape++) {
+      const weight = x[shape], start = shape * basis.length;
+      for (let i = 0; i < basis.length; i++) basis[i] += weight * shapes[start + i];
+    }
+    attributes.set(mean);
+    for (let n = 0; n < this.count; n++) {
+      const start = n * outputs;
+      // Two features at a time: half as many passes over the attributes.
+      for (let f = 0; f + 1 < features; f += 2) {
+        const a = this.features[n * features + f], b = this.features[n * features + f + 1];
+        const first = f * outputs, second = first + outputs;
+        for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o] + b * basis[second + o];
+      }
+      if (features % 2) {
+        const a = this.features[n * features + features - 1], first = (features - 1) * outputs;
+        for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o];
+      }
+    }
+  }
+
+  #spread(toView, eye) {
+    const { attributes, outputs, posed, turns, spawned, positions } = this;
+    const harmonics = (this.degree + 1) ** 2, own = 11 + 3 * harmonics, functions = new Float64Array(16);
+    const q = new Float64Array(4);
+    let at = 0;
+    for (let n = 0; n < this.count; n++) {
+      const a = n * outputs, v = 3 * n;
+      q[0] = turns[4 * n]; q[1] = turns[4 * n + 1]; q[2] = turns[4 * n + 2]; q[3] = turns[4 * n + 3];
+      const base = this.baseScale[n];
+      const sx = Math.min(base * Math.exp(attributes[a + 3]), 0.02);
+      const sy = Math.min(base * Math.exp(attributes[a + 4]), 0.02);
+      const sz = Math.min(base * Math.exp(attributes[a + 5]), 0.02);
+      const ox = 0.01 * attributes[a], oy = 0.01 * attributes[a + 1], oz = 0.01 * attributes[a + 2];
+      const opacity = sigmoid(attributes[a + 10]);
+      if (opacity >= ALPHA_MIN) {
+        let dx = posed[v] - eye[0], dy = posed[v + 1] - eye[1], dz = posed[v + 2] - eye[2];
+        const length = Math.hypot(dx, dy, dz) || 1;
+        dx /= length; dy /= length; dz /= length;
+        this.#harmonics(
+          functions,
+          toView[0] * dx + toView[1] * dy + toView[2] * dz,
+          toView[3] * dx + toView[4] * dy + toView[5] * dz,
+          toView[6] * dx + toView[7] * dy + toView[8] * dz,
+        );
+        let red = 0.5, green = 0.5, blue = 0.5;
+        for (let i = 0; i < harmonics; i++) {
+          const c = a + 11 + 3 * i;
+          red += functions[i] * attributes[c];
+          green += functions[i] * attributes[c + 1];
+          blue += functions[i] * attributes[c + 2];
+        }
+        this.#put(at++, v, q, ox, oy, oz, sx, sy, sz, a + 6, opacity, Math.max(red, 0), Math.max(green, 0), Math.max(blue, 0));
+      }
+      for (let k = 0; k < spawned; k++) {
+        const s = a + own + 11 * k, p = 3 * (n * spawned + k);
+        const alpha = Math.tanh(attributes[s]);
+        if (alpha < ALPHA_MIN) continue;
+        this.#put(
+          at++, v, q,
+          ox + positions[p] * sx, oy + positions[p + 1] * sy, oz + positions[p + 2] * sz,
+          sx * 2 * sigmoid(attributes[s + 4]), sy * 2 * sigmoid(attributes[s + 5]), sz * 2 * sigmoid(attributes[s + 6]),
+          s + 7, alpha, sigmoid(attributes[s + 1]), sigmoid(attributes[s + 2]), sigmoid(attributes[s + 3]),
+        );
+      }
+    }
+    this.drawn = at;
+  }
+
+  #harmonics(to, x, y, z) {
+    to[0] = C0;
+    if (this.degree < 1) return;
+    to[1] = -C1 * y; to[2] = C1 * z; to[3] = -C1 * x;
+    if (this.degree < 2) return;
+    const xx = x * x, yy = y * y, zz = z * z;
+    to[4] = C2[0] * x * y; to[5] = -C2[0] * y * z; to[6] = C2[1] * (2 * zz - xx - yy);
+    to[7] = -C2[0] * x * z; to[8] = C2[2] * (xx - yy);
+    if (this.degree < 3) return;
+    to[9] = -C3[0] * y * (3 * xx - yy); to[10] = C3[1] * x * y * z; to[11] = -C3[2] * y * (4 * zz - xx - yy);
+    to[12] = C3[3] * z * (2 * zz - 3 * xx - 3 * yy); to[13] = -C3[2] * x * (4 * zz - xx - yy);
+    to[14] = C3[4] * z * (xx - yy); to[15] = -C3[0] * x * (xx - 3 * yy);
+  }
+
+  // Stores one Gaussian. `rotation`: where its quaternion is in the attributes.
+  #put(index, vertex, q, px, py, pz, sx, sy, sz, rotation, opacity, red, green, blue) {
+    const { attributes, posed, gaussians } = this, at = STRIDE * index;
+    const [w, x, y, z] = q;
+    // q rotates the place: p + 2 w (q × p) + 2 q × (q × p).
+    const cx = 2 * (y * pz - z * py), cy = 2 * (z * px - x * pz), cz = 2 * (x * py - y * px);
+    gaussians[at] = posed[vertex] + px + w * cx + y * cz - z * cy;
+    gaussians[at + 1] = posed[vertex + 1] + py + w * cy + z * cx - x * cz;
+    gaussians[at + 2] = posed[vertex + 2] + pz + w * cz + x * cy - y * cx;
+    gaussians[at + 3] = opacity;
+    let rw = attributes[rotation], rx = attributes[rotation + 1], ry = attributes[rotation + 2], rz = attributes[rotation + 3];
+    const length = Math.sqrt(rw * rw + rx * rx + ry * ry + rz * rz) || 1;
+    rw /= length; rx /= length; ry /= length; rz /= length;
+    const qw = w * rw - x * rx - y * ry - z * rz, qx = w * rx + x * rw + y * rz - z * ry;
+    const qy = w * ry - x * rz + y * rw + z * rx, qz = w * rz + x * ry - y * rx + z * rw;
+    // The axes of the ellipsoid as columns, then their outer products.
+    const a0 = sx * (1 - 2 * (qy * qy + qz * qz)), a1 = sx * 2 * (qx * qy + qw * qz), a2 = sx * 2 * (qx * qz - qw * qy);
+    const b0 = sy * 2 * (qx * qy - qw * qz), b1 = sy * (1 - 2 * (qx * qx + qz * qz)), b2 = sy * 2 * (qy * qz + qw * qx);
+    const c0 = sz * 2 * (qx * qz + qw * qy), c1 = sz * 2 * (qy * qz - qw * qx), c2 = sz * (1 - 2 * (qx * qx + qy * qy));
+    gaussians[at + 4] = a0 * a0 + b0 * b0 + c0 * c0;
+    gaussians[at + 5] = a0 * a1 + b0 * b1 + c0 * c1;
+    gaussians[at + 6] = a0 * a2 + b0 * b2 + c0 * c2;
+    gaussians[at + 7] = a1 * a1 + b1 * b1 + c1 * c1;
+    gaussians[at + 8] = a1 * a2 + b1 * b2 + c1 * c2;
+    gaussians[at + 9] = a2 * a2 + b2 * b2 + c2 * c2;
+    gaussians[at + 10] = red;
+    gaussians[at + 11] = green;
+    gaussians[at + 12] = blue;
+  }
+}
