@@ -232,6 +232,48 @@ def test_hair_beyond_the_far_cheek_of_a_head_that_looks_aside_stays(model, cutte
     assert not matte[level + 12 :, before & (np.abs(across - cheek) > 30)].any()
 
 
+def with_chest(model: HeadModel) -> HeadModel:
+    """The head model with shoulders and a chest below its neck, 20 cm deep, which are of the region neck."""
+    loop = model.regions["boundary"]
+    centre = model.template[loop].mean(0)
+    loop = loop[np.argsort(np.arctan2(*(model.template[loop] - centre)[:, [0, 2]].T))]
+    source, places, faces = [np.arange(len(model.template))], [model.template], [model.faces]
+    above = loop
+    for level, (width, depth, down) in enumerate(
+        ((1.6, 1.2, 0.02), (2.6, 1.4, 0.04), (3.0, 1.6, 0.1), (3.0, 1.6, 0.2))
+    ):
+        below = len(model.template) + level * len(loop) + np.arange(len(loop))
+        source.append(loop)
+        places.append(centre + (model.template[loop] - centre) * (width, 0, depth) - np.array((0, down, 0)))
+        following = np.roll(above, -1), np.roll(below, -1)
+        faces += [np.stack((above, below, following[0]), 1), np.stack((following[0], below, following[1]), 1)]
+        above = below
+    source = np.concatenate(source)
+    bases = ("shape_basis", "expression_basis", "pose_basis", "skinning")
+    added = np.arange(len(model.template), len(source), dtype=np.int32)
+    return replace(
+        model,
+        template=np.concatenate(places).astype(np.float32),
+        faces=np.concatenate(faces).astype(np.int32),
+        joint_regressor=np.pad(model.joint_regressor, ((0, 0), (0, len(added)))),
+        regions=model.regions | {"neck": np.union1d(model.regions["neck"], added), "boundary": above.astype(np.int32)},
+        **{name: getattr(model, name)[source] for name in bases},
+    )
+
+
+@pytest.mark.parametrize("yaw", [0, 40, -70])
+def test_a_head_model_with_shoulders_is_cut_where_the_neck_ends(model, cutter, yaw):
+    chested = with_chest(model)
+    whole = Rotation.from_euler("y", yaw, degrees=True).as_matrix()
+    vertices = (posed(chested) - [0, 0, 0.8]) @ whole.T + [0, 0, 0.8]
+    covered = rasterize_mesh(vertices, chested.faces, INTRINSICS, SIZE, SIZE).covered
+    person = np.where(covered, 255, 0).astype(np.uint8)
+    expected = cutter.cut(person, vertices[: len(model.template)], INTRINSICS)
+    matte = NeckCutter(chested).cut(person, vertices, INTRINSICS)
+    assert (person > 127).sum() > (expected > 127).sum() + 5000, "it covers shoulders"
+    assert ((matte > 127) != (expected > 127)).sum() < 250
+
+
 def turned(model: HeadModel, yaw: float, nod: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A head on a body that looks aside by `yaw` degrees: vertices, the pixels it covers, the columns before the
     throat.

@@ -1,7 +1,7 @@
 """Cutting the body away below the rig's neck, in one frame's matte of the person.
 
-The rig ends in a ring of vertices at the base of the neck, whose position in 3D comes from the track. The ring lies in
-a plane. Its front edge, extended sideways in that plane at the ring's depth, is the upper edge of the torso, and the
+The neck ends in a ring of vertices at its base (`neck_end`), whose position in 3D comes from the track. The ring lies
+in a plane. Its front edge, extended sideways in that plane at the ring's depth, is the upper edge of the torso, and the
 torso hangs from it along the plane's normal. Everything that the posed head covers in front of the torso is head: a
 chin over the collar when the head looks down, an ear over the shoulder. A cut along an image row would cut these off.
 
@@ -23,6 +23,7 @@ from ...errors import EffigyError
 from ...head.forward import Head
 from ...head.model import HeadModel
 from ...splatting.mesh import nearest_faces
+from .neck_end import neck_end
 
 _TORSO_EXTENT = 0.6
 """Metres by which the torso extends to either side, and downwards."""
@@ -66,7 +67,7 @@ class NeckCutter:
         # Counter-clockwise seen from outside, whatever the model's orientation, so that the inner side of the head,
         # visible through the open neck, can be excluded.
         self._faces = np.ascontiguousarray(model.faces if volume > 0 else model.faces[:, ::-1], np.int32)
-        self._ring = model.regions["boundary"]
+        self._ring = neck_end(model)
         neck = np.zeros(len(model.template), bool)
         neck[model.regions["neck"]] = True
         neck[self._ring] = True
@@ -77,6 +78,8 @@ class NeckCutter:
         self._kind = np.append(np.full(len(model.faces), _NECK, np.uint8), np.uint8(0))
         self._kind[:-1][~neck[model.faces].any(1)] = _ABOVE_NECK
         self._kind[:-1][(neck & (height < _FLARE_HEIGHT))[model.faces].any(1)] = _FLARE
+        if self._ring is not model.regions["boundary"]:
+            self._kind[:-1][(height < 0)[model.faces].all(1)] = 0
         self._lips, self._ears = model.regions["lips"], model.regions["ears"]
         self._waist = np.flatnonzero(neck & (height >= _FLARE_HEIGHT) & (height < _FLARE_HEIGHT + 0.015))
 
