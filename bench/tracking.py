@@ -27,7 +27,7 @@ from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import HeadModel
 from backend.splatting.mesh import rasterize_mesh
-from backend.tracking.after.head_matte import camera_vertices
+from backend.tracking.after.camera_vertices import camera_vertices
 from backend.tracking.after.residuals import project_landmarks
 from backend.tracking.pipeline import track_capture
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..formats.capture import Capture, read_frame, read_matte
 
-_SAMPLE_COUNT = 40
+SAMPLE_COUNT = 40
 """Frames, spread evenly over the clip, from which the plate is computed."""
 _MATTE_MARGIN = 0.008
 """Share of the image side: the least distance of a background pixel from the matte."""
@@ -94,7 +94,7 @@ def find_plate(capture: Capture) -> Plate:
     margin = np.ones((2 * round(_MATTE_MARGIN * side) + 1,) * 2, np.uint8)
     count = np.zeros((side, side), np.float32)
     total, squares = np.zeros((side, side, 3), np.float32), np.zeros((side, side, 3), np.float32)
-    for index in np.unique(np.linspace(0, capture.frame_count - 1, _SAMPLE_COUNT).round().astype(int)).tolist():
+    for index in np.unique(np.linspace(0, capture.frame_count - 1, SAMPLE_COUNT).round().astype(int)).tolist():
         clear = (cv2.dilate(read_matte(capture, index), margin) == 0).view(np.uint8)
         frame = read_frame(capture, index)
         count += clear

@@ -19,7 +19,7 @@ from backend.formats.track import Track, load_track
 from backend.head.formats import load_head
 from backend.head.forward import Head, landmark_valid, landmarks
 from backend.head.model import JAW, NECK, HeadModel
-from backend.tracking.after.head_matte import camera_vertices
+from backend.tracking.after.camera_vertices import camera_vertices
 
 EVERY = 6
 

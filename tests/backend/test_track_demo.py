@@ -11,7 +11,7 @@ from backend.footage.build import make_capture
 from backend.formats.track import load_track
 from backend.head.formats import load_head
 from backend.head.forward import Head
-from backend.tracking.after.head_matte import camera_vertices
+from backend.tracking.after.camera_vertices import camera_vertices
 from backend.tracking.pipeline import track_capture
 
 FRAMES = 100

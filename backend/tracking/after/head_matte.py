@@ -1,7 +1,8 @@
 """Head mattes: the person's matte without the body below the rig's neck, for every frame of a capture.
 
 The avatar ends where the rig ends, so the body can neither be modelled nor scored. `neck_cut.NeckCutter` cuts it away
-by the tracked head; what belongs to the room behind the person is removed by the clean plate (`footage.plate`).
+by the tracked head; what belongs to the room behind the person is removed by the clean plate (`footage.plate`) and by
+its standing still while the head moves (`room.Room`).
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
-import torch
 
 from ...cores import core_count
 from ...footage.plate import find_plate
 from ...formats.capture import PNG_FAST, Capture, read_frame, read_matte
 from ...formats.track import Track
-from ...head.forward import Head
 from ...head.model import HeadModel
 from ...progress import SILENT, Progress
 from ...storage import write_beside
+from .camera_vertices import camera_vertices
 from .neck_cut import NeckCutter
+from .room import find_room
 
 _BATCH = 64
 
@@ -31,7 +32,7 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
     A frame without a pose gets a black matte. The mattes of an earlier track are replaced when all new ones are
     written.
     """
-    cutter, plate = NeckCutter(model), find_plate(capture)
+    cutter, plate, room = NeckCutter(model), find_plate(capture), find_room(capture, track, model)
     # A capture of the same crop at another size differs by a factor.
     factor = capture.size / track.size
     intrinsics = track.intrinsics * np.array([[factor], [factor], [1.0]])
@@ -45,8 +46,9 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
             vertices = camera_vertices(cutter.head, track, frames)
 
             def write(index: int, vertices: np.ndarray = vertices, start: int = start) -> None:
-                person = plate.remove_from(read_matte(capture, index), read_frame(capture, index))
-                matte = cutter.cut(person, vertices[index - start], intrinsics)
+                frame, posed = read_frame(capture, index), vertices[index - start]
+                person = plate.remove_from(read_matte(capture, index), frame)
+                matte = cutter.cut(room.remove_from(person, frame, posed, intrinsics), posed, intrinsics)
                 # Encoded here and not by cv2.imwrite, which fails without a reason and, on Windows, on many paths.
                 encoded = cv2.imencode(".png", matte, PNG_FAST)[1]
                 (folder / capture.head_matte_path(index).name).write_bytes(encoded.tobytes())
@@ -54,15 +56,3 @@ def make_head_mattes(capture: Capture, track: Track, model: HeadModel, progress:
             for done, _ in enumerate(pool.map(write, frames), start + 1):
                 progress.update("head mattes", done, capture.frame_count)
             progress.raise_if_cancelled()
-
-
-def camera_vertices(head: Head, track: Track, frames: range) -> np.ndarray:
-    """(len(frames), N, 3) metres: the vertices of the tracked head in camera space."""
-    chosen = slice(frames.start, frames.stop)
-    with torch.no_grad():
-        shaped = head.shaped(torch.as_tensor(track.identity, dtype=torch.float32)[None])
-        expression = torch.as_tensor(track.expression[chosen], dtype=torch.float32)
-        rotations = torch.as_tensor(track.rotations[chosen], dtype=torch.float32)
-        posed = head(shaped, expression, rotations).vertices.numpy()
-    pose = track.head_to_camera[chosen]
-    return posed @ pose[:, :3, :3].swapaxes(1, 2) + pose[:, None, :3, 3]
