@@ -137,7 +137,7 @@ def missing(scene: bpy.types.Scene, *, asked: bool = True) -> Iterator[bpy.types
             yield armature
 
 
-def _stored_path(armature: bpy.types.Object) -> Path | None:
+def stored_path(armature: bpy.types.Object) -> Path | None:
     """The full path of the avatar's file; None if there is none or it is damaged."""
     with suppress(EffigyError):
         return absolute(armature.effigy.avatar, armature) if armature.effigy.avatar else None
@@ -181,13 +181,13 @@ def relink(rig: Rig, path: Path, info: AvatarInfo) -> int:
     """Assigns the avatar in `path` to the rig and to every other rig whose avatar is the same missing file. Returns the
     number of rigs.
     """
-    old, lost = _stored_path(rig.armature), [rig.armature]
+    old, lost = stored_path(rig.armature), [rig.armature]
     if old is not None:
         lost += [
             armature
             for scene in bpy.data.scenes
             for armature in missing(scene)
-            if _stored_path(armature) == old and armature.library is None and armature != rig.armature
+            if stored_path(armature) == old and armature.library is None and armature != rig.armature
         ]
     for armature in dict.fromkeys(lost):
         set_avatar(find_rig(armature), path, info)

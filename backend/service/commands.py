@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import EffigyError, missing_library
+from ..errors import Cancelled, EffigyError, missing_library
+from ..file_names import numbered
 from ..progress import Progress
 from ..storage import as_effigy_error, held
 from . import requests, results
@@ -167,7 +168,19 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
         resume=request.resume,
         progress=progress,
     )
-    return results.TrainResult(request.avatar, avatar.gaussian_count, avatar.megabytes)
+    trained = results.TrainResult(request.avatar, avatar.gaussian_count, avatar.megabytes)
+    if avatar.networks.blendshapes is not None:
+        return trained
+    playable = playable_of(request.avatar)
+    try:
+        check_writable(playable)
+        _bake(avatar, request.captures, playable, progress)
+    except EffigyError as error:
+        # The training itself is complete.
+        reason = "it was stopped" if isinstance(error, Cancelled) else str(error).rstrip(".")
+        progress.message(f"The avatar was not baked for playing without the backend: {reason}. Run `bake` for that.")
+        return trained
+    return replace(trained, playable=playable)
 
 
 def refine(request: requests.RefineRequest, progress: Progress) -> results.RefineResult:
@@ -186,13 +199,30 @@ def refine(request: requests.RefineRequest, progress: Progress) -> results.Refin
 
 
 def bake(request: requests.BakeRequest, progress: Progress) -> results.BakeResult:
-    from ..avatar.avatar import save_avatar
-    from ..training.baking import bake as bake_avatar
-
     avatar = _load_avatar(request.avatar)
     check_writable(request.out)
-    baked = bake_avatar(avatar, progress=progress)
-    return results.BakeResult(request.out, save_avatar(baked.avatar, request.out), baked.decibels)
+    return _bake(avatar, () if request.capture is None else (request.capture,), request.out, progress)
+
+
+def _bake(avatar: Avatar, captures: Sequence[Path], out: Path, progress: Progress) -> results.BakeResult:
+    from ..avatar.avatar import save_avatar
+    from ..formats.track import load_track
+    from ..training.baking import bake as bake_avatar
+
+    tracks = [load_track(folder / "track.npz") for folder in captures]
+    baked = bake_avatar(avatar, tracks, progress=progress)
+    return results.BakeResult(out, save_avatar(baked.avatar, out), baked.decibels)
+
+
+def playable_of(avatar: Path) -> Path:
+    """Where training puts what it bakes of an avatar of graph U-Nets: `anna.effigy` -> `anna_playable.effigy`, or with
+    a number where there is such a file.
+    """
+    number, chosen = 1, numbered(avatar, "_playable")
+    while os.path.lexists(chosen):
+        number += 1
+        chosen = numbered(avatar, f"_playable-{number}")
+    return chosen
 
 
 def evaluate(

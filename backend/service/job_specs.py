@@ -14,6 +14,7 @@ from ..errors import EffigyError
 from .parameters import Parameters
 from .request_fields import Request, parameter_names, read_request
 from .requests import (
+    BakeRequest,
     CaptureRequest,
     EvaluateRequest,
     RefineRequest,
@@ -23,6 +24,7 @@ from .requests import (
     TrainRequest,
 )
 from .results import (
+    BakeResult,
     CaptureResult,
     EvaluateResult,
     RefineResult,
@@ -39,6 +41,7 @@ JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "track": (TrackRequest,),
     "train": (TrainRequest,),
     "refine": (RefineRequest,),
+    "bake": (BakeRequest,),
     "evaluate": (EvaluateRequest,),
     "render": (RenderRequest,),
     "retarget": (RetargetRequest,),
@@ -99,6 +102,8 @@ def _figures_of(result: Result) -> dict[str, Any]:
             return {"avatar": str(result.avatar)}
         case RefineResult():
             return {"capture": str(result.capture), "track": str(result.track), "frames": result.frames}
+        case BakeResult():
+            return {"avatar": str(result.avatar)}
         case EvaluateResult():
             return {"metrics": str(result.metrics_file), "sheet": str(result.sheet)}
         case RenderResult():

@@ -15,7 +15,7 @@ from ..avatar.settings import DEFAULT_GENERATOR
 from ..errors import EffigyError
 from ..training.presets import PRESETS, WARMUP_SHARE
 from .request_fields import Request
-from .requests import CaptureRequest, TrackRequest, TrainRequest
+from .requests import BakeRequest, CaptureRequest, TrackRequest, TrainRequest
 from .whole_job import TIMED, Step
 
 MEASURED_SIZE: Final = 512
@@ -58,6 +58,12 @@ ALIGNMENT_STEPS: Final = (
 )
 MATTE_STEP: Final = Step("head mattes", "Separating the head from the body", SOLVER, 0.2, 0.022, counts_frames=True)
 
+BAKING: Final = "baking"
+BAKE_STEPS: Final = (
+    Step("baking", "Trying poses", BAKING, 45.0),
+    Step("weights", "Learning shapes", BAKING, 5.0),
+)
+
 
 def steps_of(requests: Sequence[Request], megapixels: float | None = None) -> list[Step]:
     """The steps of a job, empty where they are not known. `megapixels`: of a frame of the footage, which is opened
@@ -73,6 +79,8 @@ def steps_of(requests: Sequence[Request], megapixels: float | None = None) -> li
                 steps += _tracking(request, size)
             case TrainRequest():
                 steps += _training(request)
+            case BakeRequest():
+                steps += BAKE_STEPS
             case _:
                 return []
     return steps
@@ -109,8 +117,10 @@ def _training(request: TrainRequest) -> list[Step]:
     else:
         warmup = WARMUP_SHARE * 60 * request.minutes if preset.warmup_steps else 0.0
         rest = 60 * request.minutes - warmup
+    baked = BAKE_STEPS if request.generator == "unet" else ()
     return [
         Step("Reading frames", "Reading the frames", FOOTAGE, 2.0, 0.005, counts_frames=True),
         Step("Warm-up", "Finding the colours", kind, warmup),
         Step("Training", "Training", kind, rest),
+        *baked,
     ]

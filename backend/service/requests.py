@@ -131,6 +131,12 @@ class BakeRequest(Request):
 
     avatar: Path = positional("AVATAR")
     out: Path = positional("OUT", "the avatar to write, *.effigy")
+    capture: Path | None = option(
+        "tracked footage of the person: the result is most accurate in such poses",
+        "CAPTURE",
+        default=None,
+        default_in_words="all poses within the avatar's ranges alike",
+    )
 
     @property
     def output(self) -> Path:

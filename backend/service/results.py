@@ -66,6 +66,8 @@ class TrainResult:
     avatar: Path
     gaussians: int
     megabytes: float
+    playable: Path | None = None
+    """What was baked of an avatar of graph U-Nets; None for another one, and where it could not be baked."""
 
 
 @dataclass(frozen=True)

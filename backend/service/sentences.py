@@ -37,7 +37,8 @@ def _describe_track(track: results.TrackSummary) -> str:
 
 @describe.register
 def _(result: results.TrainResult) -> str:
-    return f"{result.avatar}: {result.gaussians} Gaussians in {result.megabytes:.1f} MB."
+    trained = f"{result.avatar}: {result.gaussians} Gaussians in {result.megabytes:.1f} MB."
+    return trained if result.playable is None else f"{trained} {result.playable} plays without the backend."
 
 
 @describe.register

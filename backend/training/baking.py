@@ -1,6 +1,7 @@
 """Distils the networks of an avatar into Gaussian blendshapes, which Blender plays without the backend.
 
-The networks are evaluated in random poses within the ranges of the training frames, extremes among them. A principal
+The networks are evaluated in random poses within the ranges of the training frames, extremes among them, and in the
+poses of the footage where that is known: expressions that go together there need far fewer shapes. A principal
 component analysis of all attributes gives their mean and the K directions in which they vary most; a second one, over
 the anchors, gives each anchor F features by which the shapes are written (`backend.avatar.blendshapes`). Both have
 closed forms. Last, a small network learns the weights of the shapes from the conditions.
@@ -8,7 +9,7 @@ closed forms. Last, a small network learns the weights of the shapes from the co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,19 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from ..avatar.anchors import GEOMETRY_SIZE
-from ..avatar.avatar import Avatar, build_networks
+from ..avatar.avatar import Avatar, build_networks, check_track
 from ..avatar.blendshapes import GaussianBlendshapes
 from ..avatar.posing import Pose
 from ..avatar.settings import GENERATORS
 from ..avatar.views import clamp_view
 from ..errors import EffigyError
+from ..formats.track import Track
 from ..head.model import EYE_L, EYE_R, JAW
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras
 
-SIZES: Final = GENERATORS["blendshapes"]
-SHAPES, FEATURES = SIZES["blendshapes"], SIZES["feature_size"]
+SHAPES: Final = GENERATORS["blendshapes"]["blendshapes"]
 BASIS_POSES: Final = 256
 """From which the shapes are made: 0.25 GB of attributes on the open head."""
 WEIGHT_POSES: Final = 1024
@@ -38,6 +39,8 @@ HELD_OUT: Final = 16
 """Poses in which the result is compared with the networks."""
 BATCH: Final = 8
 STEPS: Final = 2000
+FOOTAGE_SHARE: Final = 0.5
+"""Of the poses that are taken from footage."""
 WIDEST: Final = 0.5
 """Radians, and coefficients, up to which an avatar varies that does not say what its clip performed."""
 DISTANCE: Final = 0.6
@@ -55,53 +58,103 @@ class Baked:
     """Of the images in held-out poses, against those of the networks."""
 
 
-def bake(avatar: Avatar, *, seed: int = 0, progress: Progress = SILENT) -> Baked:
-    """An avatar of blendshapes that looks like `avatar`, which is not changed. Raises an `EffigyError` for one that has
-    blendshapes already.
+@dataclass(frozen=True)
+class Samples:
+    """Attributes of an avatar in M poses as L orthonormal shapes, the most varied first: (N, O) attributes."""
+
+    conditions: Tensor
+    """(M, C)"""
+    mean: Tensor
+    """(N, O)"""
+    basis: Tensor
+    """(L, N O) of the attributes times their importance."""
+    weights: Tensor
+    """(M, L)"""
+
+
+def bake(
+    avatar: Avatar,
+    tracks: Sequence[Track] = (),
+    *,
+    shapes: int = SHAPES,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Baked:
+    """An avatar of `shapes` blendshapes that looks like `avatar`, which is not changed. `tracks`: of its footage, of
+    which the training frames are used. Raises an `EffigyError` for an avatar that has blendshapes already, and for
+    tracks of another head model.
     """
+    poses = sampler(avatar, seed, tracks)
+    made = distil(avatar, sample(avatar, shapes, poses, progress), shapes, seed, progress)
+    made.metrics["baked_psnr"] = decibels = _decibels(avatar, made, poses)
+    return Baked(made, decibels)
+
+
+@torch.no_grad()
+def sample(avatar: Avatar, most: int, poses: PoseSampler, progress: Progress = SILENT) -> Samples:
+    """The avatar in random poses, as at most `most` shapes. Raises as `bake`."""
     if avatar.networks.blendshapes is not None:
         raise EffigyError("The avatar consists of blendshapes already: Blender plays it as it is.")
-    poses = _Poses(avatar, np.random.default_rng(seed))
-    settings = replace(avatar.settings, **SIZES)
+    count, total = 0, BASIS_POSES + WEIGHT_POSES
+    found, conditions = [], []
+    for pose, attributes in poses.evaluated(BASIS_POSES):
+        progress.raise_if_cancelled()
+        progress.update("baking", count := count + len(attributes), total)
+        found.append(attributes)
+        conditions.append(pose.conditions)
+    mean, basis, targets = _shapes_of(torch.cat(found), most)
+    del found
+    weights = [targets]
+    for pose, attributes in poses.evaluated(WEIGHT_POSES):
+        progress.raise_if_cancelled()
+        progress.update("baking", count := count + len(attributes), total)
+        weights.append(((attributes - mean) * _importance(mean)).flatten(1) @ basis.T)
+        conditions.append(pose.conditions)
+    return Samples(torch.cat(conditions), mean, basis, torch.cat(weights))
+
+
+def distil(avatar: Avatar, samples: Samples, shapes: int, seed: int = 0, progress: Progress = SILENT) -> Avatar:
+    """An avatar of the first `shapes` of the samples' shapes."""
+    settings = replace(avatar.settings, **sizes(shapes))
     torch.manual_seed(seed)
     networks = build_networks(settings, avatar.head_model, avatar.identity).to(avatar.device)
-    shapes = networks.blendshapes
-    assert shapes is not None
+    blended = networks.blendshapes
+    assert blended is not None
+    weights = samples.weights[:, :shapes]
     with torch.no_grad():
         networks.views.copy_(avatar.networks.views)
         networks.performed.copy_(avatar.networks.performed)
         if avatar.networks.neural is not None:
-            shapes.positions.copy_(avatar.networks.neural.offsets)
+            blended.positions.copy_(avatar.networks.neural.offsets)
         if avatar.networks.enhancer is not None:
             networks.enhancer = avatar.networks.enhancer
-        count, total = 0, BASIS_POSES + WEIGHT_POSES
-        found, conditions = [], []
-        for pose, attributes in poses.evaluated(BASIS_POSES):
-            progress.raise_if_cancelled()
-            progress.update("baking", count := count + len(attributes), total)
-            found.append(attributes)
-            conditions.append(pose.conditions)
-        mean, basis, targets = _shapes_of(torch.cat(found))
-        del found
-        weights = [targets]
-        for pose, attributes in poses.evaluated(WEIGHT_POSES):
-            progress.raise_if_cancelled()
-            progress.update("baking", count := count + len(attributes), total)
-            weights.append(((attributes - mean) * _importance(mean)).flatten(1) @ basis.T)
-            conditions.append(pose.conditions)
-        _store_shapes(shapes, mean, basis, torch.cat(weights).std(0))
-    _learn_weights(shapes, torch.cat(conditions), torch.cat(weights), progress)
-    made = Avatar(networks.eval(), avatar.head_model, avatar.identity, settings, dict(avatar.metrics))
-    decibels = _decibels(avatar, made, poses)
-    made.metrics["baked_psnr"] = decibels
-    return Baked(made, decibels)
+        _store_shapes(blended, samples.mean, samples.basis[:shapes], weights.std(0))
+    _learn_weights(blended, samples.conditions, weights, progress)
+    return Avatar(networks.eval(), avatar.head_model, avatar.identity, settings, dict(avatar.metrics))
 
 
-class _Poses:
-    """Random poses within an avatar's ranges of expressions and views."""
+def sizes(shapes: int) -> dict[str, int]:
+    """The settings of an avatar of so many shapes: as many features and hidden units for each as in the default."""
+    usual = GENERATORS["blendshapes"]
+    return {
+        "blendshapes": shapes,
+        "feature_size": shapes * usual["feature_size"] // SHAPES,
+        "neural_width": max(usual["neural_width"], 2 * shapes),
+    }
 
-    def __init__(self, avatar: Avatar, random: np.random.Generator) -> None:
+
+class PoseSampler:
+    """Random poses within an avatar's ranges of expressions and views, and as many from footage where there is any."""
+
+    def __init__(self, avatar: Avatar, random: np.random.Generator, tracks: Sequence[Track] = ()) -> None:
         self._avatar, self._random = avatar, random
+        frames: list[list[np.ndarray]] = [[], [], []]
+        for track in tracks:
+            check_track(track, avatar.head_model)
+            good = np.flatnonzero(track.flags[: track.training_count] == 0)
+            for gathered, part in zip(frames, (track.expression, track.rotations, track.head_to_camera), strict=True):
+                gathered.append(part[good])
+        self._frames = [np.concatenate(parts) for parts in frames] if tracks else None
         performed, views = (part.cpu().numpy() for part in (avatar.networks.performed, avatar.networks.views))
         self._low, self._high = np.clip(performed[0], -WIDEST, None), np.clip(performed[1], None, WIDEST)
         finite = np.isfinite(performed).all(0)
@@ -136,7 +189,12 @@ class _Poses:
         expression, joints = np.split(face.astype(np.float32), [size - 9], 1)
         rotations = np.zeros((count, 5, 3), np.float32)
         rotations[:, JAW : EYE_R + 1] = joints.reshape(count, 3, 3)
-        parts = (expression, rotations, self._cameras(count))
+        parts = [expression, rotations, self._cameras(count)]
+        if self._frames is not None and len(self._frames[0]):
+            ours = random.random(count) < FOOTAGE_SHARE
+            chosen = random.integers(len(self._frames[0]), size=count)
+            for part, frames in zip(parts, self._frames, strict=True):
+                part[ours] = frames[chosen[ours]]
         coefficients, turns, cameras = (torch.as_tensor(part, device=device) for part in parts)
         return self._avatar.pose(coefficients, turns, cameras), cameras
 
@@ -154,6 +212,10 @@ class _Poses:
         return cameras
 
 
+def sampler(avatar: Avatar, seed: int, tracks: Sequence[Track] = ()) -> PoseSampler:
+    return PoseSampler(avatar, np.random.default_rng(seed), tracks)
+
+
 def _importance(mean: Tensor) -> Tensor:
     """(O,): how much an error of an attribute counts. Log scales and quaternions show less than places and colours."""
     importance = torch.ones(mean.shape[1], device=mean.device)
@@ -161,16 +223,16 @@ def _importance(mean: Tensor) -> Tensor:
     return importance
 
 
-def _shapes_of(attributes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Attributes (M, N, O) -> their mean (N, O), K orthonormal shapes of the weighted attributes (K, N O), and the
-    weights (M, K).
+def _shapes_of(attributes: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Attributes (M, N, O) -> their mean (N, O), L = `most` orthonormal shapes of the weighted attributes (L, N O), and
+    the weights (M, L).
     """
     mean = attributes.mean(0)
     varied = ((attributes - mean) * _importance(mean)).flatten(1)
     # Of the M x M matrix of products, because M is far smaller than N O.
     values, vectors = torch.linalg.eigh(varied @ varied.T)
-    kept = vectors[:, -SHAPES:]
-    basis = (kept / values[-SHAPES:].clamp_min(1e-12).sqrt()).T @ varied
+    values, kept = values[-most:].flip(0), vectors[:, -most:].flip(1)
+    basis = (kept / values.clamp_min(1e-12).sqrt()).T @ varied
     return mean, basis, varied @ basis.T
 
 
@@ -178,16 +240,16 @@ def _store_shapes(shapes: GaussianBlendshapes, mean: Tensor, basis: Tensor, spre
     """Writes mean and shapes as features of the anchors times matrices. A shape of weight 1 has the size `spread` (K,),
     so that the features describe best what is seen most.
     """
-    n, outputs = mean.shape
-    own = basis.view(SHAPES, n, outputs) / _importance(mean) * spread[:, None, None]
+    count, (n, outputs), size = len(basis), mean.shape, shapes.latents.shape[1]
+    own = basis.view(count, n, outputs) / _importance(mean) * spread[:, None, None]
     rows = own.transpose(0, 1).reshape(n, -1)
-    vectors = torch.linalg.eigh(rows.T @ rows)[1][:, -FEATURES:]
+    vectors = torch.linalg.eigh(rows.T @ rows)[1][:, -size:]
     shapes.mean.copy_(mean)
     shapes.latents.copy_(rows @ vectors)
     # The graph network adds nothing to the features.
     for parameter in shapes.decode_fine.parameters():
         parameter.zero_()
-    shapes.shapes.copy_(vectors.T.reshape(FEATURES, SHAPES, outputs).transpose(0, 1))
+    shapes.shapes.copy_(vectors.T.reshape(size, count, outputs).transpose(0, 1))
 
 
 def _learn_weights(shapes: GaussianBlendshapes, conditions: Tensor, targets: Tensor, progress: Progress) -> None:
@@ -213,7 +275,7 @@ def _learn_weights(shapes: GaussianBlendshapes, conditions: Tensor, targets: Ten
 
 
 @torch.inference_mode()
-def _decibels(networks: Avatar, made: Avatar, poses: _Poses) -> float:
+def _decibels(networks: Avatar, made: Avatar, poses: PoseSampler) -> float:
     """PSNR of the images of `made` against those of `networks`, in new poses."""
     focal = 0.9 * IMAGE * DISTANCE / 0.3
     intrinsics = torch.tensor(((focal, 0, IMAGE / 2), (0, focal, IMAGE / 2), (0, 0, 1.0)), device=networks.device)

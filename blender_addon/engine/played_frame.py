@@ -12,18 +12,21 @@ from dataclasses import replace
 from typing import Final
 
 import bpy
+import gpu
 import numpy as np
 
 from ..backend_setup import state
 from ..rig.conventions import BLENDER_TO_HEAD, OPENCV_AXES
 from ..viewport.shared_shaders import ShaderSet
-from ..viewport.splat_framebuffer import SplatFramebuffer, SplatTexture, ViewCamera
+from ..viewport.splat_framebuffer import BLOCK, SplatFramebuffer, SplatTexture, ViewCamera
 from ..viewport.splats import DrawStyle, Splats, pack
 from . import egl
 from .camera import WorkerCamera
 from .rendered_frame import EMPTY_ALPHA, RenderedFrame
 from .subjects import RenderSubjects, Subject
 
+TILE: Final = 4096
+"""Pixels of a side of what is drawn at once, or fewer where the GPU has smaller textures: 0.5 GB of its memory."""
 NEAR, FAR = 0.01, 1000.0
 """Metres, of a projection matrix whose depths nobody reads."""
 
@@ -61,10 +64,29 @@ def why_not_here(visible: RenderSubjects) -> str:
 
 
 def draw(visible: RenderSubjects, view: WorkerCamera) -> RenderedFrame:
-    """The avatars' image. Needs a GPU context. Raises an `EffigyError` if a shader cannot be built."""
-    camera, subjects = view_camera(view), visible.subjects
-    splats = [_clipped(_splats_of(subject, view), view) for subject in subjects]
-    shown = [np.float32(not subject.holdout) for subject in subjects]
+    """The avatars' image, in tiles where it is larger than the GPU's textures. Needs a GPU context. Raises an
+    `EffigyError` if a shader cannot be built.
+    """
+    splats = [_clipped(_splats_of(subject, view), view) for subject in visible.subjects]
+    shown = [np.float32(not subject.holdout) for subject in visible.subjects]
+    side = min(TILE, gpu.capabilities.max_texture_size_get() - BLOCK)
+    if max(view.width, view.height) <= side:
+        return _draw_tile(splats, shown, view)
+    rows = []
+    for top in range(0, view.height, side):
+        row = []
+        for left in range(0, view.width, side):
+            intrinsics = view.intrinsics.copy()
+            intrinsics[:2, 2] -= left, top
+            size = {"width": min(side, view.width - left), "height": min(side, view.height - top)}
+            row.append(_draw_tile(splats, shown, replace(view, intrinsics=intrinsics, **size)))
+        rows.append(row)
+    return RenderedFrame.joined(rows)
+
+
+def _draw_tile(splats: Sequence[Splats], shown: Sequence[np.float32], view: WorkerCamera) -> RenderedFrame:
+    """Heads, and for each of them 1, or 0 for a holdout."""
+    camera = view_camera(view)
     colored = [replace(each, colors=each.colors * share) for each, share in zip(splats, shown, strict=True)]
     framebuffer = SplatFramebuffer(programs=_shaders, color_format="RGBA32F")
     color, depth = _drawn(framebuffer, colored, camera)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +33,16 @@ class RenderedFrame:
         size = region.height, region.width
         nothing = np.zeros(size, np.float32)
         return cls(np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32), nothing)
+
+    @classmethod
+    def joined(cls, rows: Sequence[Sequence[RenderedFrame]]) -> RenderedFrame:
+        """The image of which these are the tiles, row by row from the top."""
+        return cls(
+            *(
+                np.concatenate([np.concatenate([getattr(tile, each.name) for tile in row], 1) for row in rows])
+                for each in fields(cls)
+            )
+        )
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:

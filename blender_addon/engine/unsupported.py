@@ -6,6 +6,11 @@ from typing import Final
 
 import bpy
 
+from ..avatars import avatar_path, has_avatar, is_known
+from ..backend_setup import state
+from ..errors import EffigyError
+from ..player.players import has_enhancer
+from ..rig.rig_properties import Rig, find_rigs
 from .color import background_node, world_of
 from .engine_name import ENGINE
 
@@ -28,7 +33,24 @@ def unsupported_settings(scene: bpy.types.Scene) -> list[str]:
     overridden = [layer.name for layer in layers if layer.material_override is not None]
     if overridden:
         messages.append(f"The material override of view layer “{overridden[0]}” does not change avatars.")
+    if scene.effigy.enhanced and not state().ready and any(map(_lacks_enhancer, find_rigs(scene.objects))):
+        messages.append(
+            "Avatars are rendered without their enhancer, which only the backend has: install it in Effigy's "
+            "preferences for the finest detail, or switch Enhanced off."
+        )
     return messages + (_of_own_engine(scene, layers) if scene.render.engine == ENGINE else _of_composite(scene))
+
+
+def _lacks_enhancer(rig: Rig) -> bool:
+    """Whether a rig's avatar loses its enhancer without the backend. Panels ask without a click, so that only files
+    which were used on this computer before are looked at.
+    """
+    if not has_avatar(rig.armature) or not is_known(rig.armature):
+        return False
+    try:
+        return has_enhancer(avatar_path(rig.armature))
+    except EffigyError:
+        return False
 
 
 def _of_own_engine(scene: bpy.types.Scene, layers: list[bpy.types.ViewLayer]) -> list[str]:

@@ -41,6 +41,8 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
             wrapped(layout, avatar.error, region_width(context), "ERROR")
         elif avatar is not None and avatar.source is not Source.NONE:
             layout.label(text=avatar.source.value)
+            if avatar.source is Source.WORKER:
+                layout.operator("effigy.make_playable", icon="FILE_CACHE")
 
 
 classes = (EFFIGY_PT_view,)

@@ -30,6 +30,10 @@ MOST_SIZE: Final = 1 << 16
 """Pixels of a side of the training images."""
 MOST_LAYERS: Final = 8
 """Of the mixing network."""
+MOST_SPAWNED: Final = 16
+"""Gaussians of an anchor, beside its own."""
+MOST_ENHANCED: Final = 256
+"""Channels of an enhancer; both as in `backend.avatar.settings`."""
 _DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _GEOMETRY: Final = 10
 _SPAWNED: Final = 11
@@ -61,6 +65,8 @@ class BakedAvatar:
     sh_degree: int
     spawned: int
     """k"""
+    distilled: bool
+    """Whether it was baked from networks, which it resembles. Otherwise it is what was trained."""
     has_enhancer: bool
     """Whether the avatar was trained with an enhancer of its images, which only the backend has."""
     vertices: np.ndarray
@@ -125,7 +131,7 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
     if not _is_readable(header):
         return None
     settings, numbers = header["settings"], _Tensors(file, 8 + length, tensors)
-    degree, k = _whole(settings["sh_degree"], 0, 3), _whole(settings["neural_per_anchor"], 0, 64)
+    degree, k = _whole(settings["sh_degree"], 0, 3), _whole(settings["neural_per_anchor"], 0, MOST_SPAWNED)
     outputs = _GEOMETRY + 1 + 3 * (degree + 1) ** 2 + _SPAWNED * k
     jaw = numbers.read("baked.jaw", (None, 3))
     expressions = len(jaw)
@@ -145,7 +151,8 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         size=_whole(settings["size"], 1, MOST_SIZE),
         sh_degree=degree,
         spawned=k,
-        has_enhancer=_whole(settings.get("enhancer_width", 0), 0, 4096) > 0,
+        distilled="baked_psnr" in _mapping(header.get("metrics")),
+        has_enhancer=_whole(settings.get("enhancer_width", 0), 0, MOST_ENHANCED) > 0,
         vertices=_planar(numbers.read("baked.vertices", (n, 3))),
         joints=numbers.read("baked.joints", (5, 3)),
         skinning=_planar(numbers.read("baked.skinning", (n, 5))),
@@ -220,6 +227,10 @@ def _whole(value: object, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise _Misfit("its settings cannot be read")
     return value
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _planar(values: np.ndarray) -> np.ndarray:

@@ -27,6 +27,12 @@ _heads: Final[dict[tuple[Any, ...], HeadDeltas]] = {}
 """By the mesh's shape keys."""
 _players: Final[dict[tuple[Any, ...], Player]] = {}
 """By both keys."""
+_edited: Final[dict[int, int]] = {}
+"""By the number of a mesh whose shape keys an artist has edited: how often its mode was left since."""
+_in_edit: Final[set[int]] = set()
+"""Meshes that are being edited."""
+EDIT_MODES: Final = frozenset({"EDIT", "SCULPT"})
+"""In which an artist changes shape keys."""
 
 
 def player_of(rig: Rig, path: Path, depsgraph: bpy.types.Depsgraph) -> Player | None:
@@ -44,12 +50,18 @@ def player_of(rig: Rig, path: Path, depsgraph: bpy.types.Depsgraph) -> Player | 
             "without a rig selected, to get a rig of its own."
         )
     mesh = rig.mesh.data
-    head = mesh.session_uid, mesh.shape_keys.session_uid, len(mesh.shape_keys.key_blocks), len(mesh.vertices)
+    keys = mesh.shape_keys
+    head = mesh.session_uid, keys.session_uid, len(keys.key_blocks), len(mesh.vertices), edits_of(rig)
     if (file, head) not in _players:
         if head not in _heads:
             _keep(_heads, head, read_deltas(rig, head_place(rig, depsgraph).vertices))
         _keep(_players, (file, head), Player(baked, _heads[head]))
     return _players[file, head]
+
+
+def edits_of(rig: Rig) -> int:
+    """How often the shape of a rig's head was edited since the file was opened."""
+    return _edited.get(rig.mesh.data.session_uid, 0)
 
 
 def has_player(path: Path) -> bool:
@@ -58,6 +70,15 @@ def has_player(path: Path) -> bool:
         return _baked(path, _file_key(path)) is not None
     except EffigyError:
         return False
+
+
+def has_enhancer(path: Path) -> bool:
+    """Whether the avatar in a file can be played, and was trained with an enhancer. False as in `has_player`."""
+    try:
+        baked = _baked(path, _file_key(path))
+    except EffigyError:
+        return False
+    return baked is not None and baked.has_enhancer
 
 
 def _file_key(path: Path) -> tuple[Any, ...]:
@@ -86,14 +107,39 @@ def _keep(kept: dict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any) ->
 
 
 @persistent
+def _note_edits(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
+    """Values of shape keys change in object mode, with every slider; their points only in these modes."""
+    view_layer = depsgraph.view_layer if depsgraph is not None else None
+    active = view_layer.objects.active if view_layer is not None else None
+    edited = set()
+    if active is not None and active.type == "MESH" and active.mode in EDIT_MODES:
+        edited.add(active.original.data.session_uid)
+    for left in _in_edit - edited:
+        _edited[left] = _edited.get(left, 0) + 1
+    _in_edit.clear()
+    _in_edit.update(edited)
+
+
+@persistent
 def _before_load(*_: object) -> None:
     # Numbers of meshes may come again in another file.
     unregister()
 
 
-handlers: Final = (("load_pre", _before_load),)
+@persistent
+def _after_undo(*_: object) -> None:
+    for mesh in _edited:
+        _edited[mesh] += 1
+
+
+handlers: Final = (
+    ("load_pre", _before_load),
+    ("depsgraph_update_post", _note_edits),
+    ("undo_post", _after_undo),
+    ("redo_post", _after_undo),
+)
 
 
 def unregister() -> None:
-    for kept in (_files, _heads, _players):
+    for kept in (_files, _heads, _players, _edited, _in_edit):
         kept.clear()

@@ -21,6 +21,7 @@ class Source(Enum):
 
     NONE = ""
     PLAYER = "Played in Blender, without the backend"
+    DISTILLED = "Played in Blender, from a bake of its networks"
     WORKER = "Computed by the backend"
     BAKE = "Played from the baked frames"
 

@@ -30,7 +30,7 @@ from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..native_clouds import cloud_of
 from ..paths import is_file
-from ..player.players import player_of
+from ..player.players import edits_of, player_of
 from ..redraw import redraw_panels, redraw_views
 from ..rig.pose import read_pose
 from ..rig.rig_properties import Rig, find_rigs
@@ -187,7 +187,8 @@ def _update_splats(
     else:
         answer = player.splats(avatar.pose.message(), viewpoint.message())
         avatar.requested = record = replace(record, anchors_only=False)
-        _show(avatar, record, Splats.from_answer(answer, avatar.motion), Source.PLAYER)
+        source = Source.DISTILLED if player.baked.distilled else Source.PLAYER
+        _show(avatar, record, Splats.from_answer(answer, avatar.motion), source)
 
 
 def _request_splats(uid: int, path: Path, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
@@ -210,7 +211,7 @@ def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray]
     """Stores the worker's answer to a request. `motion` (4, 4) is the head's motion in the requested pose."""
     avatar = state.avatars.get(uid)
     # The file may have got a baked model since.
-    if avatar is None or avatar.source is Source.PLAYER:
+    if avatar is None or avatar.source in (Source.PLAYER, Source.DISTILLED):
         return
     _show(avatar, record, Splats.from_answer(answer, motion), Source.WORKER)
     redraw_views()
@@ -244,10 +245,10 @@ def _path_of(rig: Rig, avatar: AvatarState) -> Path:
 
 
 def _named_by(rig: Rig) -> tuple[Any, ...]:
-    """What names the avatar's file."""
+    """What names the avatar's file, and how often the head was edited on which it is played."""
     settings = rig.armature.effigy
     packed = settings.packed
-    return settings.avatar, settings.origin, packed and packed.session_uid, bpy.data.filepath
+    return settings.avatar, settings.origin, packed and packed.session_uid, bpy.data.filepath, edits_of(rig)
 
 
 def _redraw_when_still() -> None:

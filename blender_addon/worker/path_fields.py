@@ -88,6 +88,11 @@ JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
         PathField(("capture",), "the capture", parts=CAPTURE[:-1], writes=("track_refined.npz",)),
         _avatar("avatar"),
     ),
+    "bake": (
+        _avatar("avatar"),
+        PathField(("capture",), "the capture", parts=("track.npz",)),
+        PathField(("out",), "the baked avatar", reads=False, writes=("",)),
+    ),
     "evaluate": (_avatar("avatar"), _CAPTURE, _OUT),
     "render": (_avatar("avatar"), PathField(("track",), "the track"), _OUT),
     "retarget": (

@@ -69,6 +69,15 @@ JOB_ROWS = (
         [("c", "the capture", True, IN_CAPTURE[:6], ("track_refined.npz",)), ("a", "the avatar", True, (), None)],
     ),
     (
+        "bake",
+        paths(avatar="a", capture="c", out="o"),
+        [
+            ("a", "the avatar", True, (), None),
+            ("c", "the capture", True, ("track.npz",), None),
+            ("o", "the baked avatar", False, (), FILE),
+        ],
+    ),
+    (
         "evaluate",
         paths(avatar="a", capture="c", out="o"),
         [

@@ -15,11 +15,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
-from backend.avatar.settings import AvatarSettings
+from backend.avatar.settings import LARGEST, AvatarSettings
 from backend.head.formats import load_head
 from backend.service.parameters import Parameters
 from backend.service.posing import eye_in_direction, posed_splats, read_pose
 from blender_addon.errors import EffigyError
+from blender_addon.player import baked_file
 from blender_addon.player.baked_file import read_baked
 from blender_addon.player.evaluate import Player
 from blender_addon.player.head import HeadDeltas
@@ -196,3 +197,10 @@ def test_the_player_needs_neither_blender_nor_the_backends_packages():
         "import blender_addon.player.evaluate, blender_addon.player.baked_file\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_an_avatars_bounds_are_those_of_the_backend() -> None:
+    assert (
+        LARGEST["neural_per_anchor"],
+        LARGEST["enhancer_width"],
+    ) == (baked_file.MOST_SPAWNED, baked_file.MOST_ENHANCED)

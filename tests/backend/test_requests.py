@@ -294,7 +294,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "resume": False,
     },
     "refine": {},
-    "bake": {},
+    "bake": {"capture": None},
     "evaluate": {"baselines": False, "refitted": False},
     "render": {"size": None, "format": "png", "background": "transparent", "plain": False},
     "orbit": {"size": 512, "degrees": 45.0},

@@ -360,6 +360,7 @@ RIG_OPERATORS = (
     "relink_avatar",
     "take_refined_track",
     "refine_track",
+    "make_playable",
 )
 
 

@@ -74,6 +74,19 @@ def holdout(rig):
     other.armature.location = -0.05, 0.12, 0.05
 
 
+def test_an_image_larger_than_the_gpus_textures_is_drawn_in_tiles(engine_avatars, tmp_path, module, monkeypatch):
+    holdout(stage(engine_avatars / "cat.effigy"))
+    whole, played = render_png(tmp_path / "whole.png"), module("blender_addon.engine.played_frame")
+    sizes, draw_tile = [], played._draw_tile
+    monkeypatch.setattr(played, "TILE", 50)
+    monkeypatch.setattr(
+        played, "_draw_tile", lambda *parts: sizes.append((parts[2].width, parts[2].height)) or draw_tile(*parts)
+    )
+    tiled = render_png(tmp_path / "tiled.png")
+    assert sizes == [(width, height) for height in (50, 50, 28) for width in (50, 50, 28)]
+    assert np.abs(tiled - whole).max() <= 2 / 255 and whole[..., 3].any()
+
+
 @pytest.mark.parametrize("change", [orthographic, border, shifted, clipped, posed, holdout])
 def test_the_picture_is_the_workers(engine_avatars, tmp_path, module, monkeypatch, change):
     change(stage(engine_avatars / "cat.effigy"))
@@ -105,6 +118,19 @@ def test_without_gpu_and_backend_a_sentence_says_so(engine_avatars, tmp_path, mo
     packages = "install libegl1" if sys.platform == "linux" else ""
     with pytest.raises(RuntimeError, match=f"no graphics context here.*{packages}"):
         render_png(tmp_path / "cat.png")
+
+
+def test_an_enhancer_that_is_left_out_for_want_of_a_backend_is_told(engine_avatars, module, monkeypatch):
+    stage(engine_avatars / "cat.effigy")
+    unsupported = module("blender_addon.engine.unsupported")
+    ready = module("blender_addon.backend_setup").Readiness
+    monkeypatch.setattr(unsupported, "has_enhancer", lambda path: path.name == "cat.effigy")
+    assert unsupported.unsupported_settings(bpy.context.scene) == []
+    monkeypatch.setattr(unsupported, "state", lambda: ready(False, ""))
+    (sentence,) = unsupported.unsupported_settings(bpy.context.scene)
+    assert "without their enhancer" in sentence
+    bpy.context.scene.effigy.enhanced = False
+    assert unsupported.unsupported_settings(bpy.context.scene) == []
 
 
 @pytest.mark.parametrize(

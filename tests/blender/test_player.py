@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import bpy
@@ -58,6 +60,14 @@ def test_the_panel_says_what_is_seen(cat, no_worker, module):
     assert "Played in Blender, without the backend" in words()
 
 
+def test_the_panel_offers_to_make_networks_playable(engine_avatars, module):
+    ann = add_rig(engine_avatars / "ann.effigy")
+    settle(ann)
+    layout = Layout()
+    module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
+    assert "Computed by the backend" in layout.words and "Make Playable without Backend" in layout.words
+
+
 def apply_transforms(rig):
     """As *Apply ▸ All Transforms* on the mesh."""
     rig.mesh.rotation_euler, rig.mesh.scale = (0.3, 0.2, 0.1), (2, 2, 2)
@@ -86,6 +96,20 @@ def test_the_splats_are_those_of_the_worker(cat, engine_avatars, change, module)
     assert np.abs(found.covariances - expected.covariances).max() < 1e-2 * np.abs(expected.covariances).max()
 
 
+def test_sculpted_shape_keys_are_followed_when_sculpting_ends(cat, no_worker):
+    cat.key_blocks["jawForward"].value = 1.0
+    before = played(cat)
+    bpy.context.view_layer.objects.active = cat.mesh
+    bpy.ops.object.mode_set(mode="EDIT")
+    bpy.context.view_layer.update()
+    bpy.ops.object.mode_set(mode="OBJECT")
+    for point in cat.key_blocks["jawForward"].data:
+        point.co.z += 0.02
+    bpy.context.view_layer.update()
+    after = played(cat)
+    assert np.abs(after.means - before.means).max() == pytest.approx(0.02, abs=0.002)
+
+
 def test_colours_follow_a_still_view(cat, no_worker):
     before = played(cat)
     live = viewport("live")
@@ -100,6 +124,48 @@ def test_an_avatar_without_a_baked_model_is_evaluated_by_the_worker(engine_avata
     ann = add_rig(engine_avatars / "ann.effigy")
     avatar = update()[ann.armature.name]
     assert avatar.splats is None and avatar.requested is not None
+
+
+def test_an_avatar_of_networks_is_made_playable_in_a_file_of_its_own(engine_avatars, tmp_path, module, monkeypatch):
+    networks = tmp_path / "ann.effigy"
+    shutil.copyfile(engine_avatars / "ann.effigy", networks)
+    ann = add_rig(networks)
+    (tmp_path / "ann_playable.effigy").write_bytes(b"the artist's")
+    tasks, jobs = module("blender_addon.tasks"), []
+
+    def start(title, kind, params, build, message):
+        """The job is done at once."""
+        jobs.append((kind, params))
+        shutil.copyfile(engine_avatars / "cat.effigy", params["out"])
+        return tasks.start_local(title, lambda: build({}))
+
+    monkeypatch.setattr(tasks, "start", start)
+    assert bpy.ops.effigy.make_playable(wait=True) == {"FINISHED"}
+    out = tmp_path / "ann_playable-2.effigy"
+    assert jobs == [("bake", {"avatar": str(networks), "out": str(out)})]
+    assert module("blender_addon.avatars").avatar_path(ann.armature) == out
+    assert (tmp_path / "ann_playable.effigy").read_bytes() == b"the artist's"
+    played(ann)
+    with pytest.raises(RuntimeError, match="plays ann_playable-2.effigy by itself already"):
+        bpy.ops.effigy.make_playable()
+    ann.armature.effigy.avatar = str(networks)
+    with pytest.raises(RuntimeError, match="keeps the networks: choose another name"):
+        bpy.ops.effigy.make_playable(filepath=str(networks))
+
+
+def test_what_was_baked_of_networks_is_said_to_be(cat, no_worker, module):
+    players = module("blender_addon.player.players")
+    played(cat)
+    for kept in (players._files, players._players):
+        kept.clear()
+    read = players.read_baked
+    players.read_baked = lambda path: replace(read(path), distilled=True)
+    try:
+        key_value(cat)
+        assert update()[cat.armature.name].source is viewport("avatar_state").Source.DISTILLED
+    finally:
+        players.read_baked = read
+        players._files.clear()
 
 
 def test_an_avatar_that_replaces_another_is_shown_at_once(cat, engine_avatars):

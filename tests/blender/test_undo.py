@@ -36,7 +36,15 @@ NOTHING_TO_UNDO = {
     "use_python": "a preference",
 }
 """Operators that leave the scene as it is, with what they do instead."""
-BY_TASK = {"bake_to_disk", "import_capture", "import_video", "refine_track", "train_avatar", "resume_training"}
+BY_TASK = {
+    "bake_to_disk",
+    "import_capture",
+    "import_video",
+    "make_playable",
+    "refine_track",
+    "resume_training",
+    "train_avatar",
+}
 """Operators that return at once; the task that they start changes the scene later, and pushes the step."""
 
 
@@ -184,6 +192,9 @@ def steps_of(place: Place, name: str) -> object:
         return importing._build(scene, "second", place.capture, True, {}, film if name == "import_video" else None)
     if name == "refine_track":
         return module("training")._apply_refined_track(place.capture / "track_refined.npz", rig().armature.name)
+    if name == "make_playable":
+        networks = module("avatars").avatar_path(rig().armature)
+        return module("playable")._use(networks, place.avatars / "ben.effigy")
     return module("training")._show_avatar(place.avatars / "ben.effigy")
 
 
