@@ -37,6 +37,8 @@ ROTATION_TOLERANCE: Final = 1e-3
 """By how much a matrix may differ from a rotation, relative: more than rounding, less than a visible squeeze."""
 MAX_IMAGE_SIZE: Final = 16384
 """Pixels"""
+MOST_PARTS: Final = 256
+"""In one image; each takes as much memory as its depth."""
 EMPTY: Final = Splats(*(torch.zeros(1, 0, *size) for size in ((3,), (4,), (3,), (), (3,))))
 """A frame without a Gaussian."""
 
@@ -200,20 +202,26 @@ class Posing:
     def render(self, parameters: Parameters) -> dict[str, np.ndarray]:
         """All subjects in one image, their Gaussians sorted together. `enhanced` (true): with the enhancers of the
         avatars that have one. A subject with `holdout` (false) cuts a hole into the image; only then the answer has
-        `hole` (H, W), the share of each pixel that is cut out.
+        `hole` (H, W), the share of each pixel that is cut out. `parts` (0) is the number M of parts to which the
+        vertices of the subjects' meshes belong by their `labels` (N,); only with parts the answer has `parts`
+        (H, W, M), the share of each pixel that each of them covers.
         """
-        parameters.allow_only("subjects", "camera", "enhanced")
+        parameters.allow_only("subjects", "camera", "enhanced", "parts")
+        parts = parameters.integer("parts", 0, 0, MOST_PARTS)
         enhanced = parameters.flag("enhanced", True)
         camera = read_camera(parameters.group("camera"))
-        heads, enhancers, scales, holdouts = [], [], [], []
+        heads, enhancers, scales, holdouts, labels = [], [], [], [], []
         for subject in parameters.groups("subjects"):
-            avatar, pose = self._read_subject(subject, "holdout")
+            avatar, pose = self._read_subject(subject, "holdout", "labels")
+            if parts:
+                labels.append(subject.array("labels", (len(avatar.head_model.template),)))
             heads.append(posed_splats(avatar, pose, camera.eye_of(avatar, pose)))
             holdouts.append(subject.flag("holdout", False))
             enhancers.append(avatar.enhancer if enhanced and not holdouts[-1] else None)
             scales.append(pose.scale)
         frame, hole = draw_with_holdouts(heads, holdouts, camera, enhancers, scales)
-        return vars(frame) | ({"hole": hole} if any(holdouts) else {})
+        found = vars(frame) | ({"hole": hole} if any(holdouts) else {})
+        return found | {"parts": draw_parts(heads, holdouts, labels, parts, camera)} if parts else found
 
     def _read_subject(self, subject: Parameters, *further: str) -> tuple[Avatar, SubjectPose]:
         subject.allow_only("avatar", "pose", *further)
@@ -311,6 +319,34 @@ def draw_with_holdouts(
         raster = enhance_joint_image(raster, splats, cameras, counts, enhancers, scales or [1.0] * len(heads))
     frame = frames_of(raster)[0]
     return Frame(frame.color, frame.alpha, frame.depth - np.float32(offset)), hole
+
+
+@torch.inference_mode()
+def draw_parts(
+    heads: list[Splats], holdouts: list[bool], labels: list[np.ndarray], parts: int, view: View
+) -> np.ndarray:
+    """(H, W, `parts`): the share of each pixel that each part covers. `labels`: of each head, the part (N,) of each
+    vertex; a Gaussian belongs to its vertex. Holdouts have none.
+    """
+    covers = np.zeros((view.height, view.width, parts), np.float32)
+    if not heads:
+        return covers
+    belongs = torch.cat([_of_gaussians(*each) for each in zip(heads, holdouts, labels, strict=True)])
+    for first in range(0, parts, 3):
+        marked, start = [], 0
+        for head in heads:
+            own = belongs[start : (start := start + head.means.shape[1]), None] == torch.arange(first, first + 3)
+            marked.append(replace(head, colors=own.to(head.colors)[None]))
+        frame = draw(marked, view)
+        covers[..., first : first + 3] = frame.color[..., : min(3, parts - first)]
+    return covers
+
+
+def _of_gaussians(head: Splats, holdout: bool, labels: np.ndarray) -> torch.Tensor:
+    """Of N vertices -> of the N anchors, and of the Gaussians that each spawns after them."""
+    own = torch.as_tensor(labels).round().long()
+    spawned = own.repeat_interleave(head.means.shape[1] // len(own) - 1)
+    return torch.full((head.means.shape[1],), -1) if holdout else torch.cat((own, spawned))
 
 
 def _clipped(splats: Splats, view: View) -> Splats:

@@ -10,7 +10,8 @@
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction, anchors} → means, quaternions, scales, opacities, colors (`posing`)
     avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a file of them at `path`
-    avatar.render  {subjects: [{avatar, pose, holdout}], camera, enhanced} → color, alpha, depth, hole
+    avatar.render  {subjects: [{avatar, pose, holdout, labels}], camera, enhanced, parts} → color, alpha, depth, hole,
+                                                          parts
     job.start      {kind, params}                       → {job: its name} (`job_specs`); then `job.progress`,
                                                           `job.preview` and `job.message` as they come, and at last
                                                           one of `job.done`, `job.failed`, `job.cancelled`

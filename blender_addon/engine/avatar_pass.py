@@ -17,6 +17,7 @@ from ..avatars import has_avatar
 from ..errors import EffigyError
 from ..reporting import report_soon
 from ..rig.rig_properties import find_rigs
+from . import mattes
 from .depth_composite import find_composite, is_composited, reads
 from .engine_name import ENGINE
 
@@ -133,7 +134,7 @@ def sync(avatar_pass: bpy.types.Scene) -> None:
     pass_layer = avatar_pass.view_layers[0]
     # The artist may have renamed the layer since.
     artists_layer = scene.view_layers.get(pass_layer.name) or scene.view_layers[0]
-    for name in ("use_solid", "use_motion_blur"):
+    for name in ("use_solid", "use_motion_blur", "pass_cryptomatte_depth", *mattes.SETTINGS):
         setattr(pass_layer, name, getattr(artists_layer, name))
     pass_layer.update()
     _show_alike(artists_layer.layer_collection, pass_layer.layer_collection)

@@ -103,7 +103,15 @@ class EFFIGY_PT_engine_passes(_EnginePanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.use_property_split = True
-        self.layout.prop(context.view_layer, "use_pass_z", text="Depth")
+        layout, layer = self.layout, context.view_layer
+        layout.prop(layer, "use_pass_z", text="Depth")
+        column = layout.column(heading="Indices", align=True)
+        column.prop(layer, "use_pass_object_index")
+        column.prop(layer, "use_pass_material_index")
+        column = layout.column(heading="Cryptomatte", align=True)
+        for kind in ("object", "material", "asset"):
+            column.prop(layer, f"use_pass_cryptomatte_{kind}", text=kind.capitalize())
+        layout.prop(layer, "pass_cryptomatte_depth", text="Levels")
 
 
 class EFFIGY_PT_engine_composite(_EnginePanel, bpy.types.Panel):

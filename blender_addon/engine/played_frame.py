@@ -63,15 +63,18 @@ def why_not_here(visible: RenderSubjects) -> str:
     )
 
 
-def draw(visible: RenderSubjects, view: WorkerCamera) -> RenderedFrame:
-    """The avatars' image, in tiles where it is larger than the GPU's textures. Needs a GPU context. Raises an
-    `EffigyError` if a shader cannot be built.
+def draw(
+    visible: RenderSubjects, view: WorkerCamera, labels: Sequence[np.ndarray] = (), parts: int = 0
+) -> RenderedFrame:
+    """The avatars' image, in tiles where it is larger than the GPU's textures. `labels`: of each avatar the part (N,)
+    of each vertex, below `parts`. Needs a GPU context. Raises an `EffigyError` if a shader cannot be built.
     """
     splats = [_clipped(_splats_of(subject, view), view) for subject in visible.subjects]
+    marks = [_of_gaussians(label, len(each.means)) for label, each in zip(labels, splats, strict=False)]
     shown = [np.float32(not subject.holdout) for subject in visible.subjects]
     side = min(TILE, gpu.capabilities.max_texture_size_get() - BLOCK)
     if max(view.width, view.height) <= side:
-        return _draw_tile(splats, shown, view)
+        return _draw_tile(splats, shown, view, marks, parts)
     rows = []
     for top in range(0, view.height, side):
         row = []
@@ -79,13 +82,24 @@ def draw(visible: RenderSubjects, view: WorkerCamera) -> RenderedFrame:
             intrinsics = view.intrinsics.copy()
             intrinsics[:2, 2] -= left, top
             size = {"width": min(side, view.width - left), "height": min(side, view.height - top)}
-            row.append(_draw_tile(splats, shown, replace(view, intrinsics=intrinsics, **size)))
+            row.append(_draw_tile(splats, shown, replace(view, intrinsics=intrinsics, **size), marks, parts))
         rows.append(row)
     return RenderedFrame.joined(rows)
 
 
-def _draw_tile(splats: Sequence[Splats], shown: Sequence[np.float32], view: WorkerCamera) -> RenderedFrame:
-    """Heads, and for each of them 1, or 0 for a holdout."""
+def _of_gaussians(labels: np.ndarray, count: int) -> np.ndarray:
+    """Of N vertices -> of the N anchors, and of the Gaussians that each spawns after them."""
+    return np.concatenate((labels, np.repeat(labels, count // len(labels) - 1)))
+
+
+def _draw_tile(
+    splats: Sequence[Splats],
+    shown: Sequence[np.float32],
+    view: WorkerCamera,
+    labels: Sequence[np.ndarray],
+    parts: int,
+) -> RenderedFrame:
+    """Heads, for each of them 1, or 0 for a holdout, and the parts of its Gaussians."""
     camera = view_camera(view)
     colored = [replace(each, colors=each.colors * share) for each, share in zip(splats, shown, strict=True)]
     framebuffer = SplatFramebuffer(programs=_shaders, color_format="RGBA32F")
@@ -104,7 +118,14 @@ def _draw_tile(splats: Sequence[Splats], shown: Sequence[np.float32], view: Work
         alpha, depth = marks[..., 0], marks[..., 1]
     covered = alpha > EMPTY_ALPHA
     mean_depth = np.divide(depth, alpha, out=np.full_like(depth, np.inf), where=covered)
-    return RenderedFrame(color[..., :3], alpha, mean_depth, hole)
+    covers = np.zeros((*alpha.shape, parts), np.float32)
+    for first in range(0, parts, 3):
+        marked = [
+            replace(each, colors=share * (label[:, None] == np.arange(first, first + 3)).astype(np.float32))
+            for each, share, label in zip(splats, shown, labels, strict=True)
+        ]
+        covers[..., first : first + 3] = _drawn(framebuffer, marked, camera)[0][..., : min(3, parts - first)]
+    return RenderedFrame(color[..., :3], alpha, mean_depth, hole, covers)
 
 
 def view_camera(view: WorkerCamera) -> ViewCamera:

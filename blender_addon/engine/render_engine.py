@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import bpy
@@ -17,7 +17,7 @@ from bpy.app.handlers import persistent
 
 from ..errors import EffigyError
 from ..worker import session
-from . import played_frame
+from . import mattes, played_frame
 from .camera import RenderRegion, WorkerCamera, image_size, render_region
 from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
@@ -48,6 +48,7 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
         self.register_pass(scene, renderlayer, "Combined", 4, "RGBA", "COLOR")
         if renderlayer.use_pass_z:
             self.register_pass(scene, renderlayer, "Depth", 1, "Z", "VALUE")
+        mattes.add_passes(renderlayer, lambda *described: self.register_pass(scene, renderlayer, *described))
 
     def render(self, depsgraph: bpy.types.Depsgraph) -> None:
         # An ERROR report also ends an animation. After an exception it would continue and write empty frames.
@@ -72,18 +73,32 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             raise EffigyError("There is no camera in this scene: add one and press Ctrl+Numpad 0, or import a video.")
         size = image_size(scene.render)
         region = render_region(scene.render, *size)
-        time = SceneTime(self, scene)
+        time, parts = SceneTime(self, scene), mattes.Parts()
         try:
-            total = self._exposed(depsgraph, time, size, region)
+            total = self._exposed(depsgraph, time, size, region, parts)
         finally:
             time.go_to(0.0)
-        if total is not None:
-            self._write_passes(depsgraph.view_layer.name, region, total.image(), depth_pass(total.depth()))
+        if total is None:
+            return
+        layer = depsgraph.view_layer
+        passes = {"Combined": total.image(), "Depth": depth_pass(total.depth())}
+        if mattes.asked_for(layer):
+            passes |= parts.passes(layer, total.parts())
+        self._write_passes(layer.name, region, passes)
+        for field, value in parts.metadata(layer).items():
+            self.get_result().stamp_data_add_field(field, value)
 
     def _exposed(
-        self, depsgraph: bpy.types.Depsgraph, time: SceneTime, size: tuple[int, int], region: RenderRegion
+        self,
+        depsgraph: bpy.types.Depsgraph,
+        time: SceneTime,
+        size: tuple[int, int],
+        region: RenderRegion,
+        parts: mattes.Parts,
     ) -> FrameSum | None:
-        """The image, averaged over the shutter's and the lens's openings; None if the artist has cancelled."""
+        """The image, averaged over the shutter's and the lens's openings; None if the artist has cancelled. Its parts
+        are added to `parts` if the view layer asks for passes of them.
+        """
 
         def see(offset: float) -> Sight:
             time.go_to(offset)
@@ -107,7 +122,9 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             scene = depsgraph.scene
             frame = RenderedFrame.empty(region)
             if sight.poses:
-                frame = self._drawn(sight.visible, view, scene)
+                subjects = sight.visible.subjects if mattes.asked_for(depsgraph.view_layer) else ()
+                labels = [parts.labels(subject.mesh) for subject in subjects]
+                frame = self._drawn(sight.visible, view, scene, labels, len(parts))
             if frame is None or self.test_break():
                 return None
             background = None if scene.render.film_transparent else world_color(scene, depsgraph.view_layer)
@@ -115,18 +132,32 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             self.update_progress((number + 1) / count)
         return total
 
-    def _drawn(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
+    def _drawn(
+        self,
+        visible: RenderSubjects,
+        view: WorkerCamera,
+        scene: bpy.types.Scene,
+        labels: Sequence[np.ndarray],
+        parts: int,
+    ) -> RenderedFrame | None:
         """The avatars' image; None if the artist has cancelled."""
         if played_frame.is_playable(visible, scene.effigy.enhanced):
             try:
-                return played_frame.draw(visible, view)
+                return played_frame.draw(visible, view, labels, parts)
             except EffigyError:
                 # After a shader that cannot be built, Blender draws none: then the worker does.
                 if played_frame.is_playable(visible, scene.effigy.enhanced):
                     raise
-        return self._by_worker(visible, view, scene)
+        return self._by_worker(visible, view, scene, labels, parts)
 
-    def _by_worker(self, visible: RenderSubjects, view: WorkerCamera, scene: bpy.types.Scene) -> RenderedFrame | None:
+    def _by_worker(
+        self,
+        visible: RenderSubjects,
+        view: WorkerCamera,
+        scene: bpy.types.Scene,
+        labels: Sequence[np.ndarray],
+        parts: int,
+    ) -> RenderedFrame | None:
         """The avatars' image; None if the artist has cancelled."""
         if reason := played_frame.why_not_here(visible):
             raise EffigyError(reason)
@@ -135,14 +166,18 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
             "camera": view.message([subject.pose.root for subject in visible.subjects]),
             "enhanced": scene.effigy.enhanced,
         }
+        if parts:
+            params["parts"] = parts
+            for subject, label in zip(params["subjects"], labels, strict=True):
+                subject["labels"] = label
         answer = call_unless_cancelled(session.client(), "avatar.render", params, self.test_break)
         return None if answer is None else RenderedFrame.from_answer(answer)
 
-    def _write_passes(self, layer: str, region: RenderRegion, image: np.ndarray, depth: np.ndarray) -> None:
-        """Passes `image` (H, W, 4) and `depth` (H, W), top row first, to Blender, which has the bottom row first."""
+    def _write_passes(self, layer: str, region: RenderRegion, passes: Mapping[str, np.ndarray]) -> None:
+        """Passes images (H, W, …) by their names, top row first, to Blender, which has the bottom row first."""
         result = self.begin_result(0, 0, region.width, region.height, layer=layer)
         for render_pass in result.layers[0].passes:
-            pixels = {"Combined": image, "Depth": depth}.get(render_pass.name)
+            pixels = passes.get(render_pass.name)
             if pixels is not None:
                 render_pass.rect.foreach_set(np.ascontiguousarray(pixels[::-1], np.float32).ravel())
         self.end_result(result)

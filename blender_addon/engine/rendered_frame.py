@@ -26,13 +26,17 @@ class RenderedFrame:
     """(H, W) metres along the camera's axis; infinity where nothing is covered."""
     hole: np.ndarray
     """(H, W) the share of a pixel that holdouts cut out of the image."""
+    parts: np.ndarray
+    """(H, W, M) the share of a pixel that each of M parts covers (`mattes.Parts`); M may be 0."""
 
     @classmethod
     def empty(cls, region: RenderRegion) -> RenderedFrame:
         """An image without an avatar."""
         size = region.height, region.width
         nothing = np.zeros(size, np.float32)
-        return cls(np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32), nothing)
+        return cls(
+            np.zeros((*size, 3), np.float32), nothing, np.full(size, np.inf, np.float32), nothing, no_parts(nothing)
+        )
 
     @classmethod
     def joined(cls, rows: Sequence[Sequence[RenderedFrame]]) -> RenderedFrame:
@@ -47,6 +51,11 @@ class RenderedFrame:
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> RenderedFrame:
         """From the worker's answer to `avatar.render`."""
-        return cls(
-            answer["color"], answer["alpha"], answer["depth"], answer.get("hole", np.zeros_like(answer["alpha"]))
-        )
+        alpha = answer["alpha"]
+        hole, parts = answer.get("hole", np.zeros_like(alpha)), answer.get("parts", no_parts(alpha))
+        return cls(answer["color"], alpha, answer["depth"], hole, parts)
+
+
+def no_parts(alpha: np.ndarray) -> np.ndarray:
+    """(H, W) -> (H, W, 0)."""
+    return np.zeros((*alpha.shape, 0), np.float32)

@@ -39,6 +39,8 @@ class Subject:
     """It cuts a hole into the image."""
     player: Player | None = None
     """What evaluates the avatar in Blender; None if its file has no baked model."""
+    mesh: bpy.types.Object | None = None
+    """The rig's own, not evaluated."""
 
     def message(self) -> dict[str, Any]:
         """An entry of the worker protocol's `subjects`."""
@@ -80,7 +82,7 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
         # Also where it is too small to be drawn, a missing file is said now and not in the frame in which it grows.
         path = avatar_path(rig.armature)
         if pose.has_size:
-            subjects.append(Subject(path, pose, holdout, player_of(rig, path, depsgraph)))
+            subjects.append(Subject(path, pose, holdout, player_of(rig, path, depsgraph), rig.mesh))
         if warning := sentence_of(rig, depsgraph):
             warnings.append(warning)
     scene = depsgraph.scene

@@ -11,10 +11,11 @@ from ..backend_setup import state
 from ..errors import EffigyError
 from ..player.players import has_enhancer
 from ..rig.rig_properties import Rig, find_rigs
+from . import mattes
 from .color import background_node, world_of
 from .engine_name import ENGINE
 
-MADE_PASSES: Final = ("use_pass_combined", "use_pass_z")
+MADE_PASSES: Final = ("use_pass_combined", "use_pass_z", *mattes.SETTINGS)
 """The settings of the passes that Effigy makes."""
 
 
@@ -58,8 +59,8 @@ def _of_own_engine(scene: bpy.types.Scene, layers: list[bpy.types.ViewLayer]) ->
     missing = {name: None for layer in layers for name in _other_passes(layer)}
     if missing:
         messages.append(
-            f"Effigy makes the passes Combined and Depth. Not made: {', '.join(missing)}. Render them with another "
-            "engine in a second scene if you need them."
+            f"Effigy makes the passes Combined, Depth, Cryptomatte and indices. Not made: {', '.join(missing)}. Render "
+            "them with another engine in a second scene if you need them."
         )
     worlds = [world_of(scene, layer) for layer in layers if layer.use_sky]
     nodes = [background_node(world) for world in worlds if world is not None]

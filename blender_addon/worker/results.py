@@ -21,6 +21,8 @@ SPLATS: Final[Mapping[str, tuple[int, ...]]] = {
 """Arrays of `avatar.splats` -> numbers of one Gaussian, float32."""
 IMAGE: Final[Mapping[str, tuple[int, ...]]] = {"color": (3,), "alpha": (), "depth": ()}
 """Arrays of `avatar.render` -> numbers of one pixel, float32."""
+PARTS: Final = "parts"
+"""Array of `avatar.render` where parts are asked for: their number for one pixel, float32."""
 HOLE: Final[Mapping[str, tuple[int, ...]]] = {"hole": ()}
 """Where a subject is a holdout, one more."""
 
@@ -33,7 +35,10 @@ def check_result(method: str, params: Mapping[str, Any], result: Any) -> None:
     elif method == "avatar.render":
         camera = params.get("camera", {})
         holdout = any(subject.get("holdout") for subject in params.get("subjects", ()))
-        _check_arrays(result, {**IMAGE, **(HOLE if holdout else {})}, (camera.get("height"), camera.get("width")))
+        parts = {PARTS: (params["parts"],)} if params.get("parts") else {}
+        _check_arrays(
+            result, {**IMAGE, **(HOLE if holdout else {}), **parts}, (camera.get("height"), camera.get("width"))
+        )
 
 
 def _check_arrays(result: Any, wanted: Mapping[str, tuple[int, ...]], count: tuple[int, ...]) -> None:

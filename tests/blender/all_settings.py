@@ -150,6 +150,11 @@ TABLE: Final[dict[str, Sorted]] = {
             "all_settings::the_world_behind_is_that_of_the_view_layer": "use_sky world_override",
             "all_settings::a_layer_without_surfaces_has_no_avatar": "use_solid",
             "engine_blur::the_composite_is_blurred_like_its_scene": "use_motion_blur",
+            "engine_mattes::objects_and_materials_are_cut_out_of_the_image": (
+                "use_pass_cryptomatte_object use_pass_cryptomatte_material use_pass_cryptomatte_asset "
+                "use_pass_object_index use_pass_material_index"
+            ),
+            "engine_mattes::the_head_in_front_covers_the_other_and_a_holdout_both": "pass_cryptomatte_depth",
         },
         not_needed={
             OF_ITS_DATABLOCK: "name",
@@ -157,20 +162,18 @@ TABLE: Final[dict[str, Sorted]] = {
                 "depsgraph has_export_collections active_aov active_aov_index active_lightgroup active_lightgroup_index"
             ),
             OTHER_ENGINES: "samples use_ao use_strand use_volumes pass_alpha_threshold eevee",
-            "says how exact and how deep a pass is that Effigy does not make, which is told": (
-                "pass_cryptomatte_depth use_pass_cryptomatte_accurate"
-            ),
+            "chooses between sampling and exactness: shares are exact here": "use_pass_cryptomatte_accurate",
             "draws over the finished image by Blender itself": "use_grease_pencil>=5.0",
         },
         told={
             "Freestyle draws no lines": "use_freestyle freestyle_settings",
             "material override": "material_override",
             "Not made": (
-                "aovs lightgroups use_pass_ambient_occlusion use_pass_cryptomatte_asset use_pass_cryptomatte_material "
-                "use_pass_cryptomatte_object use_pass_diffuse_color use_pass_diffuse_direct use_pass_diffuse_indirect "
+                "aovs lightgroups use_pass_ambient_occlusion "
+                "use_pass_diffuse_color use_pass_diffuse_direct use_pass_diffuse_indirect "
                 "use_pass_emit use_pass_environment use_pass_glossy_color use_pass_glossy_direct "
-                "use_pass_glossy_indirect use_pass_grease_pencil>=5.0 use_pass_material_index use_pass_mist "
-                "use_pass_normal use_pass_object_index use_pass_position use_pass_shadow use_pass_subsurface_color "
+                "use_pass_glossy_indirect use_pass_grease_pencil>=5.0 use_pass_mist "
+                "use_pass_normal use_pass_position use_pass_shadow use_pass_subsurface_color "
                 "use_pass_subsurface_direct use_pass_subsurface_indirect use_pass_transmission_color "
                 "use_pass_transmission_direct use_pass_transmission_indirect use_pass_uv use_pass_vector"
             ),

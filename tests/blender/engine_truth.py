@@ -95,7 +95,9 @@ def read(file: Path, out: Path) -> None:
 
         with OpenEXR.File(str(file), separate_channels=True) as opened:
             # Blender 5 writes each pass as a part of its own.
-            np.savez(out, **{name: channel.pixels for part in opened.parts for name, channel in part.channels.items()})
+            channels = {name: channel.pixels for part in opened.parts for name, channel in part.channels.items()}
+            texts = {name: value for part in opened.parts for name, value in part.header.items() if "crypto" in name}
+            np.savez(out, **channels, **texts)
         return
     import av
 
