@@ -53,7 +53,7 @@ def delta_arrays(expression: np.ndarray, correctives: np.ndarray, jaw: np.ndarra
     """Deltas of the expressions (E, N, 3) and of the pose correctives (36, N, 3), metres, without the vertices that a
     row does not move. Expressions that rotate the jaw, by `jaw` (E, 3), move none.
     """
-    rows = np.concatenate((np.where(jaw.any(1)[:, None, None], 0, expression), correctives))
+    rows = np.concatenate((np.where(np.any(jaw, 1)[:, None, None], 0, expression), correctives))
     moved = [np.flatnonzero(np.abs(row).max(1) > STILL) for row in rows]
     units = np.abs(rows).max((1, 2)) / STEPS
     steps = [np.round(row[index] / max(unit, 1e-12)) for row, index, unit in zip(rows, moved, units, strict=True)]

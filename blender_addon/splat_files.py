@@ -73,12 +73,13 @@ class Gaussians:
     def seen(self) -> Gaussians:
         """Those that are drawn, as float64 and with quaternions of unit length."""
         kept = self.opacities >= ALPHA_MIN
-        parts = {
-            name: None if part is None else np.asarray(part, np.float64)[kept] for name, part in vars(self).items()
-        }
-        length = np.linalg.norm(parts["quaternions"], axis=1, keepdims=True)
-        parts["quaternions"] = parts["quaternions"] / np.maximum(length, 1e-12)
-        return Gaussians(**parts)
+        means, quaternions, scales, opacities, colors = (
+            np.asarray(part, np.float64)[kept]
+            for part in (self.means, self.quaternions, self.scales, self.opacities, self.colors)
+        )
+        length = np.linalg.norm(quaternions, axis=1, keepdims=True)
+        rest = None if self.rest is None else np.asarray(self.rest, np.float64)[kept]
+        return Gaussians(means, quaternions / np.maximum(length, 1e-12), scales, opacities, colors, rest)
 
 
 def encoded(suffix: str, gaussians: Gaussians) -> tuple[bytes, int]:

@@ -131,10 +131,9 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
     }
     if avatar.networks.blendshapes is not None:
         tensors |= _baked_tensors(avatar, avatar.networks.blendshapes)
-        header["baked"] = {"schema": baked.SCHEMA}
-        if sliders := baked.own_sliders(avatar.head_model):
-            tensors |= baked.motion_tensors(avatar.head_model, sliders)
-            header["baked"]["sliders"] = sliders.names
+        sliders = baked.own_sliders(avatar.head_model)
+        header["baked"] = {"schema": baked.SCHEMA} | ({"sliders": sliders.names} if sliders else {})
+        tensors |= baked.motion_tensors(avatar.head_model, sliders) if sliders else {}
     metadata = {"effigy": json.dumps(header)}
     with write_beside(path) as temporary:
         write_tensors(temporary, tensors, metadata)

@@ -35,6 +35,9 @@ class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):
                 wrapped(layout, describe(rig.armature, bake), region_width(context), "CHECKMARK" if whole else "INFO")
         layout.operator("effigy.export_splats", icon="EXPORT")
         layout.operator("effigy.export_web_page", icon="URL")
+        row = layout.row(align=True)
+        row.operator("effigy.export_textures", text="Export Textures", icon="TEXTURE")
+        row.operator("effigy.import_texture", text="Import Painted", icon="BRUSH_DATA")
 
 
 def describe(armature: bpy.types.Object, bake: cache.Bake) -> str:

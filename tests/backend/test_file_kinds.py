@@ -378,6 +378,7 @@ READS = {
     "blender_addon/avatars.py": "within reading; and whether a file there has the same bytes",
     "blender_addon/player/baked_file.py": "within reading",
     "blender_addon/sharing.py": "within reading",
+    "blender_addon/textures/work.py": "within reading",
     "blender_addon/web_page.py": "Effigy's own files",
     "blender_addon/worker/file_sender.py": "within reading",
     "blender_addon/worker/file_fetcher.py": "the client's own parts of fetched files",

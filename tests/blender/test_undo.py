@@ -25,6 +25,7 @@ NOTHING_TO_UNDO = {
     "clear_playback": "frees splats beside the file",
     "examine_backend": "reads",
     "export_splats": "writes a file",
+    "export_textures": "writes files",
     "export_web_page": "writes a file",
     "install_backend": "writes files",
     "look_for_files": "a preference",
@@ -102,6 +103,19 @@ def take_cat(place: Place) -> None:
     rig().armature.effigy.avatar = str(place.avatars / "cat.effigy")
 
 
+def paint(place: Place) -> str:
+    """A texture of cat with a red half."""
+    EFFIGY.export_textures(filepath=str(place.folder / "cat"))
+    image = bpy.data.images.load(str(place.folder / "cat_color.png"))
+    pixels = np.empty(len(image.pixels), np.float32)
+    image.pixels.foreach_get(pixels)
+    pixels[: len(pixels) // 2].reshape(-1, 4)[:, 0] = 1
+    image.pixels.foreach_set(pixels)
+    image.save()
+    bpy.data.images.remove(image)
+    return str(place.folder / "cat_color.png")
+
+
 def move_mesh(place: Place) -> None:
     rig().mesh.location.x += 0.3
 
@@ -125,6 +139,7 @@ EFFIGY = bpy.ops.effigy
 ROWS = {
     "add_avatar": Row(lambda place: EFFIGY.add_avatar(True, filepath=str(place.avatars / "ben.effigy"), new_rig=True)),
     "apply_preset": Row(lambda _: EFFIGY.apply_preset(True, key=True)),
+    "import_texture": Row(lambda place: EFFIGY.import_texture(True, filepath=paint(place)), take_cat),
     "key_all": Row(lambda _: EFFIGY.key_all(True, head=True)),
     "key_part": Row(lambda _: EFFIGY.key_part(True, part="gaze")),
     "mend_rig": Row(lambda _: EFFIGY.mend_rig(True), move_mesh),
