@@ -91,7 +91,9 @@ def test_too_few_good_frames_tell_nothing(tmp_path: Path, ball) -> None:
     assert find_room(capture, replace(track, flags=flags), ball[2]).where.any()
 
 
-def test_the_room_is_removed_where_a_frame_shows_it_but_not_around_the_mesh(tmp_path: Path, ball) -> None:
+def test_the_room_is_removed_where_a_frame_shows_it_but_not_around_the_mesh_nor_below_the_chin(
+    tmp_path: Path, ball
+) -> None:
     capture, track = clip(tmp_path / "c.capture", ball)
     room = find_room(capture, track, ball[2])
     frame = room.colors.copy()
@@ -99,7 +101,8 @@ def test_the_room_is_removed_where_a_frame_shows_it_but_not_around_the_mesh(tmp_
     vertices = ball[2].template * (1, -1, -1) + (0, 0, 0.6)
     matte = np.full((SIDE, SIDE), 200, np.uint8)
     cleaned = room.remove_from(matte, frame, vertices, track.intrinsics)
-    assert (cleaned[60:110, BOTTLE[1]] == 0).mean() > 0.9 and (cleaned[50:60] == 200).all()
+    assert (cleaned[60:102, BOTTLE[1]] == 0).mean() > 0.9 and (cleaned[50:60] == 200).all()
+    assert (cleaned[104:] == 200).all()
     hair = ever_in_matte(capture)
     hair[BOTTLE] = False
     assert (cleaned[hair] == 200).all()

@@ -4,7 +4,8 @@ A matting network takes a bottle or a curtain behind dark hair for hair, in some
 plate shows it (`footage.plate`). Motion tells the two apart. Where the image has the gradient g, and what a pixel shows
 moves with the head, whose motion in the image has the covariance C, the pixel's brightness varies by sqrt(g' C g), but
 not by more than its neighbours differ from each other. Where it varies far less, it belongs to the room. Flat areas, a
-still head and edges along the motion tell nothing; there the matte stays as it is.
+still head and edges along the motion tell nothing; there the matte stays as it is. It also stays below the chin, where
+hair lies on shoulders and does not follow the head.
 """
 
 from __future__ import annotations
@@ -51,18 +52,23 @@ class Room:
     """(S, S) bool: the pixels that are known to be of the room; none if the head is still or the camera moves."""
     faces: np.ndarray
     """(F, 3) int32: the triangles of the tracked mesh"""
+    face: np.ndarray
+    """Its vertices of the region face"""
 
     def remove_from(
         self, matte: np.ndarray, frame: np.ndarray, vertices: np.ndarray, intrinsics: np.ndarray
     ) -> np.ndarray:
         """(S, S) uint8: `matte` (S, S) uint8 without the room, where `frame` (S, S, 3) uint8 RGB shows it.
 
-        Around the tracked mesh, `vertices` (N, 3) metres in the camera with `intrinsics` (3, 3), the matte stays.
+        The matte stays around the tracked mesh, `vertices` (N, 3) metres in the camera with `intrinsics` (3, 3), and
+        below its chin.
         """
         shown = self.where & (matte > 0) & (cv2.absdiff(frame, self.colors).max(2) <= _SAME)
         if not shown.any() or not np.isfinite(vertices).all():
             return matte
         shown &= ~_around_mesh(vertices, self.faces, intrinsics, len(matte))
+        rows = vertices[self.face] @ intrinsics[1] / vertices[self.face, 2]
+        shown[max(round(float(rows.max(initial=0))), 0) :] = False
         return np.where(shown, np.uint8(0), matte)
 
 
@@ -74,7 +80,12 @@ def find_room(capture: Capture, track: Track, model: HeadModel) -> Room:
     good = np.flatnonzero(track.flags == 0)
     chosen = good[np.unique(np.linspace(0, len(good) - 1, min(len(good), SAMPLE_COUNT)).round().astype(int))]
     if len(chosen) < _LEAST_SAMPLES:
-        return Room(np.zeros((capture.size, capture.size, 3), np.uint8), np.zeros((capture.size,) * 2, bool), faces)
+        return Room(
+            np.zeros((capture.size, capture.size, 3), np.uint8),
+            np.zeros((capture.size,) * 2, bool),
+            faces,
+            model.regions["face"],
+        )
     vertices = [camera_vertices(head, track, range(index, index + 1))[0] for index in chosen.tolist()]
     frames = np.stack([read_frame(capture, index, side) for index in chosen.tolist()])
     median = np.partition(frames, len(frames) // 2, axis=0)[len(frames) // 2]
@@ -104,6 +115,7 @@ def find_room(capture: Capture, track: Track, model: HeadModel) -> Room:
         cv2.resize(median, full, interpolation=cv2.INTER_LINEAR),
         cv2.resize(where, full, interpolation=cv2.INTER_NEAREST) > 0,
         faces,
+        model.regions["face"],
     )
 
 
