@@ -72,7 +72,7 @@ def print_colors(avatar: Path, out: Path, samples: int) -> None:
 
 def side_by_side(avatar: Path, out: Path) -> np.ndarray:
     """Effigy, Cycles, EEVEE."""
-    stage(avatar, (0.25, -0.75, 0.02))
+    stage(avatar, (0.25, -0.75, 0.02), lens=100)
     first = rendered(out / "part.png", "EFFIGY")
     operators().native_splats()
     parts = [first, rendered(out / "part.png", "CYCLES", 64, True), rendered(out / "part.png", "BLENDER_EEVEE", 16)]
@@ -83,39 +83,39 @@ def shadow(avatar: Path, out: Path) -> np.ndarray:
     """On a floor, before a wall, in the sun."""
     import bpy
 
-    stage(avatar, (0.55, -1.25, 0.25), (0, 0.05, -0.06), 55)
+    stage(avatar, (0.42, -0.88, 0.2), (0.03, 0, -0.035), 60)
     operators().native_splats()
     room()
     sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
     sun.data.energy, sun.data.angle, sun.rotation_euler = 3.0, 0.05, (0.75, -0.65, 0)
     bpy.context.scene.collection.objects.link(sun)
-    return rendered(out / "part.png", "CYCLES", 64, True, 256)
+    return rendered(out / "part.png", "CYCLES", 96, True, 256)
 
 
 def mirror(avatar: Path, out: Path) -> np.ndarray:
     """Before a mirror behind its left shoulder."""
     import bpy
 
-    stage(avatar, (0.42, -1.2, 0.12), (0.07, 0, -0.02), 55)
+    stage(avatar, (0.22, -0.98, 0.06), (0.08, 0, -0.01), 60)
     operators().native_splats()
     room()
-    bpy.ops.mesh.primitive_cube_add(size=1, location=(0.3, 0.2, 0), rotation=(0, 0, -0.9), scale=(0.5, 0.01, 0.5))
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(0.26, -0.05, 0), rotation=(0, 0, -0.9), scale=(0.26, 0.01, 0.28))
     bpy.context.object.data.materials.append(material((0.9, 0.9, 0.9), metallic=1.0, roughness=0.02))
-    return rendered(out / "part.png", "CYCLES", 64, True, 256)
+    return rendered(out / "part.png", "CYCLES", 96, True, 256)
 
 
 def depth_of_field(avatar: Path, out: Path) -> np.ndarray:
     """Behind a near object that is out of focus."""
     import bpy
 
-    stage(avatar, (0.1, -1.1, 0.03), (0, 0, 0), 60)
+    stage(avatar, (0.1, -0.8, 0.03), (0, 0, -0.005), 60)
     operators().native_splats()
     room()
-    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.035, location=(0.0, -0.75, -0.06), segments=48, ring_count=24)
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.022, location=(0.1, -0.42, -0.05), segments=48, ring_count=24)
     bpy.ops.object.shade_smooth()
     bpy.context.object.data.materials.append(material((0.8, 0.12, 0.05)))
     camera = bpy.context.scene.camera.data
-    camera.dof.use_dof, camera.dof.focus_distance, camera.dof.aperture_fstop = True, 1.02, 0.6
+    camera.dof.use_dof, camera.dof.focus_distance, camera.dof.aperture_fstop = True, 0.71, 1.6
     return rendered(out / "part.png", "CYCLES", 96, True, 256)
 
 
@@ -123,14 +123,14 @@ def blur(avatar: Path, out: Path) -> np.ndarray:
     """A fast turn of the head, with the shutter open for the whole frame: sharp, then blurred."""
     import bpy
 
-    rig = stage(avatar, (0.0, -0.9, 0.02))
+    rig = stage(avatar, (0.0, -0.9, 0.01), lens=90)
     operators().native_splats()
     bone = rig.pose_bone("neck")
     for frame, turn in ((1, -0.5), (4, 0.5)):
         bone.rotation_quaternion = np.cos(turn / 2), 0, np.sin(turn / 2), 0
         bone.keyframe_insert("rotation_quaternion", frame=frame)
     bpy.context.scene.frame_set(2, subframe=0.5)
-    bpy.context.scene.render.motion_blur_shutter = 1.0
+    bpy.context.scene.render.motion_blur_shutter = 0.5
     parts = [rendered(out / "part.png", "CYCLES", 64, True)]
     bpy.context.scene.render.use_motion_blur = True
     parts.append(rendered(out / "part.png", "CYCLES", 64, True))
@@ -141,15 +141,15 @@ def light(avatar: Path, out: Path) -> np.ndarray:
     """Scene Light at 0, 0.5 and 1, with a warm lamp from one side and a blue world."""
     import bpy
 
-    rig = stage(avatar, (0.1, -0.85, 0.02))
+    rig = stage(avatar, (0.1, -0.85, 0.02), lens=95)
     operators().native_splats()
     lamp = bpy.data.objects.new("lamp", bpy.data.lights.new("lamp", "POINT"))
-    lamp.data.energy, lamp.data.color, lamp.location = 9.0, (1.0, 0.7, 0.4), (0.5, -0.35, 0.2)
+    lamp.data.energy, lamp.data.color, lamp.location = 26.0, (1.0, 0.7, 0.4), (0.5, -0.35, 0.2)
     bpy.context.scene.collection.objects.link(lamp)
     world = bpy.data.worlds.new("world")
     bpy.context.scene.world = world
     node = next(node for node in world.node_tree.nodes if node.bl_idname == "ShaderNodeBackground")
-    node.inputs[0].default_value = 0.12, 0.18, 0.35, 1
+    node.inputs[0].default_value = 0.06, 0.1, 0.22, 1
     cloud = module("native_clouds").cloud_of(rig, bpy.data.objects)
     parts = []
     for strength in (0.0, 0.5, 1.0):
@@ -206,7 +206,7 @@ def room() -> None:
     scene.world = bpy.data.worlds.new("world")
     node = next(node for node in scene.world.node_tree.nodes if node.bl_idname == "ShaderNodeBackground")
     node.inputs[0].default_value = 0.35, 0.37, 0.4, 1
-    for location, turn in (((0, 0, -0.2), (0, 0, 0)), ((0, 0.9, 0), (np.pi / 2, 0, 0))):
+    for location, turn in (((0, 0, -0.145), (0, 0, 0)), ((0, 0.9, 0), (np.pi / 2, 0, 0))):
         bpy.ops.mesh.primitive_plane_add(size=8, location=location, rotation=turn)
         bpy.context.object.data.materials.append(material((0.55, 0.5, 0.45)))
 

@@ -12,9 +12,10 @@
 Data flow. A handler gets a dependency graph: of the window after a change, of a render for each frame and, with motion
 blur, for the times within the exposure. `rig.pose.read_pose` reads the pose from that graph, `player` evaluates the
 avatar as the scene's camera sees it, `radiance` and `light` give the colours, and `cloud` writes the attributes of the
-original point cloud, from which Blender at once evaluates the graph's own again. In a render this runs in Blender's
-render thread: it writes attributes that are there already, and never adds, resizes or removes anything.
+file's point cloud, from which Blender at once evaluates the graph's own copy again. A render from the window runs in a
+thread beside it: there the graph's own copy is written, and only attributes that it has already.
 
-The object is a child of the rig's mesh, so that its graph evaluates the rig even where the mesh is hidden, and has a
-modifier that changes nothing: Blender looks for motion within the exposure only where an object has one.
+The object is a child of the rig's mesh, so that its graph evaluates the rig even where the mesh is hidden. It has a
+modifier that changes nothing and holds a clock: with it, Blender evaluates the copy anew in every frame, and looks for
+motion within the exposure.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import bpy
@@ -12,37 +13,62 @@ from ..errors import EffigyError
 from ..native_clouds import TYPE, cloud_of, clouds
 from ..rig.rig_properties import Rig
 from . import mesh_rays
-from .frame import NativeSplats
+from .frame import NativeSplats, aligned
 
 MOTION: Final = "Effigy Motion"
 """Name of the modifier, and of its node group, that changes nothing (see the package)."""
 MOTION_PROPERTY: Final = "effigy_motion"
+FROM_DISK: Final = "Splats from Disk"
+"""Name of the modifier that reads them from a file."""
 
 
 def make(rig: Rig, splats: NativeSplats) -> bpy.types.Object:
-    """Makes the native splats of a rig, without those it had, and hides its mesh from renders."""
-    remove(rig)
-    data = bpy.data.pointclouds.new(f"{rig.armature.name} splats")
-    data.type = TYPE
-    write(data, splats)
-    cloud = bpy.data.objects.new(data.name, data)
-    adopt(rig, cloud)
+    """Makes the native splats of a rig, a child of its mesh, or fills those that it has, and hides the mesh from
+    renders. What an artist has set or keyed on an existing point cloud stays.
+    """
+    cloud = cloud_of(rig, bpy.data.objects)
+    if cloud is None:
+        data = bpy.data.pointclouds.new(f"{rig.armature.name} splats")
+        data.type = TYPE
+        cloud = bpy.data.objects.new(data.name, data)
+        cloud.effigy_native.mesh = rig.mesh
+        for collection in rig.mesh.users_collection:
+            collection.objects.link(cloud)
+    cloud.effigy_native.baked = False
+    own_data()
+    write(cloud.data, splats)
+    place(cloud, rig.mesh)
+    _remove_modifiers(cloud)
     modifier = cloud.modifiers.new(MOTION, "NODES")
     modifier.node_group, modifier.show_expanded = _nothing(), False
+    mesh_rays.hide(rig.mesh)
     return cloud
 
 
-def adopt(rig: Rig, cloud: bpy.types.Object) -> None:
-    """Makes an object the native splats of a rig: a child of its mesh, in its collections."""
-    for collection in list(cloud.users_collection):
-        collection.objects.unlink(cloud)
-    for collection in rig.mesh.users_collection:
-        collection.objects.link(cloud)
-    cloud.parent = rig.mesh
+def make_baked(rig: Rig, splats: NativeSplats, file: bpy.types.CacheFile, prim: str) -> bpy.types.Object:
+    """The same for native splats that Blender reads from a file. `splats` are those of any frame, in the world."""
+    cloud = make(rig, splats)
+    place(cloud, None)
+    cloud.effigy_native.baked = True
+    _remove_modifiers(cloud)
+    modifier = cloud.modifiers.new(FROM_DISK, "MESH_SEQUENCE_CACHE")
+    modifier.cache_file, modifier.object_path = file, prim
+    return cloud
+
+
+def place(cloud: bpy.types.Object, parent: bpy.types.Object | None) -> None:
+    """Puts a point cloud where its parent is, or at the world's origin."""
+    cloud.parent = parent
     cloud.matrix_parent_inverse.identity()
     cloud.matrix_basis.identity()
-    cloud.effigy_native.mesh = rig.mesh
-    mesh_rays.hide(rig.mesh)
+
+
+def _remove_modifiers(cloud: bpy.types.Object) -> None:
+    """Removes those that this module has made."""
+    for modifier in list(cloud.modifiers):
+        tree = modifier.node_group if modifier.type == "NODES" else None
+        if modifier.type == "MESH_SEQUENCE_CACHE" or (tree is not None and tree.get(MOTION_PROPERTY)):
+            cloud.modifiers.remove(modifier)
 
 
 def remove(rig: Rig) -> None:
@@ -85,6 +111,11 @@ def write(data: bpy.types.PointCloud, splats: NativeSplats) -> None:
     """Fills a point cloud, and tells Blender."""
     if len(data.points) != splats.count:
         data.resize(splats.count)
+    elif "rotation" in data.attributes:
+        # A render blends the numbers between two times of an exposure.
+        before = np.empty(4 * splats.count, np.float32)
+        data.attributes["rotation"].data.foreach_get("value", before)
+        splats = replace(splats, rotation=aligned(splats.rotation, before.reshape(-1, 4)))
     for name, kind, key, values in _columns(splats):
         attribute = data.attributes.get(name) or data.attributes.new(name, kind, "POINT")
         attribute.data.foreach_set(key, np.ascontiguousarray(values).ravel())
@@ -121,4 +152,6 @@ def _nothing() -> bpy.types.NodeTree:
     given, taken = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
     taken.location.x = 250
     tree.links.new(given.outputs[0], taken.inputs[0])
+    # Blender evaluates what has a clock anew in every frame.
+    tree.nodes.new("GeometryNodeInputSceneTime").location.y = -120
     return tree

@@ -8,7 +8,7 @@ last frame that was shown remain.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import bpy
 
@@ -21,11 +21,8 @@ from ..rig.steps import Steps
 from ..tasks import Task
 from ..viewport.baking import restored_frame
 from . import cloud as point_cloud
-from . import mesh_rays
 from .frame import NativeSplats, request_of, splats_of
 from .usd import PRIM, UsdWriter
-
-MODIFIER: Final = "Splats from Disk"
 
 
 def bake(context: bpy.types.Context, rig: Rig, path: Path, first: int, last: int) -> Task:
@@ -55,7 +52,7 @@ def _bake(
         for number, frame in enumerate(range(first, last + 1)):
             scene.frame_set(frame)
             request = request_of(rig, cloud_of(rig, scene.objects), layer.depsgraph, asked=True, in_world=True)
-            if request is None or not rig.mesh.visible_get(view_layer=layer):
+            if request is None:
                 empty.append(frame)
             else:
                 splats = splats_of(request)
@@ -66,24 +63,9 @@ def _bake(
                 empty.clear()
             yield (number + 1) / count
         if splats is None:
-            raise EffigyError(f"No frame between {first} and {last} shows the avatar of “{rig.armature.name}”.")
-    play(rig, path, splats)
+            raise EffigyError(f"“{rig.armature.name}” is scaled to nothing in all frames from {first} to {last}.")
+    point_cloud.make_baked(rig, splats, _cache_file(path), PRIM)
     return f"{count} frames, {path.stat().st_size / 1e6:.0f} MB: {path}."
-
-
-def play(rig: Rig, path: Path, splats: NativeSplats) -> bpy.types.Object:
-    """Makes the native splats of a rig play a file. `splats` are those of any frame, in the world."""
-    before = cloud_of(rig, bpy.data.objects)
-    light = before.effigy_native.light if before is not None else 0.0
-    cloud = point_cloud.make(rig, splats)
-    # Their places are those in the world.
-    cloud.parent = None
-    cloud.modifiers.clear()
-    cloud.effigy_native.baked, cloud.effigy_native.light = True, light
-    modifier = cloud.modifiers.new(MODIFIER, "MESH_SEQUENCE_CACHE")
-    modifier.cache_file, modifier.object_path = _cache_file(path), PRIM
-    mesh_rays.hide(rig.mesh)
-    return cloud
 
 
 def _cache_file(path: Path) -> Any:

@@ -110,14 +110,13 @@ def splats_of(request: FrameRequest) -> NativeSplats:
     player, pose = request.player, request.pose
     answer, harmonics = player.splats_and_harmonics(pose.message(), request.viewpoint.message())
     splats = Splats.from_answer(answer, pose.head_motion)
-    size = float(np.cbrt(np.linalg.det(pose.head_motion[:3, :3])))
     # The area that a Gaussian covers, roughly, by how much it covers.
     weights = splats.opacities * np.sort(splats.scales, axis=1)[:, 1:].prod(1)
-    wanted = radiance.for_blended_light(splats.colors, splats.means, weights, radiance.CELL * size)
+    # Of each Gaussian: the anchors come first, then those that each has spawned.
+    count = harmonics.shape[2]
+    anchors = np.concatenate((np.arange(count), np.repeat(np.arange(count), player.baked.spawned)))
+    wanted = radiance.for_blended_light(splats.colors, player.baked.vertices.T[anchors], weights)
     if request.lit is not None:
-        anchors = np.arange(splats.means.shape[0])
-        count, spawned = harmonics.shape[2], player.baked.spawned
-        anchors = np.concatenate((anchors[:count], np.repeat(anchors[:count], spawned)))
         factor = light.factor(request.lit, splats.means[:count], request.strength)[anchors]
         wanted = radiance.encode(radiance.decode(wanted) * factor).astype(np.float32)
     directions = _directions(splats.means, request.viewpoint)
@@ -136,6 +135,11 @@ def splats_of(request: FrameRequest) -> NativeSplats:
         base,
         turning,
     )
+
+
+def aligned(quaternions: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """(G, 4) the same rotations, each with the sign that brings it nearest to that of `before` (G, 4)."""
+    return quaternions * np.where((quaternions * before).sum(1, keepdims=True) < 0, -1, 1).astype(quaternions.dtype)
 
 
 def _viewpoint(depsgraph: bpy.types.Depsgraph, pose: RigPose) -> Viewpoint:

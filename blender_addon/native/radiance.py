@@ -14,9 +14,10 @@ import numpy as np
 
 from ..player.harmonics import C0, functions
 
-CELL: Final = 0.004
-"""Metres of a head at its own size: a Gaussian is blended with those in its own cell and in the cells around it."""
-MOST_CELLS: Final = 1 << 21
+CELL: Final = 0.01
+"""Metres of a head at rest: a Gaussian is blended with those in its own cell and in the cells around it. Of 4, 8, 14
+and 24 mm, small ones leave the picture too light and large ones make it too dark (`bench.native_splats_in_blender`)."""
+MOST_CELLS: Final = 128
 LEAST: Final = 1e-3
 """An encoded colour below which a ratio would be noise."""
 MOST: Final = 4.0
@@ -34,28 +35,25 @@ def encode(light: np.ndarray) -> np.ndarray:
     return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
-def for_blended_light(
-    colors: np.ndarray, means: np.ndarray, weights: np.ndarray, cell: float, strength: float = 1.0
-) -> np.ndarray:
+def for_blended_light(colors: np.ndarray, rest: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Encoded colours (G, 3) whose blend in light looks as that of `colors` (G, 3) in encoded values does.
 
     The light of an encoded value c near the local mean m is decode(m) + decode'(m) (c - m) to the first order. Of
-    lights that are linear in c, a blend is the light of the blended c. `means` (G, 3) metres; `weights` (G,) are each
-    Gaussian's share in a local mean; `cell` is its size, metres.
+    lights that are linear in c, a blend is the light of the blended c. `weights` (G,) are each Gaussian's share in a
+    local mean. `rest` (G, 3), metres, are their anchors on the head at rest: neighbours stay neighbours while the head
+    moves, so that no colour jumps.
     """
-    local = _local_means(colors, means, weights, cell)
+    local = _local_means(colors, rest, weights)
     slope = np.where(local <= 0.04045, 1 / 12.92, 2.4 / 1.055 * ((np.maximum(local, 0) + 0.055) / 1.055) ** 1.4)
     light = decode(local) + slope * (colors - local)
-    exact = decode(colors)
-    return encode(np.maximum(exact + strength * (light - exact), 0)).astype(np.float32)
+    return encode(np.maximum(light, 0)).astype(np.float32)
 
 
-def _local_means(colors: np.ndarray, means: np.ndarray, weights: np.ndarray, cell: float) -> np.ndarray:
+def _local_means(colors: np.ndarray, rest: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(G, 3) the weighted mean colour of the 27 cells around each Gaussian."""
-    low = means.min(0)
-    size = np.maximum(np.ptp(means, axis=0), 1e-9)
-    cell = max(cell, float(np.cbrt(size.prod() / MOST_CELLS)), float(size.max()) / 512)
-    index = ((means - low) / cell).astype(np.int64) + 1
+    # A head of any size has at most `MOST_CELLS` on a side.
+    cell = max(CELL, float(np.ptp(rest, axis=0).max()) / MOST_CELLS)
+    index = ((rest - rest.min(0)) / cell).astype(np.int64) + 1
     shape = tuple(index.max(0) + 2)
     flat = np.ravel_multi_index(tuple(index.T), shape)
     count = int(np.prod(shape))

@@ -52,21 +52,38 @@ def _refresh(cloud: bpy.types.Object, depsgraph: bpy.types.Depsgraph, asked: boo
     rig = rig_of(cloud)
     if rig is None:
         return
-    data, request = cloud.data, request_of(rig, cloud, depsgraph, asked=asked)
+    own = _may_write_file()
+    data = cloud.data if own else cloud.evaluated_get(depsgraph).data
+    request = request_of(rig, cloud, depsgraph, asked=asked)
     key = b"" if request is None else request.key()
-    if state.written.get(data.session_uid) == key:
+    if own and state.written.get(data.session_uid) == key:
         return
     if request is None:
         point_cloud.hide_all(data)
     else:
         splats = splats_of(request)
-        if not point_cloud.fits(data, splats) and threading.current_thread() is not threading.main_thread():
+        if not (own or point_cloud.fits(data, splats)):
             raise EffigyError(
                 f"The splats of “{cloud.name}” are those of another avatar, and a render cannot change their number: "
                 "stop it and press Native Splats again."
             )
         point_cloud.write(data, splats)
-    state.written[data.session_uid] = key
+    if own:
+        state.written[data.session_uid] = key
+
+
+def _may_write_file() -> bool:
+    """Whether the point cloud of the file may be written, of which all graphs have copies. A render from the window
+    runs in a thread, while the window may read the file's data: it writes the copy of its own graph instead.
+    """
+    return threading.current_thread() is threading.main_thread()
+
+
+def _is_rendering() -> bool:
+    """Whether a render is in progress. One that failed may have ended without telling."""
+    if state.rendering and not bpy.app.background and not bpy.app.is_job_running("RENDER"):
+        state.rendering = False
+    return state.rendering
 
 
 @persistent
@@ -74,14 +91,14 @@ def _on_frame(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = No
     if depsgraph is None or not len(bpy.data.pointclouds):
         return
     rendered = depsgraph.mode == "RENDER"
-    if rendered or not state.rendering:
+    if rendered or not _is_rendering():
         # A render is a click of the artist, or a farm's own command.
         refresh(depsgraph, asked=rendered)
 
 
 @persistent
 def _on_change(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
-    if depsgraph is None or state.rendering or bpy.app.is_job_running("RENDER"):
+    if depsgraph is None or _is_rendering():
         return
     if len(bpy.data.pointclouds):
         point_cloud.own_data()

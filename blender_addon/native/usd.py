@@ -21,11 +21,13 @@ import numpy as np
 from ..errors import EffigyError
 from ..output_files import temporary_beside
 from ..renaming import rename
-from .frame import NativeSplats
+from .frame import NativeSplats, aligned
 
 SUFFIX: Final = ".usdc"
 PRIM: Final = "/splats"
 """Path of the splats in the file."""
+KEPT: Final = 50
+"""Frames in memory; each has about a megabyte."""
 MOST_HALF: Final = 65504.0
 
 
@@ -40,6 +42,7 @@ class UsdWriter:
         self._frames, self._fps = frames, fps
         self._stage: Any = None
         self._last: np.ndarray | None = None
+        self._written = 0
 
     def __enter__(self) -> Self:
         pxr = _usd()
@@ -60,7 +63,7 @@ class UsdWriter:
 
     def add(self, frame: int, splats: NativeSplats) -> None:
         prim, vt = self._prim, self._pxr["Vt"]
-        rotation = aligned(splats.rotation, self._last)
+        rotation = splats.rotation if self._last is None else aligned(splats.rotation, self._last)
         self._last = rotation
         coefficients = np.concatenate((splats.base[None, :, :3], splats.harmonics)).transpose(1, 0, 2)
         reach = 3 * splats.scale.max(1, keepdims=True)
@@ -74,33 +77,36 @@ class UsdWriter:
         prim.GetOpacitieshAttr().Set(vt.HalfArray.FromNumpy(_half(splats.base[:, 3])), frame)
         attribute = prim.GetRadianceSphericalHarmonicsCoefficientshAttr()
         attribute.Set(vt.Vec3hArray.FromNumpy(_half(coefficients.reshape(-1, 3))), frame)
+        self._written += 1
+        if self._written % KEPT == 0:
+            # What is saved leaves the memory.
+            self._save()
+
+    def _save(self) -> None:
+        try:
+            self._stage.GetRootLayer().Save()
+        except Exception as error:
+            raise self._unwritten() from error
+
+    def _unwritten(self) -> EffigyError:
+        return EffigyError(f"{self.path} could not be written: free some space on its disk, or choose another folder.")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
+                self._save()
+                self._prim = self._stage = None
                 try:
-                    self._stage.GetRootLayer().Save()
                     rename(self._temporary, self.path)
-                except EffigyError:
-                    raise
-                except Exception as failure:
-                    raise EffigyError(
-                        f"{self.path} could not be written: free some space on its disk, or choose another folder."
-                    ) from failure
+                except OSError as failure:
+                    raise self._unwritten() from failure
         finally:
-            # Its file is open until then, and USD keeps what was not saved in memory.
+            # USD holds the file open as long as there is a stage.
             self._prim = self._stage = None
             with suppress(OSError):
                 self._temporary.unlink(missing_ok=True)
-
-
-def aligned(quaternions: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """(G, 4) the same rotations, each with the sign that brings it nearest to that of `before` (G, 4)."""
-    if before is None or before.shape != quaternions.shape:
-        return quaternions
-    return quaternions * np.where((quaternions * before).sum(1, keepdims=True) < 0, -1, 1).astype(quaternions.dtype)
 
 
 def _half(values: np.ndarray) -> np.ndarray:
@@ -112,7 +118,10 @@ def _usd() -> dict[str, ModuleType]:
     try:
         if "pxr" not in sys.modules and importlib.util.find_spec("pxr") is None:
             _load_of_module()
-        return {name: importlib.import_module(f"pxr.{name}") for name in ("Usd", "UsdGeom", "UsdVol", "Vt")}
+        modules = {name: importlib.import_module(f"pxr.{name}") for name in ("Usd", "UsdGeom", "UsdVol", "Vt")}
+        if not hasattr(modules["UsdVol"], "ParticleField3DGaussianSplat"):
+            raise ImportError("an older one is in its place")
+        return modules
     except ImportError as error:
         raise EffigyError(
             f"This build of Blender has no USD library ({error}): use one from blender.org for Bake to Disk."

@@ -64,8 +64,6 @@ class EFFIGY_PT_native(RigPanel, bpy.types.Panel):
             layout.operator("effigy.native_splats", text="Follow the Rig Again", icon="POINTCLOUD_DATA")
         else:
             layout.prop(cloud.effigy_native, "light", slider=True)
-            if not context.scene.render.use_lock_interface:
-                layout.prop(context.scene.render, "use_lock_interface")
         layout.operator("effigy.bake_to_disk", icon="FILE_CACHE")
         layout.operator("effigy.native_splats", text="Remove", icon="X").remove = True
 

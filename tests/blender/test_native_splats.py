@@ -11,6 +11,8 @@ import bpy
 import numpy as np
 import pytest
 from engine_scenes import add_rig, read_png, set_format, stage
+from test_extension_screen import drawn
+from test_viewport_live import update
 
 SUPPORTED = "type" in bpy.types.PointCloud.bl_rna.properties
 needs_5_3 = pytest.mark.skipif(not SUPPORTED, reason="Blender draws Gaussians by itself from version 5.3 on")
@@ -154,15 +156,20 @@ def test_it_follows_keys_bones_and_parents_also_where_the_mesh_is_hidden(cloud, 
 
 
 @needs_5_3
-def test_a_still_and_an_animation_show_their_frames(cloud, cat, tmp_path):
+@pytest.mark.parametrize(("in_thread", "persistent"), [(False, True), (True, False), (True, True)])
+def test_a_still_and_an_animation_show_their_frames(cloud, cat, tmp_path, module, monkeypatch, in_thread, persistent):
     nod(cat)
+    if in_thread:
+        # As where the window reads the file's data while a thread renders.
+        update = module("blender_addon.native.update")
+        monkeypatch.setattr(update, "_may_write_file", lambda: not update.state.rendering)
     stills = []
     for frame in (2, 4):
         bpy.context.scene.frame_set(frame)
         stills.append(render(tmp_path / "still.png"))
     bpy.context.scene.frame_set(1)
     bpy.context.scene.frame_start, bpy.context.scene.frame_end, bpy.context.scene.frame_step = 2, 4, 2
-    bpy.context.scene.render.use_persistent_data = True
+    bpy.context.scene.render.use_persistent_data = persistent
     bpy.context.scene.render.filepath = str(tmp_path / "film_")
     bpy.ops.render.render(animation=True)
     films = [read_png(tmp_path / f"film_{frame:04d}.png") for frame in (2, 4)]
@@ -185,6 +192,26 @@ def test_motion_within_the_exposure_is_blurred(cloud, cat, tmp_path):
     assert partly[1] > 2 * partly[0] + 0.05
     # A whole frame of the deformation too: the object's own motion is not all.
     assert abs(blurred.mean() - sharp.mean()) < 0.05
+
+
+@needs_5_3
+def test_it_throws_shadows_and_cuts_holes(cloud, cat, tmp_path):
+    camera = bpy.context.scene.camera
+    bpy.ops.mesh.primitive_plane_add(size=4, location=(0, 0.3, 0), rotation=(np.pi / 2, 0, 0))
+    sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
+    # From the front and the right, so that the shadow is beside the head.
+    sun.data.energy, sun.rotation_euler = 3.0, (np.pi / 2, 0, 0.9)
+    bpy.context.scene.collection.objects.link(sun)
+    camera.location, camera.rotation_euler = (0, -1.2, 0), (np.pi / 2, 0, 0)
+    pictures = {}
+    for name, hidden, holdout in (("without", True, False), ("with", False, False), ("hole", False, True)):
+        cloud.hide_render, cloud.is_holdout = hidden, holdout
+        pictures[name] = render(tmp_path / f"{name}.png")
+    assert pictures["without"][..., 3].min() > 0.99
+    darker = pictures["without"][..., :3].mean(-1) - pictures["with"][..., :3].mean(-1)
+    # The sun shines to the left of the picture, where nothing but the plane is seen.
+    assert darker[12:20, :10].max() > 0.2 > 0.05 > np.abs(darker[:, 24:]).max()
+    assert pictures["hole"][14:18, 14:18, 3].max() < 0.1 and pictures["hole"][:4, :, 3].min() > 0.99
 
 
 @needs_5_3
@@ -293,13 +320,17 @@ def test_a_farm_renders_the_file_without_effigy(cloud, cat, tmp_path):
 
 
 @needs_5_3
-def test_baking_again_replaces_the_file_and_a_failed_bake_leaves_it(cloud, cat, tmp_path, module):
+def test_baking_again_replaces_the_file_and_a_failed_bake_leaves_it(cloud, cat, tmp_path, module, monkeypatch):
     nod(cat, (1, 3))
+    cloud.is_holdout = True
     path = tmp_path / "splats.usdc"
+    # As in a long range.
+    monkeypatch.setattr(module("blender_addon.native.usd"), "KEPT", 1)
     bpy.ops.effigy.bake_to_disk(filepath=str(path), first=1, last=2)
     cat.armature.location.x = 0.5
     bpy.ops.effigy.bake_to_disk(filepath=str(path), first=1, last=2)
     baked = cloud_of(cat)
+    assert baked == cloud and [modifier.type for modifier in baked.modifiers] == ["MESH_SEQUENCE_CACHE"]
     assert len(bpy.data.cache_files) == 1 and places(baked).mean(0)[0] > 0.4
     content = path.read_bytes()
     for arguments, sentence in (
@@ -309,11 +340,60 @@ def test_baking_again_replaces_the_file_and_a_failed_bake_leaves_it(cloud, cat, 
         with pytest.raises(RuntimeError, match=sentence):
             bpy.ops.effigy.bake_to_disk(**{"filepath": str(path)} | arguments)
     cat.armature.scale = 0, 0, 0
-    with pytest.raises(RuntimeError, match="No frame between 1 and 2"):
+    with pytest.raises(RuntimeError, match="scaled to nothing in all frames from 1 to 2"):
         bpy.ops.effigy.bake_to_disk(filepath=str(path), first=1, last=2)
-    assert path.read_bytes() == content and {each.name for each in tmp_path.iterdir()} == {"splats.usdc"}
+    cat.armature.scale = 1, 1, 1
+    (tmp_path / "folder.usdc").mkdir()
+    (tmp_path / "folder.usdc" / "own").touch()
+    with pytest.raises(RuntimeError, match="could not be written"):
+        bpy.ops.effigy.bake_to_disk(filepath=str(tmp_path / "folder.usdc"), first=1, last=2)
+    bpy.ops.effigy.native_splats()
+    assert cloud.parent == cat.mesh and [modifier.type for modifier in cloud.modifiers] == ["NODES"]
+    assert cloud.is_holdout and np.abs(places(cloud) - wanted(module, cat)[1].means).max() < 1e-5
+    assert path.read_bytes() == content and {each.name for each in tmp_path.iterdir()} == {"splats.usdc", "folder.usdc"}
     bpy.ops.effigy.native_splats(remove=True)
     assert cat.mesh.visible_camera
+
+
+@needs_5_3
+def test_a_file_that_was_saved_without_effigy_follows_its_rig_again(cloud, cat, tmp_path):
+    nod(cat)
+    bpy.context.scene.frame_set(2)
+    before, path = places(cloud), tmp_path / "shot.blend"
+    bpy.ops.wm.save_as_mainfile(filepath=str(path))
+    script = (
+        f"import bpy; bpy.ops.wm.open_mainfile(filepath={str(path)!r}); bpy.context.scene.frame_set(4); "
+        "print('POINTS', len(bpy.data.pointclouds[0].points)); bpy.ops.wm.save_mainfile()"
+    )
+    (tmp_path / "user").mkdir()
+    environment = os.environ | {"BLENDER_USER_RESOURCES": str(tmp_path / "user")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=True, timeout=120, capture_output=True, text=True
+    )
+    assert f"POINTS {len(before)}" in done.stdout
+    bpy.ops.wm.open_mainfile(filepath=str(path))
+    (again,) = [obj for obj in bpy.data.objects if obj.type == "POINTCLOUD"]
+    assert bpy.context.scene.frame_current == 4 and np.abs(places(again) - before).max() < 1e-5
+    bpy.context.scene.frame_set(3)
+    assert np.abs(places(again) - before).max() > 0.01
+
+
+@needs_5_3
+def test_the_window_and_the_panels_know_what_blender_draws(cat, module):
+    bpy.context.scene.render.engine = "EFFIGY"
+    assert cat.armature.name in update()
+    bpy.context.scene.render.engine = "CYCLES"
+    shown = module("blender_addon.engine.shown")
+    assert shown.shown_in(bpy.context.scene) is shown.Shown.NOT
+    assert "Native Splats" in drawn("EFFIGY_PT_native")
+    bpy.ops.effigy.native_splats()
+    assert cat.armature.name not in update()
+    assert shown.shown_in(bpy.context.scene) is shown.Shown.NATIVE and not shown.sentence(bpy.context.scene)
+    words = drawn("EFFIGY_PT_native")
+    assert "Scene Light" in words and "Remove" in words and "Bake to Disk" in words
+    assert "Composite over the Scene" not in drawn("EFFIGY_PT_render")
+    cloud_of(cat).hide_viewport = True
+    assert cat.armature.name in update()
 
 
 @needs_5_3
@@ -321,6 +401,6 @@ def test_gaussians_of_two_colours_blend_in_light_as_in_encoded_values(module):
     radiance = module("blender_addon.native.radiance")
     colors = np.tile(((0.3,), (0.6,)), (50, 3)).astype(np.float32)
     means, weights = np.random.default_rng(0).random((100, 3)) * 1e-3, np.ones(100)
-    wanted = radiance.encode(radiance.decode(radiance.for_blended_light(colors, means, weights, 0.01)).mean(0))
+    wanted = radiance.encode(radiance.decode(radiance.for_blended_light(colors, means, weights)).mean(0))
     plain = radiance.encode(radiance.decode(colors).mean(0))
     assert np.abs(wanted - 0.45).max() < 0.002 < 0.015 < np.abs(plain - 0.45).min()
