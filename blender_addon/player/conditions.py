@@ -33,6 +33,15 @@ def view_condition(head: PosedHead, eye: np.ndarray, views: np.ndarray) -> tuple
     return after + FRONT, _shortest_rotation(before, after) @ turn.T
 
 
+def within_views(directions: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Unit directions (3, M), in the canonical head's frame, each turned so far that it is within the range `views`
+    (2, 2).
+    """
+    x, y, z = directions
+    yaw, pitch = np.clip(np.arctan2(x, -z), *views[0]), np.clip(np.arcsin(np.clip(y, -1, 1)), *views[1])
+    return np.stack((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)))
+
+
 def _shortest_rotation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """(3, 3) from one unit vector (3,) to another (Rodrigues' formula); of opposite ones, half a turn about the head's
     vertical axis.

@@ -13,9 +13,9 @@ import numpy as np
 from ..errors import EffigyError
 from ..rig.rotations import matrix_to_quaternion, quaternion_rows
 from .baked_file import BakedAvatar, Layer
-from .conditions import face_conditions, view_condition
-from .harmonics import colors_from, turned
-from .head import EYE_L, EYE_R, JAW, HeadDeltas, PosedHead, pose_head
+from .conditions import face_conditions, view_condition, within_views
+from .harmonics import colors_from, taken_at
+from .head import EYE_L, EYE_R, JAW, NECK, HeadDeltas, PosedHead, pose_head
 
 OFFSET_UNIT: Final = np.float32(0.01)
 SCALE_CEILING: Final = np.float32(0.02)
@@ -46,7 +46,7 @@ class Player:
 
         `pose` is `RigPose.message()`, `view` is `Viewpoint.message()`: a position `view` (3,) or a `direction` (3,).
         """
-        return self.splats_and_harmonics(pose, view)[0]
+        return self._evaluated(pose, view)[0]
 
     def splats_and_harmonics(
         self, pose: Mapping[str, np.ndarray], view: Mapping[str, np.ndarray]
@@ -54,6 +54,16 @@ class Player:
         """`splats`, and the harmonics ((degree + 1)², 3, N) of the N anchors, whose Gaussians come first: a direction
         in the world, with the axes of head space, from the viewpoint to a Gaussian, gives 0.5 + the sum of harmonics
         and their functions (`harmonics.functions`). The other Gaussians look alike from everywhere.
+        From sides that the training images do not show, the anchors look as from the nearest that they show.
+        """
+        answer, own, to_canonical = self._evaluated(pose, view)
+        return answer, taken_at(own, lambda seen: within_views(to_canonical @ seen, self.baked.views))
+
+    def _evaluated(
+        self, pose: Mapping[str, np.ndarray], view: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """`splats`, the anchors' own harmonics ((degree + 1)², 3, N), and the matrix (3, 3) that rotates the world,
+        with the axes of head space, into the canonical head's frame, in which the harmonics take directions.
         """
         baked = self.baked
         expression, rotations = self._without_jaw_shapes(pose)
@@ -72,7 +82,6 @@ class Player:
         directions /= np.maximum(_length(directions), 1e-12)
         means, quaternions, scales, opacities, colors = self._gaussians(head, attributes, directions)
         rows = (scale * turn).astype(np.float32)
-        harmonics = turned(self._harmonics(attributes), to_view @ turn.T)
         answer = {
             "means": means @ rows.T + place.astype(np.float32),
             "quaternions": quaternions @ _left_product(matrix_to_quaternion(turn)).T,
@@ -80,7 +89,7 @@ class Player:
             "opacities": opacities,
             "colors": colors,
         }
-        return answer, harmonics
+        return answer, self._harmonics(attributes), (turn @ head.turns[NECK]).T
 
     def _harmonics(self, attributes: np.ndarray) -> np.ndarray:
         """((degree + 1)², 3, N) of the anchors, in the frame in which directions of view are taken."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -12,8 +13,8 @@ C0: Final = 0.28209479177387814
 _C1: Final = 0.4886025119029199
 _C2: Final = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
 _C3: Final = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
-_SAMPLES: Final = 64
-"""Directions by which harmonics are turned; there are 16 functions at most."""
+_SAMPLES: Final = 256
+"""Directions by which harmonics are mixed; there are 16 functions at most."""
 
 
 def functions(degree: int, directions: np.ndarray) -> list[Any]:
@@ -48,16 +49,22 @@ def colors_from(directions: np.ndarray, harmonics: np.ndarray) -> np.ndarray:
 
 
 def turned(harmonics: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """Harmonics ((degree + 1)², 3, N) for directions d, from those for the directions `rotation` (3, 3) @ d.
+    """Harmonics ((degree + 1)², 3, N) for directions d, from those for the directions `rotation` (3, 3) @ d. This is
+    exact: a rotation mixes the functions of a degree among themselves.
+    """
+    return taken_at(harmonics, lambda directions: rotation @ directions)
 
-    The functions of a degree are mixed among themselves by a rotation, so that a few directions decide the mixture.
+
+def taken_at(harmonics: np.ndarray, source: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Harmonics ((degree + 1)², 3, N) that give for directions d what `harmonics` give for the directions `source` of
+    d, (3, M) -> (3, M), in least squares over the sphere. One mixture of the functions serves all N.
     """
     degree = _degree(harmonics)
     directions = np.random.default_rng(0).normal(size=(3, _SAMPLES))
     directions /= np.linalg.norm(directions, axis=0)
     before, after = (
         np.stack([np.broadcast_to(value, _SAMPLES) for value in functions(degree, each)], -1)
-        for each in (rotation @ directions, directions)
+        for each in (source(directions), directions)
     )
     mixture = np.linalg.lstsq(after, before, rcond=None)[0].astype(np.float32)
     return np.tensordot(mixture, harmonics, 1)

@@ -339,6 +339,12 @@ def test_baking_again_replaces_the_file_and_a_failed_bake_leaves_it(cloud, cat, 
     ):
         with pytest.raises(RuntimeError, match=sentence):
             bpy.ops.effigy.bake_to_disk(**{"filepath": str(path)} | arguments)
+    bpy.ops.wm.usd_import(filepath=str(path))
+    assert bpy.context.object.data.type == "GAUSSIAN_SPLAT" and len(bpy.context.object.data.points) == len(
+        cloud.data.points
+    )
+    bpy.data.objects.remove(bpy.context.object)
+    bpy.context.view_layer.objects.active = cat.armature
     cat.armature.scale = 0, 0, 0
     with pytest.raises(RuntimeError, match="scaled to nothing in all frames from 1 to 2"):
         bpy.ops.effigy.bake_to_disk(filepath=str(path), first=1, last=2)
@@ -394,6 +400,22 @@ def test_the_window_and_the_panels_know_what_blender_draws(cat, module):
     assert "Composite over the Scene" not in drawn("EFFIGY_PT_render")
     cloud_of(cat).hide_viewport = True
     assert cat.armature.name in update()
+
+
+@needs_5_3
+def test_sides_that_were_never_filmed_look_as_the_nearest_that_was(module):
+    harmonics, conditions = module("blender_addon.player.harmonics"), module("blender_addon.player.conditions")
+    # Lighter by 0.15 towards one side, filmed up to 0.5 rad.
+    own = np.zeros((4, 3, 1), np.float32)
+    own[3] = -0.15 / 0.4886
+    views = np.array(((-0.5, 0.5), (-0.2, 0.2)))
+    kept = harmonics.taken_at(own, lambda directions: conditions.within_views(directions, views))
+
+    def seen(coefficients, yaw):
+        return harmonics.colors_from(np.array(((np.sin(yaw),), (0.0,), (-np.cos(yaw),))), coefficients)[0, 0] - 0.5
+
+    assert abs(seen(own, 1.5) - 0.15) < 0.01 and seen(kept, 1.5) < 0.12
+    assert 0.02 < seen(kept, 0.5) < 0.1 and abs(seen(kept, 0.0)) < 0.01
 
 
 @needs_5_3
