@@ -39,6 +39,8 @@ def read(path: Path) -> tuple[dict, Tensors]:
 def pose_of_sliders(header: dict, tensors: Tensors, values: dict[str, float]) -> tuple[Array, Array]:
     """{name: value} -> expression (E,) and joint rotations (5, 3), axis-angle."""
     weights = np.zeros(len(header["baked"]["sliders"]))
+    if "mouthClose" in values:
+        values = values | {"mouthClose": min(values["mouthClose"], max(values.get("jawOpen", 0.0), 0.0))}
     for name, value in values.items():
         weights[header["baked"]["sliders"].index(name)] = value
     rotations = np.zeros((5, 3))
@@ -122,6 +124,36 @@ def view_of(joints: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Arra
     return after + (0, 0, 1), (np.diag((-1.0, 1, -1)) if cosine < -1 + 1e-5 else nearest) @ turn.T
 
 
+def nearest_filmed(face: Array, filmed: Array) -> Array:
+    """A face (D,) as the networks get it; `filmed` (2 + D, D): centre, semi-axes, their directions."""
+    offsets = filmed[2:].astype(np.float64) @ (face - filmed[0])
+    units, curvature, shift = offsets / filmed[1], 1 / np.square(filmed[1].astype(np.float64)), 0.0
+    if (away := np.linalg.norm(units)) <= 1:
+        return face
+    for _ in range(12):
+        square = np.square(units / (1 + shift * curvature))
+        slope = (square * curvature / (1 + shift * curvature)).sum()
+        shift += square.sum() / max(slope, 1e-12) * max(np.sqrt(square.sum()) - 1, 0)
+    kept = (1 - 0.4 * smooth((away - 1.25) / 0.75)) / (1 + shift * curvature)
+    return face - ((1 - kept) * offsets) @ filmed[2:]
+
+
+def smooth(x: float) -> float:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def with_materials(tensors: Tensors, attributes: Array, degree: int, beyond: Array) -> Array:
+    """Attributes (N, O) with the rig's mouth as far as `beyond` (E + 9,), 0 to 1, says that it was never filmed."""
+    materials = tensors["networks.blendshapes.materials"]
+    rig, first = np.zeros_like(attributes), 11 + 3 * (degree + 1) ** 2
+    rig[:, 6], rig[:, 10] = 1, 3
+    rig[:, 11:14] = (materials[:, :3] - 0.5) / 0.28209479177387814
+    rig[:, first + 7 :: 11] = 1
+    shown = smooth((beyond * tensors["networks.blendshapes.reveals"]).max()) * materials[:, 3:]
+    return attributes + shown * (rig - attributes)
+
+
 def mixed(tensors: Tensors, conditions: Array) -> Array:
     """Conditions (E + 12,) -> attributes (N, O)."""
     prefix, x = "networks.blendshapes.mix.", conditions
@@ -129,6 +161,8 @@ def mixed(tensors: Tensors, conditions: Array) -> Array:
     for layer in layers:
         x = tensors[f"{prefix}{layer}.weight"] @ x + tensors[f"{prefix}{layer}.bias"]
         x = x if layer == layers[-1] else np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+    if "networks.blendshapes.weight_limits" in tensors:
+        x = np.clip(x, *tensors["networks.blendshapes.weight_limits"])
     basis = np.tensordot(x, tensors["networks.blendshapes.shapes"], 1)
     return tensors["networks.blendshapes.mean"] + tensors["baked.features"] @ basis
 
@@ -150,8 +184,13 @@ def splats(header: dict, tensors: Tensors, expression: Array, rotations: Array, 
     degree, k = header["settings"]["sh_degree"], header["settings"]["neural_per_anchor"]
     vertices, joints, turns, quaternions = posed_head(tensors, expression, rotations)
     view, to_view = view_of(joints, turns[NECK], eye, tensors["networks.views"])
-    face = np.clip(np.concatenate((expression, rotations[JAW:].ravel())), *tensors["networks.performed"])
+    asked, limits = np.concatenate((expression, rotations[JAW:].ravel())), tensors["networks.performed"]
+    face = np.clip(asked, *limits)
+    if "networks.filmed" in tensors:
+        face = nearest_filmed(face, tensors["networks.filmed"])
     out = mixed(tensors, np.concatenate((face, view)))
+    if "networks.blendshapes.materials" in tensors:
+        out = with_materials(tensors, out, degree, np.clip((asked - limits[1]) / 0.1 + 1, 0, 1))
     n, h = len(out), (degree + 1) ** 2
     offsets = 0.01 * out[:, :3]
     scales = np.minimum(tensors["baked.base_scale"][:, None] * np.exp(out[:, 3:6]), 0.02)

@@ -20,6 +20,9 @@ SCALE_CEILING = 0.02
 GEOMETRY_SIZE = 10
 """Numbers of an anchor's geometry from a network: offset 3, log scale 3, quaternion 4."""
 
+SOLID_LOGIT = 3.0
+"""Logit of the opacity of anchors that hide what is behind them."""
+
 
 def appearance_size(harmonics: int) -> int:
     """Numbers of an anchor's appearance from a network: the logit of its opacity, and spherical harmonics."""

@@ -32,13 +32,16 @@ from . import baked
 from .anchors import mean_edge_lengths
 from .blendshapes import GaussianBlendshapes
 from .enhancer import Enhancer
+from .filmed import distance, is_ellipsoid
 from .graph_avatar import GraphAvatar
-from .posing import Pose, pose_rig
+from .posing import Pose, faces_of, pose_rig
 from .settings import AvatarSettings
 
 SCHEMA = 1
 HALF_PRECISION_FROM = 1024
 """Elements. Smaller tensors, such as layer biases, stay at single precision, because their size does not matter."""
+UNLIMITED = ("networks.performed", "networks.filmed", "networks.blendshapes.weight_limits")
+"""Tensors that are infinite in avatars without such limits."""
 MOST_BYTES = 512 * 2**20
 """Of an avatar's file. One on FLAME with the paper's settings has 2 MB."""
 REMEDY = "train or copy it again"
@@ -83,7 +86,16 @@ class Avatar:
 
     def pose(self, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
         """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> the input of the networks."""
-        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.networks.performed)
+        limits = self.networks.performed, self.networks.filmed
+        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, limits)
+
+    @torch.no_grad()
+    def distances(self, expression: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+        """Expression (F, E) and rotations (F, 5, 3) -> (F,): how far each face is from those of the clip, in units of
+        the furthest of these (`backend.avatar.filmed`); 0 for avatars from before this was stored.
+        """
+        faces = faces_of(*(torch.as_tensor(part, dtype=torch.float32) for part in (expression, rotations)))
+        return distance(faces.to(self.device), self.networks.filmed).cpu().numpy()
 
     @property
     def enhancer(self) -> Enhancer | None:
@@ -119,8 +131,8 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
     Raises an `EffigyError`, with an older file untouched, if it cannot be written or is not on the disk as written.
     """
     tensors = {"identity": torch.as_tensor(avatar.identity)}
-    for name, parameter in avatar.networks.named_parameters():
-        value = parameter.detach().cpu()
+    for name, stored in avatar.networks.state_dict().items():
+        value = stored.cpu()
         tensors[f"networks.{name}"] = (value.half() if value.numel() >= HALF_PRECISION_FROM else value).contiguous()
     header = {
         "schema": SCHEMA,
@@ -225,7 +237,7 @@ def _finite_numbers(name: str, tensor: Tensor) -> Tensor:
     """The tensor at single precision. Raises `Damaged` if not all of its numbers are finite."""
     numbers = tensor.float()
     # Avatars without limits of the performed expressions have infinite ones.
-    sane = ~numbers.isnan() if name == "networks.performed" else numbers.isfinite()
+    sane = ~numbers.isnan() if name in UNLIMITED else numbers.isfinite()
     if not tensor.is_floating_point() or not sane.all():
         raise Damaged(f"{name} holds numbers that are not finite")
     return numbers
@@ -236,11 +248,16 @@ def _load_networks(
 ) -> GraphAvatar:
     """The networks with the tensors of a file. Raises `Damaged` where these are not what `settings` ask for."""
     networks = build_networks(settings, model, identity)
+    filmed = numbers.get("networks.filmed")
+    if filmed is not None and not (filmed.ndim == 2 and len(filmed) > 2 and is_ellipsoid(filmed)):
+        raise Damaged("its filmed faces cannot be read")
     parameters = {name.removeprefix("networks."): value for name, value in numbers.items()}
-    # Avatars from before these ranges were stored have no limits.
-    for name in ("views", "performed"):
-        parameters.setdefault(name, getattr(networks, name).detach())
-    wanted = {name: parameter.shape for name, parameter in networks.named_parameters()}
+    # Avatars from before these were stored have no limits.
+    limits = ("views", "performed", *dict(networks.named_buffers()))
+    for name, value in networks.state_dict().items():
+        if name in limits:
+            parameters.setdefault(name, value)
+    wanted = {name: value.shape for name, value in networks.state_dict().items()}
     if wanted != {name: value.shape for name, value in parameters.items()}:
         raise Damaged(f"its networks do not fit its settings or the head model “{model.name}”")
     networks.load_state_dict(parameters)

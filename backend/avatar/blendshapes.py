@@ -18,7 +18,9 @@ from torch.nn import functional
 
 from ..head.chebyshev import ChebyshevConvolution
 from ..head.mesh_graph import MeshHierarchy, sample
-from .anchors import GEOMETRY_SIZE
+from ..splatting.spherical_harmonics import C0
+from .anchors import GEOMETRY_SIZE, SOLID_LOGIT
+from .filmed import unlimited_expressions
 from .neural_gaussians import SpawnedGaussians
 
 SPAWNED_SIZE = 11
@@ -56,6 +58,16 @@ class GaussianBlendshapes(nn.Module):
         self.shapes = nn.Parameter(0.02 * torch.randn(shapes, feature_size, sum(self.parts)))
         self.mean = nn.Parameter(torch.zeros(fine, sum(self.parts)))
         self.positions = nn.Parameter(0.7 * torch.randn(fine, k, 3))
+        self.weight_limits: Tensor
+        self.register_buffer("weight_limits", unlimited_expressions(shapes))
+        """(2, K): the smallest and the largest weights in the training frames."""
+        self.materials: Tensor
+        self.register_buffer("materials", torch.zeros(fine, 4))
+        """(N, 4): an anchor's colour on the rig, RGB, and how far it takes it, 0 to 1, where a face shows what the clip
+        never did. Only anchors inside the mouth do."""
+        self.reveals: Tensor
+        self.register_buffer("reveals", torch.zeros(conditions - 3))
+        """(E + 9,): which of `Pose.beyond` show it: the opening of the jaw, and the tongue."""
         if k:
             with torch.no_grad():
                 spawned = self._spawned_mean()
@@ -77,15 +89,42 @@ class GaussianBlendshapes(nn.Module):
 
     def weights(self, conditions: Tensor) -> Tensor:
         """(B, K) of the shapes."""
-        return self.mix(conditions)
+        return self.mix(conditions).clamp(self.weight_limits[0], self.weight_limits[1])
 
-    def forward(self, conditions: Tensor) -> tuple[Tensor, Tensor, SpawnedGaussians | None]:
+    def forward(
+        self, conditions: Tensor, beyond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, SpawnedGaussians | None]:
+        """`beyond` (B, C - 3) as in `Pose`."""
         mixed = torch.einsum("bk,kfo->bfo", self.weights(conditions), self.shapes)
-        geometry, appearance, spawned = (self.mean + self.features() @ mixed).split(self.parts, -1)
+        attributes = self.mean + self.features() @ mixed
+        if beyond is not None:
+            attributes = torch.lerp(attributes, self._of_the_rig(), self._shown(beyond))
+        geometry, appearance, spawned = attributes.split(self.parts, -1)
         if not self.k:
             return geometry, appearance, None
         parts = spawned.unflatten(-1, (self.k, SPAWNED_SIZE)).split((1, 3, 3, 4), -1)
         return geometry, appearance, SpawnedGaussians(self.positions, *parts)
+
+    @torch.no_grad()
+    def limit_weights(self, conditions: Tensor) -> None:
+        """Limit the weights to their range in frames `conditions` (F, C)."""
+        weights = self.mix(conditions)
+        self.weight_limits.copy_(torch.stack((weights.amin(0), weights.amax(0))))
+
+    def _of_the_rig(self) -> Tensor:
+        """(N, O): solid anchors of the rig's materials on the surface, without spawned Gaussians."""
+        attributes = torch.zeros_like(self.mean)
+        attributes[:, 6] = 1.0
+        attributes[:, GEOMETRY_SIZE] = SOLID_LOGIT
+        attributes[:, GEOMETRY_SIZE + 1 : GEOMETRY_SIZE + 4] = (self.materials[:, :3] - 0.5) / C0
+        if self.k:
+            attributes[:, -SPAWNED_SIZE * self.k :].unflatten(-1, (self.k, SPAWNED_SIZE))[..., 7] = 1.0
+        return attributes
+
+    def _shown(self, beyond: Tensor) -> Tensor:
+        """(B, N, 1): how far each anchor takes the rig's material."""
+        most = (beyond * self.reveals).amax(1)
+        return (most.square() * (3 - 2 * most))[:, None, None] * self.materials[:, 3:]
 
     @torch.no_grad()
     def start_from(self, anchors: Tensor, colors: Tensor, conditions: Tensor) -> None:

@@ -16,11 +16,12 @@ from .anchors import GEOMETRY_SIZE, SCALE_CEILING, AnchorGaussians, anchor_scale
 from .blendshapes import GaussianBlendshapes
 from .encoding import encode_surface, encoded_size
 from .enhancer import Enhancer
+from .filmed import unlimited_expressions, unlimited_faces
 from .graph_unet import GraphUNet
 from .neural_gaussians import NeuralGaussians
 from .posing import Pose, condition_size
 from .settings import AvatarSettings
-from .views import UNLIMITED_VIEWS, clamp_view, unlimited_expressions
+from .views import UNLIMITED_VIEWS, clamp_view
 
 OFFSET_UNIT = 0.01
 """Metres of an anchor's offset for a network output of 1, so that all outputs have the same order of magnitude."""
@@ -71,16 +72,18 @@ class GraphAvatar(nn.Module):
         self.enhancer = Enhancer(settings.enhancer_width) if settings.enhancer_width else None
         """Not part of `forward`, because it works on images; see `backend.avatar.enhancer.enhance`."""
         self.views = nn.Parameter(UNLIMITED_VIEWS.clone(), requires_grad=False)
-        self.performed = nn.Parameter(unlimited_expressions(conditions), requires_grad=False)
-        """Ranges of views and of expressions in the training frames (`backend.avatar.views`); parameters, so that they
-        are saved in the avatar's file."""
+        self.performed = nn.Parameter(unlimited_expressions(conditions - 3), requires_grad=False)
+        """Ranges of views and of expressions in the training frames (`backend.avatar.views` and `filmed`); parameters,
+        so that they are saved in the avatar's file."""
+        self.filmed: Tensor
+        self.register_buffer("filmed", unlimited_faces(conditions - 3))
         self.base_scale: Tensor
         self.register_buffer("base_scale", anchor_scale(edge_lengths), persistent=False)
 
     def anchors(self, pose: Pose) -> AnchorGaussians:
         """The anchor Gaussians for a pose, relative to the vertices in the rest pose."""
         if self.blendshapes is not None:
-            return self._anchors(*self.blendshapes(pose.conditions)[:2])
+            return self._anchors(*self.blendshapes(pose.conditions, pose.beyond)[:2])
         surface = self._surface(pose)
         return self._anchors(self.geometry(surface, pose.conditions)[0], self.appearance(surface, pose.conditions)[0])
 
@@ -134,7 +137,7 @@ class GraphAvatar(nn.Module):
     def forward(self, pose: Pose) -> tuple[Splats, AnchorGaussians]:
         pose = clamp_view(pose, self.views)
         if self.blendshapes is not None:
-            geometry, appearance, spawned = self.blendshapes(pose.conditions)
+            geometry, appearance, spawned = self.blendshapes(pose.conditions, pose.beyond)
             splats, anchors = self._anchor_splats(pose, self._anchors(geometry, appearance))
         else:
             splats, anchors = self._anchor_splats(pose, self.anchors(pose))

@@ -18,6 +18,7 @@ from torch.nn import functional
 from ..head.forward import Head, Shaped, vertex_normals
 from ..head.model import EYE_L, EYE_R, JAW, NECK
 from ..head.rotations import axis_angle_to_matrix, matrix_to_quaternion, quaternion_to_matrix
+from .filmed import beyond_limits, nearest_filmed
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Pose:
     """(B, N, 4) w, x, y, z: each anchor's rotation from the rest pose to the posed mesh."""
     directions: Tensor
     """(B, N, 3) unit vectors from the camera to each vertex, in the frame of the canonical head."""
+    beyond: Tensor | None = None
+    """(B, E + 9) in [0, 1]: how far each number exceeds the largest of the clip, 1 where it is clamped
+    (`filmed.beyond_limits`). None where nothing is limited, as in training."""
 
 
 def condition_size(expression_size: int) -> int:
@@ -51,16 +55,17 @@ def pose_rig(
     expression: Tensor,
     rotations: Tensor,
     world_to_camera: Tensor,
-    performed: Tensor | None = None,
+    limits: tuple[Tensor, Tensor] | None = None,
 ) -> Pose:
     """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`.
 
-    `performed` (2, E + 9) are the lower and upper limits to which expression, jaw and eyes are clamped in the networks'
-    input; see `backend.avatar.views`. The posed mesh is not clamped.
+    `limits` (2, E + 9) and (E + 11, E + 9) are `expression_limits` and `filmed_faces` of a clip, near which expression,
+    jaw and eyes are kept in the networks' input; see `backend.avatar.filmed`. The posed mesh follows the request.
     """
-    face = torch.cat((expression, rotations[:, JAW : EYE_R + 1].flatten(1)), 1)
-    if performed is not None:
-        face = face.clamp(performed[0], performed[1])
+    face, beyond = faces_of(expression, rotations), None
+    if limits is not None:
+        beyond = beyond_limits(face, limits[0])
+        face = nearest_filmed(face.clamp(limits[0][0], limits[0][1]), limits[1])
     clamped, joints = face.split((expression.shape[1], 9), 1)
     canonical = head.canonical(shaped, clamped, torch.cat((rotations[:, :JAW], joints.unflatten(1, (3, 3))), 1))
     full = head(shaped, expression, rotations)
@@ -77,7 +82,13 @@ def pose_rig(
         posed=full.vertices,
         rotations=blend_rotations(head.skinning, joint_turns),
         directions=functional.normalize(towards @ head_turn, dim=-1),
+        beyond=beyond,
     )
+
+
+def faces_of(expression: Tensor, rotations: Tensor) -> Tensor:
+    """Expression (B, E) and rotations (B, 5, 3) -> (B, E + 9): the faces of `backend.avatar.filmed`."""
+    return torch.cat((expression, rotations[:, JAW : EYE_R + 1].flatten(1)), 1)
 
 
 def blend_rotations(skinning: Tensor, joint_turns: Tensor) -> Tensor:

@@ -1,12 +1,8 @@
-"""Ranges of views and expressions in a clip, to which the input of the networks is clamped.
+"""Ranges of views in a clip, to which the input of the networks is clamped; `filmed` does it for expressions.
 
 The networks depend on the direction of view, for example for highlights and to correct errors of the rig's shape. For
 views outside the clip they are untrained and their output is arbitrary. Therefore they get the nearest view within the
 clip's range; the geometry is still posed for the real view.
-
-Expressions are treated likewise: `posing.pose_rig` poses the mesh as requested and clamps the expression that the
-networks get to the clip's range. On held-out frames this hardly matters (30.12 dB become 30.14); it serves animators,
-who ask for stronger expressions than any clip contains.
 """
 
 from __future__ import annotations
@@ -23,9 +19,6 @@ from .posing import Pose
 UNLIMITED_VIEWS = torch.tensor(((-math.pi, math.pi), (-math.pi / 2, math.pi / 2)))
 MARGIN = math.radians(2)
 """Margin beyond the outermost views of the clip, within which the networks still extrapolate smoothly."""
-EXPRESSION_MARGIN = 0.1
-"""Margin beyond the smallest and largest value of each coefficient, or angle in radians: a few times the noise that
-training adds to the conditions."""
 
 
 def _front(like: Tensor) -> Tensor:
@@ -54,19 +47,6 @@ def view_range(conditions: Tensor) -> Tensor:
     """
     angles = view_angles(view_directions(conditions))
     return torch.stack((angles.amin(0) - MARGIN, angles.amax(0) + MARGIN), 1)
-
-
-def expression_limits(conditions: Tensor) -> Tensor:
-    """Conditions (F, C) of a clip's poses -> (2, C - 3): lower and upper limits of expression, jaw and eyes, with a
-    margin.
-    """
-    performed = conditions[:, :-3]
-    return torch.stack((performed.amin(0) - EXPRESSION_MARGIN, performed.amax(0) + EXPRESSION_MARGIN))
-
-
-def unlimited_expressions(condition_size: int) -> Tensor:
-    """Limits (2, C - 3) that clamp nothing."""
-    return torch.tensor((-math.inf, math.inf))[:, None].repeat(1, condition_size - 3)
 
 
 def clamp_view(pose: Pose, views: Tensor) -> Pose:

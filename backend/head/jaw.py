@@ -65,6 +65,23 @@ RETARGETING_LIMITS: Final = JointLimits(
 tracker's because a transfer adds the performer's motion, scaled by up to 3, to the neutral pose of another person."""
 
 
+def lips_over_open_jaw(model: HeadModel, expression: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Expressions (F, E) for rotations (F, 5, 3), with mouthClose at most as far as the jaw is open.
+
+    ARKit's mouthClose closes the lips of an open jaw: at the value of jawOpen they meet. Beyond it the lower lip would
+    pass through the upper one. Sliders are read so; a track keeps what was measured.
+    """
+    if "mouthClose" not in model.expression_names:
+        return expression
+    axis = jaw_rotations_of_shapes(model)["jawOpen"]
+    opened = np.clip(rotations[:, JAW] @ axis / (axis @ axis), 0, None)
+    if "jawOpen" in model.expression_names:
+        opened = opened + np.clip(expression[:, model.expression_names.index("jawOpen")], 0, None)
+    column, limited = model.expression_names.index("mouthClose"), expression.copy()
+    limited[:, column] = np.minimum(limited[:, column], opened)
+    return limited
+
+
 def jaw_rotations_of_shapes(model: HeadModel) -> dict[str, np.ndarray]:
     """Axis-angle (3,) of the jaw joint that opens or shifts the chin as far as jawOpen, jawLeft or jawRight at 1.
 

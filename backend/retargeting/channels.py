@@ -22,7 +22,7 @@ from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
 from ..formats.capture import FrameFlag
 from ..formats.track import Track
-from ..head.jaw import GAZE_ANGLES, JAW_SHAPES, jaw_rotations_of_shapes
+from ..head.jaw import GAZE_ANGLES, JAW_SHAPES, jaw_rotations_of_shapes, lips_over_open_jaw
 from ..head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from ..progress import Progress
 from ..reading import Unlike, shown
@@ -172,13 +172,14 @@ def _track(model: HeadModel, channels: np.ndarray, rotations: np.ndarray, rate: 
         column = SCORE_NAMES.index(name)
         rotations[:, JAW] += channels[:, [column]] * jaw[name]
         channels[:, column] = 0
+    expression = channels[:, [SCORE_NAMES.index(name) for name in model.expression_names]]
     camera = np.diag((1.0, -1.0, -1.0, 1.0))
     camera[2, 3] = _DISTANCE
     return Track(
         head_name=model.name,
         head_fingerprint=model.fingerprint,
         identity=np.zeros(model.shape_basis.shape[2], np.float32),
-        expression=channels[:, [SCORE_NAMES.index(name) for name in model.expression_names]].astype(np.float32),
+        expression=lips_over_open_jaw(model, expression, rotations).astype(np.float32),
         rotations=rotations.astype(np.float32),
         head_to_camera=np.tile(camera, (count, 1, 1)).astype(np.float32),
         intrinsics=np.array(((2 * _SIZE, 0, _SIZE / 2), (0, 2 * _SIZE, _SIZE / 2), (0, 0, 1)), np.float32),

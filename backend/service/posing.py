@@ -158,7 +158,7 @@ def rotate(splats: Splats, rotation: np.ndarray) -> Splats:
 
 
 class Posing:
-    """The worker's methods `avatar.open`, `avatar.splats`, `avatar.export` and `avatar.render`."""
+    """The worker's methods `avatar.open`, `avatar.splats`, `avatar.distance`, `avatar.export` and `avatar.render`."""
 
     def __init__(self) -> None:
         self._avatars = OpenAvatars()
@@ -182,6 +182,15 @@ class Posing:
         pose = read_pose(parameters.group("pose"), avatar.head_model)
         splats = posed_splats(avatar, pose, _eye_of(parameters, avatar, pose), parameters.flag("anchors", False))
         return {name: tensor[0].cpu().numpy() for name, tensor in vars(splats).items()}
+
+    def distance(self, parameters: Parameters) -> dict[str, float]:
+        """How far the face of a pose is from those of the avatar's clip, whose furthest is at 1
+        (`backend.avatar.filmed`).
+        """
+        parameters.allow_only("avatar", "pose")
+        avatar = self._avatars.get(parameters.path("avatar"))
+        pose = read_pose(parameters.group("pose"), avatar.head_model)
+        return {"distance": float(avatar.distances(pose.expression[None], pose.rotations[None])[0])}
 
     def export(self, parameters: Parameters) -> dict[str, Any]:
         """All subjects as one file at `path`, in the format that its suffix says, with a camera as in `splats`.

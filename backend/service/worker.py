@@ -9,6 +9,7 @@
     capture.read   {path}                               → crop, frame numbers, rate, landmarks, source of a `Capture`
     avatar.open    {path}                               → {avatar: its key, info}
     avatar.splats  {avatar, pose, view | direction, anchors} → means, quaternions, scales, opacities, colors (`posing`)
+    avatar.distance {avatar, pose}                      → {distance} of a face from those that the clip has filmed
     avatar.export  {subjects, view | direction, axes, path} → {gaussians}, and a file of them at `path`
     avatar.render  {subjects: [{avatar, pose, holdout, labels}], camera, enhanced, parts} → color, alpha, depth, hole,
                                                           parts
@@ -121,6 +122,7 @@ class _Worker:
             "capture.read": _read_capture,
             "avatar.open": lambda parameters: self._pose(parameters, lambda posing: posing.open),
             "avatar.splats": lambda parameters: self._pose(parameters, lambda posing: posing.splats),
+            "avatar.distance": lambda parameters: self._pose(parameters, lambda posing: posing.distance),
             "avatar.export": lambda parameters: self._pose(parameters, lambda posing: posing.export),
             "avatar.render": lambda parameters: self._pose(parameters, lambda posing: posing.render),
         }

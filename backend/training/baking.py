@@ -124,6 +124,7 @@ def distil(avatar: Avatar, samples: Samples, shapes: int, seed: int = 0, progres
     with torch.no_grad():
         networks.views.copy_(avatar.networks.views)
         networks.performed.copy_(avatar.networks.performed)
+        networks.filmed.copy_(avatar.networks.filmed)
         if avatar.networks.neural is not None:
             blended.positions.copy_(avatar.networks.neural.offsets)
         if avatar.networks.enhancer is not None:

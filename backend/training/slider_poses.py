@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..footage.detector import SCORE_NAMES
-from ..head.jaw import JAW_SHAPES, gaze_rotations_of_shapes, jaw_rotations_of_shapes
+from ..head.jaw import JAW_SHAPES, gaze_rotations_of_shapes, jaw_rotations_of_shapes, lips_over_open_jaw
 from ..head.model import JAW, HeadModel
 
 VALUES: Final = (0.5, 1.0)
@@ -103,7 +103,7 @@ def pose_arrays(model: HeadModel, poses: Sequence[SliderPose]) -> tuple[np.ndarr
             if name in joints:
                 joint, rotation = joints[name]
                 rotations[row, joint] += value * rotation
-    return expression, rotations
+    return lips_over_open_jaw(model, expression, rotations), rotations
 
 
 def _joint_rotations(model: HeadModel) -> dict[str, tuple[int, np.ndarray]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any, Final
 
@@ -72,6 +72,8 @@ RESPONDS: Final = 0.05
 STEADY: Final = 0.02
 """By how much the response at 1 may be below that at one half and still count as grown: a lid that is closed at one
 half stays closed."""
+FURTHEST: Final = 5
+"""Poses that are named as furthest from the clip."""
 LITTLE_ROOM: Final = 0.05
 """Of a score that is nearly 1 in the base pose already, which the growth is divided by."""
 VISIBLE: Final = 0.004
@@ -120,6 +122,8 @@ class SliderScores:
     pictures: int
     found: int
     """Pictures with a face."""
+    distances: Mapping[str, float] = field(default_factory=dict)
+    """Of each slider at 1, each combination and `at rest` from what the clip has filmed (`backend.avatar.filmed`)."""
     mesh: SliderScores | None = None
     """Those of the rig's own mesh."""
 
@@ -163,6 +167,7 @@ class SliderScores:
             "combinations_response": _mean_response(self.combinations),
             "combinations_spill": mean(each.spill for each in self.combinations),
             "worst": self.worst,
+            "distances": dict(self.distances),
             "values": VALUES,
             "mesh": self.mesh and self.mesh.to_json(),
             "sliders": [asdict(each) | {"monotonic": each.monotonic} for each in self.sliders],
@@ -178,6 +183,10 @@ class SliderScores:
         for words, measured_by in (("By landmarks alone", "landmarks"), ("Not measured", "nothing")):
             names = [each.name for each in self.sliders if each.measured_by == measured_by]
             text += f"\n{words}: {', '.join(names)}." if names else ""
+        if any(self.distances.values()):
+            far = sorted(self.distances, key=lambda name: -self.distances[name])[:FURTHEST]
+            text += "\nFurthest from the clip (1: its furthest frame): "
+            text += ", ".join(f"{name} {self.distances[name]:.1f}" for name in far) + "."
         return text + (f"\nWorse than the mesh: {', '.join(self.worst)}." if self.worst else "")
 
     def _of_mesh(self, figure: str) -> str:

@@ -80,7 +80,9 @@ def render_scored_sliders(
         score_sheet(poses, each, mesh.landmarks, landmark_valid(avatar.head_model), DETECTED_SIZE)
         for each in (faces, mesh_faces)
     )
-    scores = replace(scores, mesh=of_mesh)
+    distances = zip(poses, avatar.distances(track.expression, track.rotations).tolist(), strict=True)
+    # A later pose of a name has the larger value.
+    scores = replace(scores, mesh=of_mesh, distances={pose.name: distance for pose, distance in distances})
     with (
         write_beside(Path(out), durable=False) as image_file,
         write_beside(scores_path(out), durable=False) as json_file,

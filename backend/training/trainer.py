@@ -17,8 +17,8 @@ from ..avatar.anchors import mean_edge_lengths
 from ..avatar.avatar import Avatar, build_networks, save_avatar
 from ..avatar.enhancer import head_depth
 from ..avatar.graph_avatar import GraphAvatar
+from ..avatar.posing import Pose
 from ..avatar.settings import DEFAULT_GENERATOR, GENERATORS, AvatarSettings
-from ..avatar.views import expression_limits, view_range
 from ..devices import choose_device, give_up_cuda, usable_cuda
 from ..errors import EffigyError
 from ..formats.capture import Capture, load_capture, unchanged
@@ -29,6 +29,7 @@ from ..progress import SILENT, Progress
 from ..storage import RETRY_SECONDS, held, remove_file
 from .capture_light import CaptureLight, light_in_words
 from .checkpoint import check_job, checkpoint_path, load_checkpoint
+from .filmed_limits import store_materials, store_training_ranges, store_weight_limits
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
 from .optimisation import SEED, Optimisation
@@ -197,9 +198,7 @@ def _train_on(
             seed=task.seed,
             clock=task.clock,
         )
-        pose = frames.batch(
-            torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)), task.size
-        ).pose
+        pose = _some_poses(frames)
         unobserved.extrapolate_into(free, pose)
         with torch.no_grad():
             unobserved_prior = UnobservedPrior(unobserved.weight, free(pose)[1])
@@ -227,6 +226,8 @@ def _train_on(
     )
     session.run(optimisation, "training", validation)
     validation.restore_best(optimisation)
+    store_weight_limits(networks, frames)
+    store_materials(networks, model, _some_poses(frames))
     metrics = {
         "preset": task.preset,
         "steps": optimisation.step,
@@ -238,6 +239,11 @@ def _train_on(
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
     return Avatar(networks.eval(), model, identity, settings, metrics), pose_refiner, light
+
+
+def _some_poses(frames: TrainingFrames) -> Pose:
+    """DISTILLATION_FRAMES evenly spaced poses of a clip."""
+    return frames.batch_poses(torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)))
 
 
 def _save_refined_track(track: Track, capture: Capture, progress: Progress) -> None:
@@ -310,14 +316,3 @@ def median_pixels_per_metre(networks: GraphAvatar, frames: TrainingFrames) -> to
     batch = frames.batch(torch.from_numpy(evenly_spaced(np.arange(len(frames)), 16)), frames.size)
     depth = head_depth(networks(batch.pose)[0], batch.cameras)
     return (batch.cameras.intrinsics[:, 0, 0] / depth).median()
-
-
-@torch.no_grad()
-def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None:
-    """Store the range of views and of expressions of the training frames in the networks; see
-    `backend.avatar.views`.
-    """
-    rows = torch.arange(len(frames))
-    conditions = torch.cat([frames.batch_poses(part).conditions for part in rows.split(64)])
-    networks.views.copy_(view_range(conditions))
-    networks.performed.copy_(expression_limits(conditions))

@@ -115,6 +115,9 @@ def extreme_expressions(model: HeadModel) -> tuple[np.ndarray, np.ndarray]:
         if name in JAW_SHAPES:
             expression[row] = 0
             rotations[row, JAW] = jaw[name]
+        elif name == "mouthClose":
+            # It closes the lips of an open jaw, and does nothing over a shut one.
+            rotations[row, JAW] = jaw["jawOpen"]
     return expression, rotations
 
 

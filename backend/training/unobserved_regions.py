@@ -18,7 +18,7 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from ..avatar.anchors import AnchorGaussians
+from ..avatar.anchors import SOLID_LOGIT, AnchorGaussians
 from ..avatar.graph_avatar import OFFSET_UNIT
 from ..avatar.posing import Pose
 from ..head.model import HeadModel
@@ -47,8 +47,6 @@ angles only; vertices that are neither visible nor near have weight 1. The weigh
 show such a vertex override the prior, while gradients that leak through hair do not. With weights of 0, the hair behind
 an ear turned red and green within 2,700 steps. Visibility is tested on the tracked mesh: if its tongue shows between
 the lips, the tongue counts as observed and gets no prior."""
-SOLID_LOGIT = 3.0
-"""Logit of the opacity of unobserved Gaussians, so that nothing shines through the back of a head."""
 MEDIAN_WEIGHT = 0.02
 """Weight of the median in `UnobservedVertices.fill`, where each edge to a neighbour has weight 1: the median dominates
 from about seven edges beyond the observed vertices."""
@@ -98,7 +96,7 @@ class UnobservedVertices:
         unobserved = self.unobserved[:, None]
         colors = free.colors(pose)
         reliable = (self.grazing == 0) & self.mouth.isnan().any(1)
-        brightness = (colors[reliable].median() / SKIN_LUMINANCE).clamp(0.2, 1.2) if reliable.any() else 1.0
+        brightness = brightness_of(colors[reliable]) if reliable.any() else 1.0
         default_colors = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
         filled = self.fill(
             torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), default_colors), 1)
@@ -190,6 +188,11 @@ class UnobservedPrior:
             fading = self.weight[:, None] * neural_opacities.unflatten(1, (len(self.weight), -1)).square()
             loss = loss + FADING_WEIGHT * fading.mean()
         return loss
+
+
+def brightness_of(skin: Tensor) -> Tensor:
+    """Colours (V, 3) of a person's skin -> the factor of colours that are given for SKIN_LUMINANCE."""
+    return (skin.median() / SKIN_LUMINANCE).clamp(0.2, 1.2)
 
 
 def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: AnchorLimits) -> UnobservedVertices:

@@ -11,6 +11,8 @@ from ..viewport.avatar_state import Source
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
+UNFILMED = "This face was never filmed: it is drawn from the rig."
+
 
 class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_view"
@@ -41,6 +43,8 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
             wrapped(layout, avatar.error, region_width(context), "ERROR")
         elif avatar is not None and avatar.source is not Source.NONE:
             layout.label(text=avatar.source.value)
+            if avatar.unfilmed:
+                wrapped(layout, UNFILMED, region_width(context), "INFO")
             if avatar.source is Source.WORKER:
                 layout.operator("effigy.make_playable", icon="FILE_CACHE")
 

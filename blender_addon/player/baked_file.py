@@ -93,6 +93,15 @@ class BakedAvatar:
     """(2, 2) smallest and largest yaw, smallest and largest pitch, radians."""
     performed: np.ndarray
     """(2, E + 9) lower and upper limits of expression, jaw and eyes; may be infinite."""
+    filmed: np.ndarray
+    """(E + 11, E + 9) centre, semi-axes and their directions of the ellipsoid of filmed faces; the axes may be
+    infinite."""
+    weight_limits: np.ndarray
+    """(2, K) smallest and largest weights of the shapes; may be infinite."""
+    materials: np.ndarray
+    """(4, N) colour of an anchor on the rig, and how far it takes it where the mouth shows what the clip did not."""
+    reveals: np.ndarray
+    """(E + 9,) which numbers of a face, beyond their limits, show that."""
 
     @property
     def gaussians(self) -> int:
@@ -165,7 +174,26 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         mix=mix,
         views=numbers.read("networks.views", (2, 2)),
         performed=numbers.read("networks.performed", (2, expressions + 9), finite=False),
+        filmed=_filmed(numbers, expressions + 9),
+        weight_limits=numbers.read(
+            "networks.blendshapes.weight_limits", (2, len(shapes)), False, _unlimited(len(shapes))
+        ),
+        materials=_planar(numbers.read("networks.blendshapes.materials", (n, 4), default=np.zeros((n, 4)))),
+        reveals=numbers.read("networks.blendshapes.reveals", (expressions + 9,), default=np.zeros(expressions + 9)),
     )
+
+
+def _filmed(numbers: _Tensors, size: int) -> np.ndarray:
+    """(size + 2, size) of `BakedAvatar.filmed`."""
+    all_faces = np.concatenate((np.zeros((1, size)), np.full((1, size), np.inf), np.eye(size)))
+    filmed = numbers.read("networks.filmed", all_faces.shape, False, all_faces)
+    if not (filmed[1] > 0).all() or not np.isfinite(np.delete(filmed, 1, 0)).all():
+        raise _Misfit("its filmed faces cannot be read")
+    return filmed
+
+
+def _unlimited(size: int) -> np.ndarray:
+    return np.stack((np.full(size, -np.inf), np.full(size, np.inf)))
 
 
 def _is_readable(header: Mapping[str, Any]) -> bool:
@@ -181,10 +209,16 @@ class _Tensors:
         self._file, self._start, self._entries = file, start, entries
         self._room = MOST_NUMBERS
 
-    def read(self, name: str, shape: tuple[int | None, ...], finite: bool = True) -> np.ndarray:
-        """A tensor as float32. `shape`: None for a side of any length. Raises `_Misfit`."""
+    def read(
+        self, name: str, shape: tuple[int | None, ...], finite: bool = True, default: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A tensor as float32. `shape`: None for a side of any length. `default`: of a tensor that files of earlier
+        versions lack. Raises `_Misfit`.
+        """
         entry = self._entries.get(name)
         if entry is None:
+            if default is not None:
+                return default.astype(np.float32)
             raise _Misfit(f"it lacks {name}")
         found = tuple(entry["shape"])
         if entry["dtype"] not in _DTYPES or len(found) != len(shape):

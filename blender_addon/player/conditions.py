@@ -6,14 +6,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from .filmed import nearest_filmed
 from .head import EYE_L, EYE_R, JAW, NECK, PosedHead
 
 FRONT = np.array((0.0, 0.0, 1.0))
 
 
-def face_conditions(expression: np.ndarray, rotations: np.ndarray, performed: np.ndarray) -> np.ndarray:
-    """Coefficients (E,), rotations (5, 3) and limits (2, E + 9) -> (E + 9,)."""
-    return np.clip(np.concatenate((expression, rotations[JAW : EYE_R + 1].ravel())), *performed)
+def face_of(expression: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Coefficients (E,) and rotations (5, 3) -> (E + 9,)."""
+    return np.concatenate((expression, rotations[JAW : EYE_R + 1].ravel()))
+
+
+def face_conditions(face: np.ndarray, performed: np.ndarray, filmed: np.ndarray) -> np.ndarray:
+    """A face (E + 9,), limits (2, E + 9) and filmed faces (E + 11, E + 9) -> (E + 9,)."""
+    return nearest_filmed(np.clip(face, *performed), filmed)
 
 
 def view_condition(head: PosedHead, eye: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,13 +13,20 @@ import numpy as np
 from ..errors import EffigyError
 from ..rig.rotations import matrix_to_quaternion, quaternion_rows
 from .baked_file import BakedAvatar, Layer
-from .conditions import face_conditions, view_condition, within_views
-from .harmonics import colors_from, taken_at
+from .conditions import face_conditions, face_of, view_condition, within_views
+from .filmed import beyond_limits, distance
+from .harmonics import C0, colors_from, taken_at
 from .head import EYE_L, EYE_R, JAW, NECK, HeadDeltas, PosedHead, pose_head
 
 OFFSET_UNIT: Final = np.float32(0.01)
 SCALE_CEILING: Final = np.float32(0.02)
 """Metres; both as in `backend.avatar`."""
+SOLID_LOGIT: Final = np.float32(3.0)
+"""As in `backend.avatar.anchors`."""
+UNFILMED: Final = 2.5
+"""Distance of a face from the filmed ones from which on the artist is told. A face with all sliders at 0 is at 1.9,
+because nobody's resting face is the template's; visemes are below 2.5, and sneers and grimaces that nobody made
+above."""
 ORTHOGRAPHIC_DISTANCE: Final = 100.0
 """Metres from which an orthographic view sees the head, as in `backend.service.posing`."""
 _JOINTS: Final = ("neck", "jaw", "eye_L", "eye_R")
@@ -75,9 +82,12 @@ class Player:
             eye = eyes - ORTHOGRAPHIC_DISTANCE * (turn.T @ (direction / max(float(np.linalg.norm(direction)), 1e-12)))
         else:
             eye = turn.T @ (np.asarray(view["view"], np.float64) - place) / scale
-        face = face_conditions(expression, rotations, baked.performed)
+        face = face_of(expression, rotations)
         seen, to_view = view_condition(head, eye, baked.views)
-        attributes = self._attributes(np.concatenate((face, seen)))
+        attributes = self._attributes(
+            np.concatenate((face_conditions(face, baked.performed, baked.filmed), seen)),
+            beyond_limits(face, baked.performed),
+        )
         directions = to_view.astype(np.float32) @ (head.vertices - eye[:, None].astype(np.float32))
         directions /= np.maximum(_length(directions), 1e-12)
         means, quaternions, scales, opacities, colors = self._gaussians(head, attributes, directions)
@@ -96,6 +106,13 @@ class Player:
         count = (self.baked.sh_degree + 1) ** 2
         return attributes[11 : 11 + 3 * count].reshape(count, 3, -1)
 
+    def distance(self, pose: Mapping[str, np.ndarray]) -> float:
+        """How far the face of a pose is from those that the avatar's clip has filmed: 1 is the furthest of these."""
+        return distance(face_of(*self._without_jaw_shapes(pose)), self.baked.filmed)
+
+    def is_unfilmed(self, pose: Mapping[str, np.ndarray]) -> bool:
+        return self.distance(pose) > UNFILMED
+
     def _without_jaw_shapes(self, pose: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (E,) and rotations (5, 3) of a pose. The shapes that open the jaw become a rotation of its joint
         (see `backend.head.jaw`).
@@ -109,11 +126,30 @@ class Player:
         expression[self.baked.jaw.any(1)] = 0
         return expression, rotations
 
-    def _attributes(self, conditions: np.ndarray) -> np.ndarray:
-        """Conditions (E + 12,) -> (O, N): mean + sum of the shapes by their weights."""
-        weights = _mix(self.baked.mix, conditions.astype(np.float32))
-        mixed = np.tensordot(weights, self.baked.shapes, 1)
-        return self.baked.mean + mixed @ self.baked.features
+    def _attributes(self, conditions: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+        """Conditions (E + 12,) and `beyond_limits` (E + 9,) -> (O, N): mean + sum of the shapes by their weights, and
+        the rig's materials where the mouth shows what the clip never did.
+        """
+        baked = self.baked
+        weights = np.clip(_mix(baked.mix, conditions.astype(np.float32)), *baked.weight_limits)
+        mixed = np.tensordot(weights, baked.shapes, 1)
+        attributes = baked.mean + mixed @ baked.features
+        if (most := float((beyond * baked.reveals).max())) > 0:
+            shown = np.flatnonzero(baked.materials[3])
+            share = np.float32(most**2 * (3 - 2 * most)) * baked.materials[3, shown]
+            attributes[:, shown] += share * (self._of_the_rig(shown) - attributes[:, shown])
+        return attributes
+
+    def _of_the_rig(self, anchors: np.ndarray) -> np.ndarray:
+        """(O, A) of some anchors: solid, of the rig's materials, on the surface, without spawned Gaussians."""
+        baked = self.baked
+        attributes = np.zeros((len(baked.mean), len(anchors)), np.float32)
+        attributes[6] = 1
+        attributes[10] = SOLID_LOGIT
+        attributes[11:14] = (baked.materials[:3, anchors] - np.float32(0.5)) / np.float32(C0)
+        for index in range(baked.spawned):
+            attributes[11 * index + 7 - 11 * baked.spawned] = 1
+        return attributes
 
     def _gaussians(self, head: PosedHead, attributes: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
         """Means, quaternions, scales, opacities and colours in head space, the N anchors first, then k of each."""

@@ -10,6 +10,8 @@ from typing import Final
 JAW_OPEN: Final = (-4.0, 40.0)
 JAW_SIDEWAYS: Final = (-12.0, 12.0)
 """Beyond these the jaw is out of its socket. A transferred performance is clipped there too."""
+JAW_OPEN_AT_ONE: Final = 19.17
+"""By how much the slider jawOpen at 1 turns the jaw of the open head."""
 GAZE_SIDEWAYS: Final = 45.0
 GAZE_UP: Final = 35.0
 """An eye turns as far in both directions."""

@@ -6,6 +6,7 @@ count, and a render reads the frame that it renders. Where the head is says `pla
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import numpy as np
 from ..errors import EffigyError
 from .conventions import transform_to_head
 from .data import JOINT_NAMES
+from .joint_limits import JAW_OPEN_AT_ONE
 from .placement import has_size, head_place
 from .rig_properties import Rig, lost_expression
 
@@ -63,8 +65,8 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
     """The evaluated pose of a rig. Raises an `EffigyError` where the rig has lost a bone or a shape key, and where a
     slider or a transform is no finite number.
     """
-    expression, jaw = _read_expression(rig, depsgraph)
     place = head_place(rig, depsgraph)
+    expression, jaw = _read_expression(rig, depsgraph, float(place.rotations[_JAW - 1, 0]))
     if not (np.isfinite(expression).all() and place.is_finite):
         raise EffigyError(
             f'A slider, a bone or the transform of "{rig.armature.name}" is no finite number: reset the expression and '
@@ -80,9 +82,9 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
     )
 
 
-def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:
+def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph, turned: float) -> tuple[np.ndarray, np.ndarray]:
     """Expression coefficients (E,) and the jaw rotation (3,) that ARKit's channels add on a head that has them beside
-    its own expressions.
+    its own expressions. The jaw's bone opens the mouth by `turned` radians.
     """
     blocks = rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks
     # Each property is read in bulk: a head has several hundred shape keys and this runs at every redraw.
@@ -96,6 +98,20 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarr
         channels = values[[index_of[name] for name in rig.arkit_names]]
     except KeyError as error:
         raise lost_expression(rig, str(error.args[0])) from None
+    _close_lips(expression, rig.expression_names, turned, math.radians(JAW_OPEN_AT_ONE))
     if not channels.any():
         return expression, np.zeros(3)
+    _close_lips(channels, rig.arkit_names, turned, float(rig.arkit_jaw[rig.arkit_names.index("jawOpen"), 0]))
     return (expression + channels @ rig.arkit_expression).astype(np.float32), channels @ rig.arkit_jaw
+
+
+def _close_lips(values: np.ndarray, names: tuple[str, ...], turned: float, at_one: float) -> None:
+    """Limits mouthClose among values (K,), in place, to how far the jaw is open: its bone by `turned` radians, of which
+    jawOpen at 1 makes `at_one`. The lips of a shut jaw are closed already; the lower one would pass through the upper.
+    """
+    if "mouthClose" in names:
+        opened = max(turned / at_one if at_one > 0 else 0.0, 0.0)
+        if "jawOpen" in names:
+            opened += max(float(values[names.index("jawOpen")]), 0.0)
+        index = names.index("mouthClose")
+        values[index] = min(values[index], opened)

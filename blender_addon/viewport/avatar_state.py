@@ -66,6 +66,8 @@ class AvatarState:
     """The request that `splats` answer. Baked splats get a record of their own, in `requested` as well."""
     source: Source = Source.NONE
     """What has made `splats`."""
+    unfilmed: bool = False
+    """Whether the face of `splats` is far from all that the avatar's clip has filmed. Only the player knows."""
     error: str | None = None
     """Why no new splats arrive, as a sentence for the panel."""
     failed_at: float = -np.inf

@@ -161,6 +161,7 @@ def _update_splats(
     if (found := cache.baked_splats(rig, scene.frame_current, avatar.key)) is not None:
         if found is not avatar.splats:
             avatar.splats, avatar.version = found, avatar.version + 1
+            avatar.unfilmed = False
         avatar.requested = avatar.shown = RequestRecord(avatar.key, avatar.pose_changed_at, view, False)
         avatar.source = Source.BAKE
         return
@@ -185,10 +186,10 @@ def _update_splats(
     if player is None:
         _request_splats(rig.uid, path, avatar, viewpoint, record)
     else:
-        answer = player.splats(avatar.pose.message(), viewpoint.message())
+        answer = player.splats(message := avatar.pose.message(), viewpoint.message())
         avatar.requested = record = replace(record, anchors_only=False)
         source = Source.DISTILLED if player.baked.distilled else Source.PLAYER
-        _show(avatar, record, Splats.from_answer(answer, avatar.motion), source)
+        _show(avatar, record, Splats.from_answer(answer, avatar.motion), source, player.is_unfilmed(message))
 
 
 def _request_splats(uid: int, path: Path, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
@@ -217,9 +218,10 @@ def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray]
     redraw_views()
 
 
-def _show(avatar: AvatarState, record: RequestRecord, splats: Splats, source: Source) -> None:
-    if avatar.error or avatar.source is not source:
+def _show(avatar: AvatarState, record: RequestRecord, splats: Splats, source: Source, unfilmed: bool = False) -> None:
+    if avatar.error or (avatar.source, avatar.unfilmed) != (source, unfilmed):
         redraw_panels()
+    avatar.unfilmed = unfilmed
     avatar.splats, avatar.version = splats, avatar.version + 1
     avatar.shown, avatar.source, avatar.error = record, source, None
 

@@ -109,7 +109,7 @@ def true_gaussians(model: HeadModel, texture: float = 40.0) -> VertexBoundGaussi
 def true_avatar(model: HeadModel, track: Track, texture: float = 40.0) -> Avatar:
     """A perfectly trained avatar of the ball."""
     networks = true_gaussians(model, texture)
-    networks.performed = networks.enhancer = None
+    networks.performed = networks.filmed = networks.enhancer = None
     return Avatar(networks, model, track.identity, AvatarSettings(size=SIZE))
 
 

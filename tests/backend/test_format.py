@@ -105,9 +105,9 @@ def test_the_arkit_sliders_of_a_named_head_are_its_own_expressions():
     assert np.allclose(sliders.expression[order], mapping.expression) and np.allclose(sliders.jaw[order], mapping.jaw)
 
 
-def test_the_reader_is_a_program_of_under_200_lines_that_needs_numpy_alone(file, tmp_path):
+def test_the_reader_is_a_program_of_under_250_lines_that_needs_numpy_alone(file, tmp_path):
     program = ROOT / "docs" / "read_avatar.py"
-    assert len(program.read_text("utf-8").splitlines()) < 200
+    assert len(program.read_text("utf-8").splitlines()) < 250
     copy = tmp_path / "ann.effigy"
     copy.write_bytes(file.read_bytes())
     refuse = (

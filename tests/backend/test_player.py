@@ -12,13 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.filmed import filmed_faces
 from backend.avatar.settings import LARGEST, AvatarSettings
+from backend.errors import EffigyError as BackendError
 from backend.head.formats import load_head
 from backend.service.parameters import Parameters
 from backend.service.posing import eye_in_direction, posed_splats, read_pose
+from backend.training.filmed_limits import store_materials
 from blender_addon.errors import EffigyError
 from blender_addon.player import baked_file
 from blender_addon.player.baked_file import read_baked
@@ -46,7 +51,14 @@ def make_avatar(model, path: Path, degree: int = 1, seed: int = 0) -> Path:
             parameter.add_(0.05 * torch.randn_like(parameter))
         networks.views[:] = torch.tensor(((-0.2, 0.3), (-0.1, 0.2)))
         networks.performed[0], networks.performed[1] = -0.3, 0.5
-    save_avatar(Avatar(networks.eval(), model, identity, settings), path)
+        random = torch.Generator().manual_seed(seed)
+        networks.filmed.copy_(filmed_faces(0.2 * torch.randn(200, networks.filmed.shape[1], generator=random)))
+        weights = networks.blendshapes.weights(torch.zeros(1, networks.filmed.shape[1] + 3))
+        networks.blendshapes.weight_limits.copy_(torch.cat((weights - 0.1, weights + 0.1)))
+    avatar = Avatar(networks.eval(), model, identity, settings)
+    rest = torch.zeros(1, len(model.expression_names)), torch.zeros(1, 5, 3), torch.eye(4)[None]
+    store_materials(networks, model, avatar.pose(*rest))
+    save_avatar(avatar, path)
     return path
 
 
@@ -86,6 +98,53 @@ def differences(file: Path, model, pose: dict[str, np.ndarray], view: dict[str, 
     # A random quaternion may be so short that half precision turns it: the few worst are left out.
     turns = np.quantile(np.abs(sign * found.pop("quaternions") - expected.pop("quaternions")), 0.999)
     return {name: float(np.abs(found[name] - part).max()) for name, part in expected.items()} | {"turns": turns}
+
+
+@pytest.mark.parametrize("jaw_open", [0.0, 0.3, 0.6], ids=["filmed", "at the margin", "beyond"])
+def test_the_rigs_mouth_shows_as_in_the_backend(file, model, jaw_open):
+    pose = make_pose(model, jaw_open=jaw_open) | {"jaw": np.zeros(3, np.float32)}
+    pose["expression"][:] *= pose["expression"] == np.float32(jaw_open)
+    found = differences(file, model, pose, {"direction": np.array((0.0, 0.0, -1.0))})
+    assert found["colors"] < 1 / 255 and found["means"] < 1e-5 and found["scales"] < 1e-5
+
+
+def test_the_distance_from_the_filmed_faces_is_the_backends(file, model):
+    avatar, player = load_avatar(file, model), Player(read_baked(file), deltas_of(model))
+    for seed in (0, 1):
+        pose = make_pose(model, seed)
+        subject = read_pose(Parameters(pose, "test"), model)
+        expected = avatar.distances(subject.expression[None], subject.rotations[None])[0]
+        assert player.distance(pose) == pytest.approx(expected, rel=1e-4) and expected > 1.2
+
+
+def test_files_of_before_know_no_limits(file, model, tmp_path):
+    """Their avatars are drawn as ever, and every face counts as filmed."""
+    names = ("networks.filmed", *(f"networks.blendshapes.{each}" for each in ("weight_limits", "materials", "reveals")))
+    tensors, metadata = stored(file)
+    old = tmp_path / "old.effigy"
+    save_file({name: value for name, value in tensors.items() if name not in names}, old, metadata)
+    pose = make_pose(model)
+    view = {"direction": np.array((0.0, 0.0, -1.0))}
+    found = differences(old, model, pose, view)
+    assert found["colors"] < 1 / 255 and found["means"] < 1e-5
+    player, limited = (Player(read_baked(path), deltas_of(model)) for path in (old, file))
+    assert player.distance(pose) == 0
+    assert np.abs(player.splats(pose, view)["colors"] - limited.splats(pose, view)["colors"]).max() > 0.05
+    for name, change in (
+        ("a shape", {names[0]: tensors[names[0]][1:]}),
+        ("an axis", {names[0]: 0 * tensors[names[0]]}),
+    ):
+        damaged = tmp_path / f"{name}.effigy"
+        save_file(tensors | change, damaged, metadata)
+        with pytest.raises(EffigyError, match="is damaged"):
+            read_baked(damaged)
+        with pytest.raises(BackendError, match="is damaged"):
+            load_avatar(damaged, model)
+
+
+def stored(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with safe_open(file, "pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -208,6 +208,7 @@ def avatar() -> Any:
         shaped=shaped,
         device=torch.device("cpu"),
         settings=SimpleNamespace(size=256),
+        distances=lambda expression, rotations: expression.sum(1) + 1.5,
     )
 
 
@@ -242,6 +243,8 @@ def test_the_sheet_and_its_figures_lie_beside_each_other(avatar: Any, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.json", "sheet.png"]
     written = json.loads((tmp_path / "sheet.json").read_text("utf-8"))
     assert written["response"] == pytest.approx(scores.response) == pytest.approx(1)
+    assert written["distances"]["at rest"] == 1.5 and written["distances"]["browInnerUp"] == 2.5
+    assert "Furthest from the clip (1: its furthest frame): anger" in str(scores)
     assert len(written["sliders"]) == 52 and written["mesh"]["pictures"] == 125
     assert detector.count == 250 and detector.sizes == {(DETECTED_SIZE, DETECTED_SIZE)}
     # Eleven rows of sliders, ten pictures each, and three of rest and combinations.

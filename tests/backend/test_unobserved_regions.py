@@ -10,15 +10,16 @@ import torch
 from small_capture import SIZE, make_small_capture
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.filmed import expression_limits, unlimited_faces
 from backend.avatar.posing import Pose, pose_rig
 from backend.avatar.settings import AvatarSettings
-from backend.avatar.views import clamp_view, expression_limits, view_angles, view_directions, view_range
+from backend.avatar.views import clamp_view, view_angles, view_directions, view_range
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0, C1
+from backend.training.filmed_limits import store_training_ranges
 from backend.training.frames import TrainingFrames
 from backend.training.losses import anchor_limits
-from backend.training.trainer import store_training_ranges
 from backend.training.unobserved_regions import (
     UnobservedPrior,
     UnobservedVertices,
@@ -222,15 +223,16 @@ def test_expressions_beyond_the_clip_move_the_mesh_but_are_clamped_for_the_netwo
     shaped, camera = head.shaped(torch.zeros(1, head.identity_size)), torch.eye(4)[None]
     expression, rotations = torch.full((1, head.expression_size), 1.0), torch.zeros(1, 5, 3)
     rotations[0, 1], rotations[0, 2, 0] = 0.2, 0.3
-    performed = expression_limits(torch.zeros(2, head.expression_size + 12))
+    size = head.expression_size + 9
+    limits = (performed := expression_limits(torch.zeros(2, size))), unlimited_faces(size)
     unclamped = pose_rig(head, shaped, expression, rotations, camera)
-    clamped = pose_rig(head, shaped, expression, rotations, camera, performed)
+    clamped = pose_rig(head, shaped, expression, rotations, camera, limits)
     assert torch.equal(clamped.posed, unclamped.posed) and torch.equal(clamped.rotations, unclamped.rotations)
     assert clamped.conditions[:, :-3].max() <= performed.max() < 0.3
     # The networks get an almost neutral face.
     rest = head.canonical(shaped, 0 * expression, 0 * rotations)
     assert (clamped.canonical - rest).norm() < 0.4 * (unclamped.canonical - rest).norm()
-    within = pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera, performed)
+    within = pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera, limits)
     assert torch.equal(within.conditions, pose_rig(head, shaped, 0.05 * expression, 0.1 * rotations, camera).conditions)
 
 
@@ -243,5 +245,6 @@ def test_avatar_file_stores_the_ranges_of_the_training_frames(small, frames, tmp
     assert np.allclose(loaded.networks.views.detach(), networks.views.detach())
     assert np.allclose(loaded.networks.performed.detach(), networks.performed.detach())
     assert loaded.networks.performed.isfinite().all()
+    assert np.allclose(loaded.networks.filmed, networks.filmed, atol=1e-3) and loaded.networks.filmed.isfinite().all()
     yaw = np.abs(track.rotations[: frames.frame_count, 1, 1]).max()
     assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)

@@ -17,6 +17,7 @@ from chromium import Page
 
 from backend.avatar.anchors import mean_edge_lengths
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.filmed import expression_limits, filmed_faces
 from backend.avatar.settings import AvatarSettings
 from backend.errors import EffigyError
 from backend.head.formats import load_head
@@ -25,6 +26,7 @@ from backend.service import commands
 from backend.service.requests import PageRequest
 from backend.splatting.rasterize import rasterize
 from backend.splatting.types import Cameras
+from backend.training.filmed_limits import store_materials
 from backend.training.slider_poses import SliderPose, pose_arrays
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 from backend.web_page import PROGRAM, page_of
@@ -66,6 +68,13 @@ def avatar(tmp_path_factory) -> Path:
         free.appearance[:, 1:4] = torch.as_tensor(colors - 0.5) / 0.28209479177387814
     pose = made.pose(torch.zeros(1, 52), torch.zeros(1, 5, 3), tensor(world_to_camera()))
     distil_into_networks(free, made.networks, pose, steps=1)
+    # The poses below were never filmed, and show the mouth's inside.
+    faces = 0.05 * torch.rand(200, 61)
+    with torch.no_grad():
+        made.networks.performed.copy_(expression_limits(faces))
+        made.networks.filmed.copy_(filmed_faces(faces))
+        made.networks.blendshapes.limit_weights(torch.cat((faces, torch.zeros(200, 3)), 1))
+        store_materials(made.networks, model, pose)
     path = tmp_path_factory.mktemp("avatar") / "ann.effigy"
     made.metrics = {"source": "a secret film"}
     save_avatar(made, path)

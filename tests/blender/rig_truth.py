@@ -81,6 +81,9 @@ def describe(
     expression = random.uniform(max(low, -2), min(high, 2), (POSES, expressions))
     expression *= random.random((POSES, expressions)) < 0.4
     rotations = random.normal(0, 0.25, (POSES, 5, 3))
+    if "mouthClose" in model.expression_names:
+        # Its slider does nothing beyond the opening of the jaw.
+        expression[:, model.expression_names.index("mouthClose")] = 0
     other = identity.copy()
     other[:6] += random.normal(0, 1.2, 6)
     arrays[f"{name}.other_identity"] = other
@@ -119,7 +122,7 @@ def make_track(model: HeadModel, identity: np.ndarray, random: np.random.Generat
     rotations[:, 3:] = random.normal(0, 0.1, (FRAMES, 2, 3)) * (1, 1, 0)
     # OpenCV cameras see an upright head upside down: its y axis points downwards.
     expression = random.uniform(0, 0.6, (FRAMES, len(model.expression_names))).astype(np.float32)
-    expression[:, [model.expression_names.index(name) for name in ("jawOpen", "jawLeft", "jawRight")]] = 0
+    expression[:, [model.expression_names.index(name) for name in ("jawOpen", "jawLeft", "jawRight", "mouthClose")]] = 0
     expression[3, 0] = 1.2
     poses = np.tile(np.eye(4), (FRAMES, 1, 1))
     for frame, angle in enumerate(phase):

@@ -58,6 +58,15 @@ def test_the_panel_says_what_is_seen(cat, no_worker, module):
     assert "Played in Blender" not in words()
     played(cat)
     assert "Played in Blender, without the backend" in words()
+    assert "never filmed" not in words()
+
+
+def test_the_panel_says_that_a_face_was_never_filmed(cat, no_worker, module, monkeypatch):
+    monkeypatch.setattr(module("blender_addon.player.evaluate").Player, "distance", lambda self, pose: 2.6)
+    played(cat)
+    layout = Layout()
+    module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
+    assert "This face was never filmed: it is drawn from the rig." in layout.words
 
 
 def test_the_panel_offers_to_make_networks_playable(engine_avatars, module):

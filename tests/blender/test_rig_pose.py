@@ -158,6 +158,30 @@ def test_reading_a_pose_takes_less_than_three_milliseconds():
     assert np.median(times) < 0.003
 
 
+@pytest.mark.parametrize("head", ["open", "flame"])
+def test_lips_close_as_far_as_the_jaw_is_open(head):
+    """ARKit's mouthClose; over a shut jaw it would turn the mouth inside out."""
+    made = make_rig(head)
+    keys = dict(zip(made.slider_names, made.slider_keys()))
+    rest = read_pose(made)["expression"]
+
+    def effect(close: float, jaw: float, bone: float = 0.0) -> float:
+        keys["mouthClose"].value, keys["jawOpen"].value = close, jaw
+        rotations = np.zeros((5, 3))
+        rotations[2, 0] = np.radians(bone)
+        set_pose(made, np.array([block.value for block in made.expression_keys()]), rotations)
+        return float(np.abs(read_pose(made)["expression"] - rest)[closes].max())
+
+    closes = slice(None)
+    if head == "open":
+        closes = [made.expression_names.index("mouthClose")]
+    unit = effect(1, 1)
+    assert unit > 0.1 and max(effect(1, 0), effect(1, 0, -3)) < 1e-9
+    assert effect(0.4, 1) == pytest.approx(0.4 * unit, rel=1e-4)
+    assert effect(1, 0.25) == pytest.approx(0.25 * unit, rel=1e-4)
+    assert 0.3 * unit < effect(1, 0, 9.6) < 0.6 * unit
+
+
 def test_a_lost_slider_is_named():
     made = make_rig()
     made.key_blocks["jawOpen"].name = "mine"

@@ -1,5 +1,6 @@
 // From sliders and a viewpoint to Gaussians: the steps and the words of docs/format.md.
 
+import { nearestFilmed, revealed } from './filmed.js';
 import { matrixOf, product, quaternionOf, rotationAbout, transposed, turned } from './rotations.js';
 
 const [NECK, JAW, EYE_L, EYE_R] = [1, 2, 3, 4];
@@ -28,6 +29,11 @@ export class Poser {
     this.deltas = { starts: baked('delta_starts'), vertices: baked('delta_vertices'), steps: baked('delta_steps'), units: baked('delta_units') };
     this.views = tensors['networks.views'].values;
     this.performed = tensors['networks.performed'].values;
+    // Files from before these were stored have none.
+    this.filmed = tensors['networks.filmed']?.values;
+    this.weightLimits = network('weight_limits')?.values;
+    this.reveals = network('reveals')?.values;
+    this.materials = network('materials')?.values;
     this.mean = network('mean').values;
     this.shapes = network('shapes').values;
     this.positions = network('positions').values;
@@ -55,7 +61,10 @@ export class Poser {
   pose(values, neck, eye) {
     const expression = new Float64Array(this.expressions);
     const rotations = [[0, 0, 0], neck, [0, 0, 0], [0, 0, 0], [0, 0, 0]];
-    values.forEach((value, slider) => {
+    const open = this.sliders.indexOf('jawOpen');
+    values.forEach((asked, slider) => {
+      // The lips of a shut jaw are closed already.
+      const value = this.sliders[slider] === 'mouthClose' ? Math.min(asked, Math.max(values[open], 0)) : asked;
       if (!value) return;
       for (let e = 0; e < this.expressions; e++) expression[e] += value * this.sliderExpression[slider * this.expressions + e];
       for (let i = 0; i < 9; i++) rotations[JAW + Math.floor(i / 3)][i % 3] += value * this.sliderRotations[9 * slider + i];
@@ -65,7 +74,7 @@ export class Poser {
     const face = [...expression, ...rotations[JAW], ...rotations[EYE_L], ...rotations[EYE_R]];
     const limits = this.performed, width = face.length;
     const clamped = face.map((value, i) => Math.min(Math.max(value, limits[i]), limits[width + i]));
-    this.#mix([...clamped, ...condition]);
+    this.#mix([...nearestFilmed(clamped, this.filmed), ...condition], revealed(face, limits.slice(width), this.reveals));
     this.#spread(toView, eye);
   }
 
@@ -141,9 +150,10 @@ export class Poser {
     return { condition: [after[0], after[1], after[2] + 1], toView: product(nearest, back) };
   }
 
-  #mix(conditions) {
-    if (this.conditions?.every((value, i) => value === conditions[i])) return;
+  #mix(conditions, shown) {
+    if (shown === this.shown && this.conditions?.every((value, i) => value === conditions[i])) return;
     this.conditions = conditions;
+    this.shown = shown;
     let x = conditions;
     this.layers.forEach(({ weight, bias }, layer) => {
       const inputs = x.length, last = layer === this.layers.length - 1, made = new Float64Array(bias.length);
@@ -154,6 +164,8 @@ export class Poser {
       }
       x = made;
     });
+    const limits = this.weightLimits;
+    if (limits) x = x.map((weight, k) => Math.min(Math.max(weight, limits[k]), limits[x.length + k]));
     const { featureCount: features, outputs, shapes, mean, attributes } = this;
     const basis = new Float32Array(features * outputs);
     for (let shape = 0; shape < this.shapeCount; shape++) {
@@ -172,6 +184,23 @@ export class Poser {
       if (features % 2) {
         const a = this.features[n * features + features - 1], first = (features - 1) * outputs;
         for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o];
+      }
+    }
+    if (shown) this.#showMaterials(shown);
+  }
+
+  // The mouth's inside becomes that of the rig, by how far it was never filmed.
+  #showMaterials(shown) {
+    const { attributes, materials, outputs } = this, spawned = 11 + 3 * (this.degree + 1) ** 2;
+    for (let n = 0; n < this.count; n++) {
+      const share = shown * materials[4 * n + 3];
+      if (!share) continue;
+      const start = n * outputs;
+      for (let o = 0; o < outputs; o++) {
+        let rig = o === 6 || (o >= spawned && (o - spawned) % 11 === 7) ? 1 : 0;
+        if (o === 10) rig = 3;
+        if (o >= 11 && o < 14) rig = (materials[4 * n + o - 11] - 0.5) / C0;
+        attributes[start + o] += share * (rig - attributes[start + o]);
       }
     }
   }
