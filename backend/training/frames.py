@@ -22,11 +22,6 @@ from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
 from .transfers import to_device
 
-MAX_FRAMES = 3000
-"""Longer clips are thinned evenly to this many frames together: they take 0.8 GB at 256 x 256, and neighbours at 25
-frames a second differ little."""
-
-
 TRAIN_FRAMES = 32
 """What evaluation finds on training frames is a mean over at most this many, evenly spaced."""
 WHITE = (1.0, 1.0, 1.0)
@@ -93,16 +88,17 @@ class TrainingFrames:
         size: int,
         device: torch.device | str = "cpu",
         progress: Progress = SILENT,
+        *,
+        fewest: int = 8,
+        most: int = 3000,
     ) -> None:
-        """`captures` and their `tracks`, one for one, are of one person. Raises an `EffigyError` where a capture has no
-        good frames, or all together fewer than 8.
+        """`captures` and their `tracks`, one for one, are of one person. More than `most` frames together are thinned
+        evenly. Raises an `EffigyError` where a capture has no good frames, or all together fewer than `fewest`.
         """
         captures = [captures] if isinstance(captures, Capture) else list(captures)
         self.poses = TrackPoses(tracks, model, torch.device(device))
-        good = _good_frames(captures, self.poses.tracks)
-        if len(good) > MAX_FRAMES:
-            good = evenly_spaced(good, MAX_FRAMES)
-        self.indices = good
+        good = _good_frames(captures, self.poses.tracks, fewest)
+        self.indices = good = evenly_spaced(good, most)
         self.frame_count = sum(capture.frame_count for capture in captures)
         starts = np.cumsum([0, *(capture.frame_count for capture in captures)])
         owners = np.searchsorted(starts, good, side="right") - 1
@@ -160,7 +156,7 @@ class TrainingFrames:
         return self.poses.refined_pose(self._index_of_row[to_device(rows, self.device)], offsets)
 
 
-def _good_frames(captures: Sequence[Capture], tracks: Sequence[Track]) -> np.ndarray:
+def _good_frames(captures: Sequence[Capture], tracks: Sequence[Track], fewest: int) -> np.ndarray:
     """(N,) indices of the unflagged frames before each capture's held-out part."""
     good = [
         np.flatnonzero(track.flags[: capture.training_count] == 0)
@@ -170,9 +166,11 @@ def _good_frames(captures: Sequence[Capture], tracks: Sequence[Track]) -> np.nda
     for capture, own in zip(captures, good, strict=True):
         if len(captures) > 1 and not len(own):
             raise EffigyError(f"No frame of {capture.folder} can be trained on: leave it out, or {remedy}")
-    if (count := sum(map(len, good))) < 8:
+    if (count := sum(map(len, good))) < fewest:
         names = " and ".join(capture.source_name for capture in captures)
-        raise EffigyError(f"Only {count} frames of {names} can be trained on (8 at least): {remedy}")
+        raise EffigyError(
+            f"Only {count} frame{'s' * (count != 1)} of {names} can be trained on ({fewest} at least): {remedy}"
+        )
     starts = np.cumsum([0, *(capture.frame_count for capture in captures[:-1])])
     return np.concatenate([start + own for start, own in zip(starts, good, strict=True)])
 

@@ -14,6 +14,10 @@ from .pose_refinement import PoseRefiner
 REFINEMENT_LEARNING_RATE = 1e-2
 """Ten times the learning rate of the graph networks: each frame is visited a few dozen times only, within which its
 pose offset must converge."""
+BLENDSHAPE_RATE = 8.0
+"""Factor on the learning rates of blendshapes. Within 220 steps factors of 1, 2, 4, 8 and 16 reach 24.9, 25.6, 26.1,
+26.7 and 26.1 dB on the held-out frames of one clip, within 850 steps of half the image size 27.8, 28.2, 28.0 and 28.2
+(bench/results/training.md)."""
 LIGHT_LEARNING_RATE = 5e-3
 """Between those of the free Gaussians and of the networks: every frame of a capture constrains its twelve numbers."""
 
@@ -30,9 +34,9 @@ class ParameterGroup:
 def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
     """The networks' parameters with their learning rates, in three groups.
 
-    The graph networks, and the shapes and the mixing network of blendshapes, have the learning rate of the released
-    GraphAvatar code; the neural Gaussians and the enhancer have twice that. Per-vertex parameters have five times that
-    of the graph networks: few pixels constrain each one.
+    The graph networks of U-Nets have the learning rate of the released GraphAvatar code; the neural Gaussians and the
+    enhancer have twice that. Per-vertex parameters have five times that of the graph networks: few pixels constrain
+    each one. Blendshapes have BLENDSHAPE_RATE times as much of both.
     """
     per_vertex, graph, neural = [], [], []
     for name, parameter in networks.named_parameters():
@@ -44,7 +48,12 @@ def parameter_groups(networks: GraphAvatar) -> list[ParameterGroup]:
             per_vertex.append(parameter)
         else:
             (neural if name.startswith(("neural", "enhancer")) else graph).append(parameter)
-    return [ParameterGroup(per_vertex, 5e-3), ParameterGroup(graph, 1e-3), ParameterGroup(neural, 2e-3)]
+    factor = 1.0 if networks.blendshapes is None else BLENDSHAPE_RATE
+    return [
+        ParameterGroup(per_vertex, factor * 5e-3),
+        ParameterGroup(graph, factor * 1e-3),
+        ParameterGroup(neural, 2e-3),
+    ]
 
 
 def groups_beside_avatar(pose_refiner: PoseRefiner | None, light: CaptureLight | None) -> list[ParameterGroup]:

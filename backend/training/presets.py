@@ -29,11 +29,18 @@ class Preset:
     loss."""
     validation: float = 0.0
     """Fraction of the training frames kept out of training to select the weights; see `backend.training.validation`."""
+    frames: int = 3000
+    """A longer clip is thinned evenly to this many frames: 3000 take 0.8 GB at 256 x 256, and neighbours at 25 frames a
+    second differ little."""
+    fewest_frames: int = 8
+    """A clip with fewer good frames is refused."""
 
 
 # What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full
 # were not measured on footage.
 PRESETS = {
+    # Something to drive within 20 seconds of two CPU cores, reading its frames included (bench/results/instant.md).
+    "instant": Preset(size=256, warmup_steps=60, steps=220, refinement=False, frames=64, fewest_frames=1),
     # About 9 minutes of two CPU cores, by proportion: a step of the U-Nets takes 218 ms of processor time, and 214 ms
     # on two idle cores; one of the blendshapes 134 ms of processor time (bench/results/generators.md, training.md). The
     # perceptual loss would halve the number of steps in this time and pose refinement would cost a third of them; more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,9 @@ class TrainingSession:
         self.checkpoint_file, self.job, self.progress, self.resumed = checkpoint_file, job, progress, resumed
         self._last: Checkpoint | None = None
         self.seconds_before = resumed.total_seconds if resumed else 0.0
-        self.started = self.last_saved = self.last_preview = time.monotonic()
+        self.started = self.last_saved = time.monotonic()
+        self.last_preview = -math.inf
+        """The first preview is of the first step, which starts from pixels of the clip."""
 
     @property
     def total_seconds(self) -> float:

@@ -36,6 +36,7 @@ from .optimisation import SEED, Optimisation
 from .parameter_groups import ParameterGroup, groups_beside_avatar, parameter_groups
 from .pose_refinement import REFINED_TRACK, PoseRefiner
 from .presets import WARMUP_SHARE, Preset, find_preset
+from .projection import project_into
 from .session import TrainingSession
 from .tracked_captures import check_one_person, identification, load_training_track
 from .unobserved_regions import UnobservedPrior, find_unobserved
@@ -170,7 +171,16 @@ def _train_on(
     identity = task.tracks[0].identity
     resumed = session.resumed
     torch.manual_seed(task.seed)
-    frames = TrainingFrames(task.captures, task.tracks, model, task.size, device, session.progress)
+    frames = TrainingFrames(
+        task.captures,
+        task.tracks,
+        model,
+        task.size,
+        device,
+        session.progress,
+        fewest=plan.fewest_frames,
+        most=plan.frames,
+    )
     networks = build_networks(settings, model, identity).to(device)
     pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
     light = CaptureLight(len(task.captures)).to(device) if len(task.captures) > 1 else None
@@ -281,6 +291,8 @@ def train_free_gaussians(
     vertices = model.template + model.shape_basis @ identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
+    limits = anchor_limits(model, free.base_scale)
+    project_into(free, frames, model, limits)
     optimisation = Optimisation(
         free,
         [
@@ -289,7 +301,7 @@ def train_free_gaussians(
             *groups_beside_avatar(pose_refiner, light),
         ],
         frames,
-        anchor_limits(model, free.base_scale),
+        limits,
         stage="Warm-up",
         steps=plan.warmup_steps,
         batch=plan.batch,

@@ -75,7 +75,10 @@ def test_a_capture_stands_in_for_footage(folder):
         ("name,footage\n../shot,anna.mp4\n", "row 2: name “../shot” must begin with a letter"),
         ("name,footage\na/b,anna.mp4\n", "row 2: name “a/b” holds the character “/”"),
         ("name,footage\nCON,anna.mp4\n", "row 2: name “CON” is reserved by Windows"),
-        ("footage,preset\nanna.mp4,best\n", "row 2: there is no preset “best”; choose one of draft, standard, full"),
+        (
+            "footage,preset\nanna.mp4,best\n",
+            "row 2: there is no preset “best”; choose one of instant, draft, standard, full",
+        ),
         ("footage,minutes\nanna.mp4,0\n", "row 2: minutes is 0, but must be above 0"),
         ("footage,size\nanna.mp4,big\n", "row 2: size must be a whole number, but is “big”"),
         ("footage,start,end\nanna.mp4,5,4\n", "row 2: end is 4, but must be later than start"),

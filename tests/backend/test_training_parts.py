@@ -368,5 +368,5 @@ def test_a_checkpoint_tells_what_makes_its_gaussians(tmp_path: Path) -> None:
 
 def test_presets_are_found_by_their_names() -> None:
     assert find_preset("full") is PRESETS["full"]
-    with pytest.raises(EffigyError, match=r"There is no preset “best”: choose one of draft, standard, full\."):
+    with pytest.raises(EffigyError, match=r"There is no preset “best”: choose one of instant, draft, standard, full\."):
         find_preset("best")

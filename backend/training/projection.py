@@ -1,0 +1,146 @@
+"""The first Gaussians of a head, from the pixels of some tracked frames in closed form, without any gradient.
+
+A vertex of scalp, ears or neck is first moved along its normal as far as the head mattes allow (a visual hull: hair
+ends where silhouettes end). Each vertex then takes the colours at which the frames show it, weighted by how straight
+they see it, by the matte, and by how near they are to the others' mean. InvertAvatar fuses maps of frames by recurrent
+gates that were learnt on many people; this is what remains of it where nothing was learnt before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import spsolve
+from torch import Tensor
+from torch.nn import functional
+
+from ..avatar.graph_avatar import OFFSET_UNIT
+from ..avatar.posing import Pose, rotate
+from ..head.forward import vertex_normals
+from ..head.model import HeadModel
+from ..head.topology import mesh_edges
+from ..splatting.mesh_batch import rasterize_meshes
+from ..splatting.spherical_harmonics import C0
+from ..splatting.types import Cameras
+from .frames import TrainingFrames, evenly_spaced
+from .losses import HAIR_OFFSET_LIMIT, AnchorLimits
+from .warmup import VertexBoundGaussians
+
+FRAMES = 16
+"""Evenly spaced frames that are projected."""
+SIZE = 128
+"""Width and height of these images at most, pixels: a vertex is seldom seen sharper."""
+DISTANCES = 11
+"""Distances along the normal at which the hull is tested."""
+INSIDE_SHARE = 0.9
+"""Share of the frames in which a point must lie in the head matte to be in the hull: single mattes have holes."""
+SMOOTHNESS = 4.0
+"""Weight of the difference between neighbours' distances, where that of a distance that a silhouette ends is 1."""
+SKIN_WEIGHT = 0.02
+"""Weight by which distances that no silhouette ends are drawn to the mesh."""
+SURFACE_TOLERANCE = 0.004
+"""Metres that a visible vertex may lie behind the nearest triangle."""
+COLOR_TOLERANCE = 0.1
+"""Of colours in [0, 1]: a frame counts half if it differs by about this from the mean of the frames."""
+
+
+@torch.no_grad()
+def project_into(free: VertexBoundGaussians, frames: TrainingFrames, model: HeadModel, limits: AnchorLimits) -> None:
+    """Set offsets, colours and opacities of `free`, in place, from the pixels of FRAMES frames.
+
+    A vertex that no frame shows keeps its colour. `limits` tell by their offsets where hair may be.
+    """
+    size = frames.size
+    while size % 2 == 0 and size > SIZE:
+        size //= 2
+    rows = torch.from_numpy(evenly_spaced(np.arange(len(frames)), FRAMES))
+    batch = frames.batch(rows, size)
+    faces = torch.as_tensor(model.faces.astype(np.int64), device=frames.device)
+    normals = vertex_normals(frames.poses.shaped.vertices, faces)[0]
+    hairy = limits.offset >= HAIR_OFFSET_LIMIT
+    distance = torch.zeros(len(normals), device=normals.device)
+    ends, ended = _hull(batch.pose, normals, batch.cameras, batch.matte)
+    distance[hairy] = _smoothed(ends * hairy, ended & hairy, hairy, model)[hairy]
+    offsets = distance[:, None] * normals
+    free.geometry[:, :3] = offsets / OFFSET_UNIT
+    colors, mattes, known = _fused(
+        batch.pose, offsets, normals, batch.cameras, torch.cat((batch.color, batch.matte[..., None]), -1), faces
+    )
+    free.appearance[known, 1:4] = ((colors - 0.5) / C0)[known]
+    free.appearance[known, 0] = torch.logit(mattes.clamp(0.05, 0.9))[known]
+
+
+def _in_camera(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Points (B, N, 3) in world space → the same in camera space, and pixels (B, N, 2)."""
+    view = cameras.world_to_camera
+    points = points @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
+    landed = points @ cameras.intrinsics.transpose(1, 2)
+    return points, landed[..., :2] / landed[..., 2:].clamp_min(1e-6)
+
+
+def _sampled(images: Tensor, pixels: Tensor, outside: str = "border") -> Tensor:
+    """Images (B, H, W, C) at pixels (B, N, 2), bilinear: (B, N, C)."""
+    size = pixels.new_tensor((images.shape[2], images.shape[1]))
+    grid = (2 * pixels / size - 1)[:, None]
+    values = functional.grid_sample(images.permute(0, 3, 1, 2), grid, padding_mode=outside, align_corners=False)
+    return values[:, :, 0].transpose(1, 2)
+
+
+def _hull(pose: Pose, normals: Tensor, cameras: Cameras, mattes: Tensor) -> tuple[Tensor, Tensor]:
+    """Per vertex, the distance (N,) in metres along its normal (N, 3) at rest up to which it lies in the mattes
+    (B, H, W), and whether (N,) a silhouette ends it.
+    """
+    distances = torch.linspace(0, HAIR_OFFSET_LIMIT, DISTANCES, device=normals.device)
+    turned = rotate(pose.rotations, normals.expand_as(pose.posed))
+    inside = torch.ones(len(normals), dtype=torch.bool, device=normals.device)
+    reached = torch.zeros(len(normals), device=normals.device)
+    for distance in distances:
+        pixels = _in_camera(pose.posed + distance * turned, cameras)[1]
+        within = _sampled(mattes[..., None], pixels)[..., 0] > 0.5
+        inside = inside & (within.float().mean(0) >= INSIDE_SHARE)
+        reached = torch.where(inside, distance, reached)
+    return reached, ~inside
+
+
+def _smoothed(distance: Tensor, ended: Tensor, hairy: Tensor, model: HeadModel) -> Tensor:
+    """Distances (N,) that are smooth over the mesh, near those that a silhouette `ended` (N,) and to the mesh else."""
+    edges, count = mesh_edges(model.faces)[0], len(distance)
+    ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
+    adjacency = coo_matrix((np.full(2 * len(edges), SMOOTHNESS), ends), (count, count))
+    data = np.where(ended.cpu().numpy(), 1.0, SKIN_WEIGHT) + 1e3 * ~hairy.cpu().numpy()
+    system = diags(data + np.asarray(adjacency.sum(1)).ravel()) - adjacency
+    target = np.where(ended.cpu().numpy(), distance.cpu().numpy(), 0.0)
+    solved = spsolve(system.tocsc(), data * target)
+    return torch.as_tensor(solved, dtype=distance.dtype, device=distance.device)
+
+
+def _fused(
+    pose: Pose, offsets: Tensor, normals: Tensor, cameras: Cameras, images: Tensor, faces: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours (N, 3) and mattes (N,) of the vertices, moved by offsets (N, 3) at rest, in images (B, H, W, 4) of colour
+    and matte, and whether any image shows the vertex (N,).
+    """
+    posed = pose.posed + rotate(pose.rotations, offsets.expand_as(pose.posed))
+    points, pixels = _in_camera(posed, cameras)
+    height, width = images.shape[1:3]
+    depth = rasterize_meshes(points, faces, cameras.intrinsics, width, height).depth
+    # The nearest pixel's depth: an interpolated one would mix a face with the wall behind it.
+    column, row = pixels[..., 0].long().clamp(0, width - 1), pixels[..., 1].long().clamp(0, height - 1)
+    nearest = depth.flatten(1).gather(1, row * width + column)
+    turned = rotate(pose.rotations, normals.expand_as(posed)) @ cameras.world_to_camera[:, :3, :3].transpose(1, 2)
+    facing = -(turned * functional.normalize(points, dim=-1)).sum(-1)
+    on_screen = ((pixels > 0) & (pixels < pixels.new_tensor((width, height)))).all(-1)
+    visible = on_screen & (points[..., 2] < nearest + SURFACE_TOLERANCE)
+    seen = _sampled(images, pixels)
+    straight = visible * facing.clamp_min(0).square()
+    mattes = (straight * seen[..., 3]).sum(0) / straight.sum(0).clamp_min(1e-6)
+    weights = straight * seen[..., 3].square()
+    colors = seen[..., :3]
+    mean = _mean(colors, weights)
+    near = torch.exp(-(colors - mean).square().sum(-1) / (2 * COLOR_TOLERANCE**2))
+    return _mean(colors, weights * (near + 1e-3)), mattes, weights.sum(0) > 1e-3
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (weights[..., None] * values).sum(0) / weights.sum(0)[:, None].clamp_min(1e-6)
