@@ -220,6 +220,7 @@ def test_what_few_pixels_constrain_learns_fastest() -> None:
             self.neural.out, self.neural.from_anchor = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
             self.enhancer.bias, self.enhancer.weight = made(2)
             self.enhancer.frozen = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+            self.blendshapes = None
 
     def made(count: int) -> list[torch.nn.Parameter]:
         return [torch.nn.Parameter(torch.zeros(1)) for _ in range(count)]
@@ -249,6 +250,19 @@ def test_what_few_pixels_constrain_learns_fastest() -> None:
             2e-3,
         ),
     ]
+
+
+def test_blendshapes_learn_eight_times_as_fast_and_an_enhancer_beside_them_does_not() -> None:
+    class Networks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blendshapes, self.enhancer = torch.nn.Module(), torch.nn.Linear(1, 1)
+            self.blendshapes.mean, self.blendshapes.shapes = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+
+    networks = Networks()
+    rates = {id(each): group.learning_rate for group in parameter_groups(networks) for each in group.parameters}
+    shapes, mean = networks.blendshapes.shapes, networks.blendshapes.mean
+    assert (rates[id(mean)], rates[id(shapes)], rates[id(networks.enhancer.weight)]) == (4e-2, 8e-3, 2e-3)
 
 
 def test_evenly_spaced_frames_have_both_ends() -> None:
