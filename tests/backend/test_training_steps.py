@@ -224,6 +224,7 @@ def test_every_row_comes_once_in_each_epoch_and_in_another_order(frames):
 def test_presets_train_as_they_are_described():
     common = {"batch": 4, "size": 512, "perceptual_crop": 128, "enhancer_width": 16, "validation": 0.05}
     assert {
+        "instant": Preset(256, 60, 220, refinement=False, frames=64, fewest_frames=1),
         "draft": Preset(256, 300, 4000, batch=4, refinement=False, enhancer_width=0, perceptual_crop=0, validation=0.0),
         "standard": Preset(warmup_steps=500, steps=10000, refinement=True, **common),
         "full": Preset(warmup_steps=1000, steps=40000, refinement=True, **common),
