@@ -87,6 +87,13 @@ def _is_rendering() -> bool:
 
 
 @persistent
+def _before_frame(*_: object) -> None:
+    # Before Blender evaluates anything: what shares data now would show the same avatar twice.
+    if len(bpy.data.pointclouds) and _may_write_file():
+        point_cloud.own_data()
+
+
+@persistent
 def _on_frame(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph | None = None) -> None:
     if depsgraph is None or not len(bpy.data.pointclouds):
         return
@@ -126,6 +133,7 @@ def _on_other_data(*_: object) -> None:
 
 handlers: Final = (
     (
+        ("frame_change_pre", _before_frame),
         ("frame_change_post", _on_frame),
         ("depsgraph_update_post", _on_change),
         ("render_init", _on_render_begins),

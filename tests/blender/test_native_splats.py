@@ -238,6 +238,48 @@ def test_copies_and_other_avatars_have_splats_of_their_own(cloud, cat, engine_av
 
 
 @needs_5_3
+def test_overrides_of_one_asset_follow_their_own_rigs(cloud, cat, tmp_path):
+    asset = bpy.data.collections.new("asset")
+    bpy.context.scene.collection.children.link(asset)
+    for obj in (cat.armature, cat.mesh, cloud):
+        for collection in obj.users_collection:
+            collection.objects.unlink(obj)
+        asset.objects.link(obj)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "asset.blend"))
+    bpy.ops.wm.read_homefile(use_empty=True)
+    with bpy.data.libraries.load(str(tmp_path / "asset.blend"), link=True) as (_, linked):
+        linked.collections = ["asset"]
+    scene, layer = bpy.context.scene, bpy.context.view_layer
+    scene.collection.children.link(linked.collections[0])
+    for x in (1.0, -1.0):
+        made = linked.collections[0].override_hierarchy_create(scene, layer, do_fully_editable=True)
+        next(obj for obj in made.all_objects if obj.type == "ARMATURE").location.x = x
+    for path in (None, str(tmp_path / "shot.blend")):
+        if path:
+            bpy.ops.wm.save_as_mainfile(filepath=path)
+            bpy.ops.wm.open_mainfile(filepath=path)
+        bpy.context.scene.frame_set(2)
+        clouds = [obj for obj in bpy.context.scene.objects if obj.type == "POINTCLOUD" and obj.override_library]
+        assert len(clouds) == len({obj.data for obj in clouds}) == 2
+        assert np.allclose(sorted(places(obj).mean(0)[0] for obj in clouds), (-1, 1), atol=0.02)
+    linked_mesh = next(obj for obj in bpy.data.objects if obj.type == "MESH" and obj.library)
+    override = next(obj for obj in bpy.data.objects if obj.type == "MESH" and obj.override_library)
+    assert not override.visible_camera and not linked_mesh.visible_camera
+
+
+@needs_5_3
+def test_a_head_that_is_scaled_to_nothing_is_not_seen(cloud, cat):
+    for frame, scale in ((1, 1.0), (2, 0.0)):
+        cat.armature.scale = scale, scale, scale
+        cat.armature.keyframe_insert("scale", frame=frame)
+    shown = []
+    for frame in (1, 2, 1):
+        bpy.context.scene.frame_set(frame)
+        shown.append(values_of(cloud)["radiance:base"][:, 3].max())
+    assert shown[0] == shown[2] > 0.5 > shown[1] == 0
+
+
+@needs_5_3
 def test_the_mesh_comes_back_with_what_the_artist_had_chosen(cat, module):
     cat.mesh.visible_glossy = False
     bpy.ops.effigy.native_splats()
