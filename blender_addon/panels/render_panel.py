@@ -64,6 +64,7 @@ class EFFIGY_PT_native(RigPanel, bpy.types.Panel):
             layout.operator("effigy.native_splats", text="Follow the Rig Again", icon="POINTCLOUD_DATA")
         else:
             layout.prop(cloud.effigy_native, "light", slider=True)
+        layout.prop(cloud, "hide_viewport", text="3D Views Drawn by Effigy")
         layout.operator("effigy.bake_to_disk", icon="FILE_CACHE")
         layout.operator("effigy.native_splats", text="Remove", icon="X").remove = True
 
