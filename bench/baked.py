@@ -1,6 +1,6 @@
 """How much the baked model of an avatar of graph U-Nets loses against its networks, by the number of shapes.
 
-    python -m bench.baked AVATAR CAPTURE [AVATAR CAPTURE ...] [--shapes 8 16 32 64] [--json FILE]
+    python -m bench.baked AVATAR CAPTURE [AVATAR CAPTURE ...] [--shapes 8 16 32 48 64] [--json FILE]
 
 Held-out frames are those that `evaluate` scores, every fourth of them. The walk moves random sliders, jaw, gaze and
 view smoothly, as an artist does; it gives the mean difference from the networks' images inside the head.
@@ -114,7 +114,7 @@ def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pairs", nargs="+", type=Path, metavar="AVATAR CAPTURE")
-    parser.add_argument("--shapes", nargs="+", type=int, default=[8, 16, 32, 64])
+    parser.add_argument("--shapes", nargs="+", type=int, default=[8, 16, 32, 48, 64])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if len(arguments.pairs) % 2:

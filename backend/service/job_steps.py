@@ -60,7 +60,7 @@ MATTE_STEP: Final = Step("head mattes", "Separating the head from the body", SOL
 
 BAKING: Final = "baking"
 BAKE_STEPS: Final = (
-    Step("baking", "Trying poses", BAKING, 45.0),
+    Step("baking", "Trying poses", BAKING, 90.0),
     Step("weights", "Learning shapes", BAKING, 5.0),
 )
 

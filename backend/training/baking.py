@@ -30,16 +30,19 @@ from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras
 
-SHAPES: Final = GENERATORS["blendshapes"]["blendshapes"]
-BASIS_POSES: Final = 256
-"""From which the shapes are made: 0.25 GB of attributes on the open head."""
-WEIGHT_POSES: Final = 1024
+SHAPES: Final = 48
+"""More than a training takes, because networks vary in more ways than footage shows (bench/results/player.md)."""
+LEAST_WIDTH: Final = 128
+"""Hidden units of the network that weighs the shapes."""
+BASIS_POSES: Final = 384
+"""From which the shapes are made: 0.4 GB of attributes on the open head."""
+WEIGHT_POSES: Final = 2048
 """From which their weights are learnt."""
 HELD_OUT: Final = 16
 """Poses in which the result is compared with the networks."""
 BATCH: Final = 8
 STEPS: Final = 2000
-FOOTAGE_SHARE: Final = 0.5
+FOOTAGE_SHARE: Final = 0.4
 """Of the poses that are taken from footage."""
 WIDEST: Final = 0.5
 """Radians, and coefficients, up to which an avatar varies that does not say what its clip performed."""
@@ -135,12 +138,12 @@ def distil(avatar: Avatar, samples: Samples, shapes: int, seed: int = 0, progres
 
 
 def sizes(shapes: int) -> dict[str, int]:
-    """The settings of an avatar of so many shapes: as many features and hidden units for each as in the default."""
+    """The settings of an avatar of so many shapes: as many features for each as a training takes."""
     usual = GENERATORS["blendshapes"]
     return {
         "blendshapes": shapes,
-        "feature_size": shapes * usual["feature_size"] // SHAPES,
-        "neural_width": max(usual["neural_width"], 2 * shapes),
+        "feature_size": shapes * usual["feature_size"] // usual["blendshapes"],
+        "neural_width": max(LEAST_WIDTH, 2 * shapes),
     }
 
 

@@ -41,7 +41,7 @@ def avatar() -> Avatar:
 
 
 def test_what_is_baked_looks_like_the_networks_and_is_played(avatar, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(baking, "BASIS_POSES", 48)
+    monkeypatch.setattr(baking, "BASIS_POSES", 64)
     monkeypatch.setattr(baking, "WEIGHT_POSES", 96)
     monkeypatch.setattr(baking, "STEPS", 200)
     baked = baking.bake(avatar)
@@ -74,7 +74,7 @@ def replace_weights(avatar: Avatar) -> Avatar:
 
 
 def quick(monkeypatch) -> None:
-    for name, value in (("BASIS_POSES", 48), ("WEIGHT_POSES", 16), ("STEPS", 20), ("HELD_OUT", 1)):
+    for name, value in (("BASIS_POSES", 64), ("WEIGHT_POSES", 16), ("STEPS", 20), ("HELD_OUT", 1)):
         monkeypatch.setattr(baking, name, value)
 
 
@@ -127,12 +127,12 @@ def track_of(avatar: Avatar, frames: int = 6) -> Track:
     )
 
 
-def test_half_of_the_poses_are_training_frames_of_the_footage(avatar):
+def test_many_of_the_poses_are_training_frames_of_the_footage(avatar):
     track = track_of(avatar)
     _, cameras = baking.sampler(avatar, 1, [track]).draw(400)
     distances = cameras[:, 2, 3].numpy()
     found = [(cameras[:, 2, 3] == distance).sum().item() for distance in track.head_to_camera[:, 2, 3].tolist()]
-    assert 150 < sum(found) < 250 and found[2] == found[5] == 0 and min(found[:2] + found[3:5]) > 20, distances
+    assert 110 < sum(found) < 210 and found[2] == found[5] == 0 and min(found[:2] + found[3:5]) > 15, distances
     with pytest.raises(EffigyError, match="was made with the head model"):
         baking.bake(avatar, [replace(track, head_fingerprint="another")])
 
