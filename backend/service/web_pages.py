@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from ..avatar.avatar import MOST_BYTES, REMEDY, Avatar
+from ..avatar.avatar import MOST_BYTES, REMEDY, Avatar, save_avatar
 from ..avatar.baked import Sliders, motion_arrays
 from ..correspondence.arkit import ARKIT_NAMES, arkit_map
 from ..errors import EffigyError
@@ -28,6 +29,8 @@ def write_page(avatar: Avatar, source: Path, out: Path, progress: Progress) -> i
             "with `bake`, then its page."
         )
     content = read_bytes(source, "avatar", MOST_BYTES, REMEDY)
+    if not moves_by_itself(content):
+        content = _saved_again(avatar)
     sliders, motion = (), None
     if not moves_by_itself(content):
         model = avatar.head_model
@@ -42,3 +45,11 @@ def write_page(avatar: Avatar, source: Path, out: Path, progress: Progress) -> i
     with write_beside(out, durable=False) as temporary:
         temporary.write_bytes(page)
     return len(page)
+
+
+def _saved_again(avatar: Avatar) -> bytes:
+    """The content of a file of this avatar as it is written today: earlier ones lack parts of the baked model."""
+    with tempfile.TemporaryDirectory(prefix="effigy-page-") as folder:
+        path = Path(folder, "avatar.effigy")
+        save_avatar(avatar, path)
+        return path.read_bytes()

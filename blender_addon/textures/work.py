@@ -88,8 +88,8 @@ def _at_rest(rig: Rig, depsgraph: bpy.types.Depsgraph) -> _AtRest:
     player = player_of(rig, path, depsgraph)
     if player is None:
         raise EffigyError(
-            f"The avatar {path.name} is one of graph U-Nets, whose colours cannot be painted: make one of blendshapes "
-            "of it with `python -m backend bake`, or train it again."
+            f"The avatar {path.name} has no baked model, whose colours a texture changes: press Make Playable without "
+            "Backend, or train it again."
         )
     if not mesh.uv_layers.active:
         raise EffigyError(f"“{rig.mesh.name}” has no UV map any more: undo its removal, or add the avatar again.")

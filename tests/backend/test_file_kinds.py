@@ -352,6 +352,7 @@ READS = {
     "backend/output_lock.py": "locks, whose readers race with their writers",
     "backend/assets.py": "Effigy's own files",
     "backend/web_page.py": "Effigy's own files",
+    "backend/service/web_pages.py": "what it has just written",
     "backend/correspondence/landmark_embedding.py": "Effigy's own files",
     "backend/tracking/detector/shape_response.py": "Effigy's own files",
     "backend/tracking/detector/pose_bias.py": "Effigy's own files",

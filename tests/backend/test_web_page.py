@@ -173,16 +173,34 @@ def test_a_page_holds_what_posing_needs_and_nothing_else(avatar):
     assert not re.search(rb"""(src|href)\s*=\s*["']?(http|//)|@import|fetch\(""", PROGRAM.read_bytes())
 
 
-def test_a_file_without_sliders_gets_those_of_its_head_model(avatar, tmp_path, monkeypatch):
+def test_a_file_of_before_the_baked_model_gets_one(avatar, tmp_path):
+    content = avatar.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + length])
+    own = json.loads(entries.pop("__metadata__")["effigy"])
+    del own["baked"]
+    made, parts, at = {"__metadata__": {"effigy": json.dumps(own)}}, [], 0
+    for name, entry in entries.items():
+        if not name.startswith("baked."):
+            first, last = (8 + length + offset for offset in entry["data_offsets"])
+            made[name], at = entry | {"data_offsets": [at, at + last - first]}, at + last - first
+            parts.append(content[first:last])
+    text = json.dumps(made).encode()
+    (tmp_path / "old.effigy").write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts))
+    commands.run(PageRequest(tmp_path / "old.effigy", tmp_path / "old.html"), SILENT)
+    assert inside((tmp_path / "old.html").read_bytes()) == inside(page_of(content, "old"))
+
+
+def test_the_page_of_another_head_model_gets_sliders_of_its_expressions(avatar, tmp_path, monkeypatch):
     monkeypatch.setattr("backend.avatar.baked.own_sliders", lambda model: None)
-    save_avatar(load_avatar(avatar), tmp_path / "old.effigy")
+    save_avatar(load_avatar(avatar), tmp_path / "flame.effigy")
     messages = []
     monkeypatch.setattr(type(SILENT), "message", lambda _, text: messages.append(text))
-    commands.run(PageRequest(tmp_path / "old.effigy", tmp_path / "old.html"), SILENT)
-    old, new = (inside(page) for page in ((tmp_path / "old.html").read_bytes(), page_of(avatar.read_bytes(), "old")))
-    assert old[0].keys() == new[0].keys()
-    assert all(old[0][name]["shape"] == new[0][name]["shape"] for name in old[0])
-    assert set(old[1]["baked"]["sliders"]) == set(new[1]["baked"]["sliders"])
+    commands.run(PageRequest(tmp_path / "flame.effigy", tmp_path / "flame.html"), SILENT)
+    found, given = (inside(page) for page in ((tmp_path / "flame.html").read_bytes(), page_of(avatar.read_bytes(), "")))
+    assert found[0].keys() == given[0].keys()
+    assert all(found[0][name]["shape"] == given[0][name]["shape"] for name in found[0])
+    assert set(found[1]["baked"]["sliders"]) == set(given[1]["baked"]["sliders"])
     assert "licence" in messages[0]
 
 

@@ -85,7 +85,7 @@ def test_the_rig_gives_what_an_older_file_lacks(engine_avatars, tmp_path):
 
 def test_an_avatar_that_only_the_backend_plays_gives_a_sentence(engine_avatars, tmp_path):
     stage(engine_avatars / "ann.effigy")
-    with pytest.raises(RuntimeError, match="make one of blendshapes of it with `python -m backend bake`"):
+    with pytest.raises(RuntimeError, match="press Make Playable without Backend"):
         bpy.ops.effigy.export_web_page(filepath=str(tmp_path / "ann.html"))
     with pytest.raises(RuntimeError, match="Choose a name"):
         bpy.ops.effigy.export_web_page()

@@ -116,6 +116,6 @@ def test_what_cannot_be_painted_gives_a_sentence(cat, engine_avatars, tmp_path):
     assert not bpy.data.images
     bpy.ops.wm.read_homefile(use_empty=True)
     stage(engine_avatars / "ann.effigy")
-    with pytest.raises(RuntimeError, match="whose colours cannot be painted"):
+    with pytest.raises(RuntimeError, match="press Make Playable without Backend"):
         bpy.ops.effigy.export_textures(filepath=str(tmp_path / "ann"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.png", "taken", "text.png"]
