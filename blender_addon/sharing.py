@@ -32,8 +32,8 @@ def web_page(rig: Rig, depsgraph: bpy.types.Depsgraph) -> bytes:
     player = player_of(rig, path, depsgraph)
     if player is None:
         raise EffigyError(
-            f"The avatar {path.name} has no baked model, which a page needs: press Make Playable without Backend, or train "
-            "it again."
+            f"The avatar {path.name} has no baked model, which a page needs: press Make Playable without Backend, or "
+            "train it again."
         )
     content = _content(path)
     if moves_by_itself(content):

@@ -100,6 +100,11 @@ class Page:
         """(H, W, 4) uint8 of the drawing, straight alpha."""
         return _image(self.run("effigy.picture().split(',')[1]"))
 
+    def drag(self, start: tuple[int, int], end: tuple[int, int]) -> None:
+        """Press at a place on the page, pixels, move there and let go."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}

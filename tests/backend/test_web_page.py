@@ -138,6 +138,12 @@ def test_the_page_says_whose_it_is_and_its_console_is_empty(page):
     page.run("[...document.querySelectorAll('button')].find(button => button.textContent === 'Smile').click()")
     assert page.run("document.querySelector('input[name=mouthSmileLeft]').value") == "0.7"
     assert page.run("effigy.measure(0.3)")["rate"] > 0
+    # Dragging turns the head, but not far beyond the views from which it was filmed.
+    page.run("effigy.setCamera([0, 0, 0.85], [0, 0, 0])")
+    front = drawn(page)
+    page.drag((200, 200), (600, 200))
+    turned = drawn(page)
+    assert np.abs(turned - front).max() > 0.3
     assert page.problems == []
 
 

@@ -10,6 +10,7 @@ import { Poser } from './poser.js';
 const FIELD_OF_VIEW = 24; // degrees
 const DISTANCE = 0.85; // metres from the camera to the head
 const MOVE_SECONDS = 0.35; // from one expression to another
+const AROUND = 0.6; // radians beyond the views of the film from which the head can still be seen
 const SHARPEST = 2; // device pixels for one of the page
 const SLOW = 40, FAST = 15; // milliseconds of a redraw, beyond which a moving head is drawn coarser or finer
 const SHARES = [1, 0.7, 0.5, 0.35, 0.25]; // of the resolution
@@ -132,6 +133,12 @@ function show(file) {
     Object.assign(controls, { minDistance: 0.25, maxDistance: 3, enablePan: false, rotateSpeed: 0.6 });
     controls.addEventListener('change', redraw);
   }
+  const [left, right, down, up] = poser.views;
+  Object.assign(controls, {
+    minAzimuthAngle: right + AROUND < Math.PI ? -right - AROUND : -Infinity,
+    maxAzimuthAngle: AROUND - left < Math.PI ? AROUND - left : Infinity,
+    minPolarAngle: Math.max(Math.PI / 2 + down - AROUND, 0.2), maxPolarAngle: Math.min(Math.PI / 2 + up + AROUND, Math.PI - 0.2),
+  });
   lookFromTheFront();
   document.body.classList.add('ready');
 }
@@ -178,7 +185,7 @@ window.effigy = {
     camera.fov = fieldOfView;
     camera.position.set(...eye);
     controls.target.set(...target);
-    controls.update();
+    camera.lookAt(controls.target);
     fixedSize = size;
     redraw();
   },
