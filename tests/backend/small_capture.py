@@ -5,8 +5,6 @@ Track, head model and Gaussians are known exactly, because the frames are render
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,28 +109,3 @@ def true_avatar(model: HeadModel, track: Track, texture: float = 40.0) -> Avatar
     networks = true_gaussians(model, texture)
     networks.performed = networks.filmed = networks.enhancer = None
     return Avatar(networks, model, track.identity, AvatarSettings(size=SIZE))
-
-
-def make_part(
-    capture: Capture, track: Track, shown: slice, folder: Path, change: Callable[[np.ndarray], np.ndarray] | None = None
-) -> tuple[Capture, Track]:
-    """Write the frames `shown` of a capture as a capture of their own. `change` makes other colours of (H, W, 3) RGB in
-    [0, 1].
-    """
-    which = np.arange(capture.frame_count)[shown]
-    arrays = ("frame_numbers", "frame_times", "landmarks", "scores", "detector_pose", "flags")
-    part = replace(capture, folder=folder, seen={}, **{name: getattr(capture, name)[which] for name in arrays})
-    for name in ("frames", "mattes", "head_mattes"):
-        (folder / name).mkdir(parents=True)
-    for new, old in enumerate(which.tolist()):
-        image = cv2.imread(str(capture.frame_path(old)))
-        if change:
-            image = (change(image[..., ::-1] / 255.0)[..., ::-1].clip(0, 1) * 255).round().astype(np.uint8)
-        cv2.imwrite(str(part.frame_path(new)), image)
-        for path in ("matte_path", "head_matte_path"):
-            getattr(part, path)(new).write_bytes(getattr(capture, path)(old).read_bytes())
-    posed = ("expression", "rotations", "head_to_camera", "residual", "flags")
-    own = replace(track, training_count=part.training_count, **{name: getattr(track, name)[which] for name in posed})
-    save_capture(part)
-    save_track(own, folder / "track.npz")
-    return part, own

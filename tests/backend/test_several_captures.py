@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from small_capture import SIZE, make_part, make_small_capture, true_avatar
+from small_capture import SIZE, make_small_capture, true_avatar
 
 from backend.avatar.render import draw
 from backend.errors import Cancelled, EffigyError
@@ -33,6 +33,7 @@ from backend.training.step_draws import rows_of_step
 from backend.training.trainer import train
 from backend.training.validation import split_captures
 from backend.training.warmup import VertexBoundGaussians
+from bench.capture_parts import make_part
 
 CAST = np.array([[0.8, 0.05, 0], [0, 0.7, 0.05], [0, 0, 0.95]]), np.array([0.06, 0.0, 0.02])
 """A warmer and darker light, in which the second capture was made."""
