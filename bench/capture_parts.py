@@ -20,7 +20,7 @@ def make_part(
     folder: Path,
     change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Capture, Track]:
-    """Write the frames `shown` (a slice, or indices) of a tracked capture as a capture of their own, into the new folder
+    """Write the frames `shown` (a slice, or indices) of a tracked capture as a capture of their own, into the new
     `folder`. `change` makes other colours of (H, W, 3) RGB in [0, 1].
     """
     which = np.arange(capture.frame_count)[shown]

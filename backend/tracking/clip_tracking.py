@@ -175,7 +175,7 @@ def _assembled(
 ) -> list[Track]:
     """A track for each view. The head's pose is split between body and neck once, in the first camera."""
     shots = np.flatnonzero(~linked.cpu().numpy()) + 1 if len(views) > 1 else views[0].clip.shot_starts
-    reliable = np.stack([view.clip.reliable for view in views]).any(0)
+    reliable = np.asarray(np.stack([view.clip.reliable for view in views]).any(0))
     identity = tracked.person.identity.cpu().numpy()
     tracks: list[Track] = []
     for view in views:
