@@ -36,7 +36,13 @@ def make_part(
         for path in ("matte_path", "head_matte_path"):
             getattr(part, path)(new).write_bytes(getattr(capture, path)(old).read_bytes())
     posed = ("expression", "rotations", "head_to_camera", "residual", "flags")
-    own = replace(track, training_count=part.training_count, **{name: getattr(track, name)[which] for name in posed})
+    own = replace(
+        track,
+        training_count=part.training_count,
+        sigma=None,
+        frame_times=None,
+        **{name: getattr(track, name)[which] for name in posed},
+    )
     save_capture(part)
     save_track(own, folder / "track.npz")
     return part, own

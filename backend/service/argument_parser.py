@@ -28,6 +28,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Request | None:
     chosen, unknown = parser.parse_known_args(arguments)
     command: _Parser = chosen.command_parser
     request_class: type[Request] | None = chosen.request_class
+    if request_class and not any(word.startswith("-") for word in unknown):
+        unknown = _shared_out(request_class, chosen, unknown)
     try:
         values = {} if request_class is None else _values_of(request_class, chosen)
         parameters = Parameters(values, chosen.command, absolute_paths=False)
@@ -35,6 +37,24 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Request | None:
         return None if request_class is None else read_request(request_class, parameters)
     except EffigyError as error:
         command.refuse(str(error))
+
+
+def _shared_out(request_class: type[Request], chosen: argparse.Namespace, unknown: list[str]) -> list[str]:
+    """Share out the positional words anew where one argument takes several: `train A B --size 96 AVATAR`.
+
+    argparse gives all words before an option to the arguments at once, and knows no place for those after it. Returns
+    what is left.
+    """
+    names = [each.name for each in fields(request_class) if spec_of(each).positional]
+    several = next((name for name in names if takes_many(request_class, name)), None)
+    if several is None or not unknown:
+        return unknown
+    after = names[names.index(several) + 1 :]
+    words = [*getattr(chosen, several), *(getattr(chosen, name) for name in after), *unknown]
+    split = len(words) - len(after)
+    for name, value in zip((several, *after), (words[:split], *words[split:]), strict=True):
+        setattr(chosen, name, value)
+    return []
 
 
 def _values_of(request_class: type[Request], chosen: argparse.Namespace) -> dict[str, Any]:

@@ -52,12 +52,12 @@ def in_light(raster: Raster, affine: Tensor) -> Raster:
 def fit_affine(colors: Tensor, seen: Tensor) -> Tensor:
     """(3, 4): A and b with seen = A colours + b by least squares, for N colours (N, 3) of each.
 
-    A weak prior holds A and b to no change, for colours that are all alike. Float64.
+    A weak prior holds A and b to no change, for colours that are all alike and where there are none. Float64.
     """
     colors, seen = colors.double(), seen.double()
     rows = torch.cat((colors, torch.ones_like(colors[:, :1])), 1)
     none = torch.eye(4, 3, dtype=torch.float64)
-    hold = 1e-3 * len(rows) * torch.eye(4, dtype=torch.float64)
+    hold = 1e-3 * max(len(rows), 1) * torch.eye(4, dtype=torch.float64)
     return torch.linalg.solve(rows.T @ rows + hold, rows.T @ seen + hold @ none).T
 
 

@@ -21,7 +21,7 @@ from .capture_light import fit_affine
 from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, premultiplied_cutout, read_truth
 from .metrics import ImageMetrics, compare
 
-SOLID = 250
+SOLID = 240
 """Alpha and matte, of 255, above which a pixel shows the head alone."""
 
 

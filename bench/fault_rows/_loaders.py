@@ -36,6 +36,7 @@ def loaders() -> tuple[Loader, ...]:
     """All of them. The packages that they need are imported here."""
     from backend.avatar.avatar import file_parts, load_avatar
     from backend.footage.decode import probe, read_frames
+    from backend.formats.calibration import load_cameras
     from backend.formats.capture import load_capture, read_frame, read_matte
     from backend.formats.track import load_track
     from backend.head.formats import load_head
@@ -82,6 +83,7 @@ def loaders() -> tuple[Loader, ...]:
             "person.capture/mattes/000000.png",
             lambda folder: read_matte(load_capture(folder / "person.capture"), 0),
         ),
+        Loader("cameras", "transforms.json", lambda folder: load_cameras(folder / "transforms.json")),
         Loader("track", "track.npz", lambda folder: load_track(folder / "track.npz")),
         Loader("head .npz", "head.npz", lambda folder: load_head(folder / "head.npz")),
         Loader("head .pkl", "flame.pkl", lambda folder: load_head(folder / "flame.pkl")),
@@ -174,6 +176,9 @@ def make_samples(folder: Path) -> None:
     export_frame(
         load_avatar(folder / "person.effigy", small), load_track(folder / "track.npz"), 0, folder / "splats.ply"
     )
+    camera = {"file_path": "a.png", "transform_matrix": np.eye(4).tolist(), "k1": 0.01}
+    cameras = {"camera_model": "OPENCV", "fl_x": 900, "cx": 400, "cy": 300, "w": 800, "h": 600, "frames": [camera]}
+    (folder / "transforms.json").write_text(json.dumps(cameras), "utf-8")
     (folder / "heads.json").write_text(json.dumps({small.fingerprint: str(FILES / "small_head.npz")}), "utf-8")
     stamp = {"schema": 1, "key": "key", "run": "1", "seconds": 1.5, "figures": {"frames": 8}, "outputs": {}}
     (folder / "stage.stamp").write_text(json.dumps(stamp), "utf-8")

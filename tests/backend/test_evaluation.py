@@ -63,7 +63,7 @@ def evaluated(small, tmp_path_factory):
     save_track(replace(track, flags=flags), capture.folder / "track.npz")
     avatar = BallAvatar(model)
     out = tmp_path_factory.mktemp("out") / "evaluation"
-    metrics = evaluate(avatar, capture, out, baselines=True, baseline_minutes=0.05)
+    metrics = evaluate(avatar, capture, out, baselines=True, baseline_minutes=0.05, own_light=True)
     save_track(track, capture.folder / "track.npz")
     return avatar, out, metrics
 
@@ -109,6 +109,15 @@ def test_metrics_json_holds_the_documented_fields(evaluated):
     assert stored["extrapolated"]["frames"] + stored["interpolated"]["frames"] == stored["frames"] == 5
     assert set(stored["baselines"]) == {"nearest", "vertex_bound"}
     assert stored["psnr"] == pytest.approx(metrics.mean.psnr)
+
+
+def test_a_grey_ball_is_nearer_to_the_footage_in_the_footages_light(evaluated):
+    _, out, metrics = evaluated
+    assert metrics.relit is not None and metrics.relit.psnr_head > metrics.mean.psnr_head
+    stored = json.loads((out / "metrics.json").read_text("utf-8"))
+    assert stored["own_light"] == {"frames": 5} | stored["own_light"]
+    assert stored["own_light"]["psnr_head"] == pytest.approx(metrics.relit.psnr_head)
+    assert f"{metrics.relit.psnr_head:.4f}" in next(line for line in str(metrics).splitlines() if "own light" in line)
 
 
 def test_the_printed_table_lists_every_baseline(evaluated):

@@ -299,9 +299,11 @@ def test_the_command_tracks_a_rig_and_names_the_capture_without_a_camera(rig, tm
     for made in rig:
         save_capture(made.capture)
     path = write(tmp_path / "transforms.json", calibration(rig))
-    run(TrackRequest(folders, cameras=path, landmarks_only=True), SILENT)
+    run(TrackRequest(folders, cameras=path), SILENT)
     first, second = (load_track(folder / "track.npz") for folder in folders)
     assert np.array_equal(first.rotations, second.rotations)
+    degrees, metres = head_motion(rig[1], second)
+    assert degrees.std() < 0.3 and np.median(metres) < 0.015
     with pytest.raises(EffigyError, match="has no camera for .*side.capture"):
         run(TrackRequest(folders, cameras=write(path, calibration(rig)[:1])), SILENT)
     with pytest.raises(EffigyError, match="One camera needs no file of cameras"):

@@ -216,6 +216,7 @@ def test_an_affine_change_of_colour_is_found_and_said():
     torch.testing.assert_close(found.float(), torch.cat((matrix, offset[:, None]), 1), atol=0.01, rtol=0)
     alike = fit_affine(torch.full((50, 3), 0.5), torch.full((50, 3), 0.25))
     assert torch.isfinite(alike).all() and light_in_words(alike) == "red ×0.50, green ×0.50, blue ×0.50"
+    assert torch.equal(fit_affine(torch.zeros(0, 3), torch.zeros(0, 3)), torch.eye(3, 4).double())
     assert light_in_words(torch.tensor([[1, 0, 0, 0.1], [0, 1, 0, 0], [0, 0, 0.5, 0]])) == (
         "red ×1.20, green ×1.00, blue ×0.50"
     )
@@ -270,6 +271,10 @@ def test_evaluation_reports_every_capture_by_its_name(whole, halves, tmp_path, m
 def test_the_command_line_and_the_job_take_several_captures():
     request = read_arguments(["train", "a.capture", "b.capture", "c.effigy", "--resume"])
     assert [str(path) for path in request.captures] == ["a.capture", "b.capture"] and str(request.avatar) == "c.effigy"
+    assert read_arguments(["train", "a.capture", "b.capture", "--resume", "c.effigy"]) == request
+    assert read_arguments(["train", "a.capture", "--resume", "b.capture", "c.effigy"]) == request
+    evaluation = read_arguments(["evaluate", "x.effigy", "a.capture", "--out", "d", "b.capture"])
+    assert (str(evaluation.avatar), *map(str, evaluation.captures)) == ("x.effigy", "a.capture", "b.capture")
     job = read_job("train", {"capture": ["/a", "/b"], "avatar": "/c"})
     assert job.requests[0].captures == (Path("/a"), Path("/b"))
     with pytest.raises(EffigyError, match="capture must be one full path, but is a list"):
