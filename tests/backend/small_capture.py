@@ -14,6 +14,7 @@ import torch
 from head_models import ball_head
 
 from backend.avatar.avatar import Avatar
+from backend.avatar.filmed import unlimited_expressions, unlimited_faces
 from backend.avatar.settings import AvatarSettings
 from backend.formats.capture import Capture, save_capture
 from backend.formats.track import Track, save_track
@@ -107,5 +108,7 @@ def true_gaussians(model: HeadModel, texture: float = 40.0) -> VertexBoundGaussi
 def true_avatar(model: HeadModel, track: Track, texture: float = 40.0) -> Avatar:
     """A perfectly trained avatar of the ball."""
     networks = true_gaussians(model, texture)
-    networks.performed = networks.filmed = networks.enhancer = None
+    faces = track.expression.shape[1] + 9
+    networks.performed, networks.filmed = unlimited_expressions(faces), unlimited_faces(faces)
+    networks.enhancer = None
     return Avatar(networks, model, track.identity, AvatarSettings(size=SIZE))
