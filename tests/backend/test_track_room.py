@@ -19,6 +19,7 @@ from backend.tracking.after.room import find_room
 SIDE, FRAMES = 160, 16
 BOTTLE = slice(50, 110), slice(112, 124)
 RNG = np.random.default_rng(0)
+SWAYING = np.round(6 * np.sin(np.arange(FRAMES) * 2.3)).astype(int)
 HAIR, ROOM = (cv2.GaussianBlur(RNG.uniform(20, 80, (SIDE, SIDE)), (0, 0), 1.5) for _ in range(2))
 
 
@@ -30,13 +31,16 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> tuple[Capture, Track, Head
 
 
 def clip(
-    folder: Path, ball: tuple[Capture, Track, HeadModel], amplitude: float = 6.0, bottle_moves: bool = False
+    folder: Path,
+    ball: tuple[Capture, Track, HeadModel],
+    shifts: np.ndarray = SWAYING,
+    bottle_moves: bool = False,
+    texture: np.ndarray = ROOM,
 ) -> tuple[Capture, Track]:
-    """A head with a shock of textured hair that moves by `amplitude` pixels to either side, and a textured bottle
-    beside it, which the mattes take for hair.
+    """A head with a shock of textured hair that moves aside by `shifts` pixels, and a textured bottle beside it, which
+    the mattes take for hair.
     """
     capture, track, _ = ball
-    shifts = np.round(amplitude * np.sin(np.arange(FRAMES) * 2.3)).astype(int)
     cameras = np.tile(np.diag([1.0, -1, -1, 1]).astype(np.float32), (FRAMES, 1, 1))
     cameras[:, :3, 3] = np.stack((shifts * 0.6 / 140, 0 * shifts, 0 * shifts + 0.6), 1)
     track = replace(
@@ -54,7 +58,7 @@ def clip(
     for index, shift in enumerate(shifts.tolist()):
         light, matte = np.full((SIDE, SIDE), 150.0), np.zeros((SIDE, SIDE), np.uint8)
         columns = slice(BOTTLE[1].start + shift, BOTTLE[1].stop + shift) if bottle_moves else BOTTLE[1]
-        light[BOTTLE[0], columns] = ROOM[BOTTLE]
+        light[BOTTLE[0], columns] = texture[BOTTLE]
         matte[BOTTLE[0], columns] = 255
         hair = cv2.ellipse(np.zeros_like(matte), (70 + shift, 80), (33, 40), 0, 0, 360, 255, -1) > 0
         light[hair], matte[hair] = np.roll(HAIR, shift, 1)[hair], 255
@@ -76,10 +80,26 @@ def test_a_bottle_that_stays_while_the_head_moves_is_of_the_room_and_no_hair_is(
     assert not found.any()
 
 
-@pytest.mark.parametrize("how", [{"amplitude": 0.0}, {"bottle_moves": True}], ids=["still", "moves_along"])
+FAINT = np.tile(50 + 5 * np.sin(np.arange(SIDE) * np.pi / 4), (SIDE, 1))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"shifts": 0 * SWAYING},
+        {"bottle_moves": True},
+        {"bottle_moves": True, "texture": FAINT, "shifts": np.where(SWAYING > 3, 2 * SWAYING, 0)},
+    ],
+    ids=["still", "moves_along", "moves_along_at_times_and_is_faint"],
+)
 def test_nothing_is_removed_if_the_head_is_still_or_the_bottle_moves_with_it(tmp_path: Path, ball, how) -> None:
     capture, track = clip(tmp_path / "c.capture", ball, **how)
     assert not (find_room(capture, track, ball[2]).where & ever_in_matte(capture)).any()
+
+
+def test_a_bottle_that_less_than_half_of_the_frames_show_stays(tmp_path: Path, ball) -> None:
+    before_it = np.where(np.arange(FRAMES) < 9, 45, 0) + SWAYING // 3
+    assert not find_room(*clip(tmp_path / "c.capture", ball, before_it), ball[2]).where[BOTTLE].any()
 
 
 def test_too_few_good_frames_tell_nothing(tmp_path: Path, ball) -> None:

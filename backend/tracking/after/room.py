@@ -107,7 +107,10 @@ def find_room(capture: Capture, track: Track, model: HeadModel) -> Room:
     window = (2 * round(_NEIGHBOURS * side / 2) + 1,) * 2
     differing = cv2.blur(gray**2, window) - cv2.blur(gray, window) ** 2
     expected = np.sqrt(np.clip(moved, 0, np.maximum(differing, 0)))
-    where = (steady & (expected >= np.maximum(_RATIO * deviation, _EXPECTED))).astype(np.uint8)
+    # The gradient is that of the neighbours, which have to be steady as well: an outline that only moves away to one
+    # side is none of the room.
+    around = cv2.dilate(np.where(enough, deviation, np.float32(255)), np.ones((5, 5), np.uint8))
+    where = ((around <= _STEADY) & (expected >= np.maximum(_RATIO * around, _EXPECTED))).astype(np.uint8)
     for _ in range(round(_REACH * side)):
         where = cv2.dilate(where, np.ones((3, 3), np.uint8)) & steady.view(np.uint8)
     full = capture.size, capture.size
