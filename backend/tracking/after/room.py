@@ -112,7 +112,7 @@ def find_room(capture: Capture, track: Track, model: HeadModel) -> Room:
     around = cv2.dilate(np.where(enough, deviation, np.float32(255)), np.ones((5, 5), np.uint8))
     where = ((around <= _STEADY) & (expected >= np.maximum(_RATIO * around, _EXPECTED))).astype(np.uint8)
     for _ in range(round(_REACH * side)):
-        where = cv2.dilate(where, np.ones((3, 3), np.uint8)) & steady.view(np.uint8)
+        where = cv2.bitwise_and(cv2.dilate(where, np.ones((3, 3), np.uint8)), steady.view(np.uint8))
     full = capture.size, capture.size
     return Room(
         cv2.resize(median, full, interpolation=cv2.INTER_LINEAR),
