@@ -43,28 +43,44 @@ def test_the_point_cloud_has_the_avatars_splats(cloud, cat, module):
 
 @needs_5_3
 @pytest.mark.parametrize("turn", [0.0, 1.1])
-def test_from_the_camera_the_harmonics_give_the_avatars_colours(cloud, cat, module, monkeypatch, turn):
+def test_from_the_camera_it_has_the_avatars_colours_and_from_elsewhere_its_harmonics(
+    cloud, cat, module, monkeypatch, turn
+):
     radiance, harmonics = (module(f"blender_addon.{name}") for name in ("native.radiance", "player.harmonics"))
     monkeypatch.setattr(radiance, "for_blended_light", lambda colors, *_: colors)
+    player = module("blender_addon.player.evaluate").Player
+    evaluate, noise = player.splats_and_harmonics, np.random.default_rng(0)
+    strong = []
+
+    def with_strong_harmonics(self, *arguments):
+        """An untrained avatar has hardly any."""
+        answer, own = evaluate(self, *arguments)
+        strong[:] = [noise.normal(0, 0.1, own.shape).astype(np.float32)]
+        return answer, strong[0]
+
+    monkeypatch.setattr(player, "splats_and_harmonics", with_strong_harmonics)
     module("blender_addon.native.update").state.written.clear()
     cat.armature.rotation_euler.z = turn
     bpy.context.view_layer.update()
     bpy.context.view_layer.update()
     request, expected = wanted(module, cat)
-    values, turned = values_of(cloud), np.array(cloud.matrix_world)[:3, :3]
-    away = (expected.means - request.viewpoint.position) @ turned
-    seen = harmonics.functions(1, (away / np.linalg.norm(away, axis=1, keepdims=True)).T)
+    values, in_object = values_of(cloud), np.array(cloud.matrix_world)[:3, :3].T
     coefficients = [values["radiance:base"][:, :3]] + [values[f"radiance:sh_{number}"] for number in range(3)]
-    colors = 0.5 + sum(np.reshape(value, (-1, 1)) * rows for value, rows in zip(seen, coefficients))
-    assert np.abs(colors - expected.colors).max() < 1e-4
-    # From another side they differ as the avatar's own harmonics do.
-    answer, own = request.player.splats_and_harmonics(request.pose.message(), request.viewpoint.message())
-    count, other = own.shape[2], np.array((0.6, 0.0, -0.8))
-    ours = sum(np.reshape(f, (-1, 1)) * rows for f, rows in zip(harmonics.functions(1, turned.T @ other), coefficients))
-    head = module("blender_addon.rig.conventions").points_to_head(other)
-    theirs = sum(np.reshape(f, (-1, 1)) * rows for f, rows in zip(harmonics.functions(1, head), own.transpose(0, 2, 1)))
-    unclamped = answer["colors"][:count].min(1) > 0.05
-    assert unclamped.any() and np.abs(ours[:count] - theirs)[unclamped].max() < 0.05
+
+    def seen(coefficients, directions):
+        """Of Gaussians with coefficients (4, G, 3) from unit directions (3, G)."""
+        functions = harmonics.functions(1, directions)
+        return sum(np.reshape(value, (-1, 1)) * rows for value, rows in zip(functions, coefficients))
+
+    away = (expected.means - request.viewpoint.position).T
+    away /= np.linalg.norm(away, axis=0)
+    assert np.abs(0.5 + seen(coefficients, in_object @ away) - expected.colors).max() < 1e-4
+    count, to_head = strong[0].shape[2], module("blender_addon.rig.conventions").points_to_head
+    away, other = away[:, :count], np.array(((0.6,), (0.0,), (-0.8,)))
+    ours = [seen([rows[:count] for rows in coefficients], in_object @ each) for each in (other, away)]
+    theirs = [seen(strong[0].transpose(0, 2, 1), to_head(each.T).T) for each in (other, away)]
+    lit = expected.colors[:count].min(1) > 0.01
+    assert np.abs((ours[0] - ours[1]) - (theirs[0] - theirs[1]))[lit].max() < 1e-3
 
 
 @needs_5_3
