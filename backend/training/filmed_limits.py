@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from ..avatar.filmed import expression_limits, filmed_faces
@@ -20,10 +21,15 @@ from ..head.mouth import mouth_parts
 from .frames import TrainingFrames
 from .unobserved_regions import brightness_of
 
-PARTS: Final = {"teeth": (0.84, 0.79, 0.71), "tongue": (0.95, 0.51, 0.50), "wall": (0.30, 0.10, 0.09)}
+PARTS: Final = {"teeth": (0.64, 0.58, 0.51), "tongue": (0.95, 0.51, 0.50), "wall": (0.30, 0.10, 0.09)}
 """sRGB of the mouth's inside in the light, for a person of `unobserved_regions.SKIN_LUMINANCE`."""
 SHADOW_DEPTH: Final = (0.008, 0.030)
 """Metres behind the foremost point of teeth and tongue at which the mouth's shadow begins, and is full."""
+CHEEK: Final = (0.006, 0.012)
+"""Metres from the skin within which the mouth's wall stays as it was trained, and from which on it is the rig's: as a
+closed surface it would show through a cheek that is thinner than its Gaussians."""
+RIM_RINGS: Final = 2
+"""Rings of vertices from the mouth's wall outwards that belong to the rim of the lips."""
 SHADOW: Final = 0.20
 """Of the light that reaches there."""
 BATCH: Final = 64
@@ -56,13 +62,31 @@ def store_materials(networks: GraphAvatar, model: HeadModel, pose: Pose) -> None
         return
     others = np.concatenate([model.regions[name] for name in ("eyes", "lids", "lips", "mouth_inside")])
     skin = np.setdiff1d(model.regions["face"], others)
-    colors = networks(pose)[0].colors[:, torch.as_tensor(skin, device=pose.conditions.device)]
+    splats = networks(pose)[0]
+    colors = splats.colors[:, torch.as_tensor(skin, device=splats.colors.device)]
     brightness = float(brightness_of(colors)) if len(skin) else 1.0
-    shapes.materials.copy_(torch.from_numpy(mouth_materials(model, brightness)))
+    materials = mouth_materials(model, brightness)
+    rim = lip_rim(model)
+    if len(lips := np.setdiff1d(model.regions["lips"], rim)):
+        # Where closed lips meet there is a dark line, which is no colour of opened ones.
+        materials[rim, :3] = splats.colors[:, torch.as_tensor(lips, device=splats.colors.device)].mean((0, 1)).cpu()
+        materials[rim, 3] = 1
+    shapes.materials.copy_(torch.from_numpy(materials))
     shapes.reveals.zero_()
     shapes.reveals[len(model.expression_names)] = 1.0
     if "tongueOut" in model.expression_names:
         shapes.reveals[model.expression_names.index("tongueOut")] = 1.0
+
+
+def lip_rim(model: HeadModel) -> np.ndarray:
+    """The vertices of the lips next to the mouth's wall, where closed lips meet."""
+    inside, lips = np.zeros((2, len(model.template)), bool)
+    inside[mouth_parts(model)["wall"]] = True
+    lips[model.regions["lips"]] = True
+    for _ in range(RIM_RINGS):
+        touching = model.faces[inside[model.faces].any(1)]
+        inside[touching] |= lips[touching]
+    return np.flatnonzero(inside & lips)
 
 
 def mouth_materials(model: HeadModel, brightness: float) -> np.ndarray:
@@ -81,6 +105,10 @@ def mouth_materials(model: HeadModel, brightness: float) -> np.ndarray:
     for name, vertices in parts.items():
         materials[vertices, :3] = np.clip(brightness * light[vertices, None] * PARTS[name], 0, 1)
         materials[vertices, 3] = 1
+    outside = np.setdiff1d(model.regions["face"], np.union1d(model.regions["lips"], model.regions["mouth_inside"]))
+    if len(wall := parts["wall"]) and len(outside):
+        near, _ = KDTree(model.template[outside]).query(model.template[wall])
+        materials[wall, 3] = np.clip((near - CHEEK[0]) / (CHEEK[1] - CHEEK[0]), 0, 1)
     return materials
 
 

@@ -24,7 +24,7 @@ from backend.head.jaw import lips_over_open_jaw
 from backend.head.model import JAW
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0
-from backend.training.filmed_limits import mouth_materials, store_materials
+from backend.training.filmed_limits import lip_rim, mouth_materials, store_materials
 from backend.training.slider_poses import SliderPose, pose_arrays
 
 
@@ -139,7 +139,7 @@ def test_a_far_face_keeps_an_appearance_that_was_filmed(avatar):
 
 @pytest.mark.parametrize("values", [{"tongueOut": 1.0}, {"jawOpen": 1.0}])
 def test_a_mouth_that_was_never_filmed_has_the_rigs_materials(avatar, values):
-    inside = np.concatenate(list(mouth_parts(avatar.head_model).values()))
+    inside = np.flatnonzero(avatar.networks.blendshapes.materials[:, 3] == 1)
     splats, anchors = anchors_of(avatar, **values)
     materials = avatar.networks.blendshapes.materials[inside]
     torch.testing.assert_close(0.5 + C0 * anchors.harmonics[0, inside, 0], materials[:, :3])
@@ -154,13 +154,26 @@ def test_teeth_are_pale_the_tongue_is_pink_and_the_wall_dark():
     materials, parts = mouth_materials(model, 1.0), mouth_parts(model)
     front = {name: rows[np.argsort(-model.template[rows, 2])[:20]] for name, rows in parts.items()}
     teeth, tongue = (materials[front[name], :3].mean(0) for name in ("teeth", "tongue"))
-    assert teeth.min() > 0.5 and np.ptp(teeth) < 0.2 and tongue[0] > 1.5 * max(tongue[1:])
+    assert teeth.min() > 0.45 and np.ptp(teeth) < 0.2 and tongue[0] > 1.5 * max(tongue[1:])
     assert materials[parts["wall"], :3].mean() < 0.15
+    # The wall of a cheek stays behind its skin.
+    shares = materials[parts["wall"], 3]
+    assert (materials[np.r_[parts["teeth"], parts["tongue"]], 3] == 1).all() and shares.min() == 0 and shares.max() == 1
     # Deep in the mouth there is little light.
     deep = parts["tongue"][np.argmin(model.template[parts["tongue"], 2])]
     assert materials[deep, :3].max() < 0.4 * tongue.max()
     others = np.setdiff1d(np.arange(len(model.template)), np.concatenate(list(parts.values())))
     assert not materials[others].any()
+
+
+def test_opened_lips_have_no_dark_line(avatar):
+    """The anchors where closed lips meet take the colour of the lips around them."""
+    model, rim = avatar.head_model, lip_rim(avatar.head_model)
+    assert 40 < len(rim) < 0.5 * len(model.regions["lips"]) and np.isin(rim, model.regions["lips"]).all()
+    materials = avatar.networks.blendshapes.materials[rim]
+    assert (materials[:, 3] == 1).all() and (materials[:, :3] == materials[0, :3]).all()
+    opened = anchors_of(avatar, jawOpen=1.0)[1]
+    torch.testing.assert_close(0.5 + C0 * opened.harmonics[0, rim, 0], materials[:, :3])
 
 
 def test_lips_close_over_an_open_jaw_only():
