@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +89,11 @@ def train_baseline(
     *,
     size: int,
     minutes: float,
+    clock: Callable[[], float] = time.monotonic,
     progress: Progress = SILENT,
 ) -> VertexBoundAvatar:
-    """Train the vertex-bound Gaussians on the same frames for as long as the avatar was trained."""
-    gaussians = train_vertex_bound(capture, track, model, size=size, minutes=minutes, progress=progress)
+    """Train the vertex-bound Gaussians on the same frames for as long as the avatar was trained, by its `clock`."""
+    gaussians = train_vertex_bound(capture, track, model, size=size, minutes=minutes, clock=clock, progress=progress)
     return VertexBoundAvatar(gaussians, model)
 
 
@@ -103,12 +105,13 @@ def train_vertex_bound(
     size: int,
     minutes: float,
     sh_degree: int = 1,
+    clock: Callable[[], float] = time.monotonic,
     progress: Progress = SILENT,
 ) -> VertexBoundGaussians:
-    """Free Gaussians driven by the mesh alone, trained for `minutes`."""
+    """Free Gaussians driven by the mesh alone, trained for `minutes` of `clock`, which returns seconds."""
     torch.manual_seed(SEED)
     frames = TrainingFrames(capture, track, model, size, progress=progress)
     session = TrainingSession(None, {}, progress, None)
     return train_free_gaussians(
-        frames, track.identity, model, sh_degree, find_preset("draft"), session, minutes, size=size
+        frames, track.identity, model, sh_degree, find_preset("draft"), session, minutes, size=size, clock=clock
     ).eval()

@@ -22,13 +22,13 @@ from backend.formats.capture import load_capture
 from backend.formats.image_files import to_bytes
 from backend.formats.track import load_track
 from backend.head.registry import find_head
-from backend.training.baselines import VertexBoundAvatar
+from backend.training.baselines import VertexBoundAvatar, train_baseline
 from backend.training.checkpoint import checkpoint_path, load_checkpoint
 from backend.training.evaluation import WHITE
 from backend.training.frames import read_truth
 from backend.training.metrics import compare
 from backend.training.presets import Preset
-from backend.training.trainer import train, train_vertex_bound
+from backend.training.trainer import train
 
 FOOTAGE = "EFFIGY_FOOTAGE"
 """A folder with a tracked capture (`*.capture`) of a person, which no repository may hold."""
@@ -38,26 +38,17 @@ SIZE = 64
 FRAMES = 12
 
 
-def test_networks_beat_gaussians_that_the_mesh_alone_moves(tmp_path, monkeypatch):
+def test_networks_beat_gaussians_that_the_mesh_alone_moves(tmp_path):
     folders = sorted(Path(os.environ.get(FOOTAGE, "")).glob("*.capture")) if os.environ.get(FOOTAGE) else []
     if not folders:
         pytest.skip(f"There is no footage of a person: {FOOTAGE} names no folder with a tracked capture.")
-    threads = torch.get_num_threads()
-    monkeypatch.setattr("backend.training.trainer.time.monotonic", time.process_time)
     capture = load_capture(folders[0])
     track = load_track(capture.folder / "track.npz")
     model = find_head(track.head_name, track.head_fingerprint, "The track")
-    minutes = SECONDS / 60
     plan = Preset(size=SIZE, warmup_steps=10_000, steps=10_000, refinement=False)
-    trained = train(
-        capture.folder,
-        tmp_path / "person.effigy",
-        size=SIZE,
-        minutes=minutes,
-        plan=plan,
-        clock=lambda: time.process_time() / threads,
-    )
-    bound = VertexBoundAvatar(train_vertex_bound(capture, track, model, size=SIZE, minutes=minutes), model)
+    equally = {"size": SIZE, "minutes": SECONDS / 60, "clock": time.process_time}
+    trained = train(capture.folder, tmp_path / "person.effigy", plan=plan, **equally)
+    bound = train_baseline(capture, track, model, **equally)
     good = np.flatnonzero(track.flags == 0)
     held_out = good[good >= capture.training_count]
     chosen = held_out[np.linspace(0, len(held_out) - 1, FRAMES).round().astype(int)]
