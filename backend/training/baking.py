@@ -31,7 +31,7 @@ from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras
 
 SHAPES: Final = 48
-"""More than a training takes, because networks vary in more ways than footage shows (bench/results/player.md)."""
+"""Between the 32 and 64 that bench/results/player.md compares: 32 lose 0.7 dB, 64 make a file of 3.7 MB."""
 LEAST_WIDTH: Final = 128
 """Hidden units of the network that weighs the shapes."""
 BASIS_POSES: Final = 384
