@@ -66,7 +66,7 @@ def row_of(clip: str, limits: str, figures: dict[str, float], sliders: SliderSco
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.unfilmed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.unfilmed", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", nargs="+", type=Path, help="pairs of an avatar's file and the capture of its training")
     parser.add_argument("--out", type=Path, required=True, help="folder for sheets and avatars")
     arguments = parser.parse_args()
