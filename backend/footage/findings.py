@@ -56,6 +56,10 @@ class Findings:
         return self.line
 
 
+_GUESSED = "expressions and what it does not show are guessed: film the person for more"
+"""Of a photograph."""
+
+
 @dataclass(frozen=True)
 class _Faces:
     """What the faces of a clip have in common."""
@@ -90,10 +94,12 @@ def findings_of(capture: Capture, views: Sequence[FaceView | None], info: Footag
         parts.append("underexposed")
     if round(100 * faces.blurred):
         parts.append(f"blurred in {100 * faces.blurred:.0f} %")
-    refusal = _refusal(capture, seen, info, faces)
-    weakness = refusal or _weakness(capture, seen, left + right, faces)
+    refusal = "" if info.still else _refusal(capture, seen, faces)
+    weakness = refusal or _GUESSED * info.still or _weakness(capture, seen, left + right, faces)
     if refusal:
         verdict = f"too little for training, because {refusal}. The rig and the performance can be used"
+    elif info.still:
+        verdict = f"enough for the preset Instant, but {weakness}"
     elif weakness:
         verdict = f"enough for training, but {weakness}"
     else:
@@ -101,11 +107,9 @@ def findings_of(capture: Capture, views: Sequence[FaceView | None], info: Footag
     return Findings(f"{', '.join(parts)}: {verdict}.", weakness, not refusal)
 
 
-def _refusal(capture: Capture, seen: list[FaceView], info: FootageInfo, faces: _Faces) -> str:
+def _refusal(capture: Capture, seen: list[FaceView], faces: _Faces) -> str:
     """Why no avatar can be trained, with what would help; empty if one can."""
     good = int((capture.flags == 0).sum())
-    if info.still:
-        return "it is a photograph: film the person"
     for part, word in ((Outside.CHIN, "chin"), (Outside.FOREHEAD, "forehead"), (Outside.SIDE, "side of the face")):
         count = sum(bool(view.outside & part) for view in seen)
         if good < _LEAST_FRAMES and count > len(seen) / 2:

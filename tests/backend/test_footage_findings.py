@@ -72,7 +72,7 @@ def test_a_good_clip_is_called_good_with_its_figures() -> None:
         ([*[replace(each, blur=0.7) for each in TURNING[:15]], *TURNING[15:]], {}, "blurred in 5 %: good"),
         ([replace(each, light=20.0) for each in TURNING], {}, "underexposed: enough for training, but with so little"),
         ([replace(each, light=7.0) for each in TURNING], {}, "too little for training, because the face is nearly"),
-        ([view()], {"still": True}, "A photograph with a face, face 200 pixels wide: too little for training"),
+        ([view()], {"still": True}, "a face, face 200 pixels wide: enough for the preset Instant, but"),
         (TURNING, {"area": Area(0, 140, 1920, 940)}, "letterboxed"),
         (TURNING, {"area": Area(400, 0, 1520, 1080)}, "pillarboxed"),
         (TURNING, {"area": Area(400, 140, 1520, 940)}, "bars on all sides"),
