@@ -95,7 +95,10 @@ class Optimisation:
         self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
         self.learning_rates = [group.learning_rate for group in groups]
         self.optimizer = torch.optim.Adam(
-            [{"params": list(group.parameters), "lr": group.learning_rate} for group in groups], eps=1e-15
+            [
+                {"params": list(group.parameters), "lr": group.learning_rate, "eps": group.least_gradient}
+                for group in groups
+            ]
         )
         self._parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.average = {name: parameter.detach().clone() for name, parameter in self._named()}

@@ -13,7 +13,7 @@ from backend.avatar.anchors import AnchorGaussians
 from backend.avatar.graph_avatar import OFFSET_UNIT
 from backend.training import optimisation as optimisation_module
 from backend.training.frames import evenly_spaced
-from backend.training.optimisation import _mean, render_over_white
+from backend.training.optimisation import Optimisation, _mean, render_over_white
 from backend.training.step_draws import draw_step, rows_of_step
 from backend.training.trainer import parameter_groups
 from backend.training.unobserved_regions import MOUTH_COLORS, UnobservedPrior, UnobservedVertices
@@ -263,6 +263,23 @@ def test_blendshapes_learn_eight_times_as_fast_and_an_enhancer_beside_them_does_
     rates = {id(each): group.learning_rate for group in parameter_groups(networks) for each in group.parameters}
     shapes, mean = networks.blendshapes.shapes, networks.blendshapes.mean
     assert (rates[id(mean)], rates[id(shapes)], rates[id(networks.enhancer.weight)]) == (4e-2, 8e-3, 2e-3)
+
+
+def test_gradients_that_leak_through_hair_hardly_move_what_no_frame_shows() -> None:
+    class Networks(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blendshapes = torch.nn.Module()
+            self.blendshapes.mean = torch.nn.Parameter(torch.zeros(2))
+
+    networks = Networks()
+    stage = Optimisation(
+        networks, parameter_groups(networks), [], None, stage="", steps=1, batch=1, size=1, final_rate=1
+    )
+    networks.blendshapes.mean.grad = torch.tensor((1e-8, 1e-5))
+    stage.optimizer.step()
+    hidden, shown = networks.blendshapes.mean.detach().abs().tolist()
+    assert hidden < 0.02 * shown and shown == pytest.approx(4e-2, rel=0.15)
 
 
 def test_evenly_spaced_frames_have_both_ends() -> None:
