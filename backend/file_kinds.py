@@ -30,7 +30,7 @@ MOST_NAMES: Final = 2000
 """Names of a folder or an archive that are looked at."""
 
 EXPORT_IS_ONE_WAY: Final = "open the avatar (.effigy) itself, because Effigy writes such files and reads none"
-NO_LIP_SYNC: Final = "Effigy does not make speech from text or sound yet"
+LIP_SYNC: Final = "use it with Lip Sync"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Kind:
     """What readers call it that take such files: a file of theirs that they refuse is damaged, not of another kind."""
 
 
-_FILM: Final = ("video", "video or photograph", "image")
+_FILM: Final = ("video", "video or photograph", "image", "sound")
 _ARRAYS: Final = ("track", "capture", "head model")
 
 GIT_LFS: Final = Kind(
@@ -81,7 +81,7 @@ ARKIT_CURVES: Final = Kind("a recording of face curves", "use it with Transfer P
 
 VIDEO: Final = Kind("a video", "import it with Import Video, or with `python -m backend capture`", _FILM)
 IMAGE: Final = Kind("an image", "import it with Import Video: a photograph is footage of one frame", _FILM)
-SOUND: Final = Kind("a sound without pictures", "choose a video of the person")
+SOUND: Final = Kind("a sound without pictures", LIP_SYNC, ("sound",))
 SEQUENCE: Final = Kind(
     "a folder of numbered images", "import it with Import Video, or with `python -m backend capture`", _FILM
 )
@@ -95,7 +95,9 @@ POINTS: Final = Kind("a PLY of points or a mesh", "Effigy makes avatars from vid
 MESH: Final = Kind("a mesh or a scene of another program", "open it with Blender's own import")
 BLEND: Final = Kind("a Blender file", "open or append it with Blender's File menu")
 MOTION: Final = Kind("a motion of a skeleton (BVH)", "choose a performance of a face: a track, or ARKit's channels")
-TEXT_GRID: Final = Kind("a Praat TextGrid with the times of words or sounds", NO_LIP_SYNC)
+TEXT_GRID: Final = Kind(
+    "a Praat TextGrid with the times of words or sounds", f"{LIP_SYNC}, beside its sound", ("phone table",)
+)
 CAMERAS: Final = Kind(
     "a file of cameras of another program",
     "Effigy finds the camera itself, from the video alone; for several cameras at once give it to `track --cameras`",
@@ -136,7 +138,7 @@ ONE_ARRAY: Final = Kind("a single NumPy array (.npy)", "choose a file that Effig
 JSON: Final = Kind(
     "a JSON file of another program",
     "choose another file",
-    ("capture", "evaluation", "list of head models", "note", "performance", "stamp"),
+    ("capture", "evaluation", "list of head models", "note", "performance", "phone table", "stamp"),
 )
 
 MODEL_KEYS: Final = frozenset(

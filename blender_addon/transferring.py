@@ -78,10 +78,10 @@ def transfer(
     """
     source = _source_of(performance)
     folder = preferences.user_folder("transferred")
-    _remove_forgotten(folder)
+    remove_forgotten(folder)
     request = RetargetRequest(
         source,
-        _target_of(rig),
+        target_of(rig),
         folder / f"{uuid4().hex}.npz",
         intensity,
         smoothing,
@@ -98,7 +98,7 @@ def transfer(
     )
 
 
-def _remove_forgotten(folder: Path) -> None:
+def remove_forgotten(folder: Path) -> None:
     """Removes tracks that no Blender will read any more, because it was closed, or another file opened, before."""
     for path in folder.glob("*.npz"):
         with suppress(OSError):
@@ -122,7 +122,7 @@ def _source_of(path: Path) -> Path:
     return path
 
 
-def _target_of(rig: Rig) -> Path:
+def target_of(rig: Rig) -> Path:
     """The source of the rig's neutral face: its tracked capture, otherwise its avatar, whose rest pose is used."""
     settings = rig.armature.effigy
     if settings.capture:
@@ -138,6 +138,17 @@ def _target_of(rig: Rig) -> Path:
 
 
 def _add_to_rig(path: Path, name: str, title: str, frame_start: int) -> Steps[str]:
+    rig, track = yield from rig_and_track(path, name, "transfer the performance")
+    applied = yield from add_performance_steps(rig, track, title, frame_start)
+    return (
+        f"“{name}” performs “{title}”: {track.frame_count} frames from frame {frame_start} on. {applied.note}".rstrip()
+    )
+
+
+def rig_and_track(path: Path, name: str, what: str) -> Steps[tuple[Rig, TrackData]]:
+    """The rig called `name`, and the track that a job has written to `path`, which is removed. `what` is to be done
+    again where the rig is gone.
+    """
     try:
         track = TrackData.from_answer((yield from tasks.fetch("track.read", {"path": str(path)})))
     finally:
@@ -147,8 +158,5 @@ def _add_to_rig(path: Path, name: str, title: str, frame_start: int) -> Steps[st
     armature = bpy.data.objects.get(name)
     rig = find_rig(armature) if armature else None
     if rig is None:
-        raise EffigyError(f"“{name}” is gone from this file or has another name: transfer the performance again.")
-    applied = yield from add_performance_steps(rig, track, title, frame_start)
-    return (
-        f"“{name}” performs “{title}”: {track.frame_count} frames from frame {frame_start} on. {applied.note}".rstrip()
-    )
+        raise EffigyError(f"“{name}” is gone from this file or has another name: {what} again.")
+    return rig, track

@@ -38,7 +38,8 @@ LONGEST: Final = 30 * 86_400.0
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """A file of pictures or sound. Call it within `reading`."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -55,10 +56,17 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             ) from error
         raise Unlike("FFmpeg knows no such film") from error
     with container:
-        name = container.format.name
-        if name in _TEXT_FORMATS:
+        if container.format.name in _TEXT_FORMATS:
             raise Unlike("FFmpeg takes it for text")
-        if name.endswith(_STILL_FORMATS):
+        yield container
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A film and its largest video stream. Call it within `reading`."""
+    path = Path(path)
+    with open_container(path) as container:
+        if container.format.name.endswith(_STILL_FORMATS):
             raise Unlike("it is an image of a format that is not read", "save it as PNG or JPEG")
         # FFmpeg presents the cover art of a song as a video stream.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]

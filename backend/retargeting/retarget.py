@@ -110,6 +110,7 @@ def retarget(
     smoothing: float = 0.0,
     motion: float = 1.0,
     fps: Fraction | None = None,
+    performer_neutral: Neutral | None = None,
 ) -> Track:
     """The performance on the target's head: a track with the target's identity and camera, as long as the performance.
 
@@ -122,6 +123,7 @@ def retarget(
         smoothing: Seconds, the standard deviation of a Gaussian over time.
         motion: Factor of the head's motion.
         fps: Frames a second of the result; the performance's own if None.
+        performer_neutral: The performer's resting face; estimated from the performance if None.
 
     Returns:
         The track. Its residuals are NaN, because it was not compared with images.
@@ -134,7 +136,8 @@ def retarget(
     ):
         if not 0 <= value <= maximum:
             raise EffigyError(f"The {name} of a transfer lies between 0 and {maximum:g}, not at {value:g}.")
-    performer_neutral, target_neutral = neutral_of(performance, performer), neutral_of(target, model)
+    performer_neutral = performer_neutral or neutral_of(performance, performer)
+    target_neutral = neutral_of(target, model)
     performance = _resampled(_interpolated(performance), fps or performance.fps)
     performance = _smoothed(performance, performer, smoothing)
 

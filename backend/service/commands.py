@@ -355,6 +355,14 @@ def retarget(request: requests.RetargetRequest, progress: Progress) -> results.R
     return results.RetargetResult(request.out, made.frame_count, made.fps)
 
 
+def speak(request: requests.SpeakRequest, progress: Progress) -> results.SpeakResult:
+    from .speak_files import speak_files
+
+    check_writable(request.out)
+    made = speak_files(request, progress)
+    return results.SpeakResult(request.out, made.frame_count, made.fps)
+
+
 def batch(request: requests.BatchRequest, progress: Progress) -> results.BatchResult:
     from .batch.addresses import read_address
     from .batch.run import run_clips
@@ -395,6 +403,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.ReportRequest: report,
     requests.OverlayRequest: overlay,
     requests.RetargetRequest: retarget,
+    requests.SpeakRequest: speak,
     requests.BatchRequest: batch,
     requests.DoctorRequest: doctor,
 }

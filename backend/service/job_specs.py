@@ -20,6 +20,7 @@ from .requests import (
     RefineRequest,
     RenderRequest,
     RetargetRequest,
+    SpeakRequest,
     TrackRequest,
     TrainRequest,
 )
@@ -31,6 +32,7 @@ from .results import (
     RenderResult,
     Result,
     RetargetResult,
+    SpeakResult,
     TrackResult,
     TrainResult,
 )
@@ -45,6 +47,7 @@ JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "evaluate": (EvaluateRequest,),
     "render": (RenderRequest,),
     "retarget": (RetargetRequest,),
+    "speak": (SpeakRequest,),
     "capture": (CaptureRequest,),
 }
 """Kind of a job -> its requests, in the order in which they are carried out."""
@@ -108,6 +111,6 @@ def _figures_of(result: Result) -> dict[str, Any]:
             return {"metrics": str(result.metrics_file), "sheet": str(result.sheet)}
         case RenderResult():
             return {"avatar": str(result.avatar), "out": str(result.out)}
-        case RetargetResult():
+        case RetargetResult() | SpeakResult():
             return {"out": str(result.out)}
     raise TypeError(f"{type(result).__name__} is not the result of a job.")

@@ -33,6 +33,7 @@ AFTER_A_CRASH: Final = {
     "evaluate": "Evaluate again.",
     "render": "Render again.",
     "retarget": "Transfer the performance again.",
+    "speak": "Make the lip sync again.",
     "doctor": "The backend's packages may be damaged: install it again.",
 }
 """Kind of a job -> what a process leaves that ended without its last event, and what to do."""

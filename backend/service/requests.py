@@ -299,6 +299,34 @@ class RetargetRequest(Request):
 
 
 @dataclass(frozen=True)
+class SpeakRequest(Request):
+    command: ClassVar = "speak"
+    summary: ClassVar = "make a head speak what is said in a sound; writes a track"
+
+    sound: Path = positional("SOUND", "an audio file, or a video with sound")
+    target: Path = positional("TARGET", "whose head: a capture, a track.npz or an avatar")
+    out: Path = positional("OUT.npz")
+    text: str | None = option(
+        "what is said, in English; the mouth then follows it more exactly",
+        "T",
+        default=None,
+        default_in_words="found by listening",
+    )
+    phones: Path | None = option(
+        "the phones and their times, for any language: a Praat TextGrid, or a table of Rhubarb (.tsv, .json)",
+        "FILE",
+        default=None,
+    )
+    intensity: float = option("factor on the shapes of the mouth", "X", default=1.0, minimum=0)
+    smoothing: float = option("seconds over which the mouth is smoothed", "S", default=0.0, minimum=0)
+    fps: Fraction | None = option("frames a second", "N", default=None, default_in_words="the target's own")
+
+    @property
+    def output(self) -> Path:
+        return self.out
+
+
+@dataclass(frozen=True)
 class BatchRequest(Request):
     command: ClassVar = "batch"
     summary: ClassVar = "capture, track, train and evaluate many clips; finished work is not done again"
@@ -359,6 +387,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     ReportRequest,
     OverlayRequest,
     RetargetRequest,
+    SpeakRequest,
     BatchRequest,
     DoctorRequest,
 )

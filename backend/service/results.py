@@ -167,6 +167,13 @@ class RetargetResult:
 
 
 @dataclass(frozen=True)
+class SpeakResult:
+    out: Path
+    frames: int
+    fps: Fraction
+
+
+@dataclass(frozen=True)
 class BatchRow:
     """What came of one clip of a batch. A figure is None where the clip did not get so far."""
 
@@ -245,6 +252,7 @@ Result = (
     | ReportResult
     | OverlayResult
     | RetargetResult
+    | SpeakResult
     | BatchResult
     | DoctorResult
     | AvatarContents

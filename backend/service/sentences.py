@@ -105,7 +105,7 @@ def _(result: results.OverlayResult) -> str:
 
 
 @describe.register
-def _(result: results.RetargetResult) -> str:
+def _(result: results.RetargetResult | results.SpeakResult) -> str:
     return f"{result.out}: {result.frames} frames at {float(result.fps):g} a second."
 
 

@@ -25,6 +25,8 @@ STAGES: Final[dict[str, str]] = {
     # Reports on a track
     "report": "Drawing the report",
     "overlay": "Drawing the tracked head over the footage",
+    # Lip sync
+    "speech": "Listening to the speech",
     # Training, evaluation and rendering
     "Reading frames": "Reading the frames",
     "Warm-up": "Warming up",

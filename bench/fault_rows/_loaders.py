@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import shutil
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -47,6 +48,8 @@ def loaders() -> tuple[Loader, ...]:
     from backend.service.batch.attempt import Attempt
     from backend.service.batch.sheet import read_sheet
     from backend.service.batch.stamps import find_stamp
+    from backend.speech.phone_tables import read_phone_table
+    from backend.speech.sound import read_sound
     from backend.splatting.ply import read_ply
     from backend.training.checkpoint import load_checkpoint
 
@@ -107,6 +110,9 @@ def loaders() -> tuple[Loader, ...]:
             "performance.txt",
             lambda folder: read_performance(folder / "performance.txt", open_head),
         ),
+        Loader("sound", "line.wav", lambda folder: read_sound(folder / "line.wav")),
+        Loader("phone table", "line.TextGrid", lambda folder: read_phone_table(folder / "line.TextGrid")),
+        Loader("phone table .json", "line.json", lambda folder: read_phone_table(folder / "line.json")),
         Loader("sheet", "sheet.csv", lambda folder: read_sheet(folder / "sheet.csv")),
         Loader("Gaussians", "splats.ply", lambda folder: read_ply(folder / "splats.ply")),
         Loader("list of head models", "heads.json", registry),
@@ -172,6 +178,17 @@ def make_samples(folder: Path) -> None:
         *(",".join(("k", str(17 * row), *["0.1"] * 10, *map(str, numbers))) for row, numbers in enumerate(weights)),
     ]
     (folder / "performance.txt").write_text("\n".join(face_cap), "utf-8")
+    with wave.open(str(folder / "line.wav"), "wb") as line:
+        line.setparams((1, 2, 16_000, 0, "NONE", ""))
+        line.writeframes((8000 * np.sin(np.arange(8000) / 10)).astype(np.int16).tobytes())
+    cues = [{"start": 0.1, "end": 0.3, "value": "A"}, {"start": 0.3, "end": 0.5, "value": "D"}]
+    (folder / "line.json").write_text(json.dumps({"metadata": {"duration": 0.5}, "mouthCues": cues}), "utf-8")
+    (folder / "line.TextGrid").write_text(
+        'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
+        '0\n0.5\n<exists>\n1\n"IntervalTier"\n"phones"\n0\n0.5\n3\n'
+        '0\n0.1\n""\n0.1\n0.3\n"m"\n0.3\n0.5\n"au"\n',
+        "utf-8",
+    )
     (folder / "sheet.csv").write_text("name,footage,size,start,evaluate\nann,clip.mp4,64,0,yes\n", "utf-8")
     export_frame(
         load_avatar(folder / "person.effigy", small), load_track(folder / "track.npz"), 0, folder / "splats.ply"

@@ -88,6 +88,7 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
             row = self.layout.row()
             row.enabled = backend_setup.state().ready
             row.operator("effigy.retarget_performance", icon="MOD_MESHDEFORM")
+            row.operator("effigy.lip_sync", icon="SPEAKER")
         if not bpy.data.filepath and avatars.has_avatar(armature):
             wrapped(
                 box,

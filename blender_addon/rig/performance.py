@@ -24,6 +24,7 @@ is 1.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +55,7 @@ TRACKED: Final = "Tracked performance"
 NEUTRAL: Final = "Neutral face"
 TRANSFERRED: Final = "Transferred performance"
 LAYER_PROPERTY: Final = "effigy_layer"
-"""Custom property on the strips' actions that holds one of the three names above."""
+"""Custom property on the strips' actions that holds one of the three names above, or that in `speech`."""
 _PLACEMENT_PROPERTY: Final = "effigy_shot"
 """Custom property on the armature that holds the performance's `Placement`."""
 _GROUP: Final = "Expressions"
@@ -104,11 +105,11 @@ def apply_track_steps(
     rig: Rig, track: TrackData, placement: Placement | None = None, scale: float = 1.0
 ) -> Steps[Applied]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
-    _check_ready(rig, track)
+    check_ready(rig, track)
     placement = placement or placement_of(rig) or Placement(default_camera_pose(track.head_to_camera), 1)
-    faces, bones = yield from _actions(rig, track, placement, "expressions", "head")
+    faces, bones = yield from actions_of(rig, track, placement, "expressions", "head")
     key = rig.mesh.data.shape_keys
-    _add_neutral_strip(key, rig.slider_names)
+    add_neutral_strip(key, rig.slider_names)
     set_aside = [
         _set_tracked_strip(key, faces, placement.frame_start, "ADD", scale),
         _set_tracked_strip(rig.armature, bones, placement.frame_start, "COMBINE", scale),
@@ -122,13 +123,13 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
 
     In steps of a few milliseconds (see `steps`).
     """
-    _check_ready(rig, track)
+    check_ready(rig, track)
     stored = placement_of(rig)
     camera_pose = default_camera_pose(track.head_to_camera) if stored is None else stored.camera_pose
     placement = Placement(camera_pose, frame_start)
-    faces, bones = yield from _actions(rig, track, placement, f"{name}, expressions", f"{name}, head")
+    faces, bones = yield from actions_of(rig, track, placement, f"{name}, expressions", f"{name}, head")
     alone, key = not has_performance(rig), rig.mesh.data.shape_keys
-    _add_neutral_strip(key, rig.slider_names)
+    add_neutral_strip(key, rig.slider_names)
     set_aside = []
     for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
         action[LAYER_PROPERTY] = TRANSFERRED
@@ -142,7 +143,7 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
     return Applied(placement, tuple(set_aside))
 
 
-def _check_ready(rig: Rig, track: TrackData) -> None:
+def check_ready(rig: Rig, track: TrackData) -> None:
     """Refuses a track of another head model, and a rig of which a strip is being edited."""
     if track.head_fingerprint != rig.head_fingerprint:
         raise EffigyError(
@@ -154,18 +155,24 @@ def _check_ready(rig: Rig, track: TrackData) -> None:
         check_not_tweaked(target)
 
 
-def _actions(
-    rig: Rig, track: TrackData, placement: Placement, face: str, head: str
+def actions_of(
+    rig: Rig,
+    track: TrackData,
+    placement: Placement,
+    face: str,
+    head: str,
+    sliders: Collection[str] | None = None,
+    joints: Collection[str] = JOINT_NAMES,
 ) -> Steps[tuple[bpy.types.Action, bpy.types.Action]]:
     """The track's keys as an action for the shape keys and one for the armature, named after the mesh with the suffixes
-    `face` and `head`.
+    `face` and `head`: those of the expressions `sliders`, which are all if None, and of `joints`.
     """
     _widen_sliders(rig, track)
     name = rig.mesh.name
     faces, bones = new_action(f"{name} {face}", rig.mesh.data.shape_keys), new_action(f"{name} {head}", rig.armature)
     try:
-        curves = [(faces, curve) for curve in _expression_curves(rig, track, placement.frame_start)]
-        curves += [(bones, curve) for curve in _bone_curves(rig, track, placement)]
+        curves = [(faces, curve) for curve in _expression_curves(rig, track, placement.frame_start, sliders)]
+        curves += [(bones, curve) for curve in _bone_curves(rig, track, placement, joints)]
         for index, (action, curve) in enumerate(curves):
             add_curve(action, curve)
             if index % _CURVES_PER_STEP == 0:
@@ -211,13 +218,13 @@ def remove_performance(rig: Rig) -> None:
     """Removes the tracked performance. Keys set by hand stay, as changes of a neutral face."""
     for target in (rig.mesh.data.shape_keys, rig.armature):
         for track, strip in list(strips_of(target)):
-            if _layer_of(strip) in (TRACKED, NEUTRAL):
+            if layer_of(strip) in (TRACKED, NEUTRAL):
                 remove_strip(target, track, strip)
         if target.animation_data is not None:
             target.animation_data.action_blend_type = "REPLACE"
 
 
-def _add_neutral_strip(key: bpy.types.Key, names: tuple[str, ...]) -> None:
+def add_neutral_strip(key: bpy.types.Key, names: tuple[str, ...]) -> None:
     """Adds the strip that holds these shape keys at zero, unless there are strips already."""
     if _strip_of(key, NEUTRAL) is None and _strip_of(key, TRACKED) is None:
         action = new_action(datablock_name(key.name, " neutral"), key)
@@ -235,7 +242,7 @@ def _set_tracked_strip(
     Returns the name of the artist's action if it became a strip above the performance.
     """
     action[LAYER_PROPERTY] = TRACKED
-    strips = [strip for _, strip in strips_of(target) if _layer_of(strip) == TRACKED]
+    strips = [strip for _, strip in strips_of(target) if layer_of(strip) == TRACKED]
     if not strips:
         push_strip(target, action, TRACKED, frame_start, scale)
     # Existing strips are kept, because the artist may have moved, cut, muted or faded them.
@@ -248,10 +255,10 @@ def _set_tracked_strip(
 
 
 def _strip_of(target: bpy.types.ID, layer: str) -> bpy.types.NlaStrip | None:
-    return next((strip for _, strip in strips_of(target) if _layer_of(strip) == layer), None)
+    return next((strip for _, strip in strips_of(target) if layer_of(strip) == layer), None)
 
 
-def _layer_of(strip: bpy.types.NlaStrip) -> str | None:
+def layer_of(strip: bpy.types.NlaStrip) -> str | None:
     return None if strip.action is None else strip.action.get(LAYER_PROPERTY)
 
 
@@ -274,19 +281,22 @@ def _widen_sliders(rig: Rig, track: TrackData) -> None:
         block.slider_max = min(max(block.slider_max, largest), _MAX_SLIDER)
 
 
-def _expression_curves(rig: Rig, track: TrackData, frame_start: int) -> list[Curve]:
+def _expression_curves(rig: Rig, track: TrackData, frame_start: int, sliders: Collection[str] | None) -> list[Curve]:
     curves, frames = [], track.positions + frame_start
     for name, values in zip(rig.expression_names, track.expression.T, strict=True):
-        curves.append(_curve(_value_path(name), 0, _GROUP, values, frames))
+        if sliders is None or name in sliders:
+            curves.append(_curve(_value_path(name), 0, _GROUP, values, frames))
     return curves
 
 
-def _bone_curves(rig: Rig, track: TrackData, placement: Placement) -> list[Curve]:
+def _bone_curves(rig: Rig, track: TrackData, placement: Placement, joints: Collection[str]) -> list[Curve]:
     curves, frames = [], track.positions + placement.frame_start
     # An artist may have applied a transform to the armature, which moves its rest bones.
     head = head_by_bones(rig, rig.armature)[0]
     turn = head[:3, :3] / np.cbrt(np.linalg.det(head[:3, :3]))
     for index, joint in enumerate(JOINT_NAMES):
+        if joint not in joints:
+            continue
         bone = rig.pose_bone(joint)
         rest = np.array(bone.bone.matrix_local, np.float64)
         base = f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"]'

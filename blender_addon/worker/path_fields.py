@@ -95,6 +95,12 @@ JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
     ),
     "evaluate": (_avatar("avatar"), _CAPTURE, _OUT),
     "render": (_avatar("avatar"), PathField(("track",), "the track"), _OUT),
+    "speak": (
+        PathField(("sound",), "the sound"),
+        PathField(("target",), "the person's track", parts=("track.npz",)),
+        PathField(("phones",), "the phone table"),
+        _OUT,
+    ),
     "retarget": (
         PathField(("performance",), "the performance", parts=("track.npz",)),
         PathField(("target",), "the person's track", parts=("track.npz",)),

@@ -92,6 +92,16 @@ JOB_ROWS = (
         [("a", "the avatar", True, (), None), ("t", "the track", True, (), None), ("o", "the result", False, (), FILE)],
     ),
     (
+        "speak",
+        paths(sound="s", target="t", phones="p", out="o"),
+        [
+            ("s", "the sound", True, (), None),
+            ("t", "the person's track", True, ("track.npz",), None),
+            ("p", "the phone table", True, (), None),
+            ("o", "the result", False, (), FILE),
+        ],
+    ),
+    (
         "retarget",
         paths(performance="p", target="t", out="o"),
         [

@@ -304,6 +304,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "report": {},
     "overlay": {},
     "retarget": {"intensity": 1.0, "smoothing": 0.0, "motion": 1.0, "fps": None},
+    "speak": {"text": None, "phones": None, "intensity": 1.0, "smoothing": 0.0, "fps": None},
     "batch": {"out": None, "cluster": None, "at_once": None},
     "doctor": {"avatar": None, "check": False, "device": "auto"},
 }
@@ -331,6 +332,8 @@ def test_what_scripts_leave_out_keeps_its_meaning() -> None:
         (["retarget", "a", "b", "c", "--intensity"], "0", "-0.1"),
         (["retarget", "a", "b", "c", "--smoothing"], "0", "-0.1"),
         (["retarget", "a", "b", "c", "--motion"], "0", "-0.1"),
+        (["speak", "a", "b", "c", "--intensity"], "0", "-0.1"),
+        (["speak", "a", "b", "c", "--smoothing"], "0", "-0.1"),
         (["batch", "a", "--at-once"], "1", "0"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else value,

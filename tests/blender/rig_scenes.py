@@ -32,6 +32,7 @@ _MODULES = (
     "presets",
     "rotations",
     "sliders",
+    "speech",
     "steps",
     "troubles",
     "mending",

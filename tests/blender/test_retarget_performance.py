@@ -110,5 +110,5 @@ def test_tracks_that_an_earlier_blender_left_behind_are_removed_and_those_of_oth
     for path, age in ((old, 90_000), (new, 3600)):
         path.write_bytes(b"track")
         os.utime(path, (time.time() - age,) * 2)
-    module("blender_addon.transferring")._remove_forgotten(tmp_path)
+    module("blender_addon.transferring").remove_forgotten(tmp_path)
     assert list(tmp_path.iterdir()) == [new]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
-import numpy as np
 import pytest
 from rig_digest import digest
 from rig_scenes import rigging
+from speech_files import write_speech
 
 NOTHING_TO_UNDO = {
     "add_shared_folder": "a preference",
@@ -56,6 +55,8 @@ class Place:
     avatars: Path
     capture: Path
     take: Path
+    sound: Path
+    """With a phone table beside it."""
     folder: Path
 
 
@@ -79,7 +80,7 @@ def place(effigy, demo_capture, engine_avatars, tmp_path_factory) -> Place:
     names = [name[0].upper() + name[1:] for name in made.expression_names]
     rows = [f"10:00:00:{row:02d}.000,61," + ",".join("0.2" for _ in names) for row in range(20)]
     take.write_text("\n".join((",".join(("Timecode", "BlendShapeCount", *names)), *rows)))
-    return Place(engine_avatars, capture, take, folder)
+    return Place(engine_avatars, capture, take, write_speech(folder / "line.wav"), folder)
 
 
 def rig():
@@ -153,6 +154,7 @@ ROWS = {
     "retarget_performance": Row(
         lambda place: EFFIGY.retarget_performance(True, filepath=str(place.take), frame_start=20)
     ),
+    "lip_sync": Row(lambda place: EFFIGY.lip_sync(True, filepath=str(place.sound), frame_start=20, add_sound=False)),
     "set_up_composite": Row(lambda _: EFFIGY.set_up_composite(True)),
     "take_refined_track": Row(lambda _: EFFIGY.take_refined_track(True)),
     "unpack_avatar": Row(lambda _: EFFIGY.unpack_avatar(True), pack),
@@ -198,12 +200,7 @@ def steps_of(place: Place, name: str) -> object:
         take_cat(place)
         return module("native.disk")._bake(scene, bpy.context.view_layer, rig(), place.folder / "splats.usdc", 1, 2)
     if name in ("import_capture", "import_video"):
-        film = place.folder / "film.wav"
-        with wave.open(str(film), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(8000)
-            file.writeframes(np.zeros(16000, np.int16).tobytes())
+        film = place.sound
         return importing._build(scene, "second", place.capture, True, {}, film if name == "import_video" else None)
     if name == "refine_track":
         return module("training")._apply_refined_track(place.capture / "track_refined.npz", rig().armature.name)

@@ -1,0 +1,203 @@
+"""Lip sync against mouths whose phones are known, and against a filmed mouth.
+
+    python -m bench.lip_sync [CAPTURE FILM]
+
+A synthetic voice (eSpeak NG, whose library tells the time of each phone) says sentences. The mouth that Effigy makes of
+the sound alone, and of the sound and the text, is compared with the one that it makes of the known phones, beside a
+mouth that opens and closes four times a second whatever is said. With a tracked capture and its film, the mouth that is
+made of the film's sound is compared with the tracked one. Needs eSpeak NG (the package `espeak-ng` of Debian).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import ctypes.util
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from backend.formats.capture import load_capture
+from backend.formats.track import load_track
+from backend.head.model import JAW
+from backend.progress import SILENT
+from backend.speech.articulation import JAW_OPEN, Mouth, articulate
+from backend.speech.phones import Phone, Phones
+from backend.speech.recogniser import recognise
+from backend.speech.sound import RATE, Sound, read_sound
+from backend.speech.visemes import segments_of
+
+SENTENCES = (
+    "My big brother Bob bought a new blue boat, and many people move it to the beach before summer.",
+    "She sees five feet of food in the room, but we would rather have a warm bowl of mushroom soup.",
+    "When the sunlight strikes raindrops in the air, they act as a prism and form a rainbow.",
+    "Please call Stella, and ask her to bring these things with her from the store.",
+    "Peter Piper picked a peck of pickled peppers, while Mama made jam from plums and apples.",
+    "I never said that he should leave the window open; it has been raining since early this morning.",
+)
+VOICES = ("en-us", "en-us+f2", "en-gb+m3")
+FRAMES = 60
+MOST_LAG = 18
+"""Frames by which curves are shifted against each other."""
+CLOSED = 0.9
+GAP = 0.06
+"""Of the mouth's width between the inner lips, below which filmed lips are closed."""
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("string", ctypes.c_char * 8),
+    )
+
+
+def synthesise(text: str, voice: str) -> tuple[Sound, Phones]:
+    """A sentence as eSpeak NG says it, and its phones in the IPA."""
+    library = ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
+    # AUDIO_OUTPUT_SYNCHRONOUS; espeakINITIALIZE_PHONEME_EVENTS | espeakINITIALIZE_PHONEME_IPA
+    rate = library.espeak_Initialize(2, 0, None, 3)
+    blocks, events = [], []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+    def take(samples: Any, count: int, event: Any) -> int:
+        if samples and count:
+            blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        index = 0
+        while event[index].type:
+            if event[index].type == 7:
+                events.append((event[index].audio_position / 1000, event[index].string.decode("utf-8", "replace")))
+            index += 1
+        return 0
+
+    library.espeak_SetSynthCallback(take)
+    library.espeak_SetVoiceByName(voice.encode())
+    data = text.encode() + b"\0"
+    library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 1, 0, 1, None, None)
+    library.espeak_Synchronize()
+    library.espeak_Terminate()
+    resampler = av.AudioResampler("s16", "mono", RATE)
+    frame = av.AudioFrame.from_ndarray(np.concatenate(blocks)[None], "s16", "mono")
+    frame.sample_rate = rate
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    sound = Sound(np.concatenate([part.to_ndarray().ravel() for part in parts]))
+    times = [at for at, _ in events] + [sound.seconds]
+    return sound, Phones("IPA", tuple(Phone(at, times[i + 1], label) for i, (at, label) in enumerate(events)))
+
+
+def rhythm(sound: Sound) -> Phones:
+    """A mouth that opens and closes four times a second."""
+    starts = np.arange(0, sound.seconds, 0.25)
+    return Phones(
+        "ARPAbet",
+        tuple(phone for at in starts for phone in (Phone(at, at + 0.08, "M"), Phone(at + 0.08, at + 0.25, "AA"))),
+    )
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if min(np.ptp(a), np.ptp(b)) > 1e-6 else 0.0
+
+
+def best_lag(made: np.ndarray, reference: np.ndarray) -> tuple[int, float]:
+    """Frames by which `made` is late where it correlates best with the reference, and how much it does there."""
+    inner = slice(MOST_LAG, len(reference) - MOST_LAG)
+    found = [(correlation(np.roll(made, -lag)[inner], reference[inner]), lag) for lag in range(-MOST_LAG, MOST_LAG + 1)]
+    value, lag = max(found)
+    return lag, value
+
+
+def figures(made: Mouth, reference: Mouth, phones: Phones) -> tuple[float, ...]:
+    """Correlations of jaw and closed lips, the lag in seconds, the share of m, b, p in which the lips close, and
+    that of the frames with closed lips that belong to none.
+    """
+    contacts = [each for each in segments_of(phones) if each.viseme == "PP"]
+    near = np.zeros(len(made.closed), bool)
+    met = []
+    for each in contacts:
+        frames = slice(int(each.start * FRAMES), int(np.ceil(each.end * FRAMES)) + 1)
+        met.append(made.closed[frames].max(initial=0) >= CLOSED)
+        near[max(0, frames.start - 4) : frames.stop + 4] = True
+    closed = made.closed >= CLOSED
+    return (
+        correlation(made.channels[:, JAW_OPEN], reference.channels[:, JAW_OPEN]),
+        correlation(made.closed, reference.closed),
+        best_lag(made.channels[:, JAW_OPEN], reference.channels[:, JAW_OPEN])[0] / FRAMES,
+        float(np.mean(met)),
+        float((closed & ~near).sum() / max(1, closed.sum())),
+    )
+
+
+def known_phones() -> list[str]:
+    methods: dict[str, Callable[[Sound, str], Phones]] = {
+        "constant rhythm": lambda sound, _: rhythm(sound),
+        "the sound alone": lambda sound, _: recognise(sound, "", SILENT),
+        "the sound and its text": lambda sound, text: recognise(sound, text, SILENT),
+    }
+    lines = [
+        "| mouth from | jaw, correlation | closed lips, correlation | lag of the jaw, ms | m, b, p with closed lips "
+        "| closed lips elsewhere | s of CPU for a minute |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    takes = [(text, *synthesise(text, voice)) for voice in VOICES for text in SENTENCES]
+    for name, method in methods.items():
+        rows, spent = [], 0.0
+        for text, sound, phones in takes:
+            start = time.process_time()
+            made = articulate(method(sound, text), sound, FRAMES)
+            spent += time.process_time() - start
+            rows.append(figures(made, articulate(phones, sound, FRAMES), phones))
+        jaw, lips, lag, met, elsewhere = np.mean(rows, axis=0)
+        lag = np.median(np.array(rows)[:, 2])
+        minutes = sum(sound.seconds for _, sound, _ in takes) / 60
+        lines.append(
+            f"| {name} | {jaw:.2f} | {lips:.2f} | {1000 * lag:+.0f} | {met:.0%} | {elsewhere:.0%} "
+            f"| {spent / minutes:.1f} |"
+        )
+    return lines
+
+
+def filmed(capture: Path, film: Path) -> list[str]:
+    """The mouth from a film's sound against the tracked one."""
+    track, marks = load_track(capture / "track.npz"), load_capture(capture).landmarks
+    sound, rate = read_sound(film), float(track.fps)
+    gap = np.linalg.norm(marks[:, 13, :2] - marks[:, 14, :2], axis=1)
+    gap = gap / np.linalg.norm(marks[:, 61, :2] - marks[:, 291, :2], axis=1)
+    jaw, closed = np.nan_to_num(track.rotations[:, JAW, 0]), np.nan_to_num(gap, nan=1.0) < GAP
+    lines = [
+        "| mouth from | jaw, correlation | at best, and its lag in ms | closed lips, correlation |",
+        "|---|---|---|---|",
+    ]
+    for name, phones in (("constant rhythm", rhythm(sound)), ("the sound alone", recognise(sound, "", SILENT))):
+        made = articulate(phones, sound, rate)
+        count = min(len(jaw), len(made.channels))
+        opening = made.channels[:count, JAW_OPEN]
+        lag, best = best_lag(opening, jaw[:count])
+        lines.append(
+            f"| {name} | {correlation(opening, jaw[:count]):+.2f} | {best:+.2f} at {1000 * lag / rate:+.0f} "
+            f"| {correlation(made.closed[:count], closed[:count].astype(float)):+.2f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("capture", type=Path, nargs="?")
+    parser.add_argument("film", type=Path, nargs="?")
+    arguments = parser.parse_args()
+    print("\n".join(known_phones()))
+    if arguments.capture and arguments.film:
+        print(f"\n{arguments.film.stem}\n")
+        print("\n".join(filmed(arguments.capture, arguments.film)))
+
+
+if __name__ == "__main__":
+    main()

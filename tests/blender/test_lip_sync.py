@@ -1,0 +1,115 @@
+"""Lip sync with the operator and a real worker: strips of mouth and jaw, made again without touching other keys."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import bpy
+import numpy as np
+import pytest
+from rig_scenes import rigging
+from speech_files import write_speech
+
+RATE = 24
+OPEN, SHUT = 0.75, 1.1
+"""Seconds at which the mouth is wide open, and at which the lips meet."""
+
+
+@pytest.fixture
+def rig(demo_capture, module):
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    bpy.context.scene.render.fps, bpy.context.scene.render.fps_base = RATE, 1
+    return module("blender_addon.active").need_rig(bpy.context)
+
+
+@pytest.fixture
+def line(rig, tmp_path: Path) -> Path:
+    return write_speech(tmp_path / "line 3.wav")
+
+
+def strip_of(target, name: str):
+    return next(s for track in target.animation_data.nla_tracks for s in track.strips if s.name == name)
+
+
+def face_at(rig, seconds: float, start: int = 101) -> tuple[dict[str, float], float]:
+    """The sliders' values, and the jaw's angle in radians."""
+    bpy.context.scene.frame_set(start + round(seconds * RATE))
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    keys = rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks
+    jaw = rig.armature.evaluated_get(depsgraph).pose.bones[rig.pose_bone("jaw").name]
+    return {name: keys[name].value for name in rig.expression_names}, jaw.rotation_quaternion.angle
+
+
+def paths(action) -> set[str]:
+    return {curve.data_path for curve in rigging().action.curves_of(action)}
+
+
+def points(action) -> list[list[float]]:
+    return [
+        [value for point in curve.keyframe_points for value in point.co] for curve in rigging().action.curves_of(action)
+    ]
+
+
+def test_a_sound_opens_and_closes_the_mouth_in_strips_that_leave_the_rest_of_the_face_alone(rig, line):
+    before = [face_at(rig, seconds)[0] for seconds in (OPEN, SHUT)]
+    assert bpy.ops.effigy.lip_sync(filepath=str(line), frame_start=101) == {"FINISHED"}
+    lips, jaw = strip_of(rig.mesh.data.shape_keys, "line 3"), strip_of(rig.armature, "line 3")
+    assert (lips.frame_start, jaw.frame_start, lips.extrapolation) == (101, 101, "NOTHING")
+    assert lips.frame_end == pytest.approx(101 + 2 * RATE, abs=1)
+    assert all("mouth" in path or "jaw" in path or "tongue" in path for path in paths(lips.action))
+    assert len(paths(lips.action)) > 20
+    assert paths(jaw.action) == {f'pose.bones["{rig.pose_bone("jaw").name}"].rotation_quaternion'}
+    (wide, opened), (shut, closed) = face_at(rig, OPEN), face_at(rig, SHUT)
+    assert opened > np.radians(6) and closed < np.radians(1.5)
+    assert shut["mouthPressLeft"] > wide["mouthPressLeft"] + 0.2
+    for now, earlier in zip((wide, shut), before, strict=True):
+        assert all(
+            now[name] == pytest.approx(earlier[name], abs=1e-6) for name in now if name.startswith(("brow", "eye"))
+        )
+
+
+def test_made_again_it_gets_new_keys_where_its_strips_are_and_keys_set_by_hand_stay(rig, line):
+    tracked = rigging().performance.tracked_strip(rig).action
+    bpy.ops.effigy.lip_sync(filepath=str(line), frame_start=101)
+    rig.key_blocks["browInnerUp"].keyframe_insert("value", frame=120)
+    rig.key_blocks["mouthSmileLeft"].keyframe_insert("value", frame=120)
+    key = rig.mesh.data.shape_keys
+    by_hand, keys, of_track = key.animation_data.action, points(key.animation_data.action), points(tracked)
+    strip = strip_of(key, "line 3")
+    strip.frame_start_ui, first, counted = 150, points(strip.action), len(bpy.data.actions)
+    opened = face_at(rig, OPEN, 150)[1]
+    bpy.ops.effigy.lip_sync(filepath=str(line), frame_start=101, intensity=0.5)
+    assert len(bpy.data.actions) == counted and len(key.animation_data.nla_tracks) == 3
+    assert strip_of(key, "line 3").frame_start == 150
+    assert points(strip_of(key, "line 3").action) != first
+    assert key.animation_data.action == by_hand and points(by_hand) == keys and points(tracked) == of_track
+    assert face_at(rig, OPEN, 101)[1] < 0.7 * opened or opened == 0
+
+
+def test_the_sequencer_gets_the_sound_once_and_gives_it_to_the_operator(rig, line, module):
+    if "aud" not in sys.modules:
+        pytest.skip("this Blender has no sound")
+    lip_sync = module("blender_addon.lip_sync")
+    for _ in range(2):
+        bpy.ops.effigy.lip_sync(filepath=str(line), frame_start=31)
+    (strip,) = lip_sync.strips_in(bpy.context.scene)
+    assert lip_sync.file_of(strip) == line and lip_sync.start_of(strip) == 31
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("none.wav", {}, "no sound at"),
+        ("table.wav", {}, "is not a sound"),
+        ("line 3.wav", {"text": "three blind mice and many more words that nobody says in this line"}, "does not fit"),
+        ("line 3.wav", {"phones": "missing.tsv"}, "no phone table at"),
+    ],
+)
+def test_what_cannot_be_spoken_is_reported_with_a_sentence(rig, line, name, settings, message):
+    (line.parent / "table.wav").write_text("a,b\n1,2\n")
+    if "phones" in settings:
+        settings = {"phones": str(line.parent / settings["phones"])}
+    with pytest.raises(RuntimeError, match=message):
+        bpy.ops.effigy.lip_sync(filepath=str(line.parent / name), **settings)
+    assert not rigging().speech.has_speech(rig, line.stem)
