@@ -15,6 +15,7 @@ import ctypes
 import ctypes.util
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,17 @@ class _Event(ctypes.Structure):
     )
 
 
-def synthesise(text: str, voice: str) -> tuple[Sound, Phones]:
-    """A sentence as eSpeak NG says it, and its phones in the IPA."""
+@cache
+def _espeak() -> tuple[ctypes.CDLL, int]:
+    """The library, and the samples a second that it makes. It waits for ever when it is started twice."""
     library = ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
     # AUDIO_OUTPUT_SYNCHRONOUS; espeakINITIALIZE_PHONEME_EVENTS | espeakINITIALIZE_PHONEME_IPA
-    rate = library.espeak_Initialize(2, 0, None, 3)
+    return library, library.espeak_Initialize(2, 0, None, 3)
+
+
+def synthesise(text: str, voice: str) -> tuple[Sound, Phones]:
+    """A sentence as eSpeak NG says it, and its phones in the IPA."""
+    library, rate = _espeak()
     blocks, events = [], []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
@@ -84,7 +91,6 @@ def synthesise(text: str, voice: str) -> tuple[Sound, Phones]:
     data = text.encode() + b"\0"
     library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 1, 0, 1, None, None)
     library.espeak_Synchronize()
-    library.espeak_Terminate()
     resampler = av.AudioResampler("s16", "mono", RATE)
     frame = av.AudioFrame.from_ndarray(np.concatenate(blocks)[None], "s16", "mono")
     frame.sample_rate = rate
