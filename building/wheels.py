@@ -151,7 +151,8 @@ def choose(wheels: dict[str, list[Wheel]], platform: str, python: tuple[int, int
     """The wheel of each package that pip takes on a platform, and the packages that have none."""
     order = {tag: place for place, tag in enumerate(tags_of(platform, python))}
     chosen, without = [], []
-    environment = PLATFORMS[platform] | {"python_version": f"{python[0]}.{python[1]}"}
+    version = f"{python[0]}.{python[1]}"
+    environment = PLATFORMS[platform] | {"python_version": version, "python_full_version": f"{version}.0"}
     for requirement, candidates in wheels.items():
         package, _, marker = requirement.partition(";")
         if marker and not Marker(marker).evaluate(environment):

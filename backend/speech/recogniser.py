@@ -98,28 +98,44 @@ def _aligned(sound: Sound, text: str, progress: Progress) -> list[Phone]:
             decoder.add_word(word, " ".join(phones_of_spelling(word)), True)
     failed = EffigyError("The text does not fit the sound: type what is said, word for word, or leave it empty.")
     data = sound.samples.tobytes()
+
+    def listen(step: int) -> None:
+        progress.raise_if_cancelled()
+        progress.update(STAGE, step, 2)
+        decoder.start_utt()
+        decoder.process_raw(data, full_utt=True)
+        decoder.end_utt()
+
     try:
         decoder.set_align_text(" ".join(words))
-        for step in range(2):
-            progress.raise_if_cancelled()
-            progress.update(STAGE, step, 2)
-            decoder.start_utt()
-            decoder.process_raw(data, full_utt=True)
-            decoder.end_utt()
-            if step == 0:
-                if decoder.hyp() is None or len(decoder.hyp().hypstr.split()) < len(words):
-                    raise failed
-                decoder.set_alignment()
-        alignment = decoder.get_alignment()
+        listen(0)
     except RuntimeError as error:
         raise failed from error
-    if alignment is None:
+    if decoder.hyp() is None or len(decoder.hyp().hypstr.split()) < len(words):
         raise failed
+    found = [(each.word, each.start_frame, each.end_frame + 1) for each in decoder.seg()]
+    try:
+        decoder.set_alignment()
+        listen(1)
+        aligned = decoder.get_alignment()
+    except RuntimeError:
+        aligned = None
+    if aligned is None:
+        # The phones of a word that is slurred cannot all be told apart; when the words are said is known.
+        return [phone for word, start, end in found for phone in _spread(decoder.lookup_word(word), start, end)]
     return [
         Phone(FRAME * phone.start, FRAME * (phone.start + phone.duration), phone.name)
-        for word in alignment
+        for word in aligned
         for phone in word
     ]
+
+
+def _spread(pronunciation: str | None, start: int, end: int) -> Iterator[Phone]:
+    """The phones of a word, of equal lengths between two frames."""
+    phones = (pronunciation or "SIL").split()
+    times = FRAME * np.linspace(start, end, len(phones) + 1)
+    for index, phone in enumerate(phones):
+        yield Phone(float(times[index]), float(times[index + 1]), phone)
 
 
 def words_of(text: str) -> list[str]:
