@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 
+from backend.errors import EffigyError
 from backend.formats.capture import load_capture
 from backend.formats.track import load_track
 from backend.head.model import JAW
@@ -155,17 +156,22 @@ def known_phones() -> list[str]:
     ]
     takes = [(text, *synthesise(text, voice)) for voice in VOICES for text in SENTENCES]
     for name, method in methods.items():
-        rows, spent = [], 0.0
+        rows, spent, refused = [], 0.0, 0
         for text, sound, phones in takes:
             start = time.process_time()
-            made = articulate(method(sound, text), sound, FRAMES)
+            try:
+                found = method(sound, text)
+            except EffigyError:
+                refused += 1
+                continue
+            made = articulate(found, sound, FRAMES)
             spent += time.process_time() - start
             rows.append(figures(made, articulate(phones, sound, FRAMES), phones))
         jaw, lips, lag, met, elsewhere = np.mean(rows, axis=0)
         lag = np.median(np.array(rows)[:, 2])
         minutes = sum(sound.seconds for _, sound, _ in takes) / 60
         lines.append(
-            f"| {name} | {jaw:.2f} | {lips:.2f} | {1000 * lag:+.0f} | {met:.0%} | {elsewhere:.0%} "
+            f"| {name}{f' (without {refused} that did not fit)' if refused else ''} | {jaw:.2f} | {lips:.2f} | {1000 * lag:+.0f} | {met:.0%} | {elsewhere:.0%} "
             f"| {spent / minutes:.1f} |"
         )
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,8 @@ FRAME: Final = 0.01
 """Seconds of a frame of the decoder."""
 LONGEST, SHORTEST = 15.0, 8.0
 """Seconds of a part that is decoded at once. Parts end where the sound is quietest."""
+BEAMS: Final[tuple[dict[str, float], ...]] = ({}, {"beam": 1e-64, "wbeam": 1e-64, "pbeam": 1e-64})
+"""Settings of the decoder for an alignment, the fastest first; the next ones are tried where it fails."""
 MOST_TEXT: Final = 20_000
 """Characters of a text: what is said in half an hour."""
 QUIET: Final = -35.0
@@ -91,43 +94,38 @@ def parts(sound: Sound) -> list[int]:
 
 def _aligned(sound: Sound, text: str, progress: Progress) -> list[Phone]:
     """The phones of the words of `text`, with the silences between them."""
-    words = words_of(text)
-    decoder = _decoder(dict="cmudict-en-us.dict")
-    for word in dict.fromkeys(words):
-        if decoder.lookup_word(word) is None:
-            decoder.add_word(word, " ".join(phones_of_spelling(word)), True)
-    failed = EffigyError("The text does not fit the sound: type what is said, word for word, or leave it empty.")
-    data = sound.samples.tobytes()
+    words, data = words_of(text), sound.samples.tobytes()
 
-    def listen(step: int) -> None:
+    def listen(decoder: Any, step: int) -> None:
         progress.raise_if_cancelled()
-        progress.update(STAGE, step, 2)
+        progress.update(STAGE, step, len(BEAMS) + 1)
         decoder.start_utt()
         decoder.process_raw(data, full_utt=True)
         decoder.end_utt()
 
-    try:
-        decoder.set_align_text(" ".join(words))
-        listen(0)
-    except RuntimeError as error:
-        raise failed from error
-    if decoder.hyp() is None or len(decoder.hyp().hypstr.split()) < len(words):
-        raise failed
+    for step, beams in enumerate(BEAMS):
+        decoder = _decoder(dict="cmudict-en-us.dict", **beams)
+        for word in dict.fromkeys(words):
+            if decoder.lookup_word(word) is None:
+                decoder.add_word(word, " ".join(phones_of_spelling(word)), True)
+        with suppress(RuntimeError):
+            decoder.set_align_text(" ".join(words))
+            listen(decoder, step)
+            if decoder.hyp() is not None and len(decoder.hyp().hypstr.split()) == len(words):
+                break
+    else:
+        raise EffigyError("The text does not fit the sound: type what is said, word for word, or leave it empty.")
     found = [(each.word, each.start_frame, each.end_frame + 1) for each in decoder.seg()]
-    try:
+    with suppress(RuntimeError):
         decoder.set_alignment()
-        listen(1)
-        aligned = decoder.get_alignment()
-    except RuntimeError:
-        aligned = None
-    if aligned is None:
-        # The phones of a word that is slurred cannot all be told apart; when the words are said is known.
-        return [phone for word, start, end in found for phone in _spread(decoder.lookup_word(word), start, end)]
-    return [
-        Phone(FRAME * phone.start, FRAME * (phone.start + phone.duration), phone.name)
-        for word in aligned
-        for phone in word
-    ]
+        listen(decoder, len(BEAMS))
+        return [
+            Phone(FRAME * phone.start, FRAME * (phone.start + phone.duration), phone.name)
+            for word in decoder.get_alignment()
+            for phone in word
+        ]
+    # The phones of a word that is slurred cannot all be told apart; when the words are said is known.
+    return [phone for word, start, end in found for phone in _spread(decoder.lookup_word(word), start, end)]
 
 
 def _spread(pronunciation: str | None, start: int, end: int) -> Iterator[Phone]:

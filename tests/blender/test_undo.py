@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
+import numpy as np
 import pytest
 from rig_digest import digest
 from rig_scenes import rigging
