@@ -170,8 +170,9 @@ def known_phones() -> list[str]:
         jaw, lips, lag, met, elsewhere = np.mean(rows, axis=0)
         lag = np.median(np.array(rows)[:, 2])
         minutes = sum(sound.seconds for _, sound, _ in takes) / 60
+        left_out = f" (without {refused} whose text did not fit)" if refused else ""
         lines.append(
-            f"| {name}{f' (without {refused} that did not fit)' if refused else ''} | {jaw:.2f} | {lips:.2f} | {1000 * lag:+.0f} | {met:.0%} | {elsewhere:.0%} "
+            f"| {name}{left_out} | {jaw:.2f} | {lips:.2f} | {1000 * lag:+.0f} | {met:.0%} | {elsewhere:.0%} "
             f"| {spent / minutes:.1f} |"
         )
     return lines
