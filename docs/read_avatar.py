@@ -18,6 +18,9 @@ PARENTS = (-1, 0, 1, 1, 1)
 C1, C2 = 0.4886025119029199, (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
 C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
 DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I16": "<i2", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
+sigmoid = lambda x: 0.5 * np.tanh(0.5 * x) + 0.5
+smooth = lambda x: np.clip(x, 0, 1) ** 2 * (3 - 2 * np.clip(x, 0, 1))
+unit = lambda vectors: vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def read(path: Path) -> tuple[dict, Tensors]:
@@ -38,52 +41,40 @@ def read(path: Path) -> tuple[dict, Tensors]:
 
 def pose_of_sliders(header: dict, tensors: Tensors, values: dict[str, float]) -> tuple[Array, Array]:
     """{name: value} -> expression (E,) and joint rotations (5, 3), axis-angle."""
-    weights = np.zeros(len(header["baked"]["sliders"]))
-    if "mouthClose" in values:
-        values = values | {"mouthClose": min(values["mouthClose"], max(values.get("jawOpen", 0.0), 0.0))}
-    for name, value in values.items():
-        weights[header["baked"]["sliders"].index(name)] = value
-    rotations = np.zeros((5, 3))
-    rotations[JAW:] = np.tensordot(weights, tensors["baked.slider_rotations"], 1)
-    return weights @ tensors["baked.slider_expression"], rotations
+    names = header["baked"]["sliders"]
+    if unknown := sorted(values.keys() - set(names)):
+        sys.exit(f"There is no slider {unknown[0]}. Sliders: {', '.join(names)}.")
+    closed = min(values.get("mouthClose", 0.0), max(values.get("jawOpen", 0.0), 0.0))
+    weights = np.array([closed if name == "mouthClose" else values.get(name, 0.0) for name in names])
+    turned = np.tensordot(weights, tensors["baked.slider_rotations"], 1)
+    return weights @ tensors["baked.slider_expression"], np.concatenate((np.zeros((JAW, 3)), turned))
 
 
 def to_matrix(rotation: Array) -> Array:
     """Axis-angle (3,) -> (3, 3), Rodrigues' formula."""
-    angle = np.linalg.norm(rotation)
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = rotation / angle
-    skew = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
-    return np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+    angle, skew = np.linalg.norm(rotation), np.cross(np.eye(3), rotation)
+    return np.eye(3) + np.sinc(angle / np.pi) * skew + 0.5 * np.sinc(0.5 * angle / np.pi) ** 2 * skew @ skew
 
 
 def to_quaternion(matrix: Array) -> Array:
     """(3, 3) -> w, x, y, z with w >= 0: the eigenvector to the largest eigenvalue (Bar-Itzhack 2000)."""
     (a, b, c), (d, e, f), (g, h, i) = matrix
-    symmetric = np.array(
-        ((a + e + i, h - f, c - g, d - b), (h - f, a - e - i, b + d, c + g), (c - g, b + d, e - a - i, f + h),
-         (d - b, c + g, f + h, i - a - e))
-    )  # fmt: skip
-    quaternion = np.linalg.eigh(symmetric)[1][:, -1]
+    # Of a symmetric matrix `eigh` reads the lower triangle alone.
+    low = (a + e + i, 0, 0, 0), (h - f, a - e - i, 0, 0), (c - g, b + d, e - a - i, 0), (d - b, c + g, f + h, i - a - e)
+    quaternion = np.linalg.eigh(low)[1][:, -1]
     return quaternion if quaternion[0] >= 0 else -quaternion
 
 
 def multiplied(a: Array, b: Array) -> Array:
     """Quaternions (..., 4) and (..., 4): the rotation b followed by a."""
     aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
-    scalar = aw * bw - (av * bv).sum(-1, keepdims=True)
-    return np.concatenate((scalar, aw * bv + bw * av + np.cross(av, bv)), -1)
+    return np.concatenate((aw * bw - (av * bv).sum(-1, keepdims=True), aw * bv + bw * av + np.cross(av, bv)), -1)
 
 
 def rotated(quaternions: Array, points: Array) -> Array:
     """Points (..., 3) by unit quaternions (..., 4)."""
     twice = 2 * np.cross(quaternions[..., 1:], points)
     return points + quaternions[..., :1] * twice + np.cross(quaternions[..., 1:], twice)
-
-
-def unit(vectors: Array) -> Array:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[Array, Array, Array, Array]:
@@ -112,14 +103,10 @@ def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[A
 def view_of(joints: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Array, Array]:
     """The view condition (3,), and the matrix (3, 3) from head space to the frame of the directions of view."""
     before = unit(turn.T @ (joints[EYE_L:].mean(0) - eye))
-    angles = np.array((np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))))
+    angles = np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))
     yaw, pitch = np.clip(angles, ranges[:, 0], ranges[:, 1])
     after = np.array((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)))
-    if (angles == (yaw, pitch)).all():
-        return before + (0, 0, 1), turn.T
-    cosine = before @ after
-    x, y, z = np.cross(before, after)
-    skew = np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))
+    cosine, skew = before @ after, np.cross(np.eye(3), np.cross(before, after))
     nearest = np.eye(3) + skew + skew @ skew / max(1 + cosine, 1e-6)
     return after + (0, 0, 1), (np.diag((-1.0, 1, -1)) if cosine < -1 + 1e-5 else nearest) @ turn.T
 
@@ -136,11 +123,6 @@ def nearest_filmed(face: Array, filmed: Array) -> Array:
         shift += square.sum() / max(slope, 1e-12) * max(np.sqrt(square.sum()) - 1, 0)
     kept = (1 - 0.4 * smooth((away - 1.25) / 0.75)) / (1 + shift * curvature)
     return face - ((1 - kept) * offsets) @ filmed[2:]
-
-
-def smooth(x: float) -> float:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
 
 
 def with_materials(tensors: Tensors, attributes: Array, degree: int, beyond: Array) -> Array:
@@ -174,8 +156,8 @@ def harmonics(degree: int, directions: Array) -> Array:
     functions = [np.full_like(x, 0.28209479177387814), -C1 * y, C1 * z, -C1 * x]
     functions += [C2[0] * x * y, -C2[0] * y * z, C2[1] * (2 * zz - xx - yy), -C2[0] * x * z, C2[2] * (xx - yy)]
     functions += [-C3[0] * y * (3 * xx - yy), C3[1] * x * y * z, -C3[2] * y * (4 * zz - xx - yy)]
-    functions += [C3[3] * z * (2 * zz - 3 * xx - 3 * yy), -C3[2] * x * (4 * zz - xx - yy), C3[4] * z * (xx - yy)]
-    functions += [-C3[0] * x * (xx - 3 * yy)]
+    functions += [C3[3] * z * (2 * zz - 3 * xx - 3 * yy), -C3[2] * x * (4 * zz - xx - yy)]
+    functions += [C3[4] * z * (xx - yy), -C3[0] * x * (xx - 3 * yy)]
     return np.stack(functions[: (degree + 1) ** 2], -1)
 
 
@@ -199,7 +181,6 @@ def splats(header: dict, tensors: Tensors, expression: Array, rotations: Array, 
     own = out[:, 11 + 3 * h :].reshape(n, k, 11)
     turn = quaternions[:, None]
     places = offsets[:, None] + tensors["networks.blendshapes.positions"] * scales[:, None]
-    sigmoid = lambda x: 0.5 * np.tanh(0.5 * x) + 0.5
     anchors_and_spawned = {
         "means": (vertices + rotated(quaternions, offsets), vertices[:, None] + rotated(turn, places)),
         "quaternions": (multiplied(quaternions, unit(out[:, 6:10])), multiplied(turn, unit(own[..., 7:11]))),
