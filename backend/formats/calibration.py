@@ -31,6 +31,8 @@ OPENGL_TO_OPENCV: Final = np.diag((1.0, -1.0, -1.0, 1.0))
 """A camera's own axes: Y and Z have the opposite direction."""
 MOST_PIXELS: Final = 1e6
 """Of a focal length or a picture's side."""
+MOST_NUMBER: Final = 1e9
+"""Of a matrix and of distortion: squares of greater ones overflow where cameras are compared."""
 MOST_DISTORTION: Final = 0.01
 """Of the crop's side: how far lens distortion may move a point. The tracker has none; this is 5 pixels of 512."""
 MOST_DIFFERENCE: Final = 1e-3
@@ -86,11 +88,12 @@ def _camera(entry: Any, common: dict[str, Any]) -> CalibratedCamera:
         distortion = np.array([float(values.get(key, 0)) for key in ("k1", "k2", "p1", "p2")])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Damaged(f"the frame {name} lacks numbers: transform_matrix, fl_x, cx, cy, w and h are needed") from error
-    finite = all(np.isfinite(part).all() for part in (matrix, distortion, numbers))
-    if not (finite and min(numbers) > 0 and max(numbers) < MOST_PIXELS):
+    possible = np.abs(matrix).max() < MOST_NUMBER and np.abs(distortion).max() < MOST_NUMBER
+    if not (possible and min(numbers) > 0 and max(numbers) < MOST_PIXELS and np.isfinite(numbers).all()):
         raise Damaged(f"the frame {name} has numbers that no camera has")
     rotation = matrix[:3, :3]
-    if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-2 or np.linalg.det(rotation) < 0:
+    apart = max(np.abs(rotation @ rotation.T - np.eye(3)).max(), np.abs(matrix[3] - (0, 0, 0, 1)).max())
+    if apart > 1e-2 or np.linalg.det(rotation) < 0:
         raise Damaged(f"the transform_matrix of {name} is no rotation and translation")
     focal_x, focal_y, x, y, _, _ = numbers
     path = PurePosixPath(str(entry["file_path"]).replace("\\", "/"))
