@@ -1,16 +1,17 @@
-"""The web page of an avatar's file, with how its head moves where the file does not hold it."""
+"""The web page of an avatar. Its baked model and how its head moves are made anew: a file may lack these parts, and
+opening an avatar does not check them.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from ..avatar.avatar import MOST_BYTES, REMEDY, Avatar, save_avatar
+from ..avatar.avatar import Avatar, save_avatar
 from ..avatar.baked import Sliders, motion_arrays
 from ..correspondence.arkit import ARKIT_NAMES, arkit_map
 from ..errors import EffigyError
 from ..progress import Progress
-from ..reading import read_bytes
 from ..storage import write_beside
 from ..web_page import SUFFIX, moves_by_itself, page_of
 
@@ -22,15 +23,13 @@ def check_page_name(out: Path) -> None:
 
 
 def write_page(avatar: Avatar, source: Path, out: Path, progress: Progress) -> int:
-    """Write the page of the avatar in the file `source`, whose content is `avatar`; returns its size in bytes."""
+    """Write the page of the avatar that was loaded from the file `source`; returns the page's size in bytes."""
     if avatar.networks.blendshapes is None:
         raise EffigyError(
             f"{source} is an avatar of graph U-Nets, which only the backend can play: make one of blendshapes of it "
             "with `bake`, then its page."
         )
-    content = read_bytes(source, "avatar", MOST_BYTES, REMEDY)
-    if not moves_by_itself(content):
-        content = _saved_again(avatar)
+    content = _saved_again(avatar)
     sliders, motion = (), None
     if not moves_by_itself(content):
         model = avatar.head_model
@@ -48,7 +47,7 @@ def write_page(avatar: Avatar, source: Path, out: Path, progress: Progress) -> i
 
 
 def _saved_again(avatar: Avatar) -> bytes:
-    """The content of a file of this avatar as it is written today: earlier ones lack parts of the baked model."""
+    """The content of a file of this avatar as it is written today."""
     with tempfile.TemporaryDirectory(prefix="effigy-page-") as folder:
         path = Path(folder, "avatar.effigy")
         save_avatar(avatar, path)

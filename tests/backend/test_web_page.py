@@ -197,6 +197,23 @@ def test_a_file_of_before_the_baked_model_gets_one(avatar, tmp_path):
     assert inside((tmp_path / "old.html").read_bytes()) == inside(page_of(content, "old"))
 
 
+def test_what_a_file_says_about_its_heads_motion_is_not_taken_on_trust(avatar, tmp_path):
+    content = avatar.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8 : 8 + length])
+    own = json.loads(entries["__metadata__"]["effigy"])
+    own["baked"] = {"sliders": ["</script>"]}
+    entries["__metadata__"]["effigy"] = json.dumps(own)
+    first, last = (8 + length + offset for offset in entries["baked.delta_starts"]["data_offsets"])
+    text = json.dumps(entries).encode()
+    hostile = content[8 + length : first] + b"\x7f" * (last - first) + content[last:]
+    (tmp_path / "ann.effigy").write_bytes(len(text).to_bytes(8, "little") + text + hostile)
+    for name, file in (("good", avatar), ("hostile", tmp_path / "ann.effigy")):
+        (tmp_path / name).mkdir()
+        commands.run(PageRequest(file, tmp_path / name / "ann.html"), SILENT)
+    assert (tmp_path / "good" / "ann.html").read_bytes() == (tmp_path / "hostile" / "ann.html").read_bytes()
+
+
 def test_the_page_of_another_head_model_gets_sliders_of_its_expressions(avatar, tmp_path, monkeypatch):
     monkeypatch.setattr("backend.avatar.baked.own_sliders", lambda model: None)
     save_avatar(load_avatar(avatar), tmp_path / "flame.effigy")
