@@ -16,12 +16,13 @@ from .report import SCHEMA, Metrics
 def folders_for(captures: Sequence[Capture], out: Path) -> list[Path]:
     """Where each capture is evaluated to: `out` itself for one, folders in it with the captures' names for several.
 
-    Raises an `EffigyError` where two captures have the same name.
+    Raises an `EffigyError` where two captures have the same name, for which a disk may take `Ann` and `ann`.
     """
     if len(captures) == 1:
         return [out]
     names = [capture.folder.stem for capture in captures]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    lower = [name.casefold() for name in names]
+    twice = next((name for name in names if lower.count(name.casefold()) > 1), None)
     if twice is not None:
         raise EffigyError(f"Two captures are named “{twice}”, as their results would be: evaluate them one by one.")
     return [out / name for name in names]

@@ -266,6 +266,11 @@ def test_evaluation_reports_every_capture_by_its_name(whole, halves, tmp_path, m
     shutil.copytree(folders[0], other)
     with pytest.raises(EffigyError, match="Two captures are named “first”"):
         commands.evaluate(EvaluateRequest(Path("x.effigy"), (folders[0], other), tmp_path / "out"), SILENT)
+    other.rename(tmp_path / "First.capture")
+    with pytest.raises(EffigyError, match="Two captures are named “First”"):
+        commands.evaluate(
+            EvaluateRequest(Path("x.effigy"), (tmp_path / "First.capture", folders[0]), tmp_path / "out"), SILENT
+        )
 
 
 def test_the_command_line_and_the_job_take_several_captures():
