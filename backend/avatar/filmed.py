@@ -31,6 +31,8 @@ FAR: Final = (1.25, 2.0)
 """Distances at which a face begins to approach the mean face, and from which on it does no more. Of the held-out frames
 of two clips one in twenty is beyond 1.3 and 1.6; angry and disgusted faces are at 1.8 and more."""
 PULL: Final = 0.4
+LEAST_AXIS: Final = 1e-6
+"""Of an ellipsoid from a file: the square of a much shorter semi-axis is zero. Those of a clip are at least NOISE."""
 NEWTON_STEPS: Final = 12
 """In the search for the nearest point, which then has six digits."""
 
@@ -66,10 +68,10 @@ def unlimited_faces(size: int) -> Tensor:
 
 
 def is_ellipsoid(filmed: Tensor) -> bool:
-    """Whether an ellipsoid (2 + D, D) from a file has semi-axes above zero, perhaps infinite ones, and all else is
-    finite.
+    """Whether an ellipsoid (2 + D, D) from a file has semi-axes that can be divided by, perhaps infinite ones, and
+    all else is finite.
     """
-    return bool((filmed[1] > 0).all() and filmed[0].isfinite().all() and filmed[2:].isfinite().all())
+    return bool((filmed[1] > LEAST_AXIS).all() and filmed[0].isfinite().all() and filmed[2:].isfinite().all())
 
 
 def distance(faces: Tensor, filmed: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ MOST_SPAWNED: Final = 16
 """Gaussians of an anchor, beside its own."""
 MOST_ENHANCED: Final = 256
 """Channels of an enhancer; both as in `backend.avatar.settings`."""
+LEAST_AXIS: Final = 1e-6
+"""Of the ellipsoid of filmed faces, as in `backend.avatar.filmed`."""
 _DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 _GEOMETRY: Final = 10
 _SPAWNED: Final = 11
@@ -187,7 +189,7 @@ def _filmed(numbers: _Tensors, size: int) -> np.ndarray:
     """(size + 2, size) of `BakedAvatar.filmed`."""
     all_faces = np.concatenate((np.zeros((1, size)), np.full((1, size), np.inf), np.eye(size)))
     filmed = numbers.read("networks.filmed", all_faces.shape, False, all_faces)
-    if not (filmed[1] > 0).all() or not np.isfinite(np.delete(filmed, 1, 0)).all():
+    if not (filmed[1] > LEAST_AXIS).all() or not np.isfinite(np.delete(filmed, 1, 0)).all():
         raise _Misfit("its filmed faces cannot be read")
     return filmed
 

@@ -130,9 +130,11 @@ def test_files_of_before_know_no_limits(file, model, tmp_path):
     player, limited = (Player(read_baked(path), deltas_of(model)) for path in (old, file))
     assert player.distance(pose) == 0
     assert np.abs(player.splats(pose, view)["colors"] - limited.splats(pose, view)["colors"]).max() > 0.05
+    filmed = tensors[names[0]].float()
     for name, change in (
         ("a shape", {names[0]: tensors[names[0]][1:]}),
         ("an axis", {names[0]: 0 * tensors[names[0]]}),
+        ("a short axis", {names[0]: torch.cat((filmed[:1], 1e-20 * filmed[1:2], filmed[2:]))}),
     ):
         damaged = tmp_path / f"{name}.effigy"
         save_file(tensors | change, damaged, metadata)
