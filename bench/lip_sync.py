@@ -1,11 +1,13 @@
 """Lip sync against mouths whose phones are known, and against a filmed mouth.
 
-    python -m bench.lip_sync [CAPTURE FILM]
+    python -m bench.lip_sync [CAPTURE FILM] [--recordings FOLDER]
 
 A synthetic voice (eSpeak NG, whose library tells the time of each phone) says sentences. The mouth that Effigy makes of
 the sound alone, and of the sound and the text, is compared with the one that it makes of the known phones, beside a
 mouth that opens and closes four times a second whatever is said. With a tracked capture and its film, the mouth that is
-made of the film's sound is compared with the tracked one. Needs eSpeak NG (the package `espeak-ng` of Debian).
+made of the film's sound is compared with the tracked one. With recordings of people (FILE.wav, and what they say in
+FILE.txt), the mouth from the sound alone is compared with the one from sound and text. Needs eSpeak NG (the package
+`espeak-ng` of Debian).
 """
 
 from __future__ import annotations
@@ -143,7 +145,22 @@ def figures(made: Mouth, reference: Mouth, phones: Phones) -> tuple[float, ...]:
     )
 
 
-def known_phones() -> list[str]:
+def synthetic() -> list[tuple[str, Sound, Phones]]:
+    """Each sentence by each voice: its text, its sound, and its phones."""
+    return [(text, *synthesise(text, voice)) for voice in VOICES for text in SENTENCES]
+
+
+def recorded(folder: Path) -> list[tuple[str, Sound, Phones]]:
+    """The same for recordings, whose phones come from their texts by alignment."""
+    takes = []
+    for path in sorted(folder.glob("*.wav")):
+        text, sound = path.with_suffix(".txt").read_text("utf-8"), read_sound(path)
+        takes.append((text, sound, recognise(sound, text, SILENT)))
+    return takes
+
+
+def compared(takes: list[tuple[str, Sound, Phones]], *, aligned: bool) -> list[str]:
+    """A table of the figures of each method; `aligned`: with the method that is given the text."""
     methods: dict[str, Callable[[Sound, str], Phones]] = {
         "constant rhythm": lambda sound, _: rhythm(sound),
         "the sound alone": lambda sound, _: recognise(sound, "", SILENT),
@@ -154,7 +171,8 @@ def known_phones() -> list[str]:
         "| closed lips elsewhere | s of CPU for a minute |",
         "|---|---|---|---|---|---|---|",
     ]
-    takes = [(text, *synthesise(text, voice)) for voice in VOICES for text in SENTENCES]
+    if not aligned:
+        del methods["the sound and its text"]
     for name, method in methods.items():
         rows, spent, refused = [], 0.0, 0
         for text, sound, phones in takes:
@@ -205,8 +223,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("capture", type=Path, nargs="?")
     parser.add_argument("film", type=Path, nargs="?")
+    parser.add_argument("--recordings", type=Path)
     arguments = parser.parse_args()
-    print("\n".join(known_phones()))
+    print("\n".join(compared(synthetic(), aligned=True)))
+    if arguments.recordings:
+        print("\n".join(["", arguments.recordings.name, "", *compared(recorded(arguments.recordings), aligned=False)]))
     if arguments.capture and arguments.film:
         print(f"\n{arguments.film.stem}\n")
         print("\n".join(filmed(arguments.capture, arguments.film)))

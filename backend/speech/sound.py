@@ -119,5 +119,6 @@ def _decoded(container: InputContainer) -> Iterator[np.ndarray]:
 
 def _start(stream: Stream) -> float:
     """Seconds at which a stream begins by its container."""
-    known = stream.start_time is not None and stream.time_base is not None
-    return float(stream.start_time * stream.time_base) if known else 0.0
+    if stream.start_time is None or stream.time_base is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base)
