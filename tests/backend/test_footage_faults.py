@@ -175,7 +175,7 @@ def test_cuts_are_found_and_nothing_is_smoothed_across_them(heads, tmp_path, mon
     assert len(reliable_frames(track)) == 45
     check_sane(track)
     # Without cuts, smoothing would pull the frames at the ends of the shots towards each other.
-    monkeypatch.setattr("backend.tracking.pipeline.find_cuts", lambda capture: np.zeros(0, np.int64))
+    monkeypatch.setattr("backend.tracking.prepared_clip.find_cuts", lambda capture: np.zeros(0, np.int64))
     glued = track_capture(capture, load_head())
     ends = [14, 15, 29, 30]
     assert np.mean(track.residual[ends]) <= np.mean(glued.residual[ends]) + 0.02
