@@ -146,7 +146,8 @@ def _tiers(text: str) -> dict[str, list[Phone]]:
             tiers[name] = [Phone(take_number(), take_number(), take_text()) for _ in range(size)]
         else:
             for _ in range(size):
-                take_number(), take_text()
+                take_number()
+                take_text()
     return tiers
 
 
