@@ -50,6 +50,8 @@ class EffigyNative(bpy.types.PropertyGroup):
         min=0.0,
         max=1.0,
         subtype="FACTOR",
+        # Blender evaluates an object again after a script has set a value of its own only if it is told.
+        update=lambda self, _: self.id_data.update_tag(),
         description="How much the lamps and the world's colour light the avatar. At 0 it has the light of its video. "
         "Lamps throw no shadows on it",
     )

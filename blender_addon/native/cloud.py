@@ -123,7 +123,7 @@ def write(data: bpy.types.PointCloud, splats: NativeSplats) -> None:
 
 
 def hide_all(data: bpy.types.PointCloud) -> None:
-    """Makes all splats transparent: the head has no size in this frame."""
+    """Makes all splats transparent: the head has no size in this frame, or is deleted."""
     attribute = data.attributes.get("radiance:base")
     if attribute is not None:
         attribute.data.foreach_set("vector", np.zeros(4 * len(data.points), np.float32))

@@ -91,7 +91,7 @@ def request_of(
     if player is None:
         raise EffigyError(
             f"The avatar of “{rig.armature.name}” has no baked model, which native splats are made of: "
-            "`python -m backend bake AVATAR OUT.effigy` makes an avatar that has one."
+            "press Make Playable without Backend, or train it again."
         )
     evaluated = cloud and cloud.evaluated_get(depsgraph)
     strength = float(evaluated.effigy_native.light) if evaluated else 0.0

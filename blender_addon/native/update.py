@@ -50,11 +50,13 @@ def refresh(depsgraph: bpy.types.Depsgraph, *, asked: bool = False) -> None:
 
 def _refresh(cloud: bpy.types.Object, depsgraph: bpy.types.Depsgraph, asked: bool) -> None:
     rig = rig_of(cloud)
-    if rig is None:
+    # An object that an artist has deleted is kept by the pointer to it, in no collection.
+    deleted = not cloud.effigy_native.mesh.users_collection
+    if rig is None and not deleted:
         return
     own = _may_write_file()
     data = cloud.data if own else cloud.evaluated_get(depsgraph).data
-    request = request_of(rig, cloud, depsgraph, asked=asked)
+    request = None if rig is None or deleted else request_of(rig, cloud, depsgraph, asked=asked)
     key = b"" if request is None else request.key()
     if own and state.written.get(data.session_uid) == key:
         return

@@ -48,7 +48,9 @@ def load(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
         raise EffigyError(f"{path} is no image that Blender reads: choose the painted texture.") from error
     try:
         width, height = image.size
-        if not width or width != height or width > MOST_SIDE or max(width, size) % min(width, size):
+        if not width:
+            raise EffigyError(f"{path} is no image that Blender reads: choose the painted texture.")
+        if width != height or width > MOST_SIDE or max(width, size) % min(width, size):
             raise EffigyError(
                 f"{path} has {width} × {height} texels: paint on the exported texture, without cropping or scaling it."
             )

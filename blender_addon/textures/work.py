@@ -65,6 +65,9 @@ def import_colors(rig: Rig, depsgraph: bpy.types.Depsgraph, texture: Path) -> tu
     """Write a copy of a rig's avatar with the colours of a painted texture, beside the texture. Returns it, and the
     number of Gaussians that changed. Raises an `EffigyError`, also where nothing was painted.
     """
+    for end in (OPACITY, OFFSETS):
+        if texture.name.lower().endswith(end):
+            raise EffigyError(f"{texture.name} holds no colours: paint on the image that ends in {COLOR}.")
     rest = _at_rest(rig, depsgraph)
     surface, colors = rest.surface, rest.splats["colors"]
     color, alpha = (values[surface.texels] for values in images.load(texture, surface.size))

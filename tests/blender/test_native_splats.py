@@ -117,6 +117,30 @@ def test_a_head_that_is_scaled_to_nothing_is_not_seen(cloud, cat):
 
 
 @needs_5_3
+@pytest.mark.parametrize("parts", [("armature", "mesh"), ("mesh",)])
+def test_a_deleted_head_is_not_seen(cloud, cat, parts):
+    for obj in list(bpy.context.selected_objects):
+        obj.select_set(False)
+    for part in parts:
+        getattr(cat, part).select_set(True)
+    # As with X in the 3D View.
+    bpy.ops.object.delete()
+    bpy.context.view_layer.update()
+    bpy.context.view_layer.update()
+    assert values_of(cloud)["radiance:base"][:, 3].max() == 0
+
+
+@needs_5_3
+def test_scripts_set_the_scenes_light(cloud, cat):
+    before = values_of(cloud)["radiance:base"]
+    # The scene has no lamp.
+    cloud.effigy_native.light = 1.0
+    bpy.context.view_layer.update()
+    bpy.context.view_layer.update()
+    assert values_of(cloud)["radiance:base"][:, :3].mean() < before[:, :3].mean() - 0.3
+
+
+@needs_5_3
 def test_the_scenes_light_falls_on_one_side(cloud, cat):
     sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
     sun.data.energy, sun.rotation_euler = 3.0, (0, np.pi / 2, 0)

@@ -119,3 +119,13 @@ def test_what_cannot_be_painted_gives_a_sentence(cat, engine_avatars, tmp_path):
     with pytest.raises(RuntimeError, match="press Make Playable without Backend"):
         bpy.ops.effigy.export_textures(filepath=str(tmp_path / "ann"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.png", "taken", "text.png"]
+
+
+def test_files_without_painted_colours_get_a_sentence(cat, tmp_path):
+    before = cat.armature.effigy.avatar
+    write(tmp_path / "cat_opacity.png", np.ones((SIZE, SIZE, 4)))
+    (tmp_path / "page.png").write_text("<html>")
+    for name, sentence in (("cat_opacity.png", "holds no colours"), ("page.png", "no image that Blender reads")):
+        with pytest.raises(RuntimeError, match=sentence):
+            bpy.ops.effigy.import_texture(filepath=str(tmp_path / name))
+    assert cat.armature.effigy.avatar == before and not list(tmp_path.glob("*.effigy"))
