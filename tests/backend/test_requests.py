@@ -354,7 +354,7 @@ def test_the_smallest_values_that_make_sense_are_taken_and_smaller_ones_are_not(
         ("capture", "--max-frames N number of frames after which to stop (default: all)"),
         ("capture", "CAPTURE the folder to make, *.capture"),
         ("track", "[--landmarks-only] CAPTURE [CAPTURE ...]"),
-        ("train", "{draft,standard,full} how carefully (default: draft) --size N side of the training images"),
+        ("train", "{instant,draft,standard,full} how carefully (default: draft) --size N side of the training images"),
         ("train", "train for this long instead of the preset's number of steps --resume continue"),
         ("orbit", "--degrees D how far to each side (default: 45)"),
         ("export", "--frame N index into the track (default: 0)"),

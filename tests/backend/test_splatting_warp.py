@@ -137,7 +137,8 @@ def test_a_training_drawn_by_warp_has_the_losses_of_one_drawn_by_numba(tmp_path,
     by_warp = losses_of(lambda splats, cameras: rasterize(splats, cameras, backend="warp"))
     assert len(by_numba) == 25 and min(by_numba[10:]) < 0.9 * by_numba[0], "the training must learn something"
     # Adam turns rounding errors of gradients near zero into steps, so that the curves part slowly.
-    assert by_warp == pytest.approx(by_numba, rel=1e-3)
+    assert by_warp[:15] == pytest.approx(by_numba[:15], rel=1e-3)
+    assert by_warp == pytest.approx(by_numba, rel=1e-2)
 
 
 @pytest.mark.parametrize("architecture", [75, 120])
