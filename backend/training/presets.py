@@ -39,7 +39,7 @@ class Preset:
 # What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full
 # were not measured on footage.
 PRESETS = {
-    # Something to drive within 20 seconds of two CPU cores, reading its frames included (bench/results/instant.md).
+    # Something to drive within 30 seconds of processor time, reading its frames included (bench/results/instant.md).
     "instant": Preset(size=256, warmup_steps=60, steps=220, refinement=False, frames=64, fewest_frames=1),
     # About 9 minutes of two CPU cores, by proportion: a step of the U-Nets takes 218 ms of processor time, and 214 ms
     # on two idle cores; one of the blendshapes 134 ms of processor time (bench/results/generators.md, training.md). The
