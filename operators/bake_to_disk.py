@@ -66,8 +66,10 @@ class EFFIGY_OT_bake_to_disk(ReportingOperator, bpy.types.Operator):
 
     def _take_range(self, scene: bpy.types.Scene) -> None:
         """The scene's own, where none was given."""
-        if not (self.properties.is_property_set("first") or self.properties.is_property_set("last")):
-            self.first, self.last = scene.frame_start, scene.frame_end
+        if not self.properties.is_property_set("first"):
+            self.first = scene.frame_start
+        if not self.properties.is_property_set("last"):
+            self.last = scene.frame_end
 
 
 classes = (EFFIGY_OT_bake_to_disk,)
