@@ -108,7 +108,7 @@ class EffigyObject(bpy.types.PropertyGroup):
     preset: EnumProperty(
         override=OWN_IN_OVERRIDE,
         name="Preset",
-        items=[(name, preset.label, preset.description) for name, preset in PRESETS.items()],
+        items=[(name, preset.label, preset.description, preset.number) for name, preset in PRESETS.items()],
         default="draft",
         description="How long the avatar is trained, and at which resolution",
     )

@@ -17,13 +17,15 @@ class PresetChoice:
     size: int
     """Side of the training images, pixels."""
     steps: int
+    number: int
+    """By which a .blend keeps the choice: never that of another preset."""
 
 
 PRESETS: Final = {
-    "instant": PresetChoice("Instant", "Something to drive within half a minute, from 64 frames", 256, 220),
-    "draft": PresetChoice("Draft", "A first result: about ten minutes on an ordinary CPU", 256, 4000),
-    "standard": PresetChoice("Standard", "For production: hours on a CPU, well under an hour on a GPU", 512, 10000),
-    "full": PresetChoice("Full", "The best quality; use a GPU", 512, 40000),
+    "instant": PresetChoice("Instant", "Something to drive within half a minute, from 64 frames", 256, 220, 3),
+    "draft": PresetChoice("Draft", "A first result: about ten minutes on an ordinary CPU", 256, 4000, 0),
+    "standard": PresetChoice("Standard", "For production: hours on a CPU, well under an hour on a GPU", 512, 10000, 1),
+    "full": PresetChoice("Full", "The best quality; use a GPU", 512, 40000, 2),
 }
 """By the name that the backend knows."""
 DEVICES: Final = {
