@@ -16,7 +16,7 @@ from ..retargeting.channels import Recording, track_of
 from ..retargeting.retarget import MAX_INTENSITY, MAX_SMOOTHING, Neutral, neutral_of, retarget
 from ..speech.articulation import Mouth, articulate
 from ..speech.phone_tables import read_phone_table
-from ..speech.recogniser import STAGE, recognise
+from ..speech.recogniser import recognise
 from ..speech.sound import read_sound
 from .requests import SpeakRequest
 from .retarget_files import open_target
@@ -40,7 +40,7 @@ def speak_files(request: SpeakRequest, progress: Progress) -> Track:
         raise EffigyError("Give either the text or a phone table, not both: a table has the times of its own phones.")
     target, model = open_target(request.target)
     table = read_phone_table(request.phones, progress) if request.phones else None
-    progress.update(STAGE, 0, 1)
+    progress.update("speech", 0, 1)
     sound = read_sound(request.sound, progress)
     phones = table or recognise(sound, text, progress)
     if not phones.phones:

@@ -22,7 +22,6 @@ from .phones import Phone, Phones
 from .sound import RATE, Sound
 from .spelling import phones_of_spelling
 
-STAGE: Final = "speech"
 FRAME: Final = 0.01
 """Seconds of a frame of the decoder."""
 LONGEST, SHORTEST = 15.0, 8.0
@@ -70,7 +69,7 @@ def _free(sound: Sound, progress: Progress) -> Iterator[Phone]:
     cuts = parts(sound)
     for start, end in pairwise(cuts):
         progress.raise_if_cancelled()
-        progress.update(STAGE, start // RATE, max(1, len(sound.samples) // RATE))
+        progress.update("speech", start // RATE, max(1, len(sound.samples) // RATE))
         decoder.start_utt()
         decoder.process_raw(sound.samples[start:end].tobytes(), full_utt=True)
         decoder.end_utt()
@@ -98,7 +97,7 @@ def _aligned(sound: Sound, text: str, progress: Progress) -> list[Phone]:
 
     def listen(decoder: Any, step: int) -> None:
         progress.raise_if_cancelled()
-        progress.update(STAGE, step, len(BEAMS) + 1)
+        progress.update("speech", step, len(BEAMS) + 1)
         decoder.start_utt()
         decoder.process_raw(data, full_utt=True)
         decoder.end_utt()
