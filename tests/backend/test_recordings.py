@@ -404,7 +404,7 @@ def test_a_face_cap_recording_is_read_without_its_turns(model: HeadModel, tmp_pa
         (
             "words.TextGrid",
             b'File type = "ooTextFile"\nObject class = "TextGrid"\n',
-            "TextGrid .* Effigy does not",
+            "is a Praat TextGrid .* use it with Lip Sync, beside its sound",
         ),
         ("words.txt", b'File type = "ooTextFile"\nObject class = "TextGrid"\n', "a Praat TextGrid"),
         ("take.mov", b"\0\0\0\x14ftypqt  ", "is a video, where a performance is needed: import it with Import Video"),
