@@ -33,8 +33,11 @@ def pixels_of(path: Path) -> np.ndarray:
 def write(path: Path, pixels: np.ndarray) -> None:
     height, width = pixels.shape[:2]
     image = bpy.data.images.new("painted", width, height, float_buffer=path.suffix == ".exr")
-    image.pixels.foreach_set(pixels.ravel().astype(np.float32))
     image.filepath_raw, image.file_format = str(path), "OPEN_EXR" if path.suffix == ".exr" else "PNG"
+    if path.suffix == ".exr":
+        # A file of its own made it sRGB, with which Blender 4.2 writes values that it does not read back.
+        image.colorspace_settings.name = "Linear Rec.709"
+    image.pixels.foreach_set(pixels.ravel().astype(np.float32))
     image.save()
     bpy.data.images.remove(image)
 
