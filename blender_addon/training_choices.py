@@ -23,7 +23,7 @@ class PresetChoice:
 
 PRESETS: Final = {
     "instant": PresetChoice("Instant", "Something to drive within half a minute, from 64 frames", 256, 220, 3),
-    "draft": PresetChoice("Draft", "A first result: about ten minutes on an ordinary CPU", 256, 4000, 0),
+    "draft": PresetChoice("Draft", "A good avatar: about ten minutes on an ordinary CPU", 256, 4000, 0),
     "standard": PresetChoice("Standard", "For production: hours on a CPU, well under an hour on a GPU", 512, 10000, 1),
     "full": PresetChoice("Full", "The best quality; use a GPU", 512, 40000, 2),
 }

@@ -41,11 +41,10 @@ class Preset:
 PRESETS = {
     # Something to drive within 30 seconds of processor time, reading its frames included (bench/results/instant.md).
     "instant": Preset(size=256, warmup_steps=60, steps=220, refinement=False, frames=64, fewest_frames=1),
-    # About 9 minutes of two CPU cores, by proportion: a step of the U-Nets takes 218 ms of processor time, and 214 ms
-    # on two idle cores; one of the blendshapes 134 ms of processor time (bench/results/generators.md, training.md). The
-    # perceptual loss would halve the number of steps in this time and pose refinement would cost a third of them; more
-    # steps give the better avatar. Validation frames are not needed, because training ends long before it could
-    # overfit.
+    # 8.3 minutes of processor time with blendshapes at 256 x 256 (bench/results/instant.md); a step of the U-Nets takes
+    # 1.6 times as long (generators.md). The perceptual loss would halve the number of steps in this time and pose
+    # refinement would cost a third of them; more steps give the better avatar. Validation frames are not needed,
+    # because training ends long before it could overfit.
     "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False),
     # These presets have the enhancer, which takes 70 ms per image of 512 x 512 (20 ms at 256 x 256) in one CPU thread
     # and makes a training step 60 % longer. It gains little within the few steps of a draft.
