@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import bpy
 
-from . import film_sound, preferences, tasks
+from . import film_sound, tasks
 from .errors import EffigyError
 from .paths import absolute, is_file
 from .reading import check_file
-from .rig.camera import rate_of
 from .rig.rig_properties import Rig
 from .rig.speech import add_speech_steps, has_speech
 from .rig.steps import Steps
 from .tasks import Task
-from .transferring import remove_forgotten, rig_and_track, target_of
+from .transferring import exact_rate_of, new_file, rig_and_track, target_of
 
 TABLE_SUFFIXES: Final = (".TextGrid", ".textgrid", ".tsv")
 """Of phone tables that are found beside a sound."""
@@ -79,18 +77,7 @@ def speak(
     check_file(sound, "sound")
     if phones is not None:
         check_file(phones, "phone table")
-    folder = preferences.user_folder("transferred")
-    remove_forgotten(folder)
-    request = SpeakRequest(
-        sound,
-        target_of(rig),
-        folder / f"{uuid4().hex}.npz",
-        text,
-        phones,
-        intensity,
-        smoothing,
-        Fraction(rate_of(scene)).limit_denominator(1001),
-    )
+    request = SpeakRequest(sound, target_of(rig), new_file(), text, phones, intensity, smoothing, exact_rate_of(scene))
     name, scene_name = rig.armature.name, scene.name
 
     def add(_: Any) -> Steps[str]:

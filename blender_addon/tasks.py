@@ -287,6 +287,15 @@ def wait_for_success(task: Task) -> None:
         raise EffigyError(task.message)
 
 
+def wait_if_asked(operator: Any, task: Task) -> None:
+    """Waits for the task that an operator has started, and reports its message, where the operator's `wait` asks for it
+    or Blender has no window. Raises as `wait_for_success` does.
+    """
+    if operator.wait or bpy.app.background:
+        wait_for_success(task)
+        operator.report({"INFO"}, task.message)
+
+
 def fetch(method: str, params: dict[str, Any]) -> Steps[Any]:
     """Steps that ask the worker and return its answer, for `yield from` in the steps of a task. Raises an `EffigyError`
     if there is none after `ANSWER_SECONDS`.

@@ -77,17 +77,7 @@ def transfer(
     for the other arguments see `RetargetRequest`.
     """
     source = _source_of(performance)
-    folder = preferences.user_folder("transferred")
-    remove_forgotten(folder)
-    request = RetargetRequest(
-        source,
-        target_of(rig),
-        folder / f"{uuid4().hex}.npz",
-        intensity,
-        smoothing,
-        motion,
-        Fraction(rate_of(scene)).limit_denominator(1001),
-    )
+    request = RetargetRequest(source, target_of(rig), new_file(), intensity, smoothing, motion, exact_rate_of(scene))
     name, title = rig.armature.name, source.stem
     return tasks.start(
         f"Transfer “{title}”",
@@ -96,6 +86,18 @@ def transfer(
         lambda _: _add_to_rig(request.out, name, title, frame_start),
         "The rig's file was closed meanwhile: transfer the performance again.",
     )
+
+
+def new_file() -> Path:
+    """A name for a track that a job makes for a rig, in a folder from which forgotten ones are removed."""
+    folder = preferences.user_folder("transferred")
+    remove_forgotten(folder)
+    return folder / f"{uuid4().hex}.npz"
+
+
+def exact_rate_of(scene: bpy.types.Scene) -> Fraction:
+    """The scene's frames per second, such as 30000/1001."""
+    return Fraction(rate_of(scene)).limit_denominator(1001)
 
 
 def remove_forgotten(folder: Path) -> None:

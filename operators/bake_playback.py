@@ -27,9 +27,7 @@ class EFFIGY_OT_bake_playback(ReportingOperator, bpy.types.Operator):
         first = scene.frame_preview_start if preview else scene.frame_start
         last = scene.frame_preview_end if preview else scene.frame_end
         task = baking.bake(context, baking.rigs_with_avatars(context.view_layer), first, last)
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 classes = (EFFIGY_OT_bake_playback,)

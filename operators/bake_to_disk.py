@@ -60,9 +60,7 @@ class EFFIGY_OT_bake_to_disk(ReportingOperator, bpy.types.Operator):
         path = Path(bpy.path.ensure_ext(bpy.path.abspath(self.filepath), SUFFIX)).absolute()
         self._take_range(context.scene)
         task = disk.bake(context, active.need_rig(context), path, self.first, self.last)
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
     def _take_range(self, scene: bpy.types.Scene) -> None:
         """The scene's own, where none was given."""

@@ -94,9 +94,7 @@ class EFFIGY_OT_export_splats(ReportingOperator, bpy.types.Operator):
         frames = (scene.frame_start, scene.frame_end) if self.animation else None
         axes = AXES[self.axes] if path.suffix == ".ply" else AXES["Y_UP"]
         task = baking.export(context, path, axes, frames)
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 def _with_suffix(name: str, suffix: str) -> str:

@@ -38,9 +38,7 @@ class EFFIGY_OT_import_capture(ReportingOperator, bpy.types.Operator):
             Path(bpy.path.abspath(self.directory)).absolute(),
             self.set_up if self.properties.is_property_set("set_up") else None,
         )
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 classes = (EFFIGY_OT_import_capture,)

@@ -105,9 +105,7 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
             frame_start=self.frame_start,
             add_sound=self.add_sound,
         )
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 classes = (EFFIGY_OT_lip_sync,)

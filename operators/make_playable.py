@@ -45,9 +45,7 @@ class EFFIGY_OT_make_playable(ReportingOperator, bpy.types.Operator):
         rig = active.need_rig(context)
         out = Path(bpy.path.abspath(self.filepath)).absolute() if self.filepath else playable.suggested(rig)
         task = playable.start(rig, out)
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 classes = (EFFIGY_OT_make_playable,)

@@ -90,9 +90,7 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
             motion=self.motion,
             frame_start=self.frame_start,
         )
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 classes = (EFFIGY_OT_retarget_performance,)

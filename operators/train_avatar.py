@@ -24,9 +24,7 @@ class EFFIGY_OT_train_avatar(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         task = training.train(active.need_rig(context))
-        if self.wait or bpy.app.background:
-            tasks.wait_for_success(task)
-            self.report({"INFO"}, task.message)
+        tasks.wait_if_asked(self, task)
 
 
 classes = (EFFIGY_OT_train_avatar,)

@@ -1,10 +1,13 @@
-"""Topology of triangle meshes: edges, connected parts, and the open edge at the neck."""
+"""Topology of triangle meshes: edges, connected parts, values that are smooth along edges, and the open edge at the
+neck.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, diags
 from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import spsolve
 
 
 def mesh_edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,6 +22,19 @@ def connected_parts(edges: np.ndarray, vertex_count: int) -> np.ndarray:
     """(N,) int: which connected part each vertex belongs to. A vertex without edges is a part of its own."""
     graph = coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(vertex_count, vertex_count))
     return connected_components(graph, directed=False)[1]
+
+
+def smooth_values(
+    edges: np.ndarray, edge_weights: np.ndarray, weights: np.ndarray, weighted_values: np.ndarray
+) -> np.ndarray:
+    """The x, (N,) or (N, C), that minimises the sum of w (x - v)^2 over vertices and of u (x_i - x_j)^2 over edges.
+
+    `edges` (M, 2) have the weights u (M,), the vertices w (N,); `weighted_values` are w v, of the shape of x.
+    """
+    ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
+    adjacency = coo_matrix((np.r_[edge_weights, edge_weights], ends), (len(weights), len(weights)))
+    system = diags(weights + np.asarray(adjacency.sum(1)).ravel()) - adjacency
+    return np.asarray(spsolve(system.tocsc(), weighted_values))
 
 
 def neck_ring(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from ..head.forward import Head, Shaped
 from ..head.model import JAW, HeadModel
 from ..progress import SILENT, Progress
 from ..splatting.types import Cameras
+from .presets import FEWEST_FRAMES, MOST_FRAMES
 from .transfers import to_device
 
 TRAIN_FRAMES = 32
@@ -89,8 +90,8 @@ class TrainingFrames:
         device: torch.device | str = "cpu",
         progress: Progress = SILENT,
         *,
-        fewest: int = 8,
-        most: int = 3000,
+        fewest: int = FEWEST_FRAMES,
+        most: int = MOST_FRAMES,
     ) -> None:
         """`captures` and their `tracks`, one for one, are of one person. More than `most` frames together are thinned
         evenly. Raises an `EffigyError` where a capture has no good frames, or all together fewer than `fewest`.

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from ..errors import EffigyError
 
+MOST_FRAMES = 3000
+"""A longer clip is thinned evenly to this many frames: they take 0.8 GB at 256 x 256, and neighbours at 25 frames a
+second differ little."""
+FEWEST_FRAMES = 8
+"""A clip with fewer good frames is refused."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -29,11 +35,9 @@ class Preset:
     loss."""
     validation: float = 0.0
     """Fraction of the training frames kept out of training to select the weights; see `backend.training.validation`."""
-    frames: int = 3000
-    """A longer clip is thinned evenly to this many frames: 3000 take 0.8 GB at 256 x 256, and neighbours at 25 frames a
-    second differ little."""
-    fewest_frames: int = 8
-    """A clip with fewer good frames is refused."""
+    frames: int = MOST_FRAMES
+    """At most."""
+    fewest_frames: int = FEWEST_FRAMES
 
 
 # What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, diags
-from scipy.sparse.linalg import spsolve
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +17,7 @@ from ..avatar.graph_avatar import OFFSET_UNIT
 from ..avatar.posing import Pose, rotate
 from ..head.forward import vertex_normals
 from ..head.model import HeadModel
-from ..head.topology import mesh_edges
+from ..head.topology import mesh_edges, smooth_values
 from ..splatting.mesh_batch import rasterize_meshes
 from ..splatting.spherical_harmonics import C0
 from ..splatting.types import Cameras
@@ -105,13 +103,10 @@ def _hull(pose: Pose, normals: Tensor, cameras: Cameras, mattes: Tensor) -> tupl
 
 def _smoothed(distance: Tensor, ended: Tensor, hairy: Tensor, model: HeadModel) -> Tensor:
     """Distances (N,) that are smooth over the mesh, near those that a silhouette `ended` (N,) and to the mesh else."""
-    edges, count = mesh_edges(model.faces)[0], len(distance)
-    ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
-    adjacency = coo_matrix((np.full(2 * len(edges), SMOOTHNESS), ends), (count, count))
-    data = np.where(ended.cpu().numpy(), 1.0, SKIN_WEIGHT) + 1e3 * ~hairy.cpu().numpy()
-    system = diags(data + np.asarray(adjacency.sum(1)).ravel()) - adjacency
-    target = np.where(ended.cpu().numpy(), distance.cpu().numpy(), 0.0)
-    solved = spsolve(system.tocsc(), data * target)
+    edges, ends = mesh_edges(model.faces)[0], ended.cpu().numpy()
+    weights = np.where(ends, 1.0, SKIN_WEIGHT) + 1e3 * ~hairy.cpu().numpy()
+    target = np.where(ends, distance.cpu().numpy(), 0.0)
+    solved = smooth_values(edges, np.full(len(edges), SMOOTHNESS), weights, weights * target)
     return torch.as_tensor(solved, dtype=distance.dtype, device=distance.device)
 
 

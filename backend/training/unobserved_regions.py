@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, diags
-from scipy.sparse.linalg import spsolve
 from scipy.spatial import KDTree
 from torch import Tensor
 
@@ -23,7 +21,7 @@ from ..avatar.graph_avatar import OFFSET_UNIT
 from ..avatar.posing import Pose
 from ..head.model import HeadModel
 from ..head.mouth import mouth_parts
-from ..head.topology import connected_parts, mesh_edges
+from ..head.topology import connected_parts, mesh_edges, smooth_values
 from ..splatting.mesh_batch import rasterize_meshes
 from ..splatting.spherical_harmonics import C0
 from .frames import TrainingFrames
@@ -128,8 +126,6 @@ class UnobservedVertices:
         known = values.cpu().double().numpy()
         count = len(grazing)
         edge_weight = np.maximum(grazing[edges[:, 0]], grazing[edges[:, 1]])
-        ends = np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]]
-        adjacency = coo_matrix((np.r_[edge_weight, edge_weight], ends), (count, count))
         median = default.cpu().double().numpy().copy()
         part_of = connected_parts(edges, count)
         for part in range(part_of.max() + 1):
@@ -138,8 +134,8 @@ class UnobservedVertices:
                 median[members] = np.median(known[reliable], 0)
         # Observed values are data: their weight is a thousand times that of the smoothness between neighbours.
         data_weight = 1e3 * (1 - grazing)
-        system = diags(data_weight + MEDIAN_WEIGHT + np.asarray(adjacency.sum(1)).ravel()) - adjacency
-        solved = spsolve(system.tocsc(), data_weight[:, None] * known + MEDIAN_WEIGHT * median)
+        weighted = data_weight[:, None] * known + MEDIAN_WEIGHT * median
+        solved = smooth_values(edges, edge_weight, data_weight + MEDIAN_WEIGHT, weighted)
         return torch.as_tensor(solved.reshape(values.shape), dtype=values.dtype, device=values.device)
 
 

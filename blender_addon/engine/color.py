@@ -13,6 +13,8 @@ import bpy
 import numpy as np
 from mathutils import Color
 
+from ..srgb import decode, encode
+
 EMPTY_DEPTH: Final = np.float32(1e10)
 """Blender's depth for pixels without an object."""
 
@@ -35,11 +37,11 @@ def combined_pass(color: np.ndarray, alpha: np.ndarray, hole: np.ndarray, backgr
     straight = np.clip(color[covered] / np.maximum(alpha[covered][:, None], 1e-6), 0, 1)
     primaries = _primaries()
     if background is None:
-        light, result_alpha = _decode(straight) * opacity, opacity
+        light, result_alpha = decode(straight) * opacity, opacity
     else:
         behind = background if primaries is None else np.maximum(background @ np.linalg.inv(primaries), 0)
-        blended = (straight * opacity + (kept - opacity) * _encode(behind)) / np.maximum(kept, 1e-6)
-        light, result_alpha = _decode(blended) * kept, kept
+        blended = (straight * opacity + (kept - opacity) * encode(behind).astype(np.float32)) / np.maximum(kept, 1e-6)
+        light, result_alpha = decode(blended) * kept, kept
     image[covered] = np.concatenate((light if primaries is None else light @ primaries, result_alpha), -1)
     return image
 
@@ -82,17 +84,6 @@ def world_color(scene: bpy.types.Scene, layer: bpy.types.ViewLayer) -> np.ndarra
     if node is None:
         return np.zeros(3)
     return np.array(node.inputs["Color"].default_value[:3]) * node.inputs["Strength"].default_value
-
-
-def _decode(encoded: np.ndarray) -> np.ndarray:
-    """Linear light from sRGB-encoded values (IEC 61966-2-1), per component."""
-    low = encoded <= 0.04045
-    return np.where(low, encoded / 12.92, ((np.maximum(encoded, 0.04045) + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def _encode(light: np.ndarray) -> np.ndarray:
-    """The inverse of `_decode`. Values above 1 continue along the same curve."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
 def _primaries() -> np.ndarray | None:

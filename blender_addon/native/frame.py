@@ -8,6 +8,7 @@ from typing import Final
 import bpy
 import numpy as np
 
+from .. import srgb
 from ..avatars import avatar_path
 from ..errors import EffigyError
 from ..player.evaluate import Player
@@ -118,7 +119,7 @@ def splats_of(request: FrameRequest) -> NativeSplats:
     wanted = radiance.for_blended_light(splats.colors, player.baked.vertices.T[anchors], weights)
     if request.lit is not None:
         factor = light.factor(request.lit, splats.means[:count], request.strength)[anchors]
-        wanted = radiance.encode(radiance.decode(wanted) * factor).astype(np.float32)
+        wanted = srgb.encode(srgb.decode(wanted) * factor).astype(np.float32)
     directions = _directions(splats.means, request.viewpoint)
     world = nearest_similarity(request.object_to_world)
     scale = float(np.cbrt(np.linalg.det(world[:3, :3])))

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from ..player.harmonics import C0, functions
+from ..srgb import decode, encode
 
 CELL: Final = 0.01
 """Metres of a head at rest: a Gaussian is blended with those in its own cell and in the cells around it. Of 4, 8, 14
@@ -22,17 +23,6 @@ LEAST: Final = 1e-3
 """An encoded colour below which a ratio would be noise."""
 MOST: Final = 4.0
 """Of a ratio: a Gaussian that is black from the viewpoint says nothing of its other sides."""
-
-
-def decode(encoded: np.ndarray) -> np.ndarray:
-    """Light from sRGB-encoded values (IEC 61966-2-1), per component."""
-    low = encoded <= 0.04045
-    return np.where(low, encoded / 12.92, ((np.maximum(encoded, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def encode(light: np.ndarray) -> np.ndarray:
-    """The inverse of `decode`."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def for_blended_light(colors: np.ndarray, rest: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import EffigyError
 from ..reading import check_file
+from ..srgb import encode
 from ..writing import written
 
 MARGIN: Final = 8
@@ -61,7 +62,7 @@ def load(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
             raise EffigyError(f"{path} has no colours: choose the painted texture.")
         color = pixels[..., :3]
         if image.is_float:
-            color = np.where(color <= 0.0031308, 12.92 * color, 1.055 * color.clip(0.0031308) ** (1 / 2.4) - 0.055)
+            color = encode(color)
         alpha = pixels[..., 3:] if image.channels == 4 else np.ones((height, width, 1), np.float32)
     finally:
         bpy.data.images.remove(image)
