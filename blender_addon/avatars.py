@@ -23,7 +23,7 @@ import bpy
 import numpy as np
 from bpy.app.handlers import persistent
 
-from . import backend_setup, preferences, trusted_paths
+from . import preferences, trusted_paths
 from .avatar_header import NOUN, REMEDY, check_avatar_file, is_avatar
 from .errors import EffigyError
 from .file_names import file_name, readable
@@ -145,11 +145,11 @@ def stored_path(armature: bpy.types.Object) -> Path | None:
 
 
 def read_info(path: Path) -> AvatarInfo:
-    """Reads an avatar's description through the worker or, where no backend is installed, from a baked model in the
-    file. Waits for the answer, so call it from a thread.
+    """Reads an avatar's description from the baked model in its file or, without one, through the worker. Waits for
+    the answer, so call it from a thread.
     """
     check_avatar_file(path)
-    if not backend_setup.state().ready and (baked := read_baked(path)) is not None:
+    if (baked := read_baked(path)) is not None:
         return AvatarInfo.from_baked(baked)
     answer = session.client().call("avatar.open", {"path": path}, timeout=OPEN_TIMEOUT)
     return AvatarInfo.from_answer(answer)

@@ -24,6 +24,7 @@ from .film_sound import add_sound
 from .paths import stored
 from .reading import check_file, reading, unlike
 from .renaming import unused
+from .rig import open_head
 from .rig.build import build_rig_steps
 from .rig.camera import add_camera, exact_rate, frames_per_frame, set_up_scene, show_footage
 from .rig.conventions import default_camera_pose
@@ -34,6 +35,7 @@ from .rig.rig_properties import Rig, find_rigs
 from .rig.room import room_beside
 from .rig.steps import Steps, part
 from .tasks import Task
+from .threads import run_in_thread
 
 SUFFIX: Final = ".capture"
 VIDEO_EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv")
@@ -264,7 +266,12 @@ def _first_frame(scene: bpy.types.Scene, summary: Mapping[str, Any], frames: int
 
 
 def _rig_data(head_name: str, head_fingerprint: str, identity: Any) -> Steps[RigData]:
-    """Asks the worker for the head model with a person's identity coefficients."""
+    """The head model with a person's identity coefficients: the open head, or from the worker."""
+    if head_fingerprint == open_head.FINGERPRINT:
+        reading_it = run_in_thread(lambda: open_head.open_head_data(identity), "effigy-head")
+        while not reading_it.done():
+            yield None
+        return reading_it.result()
     head = {"name": head_name, "fingerprint": head_fingerprint}
     return RigData.from_answer((yield from tasks.fetch("head.rig", {"head": head, "identity": identity})))
 

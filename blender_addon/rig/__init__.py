@@ -1,6 +1,7 @@
 """The rig: a head model and its tracked performance as Blender objects, and the rig's evaluated pose for the worker.
 
 data            the worker's description of a head model and of a track
+open_head       the same description of the open head, which the extension carries
 conventions     conversion between head space and Blender space
 rotations       conversions between quaternions, matrices and axis-angle vectors
 rig_properties  the custom properties by which a rig is recognised and read

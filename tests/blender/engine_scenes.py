@@ -86,6 +86,13 @@ def premultiplied(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., :3] * pixels[..., 3:]
 
 
+def compare_with_truth(found: np.ndarray, truth: Path) -> None:
+    """Asserts that a rendered picture is the backend's (`engine_truth`)."""
+    with np.load(truth) as expected:
+        assert np.abs(found[..., 3] - expected["alpha"]).max() < 3 / 255
+        assert np.abs(premultiplied(found) - expected["color"].clip(0, 1)).max() < 6 / 255
+
+
 def read_by_backend(path: Path) -> dict[str, np.ndarray]:
     backend("read", path, path.with_suffix(".npz"))
     with np.load(path.with_suffix(".npz")) as archive:

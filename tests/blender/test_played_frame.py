@@ -9,7 +9,7 @@ import sys
 import bpy
 import numpy as np
 import pytest
-from engine_scenes import add_rig, premultiplied, render_png, session, stage
+from engine_scenes import add_rig, compare_with_truth, premultiplied, render_png, session, stage
 
 
 def without_worker(monkeypatch):
@@ -37,10 +37,7 @@ def compare(found, expected):
 def test_the_picture_without_a_worker_is_the_backends(engine_avatars, tmp_path, monkeypatch):
     stage(engine_avatars / "cat.effigy")
     without_worker(monkeypatch)
-    found = render_png(tmp_path / "cat.png")
-    with np.load(engine_avatars / "truth_cat.npz") as truth:
-        assert np.abs(found[..., 3] - truth["alpha"]).max() < 3 / 255
-        assert np.abs(premultiplied(found) - truth["color"].clip(0, 1)).max() < 6 / 255
+    compare_with_truth(render_png(tmp_path / "cat.png"), engine_avatars / "truth_cat.npz")
 
 
 def orthographic(rig):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bpy
 from conftest import SCRATCH
-from engine_scenes import premultiplied, read_png, render_png, stage
+from engine_scenes import compare_with_truth, premultiplied, read_png, render_png, stage
 
 
 def test_avatars_are_posed_played_rendered_and_added_by_the_extension_alone(engine_avatars, tmp_path):
@@ -38,6 +38,10 @@ def test_avatars_are_posed_played_rendered_and_added_by_the_extension_alone(engi
     assert not found["backend"] and found["source"] == "PLAYER" and found["fresh_share"] == 1.0
     assert found["motion"] > 0.01
     assert found["added"].endswith("other.effigy") and found["added_source"] == "PLAYER"
-    assert "backend is not installed yet" in found["new_rig"]
     there = read_png(tmp_path / "there.png")
     assert abs(premultiplied(there) - premultiplied(expected)).max() < 2 / 255 and there[..., 3].mean() > 0.05
+    assert found["new_rig"] == {"source": "PLAYER", "fresh": True}
+    compare_with_truth(read_png(tmp_path / "new_rig.png"), engine_avatars / "truth_cat.npz")
+    first, *_, last = (read_png(tmp_path / f"keyed_{frame:04d}.png") for frame in (1, 2, 3))
+    compare_with_truth(first, engine_avatars / "truth_cat.npz")
+    assert abs(premultiplied(last) - premultiplied(first)).max() > 0.1

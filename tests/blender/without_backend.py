@@ -1,6 +1,6 @@
-"""What an artist does with a .blend that has a packed avatar on a machine without backend: it looks, plays, renders and
-adds an avatar's file to the rig. It runs in a Blender of its own, whose settings folder holds nothing but the
-extension.
+"""What an artist does on a machine without backend. A .blend with a packed avatar is looked at, played and rendered,
+and another avatar's file is put on its rig; in a new file an avatar gets a rig of its own, is keyed and rendered. It
+runs in a Blender of its own, whose settings folder holds nothing but the extension.
 
     python tests/blender/without_backend.py EXTENSION.zip SHOT.blend PICTURE.png OTHER.effigy    → JSON of findings
 """
@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 PACKAGE = "bl_ext.user_default.effigy"
 FRAMES = 24
+KEYED = 3
 
 
 def main(package: str, blend: str, picture: str, other: str) -> None:
@@ -31,12 +32,13 @@ def main(package: str, blend: str, picture: str, other: str) -> None:
 
     bpy.ops.wm.open_mainfile(filepath=blend)
     bpy.ops.effigy.look_for_files()
-    space = next(area.spaces.active for screen in bpy.data.screens for area in screen.areas if area.type == "VIEW_3D")
     seen_from = module("viewport.viewpoint").Viewpoint(np.array((0.0, -1.0, 0.0)), np.array((0.0, 1.0, 0.0)), False)
 
     def redraw():
         """What a 3D View does when it begins to draw."""
         depsgraph = bpy.context.evaluated_depsgraph_get()
+        areas = (area for screen in bpy.data.screens for area in screen.areas)
+        space = next(area.spaces.active for area in areas if area.type == "VIEW_3D")
         layer = SimpleNamespace(depsgraph=depsgraph, objects=bpy.context.view_layer.objects)
         context = SimpleNamespace(scene=bpy.context.scene, space_data=space, view_layer=layer)
         ((_, avatar),) = module("viewport.live").update_view(context, 1, seen_from)
@@ -64,12 +66,29 @@ def main(package: str, blend: str, picture: str, other: str) -> None:
     bpy.ops.effigy.add_avatar(filepath=other)
     found["added"] = armature.effigy.avatar
     found["added_source"] = redraw().source.name
-    try:
-        bpy.ops.effigy.add_avatar(filepath=other, new_rig=True)
-    except RuntimeError as error:
-        found["new_rig"] = str(error)
+    found["new_rig"] = in_a_new_file(Path(other), Path(picture), redraw)
     print("FOUND " + json.dumps(found))
     bpy.ops.preferences.addon_disable(module=PACKAGE)
+
+
+def in_a_new_file(avatar: Path, picture: Path, redraw) -> dict:
+    """Puts the avatar on a rig of its own. Writes its picture in the pose and from the camera of `engine_truth` to
+    `new_rig.png` beside `picture`, and `KEYED` frames in which the jaw opens to `keyed_####.png`.
+    """
+    import bpy
+    from engine_scenes import render_png, stage
+
+    bpy.ops.wm.read_homefile(use_empty=True)
+    rig, scene = stage(avatar), bpy.context.scene
+    shown = redraw()
+    render_png(picture.with_name("new_rig.png"))
+    for frame, value in ((1, 0.0), (KEYED, 0.8)):
+        rig.key_blocks["jawOpen"].value = value
+        rig.key_blocks["jawOpen"].keyframe_insert("value", frame=frame)
+    scene.frame_start, scene.frame_end = 1, KEYED
+    scene.render.filepath = str(picture.with_name("keyed_"))
+    bpy.ops.render.render(animation=True)
+    return {"source": shown.source.name, "fresh": shown.fresh}
 
 
 if __name__ == "__main__":
