@@ -35,6 +35,7 @@ ORDER: Final = (
     "blender_addon.whole_blend",
     "blender_addon.saved_elsewhere",
     "blender_addon.tasks",
+    "blender_addon.live",
     "blender_addon.backend_setup",
     "operators",
     "blender_addon.panels",

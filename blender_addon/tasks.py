@@ -171,7 +171,7 @@ class Task:
             redraw_panels()
         except StopIteration as finished:
             self._end(DONE, finished.value or "")
-            _push_undo(self.title)
+            push_undo(self.title)
         except EffigyError as error:
             self._end(FAILED, str(error))
         except ReferenceError:
@@ -331,7 +331,8 @@ def _advance_all() -> float | None:
     return PAUSE_SECONDS if any(task.state == BUILDING for task in _state.tasks) else None
 
 
-def _push_undo(title: str) -> None:
+def push_undo(title: str) -> None:
+    """Adds a step of undo for a change that no operator has made."""
     if not bpy.app.background:
         bpy.ops.ed.undo_push(message=title)
 

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation, Slerp
 
+from ..channel_change import MAX_NEUTRAL_JAW, REST_QUANTILE, UNSCALED, bounds_of, opening_gains, scales_of
 from ..correspondence.arkit import ARKIT_NAMES, arkit_map, arkit_names_of
 from ..errors import EffigyError
 from ..formats.capture import FrameFlag
@@ -34,17 +35,8 @@ from ..head.rigid_alignment import nearest_rotation
 
 QUIET_SHARE: Final = 0.2
 """Share of a track's reliable frames, the quietest ones, whose median is the neutral face."""
-REST_QUANTILE: Final = 0.1
-"""Quantile of a named channel that is its resting value in a first guess."""
-MAX_NEUTRAL_JAW: Final = np.radians(1.0)
-"""The neutral jaw is closed within this angle. Three degrees part the lips by three millimetres, which is more than
-tracks err."""
 UNRELIABLE: Final = FrameFlag.NO_FACE | FrameFlag.TRACK_UNSURE
-UNSCALED: Final = ("eyeBlink", "eyeLook")
-"""Prefixes of the channels that are neither scaled nor smoothed."""
 MAX_INTENSITY, MAX_SMOOTHING, MAX_MOTION = 3.0, 2.0, 2.0
-MAX_VALUES: Final = {"brow": 1.6}
-"""Upper bounds of named channels by prefix, as in tracks; all others end at 1."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +163,11 @@ def _face(
     intensity: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Expression (F, E) and jaw (F, 3) on the target's head."""
-    scale = np.array([1.0 if name.startswith(UNSCALED) else intensity for name in model.expression_names])
+    names = model.expression_names
     if performer.fingerprint == model.fingerprint:
         at_rest, shown = performer_neutral.expression[None], performance.expression.astype(np.float64)
         change, jaw = (
-            scale * (shown - at_rest),
+            scales_of(names, intensity) * (shown - at_rest),
             intensity * (performance.rotations[:, JAW] - performer_neutral.rotations[JAW]),
         )
     else:
@@ -185,25 +177,15 @@ def _face(
         shown = mapping.read(
             performance.expression.astype(np.float64), performance.rotations[:, JAW].astype(np.float64)
         )
-        scale = np.array([1.0 if name.startswith(UNSCALED) else intensity for name in ARKIT_NAMES])
-        change, jaw = arkit_map(model).applied(scale * (shown - at_rest))
+        change, jaw = arkit_map(model).applied(scales_of(ARKIT_NAMES, intensity) * (shown - at_rest))
     expression = target_neutral.expression + change
     low, high = model.expression_range
     if arkit_names_of(model):
-        names = model.expression_names if performer.fingerprint == model.fingerprint else ARKIT_NAMES
-        for column, name in enumerate(model.expression_names):
-            if name.startswith("eyeBlink"):
-                # The way from the performer's neutral eyelids to closed ones becomes the way from the target's.
-                rest = at_rest[0, names.index(name)]
-                room = (1 - target_neutral.expression[column]) / max(1 - rest, 0.2)
-                expression[:, column] += np.clip(change[:, column], 0, None) * (room - 1)
-        bounds = np.array(
-            [
-                next((value for prefix, value in MAX_VALUES.items() if name.startswith(prefix)), high)
-                for name in model.expression_names
-            ]
-        )
-        high = np.maximum(bounds, target_neutral.expression)
+        by_name = dict(zip(names if performer.fingerprint == model.fingerprint else ARKIT_NAMES, at_rest[0], strict=True))
+        neutral = np.array([by_name.get(name, 0.0) for name in names])
+        gains = opening_gains(names, neutral, target_neutral.expression)
+        expression += np.clip(change, 0, None) * (gains - 1)
+        high = bounds_of(names, high, target_neutral.expression)
     return np.clip(expression, low, high), target_neutral.rotations[JAW] + jaw
 
 

@@ -46,7 +46,7 @@ from .action import (
 )
 from .conventions import HEAD_TO_BLENDER, default_camera_pose
 from .data import JOINT_NAMES, TrackData
-from .placement import head_by_bones
+from .placement import head_by_bones, joint_axes
 from .rig_properties import Rig
 from .rotations import align_signs, axis_angle_to_quaternion, matrix_to_quaternion
 from .steps import Steps, finish
@@ -55,10 +55,11 @@ TRACKED: Final = "Tracked performance"
 NEUTRAL: Final = "Neutral face"
 TRANSFERRED: Final = "Transferred performance"
 LAYER_PROPERTY: Final = "effigy_layer"
-"""Custom property on the strips' actions that holds one of the three names above, or that in `speech`."""
+"""Custom property on the strips' actions that holds one of the three names above, or that in `speech` or `live.take`."""
 _PLACEMENT_PROPERTY: Final = "effigy_shot"
 """Custom property on the armature that holds the performance's `Placement`."""
-_GROUP: Final = "Expressions"
+EXPRESSIONS: Final = "Expressions"
+"""The group of the sliders' curves."""
 _MAX_SLIDER: Final = 10.0
 """The largest limit that Blender allows for a slider."""
 _CURVES_PER_STEP: Final = 4
@@ -128,19 +129,27 @@ def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: in
     camera_pose = default_camera_pose(track.head_to_camera) if stored is None else stored.camera_pose
     placement = Placement(camera_pose, frame_start)
     faces, bones = yield from actions_of(rig, track, placement, f"{name}, expressions", f"{name}, head")
+    set_aside = add_strips(rig, faces, bones, TRANSFERRED, name, frame_start)
+    if stored is None:
+        _store_placement(rig, placement)
+    return Applied(placement, set_aside)
+
+
+def add_strips(
+    rig: Rig, faces: bpy.types.Action, bones: bpy.types.Action, layer: str, name: str, frame_start: int
+) -> tuple[str, ...]:
+    """Adds the actions of a performance as strips called `name` above all others. Returns `Applied.set_aside`."""
     alone, key = not has_performance(rig), rig.mesh.data.shape_keys
     add_neutral_strip(key, rig.slider_names)
     set_aside = []
     for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
-        action[LAYER_PROPERTY] = TRANSFERRED
+        action[LAYER_PROPERTY] = layer
         aside = free_for_keys(target, blend)
         strip = push_strip(target, action, name, frame_start)
         # Before and after the strip, what lies below it takes effect, if there is anything.
         strip.extrapolation = "HOLD" if alone and aside is None else "NOTHING"
         set_aside += [aside] if aside else []
-    if stored is None:
-        _store_placement(rig, placement)
-    return Applied(placement, tuple(set_aside))
+    return tuple(set_aside)
 
 
 def check_ready(rig: Rig, track: TrackData) -> None:
@@ -229,7 +238,7 @@ def add_neutral_strip(key: bpy.types.Key, names: tuple[str, ...]) -> None:
     if _strip_of(key, NEUTRAL) is None and _strip_of(key, TRACKED) is None:
         action = new_action(datablock_name(key.name, " neutral"), key)
         for name in names:
-            add_curve(action, Curve(_value_path(name), 0, _GROUP, np.zeros(1), np.zeros(1)))
+            add_curve(action, Curve(value_path(name), 0, EXPRESSIONS, np.zeros(1), np.zeros(1)))
         action[LAYER_PROPERTY] = NEUTRAL
         push_strip(key, action, NEUTRAL, 0)
 
@@ -262,7 +271,7 @@ def layer_of(strip: bpy.types.NlaStrip) -> str | None:
     return None if strip.action is None else strip.action.get(LAYER_PROPERTY)
 
 
-def _value_path(name: str) -> str:
+def value_path(name: str) -> str:
     return f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
 
 
@@ -285,15 +294,13 @@ def _expression_curves(rig: Rig, track: TrackData, frame_start: int, sliders: Co
     curves, frames = [], track.positions + frame_start
     for name, values in zip(rig.expression_names, track.expression.T, strict=True):
         if sliders is None or name in sliders:
-            curves.append(_curve(_value_path(name), 0, _GROUP, values, frames))
+            curves.append(curve_of(value_path(name), 0, EXPRESSIONS, values, frames))
     return curves
 
 
 def _bone_curves(rig: Rig, track: TrackData, placement: Placement, joints: Collection[str]) -> list[Curve]:
     curves, frames = [], track.positions + placement.frame_start
-    # An artist may have applied a transform to the armature, which moves its rest bones.
     head = head_by_bones(rig, rig.armature)[0]
-    turn = head[:3, :3] / np.cbrt(np.linalg.det(head[:3, :3]))
     for index, joint in enumerate(JOINT_NAMES):
         if joint not in joints:
             continue
@@ -306,20 +313,18 @@ def _bone_curves(rig: Rig, track: TrackData, placement: Placement, joints: Colle
             basis = np.linalg.inv(rest) @ head @ motion @ np.linalg.inv(head) @ rest
             quaternions = matrix_to_quaternion(basis[:, :3, :3])
             for axis in range(3):
-                curves.append(_curve(f"{base}.location", axis, bone.name, basis[:, axis, 3], frames))
+                curves.append(curve_of(f"{base}.location", axis, bone.name, basis[:, axis, 3], frames))
         else:
-            # A change of axes rotates the axis of a rotation and keeps its angle.
-            axes = HEAD_TO_BLENDER[:3, :3].T @ turn.T @ rest[:3, :3]
-            vectors = track.rotations[:, index].astype(np.float64) @ axes
+            vectors = track.rotations[:, index].astype(np.float64) @ joint_axes(rig, joint)
             quaternions = axis_angle_to_quaternion(vectors)
         quaternions = align_signs(quaternions)
         for component in range(4):
             values = quaternions[:, component]
-            curves.append(_curve(f"{base}.rotation_quaternion", component, bone.name, values, frames))
+            curves.append(curve_of(f"{base}.rotation_quaternion", component, bone.name, values, frames))
     return curves
 
 
-def _curve(path: str, index: int, group: str, values: np.ndarray, frames: np.ndarray) -> Curve:
+def curve_of(path: str, index: int, group: str, values: np.ndarray, frames: np.ndarray) -> Curve:
     """A key at each of `frames` (F,) with a finite value; a single key if the value never changes."""
     known = np.flatnonzero(np.isfinite(values))
     if len(known) and np.ptp(values[known]) == 0:

@@ -17,7 +17,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from .conventions import points_to_blender, points_to_head
+from .conventions import HEAD_TO_BLENDER, points_to_blender, points_to_head
 from .data import JOINT_NAMES, PARENTS
 from .rig_properties import Rig
 from .rotations import axis_angle_to_quaternion, quaternion_to_axis_angle, quaternion_to_matrix
@@ -199,6 +199,16 @@ def head_by_bones(rig: Rig, armature: bpy.types.Object) -> tuple[np.ndarray, flo
             if np.abs(heads - changed).max() < ROUNDING:
                 fitted = np.eye(4)
     return fitted, misfit
+
+
+def joint_axes(rig: Rig, joint: str) -> np.ndarray:
+    """(3, 3): an axis-angle vector in head space, multiplied from the left, becomes that of the joint's bone."""
+    # An artist may have applied a transform to the armature, which moves its rest bones.
+    head = head_by_bones(rig, rig.armature)[0]
+    turn = head[:3, :3] / np.cbrt(np.linalg.det(head[:3, :3]))
+    rest = np.array(rig.pose_bone(joint).bone.matrix_local, np.float64)
+    # A change of axes rotates the axis of a rotation and keeps its angle.
+    return HEAD_TO_BLENDER[:3, :3].T @ turn.T @ rest[:3, :3]
 
 
 def _world_of_mesh(rig: Rig, armature: bpy.types.Object, depsgraph: bpy.types.Depsgraph) -> np.ndarray:

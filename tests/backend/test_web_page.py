@@ -239,7 +239,7 @@ def test_what_is_no_page_gives_a_sentence(avatar, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["unet.effigy"]
 
 
-@pytest.mark.parametrize("name", ["head_motion.py", "web_page.py"])
+@pytest.mark.parametrize("name", ["channel_change.py", "head_motion.py", "web_page.py"])
 def test_the_extension_has_the_same_modules(name):
     assert (ROOT / "backend" / name).read_bytes() == (ROOT / "blender_addon" / name).read_bytes()
 

@@ -188,7 +188,7 @@ def test_an_action_of_the_artists_own_keeps_its_effect_in_a_strip_above_a_new_pe
     made, scene, rig = tracked_rig(), bpy.context.scene, rigging()
     data = made.mesh.data.shape_keys.animation_data
     baked = rig.action.new_action("baked", made.mesh.data.shape_keys)
-    path = rig.performance._value_path("cheekPuff")
+    path = rig.performance.value_path("cheekPuff")
     frames = np.arange(4.0, 9)
     rig.action.add_curve(baked, rig.action.Curve(path, 0, "Expressions", frames, frames / 20))
     rig.action.play_action(made.mesh.data.shape_keys, baked)

@@ -28,6 +28,8 @@ NOTHING_TO_UNDO = {
     "export_textures": "writes files",
     "export_web_page": "writes a file",
     "install_backend": "writes files",
+    "live_neutral": "measures the performer",
+    "live_start": "moves the rig until it ends, and puts it back",
     "look_for_files": "a preference",
     "remove_shared_folder": "a preference",
     "show_worst_frame": "goes to a frame",
@@ -47,6 +49,9 @@ BY_TASK = {
     "train_avatar",
 }
 """Operators that return at once; the task that they start changes the scene later, and pushes the step."""
+
+BY_LIVE = {"live_record", "live_stop"}
+"""Operators that end a take, which pushes the step: `test_live` shows it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def set_look() -> None:
 
 def test_every_operator_is_sorted(effigy):
     files = {path.stem for path in (Path(effigy.__file__).parent / "operators").glob("*.py")} - {"__init__"}
-    assert files == set(ROWS) | set(NOTHING_TO_UNDO) | BY_TASK
+    assert files == set(ROWS) | set(NOTHING_TO_UNDO) | BY_TASK | BY_LIVE
     undone = {name for name in files if "UNDO" in getattr(getattr(bpy.types, f"EFFIGY_OT_{name}"), "bl_options", ())}
     assert undone == set(ROWS)
 
@@ -216,7 +221,7 @@ def test_a_task_pushes_one_step_that_brings_back_what_was_there(place, name, mon
     skip_earlier(name)
     tasks = module("tasks")
     # Blender as a module counts as running without a window, where nothing is pushed.
-    monkeypatch.setattr(tasks, "_push_undo", lambda title: bpy.ops.ed.undo_push(message=title))
+    monkeypatch.setattr(tasks, "push_undo", lambda title: bpy.ops.ed.undo_push(message=title))
     bpy.ops.wm.open_mainfile(filepath=str(place.folder / "shot.blend"))
     if name in ("train_avatar", "resume_training"):
         training = module("training")

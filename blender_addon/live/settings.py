@@ -1,0 +1,80 @@
+"""The settings of Live: of this computer and its camera, so that they belong to Blender's session and not to a .blend,
+which a stranger may have made.
+"""
+
+from __future__ import annotations
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
+
+from . import live_link, vmc
+
+WEBCAM, LIVE_LINK, VMC = "WEBCAM", "LIVE_LINK", "VMC"
+
+
+class EffigyLive(bpy.types.PropertyGroup):
+    source: EnumProperty(
+        name="Source",
+        default=LIVE_LINK,
+        description="What measures the performer's face",
+        items=(
+            (LIVE_LINK, "Live Link Face", "The app for iPhones, over the network. Needs no backend", 1),
+            (VMC, "OSC / VMC", "A program that sends ARKit's channels by VMC or plain OSC. Needs no backend", 2),
+        ),
+    )
+    live_link_port: IntProperty(
+        name="Port",
+        default=live_link.PORT,
+        min=1024,
+        max=65535,
+        options={"SKIP_SAVE"},
+        description="UDP port on which the app's packets are expected; the same as in the app's target",
+    )
+    vmc_port: IntProperty(
+        name="Port",
+        default=vmc.PORT,
+        min=1024,
+        max=65535,
+        options={"SKIP_SAVE"},
+        description="UDP port on which packets are expected; the same as in the program that sends",
+    )
+    network: BoolProperty(
+        name="From the Network",
+        default=False,
+        options={"SKIP_SAVE"},
+        description="Accept packets from phones and other computers too, not only from this computer. Needs Blender's "
+        "Online Access",
+    )
+    mirror: BoolProperty(
+        name="Mirror", default=False, description="Move the head as a mirror would: left and right are exchanged"
+    )
+    intensity: FloatProperty(
+        name="Intensity",
+        default=1.0,
+        min=0.0,
+        soft_max=2.0,
+        max=3.0,
+        subtype="FACTOR",
+        description="Strength of the expressions, relative to the neutral face. Blinks and gaze are not scaled",
+    )
+    motion: FloatProperty(
+        name="Head Motion",
+        default=1.0,
+        min=0.0,
+        soft_max=1.0,
+        max=2.0,
+        subtype="FACTOR",
+        description="How much of the head's rotation is taken over. 0: the head stays still",
+    )
+
+
+classes = (EffigyLive,)
+
+
+def register() -> None:
+    bpy.types.WindowManager.effigy_live = PointerProperty(type=EffigyLive)
+
+
+def unregister() -> None:
+    if hasattr(bpy.types.WindowManager, "effigy_live"):
+        del bpy.types.WindowManager.effigy_live
