@@ -1,4 +1,4 @@
-"""How the channels of one person's face change those of another, whose neutral face is different:
+"""How the channels of one person's face change those of another, whose neutral face is different.
 
     target = target's neutral + intensity * (performer - performer's neutral)
 

@@ -13,8 +13,8 @@ class EFFIGY_OT_live_start(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.live_start"
     bl_label = "Go Live"
     bl_description = (
-        "Move this rig by a performer's face as it happens. First look straight ahead with a resting face for a second. "
-        "Esc or Stop ends it, and the rig is as it was before"
+        "Move this rig by a performer's face as it happens. First look straight ahead with a resting face for a "
+        "second. Esc or Stop ends it, and the rig is as it was before"
     )
     bl_options = {"REGISTER"}
 

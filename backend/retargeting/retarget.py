@@ -181,7 +181,9 @@ def _face(
     expression = target_neutral.expression + change
     low, high = model.expression_range
     if arkit_names_of(model):
-        by_name = dict(zip(names if performer.fingerprint == model.fingerprint else ARKIT_NAMES, at_rest[0], strict=True))
+        by_name = dict(
+            zip(names if performer.fingerprint == model.fingerprint else ARKIT_NAMES, at_rest[0], strict=True)
+        )
         neutral = np.array([by_name.get(name, 0.0) for name in names])
         gains = opening_gains(names, neutral, target_neutral.expression)
         expression += np.clip(change, 0, None) * (gains - 1)

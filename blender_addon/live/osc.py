@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 MOST_DEPTH: Final = 4
 """Bundles inside one another; VMC uses one."""
@@ -89,7 +89,7 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     return data[at:end].decode("utf-8"), min(len(data), (end + 4) // 4 * 4)
 
 
-def _unpack(layout: str, data: bytes, at: int) -> tuple[Argument, ...]:
+def _unpack(layout: str, data: bytes, at: int) -> tuple[Any, ...]:
     try:
         return struct.unpack_from(layout, data, at)
     except struct.error as error:

@@ -25,7 +25,8 @@ MOST_WAITING: Final = 256
 FORGET_SENDER_SECONDS: Final = 2.0
 """After so long without a packet, another sender may take over."""
 LOOPBACK: Final = "127.0.0.1"
-EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - only where the artist has chosen it.
+EVERYWHERE: Final = "0.0.0.0"
+"""Only where the artist has chosen it."""
 _WAKE_SECONDS: Final = 0.2
 
 

@@ -1,15 +1,29 @@
-"""The settings of Live: of this computer and its camera, so that they belong to Blender's session and not to a .blend,
-which a stranger may have made.
-"""
+"""The settings of Live, which belong to this computer: to Blender's session and not to a scene."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
 
 from . import live_link, vmc
 
-WEBCAM, LIVE_LINK, VMC = "WEBCAM", "LIVE_LINK", "VMC"
+LIVE_LINK, VMC = "LIVE_LINK", "VMC"
+
+
+@dataclass
+class _Choices:
+    network: bool = False
+
+
+_choices: Final = _Choices()
+"""What no .blend may decide: Blender stores a window manager's properties in files."""
+
+
+def _set_network(_: EffigyLive, value: bool) -> None:
+    _choices.network = value
 
 
 class EffigyLive(bpy.types.PropertyGroup):
@@ -27,7 +41,6 @@ class EffigyLive(bpy.types.PropertyGroup):
         default=live_link.PORT,
         min=1024,
         max=65535,
-        options={"SKIP_SAVE"},
         description="UDP port on which the app's packets are expected; the same as in the app's target",
     )
     vmc_port: IntProperty(
@@ -35,13 +48,12 @@ class EffigyLive(bpy.types.PropertyGroup):
         default=vmc.PORT,
         min=1024,
         max=65535,
-        options={"SKIP_SAVE"},
         description="UDP port on which packets are expected; the same as in the program that sends",
     )
     network: BoolProperty(
         name="From the Network",
-        default=False,
-        options={"SKIP_SAVE"},
+        get=lambda _: _choices.network,
+        set=_set_network,
         description="Accept packets from phones and other computers too, not only from this computer. Needs Blender's "
         "Online Access",
     )

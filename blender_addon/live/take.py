@@ -52,8 +52,8 @@ class Take:
         return self.seconds > MOST_SECONDS
 
     def add(self, rig: Rig, time: float, now: float) -> None:
-        """Adds what the rig shows. `time`: the face's, in seconds of the sender's clock. `now`: ours, which counts where
-        the sender's has jumped.
+        """Adds what the rig shows. `time`: the face's, in seconds of the sender's clock. `now`: ours, which counts
+        where the sender's has jumped.
         """
         if self._offset is None or abs(time + self._offset - now) > CLOCKS_AGREE:
             self._offset = now - time

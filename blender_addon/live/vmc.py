@@ -103,8 +103,9 @@ class VmcReader:
         return True
 
     def _turn(self, bone: str, numbers: list[Argument]) -> None:
-        if len(numbers) == 7 and all(isinstance(number, float) and math.isfinite(number) for number in numbers):
-            x, y, z, w = numbers[3:]
+        finite = [number for number in numbers if isinstance(number, float) and math.isfinite(number)]
+        if len(finite) == len(numbers) == 7:
+            x, y, z, w = finite[3:]
             # Unity's x points to a character's right, head space's to the left: rotations about y and z turn round.
             turn = Quaternion((w, x, -y, -z))
             if turn.magnitude > 0.1:
@@ -117,6 +118,4 @@ class VmcReader:
                 for channel, full in VRM[name].items():
                     index = INDEX[channel]
                     channels[index] = min(1.0, channels[index] + full * value)
-        return Face(
-            arrived if self._time is None else self._time, channels, self._bones["neck"] @ self._bones["head"]
-        )
+        return Face(arrived if self._time is None else self._time, channels, self._bones["neck"] @ self._bones["head"])

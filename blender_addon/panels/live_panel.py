@@ -40,7 +40,9 @@ class EFFIGY_PT_live(RigPanel, bpy.types.Panel):
         elif live.calibration.neutral is None:
             wrapped(layout, "Look straight ahead with a resting face, mouth closed…", width, "USER")
         else:
-            wrapped(layout, f"“{live.rig_name}”: {live.source.figures}", width, "REC" if live.take is not None else "PLAY")
+            wrapped(
+                layout, f"“{live.rig_name}”: {live.source.figures}", width, "REC" if live.take is not None else "PLAY"
+            )
         if live.take is not None:
             layout.label(text=f"{live.take.seconds:.1f} s recorded")
         row = layout.row(align=True)
