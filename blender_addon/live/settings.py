@@ -22,6 +22,11 @@ _choices: Final = _Choices()
 """What no .blend may decide: Blender stores a window manager's properties in files."""
 
 
+# Blender evaluates a property's annotation where a lambda would not find this module's names.
+def _network(_: EffigyLive) -> bool:
+    return _choices.network
+
+
 def _set_network(_: EffigyLive, value: bool) -> None:
     _choices.network = value
 
@@ -52,7 +57,7 @@ class EffigyLive(bpy.types.PropertyGroup):
     )
     network: BoolProperty(
         name="From the Network",
-        get=lambda _: _choices.network,
+        get=_network,
         set=_set_network,
         description="Accept packets from phones and other computers too, not only from this computer. Needs Blender's "
         "Online Access",
