@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ..storage import check_schema, write_beside
 from . import baked
 from .anchors import mean_edge_lengths
 from .blendshapes import GaussianBlendshapes
+from .bust import Bust, bust_from, joined
 from .enhancer import Enhancer
 from .filmed import distance, is_ellipsoid
 from .graph_avatar import GraphAvatar
@@ -62,6 +63,8 @@ class Avatar:
     held-out frames."""
     megabytes: float = float("nan")
     """Size of the file that it was loaded from or saved to, in 10^6 bytes."""
+    bust: Bust | None = None
+    """What is below the neck, where the footage showed it."""
 
     def __post_init__(self) -> None:
         self.head = Head(self.head_model).to(next(self.networks.parameters()).device)
@@ -82,7 +85,15 @@ class Avatar:
             torch.as_tensor(part[list(indices)], device=self.device)
             for part in (track.expression, track.rotations, track.head_to_camera)
         )
-        return self.networks(self.pose(expression, rotations, cameras))[0]
+        head = self.networks(self.pose(expression, rotations, cameras))[0]
+        if self.bust is None:
+            return head
+        torso = torch.as_tensor(track.torso_motions(indices), device=self.device)
+        return joined(head, self.bust.posed(rotations, self.shaped.joints[0], torso))
+
+    def without_bust(self) -> Avatar:
+        """The head alone."""
+        return replace(self, bust=None)
 
     def pose(self, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
         """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> the input of the networks."""
@@ -103,7 +114,7 @@ class Avatar:
 
     @property
     def gaussian_count(self) -> int:
-        return len(self.head_model.template) * (1 + self.settings.neural_per_anchor)
+        return len(self.head_model.template) * (1 + self.settings.neural_per_anchor) + len(self.bust or ())
 
 
 def check_track(track: Track, head_model: HeadModel) -> None:
@@ -146,6 +157,8 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
         sliders = baked.own_sliders(avatar.head_model)
         header["baked"] = {"schema": baked.SCHEMA} | ({"sliders": sliders.names} if sliders else {})
         tensors |= baked.motion_tensors(avatar.head_model, sliders) if sliders else {}
+    if avatar.bust is not None:
+        tensors |= avatar.bust.tensors()
     metadata = {"effigy": json.dumps(header)}
     with write_beside(path) as temporary:
         write_tensors(temporary, tensors, metadata)
@@ -224,13 +237,15 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
             raise Damaged("its settings cannot be read")
         numbers = {name: _finite_numbers(name, tensor) for name, tensor in baked.without_baked(tensors).items()}
         identity = numbers.pop("identity").numpy()
+        bust = bust_from(tensors)
         megabytes = path.stat().st_size / 1e6
     model = head_model or find_head(head_name, head_fingerprint, f"The avatar {path.name}")
     with reading(path, "avatar", REMEDY):
         if identity.shape != model.shape_basis.shape[2:]:
             raise Damaged(f"its identity does not fit the head model “{model.name}”")
         networks = _load_networks(settings, model, identity, numbers)
-    return Avatar(networks.to(device).eval(), model, identity, settings, metrics, megabytes)
+    bust = None if bust is None else bust.to(torch.device(device))
+    return Avatar(networks.to(device).eval(), model, identity, settings, metrics, megabytes, bust)
 
 
 def _finite_numbers(name: str, tensor: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras, Raster, Splats
 from ..storage import write_beside
-from .enhancer import enhance
+from .avatar import Avatar
+from .enhancer import enhance, enhance_joint_image
 
 BATCH = 4
 """Frames that are rasterised together, in parallel; more of them would only take more memory."""
@@ -74,9 +75,15 @@ def draw(source: SplatSource, track: Track, indices: Sequence[int], size: int, e
     splats = source.splats(track, list(indices))
     cameras = track_cameras(track, indices, size, splats.means.device)
     raster = rasterize(splats, cameras)
-    # A baseline has no enhancer.
-    enhancer = getattr(source, "enhancer", None) if enhanced else None
-    return frames_of(enhance(enhancer, raster, splats, cameras))
+    # A baseline has neither.
+    enhancer, bust = (source.enhancer, source.bust) if isinstance(source, Avatar) else (None, None)
+    if enhancer is None or not enhanced:
+        return frames_of(raster)
+    if bust is None:
+        return frames_of(enhance(enhancer, raster, splats, cameras))
+    # The enhancer has seen the head alone.
+    counts = [splats.means.shape[1] - len(bust), len(bust)]
+    return frames_of(enhance_joint_image(raster, splats, cameras, counts, [enhancer, None], [1.0, 1.0]))
 
 
 def frames_of(raster: Raster) -> list[Frame]:

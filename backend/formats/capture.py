@@ -9,6 +9,7 @@ hash, in one folder:
                  frames/%06d.jpg        RGB, size x size
                  mattes/%06d.png        grey: 255 = the person
                  head_mattes/%06d.png   written by tracking: the matte without the body below the neck
+                 body_mattes/%06d.png   written by tracking: that body
                  track.npz              written by tracking
 
 Frames are JPEG of quality 98 with full colour resolution: a PSNR of 49 dB or more to the cropped image, far below the
@@ -148,6 +149,9 @@ class Capture:
     def head_matte_path(self, index: int) -> Path:
         return self.folder / "head_mattes" / f"{index:06d}.png"
 
+    def body_matte_path(self, index: int) -> Path:
+        return self.folder / "body_mattes" / f"{index:06d}.png"
+
 
 def save_capture(capture: Capture, summary: dict[str, object] | None = None) -> None:
     """Write capture.json and landmarks.npz into `capture.folder`, which exists; `summary` is added to capture.json for
@@ -274,7 +278,17 @@ def read_matte(capture: Capture, index: int, size: int | None = None) -> np.ndar
 
 def read_head_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
     """(size, size) uint8: 255 = the person's head and neck. Head mattes are written by tracking."""
-    path = capture.head_matte_path(index)
+    return _read_tracked_matte(capture, capture.head_matte_path(index), size)
+
+
+def read_body_matte(capture: Capture, index: int, size: int | None = None) -> np.ndarray:
+    """(size, size) uint8: 255 = the person's body below the neck; with the head matte it adds up to the person. Body
+    mattes are written by tracking.
+    """
+    return _read_tracked_matte(capture, capture.body_matte_path(index), size)
+
+
+def _read_tracked_matte(capture: Capture, path: Path, size: int | None) -> np.ndarray:
     with unchanged(capture), unchanged(capture, path.parent.name):
         missing = f"track the capture first, with `python -m backend track {capture.folder}`"
         return _read_image(path, cv2.IMREAD_GRAYSCALE, size or capture.size, missing)

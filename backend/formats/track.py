@@ -6,6 +6,7 @@ fingerprint, because the coefficients mean nothing on another head model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -67,6 +68,9 @@ class Track:
     frame_times: np.ndarray | None = None
     """(F,) float64: seconds since the start of the footage. None where the frames follow each other at `fps`, as in
     tracks that were written before the times were stored."""
+    torso_to_camera: np.ndarray | None = None
+    """(F, 4, 4): from the torso's rest, which lies below the head at rest in head space, to the camera. None where the
+    footage shows no shoulders, and in tracks of earlier versions; the torso then moves with the root."""
 
     @property
     def frame_count(self) -> int:
@@ -85,13 +89,20 @@ class Track:
             return None
         return self.frame_times - self.frame_times[0]
 
+    def torso_motions(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(B, 4, 4) float32: the motion of the torso from its rest, in head space, in frames (B,)."""
+        root = self.head_to_camera[indices].astype(np.float64)
+        if self.torso_to_camera is None:
+            return np.tile(np.eye(4, dtype=np.float32), (len(root), 1, 1))
+        return np.linalg.solve(root, self.torso_to_camera[indices].astype(np.float64)).astype(np.float32)
+
     def posed(self, **fields: object) -> Track:
         """A copy with these fields replaced and without standard deviations, which hold for the fitted poses only."""
         return replace(self, sigma=None, **fields)
 
 
 _ARRAYS = ("identity", "expression", "rotations", "head_to_camera", "intrinsics", "residual", "flags")
-_OPTIONAL = ("sigma", "frame_times")
+_OPTIONAL = ("sigma", "frame_times", "torso_to_camera")
 
 
 def save_track(track: Track, path: Path) -> None:
@@ -149,6 +160,7 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
         "flags": (frames,),
         "sigma": (frames, expressions + 13),
         "frame_times": (frames,),
+        "torso_to_camera": (frames, 4, 4),
     }
     for name, shape in shapes.items():
         if name in values and values[name].shape != shape:
@@ -164,6 +176,7 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
             **{name: values[name].astype(np.int32 if name == "flags" else np.float32) for name in _ARRAYS},
             sigma=values["sigma"].astype(np.float32) if "sigma" in values else None,
             frame_times=values["frame_times"].astype(np.float64) if "frame_times" in values else None,
+            torso_to_camera=values["torso_to_camera"].astype(np.float32) if "torso_to_camera" in values else None,
         )
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise Damaged("its settings cannot be read") from error
@@ -175,8 +188,10 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
         and 0 <= track.training_count <= frames
     ):
         raise Damaged("its settings cannot be right")
-    for name in ("identity", "expression", "rotations", "head_to_camera", "intrinsics"):
+    for name in ("identity", "expression", "rotations", "head_to_camera", "intrinsics", "torso_to_camera"):
         numbers = getattr(track, name)
+        if numbers is None:
+            continue
         # Without (0, 0) arrays, which have no largest number.
         if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0) > LARGEST_NUMBER:
             raise Damaged(f"{name} holds numbers that no face has")
@@ -184,11 +199,16 @@ def _from_arrays(values: dict[str, np.ndarray]) -> Track:
         in_order = (np.diff(track.frame_times) >= 0).all() and track.frame_times[0] >= 0
         if not in_order or not track.frame_times[-1] <= LONGEST_FILM:
             raise Damaged("the times of its frames cannot be right")
-    turns = track.head_to_camera[:, :3, :3].astype(np.float64)
-    if np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max() > 0.01 or (np.linalg.det(turns) < 0).any():
-        raise Damaged("head_to_camera holds matrices that do not move a head rigidly")
-    if not np.allclose(track.head_to_camera[:, 3], (0, 0, 0, 1)):
-        raise Damaged("head_to_camera holds matrices that do not move a head rigidly")
+    for name, what in (("head_to_camera", "a head"), ("torso_to_camera", "a torso")):
+        if (matrices := getattr(track, name)) is not None and not _is_rigid(matrices):
+            raise Damaged(f"{name} holds matrices that do not move {what} rigidly")
     if min(track.intrinsics[0, 0], track.intrinsics[1, 1]) <= 0:
         raise Damaged("its camera has no focal length")
     return track
+
+
+def _is_rigid(matrices: np.ndarray) -> bool:
+    """Whether all of (F, 4, 4) rotate and move, and do nothing else."""
+    turns = matrices[:, :3, :3].astype(np.float64)
+    rotates = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max() <= 0.01 and (np.linalg.det(turns) > 0).all()
+    return bool(rotates and np.allclose(matrices[:, 3], (0, 0, 0, 1)))

@@ -146,6 +146,8 @@ def retarget(
         expression=expression.astype(np.float32),
         rotations=rotations.astype(np.float32),
         head_to_camera=_head_poses(performance, performer_neutral, target_neutral, motion).astype(np.float32),
+        # It moves with the root, as the performer's body does by `split_neck`.
+        torso_to_camera=None,
         fps=performance.fps,
         frame_times=performance.frame_times,
         residual=np.full(performance.frame_count, np.nan, np.float32),
@@ -262,7 +264,10 @@ def _at(track: Track, times: np.ndarray, known: np.ndarray) -> Track:
         rotations = Slerp(taken, rotations)(np.clip(times, taken[0], taken[-1]))
     head_to_camera[:, :3, :3] = rotations.as_matrix()
     return track.posed(
-        expression=linear(track.expression), rotations=linear(track.rotations), head_to_camera=head_to_camera
+        expression=linear(track.expression),
+        rotations=linear(track.rotations),
+        head_to_camera=head_to_camera,
+        torso_to_camera=None,
     )
 
 

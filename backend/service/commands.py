@@ -108,6 +108,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     from ..formats.track import save_track
     from ..head.registry import load_users_head, remember_head
     from ..tracking.after.head_matte import make_head_mattes
+    from ..tracking.after.torso import with_torso
     from ..tracking.pipeline import track_captures
     from .previews import send_track_preview
 
@@ -129,6 +130,7 @@ def track(request: requests.TrackRequest, progress: Progress) -> results.TrackRe
     summaries = []
     for tracked, made in zip(captures, tracks, strict=True):
         make_head_mattes(tracked, made, model, progress=progress)
+        made = with_torso(tracked, made, model, progress)
         # The track is written last, so that where it exists, everything that tracking makes exists.
         save_track(made, tracked.folder / "track.npz")
         send_track_preview(tracked, made, model, progress)
@@ -162,6 +164,7 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
         preset=request.preset,
         generator=request.generator,
         refined=request.refined,
+        head_only=request.head_only,
         size=request.size,
         device=request.device,
         minutes=request.minutes,
@@ -258,7 +261,7 @@ def render(request: requests.RenderRequest, progress: Progress) -> results.Rende
     from ..avatar.render import render_track
     from ..formats.track import load_track
 
-    avatar = _load_avatar(request.avatar)
+    avatar = _shown(_load_avatar(request.avatar), request.head_only)
     track = load_track(request.track, avatar.head_model)
     check_writable(request.out)
     size = track.size if request.size is None else request.size
@@ -313,7 +316,7 @@ def export(request: requests.ExportRequest, progress: Progress) -> results.Expor
     check_splat_name(request.out)
     frames = frames_of(request.frames) if request.frames else None
     check_writable(request.out)
-    avatar = load_avatar(request.avatar)
+    avatar = _shown(load_avatar(request.avatar), request.head_only)
     track = load_track(request.track, avatar.head_model)
     if frames is None:
         gaussians = export_frame(avatar, track, request.frame, request.out)
@@ -414,6 +417,10 @@ def _load_avatar(path: Path) -> Avatar:
     from ..devices import choose_device
 
     return load_avatar(path, device=choose_device("auto"))
+
+
+def _shown(avatar: Avatar, head_only: bool) -> Avatar:
+    return avatar.without_bust() if head_only else avatar
 
 
 def _load_tracked_capture(folder: Path) -> tuple[Capture, Track, HeadModel]:

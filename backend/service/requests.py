@@ -100,6 +100,7 @@ class TrainRequest(Request):
         default_in_words=f"{DEFAULT_GENERATOR}, or that of the checkpoint",
     )
     refined: bool = flag("train in the poses that `refine` has found, not in those of `track`")
+    head_only: bool = flag("no collar and shoulders, even where the footage shows them")
     device: str = option("what to train on", default="auto", choices=DEVICES)
     minutes: float | None = option(
         "train for this long instead of the preset's number of steps", "M", default=None, minimum=0, above_minimum=True
@@ -177,6 +178,7 @@ class RenderRequest(Request):
     format: str = option("file format of the frames", default="png", choices=FRAME_FORMATS)
     background: str = option("colour behind the head", "transparent|#rrggbb", default="transparent")
     plain: bool = flag("render the Gaussians alone, without the avatar's enhancer")
+    head_only: bool = flag("leave out collar and shoulders")
 
     @property
     def output(self) -> Path:
@@ -232,6 +234,7 @@ class ExportRequest(Request):
     frames: str | None = option(
         "indices of the first and the last of several frames", "A-B", default=None, default_in_words="one frame"
     )
+    head_only: bool = flag("leave out collar and shoulders")
 
     @property
     def output(self) -> Path:

@@ -134,7 +134,7 @@ def distil(avatar: Avatar, samples: Samples, shapes: int, seed: int = 0, progres
             networks.enhancer = avatar.networks.enhancer
         _store_shapes(blended, samples.mean, samples.basis[:shapes], weights.std(0))
     _learn_weights(blended, samples.conditions, weights, progress)
-    return Avatar(networks.eval(), avatar.head_model, avatar.identity, settings, dict(avatar.metrics))
+    return Avatar(networks.eval(), avatar.head_model, avatar.identity, settings, dict(avatar.metrics), bust=avatar.bust)
 
 
 def sizes(shapes: int) -> dict[str, int]:

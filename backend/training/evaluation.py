@@ -28,6 +28,7 @@ from ..progress import SILENT, Progress
 from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
+from .bust_scores import score_with_bust
 from .contact_sheet import SheetRow, contact_sheet, error_heat
 from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, premultiplied_cutout, read_truth
 from .metrics import ImageMetrics, average, compare, psnr
@@ -65,7 +66,8 @@ def evaluate(
     the avatar was (or for `baseline_minutes`). `retrack` also scores the frames in poses that are fitted to them
     through the avatar, which shows how much of the error comes from the track. `own_light` also scores them in the
     capture's light (`capture_light`), which is found on its training frames: an avatar that was trained on several
-    captures has the colours of the first.
+    captures has the colours of the first. Everything is scored on the head alone; where avatar and capture show
+    shoulders, the whole person is scored beside it.
     """
     out = Path(out)
     _check_folder(out)
@@ -83,7 +85,8 @@ def evaluate(
             "flagged frames do not count): use a longer clip."
         )
     size = avatar.settings.size
-    evaluation = _Evaluation(avatar, capture, track, size, training, scored, progress)
+    head = avatar if avatar.bust is None else avatar.without_bust()
+    evaluation = _Evaluation(head, capture, track, size, training, scored, progress)
     if baselines:
         evaluation.add_nearest()
         minutes = baseline_minutes or avatar.metrics.get("training_seconds", 60 * DEFAULT_BASELINE_MINUTES) / 60
@@ -99,7 +102,9 @@ def evaluate(
         if retrack:
             evaluation.score_tracked_by_avatar()
         if own_light:
-            evaluation.relit = score_in_own_light(avatar, capture, track, training, scored, size, progress)
+            evaluation.relit = score_in_own_light(evaluation.avatar, capture, track, training, scored, size, progress)
+        if avatar.bust is not None and track.torso_to_camera is not None:
+            evaluation.whole = score_with_bust(avatar, capture, track, scored, size, progress)
         metrics = evaluation.metrics()
         sheet = evaluation.sheet(folder, metrics)
         write_png(sheet_file, sheet)
@@ -137,6 +142,7 @@ class _Evaluation:
         self.render_seconds: list[float] = []
         self.retracked: list[ImageMetrics] = []
         self.relit: list[ImageMetrics] = []
+        self.whole: list[ImageMetrics] = []
 
     def add_nearest(self) -> None:
         """Add the baseline that shows the training frame nearest in pose."""
@@ -253,6 +259,7 @@ class _Evaluation:
             },
             refitted=average(self.retracked),
             relit=average(self.relit),
+            with_bust=average(self.whole),
             jitter=self._jitter(),
             baseline_minutes=self.baseline_minutes,
             seconds_per_frame=float(np.median(self.render_seconds)),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ..avatar.pose_refinement import PoseOffsets, RigidMotion, head_centre, refi
 from ..avatar.posing import Pose, condition_size, pose_rig
 from ..errors import EffigyError
 from ..footage.foreground import foreground_colors
-from ..formats.capture import Capture, read_frame, read_head_matte
+from ..formats.capture import Capture, read_body_matte, read_frame, read_head_matte
 from ..formats.image_files import to_bytes
 from ..formats.track import Track
 from ..head.forward import Head, Shaped
@@ -38,9 +39,21 @@ def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.
     (size, size) uint8. Half-covered pixels keep the colours of the footage, unlike those of `read_cutout`, so that
     scores stay comparable with those of earlier versions.
     """
-    matte = read_head_matte(capture, index, size)
+    return _over_white(capture, index, size, read_head_matte(capture, index, size))
+
+
+def read_whole_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_truth`, with the body below the neck."""
+    return _over_white(capture, index, size, _person_matte(capture, index, size))
+
+
+def _over_white(capture: Capture, index: int, size: int, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     alpha = matte[..., None] / np.float32(255)
     return to_bytes(read_frame(capture, index, size) / np.float32(255) * alpha + (1 - alpha)), matte
+
+
+def _person_matte(capture: Capture, index: int, size: int) -> np.ndarray:
+    return cv2.add(read_head_matte(capture, index, size), read_body_matte(capture, index, size))
 
 
 def read_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
@@ -48,6 +61,12 @@ def read_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
     channel, which is the head matte.
     """
     matte = read_head_matte(capture, index, size)
+    return np.dstack((foreground_colors(read_frame(capture, index, size), matte), matte))
+
+
+def read_person(capture: Capture, index: int, size: int) -> np.ndarray:
+    """The whole person of frame `index`, as `read_cutout`: head and neck, and the body below."""
+    matte = _person_matte(capture, index, size)
     return np.dstack((foreground_colors(read_frame(capture, index, size), matte), matte))
 
 
@@ -92,9 +111,11 @@ class TrainingFrames:
         *,
         fewest: int = FEWEST_FRAMES,
         most: int = MOST_FRAMES,
+        read: Callable[[Capture, int, int], np.ndarray] = read_cutout,
     ) -> None:
-        """`captures` and their `tracks`, one for one, are of one person. More than `most` frames together are thinned
-        evenly. Raises an `EffigyError` where a capture has no good frames, or all together fewer than `fewest`.
+        """`captures` and their `tracks`, one for one, are of one person. `read` gives an image, as `read_cutout` does.
+        More than `most` frames together are thinned evenly. Raises an `EffigyError` where a capture has no good frames,
+        or all together fewer than `fewest`.
         """
         captures = [captures] if isinstance(captures, Capture) else list(captures)
         self.poses = TrackPoses(tracks, model, torch.device(device))
@@ -109,7 +130,7 @@ class TrainingFrames:
         self.device = torch.device(device)
         images = np.empty((len(good), size, size, 4), np.uint8)
         for row, index in enumerate(good.tolist()):
-            images[row] = read_cutout(captures[owners[row]], index - int(starts[owners[row]]), size)
+            images[row] = read(captures[owners[row]], index - int(starts[owners[row]]), size)
             progress.update("Reading frames", row + 1, len(good))
         self._images = torch.from_numpy(images).to(self.device)
         self._index_of_row = torch.as_tensor(good, device=self.device)

@@ -38,6 +38,8 @@ class Preset:
     frames: int = MOST_FRAMES
     """At most."""
     fewest_frames: int = FEWEST_FRAMES
+    bust_steps: int = 0
+    """Steps for the bust, after the head is finished; 0 means no bust."""
 
 
 # What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full
@@ -48,14 +50,28 @@ PRESETS = {
     # 8.3 minutes of processor time with blendshapes at 256 x 256 (bench/results/instant.md); a step of the U-Nets takes
     # 1.6 times as long (generators.md). The perceptual loss would halve the number of steps in this time and pose
     # refinement would cost a third of them; more steps give the better avatar. Validation frames are not needed,
-    # because training ends long before it could overfit.
-    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False),
+    # because training ends long before it could overfit. The bust takes 0.6 minutes more (bench/results/bust.md).
+    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False, bust_steps=300),
     # These presets have the enhancer, which takes 70 ms per image of 512 x 512 (20 ms at 256 x 256) in one CPU thread
     # and makes a training step 60 % longer. It gains little within the few steps of a draft.
     "standard": Preset(
-        size=512, warmup_steps=500, steps=10000, perceptual_crop=128, enhancer_width=16, validation=0.05
+        size=512,
+        warmup_steps=500,
+        steps=10000,
+        perceptual_crop=128,
+        enhancer_width=16,
+        validation=0.05,
+        bust_steps=600,
     ),
-    "full": Preset(size=512, warmup_steps=1000, steps=40000, perceptual_crop=128, enhancer_width=16, validation=0.05),
+    "full": Preset(
+        size=512,
+        warmup_steps=1000,
+        steps=40000,
+        perceptual_crop=128,
+        enhancer_width=16,
+        validation=0.05,
+        bust_steps=1000,
+    ),
 }
 
 

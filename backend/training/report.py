@@ -21,6 +21,7 @@ _RESHAPED = {
     "per_frame",
     "refitted",
     "relit",
+    "with_bust",
 }
 
 
@@ -72,6 +73,9 @@ class Metrics:
     relit: ImageMetrics | None = None
     """Mean over all scored frames in the light of their capture (`backend.training.own_light`); None unless
     requested."""
+    with_bust: ImageMetrics | None = None
+    """Mean over all scored frames of the whole person, in place of head and neck; None where avatar or capture show no
+    shoulders."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object: the mean metrics are its first fields, then follow the details."""
@@ -88,6 +92,7 @@ class Metrics:
             "extrapolated": split(self.extrapolated_frames, self.extrapolated),
             "refitted": split(self.frames if self.refitted else 0, self.refitted),
             **({"own_light": split(self.frames, self.relit)} if self.relit else {}),
+            **({"with_bust": split(self.frames, self.with_bust)} if self.with_bust else {}),
             "baselines": {name: asdict(metrics) for name, metrics in self.baselines.items()},
             "per_frame": [
                 {"frame": f.frame, "extrapolated": f.extrapolated, **asdict(f.metrics)} for f in self.per_frame
@@ -102,6 +107,7 @@ class Metrics:
             "  poses beyond it": (self.extrapolated_frames, self.extrapolated),
             "  tracked by avatar": (self.frames, self.refitted),
             "  in its own light": (self.frames, self.relit),
+            "  with its bust": (self.frames, self.with_bust),
         }
         rows |= {BASELINE_NAMES[name]: (self.frames, metrics) for name, metrics in self.baselines.items()}
         lines = [f"{'':<22}{'frames':>8}" + "".join(f"{name:>12}" for name in _COLUMNS)]

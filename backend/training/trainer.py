@@ -1,5 +1,5 @@
 """Captures and their tracks → Avatar: warm-up with free Gaussians, their transfer to the networks, then training of all
-networks.
+networks, and of the bust below the finished head.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
 from ..storage import RETRY_SECONDS, held, remove_file
+from .bust import train_bust
 from .capture_light import CaptureLight, light_in_words
 from .checkpoint import check_job, checkpoint_path, load_checkpoint
 from .filmed_limits import store_materials, store_training_ranges, store_weight_limits
@@ -56,6 +57,7 @@ def train(
     preset: str = "draft",
     generator: str | None = None,
     refined: bool = False,
+    head_only: bool = False,
     size: int | None = None,
     device: str = "auto",
     minutes: float | None = None,
@@ -75,7 +77,8 @@ def train(
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
     default the preset's. `generator` is a key of GENERATORS, None the default, or that of the checkpoint; `settings`
-    replace it. `refined` trains in the poses of REFINED_TRACK. `plan` replaces the values of `preset`; the avatar file
+    replace it. `refined` trains in the poses of REFINED_TRACK. Where the first capture shows shoulders, the avatar gets
+    a bust after its `minutes`, unless it is `head_only`. `plan` replaces the values of `preset`; the avatar file
     then still records the name `preset`. `seed` is that of first weights and of every step's draws. `clock` returns the
     seconds by which minutes are counted. If poses are refined, the captures get REFINED_TRACK.
 
@@ -116,7 +119,8 @@ def train(
     if resumed:
         check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)
-    task = _Task(captures, tracks, model, plan, preset, size, settings, minutes, seed, clock)
+    bust_steps = 0 if head_only else plan.bust_steps
+    task = _Task(captures, tracks, model, plan, preset, size, settings, minutes, seed, clock, bust_steps)
     torch_device = choose_device(device)
     if device == "auto" and usable_cuda().gpu and not usable_cuda().usable:
         progress.message(usable_cuda().reason)
@@ -161,6 +165,7 @@ class _Task:
     minutes: float | None
     seed: int
     clock: Callable[[], float]
+    bust_steps: int
 
 
 def _train_on(
@@ -248,7 +253,13 @@ def _train_on(
     }
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
-    return Avatar(networks.eval(), model, identity, settings, metrics), pose_refiner, light
+    avatar = Avatar(networks.eval(), model, identity, settings, metrics)
+    track = (pose_refiner.refined_tracks() if pose_refiner else task.tracks)[0]
+    if task.bust_steps and track.torso_to_camera is not None:
+        avatar.bust = train_bust(
+            avatar, task.captures[0], track, steps=task.bust_steps, seed=task.seed, progress=session.progress
+        )
+    return avatar, pose_refiner, light
 
 
 def _some_poses(frames: TrainingFrames) -> Pose:

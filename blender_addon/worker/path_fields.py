@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-CAPTURE: Final = ("capture.json", "landmarks.npz", "frames", "mattes", "head_mattes", "track.npz", "track_refined.npz")
+CAPTURE: Final = (
+    "capture.json",
+    "landmarks.npz",
+    "frames",
+    "mattes",
+    "head_mattes",
+    "body_mattes",
+    "track.npz",
+    "track_refined.npz",
+)
 """The files and folders in a capture that the backend reads; other files in its folder are the artist's."""
 CHECKPOINT: Final = ".checkpoint"
 """Suffix of the file that a stopped training leaves beside its avatar."""
@@ -76,7 +85,7 @@ JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
     "capture": (_VIDEO, _NEW_CAPTURE),
     "track": (
         # The track is fetched last: where it is, everything that tracking makes is.
-        PathField(("capture",), "the capture", parts=CAPTURE[:4], writes=("head_mattes", "track.npz")),
+        PathField(("capture",), "the capture", parts=CAPTURE[:4], writes=("head_mattes", "body_mattes", "track.npz")),
         _HEAD,
         _CAMERAS,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -313,12 +314,13 @@ def test_a_finished_capture_is_copied_with_its_track_and_nothing_else(
     (capture.folder / "notes.txt").write_text("mine")
     (capture.folder / "frames" / "notes.txt").write_text("mine")
     save_track(replace(track, flags=np.array([0, 0, 16, 0], np.int32)), capture.folder / "track.npz")
+    shutil.copytree(capture.folder / "head_mattes", capture.folder / "body_mattes")
     clip, files = Clip(name="anna", capture=capture.folder), ClipFiles(tmp_path / "out" / "anna")
     files.folder.mkdir(parents=True)
     assert take_over(CLIP, "capture", files) is None and take_over(clip, "train", files) is None
     assert take_over(clip, "track", files) is None, "there is no track yet"
     assert take_over(clip, "capture", files) == {"frames": 4}
-    names = ("frames", "mattes", "head_mattes")
+    names = ("frames", "mattes", "head_mattes", "body_mattes")
     copied = {str(path.relative_to(files.capture)) for path in files.capture.rglob("*") if path.is_file()}
     expected = {f"{name}/{index:06d}.png" for name in names for index in range(4)}
     assert copied == expected | {"capture.json", "landmarks.npz", "track.npz"}

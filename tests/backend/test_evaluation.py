@@ -28,6 +28,8 @@ from backend.training.temporal_stability import hold_expression, mean_jitter
 class BallAvatar:
     """Replaces a trained avatar: a grey ball at the position of the true one."""
 
+    bust = None
+
     def __init__(self, model, radius: float = 0.05) -> None:
         self.head_model, self.radius = model, radius
         self.settings = AvatarSettings(size=SIZE)

@@ -8,7 +8,10 @@ import pytest
 
 from blender_addon.worker.path_fields import JOBS, METHODS, PathField, paths_in, with_paths
 
-IN_CAPTURE = ("capture.json", "landmarks.npz", "frames", "mattes", "head_mattes", "track.npz", "track_refined.npz")
+IN_CAPTURE = (
+    *("capture.json", "landmarks.npz", "frames", "mattes"),
+    *("head_mattes", "body_mattes", "track.npz", "track_refined.npz"),
+)
 FILE = ("",)
 """What is written where the file or the folder itself is."""
 
@@ -54,7 +57,7 @@ JOB_ROWS = (
         "track",
         paths(capture="c", head="h"),
         [
-            ("c", "the capture", True, IN_CAPTURE[:4], ("head_mattes", "track.npz")),
+            ("c", "the capture", True, IN_CAPTURE[:4], ("head_mattes", "body_mattes", "track.npz")),
             ("h", "the head model", True, (), None),
         ],
     ),
@@ -66,7 +69,7 @@ JOB_ROWS = (
     (
         "refine",
         paths(capture="c", avatar="a"),
-        [("c", "the capture", True, IN_CAPTURE[:6], ("track_refined.npz",)), ("a", "the avatar", True, (), None)],
+        [("c", "the capture", True, IN_CAPTURE[:7], ("track_refined.npz",)), ("a", "the avatar", True, (), None)],
     ),
     (
         "bake",

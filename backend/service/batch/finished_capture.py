@@ -32,7 +32,7 @@ def take_over(clip: Clip, stage: str, files: ClipFiles) -> dict[str, Any] | None
             if (path := source.folder / name).is_file():
                 shutil.copyfile(path, temporary / name)
         # By the names that a capture has: nothing else in the folder is copied, and no name comes from a file.
-        for path_of in (source.frame_path, source.matte_path, source.head_matte_path):
+        for path_of in (source.frame_path, source.matte_path, source.head_matte_path, source.body_matte_path):
             paths = [path_of(index) for index in range(source.frame_count)]
             for path in paths:
                 (temporary / path.parent.name).mkdir(exist_ok=True)

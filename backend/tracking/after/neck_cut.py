@@ -22,8 +22,8 @@ import numpy as np
 from ...errors import EffigyError
 from ...head.forward import Head
 from ...head.model import HeadModel
+from ...head.neck_end import neck_end
 from ...splatting.mesh import nearest_faces
-from .neck_end import neck_end
 
 _TORSO_EXTENT = 0.6
 """Metres by which the torso extends to either side, and downwards."""

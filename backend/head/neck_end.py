@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import KDTree
 
-from ...head.formats import load_head
-from ...head.model import HeadModel
-from ...head.regions import align_heads
+from .formats import load_head
+from .model import HeadModel
+from .regions import align_heads
 
 _LONGER = 0.05
 """Metres by which a neck may reach lower than the open head's. FLAME's reaches 2.5 cm lower."""

@@ -1,0 +1,172 @@
+"""The bust: how a track follows the torso, what training makes below the neck, and what its file holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from head_models import ball_head
+from shoulders import SHIFTS, make_shoulders
+from small_capture import true_avatar
+
+from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.bust import Bust, bust_from
+from backend.avatar.render import draw
+from backend.avatar.settings import AvatarSettings
+from backend.errors import EffigyError
+from backend.formats.capture import load_capture, read_body_matte, read_head_matte, read_matte
+from backend.formats.track import load_track, save_track
+from backend.head.bust_surface import bust_surface
+from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
+from backend.progress import SILENT
+from backend.reading import Damaged
+from backend.tracking.after.head_matte import make_head_mattes
+from backend.tracking.after.torso import with_torso
+from backend.training.bust import train_bust
+from backend.training.bust_scores import score_with_bust
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def shoulders(tmp_path_factory: pytest.TempPathFactory):
+    capture, track, model = make_shoulders(tmp_path_factory.mktemp("shoulders"))
+    return capture, with_torso(capture, track, model), model
+
+
+@pytest.fixture(scope="module")
+def avatar(shoulders) -> Avatar:
+    capture, track, model = shoulders
+    avatar = true_avatar(model, track)
+    avatar.settings = replace(avatar.settings, size=96)
+    avatar.bust = train_bust(avatar, capture, track, steps=40)
+    return avatar
+
+
+def some_bust(count: int = 5) -> Bust:
+    random = torch.Generator().manual_seed(1)
+
+    def numbers(*size: int) -> torch.Tensor:
+        return torch.rand((count, *size), generator=random)
+
+    return Bust(numbers(3), 0.01 * numbers(3), numbers(4), numbers(), numbers(3), numbers(3).softmax(1))
+
+
+def test_a_sliding_torso_is_followed_while_the_head_stays(shoulders):
+    capture, track, model = shoulders
+    point = bust_surface(model, track.identity).points(np.zeros(1), np.full(1, -0.05))[0]
+    seen = track.torso_to_camera.astype(np.float64) @ np.append(point, 1)
+    columns = track.intrinsics[0, 0] * seen[:, 0] / seen[:, 2]
+    assert (columns - columns[0]) == pytest.approx(SHIFTS - SHIFTS[0], abs=0.25)
+
+
+def test_held_out_frames_do_not_change_where_the_torso_is_in_training_frames(shoulders, tmp_path: Path):
+    capture, track, model = make_shoulders(tmp_path)
+    for index in range(track.training_count, track.frame_count):
+        cv2.imwrite(str(capture.frame_path(index)), np.zeros((capture.size, capture.size, 3), np.uint8))
+    count = track.training_count
+    assert np.array_equal(
+        with_torso(capture, track, model).torso_to_camera[:count], shoulders[1].torso_to_camera[:count]
+    )
+
+
+def test_footage_without_shoulders_has_no_torso(shoulders, tmp_path: Path):
+    capture, track, model = make_shoulders(tmp_path)
+    for index in range(track.frame_count):
+        cv2.imwrite(str(capture.body_matte_path(index)), np.zeros((capture.size, capture.size), np.uint8))
+    assert with_torso(capture, shoulders[1], model).torso_to_camera is None
+
+
+def test_head_and_body_mattes_add_up_to_the_person(tmp_path: Path):
+    capture, track, model = make_shoulders(tmp_path)
+    make_head_mattes(capture, track, model)
+    capture = load_capture(capture.folder)
+    for index in (0, 5):
+        head, body, person = (
+            read(capture, index).astype(int) for read in (read_head_matte, read_body_matte, read_matte)
+        )
+        # What belongs to the room is in neither.
+        assert (head + body <= person).all() and np.abs(head + body - person).mean() < 1
+        assert body[-5].min() > 200 and head[-5].max() < 50 < head[20:100].max()
+
+
+def test_the_torso_of_a_track_is_kept_and_must_move_rigidly(shoulders, tmp_path: Path):
+    track = shoulders[1]
+    save_track(track, tmp_path / "track.npz")
+    assert np.array_equal(load_track(tmp_path / "track.npz").torso_to_camera, track.torso_to_camera)
+    save_track(replace(track, torso_to_camera=2 * track.torso_to_camera), tmp_path / "track.npz")
+    with pytest.raises(EffigyError, match="torso_to_camera holds matrices that do not move a torso rigidly"):
+        load_track(tmp_path / "track.npz")
+
+
+def test_a_bust_follows_the_joints_by_its_weights():
+    bust = replace(some_bust(3), weights=torch.eye(3))
+    joints, rotations = torch.rand(5, 3), torch.zeros(1, 5, 3)
+    rotations[0, 1] = torch.tensor((0.0, 0.5, 0.0))
+    torso = torch.eye(4)[None].clone()
+    torso[0, :3, :3] = axis_angle_to_matrix(torch.tensor((0.3, 0.0, 0.0)))
+    torso[0, :3, 3] = torch.tensor((0.1, 0.0, 0.0))
+    posed = bust.posed(rotations, joints, torso)
+    turn = axis_angle_to_matrix(rotations[0, 1])
+    expected = [
+        bust.means[0],
+        turn @ (bust.means[1] - joints[1]) + joints[1],
+        torso[0, :3, :3] @ bust.means[2] + torso[0, :3, 3],
+    ]
+    assert torch.allclose(posed.means[0], torch.stack(expected), atol=1e-6)
+    own = quaternion_to_matrix(torch.nn.functional.normalize(bust.quaternions, dim=-1))
+    assert torch.allclose(quaternion_to_matrix(posed.quaternions[0])[2], torso[0, :3, :3] @ own[2], atol=1e-5)
+
+
+def test_a_bust_makes_the_whole_person_and_leaves_the_head_as_it_was(shoulders, avatar):
+    capture, track, _ = shoulders
+    held_out = np.arange(track.training_count, track.frame_count)
+    alone, whole = (
+        np.mean([metrics.psnr_head for metrics in score_with_bust(each, capture, track, held_out, 96, SILENT)])
+        for each in (avatar.without_bust(), avatar)
+    )
+    assert whole > alone + 5 and whole > 18
+    head, both = avatar.without_bust().splats(track, [0]), avatar.splats(track, [0])
+    assert torch.equal(both.means[:, : head.means.shape[1]], head.means)
+    assert both.means.shape[1] == head.means.shape[1] + len(avatar.bust)
+
+
+def test_a_bust_moves_with_the_torso_of_the_track(shoulders, avatar):
+    track = shoulders[1]
+    left, right = (draw(avatar, track, [int(index)], 96)[0].alpha[-6:] for index in (SHIFTS.argmin(), SHIFTS.argmax()))
+    bust = avatar.splats(track, [int(SHIFTS.argmin()), int(SHIFTS.argmax())]).means[:, -len(avatar.bust) :]
+    moved = (bust[1] - bust[0]).mean(0)
+    assert moved[0] == pytest.approx(8 * 0.6 / 420, rel=0.3) and left.mean() > 0.8 and right.mean() > 0.8
+
+
+def test_an_avatar_file_keeps_its_bust(tmp_path: Path):
+    model = ball_head()
+    settings = AvatarSettings(size=64, blendshapes=2, feature_size=4, neural_width=4, filters=2)
+    identity = np.zeros(model.shape_basis.shape[2], np.float32)
+    networks = build_networks(settings, model, identity)
+    save_avatar(Avatar(networks, model, identity, settings, bust=some_bust()), tmp_path / "a.effigy")
+    found = load_avatar(tmp_path / "a.effigy", model)
+    for name, part in vars(some_bust()).items():
+        assert torch.allclose(getattr(found.bust, name), part, atol=1e-3), name
+    save_avatar(found.without_bust(), tmp_path / "a.effigy")
+    assert load_avatar(tmp_path / "a.effigy", model).bust is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda parts: parts.pop("baked.bust_means"), "incomplete"),
+        (lambda parts: parts.update({"baked.bust_colors": torch.zeros(5, 4)}), "do not fit"),
+        (lambda parts: parts.update({"baked.bust_opacities": torch.zeros(())}), "do not fit"),
+        (lambda parts: parts["baked.bust_scales"].fill_(torch.nan), "not finite"),
+    ],
+)
+def test_a_damaged_bust_gets_a_sentence(change, reason):
+    parts = some_bust().tensors()
+    change(parts)
+    with pytest.raises(Damaged, match=reason):
+        bust_from(parts)
