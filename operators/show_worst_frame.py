@@ -23,11 +23,10 @@ class EFFIGY_OT_show_worst_frame(ReportingOperator, bpy.types.Operator):
 
     def run(self, context: bpy.types.Context) -> None:
         rig = active.need_rig(context)
+        fit.need_errors(rig)
         frame = fit.next_worst(rig, context.scene.frame_current)
         if frame is None:
-            raise EffigyError(
-                f"“{rig.armature.name}” does not know how well its track fits: add its capture again with Add Capture."
-            )
+            raise EffigyError("The track has found no face.")
         context.scene.frame_set(frame)
 
 

@@ -36,6 +36,12 @@ class EFFIGY_PT_fit(RigPanel, bpy.types.Panel):
         error = fit.error_at(rig, context.scene.frame_current)
         layout.label(text="No face in this frame" if error is None else f"Error in this frame: {error:.1f} px")
         layout.operator("effigy.show_worst_frame", icon="VIEWZOOM")
+        row = layout.row(align=True)
+        row.operator("effigy.show_unsure_frame", text="", icon="PREV_KEYFRAME").backwards = True
+        row.operator("effigy.mark_unsure_frames", icon="MARKER_HLT")
+        if fit.has_marks(rig, context.scene):
+            row.operator("effigy.mark_unsure_frames", text="", icon="X").clear = True
+        row.operator("effigy.show_unsure_frame", text="", icon="NEXT_KEYFRAME")
 
 
 classes = (EFFIGY_PT_fit,)

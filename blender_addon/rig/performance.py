@@ -276,9 +276,7 @@ def value_path(name: str) -> str:
 
 
 def _widen_sliders(rig: Rig, track: TrackData) -> None:
-    """Extends the sliders' limits to the track's values: Blender clips a value at its slider's limits, and tracked
-    values may exceed 1.
-    """
+    """Extends the sliders' limits to the track's values, which may exceed 1."""
     if track.expression.shape[1] != len(rig.expression_names):
         raise EffigyError(
             f'The track has {track.expression.shape[1]} expressions and the rig "{rig.armature.name}" '
@@ -286,8 +284,13 @@ def _widen_sliders(rig: Rig, track: TrackData) -> None:
         )
     low, high = np.nanmin(track.expression, axis=0), np.nanmax(track.expression, axis=0)
     for block, smallest, largest in zip(rig.expression_keys(), low.tolist(), high.tolist(), strict=True):
-        block.slider_min = max(min(block.slider_min, smallest), -_MAX_SLIDER)
-        block.slider_max = min(max(block.slider_max, largest), _MAX_SLIDER)
+        widen_slider(block, smallest, largest)
+
+
+def widen_slider(block: bpy.types.ShapeKey, low: float, high: float) -> None:
+    """Extends a slider's limits to values that it gets: Blender clips a value there."""
+    block.slider_min = max(min(block.slider_min, low), -_MAX_SLIDER)
+    block.slider_max = min(max(block.slider_max, high), _MAX_SLIDER)
 
 
 def _expression_curves(rig: Rig, track: TrackData, frame_start: int, sliders: Collection[str] | None) -> list[Curve]:

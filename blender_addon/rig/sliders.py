@@ -28,7 +28,7 @@ _PREFIXES: Final = (
 REGION_PARTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
 """Parts of the face (`face_angles.PARTS`) whose angles are shown with a region's sliders."""
 
-_MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
+MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
 
 
 def region_of(name: str) -> str:
@@ -87,7 +87,7 @@ def mirror(rig: Rig) -> None:
     for name, block in keys.items():
         block.value = values.get(mirror_name(name) or name, values[name])
     rotations = {joint: rotation_of(rig.pose_bone(joint)) for joint in JOINT_NAMES[1:]}
-    for joint, other in _MIRROR_JOINT.items():
+    for joint, other in MIRROR_JOINT.items():
         # At rest the x axis of every bone is normal to the mirror plane. A reflection keeps rotation about that axis.
         rotation = rotations[other]
         rotate(rig.pose_bone(joint), Quaternion((rotation.w, rotation.x, -rotation.y, -rotation.z)))

@@ -105,3 +105,25 @@ def test_the_default_cube_is_hidden_only_as_blender_made_it(demo_capture, change
         cube.location.x = 3
     bpy.ops.effigy.import_capture(directory=str(demo_capture), set_up=True)
     assert cube.hide_viewport == cube.hide_render == (not changed)
+
+
+def test_frames_of_which_the_track_is_unsure_are_marked_on_a_click_and_gone_to(rig, fit):
+    set_errors(rig, fit, [1.0] * 20 + [-1.0] * 3 + [1.0] * 30 + [4.0, 1.0, 5.0] + [1.0] * 20)
+    stored, scene = rig.armature[fit.FIT_PROPERTY], bpy.context.scene
+    stored["flagged"] = [0] * 70 + [1] + [0] * 5
+    scene.timeline_markers.new("mine", frame=4)
+    assert fit.unsure_ranges(rig) == [(21, 23, "no face"), (54, 56, "error 5.0 px"), (71, 71, "error 1.0 px")]
+    for _ in range(2):
+        bpy.ops.effigy.mark_unsure_frames()
+        marks = {marker.frame: marker.name.split(": ")[-1] for marker in scene.timeline_markers}
+        assert marks == {4: "mine", 21: "3 frames, no face", 54: "3 frames, error 5.0 px", 71: "error 1.0 px"}
+    seen, scene.frame_current = [], 60
+    for backwards in (False, False, True, True):
+        bpy.ops.effigy.show_unsure_frame(backwards=backwards)
+        seen.append(scene.frame_current)
+    assert seen == [71, 21, 71, 54]
+    bpy.ops.effigy.mark_unsure_frames(clear=True)
+    assert [marker.name for marker in scene.timeline_markers] == ["mine"]
+    del rig.armature[fit.FIT_PROPERTY]
+    with pytest.raises(RuntimeError, match="does not know how well"):
+        bpy.ops.effigy.mark_unsure_frames()

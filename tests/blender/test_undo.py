@@ -32,6 +32,7 @@ NOTHING_TO_UNDO = {
     "live_start": "moves the rig until it ends, and puts it back",
     "look_for_files": "a preference",
     "remove_shared_folder": "a preference",
+    "show_unsure_frame": "goes to a frame",
     "show_worst_frame": "goes to a frame",
     "tell": "shows a message",
     "use_open_head": "a preference",
@@ -136,6 +137,25 @@ def smile(place: Place) -> None:
     made.key_blocks["mouthSmileLeft"].value = 0.7
 
 
+def transfer(place: Place) -> None:
+    EFFIGY.retarget_performance(filepath=str(place.take), frame_start=1)
+
+
+def spoil_track() -> None:
+    stored = rig().armature["effigy_fit"]
+    stored["error"] = [1.0] * 5 + [9.0] + [1.0] * (len(stored["error"]) - 6)
+
+
+def spike(place: Place) -> None:
+    """A tracked smile that jumps in one frame."""
+    takes = module("rig.takes")
+    made = rig()
+    (channel,) = takes.channels_of(made, takes.take_of(made), only="mouthSmileLeft")
+    values = 0.0 * channel.sample(range(1, 13))
+    values[6] = 1
+    channel.key(np.arange(1.0, 13), values)
+
+
 @dataclass(frozen=True)
 class Row:
     do: Callable[[Place], object]
@@ -146,11 +166,21 @@ EFFIGY = bpy.ops.effigy
 ROWS = {
     "add_avatar": Row(lambda place: EFFIGY.add_avatar(True, filepath=str(place.avatars / "ben.effigy"), new_rig=True)),
     "apply_preset": Row(lambda _: EFFIGY.apply_preset(True, key=True)),
+    "blend_takes": Row(lambda _: EFFIGY.blend_takes(True), transfer),
+    "hold_lids": Row(lambda _: EFFIGY.hold_lids(True, frames="RANGE", first=2, last=6)),
     "import_texture": Row(lambda place: EFFIGY.import_texture(True, filepath=paint(place)), take_cat),
     "key_all": Row(lambda _: EFFIGY.key_all(True, head=True)),
     "key_part": Row(lambda _: EFFIGY.key_part(True, part="gaze")),
+    "loop_range": Row(lambda _: EFFIGY.loop_range(True, frames="RANGE", first=2, last=8)),
+    "mark_unsure_frames": Row(lambda _: EFFIGY.mark_unsure_frames(True), lambda _: spoil_track()),
     "mend_rig": Row(lambda _: EFFIGY.mend_rig(True), move_mesh),
     "mirror_expression": Row(lambda _: EFFIGY.mirror_expression(True), smile),
+    "mirror_performance": Row(lambda _: EFFIGY.mirror_performance(True)),
+    "offset_neutral": Row(lambda _: EFFIGY.offset_neutral(True)),
+    "remove_spikes": Row(lambda _: EFFIGY.remove_spikes(True, height=0.05, parts={"lids", "mouth", "eyes"}), spike),
+    "scale_performance": Row(lambda _: EFFIGY.scale_performance(True)),
+    "simplify_performance": Row(lambda _: EFFIGY.simplify_performance(True)),
+    "smooth_performance": Row(lambda _: EFFIGY.smooth_performance(True)),
     "native_splats": Row(lambda _: EFFIGY.native_splats(True), take_cat),
     "pack_avatar": Row(lambda _: EFFIGY.pack_avatar(True)),
     "relink_avatar": Row(
