@@ -23,7 +23,7 @@ from ..formats.safetensors_file import is_as_written, read_tensors, write_tensor
 from ..formats.track import Track
 from ..head.forward import Head
 from ..head.mesh_graph import mesh_hierarchy
-from ..head.model import HeadModel
+from ..head.model import HeadModel, same_coefficients
 from ..head.registry import find_head
 from ..reading import Damaged, check_regular, reading
 from ..splatting.types import Splats
@@ -119,7 +119,7 @@ class Avatar:
 
 def check_track(track: Track, head_model: HeadModel) -> None:
     """Raise an `EffigyError` for a track of another head model, whose expression components have another meaning."""
-    if track.head_fingerprint != head_model.fingerprint:
+    if not same_coefficients(track.head_fingerprint, head_model.fingerprint):
         raise EffigyError(
             f"The track was made with the head model “{track.head_name}”, the avatar with “{head_model.name}”: "
             "track the capture again with the avatar's head model."

@@ -314,7 +314,7 @@ def _skin_faces(model: HeadModel) -> np.ndarray:
     """(F,) bool: the triangles outside eyeballs and mouth."""
     other = np.zeros(len(model.template), bool)
     other[np.concatenate((model.regions["eyes"], model.regions["mouth_inside"]))] = True
-    return ~np.all(other[model.faces], axis=1)
+    return ~np.all(other[model.faces], axis=1) & (model.faces < model.own_count).all(1)
 
 
 def _file(fingerprint: str) -> Path:

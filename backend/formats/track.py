@@ -16,7 +16,7 @@ import numpy as np
 
 from ..array_files import read_arrays
 from ..errors import EffigyError
-from ..head.model import HeadModel
+from ..head.model import HeadModel, same_coefficients
 from ..reading import FASTEST_RATE, SLOWEST_RATE, Damaged, Unlike, reading, shown
 from ..storage import check_schema, write_beside
 from .frame_times import are_even
@@ -135,7 +135,7 @@ def load_track(path: Path, model: HeadModel | None = None) -> Track:
         if missing:
             raise Damaged(f"it lacks {', '.join(sorted(missing))}")
         track = _from_arrays(values)
-    if model is not None and track.head_fingerprint != model.fingerprint:
+    if model is not None and not same_coefficients(track.head_fingerprint, model.fingerprint):
         raise EffigyError(
             f'The track {path} was made on the head model "{track.head_name}" ({track.head_fingerprint}), not on '
             f'"{model.name}" ({model.fingerprint}): choose that head model, or track the capture again.'

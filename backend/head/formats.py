@@ -15,6 +15,7 @@ from ..errors import EffigyError
 from ..progress import SILENT, Progress
 from ..reading import Damaged, Unlike, check_regular, reading, shown
 from ..storage import check_schema, write_beside
+from .added_mouth import with_mouth
 from .flame_files import READ, from_flame
 from .model import LANDMARK_COUNT, REGION_NAMES, HeadModel
 from .regions import transfer_regions
@@ -52,8 +53,10 @@ def load_head(
     expression_count: int | None = None,
     is_known: bool = False,
     in_metres: bool = False,
+    mouth: bool = True,
 ) -> HeadModel:
-    """The head model in a file, or the bundled open head. Missing parts of a file are reported by
+    """The head model in a file, or the bundled open head. A FLAME file gets a mouth inside (`added_mouth`), unless
+    `mouth` is False. Missing parts of a file are reported by
     `progress.message`.
 
     `expression_count` and `is_known` say how the components of a FLAME file are split, and `in_metres` that its lengths
@@ -61,10 +64,12 @@ def load_head(
     """
     path = asset_path("open_head.npz") if path is None else Path(path)
     with reading(path, "head model", REMEDY):
-        return _load(path, progress, expression_count, is_known, in_metres)
+        return _load(path, progress, expression_count, is_known, in_metres, mouth)
 
 
-def _load(path: Path, progress: Progress, expression_count: int | None, is_known: bool, in_metres: bool) -> HeadModel:
+def _load(
+    path: Path, progress: Progress, expression_count: int | None, is_known: bool, in_metres: bool, mouth: bool
+) -> HeadModel:
     kind = path.suffix.lower()
     if kind not in (".npz", ".pkl"):
         check_regular(path, "head model")
@@ -75,7 +80,9 @@ def _load(path: Path, progress: Progress, expression_count: int | None, is_known
     if kind == ".npz" and "schema" in arrays and "v_template" not in arrays:
         return _checked(_from_ours(arrays, path), path)
     made = from_flame(arrays, path, progress, expression_count, is_known, in_metres, _read_npz, _check_counts)
-    return transfer_regions(load_head(), _checked(made, path))
+    named = load_head()
+    made = transfer_regions(named, _checked(made, path))
+    return with_mouth(named, made) if mouth else made
 
 
 def save_head(model: HeadModel, path: Path) -> None:
@@ -89,6 +96,7 @@ def save_head(model: HeadModel, path: Path) -> None:
             name=np.array(model.name),
             expression_names=np.array(model.expression_names, np.str_),
             expression_range=np.array(model.expression_range, np.float64),
+            added=np.int64(model.added),
             **arrays,
         )
 
@@ -114,6 +122,9 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
     low, high = arrays["expression_range"].astype(float).tolist()
     if not (np.isfinite((low, high)).all() and low < high):
         raise Damaged("its expression_range is no range")
+    added = int(arrays.get("added", 0))
+    if not 0 <= added < len(arrays["template"]):
+        raise Damaged("it has more added vertices than vertices")
     floats = {name: np.ascontiguousarray(arrays[name], np.float32) for name in _FLOAT_FIELDS}
     for name in ("skinning", "joint_regressor"):
         floats[name] = _summing_to_one(floats[name])
@@ -121,6 +132,7 @@ def _from_ours(arrays: dict[str, np.ndarray], path: Path) -> HeadModel:
         name=str(arrays["name"]),
         expression_names=tuple(str(name) for name in arrays["expression_names"]),
         expression_range=(low, high),
+        added=added,
         regions={name: np.sort(arrays.get(f"region_{name}", np.empty(0))).astype(np.int32) for name in REGION_NAMES},
         **floats,
         **{name: np.ascontiguousarray(arrays[name], np.int32) for name in _INTEGER_FIELDS},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
@@ -35,6 +36,11 @@ vertices at the open lower edge of the neck. A region is empty if the model has 
 
 LANDMARK_COUNT = 478
 """Landmarks of the face detector (MediaPipe face landmarker): 468 on the surface, then 5 of each iris."""
+
+
+ADDED_MOUTH: Final = "+mouth1"
+"""At the end of a fingerprint. The number is that of the mouth's construction: an avatar needs the vertices on which it was
+trained."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +79,39 @@ class HeadModel:
     """(478,) int32: the triangle of each detector landmark; -1 if the landmark does not exist on this surface."""
     landmark_barycentric: np.ndarray
     """(478, 3): barycentric coordinates in that triangle."""
+    added: int = 0
+    """How many of the vertices, the last ones, are a mouth that its file lacks (`backend.head.added_mouth`)."""
+
+    @property
+    def own_count(self) -> int:
+        """How many vertices the model's file has."""
+        return len(self.template) - self.added
 
     @cached_property
     def fingerprint(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all arrays on which posing depends."""
+        """The first 16 hex digits of the SHA-256 of all arrays on which posing depends, as the model's file has them;
+        then ADDED_MOUTH if a mouth was added.
+        """
+        own = self.own_count
         digest = hashlib.sha256()
         for array in (
-            self.template,
-            self.shape_basis,
-            self.expression_basis,
-            self.pose_basis,
-            self.joint_regressor,
-            self.skinning,
-            self.faces,
+            self.template[:own],
+            self.shape_basis[:own],
+            self.expression_basis[:own],
+            self.pose_basis[:own],
+            self.joint_regressor[:, :own],
+            self.skinning[:own],
+            self.faces[(self.faces < own).all(1)],
         ):
             digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
+        return digest.hexdigest()[:16] + (ADDED_MOUTH if self.added else "")
+
+
+def same_coefficients(fingerprint: str, other: str) -> bool:
+    """Whether coefficients mean the same on two head models, of which one may have an added mouth."""
+    return file_fingerprint(fingerprint) == file_fingerprint(other)
+
+
+def file_fingerprint(fingerprint: str) -> str:
+    """The fingerprint of a head model as its file has it, without an added mouth."""
+    return fingerprint.partition("+")[0]

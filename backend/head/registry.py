@@ -18,7 +18,7 @@ from ..progress import SILENT, Progress
 from ..reading import read_json, reading, shown
 from ..storage import write_beside
 from .formats import load_head
-from .model import HeadModel
+from .model import ADDED_MOUTH, HeadModel, file_fingerprint
 
 _EXPRESSIONS: Final = ".expressions"
 """Ends the key of an entry that says how many components of a head model are expressions. Earlier versions look for
@@ -69,30 +69,33 @@ def remember_head(model: HeadModel, path: Path, expression_count: int | None = N
     """
     # What is known is read while nobody else writes it, so that no entry is lost.
     with write_beside(user_folder() / "heads.json") as temporary:
-        known = {key: file for key, file in _known().items() if key.removesuffix(_EXPRESSIONS) != model.fingerprint}
-        known[model.fingerprint] = str(Path(path).resolve())
+        fingerprint = file_fingerprint(model.fingerprint)
+        known = {key: file for key, file in _known().items() if key.removesuffix(_EXPRESSIONS) != fingerprint}
+        known[fingerprint] = str(Path(path).resolve())
         if expression_count is not None:
-            known[model.fingerprint + _EXPRESSIONS] = str(expression_count)
+            known[fingerprint + _EXPRESSIONS] = str(expression_count)
         temporary.write_text(json.dumps(known, indent=1), "utf-8")
 
 
 def find_head(name: str, fingerprint: str, needed_by: str) -> HeadModel:
     """The head model with this fingerprint; raises an `EffigyError` that tells the user which file `needed_by`
     needs.
+
+    What was made before FLAME files got a mouth inside finds its head without one.
     """
     bundled = load_head()
     if bundled.fingerprint == fingerprint:
         return bundled
-    known = _known()
-    known_path, count = known.get(fingerprint), known.get(fingerprint + _EXPRESSIONS, "")
+    known, mouth, of_file = _known(), fingerprint.endswith(ADDED_MOUTH), file_fingerprint(fingerprint)
+    known_path, count = known.get(of_file), known.get(of_file + _EXPRESSIONS, "")
     if known_path and Path(known_path).is_file():
         split = int(count) if count.isdecimal() else None
-        model = load_head(Path(known_path), expression_count=split, is_known=not count)
+        model = load_head(Path(known_path), expression_count=split, is_known=not count, mouth=mouth)
         if model.fingerprint == fingerprint:
             return model
         # Earlier versions took every file's lengths for metres, and refused those that made no head.
         with suppress(EffigyError):
-            model = load_head(Path(known_path), expression_count=split, is_known=not count, in_metres=True)
+            model = load_head(Path(known_path), expression_count=split, is_known=not count, in_metres=True, mouth=mouth)
             if model.fingerprint == fingerprint:
                 return model
     raise EffigyError(

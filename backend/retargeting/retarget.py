@@ -30,7 +30,7 @@ from ..formats.capture import FrameFlag
 from ..formats.frame_times import are_even
 from ..formats.track import Track
 from ..head.jaw import RETARGETING_LIMITS
-from ..head.model import EYE_L, JAW, NECK, HeadModel
+from ..head.model import EYE_L, JAW, NECK, HeadModel, same_coefficients
 from ..head.rigid_alignment import nearest_rotation
 
 QUIET_SHARE: Final = 0.2
@@ -165,8 +165,8 @@ def _face(
     intensity: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Expression (F, E) and jaw (F, 3) on the target's head."""
-    names = model.expression_names
-    if performer.fingerprint == model.fingerprint:
+    names, shares = model.expression_names, same_coefficients(performer.fingerprint, model.fingerprint)
+    if shares:
         at_rest, shown = performer_neutral.expression[None], performance.expression.astype(np.float64)
         change, jaw = (
             scales_of(names, intensity) * (shown - at_rest),
@@ -183,9 +183,7 @@ def _face(
     expression = target_neutral.expression + change
     low, high = model.expression_range
     if arkit_names_of(model):
-        by_name = dict(
-            zip(names if performer.fingerprint == model.fingerprint else ARKIT_NAMES, at_rest[0], strict=True)
-        )
+        by_name = dict(zip(names if shares else ARKIT_NAMES, at_rest[0], strict=True))
         neutral = np.array([by_name.get(name, 0.0) for name in names])
         gains = opening_gains(names, neutral, target_neutral.expression)
         expression += np.clip(change, 0, None) * (gains - 1)

@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import EffigyError
 from ..formats.capture import Capture
 from ..formats.track import Track, load_track
+from ..head.model import same_coefficients
 from .checkpoint import CAPTURES
 from .pose_refinement import REFINED_TRACK
 
@@ -39,7 +40,7 @@ def check_one_person(captures: Sequence[Capture], tracks: Sequence[Track]) -> No
     for number, (capture, track) in enumerate(others, start=1):
         if any(capture.folder.samefile(other.folder) for other in captures[:number]):
             raise EffigyError(f"{capture.folder} is given twice: name each capture once.")
-        if track.head_fingerprint != first[1].head_fingerprint:
+        if not same_coefficients(track.head_fingerprint, first[1].head_fingerprint):
             raise EffigyError(
                 f"{capture.folder} is tracked on the head model “{track.head_name}”, {first[0].folder} on "
                 f"“{first[1].head_name}”: {remedy}"

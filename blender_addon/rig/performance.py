@@ -154,7 +154,9 @@ def add_strips(
 
 def check_ready(rig: Rig, track: TrackData) -> None:
     """Refuses a track of another head model, and a rig of which a strip is being edited."""
-    if track.head_fingerprint != rig.head_fingerprint:
+    # Behind a "+" a fingerprint says what Effigy has added to the file's head, which has the same expressions.
+    ours, theirs = (fingerprint.partition("+")[0] for fingerprint in (rig.head_fingerprint, track.head_fingerprint))
+    if ours != theirs:
         raise EffigyError(
             f'The track was made with the head model "{track.head_name}" ({track.head_fingerprint}), but the rig '
             f'"{rig.armature.name}" is made of "{rig.head_name}" ({rig.head_fingerprint}): track the capture again, or '
