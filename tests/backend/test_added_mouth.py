@@ -19,6 +19,7 @@ from backend.head.forward import Head
 from backend.head.model import JAW, HeadModel, same_coefficients
 from backend.head.mouth import mouth_parts
 from backend.head.topology import connected_parts, mesh_edges, neck_ring
+from backend.retargeting.retarget import retarget
 from backend.splatting.mesh import rasterize_mesh
 from flame_like import write_flame_like, write_without_mouth
 
@@ -57,6 +58,26 @@ def seen(model: HeadModel, degrees: float) -> np.ndarray:
     camera = (vertices - centre) * (1, -1, -1) + (0, 0, 0.5)
     intrinsics = np.array(((6 * SIZE, 0, SIZE / 2), (0, 6 * SIZE, SIZE / 2), (0, 0, 1)), np.float64)
     return rasterize_mesh(camera, model.faces, intrinsics, SIZE, SIZE).face_index
+
+
+def performance(model: HeadModel, frames: int) -> Track:
+    """One expression that comes at the end, before a still camera."""
+    expression = np.zeros((frames, 52), np.float32)
+    expression[-frames // 4 :, 3] = 0.5
+    return Track(
+        head_name=model.name,
+        head_fingerprint=model.fingerprint,
+        identity=np.zeros(10, np.float32),
+        expression=expression,
+        rotations=np.zeros((frames, 5, 3), np.float32),
+        head_to_camera=np.tile(np.diag((1.0, -1, -1, 1)).astype(np.float32), (frames, 1, 1)),
+        intrinsics=np.eye(3, dtype=np.float32),
+        size=64,
+        fps=Fraction(25),
+        residual=np.ones(frames, np.float32),
+        flags=np.zeros(frames, np.int32),
+        training_count=frames,
+    )
 
 
 def test_what_the_file_has_stays_first_and_as_it_is(bare: HeadModel, model: HeadModel) -> None:
@@ -149,24 +170,17 @@ def test_tracks_and_avatars_from_before_find_the_head_without_a_mouth(
     assert registry.find_head("", bare.fingerprint, "The avatar").fingerprint == bare.fingerprint
     assert registry.find_head("", model.fingerprint, "The avatar").fingerprint == model.fingerprint
     # A track holds coefficients, and fits both.
-    still = Track(
-        head_name=bare.name,
-        head_fingerprint=bare.fingerprint,
-        identity=np.zeros(10, np.float32),
-        expression=np.zeros((2, 52), np.float32),
-        rotations=np.zeros((2, 5, 3), np.float32),
-        head_to_camera=np.tile(np.eye(4, dtype=np.float32), (2, 1, 1)),
-        intrinsics=np.eye(3, dtype=np.float32),
-        size=64,
-        fps=Fraction(25),
-        residual=np.ones(2, np.float32),
-        flags=np.zeros(2, np.int32),
-        training_count=2,
-    )
-    save_track(still, tmp_path / "track.npz")
+    save_track(performance(bare, 2), tmp_path / "track.npz")
     assert load_track(tmp_path / "track.npz", model).head_fingerprint == bare.fingerprint
     with pytest.raises(EffigyError, match="was made on the head model"):
         load_track(tmp_path / "track.npz", load_head())
+
+
+def test_a_performance_goes_over_to_the_same_head_without_a_mouth_as_it_is(bare: HeadModel, model: HeadModel) -> None:
+    played = performance(model, 60)
+    np.testing.assert_allclose(
+        retarget(played, model, performance(bare, 60), bare).expression, played.expression, atol=1e-5
+    )
 
 
 def test_a_head_that_is_saved_with_its_mouth_keeps_its_fingerprint(model: HeadModel, tmp_path: Path) -> None:

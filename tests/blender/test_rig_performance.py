@@ -117,6 +117,13 @@ def test_a_refined_track_keeps_the_place_the_rate_and_the_cuts_of_its_strips():
     assert old not in bpy.data.actions and len({strip.action.name for strip in found}) == 2
 
 
+def test_a_track_fits_a_rig_whose_mouth_effigy_has_added_and_no_other_head():
+    made, track, rig = make_rig(), make_track(), rigging()
+    with pytest.raises(Exception, match="track the capture again"):
+        rig.performance.apply_track(made, replace(track, head_fingerprint="0123456789abcdef"))
+    rig.performance.apply_track(made, replace(track, head_fingerprint=f"{track.head_fingerprint}+mouth1"))
+
+
 def test_a_rig_of_which_a_strip_is_being_edited_is_refused_before_anything_changes():
     made, rig = tracked_rig(), rigging()
     actions, data = len(bpy.data.actions), made.armature.animation_data
