@@ -89,4 +89,3 @@ def write_flame_like(topology: Path, out: Path) -> None:
         posedirs=np.zeros((len(model.template), 3, 36), np.float32),
         kintree_table=KINEMATIC_TREE,
     )
-
