@@ -187,7 +187,7 @@ def _wall_faces(contour: np.ndarray, first: int) -> np.ndarray:
 
 
 def _wall_uv(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """uv of the wall, a rectangle in the left half of the strip with a seam of its own, and its triangles."""
+    """The wall's uv, a rectangle in the left half of the strip with a seam of its own, and its triangles."""
     across = np.linspace(0.01, 0.49, count + 1)
     up = np.linspace(STRIP - 0.01, 0.01, RINGS + 1)
     uv = np.stack(np.meshgrid(across, up), -1).reshape(-1, 2)

@@ -39,8 +39,8 @@ LANDMARK_COUNT = 478
 
 
 ADDED_MOUTH: Final = "+mouth1"
-"""At the end of a fingerprint. The number is that of the mouth's construction: an avatar needs the vertices on which it was
-trained."""
+"""At the end of a fingerprint. The number is that of the mouth's construction: an avatar needs the vertices on which it
+was trained."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flame_like import write_flame_like, write_without_mouth
 
 from backend.errors import EffigyError
 from backend.formats.track import Track, load_track, save_track
@@ -21,7 +22,6 @@ from backend.head.mouth import mouth_parts
 from backend.head.topology import connected_parts, mesh_edges, neck_ring
 from backend.retargeting.retarget import retarget
 from backend.splatting.mesh import rasterize_mesh
-from flame_like import write_flame_like, write_without_mouth
 
 SIZE = 200
 
