@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from .errors import EffigyError
+from .face_board.build import has_board
 from .rig import mending
 from .rig.rig_properties import Rig, find_rig, find_rigs, meshes_of, what_it_lacks
 
@@ -41,6 +42,16 @@ def poll(operator: type[bpy.types.Operator], context: bpy.types.Context) -> bool
     except EffigyError as error:
         operator.poll_message_set(str(error))
     return False
+
+
+def poll_board(operator: type[bpy.types.Operator], context: bpy.types.Context) -> bool:
+    """The `poll` of an operator that needs the face board of the active rig."""
+    if not poll(operator, context):
+        return False
+    if not has_board(need_rig(context)):
+        operator.poll_message_set("The rig has no face controls: add them first")
+        return False
+    return True
 
 
 def can_complete(context: bpy.types.Context) -> bool:

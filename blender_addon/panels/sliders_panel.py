@@ -9,6 +9,7 @@ import bpy
 
 from .. import active
 from ..errors import EffigyError
+from ..face_board.build import has_board
 from ..rig.face_angles import LOOK
 from ..rig.face_angles import PARTS as JOINTS
 from ..rig.rig_properties import Rig
@@ -62,6 +63,25 @@ class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
         row.operator("effigy.key_all", text="Key All", icon="KEY_HLT")
         row.operator("effigy.reset_expression", text="Reset", icon="LOOP_BACK")
         row.operator("effigy.mirror_expression", text="Mirror", icon="MOD_MIRROR")
+        if rig.slider_names and not has_board(rig):
+            layout.operator("effigy.add_face_controls", icon="ARMATURE_DATA")
+
+
+class EFFIGY_PT_controls(RigPanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_controls"
+    bl_parent_id = "EFFIGY_PT_sliders"
+    bl_label = "Face Controls"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        return active.has_rig(context) and has_board(active.need_rig(context))
+
+    def draw(self, context: bpy.types.Context) -> None:
+        column = self.layout.column(align=True)
+        column.operator("effigy.controls_from_sliders", icon="IMPORT")
+        column.operator("effigy.sliders_from_controls", icon="EXPORT")
+        self.layout.operator("effigy.remove_face_controls", icon="X")
 
 
 class _RegionPanel(RigPanel):
@@ -143,4 +163,4 @@ def _panel_of(region: str, number: int) -> type:
     )
 
 
-classes = (EFFIGY_PT_sliders, *(_panel_of(region, number) for number, region in enumerate(REGIONS)))
+classes = (EFFIGY_PT_sliders, EFFIGY_PT_controls, *(_panel_of(region, number) for number, region in enumerate(REGIONS)))

@@ -108,11 +108,24 @@ def free_for_keys(target: bpy.types.ID, blend: str) -> str | None:
     return action.name
 
 
+def keyed_curves(target: bpy.types.ID) -> list[bpy.types.FCurve]:
+    """The F-curves of the action that a data-block plays itself, above its strips."""
+    data = target.animation_data
+    if data is None or data.action is None:
+        return []
+    return _curves_for(data.action, getattr(data, "action_slot", None))
+
+
 def _is_keyed(action: bpy.types.Action, slot: Any) -> bool:
+    return len(_curves_for(action, slot)) > 0
+
+
+def _curves_for(action: bpy.types.Action, slot: Any) -> list[bpy.types.FCurve]:
+    """The F-curves of an action for one of its slots."""
     if slot is None:
-        return not hasattr(action, "slots") and len(action.fcurves) > 0
+        return [] if hasattr(action, "slots") else list(action.fcurves)
     bags = (strip.channelbag(slot) for layer in action.layers for strip in layer.strips)
-    return any(bag is not None and len(bag.fcurves) for bag in bags)
+    return [curve for bag in bags if bag is not None for curve in bag.fcurves]
 
 
 def push_strip(

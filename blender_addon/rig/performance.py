@@ -86,10 +86,12 @@ class Applied:
     @property
     def note(self) -> str:
         """A sentence for the artist, empty if nothing was set aside."""
-        if not self.set_aside:
-            return ""
-        names = " and ".join(f"“{name}”" for name in self.set_aside)
-        return f"Your keys of {names} are now in strips above, as they were: mute them in the NLA editor to see it."
+        return set_aside_note(self.set_aside, "above, as they were: mute them in the NLA editor to see it")
+
+
+def set_aside_note(names: Collection[str], where: str) -> str:
+    """A sentence about the artist's actions that are strips now; empty if there are none."""
+    return f"Your keys of {' and '.join(f'“{name}”' for name in names)} are now in strips {where}." if names else ""
 
 
 def apply_track(rig: Rig, track: TrackData, placement: Placement | None = None, scale: float = 1.0) -> Applied:

@@ -18,7 +18,7 @@ from .conventions import transform_to_head
 from .data import JOINT_NAMES
 from .joint_limits import JAW_OPEN_AT_ONE
 from .placement import has_size, head_place
-from .rig_properties import Rig, lost_expression
+from .rig_properties import Rig, handles_name, lost_expression
 
 _JAW: Final = JOINT_NAMES.index("jaw")
 
@@ -93,6 +93,10 @@ def _read_expression(rig: Rig, depsgraph: bpy.types.Depsgraph, turned: float) ->
     blocks.foreach_get("mute", muted)
     values[muted] = 0
     index_of = {name: index for index, name in enumerate(blocks.keys())}
+    # What the handles of the face board add to a slider is in a shape key of its own.
+    for name in rig.slider_names:
+        if name in index_of and (added := index_of.get(handles_name(name))) is not None:
+            values[index_of[name]] += values[added]
     try:
         expression = values[[index_of[name] for name in rig.expression_names]]
         channels = values[[index_of[name] for name in rig.arkit_names]]

@@ -23,6 +23,8 @@ RIG_PROPERTY: Final = "effigy_rig"
 """On the armature and on the mesh."""
 JOINT_PROPERTY: Final = "effigy_joint"
 """On a bone: the name of its joint."""
+HANDLE_PROPERTY: Final = "effigy_handle"
+"""On a bone of the face board: the name of its handle."""
 SCHEMA: Final = 1
 MOST_CHARACTERS: Final = 1 << 16
 """Of a text in the custom property; the names of FLAME's 400 components have 5,000."""
@@ -153,6 +155,11 @@ class Rig:
     def pose_bone(self, joint: str) -> bpy.types.PoseBone:
         return self.armature.pose.bones[self.bone_name(joint)]
 
+    def handle_bones(self) -> dict[str, bpy.types.PoseBone]:
+        """The bones of the face board by their handles' names; empty on a rig without one."""
+        bones = self.armature.pose.bones
+        return {str(bone.bone[HANDLE_PROPERTY]): bone for bone in bones if HANDLE_PROPERTY in bone.bone}
+
     def expression_keys(self) -> list[bpy.types.ShapeKey]:
         """The shape keys of the expressions, in the head model's order."""
         return self._keys(self.expression_names)
@@ -172,6 +179,11 @@ class Rig:
 
 def identity_name(index: int) -> str:
     return f"identity_{index:03d}"
+
+
+def handles_name(name: str) -> str:
+    """Name of the shape key that holds what the face board adds to the slider `name`."""
+    return f"controls_{name}"
 
 
 def lost_expression(rig: Rig, name: str) -> EffigyError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from mathutils import Quaternion
+import bpy
+from mathutils import Quaternion, Vector
 
 from ..errors import EffigyError
 from .data import JOINT_NAMES
@@ -28,6 +29,8 @@ _PREFIXES: Final = (
 REGION_PARTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
 """Parts of the face (`face_angles.PARTS`) whose angles are shown with a region's sliders."""
 
+GAZE_HANDLES: Final = ("face_gaze", "board_lids")
+"""What the names of the handles begin with that move eyes and lids with the gaze."""
 MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
 
 
@@ -52,23 +55,28 @@ def mirror_name(name: str) -> str | None:
 
 
 def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
-    """Keys all expressions, the neck, the jaw and the eyes at `frame`; with `root`, the head's position as well."""
+    """Keys all expressions, the handles, the neck, the jaw and the eyes at `frame`; with `root`, the head's position as
+    well.
+    """
     _require_editable(rig)
     for block in rig.slider_keys():
         block.keyframe_insert("value", frame=frame, group="Expressions")
     for joint in JOINT_NAMES if root else JOINT_NAMES[1:]:
         bone = rig.pose_bone(joint)
         bone.keyframe_insert(rotation_path(bone), frame=frame, group=bone.name)
+    for bone in rig.handle_bones().values():
+        bone.keyframe_insert("location", frame=frame, group=bone.name)
     if root:
         bone = rig.pose_bone("root")
         bone.keyframe_insert("location", frame=frame, group=bone.name)
 
 
 def reset(rig: Rig) -> None:
-    """Sets all expressions to zero and neck, jaw and eyes to rest. The head keeps its position."""
+    """Sets all expressions to zero and the handles, neck, jaw and eyes to rest. The head keeps its position."""
     _require_editable(rig)
     for block in rig.slider_keys():
         block.value = 0.0
+    rest_handles(rig)
     for joint in JOINT_NAMES[1:]:
         rotate(rig.pose_bone(joint), Quaternion())
     refresh(rig)
@@ -86,6 +94,10 @@ def mirror(rig: Rig) -> None:
     values = {name: block.value for name, block in keys.items()}
     for name, block in keys.items():
         block.value = values.get(mirror_name(name) or name, values[name])
+    bones = rig.handle_bones()
+    places = {name: bone.location.copy() for name, bone in bones.items()}
+    for name, bone in bones.items():
+        bone.location = places.get(bpy.utils.flip_name(name), places[name]) * Vector((-1, 1, 1))
     rotations = {joint: rotation_of(rig.pose_bone(joint)) for joint in JOINT_NAMES[1:]}
     for joint, other in MIRROR_JOINT.items():
         # At rest the x axis of every bone is normal to the mirror plane. A reflection keeps rotation about that axis.
@@ -94,11 +106,19 @@ def mirror(rig: Rig) -> None:
     refresh(rig)
 
 
+def rest_handles(rig: Rig, keep_gaze: bool = False) -> None:
+    """Moves the handles of the face board to rest; with `keep_gaze`, all but those of the gaze."""
+    for name, bone in rig.handle_bones().items():
+        if not (keep_gaze and name.startswith(GAZE_HANDLES)):
+            bone.location = (0, 0, 0)
+
+
 def set_expressions(rig: Rig, values: dict[str, float], keep: str | None = None) -> None:
     """Sets these expressions, and all others to zero, except those whose names begin with `keep`. Names that the head
-    does not have are ignored.
+    does not have are ignored. Handles go to rest, except those of the gaze.
     """
     _require_editable(rig)
+    rest_handles(rig, keep_gaze=True)
     for name, block in zip(rig.slider_names, rig.slider_keys(), strict=True):
         if keep is None or not name.startswith(keep):
             block.value = values.get(name, 0.0)

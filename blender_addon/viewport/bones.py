@@ -1,15 +1,18 @@
 """Draws the rig's bones over the splats.
 
-Blender draws the bones before the splats, which would then hide them although the armature is displayed in front.
+Blender draws the bones before the splats, which would then hide them although the armature is displayed in front. A
+bone with a custom shape, as the handles of the face board have, is drawn as the edges of that shape.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import bpy
 import gpu
+import numpy as np
 from gpu_extras.batch import batch_for_shader
+from mathutils import Matrix
 
 from ..rig.rig_properties import Rig
 
@@ -30,23 +33,22 @@ def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
         and armature.visible_in_viewport_get(context.space_data)
     ):
         return
-    theme = context.preferences.themes[0].view_3d
-    posing, active = armature.mode == "POSE", armature.data.bones.active
     evaluated = armature.evaluated_get(context.view_layer.depsgraph)
     ends, colors = [], []
     for bone in evaluated.pose.bones:
-        # Blender 5 moved the selection from the bone to the pose bone.
-        selectable = bone if hasattr(bone, "select") else bone.bone
-        if posing and active is not None and bone.name == active.name:
-            color = theme.bone_pose_active
-        elif posing:
-            color = theme.bone_pose if selectable.select else theme.wire
-        else:
-            color = theme.object_active if armature == context.object else theme.object_selected
-        ends += [evaluated.matrix_world @ bone.head, evaluated.matrix_world @ bone.tail]
-        colors += [(*color[:3], 1.0)] * 2
+        if is_shown(bone):
+            lines = bone_lines(bone, armature.data.show_bone_custom_shapes)
+            ends.append(lines)
+            colors.append(np.tile((*_color_of(bone, armature, context)[:3], 1.0), (len(lines), 1)))
+    if not ends:
+        return
+    points, world = np.concatenate(ends), np.array(evaluated.matrix_world)
     shader = gpu.shader.from_builtin("POLYLINE_FLAT_COLOR")
-    batch = batch_for_shader(shader, "LINES", {"pos": [tuple(end) for end in ends], "color": colors})
+    lines = {
+        "pos": (points @ world[:3, :3].T + world[:3, 3]).astype(np.float32),
+        "color": np.concatenate(colors).astype(np.float32),
+    }
+    batch = batch_for_shader(shader, "LINES", lines)
     gpu.state.depth_test_set("NONE")
     gpu.state.blend_set("ALPHA")
     shader.bind()
@@ -54,3 +56,52 @@ def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
     shader.uniform_float("lineWidth", LINE_WIDTH * context.preferences.system.ui_scale)
     batch.draw(shader)
     gpu.state.blend_set("NONE")
+
+
+def is_shown(bone: bpy.types.PoseBone) -> bool:
+    """Whether neither the bone nor all of its collections are hidden."""
+    # Blender 5 moved these from the bone to the pose bone.
+    hidden = bone.hide if hasattr(bone, "hide") else bone.bone.hide
+    collections = bone.bone.collections
+    return not hidden and (not len(collections) or any(each.is_visible_effectively for each in collections))
+
+
+def bone_lines(bone: bpy.types.PoseBone, with_shapes: bool = True) -> np.ndarray:
+    """(2 N, 3) ends of the lines that show an evaluated bone, in the armature's space."""
+    shape = bone.custom_shape
+    if not with_shapes or shape is None or shape.type != "MESH" or not len(shape.data.edges):
+        return np.array((bone.head, bone.tail))
+    points = np.empty(3 * len(shape.data.vertices), np.float32)
+    edges = np.empty(2 * len(shape.data.edges), np.int32)
+    shape.data.vertices.foreach_get("co", points)
+    shape.data.edges.foreach_get("vertices", edges)
+    scale = bone.custom_shape_scale_xyz * (bone.bone.length if bone.use_custom_shape_bone_size else 1.0)
+    placed = Matrix.LocRotScale(bone.custom_shape_translation, bone.custom_shape_rotation_euler, scale)
+    matrix = np.array((bone.custom_shape_transform or bone).matrix @ placed)
+    return points.reshape(-1, 3)[edges] @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _color_of(bone: bpy.types.PoseBone, armature: bpy.types.Object, context: bpy.types.Context) -> Any:
+    theme = context.preferences.themes[0]
+    if armature.mode != "POSE":
+        return theme.view_3d.object_active if armature == context.object else theme.view_3d.object_selected
+    active = armature.data.bones.active
+    # Blender 5 moved the selection from the bone to the pose bone.
+    selected = (bone if hasattr(bone, "select") else bone.bone).select
+    is_active = active is not None and bone.name == active.name
+    own = _color_set(bone, theme)
+    if own is not None:
+        return own.active if is_active and selected else own.select if selected else own.normal
+    if is_active:
+        return theme.view_3d.bone_pose_active
+    return theme.view_3d.bone_pose if selected else theme.view_3d.wire
+
+
+def _color_set(bone: bpy.types.PoseBone, theme: bpy.types.Theme) -> Any:
+    """The colours that an artist or the face board has given a bone; None for the theme's own."""
+    for color in (bone.color, bone.bone.color):
+        if color.palette == "CUSTOM":
+            return color.custom
+        if color.palette.startswith("THEME"):
+            return theme.bone_color_sets[int(color.palette.removeprefix("THEME")) - 1]
+    return None

@@ -371,6 +371,10 @@ RIG_OPERATORS = (
     "take_refined_track",
     "refine_track",
     "make_playable",
+    "add_face_controls",
+    "remove_face_controls",
+    "controls_from_sliders",
+    "sliders_from_controls",
 )
 
 

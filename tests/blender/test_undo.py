@@ -165,6 +165,12 @@ class Row:
 EFFIGY = bpy.ops.effigy
 ROWS = {
     "add_avatar": Row(lambda place: EFFIGY.add_avatar(True, filepath=str(place.avatars / "ben.effigy"), new_rig=True)),
+    "add_face_controls": Row(lambda _: EFFIGY.add_face_controls(True)),
+    "remove_face_controls": Row(lambda _: EFFIGY.remove_face_controls(True), lambda _: pull_corner()),
+    "controls_from_sliders": Row(
+        lambda _: EFFIGY.controls_from_sliders(True, performance=True), lambda _: pull_corner()
+    ),
+    "sliders_from_controls": Row(lambda _: EFFIGY.sliders_from_controls(True, key=True), lambda _: pull_corner()),
     "apply_preset": Row(lambda _: EFFIGY.apply_preset(True, key=True)),
     "blend_takes": Row(lambda _: EFFIGY.blend_takes(True), transfer),
     "hold_lids": Row(lambda _: EFFIGY.hold_lids(True, frames="RANGE", first=2, last=6)),
@@ -196,6 +202,13 @@ ROWS = {
     "unpack_avatar": Row(lambda _: EFFIGY.unpack_avatar(True), pack),
     "use_standard_view": Row(lambda _: EFFIGY.use_standard_view(True), lambda _: set_look()),
 }
+
+
+def pull_corner() -> None:
+    EFFIGY.add_face_controls()
+    bone = rig().handle_bones()["face_lip_corner.L"]
+    bone.location.y = 0.01
+    bone.keyframe_insert("location", frame=3)
 
 
 def set_look() -> None:
