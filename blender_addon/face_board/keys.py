@@ -109,7 +109,7 @@ def mute_handle_keys(rig: Rig) -> None:
             remove_strip(rig.armature, track, strip)
 
 
-def _animated(rig: Rig) -> list[tuple[bpy.types.ID, tuple[str, ...]]]:
+def _animated(rig: Rig) -> list[tuple[Any, tuple[str, ...]]]:
     """Each data-block with the beginnings of the paths that sliders and handles have in it."""
     names = [bpy.utils.escape_identifier(bone.name) for bone in rig.handle_bones().values()]
     return [

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 TRAVEL: Final = 0.02
 """Metres of a head at its own size by which a handle is moved for a slider's value of 1."""
@@ -58,11 +58,11 @@ class Handle:
         return tuple(axis for axis in "xy" if any(direction[1] == axis for direction in self.drives))
 
 
-def _middle(name: str, drives: dict[str, str], **more: object) -> tuple[Handle, ...]:
+def _middle(name: str, drives: dict[str, str], **more: Any) -> tuple[Handle, ...]:
     return (replace(Handle(name, {way: tuple(names.split()) for way, names in drives.items()}), **more),)
 
 
-def _pair(name: str, drives: dict[str, str], **more: object) -> tuple[Handle, ...]:
+def _pair(name: str, drives: dict[str, str], **more: Any) -> tuple[Handle, ...]:
     """A handle on each side. `drives` is the left one's, `*` in a slider's name its side; x is away from the middle."""
     made = []
     for suffix, side in SIDES.items():

@@ -87,6 +87,6 @@ def _text(label: str) -> tuple[list[tuple[float, float, float]], list[tuple[int,
     obj = bpy.data.objects.new("label", curve)
     mesh = bpy.data.meshes.new_from_object(obj)
     vertices = [(vertex.co.x, vertex.co.y + _LABEL_HEIGHT, 0.0) for vertex in mesh.vertices]
-    edges = [tuple(edge.vertices) for edge in mesh.edges]
+    edges = [(edge.vertices[0], edge.vertices[1]) for edge in mesh.edges]
     bpy.data.batch_remove((obj, curve, mesh))
     return vertices, edges
