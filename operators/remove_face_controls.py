@@ -19,7 +19,7 @@ class EFFIGY_OT_remove_face_controls(ReportingOperator, bpy.types.Operator):
     keep: BoolProperty(
         name="Keep the Face",
         default=True,
-        description="Give what the bones do to the sliders, so that the face looks as before. The gaze's bones are lost",
+        description="Give what the bones do to the sliders, so that the face looks as before. Gaze bones are not kept",
     )
 
     @classmethod

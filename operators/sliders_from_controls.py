@@ -15,8 +15,8 @@ class EFFIGY_OT_sliders_from_controls(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.sliders_from_controls"
     bl_label = "Sliders from Controls"
     bl_description = (
-        "Give the sliders what the bones of the face do, and put the bones to rest. The face looks as before. Where the "
-        "gaze looks stays on its bones"
+        "Give the sliders what the bones of the face do, and put the bones to rest. The face looks as before. Where "
+        "the gaze looks stays on its bones"
     )
     bl_options = {"REGISTER", "UNDO"}
 

@@ -1,14 +1,15 @@
 """Adds the face board to a rig, and removes it.
 
 The handles are bones of the rig's own armature: pose assets and *Paste Flipped* work on the bones of one armature, keys
-of handles, jaw, eyes and neck lie in one action, and whatever copies, appends, links or overrides the rig takes the board along.
+of handles, jaw, eyes and neck lie in one action, and whatever copies, appends, links or overrides the rig takes the
+board along.
 
 A slider's value and its keys stay as they are. What a handle adds is a second shape key with the same vertices
 (`rig_properties.handles_name`), which a driver sets, so that a keyed performance and a correction by hand are two
 things of which neither overwrites the other. With s the slider's value, o its opposite's and h how far the handles are
-moved towards s, the slider's side of s - o counts: the driver gives max(s - o + h, 0) - max(s - o, 0), at most what is left
-of the slider's range. So a handle that is pulled down first takes the performance's smile away, then frowns, and a handle
-at rest adds nothing. These are *simple expressions*, which Blender evaluates without Python.
+moved towards s, the slider's side of s - o counts: the driver gives max(s - o + h, 0) - max(s - o, 0), at most what is
+left of the slider's range. So a handle that is pulled down first takes the performance's smile away, then frowns, and a
+handle at rest adds nothing. These are *simple expressions*, which Blender evaluates without Python.
 """
 
 from __future__ import annotations
@@ -234,7 +235,11 @@ def _drive(rig: Rig, block: bpy.types.ShapeKey, name: str, pulled: list[tuple[Ha
         _read_place(variable, rig.armature, handle, way[1])
         terms.append(f"{way[0]}h{index}")
     key, own = rig.mesh.data.shape_keys, "s"
-    for variable_name, slider, value in (("s", name, "value"), ("m", name, "slider_max"), ("o", opposite(name), "value")):
+    for variable_name, slider, value in (
+        ("s", name, "value"),
+        ("m", name, "slider_max"),
+        ("o", opposite(name), "value"),
+    ):
         if slider is not None and slider in rig.key_blocks:
             variable = driver.variables.new()
             variable.name = variable_name
@@ -244,8 +249,8 @@ def _drive(rig: Rig, block: bpy.types.ShapeKey, name: str, pulled: list[tuple[Ha
 
 
 def _read_place(variable: bpy.types.DriverVariable, armature: bpy.types.Object, handle: Handle, axis: str) -> None:
-    """Lets a variable hold a handle's location. Those of the gaze may follow a target by constraints, which count; of the
-    others the property itself is read, which has no rounding of matrices.
+    """Lets a variable hold a handle's location. Those of the gaze may follow a target by constraints, which count; of
+    the others the property itself is read, which has no rounding of matrices.
     """
     variable.type = "TRANSFORMS" if handle.turns else "SINGLE_PROP"
     target = variable.targets[0]

@@ -1,8 +1,9 @@
 """A performance taken from the sliders to the handles of the face board, and back, in strips of its own.
 
 The strips below the artist's keys are sampled in each frame: what they show together, divided anew between sliders and
-handles, comes into two strips above them, which replace them. Keys set by hand are in actions above all strips and go on
-changing what lies below; no strip and no key is changed. When the strips are made again they replace the earlier ones.
+handles, comes into two strips above them, which replace them. Keys set by hand are in actions above all strips and go
+on changing what lies below; no strip and no key is changed. When the strips are made again they replace the earlier
+ones.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from ..rig.action import (
     new_action,
     push_strip,
     remove_strip,
+    set_aside_note,
     strips_of,
 )
-from ..rig.performance import LAYER_PROPERTY, NEUTRAL, add_neutral_strip, layer_of, set_aside_note
+from ..rig.performance import LAYER_PROPERTY, NEUTRAL, add_neutral_strip, layer_of
 from ..rig.rig_properties import Rig, handles_name, meshes_of
 from .values import Board, Places, board_of, places_of
 
@@ -41,8 +43,8 @@ MOST_FRAMES: Final = 20_000
 def move_performance(rig: Rig, scene: bpy.types.Scene, share: float, with_handle_keys: bool = False) -> str:
     """Takes the performance to the handles (`share` 1) or to the sliders (0). Returns what was done as a sentence.
 
-    `with_handle_keys`: also what the artist has keyed on handles by hand. Raises an `EffigyError` if sliders and handles
-    have no keys.
+    `with_handle_keys`: also what the artist has keyed on handles by hand. Raises an `EffigyError` if sliders and
+    handles have no keys.
     """
     board, key = board_of(rig), rig.mesh.data.shape_keys
     by_hand = [key] if with_handle_keys else [key, rig.armature]
@@ -94,7 +96,9 @@ def frames_of(rig: Rig) -> np.ndarray:
         return np.zeros(0, np.int64)
     frames = np.arange(floor(min(ends)), ceil(max(ends)) + 1)
     if len(frames) > MOST_FRAMES:
-        raise EffigyError(f"The performance has {len(frames)} frames, more than {MOST_FRAMES}: shorten its strips first.")
+        raise EffigyError(
+            f"The performance has {len(frames)} frames, more than {MOST_FRAMES}: shorten its strips first."
+        )
     return frames
 
 

@@ -2,7 +2,8 @@
 
 A handle is a bone that points upwards at rest, with its x axis to the person's left. A direction is `+x`, `-x`, `+y` or
 `-y`; a handle that is `TRAVEL` away from rest moves the sliders of that direction by 1. All 52 sliders have a handle.
-Opposite directions are opposite movements of the face. The names end with `.L` and `.R`, by which Blender mirrors poses.
+Opposite directions are opposite movements of the face. The names end with `.L` and `.R`, by which Blender mirrors
+poses.
 
 This module does not import bpy.
 """

@@ -38,7 +38,9 @@ class Places:
 
 
 def find_places(rig: Rig, handles: list[Handle], depsgraph: bpy.types.Depsgraph) -> Places:
-    """The places of handles on the rig's head, whose mesh or armature may have been moved or scaled and that applied."""
+    """The places of handles on the rig's head, whose mesh or armature may have been moved or scaled and that
+    applied.
+    """
     place = head_place(rig, depsgraph)
     frame = nearest_similarity(place.mesh)
     to_rest = np.linalg.inv(place.vertices)

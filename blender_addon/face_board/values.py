@@ -1,8 +1,8 @@
 """Places of handles <-> values of sliders, by the formula of the drivers (`build`).
 
-A face is what sliders and handles show together. It can be divided between the two in many ways; `divide` puts as much as
-possible on the handles, and what they cannot hold stays on the sliders: two opposite sliders that are both in use share
-one handle, which holds their difference.
+A face is what sliders and handles show together. It can be divided between the two in many ways; `divide` puts as much
+as possible on the handles, and what they cannot hold stays on the sliders: two opposite sliders that are both in use
+share one handle, which holds their difference.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ slot. Only this module depends on the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import floor
 from typing import Any, Final, NamedTuple
 
@@ -106,6 +106,11 @@ def free_for_keys(target: bpy.types.ID, blend: str) -> str | None:
     data.action = None
     data.action_blend_type = blend
     return action.name
+
+
+def set_aside_note(names: Collection[str], where: str) -> str:
+    """A sentence about the artist's actions that are strips now; empty if there are none."""
+    return f"Your keys of {' and '.join(f'“{name}”' for name in names)} are now in strips {where}." if names else ""
 
 
 def keyed_curves(target: bpy.types.ID) -> list[bpy.types.FCurve]:

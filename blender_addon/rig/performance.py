@@ -41,6 +41,7 @@ from .action import (
     new_action,
     push_strip,
     remove_strip,
+    set_aside_note,
     strips_of,
     swap_action,
 )
@@ -87,11 +88,6 @@ class Applied:
     def note(self) -> str:
         """A sentence for the artist, empty if nothing was set aside."""
         return set_aside_note(self.set_aside, "above, as they were: mute them in the NLA editor to see it")
-
-
-def set_aside_note(names: Collection[str], where: str) -> str:
-    """A sentence about the artist's actions that are strips now; empty if there are none."""
-    return f"Your keys of {' and '.join(f'“{name}”' for name in names)} are now in strips {where}." if names else ""
 
 
 def apply_track(rig: Rig, track: TrackData, placement: Placement | None = None, scale: float = 1.0) -> Applied:

@@ -123,7 +123,9 @@ def test_a_face_goes_to_the_handles_and_back_without_a_change(board, head):
 def test_one_expression_of_each_pair_leaves_nothing_on_the_sliders(board):
     made = board.add(make_rig())
     for name in made.expression_names:
-        made.key_blocks[name].value = 0.5 if board.layout.opposite(name) is None or name < board.layout.opposite(name) else 0
+        made.key_blocks[name].value = (
+            0.5 if board.layout.opposite(name) is None or name < board.layout.opposite(name) else 0
+        )
     values = {name: made.key_blocks[name].value for name in made.expression_names}
     board.values.move(made, 1.0)
     update(made)
@@ -268,7 +270,9 @@ def test_handles_survive_save_append_and_library_override(board, tmp_path):
         collection = wanted.collections[0]
         if link:
             bpy.context.scene.collection.children.link(collection)
-            collection = collection.override_hierarchy_create(bpy.context.scene, bpy.context.view_layer, do_fully_editable=True)
+            collection = collection.override_hierarchy_create(
+                bpy.context.scene, bpy.context.view_layer, do_fully_editable=True
+            )
         else:
             bpy.context.scene.collection.children.link(collection)
         copy = find(next(obj for obj in collection.all_objects if obj.type == "ARMATURE"))
