@@ -43,6 +43,8 @@ HALF_PRECISION_FROM = 1024
 """Elements. Smaller tensors, such as layer biases, stay at single precision, because their size does not matter."""
 UNLIMITED = ("networks.performed", "networks.filmed", "networks.blendshapes.weight_limits")
 """Tensors that are infinite in avatars without such limits."""
+LATENTS, FEATURES = "networks.blendshapes.latents", f"{baked.PREFIX}features"
+"""Equal where the graph network adds nothing, as in distilled avatars: the file then has the features alone."""
 MOST_BYTES = 512 * 2**20
 """Of an avatar's file. One on FLAME with the paper's settings has 2 MB."""
 REMEDY = "train or copy it again"
@@ -154,6 +156,8 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
     }
     if avatar.networks.blendshapes is not None:
         tensors |= _baked_tensors(avatar, avatar.networks.blendshapes)
+        if not avatar.networks.blendshapes.has_graph:
+            del tensors[LATENTS]
         sliders = baked.own_sliders(avatar.head_model)
         header["baked"] = {"schema": baked.SCHEMA} | ({"sliders": sliders.names} if sliders else {})
         tensors |= baked.motion_tensors(avatar.head_model, sliders) if sliders else {}
@@ -236,6 +240,8 @@ def load_avatar(path: Path, head_model: HeadModel | None = None, device: str | t
         if not isinstance(metrics, dict):
             raise Damaged("its settings cannot be read")
         numbers = {name: _finite_numbers(name, tensor) for name, tensor in baked.without_baked(tensors).items()}
+        if LATENTS not in numbers and FEATURES in tensors:
+            numbers[LATENTS] = _finite_numbers(FEATURES, tensors[FEATURES])
         identity = numbers.pop("identity").numpy()
         bust = bust_from(tensors)
         megabytes = path.stat().st_size / 1e6

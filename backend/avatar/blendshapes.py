@@ -79,6 +79,11 @@ class GaussianBlendshapes(nn.Module):
         """(N, k, SPAWNED_SIZE): a view of the mean."""
         return self.mean[:, -SPAWNED_SIZE * self.k :].unflatten(-1, (self.k, SPAWNED_SIZE))
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether the graph network adds anything to the latents."""
+        return any(bool(parameter.any()) for parameter in self.decode_fine.parameters())
+
     def features(self) -> Tensor:
         """(N, feature_size) of all anchors."""
         graph = self.hierarchy

@@ -30,8 +30,8 @@ from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Cameras
 
-SHAPES: Final = 48
-"""Between the 32 and 64 that bench/results/player.md compares: 32 lose 0.7 dB, 64 make a file of 3.7 MB."""
+SHAPES: Final = 64
+"""With 48, sliders of one of three avatars differ by more than 1.5 / 255 (bench/results/player.md)."""
 LEAST_WIDTH: Final = 128
 """Hidden units of the network that weighs the shapes."""
 BASIS_POSES: Final = 384
@@ -134,6 +134,7 @@ def distil(avatar: Avatar, samples: Samples, shapes: int, seed: int = 0, progres
             networks.enhancer = avatar.networks.enhancer
         _store_shapes(blended, samples.mean, samples.basis[:shapes], weights.std(0))
     _learn_weights(blended, samples.conditions, weights, progress)
+    blended.limit_weights(samples.conditions)
     return Avatar(networks.eval(), avatar.head_model, avatar.identity, settings, dict(avatar.metrics), bust=avatar.bust)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from head_models import ball_head
 
-from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.avatar import Avatar, build_networks, file_parts, load_avatar, save_avatar
 from backend.avatar.settings import AvatarSettings
 from backend.errors import Cancelled, EffigyError
 from backend.formats.track import Track
@@ -41,7 +41,7 @@ def avatar() -> Avatar:
 
 
 def test_what_is_baked_looks_like_the_networks_and_is_played(avatar, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(baking, "BASIS_POSES", 64)
+    monkeypatch.setattr(baking, "BASIS_POSES", 96)
     monkeypatch.setattr(baking, "WEIGHT_POSES", 96)
     monkeypatch.setattr(baking, "STEPS", 200)
     baked = baking.bake(avatar)
@@ -56,6 +56,13 @@ def test_what_is_baked_looks_like_the_networks_and_is_played(avatar, tmp_path: P
         truth, near, still = (each.networks(pose)[0].means for each in (avatar, loaded, mean))
     # The shapes follow the pose, not only its mean.
     assert (near - truth).square().mean() < 0.2 * (still - truth).square().mean()
+    # A graph network that adds nothing is not stored.
+    assert all("latents" not in part.name for part in file_parts(tmp_path / "baked.effigy"))
+    shapes = loaded.networks.blendshapes
+    assert torch.allclose(shapes.features(), baked.avatar.networks.blendshapes.features(), rtol=1e-3, atol=1e-5)
+    # Weights beyond those of all poses that were tried are not extrapolated.
+    assert shapes.weight_limits.isfinite().all()
+    assert (shapes.weights(100 * pose.conditions) <= shapes.weight_limits[1]).all()
 
 
 def replace_weights(avatar: Avatar) -> Avatar:
