@@ -74,6 +74,11 @@ class Page:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def process(self) -> int:
+        """The number of the process whose children are Chromium's."""
+        return self._process.pid
+
     def close(self) -> None:
         self._process.terminate()
         self._process.wait()

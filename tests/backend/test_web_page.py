@@ -82,10 +82,15 @@ def avatar(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(avatar, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    commands.run(PageRequest(avatar, folder / "Ann & co.html"), SILENT)
-    with Page(folder / "browser", (folder / "Ann & co.html").as_uri()) as opened:
+def file(avatar, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "Ann & co.html"
+    commands.run(PageRequest(avatar, path), SILENT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(file, tmp_path_factory):
+    with Page(tmp_path_factory.mktemp("browser"), file.as_uri()) as opened:
         opened.run("effigy.ready")
         yield opened
 
@@ -102,7 +107,9 @@ def drawn(page: Page) -> np.ndarray:
     return np.concatenate((image[..., :3] * image[..., 3:], image[..., 3:]), 2)
 
 
-def test_the_browser_draws_what_the_backend_renders(page, avatar):
+@pytest.fixture(scope="module")
+def rendered(avatar) -> tuple[np.ndarray, np.ndarray]:
+    """Colour (H, W, 3) and alpha (H, W) by the backend."""
     loaded, matrix = load_avatar(avatar), world_to_camera()
     expression, rotations = pose_arrays(loaded.head_model, [SliderPose("", POSE)])
     focal = 0.5 * SIZE / np.tan(np.radians(FIELD_OF_VIEW / 2))
@@ -110,13 +117,29 @@ def test_the_browser_draws_what_the_backend_renders(page, avatar):
     with torch.no_grad():
         pose = loaded.pose(torch.as_tensor(expression), torch.as_tensor(rotations), tensor(matrix))
         truth = rasterize(loaded.networks(pose)[0], Cameras(tensor(intrinsics), tensor(matrix), SIZE, SIZE))
-    alpha = truth.alpha[0].numpy()
-    found, head = picture(page, POSE), alpha > 0.5
+    return truth.color[0].numpy().clip(0, 1), truth.alpha[0].numpy()
+
+
+def check_picture(found: np.ndarray, color: np.ndarray, alpha: np.ndarray) -> None:
+    head = alpha > 0.5
     assert 0.1 < head.mean() < 0.9
-    difference = np.abs(found[..., :3] - truth.color[0].numpy().clip(0, 1))[head]
+    difference = np.abs(found[..., :3] - color)[head]
     print(f"mean difference inside the head: {255 * difference.mean():.2f}/255")
     assert difference.mean() < 1.5 / 255 and np.quantile(difference, 0.99) < 8 / 255
     assert np.abs(found[..., 3] - alpha).mean() < 1.5 / 255
+
+
+def test_the_browser_draws_what_the_backend_renders(page, rendered):
+    """By the processor, because Chromium has no graphics card here."""
+    check_picture(picture(page, POSE), *rendered)
+    assert not page.run("effigy.measure(0.1)")["webgl"]
+
+
+def test_a_graphics_card_draws_what_the_backend_renders(file, rendered, tmp_path):
+    with Page(tmp_path, f"{file.as_uri()}#webgl") as opened:
+        opened.run("effigy.ready")
+        check_picture(picture(opened, POSE), *rendered)
+        assert opened.run("effigy.measure(0.1)")["webgl"] and opened.problems == []
 
 
 def test_a_slider_moves_the_mouth_and_not_the_forehead(page):

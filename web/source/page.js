@@ -6,13 +6,15 @@ import { parsed, unpacked } from './avatar_file.js';
 import { EXPRESSIONS, grouped, label } from './expressions.js';
 import { Painter } from './painter.js';
 import { Poser } from './poser.js';
+import { ProcessorPainter } from './processor_painter.js';
 
 const FIELD_OF_VIEW = 24; // degrees
 const DISTANCE = 0.85; // metres from the camera to the head
 const MOVE_SECONDS = 0.35; // from one expression to another
 const AROUND = 0.6; // radians beyond the views of the film from which the head can still be seen
 const SHARPEST = 2; // device pixels for one of the page
-const SLOW = 40, FAST = 15; // milliseconds of a redraw, beyond which a moving head is drawn coarser or finer
+const SLOW = 30, FAST = 18; // milliseconds of a redraw, beyond which a moving head is drawn coarser or finer
+const PATIENCE = 12; // fast redraws before it is drawn finer, lest it flickers
 const SHARES = [1, 0.7, 0.5, 0.35, 0.25]; // of the resolution
 const REST = 200; // milliseconds without a redraw, after which the head is drawn in full resolution
 
@@ -20,7 +22,7 @@ const find = (id) => document.getElementById(id);
 const canvas = find('view'), camera = new PerspectiveCamera(FIELD_OF_VIEW, 1, 0.05, 20);
 let poser, painter, controls, values = [], shown = [], inputs = [];
 let neck = [0, 0, 0], posed = null, dirty = false, move = null, fixedSize = null;
-let level = 0, began = 0, asked = 0, painted = 0, resting = 0; // level: in SHARES
+let level = 0, quick = 0, began = 0, asked = 0, painted = 0, resting = 0; // level: in SHARES
 
 // Draws before the next refresh of the screen.
 function redraw() {
@@ -35,7 +37,9 @@ function draw(now) {
   if (move) advance(now);
   if (asked - painted < REST) {
     const took = now - began;
-    level = Math.min(Math.max(level + (took > SLOW) - (took < FAST), 0), SHARES.length - 1);
+    quick = took < FAST ? quick + 1 : 0;
+    if (took > SLOW) level = Math.min(level + 1, SHARES.length - 1);
+    else if (quick > PATIENCE) [level, quick] = [Math.max(level - 1, 0), 0];
   }
   began = now;
   paint(SHARES[level]);
@@ -121,9 +125,25 @@ function lookFromTheFront() {
   redraw();
 }
 
+// Whether a graphics card draws WebGL 2. Software that stands in for one is slower than the processor by itself.
+function hasCard() {
+  const gl = document.createElement('canvas').getContext('webgl2', { failIfMajorPerformanceCaveat: true });
+  if (!gl) return false;
+  const named = gl.getExtension('WEBGL_debug_renderer_info')?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER;
+  const name = gl.getParameter(named);
+  gl.getExtension('WEBGL_lose_context')?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+}
+
+// `#webgl` in the page's address asks for WebGL nevertheless.
+function painterOn(canvas) {
+  const gl = (location.hash === '#webgl' || hasCard()) && canvas.getContext('webgl2', { antialias: false, depth: false });
+  return gl ? new Painter(gl) : new ProcessorPainter(canvas);
+}
+
 function show(file) {
   poser = new Poser(parsed(file));
-  painter ??= new Painter(canvas);
+  painter ??= painterOn(canvas);
   setSliders({});
   shown = [...values];
   posed = null;
@@ -194,18 +214,24 @@ window.effigy = {
     paint(1);
     return canvas.toDataURL('image/png');
   },
-  // Redraws a second while the head turns for some seconds, and the resolution to which the page came.
-  async measure(seconds = 2) {
-    const [x, y, z] = camera.position.toArray(), began = performance.now();
+  // Redraws a second while the camera goes around for some seconds, or while a slider moves, and the resolution to which
+  // the page came.
+  async measure(seconds = 2, slider = null) {
+    const place = camera.position.clone(), { target } = controls, began = performance.now();
+    const index = poser.sliders.indexOf(slider), asked = [...shown];
     let count = 0;
     for (; performance.now() - began < 1000 * seconds; count++) {
-      camera.position.set(x + 0.1 * Math.sin(count / 10), y, z);
+      if (slider) shown[index] = 0.5 - 0.5 * Math.cos(count / 8);
+      else camera.position.copy(place).sub(target).applyAxisAngle(camera.up, 0.5 * Math.sin(count / 12)).add(target);
+      camera.lookAt(target);
       redraw();
       await new Promise(requestAnimationFrame);
     }
     const rate = 1000 * count / (performance.now() - began);
-    camera.position.set(x, y, z);
+    shown = asked;
+    camera.position.copy(place);
+    camera.lookAt(target);
     redraw();
-    return { rate, width: canvas.width, height: canvas.height, gaussians: poser.drawn };
+    return { rate, width: canvas.width, height: canvas.height, gaussians: poser.drawn, webgl: painter instanceof Painter };
   },
 };

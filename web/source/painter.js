@@ -2,10 +2,10 @@
 // Kerbl et al. 2023), with the conventions of backend/splatting/reference.py.
 
 import { STRIDE } from './poser.js';
+import { sortByDepth } from './projection.js';
 
 const TEXELS = STRIDE / 4;
 const WIDTH = 1024; // texels in a row of the texture of Gaussians
-const KEYS = 65536;
 const NEAR = 0.01;
 
 const VERTEX = `#version 300 es
@@ -68,9 +68,7 @@ void main() {
 }`;
 
 export class Painter {
-  constructor(canvas) {
-    const gl = canvas.getContext('webgl2', { antialias: false, depth: false, premultipliedAlpha: true });
-    if (!gl) throw new Error('This browser cannot draw in 3D (it lacks WebGL 2). Try another browser, or update it.');
+  constructor(gl) {
     this.gl = gl;
     this.program = linked(gl);
     this.uniforms = Object.fromEntries(['gaussians', 'order', 'view', 'focal', 'size'].map((name) => [name, gl.getUniformLocation(this.program, name)]));
@@ -104,9 +102,7 @@ export class Painter {
   #reserve(rows, most) {
     const gl = this.gl, ranks = Math.ceil(most / WIDTH), corners = new Uint32Array(6 * most);
     this.padded = new Float32Array(rows * WIDTH * 4);
-    this.keys = new Uint16Array(most);
     this.sorted = new Uint32Array(ranks * WIDTH);
-    this.starts = new Uint32Array(KEYS + 1);
     for (let i = 0; i < most; i++) corners.set([0, 1, 2, 2, 1, 3].map((corner) => 4 * i + corner), 6 * i);
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
     gl.activeTexture(gl.TEXTURE0);
@@ -118,7 +114,7 @@ export class Painter {
   // `camera`: a camera of three.js, at `size` [width, height] pixels.
   draw(camera, [width, height]) {
     const { gl, uniforms } = this, view = camera.matrixWorldInverse.elements;
-    this.#sort(view);
+    sortByDepth(this.padded, this.count, view, this.sorted);
     gl.viewport(0, 0, width, height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -129,26 +125,6 @@ export class Painter {
     gl.activeTexture(gl.TEXTURE1);
     gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, WIDTH, Math.ceil(this.count / WIDTH), gl.RED_INTEGER, gl.UNSIGNED_INT, this.sorted);
     gl.drawElements(gl.TRIANGLES, 6 * this.count, gl.UNSIGNED_INT, 0);
-  }
-
-  // Counting sort by depth, the farthest first.
-  #sort(view) {
-    const { padded, keys, sorted, starts, count } = this, [x, y, z] = [view[2], view[6], view[10]];
-    let least = Infinity, most = -Infinity;
-    for (let i = 0; i < count; i++) {
-      const at = STRIDE * i, depth = x * padded[at] + y * padded[at + 1] + z * padded[at + 2];
-      if (depth < least) least = depth;
-      if (depth > most) most = depth;
-    }
-    const scale = (KEYS - 1) / Math.max(most - least, 1e-9);
-    starts.fill(0);
-    for (let i = 0; i < count; i++) {
-      const at = STRIDE * i;
-      keys[i] = (x * padded[at] + y * padded[at + 1] + z * padded[at + 2] - least) * scale;
-      starts[keys[i] + 1]++;
-    }
-    for (let key = 0; key < KEYS; key++) starts[key + 1] += starts[key];
-    for (let i = 0; i < count; i++) sorted[starts[keys[i]]++] = i;
   }
 }
 
