@@ -2,9 +2,9 @@
 
     python -m bench.web_page PAGE.html [--seconds 5]
 
-While the camera goes around the head, and while a slider moves: redraws a second, the resolution to which the page came by
-itself, and processor time of a redraw, all of Chromium's processes together. It is also drawn by WebGL, which software then
-stands in for (SwiftShader).
+While the camera goes around the head, and while a slider moves: redraws a second, the resolution to which the page came
+by itself, and processor time of a redraw, all of Chromium's processes together. It is also drawn by WebGL, which
+software then stands in for (SwiftShader).
 """
 
 from __future__ import annotations

@@ -12,14 +12,15 @@ from ..blender_addon.errors import EffigyError
 from ..blender_addon.file_names import file_name
 from ..blender_addon.reporting import ReportingOperator
 from ..blender_addon.textures import work
+from ..blender_addon.textures.paint import Attribute
 
 
 class EFFIGY_OT_export_textures(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.export_textures"
     bl_label = "Export Textures"
     bl_description = (
-        "Write the avatar's colours, opacity and offsets as images over the UV map of its mesh. Paint on the colours, "
-        "then use Import Painted Texture"
+        "Write the avatar's colours, opacity and offsets as images over the UV map of its mesh. Paint on them, then use "
+        "Import Painted Texture"
     )
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
@@ -34,7 +35,7 @@ class EFFIGY_OT_export_textures(ReportingOperator, bpy.types.Operator):
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         if not self.filepath:
             folder = Path(bpy.data.filepath).parent if bpy.data.filepath else Path()
-            self.filepath = str(folder / file_name(active.need_rig(context).mesh.name, work.COLOR))
+            self.filepath = str(folder / file_name(active.need_rig(context).mesh.name, work.ENDS[Attribute.COLOR]))
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
@@ -43,7 +44,7 @@ class EFFIGY_OT_export_textures(ReportingOperator, bpy.types.Operator):
             raise EffigyError("Choose a name with which those of the images begin.")
         chosen = Path(bpy.path.abspath(self.filepath)).absolute()
         name = chosen.name
-        for end in (work.COLOR, work.OPACITY, work.OFFSETS, ".png", ".exr"):
+        for end in (*work.ENDS.values(), ".png", ".exr"):
             name = name.removesuffix(end)
         if not name:
             raise EffigyError("Choose a name with which those of the images begin.")

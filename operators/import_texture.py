@@ -1,8 +1,9 @@
-"""Brings a painted texture back on the active avatar, as a copy of its file with other colours."""
+"""Brings a painted texture back on the active avatar, as a copy of its file with what was painted."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import bpy
 from bpy.props import StringProperty
@@ -13,14 +14,21 @@ from ..blender_addon.errors import EffigyError
 from ..blender_addon.player.baked_file import read_baked
 from ..blender_addon.reporting import ReportingOperator
 from ..blender_addon.textures import work
+from ..blender_addon.textures.paint import Attribute
+
+CHANGED: Final = {
+    Attribute.COLOR: "other colours",
+    Attribute.OPACITY: "another opacity",
+    Attribute.OFFSETS: "other places",
+}
 
 
 class EFFIGY_OT_import_texture(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_texture"
     bl_label = "Import Painted Texture"
     bl_description = (
-        "Take the colours of a painted texture. The avatar gets a copy of its file with these colours, beside the "
-        "texture; the file that it had stays as it is"
+        "Take the colours, the opacity or the offsets of a texture from Export Textures that was painted on. The avatar "
+        "gets a copy of its file with them, beside the texture; importing again replaces that copy"
     )
     bl_options = {"REGISTER", "UNDO"}
 
@@ -40,11 +48,11 @@ class EFFIGY_OT_import_texture(ReportingOperator, bpy.types.Operator):
             raise EffigyError("Choose the painted texture (.png or .exr).")
         rig = active.need_rig(context)
         texture = Path(bpy.path.abspath(self.filepath)).absolute()
-        path, count = work.import_colors(rig, context.evaluated_depsgraph_get(), texture)
+        path, count, attribute = work.import_texture(rig, context.evaluated_depsgraph_get(), texture)
         baked = read_baked(path)
         assert baked is not None
         set_avatar(rig, path, AvatarInfo.from_baked(baked))
-        self.report({"INFO"}, f"{count:,} Gaussians have other colours: {path}.")
+        self.report({"INFO"}, f"{count:,} Gaussians have {CHANGED[attribute]}: {path}.")
 
 
 classes = (EFFIGY_OT_import_texture,)

@@ -38,9 +38,9 @@ def save(path: Path, size: int, texels: np.ndarray, values: np.ndarray, *, is_co
         bpy.data.images.remove(image)
 
 
-def load(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The colours (size², 3) of a texture, sRGB-encoded, and its opacity (size², 1), from the bottom left. Larger ones
-    are averaged, smaller ones repeated. Raises an `EffigyError`.
+def load(path: Path, size: int, *, is_color: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The values (size², 3) of a texture, colours sRGB-encoded, and its alpha (size², 1), from the bottom left. Larger
+    ones are averaged, smaller ones repeated. Raises an `EffigyError`.
     """
     check_file(path, "texture")
     try:
@@ -48,6 +48,8 @@ def load(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     except RuntimeError as error:
         raise EffigyError(f"{path} is no image that Blender reads: choose the painted texture.") from error
     try:
+        if not is_color:
+            image.colorspace_settings.name = "Non-Color"
         width, height = image.size
         if not width:
             raise EffigyError(f"{path} is no image that Blender reads: choose the painted texture.")
@@ -60,8 +62,10 @@ def load(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
         pixels = pixels.reshape(height, width, image.channels)
         if image.channels < 3:
             raise EffigyError(f"{path} has no colours: choose the painted texture.")
+        if not np.isfinite(pixels).all():
+            raise EffigyError(f"{path} holds numbers that are not finite: paint on the exported texture.")
         color = pixels[..., :3]
-        if image.is_float:
+        if is_color and image.is_float:
             color = encode(color)
         alpha = pixels[..., 3:] if image.channels == 4 else np.ones((height, width, 1), np.float32)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,18 +19,23 @@ from ..player.players import player_of
 from ..reading import reading
 from ..renaming import write_new
 from ..rig.rig_properties import Rig
-from ..writing import sentences_about
+from ..writing import sentences_about, write_file
 from . import images
-from .paint import painted_file, solved
+from .paint import Attribute, change_of, painted_file, values_at_rest
 from .surface import Surface, find_surface
 
 SIZE: Final = 2048
 """Side of the textures: about 8 texels between two vertices of the open head's face."""
 PAINTED_SUFFIX: Final = "_painted.effigy"
+_PAINTED: Final = re.compile(r"_painted(-\d+)?$")
+"""The end of a painted copy's name without its suffix."""
 DISTANCE: Final = 0.7
 """Metres to the front from which the colours are seen."""
 MOST_BYTES: Final = 64 << 20
-COLOR, OPACITY, OFFSETS = "_color.png", "_opacity.png", "_offsets.exr"
+MOST_OFFSET: Final = 0.2
+"""Metres. Hair of the trained avatars stands off the skin by up to a tenth."""
+ENDS: Final = {Attribute.COLOR: "_color.png", Attribute.OPACITY: "_opacity.png", Attribute.OFFSETS: "_offsets.exr"}
+"""Of the textures' names."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +53,38 @@ def export_textures(rig: Rig, depsgraph: bpy.types.Depsgraph, stem: Path) -> lis
     over the rig's UV map, to files whose names begin with `stem`. Returns them. Raises an `EffigyError`.
     """
     rest = _at_rest(rig, depsgraph)
-    surface, splats = rest.surface, rest.splats
-    vertices = rest.baked.vertices.T
-    anchors = np.concatenate((vertices, np.repeat(vertices, rest.baked.spawned, 0)))
-    made = (
-        (COLOR, surface.mean(splats["colors"]).clip(0, 1), True),
-        (OPACITY, surface.mean(splats["opacities"][:, None]), False),
-        (OFFSETS, surface.mean(splats["means"] - anchors), False),
-    )
-    files = [file_names.beside(stem, end) for end, _, _ in made]
-    for file, (_, values, is_color) in zip(files, made, strict=True):
-        images.save(file, surface.size, surface.texels, values, is_color=is_color)
+    files = []
+    for attribute, end in ENDS.items():
+        values = rest.surface.mean(values_at_rest(attribute, rest.baked, rest.splats))
+        is_color = attribute is Attribute.COLOR
+        file = file_names.beside(stem, end)
+        shown = values.clip(0, 1) if is_color else values
+        images.save(file, rest.surface.size, rest.surface.texels, shown, is_color=is_color)
+        files.append(file)
     return files
 
 
-def import_colors(rig: Rig, depsgraph: bpy.types.Depsgraph, texture: Path) -> tuple[Path, int]:
-    """Write a copy of a rig's avatar with the colours of a painted texture, beside the texture. Returns it, and the
-    number of Gaussians that changed. Raises an `EffigyError`, also where nothing was painted.
+def import_texture(rig: Rig, depsgraph: bpy.types.Depsgraph, texture: Path) -> tuple[Path, int, Attribute]:
+    """Write a copy of a rig's avatar with the colours, opacity or offsets of a painted texture, beside the texture. It
+    replaces the rig's avatar where that is such a copy there. Returns the file, the number of Gaussians that changed,
+    and what of them. Raises an `EffigyError`, also where nothing was painted.
     """
-    for end in (OPACITY, OFFSETS):
-        if texture.name.lower().endswith(end):
-            raise EffigyError(f"{texture.name} holds no colours: paint on the image that ends in {COLOR}.")
+    attribute = attribute_of(texture)
     rest = _at_rest(rig, depsgraph)
-    surface, colors = rest.surface, rest.splats["colors"]
-    color, alpha = (values[surface.texels] for values in images.load(texture, surface.size))
-    change = solved(surface, alpha * (color - surface.mean(colors).clip(0, 1)), len(colors))
-    count = int((np.abs(change).max(1) > 1 / 255).sum())
+    surface, values = rest.surface, values_at_rest(attribute, rest.baked, rest.splats)
+    painted, alpha = (
+        found[surface.texels] for found in images.load(texture, surface.size, is_color=attribute is Attribute.COLOR)
+    )
+    if attribute is Attribute.OFFSETS and np.abs(painted).max() > MOST_OFFSET:
+        raise EffigyError(
+            f"{texture} moves Gaussians by {np.abs(painted).max():.1f} m: offsets are metres, at most {MOST_OFFSET}. "
+            "Paint on the exported image."
+        )
+    if attribute is Attribute.OPACITY:
+        painted = painted.mean(1, keepdims=True)
+    shown = surface.mean(values)
+    change = change_of(attribute, surface, values, shown + alpha * (painted - shown))
+    count = int((np.abs(change).max(1) > attribute.unpainted).sum())
     if not count:
         raise EffigyError(
             f"{texture} is as it was exported from this avatar: paint on it and save the image, then import it."
@@ -81,9 +93,33 @@ def import_colors(rig: Rig, depsgraph: bpy.types.Depsgraph, texture: Path) -> tu
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise EffigyError(f"The avatar {rest.path} is larger than {MOST_BYTES >> 20} MB, too much to be painted.")
-    name = file_names.with_end(rest.path.stem.removesuffix(PAINTED_SUFFIX.removesuffix(".effigy")), PAINTED_SUFFIX)
-    with sentences_about(texture.parent / name):
-        return write_new(texture.parent / name, painted_file(content, rest.baked, colors, change)), count
+    made = painted_file(content, rest.baked, rest.splats, attribute, change)
+    return _saved(rest.path, texture.parent, made), count, attribute
+
+
+def attribute_of(texture: Path) -> Attribute:
+    """What a texture holds, by its name. Raises an `EffigyError` if that does not say it."""
+    name = texture.stem.lower()
+    found = {name.rfind(f"_{attribute}"): attribute for attribute in Attribute}
+    attribute = found[max(found)]
+    if max(found) < 0:
+        raise EffigyError(
+            f"“{texture.name}” does not say what was painted: keep _color, _opacity or _offsets in the name of the "
+            "exported image."
+        )
+    if attribute is Attribute.OFFSETS and texture.suffix.lower() != ".exr":
+        raise EffigyError(f"“{texture.name}” cannot hold offsets, which are metres: save the image as .exr.")
+    return attribute
+
+
+def _saved(avatar: Path, folder: Path, content: bytes) -> Path:
+    stem = _PAINTED.sub("", avatar.stem)
+    if avatar.parent == folder and stem != avatar.stem:
+        write_file(avatar, content, "Blender: importing a painted texture")
+        return avatar
+    path = folder / file_names.with_end(stem, PAINTED_SUFFIX)
+    with sentences_about(path):
+        return write_new(path, content)
 
 
 def _at_rest(rig: Rig, depsgraph: bpy.types.Depsgraph) -> _AtRest:
