@@ -25,12 +25,12 @@ MOVES = {"orbit": "null", "slider": "'jawOpen'"}
 def processor_seconds(parent: int) -> float:
     """Of all processes that a process has started, and theirs."""
     children: dict[int, list[tuple[int, int]]] = {}
-    for process in filter(str.isdecimal, os.listdir("/proc")):
+    for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = Path("/proc", process, "stat").read_text().rsplit(")", 1)[1].split()
+            fields = status.read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        children.setdefault(int(fields[1]), []).append((int(process), int(fields[11]) + int(fields[12])))
+        children.setdefault(int(fields[1]), []).append((int(status.parent.name), int(fields[11]) + int(fields[12])))
     total, waiting = 0, [parent]
     while waiting:
         for process, ticks in children.get(waiting.pop(), []):
@@ -61,10 +61,10 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| drawn by | what moves | redraws a second | resolution | processor ms |\n|---|---|--:|--:|--:|")
     for suffix in ("", "#webgl"):
-        with tempfile.TemporaryDirectory() as folder:
-            with Page(Path(folder), arguments.page.resolve().as_uri() + suffix) as page:
-                page.run("effigy.ready")
-                print(*rows(page, arguments.seconds), sep="\n", flush=True)
+        url = arguments.page.resolve().as_uri() + suffix
+        with tempfile.TemporaryDirectory() as folder, Page(Path(folder), url) as page:
+            page.run("effigy.ready")
+            print(*rows(page, arguments.seconds), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ class EFFIGY_OT_export_textures(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.export_textures"
     bl_label = "Export Textures"
     bl_description = (
-        "Write the avatar's colours, opacity and offsets as images over the UV map of its mesh. Paint on them, then use "
-        "Import Painted Texture"
+        "Write the avatar's colours, opacity and offsets as images over the UV map of its mesh. Paint on them, then "
+        "use Import Painted Texture"
     )
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})

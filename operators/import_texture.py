@@ -27,8 +27,8 @@ class EFFIGY_OT_import_texture(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.import_texture"
     bl_label = "Import Painted Texture"
     bl_description = (
-        "Take the colours, the opacity or the offsets of a texture from Export Textures that was painted on. The avatar "
-        "gets a copy of its file with them, beside the texture; importing again replaces that copy"
+        "Take the colours, the opacity or the offsets of a texture from Export Textures that was painted on. The "
+        "avatar gets a copy of its file with them, beside the texture; importing again replaces that copy"
     )
     bl_options = {"REGISTER", "UNDO"}
 

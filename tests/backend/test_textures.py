@@ -17,7 +17,7 @@ from backend.splatting.types import Cameras
 from backend.training.slider_poses import SliderPose, pose_arrays
 from blender_addon.player.baked_file import read_baked
 from blender_addon.player.evaluate import Player
-from blender_addon.textures.paint import Attribute, change_of, painted_file, solved
+from blender_addon.textures.paint import Attribute, change_of, painted_file
 from blender_addon.textures.surface import Surface, find_surface
 
 SIZE, IMAGE, RADIUS = 512, 192, 7.0

@@ -4,6 +4,7 @@ what is painted.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import bpy
@@ -105,11 +106,7 @@ def repaint(folder: Path, stem: str, end: str, change) -> None:
 def test_painting_again_replaces_the_painted_copy(cat, engine_avatars, module, tmp_path):
     original = (engine_avatars / "cat.effigy").read_bytes()
     for stem, channel, value in (("first", 0, 0.75), ("second", 1, 0.1), ("third", 2, 0.5)):
-
-        def paint(pixels):
-            pixels[..., channel] = value
-            return pixels
-
+        paint = functools.partial(np.where, np.arange(4) == channel, value)
         repaint(tmp_path, stem, "_color.png", paint)
         assert [path.name for path in tmp_path.glob("*.effigy")] == ["cat_painted.effigy"]
     colors = np.median(player_at_rest(cat, module)["colors"], 0)
