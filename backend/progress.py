@@ -29,6 +29,9 @@ class Progress:
     def message(self, text: str) -> None:
         """Show the user a sentence that is not an error, for example about a fallback."""
 
+    def face(self, time: float, age: float, channels: np.ndarray | None, head: np.ndarray | None) -> None:
+        """Pass on what a camera sees (`live.watch.LiveFace`)."""
+
     def cancelled(self) -> bool:
         return False
 

@@ -366,6 +366,28 @@ def speak(request: requests.SpeakRequest, progress: Progress) -> results.SpeakRe
     return results.SpeakResult(request.out, made.frame_count, made.fps)
 
 
+def live(request: requests.LiveRequest, progress: Progress) -> results.LiveResult:
+    progress.update("live", 0, 1)
+    from ..live.watch import LiveFace, Watched, watch
+
+    def report(face: LiveFace) -> None:
+        progress.face(face.time, face.age, face.channels, face.head)
+
+    def go_on(watched: Watched) -> bool:
+        progress.raise_if_cancelled()
+        return request.seconds is None or watched.seconds < request.seconds
+
+    watched = watch(request.camera, report, go_on)
+    spent = watched.durations
+    return results.LiveResult(
+        watched.frames,
+        watched.faces,
+        watched.passed_over,
+        watched.seconds,
+        {name: tuple(getattr(spent, name)) for name in ("capture", "detector", "smoothing", "whole")},
+    )
+
+
 def batch(request: requests.BatchRequest, progress: Progress) -> results.BatchResult:
     from .batch.addresses import read_address
     from .batch.run import run_clips
@@ -407,6 +429,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.OverlayRequest: overlay,
     requests.RetargetRequest: retarget,
     requests.SpeakRequest: speak,
+    requests.LiveRequest: live,
     requests.BatchRequest: batch,
     requests.DoctorRequest: doctor,
 }

@@ -10,6 +10,7 @@ from .messages import NoMessage, decode
 PROGRESS: Final = "progress"
 PREVIEW: Final = "preview"
 MESSAGE: Final = "message"
+FACE: Final = "face"
 DONE: Final = "done"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
@@ -19,6 +20,7 @@ FIELDS: Final[dict[str, dict[str, type]]] = {
     PROGRESS: {"stage": str, "done": int, "total": int},
     PREVIEW: {"image": dict},
     MESSAGE: {"text": str},
+    FACE: {"time": float, "age": float},
     DONE: {"result": dict},
     FAILED: {"message": str},
     CANCELLED: {"message": str},

@@ -3,7 +3,7 @@
 The first line on stdin is the `JobOrder`. After it, a line is a request to stop. The end of stdin means that the worker
 has ended: the job then stops as if it were cancelled, so that a training leaves its checkpoint and nothing is
 half-written, and its process ends in any case after some seconds. This needs nothing from the operating system but
-pipes. `JobEvent`s go to stdout, one a line: `progress`, `preview`, `message`, and one last `done`, `failed` or
+pipes. `JobEvent`s go to stdout, one a line: `progress`, `preview`, `message`, `face`, and one last `done`, `failed` or
 `cancelled`.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import Cancelled, EffigyError, missing_library
 from ..progress import STOPPED_SENTENCE, Progress
 from .array_files import ArrayFiles
-from .job_messages import CANCELLED, DONE, FAILED, MESSAGE, PREVIEW, PROGRESS, JobEvent, JobOrder
+from .job_messages import CANCELLED, DONE, FACE, FAILED, MESSAGE, PREVIEW, PROGRESS, JobEvent, JobOrder
 from .protocol import Channel
 from .stages import StageClock, describe_stage, shown_metrics
 from .stop_signals import stopped_like_ctrl_c
@@ -93,6 +93,13 @@ class ChannelProgress(Progress):
 
     def message(self, text: str) -> None:
         self._channel.send(JobEvent(MESSAGE, {"text": text}).to_message())
+
+    def face(self, time: float, age: float, channels: np.ndarray | None, head: np.ndarray | None) -> None:
+        seen: dict[str, object] = {"time": time, "age": age}
+        if channels is not None and head is not None:
+            # Four digits are finer than the detector's noise, and each number is sent thirty times a second.
+            seen |= {"channels": channels.round(4).tolist(), "head": head.round(5).tolist()}
+        self._channel.send(JobEvent(FACE, seen).to_message())
 
     def cancelled(self) -> bool:
         return self.stopped

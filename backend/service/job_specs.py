@@ -17,6 +17,7 @@ from .requests import (
     BakeRequest,
     CaptureRequest,
     EvaluateRequest,
+    LiveRequest,
     RefineRequest,
     RenderRequest,
     RetargetRequest,
@@ -28,6 +29,7 @@ from .results import (
     BakeResult,
     CaptureResult,
     EvaluateResult,
+    LiveResult,
     RefineResult,
     RenderResult,
     Result,
@@ -49,6 +51,7 @@ JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "retarget": (RetargetRequest,),
     "speak": (SpeakRequest,),
     "capture": (CaptureRequest,),
+    "live": (LiveRequest,),
 }
 """Kind of a job -> its requests, in the order in which they are carried out."""
 
@@ -58,8 +61,8 @@ class JobSpec:
     """What a job is to do."""
 
     requests: tuple[Request, ...]
-    output: Path
-    """The file or folder that the job writes; no two running jobs may have the same."""
+    output: Path | None
+    """The file or folder that the job writes, if it writes one; no two running jobs may have the same."""
 
 
 def read_job(kind: str, params: Any) -> JobSpec:
@@ -71,8 +74,6 @@ def read_job(kind: str, params: Any) -> JobSpec:
     parameters.allow_only(*dict.fromkeys(names))
     requests = tuple(read_request(request_class, parameters) for request_class in request_classes)
     output = requests[0].output
-    if output is None:
-        raise TypeError(f"A job of the kind {kind} writes nothing.")
     if isinstance(requests[-1], (TrackRequest, EvaluateRequest)) and len(requests[-1].captures) > 1:
         raise EffigyError(f"{kind}: capture must be one full path, but is a list.")
     return JobSpec(requests, output)
@@ -103,6 +104,8 @@ def _figures_of(result: Result) -> dict[str, Any]:
             }
         case TrainResult():
             return {"avatar": str(result.avatar)}
+        case LiveResult():
+            return {"frames": result.frames, "faces": result.faces}
         case RefineResult():
             return {"capture": str(result.capture), "track": str(result.track), "frames": result.frames}
         case BakeResult():

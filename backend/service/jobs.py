@@ -34,9 +34,13 @@ AFTER_A_CRASH: Final = {
     "render": "Render again.",
     "retarget": "Transfer the performance again.",
     "speak": "Make the lip sync again.",
+    "live": "Start Live again.",
     "doctor": "The backend's packages may be damaged: install it again.",
 }
 """Kind of a job -> what a process leaves that ended without its last event, and what to do."""
+
+IN_REAL_TIME: Final = ("live",)
+"""Kinds of jobs whose process does not wait for others."""
 
 
 class JobProcess:
@@ -60,7 +64,7 @@ class JobProcess:
                 [sys.executable, "-m", "backend.service.job_process"],
                 cwd=Path(__file__).resolve().parents[2],
                 environment=os.environ | dict(environment or {}),
-                low_priority=True,
+                low_priority=kind not in IN_REAL_TIME,
                 **own_session,
             )
         except OSError as error:
@@ -122,8 +126,8 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 @dataclass(frozen=True)
 class _RunningJob:
     process: JobProcess
-    output: Path
-    """The file or folder that the job writes."""
+    output: Path | None
+    """The file or folder that the job writes, if it writes one."""
 
 
 class Jobs:
@@ -147,7 +151,8 @@ class Jobs:
         output = read_job(kind, params).output
         name = next(self._names)
         with self._lock:
-            if any(is_same_path(job.output, output) for job in self._running.values()):
+            others = [job.output for job in self._running.values() if job.output is not None]
+            if output is not None and any(is_same_path(other, output) for other in others):
                 raise EffigyError(f"Another job is writing {output}: wait for it or stop it, then start again.")
             self._running[name] = _RunningJob(JobProcess(kind, params, self._channel), output)
         self._not_forwarded.append(name)

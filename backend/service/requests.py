@@ -330,6 +330,17 @@ class SpeakRequest(Request):
 
 
 @dataclass(frozen=True)
+class LiveRequest(Request):
+    command: ClassVar = "live"
+    summary: ClassVar = "watch a face through a camera, as Live in Blender does, and say how fast that is"
+
+    camera: str = positional("CAMERA", "its number, counted from 0, or a film to play in its place")
+    seconds: float | None = option(
+        "stop after this long", "S", default=None, minimum=0, above_minimum=True, default_in_words="Ctrl-C, or the end"
+    )
+
+
+@dataclass(frozen=True)
 class BatchRequest(Request):
     command: ClassVar = "batch"
     summary: ClassVar = "capture, track, train and evaluate many clips; finished work is not done again"
@@ -391,6 +402,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     OverlayRequest,
     RetargetRequest,
     SpeakRequest,
+    LiveRequest,
     BatchRequest,
     DoctorRequest,
 )

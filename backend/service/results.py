@@ -174,6 +174,18 @@ class SpeakResult:
 
 
 @dataclass(frozen=True)
+class LiveResult:
+    frames: int
+    faces: int
+    """Frames that show a face."""
+    passed_over: int
+    """Frames for which there was no time."""
+    seconds: float
+    milliseconds: dict[str, tuple[float, ...]]
+    """Of each step, for each of the last frames; `whole` is from the camera to the result."""
+
+
+@dataclass(frozen=True)
 class BatchRow:
     """What came of one clip of a batch. A figure is None where the clip did not get so far."""
 
@@ -253,6 +265,7 @@ Result = (
     | OverlayResult
     | RetargetResult
     | SpeakResult
+    | LiveResult
     | BatchResult
     | DoctorResult
     | AvatarContents

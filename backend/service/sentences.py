@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import singledispatch
+from statistics import median
 
 from . import results
 
@@ -102,6 +103,15 @@ def _(result: results.ReportResult) -> str:
 @describe.register
 def _(result: results.OverlayResult) -> str:
     return f"{result.out}: {result.frames} frames."
+
+
+@describe.register
+def _(result: results.LiveResult) -> str:
+    spent = ", ".join(f"{name} {median(times):.1f}" for name, times in result.milliseconds.items() if times)
+    return (
+        f"{result.frames} frames in {result.seconds:.1f} s, {result.faces} of them with a face; {result.passed_over} "
+        f"were passed over. Milliseconds (median): {spent or 'none'}."
+    )
 
 
 @describe.register

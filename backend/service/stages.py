@@ -28,6 +28,8 @@ STAGES: Final[dict[str, str]] = {
     "overlay": "Drawing the tracked head over the footage",
     # Lip sync
     "speech": "Listening to the speech",
+    # Live
+    "live": "Watching the camera",
     # Training, evaluation and rendering
     "Reading frames": "Reading the frames",
     "Warm-up": "Warming up",

@@ -27,6 +27,7 @@ from .puppet import Puppet, evaluate_animation
 from .settings import EffigyLive
 from .sources import Source
 from .take import Take, next_name
+from .webcam import WebcamSource
 
 INTERVAL: Final = 1 / 120
 """Seconds between two looks for faces: half of one at 60 a second."""
@@ -171,6 +172,8 @@ def _settings() -> EffigyLive:
 
 
 def _open(chosen: EffigyLive) -> Source:
+    if chosen.source == settings.WEBCAM:
+        return WebcamSource(str(chosen.camera))
     if chosen.network and not bpy.app.online_access:
         raise EffigyError(
             "Blender may not use the network: allow Online Access under Preferences ▸ System, or switch off From the "

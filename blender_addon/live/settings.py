@@ -10,7 +10,7 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 
 from . import live_link, vmc
 
-LIVE_LINK, VMC = "LIVE_LINK", "VMC"
+WEBCAM, LIVE_LINK, VMC = "WEBCAM", "LIVE_LINK", "VMC"
 
 
 @dataclass
@@ -37,9 +37,13 @@ class EffigyLive(bpy.types.PropertyGroup):
         default=LIVE_LINK,
         description="What measures the performer's face",
         items=(
+            (WEBCAM, "Webcam", "A camera of this computer, watched by the backend", 0),
             (LIVE_LINK, "Live Link Face", "The app for iPhones, over the network. Needs no backend", 1),
             (VMC, "OSC / VMC", "A program that sends ARKit's channels by VMC or plain OSC. Needs no backend", 2),
         ),
+    )
+    camera: IntProperty(
+        name="Camera", default=0, min=0, max=99, description="The camera's number; 0 is the system's first one"
     )
     live_link_port: IntProperty(
         name="Port",

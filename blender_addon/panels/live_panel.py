@@ -23,8 +23,11 @@ class EFFIGY_PT_live(RigPanel, bpy.types.Panel):
         live = session.current()
         if live is None:
             layout.prop(chosen, "source")
-            layout.prop(chosen, "vmc_port" if chosen.source == settings.VMC else "live_link_port")
-            layout.prop(chosen, "network")
+            if chosen.source == settings.WEBCAM:
+                layout.prop(chosen, "camera")
+            else:
+                layout.prop(chosen, "vmc_port" if chosen.source == settings.VMC else "live_link_port")
+                layout.prop(chosen, "network")
             row = layout.row()
             row.scale_y = 1.3
             row.operator("effigy.live_start", icon="PLAY")

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from .messages import JobEvent, JobPreview, JobProgress
+from .messages import JobEvent, JobFace, JobPreview, JobProgress
 
 MOST_WAITING: Final = 2000
 """A job reports its progress ten times a second at most."""
@@ -48,7 +48,7 @@ class Arrivals:
 
     def put_event(self, event: JobEvent, deliver: Callable[[], None]) -> None:
         """Adds an event of a job, or leaves it out."""
-        if len(self) >= (MOST_WAITING if isinstance(event, (JobProgress, JobPreview)) else MOST_EVENTS):
+        if len(self) >= (MOST_WAITING if isinstance(event, (JobFace, JobProgress, JobPreview)) else MOST_EVENTS):
             return
         if not isinstance(event, JobPreview):
             self.put(deliver)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
-from .messages import JobDone, JobEvent, JobFailed, JobMessage, JobPreview, JobProgress, WholeJob
+from .messages import JobDone, JobEvent, JobFace, JobFailed, JobMessage, JobPreview, JobProgress, WholeJob
 
 STARTING, RUNNING, STOPPING = "starting", "running", "stopping"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
@@ -21,6 +22,9 @@ HISTORY_MAX: Final = 600
 
 MESSAGES_MAX: Final = 1000
 """Messages of a job that are kept, the newest."""
+
+FACES_MAX: Final = 256
+"""Faces that wait to be taken: eight seconds of a camera."""
 
 
 class Job:
@@ -49,6 +53,8 @@ class Job:
         self.preview_count = 0
         """Number of previews so far, by which a new one is noticed."""
         self.messages: list[str] = []
+        self.faces: deque[JobFace] = deque(maxlen=FACES_MAX)
+        """What a camera has shown and nobody has taken yet."""
         self.result: dict[str, Any] | None = None
         self.error: str | None = None
         """Why the job failed or was cancelled, as a sentence."""
@@ -117,6 +123,8 @@ class Job:
             case JobMessage():
                 self.messages.append(event.text)
                 del self.messages[:-MESSAGES_MAX]
+            case JobFace():
+                self.faces.append(event)
             case JobDone():
                 self.state, self.result, self.eta = DONE, event.result, None
             case JobFailed():

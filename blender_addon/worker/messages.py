@@ -24,6 +24,7 @@ MAX_ID: Final = 1 << 53
 MAX_COUNT: Final = 1 << 53
 """Of the units of a stage."""
 MAX_METRICS: Final = 100
+CHANNELS: Final = 52
 MAX_PREVIEW: Final = 16384
 """Pixels on a side of a preview."""
 LONGEST_TEXT: Final = 20_000
@@ -133,6 +134,20 @@ class JobMessage:
 
 
 @dataclass(frozen=True)
+class JobFace:
+    """What a camera shows in one frame."""
+
+    time: float
+    """Seconds, when the camera had the frame."""
+    age: float
+    """Seconds from then until the worker sent this."""
+    channels: tuple[float, ...] | None
+    """ARKit's 52 channels in alphabetical order; None where no face is seen."""
+    head: tuple[float, ...] | None
+    """(3,) axis-angle of the head towards the camera, head space."""
+
+
+@dataclass(frozen=True)
 class JobDone:
     """The job has succeeded."""
 
@@ -148,7 +163,7 @@ class JobFailed:
     cancelled: bool
 
 
-JobEvent = JobProgress | JobPreview | JobMessage | JobDone | JobFailed
+JobEvent = JobProgress | JobPreview | JobMessage | JobFace | JobDone | JobFailed
 
 
 @dataclass(frozen=True)
@@ -245,10 +260,20 @@ def _preview(params: Mapping[str, Any]) -> JobPreview:
     return JobPreview(image)
 
 
+def _face(params: Mapping[str, Any]) -> JobFace:
+    time, age = _number(params, "time"), _number(params, "age")
+    if time is None or age is None:
+        raise ValueError("its face has no time")
+    if params.get("channels") is None:
+        return JobFace(time, age, None, None)
+    return JobFace(time, age, _numbers(params, "channels", CHANNELS), _numbers(params, "head", 3))
+
+
 _EVENTS: Final[Mapping[str, Callable[[Mapping[str, Any]], JobEvent]]] = {
     "job.progress": _progress,
     "job.preview": _preview,
     "job.message": lambda params: JobMessage(_text(params, "text")),
+    "job.face": _face,
     "job.done": lambda params: JobDone(_of_type(params, "result", dict)),
     "job.failed": lambda params: JobFailed(_text(params, "message"), cancelled=False),
     "job.cancelled": lambda params: JobFailed(_text(params, "message"), cancelled=True),
@@ -285,6 +310,14 @@ def _number(values: Mapping[str, Any], name: str) -> float | None:
     if type(value) is not float or not math.isfinite(value):
         raise ValueError(f"its “{name[:80]}” is no finite number")
     return value
+
+
+def _numbers(values: Mapping[str, Any], name: str, count: int) -> tuple[float, ...]:
+    found = values.get(name)
+    if not isinstance(found, list) or len(found) != count:
+        raise ValueError(f"its “{name}” is not {count} numbers")
+    numbers = [_number({name: value}, name) for value in found]
+    return tuple(0.0 if number is None else number for number in numbers)
 
 
 def _id_of(message: Mapping[str, Any]) -> int | None:

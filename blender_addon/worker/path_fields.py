@@ -110,6 +110,8 @@ JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
         PathField(("phones",), "the phone table"),
         _OUT,
     ),
+    # Its camera is one of this machine (`live.webcam`).
+    "live": (),
     "retarget": (
         PathField(("performance",), "the performance", parts=("track.npz",)),
         PathField(("target",), "the person's track", parts=("track.npz",)),

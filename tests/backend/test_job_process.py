@@ -155,12 +155,13 @@ def test_a_job_that_does_not_stop_is_interrupted_and_then_ended(monkeypatch: pyt
     assert happened == [10.0, "interrupted", 30.0, "ended with 1"]
 
 
-def script(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Python program in the place of every job's process."""
+def script(code: str, monkeypatch: pytest.MonkeyPatch, low_priority: bool = True) -> None:
+    """A Python program in the place of every job's process, which must be started with this priority."""
     real = child_process.start
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[Any]:
-        assert command[1:] == ["-m", "backend.service.job_process"] and options["low_priority"]
+        assert command[1:] == ["-m", "backend.service.job_process"]
+        assert options["low_priority"] is low_priority
         return real([sys.executable, "-c", code], **options)
 
     monkeypatch.setattr(jobs.child_process, "start", start)
@@ -170,7 +171,8 @@ def script(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_ends_without_a_word_fails_the_job_with_what_to_do(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script("raise SystemExit(3)", monkeypatch)
+    # What goes with a camera must not wait for other programs.
+    script("raise SystemExit(3)", monkeypatch, low_priority=kind != "live")
     (event,) = JobProcess(kind, {}).events()
     assert event.name == FAILED
     sentence = "The job's process ended unexpectedly (exit code 3)."

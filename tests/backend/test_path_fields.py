@@ -94,6 +94,7 @@ JOB_ROWS = (
         paths(avatar="a", track="t", out="o"),
         [("a", "the avatar", True, (), None), ("t", "the track", True, (), None), ("o", "the result", False, (), FILE)],
     ),
+    ("live", {"camera": "0"}, []),
     (
         "speak",
         paths(sound="s", target="t", phones="p", out="o"),

@@ -32,6 +32,7 @@ from backend.service.requests import (
     REQUESTS,
     CaptureRequest,
     DoctorRequest,
+    LiveRequest,
     RenderRequest,
     RetargetRequest,
     TrackRequest,
@@ -306,6 +307,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "overlay": {},
     "retarget": {"intensity": 1.0, "smoothing": 0.0, "motion": 1.0, "fps": None},
     "speak": {"text": None, "phones": None, "intensity": 1.0, "smoothing": 0.0, "fps": None},
+    "live": {"seconds": None},
     "batch": {"out": None, "cluster": None, "at_once": None},
     "doctor": {"avatar": None, "check": False, "device": "auto"},
 }
@@ -335,6 +337,7 @@ def test_what_scripts_leave_out_keeps_its_meaning() -> None:
         (["retarget", "a", "b", "c", "--motion"], "0", "-0.1"),
         (["speak", "a", "b", "c", "--intensity"], "0", "-0.1"),
         (["speak", "a", "b", "c", "--smoothing"], "0", "-0.1"),
+        (["live", "0", "--seconds"], "0.1", "0"),
         (["batch", "a", "--at-once"], "1", "0"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else value,
@@ -414,7 +417,7 @@ def test_numbers_may_be_written_as_people_write_them() -> None:
     assert isinstance(sized, CaptureRequest) and type(sized.size) is int and type(sized.start) is float
 
 
-def test_every_command_but_the_doctor_names_what_it_writes() -> None:
+def test_every_command_but_the_doctor_and_live_names_what_it_writes() -> None:
     written = {
         "capture": "/folder/capture",
         "track": "/folder/several.capture",
@@ -425,7 +428,8 @@ def test_every_command_but_the_doctor_names_what_it_writes() -> None:
     }
     for request_class in REQUESTS:
         output = read_as_worker(request_class, all_values(request_class)).output
-        expected = None if request_class is DoctorRequest else written.get(request_class.command, "/folder/out")
+        writes = request_class not in (DoctorRequest, LiveRequest)
+        expected = written.get(request_class.command, "/folder/out") if writes else None
         assert output == (expected and Path(expected))
     batch = read_arguments(["batch", "films/shots.csv"])
     assert batch is not None and batch.output == Path("films/shots")

@@ -291,7 +291,7 @@ def test_both_ends_follow_the_same_rules() -> None:
 
 
 def test_every_event_that_the_worker_accepts_from_a_job_is_one_for_the_client() -> None:
-    values = {str: "text", int: 3, dict: {}}
+    values = {str: "text", int: 3, float: 0.5, dict: {}}
     for name, fields in job_messages.FIELDS.items():
         image = preview()["params"]["image"]
         event = {field: image if field == "image" else values[kind] for field, kind in fields.items()}

@@ -243,6 +243,41 @@ def test_vmc_moves_the_rig_in_unitys_axes(live):
     assert rig.armature.effigy_face.neck_turn == pytest.approx(0.2, abs=1e-3)
 
 
+def test_the_backend_watches_a_film_in_place_of_a_camera(live, module, demo_clip, monkeypatch):
+    webcam = module("blender_addon.live.webcam")
+    monkeypatch.setattr(live, "WebcamSource", lambda _: webcam.WebcamSource(str(demo_clip)))
+    rig = make_rig()
+    bpy.context.view_layer.objects.active = rig.mesh
+    settings().source = "WEBCAM"
+    bpy.ops.effigy.live_start()
+    assert "Opening the camera" in live.current().source.trouble
+    seen, deadline = [], time.monotonic() + 60
+    while len(seen) < 20 and time.monotonic() < deadline:
+        live._tick()
+        if live.current().moved:
+            seen.append(state(rig))
+        time.sleep(0.02)
+    assert np.ptp(seen, axis=0).max() > 0.02
+    job = live.current().source._job
+    assert "ms old" in live.current().source.figures and live.current().source.trouble == ""
+    bpy.ops.effigy.live_stop()
+    client = module("blender_addon.worker.session").client()
+    assert client.wait(job, 20).state == "cancelled"
+
+
+def test_a_camera_that_cannot_be_opened_ends_live_with_a_sentence(live, capsys):
+    rig = make_rig()
+    bpy.context.view_layer.objects.active = rig.mesh
+    settings().source, settings().camera = "WEBCAM", 98
+    bpy.ops.effigy.live_start()
+    settings().camera = 0
+    deadline = time.monotonic() + 60
+    while live.current() is not None and time.monotonic() < deadline:
+        live._tick()
+        time.sleep(0.02)
+    assert live.current() is None and "Camera 98 cannot be opened" in capsys.readouterr().out
+
+
 def test_it_listens_to_this_computer_alone_unless_the_artist_allows_the_network(live, monkeypatch):
     rig = make_rig()
     bpy.context.view_layer.objects.active = rig.mesh
