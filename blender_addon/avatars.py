@@ -29,9 +29,11 @@ from .errors import EffigyError
 from .file_names import file_name, readable
 from .paths import absolute, is_file, stored
 from .player.baked_file import BakedAvatar, read_baked
+from .player.players import has_bust
 from .reading import check_unless_missing, reading
 from .renaming import write_new
 from .reporting import report_soon
+from .rig.armature import add_torso
 from .rig.rig_properties import Rig, find_rig, find_rigs
 from .worker import session
 
@@ -165,6 +167,8 @@ def set_avatar(rig: Rig, path: Path, info: AvatarInfo) -> None:
         )
     _check_own(rig.armature)
     use_file(rig.armature, path)
+    if has_bust(path):
+        add_torso(rig)
 
 
 def use_file(armature: bpy.types.Object, path: Path) -> None:

@@ -94,6 +94,14 @@ class EffigyObject(bpy.types.PropertyGroup):
         update=_trust_packed,
         description="The avatar's file, kept inside this .blend",
     )
+    show_bust: BoolProperty(
+        override=OWN_IN_OVERRIDE,
+        name="Shoulders",
+        default=True,
+        # Playback is baked with the same Gaussians in all frames.
+        options=set(),
+        description="Show the collar and shoulders of an avatar whose footage had them. They follow the bone “torso”",
+    )
     training: StringProperty(
         override=OWN_IN_OVERRIDE,
         options={"HIDDEN"},

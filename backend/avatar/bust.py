@@ -68,6 +68,10 @@ class Bust:
             colors=self.colors.expand(len(torso), -1, -1),
         )
 
+    def nearest(self, vertices: Tensor) -> Tensor:
+        """(M,) the nearest of vertices (N, 3) at rest."""
+        return torch.cdist(self.means, vertices).argmin(1)
+
     def to(self, device: torch.device) -> Bust:
         return Bust(*(part.to(device) for part in vars(self).values()))
 

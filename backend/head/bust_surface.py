@@ -24,7 +24,7 @@ FALL = 0.30
 _CHEST_SLOPE = 0.2
 """Metres forward for each metre down, up to _CHEST metres forward."""
 _CHEST = 0.03
-_SHOULDER_SLOPE = 0.8
+_SHOULDER_SLOPE = 0.4
 """Metres back for each metre that something rises above the ring."""
 _SHOULDER_BEND = 1.6
 """Metres back for each square metre from the middle: 6 cm at 20 cm."""

@@ -1,8 +1,9 @@
 """From a pose as Blender sends it to splats in Blender's world, and to images of them.
 
-A pose is `{expression: [E], neck, jaw, eye_L, eye_R: axis-angle [3], root: 4 × 4}`: coefficients in the head model's
-order and rotations in head space, as in a track. `root` transforms head space into the world and may scale uniformly.
-Entries that are not given are at rest.
+A pose is `{expression: [E], neck, jaw, eye_L, eye_R: axis-angle [3], root: 4 × 4, torso: 4 × 4}`: coefficients in the
+head model's order and rotations in head space, as in a track. `root` transforms head space into the world and may scale
+uniformly. `torso` is the torso's motion in head space; without it the avatar's bust is not shown. Other entries that
+are not given are at rest.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch.nn import functional
 
 from ..avatar.avatar import Avatar
+from ..avatar.bust import joined
 from ..avatar.enhancer import Enhancer, enhance_joint_image
 from ..avatar.render import Frame, frames_of
 from ..errors import EffigyError
@@ -56,6 +58,8 @@ class SubjectPose:
     translation: np.ndarray
     """(3,) metres."""
     scale: float
+    torso: np.ndarray | None = None
+    """(4, 4) motion from rest in head space, rigid; None hides the bust."""
 
     def to_head(self, point: np.ndarray) -> np.ndarray:
         """A point (3,) in the world → head space."""
@@ -69,7 +73,7 @@ def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
     trained so. The coefficients of the shapes jawOpen, jawLeft and jawRight are therefore converted to a rotation,
     added to the joint's own as in tracking, and set to zero.
     """
-    pose.allow_only("expression", "root", *JOINT_NAMES[NECK:])
+    pose.allow_only("expression", "root", "torso", *JOINT_NAMES[NECK:])
     count = len(model.expression_names)
     expression = pose.array("expression", (count,), np.zeros(count)).copy()
     rotations = np.zeros((5, 3))
@@ -86,7 +90,8 @@ def read_pose(pose: Parameters, model: HeadModel) -> SubjectPose:
             "The avatar's root is mirrored, sheared or scaled unevenly, which Gaussians cannot follow: "
             "apply its scale, or give all three axes the same."
         )
-    return SubjectPose(expression, rotations, root[:3, :3] / scale, root[:3, 3], scale)
+    torso = pose.array("torso", (4, 4)) if pose.has("torso") else None
+    return SubjectPose(expression, rotations, root[:3, :3] / scale, root[:3, 3], scale, torso)
 
 
 _jaw_rotations_by_fingerprint: dict[str, dict[str, np.ndarray]] = {}
@@ -101,7 +106,7 @@ def _jaw_rotations(model: HeadModel) -> dict[str, np.ndarray]:
 
 @torch.inference_mode()
 def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray, anchors_only: bool = False) -> Splats:
-    """The splats of one posed head in the world, B = 1.
+    """The splats of one posed head in the world, B = 1, and after them those of its bust.
 
     `eye` (3,), head space: the position of the camera for which the networks and colours are evaluated. `anchors_only`:
     only the Gaussians at the mesh's vertices, which are evaluated faster.
@@ -115,6 +120,9 @@ def posed_splats(avatar: Avatar, pose: SubjectPose, eye: np.ndarray, anchors_onl
     camera[:3, 3] = -eye
     evaluate = avatar.networks.anchor_splats if anchors_only else avatar.networks
     splats = evaluate(avatar.pose(*(tensor(part)[None] for part in (pose.expression, pose.rotations, camera))))[0]
+    if avatar.bust is not None and pose.torso is not None:
+        bust = avatar.bust.posed(tensor(pose.rotations)[None], avatar.shaped.joints[0], tensor(pose.torso)[None])
+        splats = joined(splats, bust)
     rotation = tensor(pose.rotation)
     quaternions = quaternion_multiply(matrix_to_quaternion(rotation), splats.quaternions)
     return Splats(
@@ -222,12 +230,19 @@ class Posing:
         heads, enhancers, scales, holdouts, labels = [], [], [], [], []
         for subject in parameters.groups("subjects"):
             avatar, pose = self._read_subject(subject, "holdout", "labels")
+            own = np.zeros(0)
             if parts:
-                labels.append(subject.array("labels", (len(avatar.head_model.template),)))
-            heads.append(posed_splats(avatar, pose, camera.eye_of(avatar, pose)))
-            holdouts.append(subject.flag("holdout", False))
-            enhancers.append(avatar.enhancer if enhanced and not holdouts[-1] else None)
-            scales.append(pose.scale)
+                own = subject.array("labels", (len(avatar.head_model.template),))[_vertices_of_gaussians(avatar)]
+            splats, start = posed_splats(avatar, pose, camera.eye_of(avatar, pose)), 0
+            # The enhancer has seen the head alone, so that the bust is drawn like a head without one.
+            for enhancer, part in zip((avatar.enhancer, None), _head_and_bust(avatar, splats), strict=False):
+                end = start + part.means.shape[1]
+                heads.append(part)
+                holdouts.append(subject.flag("holdout", False))
+                labels.append(own[start:end])
+                enhancers.append(enhancer if enhanced and not holdouts[-1] else None)
+                scales.append(pose.scale)
+                start = end
         frame, hole = draw_with_holdouts(heads, holdouts, camera, enhancers, scales)
         found = vars(frame) | ({"hole": hole} if any(holdouts) else {})
         return found | {"parts": draw_parts(heads, holdouts, labels, parts, camera)} if parts else found
@@ -334,13 +349,18 @@ def draw_with_holdouts(
 def draw_parts(
     heads: list[Splats], holdouts: list[bool], labels: list[np.ndarray], parts: int, view: View
 ) -> np.ndarray:
-    """(H, W, `parts`): the share of each pixel that each part covers. `labels`: of each head, the part (N,) of each
-    vertex; a Gaussian belongs to its vertex. Holdouts have none.
+    """(H, W, `parts`): the share of each pixel that each part covers. `labels`: of each head, the part (G,) of each
+    Gaussian. Holdouts have none.
     """
     covers = np.zeros((view.height, view.width, parts), np.float32)
     if not heads:
         return covers
-    belongs = torch.cat([_of_gaussians(*each) for each in zip(heads, holdouts, labels, strict=True)])
+    belongs = torch.cat(
+        [
+            torch.full((len(own),), -1) if holdout else torch.as_tensor(own).round().long()
+            for own, holdout in zip(labels, holdouts, strict=True)
+        ]
+    )
     for first in range(0, parts, 3):
         marked, start = [], 0
         for head in heads:
@@ -351,11 +371,21 @@ def draw_parts(
     return covers
 
 
-def _of_gaussians(head: Splats, holdout: bool, labels: np.ndarray) -> torch.Tensor:
-    """Of N vertices -> of the N anchors, and of the Gaussians that each spawns after them."""
-    own = torch.as_tensor(labels).round().long()
-    spawned = own.repeat_interleave(head.means.shape[1] // len(own) - 1)
-    return torch.full((head.means.shape[1],), -1) if holdout else torch.cat((own, spawned))
+def _head_and_bust(avatar: Avatar, splats: Splats) -> list[Splats]:
+    """The splats of `posed_splats` as those of the head and, if the avatar has an enhancer, those of the bust."""
+    if avatar.bust is None or avatar.enhancer is None:
+        return [splats]
+    head = avatar.gaussian_count - len(avatar.bust)
+    return [Splats(*(part[:, own] for part in vars(splats).values())) for own in (slice(head), slice(head, None))]
+
+
+def _vertices_of_gaussians(avatar: Avatar) -> np.ndarray:
+    """(G,) the vertex to which each Gaussian belongs: of the anchors, of the Gaussians that each spawns, and of the
+    bust, whose Gaussians belong to the nearest one.
+    """
+    count, spawned = len(avatar.head_model.template), avatar.settings.neural_per_anchor
+    of_bust = [] if avatar.bust is None else avatar.bust.nearest(avatar.shaped.vertices[0]).cpu().numpy()
+    return np.concatenate((np.arange(count), np.arange(count).repeat(spawned), of_bust)).astype(int)
 
 
 def _clipped(splats: Splats, view: View) -> Splats:

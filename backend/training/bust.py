@@ -9,7 +9,8 @@ hair before a shoulder hangs from the head, a collar is between the two.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,12 +54,21 @@ FINAL_RATE = 0.05
 
 
 def train_bust(
-    avatar: Avatar, capture: Capture, track: Track, *, steps: int, seed: int = 0, progress: Progress = SILENT
+    avatar: Avatar,
+    capture: Capture,
+    track: Track,
+    *,
+    steps: int,
+    minutes: float | None = None,
+    seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress = SILENT,
 ) -> Bust | None:
     """The bust of an avatar whose capture has body mattes and whose track follows the torso; None where the mattes show
     too little of one.
 
-    Images have the size of the avatar's own; in the first half of the steps, half of it.
+    Images have the size of the avatar's own; in the first half of the steps, half of it. With `minutes`, it ends after
+    that time of `clock` (seconds) at the latest.
     """
     frames = TrainingFrames(
         capture,
@@ -80,10 +90,14 @@ def train_bust(
     optimizer = torch.optim.Adam(
         [{"params": [fit.values[name]], "lr": rate, "base": rate} for name, rate in RATES.items()]
     )
+    started = clock()
     with worker_threads(avatar.device) as (pool, workers):
         for step in range(steps):
             progress.raise_if_cancelled()
-            fraction = step / steps
+            elapsed = 0.0 if minutes is None else (clock() - started) / (60 * minutes)
+            fraction = max(step / steps, elapsed)
+            if fraction >= 1:
+                break
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * fraction)))
             size = frames.size // 2 if fraction < 0.5 and frames.size % 2 == 0 else frames.size

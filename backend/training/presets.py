@@ -78,6 +78,8 @@ PRESETS = {
 WARMUP_SHARE = 0.1
 """Fraction of the user's minutes that the free Gaussians get. Their loss levels off long before, but the networks
 start from their result."""
+BUST_SHARE = 0.1
+"""The bust takes at most this share of the user's minutes, after them."""
 
 
 def find_preset(name: str) -> Preset:

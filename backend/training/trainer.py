@@ -36,7 +36,7 @@ from .losses import anchor_limits
 from .optimisation import SEED, Optimisation
 from .parameter_groups import ParameterGroup, groups_beside_avatar, parameter_groups
 from .pose_refinement import REFINED_TRACK, PoseRefiner
-from .presets import WARMUP_SHARE, Preset, find_preset
+from .presets import BUST_SHARE, WARMUP_SHARE, Preset, find_preset
 from .projection import project_into
 from .session import TrainingSession
 from .tracked_captures import check_one_person, identification, load_training_track
@@ -257,7 +257,14 @@ def _train_on(
     track = (pose_refiner.refined_tracks() if pose_refiner else task.tracks)[0]
     if task.bust_steps and track.torso_to_camera is not None:
         avatar.bust = train_bust(
-            avatar, task.captures[0], track, steps=task.bust_steps, seed=task.seed, progress=session.progress
+            avatar,
+            task.captures[0],
+            track,
+            steps=task.bust_steps,
+            minutes=None if minutes is None else BUST_SHARE * minutes,
+            seed=task.seed,
+            clock=task.clock,
+            progress=session.progress,
         )
     return avatar, pose_refiner, light
 

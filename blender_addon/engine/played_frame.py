@@ -70,7 +70,10 @@ def draw(
     of each vertex, below `parts`. Needs a GPU context. Raises an `EffigyError` if a shader cannot be built.
     """
     splats = [_clipped(_splats_of(subject, view), view) for subject in visible.subjects]
-    marks = [_of_gaussians(label, len(each.means)) for label, each in zip(labels, splats, strict=False)]
+    marks = [
+        label[subject.player.vertices_of_gaussians[: len(each.means)]]
+        for label, each, subject in zip(labels, splats, visible.subjects, strict=False)
+    ]
     shown = [np.float32(not subject.holdout) for subject in visible.subjects]
     side = min(TILE, gpu.capabilities.max_texture_size_get() - BLOCK)
     if max(view.width, view.height) <= side:
@@ -85,11 +88,6 @@ def draw(
             row.append(_draw_tile(splats, shown, replace(view, intrinsics=intrinsics, **size), marks, parts))
         rows.append(row)
     return RenderedFrame.joined(rows)
-
-
-def _of_gaussians(labels: np.ndarray, count: int) -> np.ndarray:
-    """Of N vertices -> of the N anchors, and of the Gaussians that each spawns after them."""
-    return np.concatenate((labels, np.repeat(labels, count // len(labels) - 1)))
 
 
 def _draw_tile(

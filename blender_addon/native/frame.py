@@ -113,10 +113,13 @@ def splats_of(request: FrameRequest) -> NativeSplats:
     splats = Splats.from_answer(answer, pose.head_motion)
     # The area that a Gaussian covers, roughly, by how much it covers.
     weights = splats.opacities * np.sort(splats.scales, axis=1)[:, 1:].prod(1)
-    # Of each Gaussian: the anchors come first, then those that each has spawned.
     count = harmonics.shape[2]
-    anchors = np.concatenate((np.arange(count), np.repeat(np.arange(count), player.baked.spawned)))
-    wanted = radiance.for_blended_light(splats.colors, player.baked.vertices.T[anchors], weights)
+    anchors = player.vertices_of_gaussians[: len(weights)]
+    rest = player.baked.vertices.T[anchors]
+    if player.baked.bust is not None:
+        own = len(player.vertices_of_gaussians) - len(player.baked.bust.means)
+        rest[own:] = player.baked.bust.means[: len(rest) - own]
+    wanted = radiance.for_blended_light(splats.colors, rest, weights)
     if request.lit is not None:
         factor = light.factor(request.lit, splats.means[:count], request.strength)[anchors]
         wanted = srgb.encode(srgb.decode(wanted) * factor).astype(np.float32)

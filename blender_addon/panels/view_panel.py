@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import bpy
 
 from .. import active
-from ..avatars import has_avatar
+from ..avatars import avatar_path, has_avatar
+from ..errors import EffigyError
+from ..player.players import has_bust
+from ..rig.rig_properties import Rig
 from ..viewport import live, shared_shaders
 from ..viewport.avatar_state import Source
 from ..wrapped_text import region_width, wrapped
@@ -30,6 +35,8 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(shown, "mode")
+        if _has_bust(rig):
+            layout.prop(rig.armature.effigy, "show_bust")
         column = layout.column()
         column.active = shown.mode != "MESH"
         column.prop(shown, "scale", slider=True)
@@ -47,6 +54,13 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
                 wrapped(layout, UNFILMED, region_width(context), "INFO")
             if avatar.source is Source.WORKER:
                 layout.operator("effigy.make_playable", icon="FILE_CACHE")
+
+
+def _has_bust(rig: Rig) -> bool:
+    """Whether the avatar shown has collar and shoulders; False where its file may not be looked for."""
+    with suppress(EffigyError):
+        return has_bust(avatar_path(rig.armature, asked=False))
+    return False
 
 
 classes = (EFFIGY_PT_view,)

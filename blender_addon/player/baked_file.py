@@ -32,6 +32,8 @@ MOST_LAYERS: Final = 8
 """Of the mixing network."""
 MOST_SPAWNED: Final = 16
 """Gaussians of an anchor, beside its own."""
+MOST_BUST: Final = 100_000
+"""Gaussians of a bust, as in `backend.avatar.bust`."""
 MOST_ENHANCED: Final = 256
 """Channels of an enhancer; both as in `backend.avatar.settings`."""
 LEAST_AXIS: Final = 1e-6
@@ -50,6 +52,24 @@ class Layer:
     """(outputs, inputs)"""
     bias: np.ndarray
     """(outputs,)"""
+
+
+@dataclass(frozen=True)
+class BakedBust:
+    """Collar and shoulders: M Gaussians at rest, head space, metres (`backend.avatar.bust`)."""
+
+    means: np.ndarray
+    """(M, 3)"""
+    scales: np.ndarray
+    """(M, 3)"""
+    quaternions: np.ndarray
+    """(M, 4)"""
+    opacities: np.ndarray
+    """(M,)"""
+    colors: np.ndarray
+    """(M, 3)"""
+    weights: np.ndarray
+    """(M, 3) of root, neck and torso."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +124,11 @@ class BakedAvatar:
     """(4, N) colour of an anchor on the rig, and how far it takes it where the mouth shows what the clip did not."""
     reveals: np.ndarray
     """(E + 9,) which numbers of a face, beyond their limits, show that."""
+    bust: BakedBust | None = None
 
     @property
     def gaussians(self) -> int:
-        return len(self.base_scale) * (1 + self.spawned)
+        return len(self.base_scale) * (1 + self.spawned) + (0 if self.bust is None else len(self.bust.means))
 
 
 class _Misfit(Exception):
@@ -182,7 +203,19 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         ),
         materials=_planar(numbers.read("networks.blendshapes.materials", (n, 4), default=np.zeros((n, 4)))),
         reveals=numbers.read("networks.blendshapes.reveals", (expressions + 9,), default=np.zeros(expressions + 9)),
+        bust=_bust(numbers),
     )
+
+
+def _bust(numbers: _Tensors) -> BakedBust | None:
+    if not numbers.has("baked.bust_means"):
+        return None
+    means = numbers.read("baked.bust_means", (None, 3))
+    if not 0 < len(means) <= MOST_BUST:
+        raise _Misfit("its bust has too many Gaussians, or none")
+    sizes = {"scales": (3,), "quaternions": (4,), "opacities": (), "colors": (3,), "weights": (3,)}
+    rest = {name: numbers.read(f"baked.bust_{name}", (len(means), *size)) for name, size in sizes.items()}
+    return BakedBust(means, **rest)
 
 
 def _filmed(numbers: _Tensors, size: int) -> np.ndarray:
@@ -210,6 +243,9 @@ class _Tensors:
     def __init__(self, file: BinaryIO, start: int, entries: Mapping[str, Any]) -> None:
         self._file, self._start, self._entries = file, start, entries
         self._room = MOST_NUMBERS
+
+    def has(self, name: str) -> bool:
+        return name in self._entries
 
     def read(
         self, name: str, shape: tuple[int | None, ...], finite: bool = True, default: np.ndarray | None = None

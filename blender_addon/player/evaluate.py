@@ -6,17 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from ..errors import EffigyError
 from ..rig.rotations import matrix_to_quaternion, quaternion_rows
-from .baked_file import BakedAvatar, Layer
+from .baked_file import BakedAvatar, BakedBust, Layer
 from .conditions import face_conditions, face_of, view_condition, within_views
 from .filmed import beyond_limits, distance
 from .harmonics import C0, colors_from, taken_at
-from .head import EYE_L, EYE_R, JAW, NECK, HeadDeltas, PosedHead, pose_head
+from .head import EYE_L, EYE_R, JAW, NECK, HeadDeltas, PosedHead, blend_rotations, pose_head
 
 OFFSET_UNIT: Final = np.float32(0.01)
 SCALE_CEILING: Final = np.float32(0.02)
@@ -51,7 +52,8 @@ class Player:
         """What the worker's `avatar.splats` answers: means (G, 3), quaternions (G, 4), scales (G, 3), opacities (G,)
         and colors (G, 3), in the world with the axes of head space.
 
-        `pose` is `RigPose.message()`, `view` is `Viewpoint.message()`: a position `view` (3,) or a `direction` (3,).
+        The Gaussians of the bust come last, if `pose` says where the torso is. `pose` is
+        `RigPose.message()`, `view` is `Viewpoint.message()`: a position `view` (3,) or a `direction` (3,).
         """
         return self._evaluated(pose, view)[0]
 
@@ -90,7 +92,11 @@ class Player:
         )
         directions = to_view.astype(np.float32) @ (head.vertices - eye[:, None].astype(np.float32))
         directions /= np.maximum(_length(directions), 1e-12)
-        means, quaternions, scales, opacities, colors = self._gaussians(head, attributes, directions)
+        gaussians = self._gaussians(head, attributes, directions)
+        if baked.bust is not None and "torso" in pose:
+            bust = self._bust(baked.bust, head, np.asarray(pose["torso"], np.float64))
+            gaussians = tuple(np.concatenate(pair) for pair in zip(gaussians, bust, strict=True))
+        means, quaternions, scales, opacities, colors = gaussians
         rows = (scale * turn).astype(np.float32)
         answer = {
             "means": means @ rows.T + place.astype(np.float32),
@@ -112,6 +118,27 @@ class Player:
 
     def is_unfilmed(self, pose: Mapping[str, np.ndarray]) -> bool:
         return self.distance(pose) > UNFILMED
+
+    def _bust(self, bust: BakedBust, head: PosedHead, torso: np.ndarray) -> tuple[np.ndarray, ...]:
+        """As `_gaussians`: the bust's in head space. `torso` (4, 4) is the torso's motion from rest there."""
+        turns = np.stack((np.eye(3), head.turns[NECK], torso[:3, :3]))
+        shifts = np.stack((np.zeros(3), head.joints[NECK] - head.turns[NECK] @ self.baked.joints[NECK], torso[:3, 3]))
+        places = np.einsum("jab,mb->mja", turns.astype(np.float32), bust.means) + shifts.astype(np.float32)
+        own = _product(blend_rotations(turns, bust.weights.T), _unit(bust.quaternions.T)).T
+        means = np.einsum("mj,mja->ma", bust.weights, places)
+        return means, own.astype(np.float32), bust.scales, bust.opacities, bust.colors
+
+    @cached_property
+    def vertices_of_gaussians(self) -> np.ndarray:
+        """(G,) the vertex to which each Gaussian belongs: of the anchors, of those that each spawns, and of the bust,
+        whose Gaussians belong to the nearest one. Without the bust there are as many fewer at the end.
+        """
+        baked = self.baked
+        anchors = np.arange(baked.vertices.shape[1])
+        means = np.zeros((0, 3), np.float32) if baked.bust is None else baked.bust.means
+        # Row by row, because all distances at once would take a hundred megabytes.
+        nearest = [((baked.vertices - mean[:, None]) ** 2).sum(0).argmin() for mean in means]
+        return np.concatenate((anchors, np.repeat(anchors, baked.spawned), np.array(nearest, np.int64)))
 
     def _without_jaw_shapes(self, pose: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients (E,) and rotations (5, 3) of a pose. The shapes that open the jaw become a rotation of its joint

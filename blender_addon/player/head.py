@@ -65,12 +65,12 @@ def pose_head(
     transforms = np.concatenate((turns, shifts[:, :, None]), 2).astype(np.float32)
     blended = (transforms.reshape(5, 12).T @ skinning).reshape(3, 4, count)
     posed = (blended[:, :3] * shaped).sum(1) + blended[:, 3]
-    return PosedHead(posed, np.einsum("jab,jb->ja", turns, joints) + shifts, turns, _blend_rotations(turns, skinning))
+    return PosedHead(posed, np.einsum("jab,jb->ja", turns, joints) + shifts, turns, blend_rotations(turns, skinning))
 
 
-def _blend_rotations(turns: np.ndarray, skinning: np.ndarray) -> np.ndarray:
-    """Joint rotations (5, 3, 3), weights (5, N) -> (4, N): the weighted average of quaternions whose signs are aligned
-    with the neck's.
+def blend_rotations(turns: np.ndarray, skinning: np.ndarray) -> np.ndarray:
+    """Joint rotations (J, 3, 3), weights (J, N) -> (4, N): the weighted average of quaternions whose signs are aligned
+    with those of the second, the neck.
     """
     quaternions = matrix_to_quaternion(turns)
     quaternions = np.where((quaternions @ quaternions[NECK])[:, None] < 0, -quaternions, quaternions)

@@ -81,6 +81,15 @@ def has_enhancer(path: Path) -> bool:
     return baked is not None and baked.has_enhancer
 
 
+def has_bust(path: Path) -> bool:
+    """Whether the avatar in a file can be played, and has collar and shoulders. False as in `has_player`."""
+    try:
+        baked = _baked(path, _file_key(path))
+    except EffigyError:
+        return False
+    return baked is not None and baked.bust is not None
+
+
 def _file_key(path: Path) -> tuple[Any, ...]:
     with reading(path, NOUN, REMEDY):
         status = path.stat()

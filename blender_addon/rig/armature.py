@@ -14,8 +14,10 @@ from ..errors import EffigyError
 from .conventions import BONE_AXES, points_to_blender
 from .data import JOINT_NAMES, PARENTS, RigData
 from .placement import head_by_bones
-from .rig_properties import BONE_NAMES, Rig
+from .rig_properties import BONE_NAMES, JOINT_PROPERTY, TORSO, Rig
 
+_TORSO_LENGTH: Final = 0.12
+"""Metres."""
 _MIN_BONE_LENGTH: Final = 0.015
 """Metres. Blender deletes bones of no length, and a bone has to be long enough to be clicked."""
 
@@ -66,6 +68,29 @@ def set_rest_pose(bones: dict[str, bpy.types.EditBone], joints: np.ndarray, plac
         bone.head = moved @ Vector(points_to_blender(head))
         bone.tail = moved @ Vector(points_to_blender(head + max(float(lengths[joint]), _MIN_BONE_LENGTH) * direction))
         bone.align_roll(turned @ Vector(points_to_blender(upright)))
+
+
+def add_torso(rig: Rig) -> None:
+    """Gives a rig the bone of the bust, below its root, unless it has one or belongs to another file."""
+    if rig.torso_bone is not None or rig.armature.data.library is not None:
+        return
+    place = Matrix(head_by_bones(rig, rig.armature)[0])
+    # From the base of the neck downwards, so that a turn of the bone leaves the seam with the neck closed.
+    start = rig.joints[JOINT_NAMES.index("root")]
+    with edit_bones(rig.armature) as bones:
+        bone = bones.new(TORSO)
+        bone.parent = bones[rig.bone_name("root")]
+        bone.head, bone.tail = (
+            place @ Vector(points_to_blender(start - (0, down, 0))) for down in (0.0, _TORSO_LENGTH)
+        )
+        bone.align_roll(place.to_3x3() @ Vector(points_to_blender(np.array((0.0, 0.0, 1.0)))))
+        bone.use_deform = False
+        name = bone.name
+    rig.armature.data.bones[name][JOINT_PROPERTY] = TORSO
+    posed = rig.armature.pose.bones[name]
+    posed.rotation_mode = "QUATERNION"
+    # Gaussians of a bust have one size.
+    posed.lock_scale = (True, True, True)
 
 
 def refresh_joints(rig: Rig) -> None:

@@ -156,6 +156,9 @@ class TrackData:
     residual: np.ndarray | None = None
     """(F,) median distance of the landmarks from the tracked head, pixels of the capture; NaN where there is no face.
     None in a track that does not hold it."""
+    torso_to_camera: np.ndarray | None = None
+    """(F, 4, 4) from the torso's rest in head space to OpenCV camera axes; None where the footage shows no
+    shoulders."""
 
     @classmethod
     def from_answer(cls, answer: Mapping[str, Any]) -> TrackData:
@@ -176,7 +179,10 @@ class TrackData:
                 flags=np.asarray(answer["flags"], np.int32),
                 times=np.asarray(answer["times"], np.float64),
                 film_time=float(answer.get("frame_times", (0.0,))[0]),
-                residual=None if answer.get("residual") is None else _floats(answer["residual"]),
+                **{
+                    name: None if answer.get(name) is None else _floats(answer[name])
+                    for name in ("residual", "torso_to_camera")
+                },
             )
         except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
             raise EffigyError(
@@ -194,13 +200,22 @@ class TrackData:
                 "flags": (frames,),
                 "times": (frames,),
             }
-            | ({} if data.residual is None else {"residual": (frames,)}),
+            | ({} if data.residual is None else {"residual": (frames,)})
+            | ({} if data.torso_to_camera is None else {"torso_to_camera": (frames, 4, 4)}),
         )
         return data
 
     @property
     def frame_count(self) -> int:
         return len(self.expression)
+
+    @property
+    def torso(self) -> np.ndarray:
+        """(F, 4, 4) float64: the torso's motion in head space, below a root at rest; none where there is no torso."""
+        root = self.head_to_camera.astype(np.float64)
+        if self.torso_to_camera is None:
+            return np.tile(np.eye(4), (len(root), 1, 1))
+        return np.linalg.solve(root, self.torso_to_camera.astype(np.float64))
 
     @property
     def positions(self) -> np.ndarray:

@@ -45,6 +45,7 @@ from .action import (
     strips_of,
     swap_action,
 )
+from .armature import add_torso
 from .conventions import HEAD_TO_BLENDER, default_camera_pose
 from .data import JOINT_NAMES, TrackData
 from .placement import head_by_bones, joint_axes
@@ -105,6 +106,8 @@ def apply_track_steps(
 ) -> Steps[Applied]:
     """`apply_track` in steps of a few milliseconds (see `steps`)."""
     check_ready(rig, track)
+    if track.torso_to_camera is not None:
+        add_torso(rig)
     placement = placement or placement_of(rig) or Placement(default_camera_pose(track.head_to_camera), 1)
     faces, bones = yield from actions_of(rig, track, placement, "expressions", "head")
     key = rig.mesh.data.shape_keys
@@ -308,23 +311,37 @@ def _bone_curves(rig: Rig, track: TrackData, placement: Placement, joints: Colle
         if joint not in joints:
             continue
         bone = rig.pose_bone(joint)
-        rest = np.array(bone.bone.matrix_local, np.float64)
-        base = f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"]'
         if joint == "root":
-            # The bone's transform relative to its rest pose that moves the head at rest to its tracked pose.
+            # The motion of the head at rest to its tracked pose.
             motion = placement.camera_pose @ track.head_to_camera.astype(np.float64) @ HEAD_TO_BLENDER.T
-            basis = np.linalg.inv(rest) @ head @ motion @ np.linalg.inv(head) @ rest
-            quaternions = matrix_to_quaternion(basis[:, :3, :3])
-            for axis in range(3):
-                curves.append(curve_of(f"{base}.location", axis, bone.name, basis[:, axis, 3], frames))
+            curves += _placing_curves(bone, head, motion, frames)
         else:
             vectors = track.rotations[:, index].astype(np.float64) @ joint_axes(rig, joint)
-            quaternions = axis_angle_to_quaternion(vectors)
-        quaternions = align_signs(quaternions)
-        for component in range(4):
-            values = quaternions[:, component]
-            curves.append(curve_of(f"{base}.rotation_quaternion", component, bone.name, values, frames))
+            curves += _turning_curves(bone, axis_angle_to_quaternion(vectors), frames)
+    if "root" in joints and rig.torso_bone is not None:
+        bone = rig.armature.pose.bones[rig.torso_bone]
+        curves += _placing_curves(bone, head, HEAD_TO_BLENDER @ track.torso @ HEAD_TO_BLENDER.T, frames)
     return curves
+
+
+def _placing_curves(bone: bpy.types.PoseBone, head: np.ndarray, motion: np.ndarray, frames: np.ndarray) -> list[Curve]:
+    """Of a bone that moves what it carries by `motion` (F, 4, 4), relative to its parent, in the space of Blender's
+    head at rest; `head` (4, 4) leads from there to the armature's.
+    """
+    rest = np.array(bone.bone.matrix_local, np.float64)
+    basis = np.linalg.inv(rest) @ head @ motion @ np.linalg.inv(head) @ rest
+    path = f"{_path_of(bone)}.location"
+    curves = [curve_of(path, axis, bone.name, basis[:, axis, 3], frames) for axis in range(3)]
+    return curves + _turning_curves(bone, matrix_to_quaternion(basis[:, :3, :3]), frames)
+
+
+def _turning_curves(bone: bpy.types.PoseBone, quaternions: np.ndarray, frames: np.ndarray) -> list[Curve]:
+    path, columns = f"{_path_of(bone)}.rotation_quaternion", align_signs(quaternions).T
+    return [curve_of(path, index, bone.name, values, frames) for index, values in enumerate(columns)]
+
+
+def _path_of(bone: bpy.types.PoseBone) -> str:
+    return f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"]'
 
 
 def curve_of(path: str, index: int, group: str, values: np.ndarray, frames: np.ndarray) -> Curve:

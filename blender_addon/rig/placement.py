@@ -60,10 +60,12 @@ class HeadPlace:
     """(5, 4, 4) the motion that each joint's bone applies to points at rest, armature space."""
     rotations: np.ndarray
     """(4, 3) axis-angle of neck, jaw and eyes relative to their parents, head space, radians."""
+    torso_world: np.ndarray
+    """(4, 4) affine: as `world`, of what follows the bone of the torso, or the root on a rig without it."""
 
     @property
     def is_finite(self) -> bool:
-        return all(np.isfinite(each).all() for each in (self.world, self.motions, self.rotations))
+        return all(np.isfinite(each).all() for each in (self.world, self.motions, self.rotations, self.torso_world))
 
     @property
     def head_motion(self) -> np.ndarray:
@@ -79,6 +81,14 @@ class HeadPlace:
         back[:3, :3] = quaternion_to_matrix(axis_angle_to_quaternion(axis_angle)[None])[0]
         back[:3, 3] = neck - back[:3, :3] @ neck
         return self.head_motion @ back
+
+    def torso(self, joints: np.ndarray) -> np.ndarray:
+        """(4, 4): the rigid motion of the torso from its rest, below a head that `root` has not moved, in Blender's
+        axes.
+        """
+        motion = nearest_similarity(np.linalg.inv(self.root(joints)) @ self.torso_world)
+        motion[:3, :3] /= max(float(np.cbrt(np.linalg.det(motion[:3, :3]))), 1e-12)
+        return motion
 
 
 def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:
@@ -101,6 +111,7 @@ def head_place(rig: Rig, depsgraph: bpy.types.Depsgraph) -> HeadPlace:
         misfit,
         motions,
         _relative_rotations(motions, bones),
+        world_of_armature @ _torso_motion(rig, armature, motions) @ mesh,
     )
 
 
@@ -229,6 +240,15 @@ def _bone_motions(rig: Rig, armature: bpy.types.Object) -> np.ndarray:
         bone = bones[rig.bone_name(joint)]
         motions.append(bone.matrix @ bone.bone.matrix_local.inverted_safe())
     return np.array(motions, np.float64)
+
+
+def _torso_motion(rig: Rig, armature: bpy.types.Object, motions: np.ndarray) -> np.ndarray:
+    """(4, 4) the motion that the bone of the torso, or the root, applies to points at rest, armature space."""
+    name = rig.torso_bone
+    if name is None:
+        return motions[0]
+    bone = armature.pose.bones[name]
+    return np.array(bone.matrix @ bone.bone.matrix_local.inverted_safe(), np.float64)
 
 
 def _relative_rotations(motions: np.ndarray, bones: np.ndarray) -> np.ndarray:

@@ -43,6 +43,9 @@ class RigPose:
     head_motion: np.ndarray
     """(4, 4) similarity in Blender's world: the motion that root and neck together apply to the head at rest, in
     the head model's own size."""
+    torso: np.ndarray | None = None
+    """(4, 4) rigid motion of the torso from its rest, in head space below `root`; None where the artist has hidden the
+    bust."""
 
     @property
     def has_size(self) -> bool:
@@ -58,7 +61,7 @@ class RigPose:
             "eye_L": self.eye_L,
             "eye_R": self.eye_R,
             "root": self.root,
-        }
+        } | ({} if self.torso is None else {"torso": self.torso})
 
 
 def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
@@ -74,11 +77,13 @@ def read_pose(rig: Rig, depsgraph: bpy.types.Depsgraph) -> RigPose:
         )
     vectors = place.rotations.copy()
     vectors[_JAW - 1] += jaw
+    shows_bust = rig.armature.effigy.show_bust and has_size(place.world)
     return RigPose(
         expression,
         *vectors.astype(np.float32),
         root=transform_to_head(place.root(rig.base_joints)),
         head_motion=place.head_motion,
+        torso=transform_to_head(place.torso(rig.base_joints)) if shows_bust else None,
     )
 
 

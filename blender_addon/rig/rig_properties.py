@@ -32,6 +32,8 @@ NOTED: Final = 64
 """Vertices whose place at rest is noted on the mesh, so that a transform that was applied to the mesh can be told."""
 BONE_NAMES: Final = {"root": "root", "neck": "neck", "jaw": "jaw", "eye_L": "eye.L", "eye_R": "eye.R"}
 """Initial name of each joint's bone; Blender recognises the two sides by `.L` and `.R`."""
+TORSO: Final = "torso"
+"""The bone of the bust, which is no joint of the head: name, and value of JOINT_PROPERTY. Not every rig has it."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,11 @@ class Rig:
         raise EffigyError(
             f'The rig "{self.armature.name}" has lost its {joint} bone: undo the deletion, or import the rig again.'
         )
+
+    @property
+    def torso_bone(self) -> str | None:
+        """The current name of the torso's bone; None if the rig has none."""
+        return next((bone.name for bone in self.armature.data.bones if bone.get(JOINT_PROPERTY) == TORSO), None)
 
     def pose_bone(self, joint: str) -> bpy.types.PoseBone:
         return self.armature.pose.bones[self.bone_name(joint)]

@@ -55,8 +55,8 @@ def mirror_name(name: str) -> str | None:
 
 
 def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
-    """Keys all expressions, the handles, the neck, the jaw and the eyes at `frame`; with `root`, the head's position as
-    well.
+    """Keys all expressions, the handles, the neck, the jaw and the eyes at `frame`; with `root`, the head's position and
+    the torso's pose as well.
     """
     _require_editable(rig)
     for block in rig.slider_keys():
@@ -64,10 +64,11 @@ def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
     for joint in JOINT_NAMES if root else JOINT_NAMES[1:]:
         bone = rig.pose_bone(joint)
         bone.keyframe_insert(rotation_path(bone), frame=frame, group=bone.name)
-    for bone in rig.handle_bones().values():
-        bone.keyframe_insert("location", frame=frame, group=bone.name)
-    if root:
-        bone = rig.pose_bone("root")
+    placed = list(rig.handle_bones().values()) + ([rig.pose_bone("root")] if root else [])
+    if root and rig.torso_bone is not None:
+        placed.append(rig.armature.pose.bones[rig.torso_bone])
+        placed[-1].keyframe_insert(rotation_path(placed[-1]), frame=frame, group=placed[-1].name)
+    for bone in placed:
         bone.keyframe_insert("location", frame=frame, group=bone.name)
 
 

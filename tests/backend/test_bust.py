@@ -21,9 +21,13 @@ from backend.errors import EffigyError
 from backend.formats.capture import load_capture, read_body_matte, read_head_matte, read_matte
 from backend.formats.track import load_track, save_track
 from backend.head.bust_surface import bust_surface
+from backend.head.formats import save_head
+from backend.head.registry import remember_head
 from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
 from backend.progress import SILENT
 from backend.reading import Damaged
+from backend.service.parameters import Parameters
+from backend.service.posing import Posing
 from backend.tracking.after.head_matte import make_head_mattes
 from backend.tracking.after.torso import with_torso
 from backend.training.bust import train_bust
@@ -154,6 +158,38 @@ def test_an_avatar_file_keeps_its_bust(tmp_path: Path):
         assert torch.allclose(getattr(found.bust, name), part, atol=1e-3), name
     save_avatar(found.without_bust(), tmp_path / "a.effigy")
     assert load_avatar(tmp_path / "a.effigy", model).bust is None
+
+
+def test_an_enhancer_and_its_parts_see_the_head_as_without_the_bust(tmp_path: Path):
+    """The bust lies far to the side, so that head and bust share no pixel."""
+    model = ball_head()
+    settings = AvatarSettings(size=64, blendshapes=2, feature_size=4, neural_width=4, filters=2, enhancer_width=4)
+    identity = np.zeros(model.shape_basis.shape[2], np.float32)
+    networks = build_networks(settings, model, identity)
+    torch.nn.init.normal_(networks.enhancer.out.weight, std=0.3)
+    bust = replace(some_bust(), means=torch.tensor([[0.3, 0.0, 0.0]]).repeat(5, 1), opacities=torch.full((5,), 0.9))
+    path = tmp_path / "a.effigy"
+    save_head(model, tmp_path / "ball.npz")
+    remember_head(model, tmp_path / "ball.npz")
+    save_avatar(Avatar(networks, model, identity, settings, bust=bust), path)
+    camera = {
+        "world_to_camera": np.diag([1.0, -1, -1, 1]),
+        "intrinsics": np.array([[90.0, 0, 32], [0, 90, 16], [0, 0, 1]]),
+    }
+    camera["world_to_camera"][2, 3] = 1.0
+    request = {"camera": camera | {"width": 96, "height": 32, "orthographic": False}, "parts": 1}
+    subject = {"avatar": str(path), "labels": np.zeros(len(model.template))}
+    worker = Posing()
+    frames = {
+        shown: worker.render(Parameters(request | {"subjects": [subject | {"pose": pose}]}, "avatar.render"))
+        for shown, pose in ((True, {"torso": np.eye(4)}), (False, {}))
+    }
+    enhanced = worker.render(Parameters(request | {"subjects": [subject | {"pose": {}}], "enhanced": False}, "test"))
+    head, side = np.s_[:, :48], np.s_[:, 52:]
+    assert np.abs(frames[False]["color"] - enhanced["color"]).max() > 0.02
+    assert np.allclose(frames[True]["color"][head], frames[False]["color"][head], atol=1e-4)
+    assert frames[True]["alpha"][side].max() > 0.5 and frames[False]["alpha"][side].max() < 0.01
+    assert np.allclose(frames[True]["parts"][..., 0], frames[True]["alpha"], atol=1e-4)
 
 
 @pytest.mark.parametrize(

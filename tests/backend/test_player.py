@@ -22,7 +22,7 @@ from backend.avatar.settings import LARGEST, AvatarSettings
 from backend.errors import EffigyError as BackendError
 from backend.head.formats import load_head
 from backend.service.parameters import Parameters
-from backend.service.posing import eye_in_direction, posed_splats, read_pose
+from backend.service.posing import _vertices_of_gaussians, eye_in_direction, posed_splats, read_pose
 from backend.training.filmed_limits import store_materials
 from blender_addon.errors import EffigyError
 from blender_addon.player import baked_file
@@ -106,6 +106,50 @@ def test_the_rigs_mouth_shows_as_in_the_backend(file, model, jaw_open):
     pose["expression"][:] *= pose["expression"] == np.float32(jaw_open)
     found = differences(file, model, pose, {"direction": np.array((0.0, 0.0, -1.0))})
     assert found["colors"] < 1 / 255 and found["means"] < 1e-5 and found["scales"] < 1e-5
+
+
+def with_bust(file: Path, path: Path) -> Path:
+    """The avatar with a bust of six Gaussians in a file of its own."""
+    tensors, metadata = stored(file)
+    random = torch.Generator().manual_seed(3)
+    sizes = {"means": (3,), "scales": (3,), "quaternions": (4,), "opacities": (), "colors": (3,), "weights": (3,)}
+    bust = {f"baked.bust_{name}": torch.rand((6, *size), generator=random).half() for name, size in sizes.items()}
+    bust["baked.bust_weights"] = bust["baked.bust_weights"].float().softmax(1).half()
+    save_file(tensors | bust, path, metadata)
+    return path
+
+
+def test_the_bust_is_the_backends_and_shows_where_the_pose_says_where_the_torso_is(file, model, tmp_path):
+    person, view = with_bust(file, tmp_path / "person.effigy"), {"view": np.array((0.3, -0.2, 2.0))}
+    pose = make_pose(model)
+    torso = np.eye(4)
+    torso[:3, :3] = Rotation.from_rotvec((0.3, -0.2, 0.1)).as_matrix()
+    torso[:3, 3] = 0.05, -0.02, 0.01
+    found = differences(person, model, pose | {"torso": torso}, view)
+    assert found["means"] < 1e-5 and found["colors"] < 1 / 255 and found["turns"] < 1e-3
+    player, head = (Player(read_baked(path), deltas_of(model)) for path in (person, file))
+    count = head.baked.gaussians
+    shown, hidden = (player.splats(each, view)["means"] for each in (pose | {"torso": torso}, pose))
+    assert len(shown) == count + 6 == player.baked.gaussians and np.array_equal(hidden, shown[:count])
+    vertices = player.vertices_of_gaussians
+    distances = np.linalg.norm(player.baked.bust.means[:, None] - player.baked.vertices.T, axis=2)
+    assert np.array_equal(vertices[:count], head.vertices_of_gaussians)
+    assert np.array_equal(vertices[count:], distances.argmin(1))
+    subject = read_pose(Parameters(pose | {"torso": torso}, "test"), model)
+    avatar = load_avatar(person, model)
+    assert np.array_equal(_vertices_of_gaussians(avatar), vertices) and subject.torso is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("weights", torch.zeros(6, 2)), ("means", torch.zeros(0, 3)), ("colors", torch.full((6, 3), torch.nan))],
+)
+def test_a_damaged_bust_gets_a_sentence(file, tmp_path, name, part):
+    person = with_bust(file, tmp_path / "person.effigy")
+    tensors, metadata = stored(person)
+    save_file(tensors | {f"baked.bust_{name}": part}, tmp_path / "damaged.effigy", metadata)
+    with pytest.raises(EffigyError, match="is damaged"):
+        read_baked(tmp_path / "damaged.effigy")
 
 
 def test_the_distance_from_the_filmed_faces_is_the_backends(file, model):

@@ -22,6 +22,44 @@ def test_every_tracked_number_is_read_back_at_its_frame():
             assert np.allclose(pose[joint], track.rotations[frame, index], atol=1e-6), joint
 
 
+def a_torso(track) -> np.ndarray:
+    """(F, 4, 4) `TrackData.torso_to_camera` of a torso that stays before the camera, turned and beside the head."""
+    pose = track.head_to_camera[0].astype(np.float64)
+    turn = np.eye(4)
+    turn[:3, 3] = 0.02, -0.01, 0.03
+    turn[:2, :2] = (np.cos(0.2), -np.sin(0.2)), (np.sin(0.2), np.cos(0.2))
+    return np.tile((pose @ turn).astype(np.float32), (track.frame_count, 1, 1))
+
+
+def test_a_tracked_torso_has_a_bone_that_is_read_back_and_can_be_posed():
+    made, track = tracked_rig(), make_track()
+    assert made.torso_bone is None, "the footage shows no shoulders"
+    assert np.allclose(read_pose(made)["torso"], np.eye(4), atol=1e-5), "it goes with the root"
+    track = replace(track, torso_to_camera=a_torso(track))
+    made.armature.location, made.armature.rotation_euler, made.armature.scale = (1, 2, 3), (0.3, 0.2, 0.1), (2, 2, 2)
+    rigging().performance.apply_track(made, track)
+    assert made.torso_bone == "torso" and not made.armature.data.bones["torso"].use_deform
+    for frame in range(track.frame_count):
+        bpy.context.scene.frame_set(1 + frame)
+        assert np.allclose(read_pose(made)["torso"], track.torso[frame], atol=1e-4)
+    rigging().performance.apply_track(made, track)
+    assert [bone.name for bone in made.armature.data.bones].count("torso") == 1
+    before = read_pose(made)
+    bone = made.armature.pose.bones["torso"]
+    bone.rotation_quaternion = (np.cos(0.2), 0, np.sin(0.2), 0)
+    bone.keyframe_insert("rotation_quaternion", frame=bpy.context.scene.frame_current)
+    bpy.context.view_layer.update()
+    after = read_pose(made)
+    assert not np.allclose(after["torso"], before["torso"], atol=0.05)
+    assert np.allclose(after["root"], before["root"]) and np.allclose(after["neck"], before["neck"])
+
+
+def test_a_hidden_bust_has_no_torso():
+    made = tracked_rig()
+    made.armature.effigy.show_bust = False
+    assert "torso" not in read_pose(made)
+
+
 def test_values_beyond_the_slider_are_kept():
     made, track = tracked_rig(), make_track()
     frame, index = np.unravel_index(track.expression.argmax(), track.expression.shape)
