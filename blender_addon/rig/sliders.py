@@ -55,8 +55,8 @@ def mirror_name(name: str) -> str | None:
 
 
 def key_all(rig: Rig, frame: float, *, root: bool = False) -> None:
-    """Keys all expressions, the handles, the neck, the jaw and the eyes at `frame`; with `root`, the head's position and
-    the torso's pose as well.
+    """Keys all expressions, the handles, the neck, the jaw and the eyes at `frame`; with `root`, the place of
+    the head and the torso's pose as well.
     """
     _require_editable(rig)
     for block in rig.slider_keys():
