@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,13 @@ from ..avatar.avatar import Avatar
 from ..avatar.bust import Bust, joined
 from ..avatar.render import track_cameras
 from ..footage.foreground import foreground_colors
-from ..formats.capture import Capture, read_body_matte, read_frame
+from ..formats.capture import Capture, read_body_matte, read_frame, read_head_matte
 from ..formats.track import Track
 from ..head.bust_surface import FALL, HALF_WIDTH, RISE, BustSurface, bust_surface
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from .frames import TrainingFrames, evenly_spaced, read_person
+from .hanging_hair import hanging_hair
 from .losses import image_loss, matte_loss
 from .worker_threads import worker_threads
 
@@ -45,6 +47,9 @@ FEWEST = 16
 """Gaussians: less is no bust."""
 SEAM = 0.08
 """Metres from the neck's ring to where a Gaussian follows the torso alone at first."""
+HAIR_FOLLOWS, HAIR_LENGTH = 0.8, 0.15
+"""How much of the head's turn hair takes where it leaves the head, and metres further down after which that has fallen
+to a third: what lies on a shoulder stays there."""
 MATTE_WEIGHT, START_WEIGHT, SKINNING_WEIGHT = 0.1, 0.05, 0.02
 FREE_OFFSET = 0.015
 """Metres from where it started that a Gaussian may go without penalty: the surface is rough."""
@@ -135,10 +140,15 @@ def _start(surface: BustSurface, capture: Capture, track: Track, indices: np.nda
     """The points of the surface where frames `indices` (B,) show the body, at images of `size`."""
     cameras = track_cameras(track, indices.tolist(), size)
     motions = cameras.world_to_camera @ torch.from_numpy(track.torso_motions(indices))
+    ring = torch.from_numpy(surface.ring).float() @ cameras.world_to_camera[:, :3, :3].transpose(1, 2)
+    ring = (ring + cameras.world_to_camera[:, None, :3, 3]) @ cameras.intrinsics.transpose(1, 2)
+    columns = (ring[..., 0] / ring[..., 2]).numpy()
     images = []
-    for index in indices.tolist():
+    for index, across in zip(indices.tolist(), columns, strict=True):
         matte, image = read_body_matte(capture, index, size), read_frame(capture, index, size)
-        images.append(np.dstack((foreground_colors(image, matte), matte)))
+        neck = float(across.min()), float(across.max())
+        hair = hanging_hair(image, read_head_matte(capture, index, size), matte, neck)
+        images.append(np.dstack((foreground_colors(image, matte), matte, cv2.multiply(matte, hair.astype(np.uint8)))))
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     depth = float((motions[0, :3, :3] @ torch.from_numpy(surface.centre).float() + motions[0, :3, 3])[2])
     spacing = SPACING * size * depth / float(cameras.intrinsics[0, 0, 0])
@@ -164,6 +174,10 @@ def _start(surface: BustSurface, capture: Capture, track: Track, indices: np.nda
     near = torch.from_numpy(1 - surface.distance_to_neck(points[kept].double().numpy()) / SEAM).float().clamp(0, 1)
     root = near.square() * (3 - 2 * near)
     skinning = torch.stack((0.9 * root, 0.1 * root, 1 - root), 1)
+    hair = (values[..., 4].sum(0) / mattes.sum(0).clamp_min(1e-6))[kept]
+    below = (surface.centre[1] - points[kept][:, 1]).clamp_min(0)
+    follows = (hair * HAIR_FOLLOWS * torch.exp(-below / HAIR_LENGTH))[:, None]
+    skinning = torch.lerp(skinning, torch.tensor((0.0, 1.0, 0.0)), follows)
     return _Start(points[kept], colors[kept], mean[kept], skinning, spacing)
 
 

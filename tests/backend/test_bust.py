@@ -32,6 +32,7 @@ from backend.tracking.after.head_matte import make_head_mattes
 from backend.tracking.after.torso import with_torso
 from backend.training.bust import train_bust
 from backend.training.bust_scores import score_with_bust
+from backend.training.hanging_hair import hanging_hair
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -137,6 +138,29 @@ def test_a_bust_makes_the_whole_person_and_leaves_the_head_as_it_was(shoulders, 
     head, both = avatar.without_bust().splats(track, [0]), avatar.splats(track, [0])
     assert torch.equal(both.means[:, : head.means.shape[1]], head.means)
     assert both.means.shape[1] == head.means.shape[1] + len(avatar.bust)
+
+
+def long_haired() -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
+    """Image, head matte, body matte and neck: dark hair at the left of a bright neck, cut at row 40, falls down to row
+    60 onto a red shirt; at the right the shirt alone.
+    """
+    image = np.full((96, 96, 3), (200, 160, 140), np.uint8)
+    image[40:, :] = (170, 40, 50)
+    image[:60, 10:26] = (40, 30, 25)
+    head, body = np.zeros((96, 96), np.uint8), np.zeros((96, 96), np.uint8)
+    head[10:40, 10:66] = 255
+    body[40:] = 255
+    return image, head, body, (30.0, 64.0)
+
+
+def test_hair_that_falls_on_the_shoulders_is_told_from_the_shirt():
+    hair = hanging_hair(*long_haired())
+    assert hair[42:57, 12:24].all() and not hair[64:].any() and not hair[:, 30:].any()
+
+
+def test_nothing_hangs_from_a_neck():
+    image, head, body, _ = long_haired()
+    assert not hanging_hair(image, head, body, (5.0, 70.0)).any()
 
 
 def test_a_bust_moves_with_the_torso_of_the_track(shoulders, avatar):

@@ -79,9 +79,13 @@ def test_frames_are_transparent_around_the_head_and_opaque_on_it(run_folder):
     assert [file.name for file in files] == [f"{index:06d}.png" for index in range(FRAMES)]
     alpha = cv2.imread(str(files[10]), cv2.IMREAD_UNCHANGED)[..., 3]
     assert alpha.shape == (SIZE, SIZE)
-    matte = cv2.imread(str(run_folder / "clip.capture" / "head_mattes" / "000010.png"), cv2.IMREAD_GRAYSCALE)
-    matte = cv2.resize(matte, (SIZE, SIZE))
-    inside, outside = cv2.erode(matte, np.ones((9, 9))) > 250, cv2.dilate(matte, np.ones((17, 17))) < 5
+    head, body = (
+        cv2.resize(
+            cv2.imread(str(run_folder / "clip.capture" / name / "000010.png"), cv2.IMREAD_GRAYSCALE), (SIZE, SIZE)
+        )
+        for name in ("head_mattes", "body_mattes")
+    )
+    inside, outside = cv2.erode(head, np.ones((9, 9))) > 250, cv2.dilate(head + body, np.ones((17, 17))) < 5
     assert inside.sum() > 500 and np.median(alpha[inside]) > 220
     assert outside.sum() > 500 and alpha[outside].mean() < 12
 
