@@ -1,9 +1,14 @@
 """What the extension's player takes for a pose, against the backend's evaluation of the same avatar in the same run.
 
-    python -m bench.player [--json FILE]
+    python -m bench.player [--window [BLENDER]] [--avatar FILE] [--json FILE]
 
-An untrained avatar of blendshapes on the open head, with the default number of Gaussians and of every shape. Both run
-on one core: `pose` is from a pose to splats, `pack` from these to the numbers of the viewport's texture.
+An untrained avatar of blendshapes on the open head, with the default number of Gaussians and of every shape, or that of
+a file. Both run on one core: `pose` is from a pose to splats, `pack` from these to the numbers of the viewport's
+texture.
+
+`--window` plays an action in a window of this Blender, or of `blender` on the PATH, with the extension alone
+(`player_in_window`): the share of drawn frames that show their pose, redraws a second and processor time with the
+avatar, with the rig's mesh and with nothing in the view, and the time from a slider's value to its pixels.
 """
 
 from __future__ import annotations
@@ -11,14 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+os.environ |= ONE_THREAD
 
 import numpy as np
 import torch
@@ -33,8 +40,12 @@ from blender_addon.player.baked_file import read_baked
 from blender_addon.player.evaluate import Player
 from blender_addon.player.head import HeadDeltas
 from blender_addon.viewport.splats import DrawStyle, Splats, pack
+from building.environments import BuildError
+from building.extension import build_extension
+from building.window import run_in_window, window_command
 
 REPEATS = 60
+IN_WINDOW = Path(__file__).with_name("player_in_window.py")
 
 
 def make_avatar(path: Path, model: HeadModel) -> Avatar:
@@ -70,44 +81,66 @@ def median_ms(work: Callable[[int], object]) -> float:
     return 1e3 * float(np.median(times[3:]))
 
 
-def measure() -> dict[str, Any]:
+def measure(path: Path, avatar: Avatar) -> dict[str, float]:
+    """Milliseconds of the avatar in the file `path`, which was loaded."""
     torch.set_num_threads(1)
-    model = load_head()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "person.effigy")
-        avatar = make_avatar(path, model)
-        player = Player(read_baked(path), deltas_of(model))
-        poses = [make_pose(model, number) for number in range(REPEATS + 3)]
-        eye = np.array((0.0, 0.0, 0.8))
-        networks = median_ms(
-            lambda number: posed_splats(avatar, read_pose(Parameters(poses[number], "bench"), model), eye)
-        )
-        answers = [player.splats(pose, {"view": eye}) for pose in poses]
-        played = median_ms(lambda number: player.splats(poses[number], {"view": eye}))
-        packed = median_ms(
-            lambda number: pack([(Splats.from_answer(answers[number], np.eye(4)), np.eye(4), DrawStyle())])
-        )
-        return {
-            str(avatar.gaussian_count): {
-                "pose_ms": played,
-                "pack_ms": packed,
-                "networks_ms": networks,
-                "pose_to_networks": played / networks,
-                "megabytes": avatar.megabytes,
-            }
-        }
+    model = avatar.head_model
+    player = Player(read_baked(path), deltas_of(model))
+    poses = [make_pose(model, number) for number in range(REPEATS + 3)]
+    eye = np.array((0.0, 0.0, 0.8))
+    networks = median_ms(lambda number: posed_splats(avatar, read_pose(Parameters(poses[number], "bench"), model), eye))
+    answers = [player.splats(pose, {"view": eye}) for pose in poses]
+    played = median_ms(lambda number: player.splats(poses[number], {"view": eye}))
+    packed = median_ms(
+        lambda number: pack([(Splats.from_answer(answers[number], np.eye(4)), np.eye(4), DrawStyle())])
+    )
+    return {
+        "pose_ms": played,
+        "pack_ms": packed,
+        "networks_ms": networks,
+        "pose_to_networks": played / networks,
+        "megabytes": avatar.megabytes,
+    }
 
 
-def main() -> None:
+def measure_in_window(blender: str | None, avatar: Path, folder: Path) -> dict[str, float]:
+    """The figures of `player_in_window`. Raises a `BuildError` if Blender did not get through."""
+    order, result = folder / "order.json", folder / "result.json"
+    files = {"avatar": avatar, "package": build_extension(folder), "result": result}
+    order.write_text(json.dumps({name: str(file) for name, file in files.items()}), "utf-8")
+    for name in ("EFFIGY_BACKEND_PYTHON", *ONE_THREAD):
+        os.environ.pop(name, None)
+    run_in_window(window_command(blender), IN_WINDOW, order, folder / "settings")
+    if not result.is_file():
+        raise BuildError("Blender did not get to the end: what it said is above.")
+    return json.loads(result.read_text("utf-8"))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.player", description=__doc__.splitlines()[0])
+    parser.add_argument("--avatar", metavar="FILE", type=Path, help="an avatar with a baked model")
+    parser.add_argument("--window", metavar="BLENDER", nargs="?", const="", help="measure in its window as well")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
     arguments = parser.parse_args()
-    figures = measure()
+    with tempfile.TemporaryDirectory(prefix="effigy-bench-") as folder:
+        path = Path(folder, "person.effigy")
+        if arguments.avatar:
+            shutil.copyfile(arguments.avatar, path)
+        avatar = load_avatar(path) if arguments.avatar else make_avatar(path, load_head())
+        row = measure(path, avatar)
+        if arguments.window is not None:
+            try:
+                row |= measure_in_window(arguments.window or None, path, Path(folder))
+            except BuildError as error:
+                print(error, file=sys.stderr)
+                return 1
+    figures = {str(avatar.gaussian_count): row}
     for count, row in figures.items():
         print(f"{count} Gaussians: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ import gc
 import importlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import bpy
@@ -155,6 +155,13 @@ def resident() -> float:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def until(done: Callable[[], object], seconds: float = 120.0) -> Iterator[float]:
+    """Steps for `end_with` that wait until `done`, or until so many seconds have passed."""
+    last = time.monotonic() + seconds
+    while not done() and time.monotonic() < last:
+        yield 0.2
 
 
 def end_with(steps: object) -> None:

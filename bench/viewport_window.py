@@ -18,7 +18,7 @@ import numpy as np
 from mathutils import Quaternion
 
 sys.path.insert(0, str(Path(__file__).parent))
-from viewport_screen import difference, effigy, end_with, in_view, plain, redraw, resident, view
+from viewport_screen import difference, effigy, end_with, in_view, plain, redraw, resident, until, view
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
 REDRAWS, PLAYED = 8, 8.0
@@ -138,12 +138,6 @@ def played(mesh: bpy.types.Object, live: object, row: dict) -> Iterator[float]:
             redraw()
             effigy("worker.session").client().pump()
         row["leaked_megabytes"] = sizes[-1] - sizes[0]
-
-
-def until(done: object, seconds: float = 120.0) -> Iterator[float]:
-    last = time.monotonic() + seconds
-    while not done() and time.monotonic() < last:
-        yield 0.2
 
 
 def start() -> None:

@@ -54,6 +54,8 @@ class _View:
     """The result of `live.update_view` before the scene was drawn; empty if avatars are hidden with the overlays."""
     drawn: tuple[int, ...] = ()
     """The avatars whose splats it last drew, by `Rig.uid`."""
+    pixel_step: int = 1
+    """`_pixel_step` when this redraw began: drawing the scene may take longer than a view counts as moving."""
 
 
 @dataclass
@@ -117,6 +119,7 @@ def _update(context: bpy.types.Context) -> None:
     if view.visible and not shared_shaders.build():
         view.visible = []
         redraw_panels()
+    view.pixel_step = _pixel_step(context, number, view.visible) if view.visible else 1
     _schedule_mesh_visibility(context)
 
 
@@ -140,7 +143,7 @@ def _draw(context: bpy.types.Context) -> None:
     if texture is None:
         return
     meshes = [_mesh_of(rig, avatar, context) for rig, avatar in drawn if rig.mesh.mode == "OBJECT"]
-    view.framebuffer.draw(texture, camera, meshes, _pixel_step(context, view))
+    view.framebuffer.draw(texture, camera, meshes, view.pixel_step)
     view.framebuffer.composite(camera, context.preferences.themes[0].view_3d.space.gradients.high_gradient)
     for rig, avatar in drawn:
         if rig.armature.effigy_view.mode == "BOTH":
@@ -170,14 +173,14 @@ def _clean_up(context: bpy.types.Context) -> None:
             del kept[number]
 
 
-def _pixel_step(context: bpy.types.Context, view: _View) -> int:
-    """The side of a splat framebuffer's pixel in view pixels: 2 while the view or an avatar in it changes, if the
-    artist has chosen the quality `ANCHORS`, or `AUTO` and Blender draws on the CPU; else 1.
+def _pixel_step(context: bpy.types.Context, number: int, visible: list[tuple[Rig, AvatarState]]) -> int:
+    """The side of a splat framebuffer's pixel in view pixels: 2 while the view `number` or an avatar in it changes, if
+    the artist has chosen the quality `ANCHORS`, or `AUTO` and Blender draws on the CPU; else 1.
     """
     quality = context.scene.effigy_view.quality
     if quality == "FULL" or (quality == "AUTO" and not _is_software_renderer()):
         return 1
-    return 2 if live.is_moving(context.region.as_pointer(), view.visible) else 1
+    return 2 if live.is_moving(number, visible) else 1
 
 
 def _is_software_renderer() -> bool:

@@ -56,7 +56,8 @@ state: Final = ViewportState()
 def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> list[tuple[Rig, AvatarState]]:
     """Returns the visible avatars of a 3D View with their updated states. `view` is the address of the view's region.
 
-    Poses are read again only after a change of the scene, and splats are made only if `view` is the active view.
+    Poses are read again only after a change of the scene, and splats are made only if `view` is the active view and
+    shows them.
     Splats of the worker arrive after this function has returned, and all views are then redrawn.
     """
     depsgraph = context.view_layer.depsgraph
@@ -68,7 +69,7 @@ def update_view(context: bpy.types.Context, view: int, viewpoint: Viewpoint) -> 
         try:
             if avatar.read_at <= state.scene_changed_at:
                 _update_pose(rig, avatar, depsgraph, now)
-            if view == state.active_view and avatar.has_size:
+            if view == state.active_view and avatar.has_size and rig.armature.effigy_view.mode != "MESH":
                 _update_splats(context.scene, rig, avatar, viewpoint, depsgraph, now)
         except EffigyError as error:
             _on_error(rig.uid, str(error))

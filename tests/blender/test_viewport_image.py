@@ -264,6 +264,14 @@ def test_the_draw_handlers_draw_the_avatars_of_a_view(ann, engine_avatars):
             expected = drawn([drawable(ann, engine_avatars / "ann.effigy", camera)], camera)[..., 3]
             # The view's buffer is encoded on writing, which changes the alpha of pixels that are not opaque.
             assert (alpha[expected > 0.99] > 0.9).all() and not alpha[expected == 0].any(), mode
+        # Drawing the scene may take longer than a pose counts as moving.
+        bpy.context.scene.effigy_view.quality = "ANCHORS"
+        ann.key_blocks["jawOpen"].value = 0.4
+        bpy.context.view_layer.update()
+        draw._update(context)
+        time.sleep(live.SETTLE_SECONDS)
+        in_gpu(image)
+        assert draw.state.views[7].framebuffer._step == 2
         ann.armature.effigy_view.mode = "MESH"
         assert not in_gpu(image).any()
     finally:

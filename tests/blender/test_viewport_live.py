@@ -128,6 +128,15 @@ def test_a_moving_parent_moves_the_splats_at_once_and_causes_no_request(ann):
     assert np.abs(means - (before.means * 1.0001 + (0.001, 0, 0.0005))).max() < 1e-5
 
 
+def test_an_avatar_whose_mesh_is_shown_instead_is_not_evaluated(ann):
+    requested = settle(ann).requested
+    ann.armature.effigy_view.mode = "MESH"
+    ann.key_blocks["jawOpen"].value = 0.5
+    assert update()[ann.armature.name].requested is requested
+    ann.armature.effigy_view.mode = "SPLATS"
+    assert settle(ann).requested is not requested
+
+
 def test_scrubbing_never_queues_and_ends_at_the_newest_pose(ann):
     settle(ann)
     for value in np.linspace(0, 1, 60):
