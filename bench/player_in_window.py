@@ -145,7 +145,8 @@ def slide(rig: object, live: object, latencies: list[float], avatar: bool) -> It
         if not avatar:
             view()[0].tag_redraw()
         yield from until(lambda: asked.value is None, 10.0)
-        yield 0.3
+        # Until a head at rest has been drawn at full resolution.
+        yield 1.0
     bpy.types.SpaceView3D.draw_handler_remove(handle, "WINDOW")
     del latencies[:5]
 

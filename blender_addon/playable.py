@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import bpy
 
 from . import avatars, tasks, training
 from .errors import EffigyError
 from .file_names import file_name, numbered
+from .playable_files import ENDING
 from .player.players import has_player
 from .renaming import unused
 from .rig.rig_properties import Rig, find_rigs
 from .rig.steps import Steps
 from .tasks import Task
-
-ENDING: Final = "_playable"
-"""As in what a training bakes of an avatar of graph U-Nets (`backend.service.commands`)."""
 
 
 def suggested(rig: Rig) -> Path:

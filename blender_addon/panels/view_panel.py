@@ -9,6 +9,7 @@ import bpy
 from .. import active
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
+from ..playable_files import networks_beside
 from ..player.players import has_bust
 from ..rig.rig_properties import Rig
 from ..viewport import live, shared_shaders
@@ -48,8 +49,10 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
             wrapped(layout, shared_shaders.failure(), region_width(context), "ERROR")
         elif avatar is not None and avatar.error:
             wrapped(layout, avatar.error, region_width(context), "ERROR")
-        elif avatar is not None and avatar.source is not Source.NONE:
+        if avatar is not None and avatar.source is not Source.NONE and (avatar.error is None or avatar.fresh):
             layout.label(text=avatar.source.value)
+            if avatar.file is not None and networks_beside(avatar.file[1]) is not None:
+                layout.prop(scene, "networks")
             if avatar.unfilmed:
                 wrapped(layout, UNFILMED, region_width(context), "INFO")
             if avatar.source is Source.WORKER:

@@ -23,6 +23,7 @@ class Source(Enum):
     PLAYER = "Played in Blender, without the backend"
     DISTILLED = "Played in Blender, from a bake of its networks"
     WORKER = "Computed by the backend"
+    NETWORKS = "Computed by the backend, from the networks of the bake"
     BAKE = "Played from the baked frames"
 
 
@@ -39,6 +40,8 @@ class RequestRecord:
     view: np.ndarray
     """(4,) The result of `Viewpoint.relative_to_head` for the request's viewpoint and head motion."""
     anchors_only: bool
+    networks: bool = False
+    """Whether the worker was asked for what a baked avatar's networks compute."""
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """Keeps the splats of every avatar in a 3D View up to date with the rig's pose and the viewpoint.
 
 `update_view` runs when a 3D View begins to draw. It reads the pose of every avatar in that view. Where the pose is new
-it takes baked splats from `cache`, or evaluates the avatar at once if its file has a baked model (`player`). Other
-avatars are evaluated by the worker while Blender draws the rest of the scene. For each of these one request is in
-progress and at most one waits, the newest (`latest` in `worker.client`). Until the answer arrives, the previous splats
-stay and move rigidly with the head.
+it takes baked splats from `cache`, or evaluates the avatar at once if its file has a baked model (`player`), for which
+no worker is started. Other avatars are evaluated by the worker while Blender draws the rest of the scene. For each of
+these one request is in progress and at most one waits, the newest (`latest` in `worker.client`). Until the answer
+arrives, the previous splats stay and move rigidly with the head. Where the artist wants it, the worker also evaluates
+the networks of a baked avatar, once pose and view are still.
 
 Blender's handlers only record that something may have changed, because they may run in a render's thread.
 
@@ -30,6 +31,7 @@ from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
 from ..native_clouds import cloud_of
 from ..paths import is_file
+from ..playable_files import networks_beside
 from ..player.players import edits_of, player_of
 from ..redraw import redraw_panels, redraw_views
 from ..rig.pose import read_pose
@@ -49,6 +51,9 @@ VIEW_CHANGE_MAX: Final = 0.35
 """Radians of `view_change` from which on the colours are requested although the view is still moving."""
 RETRY_SECONDS: Final = 3.0
 """Pause after an error before the worker is asked again."""
+
+PLAYED: Final = (Source.PLAYER, Source.DISTILLED, Source.NETWORKS)
+"""Of avatars that have a player."""
 
 state: Final = ViewportState()
 
@@ -155,8 +160,8 @@ def _update_splats(
     """Takes the splats of the current pose from the bake or the player, or requests them from the worker.
 
     A new pose is requested at once. For a pose that has been requested before, splats are requested again if the
-    viewpoint has changed enough (`VIEW_TOLERANCE`, `VIEW_CHANGE_MAX`), or if the last request was for the anchors only
-    and the pose and the view are still.
+    viewpoint has changed enough (`VIEW_TOLERANCE`, `VIEW_CHANGE_MAX`), or if the last request was preliminary and the
+    pose and the view are still.
     """
     view = viewpoint.relative_to_head(avatar.motion)
     if (found := cache.baked_splats(rig, scene.frame_current, avatar.key)) is not None:
@@ -166,17 +171,23 @@ def _update_splats(
         avatar.requested = avatar.shown = RequestRecord(avatar.key, avatar.pose_changed_at, view, False)
         avatar.source = Source.BAKE
         return
-    if avatar.error and now - avatar.failed_at < RETRY_SECONDS:
+    failed = bool(avatar.error) and now - avatar.failed_at < RETRY_SECONDS
+    asked = scene.effigy_view.networks and avatar.source in (Source.DISTILLED, Source.NETWORKS)
+    if failed and not asked:
         return
     if avatar.file is not None and avatar.file[0] != _named_by(rig):
         # Another avatar: what was requested of the last one says nothing about this one.
         avatar.file = avatar.requested = None
         avatar.source = Source.NONE
+    networks = networks_beside(avatar.file[1]) if asked and not failed and avatar.file is not None else None
     still = now - max(avatar.moved_at, state.views[state.active_view].moved_at) >= SETTLE_SECONDS
     anchors_only = scene.effigy_view.quality == "ANCHORS" and not still and avatar.splats is not None
     if avatar.requested is not None and avatar.requested.key == avatar.key:
         change = view_change(avatar.requested.view, view)
-        if change < VIEW_TOLERANCE and not (avatar.requested.anchors_only and still):
+        preliminary = avatar.requested.anchors_only or avatar.requested.networks != (networks is not None)
+        if change < VIEW_TOLERANCE and not (preliminary and still):
+            if preliminary:
+                _redraw_when_still()
             return
         if not still and change < VIEW_CHANGE_MAX:
             _redraw_when_still()
@@ -186,11 +197,18 @@ def _update_splats(
     player = player_of(rig, path, depsgraph)
     if player is None:
         _request_splats(rig.uid, path, avatar, viewpoint, record)
+    elif networks is not None and still and avatar.fresh:
+        record = replace(record, anchors_only=False, networks=True)
+        _request_splats(rig.uid, networks, avatar, viewpoint, record)
     else:
         answer = player.splats(message := avatar.pose.message(), viewpoint.message())
         avatar.requested = record = replace(record, anchors_only=False)
         source = Source.DISTILLED if player.baked.distilled else Source.PLAYER
+        error = avatar.error if failed else None
         _show(avatar, record, Splats.from_answer(answer, avatar.motion), source, player.is_unfilmed(message))
+        avatar.error = error
+        if player.baked.distilled and scene.effigy_view.networks:
+            _redraw_when_still()
 
 
 def _request_splats(uid: int, path: Path, avatar: AvatarState, viewpoint: Viewpoint, record: RequestRecord) -> None:
@@ -212,10 +230,11 @@ def _request_splats(uid: int, path: Path, avatar: AvatarState, viewpoint: Viewpo
 def _on_splats(uid: int, record: RequestRecord, answer: Mapping[str, np.ndarray], motion: np.ndarray) -> None:
     """Stores the worker's answer to a request. `motion` (4, 4) is the head's motion in the requested pose."""
     avatar = state.avatars.get(uid)
-    # The file may have got a baked model since.
-    if avatar is None or avatar.source in (Source.PLAYER, Source.DISTILLED):
+    # A pose that was played since is newer.
+    if avatar is None or (avatar.source in PLAYED and avatar.requested is not record):
         return
-    _show(avatar, record, Splats.from_answer(answer, motion), Source.WORKER)
+    source = Source.NETWORKS if record.networks else Source.WORKER
+    _show(avatar, record, Splats.from_answer(answer, motion), source, avatar.unfilmed and avatar.fresh)
     redraw_views()
 
 

@@ -96,7 +96,9 @@ class EffigyView(bpy.types.PropertyGroup):
 
 
 class EffigySceneView(bpy.types.PropertyGroup):
-    """`Scene.effigy_view`: what is computed while a pose changes, and whether avatars are hidden with the overlays."""
+    """`Scene.effigy_view`: what is computed while a pose changes and afterwards, and whether avatars are hidden with the
+    overlays.
+    """
 
     quality: EnumProperty(
         name="Quality",
@@ -110,6 +112,13 @@ class EffigySceneView(bpy.types.PropertyGroup):
         default=True,
         update=_redraw,
         description="Hide the avatars when the 3D View's overlays are switched off",
+    )
+    networks: BoolProperty(
+        name="Networks when Still",
+        default=False,
+        update=_redraw,
+        description="Replace a bake, once pose and view are still, by what its networks compute. They need the backend "
+        "and the file from which the avatar was baked, beside that of the bake",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -41,6 +42,12 @@ def played(rig):
     return avatar.splats
 
 
+def view_words(module):
+    layout = Layout()
+    module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
+    return layout.words
+
+
 @pytest.mark.parametrize("pose", [key_value, bone, driver, constraint])
 def test_every_pose_is_shown_in_the_redraw_that_reads_it(cat, no_worker, pose):
     before = played(cat)
@@ -50,31 +57,23 @@ def test_every_pose_is_shown_in_the_redraw_that_reads_it(cat, no_worker, pose):
 
 
 def test_the_panel_says_what_is_seen(cat, no_worker, module):
-    def words():
-        layout = Layout()
-        module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
-        return layout.words
-
-    assert "Played in Blender" not in words()
+    assert "Played in Blender" not in view_words(module)
     played(cat)
-    assert "Played in Blender, without the backend" in words()
-    assert "never filmed" not in words()
+    words = view_words(module)
+    assert "Played in Blender, without the backend" in words and "never filmed" not in words
 
 
 def test_the_panel_says_that_a_face_was_never_filmed(cat, no_worker, module, monkeypatch):
     monkeypatch.setattr(module("blender_addon.player.evaluate").Player, "distance", lambda self, pose: 2.6)
     played(cat)
-    layout = Layout()
-    module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
-    assert "This face was never filmed: it is drawn from the rig." in layout.words
+    assert "This face was never filmed: it is drawn from the rig." in view_words(module)
 
 
 def test_the_panel_offers_to_make_networks_playable(engine_avatars, module):
     ann = add_rig(engine_avatars / "ann.effigy")
     settle(ann)
-    layout = Layout()
-    module("blender_addon.panels.view_panel").EFFIGY_PT_view.draw(SimpleNamespace(layout=layout), bpy.context)
-    assert "Computed by the backend" in layout.words and "Make Playable without Backend" in layout.words
+    words = view_words(module)
+    assert "Computed by the backend" in words and "Make Playable without Backend" in words
 
 
 def apply_transforms(rig):
@@ -160,6 +159,66 @@ def test_an_avatar_of_networks_is_made_playable_in_a_file_of_its_own(engine_avat
     ann.armature.effigy.avatar = str(networks)
     with pytest.raises(RuntimeError, match="keeps the networks: choose another name"):
         bpy.ops.effigy.make_playable(filepath=str(networks))
+
+
+def test_networks_replace_their_bake_once_it_is_still_if_they_are_wanted(engine_avatars, tmp_path, module, monkeypatch):
+    live, source = viewport("live"), viewport("avatar_state").Source
+    paths = {name: tmp_path / f"{name}.effigy" for name in ("anna", "anna_playable")}
+    for path, made in zip(paths.values(), ("ann.effigy", "cat.effigy"), strict=True):
+        shutil.copyfile(engine_avatars / made, path)
+    players = module("blender_addon.player.players")
+    read = players.read_baked
+
+    def baked(path):
+        found = read(path)
+        return found and replace(found, distilled=True)
+
+    monkeypatch.setattr(players, "read_baked", baked)
+    anna = add_rig(paths["anna_playable"])
+    scene, name = bpy.context.scene.effigy_view, anna.armature.name
+
+    def still():
+        time.sleep(live.SETTLE_SECONDS + 0.05)
+        return settle(anna)
+
+    assert "Networks when Still" not in view_words(module)
+    update()
+    # A file beside the bake is not looked at unless it was used on this computer before.
+    scene.networks = True
+    assert still().source is source.DISTILLED and "Networks when Still" not in view_words(module)
+    module("blender_addon.trusted_paths").trust(paths["anna"])
+    still()
+    update()
+    avatar = still()
+    assert avatar.source is source.NETWORKS and avatar.requested.networks and "Networks when Still" in view_words(module)
+    networks = avatar.splats
+    # A new pose is played at once, and an answer that is late is not shown.
+    anna.key_blocks["jawOpen"].value = 0.5
+    avatar = update()[name]
+    assert avatar.fresh and avatar.source is source.DISTILLED
+    live._on_splats(anna.uid, replace(avatar.requested), {}, np.eye(4))
+    assert avatar.source is source.DISTILLED
+    anna.key_blocks["jawOpen"].value = 0.0
+    update()
+    still()
+    update()
+    avatar = still()
+    assert avatar.source is source.NETWORKS and np.array_equal(avatar.splats.colors, networks.colors)
+    scene.networks = False
+    update()
+    assert still().source is source.DISTILLED
+
+
+def test_a_bake_goes_on_while_its_networks_cannot_be_computed(cat, module):
+    live, source = viewport("live"), viewport("avatar_state").Source
+    played(cat)
+    avatar = live.state_of(cat)
+    avatar.source, bpy.context.scene.effigy_view.networks = source.DISTILLED, True
+    live._on_error(cat.uid, "There is no backend.")
+    key_value(cat)
+    assert update()[cat.armature.name].fresh and avatar.error == "There is no backend."
+    words = view_words(module)
+    assert "There is no backend." in words and source.PLAYER.value in words
 
 
 def test_what_was_baked_of_networks_is_said_to_be(cat, no_worker, module):
