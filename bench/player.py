@@ -22,9 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 os.environ |= ONE_THREAD
 
 import numpy as np
@@ -91,9 +90,7 @@ def measure(path: Path, avatar: Avatar) -> dict[str, float]:
     networks = median_ms(lambda number: posed_splats(avatar, read_pose(Parameters(poses[number], "bench"), model), eye))
     answers = [player.splats(pose, {"view": eye}) for pose in poses]
     played = median_ms(lambda number: player.splats(poses[number], {"view": eye}))
-    packed = median_ms(
-        lambda number: pack([(Splats.from_answer(answers[number], np.eye(4)), np.eye(4), DrawStyle())])
-    )
+    packed = median_ms(lambda number: pack([(Splats.from_answer(answers[number], np.eye(4)), np.eye(4), DrawStyle())]))
     return {
         "pose_ms": played,
         "pack_ms": packed,

@@ -96,8 +96,8 @@ class EffigyView(bpy.types.PropertyGroup):
 
 
 class EffigySceneView(bpy.types.PropertyGroup):
-    """`Scene.effigy_view`: what is computed while a pose changes and afterwards, and whether avatars are hidden with the
-    overlays.
+    """`Scene.effigy_view`: what is computed while a pose changes and afterwards, and whether avatars are hidden with
+    the overlays.
     """
 
     quality: EnumProperty(

@@ -32,13 +32,14 @@ class SplatsRequest:
 
 
 def pose_key(pose: RigPose) -> bytes:
-    """Identifies the shape of a pose: the exact float32 values of expression and joint rotations, without the root.
+    """Identifies the shape of a pose: the exact float32 values of expression and joint rotations, without the root, and
+    the torso to 10 µm. It is relative to the root, so that a parent that moves both changes it by its rounding.
 
     Two poses of one avatar with the same key have the same splats, apart from a similarity transformation that moves
     the whole head, and from the colours, which depend on the viewpoint.
     """
-    return b"".join(
-        np.ascontiguousarray(value, np.float32).tobytes()
-        for name, value in sorted(pose.message().items())
-        if name != "root"
-    )
+    values = {name: value for name, value in pose.message().items() if name != "root"}
+    if pose.torso is not None:
+        # No negative zeros.
+        values["torso"] = np.round(pose.torso, 5) + 0.0
+    return b"".join(np.ascontiguousarray(values[name], np.float32).tobytes() for name in sorted(values))

@@ -190,7 +190,9 @@ def test_networks_replace_their_bake_once_it_is_still_if_they_are_wanted(engine_
     still()
     update()
     avatar = still()
-    assert avatar.source is source.NETWORKS and avatar.requested.networks and "Networks when Still" in view_words(module)
+    assert (
+        avatar.source is source.NETWORKS and avatar.requested.networks and "Networks when Still" in view_words(module)
+    )
     networks = avatar.splats
     # A new pose is played at once, and an answer that is late is not shown.
     anna.key_blocks["jawOpen"].value = 0.5
