@@ -1,4 +1,6 @@
-"""An avatar as a web page, made of its file and, where the file does not hold how its head moves, of its rig."""
+"""An avatar as a web page, made of its file, and of its rig, which says how the head moves: the file may be a
+stranger's, and nothing in Blender needs what it says about that.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from .player.players import player_of
 from .reading import reading
 from .rig.joint_limits import LOOK_SIDEWAYS, LOOK_UP
 from .rig.rig_properties import Rig
-from .web_page import moves_by_itself, page_of
+from .web_page import page_of
 
 MOST_BYTES: Final = 64 << 20
 """Of an avatar's file that goes into a page; one on FLAME has some megabytes."""
@@ -35,15 +37,14 @@ def web_page(rig: Rig, depsgraph: bpy.types.Depsgraph) -> bytes:
             f"The avatar {path.name} has no baked model, which a page needs: press Make Playable without Backend, or "
             "train it again."
         )
-    content = _content(path)
-    if moves_by_itself(content):
-        return page_of(content, rig.mesh.name)
     names = rig.arkit_names or (rig.expression_names if "jawOpen" in rig.expression_names else ())
     if not names:
         raise EffigyError(
             f'The head model "{rig.head_name}" has no sliders with ARKit\'s names, which the page would show.'
         )
-    return page_of(content, rig.mesh.name, names, _motion(rig, player, names))
+    if not player.is_near():
+        raise EffigyError(f"The {NOUN} {path} is damaged (its Gaussians are nowhere): {REMEDY}.")
+    return page_of(_content(path), rig.mesh.name, names, _motion(rig, player, names))
 
 
 def _motion(rig: Rig, player: Player, names: tuple[str, ...]) -> dict[str, np.ndarray]:

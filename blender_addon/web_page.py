@@ -50,7 +50,7 @@ def page_of(
 ) -> bytes:
     """The page of an avatar's file with a baked model, whose content was checked.
 
-    `sliders` and `motion` (the arrays of `head_motion`) are given for a file that does not hold them. Raises an
+    `sliders` and `motion` (the arrays of `head_motion`) take the place of the file's, which may hold none. Raises an
     `EffigyError` if the page's program is missing.
     """
     try:
@@ -71,7 +71,7 @@ def _needed(content: bytes, sliders: Sequence[str], motion: Mapping[str, np.ndar
     own["settings"] = {name: header["settings"][name] for name in ("sh_degree", "neural_per_anchor")}
     parts: list[tuple[str, str, Sequence[int], bytes]] = []
     for name, entry in entries.items():
-        if name.startswith(_NEEDED):
+        if name.startswith(_NEEDED) and name.removeprefix("baked.") not in (motion or ()):
             first, last = (begin + offset for offset in entry["data_offsets"])
             parts.append((name, entry["dtype"], entry["shape"], content[first:last]))
     if motion is not None:

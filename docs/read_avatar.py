@@ -13,29 +13,33 @@ import numpy as np
 
 Array = np.ndarray
 Tensors = dict[str, np.ndarray]
-NECK, JAW, EYE_L, EYE_R = 1, 2, 3, 4
-PARENTS = (-1, 0, 1, 1, 1)
-C1, C2 = 0.4886025119029199, (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
+NECK, JAW, EYES, PARENTS = 1, 2, slice(3, 5), (-1, 0, 1, 1, 1)
+C0, C1, C2 = 0.28209479177387814, 0.4886025119029199, (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
 C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
 DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I16": "<i2", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
+NETWORK = "networks.blendshapes."
+LIMITS = ("networks.performed", "networks.filmed", f"{NETWORK}weight_limits")  # may be infinite
 sigmoid = lambda x: 0.5 * np.tanh(0.5 * x) + 0.5
 smooth = lambda x: np.clip(x, 0, 1) ** 2 * (3 - 2 * np.clip(x, 0, 1))
 unit = lambda vectors: vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def read(path: Path) -> tuple[dict, Tensors]:
-    """The file's own header, and its tensors by name; floats as float32."""
+    """The file's own header, and its tensors by name; floats as float32. A damaged file is a ValueError or KeyError."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    entries = json.loads(data[8 : 8 + length])
-    header = json.loads(entries.pop("__metadata__")["effigy"])
-    tensors = {}
+    entries, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    header, tensors = json.loads(entries.pop("__metadata__")["effigy"]), {}
     for name, entry in entries.items():
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
-        values = np.frombuffer(data[begin:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        tensors[name] = values.astype(np.float32) if values.dtype.kind == "f" else values
+        values = np.frombuffer(body[slice(*entry["data_offsets"])], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        tensors[name] = values = values.astype(np.float32) if values.dtype.kind == "f" else values
+        if values.dtype.kind == "f" and not (~np.isnan(values) if name in LIMITS else np.abs(values) < 1e6).all():
+            raise ValueError(f"{name} holds numbers that no head has")
     if header.get("baked", {}).get("schema") != 1 or "sliders" not in header["baked"]:
-        sys.exit("This file has no baked model of its own head, or one of a newer kind: see docs/format.md.")
+        raise ValueError("it has no baked model of its own head, or one of a newer kind")
+    starts, moved = tensors["baked.delta_starts"].astype(int), tensors["baked.delta_vertices"]
+    if starts[0] or (np.diff(starts) < 0).any() or starts[-1] != len(moved) or moved.min(initial=0) < 0:
+        raise ValueError("its deltas cannot be read")
     return header, tensors
 
 
@@ -57,12 +61,11 @@ def to_matrix(rotation: Array) -> Array:
 
 
 def to_quaternion(matrix: Array) -> Array:
-    """(3, 3) -> w, x, y, z with w >= 0: the eigenvector to the largest eigenvalue (Bar-Itzhack 2000)."""
+    """(3, 3) -> w, x, y, z: the eigenvector to the largest eigenvalue (Bar-Itzhack 2000)."""
     (a, b, c), (d, e, f), (g, h, i) = matrix
     # Of a symmetric matrix `eigh` reads the lower triangle alone.
     low = (a + e + i, 0, 0, 0), (h - f, a - e - i, 0, 0), (c - g, b + d, e - a - i, 0), (d - b, c + g, f + h, i - a - e)
-    quaternion = np.linalg.eigh(low)[1][:, -1]
-    return quaternion if quaternion[0] >= 0 else -quaternion
+    return np.linalg.eigh(low)[1][:, -1]
 
 
 def multiplied(a: Array, b: Array) -> Array:
@@ -102,7 +105,7 @@ def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[A
 
 def view_of(joints: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Array, Array]:
     """The view condition (3,), and the matrix (3, 3) from head space to the frame of the directions of view."""
-    before = unit(turn.T @ (joints[EYE_L:].mean(0) - eye))
+    before = unit(turn.T @ (joints[EYES].mean(0) - eye))
     angles = np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))
     yaw, pitch = np.clip(angles, ranges[:, 0], ranges[:, 1])
     after = np.array((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)))
@@ -125,35 +128,32 @@ def nearest_filmed(face: Array, filmed: Array) -> Array:
     return face - ((1 - kept) * offsets) @ filmed[2:]
 
 
-def with_materials(tensors: Tensors, attributes: Array, degree: int, beyond: Array) -> Array:
-    """Attributes (N, O) with the rig's mouth as far as `beyond` (E + 9,), 0 to 1, says that it was never filmed."""
-    materials = tensors["networks.blendshapes.materials"]
-    rig, first = np.zeros_like(attributes), 11 + 3 * (degree + 1) ** 2
-    rig[:, 6], rig[:, 10] = 1, 3
-    rig[:, 11:14] = (materials[:, :3] - 0.5) / 0.28209479177387814
-    rig[:, first + 7 :: 11] = 1
-    shown = smooth((beyond * tensors["networks.blendshapes.reveals"]).max()) * materials[:, 3:]
-    return attributes + shown * (rig - attributes)
-
-
-def mixed(tensors: Tensors, conditions: Array) -> Array:
-    """Conditions (E + 12,) -> attributes (N, O)."""
-    prefix, x = "networks.blendshapes.mix.", conditions
-    layers = sorted(int(name.split(".")[3]) for name in tensors if name.startswith(prefix) and name.endswith("weight"))
-    for layer in layers:
-        x = tensors[f"{prefix}{layer}.weight"] @ x + tensors[f"{prefix}{layer}.bias"]
-        x = x if layer == layers[-1] else np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-    if "networks.blendshapes.weight_limits" in tensors:
-        x = np.clip(x, *tensors["networks.blendshapes.weight_limits"])
-    basis = np.tensordot(x, tensors["networks.blendshapes.shapes"], 1)
-    return tensors["networks.blendshapes.mean"] + tensors["baked.features"] @ basis
+def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> Array:
+    """The face (E + 9,) that is asked for and the view condition (3,) -> attributes (N, O)."""
+    limits = tensors["networks.performed"]
+    face, beyond = np.clip(asked, *limits), np.clip((asked - limits[1]) / 0.1 + 1, 0, 1)
+    x = np.concatenate((nearest_filmed(face, tensors["networks.filmed"]) if LIMITS[1] in tensors else face, view))
+    layer = 0
+    while f"{NETWORK}mix.{layer}.weight" in tensors:
+        x = np.where(x > 0, x, np.expm1(np.minimum(x, 0))) if layer else x
+        x = tensors[f"{NETWORK}mix.{layer}.weight"] @ x + tensors[f"{NETWORK}mix.{layer}.bias"]
+        layer += 2
+    x = np.clip(x, *tensors[LIMITS[2]]) if LIMITS[2] in tensors else x
+    out = tensors[f"{NETWORK}mean"] + tensors["baked.features"] @ np.tensordot(x, tensors[f"{NETWORK}shapes"], 1)
+    if f"{NETWORK}materials" in tensors:
+        # The mouth of the rig, as far as it was never filmed.
+        materials, rig = tensors[f"{NETWORK}materials"], np.zeros_like(out)
+        rig[:, 6], rig[:, 10], rig[:, 11:14] = 1, 3, (materials[:, :3] - 0.5) / C0
+        rig[:, 18 + 3 * (degree + 1) ** 2 :: 11] = 1
+        out += smooth((beyond * tensors[f"{NETWORK}reveals"]).max()) * materials[:, 3:] * (rig - out)
+    return out
 
 
 def harmonics(degree: int, directions: Array) -> Array:
     """Unit directions (N, 3) -> (N, (degree + 1)²)."""
     x, y, z = directions.T
     xx, yy, zz = x * x, y * y, z * z
-    functions = [np.full_like(x, 0.28209479177387814), -C1 * y, C1 * z, -C1 * x]
+    functions = [np.full_like(x, C0), -C1 * y, C1 * z, -C1 * x]
     functions += [C2[0] * x * y, -C2[0] * y * z, C2[1] * (2 * zz - xx - yy), -C2[0] * x * z, C2[2] * (xx - yy)]
     functions += [-C3[0] * y * (3 * xx - yy), C3[1] * x * y * z, -C3[2] * y * (4 * zz - xx - yy)]
     functions += [C3[3] * z * (2 * zz - 3 * xx - 3 * yy), -C3[2] * x * (4 * zz - xx - yy)]
@@ -166,21 +166,13 @@ def splats(header: dict, tensors: Tensors, expression: Array, rotations: Array, 
     degree, k = header["settings"]["sh_degree"], header["settings"]["neural_per_anchor"]
     vertices, joints, turns, quaternions = posed_head(tensors, expression, rotations)
     view, to_view = view_of(joints, turns[NECK], eye, tensors["networks.views"])
-    asked, limits = np.concatenate((expression, rotations[JAW:].ravel())), tensors["networks.performed"]
-    face = np.clip(asked, *limits)
-    if "networks.filmed" in tensors:
-        face = nearest_filmed(face, tensors["networks.filmed"])
-    out = mixed(tensors, np.concatenate((face, view)))
-    if "networks.blendshapes.materials" in tensors:
-        out = with_materials(tensors, out, degree, np.clip((asked - limits[1]) / 0.1 + 1, 0, 1))
-    n, h = len(out), (degree + 1) ** 2
-    offsets = 0.01 * out[:, :3]
+    out = attributes_of(tensors, degree, np.concatenate((expression, rotations[JAW:].ravel())), view)
+    n, h, offsets = len(out), (degree + 1) ** 2, 0.01 * out[:, :3]
     scales = np.minimum(tensors["baked.base_scale"][:, None] * np.exp(out[:, 3:6]), 0.02)
     directions = unit((vertices - eye) @ to_view.T)
     colors = np.einsum("nh,nhc->nc", harmonics(degree, directions), out[:, 11 : 11 + 3 * h].reshape(n, h, 3))
-    own = out[:, 11 + 3 * h :].reshape(n, k, 11)
-    turn = quaternions[:, None]
-    places = offsets[:, None] + tensors["networks.blendshapes.positions"] * scales[:, None]
+    own, turn = out[:, 11 + 3 * h :].reshape(n, k, 11), quaternions[:, None]
+    places = offsets[:, None] + tensors[f"{NETWORK}positions"] * scales[:, None]
     anchors_and_spawned = {
         "means": (vertices + rotated(quaternions, offsets), vertices[:, None] + rotated(turn, places)),
         "quaternions": (multiplied(quaternions, unit(out[:, 6:10])), multiplied(turn, unit(own[..., 7:11]))),
@@ -188,21 +180,20 @@ def splats(header: dict, tensors: Tensors, expression: Array, rotations: Array, 
         "opacities": (sigmoid(out[:, 10]), np.maximum(np.tanh(own[..., 0]), 0)),
         "colors": (np.maximum(colors + 0.5, 0), sigmoid(own[..., 1:4])),
     }
-    return {
-        name: np.concatenate((anchors, spawned.reshape(n * k, *anchors.shape[1:])))
-        for name, (anchors, spawned) in anchors_and_spawned.items()
-    }
-
-
-def main() -> None:
-    path = Path(sys.argv[1])
-    header, tensors = read(path)
-    values = {name: float(value) for name, value in (word.split("=") for word in sys.argv[2:])}
-    found = splats(header, tensors, *pose_of_sliders(header, tensors, values), eye=np.array((0, 0.02, 0.7)))
-    np.savez(path.with_suffix(".npz"), **found)
-    sliders = len(header["baked"]["sliders"])
-    print(f"{path.name}: {sliders} sliders, {len(found['means'])} Gaussians on {header['head_name']}")
+    found = {name: np.concatenate((a, b.reshape(n * k, *a.shape[1:]))) for name, (a, b) in anchors_and_spawned.items()}
+    if not all(np.isfinite(part).all() for part in found.values()):
+        raise ValueError("its Gaussians are nowhere")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    path, values = Path(sys.argv[1]), (word.split("=") for word in sys.argv[2:])
+    try:
+        header, tensors = read(path)
+        pose = pose_of_sliders(header, tensors, {name: float(value) for name, value in values})
+        found = splats(header, tensors, *pose, eye=np.array((0, 0.02, 0.7)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        sys.exit(f"{path} cannot be read as an avatar: {error or type(error).__name__}. See docs/format.md.")
+    np.savez(path.with_suffix(".npz"), **found)
+    sliders, count = len(header["baked"]["sliders"]), len(found["means"])
+    print(f"{path.name}: {sliders} sliders, {count} Gaussians on {header['head_name']}")

@@ -36,6 +36,8 @@ MOST_BUST: Final = 100_000
 """Gaussians of a bust, as in `backend.avatar.bust`."""
 MOST_ENHANCED: Final = 256
 """Channels of an enhancer; both as in `backend.avatar.settings`."""
+MOST_MAGNITUDE: Final = 1e6
+"""Of a number that has no reason to be infinite."""
 LEAST_AXIS: Final = 1e-6
 """Of the ellipsoid of filmed faces, as in `backend.avatar.filmed`."""
 _DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
@@ -272,9 +274,12 @@ class _Tensors:
         data = self._file.read(end - begin)
         if len(data) != end - begin:
             raise _Misfit("it is cut short")
-        values = np.frombuffer(data, dtype).reshape(found).astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = np.frombuffer(data, dtype).reshape(found).astype(np.float32)
         if np.isnan(values).any() or (finite and not np.isfinite(values).all()):
             raise _Misfit(f"{name} holds numbers that are not finite")
+        if finite and values.size and np.abs(values).max() > MOST_MAGNITUDE:
+            raise _Misfit(f"{name} holds numbers that no head has")
         return values
 
     def layers(self, prefix: str) -> tuple[Layer, ...]:

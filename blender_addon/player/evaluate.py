@@ -24,6 +24,8 @@ SCALE_CEILING: Final = np.float32(0.02)
 """Metres; both as in `backend.avatar`."""
 SOLID_LOGIT: Final = np.float32(3.0)
 """As in `backend.avatar.anchors`."""
+FARTHEST: Final = 10.0
+"""Metres from the head; nothing that belongs to one is further."""
 UNFILMED: Final = 2.5
 """Distance of a face from the filmed ones from which on the artist is told. A face with all sliders at 0 is at 1.9,
 because nobody's resting face is the template's; visemes are below 2.5, and sneers and grimaces that nobody made
@@ -115,6 +117,17 @@ class Player:
     def distance(self, pose: Mapping[str, np.ndarray]) -> float:
         """How far the face of a pose is from those that the avatar's clip has filmed: 1 is the furthest of these."""
         return distance(face_of(*self._without_jaw_shapes(pose)), self.baked.filmed)
+
+    def is_near(self) -> bool:
+        """Whether all numbers of the Gaussians are finite, and none is further than `FARTHEST`, with the jaw open."""
+        rest = {name: np.zeros(3) for name in _JOINTS} | {
+            "expression": np.zeros(len(self.baked.jaw)),
+            "root": np.eye(4),
+        }
+        with np.errstate(all="ignore"):
+            splats = self.splats(rest | {"jaw": np.array((0.2, 0, 0))}, {"view": np.array((0, 0, 0.7))})
+        finite = all(bool(np.isfinite(part).all()) for part in splats.values())
+        return finite and float(np.abs(splats["means"]).max()) < FARTHEST
 
     def is_unfilmed(self, pose: Mapping[str, np.ndarray]) -> bool:
         return self.distance(pose) > UNFILMED

@@ -86,7 +86,7 @@ def test_the_file_of_another_head_has_no_deltas_of_it(tmp_path):
     header, _ = header_and_size(make_avatar(other, tmp_path / "other.effigy"))
     assert "sliders" not in header["baked"] and own_sliders(other) is None
     assert not any("delta" in part.name or "slider" in part.name for part in file_parts(tmp_path / "other.effigy"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="no baked model of its own head"):
         read_avatar.read(tmp_path / "other.effigy")
 
 
@@ -110,9 +110,9 @@ def test_the_arkit_sliders_of_a_named_head_are_its_own_expressions():
     assert np.allclose(sliders.expression[order], mapping.expression) and np.allclose(sliders.jaw[order], mapping.jaw)
 
 
-def test_the_reader_is_a_program_of_under_220_lines_that_needs_numpy_alone(file, tmp_path):
+def test_the_reader_is_a_program_of_under_200_lines_that_needs_numpy_alone(file, tmp_path):
     program = ROOT / "docs" / "read_avatar.py"
-    assert len(program.read_text("utf-8").splitlines()) < 220
+    assert len(program.read_text("utf-8").splitlines()) < 200
     copy = tmp_path / "ann.effigy"
     copy.write_bytes(file.read_bytes())
     refuse = (
@@ -129,3 +129,58 @@ def test_the_reader_is_a_program_of_under_220_lines_that_needs_numpy_alone(file,
     assert ended.stdout.startswith("ann.effigy: 52 sliders, 15600 Gaussians")
     with np.load(tmp_path / "ann.npz") as found:
         assert found["means"].shape == (15600, 3)
+
+
+def changed(file: Path, name: str, values: object, at: object = 0) -> bytes:
+    """The content of a file with numbers of a tensor changed."""
+    content = bytearray(file.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8 : 8 + length])[name]
+    begin, end = (8 + length + offset for offset in entry["data_offsets"])
+    numbers = np.frombuffer(
+        content, read_avatar.DTYPES[entry["dtype"]], 8 * (end - begin) // int(entry["dtype"][1:]), begin
+    )
+    numbers[at] = values
+    return bytes(content)
+
+
+HOSTILE = {
+    "infinite deltas": ("baked.delta_units", np.inf),
+    "huge deltas": ("baked.delta_units", 1e30),
+    "deltas of other vertices": ("baked.delta_vertices", 32767),
+    "deltas of vertices below zero": ("baked.delta_vertices", -1),
+    "deltas that lie elsewhere": ("baked.delta_starts", 2**31 - 1),
+    "deltas backwards": ("baked.delta_starts", -5),
+    "not a number": ("networks.blendshapes.mean", np.nan),
+    "a head of a light-year": ("baked.vertices", 9e15),
+    "mixed to infinity": ("networks.blendshapes.mix.0.bias", 3e38),
+    "half of infinity": ("baked.features", np.inf),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [*HOSTILE, "cut short", "no avatar", "deep", "no such file", "a tensor less", "degree"]
+)
+def test_the_reader_has_a_sentence_for_a_hostile_file(case, file, tmp_path):
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    made = {
+        "cut short": content[:-1000],
+        "no avatar": b"<html>" * 100,
+        "deep": (10**5).to_bytes(8, "little") + b"[" * 10**5,
+        "a tensor less": content.replace(b"baked.joints", b"baked.jointz", 1),
+        "degree": content.replace(b'\\"sh_degree\\": 2', b'\\"sh_degree\\": 9', 1),
+    }
+    if case in HOSTILE:
+        name, values = HOSTILE[case]
+        made[case] = changed(file, name, values, slice(None, None, 3))
+    path = tmp_path / "ann.effigy"
+    if case in made:
+        assert made[case] != content, length
+        path.write_bytes(made[case])
+    words = [sys.executable, str(ROOT / "docs" / "read_avatar.py"), str(path), "jawOpen=0.5", "mouthSmileLeft=1"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and not (tmp_path / "ann.npz").exists()
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"{path} cannot be read as an avatar: "), ended.stderr
+    print(lines[0])

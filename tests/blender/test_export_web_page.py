@@ -83,6 +83,47 @@ def test_the_rig_gives_what_an_older_file_lacks(engine_avatars, tmp_path):
     assert np.abs(new["smile"]).max() > 0.005 and np.abs(old["smile"] - new["smile"]).max() < 3e-6
 
 
+def changed(source: Path, target: Path, name: str, value: float) -> None:
+    """A copy of an avatar's file with all numbers of a tensor changed."""
+    content = bytearray(source.read_bytes())
+    entries, data = entries_of(source.read_bytes())
+    begin, end = (len(content) - len(data) + offset for offset in entries[name]["data_offsets"])
+    dtype = {"F16": "<f2", "F32": "<f4", "I16": "<i2", "I32": "<i4"}[entries[name]["dtype"]]
+    np.frombuffer(content, dtype, (end - begin) // np.dtype(dtype).itemsize, begin)[:] = value
+    target.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("baked.vertices", np.nan),
+        ("baked.vertices", 1e30),
+        ("baked.features", np.inf),
+        ("networks.blendshapes.mix.0.bias", 3e38),
+        ("networks.blendshapes.mean", 65504),
+    ],
+)
+def test_a_hostile_avatar_gives_a_sentence(engine_avatars, tmp_path, name, value):
+    rig = stage(engine_avatars / "cat.effigy")
+    changed(engine_avatars / "cat.effigy", tmp_path / "mad.effigy", name, value)
+    rig.armature.effigy.avatar = str(tmp_path / "mad.effigy")
+    with pytest.raises(RuntimeError, match="is damaged"):
+        bpy.ops.effigy.export_web_page(filepath=str(tmp_path / "mad.html"))
+    assert [path.name for path in tmp_path.iterdir()] == ["mad.effigy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("delta_starts", 2**31 - 1), ("delta_vertices", -1), ("delta_units", 1e30)]
+)
+def test_how_the_head_moves_is_not_taken_from_the_file(engine_avatars, tmp_path, name, value):
+    rig = stage(engine_avatars / "cat.effigy")
+    bpy.ops.effigy.export_web_page(filepath=str(tmp_path / "good.html"))
+    changed(engine_avatars / "cat.effigy", tmp_path / "mad.effigy", f"baked.{name}", value)
+    rig.armature.effigy.avatar = str(tmp_path / "mad.effigy")
+    bpy.ops.effigy.export_web_page(filepath=str(tmp_path / "mad.html"))
+    assert (tmp_path / "mad.html").read_bytes() == (tmp_path / "good.html").read_bytes()
+
+
 def test_an_avatar_that_only_the_backend_plays_gives_a_sentence(engine_avatars, tmp_path):
     stage(engine_avatars / "ann.effigy")
     with pytest.raises(RuntimeError, match="press Make Playable without Backend"):
