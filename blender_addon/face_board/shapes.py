@@ -42,7 +42,7 @@ _FRAMES: Final[dict[str, list[Line]]] = {
     "slider": [_box(0.5, 2.2), [(-0.5, 0), (0.5, 0)]],
     "pad": [_box(2.3, 2.3), [(-2.3, 0), (2.3, 0)], [(0, -2.3), (0, 2.3)]],
 }
-_LABEL_SIZE: Final = 0.55
+_LABEL_SIZE: Final = 0.62
 _LABEL_HEIGHT: Final = -2.9
 
 

@@ -10,6 +10,7 @@ import bpy
 from .. import active
 from ..errors import EffigyError
 from ..face_board.build import has_board
+from ..pose_library import is_registered
 from ..rig.face_angles import LOOK
 from ..rig.face_angles import PARTS as JOINTS
 from ..rig.rig_properties import Rig
@@ -81,6 +82,11 @@ class EFFIGY_PT_controls(RigPanel, bpy.types.Panel):
         column = self.layout.column(align=True)
         column.operator("effigy.controls_from_sliders", icon="IMPORT")
         column.operator("effigy.sliders_from_controls", icon="EXPORT")
+        column = self.layout.column(align=True)
+        column.operator("effigy.make_pose_library", icon="ASSET_MANAGER")
+        column.operator("effigy.add_pose", icon="ADD")
+        if is_registered():
+            column.operator("effigy.remove_pose_library", icon="TRASH")
         self.layout.operator("effigy.remove_face_controls", icon="X")
 
 

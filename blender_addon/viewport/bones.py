@@ -17,7 +17,7 @@ from mathutils import Matrix
 from ..rig.rig_properties import Rig
 
 LINE_WIDTH: Final = 2.0
-"""Pixels at interface scale 1."""
+"""Pixels at interface scale 1, of a bone without a custom shape."""
 
 
 def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
@@ -34,28 +34,30 @@ def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
     ):
         return
     evaluated = armature.evaluated_get(context.view_layer.depsgraph)
-    ends, colors = [], []
+    by_width: dict[float, list[tuple[np.ndarray, np.ndarray]]] = {}
     for bone in evaluated.pose.bones:
         if is_shown(bone):
             lines = bone_lines(bone, armature.data.show_bone_custom_shapes)
-            ends.append(lines)
-            colors.append(np.tile((*_color_of(bone, armature, context)[:3], 1.0), (len(lines), 1)))
-    if not ends:
-        return
-    points, world = np.concatenate(ends), np.array(evaluated.matrix_world)
-    shader = gpu.shader.from_builtin("POLYLINE_FLAT_COLOR")
-    lines = {
-        "pos": (points @ world[:3, :3].T + world[:3, 3]).astype(np.float32),
-        "color": np.concatenate(colors).astype(np.float32),
-    }
-    batch = batch_for_shader(shader, "LINES", lines)
+            colors = np.tile((*_color_of(bone, armature, context)[:3], 1.0), (len(lines), 1))
+            width = bone.custom_shape_wire_width if bone.custom_shape is not None else LINE_WIDTH
+            by_width.setdefault(width, []).append((lines, colors))
+    world = np.array(evaluated.matrix_world)
     gpu.state.depth_test_set("NONE")
     gpu.state.blend_set("ALPHA")
+    for width, drawn in by_width.items():
+        _draw(world, *map(np.concatenate, zip(*drawn, strict=True)), width * context.preferences.system.ui_scale)
+    gpu.state.blend_set("NONE")
+
+
+def _draw(world: np.ndarray, points: np.ndarray, colors: np.ndarray, width: float) -> None:
+    """Lines with ends (2 N, 3) in the armature's space, and a colour (2 N, 4) for each end; `width` in pixels."""
+    places = (points @ world[:3, :3].T + world[:3, 3]).astype(np.float32)
+    shader = gpu.shader.from_builtin("POLYLINE_FLAT_COLOR")
+    batch = batch_for_shader(shader, "LINES", {"pos": places, "color": colors.astype(np.float32)})
     shader.bind()
     shader.uniform_float("viewportSize", gpu.state.viewport_get()[2:])
-    shader.uniform_float("lineWidth", LINE_WIDTH * context.preferences.system.ui_scale)
+    shader.uniform_float("lineWidth", width)
     batch.draw(shader)
-    gpu.state.blend_set("NONE")
 
 
 def is_shown(bone: bpy.types.PoseBone) -> bool:

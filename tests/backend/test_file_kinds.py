@@ -378,6 +378,7 @@ READS = {
     "blender_addon/importing.py": "the summary of a capture that was just made, without which nothing is said",
     "blender_addon/avatars.py": "within reading; and whether a file there has the same bytes",
     "blender_addon/player/baked_file.py": "within reading",
+    "blender_addon/pose_library.py": "within reading",
     "blender_addon/rig/open_head.py": "Effigy's own files",
     "blender_addon/sharing.py": "within reading",
     "blender_addon/textures/work.py": "within reading",

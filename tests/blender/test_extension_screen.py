@@ -375,6 +375,8 @@ RIG_OPERATORS = (
     "remove_face_controls",
     "controls_from_sliders",
     "sliders_from_controls",
+    "make_pose_library",
+    "add_pose",
 )
 
 

@@ -31,6 +31,8 @@ NOTHING_TO_UNDO = {
     "live_neutral": "measures the performer",
     "live_start": "moves the rig until it ends, and puts it back",
     "look_for_files": "a preference",
+    "make_pose_library": "writes files, and a preference",
+    "remove_pose_library": "deletes its own files, and a preference",
     "remove_shared_folder": "a preference",
     "show_unsure_frame": "goes to a frame",
     "show_worst_frame": "goes to a frame",
@@ -165,6 +167,7 @@ class Row:
 EFFIGY = bpy.ops.effigy
 ROWS = {
     "add_avatar": Row(lambda place: EFFIGY.add_avatar(True, filepath=str(place.avatars / "ben.effigy"), new_rig=True)),
+    "add_pose": Row(lambda _: EFFIGY.add_pose(True, name="Mine"), lambda _: pull_corner()),
     "add_face_controls": Row(lambda _: EFFIGY.add_face_controls(True)),
     "remove_face_controls": Row(lambda _: EFFIGY.remove_face_controls(True), lambda _: pull_corner()),
     "controls_from_sliders": Row(
