@@ -45,7 +45,9 @@ def draw_bones(rig: Rig, context: bpy.types.Context) -> None:
     gpu.state.depth_test_set("NONE")
     gpu.state.blend_set("ALPHA")
     for width, drawn in by_width.items():
-        _draw(world, *map(np.concatenate, zip(*drawn, strict=True)), width * context.preferences.system.ui_scale)
+        points = np.concatenate([lines for lines, _ in drawn])
+        colors = np.concatenate([each for _, each in drawn])
+        _draw(world, points, colors, width * context.preferences.system.ui_scale)
     gpu.state.blend_set("NONE")
 
 
