@@ -99,8 +99,12 @@ class Avatar:
 
     def pose(self, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
         """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> the input of the networks."""
-        limits = self.networks.performed, self.networks.filmed
-        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, limits)
+        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.face_limits)
+
+    @property
+    def face_limits(self) -> tuple[Tensor, Tensor]:
+        """The `limits` of `pose_rig`."""
+        return self.networks.performed, self.networks.filmed
 
     @torch.no_grad()
     def distances(self, expression: np.ndarray, rotations: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from ..head.forward import Head, Shaped
 from ..head.model import JAW
 from ..head.rotations import matrix_to_quaternion, quaternion_multiply
 from ..splatting.types import Splats
-from .posing import Pose, pose_rig
+from .posing import Pose, limited_faces, pose_rig
 
 TOKENS = 16
 """Number of time tokens. With a single one the softmax would be constant, and queries and keys would have no effect."""
@@ -176,7 +176,13 @@ def head_centre(shaped: Shaped) -> Tensor:
 
 
 def refined_pose(
-    head: Head, shaped: Shaped, expression: Tensor, rotations: Tensor, head_to_camera: Tensor, offsets: PoseOffsets
+    head: Head,
+    shaped: Shaped,
+    expression: Tensor,
+    rotations: Tensor,
+    head_to_camera: Tensor,
+    offsets: PoseOffsets,
+    limits: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Pose, RigidMotion]:
     """`pose_rig` with offsets, and the motion of the pose's splats for which the *tracked* camera sees the refined
     pose.
@@ -188,10 +194,10 @@ def refined_pose(
     motion = offsets.rigid_motion(head_centre(shaped))
     expression, rotations = offsets.added_to(expression, rotations)
     with torch.no_grad():
-        pose = pose_rig(head, shaped, expression, rotations, head_to_camera @ motion.matrices)
-    joints = rotations[:, JAW:].flatten(1)
+        pose = pose_rig(head, shaped, expression, rotations, head_to_camera @ motion.matrices, limits)
     posed = head(shaped, expression, rotations).vertices if torch.is_grad_enabled() else pose.posed
-    conditions = torch.cat((expression, joints, pose.conditions[:, expression.shape[1] + joints.shape[1] :]), 1)
+    face = limited_faces(expression, rotations, limits)[0]
+    conditions = torch.cat((face, pose.conditions[:, face.shape[1] :]), 1)
     return Pose(
         canonical=pose.canonical,
         normals=pose.normals,
@@ -199,4 +205,5 @@ def refined_pose(
         posed=posed,
         rotations=pose.rotations,
         directions=pose.directions,
+        beyond=pose.beyond,
     ), motion

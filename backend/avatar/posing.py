@@ -62,10 +62,7 @@ def pose_rig(
     `limits` (2, E + 9) and (E + 11, E + 9) are `expression_limits` and `filmed_faces` of a clip, near which expression,
     jaw and eyes are kept in the networks' input; see `backend.avatar.filmed`. The posed mesh follows the request.
     """
-    face, beyond = faces_of(expression, rotations), None
-    if limits is not None:
-        beyond = beyond_limits(face, limits[0])
-        face = nearest_filmed(face.clamp(limits[0][0], limits[0][1]), limits[1])
+    face, beyond = limited_faces(expression, rotations, limits)
     clamped, joints = face.split((expression.shape[1], 9), 1)
     canonical = head.canonical(shaped, clamped, torch.cat((rotations[:, :JAW], joints.unflatten(1, (3, 3))), 1))
     full = head(shaped, expression, rotations)
@@ -84,6 +81,16 @@ def pose_rig(
         directions=functional.normalize(towards @ head_turn, dim=-1),
         beyond=beyond,
     )
+
+
+def limited_faces(
+    expression: Tensor, rotations: Tensor, limits: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor | None]:
+    """`faces_of` within the limits of `pose_rig`, and `Pose.beyond`."""
+    face = faces_of(expression, rotations)
+    if limits is None:
+        return face, None
+    return nearest_filmed(face.clamp(limits[0][0], limits[0][1]), limits[1]), beyond_limits(face, limits[0])
 
 
 def faces_of(expression: Tensor, rotations: Tensor) -> Tensor:

@@ -203,7 +203,15 @@ class TrackPoses:
     A frame's index is its place among the frames of all tracks, one after another.
     """
 
-    def __init__(self, tracks: Track | Sequence[Track], model: HeadModel, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        tracks: Track | Sequence[Track],
+        model: HeadModel,
+        device: torch.device | str = "cpu",
+        limits: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """`limits` of an avatar, as in `pose_rig`; none while one is trained."""
+        self.limits = limits
         self.tracks = [tracks] if isinstance(tracks, Track) else list(tracks)
         self.head = Head(model).to(device)
         self.shaped: Shaped = self.head.shaped(torch.as_tensor(self.tracks[0].identity, device=device)[None])
@@ -226,14 +234,25 @@ class TrackPoses:
         """The tracked poses of frames (B,). Indices on the device of the poses need no transfer."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return pose_rig(
-            self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen]
+            self.head,
+            self.shaped,
+            self._expression[chosen],
+            self._rotations[chosen],
+            self._cameras[chosen],
+            self.limits,
         )
 
     def refined_pose(self, indices: np.ndarray | Tensor, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
         """Differentiable with respect to the offsets; see `backend.avatar.pose_refinement.refined_pose`."""
         chosen = torch.as_tensor(indices, device=self._cameras.device)
         return refined_pose(
-            self.head, self.shaped, self._expression[chosen], self._rotations[chosen], self._cameras[chosen], offsets
+            self.head,
+            self.shaped,
+            self._expression[chosen],
+            self._rotations[chosen],
+            self._cameras[chosen],
+            offsets,
+            self.limits,
         )
 
     def vertices(self, indices: np.ndarray | Tensor, offsets: PoseOffsets) -> Tensor:

@@ -101,7 +101,7 @@ class _Fit:
 
     def __init__(self, avatar: Avatar, capture: Capture, track: Track, size: int, progress: Progress) -> None:
         self.avatar, self.capture, self.track, self.size, self.progress = avatar, capture, track, size, progress
-        self.poses = TrackPoses(track, avatar.head_model, avatar.device)
+        self.poses = TrackPoses(track, avatar.head_model, avatar.device, avatar.face_limits)
         self.allowances = torch.as_tensor(_allowances(track), device=avatar.device)
         self.units = torch.zeros_like(self.allowances)
         """(F, E + 15)"""
