@@ -13,7 +13,7 @@ from typing import Final
 
 from ..avatar.settings import DEFAULT_GENERATOR
 from ..errors import EffigyError
-from ..training.presets import PRESETS, WARMUP_SHARE
+from ..training.presets import FIT_AT, MOST_FITTED, PRESETS, WARMUP_SHARE
 from .request_fields import Request
 from .requests import BakeRequest, CaptureRequest, TrackRequest, TrainRequest
 from .whole_job import TIMED, Step
@@ -58,6 +58,10 @@ ALIGNMENT_STEPS: Final = (
 )
 MATTE_STEP: Final = Step("head mattes", "Separating the head from the body", SOLVER, 0.2, 0.022, counts_frames=True)
 
+SECONDS_PER_FIT: Final = 0.25
+"""In which a frame's pose is fitted, beside training's own seconds."""
+FIT_SHARE: Final = 0.15
+"""Of a training by the clock: about what fitting the poses takes."""
 BAKING: Final = "baking"
 BAKE_STEPS: Final = (
     Step("baking", "Trying poses", BAKING, 90.0),
@@ -121,6 +125,16 @@ def _training(request: TrainRequest) -> list[Step]:
     return [
         Step("Reading frames", "Reading the frames", FOOTAGE, 2.0, 0.005, counts_frames=True),
         Step("Warm-up", "Finding the colours", kind, warmup),
-        Step("Training", "Training", kind, rest),
+        *_training_proper(preset.fits_poses and not request.refined, kind, rest),
         *baked,
     ]
+
+
+def _training_proper(fits_poses: bool, kind: str, seconds: float) -> list[Step]:
+    if not fits_poses:
+        return [Step("Training", "Training", kind, seconds)]
+    first, second = FIT_AT * seconds, (1 - FIT_AT) * seconds
+    fit = Step("Fitting poses again", "Fitting the poses", kind, 0.0, SECONDS_PER_FIT, most_frames=MOST_FITTED)
+    if kind == TIMED:
+        fit, second = replace(fit, seconds=FIT_SHARE * seconds, per_frame=0.0), second - FIT_SHARE * seconds
+    return [Step("Training", "Training", kind, first), fit, Step("Training on", "Training", kind, second)]

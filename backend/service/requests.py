@@ -99,7 +99,7 @@ class TrainRequest(Request):
         choices=tuple(GENERATORS),
         default_in_words=f"{DEFAULT_GENERATOR}, or that of the checkpoint",
     )
-    refined: bool = flag("train in the poses that `refine` has found, not in those of `track`")
+    refined: bool = flag("train in the poses that `refine` has found as well as in those of `track`")
     head_only: bool = flag("no collar and shoulders, even where the footage shows them")
     device: str = option("what to train on", default="auto", choices=DEVICES)
     minutes: float | None = option(

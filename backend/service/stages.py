@@ -34,6 +34,7 @@ STAGES: Final[dict[str, str]] = {
     "Reading frames": "Reading the frames",
     "Warm-up": "Warming up",
     "Training": "Training",
+    "Training on": "Training in the fitted poses too",
     "Bust": "Adding the shoulders",
     "Evaluating": "Comparing the avatar with unseen frames",
     "Fitting poses again": "Fitting the avatar to the footage",

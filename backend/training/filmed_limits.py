@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import torch
 from scipy.spatial import KDTree
-from torch import Tensor
 
 from ..avatar.filmed import expression_limits, filmed_faces
 from ..avatar.graph_avatar import GraphAvatar
@@ -38,7 +37,7 @@ BATCH: Final = 64
 @torch.no_grad()
 def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None:
     """Views and faces of the training frames; see `backend.avatar.views` and `filmed`."""
-    conditions = torch.cat([frames.batch_poses(rows).conditions for rows in _rows(frames)])
+    conditions = torch.cat([pose.conditions for pose in _poses(frames)])
     networks.views.copy_(view_range(conditions))
     networks.performed.copy_(expression_limits(conditions[:, :-3]))
     networks.filmed.copy_(filmed_faces(conditions[:, :-3]))
@@ -48,7 +47,7 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 def store_weight_limits(networks: GraphAvatar, frames: TrainingFrames) -> None:
     """The range of the blendshapes' weights in the training frames, after the training."""
     if networks.blendshapes is not None:
-        poses = (clamp_view(frames.batch_poses(rows), networks.views) for rows in _rows(frames))
+        poses = (clamp_view(pose, networks.views) for pose in _poses(frames))
         networks.blendshapes.limit_weights(torch.cat([pose.conditions for pose in poses]))
 
 
@@ -112,5 +111,7 @@ def mouth_materials(model: HeadModel, brightness: float) -> np.ndarray:
     return materials
 
 
-def _rows(frames: TrainingFrames) -> Iterable[Tensor]:
-    return torch.arange(len(frames)).split(BATCH)
+def _poses(frames: TrainingFrames) -> Iterable[Pose]:
+    """All poses of the frames, BATCH at a time."""
+    for rows in torch.arange(len(frames)).split(BATCH):
+        yield from (frames.batch_poses(rows, fitted) for fitted in ((False, True) if frames.fitted else (False,)))

@@ -119,10 +119,11 @@ class TrainingFrames:
         """
         captures = [captures] if isinstance(captures, Capture) else list(captures)
         self.poses = TrackPoses(tracks, model, torch.device(device))
-        good = _good_frames(captures, self.poses.tracks, fewest)
+        self.tracks = self.poses.tracks
+        good = _good_frames(captures, self.tracks, fewest)
         self.indices = good = evenly_spaced(good, most)
         self.frame_count = sum(capture.frame_count for capture in captures)
-        starts = np.cumsum([0, *(capture.frame_count for capture in captures)])
+        self._starts = starts = np.cumsum([0, *(capture.frame_count for capture in captures)])
         owners = np.searchsorted(starts, good, side="right") - 1
         self.counts = np.bincount(owners, minlength=len(captures)).tolist()
         """How many of the rows belong to each capture; those of one capture follow each other."""
@@ -137,18 +138,32 @@ class TrainingFrames:
         times = good / max(1, self.frame_count - 1)
         self._time_of_row = torch.as_tensor(times, dtype=torch.float32, device=self.device)
         self._capture_of_row = torch.as_tensor(owners, device=self.device)
+        self.fitted: list[Track] = []
+        """See `add_poses`."""
+
+    def add_poses(self, tracks: Sequence[Track]) -> None:
+        """Further poses of the frames, one track for each capture, in which `batch` can give them; none for no
+        `tracks`.
+        """
+        self.fitted = list(tracks)
+        self.poses = TrackPoses([*self.tracks, *self.fitted], self.poses.head_model, self.device)
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def indices_in(self, capture: int) -> np.ndarray:
+        """(counts[capture],): which frames of one capture the rows are, counted in it alone."""
+        start, end = self._starts[capture : capture + 2]
+        return self.indices[(self.indices >= start) & (self.indices < end)] - start
 
     @property
     def condition_size(self) -> int:
         """Length of a pose's conditions."""
         return condition_size(self.poses.head.expression_size)
 
-    def batch(self, rows: Tensor, size: int) -> Batch:
+    def batch(self, rows: Tensor, size: int, fitted: Tensor | None = None) -> Batch:
         """Rows (B,) of this object, with images scaled down to `size` by averaging; `self.size` is a multiple of
-        `size`.
+        `size`. Where `fitted` (B,) is true, the pose is that of `add_poses`, if there are any.
         """
         rows = to_device(rows, self.device)
         images = self._images[rows].permute(0, 3, 1, 2).float() / 255
@@ -156,6 +171,8 @@ class TrainingFrames:
             images = torch.nn.functional.avg_pool2d(images, self.size // size)
         images = images.permute(0, 2, 3, 1)
         indices = self._index_of_row[rows]
+        if self.fitted and fitted is not None:
+            indices = indices + self.frame_count * fitted
         return Batch(
             self.poses.pose(indices),
             self.poses.cameras(indices, size),
@@ -165,9 +182,9 @@ class TrainingFrames:
             self._capture_of_row[rows],
         )
 
-    def batch_poses(self, rows: Tensor) -> Pose:
-        """The tracked poses of rows (B,), without images."""
-        return self.poses.pose(self._index_of_row[to_device(rows, self.device)])
+    def batch_poses(self, rows: Tensor, fitted: bool = False) -> Pose:
+        """The tracked poses of rows (B,), or those of `add_poses`, without images."""
+        return self.poses.pose(self._index_of_row[to_device(rows, self.device)] + self.frame_count * fitted)
 
     def times(self, rows: Tensor) -> Tensor:
         """(B,) in [0, 1]; see `Batch.times`."""
@@ -213,6 +230,7 @@ class TrackPoses:
         """`limits` of an avatar, as in `pose_rig`; none while one is trained."""
         self.limits = limits
         self.tracks = [tracks] if isinstance(tracks, Track) else list(tracks)
+        self.head_model = model
         self.head = Head(model).to(device)
         self.shaped: Shaped = self.head.shaped(torch.as_tensor(self.tracks[0].identity, device=device)[None])
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,16 @@ SEED = 20251
 AVERAGE_DECAY = 0.995
 """Decay of the exponential moving average of the weights. It averages about 200 steps, because the weights after any
 single step fit the frames of that step better than the others."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a stage, which progress shows as a stage of its own."""
+
+    name: str
+    start: float = 0.0
+    """Fraction of the stage."""
+    end: float = 1.0
 
 
 class Optimisation:
@@ -126,24 +136,29 @@ class Optimisation:
             return min(1.0, self.seconds / (60 * self.minutes))
         return min(1.0, self.step / self.steps)
 
-    def run(self, progress: Progress, after_step: Callable[[Optimisation], None] | None = None) -> None:
-        """Run the remaining steps, each followed by `after_step` (checkpoint, preview, validation).
+    def run(
+        self,
+        progress: Progress,
+        after_step: Callable[[Optimisation], None] | None = None,
+        part: Part | None = None,
+    ) -> None:
+        """Run the remaining steps of the stage, or of a part of it, each followed by `after_step` (checkpoint, preview,
+        validation).
 
         If the user cancels, `Cancelled` is raised before the next step.
         """
+        part = part or Part(self.stage)
         started = self.clock() - self.seconds
         try:
             with worker_threads(self.frames.device) as (self._pool, self._workers):
-                while self.fraction_done < 1:
+                while self.fraction_done < part.end:
                     progress.raise_if_cancelled()
                     self._step()
                     self.seconds = self.clock() - started
-                    done, total = (
-                        (self.step, self.steps)
-                        if self.minutes is None
-                        else (round(self.seconds), round(60 * self.minutes))
-                    )
-                    progress.update(self.stage, min(done, total), total, psnr=self.recent_psnr)
+                    units = self.steps if self.minutes is None else 60 * self.minutes
+                    done = (self.step if self.minutes is None else self.seconds) - part.start * units
+                    total = (part.end - part.start) * units
+                    progress.update(part.name, round(min(done, total)), round(total), psnr=self.recent_psnr)
                     if after_step:
                         after_step(self)
         finally:
@@ -196,7 +211,7 @@ class Optimisation:
 
         The gradient of a parameter that does not affect the loss is None, as is the PSNR unless `measured`.
         """
-        batch = self.frames.batch(draws.rows, self.size)
+        batch = self.frames.batch(draws.rows, self.size, draws.fitted)
         pose, motion, penalty = (
             self.pose_refiner.pose(batch, draws.rows, draws.other_rows.flatten())
             if self.pose_refiner

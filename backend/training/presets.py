@@ -11,6 +11,10 @@ from ..errors import EffigyError
 MOST_FRAMES = 3000
 """A longer clip is thinned evenly to this many frames: they take 0.8 GB at 256 x 256, and neighbours at 25 frames a
 second differ little."""
+FIT_AT = 0.35
+"""Fraction of a training after which its avatar fits the poses."""
+MOST_FITTED = 150
+"""Frames whose poses are fitted by an avatar in training. What is found for those between is interpolated."""
 FEWEST_FRAMES = 8
 """A clip with fewer good frames is refused."""
 
@@ -28,6 +32,8 @@ class Preset:
     """Whether the tracked poses are refined during training; see `backend.avatar.pose_refinement`. A step on a CPU
     takes 30 % longer with it. A synthetic clip whose track was disturbed by 1.5 degrees and 4 mm gains 4 dB on held-out
     frames whose own poses are right, and 0.8 dB on frames whose poses are as wrong as those of training."""
+    fits_poses: bool = False
+    """Whether the avatar fits the poses on its way, and is trained in both; see `backend.training.fitted_poses`."""
     enhancer_width: int = 0
     """Channels of the enhancer's finest block; 0 means no enhancer."""
     perceptual_crop: int = 0
@@ -51,7 +57,7 @@ PRESETS = {
     # 1.6 times as long (generators.md). The perceptual loss would halve the number of steps in this time and pose
     # refinement would cost a third of them; more steps give the better avatar. Validation frames are not needed,
     # because training ends long before it could overfit. The bust takes 0.6 minutes more (bench/results/bust.md).
-    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False, bust_steps=300),
+    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False, fits_poses=True, bust_steps=300),
     # These presets have the enhancer, which takes 70 ms per image of 512 x 512 (20 ms at 256 x 256) in one CPU thread
     # and makes a training step 60 % longer. It gains little within the few steps of a draft.
     "standard": Preset(

@@ -13,7 +13,7 @@ import torch
 from ..progress import Progress
 from ..reading import reading
 from .checkpoint import EVERY_SECONDS, REMEDY, Checkpoint, save_checkpoint
-from .optimisation import Optimisation, render_over_white
+from .optimisation import Optimisation, Part, render_over_white
 from .validation import EVERY_STEPS, Validation
 
 PREVIEW_SECONDS = 10.0
@@ -32,6 +32,8 @@ class TrainingSession:
         """
         self.checkpoint_file, self.job, self.progress, self.resumed = checkpoint_file, job, progress, resumed
         self._last: Checkpoint | None = None
+        self.kept: dict[str, torch.Tensor] = {}
+        """What every further checkpoint holds besides the stage's own tensors."""
         self.seconds_before = resumed.total_seconds if resumed else 0.0
         self.started = self.last_saved = time.monotonic()
         self.last_preview = -math.inf
@@ -42,8 +44,11 @@ class TrainingSession:
         """Seconds since training started, without the time between a killed run and the run that resumed it."""
         return self.seconds_before + time.monotonic() - self.started
 
-    def run(self, optimisation: Optimisation, stage: str, validation: Validation | None = None) -> None:
-        """Run a stage, from the resumed checkpoint if that is of this stage, with checkpoints, previews and validation.
+    def run(
+        self, optimisation: Optimisation, stage: str, validation: Validation | None = None, part: Part | None = None
+    ) -> None:
+        """Run a stage or a part of it, from the resumed checkpoint if that is of this stage, with checkpoints, previews
+        and validation.
 
         `stage` is the name of the stage in the checkpoint.
         """
@@ -51,6 +56,7 @@ class TrainingSession:
             with reading(self.checkpoint_file or Path("checkpoint"), "checkpoint", REMEDY):
                 optimisation.check_restorable(self.resumed.tensors)
             optimisation.restore(self.resumed.tensors, self.resumed.step, self.resumed.seconds)
+            self.resumed = None
 
         def after_step(_: Optimisation) -> None:
             if validation and optimisation.step % EVERY_STEPS == 0:
@@ -63,7 +69,7 @@ class TrainingSession:
                 self.progress.preview(self._preview(optimisation))
 
         try:
-            optimisation.run(self.progress, after_step)
+            optimisation.run(self.progress, after_step, part)
         except RuntimeError:
             # A GPU that failed may not even give its data back. The last periodic checkpoint then remains.
             with suppress(RuntimeError):
@@ -79,7 +85,12 @@ class TrainingSession:
         """Make a checkpoint of a stage, and write it if this run has a checkpoint file."""
         self.last_saved = time.monotonic()
         self._last = Checkpoint(
-            self.job, stage, optimisation.step, optimisation.seconds, self.total_seconds, optimisation.tensors()
+            self.job,
+            stage,
+            optimisation.step,
+            optimisation.seconds,
+            self.total_seconds,
+            optimisation.tensors() | self.kept,
         )
         if self.checkpoint_file:
             save_checkpoint(self.checkpoint_file, self._last)

@@ -33,6 +33,8 @@ class StepDraws:
     """B times (y, x), pixels: top-left corners of the crops of the perceptual loss; see `losses.image_loss`."""
     other_rows: Tensor
     """(B, MEAN_ROWS) int64: see `PoseRefiner.pose`."""
+    fitted: Tensor
+    """(B,) bool: the frames that are asked for in the poses of `TrainingFrames.add_poses`."""
 
     def split(self, parts: int) -> list[StepDraws]:
         """The draws for at most `parts` equal parts of the batch."""
@@ -44,6 +46,7 @@ class StepDraws:
                 self.background[start : start + size],
                 self.crops[start : start + size],
                 self.other_rows[start : start + size],
+                self.fitted[start : start + size],
             )
             for start in range(0, len(self.crops), size)
         ]
@@ -70,12 +73,14 @@ def draw_step(
     # The perceptual crop stays in the middle half of the image, where the head is.
     corners = 0.25 + 0.5 * torch.rand((batch, 2), generator=generator)
     other_rows = torch.randint(len(frames), (batch, MEAN_ROWS), generator=generator)
+    fitted = torch.rand(batch, generator=generator) < 0.5
     return StepDraws(
         to_device(rows_of_step(rows, batch, seed, step), frames.device),
         to_device(noise, frames.device),
         to_device(background, frames.device),
         (corners * crop_range).long().tolist(),
         to_device(other_rows, frames.device),
+        to_device(fitted, frames.device),
     )
 
 

@@ -37,7 +37,7 @@ from ..formats.track import Track
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Splats
-from .frames import TrackPoses, read_truth
+from .frames import TrackPoses, evenly_spaced, read_truth
 from .worker_threads import worker_threads
 
 WINDOW: Final = 8
@@ -71,29 +71,40 @@ class FittedTrack:
 
 
 def track_by_avatar(
-    avatar: Avatar, capture: Capture, track: Track, *, size: int | None = None, progress: Progress = SILENT
+    avatar: Avatar,
+    capture: Capture,
+    track: Track,
+    *,
+    size: int | None = None,
+    most: int | None = None,
+    progress: Progress = SILENT,
 ) -> FittedTrack:
     """Fits the good frames of a copy of the track to the capture's images through the avatar.
 
     The copy gets the avatar's identity, with which its poses belong together from then on. `size`: side of the images
-    that are compared, by default that of the avatar's training. Raises an `EffigyError` for a track of another head
-    model.
+    that are compared, by default that of the avatar's training. With more than `most` good frames only so many, evenly
+    spaced, are fitted, and the offsets of those between are interpolated: a tracker's error changes slowly. Raises an
+    `EffigyError` for a track of another head model.
     """
     check_track(track, avatar.head_model)
     size = min(size or avatar.settings.size, capture.size)
     track = replace(track, identity=np.asarray(avatar.identity, np.float32))
     good = np.flatnonzero(track.flags == 0)
+    fitted = good if most is None else evenly_spaced(good, most)
     fit = _Fit(avatar, capture, track, size, progress)
     done = 0
     with _frozen(avatar), worker_threads(avatar.device) as (pool, workers):
-        segments = [part for part in np.array_split(good, workers) if len(part)]
+        segments = [part for part in np.array_split(fitted, workers) if len(part)]
         for start in range(0, max(map(len, segments), default=0), WINDOW):
             for finished in (pool.map if pool else map)(lambda part, at=start: fit.window(part, at), segments):
                 done += finished
-            progress.update("Fitting poses again", done, len(good))
-    before, after = fit.differences[good].mean(0).tolist() if len(good) else (0.0, 0.0)
-    offsets = offsets_from_units(_filtered(track, good, fit.units))
-    return FittedTrack(fit.poses.moved_tracks(good, offsets)[0], len(good), before, after)
+            progress.update("Fitting poses again", done, len(fitted))
+    before, after = fit.differences[fitted].mean(0).tolist() if len(fitted) else (0.0, 0.0)
+    units = _filtered(track, fitted, fit.units)
+    if len(fitted) < len(good):
+        between = [np.interp(track.times[good], track.times[fitted], series) for series in units.T.cpu().numpy()]
+        units = torch.as_tensor(np.stack(between, 1), dtype=units.dtype, device=units.device)
+    return FittedTrack(fit.poses.moved_tracks(good, offsets_from_units(units))[0], len(fitted), before, after)
 
 
 class _Fit:

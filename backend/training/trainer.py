@@ -26,14 +26,16 @@ from ..formats.track import Track, save_track
 from ..head.model import HeadModel
 from ..head.registry import find_head
 from ..progress import SILENT, Progress
+from ..reading import reading
 from ..storage import RETRY_SECONDS, held, remove_file
 from .bust import train_bust
 from .capture_light import CaptureLight, light_in_words
-from .checkpoint import check_job, checkpoint_path, load_checkpoint
+from .checkpoint import REMEDY, check_job, checkpoint_path, load_checkpoint
 from .filmed_limits import store_materials, store_training_ranges, store_weight_limits
+from .fitted_poses import FIT_AT, fit_poses, restore_poses
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
-from .optimisation import SEED, Optimisation
+from .optimisation import SEED, Optimisation, Part
 from .parameter_groups import ParameterGroup, groups_beside_avatar, parameter_groups
 from .pose_refinement import REFINED_TRACK, PoseRefiner
 from .presets import BUST_SHARE, WARMUP_SHARE, Preset, find_preset
@@ -77,7 +79,8 @@ def train(
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
     default the preset's. `generator` is a key of GENERATORS, None the default, or that of the checkpoint; `settings`
-    replace it. `refined` trains in the poses of REFINED_TRACK. Where the first capture shows shoulders, the avatar gets
+    replace it. `refined` trains in the poses of REFINED_TRACK as well as in
+    the tracked ones. Where the first capture shows shoulders, the avatar gets
     a bust after its `minutes`, unless it is `head_only`. `plan` replaces the values of `preset`; the avatar file
     then still records the name `preset`. `seed` is that of first weights and of every step's draws. `clock` returns the
     seconds by which minutes are counted. If poses are refined, the captures get REFINED_TRACK.
@@ -88,9 +91,15 @@ def train(
     """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
+    if refined:
+        plan = replace(plan, fits_poses=False)
     folders = [capture_folders] if isinstance(capture_folders, (str, Path)) else capture_folders
     captures = [load_capture(Path(folder)) for folder in folders]
-    tracks = [load_training_track(capture, refined) for capture in captures]
+    tracks = [load_training_track(capture, False) for capture in captures]
+    fitted = [load_training_track(capture, True) for capture in captures] if refined else []
+    if fitted and not np.array_equal(fitted[0].identity, tracks[0].identity):
+        # They belong to an avatar of another identity, with which the tracked poses do not fit the frames.
+        tracks, fitted = fitted, []
     check_one_person(captures, tracks)
     model = find_head(tracks[0].head_name, tracks[0].head_fingerprint, f"The track of {captures[0].source_name}")
     largest = min(capture.size for capture in captures)
@@ -114,13 +123,15 @@ def train(
         "settings": settings.to_dict(),
     }
     if refined:
-        poses = [part for track in tracks for part in (track.expression, track.rotations, track.head_to_camera)]
+        poses = [
+            part for track in fitted or tracks for part in (track.expression, track.rotations, track.head_to_camera)
+        ]
         job["track"] = hashlib.sha256(b"".join(part.tobytes() for part in poses)).hexdigest()
     if resumed:
         check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)
     bust_steps = 0 if head_only else plan.bust_steps
-    task = _Task(captures, tracks, model, plan, preset, size, settings, minutes, seed, clock, bust_steps)
+    task = _Task(captures, tracks, fitted, model, plan, preset, size, settings, minutes, seed, clock, bust_steps)
     torch_device = choose_device(device)
     if device == "auto" and usable_cuda().gpu and not usable_cuda().usable:
         progress.message(usable_cuda().reason)
@@ -157,6 +168,8 @@ class _Task:
 
     captures: list[Capture]
     tracks: list[Track]
+    fitted: list[Track]
+    """Further poses of the captures' frames, or none."""
     model: HeadModel
     plan: Preset
     preset: str
@@ -186,6 +199,7 @@ def _train_on(
         fewest=plan.fewest_frames,
         most=plan.frames,
     )
+    frames.add_poses(task.fitted)
     networks = build_networks(settings, model, identity).to(device)
     pose_refiner = PoseRefiner(networks, frames) if plan.refinement else None
     light = CaptureLight(len(task.captures)).to(device) if len(task.captures) > 1 else None
@@ -239,8 +253,17 @@ def _train_on(
         clock=task.clock,
         minutes=None if minutes is None else (1 - warmup_share) * minutes,
     )
-    session.run(optimisation, "training", validation)
+    if resumed:
+        with reading(session.checkpoint_file or Path("checkpoint"), "checkpoint", REMEDY):
+            restore_poses(frames, resumed.tensors, session)
+    last_part = Part("Training on", start=FIT_AT) if plan.fits_poses else None
+    if plan.fits_poses and not frames.fitted:
+        session.run(optimisation, "training", validation, Part("Training", end=FIT_AT))
+        fit_poses(Avatar(networks, model, identity, settings), task.captures, frames, optimisation, session)
+        last_part = Part("Training on", start=optimisation.fraction_done)
+    session.run(optimisation, "training", validation, last_part)
     validation.restore_best(optimisation)
+    store_training_ranges(networks, frames)
     store_weight_limits(networks, frames)
     store_materials(networks, model, _some_poses(frames))
     metrics = {

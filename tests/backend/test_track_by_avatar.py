@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from small_capture import SIZE, make_small_capture, true_avatar
 
+from backend.avatar.filmed import filmed_faces
+from backend.avatar.pose_refinement import offsets_from_units
 from backend.errors import Cancelled, EffigyError
 from backend.progress import SILENT, Progress
 from backend.training.frames import read_truth
@@ -71,6 +74,37 @@ def test_an_avatar_corrects_the_track_of_its_person(small):
     assert fitted.frames == 12 and fitted.difference < 0.4 * fitted.difference_before
     # The standard deviations were those of the poses as tracked.
     assert fitted.track.sigma is None
+
+
+def test_between_the_fitted_frames_offsets_are_interpolated(small):
+    capture, truth, avatar = small
+    given = disturbed(truth)
+    fitted = track_by_avatar(avatar, capture, given, most=5)
+    before, after = errors_of(given, truth), errors_of(fitted.track, truth)
+    for name, share in {"degrees": 0.5, "millimetres": 0.5, "expression": 0.8}.items():
+        assert after[name] < share * before[name], f"{before} -> {after}"
+    assert fitted.frames == 5
+
+
+def test_the_fitted_faces_are_those_that_the_avatar_draws(small):
+    """Of faces beyond the filmed ones the avatar draws the nearest, and so must the fit."""
+    capture, truth, avatar = small
+    avatar = replace(avatar, networks=copy.deepcopy(avatar.networks))
+    faces = torch.as_tensor(truth.expression[:3]) * 0.2
+    joints = torch.zeros(3, 9)
+    avatar.networks.filmed = filmed_faces(torch.cat((faces, joints), 1))
+    fit = _Fit(avatar, capture, truth, capture.size, SILENT)
+    rows = np.arange(4)
+    drawn = avatar.pose(
+        *(torch.as_tensor(part[rows]) for part in (truth.expression, truth.rotations, truth.head_to_camera))
+    )
+    units = torch.zeros(4, truth.expression.shape[1] + 15, requires_grad=True)
+    fitted, _ = fit.poses.refined_pose(rows, offsets_from_units(units))
+    torch.testing.assert_close(fitted.conditions, drawn.conditions)
+    assert not torch.allclose(drawn.conditions[:, :4], torch.as_tensor(truth.expression[rows]))
+    torch.testing.assert_close(fitted.beyond, drawn.beyond)
+    fitted.conditions[:, :4].sum().backward()
+    assert units.grad[:, :4].abs().sum() > 0
 
 
 def test_a_right_track_stays_and_a_flagged_frame_is_not_touched(small):

@@ -27,7 +27,7 @@ from backend.formats import safetensors_file
 from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.rasterize import rasterize
-from backend.training import presets
+from backend.training import fitted_poses, presets
 from backend.training.baselines import train_vertex_bound
 from backend.training.checkpoint import checkpoint_path
 from backend.training.frames import TrackPoses, TrainingFrames
@@ -176,7 +176,12 @@ def test_training_in_refined_poses_needs_them_and_takes_them(small, tmp_path, mo
     with pytest.raises(EffigyError, match="another training.*track"):
         train(folder, tmp_path / "ball.effigy", resume=True)
     refined = train(folder, tmp_path / "ball.effigy", refined=True, resume=True).networks.performed
-    torch.testing.assert_close(refined[:, :4], tracked[:, :4] + 0.5)
+    # Both are trained in, so that the range of the faces is that of both.
+    torch.testing.assert_close(refined[0, :4], tracked[0, :4])
+    torch.testing.assert_close(refined[1, :4], tracked[1, :4] + 0.5)
+    save_track(track.posed(identity=track.identity + 1, expression=track.expression + 0.5), folder / REFINED_TRACK)
+    alone = train(folder, tmp_path / "ball.effigy", refined=True).networks.performed
+    torch.testing.assert_close(alone[:, :4], tracked[:, :4] + 0.5)
     shorter = replace(
         track,
         **{
@@ -187,6 +192,41 @@ def test_training_in_refined_poses_needs_them_and_takes_them(small, tmp_path, mo
     save_track(shorter, folder / REFINED_TRACK)
     with pytest.raises(EffigyError, match="has 29 frames, the capture has 30: refine its track again"):
         train(folder, tmp_path / "ball.effigy", refined=True)
+
+
+def test_poses_are_fitted_once_and_kept_over_an_interruption(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitted_poses, "STEPS_PER_FRAME", 0.05)
+    plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False, fits_poses=True)
+
+    class Seen(StopAfter):
+        fits = 0
+
+        def update(self, stage, done, total, **metrics):
+            self.fits += stage == "Fitting poses again" and done == total
+            super().update(stage, done, total, **metrics)
+
+    whole = Seen("Training", 99)
+    at_once = train(small[0].folder, tmp_path / "whole.effigy", plan=plan, progress=whole)
+    assert whole.fits == 1
+    # The faces of both poses, of which the fitted ones differ a little.
+    plain = train(small[0].folder, tmp_path / "plain.effigy", plan=replace(plan, fits_poses=False))
+    assert (at_once.networks.performed[1] >= plain.networks.performed[1]).all()
+    assert not torch.equal(at_once.networks.performed, plain.networks.performed)
+    with pytest.raises(Cancelled):
+        train(small[0].folder, tmp_path / "parts.effigy", plan=plan, progress=StopAfter("Training on", 2))
+    again = Seen("Training", 99)
+    parts = train(small[0].folder, tmp_path / "parts.effigy", plan=plan, resume=True, progress=again)
+    assert again.fits == 0
+    for name, value in at_once.networks.state_dict().items():
+        assert torch.equal(value, parts.networks.state_dict()[name]), name
+
+
+def test_a_short_training_fits_no_poses(small, tmp_path):
+    plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False, fits_poses=True)
+    plain = train(small[0].folder, tmp_path / "a.effigy", plan=replace(plan, fits_poses=False))
+    short = train(small[0].folder, tmp_path / "b.effigy", plan=plan)
+    for name, value in plain.networks.state_dict().items():
+        assert torch.equal(value, short.networks.state_dict()[name]), name
 
 
 def test_newer_avatar_and_damaged_avatar_are_refused_with_a_sentence(trained, tmp_path):

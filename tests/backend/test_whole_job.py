@@ -141,21 +141,34 @@ def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is()
     # The first step compiles the kernels, which takes the whole warm-up.
     compiled = job.update("Warm-up", 6, 6, 45.0)
     assert compiled is not None and compiled.left == pytest.approx(54) and compiled.share == pytest.approx(45 / 99)
-    half = job.update("Training", 27, 54, 72.0)
-    assert half is not None and half.left == pytest.approx(27)
+    early = job.update("Training", 9, 19, 54.0)
+    assert early is not None and early.left == pytest.approx(45, abs=2)
+    job.update("Fitting poses again", 90, 90, 72.0)
+    late = job.update("Training on", 18, 27, 90.0)
+    assert late is not None and late.left == pytest.approx(9, abs=2)
+
+
+def test_a_training_in_fitted_poses_or_of_an_instant_fits_none_on_its_way() -> None:
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"))
+    stages = [[step.stage for step in steps_of((each,))] for each in (training, replace(training, refined=True))]
+    assert stages[0][-3:] == ["Training", "Fitting poses again", "Training on"]
+    assert stages[1] == [step.stage for step in steps_of((replace(training, preset="instant"),))]
+    assert stages[1][-1] == "Training"
 
 
 def test_a_step_of_training_takes_longer_with_graph_u_nets() -> None:
     training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"))
     blendshapes, unet = (steps_of((replace(training, generator=name),)) for name in ("blendshapes", "unet"))
     assert steps_of((training,)) == blendshapes
-    assert [a.seconds / b.seconds for a, b in zip(blendshapes, unet[:3], strict=True)] == [
-        1,
-        1,
-        pytest.approx(0.61, abs=0.02),
-    ]
+    for own, others in zip(blendshapes, unet[: len(blendshapes)], strict=True):
+        ratio = 0.61 if own.stage.startswith("Training") else 1
+        assert own.seconds == pytest.approx(ratio * others.seconds, rel=0.04)
     # They are baked at the end.
-    assert tuple(unet[3:]) == BAKE_STEPS == tuple(steps_of((BakeRequest(Path("/x.effigy"), Path("/y.effigy")),)))
+    assert (
+        tuple(unet[len(blendshapes) :])
+        == BAKE_STEPS
+        == tuple(steps_of((BakeRequest(Path("/x.effigy"), Path("/y.effigy")),)))
+    )
 
 
 def test_a_stage_that_is_not_among_the_steps_moves_nothing() -> None:
