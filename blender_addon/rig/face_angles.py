@@ -25,7 +25,7 @@ PARTS: Final = {"gaze": EYES, "jaw": ("jaw",), "neck": ("neck",), "eye_L": ("eye
 """What is keyed together -> its joints."""
 LOOK: Final = "eyeLook"
 """What the names of the sliders begin with by which the lids follow the gaze."""
-_SIDE: Final = {"eye_L": "Left", "eye_R": "Right"}
+SIDE: Final = {"eye_L": "Left", "eye_R": "Right"}
 _ORDERS: Final = {"jaw": "XYZ", "neck": "ZXY"}
 """The order in which a joint's angles apply: a jaw opens before it moves sideways, a head nods before it turns."""
 _AXES: Final = {"open": 0, "sideways": 2, "nod": 0, "turn": 1, "tilt": 2}
@@ -96,7 +96,7 @@ def _let_lids_follow(rig: Rig, joint: str, sideways: float, up: float) -> None:
     }
     blocks = rig.key_blocks
     for direction, value in directions.items():
-        name = f"{LOOK}{direction}{_SIDE[joint]}"
+        name = f"{LOOK}{direction}{SIDE[joint]}"
         if name in rig.slider_names and (block := blocks.get(name)) is not None:
             block.value = min(max(0.0, value), block.slider_max)
 

@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from .action import Curve, add_curve, free_for_keys, new_action, push_strip
+from .action import Curve, add_curve, free_for_keys, new_action, push_strip, set_aside_note
 from .cleaning import Choice
 from .curve_filters import smoothstep
 from .performance import EXPRESSIONS, LAYER_PROPERTY, TRANSFERRED
@@ -46,8 +46,7 @@ def loop_range(rig: Rig, choice: Choice, count: int, fade: float) -> tuple[str, 
             set_aside.append(aside)
         looped = push_strip(target, action, name, round(first))
         looped.repeat, looped.extrapolation = count, "NOTHING"
-    note = f"Your keys of {' and '.join(set_aside)} are in strips below it now." if set_aside else ""
-    return name, note
+    return name, set_aside_note(set_aside, "below it")
 
 
 def _add(action: bpy.types.Action, channel: Channel, frames: np.ndarray, values: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """The takes of a rig, which are its performances in strips, as channels that can be sampled and keyed.
 
 A take is the strips of one performance on the shape keys and on the armature: the tracked performance, a transferred
-one or a lip sync. A channel is one slider, or a rotation or location of a bone with all of its numbers.
+one, a live one or a lip sync. A channel is one slider, or a rotation or location of a bone with all of its numbers.
 
 The numbers of different channels are compared by how far they move the surface of the head: a channel's `reach` is the
 distance that the farthest vertex moves for a change of one, in millimetres at the head model's own size.
@@ -21,11 +21,10 @@ from ..errors import EffigyError
 from .action import Curve, add_curve, check_not_tweaked, curves_of, strips_of
 from .data import JOINT_NAMES
 from .keys import Keys, cut_at, keys_of, linear_keys, replace_between
-from .performance import EXPRESSIONS, TRACKED, TRANSFERRED, layer_of, value_path
+from .performance import EXPRESSIONS, NEUTRAL, TRACKED, layer_of, value_path
 from .rig_properties import Rig
 from .rotations import align_signs
 from .sliders import REGIONS, region_of
-from .speech import SPEECH
 
 PARTS: Final = (*REGIONS, "head")
 """What can be chosen: the regions of the sliders, with the bones of jaw and eyes, and the motion of head and neck."""
@@ -125,7 +124,7 @@ def takes_of(rig: Rig) -> dict[str, Take]:
     for part, target in (("face", rig.mesh.data.shape_keys), ("head", rig.armature)):
         for _, strip in strips_of(target):
             layer = layer_of(strip)
-            if layer in (TRACKED, TRANSFERRED, SPEECH):
+            if layer is not None and layer != NEUTRAL:
                 name = TRACKED if layer == TRACKED else strip.name
                 found.setdefault(name, {}).setdefault(part, strip)
     takes = {name: Take(name, parts.get("face"), parts.get("head")) for name, parts in found.items()}

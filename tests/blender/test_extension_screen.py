@@ -32,7 +32,7 @@ class Layout:
         self.texts.append(text)
 
     def prop(self, data, name, *, index=-1, text=None, slider=False, translate=True, expand=False) -> None:
-        assert name in data.bl_rna.properties, name
+        assert name in data.bl_rna.properties or name.strip('["]') in data.keys(), name
         self.texts.append(text if text is not None else data.bl_rna.properties[name].name)
 
     def operator(self, name, *, text="", icon="NONE", emboss=True) -> SimpleNamespace:
@@ -301,6 +301,22 @@ def test_an_instance_of_a_rig_says_how_it_gets_its_avatar_and_an_override_can_be
     assert {setting: getattr(kept, setting) for setting in chosen} == chosen
 
 
+def test_a_performance_is_cleaned_and_its_eyes_are_brought_to_life_from_the_tab(rig, module):
+    words = drawn("EFFIGY_PT_performance")
+    for label in ("Simplify", "Smooth", "Remove Spikes", "Blend Takes", "Gaze Target", "Blinks", "Breathing"):
+        assert label in words
+    bpy.ops.effigy.add_gaze_target()
+    bpy.ops.effigy.add_blinks(blinks=30, seed=5, first=1, last=300)
+    words = drawn("EFFIGY_PT_performance")
+    assert f"{rig.mesh.name} gaze" in words and "Lids" in words and "Gaze Target" not in words
+    for track in rig.mesh.data.shape_keys.animation_data.nla_tracks:
+        # A damaged .blend has settings of no kind.
+        for strip in track.strips:
+            strip.action["effigy_life_settings"] = "x"
+    module("blender_addon.rig.performance").remove_performance(rig)
+    assert "no performance" in drawn("EFFIGY_PT_performance")
+
+
 def test_a_head_without_expressions_offers_none(rig, module, monkeypatch):
     assert "Starter Expression" in drawn("EFFIGY_PT_sliders")
     monkeypatch.setattr(type(rig), "slider_names", ())
@@ -364,6 +380,11 @@ RIG_OPERATORS = (
     "loop_range",
     "blend_takes",
     "mark_unsure_frames",
+    "add_blinks",
+    "add_breathing",
+    "add_gaze_target",
+    "add_saccades",
+    "remove_life",
     "apply_preset",
     "pack_avatar",
     "unpack_avatar",

@@ -174,6 +174,10 @@ ROWS = {
         lambda _: EFFIGY.controls_from_sliders(True, performance=True), lambda _: pull_corner()
     ),
     "sliders_from_controls": Row(lambda _: EFFIGY.sliders_from_controls(True, key=True), lambda _: pull_corner()),
+    "add_blinks": Row(lambda _: EFFIGY.add_blinks(True, first=1, last=300)),
+    "add_breathing": Row(lambda _: EFFIGY.add_breathing(True)),
+    "add_gaze_target": Row(lambda _: EFFIGY.add_gaze_target(True)),
+    "add_saccades": Row(lambda _: EFFIGY.add_saccades(True)),
     "apply_preset": Row(lambda _: EFFIGY.apply_preset(True, key=True)),
     "blend_takes": Row(lambda _: EFFIGY.blend_takes(True), transfer),
     "hold_lids": Row(lambda _: EFFIGY.hold_lids(True, frames="RANGE", first=2, last=6)),
@@ -195,6 +199,7 @@ ROWS = {
     "relink_avatar": Row(
         lambda place: EFFIGY.relink_avatar(True, filepath=str(place.avatars / "ann.effigy")), lose_avatar
     ),
+    "remove_life": Row(lambda _: EFFIGY.remove_life(True, what="TARGET"), lambda _: EFFIGY.add_gaze_target()),
     "reset_expression": Row(lambda _: EFFIGY.reset_expression(True), smile),
     "retarget_performance": Row(
         lambda place: EFFIGY.retarget_performance(True, filepath=str(place.take), frame_start=20)
