@@ -47,7 +47,7 @@ FEWEST = 16
 """Gaussians: less is no bust."""
 SEAM = 0.08
 """Metres from the neck's ring to where a Gaussian follows the torso alone at first."""
-HAIR_FOLLOWS, HAIR_LENGTH = 0.8, 0.15
+HAIR_FOLLOWS, HAIR_LENGTH = 0.3, 0.15
 """How much of the head's turn hair takes where it leaves the head, and metres further down after which that has fallen
 to a third: what lies on a shoulder stays there."""
 MATTE_WEIGHT, START_WEIGHT, SKINNING_WEIGHT = 0.1, 0.05, 0.02
@@ -109,7 +109,7 @@ def train_bust(
             rows = torch.randint(len(frames), (BATCH,), generator=generator)
             behind = torch.rand((BATCH, 3), generator=generator)
             parts = list(zip(rows.chunk(workers), behind.chunk(workers), strict=True))
-            found = (pool.map if pool else map)(lambda part, size=size: fit.gradients(*part, size), parts)
+            found = (pool.map if pool else map)(lambda part, size=size: fit.gradients(part[0], part[1], size), parts)
             optimizer.zero_grad()
             for (own, _), gradients in zip(parts, found, strict=True):
                 for parameter, gradient in zip(fit.values.values(), gradients, strict=True):
@@ -133,7 +133,10 @@ class _Start:
     """Metres."""
 
     def to(self, device: torch.device) -> _Start:
-        return _Start(*(part.to(device) for part in list(vars(self).values())[:4]), self.spacing)
+        means, colors, mattes, skinning = (
+            part.to(device) for part in (self.means, self.colors, self.mattes, self.skinning)
+        )
+        return _Start(means, colors, mattes, skinning, self.spacing)
 
 
 def _start(surface: BustSurface, capture: Capture, track: Track, indices: np.ndarray, size: int) -> _Start | None:

@@ -45,6 +45,21 @@ def test_an_avatar_without_a_rig_brings_one_of_its_own_person(project, module):
     assert module("blender_addon.avatars").avatar_path(rig.armature) == project / "anna.effigy"
 
 
+def test_shoulders_that_the_footage_shows_come_with_a_bone_and_can_be_hidden(rig, project, module):
+    players, pose = module("blender_addon.player.players"), module("blender_addon.rig.pose")
+    assert rig.torso_bone == "torso" and players.has_bust(project / "anna.effigy")
+    bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"), new_rig=True)
+    own = module("blender_addon.active").need_rig(bpy.context)
+    assert own.armature != rig.armature and own.torso_bone == "torso"
+    depsgraph = bpy.context.evaluated_depsgraph_get()
+    player = players.player_of(own, project / "anna.effigy", depsgraph)
+    view, counts = {"view": np.array((0.0, 0.0, 1.0))}, []
+    for shown in (True, False):
+        own.armature.effigy.show_bust = shown
+        counts.append(len(player.splats(pose.read_pose(own, depsgraph).message(), view)["means"]))
+    assert counts == [player.baked.gaussians, player.baked.gaussians - len(player.baked.bust.means)]
+
+
 def test_several_people_live_in_one_file(rig, project, module):
     shutil.copyfile(project / "anna.effigy", project / "ben.effigy")
     bpy.ops.effigy.add_avatar(filepath=str(project / "anna.effigy"))

@@ -53,7 +53,8 @@ def with_torso(capture: Capture, track: Track, model: HeadModel, progress: Progr
 def shows_shoulders(capture: Capture, track: Track) -> bool:
     """Whether the body covers enough of the training frames; held-out frames say nothing."""
     frames = np.linspace(0, max(track.training_count - 1, 0), min(SAMPLES, capture.frame_count)).round().astype(int)
-    return np.mean([read_body_matte(capture, int(index)).mean() for index in frames]) / 255 > LEAST_SHARE
+    share = np.mean([read_body_matte(capture, int(index)).mean() for index in frames]) / 255
+    return float(share) > LEAST_SHARE
 
 
 @dataclass(frozen=True)
