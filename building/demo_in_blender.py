@@ -4,7 +4,8 @@
 
 It packs and installs the extension, imports the capture (rig, camera, performance), adds the avatar, keys a smile and a
 rotation of the head on top of the performance, saves OUT/demo.blend, and renders it with the engine Effigy to
-OUT/frames and OUT/demo.mp4.
+OUT/frames. Then the avatar says another sentence, in a scene that Cycles renders to OUT/scene; it is saved as
+OUT/scene.blend. OUT/demo.mp4 shows both, with sound.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from .demo_stage import SPEECH, join_shots, say_line, set_stage, strips_of
 from .environments import BuildError
 from .extension import build_extension
 from .in_blender import PACKAGE, installed_extension
@@ -29,6 +31,8 @@ FRAMES = 75
 """Number of rendered frames: three seconds at 25 frames a second."""
 BACKGROUND = 0.694
 """Scene-linear value of the light grey #d8d8d8."""
+GREY = 0xD8 / 255
+"""The same as sRGB."""
 SMILE = {
     "mouthSmileLeft": 0.8,
     "mouthSmileRight": 0.75,
@@ -123,13 +127,13 @@ def use_effigy(scene: Any, first: int, last: int) -> None:
     bpy.ops.effigy.use_standard_view()
 
 
-def render_frames(scene: Any, where: str) -> None:
-    """Render PNG files with a transparent background; `where` is Blender's output path, such as `//frames/`."""
+def render_frames(scene: Any, where: str, film_transparent: bool = True) -> None:
+    """Render PNG files; `where` is Blender's output path, such as `//frames/`."""
     settings = scene.render.image_settings
     if hasattr(settings, "media_type"):
         settings.media_type = "IMAGE"
     settings.file_format, settings.color_mode, settings.color_depth = "PNG", "RGBA", "8"
-    scene.render.film_transparent = True
+    scene.render.film_transparent = film_transparent
     _render(scene, where)
 
 
@@ -237,13 +241,33 @@ def demo(capture: Path, avatar: Path, out: Path) -> None:
             _clear(out / "frames")
             scene.frame_set(first)
             total = last - first + 1
-            with counted("Rendering the video in Blender", total, terminal):
-                render_video(scene, "//demo.mp4")
             with counted("Rendering PNG frames in Blender", total, terminal):
                 render_frames(scene, "//frames/")
             bpy.ops.file.make_paths_relative()
             # Saved with the settings for PNG frames, so that Render ▸ Render Animation renders these again.
             bpy.ops.wm.save_mainfile()
+            sounds = [(footage_sound(scene), 1)]
+            length = say_line(last + 1)
+            looks = [last + 1 + round(share * length) for share in (0, 0.3, 0.6, 1)]
+            key_head_rotation(rig, tuple(looks), (0, 1, -0.6, 0))
+            say(f"The avatar says another sentence and looks about, from frame {last + 1} on")
+            set_stage(rig)
+            scene.frame_start, scene.frame_end = last + 1, last + length
+            _clear(out / "scene")
+            with counted("Rendering a scene in Blender", length, terminal):
+                render_frames(scene, "//scene/", film_transparent=False)
+            bpy.ops.wm.save_as_mainfile(filepath=str(out / "scene.blend"))
+            shots = [(out / "frames", 1), (out / "scene", total + 1)]
+            sounds = [(path, at) for path, at in (*sounds, (SPEECH / "line.flac", total + 1)) if path]
+            join_shots(shots, sounds, GREY, out / "demo.mp4")
+
+
+def footage_sound(scene: Any) -> Path | None:
+    """The file of the first sound strip, which an import adds, or None."""
+    import bpy
+
+    strip = next((strip for strip in strips_of(scene) if strip.type == "SOUND"), None)
+    return None if strip is None else Path(bpy.path.abspath(strip.sound.filepath))
 
 
 def _clear(frames: Path) -> None:

@@ -21,7 +21,7 @@ from blender_addon.installation.plan import PIP_LIST, PIP_WHEEL
 from .environments import BLENDER, ROOT, BuildError
 
 PACKAGES: Final = ("blender_addon", "operators", "backend")
-NOT_SHIPPED: Final = ("derive", "demo_truth.npz", "__pycache__")
+NOT_SHIPPED: Final = ("derive", "speech", "demo_truth.npz", "__pycache__")
 """Names in assets/ that are not shipped: they derive or measure the assets, and the product does not read them."""
 
 REQUIREMENTS: Final = (

@@ -32,6 +32,7 @@ RISE = (9, 13)
 """Frames of the keys without a smile and with the full smile."""
 READ = """
 import json, sys
+from pathlib import Path
 import av, cv2, numpy as np
 from backend.footage.detector import SCORE_NAMES, FaceDetector
 
@@ -44,7 +45,12 @@ for file in sys.argv[2:]:
 with av.open(sys.argv[1]) as video:
     frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
 steps = [float(np.abs(after.astype(int) - before).max()) for before, after in zip(frames, frames[1:])]
-print(json.dumps({"scores": scores, "video": [len(frames), *frames[0].shape[:2]], "steps": steps}))
+with av.open(str(Path(sys.argv[1]).with_name("film.mp4"))) as film:
+    count = sum(1 for _ in film.decode(video=0))
+with av.open(str(Path(sys.argv[1]).with_name("film.mp4"))) as film:
+    loud = bool(film.streams.audio) and any(np.abs(part.to_ndarray()).max() > 0.01 for part in film.decode(audio=0))
+shot = {"frames": count, "loud": loud}
+print(json.dumps({"film": shot, "scores": scores, "video": [len(frames), *frames[0].shape[:2]], "steps": steps}))
 """
 
 
@@ -83,7 +89,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         demo_in_blender.render_frames(scene, str(folder / "frames" / "shot_"))
         demo_in_blender.render_video(scene, str(folder / "smile.mp4"))
+        _speak_on_stage(folder)
         yield folder
+
+
+def _speak_on_stage(folder: Path) -> None:
+    """Render the sentence's two frames with the mouth shut and open widest to `stage`, and join film.mp4."""
+    import bpy
+
+    from building import demo_in_blender, demo_stage
+
+    scene, rig = bpy.context.scene, demo_in_blender.rig_of(bpy.context.object)
+    first = SHOT[1] + 1
+    length = demo_stage.say_line(first)
+    opening = {}
+    for frame in range(first, first + length):
+        scene.frame_set(frame)
+        opening[frame] = rig.pose_bone("jaw").matrix_basis.to_quaternion().angle
+    demo_stage.set_stage(rig)
+    for name, frame in (("1_shut", min(opening, key=opening.get)), ("2_open", max(opening, key=opening.get))):
+        scene.frame_start = scene.frame_end = frame
+        demo_in_blender.render_frames(scene, str(folder / "stage" / f"{name}_"), film_transparent=False)
+    shots = [(folder / "frames", 1), (folder / "stage", 13)]
+    demo_stage.join_shots(shots, [(demo_stage.SPEECH / "line.flac", 1)], demo_in_blender.GREY, folder / "film.mp4")
 
 
 def files(folder: Path, name: str = "frames") -> list[Path]:
@@ -99,7 +127,7 @@ def detected(folder: Path) -> dict:
             "-c",
             READ,
             str(folder / "smile.mp4"),
-            *map(str, files(folder, "without") + files(folder)),
+            *map(str, files(folder, "without") + files(folder) + sorted((folder / "stage").iterdir())),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -154,7 +182,9 @@ def test_the_video_shows_the_shot(detected: dict) -> None:
 def test_the_smile_that_was_keyed_is_found_in_the_rendered_frames(detected: dict) -> None:
     assert all(detected["scores"]), "no face is found in some of the frames"
     smile = (
-        np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in detected["scores"]]).reshape(2, 12)
+        np.array([scores["mouthSmileLeft"] + scores["mouthSmileRight"] for scores in detected["scores"][:24]]).reshape(
+            2, 12
+        )
         / 2
     )
     without, keyed = smile
@@ -163,3 +193,20 @@ def test_the_smile_that_was_keyed_is_found_in_the_rendered_frames(detected: dict
     assert keyed[after].mean() > keyed[before].mean() + 0.15, scores
     assert keyed[after].mean() > without[after].mean() + 0.15, scores
     assert keyed[after].min() > keyed[before].max() + 0.03, scores
+
+
+def test_the_avatar_opens_its_mouth_for_a_sentence_on_a_stage(folder: Path, detected: dict) -> None:
+    shut, opened = (scores["jawOpen"] for scores in detected["scores"][24:])
+    assert opened > shut + 0.05
+    frames = [read(file) for file in sorted((folder / "stage").iterdir())]
+    assert len(frames) == 2 and all((frame[..., 3] == 1).all() for frame in frames)
+    # Left of the head the wall is lit, and right of it lies the head's shadow.
+    wall = [frames[0][200, columns, :3].mean() for columns in (slice(0, 30), slice(-50, -10))]
+    assert wall[0] > 1.25 * wall[1]
+
+
+def test_the_film_joins_both_shots_with_sound(folder: Path, detected: dict) -> None:
+    import bpy
+
+    # The Blender of some versions has no sound as a Python module.
+    assert detected["film"] == {"frames": 14, "loud": bpy.app.build_options.audaspace}
