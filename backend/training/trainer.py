@@ -32,13 +32,13 @@ from .bust import train_bust
 from .capture_light import CaptureLight, light_in_words
 from .checkpoint import REMEDY, check_job, checkpoint_path, load_checkpoint
 from .filmed_limits import store_materials, store_training_ranges, store_weight_limits
-from .fitted_poses import FIT_AT, fit_poses, restore_poses
+from .fitted_poses import fit_poses, restore_poses
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
 from .optimisation import SEED, Optimisation, Part
 from .parameter_groups import ParameterGroup, groups_beside_avatar, parameter_groups
 from .pose_refinement import REFINED_TRACK, PoseRefiner
-from .presets import BUST_SHARE, WARMUP_SHARE, Preset, find_preset
+from .presets import BUST_SHARE, FIT_AT, WARMUP_SHARE, Preset, find_preset
 from .projection import project_into
 from .session import TrainingSession
 from .tracked_captures import check_one_person, identification, load_training_track
