@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..blender_addon import active
+from ..blender_addon.errors import EffigyError
 from ..blender_addon.live import session
 from ..blender_addon.reporting import ReportingOperator
 
@@ -37,7 +38,12 @@ class EFFIGY_OT_live_start(ReportingOperator, bpy.types.Operator):
         context.workspace.status_text_set(None)
         if ended:
             return {"FINISHED", "PASS_THROUGH"}
-        return bpy.ops.effigy.live_stop()
+        try:
+            if said := session.stop():
+                self.report({"INFO"}, said)
+        except EffigyError as error:
+            self.report({"WARNING"}, str(error))
+        return {"FINISHED"}
 
     def run(self, context: bpy.types.Context) -> None:
         session.start(active.need_rig(context))

@@ -20,8 +20,8 @@ from ..threads import run_in_thread
 
 LONGEST_PACKET: Final = 8192
 """Bytes: a face by VMC has 2,500, and networks carry 1,500 in one piece."""
-MOST_WAITING: Final = 256
-"""Packets that are kept until Blender takes them: four seconds of 60 faces a second."""
+MOST_WAITING: Final = 64
+"""Packets that are kept until Blender takes them: a second of 60 faces a second. Recording as many takes 50 ms."""
 FORGET_SENDER_SECONDS: Final = 2.0
 """After so long without a packet, another sender may take over."""
 LOOPBACK: Final = "127.0.0.1"

@@ -1,5 +1,6 @@
 """A recorded live performance as keyframes: strips of their own above all others, which replace what lies below them
-for as long as they last. Keys set by hand stay, and change the take as they change any performance.
+for as long as they last. They count as a transferred performance, so that the clean-up knows them too. Keys set by hand
+stay, and change the take as they change any performance.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import numpy as np
 from ..errors import EffigyError
 from ..rig.action import add_curve, check_not_tweaked, new_action
 from ..rig.face_angles import rotation_path
-from ..rig.performance import EXPRESSIONS, add_strips, curve_of, value_path
+from ..rig.performance import EXPRESSIONS, TRANSFERRED, add_strips, curve_of, value_path
 from ..rig.rig_properties import Rig
 from ..rig.rotations import align_signs
 from .puppet import JOINTS, state_of
 
-LAYER: Final = "Live take"
-"""The value of `performance.LAYER_PROPERTY` on the strips' actions."""
+NAME: Final = "Live take"
+"""What the names of the strips begin with."""
 MOST_SECONDS: Final = 600.0
 """Of a take: ten minutes at 60 faces a second are 1.2 million keys."""
 CLOCKS_AGREE: Final = 0.5
@@ -37,7 +38,7 @@ class Take:
         self._rate = rate
         self._values = len(state_of(rig))
         self._times: list[float] = []
-        self._states: list[list[float]] = []
+        self._states: list[np.ndarray] = []
         self._offset: float | None = None
 
     def __len__(self) -> int:
@@ -63,7 +64,8 @@ class Take:
             raise EffigyError("The rotation mode of a bone was changed while it was recorded: record again.")
         if not self._times or time > self._times[-1]:
             self._times.append(time)
-            self._states.append(state)
+            # Blender stores single precision.
+            self._states.append(np.array(state, np.float32))
 
     def frames(self) -> np.ndarray:
         """(F,) frames of the scene, which may have fractions."""
@@ -88,7 +90,7 @@ class Take:
             for index, column in enumerate((align_signs(turns) if path == "rotation_quaternion" else turns).T):
                 escaped = f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"].{path}'
                 add_curve(bones, curve_of(escaped, index, bone.name, column, frames))
-        add_strips(rig, faces, bones, LAYER, name, self.frame_start)
+        add_strips(rig, faces, bones, TRANSFERRED, name, self.frame_start)
         return (
             f"“{name}” is recorded: {len(self)} faces in {self.seconds:.1f} s, from frame {self.frame_start} to "
             f"{frames[-1]:.0f}, in strips above the others."
@@ -100,6 +102,6 @@ def next_name(rig: Rig) -> str:
     data = rig.armature.animation_data
     names: Sequence[Any] = [strip.name for track in data.nla_tracks for strip in track.strips] if data else []
     number = 1
-    while f"{LAYER} {number}" in names:
+    while f"{NAME} {number}" in names:
         number += 1
-    return f"{LAYER} {number}"
+    return f"{NAME} {number}"

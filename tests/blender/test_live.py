@@ -10,7 +10,7 @@ from math import radians
 import bpy
 import numpy as np
 import pytest
-from live_senders import Sender, live_link, vmc, without_face
+from live_senders import Sender, bundle, live_link, osc, text, vmc, without_face
 from rig_digest import digest
 from rig_scenes import make_rig, rigging, tracked_rig
 from test_extension_screen import drawn
@@ -224,6 +224,75 @@ def test_malformed_packets_are_counted_and_left_out(sender):
     sender.send(live_link(2, NEUTRAL | {"jawOpen": 0.5}))
     arrive()
     assert rig.armature.effigy_face.jaw_open > 0.1
+
+
+def test_damaged_packets_never_do_more_than_to_be_refused(module):
+    random = np.random.default_rng(0)
+    readers = {name: module(f"blender_addon.live.{name}") for name in ("live_link", "vmc")}
+    for make, whole in (
+        (readers["live_link"].LiveLinkReader, live_link(7, {"jawOpen": 0.5})),
+        (readers["vmc"].VmcReader, vmc({"JawOpen": 0.5, "Joy": 1.0}, Head=(0.0, 0.0, 0.0, 1.0))),
+    ):
+        reader, refused = make(), 0
+        for _ in range(3000):
+            packet = bytearray(whole[: random.integers(0, len(whole) + 1)] if random.random() < 0.5 else whole)
+            for place in random.integers(0, max(1, len(packet)), random.integers(1, 6)):
+                packet[place : place + 1] = bytes(random.integers(0, 256, 1).astype(np.uint8))
+            try:
+                face = reader.read(bytes(packet), 0.0)
+            except ValueError:
+                refused += 1
+                continue
+            if face is not None:
+                assert face.channels.min() >= 0 and face.channels.max() <= 1 and np.isfinite([*face.head]).all()
+        assert refused > 300
+
+
+def test_nested_and_endless_osc_is_refused(module):
+    osc_module = module("blender_addon.live.osc")
+    nested = osc("/face/jawOpen", 0.5)
+    assert osc_module.messages_of(nested) == [("/face/jawOpen", (0.5,))]
+    for _ in range(osc_module.MOST_DEPTH):
+        nested = bundle(nested)
+    assert len(osc_module.messages_of(nested)) == 1
+    for damaged in (
+        bundle(nested),
+        bundle(*(text("/a") for _ in range(osc_module.MOST_MESSAGES + 1))),
+        bundle(b"")[:16] + b"\0\0\0\0",
+        text("/a") + text(",b") + b"\x7f\xff\xff\xff",
+        text("/a") + text("," + "f" * 65) + 65 * b"\0\0\0\0",
+        text("/a") + text(",f"),
+        text("/a") + text(",q") + 4 * b"\0",
+        b"/no end",
+    ):
+        with pytest.raises(ValueError):
+            osc_module.messages_of(damaged)
+
+
+def test_plain_osc_and_vrms_few_expressions_are_understood(module):
+    vmc_module, face = module("blender_addon.live.vmc"), module("blender_addon.live.face")
+    plain = vmc_module.VmcReader().read(
+        bundle(osc("/avatar/parameters/jawOpen", 0.25), osc("/tracking/other", 1.0)), 3.0
+    )
+    assert plain.channels[face.INDEX["jawOpen"]] == 0.25 and plain.channels.sum() == 0.25 and plain.time == 3.0
+    few = vmc_module.VmcReader().read(vmc({"A": 0.5, "Blink": 1.0}), 3.0)
+    assert few.channels[face.INDEX["jawOpen"]] == pytest.approx(0.35)
+    assert few.channels[face.INDEX["eyeBlinkLeft"]] == 1
+    assert vmc_module.VmcReader().read(osc("/tracking/other", 1.0), 3.0) is None
+
+
+def test_a_second_sender_waits_until_the_first_is_silent(module):
+    receiver = module("blender_addon.live.receiver")
+    made = receiver.Receiver(0, network=False)
+    made._keep(b"a", "10.0.0.1", 100.0)
+    made._keep(b"b", "10.0.0.2", 101.0)
+    assert (made.sender, made.others) == ("10.0.0.1", 1)
+    made._keep(b"c", "10.0.0.2", 104.0)
+    assert made.sender == "10.0.0.2" and [packet for packet, _ in made.take()] == [b"a", b"c"]
+    for number in range(2 * receiver.MOST_WAITING):
+        made._keep(b"d", "10.0.0.2", 104.0 + number / 60)
+    assert len(made.take()) == receiver.MOST_WAITING
+    made.close()
 
 
 def test_vmc_moves_the_rig_in_unitys_axes(live):
