@@ -123,6 +123,8 @@ def main() -> int:
         path = Path(folder, "person.effigy")
         if arguments.avatar:
             shutil.copyfile(arguments.avatar, path)
+            if read_baked(path) is None:
+                parser.error(f"{arguments.avatar} has no baked model: bake it first")
         avatar = load_avatar(path) if arguments.avatar else make_avatar(path, load_head())
         row = measure(path, avatar)
         if arguments.window is not None:

@@ -17,19 +17,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from building.environments import BuildError
+from building.window import run_in_window, window_command
+
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = (5000, 15000, 30000, 100000)
 REPEATS = 20
 INSIDE = ROOT / "bench" / "viewport_inside.py"
 WINDOW = ROOT / "bench" / "viewport_window.py"
-SCREEN = ("xvfb-run", "-a", "-s", "-screen 0 1280x900x24 +extension GLX")
 
 
 def make_avatar(count: int, folder: Path) -> tuple[Path, float]:
@@ -94,31 +95,20 @@ def main() -> int:
             order["avatars"][str(count)] = str(path)
         script, result = Path(folder) / "order.json", Path(folder) / "result.json"
         script.write_text(json.dumps(order | {"result": str(result)}), "utf-8")
+        settings = Path(folder) / "settings"
         if arguments.window:
-            screen = list(SCREEN) if shutil.which(SCREEN[0]) else []
-            command = [
-                *screen,
-                arguments.window,
-                "--factory-startup",
-                "--gpu-backend",
-                "opengl",
-                "-noaudio",
-                "--window-geometry",
-                "0",
-                "0",
-                "1280",
-                "900",
-                "--python",
-                str(WINDOW),
-                "--",
-                str(script),
-            ]
+            try:
+                run_in_window(window_command(arguments.window), WINDOW, script, settings)
+            except BuildError as error:
+                print(error, file=sys.stderr)
+                return 1
         else:
-            command = [arguments.blender_python, str(INSIDE), str(script)]
-        (Path(folder) / "settings").mkdir()
-        subprocess.run(
-            command, env=os.environ | {"BLENDER_USER_RESOURCES": str(Path(folder) / "settings")}, check=False
-        )
+            settings.mkdir()
+            subprocess.run(
+                [arguments.blender_python, str(INSIDE), str(script)],
+                env=os.environ | {"BLENDER_USER_RESOURCES": str(settings)},
+                check=False,
+            )
         if not result.is_file():
             print("Blender did not get to the end: what it said is above.", file=sys.stderr)
             return 1
