@@ -27,13 +27,13 @@ class EFFIGY_OT_smooth_performance(CleanUpOperator, bpy.types.Operator):
         ),
     )
     cutoff: FloatProperty(
-        name="Cutoff", default=1.5, min=0.05, soft_max=10.0, max=100.0, description="One-Euro: hertz at rest"
+        name="Cutoff", default=2.0, min=0.05, soft_max=10.0, max=100.0, description="One-Euro: hertz at rest"
     )
     speed_factor: FloatProperty(
         name="Speed Factor",
-        default=0.1,
+        default=0.5,
         min=0.0,
-        soft_max=1.0,
+        soft_max=2.0,
         max=100.0,
         description="One-Euro: hertz that the cutoff gains for each millimetre a second by which the face moves",
     )

@@ -129,24 +129,24 @@ def _pruned(
     tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The kept keys and slopes without those that the tolerance does not need, the least needed first."""
-    kept, slopes = list(kept), list(slopes)
+    keys, tangents = kept.tolist(), list(slopes)
     inner = np.array(kept[1:-1], int)
     before, after = np.array(kept[:-2], int), np.array(kept[2:], int)
     share = ((frames[inner] - frames[before]) / (frames[after] - frames[before]))[:, None]
     straight = values[before] + share * (values[after] - values[before])
     needed = np.linalg.norm(values[inner] - straight, axis=1)
     for index in inner[np.argsort(needed, kind="stable")].tolist():
-        place = kept.index(index)
-        low, high = max(place - _REACH, 0), min(place + _REACH, len(kept) - 1)
-        trial = np.array([*kept[low:place], *kept[place + 1 : high + 1]])
+        place = keys.index(index)
+        low, high = max(place - _REACH, 0), min(place + _REACH, len(keys) - 1)
+        trial = np.array([*keys[low:place], *keys[place + 1 : high + 1]])
         part = slice(trial[0], trial[-1] + 1)
         # What lies beyond the trial's ends keeps its shape, and so must the slopes there.
-        ends = {0: slopes[low]} if low > 0 else {}
-        if high < len(kept) - 1:
-            ends[len(trial) - 1] = slopes[high]
+        ends = {0: tangents[low]} if low > 0 else {}
+        if high < len(keys) - 1:
+            ends[len(trial) - 1] = tangents[high]
         local = trial - trial[0]
         solved = _slopes(frames[part], values[part], local, gradient[part], ends)
         if _errors(frames[part], values[part], local, solved).max() <= tolerance:
-            kept[low : high + 1] = trial.tolist()
-            slopes[low : high + 1] = list(solved)
-    return np.array(kept), np.array(slopes)
+            keys[low : high + 1] = trial.tolist()
+            tangents[low : high + 1] = list(solved)
+    return np.array(keys), np.array(tangents)

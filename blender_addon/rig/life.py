@@ -184,9 +184,9 @@ def _put(
     """
     check_not_tweaked(target)
     earlier = life_of(rig).get(kind)
-    influence = None
-    if earlier is not None and (curve := earlier.fcurves.find("influence")) is not None:
-        influence, muted = keys_of(curve), earlier.mute
+    muted = earlier is not None and earlier.mute
+    own = None if earlier is None else earlier.fcurves.find("influence")
+    influence = None if own is None else keys_of(own)
     remove_life(rig, kind)
     action = new_action(f"{rig.mesh.name} {kind.lower()}", target)
     for curve in curves:
@@ -195,20 +195,18 @@ def _put(
     aside = free_for_keys(target, blend_above)
     strip = push_strip(target, action, kind, round(frames[0]))
     strip.blend_type, strip.extrapolation = blend, "NOTHING"
-    strip.use_animated_influence = True
+    strip.use_animated_influence, strip.mute = True, muted
     curve = strip.fcurves.find("influence")
     if influence is not None:
         set_keys(curve, influence)
-        strip.mute = muted
     else:
         curve.keyframe_points[0].co = (frames[0], 1.0)
         curve.update()
     return aside or ""
 
 
-def _targets(rig: Rig) -> list[bpy.types.ID]:
-    aim = aim_of(rig)
-    return [rig.mesh.data.shape_keys, rig.armature, *([] if aim is None else [aim])]
+def _targets(rig: Rig) -> list[Any]:
+    return [rig.mesh.data.shape_keys, rig.armature, *filter(None, [aim_of(rig)])]
 
 
 def _rotation(rig: Rig, joint: str, frames: np.ndarray, turns: np.ndarray) -> list[Curve]:

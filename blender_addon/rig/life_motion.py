@@ -90,7 +90,7 @@ def blink_keys(times: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
         moments = (time + steps) * rate
         if frames and moments[0] <= frames[-1]:
             # The second of a double blink begins before the lids are up.
-            frames.pop(), shut.pop()
+            del frames[-1], shut[-1]
             moments[0] = max(moments[0], frames[-1] + 0.5 * OPENS * rate)
             frames += moments.tolist()
             shut += [0.4, 1.0, 1.0, 0.0]
