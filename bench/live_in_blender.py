@@ -85,7 +85,8 @@ def whole(rig: Any, film: Path) -> tuple[list[float], float]:
     bpy.context.window_manager.effigy_live.source = "WEBCAM"
     live = session.start(rig)
     ages, last, begun = [], None, 0.0
-    while not begun or time.monotonic() - begun < SECONDS:
+    # A film ends by itself.
+    while session.current() is not None and not (begun and time.monotonic() - begun > SECONDS):
         session._tick()
         bpy.context.view_layer.update()
         if live.last is not None and live.last is not last:
@@ -93,8 +94,9 @@ def whole(rig: Any, film: Path) -> tuple[list[float], float]:
             # Both processes have one clock, which the worker's time is by.
             ages.append(1e3 * (time.monotonic() - last.time))
         time.sleep(session.INTERVAL)
+    rate = len(ages) / (time.monotonic() - begun)
     session.stop()
-    return ages, len(ages) / SECONDS
+    return ages, rate
 
 
 if __name__ == "__main__":
