@@ -24,7 +24,7 @@ from backend.head.bust_surface import bust_surface
 from backend.head.formats import save_head
 from backend.head.registry import remember_head
 from backend.head.rotations import axis_angle_to_matrix, quaternion_to_matrix
-from backend.progress import SILENT
+from backend.progress import SILENT, Progress
 from backend.reading import Damaged
 from backend.service.parameters import Parameters
 from backend.service.posing import Posing
@@ -33,6 +33,8 @@ from backend.tracking.after.torso import with_torso
 from backend.training.bust import train_bust
 from backend.training.bust_scores import score_with_bust
 from backend.training.hanging_hair import hanging_hair
+from backend.training.presets import Preset
+from backend.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -182,6 +184,28 @@ def test_an_avatar_file_keeps_its_bust(tmp_path: Path):
         assert torch.allclose(getattr(found.bust, name), part, atol=1e-3), name
     save_avatar(found.without_bust(), tmp_path / "a.effigy")
     assert load_avatar(tmp_path / "a.effigy", model).bust is None
+
+
+@pytest.mark.parametrize("head_only", [False, True])
+def test_training_adds_a_bust_unless_the_head_alone_is_asked_for(shoulders, tmp_path: Path, head_only: bool):
+    capture, track, model = shoulders
+    save_track(track, capture.folder / "track.npz")
+    plan = Preset(size=64, warmup_steps=1, steps=1, batch=2, refinement=False, fewest_frames=4, bust_steps=2)
+    train(capture.folder, tmp_path / "a.effigy", plan=plan, head_only=head_only, device="cpu")
+    assert (load_avatar(tmp_path / "a.effigy", model).bust is None) == head_only
+
+
+def test_a_bust_ends_with_its_time(shoulders):
+    capture, track, model = shoulders
+    avatar, seconds = true_avatar(model, track), iter(range(0, 10_000, 10))
+    avatar.settings, reported = replace(avatar.settings, size=48), []
+
+    class Reported(Progress):
+        def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
+            reported.append((stage, done))
+
+    train_bust(avatar, capture, track, steps=50, minutes=0.5, clock=lambda: next(seconds), progress=Reported())
+    assert reported[-1] == ("Bust", 2), "the clock goes on by 10 seconds a step"
 
 
 def test_an_enhancer_and_its_parts_see_the_head_as_without_the_bust(tmp_path: Path):
