@@ -13,7 +13,7 @@ from typing import Final
 
 from ..avatar.settings import DEFAULT_GENERATOR
 from ..errors import EffigyError
-from ..training.presets import FIT_AT, MOST_FITTED, PRESETS, WARMUP_SHARE
+from ..training.presets import BUST_SHARE, FIT_AT, MOST_FITTED, PRESETS, WARMUP_SHARE
 from .request_fields import Request
 from .requests import BakeRequest, CaptureRequest, TrackRequest, TrainRequest
 from .whole_job import TIMED, Step
@@ -58,6 +58,7 @@ ALIGNMENT_STEPS: Final = (
 )
 MATTE_STEP: Final = Step("head mattes", "Separating the head from the body", SOLVER, 0.2, 0.022, counts_frames=True)
 
+SECONDS_PER_BUST_STEP: Final = 0.09
 SECONDS_PER_FIT: Final = 0.25
 """In which a frame's pose is fitted, beside training's own seconds."""
 FIT_SHARE: Final = 0.15
@@ -121,11 +122,15 @@ def _training(request: TrainRequest) -> list[Step]:
     else:
         warmup = WARMUP_SHARE * 60 * request.minutes if preset.warmup_steps else 0.0
         rest = 60 * request.minutes - warmup
+    bust = 0.0 if request.head_only else SECONDS_PER_BUST_STEP * preset.bust_steps
+    if request.minutes is not None:
+        bust = min(bust, BUST_SHARE * 60 * request.minutes)
     baked = BAKE_STEPS if request.generator == "unet" else ()
     return [
         Step("Reading frames", "Reading the frames", FOOTAGE, 2.0, 0.005, counts_frames=True),
         Step("Warm-up", "Finding the colours", kind, warmup),
         *_training_proper(preset.fits_poses and not request.refined, kind, rest),
+        *([Step("Bust", "Adding the shoulders", kind, bust)] if bust else ()),
         *baked,
     ]
 

@@ -135,7 +135,7 @@ def test_a_resumed_stage_counts_what_is_left_of_it() -> None:
 
 
 def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is() -> None:
-    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"), minutes=1.0)
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"), minutes=1.0, head_only=True)
     job = WholeJob(steps_of((training,)), 0.0)
     job.update("Reading frames", 40, 40, 5.0)
     # The first step compiles the kernels, which takes the whole warm-up.
@@ -149,11 +149,19 @@ def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is()
 
 
 def test_a_training_in_fitted_poses_or_of_an_instant_fits_none_on_its_way() -> None:
-    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"))
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"), head_only=True)
     stages = [[step.stage for step in steps_of((each,))] for each in (training, replace(training, refined=True))]
     assert stages[0][-3:] == ["Training", "Fitting poses again", "Training on"]
     assert stages[1] == [step.stage for step in steps_of((replace(training, preset="instant"),))]
     assert stages[1][-1] == "Training"
+
+
+def test_the_shoulders_come_after_the_head_and_take_a_tenth_of_its_minutes_at_most() -> None:
+    training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"))
+    for minutes, seconds in ((None, 27.0), (1.0, 6.0), (60.0, 27.0)):
+        *head, bust = steps_of((replace(training, minutes=minutes),))
+        assert head == steps_of((replace(training, minutes=minutes, head_only=True),))
+        assert bust.stage == "Bust" and bust.seconds == pytest.approx(seconds)
 
 
 def test_a_step_of_training_takes_longer_with_graph_u_nets() -> None:
