@@ -30,7 +30,7 @@ class EFFIGY_OT_remove_face_controls(ReportingOperator, bpy.types.Operator):
         rig = active.need_rig(context)
         build.check_own(rig)
         if self.keep and keys.has_handle_keys(rig):
-            keys.move_performance(rig, context.scene, 0.0, with_handle_keys=True)
+            self.report({"INFO"}, keys.move_performance(rig, context.scene, 0.0, with_handle_keys=True))
         elif self.keep:
             values.move(rig, 0.0)
         keys.mute_handle_keys(rig)

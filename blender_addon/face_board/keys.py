@@ -8,7 +8,7 @@ ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil, floor
 from typing import Any, Final
@@ -32,6 +32,7 @@ from ..rig.action import (
 )
 from ..rig.performance import LAYER_PROPERTY, NEUTRAL, add_neutral_strip, layer_of
 from ..rig.rig_properties import Rig, handles_name, meshes_of
+from .own_expressions import given_by_channels, taken_by_channels
 from .values import Board, Places, board_of, places_of
 
 CONTROLS: Final = "Face controls"
@@ -53,16 +54,27 @@ def move_performance(rig: Rig, scene: bpy.types.Scene, share: float, with_handle
     frames = frames_of(rig)
     if not len(frames):
         raise EffigyError("The sliders have no keys and no strips: there is no performance to take.")
-    aside = tuple(filter(None, (free_for_keys(key, "ADD"), share and free_for_keys(rig.armature, "COMBINE"))))
+    # Below the artist's own keys, should these become a strip.
     add_neutral_strip(key, rig.slider_names)
+    aside = tuple(filter(None, (free_for_keys(key, "ADD"), share and free_for_keys(rig.armature, "COMBINE"))))
     with _without_keys_by_hand(rig, by_hand):
-        total, gaze = _sample(rig, scene, board, frames)
+        total, gaze, coefficients = _sample(rig, scene, board, frames)
+    own: dict[str, np.ndarray] = {}
+    if share and rig.arkit_names:
+        taken = taken_by_channels(rig, board.sliders, coefficients, np.maximum(1 - total, 0))
+        total = total + taken
+        left = coefficients - given_by_channels(rig, board.sliders, taken)
+        own = dict(zip(rig.expression_names, left.T, strict=True))
+    elif rig.arkit_names:
+        # An earlier strip may have what the handles had taken of these.
+        own = dict(zip(rig.expression_names, coefficients.T, strict=True))
     places, left = board.divide(total, gaze, share)
     for target in (key, rig.armature):
         for track, strip in list(strips_of(target)):
             if layer_of(strip) == CONTROLS:
                 remove_strip(target, track, strip)
-    _push(key, _slider_curves(board, frames, left), frames)
+    own |= dict(zip(board.sliders, left.T, strict=True))
+    _push(key, _slider_curves(own, frames), frames)
     _push(rig.armature, _handle_curves(rig, board, frames, places), frames)
     scene.frame_set(scene.frame_current, subframe=scene.frame_subframe)
     where = "handles" if share else "sliders"
@@ -155,26 +167,29 @@ def _hidden(objects: Iterable[bpy.types.Object]) -> Iterator[None]:
             obj.hide_viewport = False
 
 
-def _sample(rig: Rig, scene: bpy.types.Scene, board: Board, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is shown (F, K), and how far the handles of the gaze pull (F, K)."""
+def _sample(
+    rig: Rig, scene: bpy.types.Scene, board: Board, frames: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is shown (F, K), how far the handles of the gaze pull (F, K), and the head's own coefficients (F, E)."""
     now = scene.frame_current, scene.frame_subframe
-    totals, gazes = [], []
+    totals, gazes, coefficients = [], [], []
     with _hidden(meshes_of(rig.armature)):
         for frame in frames.tolist():
             scene.frame_set(frame)
             depsgraph = bpy.context.evaluated_depsgraph_get()
             blocks = rig.mesh.data.shape_keys.evaluated_get(depsgraph).key_blocks
             totals.append([blocks[name].value + blocks[handles_name(name)].value for name in board.sliders])
+            coefficients.append([blocks[name].value for name in rig.expression_names])
             bones = rig.armature.evaluated_get(depsgraph).pose.bones
             moved = {name: bones[bone.name] for name, bone in rig.handle_bones().items()}
             places = places_of(rig, board, moved, only_gaze=True)
             gazes.append(board.pull(places))
         scene.frame_set(now[0], subframe=now[1])
-    return np.array(totals), np.array(gazes)
+    return np.array(totals), np.array(gazes), np.array(coefficients)
 
 
-def _slider_curves(board: Board, frames: np.ndarray, values: np.ndarray) -> Iterator[Curve]:
-    for name, column in zip(board.sliders, values.T, strict=True):
+def _slider_curves(values: Mapping[str, np.ndarray], frames: np.ndarray) -> Iterator[Curve]:
+    for name, column in values.items():
         path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
         yield _curve(path, 0, "Expressions", frames, column)
 

@@ -17,6 +17,7 @@ from ..rig.rig_properties import Rig, handles_name
 from ..rig.sliders import refresh
 from .build import reach_of, travel_of
 from .layout import Handle, handles_of, opposite
+from .own_expressions import given_by_channels, taken_by_channels
 
 Places = Mapping[tuple[str, str], np.ndarray]
 """Handle's name and axis -> how far it is from rest (...), in values of its sliders."""
@@ -114,6 +115,14 @@ def move(rig: Rig, share: float) -> None:
     board = board_of(rig)
     own, largest = own_values(rig, board)
     total = board.total(own, board.pull(own_places(rig, board)), largest)
+    if share and rig.arkit_names:
+        blocks = rig.expression_keys()
+        coefficients = np.array([block.value for block in blocks])
+        taken = taken_by_channels(rig, board.sliders, coefficients, largest - total)
+        total = total + taken
+        left = coefficients - given_by_channels(rig, board.sliders, taken)
+        for block, value in zip(blocks, left.tolist(), strict=True):
+            block.value = value
     places, left = board.divide(total, board.pull(own_places(rig, board, only_gaze=True)), share)
     put(rig, board, places)
     for name, value in zip(board.sliders, left.tolist(), strict=True):

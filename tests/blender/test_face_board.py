@@ -169,6 +169,42 @@ def test_the_performance_goes_to_the_handles_and_keys_by_hand_stay(board):
     assert [strip.name for _, strip in rigging().action.strips_of(made.armature)].count(board.keys.CONTROLS) == 1
 
 
+def test_a_face_of_a_heads_own_coefficients_goes_to_the_handles_without_a_change(board):
+    made = board.add(make_rig("flame"))
+    smile = made.arkit_names.index("mouthSmileLeft")
+    random = np.random.default_rng(2)
+    own = 0.7 * made.arkit_expression[smile] + random.normal(0, 0.002, len(made.expression_names))
+    frames = {2: own, 5: np.zeros(len(own))}
+    for frame, values in frames.items():
+        for block, value in zip(made.expression_keys(), values.tolist(), strict=True):
+            block.slider_min, block.slider_max = -10, 10
+            block.value = value
+            block.keyframe_insert("value", frame=frame)
+    scene = bpy.context.scene
+    seen = {}
+    for frame in range(2, 6):
+        scene.frame_set(frame)
+        seen[frame] = read_pose(made)["expression"]
+    board.keys.move_performance(made, scene, 1.0)
+    for share in (1.0, 0.0):
+        for frame in range(2, 6):
+            scene.frame_set(frame)
+            assert np.allclose(read_pose(made)["expression"], seen[frame], atol=1e-5)
+        scene.frame_set(2)
+        held = made.handle_bones()["face_lip_corner.L"].location.y / board.layout.TRAVEL
+        assert held == pytest.approx(0.7 * share, abs=0.1)
+        if share:
+            assert max(abs(block.value) for block in made.expression_keys()) < 0.3 * np.abs(own).max()
+            board.keys.move_performance(made, scene, 0.0)
+
+
+def test_the_avatar_follows_a_rig_with_a_face_board(board):
+    made = board.add(make_rig())
+    move(made, "face_gaze", board.layout.TRAVEL, x=1.0, y=-1.0)
+    move(made, "face_jaw", board.layout.TRAVEL, x=0.5, y=-1.0)
+    assert rigging().troubles.find_trouble(made, bpy.context.evaluated_depsgraph_get()) is None
+
+
 def test_removing_keeps_the_face_and_leaves_nothing_behind(board):
     made, scene = tracked_rig(), bpy.context.scene
     left = {kind: getattr(bpy.data, kind).keys() for kind in ("objects", "meshes", "armatures", "curves")}
