@@ -37,6 +37,7 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
         draw_blur(layout, context)
         draw_unsupported(layout, context)
         draw_composite(layout, context)
+        layout.operator("effigy.add_shadow_catcher", icon="MESH_PLANE")
         row = layout.row(align=True)
         row.operator("render.render", text="Frame", icon="RENDER_STILL")
         row.operator("render.render", text="Animation", icon="RENDER_ANIMATION").animation = True

@@ -205,6 +205,7 @@ ROWS = {
         lambda place: EFFIGY.retarget_performance(True, filepath=str(place.take), frame_start=20)
     ),
     "lip_sync": Row(lambda place: EFFIGY.lip_sync(True, filepath=str(place.sound), frame_start=20, add_sound=False)),
+    "add_shadow_catcher": Row(lambda _: EFFIGY.add_shadow_catcher(True)),
     "set_up_composite": Row(lambda _: EFFIGY.set_up_composite(True)),
     "take_refined_track": Row(lambda _: EFFIGY.take_refined_track(True)),
     "unpack_avatar": Row(lambda _: EFFIGY.unpack_avatar(True), pack),
