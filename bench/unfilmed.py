@@ -44,7 +44,7 @@ def without_limits(avatar: Avatar) -> Avatar:
 def with_limits(avatar: Avatar, frames: TrainingFrames) -> Avatar:
     """The avatar, changed: with the limits of these frames, as if it had been trained on them today."""
     store_training_ranges(avatar.networks, frames)
-    store_weight_limits(avatar.networks, frames)
+    store_weight_limits(avatar.networks, avatar.head_model, frames)
     rows = torch.linspace(0, len(frames) - 1, POSES).long()
     store_materials(avatar.networks, avatar.head_model, frames.batch_poses(rows))
     return avatar

@@ -128,18 +128,32 @@ def nearest_filmed(face: Array, filmed: Array) -> Array:
     return face - ((1 - kept) * offsets) @ filmed[2:]
 
 
+def near_faces(tensors: Tensors, face: Array) -> Array:
+    """A face (D,) -> the faces (R, D) of the head's regions."""
+    faces, emphasis, reach = (tensors[f"{NETWORK}regions.{name}"] for name in ("faces", "emphasis", "reach"))
+    distances = np.linalg.norm((face - faces) * emphasis[:, None], axis=2)
+    nearest = distances.min(1)
+    weights = np.exp((nearest[:, None] - distances) / (0.1 * np.maximum(nearest, 1e-6)[:, None]))
+    share = smooth((nearest - reach[:, 0]) / (reach[:, 1] - reach[:, 0]))[:, None]
+    return face + share * (weights / weights.sum(1, keepdims=True) @ faces - face)
+
+
 def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> Array:
     """The face (E + 9,) that is asked for and the view condition (3,) -> attributes (N, O)."""
     limits = tensors["networks.performed"]
     face, beyond = np.clip(asked, *limits), np.clip((asked - limits[1]) / 0.1 + 1, 0, 1)
-    x = np.concatenate((nearest_filmed(face, tensors["networks.filmed"]) if LIMITS[1] in tensors else face, view))
-    layer = 0
+    near, shares = [nearest_filmed(face, tensors[LIMITS[1]]) if LIMITS[1] in tensors else face], np.ones((1, 1))
+    if f"{NETWORK}regions.reach" in tensors and tensors[f"{NETWORK}regions.reach"][0, 0] < 1e9:
+        near, shares = near_faces(tensors, face), tensors[f"{NETWORK}regions.shares"]
+    x, layer = np.concatenate((near, np.tile(view, (len(near), 1))), 1).T, 0
     while f"{NETWORK}mix.{layer}.weight" in tensors:
         x = np.where(x > 0, x, np.expm1(np.minimum(x, 0))) if layer else x
-        x = tensors[f"{NETWORK}mix.{layer}.weight"] @ x + tensors[f"{NETWORK}mix.{layer}.bias"]
+        x = tensors[f"{NETWORK}mix.{layer}.weight"] @ x + tensors[f"{NETWORK}mix.{layer}.bias"][:, None]
         layer += 2
-    x = np.clip(x, *tensors[LIMITS[2]]) if LIMITS[2] in tensors else x
-    out = tensors[f"{NETWORK}mean"] + tensors["baked.features"] @ np.tensordot(x, tensors[f"{NETWORK}shapes"], 1)
+    x = np.clip(x, *tensors[LIMITS[2]][..., None]) if LIMITS[2] in tensors else x
+    out = tensors[f"{NETWORK}mean"].astype(np.float64)
+    for weights, share in zip(x.T, shares.T):
+        out += share[:, None] * (tensors["baked.features"] @ np.tensordot(weights, tensors[f"{NETWORK}shapes"], 1))
     if f"{NETWORK}materials" in tensors:
         # The mouth of the rig, as far as it was never filmed.
         materials, rig = tensors[f"{NETWORK}materials"], np.zeros_like(out)

@@ -102,9 +102,12 @@ class Avatar:
         return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.face_limits)
 
     @property
-    def face_limits(self) -> tuple[Tensor, Tensor]:
-        """The `limits` of `pose_rig`."""
-        return self.networks.performed, self.networks.filmed
+    def face_limits(self) -> tuple[Tensor, Tensor | None]:
+        """The `limits` of `pose_rig`. Blendshapes are kept near the filmed faces region by region instead
+        (`backend.avatar.filmed_regions`).
+        """
+        shapes = self.networks.blendshapes
+        return self.networks.performed, None if shapes is not None and shapes.regions.is_stored else self.networks.filmed
 
     @torch.no_grad()
     def distances(self, expression: np.ndarray, rotations: np.ndarray) -> np.ndarray:
@@ -275,6 +278,9 @@ def _load_networks(
     networks = build_networks(settings, model, identity)
     filmed = numbers.get("networks.filmed")
     if filmed is not None and not (filmed.ndim == 2 and len(filmed) > 2 and is_ellipsoid(filmed)):
+        raise Damaged("its filmed faces cannot be read")
+    reach = numbers.get("networks.blendshapes.regions.reach")
+    if reach is not None and not (reach.ndim == 2 and (reach[:, 0] > 0).all() and (reach[:, 1] > reach[:, 0]).all()):
         raise Damaged("its filmed faces cannot be read")
     parameters = {name.removeprefix("networks."): value for name, value in numbers.items()}
     # Avatars from before these were stored have no limits.

@@ -21,6 +21,7 @@ from ..head.mesh_graph import MeshHierarchy, sample
 from ..splatting.spherical_harmonics import C0
 from .anchors import GEOMETRY_SIZE, SOLID_LOGIT
 from .filmed import unlimited_expressions
+from .filmed_regions import FilmedRegions
 from .neural_gaussians import SpawnedGaussians
 
 SPAWNED_SIZE = 11
@@ -68,6 +69,7 @@ class GaussianBlendshapes(nn.Module):
         self.reveals: Tensor
         self.register_buffer("reveals", torch.zeros(conditions - 3))
         """(E + 9,): which of `Pose.beyond` show it: the opening of the jaw, and the tongue."""
+        self.regions = FilmedRegions(fine, conditions - 3)
         if k:
             with torch.no_grad():
                 spawned = self._spawned_mean()
@@ -100,15 +102,28 @@ class GaussianBlendshapes(nn.Module):
         self, conditions: Tensor, beyond: Tensor | None = None
     ) -> tuple[Tensor, Tensor, SpawnedGaussians | None]:
         """`beyond` (B, C - 3) as in `Pose`."""
-        mixed = torch.einsum("bk,kfo->bfo", self.weights(conditions), self.shapes)
-        attributes = self.mean + self.features() @ mixed
-        if beyond is not None:
+        if beyond is None:
+            attributes = self.mean + self.features() @ self._mixed(conditions)
+        else:
+            attributes = self._of_regions(conditions)
             attributes = torch.lerp(attributes, self._of_the_rig(), self._shown(beyond))
         geometry, appearance, spawned = attributes.split(self.parts, -1)
         if not self.k:
             return geometry, appearance, None
         parts = spawned.unflatten(-1, (self.k, SPAWNED_SIZE)).split((1, 3, 3, 4), -1)
         return geometry, appearance, SpawnedGaussians(self.positions, *parts)
+
+    def _mixed(self, conditions: Tensor) -> Tensor:
+        """(B, C) -> (B, feature_size, O)."""
+        return torch.einsum("bk,kfo->bfo", self.weights(conditions), self.shapes)
+
+    def _of_regions(self, conditions: Tensor) -> Tensor:
+        """(B, C) -> attributes (B, N, O), where each region has a face of its own."""
+        faces, attributes, features = self.regions(conditions[:, :-3]), self.mean, self.features()
+        for region, face in enumerate(faces.unbind(1)):
+            own = self.regions.shares[:, region, None] * features
+            attributes = attributes + own @ self._mixed(torch.cat((face, conditions[:, -3:]), 1))
+        return attributes
 
     @torch.no_grad()
     def limit_weights(self, conditions: Tensor) -> None:

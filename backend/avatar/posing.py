@@ -55,12 +55,13 @@ def pose_rig(
     expression: Tensor,
     rotations: Tensor,
     world_to_camera: Tensor,
-    limits: tuple[Tensor, Tensor] | None = None,
+    limits: tuple[Tensor, Tensor | None] | None = None,
 ) -> Pose:
     """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`.
 
     `limits` (2, E + 9) and (E + 11, E + 9) are `expression_limits` and `filmed_faces` of a clip, near which expression,
-    jaw and eyes are kept in the networks' input; see `backend.avatar.filmed`. The posed mesh follows the request.
+    jaw and eyes are kept in the networks' input; see `backend.avatar.filmed`. Without the latter each number is clamped
+    only. The posed mesh follows the request.
     """
     face, beyond = limited_faces(expression, rotations, limits)
     clamped, joints = face.split((expression.shape[1], 9), 1)
@@ -84,13 +85,15 @@ def pose_rig(
 
 
 def limited_faces(
-    expression: Tensor, rotations: Tensor, limits: tuple[Tensor, Tensor] | None
+    expression: Tensor, rotations: Tensor, limits: tuple[Tensor, Tensor | None] | None
 ) -> tuple[Tensor, Tensor | None]:
     """`faces_of` within the limits of `pose_rig`, and `Pose.beyond`."""
     face = faces_of(expression, rotations)
     if limits is None:
         return face, None
-    return nearest_filmed(face.clamp(limits[0][0], limits[0][1]), limits[1]), beyond_limits(face, limits[0])
+    performed, filmed = limits
+    clamped = face.clamp(performed[0], performed[1])
+    return clamped if filmed is None else nearest_filmed(clamped, filmed), beyond_limits(face, performed)
 
 
 def faces_of(expression: Tensor, rotations: Tensor) -> Tensor:

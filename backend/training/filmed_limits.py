@@ -17,6 +17,7 @@ from ..avatar.posing import Pose
 from ..avatar.views import clamp_view, view_range
 from ..head.model import HeadModel
 from ..head.mouth import mouth_parts
+from .filmed_regions import store_regions
 from .frames import TrainingFrames
 from .unobserved_regions import brightness_of
 
@@ -44,11 +45,14 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 
 @torch.no_grad()
-def store_weight_limits(networks: GraphAvatar, frames: TrainingFrames) -> None:
-    """The range of the blendshapes' weights in the training frames, after the training."""
-    if networks.blendshapes is not None:
-        poses = (clamp_view(pose, networks.views) for pose in _poses(frames))
-        networks.blendshapes.limit_weights(torch.cat([pose.conditions for pose in poses]))
+def store_weight_limits(networks: GraphAvatar, model: HeadModel, frames: TrainingFrames) -> None:
+    """The range of the blendshapes' weights in the training frames, and faces of these, after the training."""
+    shapes = networks.blendshapes
+    if shapes is not None:
+        poses = [clamp_view(pose, networks.views) for pose in _poses(frames)]
+        conditions = torch.cat([pose.conditions for pose in poses])
+        shapes.limit_weights(conditions)
+        store_regions(shapes.regions, model, frames.poses.head, frames.poses.shaped, conditions[:, :-3])
 
 
 @torch.no_grad()

@@ -264,7 +264,7 @@ def _train_on(
     session.run(optimisation, "training", validation, last_part)
     validation.restore_best(optimisation)
     store_training_ranges(networks, frames)
-    store_weight_limits(networks, frames)
+    store_weight_limits(networks, model, frames)
     store_materials(networks, model, _some_poses(frames))
     metrics = {
         "preset": task.preset,

@@ -19,6 +19,7 @@ from ..avatar_header import NOUN, REMEDY, is_avatar
 from ..errors import EffigyError
 from ..file_kinds import sentence_of_kind
 from ..reading import check_file, reading, unlike
+from .filmed_regions import FilmedRegions
 
 SCHEMA: Final = 1
 MOST_VERTICES: Final = 200_000
@@ -38,6 +39,10 @@ MOST_ENHANCED: Final = 256
 """Channels of an enhancer; both as in `backend.avatar.settings`."""
 MOST_MAGNITUDE: Final = 1e6
 """Of a number that has no reason to be infinite."""
+MOST_REGIONS: Final = 8
+MOST_FACES: Final = 128
+NOT_STORED: Final = 1e9
+"""Of the filmed faces of regions, as in `backend.avatar.filmed_regions`."""
 LEAST_AXIS: Final = 1e-6
 """Of the ellipsoid of filmed faces, as in `backend.avatar.filmed`."""
 _DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
@@ -126,6 +131,8 @@ class BakedAvatar:
     """(4, N) colour of an anchor on the rig, and how far it takes it where the mouth shows what the clip did not."""
     reveals: np.ndarray
     """(E + 9,) which numbers of a face, beyond their limits, show that."""
+    regions: FilmedRegions | None = None
+    """None in files of earlier versions, whose faces are kept near the ellipsoid `filmed`."""
     bust: BakedBust | None = None
 
     @property
@@ -205,7 +212,26 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         ),
         materials=_planar(numbers.read("networks.blendshapes.materials", (n, 4), default=np.zeros((n, 4)))),
         reveals=numbers.read("networks.blendshapes.reveals", (expressions + 9,), default=np.zeros(expressions + 9)),
+        regions=_regions(numbers, n, expressions + 9),
         bust=_bust(numbers),
+    )
+
+
+def _regions(numbers: _Tensors, vertices: int, size: int) -> FilmedRegions | None:
+    """None where they were not stored."""
+    prefix = "networks.blendshapes.regions."
+    if not numbers.has(prefix + "reach"):
+        return None
+    reach = numbers.read(prefix + "reach", (None, 2))
+    if not (len(reach) <= MOST_REGIONS and (reach[:, 0] > 0).all() and (reach[:, 1] > reach[:, 0]).all()):
+        raise _Misfit("its filmed faces cannot be read")
+    if (reach[:, 0] >= NOT_STORED).all():
+        return None
+    return FilmedRegions(
+        shares=_planar(numbers.read(prefix + "shares", (vertices, len(reach)))),
+        emphasis=numbers.read(prefix + "emphasis", (len(reach), size)),
+        faces=numbers.read(prefix + "faces", (MOST_FACES, size)),
+        reach=reach,
     )
 
 

@@ -88,10 +88,7 @@ class Player:
             eye = turn.T @ (np.asarray(view["view"], np.float64) - place) / scale
         face = face_of(expression, rotations)
         seen, to_view = view_condition(head, eye, baked.views)
-        attributes = self._attributes(
-            np.concatenate((face_conditions(face, baked.performed, baked.filmed), seen)),
-            beyond_limits(face, baked.performed),
-        )
+        attributes = self._attributes(face, seen)
         directions = to_view.astype(np.float32) @ (head.vertices - eye[:, None].astype(np.float32))
         directions /= np.maximum(_length(directions), 1e-12)
         gaussians = self._gaussians(head, attributes, directions)
@@ -166,19 +163,35 @@ class Player:
         expression[self.baked.jaw.any(1)] = 0
         return expression, rotations
 
-    def _attributes(self, conditions: np.ndarray, beyond: np.ndarray) -> np.ndarray:
-        """Conditions (E + 12,) and `beyond_limits` (E + 9,) -> (O, N): mean + sum of the shapes by their weights, and
-        the rig's materials where the mouth shows what the clip never did.
+    def _attributes(self, face: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """A face (E + 9,) and view condition (3,) -> (O, N): mean + sum of the shapes by their weights, and the rig's
+        materials where the mouth shows what the clip never did.
         """
-        baked = self.baked
-        weights = np.clip(_mix(baked.mix, conditions.astype(np.float32)), *baked.weight_limits)
-        mixed = np.tensordot(weights, baked.shapes, 1)
-        attributes = baked.mean + mixed @ baked.features
+        baked, beyond = self.baked, beyond_limits(face, self.baked.performed)
+        if baked.regions is None:
+            mixed = self._mixed(face_conditions(face, baked.performed, baked.filmed), seen)
+            attributes = baked.mean + mixed @ baked.features
+        else:
+            attributes = baked.mean.copy()
+            own = baked.regions.faces_for(np.clip(face, *baked.performed).astype(np.float32))
+            for near, vertices, features in zip(own, baked.regions.vertices, self._features, strict=True):
+                attributes[:, vertices] += self._mixed(near, seen) @ features
         if (most := float((beyond * baked.reveals).max())) > 0:
             shown = np.flatnonzero(baked.materials[3])
             share = np.float32(most**2 * (3 - 2 * most)) * baked.materials[3, shown]
             attributes[:, shown] += share * (self._of_the_rig(shown) - attributes[:, shown])
         return attributes
+
+    @cached_property
+    def _features(self) -> list[np.ndarray]:
+        """(F, n) of each region's n vertices, by how far they belong to it."""
+        regions = self.baked.regions
+        return [self.baked.features[:, own] * share[own] for own, share in zip(regions.vertices, regions.shares)]
+
+    def _mixed(self, face: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """A face (E + 9,) as the network gets it and the view condition (3,) -> (O, F)."""
+        weights = _mix(self.baked.mix, np.concatenate((face, seen)).astype(np.float32))
+        return np.tensordot(np.clip(weights, *self.baked.weight_limits), self.baked.shapes, 1)
 
     def _of_the_rig(self, anchors: np.ndarray) -> np.ndarray:
         """(O, A) of some anchors: solid, of the rig's materials, on the surface, without spawned Gaussians."""
