@@ -143,7 +143,7 @@ def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> A
     limits = tensors["networks.performed"]
     face, beyond = np.clip(asked, *limits), np.clip((asked - limits[1]) / 0.1 + 1, 0, 1)
     near, shares = [nearest_filmed(face, tensors[LIMITS[1]]) if LIMITS[1] in tensors else face], np.ones((1, 1))
-    if f"{NETWORK}regions.reach" in tensors and tensors[f"{NETWORK}regions.reach"][0, 0] < 1e9:
+    if f"{NETWORK}regions.reach" in tensors and tensors[f"{NETWORK}regions.reach"][0, 0] < 1e5:
         near, shares = near_faces(tensors, face), tensors[f"{NETWORK}regions.shares"]
     x, layer = np.concatenate((near, np.tile(view, (len(near), 1))), 1).T, 0
     while f"{NETWORK}mix.{layer}.weight" in tensors:

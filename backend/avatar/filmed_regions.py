@@ -19,7 +19,7 @@ REGIONS: Final = 4
 FACES: Final = 128
 SOFTNESS: Final = 0.1
 """A face that is farther than the nearest by this share of its distance has 1 / e of its weight."""
-FAR: Final = 1e9
+FAR: Final = 1e5
 """A distance that no face has."""
 
 

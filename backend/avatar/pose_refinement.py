@@ -182,7 +182,7 @@ def refined_pose(
     rotations: Tensor,
     head_to_camera: Tensor,
     offsets: PoseOffsets,
-    limits: tuple[Tensor, Tensor] | None = None,
+    limits: tuple[Tensor, Tensor | None] | None = None,
 ) -> tuple[Pose, RigidMotion]:
     """`pose_rig` with offsets, and the motion of the pose's splats for which the *tracked* camera sees the refined
     pose.

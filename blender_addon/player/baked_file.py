@@ -41,7 +41,7 @@ MOST_MAGNITUDE: Final = 1e6
 """Of a number that has no reason to be infinite."""
 MOST_REGIONS: Final = 8
 MOST_FACES: Final = 128
-NOT_STORED: Final = 1e9
+NOT_STORED: Final = 1e5
 """Of the filmed faces of regions, as in `backend.avatar.filmed_regions`."""
 LEAST_AXIS: Final = 1e-6
 """Of the ellipsoid of filmed faces, as in `backend.avatar.filmed`."""

@@ -30,6 +30,7 @@ from blender_addon.player.baked_file import read_baked
 from blender_addon.player.evaluate import Player
 from blender_addon.player.head import HeadDeltas
 
+REGIONS = ("shares", "emphasis", "faces", "reach")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,6 +54,11 @@ def make_avatar(model, path: Path, degree: int = 1, seed: int = 0) -> Path:
         networks.performed[0], networks.performed[1] = -0.3, 0.5
         random = torch.Generator().manual_seed(seed)
         networks.filmed.copy_(filmed_faces(0.2 * torch.randn(200, networks.filmed.shape[1], generator=random)))
+        regions = networks.blendshapes.regions
+        regions.shares.copy_(torch.rand(regions.shares.shape, generator=random) ** 4)
+        regions.emphasis.copy_(0.1 + torch.rand(regions.emphasis.shape, generator=random))
+        regions.faces.copy_(0.2 * torch.randn(regions.faces.shape, generator=random))
+        regions.reach.copy_(torch.tensor((0.5, 3.0)))
         weights = networks.blendshapes.weights(torch.zeros(1, networks.filmed.shape[1] + 3))
         networks.blendshapes.weight_limits.copy_(torch.cat((weights - 0.1, weights + 0.1)))
     avatar = Avatar(networks.eval(), model, identity, settings)
@@ -163,7 +169,8 @@ def test_the_distance_from_the_filmed_faces_is_the_backends(file, model):
 
 def test_files_of_before_know_no_limits(file, model, tmp_path):
     """Their avatars are drawn as ever, and every face counts as filmed."""
-    names = ("networks.filmed", *(f"networks.blendshapes.{each}" for each in ("weight_limits", "materials", "reveals")))
+    newer = ("weight_limits", "materials", "reveals", *(f"regions.{name}" for name in REGIONS))
+    names = ("networks.filmed", *(f"networks.blendshapes.{each}" for each in newer))
     tensors, metadata = stored(file)
     old = tmp_path / "old.effigy"
     save_file({name: value for name, value in tensors.items() if name not in names}, old, metadata)

@@ -27,6 +27,7 @@ from backend.service.requests import PageRequest
 from backend.splatting.rasterize import rasterize
 from backend.splatting.types import Cameras
 from backend.training.filmed_limits import store_materials
+from backend.training.filmed_regions import store_regions
 from backend.training.slider_poses import SliderPose, pose_arrays
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 from backend.web_page import PROGRAM, page_of
@@ -73,6 +74,8 @@ def avatar(tmp_path_factory) -> Path:
     with torch.no_grad():
         made.networks.performed.copy_(expression_limits(faces))
         made.networks.filmed.copy_(filmed_faces(faces))
+        head, shaped = made.head, made.shaped
+        store_regions(made.networks.blendshapes.regions, model, head, shaped, faces)
         made.networks.blendshapes.limit_weights(torch.cat((faces, torch.zeros(200, 3)), 1))
         store_materials(made.networks, model, pose)
     path = tmp_path_factory.mktemp("avatar") / "ann.effigy"

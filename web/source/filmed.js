@@ -1,6 +1,6 @@
 // Faces that were never filmed, as docs/format.md describes it.
 
-const MARGIN = 0.1, FAR = [1.25, 2], PULL = 0.4, NEWTON_STEPS = 12;
+const MARGIN = 0.1, FAR = [1.25, 2], PULL = 0.4, SOFTNESS = 0.1, NEWTON_STEPS = 12;
 
 const smooth = (x) => x * x * (3 - 2 * x);
 
@@ -33,6 +33,28 @@ export function nearestFilmed(face, filmed) {
     for (let i = 0; i < size; i++) near[i] -= gone * filmed[(2 + axis) * size + i];
   }
   return near;
+}
+
+// The faces in which the regions of a head are drawn: for each, the asked one where it was filmed, and otherwise the mean
+// of the filmed ones that are most like it there.
+export function nearFaces(face, { faces, emphasis, reach }) {
+  const size = face.length, count = faces.length / size;
+  return Array.from({ length: reach.length / 2 }, (_, region) => {
+    const distances = Array.from({ length: count }, (_, row) => {
+      let sum = 0;
+      for (let i = 0; i < size; i++) sum += ((face[i] - faces[row * size + i]) * emphasis[region * size + i]) ** 2;
+      return Math.sqrt(sum);
+    });
+    const nearest = Math.min(...distances), [first, second] = reach.slice(2 * region, 2 * region + 2);
+    const weights = distances.map((distance) => Math.exp((nearest - distance) / (SOFTNESS * Math.max(nearest, 1e-6))));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const share = smooth(Math.min(Math.max((nearest - first) / (second - first), 0), 1));
+    const near = Float64Array.from(face, (value) => (1 - share) * value);
+    weights.forEach((weight, row) => {
+      for (let i = 0; i < size; i++) near[i] += share * weight / total * faces[row * size + i];
+    });
+    return near;
+  });
 }
 
 // How far the mouth shows what the clip never did, 0 to 1; `highest`: the upper limits of a face.

@@ -1,10 +1,12 @@
 // From sliders and a viewpoint to Gaussians: the steps and the words of docs/format.md.
 
-import { nearestFilmed, revealed } from './filmed.js';
+import { nearFaces, nearestFilmed, revealed } from './filmed.js';
 import { matrixOf, product, quaternionOf, rotationAbout, transposed, turned } from './rotations.js';
 
 const [NECK, JAW, EYE_L, EYE_R] = [1, 2, 3, 4];
 const PARENTS = [-1, 0, 1, 1, 1];
+// A distance within which an avatar without filmed faces has every face.
+const UNKNOWN = 1e5;
 const ALPHA_MIN = 1 / 255;
 const C0 = 0.28209479177387814, C1 = 0.4886025119029199;
 const C2 = [1.0925484305920792, 0.31539156525252005, 0.5462742152960396];
@@ -34,6 +36,10 @@ export class Poser {
     this.weightLimits = network('weight_limits')?.values;
     this.reveals = network('reveals')?.values;
     this.materials = network('materials')?.values;
+    const region = (name) => network(`regions.${name}`)?.values;
+    // Without them the whole head has one face.
+    this.regions = region('reach')?.[0] < UNKNOWN
+      ? { shares: region('shares'), emphasis: region('emphasis'), faces: region('faces'), reach: region('reach') } : null;
     this.mean = network('mean').values;
     this.shapes = network('shapes').values;
     this.positions = network('positions').values;
@@ -74,7 +80,8 @@ export class Poser {
     const face = [...expression, ...rotations[JAW], ...rotations[EYE_L], ...rotations[EYE_R]];
     const limits = this.performed, width = face.length;
     const clamped = face.map((value, i) => Math.min(Math.max(value, limits[i]), limits[width + i]));
-    this.#mix([...nearestFilmed(clamped, this.filmed), ...condition], revealed(face, limits.slice(width), this.reveals));
+    const near = this.regions ? nearFaces(clamped, this.regions) : [nearestFilmed(clamped, this.filmed)];
+    this.#mix(near.map((own) => [...own, ...condition]), revealed(face, limits.slice(width), this.reveals));
     this.#spread(toView, eye);
   }
 
@@ -151,9 +158,17 @@ export class Poser {
   }
 
   #mix(conditions, shown) {
-    if (shown === this.shown && this.conditions?.every((value, i) => value === conditions[i])) return;
-    this.conditions = conditions;
+    const values = conditions.flat();
+    if (shown === this.shown && this.conditions?.every((value, i) => value === values[i])) return;
+    this.conditions = values;
     this.shown = shown;
+    this.attributes.set(this.mean);
+    conditions.forEach((each, region) => this.#add(each, region));
+    if (shown) this.#showMaterials(shown);
+  }
+
+  // What a region's vertices get by its conditions.
+  #add(conditions, region) {
     let x = conditions;
     this.layers.forEach(({ weight, bias }, layer) => {
       const inputs = x.length, last = layer === this.layers.length - 1, made = new Float64Array(bias.length);
@@ -166,27 +181,27 @@ export class Poser {
     });
     const limits = this.weightLimits;
     if (limits) x = x.map((weight, k) => Math.min(Math.max(weight, limits[k]), limits[x.length + k]));
-    const { featureCount: features, outputs, shapes, mean, attributes } = this;
+    const { featureCount: features, outputs, shapes, attributes } = this;
+    const shares = this.regions?.shares, regions = shares ? shares.length / this.count : 1;
     const basis = new Float32Array(features * outputs);
     for (let shape = 0; shape < this.shapeCount; shape++) {
       const weight = x[shape], start = shape * basis.length;
       for (let i = 0; i < basis.length; i++) basis[i] += weight * shapes[start + i];
     }
-    attributes.set(mean);
     for (let n = 0; n < this.count; n++) {
-      const start = n * outputs;
+      const start = n * outputs, share = shares ? shares[regions * n + region] : 1;
+      if (!share) continue;
       // Two features at a time: half as many passes over the attributes.
       for (let f = 0; f + 1 < features; f += 2) {
-        const a = this.features[n * features + f], b = this.features[n * features + f + 1];
+        const a = share * this.features[n * features + f], b = share * this.features[n * features + f + 1];
         const first = f * outputs, second = first + outputs;
         for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o] + b * basis[second + o];
       }
       if (features % 2) {
-        const a = this.features[n * features + features - 1], first = (features - 1) * outputs;
+        const a = share * this.features[n * features + features - 1], first = (features - 1) * outputs;
         for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o];
       }
     }
-    if (shown) this.#showMaterials(shown);
   }
 
   // The mouth's inside becomes that of the rig, by how far it was never filmed.
