@@ -18,6 +18,7 @@ import torch
 
 from backend.avatar.avatar import Avatar, load_avatar, save_avatar
 from backend.avatar.filmed import unlimited_expressions, unlimited_faces
+from backend.avatar.filmed_regions import FilmedRegions
 from backend.footage.detector import FaceDetector
 from backend.formats.capture import load_capture
 from backend.formats.track import load_track
@@ -38,6 +39,9 @@ def without_limits(avatar: Avatar) -> Avatar:
     if (shapes := avatar.networks.blendshapes) is not None:
         shapes.weight_limits.copy_(unlimited_expressions(shapes.weight_limits.shape[1]))
         shapes.materials.zero_()
+        shapes.regions.load_state_dict(
+            FilmedRegions(*shapes.regions.shares.shape[:1], shapes.reveals.numel()).state_dict()
+        )
     return avatar
 
 

@@ -114,20 +114,6 @@ def view_of(joints: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Arra
     return after + (0, 0, 1), (np.diag((-1.0, 1, -1)) if cosine < -1 + 1e-5 else nearest) @ turn.T
 
 
-def nearest_filmed(face: Array, filmed: Array) -> Array:
-    """A face (D,) as the networks get it; `filmed` (2 + D, D): centre, semi-axes, their directions."""
-    offsets = filmed[2:].astype(np.float64) @ (face - filmed[0])
-    units, curvature, shift = offsets / filmed[1], 1 / np.square(filmed[1].astype(np.float64)), 0.0
-    if (away := np.linalg.norm(units)) <= 1:
-        return face
-    for _ in range(12):
-        square = np.square(units / (1 + shift * curvature))
-        slope = (square * curvature / (1 + shift * curvature)).sum()
-        shift += square.sum() / max(slope, 1e-12) * max(np.sqrt(square.sum()) - 1, 0)
-    kept = (1 - 0.4 * smooth((away - 1.25) / 0.75)) / (1 + shift * curvature)
-    return face - ((1 - kept) * offsets) @ filmed[2:]
-
-
 def near_faces(tensors: Tensors, face: Array) -> Array:
     """A face (D,) -> the faces (R, D) of the head's regions."""
     faces, emphasis, reach = (tensors[f"{NETWORK}regions.{name}"] for name in ("faces", "emphasis", "reach"))
@@ -142,7 +128,7 @@ def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> A
     """The face (E + 9,) that is asked for and the view condition (3,) -> attributes (N, O)."""
     limits = tensors["networks.performed"]
     face, beyond = np.clip(asked, *limits), np.clip((asked - limits[1]) / 0.1 + 1, 0, 1)
-    near, shares = [nearest_filmed(face, tensors[LIMITS[1]]) if LIMITS[1] in tensors else face], np.ones((1, 1))
+    near, shares = [face], np.ones((1, 1))
     if f"{NETWORK}regions.reach" in tensors and tensors[f"{NETWORK}regions.reach"][0, 0] < 1e5:
         near, shares = near_faces(tensors, face), tensors[f"{NETWORK}regions.shares"]
     x, layer = np.concatenate((near, np.tile(view, (len(near), 1))), 1).T, 0

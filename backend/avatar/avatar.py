@@ -107,7 +107,10 @@ class Avatar:
         (`backend.avatar.filmed_regions`).
         """
         shapes = self.networks.blendshapes
-        return self.networks.performed, None if shapes is not None and shapes.regions.is_stored else self.networks.filmed
+        return (
+            self.networks.performed,
+            None if shapes is not None and shapes.regions.is_stored else self.networks.filmed,
+        )
 
     @torch.no_grad()
     def distances(self, expression: np.ndarray, rotations: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ were trained on; the posed mesh always follows the request:
    such as an open jaw, is kept, and what it never varied goes. A face so far outside that held-out frames of the same
    clip hardly reach it is drawn from the rig: its input approaches the clip's mean face by up to PULL.
 
-A distance of 1 is the edge of the ellipsoid. Faces inside are not changed.
+A distance of 1 is the edge of the ellipsoid. Faces inside are not changed. Gaussian blendshapes have the second limit
+region by region instead (`filmed_regions`); the ellipsoid then only tells how far a face is.
 """
 
 from __future__ import annotations

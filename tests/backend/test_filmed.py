@@ -18,13 +18,16 @@ from backend.avatar.filmed import (
     nearest_filmed,
     unlimited_faces,
 )
+from backend.avatar.filmed_regions import FilmedRegions
 from backend.avatar.settings import AvatarSettings
 from backend.head.formats import load_head
+from backend.head.forward import Head
 from backend.head.jaw import lips_over_open_jaw
 from backend.head.model import JAW
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0
 from backend.training.filmed_limits import lip_rim, mouth_materials, store_materials
+from backend.training.filmed_regions import LEFT_EYE, LOWER, REST, RIGHT_EYE, region_labels, store_regions
 from backend.training.slider_poses import SliderPose, pose_arrays
 
 
@@ -109,6 +112,9 @@ def avatar() -> Avatar:
         filmed = 0.05 * torch.rand(200, 61, generator=random)
         networks.performed.copy_(expression_limits(filmed))
         networks.filmed.copy_(filmed_faces(filmed))
+        head = Head(model)
+        shaped = head.shaped(torch.zeros(1, model.shape_basis.shape[2]))
+        store_regions(shapes.regions, model, head, shaped, filmed)
         shapes.limit_weights(torch.cat((filmed, torch.zeros(200, 3)), 1))
     made = Avatar(networks.eval(), model, np.zeros(model.shape_basis.shape[2], np.float32), settings)
     store_materials(networks, model, made.pose(torch.zeros(1, 52), torch.zeros(1, 5, 3), torch.eye(4)[None]))
@@ -188,3 +194,36 @@ def test_lips_close_over_an_open_jaw_only():
     asked = np.zeros_like(expression)
     asked[:, column] = 1
     assert lips_over_open_jaw(model, asked, rotations)[:, column] == pytest.approx((0, 0, 0.299), abs=1e-3)
+
+
+def test_each_region_has_its_part_of_faces_that_were_filmed_apart(avatar):
+    """The clip opens the mouth with raised brows, and lowers the brows with a shut mouth; asked are both parts that it
+    never had together.
+    """
+    model, shapes = avatar.head_model, avatar.networks.blendshapes
+    names = model.expression_names
+    jaw, brow, lid = 52, names.index("browDownLeft"), names.index("eyeBlinkLeft")
+    faces = 0.01 * torch.rand(200, 61, generator=torch.Generator().manual_seed(3))
+    faces[:100, jaw] = faces[100:, brow] = torch.linspace(0, 1, 100)
+    faces[:100, jaw] *= 0.3
+    regions = FilmedRegions(len(model.template), 61)
+    assert not regions.is_stored and torch.equal(regions(9 * faces)[:, 2], 9 * faces)
+    store_regions(regions, model, avatar.head, avatar.shaped, faces)
+    assert regions.is_stored
+    asked = torch.zeros(1, 61)
+    asked[0, jaw], asked[0, brow] = 0.3, 1.0
+    found = regions(asked)[0]
+    assert found[LOWER, jaw] > 0.27 and found[LOWER, brow] < 0.1
+    assert found[REST, brow] > 0.9 and found[REST, jaw] < 0.1
+    # What was filmed stays, and what never was is left out: the clip has no blink.
+    torch.testing.assert_close(regions(faces), faces[:, None].expand(-1, 4, -1))
+    asked[0, lid] = 1.0
+    assert regions(asked)[0, LEFT_EYE, lid] < 0.1
+    # A vertex takes from the regions by its shares, which are local.
+    shares, labels = regions.shares, region_labels(model)
+    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
+    for region, name in ((LOWER, "lips"), (LOWER, "mouth_inside"), (REST, "scalp")):
+        assert shares[model.regions[name], region].median() > 0.9
+    left = model.regions["eyes"][model.template[model.regions["eyes"], 0] > 0]
+    assert (labels[left] == LEFT_EYE).all() and (labels == RIGHT_EYE).sum() > 100
+    assert shapes.regions.is_stored
