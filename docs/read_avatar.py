@@ -138,7 +138,7 @@ def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> A
         layer += 2
     x = np.clip(x, *tensors[LIMITS[2]][..., None]) if LIMITS[2] in tensors else x
     out = tensors[f"{NETWORK}mean"].astype(np.float64)
-    for weights, share in zip(x.T, shares.T):
+    for weights, share in zip(x.T, shares.T, strict=True):
         out += share[:, None] * (tensors["baked.features"] @ np.tensordot(weights, tensors[f"{NETWORK}shapes"], 1))
     if f"{NETWORK}materials" in tensors:
         # The mouth of the rig, as far as it was never filmed.

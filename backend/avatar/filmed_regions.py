@@ -1,11 +1,11 @@
 """The filmed faces of a clip that are most like an asked one, for each region of the head.
 
-A face that was never filmed as a whole may have been filmed in parts: an open mouth with raised brows, and lowered brows
-with a shut mouth. Therefore each region of the head, mouth and cheeks, either eye, and brows with all the rest, is drawn
-as in the filmed faces that are most like the asked one in this region. How much a number of the face counts is how far
-it moves the region's vertices. `FACES` of the clip's faces are kept. Up to a first distance from the nearest of them,
-within which the clip's own frames are, a face is drawn as it is asked; from a second distance on, as the mean of the
-nearest ones; in between there is a smooth step. The posed mesh always follows the request.
+A face that was never filmed as a whole may have been filmed in parts: an open mouth with raised brows, and lowered
+brows with a shut mouth. Therefore each region of the head, mouth and cheeks, either eye, and brows with all the rest,
+is drawn as in the filmed faces that are most like the asked one in this region. How much a number of the face counts is
+how far it moves the region's vertices. FACES of the clip's faces are kept. Up to a first distance from the nearest of
+them, within which the clip's own frames are, a face is drawn as it is asked; from a second distance on, as the mean of
+the nearest ones; in between there is a smooth step. The posed mesh always follows the request.
 """
 
 from __future__ import annotations

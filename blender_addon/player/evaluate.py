@@ -186,7 +186,10 @@ class Player:
     def _features(self) -> list[np.ndarray]:
         """(F, n) of each region's n vertices, by how far they belong to it."""
         regions = self.baked.regions
-        return [self.baked.features[:, own] * share[own] for own, share in zip(regions.vertices, regions.shares)]
+        return [
+            self.baked.features[:, own] * share[own]
+            for own, share in zip(regions.vertices, regions.shares, strict=True)
+        ]
 
     def _mixed(self, face: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """A face (E + 9,) as the network gets it and the view condition (3,) -> (O, F)."""

@@ -1,4 +1,4 @@
-"""The filmed faces that are most like an asked one, for each region of the head, as in `backend.avatar.filmed_regions`."""
+"""The filmed faces that are most like an asked one, for each region, as in `backend.avatar.filmed_regions`."""
 
 from __future__ import annotations
 
