@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import bpy
 import numpy as np
@@ -81,9 +81,10 @@ def replace_between(fcurve: bpy.types.FCurve, first: float, last: float, new: Ke
     for end, side, others in ((0, "left", before), (-1, "right", after)):
         if not len(replaced) or not others.any() or abs(old["co"][replaced[end], 0] - new["co"][end, 0]) > 1e-3:
             continue
-        handle, kind = f"handle_{side}", f"handle_{side}_type"
+        handle = f"handle_{side}"
         new[handle][end] = old[handle][replaced[end]] + (new["co"][end] - old["co"][replaced[end]])
-        new[kind][end] = _FREE
+        # Blender moves a free handle whose other half is an automatic one.
+        new["handle_left_type"][end] = new["handle_right_type"][end] = _FREE
         if side == "right":
             new["interpolation"][end] = old["interpolation"][replaced[end]]
     set_keys(fcurve, {name: np.concatenate((old[name][before], new[name], old[name][after])) for name in old})
@@ -92,15 +93,43 @@ def replace_between(fcurve: bpy.types.FCurve, first: float, last: float, new: Ke
 def cut_at(fcurve: bpy.types.FCurve, frame: float) -> None:
     """Inserts a keyframe at `frame` that leaves the curve's shape as it is, if there are keyframes on both sides of it
     and none at it.
+
+    Blender's own insertion gives the key automatic handles, which bend the curve.
     """
-    frames = keys_of(fcurve)["co"][:, 0]
-    if (
-        len(frames) > 1
-        and frames[0] < frame - 1e-3
-        and frames[-1] > frame + 1e-3
-        and np.abs(frames - frame).min() > 1e-3
-    ):
-        kind = int(np.searchsorted(frames, frame)) - 1
-        interpolation: Any = fcurve.keyframe_points[kind].interpolation
-        fcurve.keyframe_points.insert(frame, fcurve.evaluate(frame)).interpolation = interpolation
-        fcurve.update()
+    keys = keys_of(fcurve)
+    frames = keys["co"][:, 0]
+    if len(frames) < 2 or not frames[0] < frame < frames[-1] or np.abs(frames - frame).min() <= 1e-3:
+        return
+    before = int(np.searchsorted(frames, frame)) - 1
+    after = before + 1
+    new = {name: numbers[before : before + 1].copy() for name, numbers in keys.items()}
+    if keys["interpolation"][before] == BEZIER:
+        polygon = np.stack([keys[name][at] for name, at in (("co", before), ("handle_right", before))])
+        polygon = np.stack([*polygon, keys["handle_left"][after], keys["co"][after]]).astype(np.float64)
+        left, right = _split(polygon, frame)
+        new["co"][0], new["handle_left"][0], new["handle_right"][0] = left[3], left[2], right[1]
+        keys["handle_right"][before], keys["handle_left"][after] = left[1], right[2]
+        new["handle_left_type"][0] = new["handle_right_type"][0] = _FREE
+        for side in ("handle_left_type", "handle_right_type"):
+            # Automatic handles would be computed anew from the inserted key.
+            for index in (before, after):
+                keys[side][index] = _FREE
+    else:
+        new["co"][0] = new["handle_left"][0] = new["handle_right"][0] = frame, fcurve.evaluate(frame)
+    set_keys(fcurve, {name: np.concatenate((keys[name][:after], new[name], keys[name][after:])) for name in keys})
+
+
+def _split(polygon: np.ndarray, frame: float) -> tuple[np.ndarray, np.ndarray]:
+    """(4, 2) and (4, 2): the parts of a Bézier curve (4, 2) before and after `frame`, by de Casteljau's algorithm."""
+    low, high = 0.0, 1.0
+    levels: list[np.ndarray] = [polygon]
+    for _ in range(50):
+        share = (low + high) / 2
+        levels = [polygon]
+        while len(levels[-1]) > 1:
+            levels.append(levels[-1][:-1] + share * np.diff(levels[-1], axis=0))
+        if levels[-1][0, 0] < frame:
+            low = share
+        else:
+            high = share
+    return np.array([level[0] for level in levels]), np.array([level[-1] for level in reversed(levels)])
