@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import bpy
 
 from .. import active
-from ..avatars import avatar_path, has_avatar
-from ..errors import EffigyError
+from ..avatars import has_avatar
 from ..playable_files import networks_beside
 from ..player.players import has_bust
-from ..rig.rig_properties import Rig
 from ..viewport import live, shared_shaders
 from ..viewport.avatar_state import Source
 from ..wrapped_text import region_width, wrapped
@@ -36,7 +32,9 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.prop(shown, "mode")
-        if _has_bust(rig):
+        avatar = live.state_of(rig)
+        # The file that is shown: to look for it, or to unpack it, at every redraw would take too long.
+        if avatar is not None and avatar.file is not None and has_bust(avatar.file[1]):
             layout.prop(rig.armature.effigy, "show_bust")
         column = layout.column()
         column.active = shown.mode != "MESH"
@@ -44,7 +42,6 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         column.prop(shown, "least_opacity", slider=True)
         column.prop(scene, "quality")
         column.prop(scene, "with_overlays")
-        avatar = live.state_of(rig)
         if shared_shaders.failure():
             wrapped(layout, shared_shaders.failure(), region_width(context), "ERROR")
         elif avatar is not None and avatar.error:
@@ -57,13 +54,6 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
                 wrapped(layout, UNFILMED, region_width(context), "INFO")
             if avatar.source is Source.WORKER:
                 layout.operator("effigy.make_playable", icon="FILE_CACHE")
-
-
-def _has_bust(rig: Rig) -> bool:
-    """Whether the avatar shown has collar and shoulders; False where its file may not be looked for."""
-    with suppress(EffigyError):
-        return has_bust(avatar_path(rig.armature, asked=False))
-    return False
 
 
 classes = (EFFIGY_PT_view,)

@@ -207,6 +207,20 @@ def test_jobs_show_their_progress_preview_and_result(rig, module, demo_clip, tmp
     assert not tasks.all_tasks() and not previews._icons.shown
 
 
+def test_the_switch_of_the_shoulders_is_there_where_the_avatar_has_some(demo_capture, demo_avatar, module):
+    live = module("blender_addon.viewport.live")
+    bpy.ops.effigy.import_capture(directory=str(demo_capture))
+    bpy.ops.effigy.add_avatar(filepath=str(demo_avatar))
+    rig = module("blender_addon.active").need_rig(bpy.context)
+    assert "Shoulders" not in texts_of("EFFIGY_PT_view"), "no view has looked for the file yet"
+    shown = module("blender_addon.viewport.avatar_state").AvatarState()
+    shown.file = (), demo_avatar
+    live.state.avatars[rig.uid] = shown
+    assert "Shoulders" in texts_of("EFFIGY_PT_view")
+    shown.file = (), demo_avatar.with_name("gone.effigy")
+    assert "Shoulders" not in texts_of("EFFIGY_PT_view")
+
+
 def test_the_preferences_draw_with_and_without_a_backend(module, monkeypatch):
     page = module("blender_addon.panels.preferences_page")
     settings = module("blender_addon.preferences").get()
