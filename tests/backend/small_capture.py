@@ -110,5 +110,5 @@ def true_avatar(model: HeadModel, track: Track, texture: float = 40.0) -> Avatar
     networks = true_gaussians(model, texture)
     faces = track.expression.shape[1] + 9
     networks.performed, networks.filmed = unlimited_expressions(faces), unlimited_faces(faces)
-    networks.enhancer = None
+    networks.enhancer = networks.blendshapes = None
     return Avatar(networks, model, track.identity, AvatarSettings(size=SIZE))
