@@ -7,6 +7,11 @@ two.
 White also hides fringes: half-covered pixels of the truth show the room in which the person was filmed, and an avatar
 that has learnt the room's colour scores well. `psnr_rim` shows image and truth over other backgrounds, the truth in the
 foreground's own colours (`backend.footage.foreground`).
+
+Papers also give AKD, the average distance of keypoints that a detector finds in both images (Siarohin et al. 2019).
+That is `f_lmd`, whose distance is |dx| + |dy| in pixels at LANDMARK_SIZE, so it is not measured twice. CSIM, the cosine
+of two embeddings of face recognition, is left out: the usual networks (ArcFace, FaceNet) were trained on VGGFace2,
+MS-Celeb-1M or CASIA-WebFace, which are for research only.
 """
 
 from __future__ import annotations
