@@ -39,9 +39,8 @@ def without_limits(avatar: Avatar) -> Avatar:
     if (shapes := avatar.networks.blendshapes) is not None:
         shapes.weight_limits.copy_(unlimited_expressions(shapes.weight_limits.shape[1]))
         shapes.materials.zero_()
-        shapes.regions.load_state_dict(
-            FilmedRegions(*shapes.regions.shares.shape[:1], shapes.reveals.numel()).state_dict()
-        )
+        unlimited = FilmedRegions(len(shapes.regions.shares), shapes.reveals.numel())
+        shapes.regions.load_state_dict(unlimited.state_dict())
     return avatar
 
 
