@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
+
 import bpy
 import numpy as np
 import pytest
-from engine_scenes import read_png
+from engine_scenes import PACKAGE, read_png, set_format
 from native_scenes import cloud_of, difference, needs_5_3, nod, render, stage_cat, values_of
 
 
@@ -41,6 +45,26 @@ def test_a_still_and_an_animation_show_their_frames(cloud, cat, tmp_path, module
     assert stills[0][..., 3].mean() > 0.1 and difference(*stills) > 0.02
     for still, film in zip(stills, films):
         assert difference(still, film) < 0.005
+
+
+@needs_5_3
+def test_an_animation_in_the_background_shows_what_f12_shows(cloud, cat, tmp_path):
+    """As by `blender -b shot.blend -a`, in a process of its own; Cycles' noise is that of the scene's seed."""
+    nod(cat, (1, 4))
+    set_format("PNG")
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "shot.blend"))
+    script = (
+        f"import bpy; bpy.ops.preferences.addon_enable(module={PACKAGE!r}); "
+        "bpy.ops.wm.open_mainfile(filepath='shot.blend'); bpy.context.scene.render.filepath = '//film_'; "
+        f"bpy.ops.render.render(animation=True); bpy.ops.preferences.addon_disable(module={PACKAGE!r})"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)
+    films = [read_png(tmp_path / f"film_{frame:04d}.png") for frame in (1, 2, 3, 4)]
+    for frame in (2, 4):
+        bpy.context.scene.frame_set(frame)
+        still = render(tmp_path / "still.png")
+        assert still[..., 3].mean() > 0.1 and np.abs(films[frame - 1] - still).mean() < 0.002
+    assert all(difference(*pair) > 0.01 for pair in itertools.pairwise(films))
 
 
 @needs_5_3
