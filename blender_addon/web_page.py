@@ -34,7 +34,7 @@ _NEEDED: Final = (
     "networks.performed",
     "networks.filmed",
     *(f"networks.blendshapes.{name}" for name in ("mean", "shapes", "positions", "mix.")),
-    *(f"networks.blendshapes.{name}" for name in ("weight_limits", "materials", "reveals")),
+    *(f"networks.blendshapes.{name}" for name in ("weight_limits", "materials", "reveals", "regions.")),
 )
 """How the names of the needed tensors begin."""
 _DTYPES: Final = {"float16": "F16", "float32": "F32", "int16": "I16", "int32": "I32"}

@@ -198,7 +198,8 @@ def test_a_page_holds_what_posing_needs_and_nothing_else(avatar):
     assert b"<script>alert" not in page and b"&lt;script&gt;alert(1)" in page
     entries, own = inside(page)
     assert not any("codes" in name or "decode" in name or name == "identity" for name in entries)
-    assert "networks.blendshapes.mix.2.bias" in entries and len(own["baked"]["sliders"]) == 52
+    assert {"networks.blendshapes.mix.2.bias", "networks.blendshapes.regions.reach"} <= entries.keys()
+    assert len(own["baked"]["sliders"]) == 52
     assert "secret" not in json.dumps(own)
     assert len(page) < 3e6
     # Nothing is fetched.
