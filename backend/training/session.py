@@ -55,12 +55,16 @@ class TrainingSession:
         if self.resumed and self.resumed.stage == stage:
             with reading(self.checkpoint_file or Path("checkpoint"), "checkpoint", REMEDY):
                 optimisation.check_restorable(self.resumed.tensors)
+                if validation:
+                    validation.restore(self.resumed.tensors, optimisation)
             optimisation.restore(self.resumed.tensors, self.resumed.step, self.resumed.seconds)
             self.resumed = None
+            self.kept |= validation.tensors() if validation else {}
 
         def after_step(_: Optimisation) -> None:
             if validation and optimisation.step % EVERY_STEPS == 0:
                 validation.score(optimisation)
+                self.kept |= validation.tensors()
             now = time.monotonic()
             if now - self.last_saved > EVERY_SECONDS:
                 self.save(optimisation, stage)

@@ -7,17 +7,20 @@ fifth of the clip is never used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..reading import Damaged
 from .optimisation import Optimisation, render_over_white
 
 RUNS = 2
 EVERY_STEPS = 500
 MAX_FRAMES = 12
+PREFIX = "best."
+"""Of the best weights in a checkpoint, and of their PSNR."""
 MIN_TRAINING_FRAMES = 60
 """With fewer frames than this, all are used for training."""
 
@@ -66,6 +69,25 @@ class Validation:
         if not psnr <= self.best_psnr:
             self.best_psnr = psnr
             self._best = {name: value.clone() for name, value in optimisation.average.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a checkpoint: the best weights so far and their PSNR, if there are any."""
+        if self._best is None:
+            return {}
+        kept = {f"{PREFIX}{name}": value.cpu() for name, value in self._best.items()}
+        return kept | {f"{PREFIX}psnr": torch.tensor(self.best_psnr, dtype=torch.float64)}
+
+    def restore(self, tensors: Mapping[str, Tensor], optimisation: Optimisation) -> None:
+        """Continue from a checkpoint. Raises `Damaged` where its best weights do not fit those of `optimisation`."""
+        kept = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
+        if not kept:
+            return
+        psnr = kept.pop("psnr", None)
+        shapes = {name: value.shape for name, value in optimisation.average.items()}
+        fits = psnr is not None and psnr.numel() == 1 and shapes == {name: value.shape for name, value in kept.items()}
+        if psnr is None or not fits or not all(value.is_floating_point() for value in kept.values()):
+            raise Damaged("its best weights do not fit the networks")
+        self.best_psnr, self._best = float(psnr), kept
 
     @staticmethod
     def _error(optimisation: Optimisation, row: Tensor) -> float:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from shoulders import make_shoulders
 from small_capture import SIZE, make_small_capture
 
-from backend.training import validation
+from backend.errors import Cancelled
+from backend.formats.track import save_track
+from backend.progress import Progress
+from backend.tracking.after.torso import with_torso
+from backend.training import session, validation
 from backend.training.frames import TrainingFrames
 from backend.training.losses import anchor_limits
 from backend.training.optimisation import SEED, Optimisation, ParameterGroup
@@ -100,3 +106,34 @@ def test_an_avatar_says_how_it_did_on_them(small, tmp_path, monkeypatch):
     avatar = train(capture.folder, tmp_path / "a.effigy", plan=plan)
     assert 5 < avatar.metrics["validation_psnr"] < 60
     assert avatar.metrics["training_frames"] == 72 - 14
+
+
+@pytest.mark.parametrize("where", [("Training", 6), ("Bust", 1)])
+def test_the_best_weights_are_kept_over_an_interruption(where, tmp_path, monkeypatch):
+    """Those after two of eight steps are the best here."""
+    monkeypatch.setattr(session, "EVERY_STEPS", 2)
+    monkeypatch.setattr(Validation, "_error", staticmethod(lambda optimisation, row: 0.001 * optimisation.step))
+    monkeypatch.setattr("backend.training.validation.MIN_TRAINING_FRAMES", 4)
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    capture, track, model = make_shoulders(tmp_path)
+    save_track(with_torso(capture, track, model), capture.folder / "track.npz")
+    plan = Preset(size=SIZE, warmup_steps=1, steps=8, batch=2, refinement=False, fewest_frames=4, validation=0.5)
+    plan = replace(plan, bust_steps=2)
+    whole = train(capture.folder, tmp_path / "whole.effigy", plan=plan, device="cpu")
+
+    class Stopped(Progress):
+        stop = False
+
+        def update(self, stage, done, total, **metrics):
+            self.stop |= (stage, done) == where
+
+        def cancelled(self):
+            return self.stop
+
+    with pytest.raises(Cancelled):
+        train(capture.folder, tmp_path / "parts.effigy", plan=plan, device="cpu", progress=Stopped())
+    parts = train(capture.folder, tmp_path / "parts.effigy", plan=plan, device="cpu", resume=True)
+    assert parts.metrics["validation_psnr"] == whole.metrics["validation_psnr"] == pytest.approx(26.99)
+    for name, value in whole.networks.state_dict().items():
+        assert torch.equal(value, parts.networks.state_dict()[name]), name
+    assert torch.equal(whole.bust.means, parts.bust.means)
