@@ -56,16 +56,23 @@ def fit_poses(
         return
     fitted = []
     with optimisation.averaged():
+        lights = optimisation.light.affine().detach() if optimisation.light else [None] * len(captures)
         for number, (capture, track) in enumerate(zip(captures, frames.tracks, strict=True)):
             used = np.ones_like(track.flags)
             used[frames.indices_in(number)] = 0
             share = -(-most * frames.counts[number] // len(frames))
             found = track_by_avatar(
-                avatar, capture, replace(track, flags=used), size=frames.size, most=share, progress=session.progress
+                avatar,
+                capture,
+                replace(track, flags=used),
+                size=frames.size,
+                most=share,
+                light=lights[number],
+                progress=session.progress,
             )
             fitted.append(found.track)
     frames.add_poses(fitted)
-    session.kept = {
+    session.kept |= {
         f"{PREFIX}{number}.{name}": torch.as_tensor(getattr(track, name))
         for number, track in enumerate(fitted)
         for name in POSE
@@ -87,4 +94,4 @@ def restore_poses(frames: TrainingFrames, tensors: Mapping[str, Tensor], session
                 raise Damaged(f"{PREFIX}{number}.{name} does not fit the track")
         fitted.append(replace(track, **{name: part.numpy() for name, part in parts.items() if part is not None}))
     frames.add_poses(fitted)
-    session.kept = kept
+    session.kept |= kept

@@ -37,6 +37,7 @@ from ..formats.track import Track
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
 from ..splatting.types import Splats
+from .capture_light import in_light
 from .frames import TrackPoses, evenly_spaced, read_truth
 from .worker_threads import worker_threads
 
@@ -77,13 +78,15 @@ def track_by_avatar(
     *,
     size: int | None = None,
     most: int | None = None,
+    light: Tensor | None = None,
     progress: Progress = SILENT,
 ) -> FittedTrack:
     """Fits the good frames of a copy of the track to the capture's images through the avatar.
 
     The copy gets the avatar's identity, with which its poses belong together from then on. `size`: side of the images
     that are compared, by default that of the avatar's training. With more than `most` good frames only so many, evenly
-    spaced, are fitted, and the offsets of those between are interpolated: a tracker's error changes slowly. Raises an
+    spaced, are fitted, and the offsets of those between are interpolated: a tracker's error changes slowly. `light`
+    (3, 4): the change of colour by which the capture's light differs from the avatar's (`capture_light`). Raises an
     `EffigyError` for a track of another head model.
     """
     check_track(track, avatar.head_model)
@@ -91,7 +94,7 @@ def track_by_avatar(
     track = replace(track, identity=np.asarray(avatar.identity, np.float32))
     good = np.flatnonzero(track.flags == 0)
     fitted = good if most is None else evenly_spaced(good, most)
-    fit = _Fit(avatar, capture, track, size, progress)
+    fit = _Fit(avatar, capture, track, size, progress, light)
     done = 0
     with _frozen(avatar), worker_threads(avatar.device) as (pool, workers):
         segments = [part for part in np.array_split(fitted, workers) if len(part)]
@@ -110,8 +113,17 @@ def track_by_avatar(
 class _Fit:
     """The offsets of a track's frames while they are fitted. Windows of different segments may be fitted at once."""
 
-    def __init__(self, avatar: Avatar, capture: Capture, track: Track, size: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        avatar: Avatar,
+        capture: Capture,
+        track: Track,
+        size: int,
+        progress: Progress,
+        light: Tensor | None = None,
+    ) -> None:
         self.avatar, self.capture, self.track, self.size, self.progress = avatar, capture, track, size, progress
+        self.light = light
         self.poses = TrackPoses(track, avatar.head_model, avatar.device, avatar.face_limits)
         self.allowances = torch.as_tensor(_allowances(track), device=avatar.device)
         self.units = torch.zeros_like(self.allowances)
@@ -208,6 +220,7 @@ class _Fit:
 
     def _compared(self, indices: np.ndarray, images: Tensor, splats: Splats) -> Tensor:
         raster = rasterize(splats, self.poses.cameras(indices, images.shape[1]))
+        raster = raster if self.light is None else in_light(raster, self.light.expand(len(indices), -1, -1))
         return (raster.color + (1 - raster.alpha[..., None]) - images).abs().mean((1, 2, 3))
 
 

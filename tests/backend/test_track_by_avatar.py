@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,19 @@ def test_between_the_fitted_frames_offsets_are_interpolated(small):
     for name, share in {"degrees": 0.5, "millimetres": 0.5, "expression": 0.8}.items():
         assert after[name] < share * before[name], f"{before} -> {after}"
     assert fitted.frames == 5
+
+
+def test_a_capture_in_another_light_is_fitted_as_well(small, tmp_path):
+    capture, truth, avatar = small
+    dark = replace(capture, folder=tmp_path / "dark.capture")
+    shutil.copytree(capture.folder, dark.folder)
+    for index in range(capture.frame_count):
+        cv2.imwrite(str(dark.frame_path(index)), cv2.imread(str(dark.frame_path(index))) // 2)
+    given = disturbed(truth)
+    fitted = track_by_avatar(avatar, dark, given, most=5, light=0.5 * torch.eye(3, 4))
+    before, after = errors_of(given, truth), errors_of(fitted.track, truth)
+    assert after["degrees"] < 0.5 * before["degrees"] and after["millimetres"] < 0.5 * before["millimetres"]
+    assert fitted.difference < 0.02
 
 
 def test_the_fitted_faces_are_those_that_the_avatar_draws(small):
