@@ -35,9 +35,10 @@ from backend.splatting.rasterize import rasterize
 from backend.training.frames import TrainingFrames
 from backend.training.losses import anchor_limits, total_loss
 from backend.training.optimisation import Optimisation, ParameterGroup
+from backend.training.parameter_groups import parameter_groups
 from backend.training.pose_refinement import PoseRefiner
 from backend.training.presets import Preset, find_preset
-from backend.training.trainer import parameter_groups, train
+from backend.training.trainer import train
 
 BATCH = Preset(size=0, warmup_steps=0, steps=0).batch
 

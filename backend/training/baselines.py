@@ -19,7 +19,7 @@ from .frames import TrackPoses, TrainingFrames
 from .optimisation import SEED
 from .presets import find_preset
 from .session import TrainingSession
-from .trainer import train_free_gaussians
+from .stages import train_free_gaussians
 from .warmup import VertexBoundGaussians
 
 

@@ -25,9 +25,9 @@ from backend.progress import SILENT
 from backend.training import losses
 from backend.training.frames import TrainingFrames
 from backend.training.optimisation import Optimisation, ParameterGroup
+from backend.training.parameter_groups import parameter_groups
 from backend.training.pose_refinement import PoseRefiner
 from backend.training.ssim import ssim_reference
-from backend.training.trainer import parameter_groups
 from backend.training.unobserved_regions import UnobservedPrior
 
 BACKEND = Path(backend.__file__).parent

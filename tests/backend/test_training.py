@@ -194,6 +194,16 @@ def test_training_in_refined_poses_needs_them_and_takes_them(small, tmp_path, mo
         train(folder, tmp_path / "ball.effigy", refined=True)
 
 
+def test_what_was_refined_is_not_refined_again(small, tmp_path):
+    folder = tmp_path / "ball.capture"
+    shutil.copytree(small[0].folder, folder)
+    save_track(small[1].posed(expression=small[1].expression + 0.5), folder / REFINED_TRACK)
+    before = (folder / REFINED_TRACK).read_bytes()
+    plan = Preset(size=64, warmup_steps=1, steps=1, refinement=True)
+    train(folder, tmp_path / "ball.effigy", plan=plan, refined=True)
+    assert (folder / REFINED_TRACK).read_bytes() == before
+
+
 def test_poses_are_fitted_once_and_kept_over_an_interruption(small, tmp_path, monkeypatch):
     monkeypatch.setattr(fitted_poses, "STEPS_PER_FRAME", 0.05)
     plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False, fits_poses=True)

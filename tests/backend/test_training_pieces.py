@@ -14,8 +14,8 @@ from backend.avatar.graph_avatar import OFFSET_UNIT
 from backend.training import optimisation as optimisation_module
 from backend.training.frames import evenly_spaced
 from backend.training.optimisation import Optimisation, _mean, render_over_white
+from backend.training.parameter_groups import parameter_groups
 from backend.training.step_draws import draw_step, rows_of_step
-from backend.training.trainer import parameter_groups
 from backend.training.unobserved_regions import MOUTH_COLORS, UnobservedPrior, UnobservedVertices
 from backend.training.validation import Validation, split_rows
 

@@ -13,14 +13,15 @@ from small_capture import SIZE, make_small_capture
 
 from backend.progress import SILENT
 from backend.splatting.types import Raster
-from backend.training import losses, optimisation, session, trainer
+from backend.training import losses, optimisation, session, stages
 from backend.training.checkpoint import EVERY_SECONDS
 from backend.training.frames import TrainingFrames
 from backend.training.losses import COARSE_WEIGHT, anchor_limits, image_loss, total_loss
 from backend.training.optimisation import SEED, Optimisation, ParameterGroup
 from backend.training.presets import PRESETS, Preset
+from backend.training.stages import CONDITION_NOISE
 from backend.training.step_draws import rows_of_step
-from backend.training.trainer import CONDITION_NOISE, train
+from backend.training.trainer import train
 from backend.training.warmup import VertexBoundGaussians
 
 
@@ -99,7 +100,7 @@ def test_avatars_are_trained_with_noisy_conditions_and_a_decaying_learning_rate(
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr(trainer, "Optimisation", Watched)
+    monkeypatch.setattr(stages, "Optimisation", Watched)
     train(small[0].folder, tmp_path / "ball.effigy", plan=Preset(size=SIZE, warmup_steps=2, steps=20, refinement=False))
     warmup, main = made
     assert warmup.condition_noise == 0 and main.condition_noise == CONDITION_NOISE > 0
