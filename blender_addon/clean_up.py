@@ -14,21 +14,13 @@ from .errors import EffigyError
 from .reporting import ReportingOperator
 from .rig.cleaning import Choice
 from .rig.rig_properties import Rig
+from .rig.sliders import REGION_LABELS
 from .rig.takes import PARTS, takes_of
 
 PREVIEW: Final = "PREVIEW"
 WHOLE: Final = "WHOLE"
 RANGE: Final = "RANGE"
-_LABELS: Final = {
-    "brows": "Brows",
-    "eyes": "Gaze",
-    "lids": "Lids",
-    "cheeks": "Cheeks and Nose",
-    "mouth": "Mouth",
-    "jaw": "Jaw",
-    "other": "Others",
-    "head": "Head and Neck",
-}
+_LABELS: Final = {**REGION_LABELS, "head": "Head and Neck"}
 
 
 def names_of_takes(operator: Any, context: bpy.types.Context, typed: str) -> Iterator[str]:
@@ -57,7 +49,7 @@ class CleanUpOperator(ReportingOperator):
         name="Take",
         search=names_of_takes,
         options={"SKIP_SAVE"},
-        description="The tracked performance where it is empty",
+        description="The tracked performance where it is empty, or the strips of Sliders from Controls above it",
     )
     frames: EnumProperty(
         name="Frames",

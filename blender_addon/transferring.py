@@ -20,9 +20,9 @@ from . import avatars, preferences, tasks
 from .errors import EffigyError
 from .paths import absolute, is_file
 from .reading import check_file, reading
+from .rig.added_performance import add_performance_steps
 from .rig.camera import rate_of
 from .rig.data import TrackData
-from .rig.performance import add_performance_steps
 from .rig.rig_properties import Rig, find_rig
 from .rig.steps import Steps
 from .tasks import Task

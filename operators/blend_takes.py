@@ -16,8 +16,7 @@ class EFFIGY_OT_blend_takes(CleanUpOperator, bpy.types.Operator):
     bl_label = "Blend Takes"
     bl_description = (
         "Change a take towards another one, such as a transferred performance, at the frames where both play: the "
-        "mouth "
-        "of one with the brows of the other, or half of each"
+        "mouth of one with the brows of the other, or half of each"
     )
 
     other: StringProperty(

@@ -22,6 +22,7 @@ import numpy as np
 from mathutils import Matrix, Vector
 
 from ..errors import EffigyError
+from ..rig.action import bone_path, value_path
 from ..rig.armature import edit_bones
 from ..rig.build import DEPENDENCY_PROPERTY
 from ..rig.joint_limits import LOOK_SIDEWAYS, LOOK_UP
@@ -259,8 +260,7 @@ def _read_place(variable: bpy.types.DriverVariable, armature: bpy.types.Object, 
         target.bone_target = handle.name
         target.transform_space, target.transform_type = "LOCAL_SPACE", f"LOC_{axis.upper()}"
     else:
-        path = f'pose.bones["{bpy.utils.escape_identifier(handle.name)}"].location'
-        target.data_path = f"{path}[{'xyz'.index(axis)}]"
+        target.data_path = f"{bone_path(handle.name)}.location[{'xyz'.index(axis)}]"
 
 
 def _read_value(variable: bpy.types.DriverVariable, key: bpy.types.Key, name: str, what: str) -> None:
@@ -283,7 +283,7 @@ def _remove_keys(rig: Rig) -> None:
     shown = active.name if active is not None else ""
     driver = _dependency(rig)
     added = [handles_name(name) for name in rig.slider_names if handles_name(name) in blocks]
-    paths = {f'key_blocks["{bpy.utils.escape_identifier(name)}"].value' for name in added}
+    paths = set(map(value_path, added))
     if driver is not None:
         for variable in [each for each in driver.variables if each.targets[0].data_path in paths]:
             driver.variables.remove(variable)

@@ -13,9 +13,8 @@ from typing import Final
 
 from ..rig.joint_limits import LOOK_UP
 from ..rig.presets import GAZE_UP, PRESETS
+from ..rig.sliders import MOUTH_HANDLES
 
-MOUTH: Final = ("face_lip", "face_mouth", "face_jaw", "face_chin", "board_")
-"""What the names of the handles begin with that a viseme poses, but those of the lids."""
 LIDS: Final = "board_lids"
 GAZE: Final = "face_gaze"
 
@@ -39,7 +38,7 @@ class Expression:
             return True
         if self.kind == "Expressions":
             return not handle.startswith((GAZE, LIDS))
-        return self.kind == "Visemes" and handle.startswith(MOUTH) and not handle.startswith(LIDS)
+        return self.kind == "Visemes" and handle.startswith(MOUTH_HANDLES)
 
 
 def both(values: Mapping[str, float]) -> dict[str, float]:

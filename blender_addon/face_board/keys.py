@@ -21,6 +21,7 @@ from ..file_names import datablock_name
 from ..rig.action import (
     Curve,
     add_curve,
+    bone_path,
     check_not_tweaked,
     free_for_keys,
     keyed_curves,
@@ -29,14 +30,13 @@ from ..rig.action import (
     remove_strip,
     set_aside_note,
     strips_of,
+    value_path,
 )
-from ..rig.performance import LAYER_PROPERTY, NEUTRAL, add_neutral_strip, layer_of
+from ..rig.performance import CONTROLS, EXPRESSIONS, LAYER_PROPERTY, NEUTRAL, add_neutral_strip, curve_of, layer_of
 from ..rig.rig_properties import Rig, handles_name, meshes_of
 from .own_expressions import given_by_channels, taken_by_channels
 from .values import Board, Places, board_of, places_of
 
-CONTROLS: Final = "Face controls"
-"""The value of `performance.LAYER_PROPERTY` on the strips' actions, and the strips' name."""
 MOST_FRAMES: Final = 20_000
 """A longer range is a mistake, such as a strip that repeats forever."""
 
@@ -127,10 +127,9 @@ def mute_handle_keys(rig: Rig) -> None:
 
 def _animated(rig: Rig) -> list[tuple[Any, tuple[str, ...]]]:
     """Each data-block with the beginnings of the paths that sliders and handles have in it."""
-    names = [bpy.utils.escape_identifier(bone.name) for bone in rig.handle_bones().values()]
     return [
         (rig.mesh.data.shape_keys, ("key_blocks[",)),
-        (rig.armature, tuple(f'pose.bones["{name}"]' for name in names)),
+        (rig.armature, tuple(bone_path(bone.name) for bone in rig.handle_bones().values())),
     ]
 
 
@@ -190,22 +189,15 @@ def _sample(
 
 def _slider_curves(values: Mapping[str, np.ndarray], frames: np.ndarray) -> Iterator[Curve]:
     for name, column in values.items():
-        path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
-        yield _curve(path, 0, "Expressions", frames, column)
+        yield curve_of(value_path(name), 0, EXPRESSIONS, column, frames)
 
 
 def _handle_curves(rig: Rig, board: Board, frames: np.ndarray, places: Places) -> Iterator[Curve]:
     bones = rig.handle_bones()
     for (name, axis), values in places.items():
         bone = bones[name].name
-        path = f'pose.bones["{bpy.utils.escape_identifier(bone)}"].location'
-        yield _curve(path, "xyz".index(axis), bone, frames, values * board.travel)
-
-
-def _curve(path: str, index: int, group: str, frames: np.ndarray, values: np.ndarray) -> Curve:
-    """A key on every frame; a single one if the value never changes."""
-    count = 1 if np.ptp(values) == 0 else len(frames)
-    return Curve(path, index, group, frames[:count], values[:count])
+        path = f"{bone_path(bone)}.location"
+        yield curve_of(path, "xyz".index(axis), bone, values * board.travel, frames)
 
 
 def _push(target: Any, curves: Iterator[Curve], frames: np.ndarray) -> None:

@@ -68,7 +68,7 @@ def find_places(rig: Rig, handles: list[Handle], depsgraph: bpy.types.Depsgraph)
     for point in heads.values():
         point[1] -= _GAP * size
     edge = float(basis[:, 0].max()) + _BESIDE * size
-    heads |= _board(handles, np.array((edge, heads_front(heads), eyes[0, 2])), size)
+    heads |= _board(handles, np.array((edge, _front_of(heads), eyes[0, 2])), size)
     return Places(
         {name: _moved(frame, point) for name, point in heads.items()},
         frame,
@@ -76,7 +76,7 @@ def find_places(rig: Rig, handles: list[Handle], depsgraph: bpy.types.Depsgraph)
     )
 
 
-def heads_front(heads: dict[str, np.ndarray]) -> float:
+def _front_of(heads: dict[str, np.ndarray]) -> float:
     """The y coordinate of the foremost handle: Blender's characters face -Y."""
     return min((float(point[1]) for point in heads.values()), default=0.0)
 

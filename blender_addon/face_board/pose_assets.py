@@ -8,7 +8,7 @@ from typing import Final
 import bpy
 import numpy as np
 
-from ..rig.action import Curve, add_curve, new_action
+from ..rig.action import Curve, add_curve, bone_path, new_action
 from ..rig.joint_limits import LOOK_SIDEWAYS, LOOK_UP
 from ..rig.pose import RigPose
 from ..rig.rig_properties import Rig
@@ -49,7 +49,7 @@ def make_asset(rig: Rig, places: Places, name: str, catalog: str = "") -> bpy.ty
     action = new_action(name, rig.armature)
     for handle in sorted({handle for handle, _ in places}):
         bone = bones[handle].name
-        path = f'pose.bones["{bpy.utils.escape_identifier(bone)}"].location'
+        path = f"{bone_path(bone)}.location"
         for index, axis in enumerate("xyz"):
             value = float(places.get((handle, axis), 0.0)) * board.travel
             add_curve(action, Curve(path, index, bone, np.ones(1), np.full(1, value)))

@@ -9,7 +9,7 @@ head turns about the neck and stays where it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import radians
 from typing import Final
 
@@ -19,12 +19,14 @@ from mathutils import Quaternion, Vector
 
 from ..channel_change import REST_QUANTILE, bounds_of, opening_gains, scales_of
 from ..errors import EffigyError
-from ..rig.action import curves_of, strips_of
+from ..rig.action import curves_of, strips_of, value_path
 from ..rig.face_angles import rotate, rotation_path, turn_eye
+from ..rig.handle_strips import handles_in_strips
 from ..rig.joint_limits import JAW_OPEN, JAW_SIDEWAYS, JAW_TURNS, LOOK_SIDEWAYS, LOOK_UP
-from ..rig.performance import TRACKED, layer_of, value_path
+from ..rig.performance import TRACKED, layer_of
 from ..rig.placement import joint_axes
 from ..rig.rig_properties import Rig
+from ..rig.rotations import axis_angle_to_quaternion
 from ..rig.sliders import refresh
 from .calibration import NeutralFace
 from .face import CHANNELS, INDEX, Face
@@ -48,6 +50,7 @@ class Puppet:
         self._rest = np.array([rest.get(name, 0.0) for name in self._names])
         self._of_channel = np.array([INDEX.get(name, -1) for name in self._names])
         self._axes = {joint: joint_axes(rig, joint) for joint in ("neck", "jaw")}
+        self._handles = {name: bone.location.copy() for name, bone in handles_in_strips(rig).items()}
         self._before, self._frame = state_of(rig), bpy.context.scene.frame_current_final
 
     def show(self, rig: Rig, face: Face, neutral: NeutralFace, intensity: float, motion: float) -> None:
@@ -63,11 +66,12 @@ class Puppet:
             turns["jaw"][:2] = turns["jaw"][:2].clip(*np.radians((JAW_OPEN, JAW_SIDEWAYS)).T)
         axis, angle = (neutral.head.inverted() @ face.head).to_axis_angle()
         turns["neck"] = np.array(axis) * angle * motion
+        # A performance on the handles would be added to the performer's.
+        self._place_handles(rig, lambda place: (0, 0, 0))
         for block, value in zip(rig.slider_keys(), values.tolist(), strict=True):
             block.value = value
         for joint, turn in turns.items():
-            vector = Vector(turn @ self._axes[joint])
-            rotate(rig.pose_bone(joint), Quaternion(vector, vector.length) if vector.length else Quaternion())
+            rotate(rig.pose_bone(joint), Quaternion(axis_angle_to_quaternion(turn @ self._axes[joint])))
         for joint, side, outwards in (("eye_L", "Left", 1), ("eye_R", "Right", -1)):
             look = {way: change[INDEX[f"eyeLook{way}{side}"]] for way in ("In", "Out", "Up", "Down")}
             sideways, up = outwards * (look["Out"] - look["In"]), look["Up"] - look["Down"]
@@ -76,9 +80,16 @@ class Puppet:
 
     def restore(self, rig: Rig) -> None:
         """Puts the rig back to where it was before it was moved; on another frame, to where its animation is."""
+        self._place_handles(rig, lambda place: place)
         set_state(rig, self._before)
         if bpy.context.scene.frame_current_final != self._frame:
             evaluate_animation(rig)
+
+    def _place_handles(self, rig: Rig, place: Callable[[Vector], Sequence[float]]) -> None:
+        bones = rig.handle_bones() if self._handles else {}
+        for name, before in self._handles.items():
+            if name in bones:
+                bones[name].location = place(before)
 
     def _values(self, change: np.ndarray, neutral: NeutralFace) -> np.ndarray:
         """The sliders (S,) for changes of the channels (52,)."""

@@ -216,7 +216,9 @@ def _stop_because(reason: str) -> None:
 
 @persistent
 def _show_again(*_: Any) -> None:
-    """On another frame Blender has set the sliders to the animation's values."""
+    """On another frame Blender has set the sliders to the animation's values; to save a file `_put_away` has set them
+    to what they were.
+    """
     live = _state.live
     if live is None or live.last is None or bpy.app.is_job_running("RENDER"):
         return
@@ -228,6 +230,15 @@ def _show_again(*_: Any) -> None:
 
 
 @persistent
+def _put_away(*_: Any) -> None:
+    """A file is saved without the performer's face, which it would otherwise open with."""
+    live = _state.live
+    rig = None if live is None or not live.moved else live.find_rig()
+    if live is not None and rig is not None:
+        live.puppet.restore(rig)
+
+
+@persistent
 def _end(*_: Any) -> None:
     """Another file is about to be opened."""
     live, _state.live = _state.live, None
@@ -235,7 +246,12 @@ def _end(*_: Any) -> None:
         live.source.close()
 
 
-handlers: Final = (("frame_change_post", _show_again), ("load_pre", _end))
+handlers: Final = (
+    ("frame_change_post", _show_again),
+    ("save_pre", _put_away),
+    ("save_post", _show_again),
+    ("load_pre", _end),
+)
 
 
 def unregister() -> None:

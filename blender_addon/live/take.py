@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from ..rig.action import add_curve, check_not_tweaked, new_action
+from ..rig.action import add_curve, bone_path, check_not_tweaked, new_action, value_path
+from ..rig.added_performance import add_strips
 from ..rig.face_angles import rotation_path
-from ..rig.performance import EXPRESSIONS, TRANSFERRED, add_strips, curve_of, value_path
+from ..rig.performance import EXPRESSIONS, curve_of
 from ..rig.rig_properties import Rig
 from ..rig.rotations import align_signs
 from .puppet import JOINTS, state_of
@@ -88,9 +88,8 @@ class Take:
             turns = values[:, at : at + len(getattr(bone, path))]
             at += turns.shape[1]
             for index, column in enumerate((align_signs(turns) if path == "rotation_quaternion" else turns).T):
-                escaped = f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"].{path}'
-                add_curve(bones, curve_of(escaped, index, bone.name, column, frames))
-        add_strips(rig, faces, bones, TRANSFERRED, name, self.frame_start)
+                add_curve(bones, curve_of(f"{bone_path(bone.name)}.{path}", index, bone.name, column, frames))
+        add_strips(rig, faces, bones, name, self.frame_start)
         return (
             f"“{name}” is recorded: {len(self)} faces in {self.seconds:.1f} s, from frame {self.frame_start} to "
             f"{frames[-1]:.0f}, in strips above the others."

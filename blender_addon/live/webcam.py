@@ -6,9 +6,10 @@ import time
 from typing import Final
 
 import numpy as np
-from mathutils import Quaternion, Vector
+from mathutils import Quaternion
 
 from ..errors import EffigyError
+from ..rig.rotations import axis_angle_to_quaternion
 from ..worker import session
 from ..worker.messages import JobFace
 from ..worker.remote import RemoteWorkerClient
@@ -70,6 +71,5 @@ class WebcamSource:
 def _face_of(seen: JobFace) -> Face | None:
     if seen.channels is None or seen.head is None:
         return None
-    vector = Vector(seen.head)
-    head = Quaternion(vector, vector.length) if vector.length else Quaternion()
+    head = Quaternion(axis_angle_to_quaternion(np.array(seen.head)))
     return Face(seen.time, np.array(seen.channels)[_ORDER].clip(0, 1), head)

@@ -14,19 +14,11 @@ from ..pose_library import is_registered
 from ..rig.face_angles import LOOK
 from ..rig.face_angles import PARTS as JOINTS
 from ..rig.rig_properties import Rig
-from ..rig.sliders import REGION_PARTS, REGIONS, by_region
+from ..rig.sliders import REGION_LABELS, REGION_PARTS, REGIONS, by_region
 from ..wrapped_text import region_width, wrapped
 from .base import RigPanel
 
-LABELS: Final = {
-    "brows": "Brows",
-    "eyes": "Gaze",
-    "lids": "Lids",
-    "cheeks": "Cheeks and Nose",
-    "mouth": "Mouth",
-    "jaw": "Jaw",
-    "other": "Neck and Others",
-}
+LABELS: Final = {**REGION_LABELS, "other": "Neck and Others"}
 NO_EXPRESSIONS: Final = "This head model has no expressions: only the eyes, the jaw and the neck move."
 NARROW: Final = 200.0
 """Pixels at interface scale 1 below which `Mouth Lower Down Right` and its value are cut off."""

@@ -36,6 +36,16 @@ class Curve(NamedTuple):
     """(K,)"""
 
 
+def value_path(name: str) -> str:
+    """The data path of a slider's value, from the shape keys."""
+    return f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
+
+
+def bone_path(bone: str) -> str:
+    """The data path of a pose bone, from the armature."""
+    return f'pose.bones["{bpy.utils.escape_identifier(bone)}"]'
+
+
 def new_action(name: str, target: bpy.types.ID) -> bpy.types.Action:
     """Makes an empty action for data-blocks of the type of `target`."""
     action = bpy.data.actions.new(name)

@@ -15,6 +15,7 @@ import bpy
 import numpy as np
 
 from ..file_names import datablock_name
+from .action import value_path
 from .armature import add_armature
 from .conventions import points_to_blender
 from .correctives import corrective_name, drive_corrective
@@ -147,7 +148,7 @@ def _depend_on_expressions(armature: bpy.types.Object, key: bpy.types.Key, names
         variable.type = "SINGLE_PROP"
         target = variable.targets[0]
         target.id_type, target.id = "KEY", key
-        target.data_path = f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
+        target.data_path = value_path(name)
 
 
 def _store_properties(armature: bpy.types.Object, mesh: bpy.types.Object, data: RigData) -> Rig:

@@ -161,13 +161,10 @@ def blend_takes(rig: Rig, choice: Choice, other: str, share: float, fade: float)
     frames = frames[common]
     others = {channel.path: channel for channel in channels_of(rig, source)}
     both = [channel for channel in channels if channel.path in others]
-    weights = share * soft_range(frames, frames[0], frames[-1], fade)[:, None]
+    weights = share * soft_range(frames, frames[0], frames[-1], fade)
     for channel in both:
         values, towards = channel.sample(frames), others[channel.path].sample(frames)
-        if channel.kind == "rotation":
-            # The nearer of the two quaternions of the same rotation.
-            towards = towards * np.where((values * towards).sum(1) < 0, -1.0, 1.0)[:, None]
-        channel.key(frames, channel.whole(values + weights * (towards - values)))
+        channel.key(frames, channel.mixed(values, towards, weights))
     return len(both)
 
 

@@ -111,8 +111,8 @@ def _slopes(
     np.add.at(right, segment, first[:, None] * rest)
     np.add.at(right, segment + 1, last[:, None] * rest)
     for index, slope in (fixed or {}).items():
-        system[index], right[index] = 0, slope
-        system[index, index] = 1
+        system[index], system[index, index] = 0.0, 1.0
+        right[index] = slope
     return np.linalg.solve(system, right)
 
 

@@ -19,11 +19,11 @@ import numpy as np
 from mathutils import Vector
 
 from ..errors import EffigyError
+from .action import value_path
 from .conventions import points_to_blender
 from .data import JOINT_NAMES
 from .face_angles import EYES, SIDE
 from .joint_limits import GAZE_SIDEWAYS, GAZE_UP, LOOK_SIDEWAYS, LOOK_UP, NECK
-from .performance import value_path
 from .placement import head_place
 from .rig_properties import Rig
 

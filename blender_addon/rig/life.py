@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from math import radians
+from math import isfinite, radians
 from typing import Any, Final
 
 import bpy
@@ -19,6 +19,7 @@ from .action import (
     LINEAR,
     Curve,
     add_curve,
+    bone_path,
     check_not_tweaked,
     curves_of,
     free_for_keys,
@@ -27,12 +28,13 @@ from .action import (
     push_strip,
     remove_strip,
     strips_of,
+    value_path,
 )
 from .face_angles import EYES, rotation_path
 from .gaze_target import aim_of, eyes_of, target_of
 from .keys import BEZIER, keys_of, set_keys
 from .life_motion import blink_keys, blink_times, breaths, gaze_jumps, saccades, shut_intervals
-from .performance import EXPRESSIONS, layer_of, value_path
+from .performance import EXPRESSIONS, layer_of
 from .rig_properties import Rig
 from .rotations import axis_angle_to_quaternion
 from .takes import Channel, channels_of, takes_of
@@ -73,7 +75,9 @@ def settings_of(strip: bpy.types.NlaStrip) -> dict[str, Any]:
     stored = strip.action.get(SETTINGS_PROPERTY)
     if not hasattr(stored, "to_dict"):
         return {}
-    return {name: value for name, value in stored.to_dict().items() if isinstance(value, (int, float))}
+    return {
+        name: value for name, value in stored.to_dict().items() if isinstance(value, (int, float)) and isfinite(value)
+    }
 
 
 def keep_settings(rig: Rig, kind: str, settings: Mapping[str, float]) -> None:
@@ -163,7 +167,7 @@ def add_breathing(rig: Rig, frames: Range, rate: float, *, breaths_a_minute: flo
     times, full = breaths(frames[0] / rate, frames[1] / rate, breaths_a_minute, seed)
     at, full = times * rate, depth * full
     root = rig.pose_bone("root")
-    base = f'pose.bones["{bpy.utils.escape_identifier(root.name)}"].location'
+    base = f"{bone_path(root.name)}.location"
     curves = [Curve(base, axis, root.name, at, size * full) for axis, size in enumerate(_CHEST)]
     turns = axis_angle_to_quaternion(np.stack((radians(_NOD) * full, 0 * full, 0 * full), 1))
     curves += _rotation(rig, "neck", at, turns)
@@ -214,7 +218,7 @@ def _rotation(rig: Rig, joint: str, frames: np.ndarray, turns: np.ndarray) -> li
     bone = rig.pose_bone(joint)
     if rotation_path(bone) != "rotation_quaternion":
         raise EffigyError(f"The bone “{bone.name}” is not rotated by a quaternion: set its rotation mode back first.")
-    path = f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"].rotation_quaternion'
+    path = f"{bone_path(bone.name)}.rotation_quaternion"
     return [Curve(path, index, bone.name, frames, column) for index, column in enumerate(turns.T)]
 
 

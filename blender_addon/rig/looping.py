@@ -9,6 +9,7 @@ from ..errors import EffigyError
 from .action import Curve, add_curve, free_for_keys, new_action, push_strip, set_aside_note
 from .cleaning import Choice
 from .curve_filters import smoothstep
+from .handle_strips import add_rest
 from .performance import EXPRESSIONS, LAYER_PROPERTY, TRANSFERRED
 from .rig_properties import Rig
 from .takes import Channel, takes_of
@@ -25,7 +26,7 @@ def loop_range(rig: Rig, choice: Choice, count: int, fade: float) -> tuple[str, 
     if last - first < 2:
         raise EffigyError("A loop needs at least three frames: choose a longer range.")
     fade = min(fade, (last - first) / 2)
-    mixed = smoothstep((frames - (last - fade)) / max(fade, 1e-3))[:, None]
+    weights = smoothstep((frames - (last - fade)) / max(fade, 1e-3))
     name = _free_name(f"{take.name} loop", takes_of(rig))
     set_aside = []
     for target, strip, blend, part in (
@@ -39,9 +40,9 @@ def loop_range(rig: Rig, choice: Choice, count: int, fade: float) -> tuple[str, 
         action[LAYER_PROPERTY] = TRANSFERRED
         for channel in own:
             values, earlier = channel.sample(frames), channel.sample(frames - (last - first))
-            if channel.kind == "rotation":
-                earlier = earlier * np.where((values * earlier).sum(1) < 0, -1.0, 1.0)[:, None]
-            _add(action, channel, frames, channel.whole(values + mixed * (earlier - values)))
+            _add(action, channel, frames, channel.mixed(values, earlier, weights))
+        if target == rig.armature:
+            add_rest(rig, action)
         if aside := free_for_keys(target, blend):
             set_aside.append(aside)
         looped = push_strip(target, action, name, round(first))

@@ -14,7 +14,7 @@ way, such as a baked one, becomes a strip of its own as it was (`action.free_for
 A key lies at the time of its frame in the footage, in frames at the footage's rate. The strip is scaled to the scene's
 rate, so that takes of any rate play at their own speed in one scene.
 
-The performance of another person (`add_performance_steps`) comes into strips above these. It replaces the tracked
+The performance of another person (`added_performance`) comes into strips above these. It replaces the tracked
 performance for as long as it lasts, and can be muted, moved and faded against it.
 
 Below the performance of the shape keys lies a strip that holds all of them at zero. Without it, every slider keyed by
@@ -36,6 +36,7 @@ from ..file_names import datablock_name
 from .action import (
     Curve,
     add_curve,
+    bone_path,
     check_not_tweaked,
     free_for_keys,
     new_action,
@@ -44,6 +45,7 @@ from .action import (
     set_aside_note,
     strips_of,
     swap_action,
+    value_path,
 )
 from .armature import add_torso
 from .conventions import HEAD_TO_BLENDER, default_camera_pose
@@ -56,8 +58,10 @@ from .steps import Steps, finish
 TRACKED: Final = "Tracked performance"
 NEUTRAL: Final = "Neutral face"
 TRANSFERRED: Final = "Transferred performance"
+CONTROLS: Final = "Face controls"
+"""A performance that was taken to the handles of the face board, or back."""
 LAYER_PROPERTY: Final = "effigy_layer"
-"""Custom property on the strips' actions that has one of the three names above, or that in `speech`."""
+"""Custom property on the strips' actions that has one of the names above, or that in `speech`."""
 _PLACEMENT_PROPERTY: Final = "effigy_shot"
 """Custom property on the armature that holds the performance's `Placement`."""
 EXPRESSIONS: Final = "Expressions"
@@ -116,41 +120,8 @@ def apply_track_steps(
         _set_tracked_strip(key, faces, placement.frame_start, "ADD", scale),
         _set_tracked_strip(rig.armature, bones, placement.frame_start, "COMBINE", scale),
     ]
-    _store_placement(rig, placement)
+    store_placement(rig, placement)
     return Applied(placement, tuple(name for name in set_aside if name))
-
-
-def add_performance_steps(rig: Rig, track: TrackData, name: str, frame_start: int) -> Steps[Applied]:
-    """Adds a performance to the rig, from `frame_start` on, in strips called `name` above all existing ones.
-
-    In steps of a few milliseconds (see `steps`).
-    """
-    check_ready(rig, track)
-    stored = placement_of(rig)
-    camera_pose = default_camera_pose(track.head_to_camera) if stored is None else stored.camera_pose
-    placement = Placement(camera_pose, frame_start)
-    faces, bones = yield from actions_of(rig, track, placement, f"{name}, expressions", f"{name}, head")
-    set_aside = add_strips(rig, faces, bones, TRANSFERRED, name, frame_start)
-    if stored is None:
-        _store_placement(rig, placement)
-    return Applied(placement, set_aside)
-
-
-def add_strips(
-    rig: Rig, faces: bpy.types.Action, bones: bpy.types.Action, layer: str, name: str, frame_start: int
-) -> tuple[str, ...]:
-    """Adds the actions of a performance as strips called `name` above all others. Returns `Applied.set_aside`."""
-    alone, key = not has_performance(rig), rig.mesh.data.shape_keys
-    add_neutral_strip(key, rig.slider_names)
-    set_aside = []
-    for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):
-        action[LAYER_PROPERTY] = layer
-        aside = free_for_keys(target, blend)
-        strip = push_strip(target, action, name, frame_start)
-        # Before and after the strip, what lies below it takes effect, if there is anything.
-        strip.extrapolation = "HOLD" if alone and aside is None else "NOTHING"
-        set_aside += [aside] if aside else []
-    return tuple(set_aside)
 
 
 def check_ready(rig: Rig, track: TrackData) -> None:
@@ -197,7 +168,7 @@ def actions_of(
     return faces, bones
 
 
-def _store_placement(rig: Rig, placement: Placement) -> None:
+def store_placement(rig: Rig, placement: Placement) -> None:
     rig.armature[_PLACEMENT_PROPERTY] = {
         "stage": placement.camera_pose.ravel().tolist(),
         "frame_start": placement.frame_start,
@@ -274,10 +245,6 @@ def layer_of(strip: bpy.types.NlaStrip) -> str | None:
     return None if strip.action is None else strip.action.get(LAYER_PROPERTY)
 
 
-def value_path(name: str) -> str:
-    return f'key_blocks["{bpy.utils.escape_identifier(name)}"].value'
-
-
 def _widen_sliders(rig: Rig, track: TrackData) -> None:
     """Extends the sliders' limits to the track's values, which may exceed 1."""
     if track.expression.shape[1] != len(rig.expression_names):
@@ -330,18 +297,14 @@ def _placing_curves(bone: bpy.types.PoseBone, head: np.ndarray, motion: np.ndarr
     """
     rest = np.array(bone.bone.matrix_local, np.float64)
     basis = np.linalg.inv(rest) @ head @ motion @ np.linalg.inv(head) @ rest
-    path = f"{_path_of(bone)}.location"
+    path = f"{bone_path(bone.name)}.location"
     curves = [curve_of(path, axis, bone.name, basis[:, axis, 3], frames) for axis in range(3)]
     return curves + _turning_curves(bone, matrix_to_quaternion(basis[:, :3, :3]), frames)
 
 
 def _turning_curves(bone: bpy.types.PoseBone, quaternions: np.ndarray, frames: np.ndarray) -> list[Curve]:
-    path, columns = f"{_path_of(bone)}.rotation_quaternion", align_signs(quaternions).T
+    path, columns = f"{bone_path(bone.name)}.rotation_quaternion", align_signs(quaternions).T
     return [curve_of(path, index, bone.name, values, frames) for index, values in enumerate(columns)]
-
-
-def _path_of(bone: bpy.types.PoseBone) -> str:
-    return f'pose.bones["{bpy.utils.escape_identifier(bone.name)}"]'
 
 
 def curve_of(path: str, index: int, group: str, values: np.ndarray, frames: np.ndarray) -> Curve:

@@ -22,7 +22,7 @@ from .rig_properties import Rig
 from .rotations import align_signs, axis_angle_to_quaternion, quaternion_to_axis_angle
 from .rotations import quaternion_multiply as multiply
 from .sliders import MIRROR_JOINT, mirror_name
-from .takes import PARTS, Channel, channels_of, slider_channel
+from .takes import PARTS, Channel, channels_of, channels_step, slider_channel
 
 _ABOUT_MEAN: Final = ("head", "eyes")
 """Parts that are scaled about where they are on the average; the others about rest."""
@@ -84,13 +84,10 @@ def mirror_take(rig: Rig, choice: Choice, fade: float) -> int:
                     new[name][:, 1] *= sign
                 set_keys(curve, new)
     else:
-        weights = soft_range(frames, frames[0], frames[-1], fade)[:, None]
+        weights = soft_range(frames, frames[0], frames[-1], fade)
         read = [(channel, _mirrored(by_name, channel).sample(frames), channel.sample(frames)) for channel in channels]
         for channel, other, own in read:
-            reflected = other * _REFLECTED[channel.kind]
-            if channel.kind == "rotation":
-                reflected = reflected * np.where((reflected * own).sum(1) < 0, -1.0, 1.0)[:, None]
-            channel.key(frames, channel.whole(own + weights * (reflected - own)))
+            channel.key(frames, channel.mixed(own, other * _REFLECTED[channel.kind], weights))
     for channel in channels:
         if channel.kind == "value":
             block, source = (rig.key_blocks[each.name] for each in (channel, _mirrored(by_name, channel)))
@@ -113,8 +110,11 @@ def _reshape(
     change: Callable[[np.ndarray], np.ndarray],
     fade: float,
 ) -> None:
-    """Changes the values (N, C) of the keys within `frames`, and their handles."""
+    """Changes the values (N, C) of the keys within the scene's `frames`, and their handles; `fade`: frames of the
+    scene.
+    """
     is_part, begin, end = not np.isinf(choice.first), *channel.to_action(frames[[0, -1]])
+    fade /= channels_step([channel])
     if is_part:
         for curve in channel.curves:
             channel.cut(begin, end, curve)

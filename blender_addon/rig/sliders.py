@@ -26,11 +26,25 @@ _PREFIXES: Final = (
     ("tongue", "mouth"),
     ("jaw", "jaw"),
 )
+REGION_LABELS: Final = {
+    "brows": "Brows",
+    "eyes": "Gaze",
+    "lids": "Lids",
+    "cheeks": "Cheeks and Nose",
+    "mouth": "Mouth",
+    "jaw": "Jaw",
+    "other": "Others",
+}
 REGION_PARTS: Final = {"eyes": ("eye_L", "eye_R"), "jaw": ("jaw",), "other": ("neck",)}
 """Parts of the face (`face_angles.PARTS`) whose angles are shown with a region's sliders."""
 
 GAZE_HANDLES: Final = ("face_gaze", "board_lids")
 """What the names of the handles begin with that move eyes and lids with the gaze."""
+MOUTH_HANDLES: Final = (
+    *("face_lip", "face_mouth", "face_jaw", "face_chin"),
+    *(f"board_{name}" for name in ("tongue", "puff", "pucker", "funnel", "close", "jaw_forward")),
+)
+"""What the names of the handles begin with that move mouth and jaw."""
 MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
 
 

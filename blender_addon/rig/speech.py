@@ -1,8 +1,9 @@
 """Lip sync as keyframes in NLA strips above the rig's performances.
 
 The strips replace the sliders of the mouth and the rotation of the jaw alone: brows, lids, gaze and the head's motion
-go on as they are below. On a FLAME head, whose expressions have no names, they replace all expressions. Keys set by
-hand are in actions of their own (see `performance`) and change the lip sync as they change a performance.
+go on as they are below. On a FLAME head, whose expressions have no names, they replace all expressions. A performance
+on the handles of the face board rests there as well. Keys set by hand are in actions of their own (see `performance`)
+and change the lip sync as they change a performance.
 
 The strips of a sound whose lip sync is made again stay where they are, and play the new keys.
 """
@@ -16,6 +17,7 @@ import bpy
 from .action import free_for_keys, push_strip, strips_of, swap_action
 from .conventions import default_camera_pose
 from .data import TrackData
+from .handle_strips import add_rest
 from .performance import (
     LAYER_PROPERTY,
     Applied,
@@ -27,7 +29,7 @@ from .performance import (
     layer_of,
 )
 from .rig_properties import Rig
-from .sliders import region_of
+from .sliders import MOUTH_HANDLES, region_of
 from .steps import Steps
 
 SPEECH: Final = "Lip sync"
@@ -55,6 +57,7 @@ def add_speech_steps(rig: Rig, track: TrackData, name: str, frame_start: int) ->
     faces, bones = yield from actions_of(
         rig, track, placement, f"{name}, lips", f"{name}, jaw", mouth_sliders(rig), ("jaw",)
     )
+    add_rest(rig, bones, MOUTH_HANDLES if mouth_sliders(rig) != rig.expression_names else ("",))
     alone, key, set_aside = not has_performance(rig), rig.mesh.data.shape_keys, []
     add_neutral_strip(key, rig.slider_names)
     for target, action, blend in ((key, faces, "ADD"), (rig.armature, bones, "COMBINE")):

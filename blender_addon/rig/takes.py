@@ -18,10 +18,11 @@ import bpy
 import numpy as np
 
 from ..errors import EffigyError
-from .action import Curve, add_curve, check_not_tweaked, curves_of, strips_of
+from .action import Curve, add_curve, bone_path, check_not_tweaked, curves_of, strips_of, value_path
 from .data import JOINT_NAMES
+from .handle_strips import handles_in_strips
 from .keys import Keys, cut_at, keys_of, linear_keys, replace_between
-from .performance import EXPRESSIONS, NEUTRAL, TRACKED, layer_of, value_path
+from .performance import CONTROLS, EXPRESSIONS, NEUTRAL, TRACKED, layer_of
 from .rig_properties import Rig
 from .rotations import align_signs
 from .sliders import REGIONS, region_of
@@ -90,6 +91,13 @@ class Channel:
             return values
         return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
 
+    def mixed(self, values: np.ndarray, towards: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(F, C) `values` (F, C) that go over into `towards` (F, C) by `weights` (F,)."""
+        if self.kind == "rotation":
+            # The nearer of the two quaternions of the same rotation.
+            towards = towards * np.where((values * towards).sum(1) < 0, -1.0, 1.0)[:, None]
+        return self.whole(values + weights[:, None] * (towards - values))
+
     def key(self, frames: np.ndarray, values: np.ndarray) -> None:
         """Replaces the keys from the first to the last of the scene's `frames` (F,) by `values` (F, C)."""
         times = self.to_action(np.asarray(frames, np.float64))
@@ -119,7 +127,9 @@ class Channel:
 
 
 def takes_of(rig: Rig) -> dict[str, Take]:
-    """The rig's takes by their names, the tracked performance first. Of a strip that was cut, the first piece."""
+    """The rig's takes by their names: the tracked performance first, then from below upwards. Of a strip that was cut,
+    the first piece.
+    """
     found: dict[str, dict[str, Any]] = {}
     for part, target in (("face", rig.mesh.data.shape_keys), ("head", rig.armature)):
         for _, strip in strips_of(target):
@@ -132,7 +142,8 @@ def takes_of(rig: Rig) -> dict[str, Take]:
 
 
 def take_of(rig: Rig, name: str = "") -> Take:
-    """The take called `name`; without a name the tracked performance, or the first. Raises an `EffigyError` where there
+    """The take called `name`; without a name the tracked performance, what was taken from the face board to the sliders
+    in its place, or the first. Raises an `EffigyError` where there
     is none or where it cannot be changed.
     """
     takes = takes_of(rig)
@@ -140,7 +151,15 @@ def take_of(rig: Rig, name: str = "") -> Take:
         raise EffigyError(f"“{rig.armature.name}” has no performance: import a video or transfer a performance first.")
     if name and name not in takes:
         raise EffigyError(f"“{rig.armature.name}” has no take “{name}”: it has {', '.join(takes)}.")
-    take = takes[name] if name else next(iter(takes.values()))
+    controls, names = takes.get(CONTROLS), list(takes)
+    if not name and controls is not None and not any(strip.mute for strip in controls.strips):
+        name = CONTROLS
+    take = takes[name or names[0]]
+    if controls is not None and names.index(take.name) <= names.index(CONTROLS) and handles_in_strips(rig):
+        raise EffigyError(
+            f"The performance of “{rig.armature.name}” is on its face controls, above the sliders that would be "
+            "changed: press Sliders from Controls first, or mute the strips “Face controls”."
+        )
     for target in (rig.mesh.data.shape_keys, rig.armature):
         check_not_tweaked(target)
     for strip in take.strips:
@@ -218,7 +237,7 @@ def _channel(
         name = sliders[path]
         return Channel(name, region_of(name), "value", path, strip, (curves[0],), _reach_of_slider(rig, name))
     for bone, joint in joints.items():
-        base = f'pose.bones["{bpy.utils.escape_identifier(bone)}"]'
+        base = bone_path(bone)
         for kind, ending, size in (("rotation", "rotation_quaternion", 4), ("location", "location", 3)):
             if path == f"{base}.{ending}" and all(index in curves for index in range(size)):
                 # A quaternion's vector is half of the angle.

@@ -19,6 +19,7 @@ import numpy as np
 PACKAGE = "bl_ext.user_default.effigy.blender_addon.rig"
 _MODULES = (
     "action",
+    "added_performance",
     "armature",
     "build",
     "camera",

@@ -213,7 +213,7 @@ def test_a_performance_is_mirrored_as_a_mirrored_pose_is(rig, takes, part):
 
 
 def add_take(rig, name="other", start=1):
-    return rigging().steps.finish(rigging().performance.add_performance_steps(rig, make_track(), name, start))
+    return rigging().steps.finish(rigging().added_performance.add_performance_steps(rig, make_track(), name, start))
 
 
 def test_two_takes_are_blended_and_the_other_is_muted(rig, takes):

@@ -278,6 +278,6 @@ def test_a_new_take_above_hides_no_blinks_that_are_made_again(rig, life):
     from rig_scenes import make_track
 
     EFFIGY.add_blinks(blinks=30)
-    rigging().steps.finish(rigging().performance.add_performance_steps(rig, make_track(), "take", 1))
+    rigging().steps.finish(rigging().added_performance.add_performance_steps(rig, make_track(), "take", 1))
     EFFIGY.add_blinks(blinks=30)
     assert rig.mesh.data.shape_keys.animation_data.nla_tracks[-1].name == life.BLINKS

@@ -266,7 +266,7 @@ def test_a_transferred_take_leaves_earlier_keys_alone():
     for frame in (1, 10, 20):
         scene.frame_set(frame)
         before.append(value_of(made, "cheekPuff"))
-    applied = rig.steps.finish(rig.performance.add_performance_steps(made, make_track(), "take", 300))
+    applied = rig.steps.finish(rig.added_performance.add_performance_steps(made, make_track(), "take", 300))
     assert len(applied.set_aside) == 1
     after = []
     for frame in (1, 10, 20):
