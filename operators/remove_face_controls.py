@@ -29,7 +29,7 @@ class EFFIGY_OT_remove_face_controls(ReportingOperator, bpy.types.Operator):
     def run(self, context: bpy.types.Context) -> None:
         rig = active.need_rig(context)
         build.check_own(rig)
-        if self.keep and keys.has_handle_keys(rig):
+        if self.keep and keys.moves_performance(rig):
             self.report({"INFO"}, keys.move_performance(rig, context.scene, 0.0, with_handle_keys=True))
         elif self.keep:
             values.move(rig, 0.0)

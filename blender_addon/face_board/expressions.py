@@ -38,7 +38,7 @@ class Expression:
             return True
         if self.kind == "Expressions":
             return not handle.startswith((GAZE, LIDS))
-        return self.kind == "Visemes" and handle.startswith(MOUTH_HANDLES)
+        return self.kind == "Visemes" and handle.startswith((*MOUTH_HANDLES, "board_puff"))
 
 
 def both(values: Mapping[str, float]) -> dict[str, float]:

@@ -87,11 +87,14 @@ def has_strips(rig: Rig) -> bool:
     return any(layer_of(strip) != NEUTRAL for _, strip in strips_of(rig.mesh.data.shape_keys))
 
 
-def has_handle_keys(rig: Rig) -> bool:
-    """Whether handles are animated, by the artist's keys or in strips."""
+def moves_performance(rig: Rig) -> bool:
+    """Whether the handles change more than one frame: they are animated, by the artist's keys or in strips, or they are
+    not at rest above a performance of the sliders.
+    """
     target, prefixes = _animated(rig)[1]
     by_hand = any(curve.data_path.startswith(prefixes) for curve in keyed_curves(target))
-    return by_hand or any(layer_of(strip) == CONTROLS for _, strip in strips_of(target))
+    held = has_strips(rig) and any(any(bone.location) for bone in rig.handle_bones().values())
+    return by_hand or held or any(layer_of(strip) == CONTROLS for _, strip in strips_of(target))
 
 
 def frames_of(rig: Rig) -> np.ndarray:

@@ -91,7 +91,9 @@ def add_target(rig: Rig, distance: float, depsgraph: bpy.types.Depsgraph) -> bpy
 
 
 def remove_target(rig: Rig) -> None:
-    """Removes the target with everything that follows it; the sliders and bones get back their own keys."""
+    """Removes the target with everything that follows it; the sliders and bones get back their own keys. A target that
+    another rig follows as well stays.
+    """
     target, helpers = target_of(rig), set()
     for joint in _AXES:
         bone = rig.pose_bone(joint)
@@ -105,9 +107,11 @@ def remove_target(rig: Rig) -> None:
         for driver in list(key.animation_data.drivers):
             if any(each.id == target for variable in driver.driver.variables for each in variable.targets):
                 key.driver_remove(driver.data_path)
-    for each in (*helpers, target):
-        if each is not None:
-            bpy.data.objects.remove(each)
+    removed = {each for each in (*helpers, target) if each is not None}
+    users = bpy.data.user_map(subset=removed, key_types={"OBJECT"}, value_types={"OBJECT"})
+    # A copy of the rig looks at the same target, which then stays for the other one.
+    if not any(user.type == "ARMATURE" for each in users.values() for user in each):
+        bpy.data.batch_remove(removed)
 
 
 def eyes_of(rig: Rig, depsgraph: bpy.types.Depsgraph) -> tuple[np.ndarray, np.ndarray]:

@@ -42,9 +42,9 @@ GAZE_HANDLES: Final = ("face_gaze", "board_lids")
 """What the names of the handles begin with that move eyes and lids with the gaze."""
 MOUTH_HANDLES: Final = (
     *("face_lip", "face_mouth", "face_jaw", "face_chin"),
-    *(f"board_{name}" for name in ("tongue", "puff", "pucker", "funnel", "close", "jaw_forward")),
+    *(f"board_{name}" for name in ("tongue", "pucker", "funnel", "close", "jaw_forward")),
 )
-"""What the names of the handles begin with that move mouth and jaw."""
+"""What the names of the handles begin with that move the sliders of mouth and jaw."""
 MIRROR_JOINT: Final = {"neck": "neck", "jaw": "jaw", "eye_L": "eye_R", "eye_R": "eye_L"}
 
 

@@ -265,6 +265,16 @@ def test_a_scaled_strip_that_was_moved_is_addressed_by_the_scenes_frames(rig, ta
     assert before[lid] < 0.9
 
 
+def test_a_change_fades_over_the_scenes_frames_in_a_scaled_strip(rig, takes):
+    for target in (rig.mesh.data.shape_keys, rig.armature):
+        target.animation_data.nla_tracks[-1].strips[0].scale = 4.0
+    smile = lambda frame: takes.slider_channel(rig, takes.take_of(rig), "mouthSmileLeft").sample(np.array((frame,)))[0]
+    before = [smile(frame) for frame in (13.0, 17.0)]
+    EFFIGY.scale_performance(factor=2.0, frames="RANGE", first=9, last=41, fade=8)
+    assert smile(13.0) == pytest.approx(1.5 * before[0], abs=0.02)
+    assert smile(17.0) == pytest.approx(2 * before[1], abs=1e-4)
+
+
 def test_what_cannot_be_done_is_said(rig):
     for operator, settings, message in (
         (EFFIGY.simplify_performance, {"take": "none"}, "has no take “none”"),

@@ -205,6 +205,54 @@ def test_the_avatar_follows_a_rig_with_a_face_board(board):
     assert rigging().troubles.find_trouble(made, bpy.context.evaluated_depsgraph_get()) is None
 
 
+@pytest.mark.parametrize("kind", ["take", "lip sync", "loop"])
+def test_a_performance_above_the_handles_replaces_theirs(board, module, kind):
+    """The same performance again, so that nothing changes unless it is added to that of the handles."""
+    made, scene = board.add(tracked_rig()), bpy.context.scene
+    board.keys.move_performance(made, scene, 1.0)
+    scene.frame_set(6)
+    before = read_pose(made)
+    assert any(abs(bone.location.y) > 0.1 * board.layout.TRAVEL for bone in made.handle_bones().values())
+    if kind == "take":
+        rigging().steps.finish(rigging().added_performance.add_performance_steps(made, make_track(), "take", 1))
+    elif kind == "lip sync":
+        speech = module("blender_addon.rig.speech")
+        rigging().steps.finish(speech.add_speech_steps(made, make_track(), "speech", 1))
+    else:
+        bpy.context.view_layer.objects.active = made.armature
+        board.keys.move_performance(made, scene, 0.0)
+        takes = module("blender_addon.rig.takes")
+        assert takes.take_of(made).name == board.keys.CONTROLS, "it hides the tracked one"
+        board.keys.move_performance(made, scene, 1.0)
+        with pytest.raises(RuntimeError, match="press Sliders from Controls first"):
+            bpy.ops.effigy.simplify_performance()
+        rigging().steps.finish(rigging().added_performance.add_performance_steps(made, make_track(), "take", 1))
+        assert bpy.ops.effigy.loop_range(take="take", frames="RANGE", first=3, last=11, fade=1) == {"FINISHED"}
+    scene.frame_set(6)
+    assert np.allclose(read_pose(made)["expression"], before["expression"], atol=1e-4)
+    named = {name: bone.location.length for name, bone in made.handle_bones().items()}
+    resting = {name for name, far in named.items() if far < 1e-6}
+    spoken = {name for name in made.slider_names if rigging().sliders.region_of(name) in ("mouth", "jaw")}
+    mouth = {each.name for each in board.layout.HANDLES if all(map(spoken.issuperset, each.drives.values()))}
+    assert mouth <= resting and (resting == set(named)) == (kind != "lip sync")
+    board.keys.move_performance(made, scene, 1.0)
+    assert np.allclose(read_pose(made)["expression"], before["expression"], atol=1e-4), "once more on the handles"
+
+
+def test_removing_keeps_what_handles_without_keys_do_over_a_performance(board):
+    made, scene = board.add(tracked_rig()), bpy.context.scene
+    move(made, "face_jaw", board.layout.TRAVEL, y=-0.5)
+    faces = []
+    for _ in range(2):
+        for frame in (3, 6):
+            scene.frame_set(frame)
+            faces.append(read_pose(made)["expression"])
+        bpy.context.view_layer.objects.active = made.armature
+        if board.build.has_board(made):
+            assert bpy.ops.effigy.remove_face_controls() == {"FINISHED"}
+    assert np.allclose(faces[:2], faces[2:], atol=1e-5)
+
+
 def test_removing_keeps_the_face_and_leaves_nothing_behind(board):
     made, scene = tracked_rig(), bpy.context.scene
     left = {kind: getattr(bpy.data, kind).keys() for kind in ("objects", "meshes", "armatures", "curves")}

@@ -162,6 +162,29 @@ def test_a_target_that_was_deleted_can_be_added_again(rig, gaze):
     assert len(rig.pose_bone("eye_L").constraints) == 2
 
 
+def test_a_target_that_a_copy_of_the_rig_follows_stays_for_it(rig, gaze):
+    EFFIGY.add_gaze_target()
+    target = gaze.target_of(rig)
+    bpy.ops.object.select_all(action="DESELECT")
+    for part in (rig.mesh, rig.armature):
+        part.select_set(True)
+    bpy.ops.object.duplicate()
+    copy = rigging().rig_properties.find_rig(bpy.context.object)
+    assert copy.armature != rig.armature and gaze.target_of(copy) == target
+    for each, is_last in ((copy, False), (rig, True)):
+        bpy.context.view_layer.objects.active = each.armature
+        EFFIGY.remove_life(what="TARGET")
+        assert gaze.target_of(each) is None
+        assert len([obj for obj in bpy.data.objects if obj.type == "EMPTY"]) == (0 if is_last else 3)
+
+
+def test_numbers_of_a_stranger_that_are_none_are_left_out(rig, life):
+    EFFIGY.add_saccades()
+    action = life.life_of(rig)[life.SACCADES].action
+    action[life.SETTINGS_PROPERTY] = {"size": float("nan"), "jumps": 2.0}
+    assert life.settings_of(life.life_of(rig)[life.SACCADES]) == {"jumps": 2.0}
+
+
 def test_blinks_close_the_lids_wholly_and_leave_every_other_key(rig, life):
     rig.key_blocks["cheekPuff"].keyframe_insert("value", frame=30)
     before, kept = over_time(rig, (*LIDS, "mouthSmileLeft")), actions(rig)

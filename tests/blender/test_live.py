@@ -182,6 +182,40 @@ def test_stopped_the_rig_is_as_it_was(sender):
     assert not [track for track in rig.armature.animation_data.nla_tracks if "Live" in track.name]
 
 
+def test_a_performance_on_the_face_controls_rests_meanwhile(sender):
+    rig = tracked_rig()
+    bpy.context.view_layer.objects.active = rig.armature
+    bpy.ops.effigy.add_face_controls()
+    bpy.ops.effigy.controls_from_sliders(performance=True)
+    bpy.context.scene.frame_set(6)
+    before = state(rig), [tuple(bone.location) for bone in rig.handle_bones().values()]
+    assert np.abs(before[1]).max() > 1e-3
+    go(rig, sender)
+    sender.send(live_link(100, NEUTRAL | {"mouthPucker": 0.9}))
+    arrive()
+    assert not any(any(bone.location) for bone in rig.handle_bones().values())
+    bpy.ops.effigy.live_stop()
+    bpy.context.view_layer.update()
+    after = state(rig), [tuple(bone.location) for bone in rig.handle_bones().values()]
+    assert np.allclose(after[0], before[0], atol=1e-6) and np.allclose(after[1], before[1], atol=1e-6)
+
+
+def test_a_file_that_is_saved_meanwhile_has_the_artists_face(sender, tmp_path):
+    rig = make_rig()
+    rig.key_blocks["mouthPucker"].value = 0.4
+    rigging().sliders.refresh(rig)
+    before, name = state(rig), rig.mesh.name
+    go(rig, sender)
+    sender.send(live_link(100, {"jawOpen": 1.0, "mouthSmileLeft": 1.0}, (0.3, 0, 0)))
+    arrive()
+    moved = state(rig)
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "live.blend"))
+    assert np.array_equal(state(rig), moved)
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "live.blend"))
+    opened = rigging().rig_properties.find_rig(bpy.data.objects[name])
+    assert np.allclose(state(opened), before, atol=1e-6)
+
+
 def test_another_frame_of_the_timeline_shows_the_performer_still(sender):
     rig = tracked_rig()
     go(rig, sender)
