@@ -60,8 +60,8 @@ class Avatar:
     """(S,)"""
     settings: AvatarSettings
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Recorded by training and shown to the user: preset, steps, training_seconds, training_frames, device,
-    training_psnr and possibly validation_psnr. Files of other versions may have other keys. No value is measured on
+    """Recorded by training and shown to the user: preset, steps, training_seconds, training_frames, device, and
+    possibly training_psnr and validation_psnr. Files of other versions may have other keys. No value is measured on
     held-out frames."""
     megabytes: float = float("nan")
     """Size of the file that it was loaded from or saved to, in 10^6 bytes."""

@@ -274,13 +274,18 @@ class Optimisation:
                     parameter.copy_(latest[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint: parameters, their averages, Adam's moments and the unobserved prior, in one dictionary."""
+        """For a checkpoint: parameters, their averages, Adam's moments, the unobserved prior and the PSNR, in one
+        dictionary.
+        """
         state = {f"model.{name}": parameter.detach() for name, parameter in self._named()}
         state |= {f"average.{name}": value for name, value in self.average.items()}
         state |= (
             {f"keeping.{name}": value for name, value in self.unobserved_prior.tensors().items()}
             if self.unobserved_prior
             else {}
+        )
+        state |= (
+            {} if math.isnan(self.recent_psnr) else {"recent_psnr": torch.tensor(self.recent_psnr, dtype=torch.float64)}
         )
         names: dict[Tensor, str] = {parameter: name for name, parameter in self._named()}
         for parameter, moments in self.optimizer.state.items():
@@ -300,6 +305,8 @@ class Optimisation:
                     raise Damaged(f"{kind}.{name} does not fit the networks")
             if moments and tensors[f"adam.step.{name}"].numel() != 1:
                 raise Damaged(f"adam.step.{name} is no number")
+        if tensors.get("recent_psnr", torch.zeros(())).numel() != 1:
+            raise Damaged("recent_psnr is no number")
         if self.unobserved_prior and not self.unobserved_prior.fits(_under("keeping.", tensors)):
             raise Damaged("what it keeps of unobserved regions does not fit the head")
 
@@ -307,6 +314,7 @@ class Optimisation:
     def restore(self, tensors: dict[str, Tensor], step: int, seconds: float) -> None:
         """Continue from a checkpoint; `tensors` is what `tensors()` returned."""
         self.step, self.seconds = step, seconds
+        self.recent_psnr = float(tensors.get("recent_psnr", math.nan))
         if self.unobserved_prior:
             self.unobserved_prior = self.unobserved_prior.restored(_under("keeping.", tensors))
         for name, parameter in self._named():

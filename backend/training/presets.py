@@ -33,7 +33,8 @@ class Preset:
     takes 30 % longer with it. A synthetic clip whose track was disturbed by 1.5 degrees and 4 mm gains 4 dB on held-out
     frames whose own poses are right, and 0.8 dB on frames whose poses are as wrong as those of training."""
     fits_poses: bool = False
-    """Whether the avatar fits the poses on its way, and is trained in both; see `backend.training.fitted_poses`."""
+    """Whether the avatar fits the poses on its way, and is trained in both; see `backend.training.fitted_poses`. Not
+    together with `refinement`."""
     enhancer_width: int = 0
     """Channels of the enhancer's finest block; 0 means no enhancer."""
     perceptual_crop: int = 0

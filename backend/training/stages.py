@@ -4,6 +4,7 @@ networks, and of the bust below the finished head.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,8 +156,10 @@ def train_on(
         "training_seconds": round(session.total_seconds, 1),
         "training_frames": len(rows),
         "device": str(device),
-        "training_psnr": round(optimisation.recent_psnr, 2),
     }
+    if math.isfinite(optimisation.recent_psnr):
+        # Checkpoints of earlier versions do not hold it.
+        metrics["training_psnr"] = round(optimisation.recent_psnr, 2)
     if len(kept_rows):
         metrics["validation_psnr"] = round(validation.best_psnr, 2)
     avatar = Avatar(networks.eval(), model, identity, settings, metrics)

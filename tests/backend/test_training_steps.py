@@ -226,10 +226,11 @@ def test_presets_train_as_they_are_described():
     common = {"batch": 4, "size": 512, "perceptual_crop": 128, "enhancer_width": 16, "validation": 0.05}
     assert {
         "instant": Preset(256, 60, 220, refinement=False, frames=64, fewest_frames=1),
-        "draft": Preset(256, 300, 4000, batch=4, refinement=False, enhancer_width=0, perceptual_crop=0, validation=0.0),
-        "standard": Preset(warmup_steps=500, steps=10000, refinement=True, **common),
-        "full": Preset(warmup_steps=1000, steps=40000, refinement=True, **common),
+        "draft": Preset(256, 300, 4000, refinement=False, fits_poses=True, bust_steps=300),
+        "standard": Preset(warmup_steps=500, steps=10000, bust_steps=600, **common),
+        "full": Preset(warmup_steps=1000, steps=40000, bust_steps=1000, **common),
     } == PRESETS
+    assert not any(preset.refinement and preset.fits_poses for preset in PRESETS.values()), "one replaces the other"
 
 
 @pytest.mark.parametrize(("seconds_per_step", "saved_at"), [(1, [6]), (EVERY_SECONDS / 2.5, [3, 6, 6])])
@@ -243,7 +244,7 @@ def test_a_checkpoint_is_written_when_the_time_has_come_and_at_the_end(monkeypat
         saved.append(optimisation.step)
         running.last_saved = clock[0]
 
-    def run(progress, after_step):
+    def run(progress, after_step, part):
         for stages.step in range(1, 7):
             clock[0] += seconds_per_step
             after_step(stages)

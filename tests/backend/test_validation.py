@@ -136,4 +136,5 @@ def test_the_best_weights_are_kept_over_an_interruption(where, tmp_path, monkeyp
     assert parts.metrics["validation_psnr"] == whole.metrics["validation_psnr"] == pytest.approx(26.99)
     for name, value in whole.networks.state_dict().items():
         assert torch.equal(value, parts.networks.state_dict()[name]), name
+    assert parts.metrics["training_psnr"] == whole.metrics["training_psnr"] > 0
     assert torch.equal(whole.bust.means, parts.bust.means)
