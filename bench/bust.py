@@ -30,7 +30,7 @@ from backend.formats.capture import Capture, load_capture, read_body_matte, read
 from backend.formats.image_files import to_bytes, write_png
 from backend.formats.track import Track, load_track
 from backend.training.bust import train_bust
-from backend.training.frames import WHITE, read_whole_truth
+from backend.training.frames import WHITE, person_matte, read_truth
 from backend.training.metrics import psnr
 from backend.training.turntable import orbit_track
 
@@ -80,7 +80,7 @@ def _scores(avatar: Avatar, capture: Capture, track: Track, sheet: Path | None) 
     found: dict[str, list[float]] = {}
     shown = []
     for number, index in enumerate(held_out.tolist()):
-        truth, person = read_whole_truth(capture, index, size)
+        truth, person = read_truth(capture, index, size, person_matte)
         areas = {"person": person, "body": read_body_matte(capture, index, size)}
         images = [to_bytes(draw(each, track, [index], size)[0].over(WHITE)) for each in (alone, avatar)]
         for suffix, image in zip(("_head_alone", ""), images, strict=True):

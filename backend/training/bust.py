@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..avatar.avatar import Avatar
@@ -28,7 +28,7 @@ from ..formats.track import Track
 from ..head.bust_surface import FALL, HALF_WIDTH, RISE, BustSurface, bust_surface
 from ..progress import SILENT, Progress
 from ..splatting.rasterize import rasterize
-from .frames import TrainingFrames, evenly_spaced, read_person
+from .frames import TrainingFrames, evenly_spaced, person_matte
 from .hanging_hair import hanging_hair
 from .losses import image_loss, matte_loss
 from .worker_threads import worker_threads
@@ -84,7 +84,7 @@ def train_bust(
         progress,
         most=MOST_FRAMES,
         fewest=1,
-        read=read_person,
+        matte_of=person_matte,
     )
     surface = bust_surface(avatar.head_model, avatar.identity)
     start = _start(surface, capture, track, evenly_spaced(frames.indices, START_FRAMES), frames.size)
@@ -184,11 +184,10 @@ def _start(surface: BustSurface, capture: Capture, track: Track, indices: np.nda
     return _Start(points[kept], colors[kept], mean[kept], skinning, spacing)
 
 
-class _Fit(nn.Module):
+class _Fit:
     """The bust as parameters, and the gradients of its loss."""
 
     def __init__(self, start: _Start, avatar: Avatar, frames: TrainingFrames, track: Track) -> None:
-        super().__init__()
         self.start, self.avatar, self.frames, self.track = start, avatar, frames, track
         count = len(start.means)
         turns = start.means.new_zeros(count, 4)

@@ -13,37 +13,31 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from ..avatar.avatar import Avatar
 from ..avatar.render import SplatSource, draw
 from ..errors import EffigyError
-from ..formats.capture import LARGEST_SIZE, Capture
+from ..formats.capture import Capture
 from ..formats.image_files import to_bytes, write_png
-from ..formats.image_reading import read_image
 from ..formats.track import Track, load_track
 from ..progress import SILENT, Progress
-from ..reading import reading
 from ..storage import write_beside
 from .baselines import nearest_training_frames, train_baseline
-from .bust_scores import score_with_bust
-from .contact_sheet import SheetRow, contact_sheet, error_heat
-from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, premultiplied_cutout, read_truth
+from .evaluation_sheet import evaluation_sheet
+from .frame_scores import score_frames
+from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, person_matte, premultiplied_cutout, read_truth
 from .metrics import ImageMetrics, average, compare, psnr
 from .own_light import score_in_own_light
 from .perceptual import find_lpips, hed_features
 from .pose_range import outside_training
-from .report import BASELINE_NAMES, FrameMetrics, Metrics, format_number
+from .report import FrameMetrics, Metrics
 from .temporal_stability import landmark_detector, measure_jitter
 from .track_by_avatar import track_by_avatar
 
 PERCEPTUAL_FRAMES = 32
 """`vgg_hed` and `lpips` are means over at most this many frames, evenly spaced: on a CPU they take most of the time."""
-
-SHEET_ROWS = 6
-"""Most frames on the contact sheet."""
 
 DEFAULT_BASELINE_MINUTES = 5.0
 """Used for an avatar whose file does not record its training time."""
@@ -104,9 +98,9 @@ def evaluate(
         if own_light:
             evaluation.relit = score_in_own_light(evaluation.avatar, capture, track, training, scored, size, progress)
         if avatar.bust is not None and track.torso_to_camera is not None:
-            evaluation.whole = score_with_bust(avatar, capture, track, scored, size, progress)
+            evaluation.score_with_bust(avatar)
         metrics = evaluation.metrics()
-        sheet = evaluation.sheet(folder, metrics)
+        sheet = evaluation_sheet(capture.source_name, folder, metrics)
         write_png(sheet_file, sheet)
         metrics_file.write_text(json.dumps(metrics.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     progress.preview(sheet)
@@ -218,13 +212,25 @@ class _Evaluation:
         flags[self.scored] = 0
         track = replace(self.track, flags=flags)
         fitted = track_by_avatar(self.avatar, self.capture, track, size=self.size, progress=self.progress).track
-        for index in self.scored.tolist():
-            truth, matte = read_truth(self.capture, index, self.size)
-            frame = draw(self.avatar, fitted, [index], self.size)[0]
-            pictures = (part / np.float32(255) for part in (to_bytes(frame.over(WHITE)), truth, matte))
-            self.retracked.append(
-                compare(*pictures, cutouts=(frame.rgba, premultiplied_cutout(self.capture, index, self.size)))
-            )
+        self.retracked = score_frames(
+            lambda index: draw(self.avatar, fitted, [index], self.size)[0],
+            self.capture,
+            self.scored,
+            self.size,
+            self.progress,
+        )
+
+    def score_with_bust(self, avatar: Avatar) -> None:
+        """Score the frames once more with the bust of `avatar`, against the whole person."""
+        self.whole = score_frames(
+            lambda index: draw(avatar, self.track, [index], self.size)[0],
+            self.capture,
+            self.scored,
+            self.size,
+            self.progress,
+            stage="Scoring the bust",
+            matte_of=person_matte,
+        )
 
     def _jitter(self) -> float | None:
         """`measure_jitter` of the avatar on the scored frames, pixels."""
@@ -287,39 +293,6 @@ class _Evaluation:
                 head.append(psnr(squared[matte >= 128].mean()))
             self.progress.update("Scoring training frames", done, len(chosen))
         return float(np.mean(whole)), float(np.mean(head)) if head else None
-
-    def sheet(self, folder: Path, metrics: Metrics) -> np.ndarray:
-        """Contact sheet of the best, median and worst frame by PSNR inside the head, and of evenly spaced frames."""
-        quality = np.array([m.psnr_head or m.psnr for m in self.results["pred"]])
-        order = np.argsort(quality)
-        named = {int(order[-1]): "best", int(order[len(order) // 2]): "median", int(order[0]): "worst"}
-        for row in np.linspace(0, len(quality) - 1, 2 * SHEET_ROWS).round().astype(int)[1::2]:
-            if len(named) < SHEET_ROWS:
-                named.setdefault(int(row), "")
-        columns = ["truth", "Effigy", "error", *(BASELINE_NAMES[name] for name in metrics.baselines)]
-        rows = []
-        for row, label in named.items():
-            index = int(self.scored[row])
-            image, truth = (_read_png(folder / f"{name}_{index:06d}.png") for name in ("pred", "truth"))
-            rest = [_read_png(folder / f"{name}_{index:06d}.png") for name in metrics.baselines]
-            scores = self.results["pred"][row]
-            lines = [f"frame {index}", f"{scores.psnr:.1f} dB"]
-            lines += [f"{scores.psnr_head:.1f} in the head"] if scores.psnr_head is not None else []
-            lines += ["new pose"] if self.extrapolated[row] else []
-            rows.append(SheetRow(label or "sample", tuple(lines), (truth, image, error_heat(image, truth), *rest)))
-        mean = metrics.mean
-        subtitle = (
-            f"{metrics.frames} held-out frames: PSNR {mean.psnr:.2f} dB, in the head "
-            f"{format_number(mean.psnr_head)}, inner {format_number(mean.psnr_inner)}, SSIM {mean.ssim:.3f}"
-        )
-        for name, figures in metrics.baselines.items():
-            subtitle += f"   ·   {BASELINE_NAMES[name]} {figures.psnr:.2f}"
-        return contact_sheet(self.capture.source_name, subtitle, columns, rows)
-
-
-def _read_png(path: Path) -> np.ndarray:
-    with reading(path, "image", "evaluate the avatar again"):
-        return read_image(path, cv2.IMREAD_COLOR_RGB, "evaluate the avatar again", LARGEST_SIZE**2)
 
 
 def _check_folder(out: Path) -> None:

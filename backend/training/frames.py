@@ -34,45 +34,40 @@ def evenly_spaced(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
 
 
-def read_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+MatteReader = Callable[[Capture, int, int], np.ndarray]
+"""Capture, index and size → (size, size) uint8: `read_head_matte`, or `person_matte` for the body as well."""
+
+
+def person_matte(capture: Capture, index: int, size: int) -> np.ndarray:
+    """(size, size) uint8: 255 = the person, with the body below the neck."""
+    return cv2.add(read_head_matte(capture, index, size), read_body_matte(capture, index, size))
+
+
+def read_truth(
+    capture: Capture, index: int, size: int, matte_of: MatteReader = read_head_matte
+) -> tuple[np.ndarray, np.ndarray]:
     """Frame `index` with everything but head and neck white, (size, size, 3) uint8 RGB, and its head matte,
     (size, size) uint8. Half-covered pixels keep the colours of the footage, unlike those of `read_cutout`, so that
     scores stay comparable with those of earlier versions.
     """
-    return _over_white(capture, index, size, read_head_matte(capture, index, size))
-
-
-def read_whole_truth(capture: Capture, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `read_truth`, with the body below the neck."""
-    return _over_white(capture, index, size, _person_matte(capture, index, size))
-
-
-def _over_white(capture: Capture, index: int, size: int, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    matte = matte_of(capture, index, size)
     alpha = matte[..., None] / np.float32(255)
     return to_bytes(read_frame(capture, index, size) / np.float32(255) * alpha + (1 - alpha)), matte
 
 
-def _person_matte(capture: Capture, index: int, size: int) -> np.ndarray:
-    return cv2.add(read_head_matte(capture, index, size), read_body_matte(capture, index, size))
-
-
-def read_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
+def read_cutout(capture: Capture, index: int, size: int, matte_of: MatteReader = read_head_matte) -> np.ndarray:
     """Head and neck of frame `index`, (size, size, 4) uint8: the colours of the foreground, not multiplied by the last
     channel, which is the head matte.
     """
-    matte = read_head_matte(capture, index, size)
+    matte = matte_of(capture, index, size)
     return np.dstack((foreground_colors(read_frame(capture, index, size), matte), matte))
 
 
-def read_person(capture: Capture, index: int, size: int) -> np.ndarray:
-    """The whole person of frame `index`, as `read_cutout`: head and neck, and the body below."""
-    matte = _person_matte(capture, index, size)
-    return np.dstack((foreground_colors(read_frame(capture, index, size), matte), matte))
-
-
-def premultiplied_cutout(capture: Capture, index: int, size: int) -> np.ndarray:
+def premultiplied_cutout(
+    capture: Capture, index: int, size: int, matte_of: MatteReader = read_head_matte
+) -> np.ndarray:
     """`read_cutout` as (size, size, 4) float32 in [0, 1], the colours multiplied by the matte."""
-    cutout = read_cutout(capture, index, size) / np.float32(255)
+    cutout = read_cutout(capture, index, size, matte_of) / np.float32(255)
     cutout[..., :3] *= cutout[..., 3:]
     return cutout
 
@@ -111,9 +106,9 @@ class TrainingFrames:
         *,
         fewest: int = FEWEST_FRAMES,
         most: int = MOST_FRAMES,
-        read: Callable[[Capture, int, int], np.ndarray] = read_cutout,
+        matte_of: MatteReader = read_head_matte,
     ) -> None:
-        """`captures` and their `tracks`, one for one, are of one person. `read` gives an image, as `read_cutout` does.
+        """`captures` and their `tracks`, one for one, are of one person. `matte_of` says what of it the images show.
         More than `most` frames together are thinned evenly. Raises an `EffigyError` where a capture has no good frames,
         or all together fewer than `fewest`.
         """
@@ -131,7 +126,7 @@ class TrainingFrames:
         self.device = torch.device(device)
         images = np.empty((len(good), size, size, 4), np.uint8)
         for row, index in enumerate(good.tolist()):
-            images[row] = read(captures[owners[row]], index - int(starts[owners[row]]), size)
+            images[row] = read_cutout(captures[owners[row]], index - int(starts[owners[row]]), size, matte_of)
             progress.update("Reading frames", row + 1, len(good))
         self._images = torch.from_numpy(images).to(self.device)
         self._index_of_row = torch.as_tensor(good, device=self.device)

@@ -14,12 +14,12 @@ import torch
 from ..avatar.avatar import Avatar
 from ..avatar.render import Frame, draw
 from ..formats.capture import Capture
-from ..formats.image_files import to_bytes
 from ..formats.track import Track
 from ..progress import Progress
 from .capture_light import fit_affine
-from .frames import TRAIN_FRAMES, WHITE, evenly_spaced, premultiplied_cutout, read_truth
-from .metrics import ImageMetrics, compare
+from .frame_scores import score_frames
+from .frames import TRAIN_FRAMES, evenly_spaced, read_truth
+from .metrics import ImageMetrics
 
 SOLID = 240
 """Alpha and matte, of 255, above which a pixel shows the head alone."""
@@ -44,14 +44,9 @@ def score_in_own_light(
         progress.update("Finding the light", done, len(chosen))
     rendered, seen = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*pairs, strict=True))
     affine = fit_affine(rendered, seen).float().numpy()
-    metrics = []
-    for index in scored.tolist():
-        progress.raise_if_cancelled()
-        truth, matte = read_truth(capture, index, size)
-        frame = _in_light(draw(avatar, track, [index], size)[0], affine)
-        pictures = (part / np.float32(255) for part in (to_bytes(frame.over(WHITE)), truth, matte))
-        metrics.append(compare(*pictures, cutouts=(frame.rgba, premultiplied_cutout(capture, index, size))))
-    return metrics
+    return score_frames(
+        lambda index: _in_light(draw(avatar, track, [index], size)[0], affine), capture, scored, size, progress
+    )
 
 
 def _in_light(frame: Frame, affine: np.ndarray) -> Frame:

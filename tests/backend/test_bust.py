@@ -15,11 +15,11 @@ from small_capture import true_avatar
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
 from backend.avatar.bust import Bust, bust_from
-from backend.avatar.render import draw
+from backend.avatar.render import Frame, draw
 from backend.avatar.settings import AvatarSettings
 from backend.errors import EffigyError
-from backend.formats.capture import load_capture, read_body_matte, read_head_matte, read_matte
-from backend.formats.track import load_track, save_track
+from backend.formats.capture import Capture, load_capture, read_body_matte, read_head_matte, read_matte
+from backend.formats.track import Track, load_track, save_track
 from backend.head.bust_surface import bust_surface
 from backend.head.formats import save_head
 from backend.head.registry import remember_head
@@ -31,8 +31,11 @@ from backend.service.posing import Posing
 from backend.tracking.after.head_matte import make_head_mattes
 from backend.tracking.after.torso import with_torso
 from backend.training.bust import train_bust
-from backend.training.bust_scores import score_with_bust
+from backend.training.evaluation import evaluate
+from backend.training.frame_scores import score_frames
+from backend.training.frames import person_matte
 from backend.training.hanging_hair import hanging_hair
+from backend.training.metrics import ImageMetrics
 from backend.training.presets import Preset
 from backend.training.trainer import train
 
@@ -129,17 +132,32 @@ def test_a_bust_follows_the_joints_by_its_weights():
     assert torch.allclose(quaternion_to_matrix(posed.quaternions[0])[2], torso[0, :3, :3] @ own[2], atol=1e-5)
 
 
+def scores_of_the_person(avatar: Avatar, capture: Capture, track: Track, indices: np.ndarray) -> list[ImageMetrics]:
+    def render(index: int) -> Frame:
+        return draw(avatar, track, [index], 96)[0]
+
+    return score_frames(render, capture, indices, 96, SILENT, matte_of=person_matte)
+
+
 def test_a_bust_makes_the_whole_person_and_leaves_the_head_as_it_was(shoulders, avatar):
     capture, track, _ = shoulders
     held_out = np.arange(track.training_count, track.frame_count)
     alone, whole = (
-        np.mean([metrics.psnr_head for metrics in score_with_bust(each, capture, track, held_out, 96, SILENT)])
+        np.mean([metrics.psnr_head for metrics in scores_of_the_person(each, capture, track, held_out)])
         for each in (avatar.without_bust(), avatar)
     )
     assert whole > alone + 5 and whole > 18
     head, both = avatar.without_bust().splats(track, [0]), avatar.splats(track, [0])
     assert torch.equal(both.means[:, : head.means.shape[1]], head.means)
     assert both.means.shape[1] == head.means.shape[1] + len(avatar.bust)
+
+
+def test_an_evaluation_scores_the_head_alone_and_the_whole_person_beside_it(shoulders, avatar, tmp_path: Path):
+    capture, track, _ = shoulders
+    save_track(track, capture.folder / "track.npz")
+    with_bust, alone = (evaluate(each, capture, tmp_path) for each in (avatar, avatar.without_bust()))
+    assert with_bust.mean == alone.mean and alone.with_bust is None
+    assert with_bust.with_bust.psnr_head > 18
 
 
 def long_haired() -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float]]:
