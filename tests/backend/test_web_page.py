@@ -17,10 +17,12 @@ from chromium import Page
 
 from backend.avatar.anchors import mean_edge_lengths
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
+from backend.avatar.bust import Bust, joined
 from backend.avatar.filmed import expression_limits, filmed_faces
 from backend.avatar.settings import AvatarSettings
 from backend.errors import EffigyError
 from backend.head.formats import load_head
+from backend.head.model import NECK
 from backend.progress import SILENT
 from backend.service import commands
 from backend.service.requests import PageRequest
@@ -47,6 +49,13 @@ def world_to_camera() -> np.ndarray:
     matrix[:3, :3] = right, -np.cross(back, right), -back
     matrix[:3, 3] = -matrix[:3, :3] @ EYE
     return matrix
+
+
+def camera() -> Cameras:
+    """That of `world_to_camera`, with `FIELD_OF_VIEW` and `SIZE`."""
+    focal = 0.5 * SIZE / np.tan(np.radians(FIELD_OF_VIEW / 2))
+    intrinsics = ((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1))
+    return Cameras(tensor(intrinsics), tensor(world_to_camera()), SIZE, SIZE)
 
 
 def tensor(values) -> torch.Tensor:
@@ -98,9 +107,9 @@ def page(file, tmp_path_factory):
         yield opened
 
 
-def picture(page: Page, pose: dict[str, float]) -> np.ndarray:
-    """(H, W, 4) premultiplied, in [0, 1]."""
-    page.run(f"effigy.setPose({pose})")
+def picture(page: Page, pose: dict[str, float], turn: tuple[float, ...] = (0, 0, 0)) -> np.ndarray:
+    """(H, W, 4) premultiplied, in [0, 1]. `turn`: axis-angle of the neck."""
+    page.run(f"effigy.setPose({pose}, {list(turn)})")
     page.run(f"effigy.setCamera({EYE.tolist()}, {TARGET.tolist()}, {FIELD_OF_VIEW}, [{SIZE}, {SIZE}])")
     return drawn(page)
 
@@ -115,11 +124,9 @@ def rendered(avatar) -> tuple[np.ndarray, np.ndarray]:
     """Colour (H, W, 3) and alpha (H, W) by the backend."""
     loaded, matrix = load_avatar(avatar), world_to_camera()
     expression, rotations = pose_arrays(loaded.head_model, [SliderPose("", POSE)])
-    focal = 0.5 * SIZE / np.tan(np.radians(FIELD_OF_VIEW / 2))
-    intrinsics = ((focal, 0, SIZE / 2), (0, focal, SIZE / 2), (0, 0, 1))
     with torch.no_grad():
         pose = loaded.pose(torch.as_tensor(expression), torch.as_tensor(rotations), tensor(matrix))
-        truth = rasterize(loaded.networks(pose)[0], Cameras(tensor(intrinsics), tensor(matrix), SIZE, SIZE))
+        truth = rasterize(loaded.networks(pose)[0], camera())
     return truth.color[0].numpy().clip(0, 1), truth.alpha[0].numpy()
 
 
@@ -136,6 +143,32 @@ def test_the_browser_draws_what_the_backend_renders(page, rendered):
     """By the processor, because Chromium has no graphics card here."""
     check_picture(picture(page, POSE), *rendered)
     assert not page.run("effigy.measure(0.1)")["webgl"]
+
+
+def test_the_page_shows_collar_and_shoulders(avatar, tmp_path):
+    made, turn = load_avatar(avatar), (0.1, 0.3, 0.0)
+    random = torch.Generator().manual_seed(5)
+
+    def numbers(*size: int) -> torch.Tensor:
+        return torch.rand((300, *size), generator=random)
+
+    low = torch.tensor((0.2, 0.06, 0.1)) * (numbers(3) - 0.5) + torch.tensor((0.0, -0.13, 0.03))
+    scales = 0.003 + 0.01 * numbers(3)
+    made.bust = Bust(low, scales, numbers(4) - 0.5, 0.2 + 0.7 * numbers(), numbers(3), (3 * numbers(3)).softmax(1))
+    save_avatar(made, tmp_path / "ann.effigy")
+    commands.run(PageRequest(tmp_path / "ann.effigy", tmp_path / "ann.html"), SILENT)
+    rotations = torch.zeros(1, 5, 3)
+    rotations[0, NECK] = torch.tensor(turn)
+    with torch.no_grad():
+        head = made.networks(made.pose(torch.zeros(1, 52), rotations, tensor(world_to_camera())))[0]
+        splats = joined(head, made.bust.posed(rotations, made.shaped.joints[0], torch.eye(4)[None]))
+        truth, alone = (rasterize(each, camera()) for each in (splats, head))
+    assert (truth.alpha - alone.alpha).mean() > 0.02
+    with Page(tmp_path / "browser", (tmp_path / "ann.html").as_uri()) as opened:
+        opened.run("effigy.ready")
+        found = picture(opened, {}, turn)
+        assert opened.problems == []
+    check_picture(found, truth.color[0].numpy().clip(0, 1), truth.alpha[0].numpy())
 
 
 def test_a_graphics_card_draws_what_the_backend_renders(file, rendered, tmp_path):

@@ -56,7 +56,13 @@ export class Poser {
     this.turns = new Float32Array(4 * this.count);
     this.attributes = new Float32Array(this.count * this.outputs);
     this.conditions = null;
-    this.gaussians = new Float32Array(STRIDE * this.count * (1 + this.spawned));
+    const bust = (name) => tensors[`baked.bust_${name}`]?.values;
+    this.bust = bust('means') ? {
+      means: bust('means'), scales: bust('scales'), quaternions: bust('quaternions'),
+      opacities: bust('opacities'), colors: bust('colors'), weights: bust('weights'),
+    } : null;
+    const most = this.count * (1 + this.spawned) + (this.bust?.opacities.length ?? 0);
+    this.gaussians = new Float32Array(STRIDE * most);
     // How many of `gaussians` are in use.
     this.drawn = 0;
     // The middle of the eyes at rest.
@@ -83,6 +89,7 @@ export class Poser {
     const near = this.regions ? nearFaces(clamped, this.regions) : [nearestFilmed(clamped, this.filmed)];
     this.#mix(near.map((own) => [...own, ...condition]), revealed(face, limits.slice(width), this.reveals));
     this.#spread(toView, eye);
+    if (this.bust) this.#addBust(turns[NECK], joints[NECK]);
   }
 
   #skin(expression, rotations) {
@@ -251,17 +258,17 @@ export class Poser {
           green += functions[i] * attributes[c + 1];
           blue += functions[i] * attributes[c + 2];
         }
-        this.#put(at++, v, q, ox, oy, oz, sx, sy, sz, a + 6, opacity, Math.max(red, 0), Math.max(green, 0), Math.max(blue, 0));
+        this.#put(at++, posed, v, q, ox, oy, oz, sx, sy, sz, attributes, a + 6, opacity, Math.max(red, 0), Math.max(green, 0), Math.max(blue, 0));
       }
       for (let k = 0; k < spawned; k++) {
         const s = a + own + 11 * k, p = 3 * (n * spawned + k);
         const alpha = Math.tanh(attributes[s]);
         if (alpha < ALPHA_MIN) continue;
         this.#put(
-          at++, v, q,
+          at++, posed, v, q,
           ox + positions[p] * sx, oy + positions[p + 1] * sy, oz + positions[p + 2] * sz,
           sx * 2 * sigmoid(attributes[s + 4]), sy * 2 * sigmoid(attributes[s + 5]), sz * 2 * sigmoid(attributes[s + 6]),
-          s + 7, alpha, sigmoid(attributes[s + 1]), sigmoid(attributes[s + 2]), sigmoid(attributes[s + 3]),
+          attributes, s + 7, alpha, sigmoid(attributes[s + 1]), sigmoid(attributes[s + 2]), sigmoid(attributes[s + 3]),
         );
       }
     }
@@ -282,17 +289,40 @@ export class Poser {
     to[14] = C3[4] * z * (xx - yy); to[15] = -C3[0] * x * (xx - 3 * yy);
   }
 
-  // Stores one Gaussian. `rotation`: where its quaternion is in the attributes.
-  #put(index, vertex, q, px, py, pz, sx, sy, sz, rotation, opacity, red, green, blue) {
-    const { attributes, posed, gaussians } = this, at = STRIDE * index;
+  // Collar and shoulders, after the Gaussians of the head. They follow the neck alone, because nothing moves the rest.
+  #addBust(turn, joint) {
+    const { means, scales, quaternions, opacities, colors, weights } = this.bust;
+    const shift = turned(turn, this.rest.joints.slice(3 * NECK, 3 * NECK + 3)).map((value, axis) => joint[axis] - value);
+    const whole = quaternionOf(turn), sign = whole[0] < 0 ? -1 : 1;
+    const place = new Float32Array(3), q = new Float64Array(4);
+    for (let m = 0; m < opacities.length; m++) {
+      if (opacities[m] < ALPHA_MIN) continue;
+      const v = 3 * m, neck = weights[v + 1], still = weights[v] + weights[v + 2];
+      const moved = turned(turn, means.subarray(v, v + 3));
+      for (let axis = 0; axis < 3; axis++) place[axis] = still * means[v + axis] + neck * (moved[axis] + shift[axis]);
+      for (let i = 0; i < 4; i++) q[i] = sign * neck * whole[i];
+      q[0] += still;
+      const length = Math.hypot(...q) || 1;
+      for (let i = 0; i < 4; i++) q[i] /= length;
+      this.#put(
+        this.drawn++, place, 0, q, 0, 0, 0, scales[v], scales[v + 1], scales[v + 2],
+        quaternions, 4 * m, opacities[m], colors[v], colors[v + 1], colors[v + 2],
+      );
+    }
+  }
+
+  // Stores one Gaussian at an offset from the place `places[place]`, which `q` rotates. `rotations[rotation]` is its own
+  // quaternion.
+  #put(index, places, place, q, px, py, pz, sx, sy, sz, rotations, rotation, opacity, red, green, blue) {
+    const { gaussians } = this, at = STRIDE * index;
     const [w, x, y, z] = q;
     // q rotates the place: p + 2 w (q × p) + 2 q × (q × p).
     const cx = 2 * (y * pz - z * py), cy = 2 * (z * px - x * pz), cz = 2 * (x * py - y * px);
-    gaussians[at] = posed[vertex] + px + w * cx + y * cz - z * cy;
-    gaussians[at + 1] = posed[vertex + 1] + py + w * cy + z * cx - x * cz;
-    gaussians[at + 2] = posed[vertex + 2] + pz + w * cz + x * cy - y * cx;
+    gaussians[at] = places[place] + px + w * cx + y * cz - z * cy;
+    gaussians[at + 1] = places[place + 1] + py + w * cy + z * cx - x * cz;
+    gaussians[at + 2] = places[place + 2] + pz + w * cz + x * cy - y * cx;
     gaussians[at + 3] = opacity;
-    let rw = attributes[rotation], rx = attributes[rotation + 1], ry = attributes[rotation + 2], rz = attributes[rotation + 3];
+    let rw = rotations[rotation], rx = rotations[rotation + 1], ry = rotations[rotation + 2], rz = rotations[rotation + 3];
     const length = Math.sqrt(rw * rw + rx * rx + ry * ry + rz * rz) || 1;
     rw /= length; rx /= length; ry /= length; rz /= length;
     const qw = w * rw - x * rx - y * ry - z * rz, qx = w * rx + x * rw + y * rz - z * ry;
