@@ -32,10 +32,6 @@ class MoveFaceOperator(ReportingOperator):
     def poll(cls, context: bpy.types.Context) -> bool:
         return active.poll_board(cls, context)
 
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        self.performance = keys.has_strips(active.need_rig(context))
-        return self.execute(context)
-
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.prop(self, "performance")
         row = self.layout.row()
@@ -44,9 +40,14 @@ class MoveFaceOperator(ReportingOperator):
 
     def run(self, context: bpy.types.Context) -> None:
         rig = active.need_rig(context)
+        is_performed = keys.has_strips(rig)
+        if not self.properties.is_property_set("performance"):
+            self.performance = is_performed
         if self.performance:
             self.report({"INFO"}, keys.move_performance(rig, context.scene, self.share))
             return
         values.move(rig, self.share)
         if self.key:
             sliders.key_all(rig, context.scene.frame_current)
+        elif is_performed:
+            self.report({"WARNING"}, "On other frames the performance is as it was: choose Key It to keep this face.")

@@ -68,7 +68,7 @@ def move_performance(rig: Rig, scene: bpy.types.Scene, share: float, with_handle
     elif rig.arkit_names:
         # An earlier strip may have what the handles had taken of these.
         own = dict(zip(rig.expression_names, coefficients.T, strict=True))
-    places, left = board.divide(total, gaze, share)
+    places, left = board.divide(total, gaze, share, lids_follow=True)
     for target in (key, rig.armature):
         for track, strip in list(strips_of(target)):
             if layer_of(strip) == CONTROLS:

@@ -14,7 +14,7 @@ import bpy
 import numpy as np
 
 from ..rig.rig_properties import Rig, handles_name
-from ..rig.sliders import refresh
+from ..rig.sliders import GAZE_HANDLES, refresh
 from .build import reach_of, travel_of
 from .layout import Handle, handles_of, opposite
 from .own_expressions import given_by_channels, taken_by_channels
@@ -48,11 +48,14 @@ class Board:
         added = np.maximum(net + pull, 0) - np.maximum(net, 0)
         return own + np.minimum(added, np.maximum(largest - own, 0))
 
-    def divide(self, total: np.ndarray, fixed: np.ndarray, share: float = 1.0) -> tuple[Places, np.ndarray]:
+    def divide(
+        self, total: np.ndarray, fixed: np.ndarray, share: float = 1.0, *, lids_follow: bool = False
+    ) -> tuple[Places, np.ndarray]:
         """The places of the handles and the values of the sliders (..., K) that together show `total` (..., K).
 
         The handles of the gaze, which turn the eyes too, stay: they pull by `fixed` (..., K). `share`: 1 gives as much
-        as possible to the handles, 0 everything to the sliders.
+        as possible to the handles, 0 everything to the sliders. `lids_follow`: what the lids do with the gaze is left
+        to the sliders, as the gaze is to its bones.
         """
         places: dict[tuple[str, str], np.ndarray] = {}
         pull, net = np.array(fixed), total - self._opposites(total)
@@ -62,7 +65,8 @@ class Board:
                 sign, name = (1.0, ways[0][0]) if ways[0] else (-1.0, ways[1][0])
                 index = self.sliders.index(name)
                 low = -handle.reach if all(ways) else 0.0
-                held = share * np.clip(net[..., index] - fixed[..., index], low, handle.reach)
+                part = 0.0 if lids_follow and handle.name.startswith(GAZE_HANDLES) else share
+                held = part * np.clip(net[..., index] - fixed[..., index], low, handle.reach)
                 places[handle.name, axis] = sign * held
                 for way, names in zip((1.0, -1.0), ways, strict=True):
                     for each in names:

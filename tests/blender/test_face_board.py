@@ -239,6 +239,23 @@ def test_a_performance_above_the_handles_replaces_theirs(board, module, kind):
     assert np.allclose(read_pose(made)["expression"], before["expression"], atol=1e-4), "once more on the handles"
 
 
+def test_a_gaze_target_moves_the_lids_of_a_performance_on_the_handles_once(board):
+    made, scene = tracked_rig(), bpy.context.scene
+    bpy.context.view_layer.objects.active = made.armature
+    scene.frame_set(6)
+    bpy.ops.effigy.add_gaze_target()
+    before = read_pose(made)["expression"]
+    bpy.ops.effigy.remove_life(what="TARGET")
+    board.add(made)
+    assert bpy.ops.effigy.controls_from_sliders() == {"FINISHED"}
+    assert board.keys.CONTROLS in made.armature.animation_data.nla_tracks, "the whole performance, since there is one"
+    bpy.ops.effigy.add_gaze_target()
+    scene.frame_set(6)
+    looks = [index for index, name in enumerate(made.expression_names) if name.startswith("eyeLook")]
+    assert np.allclose(read_pose(made)["expression"][looks], before[looks], atol=1e-4)
+    assert any(any(bone.location) for bone in made.handle_bones().values())
+
+
 def test_removing_keeps_what_handles_without_keys_do_over_a_performance(board):
     made, scene = board.add(tracked_rig()), bpy.context.scene
     move(made, "face_jaw", board.layout.TRAVEL, y=-0.5)
