@@ -91,10 +91,11 @@ class Track:
 
     def torso_motions(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """(B, 4, 4) float32: the motion of the torso from its rest, in head space, in frames (B,)."""
-        root = self.head_to_camera[indices].astype(np.float64)
+        chosen = np.asarray(indices, np.intp)
+        root = self.head_to_camera[chosen].astype(np.float64)
         if self.torso_to_camera is None:
             return np.tile(np.eye(4, dtype=np.float32), (len(root), 1, 1))
-        return np.linalg.solve(root, self.torso_to_camera[indices].astype(np.float64)).astype(np.float32)
+        return np.linalg.solve(root, self.torso_to_camera[chosen].astype(np.float64)).astype(np.float32)
 
     def posed(self, **fields: object) -> Track:
         """A copy with these fields replaced and without standard deviations, which hold for the fitted poses only."""

@@ -186,7 +186,7 @@ def test_nothing_hangs_from_a_neck():
 def test_a_bust_moves_with_the_torso_of_the_track(shoulders, avatar):
     track = shoulders[1]
     left, right = (draw(avatar, track, [int(index)], 96)[0].alpha[-6:] for index in (SHIFTS.argmin(), SHIFTS.argmax()))
-    bust = avatar.splats(track, [int(SHIFTS.argmin()), int(SHIFTS.argmax())]).means[:, -len(avatar.bust) :]
+    bust = avatar.splats(track, (int(SHIFTS.argmin()), int(SHIFTS.argmax()))).means[:, -len(avatar.bust) :]
     moved = (bust[1] - bust[0]).mean(0)
     assert moved[0] == pytest.approx(8 * 0.6 / 420, rel=0.3) and left.mean() > 0.8 and right.mean() > 0.8
 
