@@ -220,7 +220,7 @@ class TrackPoses:
         tracks: Track | Sequence[Track],
         model: HeadModel,
         device: torch.device | str = "cpu",
-        limits: tuple[Tensor, Tensor] | None = None,
+        limits: tuple[Tensor, Tensor | None] | None = None,
     ) -> None:
         """`limits` of an avatar, as in `pose_rig`; none while one is trained."""
         self.limits = limits

@@ -21,7 +21,7 @@ from backend.service import commands
 from backend.service.argument_parser import read_arguments
 from backend.service.job_specs import read_job
 from backend.service.requests import EvaluateRequest
-from backend.training import own_light
+from backend.training import fitted_poses, own_light
 from backend.training.capture_light import CaptureLight, fit_affine, light_in_words
 from backend.training.frames import TrackPoses, TrainingFrames, read_cutout
 from backend.training.losses import anchor_limits
@@ -30,6 +30,7 @@ from backend.training.parameter_groups import ParameterGroup, groups_beside_avat
 from backend.training.pose_refinement import REFINED_TRACK
 from backend.training.presets import Preset
 from backend.training.step_draws import rows_of_step
+from backend.training.track_by_avatar import track_by_avatar
 from backend.training.trainer import train
 from backend.training.validation import split_captures
 from backend.training.warmup import VertexBoundGaussians
@@ -178,6 +179,29 @@ def test_an_avatar_of_two_captures_says_how_their_light_differs_and_resumes_with
         refined = load_track(capture.folder / REFINED_TRACK)
         moved = (refined.expression != track.expression).any(1)
         assert moved[: capture.training_count].all() and not moved[capture.training_count :].any()
+
+
+def test_the_poses_of_each_capture_are_fitted_and_kept_over_an_interruption(halves, tmp_path, monkeypatch):
+    monkeypatch.setattr(fitted_poses, "STEPS_PER_FRAME", 0.05)
+    plan = Preset(size=SIZE, warmup_steps=2, steps=8, refinement=False, fits_poses=True)
+    folders, fits = [capture.folder for capture, _ in halves], []
+
+    def fitted(avatar, capture, track, **options):
+        found = track_by_avatar(avatar, capture, track, **options)
+        fits.append((capture.folder.name, found.frames, options["light"] is not None))
+        return found
+
+    monkeypatch.setattr(fitted_poses, "track_by_avatar", fitted)
+    at_once = train(folders, tmp_path / "whole.effigy", plan=plan)
+    assert [name for name, _, _ in fits] == ["first.capture", "second.capture"] and all(lit for *_, lit in fits)
+    assert 16 <= sum(frames for _, frames, _ in fits) <= 32
+    with pytest.raises(Cancelled):
+        train(folders, tmp_path / "parts.effigy", plan=plan, progress=Said("Training on"))
+    fits.clear()
+    parts = train(folders, tmp_path / "parts.effigy", plan=plan, resume=True)
+    assert not fits
+    for name, value in at_once.networks.state_dict().items():
+        assert torch.equal(value, parts.networks.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(
