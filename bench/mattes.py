@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from assets.derive.demo_clip import shoulders
+from assets.derive.clothes import shoulders
 from backend.footage.foreground import foreground_colors
 from backend.footage.matte import MattingModel
 from backend.footage.plate import find_plate

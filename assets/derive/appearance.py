@@ -22,8 +22,8 @@ from .noise import fractal_noise, value_noise
 
 EYE_GLOSS = 1.6
 """Gloss of wet surfaces, which have small hard highlights."""
-_UPPER_LIDS = ([246, 161, 160, 159, 158, 157, 173], [466, 388, 387, 386, 385, 384, 398])
-_LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [263, 249, 390, 373, 374, 380, 381, 382, 362])
+UPPER_LIDS = ([246, 161, 160, 159, 158, 157, 173], [466, 388, 387, 386, 385, 384, 398])
+LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [263, 249, 390, 373, 374, 380, 381, 382, 362])
 _HAIRLINE = PchipInterpolator(
     [0, 22, 42, 56, 66, 74, 82, 96, 108, 122, 150, 180], [35, 36, 38, 30, 12, -8, -8, 12, 2, -20, -27, -28]
 )
@@ -103,7 +103,7 @@ def _pinnae(model: HeadModel, edges: np.ndarray) -> np.ndarray:
 
 def _lash_canvas(paint: FacePaint, points: np.ndarray) -> np.ndarray:
     canvas = np.zeros(paint.lips.shape, np.float32)
-    for edges, strength, width in ((_UPPER_LIDS, 1.0, 2), (_LOWER_LIDS, 0.2, 2)):
+    for edges, strength, width in ((UPPER_LIDS, 1.0, 2), (LOWER_LIDS, 0.2, 2)):
         for edge in edges:
             cells = paint.cells(points[edge][~np.isnan(points[edge]).any(1), :2])
             cv2.polylines(canvas, [np.round(cells * 16).astype(np.int32)], False, strength, width, cv2.LINE_AA, 4)
@@ -128,6 +128,31 @@ def albedo(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour (..., 3) sRGB and gloss (...) at positions at rest (..., 3); `front` (...) is the rest normal's z."""
     appearance, paint = painted.appearance, painted.paint
+    facing = np.clip(front * 4, 0, 1)
+    skin, lips, near_nose = bare_skin(painted, rest, facing)
+    skin *= 1 - appearance.stubble * beard_cover(painted, rest, facing)[..., None] * np.array([0.16, 0.13, 0.10])
+    brows = np.clip(brow_cover(painted, rest), 0, 0.85)
+    brows = (brows * facing)[..., None]
+    skin = skin * (1 - brows) + np.array(appearance.hair) * brows
+    lashes = (_cover(paint, painted.lashes, rest) * facing)[..., None].clip(0, 0.9)
+    skin = skin * (1 - lashes) + np.array(appearance.hair) * 0.45 * lashes
+    growth, _ = hair_growth(painted, rest)
+    grain = 0.75 + 0.25 * value_noise(rest / 0.0015, 6)
+    roots = (0.9 * growth * (1 - material[..., 4]) * grain)[..., None].clip(0, 1)
+    skin = skin * (1 - roots) + np.array(appearance.hair) * 0.8 * roots
+    colour, gloss = with_mouth(skin, 0.22 + 0.35 * lips + 0.12 * near_nose, rest, material)
+    eye = material[..., 0] > 0.5
+    if eye.any():
+        colour[eye] = eye_colour(painted, rest[eye])
+        gloss = np.where(eye, EYE_GLOSS, gloss)
+    return colour.clip(0, 1), gloss
+
+
+def bare_skin(painted: Painted, rest: np.ndarray, facing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Colour (..., 3) sRGB of the skin without any hair, and the shares in [0, 1] (...) of lips and of the nose's
+    surroundings; `facing` (...) is 1 on the front of the head.
+    """
+    appearance, paint = painted.appearance, painted.paint
     skin = np.broadcast_to(np.array(appearance.skin), rest.shape).copy()
     blotches = fractal_noise(rest / 0.018, 4, appearance.seed)[..., None]
     skin *= 1 + 0.035 * blotches * np.array([0.6, 1.0, 1.1])
@@ -143,40 +168,35 @@ def albedo(
         offset = rest - centre - np.array([0, -0.012, 0.012])
         hollow = np.exp(-np.square(offset[..., 0] / 0.014) - np.square(offset[..., 1] / 0.007))[..., None]
         skin *= 1 - 0.10 * hollow * np.array([0.7, 1.0, 0.9])
-    facing = np.clip(front * 4, 0, 1)
     lips = (_cover(paint, paint.lips, rest) * facing)[..., None]
     creases = value_noise(np.stack([rest[..., 0] / 0.0013, rest[..., 1] / 0.006], -1), 3)[..., None]
     skin = skin * (1 - 0.85 * lips) + np.array(appearance.lips) * (1 + 0.06 * creases) * 0.85 * lips
-    skin *= 1 - appearance.stubble * _beard(painted, rest, facing)[..., None] * np.array([0.16, 0.13, 0.10])
-    hairs = value_noise(np.stack([(rest[..., 0] + 0.8 * np.abs(rest[..., 1])) / 0.0009, rest[..., 1] / 0.0035], -1), 5)
-    brows = np.clip((_cover(paint, _soft(paint.brows), rest) - 0.26 + 0.26 * hairs) * 1.7, 0, 0.85)
-    brows = (brows * facing)[..., None]
-    skin = skin * (1 - brows) + np.array(appearance.hair) * brows
-    lashes = (_cover(paint, painted.lashes, rest) * facing)[..., None].clip(0, 0.9)
-    skin = skin * (1 - lashes) + np.array(appearance.hair) * 0.45 * lashes
-    growth, _ = hair_growth(painted, rest)
-    grain = 0.75 + 0.25 * value_noise(rest / 0.0015, 6)
-    roots = (0.9 * growth * (1 - material[..., 4]) * grain)[..., None].clip(0, 1)
-    skin = skin * (1 - roots) + np.array(appearance.hair) * 0.8 * roots
-    gloss = 0.22 + 0.35 * lips[..., 0] + 0.12 * near_nose[..., 0]
-    colour = skin
+    return skin, lips[..., 0], near_nose[..., 0]
+
+
+def with_mouth(
+    skin: np.ndarray, gloss: np.ndarray, rest: np.ndarray, material: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour (..., 3) and gloss (...) where teeth, tongue and the mouth's wall take the place of the skin."""
     tongue, wall = np.array([0.66, 0.33, 0.33]), np.array([0.34, 0.12, 0.12])
     for column, paint_of, shine in ((1, _tooth(rest), 0.5), (2, tongue, 0.35), (3, wall, 0.2)):
         share = material[..., column : column + 1]
-        colour = colour * (1 - share) + paint_of * share
+        skin = skin * (1 - share) + paint_of * share
         gloss = gloss * (1 - share[..., 0]) + shine * share[..., 0]
-    eye = material[..., 0] > 0.5
-    if eye.any():
-        colour[eye] = eye_colour(painted, rest[eye])
-        gloss = np.where(eye, EYE_GLOSS, gloss)
-    return colour.clip(0, 1), gloss
+    return skin, gloss
+
+
+def brow_cover(painted: Painted, rest: np.ndarray) -> np.ndarray:
+    """(P,) from 0: how much of the skin at positions at rest (P, 3) the brows hide."""
+    hairs = value_noise(np.stack([(rest[..., 0] + 0.8 * np.abs(rest[..., 1])) / 0.0009, rest[..., 1] / 0.0035], -1), 5)
+    return np.clip((_cover(painted.paint, _soft(painted.paint.brows), rest) - 0.26 + 0.26 * hairs) * 1.7, 0, None)
 
 
 def _soft(canvas: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(canvas, (0, 0), 2.0)
 
 
-def _beard(painted: Painted, rest: np.ndarray, facing: np.ndarray) -> np.ndarray:
+def beard_cover(painted: Painted, rest: np.ndarray, facing: np.ndarray) -> np.ndarray:
     """(P,) in [0, 1]: around the mouth, on the chin and along the jaw."""
     mouth = painted.points[13]
     down = (mouth[1] + 0.006 - rest[:, 1]) / 0.012 + 0.5 * value_noise(rest / 0.010, 51)
@@ -199,9 +219,9 @@ def _tooth(rest: np.ndarray) -> np.ndarray:
     return np.array([0.88, 0.85, 0.78]) * (1 - 0.25 * (1 - gap) ** 8)
 
 
-def eye_colour(painted: Painted, rest: np.ndarray) -> np.ndarray:
+def eye_colour(painted: Painted, rest: np.ndarray, shaded: bool = True) -> np.ndarray:
     """(P, 3) sRGB at positions of the eyeballs at rest (P, 3): sclera with a warm corner, iris with fibres, a dark
-    limbal ring and a soft pupil.
+    limbal ring and a soft pupil; `shaded` by the upper lid and its lashes.
     """
     offsets = rest[:, None] - painted.eye_centres
     nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
@@ -218,8 +238,8 @@ def eye_colour(painted: Painted, rest: np.ndarray) -> np.ndarray:
     iris = iris * (1 - 0.65 * limbus)
     pupil = np.clip((PUPIL_RADIUS + 0.0002 - radius) / 0.0004, 0, 1)[:, None]
     iris = iris * (1 - pupil) + 0.02 * pupil
-    # The upper lid and its lashes shade the top of the eyeball.
-    lid = np.clip((offset[:, 1] - 0.0005) / 0.006, 0, 1)[:, None]
-    sclera, iris = sclera * (1 - 0.45 * lid), iris * (1 - 0.55 * lid)
+    if shaded:
+        lid = np.clip((offset[:, 1] - 0.0005) / 0.006, 0, 1)[:, None]
+        sclera, iris = sclera * (1 - 0.45 * lid), iris * (1 - 0.55 * lid)
     is_iris = np.clip((IRIS_RADIUS - radius) / 0.0005, 0, 1)[:, None]
     return sclera * (1 - is_iris) + iris * is_iris

@@ -1,4 +1,4 @@
-"""The demo clip: ten seconds of a procedural person who talks, blinks, moves the eyes and rotates the head.
+"""The demo clip: ten seconds of a procedural person who talks, blinks, moves the eyes and rotates the head, with sound.
 
 `assets/demo.mp4` is the clip that the demo and the tests track; `assets/demo_truth.npz` is its ground truth as a
 Track.
@@ -6,26 +6,27 @@ Track.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+import hashlib
+import subprocess
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
 
+from backend.errors import EffigyError
 from backend.formats.track import Track, save_track
 from backend.head.formats import load_head
-from backend.head.forward import Head
 from backend.head.model import EYE_L, EYE_R, JAW, NECK, HeadModel
 from backend.progress import SILENT, Progress
 from backend.storage import write_beside
 
-from .appearance import Appearance, Painted, paint_head
-from .render_person import render_person
+from .clip_scene import scene_arrays
+from .speech import SPEECH, spoken_channels
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 512
 FPS = 25
 FRAMES = 250
@@ -33,34 +34,6 @@ SEED = 11
 DISTANCE = 0.86
 FOCAL = 1150.0
 _BLINKS = (18, 61, 104, 131, 172, 214, 236)
-_SYLLABLES = (
-    (26, "jawOpen", 0.55),
-    (31, "mouthFunnel", 0.6),
-    (36, "mouthClose", 0.0),
-    (40, "jawOpen", 0.7),
-    (46, "mouthStretch", 0.5),
-    (50, "jawOpen", 0.35),
-    (56, "mouthPucker", 0.7),
-    (64, "jawOpen", 0.6),
-    (70, "mouthPress", 0.6),
-    (75, "jawOpen", 0.45),
-    (80, "mouthUpperUp", 0.5),
-    (86, "mouthFunnel", 0.7),
-    (92, "jawOpen", 0.8),
-    (140, "jawOpen", 0.5),
-    (145, "mouthPucker", 0.6),
-    (150, "jawOpen", 0.65),
-    (156, "mouthStretch", 0.5),
-    (162, "jawOpen", 0.5),
-    (168, "mouthFunnel", 0.6),
-    (205, "jawOpen", 0.6),
-    (210, "mouthPucker", 0.65),
-    (216, "jawOpen", 0.7),
-    (222, "mouthStretch", 0.45),
-    (228, "mouthFunnel", 0.6),
-    (240, "jawOpen", 0.45),
-)
-"""Frame, shape (both sides where it has sides), strength; each a smooth pulse."""
 _PHRASES = (
     (110, 14, "mouthSmile", 0.85),
     (115, 16, "cheekSquint", 0.5),
@@ -99,8 +72,8 @@ def demo_truth(model: HeadModel) -> Track:
         ]
         expression[:, columns] = np.maximum(expression[:, columns], values[:, None])
 
-    for frame, name, strength in _SYLLABLES:
-        add(name, strength * np.exp(-np.square((time - frame) / 2.4)))
+    for name, values in spoken_channels("clip", FPS).items():
+        add(name, values[:FRAMES])
     for frame, length, name, strength in _PHRASES:
         add(name, strength * np.exp(-(np.square((time - frame) / length) ** 2)))
     for frame in _BLINKS:
@@ -142,76 +115,54 @@ def _steps(random: np.random.Generator, time: np.ndarray, frames: tuple[int, ...
     return jumps
 
 
-def shoulders(model: HeadModel, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A shirt below the neck: vertices (V, 3) in head space and triangles; a collar, then a smooth fall to the
-    shoulders.
+def write_demo_clip(folder: Path, blender: Path, cache: Path, progress: Progress = SILENT) -> None:
+    """Render `demo.mp4` and `demo_truth.npz` into `folder`, with Cycles in Blender's Python `blender`.
+
+    Rendered frames are kept in `cache`, so that a run that was interrupted continues.
     """
-    neck = (model.template + model.shape_basis @ identity)[model.regions["boundary"]]
-    centre = neck.mean(0)
-    reach = np.abs(neck - centre).max(0)
-    angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
-    down = np.linspace(0, 1, 40)
-    marks = [0, 0.05, 0.15, 0.3, 0.5, 0.7, 1]
-    width = np.interp(down, marks, [reach[0] + 0.003, reach[0] + 0.009, reach[0] + 0.030, 0.130, 0.190, 0.215, 0.230])
-    depth = np.interp(down, marks, [reach[2] + 0.003, reach[2] + 0.009, reach[2] + 0.022, 0.095, 0.115, 0.122, 0.130])
-    height = np.interp(down, marks, [0.012, 0.009, -0.006, -0.020, -0.042, -0.080, -0.26])
-    rings = np.stack(
-        [width[:, None] * np.sin(angles), np.repeat(height[:, None], len(angles), 1), depth[:, None] * np.cos(angles)],
-        -1,
-    )
-    # The collar dips at the throat.
-    rings[..., 1] -= 0.020 * np.clip(np.cos(angles), 0, 1) ** 2 * np.exp(-down * 6)[:, None]
-    count = len(angles)
-    faces = []
-    for ring in range(len(down) - 1):
-        for index in range(count):
-            a, b = ring * count + index, ring * count + (index + 1) % count
-            faces += [(a, a + count, b), (b, a + count, b + count)]
-    return rings.reshape(-1, 3) + centre, np.array(faces, np.int32)
-
-
-def write_demo_clip(folder: Path, progress: Progress = SILENT) -> None:
-    """Render `demo.mp4` and `demo_truth.npz` into `folder`."""
-    model = load_head(folder / "open_head.npz")
-    truth = demo_truth(model)
-    painted = paint_head(model, Appearance(seed=SEED))
-    head = Head(model)
-    body, body_faces = shoulders(model, truth.identity)
-    with torch.no_grad():
-        parts = (truth.identity[None], truth.expression, truth.rotations)
-        vertices = head(*(torch.as_tensor(part) for part in parts)).vertices.numpy()
-    scenes = [
-        (
-            painted,
-            *(points @ camera[:3, :3].T + camera[:3, 3] for points in (vertices[index], body)),
-            body_faces,
-            truth.intrinsics,
-        )
-        for index, camera in enumerate(truth.head_to_camera)
-    ]
-    with write_beside(folder / "demo.mp4") as temporary, av.open(str(temporary), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "yuv420p"
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
-            for index, image in enumerate(workers.map(_render_frame, scenes)):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-                progress.update("demo clip", index + 1, FRAMES)
-        container.mux(stream.encode())
+    truth = demo_truth(load_head(folder / "open_head.npz"))
+    frames = render_frames(scene_arrays(truth), blender, cache, progress=progress)
+    with write_beside(folder / "demo.mp4") as temporary:
+        encode(frames, SPEECH / "clip.flac", temporary)
     save_track(truth, folder / "demo_truth.npz")
 
 
-def _render_frame(parts: tuple[Painted, np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    painted, vertices, body, body_faces, intrinsics = parts
-    return render_person(painted, vertices, (body, body_faces), intrinsics.astype(np.float64), SIZE, _background())
+def render_frames(
+    arrays: dict[str, np.ndarray], blender: Path, cache: Path, *options: str, progress: Progress = SILENT
+) -> list[Path]:
+    """Images of a scene, by `cycles.render` with `options`; its folder below `cache` is named by all that it shows."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    for source in sorted((Path(__file__).parent / "cycles").glob("*.py")):
+        digest.update(source.read_bytes())
+    folder = cache / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "scene.npz", **arrays)  # pyright: ignore[reportArgumentType]  (its stub has other keywords)
+    command = [str(blender), "-m", "assets.derive.cycles.render", str(folder / "scene.npz"), str(folder), *options]
+    count = len(arrays["vertices"])
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for _ in process.stdout or ():
+            progress.update("demo clip", len(list(folder.glob("[0-9]*.png"))), count)
+    if process.returncode:
+        raise EffigyError("Blender did not render the demo clip: its messages are above.")
+    return sorted(folder.glob("[0-9]*.png"))
 
 
-def _background() -> np.ndarray:
-    """(SIZE, SIZE, 3): a wall out of focus, lighter where the key light falls."""
-    y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
-    glow = np.exp(-((x - 0.28) ** 2 + (y - 0.35) ** 2) / 0.25)[..., None]
-    return (np.array([0.36, 0.39, 0.42]) + glow * np.array([0.20, 0.19, 0.17])).astype(np.float64)
-
-
-if __name__ == "__main__":
-    write_demo_clip(Path(__file__).resolve().parent.parent)
+def encode(frames: list[Path], sound: Path, out: Path) -> None:
+    """A film of these images with this sound, H.264 and AAC."""
+    with av.open(str(out), "w", format="mp4") as film, av.open(str(sound)) as spoken:
+        pictures = film.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow"})
+        pictures.width = pictures.height = SIZE
+        pictures.pix_fmt = "yuv420p"
+        voice = film.add_stream("aac", rate=spoken.streams.audio[0].rate, layout="mono")
+        voice.bit_rate = 64_000
+        for file in frames:
+            image = cv2.imread(str(file))
+            if image is None:
+                raise EffigyError(f"{file} is damaged: delete it, then run again.")
+            film.mux(pictures.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        film.mux(pictures.encode())
+        for frame in spoken.decode(audio=0):
+            film.mux(voice.encode(frame))
+        film.mux(voice.encode())

@@ -1,4 +1,6 @@
-"""What the avatar says in the film that the demo renders: a sound by the speech synthesiser Flite."""
+"""What the demo's person says, in the clip and in the film that the demo renders: sounds by the speech synthesiser
+Flite, and the curves of the clip's mouth.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,19 @@ import av
 import numpy as np
 
 from backend.errors import EffigyError
+from backend.footage.detector import SCORE_NAMES
+from backend.progress import SILENT
+from backend.speech.articulation import articulate
+from backend.speech.recogniser import recognise
 from backend.speech.sound import RATE, read_sound
 from backend.storage import write_beside
 
 SPEECH: Final = Path(__file__).resolve().parent.parent / "speech"
 VOICE: Final = "rms"
-SECONDS: Final = {"line": 5.6}
+SECONDS: Final = {"clip": 10.0, "line": 5.6}
 LEAD: Final = 0.36
 """Seconds of silence before the first word."""
+INTENSITY: Final = 1.4
 
 
 def write_speech(folder: Path) -> None:
@@ -45,3 +52,10 @@ def write_speech(folder: Path) -> None:
                 frame.sample_rate = RATE
                 for packet in (*stream.encode(frame), *stream.encode()):
                     file.mux(packet)
+
+
+def spoken_channels(name: str, rate: float, folder: Path = SPEECH) -> dict[str, np.ndarray]:
+    """The curve (F,) of each of ARKit's channels while the sentence is said."""
+    sound, text = read_sound(folder / f"{name}.flac"), (folder / f"{name}.txt").read_text("utf-8")
+    mouth = articulate(recognise(sound, text, SILENT), sound, rate, intensity=INTENSITY)
+    return dict(zip(SCORE_NAMES, mouth.channels.T, strict=True))

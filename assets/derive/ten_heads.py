@@ -16,7 +16,7 @@ from backend.progress import SILENT, Progress
 from backend.storage import write_beside
 
 from .appearance import Appearance, paint_head
-from .demo_clip import shoulders
+from .clothes import shoulders
 from .render_person import render_person
 
 SEED = 4

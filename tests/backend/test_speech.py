@@ -6,6 +6,7 @@ import json
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -282,11 +283,15 @@ def test_a_sound_is_read_from_a_film_and_what_holds_none_is_refused_by_a_sentenc
             read_sound(tmp_path / name)
 
 
-def test_a_film_without_sound_is_refused_by_a_sentence() -> None:
-    from backend.assets import asset_path
-
+def test_a_film_without_sound_is_refused_by_a_sentence(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "silent.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        film.mux(stream.encode())
     with pytest.raises(EffigyError, match="has no sound: choose a file with speech"):
-        read_sound(asset_path("demo.mp4"))
+        read_sound(tmp_path / "silent.mp4")
 
 
 def test_a_long_sound_is_cut_where_it_is_quietest() -> None:
