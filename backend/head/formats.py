@@ -56,8 +56,7 @@ def load_head(
     mouth: bool = True,
 ) -> HeadModel:
     """The head model in a file, or the bundled open head. A FLAME file gets a mouth inside (`added_mouth`), unless
-    `mouth` is False. Missing parts of a file are reported by
-    `progress.message`.
+    `mouth` is False. Missing parts of a file are reported by `progress.message`.
 
     `expression_count` and `is_known` say how the components of a FLAME file are split, and `in_metres` that its lengths
     are metres, however large it is (`flame_files.from_flame`).
