@@ -1,9 +1,11 @@
 """Writes the splats of a range of frames as one USD file, which Blender plays by itself: its modifier Mesh Sequence
 Cache reads the schema ParticleField3DGaussianSplat of OpenUSD 26.
 
-Time codes are the scene's frame numbers. Positions are in single precision, everything else in half, of which the
-largest error in a colour is an eighth of a level of 8 bits. Between two frames Blender blends linearly each number, so
-that a quaternion is written with the sign that brings it nearest to its predecessor.
+Time codes are the scene's frame numbers. Positions, rotations and sizes are in single precision, because Cycles chooses
+other Gaussians for a ray where their last digits differ, so that a picture has other noise than without the file.
+Colours and opacity are in half precision, of which the largest error is an eighth of a level of 8 bits. Between two
+frames Blender blends linearly each number, so that a quaternion is written with the sign that brings it nearest to its
+predecessor.
 """
 
 from __future__ import annotations
@@ -72,8 +74,8 @@ class UsdWriter:
         prim.GetPositionsAttr().Set(vt.Vec3fArray.FromNumpy(splats.position), frame)
         prim.GetExtentAttr().Set(vt.Vec3fArray.FromNumpy(extent.astype(np.float32)), frame)
         # In memory USD has the real part last.
-        prim.GetOrientationshAttr().Set(vt.QuathArray.FromNumpy(_half(rotation[:, (1, 2, 3, 0)])), frame)
-        prim.GetScaleshAttr().Set(vt.Vec3hArray.FromNumpy(_half(splats.scale)), frame)
+        prim.GetOrientationsAttr().Set(vt.QuatfArray.FromNumpy(np.ascontiguousarray(rotation[:, (1, 2, 3, 0)])), frame)
+        prim.GetScalesAttr().Set(vt.Vec3fArray.FromNumpy(splats.scale), frame)
         prim.GetOpacitieshAttr().Set(vt.HalfArray.FromNumpy(_half(splats.base[:, 3])), frame)
         attribute = prim.GetRadianceSphericalHarmonicsCoefficientshAttr()
         attribute.Set(vt.Vec3hArray.FromNumpy(_half(coefficients.reshape(-1, 3))), frame)
