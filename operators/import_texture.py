@@ -28,7 +28,7 @@ class EFFIGY_OT_import_texture(ReportingOperator, bpy.types.Operator):
     bl_label = "Import Painted Texture"
     bl_description = (
         "Take the colours, the opacity or the offsets of a texture from Export Textures that was painted on. The "
-        "avatar gets a copy of its file with them, beside the texture; importing again replaces that copy"
+        "avatar gets a copy of its file with them, beside the texture; earlier copies stay for Undo"
     )
     bl_options = {"REGISTER", "UNDO"}
 

@@ -19,7 +19,7 @@ from ..player.players import player_of
 from ..reading import reading
 from ..renaming import write_new
 from ..rig.rig_properties import Rig
-from ..writing import sentences_about, write_file
+from ..writing import sentences_about
 from . import images
 from .paint import Attribute, change_of, painted_file, values_at_rest
 from .surface import Surface, find_surface
@@ -65,9 +65,9 @@ def export_textures(rig: Rig, depsgraph: bpy.types.Depsgraph, stem: Path) -> lis
 
 
 def import_texture(rig: Rig, depsgraph: bpy.types.Depsgraph, texture: Path) -> tuple[Path, int, Attribute]:
-    """Write a copy of a rig's avatar with the colours, opacity or offsets of a painted texture, beside the texture. It
-    replaces the rig's avatar where that is such a copy there. Returns the file, the number of Gaussians that changed,
-    and what of them. Raises an `EffigyError`, also where nothing was painted.
+    """Write a copy of a rig's avatar with the colours, opacity or offsets of a painted texture, beside the texture.
+    Earlier copies stay, because undo goes back to them. Returns the file, the number of Gaussians that changed, and
+    what of them. Raises an `EffigyError`, also where nothing was painted.
     """
     attribute = attribute_of(texture)
     rest = _at_rest(rig, depsgraph)
@@ -114,9 +114,6 @@ def attribute_of(texture: Path) -> Attribute:
 
 def _saved(avatar: Path, folder: Path, content: bytes) -> Path:
     stem = _PAINTED.sub("", avatar.stem)
-    if avatar.parent == folder and stem != avatar.stem:
-        write_file(avatar, content, "Blender: importing a painted texture")
-        return avatar
     path = folder / file_names.with_end(stem, PAINTED_SUFFIX)
     with sentences_about(path):
         return write_new(path, content)

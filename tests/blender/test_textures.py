@@ -103,21 +103,24 @@ def repaint(folder: Path, stem: str, end: str, change) -> None:
     bpy.ops.effigy.import_texture(filepath=str(folder / f"{stem}{end}"))
 
 
-def test_painting_again_replaces_the_painted_copy(cat, engine_avatars, module, tmp_path):
+def test_painting_again_makes_another_copy_so_that_undo_has_the_first(cat, engine_avatars, module, tmp_path):
     original = (engine_avatars / "cat.effigy").read_bytes()
+    copies, contents = [], []
     for stem, channel, value in (("first", 0, 0.75), ("second", 1, 0.1), ("third", 2, 0.5)):
         paint = functools.partial(np.where, np.arange(4) == channel, value)
         repaint(tmp_path, stem, "_color.png", paint)
-        assert [path.name for path in tmp_path.glob("*.effigy")] == ["cat_painted.effigy"]
+        copies.append(Path(bpy.path.abspath(cat.armature.effigy.avatar)))
+        contents.append(copies[-1].read_bytes())
+        bpy.ops.ed.undo_push(message=stem)
+    assert [path.name for path in copies] == ["cat_painted.effigy", "cat_painted-2.effigy", "cat_painted-3.effigy"]
     colors = np.median(player_at_rest(cat, module)["colors"], 0)
     assert np.abs(colors - (0.75, 0.1, 0.5)).max() < 0.03
     assert (engine_avatars / "cat.effigy").read_bytes() == original
-    # Another head of that name has a copy of its own.
-    cat.armature.effigy.avatar = str(engine_avatars / "cat.effigy")
-    bpy.ops.effigy.import_texture(filepath=str(tmp_path / "first_color.png"))
-    assert sorted(path.name for path in tmp_path.glob("*.effigy")) == ["cat_painted-2.effigy", "cat_painted.effigy"]
-    bpy.ops.effigy.import_texture(filepath=str(tmp_path / "second_color.png"))
-    assert len(list(tmp_path.glob("*.effigy"))) == 2
+    for copy in (copies[1], copies[0]):
+        bpy.ops.ed.undo()
+        shown = next(obj.effigy.avatar for obj in bpy.data.objects if obj.type == "ARMATURE")
+        assert Path(bpy.path.abspath(shown)) == copy
+    assert [path.read_bytes() for path in copies] == contents and len(set(contents)) == 3
 
 
 def in_viewport(rig, module) -> np.ndarray:
