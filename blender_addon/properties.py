@@ -16,7 +16,9 @@ from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, Po
 from . import avatars, trusted_paths
 from .carried_paths import own_paths_changed
 from .errors import EffigyError
+from .grade import GAINS, MOST_BLACK, MOST_STOPS
 from .paths import absolute
+from .redraw import redraw_views
 from .training_choices import DEVICES, PRESETS
 
 INITIAL_MINUTES: Final = 30.0
@@ -62,6 +64,12 @@ def _set_training(settings: EffigyObject, context: bpy.types.Context) -> None:
     own_paths_changed(settings.id_data, "training")
 
 
+def _regrade(settings: EffigyObject, context: bpy.types.Context) -> None:
+    # Blender evaluates an object again after a script has set a value of its own only if it is told.
+    settings.id_data.update_tag()
+    redraw_views()
+
+
 def _trust_packed(settings: EffigyObject, context: bpy.types.Context) -> None:
     if settings.packed:
         with suppress(EffigyError):
@@ -101,6 +109,59 @@ class EffigyObject(bpy.types.PropertyGroup):
         # Playback is baked with the same Gaussians in all frames.
         options=set(),
         description="Show the collar and shoulders of an avatar whose footage had them. They follow the bone “torso”",
+    )
+    exposure: FloatProperty(
+        override=OWN_IN_OVERRIDE,
+        name="Exposure",
+        default=0.0,
+        soft_min=-MOST_STOPS,
+        soft_max=MOST_STOPS,
+        min=-10.0,
+        max=10.0,
+        step=10,
+        precision=2,
+        update=_regrade,
+        description="Stops by which the avatar is lighter than its video",
+    )
+    red: FloatProperty(
+        override=OWN_IN_OVERRIDE,
+        name="Red",
+        default=1.0,
+        soft_min=GAINS[0],
+        soft_max=GAINS[1],
+        min=0.01,
+        max=100.0,
+        step=1,
+        precision=3,
+        update=_regrade,
+        description="White balance: gain on the avatar's red light",
+    )
+    blue: FloatProperty(
+        override=OWN_IN_OVERRIDE,
+        name="Blue",
+        default=1.0,
+        soft_min=GAINS[0],
+        soft_max=GAINS[1],
+        min=0.01,
+        max=100.0,
+        step=1,
+        precision=3,
+        update=_regrade,
+        description="White balance: gain on the avatar's blue light",
+    )
+    black: FloatProperty(
+        override=OWN_IN_OVERRIDE,
+        name="Black Level",
+        default=0.0,
+        soft_min=-MOST_BLACK,
+        soft_max=MOST_BLACK,
+        min=-0.9,
+        max=0.9,
+        step=1,
+        precision=3,
+        update=_regrade,
+        description="What the avatar's black becomes, while white stays: above 0 for a plate with haze, below 0 for "
+        "more contrast",
     )
     training: StringProperty(
         override=OWN_IN_OVERRIDE,

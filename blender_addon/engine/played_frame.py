@@ -156,7 +156,7 @@ def _drawn(framebuffer: SplatFramebuffer, heads: Sequence[Splats], camera: ViewC
 def _splats_of(subject: Subject, view: WorkerCamera) -> Splats:
     rotation, translation = view.world_to_camera[:3, :3], view.world_to_camera[:3, 3]
     seen = {"direction": rotation[2]} if view.orthographic else {"view": -rotation.T @ translation}
-    return Splats.from_answer(subject.player.splats(subject.pose.message(), seen), np.eye(4))
+    return Splats.from_answer(subject.player.splats(subject.pose.message(), seen), np.eye(4)).graded(subject.grade)
 
 
 def _clipped(splats: Splats, view: WorkerCamera) -> Splats:

@@ -16,10 +16,8 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from ..errors import EffigyError
-from ..worker import session
-from . import mattes, played_frame
+from . import mattes, played_frame, worker_frame
 from .camera import RenderRegion, WorkerCamera, image_size, render_region
-from .cancellable_call import call_unless_cancelled
 from .color import combined_pass, depth_pass, world_color
 from .engine_name import ENGINE
 from .exposure import images_of_blur, images_of_movement, instants
@@ -148,30 +146,9 @@ class EffigyRenderEngine(bpy.types.RenderEngine):
                 # After a shader that cannot be built, Blender draws none: then the worker does.
                 if played_frame.is_playable(visible, scene.effigy.enhanced):
                     raise
-        return self._by_worker(visible, view, scene, labels, parts)
-
-    def _by_worker(
-        self,
-        visible: RenderSubjects,
-        view: WorkerCamera,
-        scene: bpy.types.Scene,
-        labels: Sequence[np.ndarray],
-        parts: int,
-    ) -> RenderedFrame | None:
-        """The avatars' image; None if the artist has cancelled."""
         if reason := played_frame.why_not_here(visible):
             raise EffigyError(reason)
-        params = {
-            "subjects": [subject.message() for subject in visible.subjects],
-            "camera": view.message([subject.pose.root for subject in visible.subjects]),
-            "enhanced": scene.effigy.enhanced,
-        }
-        if parts:
-            params["parts"] = parts
-            for subject, label in zip(params["subjects"], labels, strict=True):
-                subject["labels"] = label
-        answer = call_unless_cancelled(session.client(), "avatar.render", params, self.test_break)
-        return None if answer is None else RenderedFrame.from_answer(answer)
+        return worker_frame.render(visible, view, scene.effigy.enhanced, self.test_break, labels, parts)
 
     def _write_passes(self, layer: str, region: RenderRegion, passes: Mapping[str, np.ndarray]) -> None:
         """Passes images (H, W, …) by their names, top row first, to Blender, which has the bottom row first."""

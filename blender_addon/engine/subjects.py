@@ -20,6 +20,8 @@ from mathutils import Matrix
 
 from ..avatars import avatar_path, has_avatar, missing
 from ..errors import EffigyError
+from ..grade import NEUTRAL, Grade
+from ..grading import grade_of
 from ..player.evaluate import Player
 from ..player.players import player_of
 from ..rig.conventions import transform_to_head
@@ -41,6 +43,7 @@ class Subject:
     """What evaluates the avatar in Blender; None if its file has no baked model."""
     mesh: bpy.types.Object | None = None
     """The rig's own, not evaluated."""
+    grade: Grade = NEUTRAL
 
     def message(self) -> dict[str, Any]:
         """An entry of the worker protocol's `subjects`."""
@@ -82,7 +85,8 @@ def collect_subjects(depsgraph: bpy.types.Depsgraph) -> RenderSubjects:
         # Also where it is too small to be drawn, a missing file is said now and not in the frame in which it grows.
         path = avatar_path(rig.armature)
         if pose.has_size:
-            subjects.append(Subject(path, pose, holdout, player_of(rig, path, depsgraph), rig.mesh))
+            player, grade = player_of(rig, path, depsgraph), grade_of(rig, depsgraph)
+            subjects.append(Subject(path, pose, holdout, player, rig.mesh, grade))
         if warning := sentence_of(rig, depsgraph):
             warnings.append(warning)
     scene = depsgraph.scene

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Final
 
 import bpy
@@ -11,6 +11,8 @@ import numpy as np
 from .. import srgb
 from ..avatars import avatar_path
 from ..errors import EffigyError
+from ..grade import Grade
+from ..grading import grade_of
 from ..player.evaluate import Player
 from ..player.harmonics import turned
 from ..player.players import player_of
@@ -66,6 +68,7 @@ class FrameRequest:
     """0 to 1: of the scene's light."""
     lit: light.LitHead | None
     """None if the strength is 0."""
+    grade: Grade
 
     def key(self) -> bytes:
         """Differs where the splats do."""
@@ -74,6 +77,7 @@ class FrameRequest:
         parts = [np.asarray(pose[name], np.float64).tobytes() for name in sorted(pose)]
         parts += [view.position.tobytes(), view.forward.tobytes(), bytes([view.orthographic])]
         parts += [self.object_to_world.tobytes(), np.float64(self.strength).tobytes()]
+        parts += [np.float64(astuple(self.grade)).tobytes()]
         return b"".join(parts) + (b"" if self.lit is None else self.lit.key()) + str(id(self.player)).encode()
 
 
@@ -103,6 +107,7 @@ def request_of(
         np.eye(4) if in_world or evaluated is None else np.array(evaluated.matrix_world, np.float64),
         strength,
         light.read(rig, depsgraph) if strength > 0 else None,
+        grade_of(rig, depsgraph),
     )
 
 
@@ -119,7 +124,7 @@ def splats_of(request: FrameRequest) -> NativeSplats:
     if player.baked.bust is not None:
         own = len(player.vertices_of_gaussians) - len(player.baked.bust.means)
         rest[own:] = player.baked.bust.means[: len(rest) - own]
-    wanted = radiance.for_blended_light(splats.colors, rest, weights)
+    wanted = radiance.for_blended_light(request.grade.colors(splats.colors), rest, weights)
     if request.lit is not None:
         factor = light.factor(request.lit, splats.means[:count], request.strength)[anchors]
         wanted = srgb.encode(srgb.decode(wanted) * factor).astype(np.float32)

@@ -1,10 +1,12 @@
-"""The panel Viewport: how the 3D View shows the active rig's avatar, and why it is not up to date."""
+"""The panel Viewport: how the 3D View shows the active rig's avatar, and why it is not up to date; and below it the
+panel Match Plate.
+"""
 
 from __future__ import annotations
 
 import bpy
 
-from .. import active
+from .. import active, grading
 from ..avatars import has_avatar
 from ..playable_files import networks_beside
 from ..player.players import has_bust
@@ -56,4 +58,20 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
                 layout.operator("effigy.make_playable", icon="FILE_CACHE")
 
 
-classes = (EFFIGY_PT_view,)
+class EFFIGY_PT_grade(RigPanel, bpy.types.Panel):
+    bl_idname = "EFFIGY_PT_grade"
+    bl_label = "Match Plate"
+    bl_parent_id = "EFFIGY_PT_view"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, active.need_rig(context).armature.effigy
+        layout.operator("effigy.match_plate", icon="EYEDROPPER")
+        column = layout.column()
+        column.use_property_split = True
+        for name in grading.NAMES:
+            column.prop(settings, name)
+        layout.operator("effigy.reset_grade", icon="LOOP_BACK")
+
+
+classes = (EFFIGY_PT_view, EFFIGY_PT_grade)

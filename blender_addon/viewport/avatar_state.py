@@ -10,6 +10,7 @@ from typing import Any
 import bpy
 import numpy as np
 
+from ..grade import NEUTRAL, Grade
 from ..rig.pose import RigPose
 from ..rig.rig_properties import find_rigs
 from .splats import Splats
@@ -56,6 +57,8 @@ class AvatarState:
     """(4, 4) `RigPose.head_motion` of the current pose."""
     pose: RigPose | None = None
     """The pose as it was last read, at `read_at`."""
+    grade: Grade = NEUTRAL
+    """As it was last read, at `read_at`. `splats` are without it."""
     read_at: float = -np.inf
     key: bytes = b""
     """`pose_key` of `pose`."""

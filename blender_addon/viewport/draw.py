@@ -40,8 +40,8 @@ class _SharedTexture:
     """The texture with the splats of one set of avatars, shared by all views that show this set."""
 
     key: tuple[Any, ...] = ()
-    """For each avatar the version of its splats, the head's motion and the draw style with which the texture was
-    made."""
+    """For each avatar the version of its splats, the head's motion, the draw style and the grade with which the texture
+    was made."""
     texture: SplatTexture | None = None
 
 
@@ -199,12 +199,16 @@ def _splat_texture(uids: tuple[int, ...], avatars: list[tuple[Rig, AvatarState]]
     """The texture with the splats of these avatars, uploaded again only after a change. None if there is no splat."""
     styles = [live.draw_style_of(rig.armature) for rig, _ in avatars]
     key = tuple(
-        (avatar.version, avatar.motion.tobytes(), style) for (_, avatar), style in zip(avatars, styles, strict=True)
+        (avatar.version, avatar.motion.tobytes(), style, avatar.grade)
+        for (_, avatar), style in zip(avatars, styles, strict=True)
     )
     shared = state.textures.setdefault(uids, _SharedTexture())
     if shared.key != key:
         packed = pack(
-            [(avatar.splats, avatar.motion, style) for (_, avatar), style in zip(avatars, styles, strict=True)]
+            [
+                (avatar.splats.graded(avatar.grade), avatar.motion, style)
+                for (_, avatar), style in zip(avatars, styles, strict=True)
+            ]
         )
         shared.key, shared.texture = key, None if packed is None else SplatTexture(packed)
     return shared.texture

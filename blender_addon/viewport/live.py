@@ -29,6 +29,7 @@ from bpy.app.handlers import persistent
 
 from ..avatars import avatar_path, has_avatar
 from ..errors import EffigyError
+from ..grading import grade_of
 from ..native_clouds import cloud_of
 from ..paths import is_file
 from ..playable_files import networks_beside
@@ -141,7 +142,7 @@ def _is_open(view: int | None) -> bool:
 def _update_pose(rig: Rig, avatar: AvatarState, depsgraph: bpy.types.Depsgraph, now: float) -> None:
     """Reads the rig's evaluated pose into `avatar`. `now` (`perf_counter`) is recorded as the time of a change."""
     pose = read_pose(rig, depsgraph)
-    key, avatar.read_at = pose_key(pose), now
+    key, avatar.read_at, avatar.grade = pose_key(pose), now, grade_of(rig, depsgraph)
     if key != avatar.key:
         avatar.pose_changed_at = now
     if key != avatar.key or not np.array_equal(pose.head_motion, avatar.motion):

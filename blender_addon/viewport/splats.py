@@ -7,12 +7,13 @@ head to its current position. `pack` lays out the numbers for the texture from w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 
+from ..grade import Grade
 from ..rig.conventions import HEAD_TO_BLENDER, points_to_blender
 from ..rig.rotations import matrix_to_quaternion, quaternion_multiply, quaternion_rows
 
@@ -57,6 +58,9 @@ class Splats:
             answer["colors"],
             motion,
         )
+
+    def graded(self, grade: Grade) -> Splats:
+        return self if grade.neutral else replace(self, colors=grade.colors(self.colors))
 
     @cached_property
     def covariances(self) -> np.ndarray:

@@ -186,6 +186,7 @@ ROWS = {
     "key_part": Row(lambda _: EFFIGY.key_part(True, part="gaze")),
     "loop_range": Row(lambda _: EFFIGY.loop_range(True, frames="RANGE", first=2, last=8)),
     "mark_unsure_frames": Row(lambda _: EFFIGY.mark_unsure_frames(True), lambda _: spoil_track()),
+    "match_plate": Row(lambda _: EFFIGY.match_plate(True, key=True)),
     "mend_rig": Row(lambda _: EFFIGY.mend_rig(True), move_mesh),
     "mirror_expression": Row(lambda _: EFFIGY.mirror_expression(True), smile),
     "mirror_performance": Row(lambda _: EFFIGY.mirror_performance(True)),
@@ -201,6 +202,7 @@ ROWS = {
     ),
     "remove_life": Row(lambda _: EFFIGY.remove_life(True, what="TARGET"), lambda _: EFFIGY.add_gaze_target()),
     "reset_expression": Row(lambda _: EFFIGY.reset_expression(True), smile),
+    "reset_grade": Row(lambda _: EFFIGY.reset_grade(True), lambda _: grade()),
     "retarget_performance": Row(
         lambda place: EFFIGY.retarget_performance(True, filepath=str(place.take), frame_start=20)
     ),
@@ -218,6 +220,10 @@ def pull_corner() -> None:
     bone = rig().handle_bones()["face_lip_corner.L"]
     bone.location.y = 0.01
     bone.keyframe_insert("location", frame=3)
+
+
+def grade() -> None:
+    rig().armature.effigy.exposure = 1.0
 
 
 def set_look() -> None:
