@@ -53,6 +53,7 @@ def _object(obj: bpy.types.Object) -> tuple[Any, ...]:
         (obj.hide_viewport, obj.hide_render, obj.visible_camera, obj.hide_get()),
         [slot.link for slot in obj.material_slots],
         (obj.effigy.avatar, obj.effigy.capture, obj.effigy.packed and obj.effigy.packed.name),
+        (obj.effigy.exposure, obj.effigy.red, obj.effigy.blue, obj.effigy.black),
         _animation(obj),
         obj.pose and [(bone.name, _rounded(bone.matrix_basis)) for bone in obj.pose.bones],
     )

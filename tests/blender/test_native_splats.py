@@ -141,6 +141,19 @@ def test_scripts_set_the_scenes_light(cloud, cat):
 
 
 @needs_5_3
+def test_the_grade_is_in_the_splats(cloud, cat):
+    shown = []
+    for exposure in (0.0, 1.0, 0.0):
+        cat.armature.effigy.exposure = exposure
+        bpy.context.view_layer.update()
+        bpy.context.view_layer.update()
+        shown.append(values_of(cloud)["radiance:base"].copy())
+    plain, light, again = shown
+    assert light[:, :3].mean() > plain[:, :3].mean() + 0.1 and (light[:, 3] == plain[:, 3]).all()
+    assert (again == plain).all()
+
+
+@needs_5_3
 def test_the_scenes_light_falls_on_one_side(cloud, cat):
     sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
     sun.data.energy, sun.rotation_euler = 3.0, (0, np.pi / 2, 0)
