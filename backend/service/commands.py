@@ -164,6 +164,7 @@ def train(request: requests.TrainRequest, progress: Progress) -> results.TrainRe
         preset=request.preset,
         generator=request.generator,
         refined=request.refined,
+        fit_poses=request.fit_poses,
         head_only=request.head_only,
         size=request.size,
         device=request.device,

@@ -129,7 +129,7 @@ def _training(request: TrainRequest) -> list[Step]:
     return [
         Step("Reading frames", "Reading the frames", FOOTAGE, 2.0, 0.005, counts_frames=True),
         Step("Warm-up", "Finding the colours", kind, warmup),
-        *_training_proper(preset.fits_poses and not request.refined, kind, rest),
+        *_training_proper(request.fit_poses and not request.refined, kind, rest),
         *([Step("Bust", "Adding the shoulders", kind, bust)] if bust else ()),
         *baked,
     ]

@@ -100,6 +100,7 @@ class TrainRequest(Request):
         default_in_words=f"{DEFAULT_GENERATOR}, or that of the checkpoint",
     )
     refined: bool = flag("train in the poses that `refine` has found as well as in those of `track`")
+    fit_poses: bool = flag("let the avatar fit the poses of some frames on its way, and train in both, to track better")
     head_only: bool = flag("no collar and shoulders, even where the footage shows them")
     device: str = option("what to train on", default="auto", choices=DEVICES)
     minutes: float | None = option(

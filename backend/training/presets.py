@@ -34,7 +34,8 @@ class Preset:
     frames whose own poses are right, and 0.8 dB on frames whose poses are as wrong as those of training."""
     fits_poses: bool = False
     """Whether the avatar fits the poses on its way, and is trained in both; see `backend.training.fitted_poses`. Not
-    together with `refinement`."""
+    together with `refinement`. No preset does it by itself: held-out frames lose 0.1 to 0.5 dB as tracked where they
+    gain 0.1 to 0.5 in poses that the avatar finds (bench/results/training.md)."""
     enhancer_width: int = 0
     """Channels of the enhancer's finest block; 0 means no enhancer."""
     perceptual_crop: int = 0
@@ -58,7 +59,7 @@ PRESETS = {
     # 1.6 times as long (generators.md). The perceptual loss would halve the number of steps in this time and pose
     # refinement would cost a third of them; more steps give the better avatar. Validation frames are not needed,
     # because training ends long before it could overfit. The bust takes 0.6 minutes more (bench/results/bust.md).
-    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False, fits_poses=True, bust_steps=300),
+    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False, bust_steps=300),
     # These presets have the enhancer, which takes 70 ms per image of 512 x 512 (20 ms at 256 x 256) in one CPU thread
     # and makes a training step 60 % longer. It gains little within the few steps of a draft.
     "standard": Preset(

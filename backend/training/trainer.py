@@ -39,6 +39,7 @@ def train(
     preset: str = "draft",
     generator: str | None = None,
     refined: bool = False,
+    fit_poses: bool = False,
     head_only: bool = False,
     size: int | None = None,
     device: str = "auto",
@@ -59,11 +60,11 @@ def train(
     With `minutes`, training ends by the clock instead of by the preset's number of steps. A killed run leaves a
     checkpoint beside `avatar_path`, from which `resume` continues. `size` is the training image size in pixels, by
     default the preset's. `generator` is a key of GENERATORS, None the default, or that of the checkpoint; `settings`
-    replace it. `refined` trains in the poses of REFINED_TRACK as well as in the tracked ones, and refines none. Where
-    the first capture shows shoulders, the avatar gets a bust after its `minutes`, unless it is `head_only`. `plan`
-    replaces the values of `preset`; the avatar file then still records the name `preset`. `seed` is that of first
-    weights and of every step's draws. `clock` returns the seconds by which minutes are counted. If poses are refined,
-    the captures get REFINED_TRACK.
+    replace it. `refined` trains in the poses of REFINED_TRACK as well as in the tracked ones, and refines none;
+    `fit_poses` lets the avatar find such poses on its way (`fitted_poses`). Where the first capture shows shoulders,
+    the avatar gets a bust after its `minutes`, unless it is `head_only`. `plan` replaces the values of `preset`; the
+    avatar file then still records the name `preset`. `seed` is that of first weights and of every step's draws. `clock`
+    returns the seconds by which minutes are counted. If poses are refined, the captures get REFINED_TRACK.
 
     If a GPU fails on the way (its memory runs out, a kernel cannot be built, the driver gives up), this is said in a
     message and the training goes on on the CPU from its last step or, if the GPU no longer gives its data back, from
@@ -71,9 +72,9 @@ def train(
     """
     avatar_path = Path(avatar_path)
     plan = plan or find_preset(preset)
-    if refined:
-        # The poses that they would find are there already.
-        plan = replace(plan, fits_poses=False, refinement=False)
+    if refined or fit_poses:
+        # Of these, one replaces the other; refined poses are there already.
+        plan = replace(plan, fits_poses=not refined, refinement=False)
     folders = [capture_folders] if isinstance(capture_folders, (str, Path)) else capture_folders
     captures = [load_capture(Path(folder)) for folder in folders]
     tracks = [load_training_track(capture, False) for capture in captures]
@@ -103,6 +104,8 @@ def train(
         "minutes": minutes,
         "settings": settings.to_dict(),
     }
+    if plan.fits_poses:
+        job["fits_poses"] = True
     if refined:
         poses = [
             part for track in fitted or tracks for part in (track.expression, track.rotations, track.head_to_camera)

@@ -290,6 +290,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "size": None,
         "generator": None,
         "refined": False,
+        "fit_poses": False,
         "head_only": False,
         "device": "auto",
         "minutes": None,

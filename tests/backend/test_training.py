@@ -206,7 +206,7 @@ def test_what_was_refined_is_not_refined_again(small, tmp_path):
 
 def test_poses_are_fitted_once_and_kept_over_an_interruption(small, tmp_path, monkeypatch):
     monkeypatch.setattr(fitted_poses, "STEPS_PER_FRAME", 0.05)
-    plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False, fits_poses=True)
+    plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False)
 
     class Seen(StopAfter):
         fits = 0
@@ -216,25 +216,29 @@ def test_poses_are_fitted_once_and_kept_over_an_interruption(small, tmp_path, mo
             super().update(stage, done, total, **metrics)
 
     whole = Seen("Training", 99)
-    at_once = train(small[0].folder, tmp_path / "whole.effigy", plan=plan, progress=whole)
+    at_once = train(small[0].folder, tmp_path / "whole.effigy", plan=plan, fit_poses=True, progress=whole)
     assert whole.fits == 1
     # The faces of both poses, of which the fitted ones differ a little.
-    plain = train(small[0].folder, tmp_path / "plain.effigy", plan=replace(plan, fits_poses=False))
+    plain = train(small[0].folder, tmp_path / "plain.effigy", plan=plan)
     assert (at_once.networks.performed[1] >= plain.networks.performed[1]).all()
     assert not torch.equal(at_once.networks.performed, plain.networks.performed)
     with pytest.raises(Cancelled):
-        train(small[0].folder, tmp_path / "parts.effigy", plan=plan, progress=StopAfter("Training on", 2))
+        train(
+            small[0].folder, tmp_path / "parts.effigy", plan=plan, fit_poses=True, progress=StopAfter("Training on", 2)
+        )
+    with pytest.raises(EffigyError, match="another training.*fits_poses"):
+        train(small[0].folder, tmp_path / "parts.effigy", plan=plan, resume=True)
     again = Seen("Training", 99)
-    parts = train(small[0].folder, tmp_path / "parts.effigy", plan=plan, resume=True, progress=again)
+    parts = train(small[0].folder, tmp_path / "parts.effigy", plan=plan, fit_poses=True, resume=True, progress=again)
     assert again.fits == 0
     for name, value in at_once.networks.state_dict().items():
         assert torch.equal(value, parts.networks.state_dict()[name]), name
 
 
 def test_a_short_training_fits_no_poses(small, tmp_path):
-    plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False, fits_poses=True)
-    plain = train(small[0].folder, tmp_path / "a.effigy", plan=replace(plan, fits_poses=False))
-    short = train(small[0].folder, tmp_path / "b.effigy", plan=plan)
+    plan = Preset(size=64, warmup_steps=2, steps=8, refinement=False)
+    plain = train(small[0].folder, tmp_path / "a.effigy", plan=plan)
+    short = train(small[0].folder, tmp_path / "b.effigy", plan=plan, fit_poses=True)
     for name, value in plain.networks.state_dict().items():
         assert torch.equal(value, short.networks.state_dict()[name]), name
 

@@ -226,7 +226,7 @@ def test_presets_train_as_they_are_described():
     common = {"batch": 4, "size": 512, "perceptual_crop": 128, "enhancer_width": 16, "validation": 0.05}
     assert {
         "instant": Preset(256, 60, 220, refinement=False, frames=64, fewest_frames=1),
-        "draft": Preset(256, 300, 4000, refinement=False, fits_poses=True, bust_steps=300),
+        "draft": Preset(256, 300, 4000, refinement=False, bust_steps=300),
         "standard": Preset(warmup_steps=500, steps=10000, bust_steps=600, **common),
         "full": Preset(warmup_steps=1000, steps=40000, bust_steps=1000, **common),
     } == PRESETS

@@ -136,6 +136,7 @@ def test_a_resumed_stage_counts_what_is_left_of_it() -> None:
 
 def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is() -> None:
     training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"), minutes=1.0, head_only=True)
+    training = replace(training, fit_poses=True)
     job = WholeJob(steps_of((training,)), 0.0)
     job.update("Reading frames", 40, 40, 5.0)
     # The first step compiles the kernels, which takes the whole warm-up.
@@ -148,12 +149,12 @@ def test_a_training_by_the_clock_takes_its_minutes_however_slow_the_machine_is()
     assert late is not None and late.left == pytest.approx(9, abs=2)
 
 
-def test_a_training_in_fitted_poses_or_of_an_instant_fits_none_on_its_way() -> None:
+def test_poses_are_fitted_on_the_way_only_if_asked_for_and_not_there_already() -> None:
     training = TrainRequest(captures=(CAPTURE.capture,), avatar=Path("/x.effigy"), head_only=True)
-    stages = [[step.stage for step in steps_of((each,))] for each in (training, replace(training, refined=True))]
-    assert stages[0][-3:] == ["Training", "Fitting poses again", "Training on"]
-    assert stages[1] == [step.stage for step in steps_of((replace(training, preset="instant"),))]
-    assert stages[1][-1] == "Training"
+    asked = replace(training, fit_poses=True)
+    stages = [[step.stage for step in steps_of((each,))] for each in (training, asked, replace(asked, refined=True))]
+    assert stages[1][-3:] == ["Training", "Fitting poses again", "Training on"]
+    assert stages[0] == stages[2] and stages[0][-1] == "Training"
 
 
 def test_the_shoulders_come_after_the_head_and_take_a_tenth_of_its_minutes_at_most() -> None:
