@@ -203,7 +203,7 @@ def test_the_engine_shows_blenders_own_settings_and_takes_itself_out_again(effig
 
 
 def test_the_enhancer_is_used_unless_the_scene_switches_it_off(engine_avatars, tmp_path, module, monkeypatch):
-    engine = module("blender_addon.engine.render_engine")
+    engine = module("blender_addon.engine.worker_frame")
     requested, call = [], engine.call_unless_cancelled
     monkeypatch.setattr(
         engine,
