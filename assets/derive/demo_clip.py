@@ -161,7 +161,7 @@ def encode(frames: list[Path], sound: Path, out: Path) -> None:
             image = cv2.imread(str(file))
             if image is None:
                 raise EffigyError(f"{file} is damaged: delete it, then run again.")
-            film.mux(pictures.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+            film.mux(pictures.encode(av.VideoFrame.from_ndarray(np.asarray(image, np.uint8), format="bgr24")))
         film.mux(pictures.encode())
         for frame in spoken.decode(audio=0):
             film.mux(voice.encode(frame))
