@@ -65,10 +65,10 @@ class GaussianBlendshapes(nn.Module):
         self.materials: Tensor
         self.register_buffer("materials", torch.zeros(fine, 4))
         """(N, 4): an anchor's colour on the rig, RGB, and how far it takes it, 0 to 1, where a face shows what the clip
-        never did. Only anchors inside the mouth do."""
+        never did. Only the tongue does."""
         self.reveals: Tensor
         self.register_buffer("reveals", torch.zeros(conditions - 3))
-        """(E + 9,): which of `Pose.beyond` show it: the opening of the jaw, and the tongue."""
+        """(E + 9,): which of `Pose.beyond` show it: the tongue that comes out."""
         self.regions = FilmedRegions(fine, conditions - 3)
         if k:
             with torch.no_grad():
