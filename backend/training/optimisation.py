@@ -44,7 +44,7 @@ single step fit the frames of that step better than the others."""
 class Part:
     """A part of a stage, which progress shows as a stage of its own."""
 
-    name: str
+    stage: str
     start: float = 0.0
     """Fraction of the stage."""
     end: float = 1.0
@@ -158,7 +158,7 @@ class Optimisation:
                     units = self.steps if self.minutes is None else 60 * self.minutes
                     done = (self.step if self.minutes is None else self.seconds) - part.start * units
                     total = (part.end - part.start) * units
-                    progress.update(part.name, round(min(done, total)), round(total), psnr=self.recent_psnr)
+                    progress.update(part.stage, round(min(done, total)), round(total), psnr=self.recent_psnr)
                     if after_step:
                         after_step(self)
         finally:

@@ -140,11 +140,11 @@ def train_on(
     if resumed:
         with reading(session.checkpoint_file or Path("checkpoint"), "checkpoint", REMEDY):
             restore_poses(frames, resumed.tensors, session)
-    rest = Part("Training on", start=FIT_AT) if plan.fits_poses else None
+    rest = Part(stage="Training on", start=FIT_AT) if plan.fits_poses else None
     if plan.fits_poses and not frames.fitted:
-        session.run(optimisation, "training", validation, Part("Training", end=FIT_AT))
+        session.run(optimisation, "training", validation, Part(stage="Training", end=FIT_AT))
         fit_poses(Avatar(networks, model, identity, settings), task.captures, frames, optimisation, session)
-        rest = Part("Training on", start=optimisation.fraction_done)
+        rest = Part(stage="Training on", start=optimisation.fraction_done)
     session.run(optimisation, "training", validation, rest)
     validation.restore_best(optimisation)
     store_training_ranges(networks, frames)

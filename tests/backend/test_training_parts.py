@@ -217,11 +217,13 @@ def test_a_pose_is_outside_from_a_degree_beyond_the_range(small: tuple[Track, He
 
 
 def test_the_draws_of_a_step_are_split_into_equal_parts() -> None:
-    draws = StepDraws(torch.arange(5), torch.rand(5, 3), torch.rand(5, 3), [[i, i] for i in range(5)], torch.rand(5, 8))
+    crops = [[i, i] for i in range(5)]
+    fitted = torch.tensor([True, False, False, True, True])
+    draws = StepDraws(torch.arange(5), torch.rand(5, 3), torch.rand(5, 3), crops, torch.rand(5, 8), fitted)
     for parts, sizes in ((1, [5]), (2, [3, 2]), (3, [2, 2, 1]), (4, [2, 2, 1]), (9, [1] * 5)):
         split = draws.split(parts)
         assert [len(part.rows) for part in split] == sizes
-        for name in ("rows", "noise", "background", "other_rows"):
+        for name in ("rows", "noise", "background", "other_rows", "fitted"):
             assert torch.equal(torch.cat([getattr(part, name) for part in split]), getattr(draws, name))
         assert [crop for part in split for crop in part.crops] == draws.crops
 
