@@ -111,7 +111,8 @@ def _speak_on_stage(folder: Path) -> None:
         scene.frame_start = scene.frame_end = frame
         demo_in_blender.render_frames(scene, str(folder / "stage" / f"{name}_"), film_transparent=False)
     shots = [(folder / "frames", 1), (folder / "stage", 13)]
-    demo_stage.join_shots(shots, [(demo_stage.SPEECH / "line.flac", 1)], demo_in_blender.GREY, folder / "film.mp4")
+    # The sentence begins half a second after its sound.
+    demo_stage.join_shots(shots, [(demo_stage.SPEECH / "line.flac", -14)], demo_in_blender.GREY, folder / "film.mp4")
 
 
 def files(folder: Path, name: str = "frames") -> list[Path]:
