@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from bench.fault_rows._blender import FILES, blender, copied_avatars, part, worker_pid
@@ -120,8 +121,7 @@ def _judge(outcome: Outcome, states: list[State]) -> None:
 
 def _slope(values: list[float]) -> float:
     """The median of the slopes between any two values (Theil 1950, Sen 1968), which outliers do not move."""
-    slopes = sorted((values[b] - values[a]) / (b - a) for a in range(len(values)) for b in range(a + 1, len(values)))
-    return slopes[len(slopes) // 2]
+    return median((values[b] - values[a]) / (b - a) for a in range(len(values)) for b in range(a + 1, len(values)))
 
 
 def _state() -> State:
