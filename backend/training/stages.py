@@ -147,7 +147,8 @@ def train_on(
         rest = Part(stage="Training on", start=optimisation.fraction_done)
     session.run(optimisation, "training", validation, rest)
     validation.restore_best(optimisation)
-    store_training_ranges(networks, frames)
+    if plan.fits_poses:
+        store_training_ranges(networks, frames)
     store_weight_limits(networks, model, frames)
     store_materials(networks, model, _some_poses(frames))
     metrics = {
