@@ -40,6 +40,8 @@ DETECTION_INTERVAL: Final = 0.1
 """Seconds between two looks whether the graphics driver has answered."""
 FRESH_SECONDS: Final = 60.0
 """How long the driver's answer counts as that of now. The artist may have updated the driver after that."""
+REPLACING: Final = "effigy-replacing"
+"""The name of the thread that ends a replaced worker and removes its environment."""
 _CANCEL_TIMEOUT: Final = 10.0
 """Seconds to wait for a cancelled installation when the extension is disabled."""
 
@@ -159,7 +161,7 @@ def finish() -> None:
         return
     # A stuck worker ends late, and neither that nor removing gigabytes may block the window.
     environments, ending = preferences.environments(), session.release()
-    threading.Thread(target=_replace, args=(ending, environments), daemon=True).start()
+    threading.Thread(target=_replace, args=(ending, environments), name=REPLACING, daemon=True).start()
 
 
 def findings() -> list[Finding]:

@@ -90,7 +90,8 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
         return
     paths = [os.fsdecode(value) for value in arguments[:2] if isinstance(value, (str, bytes, os.PathLike))]
     for access in _active:
-        if event == "open" and paths:
+        # A file that is already open is opened again by its number, and what follows is its mode.
+        if event == "open" and not isinstance(arguments[0], int):
             flags = arguments[2] if isinstance(arguments[2], int) else 0
             changes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             (access.written if changes else access.seen).append(paths[0])

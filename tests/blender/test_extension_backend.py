@@ -115,7 +115,16 @@ exit 0
     setup = module("blender_addon.backend_setup")
     monkeypatch.setattr(setup, "base_python", lambda: str(fake))
     monkeypatch.setattr(setup, "bpy", _Online())
-    return log
+    _wait_for_replacing(setup)
+    yield log
+    _wait_for_replacing(setup)
+
+
+def _wait_for_replacing(setup):
+    """An installation ends a worker in a thread, which then removes environments: not those of the next test."""
+    for thread in threading.enumerate():
+        if thread.name == setup.REPLACING:
+            thread.join(30)
 
 
 class _Online(_Offline):
@@ -160,6 +169,7 @@ def test_a_failed_installation_is_reported_and_leaves_the_one_before(no_backend,
 def test_the_backend_of_an_earlier_version_is_used(no_backend, imitation, module):
     preferences = module("blender_addon.preferences")
     assert bpy.ops.effigy.install_backend() == {"FINISHED"}
+    _wait_for_replacing(module("blender_addon.backend_setup"))
     environments = preferences.environments()
     # Earlier versions made their environment in this folder.
     former = preferences.user_folder() / "backend"
