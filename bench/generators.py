@@ -1,11 +1,11 @@
 """The generators of Gaussians at equal processor time: held-out and training frames, size, posing.
 
-    python -m bench.generators CAPTURE [CAPTURE ...] --out DIR [--minutes 4] [--size 256] [--seeds 20251 ...]
-        [--sizes K,F,W ...]
+    python -m bench.generators CAPTURE [CAPTURE ...] --out DIR [--preset draft] [--only NAME ...] [--minutes 4]
+        [--size 256] [--seeds 20251 ...] [--sizes K,F,W ...]
 
-Every generator is trained on every capture with every seed by the plan of `draft`, for so many minutes of processor
-time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes of other sizes: K
-shapes, F features, W hidden units. A stopped command goes on when it is run again: finished rows are kept in DIR.
+Every generator, or those of `--only`, is trained on every capture with every seed by the plan of a preset, for so many
+minutes of processor time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes of other sizes: K
+shapes, F features, W hidden units. A stopped command goes on when it is run again: finished rows and checkpoints are kept in DIR.
 Frames are those that `evaluate` scores, every fourth of them.
 """
 
@@ -28,10 +28,12 @@ from backend.formats.capture import Capture, load_capture
 from backend.formats.image_files import to_bytes
 from backend.formats.track import load_track
 from backend.storage import write_beside
+from backend.training.checkpoint import checkpoint_path
 from backend.training.evaluation import WHITE
 from backend.training.frames import evenly_spaced, read_truth
 from backend.training.metrics import compare
 from backend.training.optimisation import SEED
+from backend.training.presets import PRESETS
 from backend.training.trainer import train
 
 EVERY: Final = 4
@@ -100,12 +102,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.generators", description=__doc__.splitlines()[0])
     parser.add_argument("captures", nargs="+", type=Path, help="folders of tracked captures")
     parser.add_argument("--out", type=Path, required=True, help="folder for the avatars and rows.json")
+    parser.add_argument("--preset", choices=PRESETS, default="draft", help="whose plan is trained by")
+    parser.add_argument("--only", nargs="+", choices=GENERATORS, default=[*GENERATORS], help="of the generators")
     parser.add_argument("--minutes", type=float, default=4.0, help="processor time of each training")
     parser.add_argument("--size", type=int, default=256, help="width and height of the training images in pixels")
     parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
     parser.add_argument("--sizes", nargs="*", default=[], help="K,F,W of further blendshapes")
     arguments = parser.parse_args()
-    sizes = dict(GENERATORS)
+    sizes = {name: GENERATORS[name] for name in arguments.only}
     for text in arguments.sizes:
         shapes, features, width = map(int, text.split(","))
         sizes[f"blendshapes {text}"] = {"blendshapes": shapes, "feature_size": features, "neural_width": width}
@@ -119,17 +123,20 @@ def main() -> None:
             for name, settings in sizes.items():
                 key = {
                     "clip": folder.stem,
-                    "name": name,
+                    "name": name if arguments.preset == "draft" else f"{name}, {arguments.preset}",
                     "seed": seed,
                     "minutes": arguments.minutes,
                     "size": arguments.size,
                 }
                 if any(key.items() <= row.items() for row in rows):
                     continue
+                path = arguments.out / f"{folder.stem}-{key['name'].replace(',', '').replace(' ', '-')}-{seed}.effigy"
                 avatar = train(
                     folder,
-                    arguments.out / f"{folder.stem}-{name.replace(' ', '-')}-{seed}.effigy",
-                    settings=AvatarSettings(**settings),
+                    path,
+                    preset=arguments.preset,
+                    resume=checkpoint_path(path).exists(),
+                    settings=AvatarSettings(enhancer_width=PRESETS[arguments.preset].enhancer_width, **settings),
                     size=arguments.size,
                     minutes=arguments.minutes,
                     device="cpu",
