@@ -1,12 +1,14 @@
 """The generators of Gaussians at equal processor time: held-out and training frames, size, posing.
 
     python -m bench.generators CAPTURE [CAPTURE ...] --out DIR [--preset draft] [--only NAME ...] [--minutes 4]
-        [--size 256] [--seeds 20251 ...] [--sizes K,F,W ...]
+        [--size 256] [--seeds 20251 ...] [--sizes K,F,W ...] [--all-frames]
 
 Every generator, or those of `--only`, is trained on every capture with every seed by the plan of a preset, for so many
-minutes of processor time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes of other sizes: K
-shapes, F features, W hidden units. A stopped command goes on when it is run again: finished rows and checkpoints are kept in DIR.
-Frames are those that `evaluate` scores, every fourth of them.
+minutes of processor time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes
+of other sizes: K shapes, F features, W hidden units. A stopped command goes on when it is run again: finished rows and
+checkpoints are kept in DIR. Frames are those that `evaluate` scores, every fourth of them. With `--all-frames` each
+avatar is scored on all of them, by `evaluate` itself, whose columns are then in the table too, with the frames tracked
+by the avatar.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from backend.formats.image_files import to_bytes
 from backend.formats.track import load_track
 from backend.storage import write_beside
 from backend.training.checkpoint import checkpoint_path
-from backend.training.evaluation import WHITE
+from backend.training.evaluation import WHITE, evaluate
 from backend.training.frames import evenly_spaced, read_truth
 from backend.training.metrics import compare
 from backend.training.optimisation import SEED
@@ -51,6 +53,42 @@ COLUMNS: Final = {
     "milliseconds": "ms to pose",
     "megabytes": "MB",
 }
+
+THOROUGH_COLUMNS: Final = {
+    "steps": "steps",
+    "psnr": "held-out PSNR",
+    "psnr_head": "in the head",
+    "psnr_inner": "inner",
+    "psnr_rim": "rim",
+    "ssim": "SSIM",
+    "vgg_hed": "vgg_hed",
+    "f_lmd": "F-LMD",
+    "jitter": "jitter",
+    "training": "training frames",
+    "refitted": "tracked by the avatar",
+    "refitted_head": "in the head",
+    "refitted_inner": "inner",
+    "megabytes": "MB",
+}
+"""With `--all-frames`."""
+
+
+def score_all_frames(avatar: Avatar, capture: Capture, out: Path) -> dict[str, float]:
+    """THOROUGH_COLUMNS for one avatar; what `evaluate` writes is left in `out`."""
+    metrics = evaluate(avatar, capture, out, retrack=True)
+    mean_of, refitted = metrics.mean, metrics.refitted
+    names = ("psnr", "psnr_head", "psnr_inner", "psnr_rim", "ssim", "vgg_hed", "f_lmd")
+    figures = {
+        "steps": avatar.metrics["steps"],
+        **{name: getattr(mean_of, name) for name in names},
+        "jitter": metrics.jitter,
+        "training": metrics.train_psnr,
+        "refitted": refitted and refitted.psnr,
+        "refitted_head": refitted and refitted.psnr_head,
+        "refitted_inner": refitted and refitted.psnr_inner,
+        "megabytes": metrics.megabytes,
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def score(avatar: Avatar, capture: Capture) -> dict[str, float]:
@@ -86,12 +124,16 @@ def score(avatar: Avatar, capture: Capture) -> dict[str, float]:
 
 def table_of(rows: list[dict[str, Any]]) -> str:
     """Markdown: one row for each capture and generator, with the mean over its seeds and half their spread."""
-    lines = [f"| clip | generator | {' | '.join(COLUMNS.values())} |", "|---|---|" + "--:|" * len(COLUMNS)]
+    columns = THOROUGH_COLUMNS if "vgg_hed" in rows[0] else COLUMNS
+    lines = [f"| clip | generator | {' | '.join(columns.values())} |", "|---|---|" + "--:|" * len(columns)]
     for clip, name in dict.fromkeys((row["clip"], row["name"]) for row in rows):
         cells = []
-        for column in COLUMNS:
-            values = [row[column] for row in rows if (row["clip"], row["name"]) == (clip, name)]
-            digits = {"steps": 0, "ssim": 3, "milliseconds": 1}.get(column, 2)
+        for column in columns:
+            values = [row[column] for row in rows if (row["clip"], row["name"]) == (clip, name) and column in row]
+            if not values:
+                cells.append("–")
+                continue
+            digits = {"steps": 0, "ssim": 3, "vgg_hed": 4, "milliseconds": 1}.get(column, 2)
             spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{mean(values):.{digits}f}{spread}")
         lines.append(f"| {clip} | {name} | {' | '.join(cells)} |")
@@ -108,6 +150,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="width and height of the training images in pixels")
     parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
     parser.add_argument("--sizes", nargs="*", default=[], help="K,F,W of further blendshapes")
+    parser.add_argument("--all-frames", action="store_true", help="score by `evaluate`, on all held-out frames")
     arguments = parser.parse_args()
     sizes = {name: GENERATORS[name] for name in arguments.only}
     for text in arguments.sizes:
@@ -127,7 +170,7 @@ def main() -> None:
                     "seed": seed,
                     "minutes": arguments.minutes,
                     "size": arguments.size,
-                }
+                } | ({"all_frames": True} if arguments.all_frames else {})
                 if any(key.items() <= row.items() for row in rows):
                     continue
                 path = arguments.out / f"{folder.stem}-{key['name'].replace(',', '').replace(' ', '-')}-{seed}.effigy"
@@ -143,7 +186,10 @@ def main() -> None:
                     seed=seed,
                     clock=lambda: time.process_time() / threads,
                 )
-                rows.append(key | score(avatar, capture))
+                if arguments.all_frames:
+                    rows.append(key | score_all_frames(avatar, capture, path.with_suffix("")))
+                else:
+                    rows.append(key | score(avatar, capture))
                 with write_beside(file) as temporary:
                     temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
                 print(table_of(rows[-1:]).splitlines()[-1], flush=True)

@@ -14,7 +14,7 @@ from backend.avatar.settings import GENERATORS
 from backend.errors import Cancelled
 from backend.progress import SILENT, Progress
 from backend.training import presets
-from backend.training.presets import Preset
+from backend.training.presets import PRESETS, Preset
 from bench.ablation import VARIANTS, run
 from bench.generators import main as compare_generators
 from bench.training import measure
@@ -82,3 +82,17 @@ def test_generators_are_compared_once_and_again_from_what_was_kept(tmp_path, mon
     monkeypatch.setattr("bench.generators.train", None)
     compare_generators()
     assert json.loads((tmp_path / "out" / "rows.json").read_text()) == rows
+
+
+def test_generators_are_scored_by_evaluate_on_all_frames(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
+    capture, _, _ = make_small_capture(tmp_path, frames=15)
+    options = [str(capture.folder), "--out", str(tmp_path / "out"), "--minutes", "0.002", "--size", "64"]
+    options += ["--only", "blendshapes", "--preset", "standard", "--all-frames"]
+    monkeypatch.setattr("sys.argv", ["generators", *options])
+    compare_generators()
+    (row,) = json.loads((tmp_path / "out" / "rows.json").read_text())
+    metrics = json.loads(next((tmp_path / "out").glob("*/metrics.json")).read_text())
+    assert metrics["settings"]["enhancer_width"] == PRESETS["standard"].enhancer_width
+    assert (row["psnr"], row["refitted"]) == (metrics["psnr"], metrics["refitted"]["psnr"])
+    assert row["name"] == "blendshapes, standard" and "| tracked by the avatar |" in capsys.readouterr().out
