@@ -102,7 +102,9 @@ class Optimisation:
         self.seed = seed
         self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
-        self.final_rate, self.condition_noise, self.perceptual_crop = final_rate, condition_noise, perceptual_crop
+        self.final_rate, self.condition_noise = final_rate, condition_noise
+        # Smaller images are compared whole.
+        self.perceptual_crop = min(perceptual_crop, size)
         self.learning_rates = [group.learning_rate for group in groups]
         self.optimizer = torch.optim.Adam(
             [
