@@ -84,11 +84,6 @@ class EFFIGY_PT_import(EffigyPanel, bpy.types.Panel):
                 row = box.row()
                 row.label(text=readable(path.name), icon="USER", translate=False)
                 row.operator("effigy.pack_avatar", text="", icon="PACKAGE")
-        if active.need_rig(context).is_editable:
-            row = self.layout.row()
-            row.enabled = backend_setup.state().ready
-            row.operator("effigy.retarget_performance", icon="MOD_MESHDEFORM")
-            row.operator("effigy.lip_sync", icon="SPEAKER")
         if not bpy.data.filepath and avatars.has_avatar(armature):
             wrapped(
                 box,

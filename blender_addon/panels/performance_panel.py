@@ -1,4 +1,6 @@
-"""The panel Performance: cleaning up its curves, and the life that is added to it: gaze, blinks and breath."""
+"""The panel Performance: adding one from a sound or from another person, cleaning up its curves, and the life that is
+added to it: gaze, blinks and breath.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Final
 
 import bpy
 
-from .. import active
+from .. import active, backend_setup
 from ..rig import gaze_target, life
 from ..rig.rig_properties import Rig
 from ..rig.takes import takes_of
@@ -21,7 +23,6 @@ class EFFIGY_PT_performance(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_performance"
     bl_label = "Performance"
     bl_order = 3
-    bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
@@ -29,6 +30,10 @@ class EFFIGY_PT_performance(RigPanel, bpy.types.Panel):
 
     def draw(self, context: bpy.types.Context) -> None:
         rig = active.need_rig(context)
+        column = self.layout.column(align=True)
+        column.enabled = backend_setup.state().ready
+        column.operator("effigy.lip_sync", icon="SPEAKER")
+        column.operator("effigy.retarget_performance", icon="MOD_MESHDEFORM")
         heading, body = self.layout.panel("effigy_clean_up", default_closed=True)
         heading.label(text="Clean Up")
         if body is not None:

@@ -14,7 +14,7 @@ from .base import EffigyPanel
 class EFFIGY_PT_playback(EffigyPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_playback"
     bl_label = "Playback and Export"
-    bl_order = 5
+    bl_order = 7
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod

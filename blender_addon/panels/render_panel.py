@@ -18,7 +18,7 @@ from .base import RigPanel
 class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_render"
     bl_label = "Render"
-    bl_order = 4
+    bl_order = 6
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

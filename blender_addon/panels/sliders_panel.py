@@ -35,7 +35,7 @@ PARTS: Final = {
 class EFFIGY_PT_sliders(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_sliders"
     bl_label = "Sliders"
-    bl_order = 3
+    bl_order = 5
 
     def draw(self, context: bpy.types.Context) -> None:
         layout = self.layout

@@ -38,12 +38,6 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
         # The file that is shown: to look for it, or to unpack it, at every redraw would take too long.
         if avatar is not None and avatar.file is not None and has_bust(avatar.file[1]):
             layout.prop(rig.armature.effigy, "show_bust")
-        column = layout.column()
-        column.active = shown.mode != "MESH"
-        column.prop(shown, "scale", slider=True)
-        column.prop(shown, "least_opacity", slider=True)
-        column.prop(scene, "quality")
-        column.prop(scene, "with_overlays")
         if shared_shaders.failure():
             wrapped(layout, shared_shaders.failure(), region_width(context), "ERROR")
         elif avatar is not None and avatar.error:
@@ -56,6 +50,14 @@ class EFFIGY_PT_view(RigPanel, bpy.types.Panel):
                 wrapped(layout, UNFILMED, region_width(context), "INFO")
             if avatar.source is Source.WORKER:
                 layout.operator("effigy.make_playable", icon="FILE_CACHE")
+        heading, column = layout.panel("effigy_display", default_closed=True)
+        heading.label(text="Display")
+        if column is not None:
+            column.active = shown.mode != "MESH"
+            column.prop(shown, "scale", slider=True)
+            column.prop(shown, "least_opacity", slider=True)
+            column.prop(scene, "quality")
+            column.prop(scene, "with_overlays")
 
 
 class EFFIGY_PT_grade(RigPanel, bpy.types.Panel):

@@ -31,7 +31,7 @@ QUALITIES = (
     ("FULL", "Everything", "All Gaussians at full resolution, always"),
     (
         "ANCHORS",
-        "Anchors while Moving",
+        "Fast while Moving",
         "While a pose changes, only the Gaussians of the mesh's vertices, which are computed faster, at half the "
         "resolution; all Gaussians at full resolution once it is still",
     ),
