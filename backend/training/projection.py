@@ -3,10 +3,13 @@
 A vertex of scalp, ears or neck is first moved along its normal as far as the head mattes allow (a visual hull: hair
 ends where silhouettes end). Each vertex then takes the colours at which the frames show it, weighted by how straight
 they see it, by the matte, and by how near they are to the others' mean. InvertAvatar fuses maps of frames by recurrent
-gates that were learnt on many people; this is what remains of it where nothing was learnt before.
+gates that were learnt on many people instead: `bench.learnt_fusion` has both.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,18 +44,53 @@ SURFACE_TOLERANCE = 0.004
 """Metres that a visible vertex may lie behind the nearest triangle."""
 COLOR_TOLERANCE = 0.1
 """Of colours in [0, 1]: a frame counts half if it differs by about this from the mean of the frames."""
+KNOWN_WEIGHT = 1e-3
+"""A vertex that frames show by less than this weight together is not known."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What F frames show at N vertices."""
+
+    colors: Tensor
+    """(F, N, 3) in [0, 1]"""
+    mattes: Tensor
+    """(F, N): 1 = head"""
+    straight: Tensor
+    """(F, N): squared cosine between the normal and the direction to the camera; 0 where the vertex is not visible."""
+
+
+Fusion = Callable[[Observations], Tensor]
+"""Observations to the vertices' colours (N, 3)."""
+
+
+def fused_colors(seen: Observations) -> Tensor:
+    """(N, 3) in [0, 1]: the mean of the frames, weighted by how straight they see the vertex, by the matte, and by how
+    near their colour is to the mean without this last weight.
+    """
+    weights = seen.straight * seen.mattes.square()
+    near = torch.exp(-(seen.colors - _mean(seen.colors, weights)).square().sum(-1) / (2 * COLOR_TOLERANCE**2))
+    return _mean(seen.colors, weights * (near + 1e-3))
 
 
 @torch.no_grad()
-def project_into(free: VertexBoundGaussians, frames: TrainingFrames, model: HeadModel, limits: AnchorLimits) -> None:
-    """Set offsets, colours and opacities of `free`, in place, from the pixels of FRAMES frames.
+def project_into(
+    free: VertexBoundGaussians,
+    frames: TrainingFrames,
+    model: HeadModel,
+    limits: AnchorLimits,
+    *,
+    most: int = FRAMES,
+    fusion: Fusion = fused_colors,
+) -> None:
+    """Set offsets, colours and opacities of `free`, in place, from the pixels of `most` frames.
 
     A vertex that no frame shows keeps its colour. `limits` tell by their offsets where hair may be.
     """
     size = frames.size
     while size % 2 == 0 and size > SIZE:
         size //= 2
-    rows = torch.from_numpy(evenly_spaced(np.arange(len(frames)), FRAMES))
+    rows = torch.from_numpy(evenly_spaced(np.arange(len(frames)), most))
     batch = frames.batch(rows, size)
     faces = torch.as_tensor(model.faces.astype(np.int64), device=frames.device)
     normals = vertex_normals(frames.poses.shaped.vertices, faces)[0]
@@ -62,10 +100,11 @@ def project_into(free: VertexBoundGaussians, frames: TrainingFrames, model: Head
     distance[hairy] = _smoothed(ends * hairy, ended & hairy, hairy, model)[hairy]
     offsets = distance[:, None] * normals
     free.geometry[:, :3] = offsets / OFFSET_UNIT
-    colors, mattes, known = _fused(
-        batch.pose, offsets, normals, batch.cameras, torch.cat((batch.color, batch.matte[..., None]), -1), faces
-    )
-    free.appearance[known, 1:4] = ((colors - 0.5) / C0)[known]
+    images = torch.cat((batch.color, batch.matte[..., None]), -1)
+    seen = observe(batch.pose, offsets, normals, batch.cameras, images, faces)
+    known = (seen.straight * seen.mattes.square()).sum(0) > KNOWN_WEIGHT
+    mattes = (seen.straight * seen.mattes).sum(0) / seen.straight.sum(0).clamp_min(1e-6)
+    free.appearance[known, 1:4] = ((fusion(seen) - 0.5) / C0)[known]
     free.appearance[known, 0] = torch.logit(mattes.clamp(0.05, 0.9))[known]
 
 
@@ -110,12 +149,10 @@ def _smoothed(distance: Tensor, ended: Tensor, hairy: Tensor, model: HeadModel) 
     return torch.as_tensor(solved, dtype=distance.dtype, device=distance.device)
 
 
-def _fused(
+def observe(
     pose: Pose, offsets: Tensor, normals: Tensor, cameras: Cameras, images: Tensor, faces: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours (N, 3) and mattes (N,) of the vertices, moved by offsets (N, 3) at rest, in images (B, H, W, 4) of colour
-    and matte, and whether any image shows the vertex (N,).
-    """
+) -> Observations:
+    """What images (B, H, W, 4) of colour and matte show at the vertices, moved by offsets (N, 3) at rest."""
     posed = pose.posed + rotate(pose.rotations, offsets.expand_as(pose.posed))
     points, pixels = _in_camera(posed, cameras)
     height, width = images.shape[1:3]
@@ -128,13 +165,7 @@ def _fused(
     on_screen = ((pixels > 0) & (pixels < pixels.new_tensor((width, height)))).all(-1)
     visible = on_screen & (points[..., 2] < nearest + SURFACE_TOLERANCE)
     seen = _sampled(images, pixels)
-    straight = visible * facing.clamp_min(0).square()
-    mattes = (straight * seen[..., 3]).sum(0) / straight.sum(0).clamp_min(1e-6)
-    weights = straight * seen[..., 3].square()
-    colors = seen[..., :3]
-    mean = _mean(colors, weights)
-    near = torch.exp(-(colors - mean).square().sum(-1) / (2 * COLOR_TOLERANCE**2))
-    return _mean(colors, weights * (near + 1e-3)), mattes, weights.sum(0) > 1e-3
+    return Observations(seen[..., :3], seen[..., 3], visible * facing.clamp_min(0).square())
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
