@@ -98,6 +98,9 @@ MOTION: Final = Kind("a motion of a skeleton (BVH)", "choose a performance of a 
 TEXT_GRID: Final = Kind(
     "a Praat TextGrid with the times of words or sounds", f"{LIP_SYNC}, beside its sound", ("phone table",)
 )
+PAPAGAYO: Final = Kind(
+    "a file of Papagayo with the times of mouth shapes", f"{LIP_SYNC}, beside its sound", ("phone table",)
+)
 CAMERAS: Final = Kind(
     "a file of cameras of another program",
     "Effigy finds the camera itself, from the video alone; for several cameras at once give it to `track --cameras`",
@@ -349,6 +352,8 @@ def _kind_of_text(beginning: bytes) -> Kind | None:
         return WEB_PAGE
     if "ootextfile" in lower[:200] and "textgrid" in lower[:400]:
         return TEXT_GRID
+    if lower.startswith(("lipsync version", "mohoswitch1")):
+        return PAPAGAYO
     if text.startswith(("{", "[")):
         return _kind_of_json(text)
     if lower.startswith(("info,", "bs,", "k,")) and "\nbs," in f"\n{lower}":

@@ -15,6 +15,7 @@ import bpy
 
 from . import film_sound, tasks
 from .errors import EffigyError
+from .file_kinds import PAPAGAYO, kind_of
 from .paths import absolute, is_file
 from .reading import check_file
 from .rig.rig_properties import Rig
@@ -23,8 +24,8 @@ from .rig.steps import Steps
 from .tasks import Task
 from .transferring import exact_rate_of, new_file, rig_and_track, target_of
 
-TABLE_SUFFIXES: Final = (".TextGrid", ".textgrid", ".tsv")
-"""Of phone tables that are found beside a sound."""
+TABLE_SUFFIXES: Final = (".TextGrid", ".textgrid", ".tsv", ".pgo", ".dat")
+"""Of phone tables that are found beside a sound. A `.dat` may be anything, and is looked into."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,14 @@ def _add_to_rig(request: SpeakRequest, name: str, scene: str | None, frame_start
 
 def table_beside(sound: Path) -> Path | None:
     """A phone table that has the sound's name and lies beside it, or None."""
-    return next((path for suffix in TABLE_SUFFIXES if is_file(path := sound.with_suffix(suffix))), None)
+    return next(
+        (
+            path
+            for suffix in TABLE_SUFFIXES
+            if is_file(path := sound.with_suffix(suffix)) and (suffix != ".dat" or kind_of(path) == PAPAGAYO)
+        ),
+        None,
+    )
 
 
 def strips_in(scene: bpy.types.Scene) -> list[Any]:

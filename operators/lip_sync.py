@@ -19,7 +19,8 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
     bl_description = (
         "Make this rig speak what is said in a sound or a video. Mouth and jaw are added as strips above the rig's "
         "performance; for the same sound again, the strips that it has get new keys. English is understood; other "
-        "languages need a phone table (TextGrid, or Rhubarb's .tsv) of the same name beside the sound"
+        "languages need a phone table (TextGrid, Rhubarb's .tsv, Papagayo's .pgo or .dat) of the same name beside "
+        "the sound"
     )
     bl_options = {"REGISTER", "UNDO"}
 
@@ -37,8 +38,8 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
     use_table: BoolProperty(
         name="Phone Table Beside It",
         default=True,
-        description="Where no text is given, take the phones from a TextGrid or Rhubarb's .tsv of the same name beside "
-        "the sound, if there is one",
+        description="Where no text is given, take the phones from a TextGrid, Rhubarb's .tsv or Papagayo's .pgo or "
+        ".dat of the same name beside the sound, if there is one",
     )
     phones: StringProperty(
         name="Phone Table", options={"HIDDEN", "SKIP_SAVE"}, description="The file of a phone table, for scripts"

@@ -317,7 +317,8 @@ class SpeakRequest(Request):
         default_in_words="found by listening",
     )
     phones: Path | None = option(
-        "the phones and their times, for any language: a Praat TextGrid, or a table of Rhubarb (.tsv, .json)",
+        "the phones and their times, for any language: a Praat TextGrid, a table of Rhubarb (.tsv, .json) or a file of "
+        "Papagayo (.pgo, .dat)",
         "FILE",
         default=None,
     )

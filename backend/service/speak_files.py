@@ -39,13 +39,13 @@ def speak_files(request: SpeakRequest, progress: Progress) -> Track:
     if request.phones and text:
         raise EffigyError("Give either the text or a phone table, not both: a table has the times of its own phones.")
     target, model = open_target(request.target)
-    table = read_phone_table(request.phones, progress) if request.phones else None
+    rate = request.fps or target.fps
+    table = read_phone_table(request.phones, progress, float(rate)) if request.phones else None
     progress.update("speech", 0, 1)
     sound = read_sound(request.sound, progress)
     phones = table or recognise(sound, text, progress)
     if not phones.phones:
         progress.message(f"No speech was found in {request.sound.name}: the mouth stays at rest.")
-    rate = request.fps or target.fps
     mouth = articulate(
         phones, sound, float(rate), intensity=request.intensity, smoothing=request.smoothing, progress=progress
     )

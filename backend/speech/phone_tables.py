@@ -3,6 +3,7 @@
 - Praat's TextGrid, long or short form, as the Montreal Forced Aligner and WebMAUS write it, with a tier of phones in
   the ARPAbet or in the IPA: any language.
 - Rhubarb Lip Sync's table of mouth shapes, TSV (`0.05<tab>B`) or JSON (`mouthCues`).
+- Papagayo's projects and switch files for Moho (`papagayo`).
 
 Sources: Praat's manual, "TextGrid file formats"; Rhubarb's README, "Output formats".
 """
@@ -16,33 +17,55 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..progress import SILENT, Progress
-from ..reading import Damaged, Unlike, parse_json, read_text, reading, shown
-from .phones import Phone, Phones
+from ..reading import Damaged, Unlike, parse_json, read_bytes, read_text, reading, shown
+from . import papagayo
+from .phones import Alphabet, Phone, Phones
 from .sound import MOST_SECONDS
 from .visemes import visemes_of
 
 NOUN: Final = "phone table"
 REMEDY: Final = "export it again"
-READ: Final = "choose a Praat TextGrid with a tier of phones, or a table of Rhubarb Lip Sync (.tsv, .json)"
+READ: Final = (
+    "choose a Praat TextGrid with a tier of phones, a table of Rhubarb Lip Sync (.tsv, .json), or a project or a "
+    "switch file of Papagayo (.pgo, .dat)"
+)
 MOST_BYTES: Final = 16 * 2**20
 MOST_PHONES: Final = 100_000
 """Fifty a second over half an hour."""
 KNOWN_SHARE: Final = 0.8
 """Of the labels of a tier, for it to be one of phones."""
+SHAPE_SETS: Final[tuple[Alphabet, ...]] = ("Preston Blair", "Fleming Dobbs", "Rhubarb", "ARPAbet")
+"""What Papagayo names mouth shapes by; the first one that a file's names may belong to."""
+_TIERS: Final[tuple[Alphabet, ...]] = ("ARPAbet", "IPA")
+_MARK: Final = b"\xef\xbb\xbf"
 _TOKEN: Final = re.compile(r'"((?:[^"]|"")*)"|(?<![^\s=])(-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?![^\s])')
 """A text in quotes, or a number that stands alone, which `[1]` does not."""
 _ROW: Final = re.compile(r"\s*(\d+(?:\.\d*)?)\t([A-HX])\s*")
 
 
-def read_phone_table(path: Path, progress: Progress = SILENT) -> Phones:
-    """The phones in a file. Raises an `EffigyError` for a file that holds none."""
+def read_phone_table(path: Path, progress: Progress = SILENT, rate: float | None = None) -> Phones:
+    """The phones in a file. `rate` is frames a second, for files that count frames and do not say their rate.
+
+    Raises an `EffigyError` for a file that holds no phones.
+    """
     path = Path(path)
     with reading(path, NOUN, REMEDY):
+        data = read_bytes(path, NOUN, MOST_BYTES, REMEDY)
+        if data.removeprefix(_MARK).startswith(papagayo.PROJECT.encode()):
+            # Old versions of Papagayo write what is said in the encoding of the system; the shapes' names are ASCII.
+            text = data.decode("utf-8-sig", "replace")
+            return _of_shapes(papagayo.of_project(text, progress), path, progress)
         text = read_text(path, NOUN, REMEDY, MOST_BYTES)
+        if text.startswith(papagayo.SWITCH):
+            return _of_shapes(papagayo.of_switch(text, _told(rate, path, progress, "\nFPS" in text)), path, progress)
         if "ooTextFile" in text[:200]:
             return _of_text_grid(text, path, progress)
         if text.lstrip()[:1] in ("{", "["):
-            return _of_rhubarb(_cues_of_json(parse_json(text)))
+            content = parse_json(text)
+            if papagayo.is_of_papagayo(content):
+                phones = papagayo.of_json(content, _told(rate, path, progress, "fps" in content), progress)
+                return _of_shapes(phones, path, progress)
+            return _of_rhubarb(_cues_of_json(content))
         rows = [_ROW.fullmatch(line) for line in text.splitlines() if line.strip()]
         if not rows or any(row is None for row in rows):
             raise Unlike("it is neither of the forms that are read", READ)
@@ -64,6 +87,27 @@ def _checked(phones: list[Phone]) -> tuple[Phone, ...]:
             raise Damaged(f"“{shown(phone.label, 20)}” at {phone.start:g} seconds begins before another one has ended")
         before = phone.end
     return tuple(phones)
+
+
+def _told(rate: float | None, path: Path, progress: Progress, known: bool) -> float | None:
+    """The rate for a file that counts frames. `known`: whether the file says it itself."""
+    if rate is not None and not known:
+        progress.message(
+            f"{path.name} counts frames and does not say how many a second has: they are taken as {rate:g} a second."
+        )
+    return rate
+
+
+def _of_shapes(phones: list[Phone], path: Path, progress: Progress) -> Phones:
+    """Phones that are named by one of Papagayo's sets of mouth shapes: the first set that knows most of the names."""
+    labels = [phone.label for phone in phones]
+    known = {alphabet: sum(visemes_of(label, alphabet) is not None for label in labels) for alphabet in SHAPE_SETS}
+    alphabet = max(SHAPE_SETS, key=lambda name: known[name])
+    if known[alphabet] < KNOWN_SHARE * len(labels):
+        listed = ", ".join(f"“{shown(label, 20)}”" for label in list(dict.fromkeys(labels))[:5])
+        raise Unlike(f"its shapes are {listed}, and no set of Papagayo's has most of them", READ)
+    _tell_unknown(labels, alphabet, path, progress)
+    return Phones(alphabet, _checked(phones))
 
 
 def _of_rhubarb(cues: list[Phone]) -> Phones:
@@ -98,7 +142,7 @@ def _of_text_grid(text: str, path: Path, progress: Progress) -> Phones:
     # The tiers that are named after phones come first, then that with the most labels.
     for name in [*named, *sorted(set(tiers) - set(named), key=lambda each: -len(tiers[each]))]:
         labels = [phone.label for phone in tiers[name]]
-        for alphabet in ("ARPAbet", "IPA"):
+        for alphabet in _TIERS:
             known = sum(visemes_of(label, alphabet) is not None for label in labels)
             words = sum(len(label) > 4 and visemes_of(label, "ARPAbet") is None for label in labels)
             if labels and known >= KNOWN_SHARE * len(labels) and words <= (1 - KNOWN_SHARE) * len(labels):
@@ -108,7 +152,7 @@ def _of_text_grid(text: str, path: Path, progress: Progress) -> Phones:
     raise Unlike(f"its tiers are {listed}, and none holds phones of the ARPAbet or the IPA", READ)
 
 
-def _tell_unknown(labels: list[str], alphabet: Any, path: Path, progress: Progress) -> None:
+def _tell_unknown(labels: list[str], alphabet: Alphabet, path: Path, progress: Progress) -> None:
     unknown = Counter(label for label in labels if visemes_of(label, alphabet) is None)
     if unknown:
         listed = ", ".join(f"“{shown(label, 10)}”" for label, _ in unknown.most_common(5))

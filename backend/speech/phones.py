@@ -8,9 +8,10 @@ from typing import Final, Literal, Protocol
 from ..progress import Progress
 from .sound import Sound
 
-Alphabet = Literal["ARPAbet", "IPA", "Rhubarb"]
+Alphabet = Literal["ARPAbet", "IPA", "Rhubarb", "Preston Blair", "Fleming Dobbs"]
+"""The last three are sets of mouth shapes."""
 SILENCES: Final = frozenset(
-    ("", "sil", "sp", "spn", "pau", "pause", "_", "#", "<p>", "<p:>", "<eps>", "<sil>", "h#", "nsn", "+spn+")
+    ("", "sil", "sp", "spn", "pau", "pause", "_", "#", "<p>", "<p:>", "<eps>", "<sil>", "h#", "nsn", "+spn+", "rest")
 )
 """Lower-case labels by which programs mean that nobody speaks."""
 

@@ -97,6 +97,14 @@ _ARPABET: Final = {
 }
 _RHUBARB: Final = {"PP": "A", "SS": "B", "E": "C", "aa": "D", "oh": "E", "ou": "F", "FF": "G", "nn": "H", REST: "X"}
 """Rhubarb Lip Sync's mouth shapes, whose letters are Hanna-Barbera's."""
+_PRESTON_BLAIR: Final = {
+    "PP": "MBP", "FF": "FV", "aa": "AI", "E": "E", "oh": "O", "ou": "U WQ", "nn": "L", "DD": "ETC"
+}  # fmt: skip
+_FLEMING_DOBBS: Final = {
+    "PP": "MBP", "FF": "FV", "TH": "TH", "DD": "NLTDR", "kk": "GK", "CH": "SH", "E": "EHSZ", "aa": "AA", "ih": "IY",
+    "oh": "O",
+}  # fmt: skip
+"""The sets of mouth shapes that Papagayo offers; its name of a shape lists its phones."""
 _IPA: Final = {
     "PP": "pbmʙɓ",
     "FF": "fvɱʋɸβⱱ",
@@ -121,7 +129,12 @@ def _by_label(table: dict[str, str]) -> dict[str, tuple[str, ...]]:
     return {label: tuple(shapes.split()) for shapes, labels in table.items() for label in labels.split()}
 
 
-_LABELS: Final = {"ARPAbet": _by_label(_ARPABET), "Rhubarb": _by_label(_RHUBARB)}
+_LABELS: Final = {
+    "ARPAbet": _by_label(_ARPABET),
+    "Rhubarb": _by_label(_RHUBARB),
+    "Preston Blair": _by_label(_PRESTON_BLAIR),
+    "Fleming Dobbs": _by_label(_FLEMING_DOBBS),
+}
 _LETTERS: Final = {letter: shape for shape, letters in _IPA.items() for letter in letters}
 
 

@@ -113,6 +113,8 @@ def loaders() -> tuple[Loader, ...]:
         Loader("sound", "line.wav", lambda folder: read_sound(folder / "line.wav")),
         Loader("phone table", "line.TextGrid", lambda folder: read_phone_table(folder / "line.TextGrid")),
         Loader("phone table .json", "line.json", lambda folder: read_phone_table(folder / "line.json")),
+        Loader("phone table .pgo", "line.pgo", lambda folder: read_phone_table(folder / "line.pgo")),
+        Loader("phone table .dat", "line.dat", lambda folder: read_phone_table(folder / "line.dat", rate=24.0)),
         Loader("sheet", "sheet.csv", lambda folder: read_sheet(folder / "sheet.csv")),
         Loader("Gaussians", "splats.ply", lambda folder: read_ply(folder / "splats.ply")),
         Loader("list of head models", "heads.json", registry),
@@ -183,6 +185,12 @@ def make_samples(folder: Path) -> None:
         line.writeframes((8000 * np.sin(np.arange(8000) / 10)).astype(np.int16).tobytes())
     cues = [{"start": 0.1, "end": 0.3, "value": "A"}, {"start": 0.3, "end": 0.5, "value": "D"}]
     (folder / "line.json").write_text(json.dumps({"metadata": {"duration": 0.5}, "mouthCues": cues}), "utf-8")
+    (folder / "line.pgo").write_text(
+        "lipsync version 1\nline.wav\n24\n12\n1\n\tVoice 1\n\tMow.\n\t1\n\t\tMow.\n\t\t2\n\t\t11\n\t\t1\n"
+        "\t\t\tMow. 2 11 2\n\t\t\t\t2 MBP\n\t\t\t\t7 O\n",
+        "utf-8",
+    )
+    (folder / "line.dat").write_text("MohoSwitch1\n1 rest\n3 MBP\n8 O\n13 rest\n", "utf-8")
     (folder / "line.TextGrid").write_text(
         'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
         '0\n0.5\n<exists>\n1\n"IntervalTier"\n"phones"\n0\n0.5\n3\n'

@@ -74,6 +74,8 @@ OTHER_FILES: dict[str, tuple[str, bytes]] = {
     "capture.json": ("a part of a capture", b'{"schema": 2, "crop": [0, 0, 1], "intrinsics": [[1]]}'),
     "words.TextGrid": ("a Praat TextGrid", b'File type = "ooTextFile"\nObject class = "TextGrid"\n'),
     "words16.TextGrid": ("a Praat TextGrid", 'File type = "ooTextFile"\nObject class = "TextGrid"\n'.encode("utf-16")),
+    "line.pgo": ("a file of Papagayo", b"lipsync version 1\r\nline.wav\r\n24\r\n"),
+    "line.dat": ("a file of Papagayo", b"MohoSwitch1\n1 rest\n"),
     "head.glb": ("a mesh or a scene", b"glTF\2\0\0\0"),
     "head.fbx": ("a mesh or a scene", b"Kaydara FBX Binary  \0"),
     "walk.bvh": ("a motion of a skeleton", b"HIERARCHY\nROOT Hips\n"),
