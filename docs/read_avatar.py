@@ -21,6 +21,7 @@ NETWORK = "networks.blendshapes."
 LIMITS = ("networks.performed", "networks.filmed", f"{NETWORK}weight_limits")  # may be infinite
 sigmoid = lambda x: 0.5 * np.tanh(0.5 * x) + 0.5
 smooth = lambda x: np.clip(x, 0, 1) ** 2 * (3 - 2 * np.clip(x, 0, 1))
+rotated = lambda q, points: multiplied(multiplied(q, np.insert(points, 0, 0, -1)), q * (1, -1, -1, -1))[..., 1:]
 unit = lambda vectors: vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
@@ -61,9 +62,8 @@ def to_matrix(rotation: Array) -> Array:
 
 
 def to_quaternion(matrix: Array) -> Array:
-    """(3, 3) -> w, x, y, z: the eigenvector to the largest eigenvalue (Bar-Itzhack 2000)."""
+    """(3, 3) -> w, x, y, z: the eigenvector to the largest eigenvalue (Bar-Itzhack 2000), from the lower triangle."""
     (a, b, c), (d, e, f), (g, h, i) = matrix
-    # Of a symmetric matrix `eigh` reads the lower triangle alone.
     low = (a + e + i, 0, 0, 0), (h - f, a - e - i, 0, 0), (c - g, b + d, e - a - i, 0), (d - b, c + g, f + h, i - a - e)
     return np.linalg.eigh(low)[1][:, -1]
 
@@ -74,40 +74,32 @@ def multiplied(a: Array, b: Array) -> Array:
     return np.concatenate((aw * bw - (av * bv).sum(-1, keepdims=True), aw * bv + bw * av + np.cross(av, bv)), -1)
 
 
-def rotated(quaternions: Array, points: Array) -> Array:
-    """Points (..., 3) by unit quaternions (..., 4)."""
-    twice = 2 * np.cross(quaternions[..., 1:], points)
-    return points + quaternions[..., :1] * twice + np.cross(quaternions[..., 1:], twice)
-
-
-def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[Array, Array, Array, Array]:
-    """Vertices (N, 3), joints (5, 3), joint turns (5, 3, 3) and vertex turns (N, 4) of a pose."""
-    own = np.array([to_matrix(rotation) for rotation in rotations])
-    rows = np.concatenate((expression, (own[NECK:] - np.eye(3)).ravel()))
-    starts, vertices = tensors["baked.delta_starts"], tensors["baked.vertices"].copy()
-    for row in np.flatnonzero(rows):
-        entries = slice(starts[row], starts[row + 1])
-        step = rows[row] * tensors["baked.delta_units"][row]
-        vertices[tensors["baked.delta_vertices"][entries]] += step * tensors["baked.delta_steps"][entries]
-    joints, skinning = tensors["baked.joints"], tensors["baked.skinning"]
-    turns, shifts = np.empty((5, 3, 3)), np.empty((5, 3))
-    for joint, parent in enumerate(PARENTS):
-        turns[joint], shifts[joint] = own[joint], joints[joint] - own[joint] @ joints[joint]
-        if parent >= 0:
-            shifts[joint] = turns[parent] @ shifts[joint] + shifts[parent]
-            turns[joint] = turns[parent] @ turns[joint]
-    posed = np.einsum("nj,jab,nb->na", skinning, turns, vertices, optimize=True) + skinning @ shifts
-    quaternions = np.array([to_quaternion(turn) for turn in turns])
+def skinned(points: Array, weights: Array, motions: Array) -> tuple[Array, Array]:
+    """Points (N, 3) and weights (N, J) of joints that move by (J, 4, 4): their places (N, 3) and turns (N, 4)."""
+    places = np.einsum("nj,jab,nb->na", weights, motions, np.insert(points, 3, 1, -1), optimize=True)[:, :3]
+    quaternions = np.array([to_quaternion(motion[:3, :3]) for motion in motions])
     # A quaternion and its negative are the same rotation: the signs are the neck's.
     quaternions = np.where((quaternions @ quaternions[NECK])[:, None] < 0, -quaternions, quaternions)
-    return posed, np.einsum("jab,jb->ja", turns, joints) + shifts, turns, unit(skinning @ quaternions)
+    return places, unit(weights @ quaternions)
 
 
-def view_of(joints: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Array, Array]:
+def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[Array, Array, Array]:
+    """Vertices (N, 3), their turns (N, 4), and the joints' motions from rest (5, 4, 4) of a pose."""
+    own, joints, vertices = [to_matrix(turn) for turn in rotations], tensors["baked.joints"], tensors["baked.vertices"]
+    values = np.concatenate((expression, np.ravel(own[NECK:] - np.eye(3)))) * tensors["baked.delta_units"]
+    steps = np.repeat(values, np.diff(tensors["baked.delta_starts"]))[:, None] * tensors["baked.delta_steps"]
+    np.add.at(vertices := vertices.copy(), tensors["baked.delta_vertices"], steps)
+    motions = np.tile(np.eye(4), (6, 1, 1))  # the last is that of the root's parent, which there is not
+    motions[:5, :3, :3], motions[:5, :3, 3] = own, joints - np.einsum("jab,jb->ja", own, joints)
+    for joint, parent in enumerate(PARENTS):
+        motions[joint] = motions[parent] @ motions[joint]
+    return *skinned(vertices, tensors["baked.skinning"], motions[:5]), motions[:5]
+
+
+def view_of(eyes: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Array, Array]:
     """The view condition (3,), and the matrix (3, 3) from head space to the frame of the directions of view."""
-    before = unit(turn.T @ (joints[EYES].mean(0) - eye))
-    angles = np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))
-    yaw, pitch = np.clip(angles, ranges[:, 0], ranges[:, 1])
+    before = unit(turn.T @ (eyes - eye))
+    yaw, pitch = np.clip((np.arctan2(before[0], -before[2]), np.arcsin(np.clip(before[1], -1, 1))), *ranges.T)
     after = np.array((np.sin(yaw) * np.cos(pitch), np.sin(pitch), -np.cos(yaw) * np.cos(pitch)))
     cosine, skew = before @ after, np.cross(np.eye(3), np.cross(before, after))
     nearest = np.eye(3) + skew + skew @ skew / max(1 + cosine, 1e-6)
@@ -161,26 +153,34 @@ def harmonics(degree: int, directions: Array) -> Array:
     return np.stack(functions[: (degree + 1) ** 2], -1)
 
 
-def splats(header: dict, tensors: Tensors, expression: Array, rotations: Array, eye: Array) -> Tensors:
-    """The Gaussians of a pose, seen from `eye` (3,), in head space: means, quaternions, scales, opacities, colors."""
+def splats(header: dict, tensors: Tensors, pose: tuple[Array, Array], eye: Array, torso: Array | None) -> Tensors:
+    """The Gaussians of a pose, seen from `eye` (3,), in head space: means, quaternions, scales, opacities, colors.
+    Those of the bust come last, if there is one. `torso` (4, 4): its motion from rest; None leaves it out.
+    """
     degree, k = header["settings"]["sh_degree"], header["settings"]["neural_per_anchor"]
-    vertices, joints, turns, quaternions = posed_head(tensors, expression, rotations)
-    view, to_view = view_of(joints, turns[NECK], eye, tensors["networks.views"])
-    out = attributes_of(tensors, degree, np.concatenate((expression, rotations[JAW:].ravel())), view)
+    vertices, quaternions, motions = posed_head(tensors, *pose)
+    eyes = np.einsum("jab,jb->ja", motions, np.insert(tensors["baked.joints"], 3, 1, -1))[EYES, :3].mean(0)
+    view, to_view = view_of(eyes, motions[NECK, :3, :3], eye, tensors["networks.views"])
+    out = attributes_of(tensors, degree, np.append(pose[0], pose[1][JAW:]), view)
     n, h, offsets = len(out), (degree + 1) ** 2, 0.01 * out[:, :3]
     scales = np.minimum(tensors["baked.base_scale"][:, None] * np.exp(out[:, 3:6]), 0.02)
     directions = unit((vertices - eye) @ to_view.T)
     colors = np.einsum("nh,nhc->nc", harmonics(degree, directions), out[:, 11 : 11 + 3 * h].reshape(n, h, 3))
     own, turn = out[:, 11 + 3 * h :].reshape(n, k, 11), quaternions[:, None]
     places = offsets[:, None] + tensors[f"{NETWORK}positions"] * scales[:, None]
-    anchors_and_spawned = {
+    parts = {
         "means": (vertices + rotated(quaternions, offsets), vertices[:, None] + rotated(turn, places)),
         "quaternions": (multiplied(quaternions, unit(out[:, 6:10])), multiplied(turn, unit(own[..., 7:11]))),
         "scales": (scales, scales[:, None] * 2 * sigmoid(own[..., 4:7])),
         "opacities": (sigmoid(out[:, 10]), np.maximum(np.tanh(own[..., 0]), 0)),
         "colors": (np.maximum(colors + 0.5, 0), sigmoid(own[..., 1:4])),
     }
-    found = {name: np.concatenate((a, b.reshape(n * k, *a.shape[1:]))) for name, (a, b) in anchors_and_spawned.items()}
+    found = {name: np.concatenate((a, b.reshape(n * k, *a.shape[1:]))) for name, (a, b) in parts.items()}
+    if torso is not None and "baked.bust_means" in tensors:
+        bust = {name: tensors[f"baked.bust_{name}"] for name in (*found, "weights")}
+        bust["means"], turn = skinned(bust["means"], bust["weights"], np.stack((*motions[:2], torso)))
+        bust["quaternions"] = multiplied(turn, unit(bust["quaternions"]))
+        found = {name: np.concatenate((part, bust[name])) for name, part in found.items()}
     if not all(np.isfinite(part).all() for part in found.values()):
         raise ValueError("its Gaussians are nowhere")
     return found
@@ -191,9 +191,9 @@ if __name__ == "__main__":
     try:
         header, tensors = read(path)
         pose = pose_of_sliders(header, tensors, {name: float(value) for name, value in values})
-        found = splats(header, tensors, *pose, eye=np.array((0, 0.02, 0.7)))
+        found = splats(header, tensors, pose, eye=np.array((0, 0.02, 0.7)), torso=np.eye(4))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         sys.exit(f"{path} cannot be read as an avatar: {error or type(error).__name__}. See docs/format.md.")
     np.savez(path.with_suffix(".npz"), **found)
-    sliders, count = len(header["baked"]["sliders"]), len(found["means"])
-    print(f"{path.name}: {sliders} sliders, {count} Gaussians on {header['head_name']}")
+    sliders = len(header["baked"]["sliders"])
+    print(f"{path.name}: {sliders} sliders, {len(found['means'])} Gaussians on {header['head_name']}")

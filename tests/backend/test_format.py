@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_player import deltas_of, make_avatar, make_pose
+from scipy.spatial.transform import Rotation
+from test_player import deltas_of, make_avatar, make_pose, with_bust
 
 from backend.avatar.avatar import file_parts, load_avatar
 from backend.avatar.baked import motion_tensors, own_sliders
@@ -38,15 +39,26 @@ def file(model, tmp_path_factory) -> Path:
     return make_avatar(model, tmp_path_factory.mktemp("avatar") / "person.effigy", degree=2)
 
 
-@pytest.mark.parametrize("eye", [(0.02, 0.03, 0.7), (0.5, 0.2, 0.3), (0.1, 0.0, -0.6)])
-def test_the_reference_reader_gives_the_players_splats(file, model, eye):
+TORSO = np.eye(4)
+TORSO[:3, :3] = Rotation.from_rotvec((0.3, -0.2, 0.1)).as_matrix()
+TORSO[:3, 3] = 0.05, -0.02, 0.01
+
+
+@pytest.mark.parametrize(
+    ("eye", "torso"), [((0.02, 0.03, 0.7), None), ((0.5, 0.2, 0.3), TORSO), ((0.1, 0.0, -0.6), np.eye(4))]
+)
+def test_the_reference_reader_gives_the_players_splats(file, model, tmp_path, eye, torso):
+    file = with_bust(file, tmp_path / "person.effigy")
     header, tensors = read_avatar.read(file)
     pose = make_pose(model) | {"root": np.eye(4)}
     # The jaw's own shapes are rotations of its joint.
     pose["expression"][read_baked(file).jaw.any(1)] = 0
     rotations = np.array([np.zeros(3), *(pose[name] for name in ("neck", "jaw", "eye_L", "eye_R"))], np.float64)
-    found = read_avatar.splats(header, tensors, pose["expression"].astype(np.float64), rotations, np.array(eye))
-    expected = Player(read_baked(file), deltas_of(model)).splats(pose, {"view": np.array(eye)})
+    found = read_avatar.splats(
+        header, tensors, (pose["expression"].astype(np.float64), rotations), np.array(eye), torso
+    )
+    moved = pose if torso is None else pose | {"torso": torso}
+    expected = Player(read_baked(file), deltas_of(model)).splats(moved, {"view": np.array(eye)})
     assert found.keys() == expected.keys()
     found["quaternions"] *= np.sign((found["quaternions"] * expected["quaternions"]).sum(1, keepdims=True))
     for name, part in expected.items():

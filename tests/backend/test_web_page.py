@@ -14,25 +14,28 @@ import numpy as np
 import pytest
 import torch
 from chromium import Page
+from scipy.spatial.transform import Rotation
+from test_player import deltas_of
 
 from backend.avatar.anchors import mean_edge_lengths
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
-from backend.avatar.bust import Bust, joined
+from backend.avatar.bust import Bust
 from backend.avatar.filmed import expression_limits, filmed_faces
 from backend.avatar.settings import AvatarSettings
 from backend.errors import EffigyError
 from backend.head.formats import load_head
-from backend.head.model import NECK
 from backend.progress import SILENT
 from backend.service import commands
 from backend.service.requests import PageRequest
 from backend.splatting.rasterize import rasterize
-from backend.splatting.types import Cameras
+from backend.splatting.types import Cameras, Splats
 from backend.training.filmed_limits import store_materials
 from backend.training.filmed_regions import store_regions
 from backend.training.slider_poses import SliderPose, pose_arrays
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 from backend.web_page import PROGRAM, page_of
+from blender_addon.player.baked_file import read_baked
+from blender_addon.player.evaluate import Player
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, FIELD_OF_VIEW = 192, 24.0
@@ -107,9 +110,17 @@ def page(file, tmp_path_factory):
         yield opened
 
 
-def picture(page: Page, pose: dict[str, float], turn: tuple[float, ...] = (0, 0, 0)) -> np.ndarray:
-    """(H, W, 4) premultiplied, in [0, 1]. `turn`: axis-angle of the neck."""
-    page.run(f"effigy.setPose({pose}, {list(turn)})")
+REST = (0.0, 0.0, 0.0)
+
+
+def picture(
+    page: Page,
+    pose: dict[str, float],
+    turn: tuple[float, ...] = REST,
+    torso: tuple[tuple[float, ...], ...] = (REST, REST),
+) -> np.ndarray:
+    """(H, W, 4) premultiplied, in [0, 1]. `turn`: axis-angle of the neck; `torso`: of the torso, and its shift."""
+    page.run(f"effigy.setPose({pose}, {list(turn)}, {list(torso[0])}, {list(torso[1])})")
     page.run(f"effigy.setCamera({EYE.tolist()}, {TARGET.tolist()}, {FIELD_OF_VIEW}, [{SIZE}, {SIZE}])")
     return drawn(page)
 
@@ -157,18 +168,31 @@ def test_the_page_shows_collar_and_shoulders(avatar, tmp_path):
     made.bust = Bust(low, scales, numbers(4) - 0.5, 0.2 + 0.7 * numbers(), numbers(3), (3 * numbers(3)).softmax(1))
     save_avatar(made, tmp_path / "ann.effigy")
     commands.run(PageRequest(tmp_path / "ann.effigy", tmp_path / "ann.html"), SILENT)
-    rotations = torch.zeros(1, 5, 3)
-    rotations[0, NECK] = torch.tensor(turn)
-    with torch.no_grad():
-        head = made.networks(made.pose(torch.zeros(1, 52), rotations, tensor(world_to_camera())))[0]
-        splats = joined(head, made.bust.posed(rotations, made.shaped.joints[0], torch.eye(4)[None]))
-        truth, alone = (rasterize(each, camera()) for each in (splats, head))
-    assert (truth.alpha - alone.alpha).mean() > 0.02
+    player = Player(read_baked(tmp_path / "ann.effigy"), deltas_of(made.head_model))
+    pose = {name: np.zeros(3) for name in ("jaw", "eye_L", "eye_R")}
+    pose |= {"expression": np.zeros(52), "neck": np.array(turn), "root": np.eye(4)}
+    torso = ((0.1, -0.4, 0.2), (0.03, 0.01, -0.02))
+    moved, rest = np.eye(4), pose | {"torso": np.eye(4)}
+    moved[:3, :3], moved[:3, 3] = Rotation.from_rotvec(torso[0]).as_matrix(), torso[1]
+    drawn_by_player = [pictured(player, each) for each in (rest, pose | {"torso": moved}, pose)]
+    alphas = [alpha for _, alpha in drawn_by_player]
+    assert (alphas[0] - alphas[2]).mean() > 0.02 < np.abs(alphas[1] - alphas[0]).mean()
     with Page(tmp_path / "browser", (tmp_path / "ann.html").as_uri()) as opened:
         opened.run("effigy.ready")
-        found = picture(opened, {}, turn)
+        found = [picture(opened, {}, turn), picture(opened, {}, turn, torso)]
+        opened.run("document.getElementById('bust').click()")
+        found.append(picture(opened, {}, turn, torso))
+        assert opened.run("getComputedStyle(document.getElementById('shoulders')).display") == "grid"
         assert opened.problems == []
-    check_picture(found, truth.color[0].numpy().clip(0, 1), truth.alpha[0].numpy())
+    for image, (color, alpha) in zip(found, drawn_by_player, strict=True):
+        check_picture(image, color, alpha)
+
+
+def pictured(player: Player, pose: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Colour (H, W, 3) and alpha (H, W) of what the extension's player makes of a pose."""
+    answer = player.splats(pose, {"view": EYE})
+    image = rasterize(Splats(**{name: tensor(part) for name, part in answer.items()}), camera())
+    return image.color[0].numpy().clip(0, 1), image.alpha[0].numpy()
 
 
 def test_a_graphics_card_draws_what_the_backend_renders(file, rendered, tmp_path):
@@ -198,6 +222,7 @@ def test_the_page_says_whose_it_is_and_its_console_is_empty(page):
     assert page.run("document.querySelector('input[name=mouthSmileLeft]').value") == "0.7"
     assert page.run("effigy.measure(0.3)")["rate"] > 0
     # Dragging turns the head, but not far beyond the views from which it was filmed.
+    assert page.run("getComputedStyle(document.getElementById('shoulders')).display") == "none"
     page.run("effigy.setCamera([0, 0, 0.85], [0, 0, 0])")
     front = drawn(page)
     page.drag((200, 200), (600, 200))

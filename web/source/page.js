@@ -21,7 +21,7 @@ const REST = 200; // milliseconds without a redraw, after which the head is draw
 const find = (id) => document.getElementById(id);
 const canvas = find('view'), camera = new PerspectiveCamera(FIELD_OF_VIEW, 1, 0.05, 20);
 let poser, painter, controls, values = [], shown = [], inputs = [];
-let neck = [0, 0, 0], posed = null, dirty = false, move = null, fixedSize = null;
+let neck = [0, 0, 0], torso = { turn: [0, 0, 0], shift: [0, 0, 0] }, posed = null, dirty = false, move = null, fixedSize = null;
 let level = 0, quick = 0, began = 0, asked = 0, painted = 0, resting = 0; // level: in SHARES
 
 // Draws before the next refresh of the screen.
@@ -57,9 +57,10 @@ function paint(resolution) {
   camera.aspect = width / height;
   camera.updateProjectionMatrix();
   camera.updateMatrixWorld();
-  const eye = camera.position.toArray(), wanted = [...shown, ...neck, ...eye].join();
+  const eye = camera.position.toArray(), bust = find('bust').checked ? torso : null;
+  const wanted = [...shown, ...neck, ...eye, ...(bust ? [...bust.turn, ...bust.shift] : [])].join();
   if (wanted !== posed) {
-    poser.pose(shown, neck, eye);
+    poser.pose(shown, neck, eye, bust);
     painter.load(poser.gaussians, poser.drawn);
     posed = wanted;
   }
@@ -148,6 +149,7 @@ function show(file) {
   shown = [...values];
   posed = null;
   addSliders();
+  document.body.classList.toggle('head-alone', !poser.bust);
   if (!controls) {
     controls = new OrbitControls(camera, canvas);
     Object.assign(controls, { minDistance: 0.25, maxDistance: 3, enablePan: false, rotateSpeed: 0.6 });
@@ -188,16 +190,18 @@ find('file').addEventListener('change', async ({ target }) => {
     say(new Error('This file is not an avatar, or it has no baked model.'));
   }
 });
+find('bust').addEventListener('change', redraw);
 addEventListener('resize', redraw);
 
 // For those who put the page into another one, and for tests.
 window.effigy = {
   ready: start(),
   get sliders() { return poser.sliders; },
-  // {name: value}; all other sliders are zero. `turn`: axis-angle of the neck.
-  setPose(named, turn = [0, 0, 0]) {
+  // {name: value}; all other sliders are zero. `turn`: axis-angle of the neck. `torsoTurn` and `torsoShift`: how far
+  // collar and shoulders have moved from rest, axis-angle about the origin of head space, then metres.
+  setPose(named, turn = [0, 0, 0], torsoTurn = [0, 0, 0], torsoShift = [0, 0, 0]) {
     setSliders(named);
-    [shown, neck, move] = [[...values], turn, null];
+    [shown, neck, torso, move] = [[...values], turn, { turn: torsoTurn, shift: torsoShift }, null];
     redraw();
   },
   // Places in head space, metres; `fieldOfView`: degrees, of the height; `size`: [width, height] pixels.

@@ -1,7 +1,7 @@
 // From sliders and a viewpoint to Gaussians: the steps and the words of docs/format.md.
 
 import { nearFaces, nearestFilmed, revealed } from './filmed.js';
-import { matrixOf, product, quaternionOf, rotationAbout, transposed, turned } from './rotations.js';
+import { IDENTITY, matrixOf, product, quaternionOf, rotationAbout, transposed, turned } from './rotations.js';
 
 const [NECK, JAW, EYE_L, EYE_R] = [1, 2, 3, 4];
 const PARENTS = [-1, 0, 1, 1, 1];
@@ -14,6 +14,12 @@ const C3 = [0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763
 
 // Numbers of a Gaussian: mean 3, opacity 1, covariance xx xy xz yy yz zz 6, colour 3, unused 3.
 export const STRIDE = 16;
+
+// Matrices -> quaternions whose signs are the neck's: one and its negative are the same rotation.
+function alignedQuaternions(turns) {
+  const quaternions = turns.map(quaternionOf), neck = quaternions[NECK];
+  return quaternions.map((q) => (q.reduce((sum, value, i) => sum + value * neck[i], 0) < 0 ? q.map((value) => -value) : q));
+}
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
@@ -69,8 +75,9 @@ export class Poser {
     this.eyes = [0, 1, 2].map((axis) => (this.rest.joints[9 + axis] + this.rest.joints[12 + axis]) / 2);
   }
 
-  // `values`: one number a slider; `neck`: axis-angle; `eye`: the camera's place, head space.
-  pose(values, neck, eye) {
+  // `values`: one number a slider; `neck`: axis-angle; `eye`: the camera's place, head space. `torso`: its motion from
+  // rest, axis-angle about the origin and then a shift; null leaves collar and shoulders out.
+  pose(values, neck, eye, torso) {
     const expression = new Float64Array(this.expressions);
     const rotations = [[0, 0, 0], neck, [0, 0, 0], [0, 0, 0], [0, 0, 0]];
     const open = this.sliders.indexOf('jawOpen');
@@ -89,7 +96,7 @@ export class Poser {
     const near = this.regions ? nearFaces(clamped, this.regions) : [nearestFilmed(clamped, this.filmed)];
     this.#mix(near.map((own) => [...own, ...condition]), revealed(face, limits.slice(width), this.reveals));
     this.#spread(toView, eye);
-    if (this.bust) this.#addBust(turns[NECK], joints[NECK]);
+    if (this.bust && torso) this.#addBust(turns[NECK], joints[NECK], torso);
   }
 
   #skin(expression, rotations) {
@@ -120,11 +127,7 @@ export class Poser {
       shifts.push(shift);
       joints.push(turned(turn, place).map((value, axis) => value + shift[axis]));
     }
-    const quaternions = turns.map(quaternionOf);
-    for (const q of quaternions) {
-      const sign = q.reduce((sum, value, i) => sum + value * quaternions[NECK][i], 0) < 0 ? -1 : 1;
-      q.forEach((value, i) => { q[i] = sign * value; });
-    }
+    const quaternions = alignedQuaternions(turns);
     const blend = new Float64Array(16), { posed, skinning } = this;
     for (let n = 0; n < this.count; n++) {
       blend.fill(0);
@@ -290,18 +293,24 @@ export class Poser {
   }
 
   // Collar and shoulders, after the Gaussians of the head. They follow the neck alone, because nothing moves the rest.
-  #addBust(turn, joint) {
+  #addBust(neck, joint, torso) {
     const { means, scales, quaternions, opacities, colors, weights } = this.bust;
-    const shift = turned(turn, this.rest.joints.slice(3 * NECK, 3 * NECK + 3)).map((value, axis) => joint[axis] - value);
-    const whole = quaternionOf(turn), sign = whole[0] < 0 ? -1 : 1;
+    const rest = turned(neck, this.rest.joints.slice(3 * NECK, 3 * NECK + 3));
+    // Of root, neck and torso.
+    const turns = [IDENTITY, neck, matrixOf(torso.turn)];
+    const shifts = [[0, 0, 0], joint.map((value, axis) => value - rest[axis]), torso.shift];
+    const wholes = alignedQuaternions(turns);
     const place = new Float32Array(3), q = new Float64Array(4);
     for (let m = 0; m < opacities.length; m++) {
       if (opacities[m] < ALPHA_MIN) continue;
-      const v = 3 * m, neck = weights[v + 1], still = weights[v] + weights[v + 2];
-      const moved = turned(turn, means.subarray(v, v + 3));
-      for (let axis = 0; axis < 3; axis++) place[axis] = still * means[v + axis] + neck * (moved[axis] + shift[axis]);
-      for (let i = 0; i < 4; i++) q[i] = sign * neck * whole[i];
-      q[0] += still;
+      const v = 3 * m, rested = means.subarray(v, v + 3);
+      place.fill(0);
+      q.fill(0);
+      for (let part = 0; part < 3; part++) {
+        const weight = weights[v + part], moved = turned(turns[part], rested);
+        for (let axis = 0; axis < 3; axis++) place[axis] += weight * (moved[axis] + shifts[part][axis]);
+        for (let i = 0; i < 4; i++) q[i] += weight * wholes[part][i];
+      }
       const length = Math.hypot(...q) || 1;
       for (let i = 0; i < 4; i++) q[i] /= length;
       this.#put(
