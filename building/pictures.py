@@ -31,6 +31,15 @@ PICTURES: Final[dict[str, tuple[str, ...]]] = {
     "rig": (*_TAB, f"{_PANELS}/jobs_panel.py"),
     "sliders": (f"{_PANELS}/sliders_panel.py", f"{_PANELS}/render_panel.py"),
     "training": (*_TAB, f"{_PANELS}/jobs_panel.py", "backend/service/job_steps.py"),
+    "lip_sync": ("operators/lip_sync.py",),
+    "clean_up": (f"{_PANELS}/performance_panel.py", "operators/simplify_performance.py"),
+    "eyes_and_life": (f"{_PANELS}/performance_panel.py",),
+    "live": (f"{_PANELS}/live_panel.py", "blender_addon/live/settings.py"),
+    "match_plate": (f"{_PANELS}/view_panel.py",),
+    "textures": (f"{_PANELS}/playback_panel.py",),
+    "playback": (f"{_PANELS}/playback_panel.py",),
+    "face_controls": (f"{_PANELS}/sliders_panel.py",),
+    "pose_library": (),
     "render": (),
     "composite": (),
 }
@@ -79,7 +88,7 @@ def outdated(root: Path = ROOT) -> Iterator[str]:
 def main() -> int:
     old = list(outdated())
     if old:
-        names = ", ".join(f"{name}.png" for name in old)
+        names = ", ".join(old)
         print(f"Pictures of the guide that are older than what they show: {names}. Take them with `build.py docs`.")
     return 1 if old else 0
 

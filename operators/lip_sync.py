@@ -36,13 +36,13 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
         "empty",
     )
     use_table: BoolProperty(
-        name="Phone Table Beside It",
+        name="Phone Table",
         default=True,
         description="Where no text is given, take the phones from a TextGrid, Rhubarb's .tsv or Papagayo's .pgo or "
         ".dat of the same name beside the sound, if there is one",
     )
     phones: StringProperty(
-        name="Phone Table", options={"HIDDEN", "SKIP_SAVE"}, description="The file of a phone table, for scripts"
+        name="Phone File", options={"HIDDEN", "SKIP_SAVE"}, description="The file of a phone table, for scripts"
     )
     intensity: FloatProperty(
         name="Intensity",

@@ -64,6 +64,7 @@ class EFFIGY_PT_controls(RigPanel, bpy.types.Panel):
     bl_idname = "EFFIGY_PT_controls"
     bl_parent_id = "EFFIGY_PT_sliders"
     bl_label = "Face Controls"
+    bl_order = 0
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
@@ -161,4 +162,8 @@ def _panel_of(region: str, number: int) -> type:
     )
 
 
-classes = (EFFIGY_PT_sliders, EFFIGY_PT_controls, *(_panel_of(region, number) for number, region in enumerate(REGIONS)))
+classes = (
+    EFFIGY_PT_sliders,
+    EFFIGY_PT_controls,
+    *(_panel_of(region, number) for number, region in enumerate(REGIONS, 1)),
+)

@@ -33,7 +33,7 @@ from .action import (
 from .face_angles import EYES, rotation_path
 from .gaze_target import aim_of, eyes_of, target_of
 from .keys import BEZIER, keys_of, set_keys
-from .life_motion import blink_keys, blink_times, breaths, gaze_jumps, saccades, shut_intervals
+from .life_motion import blink_in_longest_gap, blink_keys, blink_times, breaths, gaze_jumps, saccades, shut_intervals
 from .performance import EXPRESSIONS, layer_of
 from .rig_properties import Rig
 from .rotations import axis_angle_to_quaternion
@@ -118,7 +118,11 @@ def add_blinks(
     # How shut the performance has the lids: the strip adds what is missing.
     below = np.max([each.sample(moments)[:, 0] for each in lids.values()], 0) if lids else np.zeros(len(moments))
     leaps = _gaze_jumps(rig, moments, rate, eyes, depsgraph) if jumps else None
-    times = blink_times(first, last, blinks, doubles, seed, leaps, shut_intervals(moments / rate, below))
+    busy = shut_intervals(moments / rate, below)
+    times = blink_times(first, last, blinks, doubles, seed, leaps, busy)
+    if not len(times) and blinks > 0:
+        # In a short clip all random moments may fall into blinks of the performance.
+        times = blink_in_longest_gap(first, last, busy)
     if not len(times):
         raise EffigyError("No blink fits into these frames: choose a longer range, or more blinks a minute.")
     at, shut = blink_keys(times, rate)

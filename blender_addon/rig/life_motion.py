@@ -78,6 +78,18 @@ def blink_times(
     )
 
 
+def blink_in_longest_gap(first: float, last: float, busy: np.ndarray) -> np.ndarray:
+    """(1,) time of a blink in the middle of the longest part of the range in which the lids are not shut already, or
+    (0,) where none is long enough. `busy` (N, 2) as in `blink_times`.
+    """
+    begins, ends = np.r_[first, busy[:, 1]], np.r_[busy[:, 0], last]
+    longest = int(np.argmax(ends - begins))
+    length = SHUT + HELD + OPENS
+    if ends[longest] - begins[longest] < length:
+        return np.zeros(0)
+    return np.array([(begins[longest] + ends[longest] - length) / 2])
+
+
 def blink_keys(times: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
     """(K,) frames, at `rate` frames a second, and (K,) how far the lids are shut then, of blinks that begin at `times`.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import bpy
 
 sys.path.insert(0, str(Path(__file__).parent))
+import pages
 import window as w
 
 ORDER = json.loads(Path(sys.argv[sys.argv.index("--") + 1]).read_text("utf-8"))
@@ -25,10 +26,6 @@ PACKAGE = "bl_ext.user_default.effigy"
 RIG_FRAME, SMILE_FRAME = 30, 10
 VIEW: w.Box = (0, 28, 1057, 782)
 """The 3D View with its sidebar."""
-HEADER_X, FIRST_HEADER, NEXT_HEADER = 830, 97, 28
-"""Screen position of the headers of the sidebar's panels, while the upper ones are closed."""
-FIT_HEADER = 285
-"""Height of the header of Fit to the Film below the open panel Import of a rig without an avatar."""
 
 
 def effigy(path: str) -> object:
@@ -64,12 +61,33 @@ def finished() -> Iterator[float]:
 def steps() -> Iterator[float]:
     bpy.ops.wm.read_homefile(use_empty=True)
     yield 0.7
+    if ORDER["only"]:
+        yield from finished_rig()
+        yield from pages.pages(PICTURES, PROJECT, ORDER["only"])
+        return
     yield from preferences()
     yield from importing()
     yield from sliders()
     yield from training()
+    yield from pages.pages(PICTURES, PROJECT)
     yield from rendering()
     yield from compositing()
+
+
+def finished_rig() -> Iterator[float]:
+    """The rig with its avatar, both given, without any picture."""
+    bpy.ops.wm.save_as_mainfile(filepath=str(PROJECT / "shot.blend"))
+    yield from w.open_tab("Effigy")
+    run(bpy.ops.effigy.import_capture, "EXEC_DEFAULT", directory=ORDER["capture"])
+    yield from finished()
+    yield from given_avatar()
+
+
+def given_avatar() -> Iterator[float]:
+    run(bpy.ops.effigy.add_avatar, "EXEC_DEFAULT", filepath=ORDER["avatar"])
+    yield from until(lambda: bpy.context.object.effigy.avatar)
+    bpy.ops.effigy.clear_jobs()
+    yield 4.0
 
 
 def preferences() -> Iterator[float]:
@@ -128,21 +146,10 @@ def sliders() -> Iterator[float]:
     # The surface shows the smile better than the wire.
     view = bpy.context.object.effigy_view
     view.over_film = "SOLID"
-    yield from toggle_panels()
+    yield from w.show_panels(PACKAGE, "EFFIGY_PT_sliders")
     picture("sliders", w.WHOLE)
     view.over_film = "WIRE"
-    yield from toggle_panels()
-
-
-def toggle_panels() -> Iterator[float]:
-    """Close the panels Import, Fit to the Film and Train, or open them again."""
-    headers = [FIRST_HEADER + number * NEXT_HEADER for number in range(3)]
-    for header in reversed(headers) if w.panels_closed else headers:
-        w.click(HEADER_X, header)
-        yield 3.0
-    w.panels_closed = not w.panels_closed
-    w.rest_mouse()
-    yield 1.0
+    yield from w.show_panels(PACKAGE, "EFFIGY_PT_import", "EFFIGY_PT_train")
 
 
 def training() -> Iterator[float]:
@@ -152,23 +159,19 @@ def training() -> Iterator[float]:
         settings.minutes, settings.size = 0.5, 128
     else:
         settings.minutes = ORDER["minutes"]
-    # So that the progress has room.
-    w.click(HEADER_X, FIT_HEADER)
-    yield 3.0
-    w.rest_mouse()
     run(bpy.ops.effigy.train_avatar, "EXEC_DEFAULT")
     task = newest_task()
+    yield from w.show_panels(PACKAGE, "EFFIGY_PT_import", "EFFIGY_PT_train", "EFFIGY_PT_jobs")
     yield from until(lambda: task.finished or (task.job.preview_count >= 3 and task.fraction > 0.7))
     yield 0.3
     picture("training", VIEW)
     if ORDER["avatar"]:
         task.cancel()
         yield from until(lambda: task.finished)
-        run(bpy.ops.effigy.add_avatar, "EXEC_DEFAULT", filepath=ORDER["avatar"])
-        yield from until(lambda: bpy.context.object.effigy.avatar)
+        yield from given_avatar()
     else:
         yield from finished()
-    bpy.ops.effigy.clear_jobs()
+        bpy.ops.effigy.clear_jobs()
 
 
 def rendering() -> Iterator[float]:
@@ -237,6 +240,7 @@ def start() -> None:
         raise RuntimeError(f"The screenshots need {' and '.join(missing)}: install them.")
     bpy.context.preferences.view.show_splash = False
     bpy.ops.extensions.package_install_files(filepath=ORDER["package"], repo="user_default", enable_on_install=True)
+    pages.unfold()
     walk = steps()
 
     def advance() -> float | None:

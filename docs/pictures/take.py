@@ -15,6 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+import av
+import numpy as np
+from PIL import Image
+
 from building.environments import BuildError
 from building.pictures import remember
 from building.window import run_in_window, window_command
@@ -40,7 +44,16 @@ def main() -> int:
     )
     parser.add_argument("--frames", type=int, default=120, help="how much of the bundled clip to import (%(default)s)")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PAGE",
+        default=[],
+        help="only these of the guide's later pages, as functions of pages.py are called; needs --avatar and --capture",
+    )
     arguments = parser.parse_args()
+    if arguments.only and not (arguments.avatar and arguments.capture):
+        parser.error("--only needs --avatar and --capture")
     try:
         command = window_command(arguments.blender)
     except BuildError as error:
@@ -60,6 +73,9 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     project.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROOT / "assets" / "demo.mp4", project / "demo.mp4")
+    for name in ("line.flac", "line.txt"):
+        shutil.copyfile(ROOT / "assets" / "speech" / name, project / name)
+    make_plate(project / "demo.mp4", project / "plate.png")
     # Inside the project, so that the screenshots show paths as an artist has them.
     here = {"capture": project / "demo.capture", "avatar": project / "demo.effigy"}
     if arguments.capture:
@@ -76,6 +92,7 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
                 "project": str(project),
                 "frames": arguments.frames,
                 "minutes": arguments.minutes,
+                "only": arguments.only,
             }
         ),
         "utf-8",
@@ -89,10 +106,18 @@ def take(arguments: argparse.Namespace, command: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    taken = [path.stem for path in (ROOT / "docs" / "images").glob("*.png") if path.stat().st_mtime > started]
+    taken = [path.stem for path in (ROOT / "docs" / "images").glob("*.*") if path.stat().st_mtime > started]
     remember(taken)
     print(f"The guide's screenshots are in docs/images: {', '.join(sorted(taken))}.")
     return 0
+
+
+def make_plate(clip: Path, plate: Path) -> None:
+    """The clip's first frame as a darker and warmer plate with lifted blacks."""
+    with av.open(str(clip)) as film:
+        frame = next(film.decode(video=0)).to_ndarray(format="rgb24") / 255.0
+    graded = 0.06 + 0.72 * frame ** np.array([1.0, 1.25, 1.6])
+    Image.fromarray(np.round(255 * graded.clip(0, 1)).astype(np.uint8)).save(plate)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ LONG_WAIT = 900.0
 
 Box = tuple[int, int, int, int]
 """left, top, width, height in pixels of the screen."""
-panels_closed = False
-"""Whether the upper panels of the sidebar are closed."""
+HEADER_X, FIRST_HEADER, NEXT_HEADER = 830, 97, 28
+"""Screen position of the headers of the sidebar's panels while all are closed."""
 WHOLE: Box = (0, 0, WIDTH, HEIGHT)
 
 
@@ -73,7 +73,9 @@ def rest_mouse() -> None:
 
 
 def shot(path: Path, box: Box = WHOLE) -> None:
-    """Save a part of the screen with 255 colours. It is not dithered, because on plain areas dithering is visible."""
+    """Save a part of the screen with 255 colours, as PNG or WebP by the file's name. It is not dithered, because on
+    plain areas dithering is visible.
+    """
     left, top, width, height = box
     path.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
@@ -88,8 +90,8 @@ def shot(path: Path, box: Box = WHOLE) -> None:
             "-colors",
             "255",
             "-define",
-            "png:compression-level=9",
-            f"PNG8:{path}",
+            "png:compression-level=9" if path.suffix == ".png" else "webp:lossless=true",
+            f"PNG8:{path}" if path.suffix == ".png" else str(path),
         ],
         check=True,
     )
@@ -137,3 +139,40 @@ def open_tab(name: str) -> Iterator[float]:
         yield 0.4
     rest_mouse()
     yield 0.3
+
+
+def panels_of(package: str) -> list[type[bpy.types.Panel]]:
+    """The panels of the extension's tab that are shown now, from the top down; none that lies in another panel."""
+    found = [
+        panel
+        for panel in bpy.types.Panel.__subclasses__()
+        if panel.__module__.startswith(f"{package}.blender_addon.panels")
+        and panel.is_registered
+        and not hasattr(panel, "bl_parent_id")
+        and (not hasattr(panel, "poll") or panel.poll(bpy.context))
+    ]
+    return sorted(found, key=lambda panel: panel.bl_order)
+
+
+def show_panels(package: str, *names: str) -> Iterator[float]:
+    """Open these panels of the tab and close the others, by the mouse, because Blender has no function for that."""
+    with context():
+        order = [panel.__name__ for panel in panels_of(package)]
+    # Ctrl closes all panels but the one that is clicked.
+    click(HEADER_X, FIRST_HEADER, "ctrl")
+    yield 1.0
+    click(HEADER_X, FIRST_HEADER)
+    yield 1.0
+    for number in sorted(map(order.index, names), reverse=True):
+        click(HEADER_X, FIRST_HEADER + number * NEXT_HEADER)
+        yield 1.0
+    rest_mouse()
+    yield 0.7
+
+
+def unfold(*panels: type[bpy.types.Panel]) -> None:
+    """Panels within other panels, which Blender has not drawn yet, begin open."""
+    for panel in panels:
+        bpy.utils.unregister_class(panel)
+        panel.bl_options = set()
+        bpy.utils.register_class(panel)

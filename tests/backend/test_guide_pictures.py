@@ -46,11 +46,9 @@ def test_a_picture_is_old_when_a_word_of_its_panel_changes_and_not_when_the_code
 
 
 def test_every_picture_of_the_guide_that_the_steps_take_is_watched() -> None:
-    shown = set(re.findall(r"images/(\w+)\.png", (ROOT / "docs" / "guide.md").read_text("utf-8")))
-    steps = (ROOT / "docs" / "pictures" / "steps.py").read_text("utf-8")
-    taken = {name for name in shown if f'"{name}"' in steps}
+    shown = dict(re.findall(r"images/(\w+)\.(png|webp)", (ROOT / "docs" / "guide.md").read_text("utf-8")))
+    code = "".join((ROOT / "docs" / "pictures" / name).read_text("utf-8") for name in ("steps.py", "pages.py"))
+    taken = {name for name in shown if f'"{name}"' in code}
     assert taken == set(pictures.PICTURES)
-    assert all(
-        (ROOT / "docs" / "images" / f"{name}.png").is_file() and all((ROOT / file).is_file() for file in files)
-        for name, files in pictures.PICTURES.items()
-    )
+    assert all((ROOT / "docs" / "images" / f"{name}.{shown[name]}").is_file() for name in taken)
+    assert all((ROOT / file).is_file() for files in pictures.PICTURES.values() for file in files)

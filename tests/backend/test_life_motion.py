@@ -76,3 +76,13 @@ def test_a_breath_rises_faster_than_it_falls_and_both_ends_are_empty():
     falls = np.diff(times)[np.diff(full) < 0]
     assert rises.mean() < 0.8 * falls.mean() and rises.std() > 0.05
     assert len(life.breaths(1, 2, 15, 3)[0]) == 2
+
+
+def test_a_short_clip_whose_own_blinks_leave_no_random_moment_free_gets_one_in_its_longest_gap():
+    busy = np.array([[1.0, 2.0], [6.0, 9.5]])
+    (time,) = life.blink_in_longest_gap(0.0, 10.0, busy)
+    length = life.SHUT + life.HELD + life.OPENS
+    assert time > 2.0 and time + length < 6.0 and abs(time + length / 2 - 4.0) < 1e-9
+    (alone,) = life.blink_in_longest_gap(0.0, 10.0, np.zeros((0, 2)))
+    assert abs(alone + length / 2 - 5.0) < 1e-9
+    assert not len(life.blink_in_longest_gap(0.0, 1.0, np.array([[0.2, 0.8]])))

@@ -58,6 +58,12 @@ def test_a_narrow_sidebar_keeps_the_sides_of_the_sliders(rig, module):
     assert "Smile Left" in short and "Mouth Left" in short and len(set(short)) == len(short)
 
 
+def test_the_panels_in_sliders_have_an_order_of_their_own_and_face_controls_come_first():
+    inner = [panel for panel in panels() if getattr(panel, "bl_parent_id", "") == "EFFIGY_PT_sliders"]
+    inner.sort(key=lambda panel: panel.bl_order)
+    assert inner[0].__name__ == "EFFIGY_PT_controls" and len({panel.bl_order for panel in inner}) == len(inner) > 5
+
+
 def _spoken(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name[:1].upper() + name[1:])
 
