@@ -26,6 +26,21 @@ def active_rig(context: bpy.types.Context) -> Rig | None:
     return find_rig(next(iter(armatures))) if len(armatures) == 1 else None
 
 
+def other_selected_rigs(context: bpy.types.Context) -> list[Rig]:
+    """The rigs of which a part is selected, without the active one, in the order of their names."""
+    active = active_rig(context)
+    found = {rig.armature: rig for obj in context.selected_objects if (rig := find_rig(obj)) is not None}
+    if active is not None:
+        found.pop(active.armature, None)
+    return [found[armature] for armature in sorted(found, key=lambda armature: armature.name)]
+
+
+def selected_of_same_head(context: bpy.types.Context) -> list[Rig]:
+    """Those of `other_selected_rigs` with the very head of the active rig, as after *Track Together*."""
+    rig = active_rig(context)
+    return [] if rig is None else [other for other in other_selected_rigs(context) if other.has_same_head(rig)]
+
+
 def has_rig(context: bpy.types.Context) -> bool:
     """For `poll`, which must not raise an error."""
     try:

@@ -23,6 +23,7 @@ from bpy.app.handlers import persistent
 
 from . import trusted_paths
 from .paths import (
+    MORE,
     STORED,
     absolute,
     folder_of,
@@ -68,7 +69,9 @@ def _rewrite(obj: bpy.types.Object, target: Path | None = None, *, leave: str = 
             if name != leave and (text := getattr(settings, name)):
                 changed[name] = rewritten(text)
         if leave != "training" and (params := settings_of(settings.training)):
-            paths = {name: rewritten(params[name]) for name in STORED if name in params}
+            paths: dict[str, Any] = {name: rewritten(params[name]) for name in STORED if name in params}
+            if MORE in params:
+                paths[MORE] = [rewritten(path) for path in params[MORE]]
             changed["training"] = json.dumps(params | paths)
         for name, text in (changed | {"origin": current}).items():
             if getattr(settings, name) != text:

@@ -94,15 +94,23 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """The worker's job `track`: track an existing capture."""
+    """The worker's job `track`: track an existing capture, or several of one person together."""
 
     capture: Path
     head: Path | None = None
     """FLAME file; None: the open head."""
+    more: tuple[Path, ...] = ()
+    """Further captures of the person."""
+    cameras: Path | None = None
+    """A `transforms.json`, if all of them were filmed at once by calibrated cameras."""
 
     def params(self) -> dict[str, Any]:
         """The job's parameters in the worker protocol."""
-        return {"capture": str(self.capture)} | ({"head": str(self.head)} if self.head else {})
+        several = [str(path) for path in (self.capture, *self.more)]
+        optional = {"head": self.head and str(self.head), "cameras": self.cameras and str(self.cameras)}
+        return {"capture": several if self.more else several[0]} | {
+            name: value for name, value in optional.items() if value is not None
+        }
 
 
 def import_video(
@@ -196,7 +204,21 @@ def _build(
     result: Mapping[str, Any] | None = None,
     film: Path | None = None,
 ) -> Steps[str]:
-    """Builds the rig, the camera and the performance of a capture in steps, and returns a message for the artist.
+    """As `build_rig_of`; returns the message alone."""
+    _, message = yield from build_rig_of(scene, name, capture, set_up, result, film)
+    return message
+
+
+def build_rig_of(
+    scene: bpy.types.Scene,
+    name: str,
+    capture: Path,
+    set_up: bool | None,
+    result: Mapping[str, Any] | None = None,
+    film: Path | None = None,
+) -> Steps[tuple[Rig, str]]:
+    """Builds the rig, the camera and the performance of a capture in steps. Returns the rig, which is active then, and
+    a message for the artist.
 
     `result` is that of the job that tracked the capture, if there was one; `film` is the video, if it is at hand.
     """
@@ -241,7 +263,7 @@ def _build(
         message += f" The scene is as it was: the performance begins at frame {start}, its camera is “{camera.name}”."
     message += BESIDE if moved else ""
     findings = summary.get("findings")
-    return f"{message} {findings}" if isinstance(findings, str) else message
+    return rig, f"{message} {findings}" if isinstance(findings, str) else message
 
 
 def capture_summary(capture: Path) -> Mapping[str, Any]:

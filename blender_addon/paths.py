@@ -26,6 +26,8 @@ from . import trusted_paths
 from .errors import EffigyError
 
 STORED: Final = ("capture", "avatar")
+MORE: Final = "more"
+"""In a rig's property `training`: the list of the further captures that the avatar is trained on."""
 """The path properties on a rig; also names of paths in its property `training`."""
 LONGEST: Final = 4096
 """Characters of a path. Linux allows as many bytes; paths on Windows are shorter in practice."""
@@ -157,7 +159,9 @@ def is_of_another_system(path: str, windows: bool = os.name == "nt") -> bool:
 
 
 def settings_of(text: str) -> dict[str, Any] | None:
-    """A rig's property `training` as a dictionary, in which the paths are texts; None if it is empty or damaged."""
+    """A rig's property `training` as a dictionary, in which the paths are texts, and those of MORE a list of texts;
+    None if it is empty or damaged.
+    """
     if not 0 < len(text) <= LONGEST_SETTINGS:
         return None
     try:
@@ -166,7 +170,8 @@ def settings_of(text: str) -> dict[str, Any] | None:
         return None
     if not isinstance(settings, dict) or not all(isinstance(settings.get(name, ""), str) for name in STORED):
         return None
-    return settings
+    more = settings.get(MORE, [])
+    return settings if isinstance(more, list) and all(isinstance(path, str) for path in more) else None
 
 
 def is_usable(path: str) -> bool:

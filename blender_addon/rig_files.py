@@ -10,7 +10,7 @@ import bpy
 from . import avatars, trusted_paths
 from .errors import EffigyError
 from .file_names import readable
-from .paths import STORED, absolute, settings_of
+from .paths import MORE, STORED, absolute, settings_of
 
 
 def unknown(armature: bpy.types.Object) -> list[str]:
@@ -39,7 +39,8 @@ def _paths(obj: bpy.types.Object) -> list[Path]:
     found: dict[Path, None] = {}
     # A packed avatar does not need the file that it was packed from.
     own = [name for name in STORED if not (name == "avatar" and settings.packed)]
-    for text in (*(getattr(settings, name) for name in own), *(training.get(name, "") for name in STORED)):
+    trained = [*(training.get(name, "") for name in STORED), *training.get(MORE, [])]
+    for text in (*(getattr(settings, name) for name in own), *trained):
         if text:
             with suppress(EffigyError):
                 found[absolute(text, obj)] = None

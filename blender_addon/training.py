@@ -8,7 +8,7 @@ that it can be resumed after Blender was closed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ import bpy
 from . import avatars, tasks, trusted_paths
 from .errors import EffigyError
 from .file_names import beside, file_name
-from .paths import absolute, check_written, is_file, settings_of, stored
+from .paths import MORE, absolute, check_written, is_file, settings_of, stored
 from .reading import check_unless_missing
 from .renaming import unused
 from .rig.data import TrackData
@@ -47,11 +47,17 @@ class TrainingRequest:
     minutes: float | None = None
     """None: the preset's number of steps."""
     resume: bool = False
+    more: tuple[Path, ...] = ()
+    """Further captures of the person, tracked together with `capture`, whose colours the avatar has."""
+
+    @property
+    def captures(self) -> tuple[Path, ...]:
+        return self.capture, *self.more
 
     def params(self) -> dict[str, Any]:
         """The job's parameters in the worker protocol."""
         required = {
-            "capture": str(self.capture),
+            "capture": [str(path) for path in self.captures] if self.more else str(self.capture),
             "avatar": str(self.avatar),
             "preset": self.preset,
             "device": self.device,
@@ -62,28 +68,37 @@ class TrainingRequest:
     def to_json(self, path_text: Callable[[Path], str]) -> str:
         """For a rig's property `training`. `path_text` writes a path, for example relative to the .blend file."""
         params = replace(self, resume=False).params()
-        return json.dumps(params | {"capture": path_text(self.capture), "avatar": path_text(self.avatar)})
+        paths: dict[str, Any] = {"capture": path_text(self.capture), "avatar": path_text(self.avatar)}
+        if self.more:
+            paths[MORE] = [path_text(path) for path in self.more]
+        return json.dumps(params | paths)
 
     @classmethod
     def from_json(cls, text: str, path_of: Callable[[str], Path]) -> TrainingRequest | None:
         """From a rig's property `training`; None if it is empty or damaged."""
         match settings_of(text):
             case {"capture": str(capture), "avatar": str(avatar), "preset": str(preset), "device": str(device), **rest}:
-                size, minutes = rest.get("size"), rest.get("minutes")
+                size, minutes, more = rest.get("size"), rest.get("minutes"), rest.get(MORE, [])
             case _:
                 return None
         if not (size is None or type(size) is int) or not (minutes is None or type(minutes) in (int, float)):
             return None
         try:
-            return cls(path_of(capture), path_of(avatar), preset, device, size, minutes)
+            paths = path_of(capture), path_of(avatar)
+            return cls(*paths, preset, device, size, minutes, more=tuple(path_of(path) for path in more))
         except EffigyError:
             return None
 
 
-def train(rig: Rig) -> Task:
-    """Starts training a new avatar on the rig's capture, with the settings on the rig."""
+def train(rig: Rig, others: Sequence[Rig] = ()) -> Task:
+    """Starts training a new avatar on the rig's capture, with the settings on the rig, and on the captures of `others`,
+    which were tracked together with it (`together`).
+    """
     settings = rig.armature.effigy
     capture = capture_of(rig)
+    more = further_captures(rig, others)
+    for other, path in more.items():
+        check_written(path, other)
     taken = tuple(Path(task.params.get("avatar", "")) for task in tasks.running())
     return _start(
         rig,
@@ -94,8 +109,19 @@ def train(rig: Rig) -> Task:
             settings.device,
             settings.size or None,
             round(settings.minutes, 3) if settings.minutes else None,
+            more=tuple(more.values()),
         ),
     )
+
+
+def further_captures(rig: Rig, others: Sequence[Rig]) -> dict[bpy.types.Object, Path]:
+    """The captures of other rigs, by their armatures, each once and without that of `rig`."""
+    found: dict[bpy.types.Object, Path] = {}
+    capture = capture_of(rig)
+    for other in others:
+        if other.armature != rig.armature and (path := capture_of(other)) not in (capture, *found.values()):
+            found[other.armature] = path
+    return found
 
 
 def resume(rig: Rig) -> Task:
@@ -215,7 +241,7 @@ def _start(rig: Rig, request: TrainingRequest) -> Task:
         lambda _: _show_avatar(avatar),
         f"The avatar is in {avatar}: add it to its rig with Add Avatar.",
     )
-    trusted_paths.trust(request.capture, avatar)
+    trusted_paths.trust(*request.captures, avatar)
     rig.armature.effigy.training = request.to_json(stored)
     return task
 
@@ -229,6 +255,9 @@ def _check_places(rig: Rig, request: TrainingRequest) -> None:
             "start a new training."
         )
     check_written(request.capture, armature)
+    if request.resume:
+        for path in request.more:
+            check_written(path, armature)
     # *Train Avatar* always writes beside the capture, which the panel shows.
     if avatar.parent != request.capture.parent:
         check_written(avatar, armature)

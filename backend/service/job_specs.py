@@ -74,7 +74,7 @@ def read_job(kind: str, params: Any) -> JobSpec:
     parameters.allow_only(*dict.fromkeys(names))
     requests = tuple(read_request(request_class, parameters) for request_class in request_classes)
     output = requests[0].output
-    if isinstance(requests[-1], (TrackRequest, EvaluateRequest)) and len(requests[-1].captures) > 1:
+    if isinstance(requests[-1], EvaluateRequest) and len(requests[-1].captures) > 1:
         raise EffigyError(f"{kind}: capture must be one full path, but is a list.")
     return JobSpec(requests, output)
 

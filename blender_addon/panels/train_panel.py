@@ -22,6 +22,11 @@ class EFFIGY_PT_train(RigPanel, bpy.types.Panel):
         layout.use_property_decorate = False
         layout.enabled = backend_setup.state().ready
         layout.prop(settings, "capture")
+        others, joined = active.other_selected_rigs(context), active.selected_of_same_head(context)
+        if joined:
+            layout.label(text=f"And {len(joined)} more, selected", icon="PLUS")
+        if len(joined) < len(others):
+            layout.operator("effigy.track_together", icon="LINKED")
         column = layout.column()
         column.prop(settings, "preset")
         # A damaged .blend may hold a number that stands for no preset; Blender then gives an empty name.

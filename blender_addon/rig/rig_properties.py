@@ -85,6 +85,11 @@ class Rig:
         """(S,) coefficients of the person in the Basis shape key."""
         return np.array(self._stored["identity"], np.float64)
 
+    def has_same_head(self, other: Rig) -> bool:
+        """Whether both are the same head model with the same person's coefficients, as of videos tracked together."""
+        same_model = self.head_fingerprint == other.head_fingerprint
+        return same_model and np.array_equal(self.base_identity, other.base_identity)
+
     @property
     def base_joints(self) -> np.ndarray:
         """(5, 3) joints of `base_identity` at rest, head space, metres."""

@@ -204,10 +204,12 @@ def test_a_required_option_is_shown_as_required(capsys: pytest.CaptureFixture[st
     assert "--out DIR" in usage and "[--out DIR]" not in usage
 
 
-def test_several_captures_are_tracked_together_by_the_command_line_only() -> None:
+def test_several_captures_are_tracked_together_by_the_command_line_and_by_a_job() -> None:
     assert read_arguments(["track", "a.capture", "b.capture"]) == TrackRequest((Path("a.capture"), Path("b.capture")))
-    with pytest.raises(EffigyError, match="capture must be one full path"):
-        read_job("track", {"capture": ["/a.capture", "/b.capture"]})
+    (request,) = read_job("track", {"capture": ["/a.capture", "/b.capture"]}).requests
+    assert request == TrackRequest((Path("/a.capture"), Path("/b.capture")))
+    with pytest.raises(EffigyError, match="capture"):
+        read_job("import", {"video": "/a.mp4", "capture": ["/a.capture", "/b.capture"]})
 
 
 def test_relative_paths_are_for_the_command_line_only(capsys: pytest.CaptureFixture[str]) -> None:

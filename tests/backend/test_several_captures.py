@@ -306,5 +306,7 @@ def test_the_command_line_and_the_job_take_several_captures():
     assert (str(evaluation.avatar), *map(str, evaluation.captures)) == ("x.effigy", "a.capture", "b.capture")
     job = read_job("train", {"capture": ["/a", "/b"], "avatar": "/c"})
     assert job.requests[0].captures == (Path("/a"), Path("/b"))
+    job = read_job("track", {"capture": ["/a", "/b"], "cameras": "/t.json"})
+    assert job.requests[0].captures == (Path("/a"), Path("/b")) and job.output == Path("/a")
     with pytest.raises(EffigyError, match="capture must be one full path, but is a list"):
         read_job("evaluate", {"capture": ["/a", "/b"], "avatar": "/c", "out": "/d"})
