@@ -104,6 +104,18 @@ class Scene:
         other._lights = [(motion[:3, :3] @ towards, colour) for towards, colour in self._lights]
         return other
 
+    @property
+    def key(self) -> np.ndarray:
+        """(3,) the unit direction towards the stronger lamp, in camera space."""
+        return max(self._lights, key=lambda light: light[1].sum())[0]
+
+    def irradiance(self, normals: np.ndarray) -> np.ndarray:
+        """(..., 3): linear light that white, matte skin with these unit normals (..., 3) in camera space sends back."""
+        total = np.repeat(_sky(normals), 3, -1)
+        for towards, strength in self._lights:
+            total = total + _diffuse(normals, towards) * strength
+        return total
+
     def image(self, index: int, *, occluder: bool = False, noise: float = 2.5) -> np.ndarray:
         """(SIZE, SIZE, 3) uint8 sRGB; `noise` is the standard deviation of the noise, in grey values of 255."""
         camera = self.truth.head_to_camera[index]
@@ -317,13 +329,23 @@ def _light(
     normal = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-9)
     view = -position / np.linalg.norm(position, axis=1, keepdims=True)
     normal = np.where((normal * view).sum(1, keepdims=True) < 0, -normal, normal)
-    total = colour * (0.30 - 0.12 * normal[:, 1:2])
+    total = colour * _sky(normal)
     for towards, strength in lights:
-        diffuse = np.clip((normal @ towards + 0.1) / 1.1, 0, None)[:, None]
+        diffuse = _diffuse(normal, towards)
         half = towards + view
         shine = np.clip((normal * half).sum(1) / np.linalg.norm(half, axis=1), 0, 1) ** np.where(gloss > 1, 200, 24)
         total = total + (colour * diffuse + (0.22 * gloss * shine)[:, None]) * strength
     return total.astype(np.float32)
+
+
+def _sky(normal: np.ndarray) -> np.ndarray:
+    """(..., 1) the irradiance by the sky of surfaces with these normals (..., 3)."""
+    return 0.30 - 0.12 * normal[..., 1:2]
+
+
+def _diffuse(normal: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    """(..., 1) the irradiance by a lamp of strength 1, which is a little larger than a point."""
+    return np.clip((normal @ towards + 0.1) / 1.1, 0, None)[..., None]
 
 
 def _draw_hand(image: np.ndarray, time: float, skin: np.ndarray) -> None:

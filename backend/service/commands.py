@@ -389,6 +389,27 @@ def live(request: requests.LiveRequest, progress: Progress) -> results.LiveResul
     )
 
 
+def light(request: requests.LightRequest, progress: Progress) -> results.LightResult:
+    progress.update("tracker", 0, 1)
+    from ..tracking.after.head_light import estimate_light
+    from ..tracking.observe.light_fit import AXES, HALF_ANGLE, facing_average
+
+    found = estimate_light(*_load_tracked_capture(request.capture), progress)
+
+    def rows(values: Any) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(float(number) for number in row) for row in values)
+
+    return results.LightResult(
+        request.capture,
+        rows(found.lamps),
+        rows(found.lamp_colors),
+        rows(found.ambient),
+        rows(AXES),
+        float(HALF_ANGLE),
+        rows([facing_average(found)])[0],
+    )
+
+
 def batch(request: requests.BatchRequest, progress: Progress) -> results.BatchResult:
     from .batch.addresses import read_address
     from .batch.run import run_clips
@@ -431,6 +452,7 @@ _FUNCTIONS: Final[dict[type[Request], Callable[[Any, Progress], results.Result]]
     requests.RetargetRequest: retarget,
     requests.SpeakRequest: speak,
     requests.LiveRequest: live,
+    requests.LightRequest: light,
     requests.BatchRequest: batch,
     requests.DoctorRequest: doctor,
 }

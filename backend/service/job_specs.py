@@ -17,6 +17,7 @@ from .requests import (
     BakeRequest,
     CaptureRequest,
     EvaluateRequest,
+    LightRequest,
     LiveRequest,
     RefineRequest,
     RenderRequest,
@@ -29,6 +30,7 @@ from .results import (
     BakeResult,
     CaptureResult,
     EvaluateResult,
+    LightResult,
     LiveResult,
     RefineResult,
     RenderResult,
@@ -52,6 +54,7 @@ JOB_REQUESTS: Final[dict[str, tuple[type[Request], ...]]] = {
     "speak": (SpeakRequest,),
     "capture": (CaptureRequest,),
     "live": (LiveRequest,),
+    "light": (LightRequest,),
 }
 """Kind of a job -> its requests, in the order in which they are carried out."""
 
@@ -106,6 +109,8 @@ def _figures_of(result: Result) -> dict[str, Any]:
             return {"avatar": str(result.avatar)}
         case LiveResult():
             return {"frames": result.frames, "faces": result.faces}
+        case LightResult():
+            return {name: value for name, value in vars(result).items() if name != "capture"}
         case RefineResult():
             return {"capture": str(result.capture), "track": str(result.track), "frames": result.frames}
         case BakeResult():

@@ -343,6 +343,14 @@ class LiveRequest(Request):
 
 
 @dataclass(frozen=True)
+class LightRequest(Request):
+    command: ClassVar = "light"
+    summary: ClassVar = "say which light is on the face in a tracked capture; Blender makes lamps of it"
+
+    capture: Path = positional("CAPTURE", "tracked")
+
+
+@dataclass(frozen=True)
 class BatchRequest(Request):
     command: ClassVar = "batch"
     summary: ClassVar = "capture, track, train and evaluate many clips; finished work is not done again"
@@ -405,6 +413,7 @@ REQUESTS: Final[tuple[type[Request], ...]] = (
     RetargetRequest,
     SpeakRequest,
     LiveRequest,
+    LightRequest,
     BatchRequest,
     DoctorRequest,
 )

@@ -186,6 +186,25 @@ class LiveResult:
 
 
 @dataclass(frozen=True)
+class LightResult:
+    """The light of a clip, in the camera's OpenCV axes; see `tracking.observe.light_fit.HeadLight`."""
+
+    capture: Path
+    lamps: tuple[tuple[float, ...], ...]
+    """(K, 3) unit vectors towards the lamps, the strongest first."""
+    lamp_colors: tuple[tuple[float, ...], ...]
+    """(K, 3) linear colour that each lamp gives average skin that faces it."""
+    ambient: tuple[tuple[float, ...], ...]
+    """(6, 3) the same of the wide lights."""
+    ambient_axes: tuple[tuple[float, ...], ...]
+    """(6, 3) unit vectors towards the wide lights."""
+    half_angle: float
+    """Radians, of the cap that a wide light fills."""
+    average: tuple[float, ...]
+    """(3,) linear colour of average skin, over all normals that face the camera."""
+
+
+@dataclass(frozen=True)
 class BatchRow:
     """What came of one clip of a batch. A figure is None where the clip did not get so far."""
 
@@ -266,6 +285,7 @@ Result = (
     | RetargetResult
     | SpeakResult
     | LiveResult
+    | LightResult
     | BatchResult
     | DoctorResult
     | AvatarContents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 from statistics import median
 
@@ -112,6 +113,26 @@ def _(result: results.LiveResult) -> str:
         f"{result.frames} frames in {result.seconds:.1f} s, {result.faces} of them with a face; {result.passed_over} "
         f"were passed over. Milliseconds (median): {spent or 'none'}."
     )
+
+
+@describe.register
+def _(result: results.LightResult) -> str:
+    if not result.lamps:
+        return f"{result.capture}: even light from all around."
+    strongest = sum(result.lamp_colors[0])
+    others = [
+        f"; {_place_of(lamp)}, {100 * sum(color) / strongest:.0f} % as strong"
+        for lamp, color in zip(result.lamps[1:], result.lamp_colors[1:], strict=True)
+    ]
+    return f"{result.capture}: light from {_place_of(result.lamps[0])}{''.join(others)}; and from all around."
+
+
+def _place_of(lamp: tuple[float, ...]) -> str:
+    """How many degrees a direction in OpenCV's axes lies beside and above the line from the face to the camera."""
+    right, down, away = lamp
+    side, up = math.degrees(math.atan2(right, -away)), math.degrees(math.asin(max(-1.0, min(1.0, -down))))
+    beside, above = "right" if side > 0 else "left", "above" if up > 0 else "below"
+    return f"{abs(side):.0f}° {beside} of the camera and {abs(up):.0f}° {above} it"
 
 
 @describe.register

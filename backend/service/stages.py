@@ -24,6 +24,7 @@ STAGES: Final[dict[str, str]] = {
     "head mattes": "Separating the head from the body",
     "torso": "Following the shoulders",
     # Reports on a track
+    "head light": "Finding the light on the face",
     "report": "Drawing the report",
     "overlay": "Drawing the tracked head over the footage",
     # Lip sync

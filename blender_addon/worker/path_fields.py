@@ -110,6 +110,11 @@ JOBS: Final[Mapping[str, tuple[PathField, ...]]] = {
         PathField(("phones",), "the phone table"),
         _OUT,
     ),
+    "light": (
+        PathField(
+            ("capture",), "the capture", parts=("capture.json", "landmarks.npz", "frames", "mattes", "track.npz")
+        ),
+    ),
     # Its camera is one of this machine (`live.webcam`).
     "live": (),
     "retarget": (

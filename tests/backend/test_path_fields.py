@@ -96,6 +96,11 @@ JOB_ROWS = (
     ),
     ("live", {"camera": "0"}, []),
     (
+        "light",
+        paths(capture="c"),
+        [("c", "the capture", True, ("capture.json", "landmarks.npz", "frames", "mattes", "track.npz"), None)],
+    ),
+    (
         "speak",
         paths(sound="s", target="t", phones="p", out="o"),
         [

@@ -32,6 +32,7 @@ from backend.service.requests import (
     REQUESTS,
     CaptureRequest,
     DoctorRequest,
+    LightRequest,
     LiveRequest,
     RenderRequest,
     RetargetRequest,
@@ -311,6 +312,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "retarget": {"intensity": 1.0, "smoothing": 0.0, "motion": 1.0, "fps": None},
     "speak": {"text": None, "phones": None, "intensity": 1.0, "smoothing": 0.0, "fps": None},
     "live": {"seconds": None},
+    "light": {},
     "batch": {"out": None, "cluster": None, "at_once": None},
     "doctor": {"avatar": None, "check": False, "device": "auto"},
 }
@@ -420,7 +422,7 @@ def test_numbers_may_be_written_as_people_write_them() -> None:
     assert isinstance(sized, CaptureRequest) and type(sized.size) is int and type(sized.start) is float
 
 
-def test_every_command_but_the_doctor_and_live_names_what_it_writes() -> None:
+def test_every_command_but_the_doctor_live_and_light_names_what_it_writes() -> None:
     written = {
         "capture": "/folder/capture",
         "track": "/folder/several.capture",
@@ -431,7 +433,7 @@ def test_every_command_but_the_doctor_and_live_names_what_it_writes() -> None:
     }
     for request_class in REQUESTS:
         output = read_as_worker(request_class, all_values(request_class)).output
-        writes = request_class not in (DoctorRequest, LiveRequest)
+        writes = request_class not in (DoctorRequest, LightRequest, LiveRequest)
         expected = written.get(request_class.command, "/folder/out") if writes else None
         assert output == (expected and Path(expected))
     batch = read_arguments(["batch", "films/shots.csv"])

@@ -41,6 +41,11 @@ LOST = results.TrackSummary(Path("/b.capture"), Path("/b.capture/track.npz"), 5,
         (results.SpeakResult(OUT, 90, Fraction(24)), "/films/out: 90 frames at 24 a second."),
         (results.ReportResult(OUT, "A summary."), "/films/out: A summary."),
         (results.EvaluateResult(OUT, Path("/sheet"), "A table."), "/films/out:\nA table."),
+        (
+            results.LightResult(OUT, ((0.6, 0, -0.8), (-0.8, -0.6, 0)), ((2, 2, 2), (1, 1, 1)), (), (), 1.0, (1, 1, 1)),
+            "/films/out: light from 37° right of the camera and 0° below it; 90° left of the camera and 37° above it, "
+            "50 % as strong; and from all around.",
+        ),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )

@@ -319,6 +319,8 @@ RIG_OPERATORS = (
     "add_gaze_target",
     "add_saccades",
     "remove_life",
+    "add_head_light",
+    "remove_head_light",
     "apply_preset",
     "pack_avatar",
     "unpack_avatar",

@@ -11,6 +11,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
+from light_scenes import LIGHT, build_light
 from rig_digest import digest
 from rig_scenes import rigging
 from speech_files import write_speech
@@ -43,6 +44,7 @@ NOTHING_TO_UNDO = {
 }
 """Operators that leave the scene as it is, with what they do instead."""
 BY_TASK = {
+    "add_head_light",
     "bake_to_disk",
     "import_capture",
     "import_video",
@@ -203,6 +205,7 @@ ROWS = {
     "remove_life": Row(lambda _: EFFIGY.remove_life(True, what="TARGET"), lambda _: EFFIGY.add_gaze_target()),
     "reset_expression": Row(lambda _: EFFIGY.reset_expression(True), smile),
     "reset_grade": Row(lambda _: EFFIGY.reset_grade(True), lambda _: grade()),
+    "remove_head_light": Row(lambda _: EFFIGY.remove_head_light(True), lambda _: light()),
     "retarget_performance": Row(
         lambda place: EFFIGY.retarget_performance(True, filepath=str(place.take), frame_start=20)
     ),
@@ -224,6 +227,10 @@ def pull_corner() -> None:
 
 def grade() -> None:
     rig().armature.effigy.exposure = 1.0
+
+
+def light() -> None:
+    build_light(rig(), module("head_light"))
 
 
 def set_look() -> None:
@@ -268,6 +275,9 @@ def steps_of(place: Place, name: str) -> object:
         return importing._build(scene, "second", place.capture, True, {}, film if name == "import_video" else None)
     if name == "refine_track":
         return module("training")._apply_refined_track(place.capture / "track_refined.npz", rig().armature.name)
+    if name == "add_head_light":
+        head_light = module("head_light")
+        return head_light._build(rig().armature.name, head_light.Light.from_answer(LIGHT), 0.35)
     if name == "make_playable":
         networks = module("avatars").avatar_path(rig().armature)
         return module("playable")._use(networks, place.avatars / "ben.effigy")
