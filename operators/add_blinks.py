@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 from bpy.props import BoolProperty, FloatProperty
 
+from ..blender_addon.face_board.shown import shown_with_handles
 from ..blender_addon.life_operators import LifeOperator
 from ..blender_addon.rig import life
 from ..blender_addon.rig.rig_properties import Rig
@@ -29,7 +30,15 @@ class EFFIGY_OT_add_blinks(LifeOperator, bpy.types.Operator):
 
     def add(self, rig: Rig, frames: tuple[int, int], rate: float, depsgraph: bpy.types.Depsgraph) -> str:
         return life.add_blinks(
-            rig, frames, rate, depsgraph, blinks=self.blinks, doubles=self.doubles, jumps=self.jumps, seed=self.seed
+            rig,
+            frames,
+            rate,
+            depsgraph,
+            blinks=self.blinks,
+            doubles=self.doubles,
+            jumps=self.jumps,
+            seed=self.seed,
+            shown=shown_with_handles(rig, life.LIDS),
         )
 
 

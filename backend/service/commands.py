@@ -390,7 +390,7 @@ def live(request: requests.LiveRequest, progress: Progress) -> results.LiveResul
 
 
 def light(request: requests.LightRequest, progress: Progress) -> results.LightResult:
-    progress.update("tracker", 0, 1)
+    progress.update("head light", 0, 1)
     from ..tracking.after.head_light import estimate_light
     from ..tracking.observe.light_fit import AXES, HALF_ANGLE, facing_average
 

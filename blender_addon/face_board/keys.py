@@ -32,6 +32,7 @@ from ..rig.action import (
     strips_of,
     value_path,
 )
+from ..rig.gaze_target import is_driven
 from ..rig.performance import CONTROLS, EXPRESSIONS, LAYER_PROPERTY, NEUTRAL, add_neutral_strip, curve_of, layer_of
 from ..rig.rig_properties import Rig, handles_name, meshes_of
 from .own_expressions import given_by_channels, taken_by_channels
@@ -73,7 +74,9 @@ def move_performance(rig: Rig, scene: bpy.types.Scene, share: float, with_handle
         for track, strip in list(strips_of(target)):
             if layer_of(strip) == CONTROLS:
                 remove_strip(target, track, strip)
-    own |= dict(zip(board.sliders, left.T, strict=True))
+    # What a gaze target drives is its own: strips cannot change it, and it would stay when the target is removed.
+    driven = {name for name in board.sliders if is_driven(key, value_path(name))}
+    own |= {name: column for name, column in zip(board.sliders, left.T, strict=True) if name not in driven}
     _push(key, _slider_curves(own, frames), frames)
     _push(rig.armature, _handle_curves(rig, board, frames, places), frames)
     scene.frame_set(scene.frame_current, subframe=scene.frame_subframe)

@@ -172,7 +172,7 @@ def _drive_lids(rig: Rig, joint: str, target: bpy.types.Object) -> None:
     for direction, (channel, sign, at_one) in directions.items():
         name = f"eyeLook{direction}{SIDE[joint]}"
         path = value_path(name)
-        if name not in rig.slider_names or rig.key_blocks.get(name) is None or _is_driven(key, path):
+        if name not in rig.slider_names or rig.key_blocks.get(name) is None or is_driven(key, path):
             continue
         driver: Any = key.driver_add(path).driver
         driver.type = "SCRIPTED"
@@ -185,5 +185,6 @@ def _drive_lids(rig: Rig, joint: str, target: bpy.types.Object) -> None:
         driver.expression = f"share*min(1,max(0,{sign / radians(at_one):.4f}*turn))"
 
 
-def _is_driven(key: bpy.types.Key, path: str) -> bool:
+def is_driven(key: bpy.types.Key, path: str) -> bool:
+    """Whether a driver gives a property of the shape keys its value."""
     return key.animation_data is not None and key.animation_data.drivers.find(path) is not None

@@ -6,7 +6,7 @@ keyed, and it is removed or made again without touching any other key. Its setti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from math import isfinite, radians
 from typing import Any, Final
@@ -104,9 +104,11 @@ def add_blinks(
     doubles: float,
     jumps: bool,
     seed: int,
+    shown: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> str:
     """Adds `blinks` a minute, of which the share `doubles` are double, and with `jumps` one wherever the gaze jumps;
-    none where the performance itself blinks. `rate`: the scene's frames a second.
+    none where the performance itself blinks. `rate`: the scene's frames a second. `shown`: how far `LIDS` are shut
+    (F, 2) at frames (F,), where something else than sliders shuts them too.
 
     Returns the name of the artist's action that became a strip below it, or nothing (`action.free_for_keys`).
     """
@@ -116,7 +118,13 @@ def add_blinks(
     moments = np.arange(frames[0], frames[1] + 0.5)
     lids, eyes = _top_channels(rig, LIDS), _top_channels(rig, EYES)
     # How shut the performance has the lids: the strip adds what is missing.
-    below = np.max([each.sample(moments)[:, 0] for each in lids.values()], 0) if lids else np.zeros(len(moments))
+    if shown is None:
+
+        def shown(frames: np.ndarray) -> np.ndarray:
+            none = np.zeros(len(frames))
+            return np.stack([lids[name].sample(frames)[:, 0] if lids else none for name in LIDS], 1)
+
+    below = shown(moments).max(1)
     leaps = _gaze_jumps(rig, moments, rate, eyes, depsgraph) if jumps else None
     busy = shut_intervals(moments / rate, below)
     times = blink_times(first, last, blinks, doubles, seed, leaps, busy)
@@ -128,8 +136,7 @@ def add_blinks(
     at, shut = blink_keys(times, rate)
     key = rig.mesh.data.shape_keys
     curves = []
-    for name in LIDS:
-        own = lids[name].sample(at)[:, 0] if name in lids else np.zeros(len(at))
+    for name, own in zip(LIDS, shown(at).T, strict=True):
         curves.append(Curve(value_path(name), 0, EXPRESSIONS, at, shut * np.clip(1 - own, 0, 1)))
     # Without curves below, Blender would add to the default value of a shape key, which is 1.
     blend = "ADD" if all(_has_curve(key, curve.path) for curve in curves) else "REPLACE"

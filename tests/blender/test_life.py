@@ -304,3 +304,39 @@ def test_a_new_take_above_hides_no_blinks_that_are_made_again(rig, life):
     rigging().steps.finish(rigging().added_performance.add_performance_steps(rig, make_track(), "take", 1))
     EFFIGY.add_blinks(blinks=30)
     assert rig.mesh.data.shape_keys.animation_data.nla_tracks[-1].name == life.BLINKS
+
+
+def blink_keys_of(life, made) -> list[tuple[float, float]]:
+    action = life.life_of(made)[life.BLINKS].action
+    curve = next(each for each in rigging().action.curves_of(action) if LIDS[0] in each.data_path)
+    return [tuple(point.co) for point in curve.keyframe_points]
+
+
+def test_blinks_see_filmed_ones_on_the_face_controls(rig, life, module):
+    takes = module("blender_addon.rig.takes")
+    for channel in takes.channels_of(rig, takes.take_of(rig), only="eyeBlink"):
+        frames = np.arange(2.0, 200)
+        channel.key(frames, (0.9 * (frames % 50 < 20))[:, None])
+    for strip in takes.take_of(rig).strips:
+        strip.action_frame_end = 240
+    EFFIGY.add_blinks(blinks=40, doubles=0.0, jumps=False)
+    seen = blink_keys_of(life, rig)
+    EFFIGY.remove_life(what="BLINKS")
+    EFFIGY.add_face_controls()
+    EFFIGY.controls_from_sliders(performance=True)
+    EFFIGY.add_blinks(blinks=40, doubles=0.0, jumps=False)
+    assert np.allclose(blink_keys_of(life, rig), seen, atol=1e-3)
+
+
+def test_lids_that_follow_a_target_are_not_kept_when_the_performance_comes_from_the_controls(rig, gaze):
+    looks = [f"eyeLook{way}{side}" for way in ("Up", "Down", "In", "Out") for side in ("Left", "Right")]
+    frames = range(2, 240, 40)
+    before = over_time(rig, looks, frames)
+    EFFIGY.add_face_controls()
+    EFFIGY.add_gaze_target()
+    gaze.target_of(rig).location.z += 1.0
+    assert np.abs(over_time(rig, looks, frames) - before).max() > 0.2
+    EFFIGY.controls_from_sliders(performance=True)
+    EFFIGY.sliders_from_controls(performance=True)
+    EFFIGY.remove_life(what="TARGET")
+    assert np.allclose(over_time(rig, looks, frames), before, atol=1e-3)
