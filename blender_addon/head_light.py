@@ -44,7 +44,7 @@ AMBIENT_NAMES: Final = {
 """By the direction in the camera's OpenCV axes: as the camera sees the head."""
 LAMP_ANGLE: Final = np.radians(15.0)
 """Of a lamp's sun: diffuse skin does not tell how large a lamp is, so shadows have an edge as by a soft box."""
-DISTANCE: Final = 0.6
+DISTANCE: Final = 1.0
 """Metres from the head at which the suns are drawn; their light does not depend on it."""
 MOST_LAMPS: Final = 16
 WEAKEST: Final = 1e-3
@@ -124,7 +124,7 @@ def build_suns(rig: Rig, light: Light, reflectance: float) -> bpy.types.Object:
     own = (each for each in rig.mesh.users_collection if each.library is None and each.override_library is None)
     next(own, bpy.context.scene.collection).children.link(collection)
     empty = bpy.data.objects.new(collection.name, None)
-    empty.empty_display_type, empty.empty_display_size = "SPHERE", 0.15
+    empty.empty_display_type, empty.empty_display_size = "PLAIN_AXES", 0.05
     empty[PROPERTY], empty.parent = True, armature
     collection.objects.link(empty)
     # White matter shows its irradiance by pi. The average skin is `reflectance` times white under the average light.

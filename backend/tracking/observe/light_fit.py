@@ -46,6 +46,10 @@ _LASSO: Final = 0.01
 _EVEN: Final = 0.03
 """Weight with which the wide lights are drawn towards their mean, as a share of the data's weight: those behind the
 head light nothing that is seen."""
+_TINT: Final = 0.03
+"""Weight with which a light's strengths in red, green and blue are drawn towards that in luminance: skin scatters red
+light farther than blue, which would colour the lights that hardly matter.
+"""
 _ROUNDS: Final = 6
 _FLOOR: Final = 0.1
 """The least brightness to which errors are relative, as a share of the mean."""
@@ -113,9 +117,10 @@ def fit_light(seen: SkinBrightness) -> HeadLight:
     if len(lamps):
         lamps = fit.refined(lamps)
     colors = np.empty((len(lamps) + len(AXES), 3))
+    fit.solve(lamps, 0.0)
     for channel in range(3):
         one = _Fit(seen.color[..., channel] / mean[channel], seen.normals, seen.weight)
-        one.solve(lamps, 0.0)
+        one.solve(lamps, 0.0, towards=fit.strengths)
         colors[:, channel] = one.strengths * mean[channel]
     order = np.argsort(-(colors[: len(lamps)] @ _LUMINANCE))
     return HeadLight(lamps[order], colors[order], colors[len(lamps) :])
@@ -141,13 +146,15 @@ class _Fit:
         self.strengths = np.zeros(0)
         self.energy = np.inf
 
-    def solve(self, lamps: np.ndarray, lasso: float, rounds: int = _ROUNDS) -> None:
-        """Fits the strengths (K + 6,) of lamps with these directions (K, 3) and of the wide lights."""
+    def solve(self, lamps: np.ndarray, lasso: float, rounds: int = _ROUNDS, towards: np.ndarray | None = None) -> None:
+        """Fits the strengths (K + 6,) of lamps with these directions (K, 3) and of the wide lights; they are drawn
+        towards `towards` (K + 6,), if it is given.
+        """
         columns = np.concatenate((np.maximum(self._normals @ lamps.T, 0), cap_irradiance(self._normals @ AXES.T)), 1)
         for _ in range(rounds):
-            self._step(columns, len(lamps), lasso)
+            self._step(columns, len(lamps), lasso, towards)
 
-    def _step(self, columns: np.ndarray, lamps: int, lasso: float) -> None:
+    def _step(self, columns: np.ndarray, lamps: int, lasso: float, towards: np.ndarray | None) -> None:
         scale = np.maximum(self._predicted, _FLOOR)
         wanted, gave = self._brightness / scale, columns / scale[:, None]
         weight = self._weight * self._robust
@@ -165,6 +172,9 @@ class _Fit:
         even[:, lamps:] = np.eye(6) - 1 / 6
         normal += _EVEN * amount * even.T @ even
         right[:lamps] -= lasso * amount
+        if towards is not None:
+            normal += _TINT * amount * np.eye(len(normal))
+            right += _TINT * amount * towards
         root = np.linalg.cholesky(normal + 1e-8 * np.trace(normal) / len(normal) * np.eye(len(normal)))
         self.strengths = nnls(root.T, np.linalg.solve(root, right))[0]
         error = target - matrix @ self.strengths
