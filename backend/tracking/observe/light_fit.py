@@ -46,13 +46,11 @@ _LASSO: Final = 0.01
 _EVEN: Final = 0.03
 """Weight with which the wide lights are drawn towards their mean, as a share of the data's weight: those behind the
 head light nothing that is seen."""
-_TINT: Final = 0.03
-"""Weight with which a light's strengths in red, green and blue are drawn towards that in luminance: skin scatters red
-light farther than blue, which would colour the lights that hardly matter.
-"""
 _ROUNDS: Final = 6
 _FLOOR: Final = 0.1
 """The least brightness to which errors are relative, as a share of the mean."""
+_DARKEST: Final = 0.01
+"""The least brightness whose logarithm is taken, by that of average skin."""
 _LUMINANCE: Final = np.array((0.2126, 0.7152, 0.0722))
 
 
@@ -108,8 +106,8 @@ def _cap_table() -> tuple[np.ndarray, np.ndarray]:
 
 def fit_light(seen: SkinBrightness) -> HeadLight:
     """The light that explains the brightness best."""
-    mean = _mean(seen.color, seen.weight)
-    brightness = seen.color @ _LUMINANCE / (mean @ _LUMINANCE)
+    typical = _typical(seen.color, seen.weight)
+    brightness = seen.color @ _LUMINANCE / (typical @ _LUMINANCE)
     fit = _Fit(brightness, seen.normals, seen.weight)
     directions = _sphere(_CANDIDATES)
     fit.solve(directions, _LASSO)
@@ -117,11 +115,10 @@ def fit_light(seen: SkinBrightness) -> HeadLight:
     if len(lamps):
         lamps = fit.refined(lamps)
     colors = np.empty((len(lamps) + len(AXES), 3))
-    fit.solve(lamps, 0.0)
     for channel in range(3):
-        one = _Fit(seen.color[..., channel] / mean[channel], seen.normals, seen.weight)
-        one.solve(lamps, 0.0, towards=fit.strengths)
-        colors[:, channel] = one.strengths * mean[channel]
+        one = _Fit(seen.color[..., channel] / typical[channel], seen.normals, seen.weight)
+        one.solve(lamps, 0.0)
+        colors[:, channel] = one.strengths * typical[channel]
     order = np.argsort(-(colors[: len(lamps)] @ _LUMINANCE))
     return HeadLight(lamps[order], colors[order], colors[len(lamps) :])
 
@@ -133,7 +130,7 @@ def facing_average(light: HeadLight) -> np.ndarray:
 
 
 class _Fit:
-    """Strengths of lamps and wide lights for one channel (F, D), whose weighted mean is 1."""
+    """Strengths of lamps and wide lights for one channel (F, D), whose weighted median is 1."""
 
     def __init__(self, brightness: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> None:
         rows = np.nonzero(weight > 0)
@@ -142,19 +139,17 @@ class _Fit:
         self._order = np.argsort(self._point, kind="stable")
         self._starts = np.flatnonzero(np.diff(self._point[self._order], prepend=-1))
         self._predicted = np.ones(len(self._brightness))
-        self._robust = np.ones(len(self._brightness))
+        self._robust = self._plausible()
         self.strengths = np.zeros(0)
         self.energy = np.inf
 
-    def solve(self, lamps: np.ndarray, lasso: float, rounds: int = _ROUNDS, towards: np.ndarray | None = None) -> None:
-        """Fits the strengths (K + 6,) of lamps with these directions (K, 3) and of the wide lights; they are drawn
-        towards `towards` (K + 6,), if it is given.
-        """
+    def solve(self, lamps: np.ndarray, lasso: float, rounds: int = _ROUNDS) -> None:
+        """Fits the strengths (K + 6,) of lamps with these directions (K, 3) and of the wide lights."""
         columns = np.concatenate((np.maximum(self._normals @ lamps.T, 0), cap_irradiance(self._normals @ AXES.T)), 1)
         for _ in range(rounds):
-            self._step(columns, len(lamps), lasso, towards)
+            self._step(columns, len(lamps), lasso)
 
-    def _step(self, columns: np.ndarray, lamps: int, lasso: float, towards: np.ndarray | None) -> None:
+    def _step(self, columns: np.ndarray, lamps: int, lasso: float) -> None:
         scale = np.maximum(self._predicted, _FLOOR)
         wanted, gave = self._brightness / scale, columns / scale[:, None]
         weight = self._weight * self._robust
@@ -172,17 +167,19 @@ class _Fit:
         even[:, lamps:] = np.eye(6) - 1 / 6
         normal += _EVEN * amount * even.T @ even
         right[:lamps] -= lasso * amount
-        if towards is not None:
-            normal += _TINT * amount * np.eye(len(normal))
-            right += _TINT * amount * towards
         root = np.linalg.cholesky(normal + 1e-8 * np.trace(normal) / len(normal) * np.eye(len(normal)))
         self.strengths = nnls(root.T, np.linalg.solve(root, right))[0]
         error = target - matrix @ self.strengths
         self.energy = float(error @ error)
         self._predicted = columns @ self.strengths
-        # Gloss and cast shadows lie far from what matte skin shows. An albedo that differs as well makes no outlier.
-        residual = wanted - gave @ self.strengths
-        self._robust = 1 / (1 + (residual / (2 * np.hypot(MODEL, ALBEDO))) ** 2)
+        self._robust = self._plausible()
+
+    def _plausible(self) -> np.ndarray:
+        """(N,) weights (Geman and McClure 1987) of brightness by what the light gives average skin: hair and glasses
+        before the skin, cast shadows and gloss lie far from it, and an albedo that differs as usual does not.
+        """
+        ratio = np.maximum(self._brightness, _DARKEST) / np.maximum(self._predicted, _FLOOR)
+        return 1 / (1 + (np.log(ratio) / (2 * np.hypot(MODEL, ALBEDO))) ** 2) ** 2
 
     def refined(self, lamps: np.ndarray) -> np.ndarray:
         """The directions (K, 3) near these with the least energy."""
@@ -206,8 +203,13 @@ class _Fit:
         return np.add.reduceat(values[self._order], self._starts, axis=0)
 
 
-def _mean(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return np.maximum(np.einsum("fdc,fd->c", color, weight) / max(weight.sum(), 1e-9), 1e-6)
+def _typical(color: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(3,): the weighted median of colours (F, D, 3), which hair before the skin does not darken."""
+    seen = weight > 0
+    order = np.argsort(color[seen], axis=0)
+    shares = np.cumsum(weight[seen][order], axis=0)
+    middle = (shares < shares[-1] / 2).sum(0)
+    return np.maximum(np.take_along_axis(color[seen], order, 0)[middle, range(3)], 1e-6)
 
 
 def _clusters(directions: np.ndarray, strengths: np.ndarray) -> np.ndarray:
