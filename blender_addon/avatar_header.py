@@ -47,6 +47,14 @@ def check_avatar_file(path: Path) -> None:
         raise unlike(path, NOUN, REMEDY)
 
 
+def names_in(path: Path) -> frozenset[str]:
+    """The names of the tensors in an avatar's file. Raises an `EffigyError` as `check_avatar_file` does."""
+    check_avatar_file(path)
+    with reading(path, NOUN, REMEDY), open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return frozenset(json.loads(file.read(length).decode("utf-8"))) - {"__metadata__"}
+
+
 def _ends(tensors: Mapping[str, Any]) -> int:
     """The end of the last tensor. Raises a ValueError where the tensors overlap, leave gaps or have odd sizes."""
     at = 0

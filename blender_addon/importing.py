@@ -36,6 +36,7 @@ from .rig.room import room_beside
 from .rig.steps import Steps, part
 from .tasks import Task
 from .threads import run_in_thread
+from .worker import session
 
 SUFFIX: Final = ".capture"
 VIDEO_EXTENSIONS: Final = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mts", ".m2ts", ".mxf", ".mpg", ".ogv")
@@ -294,6 +295,13 @@ def _rig_data(head_name: str, head_fingerprint: str, identity: Any) -> Steps[Rig
         while not reading_it.done():
             yield None
         return reading_it.result()
+    try:
+        session.client()
+    except EffigyError as error:
+        raise EffigyError(
+            f"A new rig of the head “{head_name}” needs the backend, which reads that head's own file: its licence "
+            f"keeps it out of avatars. On a rig of this head that exists already, an avatar plays without. {error}"
+        ) from error
     head = {"name": head_name, "fingerprint": head_fingerprint}
     return RigData.from_answer((yield from tasks.fetch("head.rig", {"head": head, "identity": identity})))
 

@@ -33,6 +33,8 @@ MOST_LAYERS: Final = 8
 """Of the mixing network."""
 MOST_SPAWNED: Final = 16
 """Gaussians of an anchor, beside its own."""
+BUST: Final = "baked.bust_means"
+"""The tensor that every avatar with a bust has."""
 MOST_BUST: Final = 100_000
 """Gaussians of a bust, as in `backend.avatar.bust`."""
 MOST_ENHANCED: Final = 256
@@ -236,9 +238,9 @@ def _regions(numbers: _Tensors, vertices: int, size: int) -> FilmedRegions | Non
 
 
 def _bust(numbers: _Tensors) -> BakedBust | None:
-    if not numbers.has("baked.bust_means"):
+    if not numbers.has(BUST):
         return None
-    means = numbers.read("baked.bust_means", (None, 3))
+    means = numbers.read(BUST, (None, 3))
     if not 0 < len(means) <= MOST_BUST:
         raise _Misfit("its bust has too many Gaussians, or none")
     sizes = {"scales": (3,), "quaternions": (4,), "opacities": (), "colors": (3,), "weights": (3,)}

@@ -8,12 +8,12 @@ from typing import Any, Final
 import bpy
 from bpy.app.handlers import persistent
 
-from ..avatar_header import NOUN, REMEDY
+from ..avatar_header import NOUN, REMEDY, names_in
 from ..errors import EffigyError
 from ..reading import reading
 from ..rig.placement import head_place
 from ..rig.rig_properties import Rig
-from .baked_file import BakedAvatar, read_baked
+from .baked_file import BUST, BakedAvatar, read_baked
 from .deltas import read_deltas
 from .evaluate import Player
 from .head import HeadDeltas
@@ -23,6 +23,8 @@ MOST_KEPT: Final = 8
 
 _files: Final[dict[tuple[Any, ...], BakedAvatar | EffigyError | None]] = {}
 """By path, modification time and size; an error for a damaged file, None for one without a baked model."""
+_busts: Final[dict[tuple[Any, ...], bool]] = {}
+"""By the same key: whether the avatar has collar and shoulders."""
 _heads: Final[dict[tuple[Any, ...], HeadDeltas]] = {}
 """By the mesh's shape keys."""
 _players: Final[dict[tuple[Any, ...], Player]] = {}
@@ -82,12 +84,17 @@ def has_enhancer(path: Path) -> bool:
 
 
 def has_bust(path: Path) -> bool:
-    """Whether the avatar in a file can be played, and has collar and shoulders. False as in `has_player`."""
+    """Whether the avatar in a file has collar and shoulders, no matter who evaluates it. False as in `has_player`."""
     try:
-        baked = _baked(path, _file_key(path))
+        key = _file_key(path)
+        if key not in _busts:
+            baked = _baked(path, key)
+            # The worker evaluates an avatar without a baked model.
+            found = BUST in names_in(path) if baked is None else baked.bust is not None
+            _keep(_busts, key, found)
+        return _busts[key]
     except EffigyError:
         return False
-    return baked is not None and baked.bust is not None
 
 
 def _file_key(path: Path) -> tuple[Any, ...]:
@@ -150,5 +157,5 @@ handlers: Final = (
 
 
 def unregister() -> None:
-    for kept in (_files, _heads, _players, _edited, _in_edit):
+    for kept in (_files, _busts, _heads, _players, _edited, _in_edit):
         kept.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -58,6 +59,25 @@ def test_shoulders_that_the_footage_shows_come_with_a_bone_and_can_be_hidden(rig
         own.armature.effigy.show_bust = shown
         counts.append(len(player.splats(pose.read_pose(own, depsgraph).message(), view)["means"]))
     assert counts == [player.baked.gaussians, player.baked.gaussians - len(player.baked.bust.means)]
+
+
+def test_a_new_rig_of_a_flame_head_says_why_it_needs_the_backend(effigy, module, monkeypatch):
+    """Its avatar has neither the faces nor the expressions of the head, whose licence keeps them out of it."""
+    preferences, importing = module("blender_addon.preferences"), module("blender_addon.importing")
+
+    def no_backend():
+        raise module("blender_addon.errors").EffigyError(preferences.NO_BACKEND)
+
+    monkeypatch.setattr(preferences, "backend_python", no_backend)
+    monkeypatch.setattr(preferences, "worker_command", list)
+    info = SimpleNamespace(head_name="FLAME", head_fingerprint="0123456789abcdef", identity=np.zeros(300))
+    known = set(bpy.data.objects)
+    steps = importing._build_for_avatar(bpy.context.scene, Path("anna.effigy"), info)
+    with pytest.raises(
+        Exception, match="new rig of the head “FLAME” needs the backend.*licence.*press Install Backend"
+    ):
+        next(steps)
+    assert set(bpy.data.objects) == known
 
 
 def test_several_people_live_in_one_file(rig, project, module):

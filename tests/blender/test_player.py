@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -54,6 +55,34 @@ def test_every_pose_is_shown_in_the_redraw_that_reads_it(cat, no_worker, pose):
     pose(cat)
     after = played(cat)
     assert np.abs(after.means - before.means).max() > 0.005
+
+
+def test_shoulders_of_an_avatar_that_the_worker_evaluates_have_a_bone_and_a_switch(
+    cat, engine_avatars, tmp_path, module
+):
+    """One of graph U-Nets, which has no baked model."""
+    content = (engine_avatars / "ann.effigy").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    tensors, path = json.loads(content[8 : 8 + length]), tmp_path / "ann.effigy"
+    numbers, begin = np.zeros((6, 3), np.float16).tobytes(), len(content) - 8 - length
+    tensors["baked.bust_means"] = {"dtype": "F16", "shape": [6, 3], "data_offsets": [begin, begin + len(numbers)]}
+    text = json.dumps(tensors).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :] + numbers)
+    avatars, players = module("blender_addon.avatars"), module("blender_addon.player.players")
+    assert not players.has_player(path) and players.has_bust(path)
+    assert not players.has_bust(engine_avatars / "ann.effigy") and not players.has_bust(tmp_path / "gone.effigy")
+    for file, torso in ((engine_avatars / "ann.effigy", None), (path, "torso")):
+        avatars.set_avatar(cat, file, avatars.AvatarInfo(cat.head_name, cat.head_fingerprint, cat.base_identity, 1, 64))
+        assert cat.torso_bone == torso
+    live = viewport("live")
+    nothing = viewport("avatar_state").Source.NONE
+    shown = SimpleNamespace(file=("key", path), error=None, source=nothing, fresh=False, unfilmed=False)
+    words = []
+    for avatar in (shown, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(live, "state_of", lambda _, avatar=avatar: avatar)
+            words.append(view_words(module))
+    assert "Shoulders" in words[0] and "Shoulders" not in words[1]
 
 
 def test_the_panel_says_what_is_seen(cat, no_worker, module):

@@ -61,6 +61,7 @@ export class Poser {
     this.posed = new Float32Array(3 * this.count);
     this.turns = new Float32Array(4 * this.count);
     this.attributes = new Float32Array(this.count * this.outputs);
+    this.used = new Int32Array(this.count + 1);
     this.conditions = null;
     const bust = (name) => tensors[`baked.bust_${name}`]?.values;
     this.bust = bust('means') ? {
@@ -173,12 +174,26 @@ export class Poser {
     this.conditions = values;
     this.shown = shown;
     this.attributes.set(this.mean);
-    conditions.forEach((each, region) => this.#add(each, region));
+    this.#grouped(conditions).forEach(([each, shares]) => this.#add(each, shares));
     if (shown) this.#showMaterials(shown);
   }
 
-  // What a region's vertices get by its conditions.
-  #add(conditions, region) {
+  // [conditions, shares of the vertices] of the regions; those with the same conditions, as a face that was filmed has
+  // everywhere, are one.
+  #grouped(conditions) {
+    const shares = this.regions?.shares, regions = conditions.length, groups = new Map();
+    if (!shares) return [[conditions[0], null]];
+    conditions.forEach((each, region) => {
+      const key = each.join();
+      if (!groups.has(key)) groups.set(key, [each, new Float32Array(this.count)]);
+      const sum = groups.get(key)[1];
+      for (let n = 0; n < this.count; n++) sum[n] += shares[regions * n + region];
+    });
+    return [...groups.values()];
+  }
+
+  // What vertices get by conditions, as far as they share them; null: all of them, wholly.
+  #add(conditions, shares) {
     let x = conditions;
     this.layers.forEach(({ weight, bias }, layer) => {
       const inputs = x.length, last = layer === this.layers.length - 1, made = new Float64Array(bias.length);
@@ -191,25 +206,43 @@ export class Poser {
     });
     const limits = this.weightLimits;
     if (limits) x = x.map((weight, k) => Math.min(Math.max(weight, limits[k]), limits[x.length + k]));
-    const { featureCount: features, outputs, shapes, attributes } = this;
-    const shares = this.regions?.shares, regions = shares ? shares.length / this.count : 1;
-    const basis = new Float32Array(features * outputs);
+    const { featureCount: width, outputs, shapes } = this, sum = new Float64Array(width * outputs);
     for (let shape = 0; shape < this.shapeCount; shape++) {
-      const weight = x[shape], start = shape * basis.length;
-      for (let i = 0; i < basis.length; i++) basis[i] += weight * shapes[start + i];
+      const weight = x[shape], start = shape * sum.length;
+      for (let i = 0; i < sum.length; i++) sum[i] += weight * shapes[start + i];
     }
-    for (let n = 0; n < this.count; n++) {
-      const start = n * outputs, share = shares ? shares[regions * n + region] : 1;
-      if (!share) continue;
-      // Two features at a time: half as many passes over the attributes.
-      for (let f = 0; f + 1 < features; f += 2) {
-        const a = share * this.features[n * features + f], b = share * this.features[n * features + f + 1];
-        const first = f * outputs, second = first + outputs;
-        for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o] + b * basis[second + o];
-      }
-      if (features % 2) {
-        const a = share * this.features[n * features + features - 1], first = (features - 1) * outputs;
-        for (let o = 0; o < outputs; o++) attributes[start + o] += a * basis[first + o];
+    // Output by output, and as many as a multiple of four.
+    const basis = new Float64Array(width * (outputs + 3));
+    for (let o = 0; o < outputs; o++) for (let f = 0; f < width; f++) basis[o * width + f] = sum[f * outputs + o];
+    this.#multiply(basis, shares);
+  }
+
+  // Adds features times `basis`. Two vertices and four outputs at a time: each number that is read is used several times,
+  // and the sums stay in registers.
+  #multiply(basis, shares) {
+    const { features, attributes, count, outputs, featureCount: width } = this, used = this.used;
+    let most = 0;
+    for (let n = 0; n < count; n++) if (!shares || shares[n]) used[most++] = n;
+    // The last one again, where the number is odd, with a share of 0.
+    used[most] = used[Math.max(most - 1, 0)];
+    for (let i = 0; i < most; i += 2) {
+      const n = used[i], m = used[i + 1], first = n * width, second = m * width;
+      const ours = shares ? shares[n] : 1, theirs = i + 1 === most ? 0 : shares ? shares[m] : 1;
+      for (let o = 0; o < outputs; o += 4) {
+        const row0 = o * width, row1 = row0 + width, row2 = row1 + width, row3 = row2 + width;
+        let a0 = 0, a1 = 0, a2 = 0, a3 = 0, b0 = 0, b1 = 0, b2 = 0, b3 = 0;
+        for (let f = 0; f < width; f++) {
+          const a = features[first + f], b = features[second + f];
+          const v0 = basis[row0 + f], v1 = basis[row1 + f], v2 = basis[row2 + f], v3 = basis[row3 + f];
+          a0 += a * v0; a1 += a * v1; a2 += a * v2; a3 += a * v3;
+          b0 += b * v0; b1 += b * v1; b2 += b * v2; b3 += b * v3;
+        }
+        const at = n * outputs + o, other = m * outputs + o, left = outputs - o;
+        attributes[at] += ours * a0;
+        attributes[other] += theirs * b0;
+        if (left > 1) { attributes[at + 1] += ours * a1; attributes[other + 1] += theirs * b1; }
+        if (left > 2) { attributes[at + 2] += ours * a2; attributes[other + 2] += theirs * b2; }
+        if (left > 3) { attributes[at + 3] += ours * a3; attributes[other + 3] += theirs * b3; }
       }
     }
   }

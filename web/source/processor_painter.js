@@ -6,6 +6,7 @@ import { project, sortByDepth } from './projection.js';
 
 const COVERED = 1 / 512; // of the light that still comes through a pixel
 const MOST_ALPHA = 0.999;
+const TILE = 3; // the sides of a tile have 2 ** TILE pixels
 
 export class ProcessorPainter {
   constructor(canvas) {
@@ -27,16 +28,37 @@ export class ProcessorPainter {
     if (this.pixels.length !== 4 * width * height) {
       this.pixels = new Float32Array(4 * width * height);
       this.image = new ImageData(width, height);
+      // How many pixels of each tile let light through.
+      this.columns = Math.ceil(width / 2 ** TILE);
+      this.open = new Int32Array(this.columns * Math.ceil(height / 2 ** TILE));
     }
     this.pixels.fill(0);
+    this.#openTiles(width, height);
     sortByDepth(this.gaussians, this.count, view, this.sorted);
     this.#blend(view, 0.5 * width * projection[0], 0.5 * height * projection[5], width, height);
     this.#show();
   }
 
+  #openTiles(width, height) {
+    const { open, columns } = this, side = 2 ** TILE;
+    for (let tile = 0; tile < open.length; tile++) {
+      const column = tile % columns, row = (tile - column) / columns;
+      open[tile] = Math.min(side, width - side * column) * Math.min(side, height - side * row);
+    }
+  }
+
+  // Whether a pixel of a rectangle may let light through: of what lies behind the rest, nothing is seen.
+  #isOpen(left, right, first, last) {
+    const { open, columns } = this;
+    for (let row = first >> TILE; row <= last >> TILE; row++) {
+      for (let tile = row * columns + (left >> TILE); tile <= row * columns + (right >> TILE); tile++) if (open[tile]) return true;
+    }
+    return false;
+  }
+
   // `pixels` gets premultiplied colours and alpha, from the top left.
   #blend(view, fx, fy, width, height) {
-    const { gaussians, sorted, count, pixels } = this, ellipse = new Float64Array(5);
+    const { gaussians, sorted, count, pixels, open, columns } = this, ellipse = new Float64Array(5);
     for (let rank = count - 1; rank >= 0; rank--) {
       const at = STRIDE * sorted[rank];
       if (!project(gaussians, at, view, fx, fy, width, height, ellipse)) continue;
@@ -46,6 +68,9 @@ export class ProcessorPainter {
       // Where the Gaussian falls below 1/255.
       const reach = 2 * Math.log(255 * opacity), tall = Math.sqrt(reach * yy);
       const first = Math.max(Math.ceil(y - tall - 0.5), 0), last = Math.min(Math.floor(y + tall - 0.5), height - 1);
+      const side = Math.sqrt(reach * xx);
+      const left = Math.max(Math.ceil(x - side - 0.5), 0), right = Math.min(Math.floor(x + side - 0.5), width - 1);
+      if (first > last || left > right || !this.#isOpen(left, right, first, last)) continue;
       const bend = Math.exp(-a);
       for (let row = first; row <= last; row++) {
         const dy = row + 0.5 - y, middle = -b * dy / a;
@@ -57,7 +82,8 @@ export class ProcessorPainter {
         let value = opacity * Math.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy));
         // From pixel to pixel the value changes by a factor that itself changes by a constant one.
         let factor = Math.exp(-0.5 * a - a * dx - b * dy);
-        for (let pixel = 4 * (row * width + begin), stop = 4 * (row * width + end); pixel <= stop; pixel += 4) {
+        const start = 4 * row * width;
+        for (let pixel = start + 4 * begin, stop = start + 4 * end; pixel <= stop; pixel += 4) {
           const light = 1 - pixels[pixel + 3];
           if (light > COVERED) {
             const share = light * (value < MOST_ALPHA ? value : MOST_ALPHA);
@@ -65,6 +91,7 @@ export class ProcessorPainter {
             pixels[pixel + 1] += share * green;
             pixels[pixel + 2] += share * blue;
             pixels[pixel + 3] += share;
+            if (light - share <= COVERED) open[(row >> TILE) * columns + ((pixel - start) >> (2 + TILE))]--;
           }
           value *= factor;
           factor *= bend;
