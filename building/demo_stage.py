@@ -11,8 +11,6 @@ from .in_blender import PACKAGE
 SPEECH: Final = Path(__file__).resolve().parents[1] / "assets" / "speech"
 SAMPLES, SPLAT_SAMPLES = 6, 32
 """Of Cycles, denoised: the scene is smooth, and little light bounces in it. Splats that Cycles draws need more."""
-LINE_SECONDS: Final = 5.6
-"""How long the sound of the sentence is."""
 WALL: Final = 0.34
 """Metres behind the head."""
 
@@ -24,7 +22,17 @@ def say_line(frame: int) -> int:
     sound = SPEECH / "line.flac"
     bpy.ops.effigy.lip_sync(filepath=str(sound), text=(SPEECH / "line.txt").read_text("utf-8"), frame_start=frame)
     render = bpy.context.scene.render
-    return round(LINE_SECONDS * render.fps / render.fps_base)
+    return round(flac_seconds(sound) * render.fps / render.fps_base)
+
+
+def flac_seconds(path: Path) -> float:
+    """How long a FLAC file is by its first block, STREAMINFO: 20 bits of rate, 8 of form, 36 of the count of samples
+    (RFC 9639, section 8.2). Blender's Python has no library for it.
+    """
+    with open(path, "rb") as file:
+        beginning = file.read(26)
+    rate, count = int.from_bytes(beginning[18:21], "big") >> 4, int.from_bytes(beginning[21:26], "big") & (2**36 - 1)
+    return count / rate
 
 
 def set_stage(rig: Any) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from ..blender_addon import active, lip_sync, tasks
 from ..blender_addon.errors import EffigyError
 from ..blender_addon.file_choice import choose_file
+from ..blender_addon.performance_properties import intensity_property, smoothing_property
 from ..blender_addon.reporting import ReportingOperator
 
 
@@ -44,23 +45,9 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
     phones: StringProperty(
         name="Phone File", options={"HIDDEN", "SKIP_SAVE"}, description="The file of a phone table, for scripts"
     )
-    intensity: FloatProperty(
-        name="Intensity",
-        default=1.0,
-        min=0.0,
-        soft_max=2.0,
-        max=3.0,
-        subtype="FACTOR",
-        description="Strength of the mouth's shapes. Lips that must meet do so in any case",
-    )
-    smoothing: FloatProperty(
-        name="Smoothing",
-        default=0.0,
-        min=0.0,
-        soft_max=0.1,
-        max=2.0,
-        precision=3,
-        description="Seconds over which the mouth is smoothed. Lips that must meet do so in any case",
+    intensity: intensity_property("Strength of the mouth's shapes. Lips that must meet do so in any case")
+    smoothing: smoothing_property(
+        "Seconds over which the mouth is smoothed. Lips that must meet do so in any case", soft_max=0.1
     )
     frame_start: IntProperty(name="Start Frame", default=1, description="Frame of the scene at which the sound begins")
     add_sound: BoolProperty(

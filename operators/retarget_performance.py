@@ -7,11 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, FloatProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 
 from ..blender_addon import active, tasks, transferring
 from ..blender_addon.errors import EffigyError
 from ..blender_addon.file_choice import choose_file
+from ..blender_addon.performance_properties import head_motion_property, intensity_property, smoothing_property
 from ..blender_addon.reporting import ReportingOperator
 
 
@@ -27,33 +28,11 @@ class EFFIGY_OT_retarget_performance(ReportingOperator, bpy.types.Operator):
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     # A file browser always shows folders, including those of captures.
     filter_glob: StringProperty(default="*.csv;*.tsv;*.txt;*.npz;*.json", options={"HIDDEN"})
-    intensity: FloatProperty(
-        name="Intensity",
-        default=1.0,
-        min=0.0,
-        soft_max=2.0,
-        max=3.0,
-        subtype="FACTOR",
-        description="Strength of the expressions, relative to the neutral face. Blinks and gaze are not scaled",
+    intensity: intensity_property()
+    smoothing: smoothing_property(
+        "Seconds over which face and head are smoothed. Blinks and eyes are not smoothed", soft_max=0.3
     )
-    smoothing: FloatProperty(
-        name="Smoothing",
-        default=0.0,
-        min=0.0,
-        soft_max=0.3,
-        max=2.0,
-        precision=3,
-        description="Seconds over which face and head are smoothed. Blinks and eyes are not smoothed",
-    )
-    motion: FloatProperty(
-        name="Head Motion",
-        default=1.0,
-        min=0.0,
-        soft_max=1.0,
-        max=2.0,
-        subtype="FACTOR",
-        description="How much of the head's motion is transferred. 0: the head stays still",
-    )
+    motion: head_motion_property()
     frame_start: IntProperty(
         name="Start Frame", default=1, description="Frame of the scene at which the performance begins"
     )

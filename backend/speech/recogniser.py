@@ -1,7 +1,8 @@
 """Phones of English speech by PocketSphinx, whose package has its acoustic model with it.
 
 Without a text, the phones are those that the acoustic model and a model of phones in a row find likeliest (allphone
-decoding). With a text, the words' pronunciations are aligned with the sound, which is more exact (forced alignment).
+decoding); contacts of lips that it misses are then added by ear (`closures`). With a text, the words' pronunciations
+are aligned with the sound, which is more exact (forced alignment).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from ..errors import EffigyError
 from ..progress import Progress
 from ..splatting.short_paths import short_path
+from .closures import with_heard_contacts
 from .phones import Phone, Phones
 from .sound import RATE, Sound
 from .spelling import phones_of_spelling
@@ -47,7 +49,8 @@ def recognise(sound: Sound, text: str, progress: Progress) -> Phones:
         within = levels[slice(*np.searchsorted(times, (phone.start, phone.end + FRAME)))]
         return len(within) == 0 or bool(within.max() > quiet)
 
-    return Phones("ARPAbet", tuple(phone for phone in phones if is_heard(phone)))
+    found = Phones("ARPAbet", tuple(phone for phone in phones if is_heard(phone)))
+    return found if text else with_heard_contacts(found, sound, progress)
 
 
 def _decoder(**settings: Any) -> Any:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, FloatProperty, IntProperty, PointerProperty
+from bpy.props import BoolProperty, EnumProperty, IntProperty, PointerProperty
 
+from ..performance_properties import head_motion_property, intensity_property
 from . import live_link, vmc
 
 WEBCAM, LIVE_LINK, VMC = "WEBCAM", "LIVE_LINK", "VMC"
@@ -69,24 +70,8 @@ class EffigyLive(bpy.types.PropertyGroup):
     mirror: BoolProperty(
         name="Mirror", default=False, description="Move the head as a mirror would: left and right are exchanged"
     )
-    intensity: FloatProperty(
-        name="Intensity",
-        default=1.0,
-        min=0.0,
-        soft_max=2.0,
-        max=3.0,
-        subtype="FACTOR",
-        description="Strength of the expressions, relative to the neutral face. Blinks and gaze are not scaled",
-    )
-    motion: FloatProperty(
-        name="Head Motion",
-        default=1.0,
-        min=0.0,
-        soft_max=1.0,
-        max=2.0,
-        subtype="FACTOR",
-        description="How much of the head's rotation is taken over. 0: the head stays still",
-    )
+    intensity: intensity_property()
+    motion: head_motion_property()
 
 
 classes = (EffigyLive,)

@@ -358,6 +358,7 @@ READS = {
     "backend/correspondence/landmark_embedding.py": "Effigy's own files",
     "backend/tracking/detector/shape_response.py": "Effigy's own files",
     "backend/tracking/detector/pose_bias.py": "Effigy's own files",
+    "backend/speech/closures.py": "Effigy's own files",
     "backend/splatting/jit.py": "Effigy's own files",
     "backend/avatar/avatar.py": "safetensors opens by name, within reading, after check_regular",
     "backend/formats/safetensors_file.py": "safetensors opens by name, within reading, after open_regular",

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from assets.derive.speech import SECONDS, SPEECH
 from backend.errors import EffigyError
 from backend.footage.detector import SCORE_NAMES
 from backend.progress import SILENT, Progress
@@ -20,6 +21,7 @@ from backend.speech.recogniser import LONGEST, SHORTEST, parts, recognise, words
 from backend.speech.sound import RATE, Sound, read_sound
 from backend.speech.spelling import phones_of_spelling
 from backend.speech.visemes import REST, VISEMES, Segment, segments_of, visemes_of, weights_of
+from building.demo_stage import flac_seconds
 
 LONG = """File type = "ooTextFile"
 Object class = "TextGrid"
@@ -292,6 +294,12 @@ def test_a_film_without_sound_is_refused_by_a_sentence(tmp_path: Path) -> None:
         film.mux(stream.encode())
     with pytest.raises(EffigyError, match="has no sound: choose a file with speech"):
         read_sound(tmp_path / "silent.mp4")
+
+
+def test_the_demo_knows_how_long_its_sentences_are_without_a_library() -> None:
+    for name, seconds in SECONDS.items():
+        path = SPEECH / f"{name}.flac"
+        assert flac_seconds(path) == pytest.approx(seconds) == read_sound(path).seconds
 
 
 def test_a_long_sound_is_cut_where_it_is_quietest() -> None:

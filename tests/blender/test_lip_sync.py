@@ -113,3 +113,16 @@ def test_what_cannot_be_spoken_is_reported_with_a_sentence(rig, line, name, sett
     with pytest.raises(RuntimeError, match=message):
         bpy.ops.effigy.lip_sync(filepath=str(line.parent / name), **settings)
     assert not rigging().speech.has_speech(rig, line.stem)
+
+
+def test_a_setting_has_one_range_wherever_a_performance_has_it():
+    live = bpy.context.window_manager.effigy_live.bl_rna.properties
+    transfer = bpy.ops.effigy.retarget_performance.get_rna_type().properties
+    speech = bpy.ops.effigy.lip_sync.get_rna_type().properties
+    for name, places in (
+        ("intensity", (live, transfer, speech)),
+        ("motion", (live, transfer)),
+        ("smoothing", (transfer, speech)),
+    ):
+        ranges = {(each[name].name, each[name].hard_min, each[name].hard_max, each[name].default) for each in places}
+        assert len(ranges) == 1 and ranges.pop()[2] > 1, name
