@@ -26,6 +26,10 @@ from .transferring import exact_rate_of, new_file, rig_and_track, target_of
 
 TABLE_SUFFIXES: Final = (".TextGrid", ".textgrid", ".tsv", ".pgo", ".dat")
 """Of phone tables that are found beside a sound. A `.dat` may be anything, and is looked into."""
+CURVE_SUFFIXES: Final = (".json", ".csv", ".tsv", ".txt")
+"""Of files with ARKit's curves that another program has made of a sound."""
+COMMON_NAME: Final = "animation_frames"
+"""How the clients of Audio2Face-3D call every export, each in a folder of its own."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class SpeakRequest:
     """The worker's job `speak`."""
 
     sound: Path
+    """Or the curves that another program has made of it."""
     target: Path
     """A capture's folder or an avatar, which gives the neutral face of the rig's person."""
     out: Path
@@ -75,17 +80,18 @@ def speak(
     """Starts making the rig speak, at the scene's frame rate, from `frame_start` on. `add_sound`: whether the scene's
     sequencer gets the sound, if it has it not; for the other arguments see `SpeakRequest`.
     """
-    check_file(sound, "sound")
+    curves = has_curves(sound)
+    check_file(sound, "performance" if curves else "sound")
     if phones is not None:
         check_file(phones, "phone table")
     request = SpeakRequest(sound, target_of(rig), new_file(), text, phones, intensity, smoothing, exact_rate_of(scene))
     name, scene_name = rig.armature.name, scene.name
 
     def add(_: Any) -> Steps[str]:
-        return _add_to_rig(request, name, scene_name if add_sound else None, frame_start)
+        return _add_to_rig(request, name, scene_name if add_sound and not curves else None, frame_start)
 
     return tasks.start(
-        f"Lip Sync “{sound.stem}”",
+        f"Lip Sync “{title_of(sound)}”",
         "speak",
         request.params(),
         add,
@@ -94,7 +100,7 @@ def speak(
 
 
 def _add_to_rig(request: SpeakRequest, name: str, scene: str | None, frame_start: int) -> Steps[str]:
-    title = request.sound.stem
+    title = title_of(request.sound)
     rig, track = yield from rig_and_track(request.out, name, "make the lip sync")
     again = has_speech(rig, title)
     applied = yield from add_speech_steps(rig, track, title, frame_start)
@@ -103,6 +109,16 @@ def _add_to_rig(request: SpeakRequest, name: str, scene: str | None, frame_start
     where = "in the strips that it has already" if again else f"{track.frame_count} frames from frame {frame_start} on"
     found = f" by {request.phones.name}" if request.phones else ""
     return f"“{name}” speaks “{title}”{found}: {where}. {applied.note}".rstrip()
+
+
+def has_curves(sound: Path) -> bool:
+    """Whether a file's name is one of curves that another program has made of a sound."""
+    return sound.suffix.lower() in CURVE_SUFFIXES
+
+
+def title_of(sound: Path) -> str:
+    """What the strips of a sound are called."""
+    return sound.parent.name if sound.stem == COMMON_NAME and sound.parent.name else sound.stem
 
 
 def table_beside(sound: Path) -> Path | None:

@@ -18,16 +18,16 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.lip_sync"
     bl_label = "Lip Sync"
     bl_description = (
-        "Make this rig speak what is said in a sound or a video. Mouth and jaw are added as strips above the rig's "
-        "performance; for the same sound again, the strips that it has get new keys. English is understood; other "
-        "languages need a phone table (TextGrid, Rhubarb's .tsv, Papagayo's .pgo or .dat) of the same name beside "
-        "the sound"
+        "Make this rig speak what is said in a sound or a video, or follow Audio2Face's curves of it (.json, .csv). "
+        "Mouth and jaw are added as strips above the rig's performance; for the same sound again, the strips that it "
+        "has get new keys. English is understood; other languages need a phone table (TextGrid, Rhubarb's .tsv, "
+        "Papagayo's .pgo or .dat) of the same name beside the sound"
     )
     bl_options = {"REGISTER", "UNDO"}
 
     filepath: StringProperty(subtype="FILE_PATH", options={"HIDDEN", "SKIP_SAVE"})
     filter_glob: StringProperty(
-        default="*.wav;*.mp3;*.flac;*.ogg;*.m4a;*.aac;*.opus;*.aif;*.aiff;*.mp4;*.mov;*.mkv;*.webm;*.avi",
+        default="*.wav;*.mp3;*.flac;*.ogg;*.m4a;*.aac;*.opus;*.aif;*.aiff;*.mp4;*.mov;*.mkv;*.webm;*.avi;*.json;*.csv;*.tsv",
         options={"HIDDEN"},
     )
     text: StringProperty(
@@ -80,7 +80,7 @@ class EFFIGY_OT_lip_sync(ReportingOperator, bpy.types.Operator):
             raise EffigyError("Choose a sound, or a video with sound.")
         sound = Path(bpy.path.abspath(self.filepath)).absolute()
         phones = Path(bpy.path.abspath(self.phones)).absolute() if self.phones else None
-        if phones is None and self.use_table and not self.text.strip():
+        if phones is None and self.use_table and not self.text.strip() and not lip_sync.has_curves(sound):
             phones = lip_sync.table_beside(sound)
         task = lip_sync.speak(
             active.need_rig(context),

@@ -307,7 +307,9 @@ class SpeakRequest(Request):
     command: ClassVar = "speak"
     summary: ClassVar = "make a head speak what is said in a sound; writes a track"
 
-    sound: Path = positional("SOUND", "an audio file, or a video with sound")
+    sound: Path = positional(
+        "SOUND", "an audio file, a video with sound, or ARKit's curves made of it (Audio2Face .csv, .json)"
+    )
     target: Path = positional("TARGET", "whose head: a capture, a track.npz or an avatar")
     out: Path = positional("OUT.npz")
     text: str | None = option(

@@ -1,8 +1,11 @@
-"""Lip sync between files: a sound makes the head of a capture, a track or an avatar speak."""
+"""Lip sync between files: a sound, or the curves that another program has made of it, makes the head of a capture, a
+track or an avatar speak.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from ..head.formats import load_head
 from ..head.model import JAW, HeadModel
 from ..progress import Progress
 from ..retargeting.channels import Recording, track_of
+from ..retargeting.curves import SUFFIXES, read_performance
 from ..retargeting.retarget import MAX_INTENSITY, MAX_SMOOTHING, Neutral, neutral_of, retarget
 from ..speech.articulation import Mouth, articulate
 from ..speech.phone_tables import read_phone_table
@@ -40,6 +44,10 @@ def speak_files(request: SpeakRequest, progress: Progress) -> Track:
         raise EffigyError("Give either the text or a phone table, not both: a table has the times of its own phones.")
     target, model = open_target(request.target)
     rate = request.fps or target.fps
+    if request.sound.suffix.lower() in SUFFIXES:
+        made = _by_curves(request, target, model, rate, progress)
+        save_track(made, request.out)
+        return made
     table = read_phone_table(request.phones, progress, float(rate)) if request.phones else None
     progress.update("speech", 0, 1)
     sound = read_sound(request.sound, progress)
@@ -60,6 +68,32 @@ def speak_files(request: SpeakRequest, progress: Progress) -> Track:
     made = with_closed_lips(made, neutral_of(target, model), model, mouth)
     save_track(made, request.out)
     return made
+
+
+def _by_curves(request: SpeakRequest, target: Track, model: HeadModel, rate: Fraction, progress: Progress) -> Track:
+    """The track of a head that follows ARKit's channels, which another program has made of a sound. Zero is the
+    person's resting face, and the head stays still.
+    """
+    if request.phones or (request.text or "").strip():
+        raise EffigyError(
+            f"{request.sound.name} holds a mouth's curves already: leave text and phone table out, or give the sound."
+        )
+    speaker = load_head()
+    progress.update("speech", 0, 1)
+    performance = read_performance(request.sound, speaker, progress)
+    # A silent mouth is all zeros, which a recording's reader takes for a lost face.
+    performance = replace(performance, flags=np.zeros_like(performance.flags))
+    return retarget(
+        performance,
+        speaker,
+        target,
+        model,
+        intensity=request.intensity,
+        smoothing=request.smoothing,
+        motion=0.0,
+        fps=rate,
+        performer_neutral=_resting(speaker),
+    )
 
 
 def _resting(model: HeadModel) -> Neutral:

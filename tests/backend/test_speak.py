@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -73,3 +75,63 @@ def test_what_cannot_be_is_refused_by_a_sentence(
     with pytest.raises(AssertionError):
         spoken(person, *options)
     assert message in capsys.readouterr().err
+
+
+def curves(folder: Path, form: str) -> Path:
+    """Two seconds at 30 frames a second, open from 0.5 to 1 second and from 1.2 to 1.7, as Audio2Face writes them."""
+    times = np.arange(61) / 30
+    opened = np.where((times >= 0.5) & (times < 1.0) | (times >= 1.2) & (times < 1.7), 0.6, 0.0)
+    rows = np.zeros((61, len(SCORE_NAMES)))
+    rows[:, SCORE_NAMES.index("jawOpen")], rows[:, SCORE_NAMES.index("browInnerUp")] = opened, 0.3
+    path = folder / f"animation_frames.{form}"
+    if form == "json":
+        path.write_text(
+            json.dumps({"exportFps": 30.0, "numFrames": 61, "facsNames": list(SCORE_NAMES), "weightMat": rows.tolist()})
+        )
+        return path
+    # As pandas writes them for NVIDIA's client: an index without a name, times in seconds, a prefix, further columns.
+    names = [f"blendShapes.{name[0].upper()}{name[1:]}" for name in SCORE_NAMES]
+    lines = [",".join(["", "timeCode", *names, "blendShapes.HeadRoll", "blendShapes.TongueTipUp"])]
+    lines += [",".join(map(str, [row, times[row], *rows[row], 0.0, 0.1])) for row in range(61)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_curves_of_audio2face_open_the_mouth_when_they_say_by_as_much_as_is_wanted(person: Path, form: str) -> None:
+    made = []
+    for options in ([], ["--intensity", "0.5"], ["--smoothing", "0.1"]):
+        out = person.parent / "out.npz"
+        words = ["speak", str(curves(person.parent, form)), str(person), str(out), "--fps", "60", *options]
+        assert main(words) == 0
+        made.append(load_track(out))
+    whole, half, calm = (track.rotations[:, JAW, 0] - PARTED for track in made)
+    assert made[0].frame_count == 121 and made[0].fps == 60
+    assert (
+        whole[45] > np.radians(5)
+        and whole[10] == pytest.approx(0, abs=1e-3)
+        and whole[66] == pytest.approx(0, abs=1e-3)
+    )
+    assert half[45] == pytest.approx(whole[45] / 2, rel=0.05)
+    assert np.abs(np.diff(calm)).max() < 0.5 * np.abs(np.diff(whole)).max()
+    assert np.ptp(made[0].head_to_camera, axis=0).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        (["--text", "hello"], lambda text: text, "holds a mouth's curves already"),
+        ([], lambda text: text[: len(text) // 2], "JSON cannot be read"),
+        ([], lambda text: text.replace("30.0", "1e99"), "frame rate are no numbers"),
+        ([], lambda text: text.replace("0.6", "60"), "percents"),
+        ([], lambda text: text.replace("facsNames", "names"), "is not a performance"),
+    ],
+)
+def test_curves_that_cannot_be_followed_are_refused_by_a_sentence(
+    person: Path, options: list[str], change: Callable[[str], str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = curves(person.parent, "json")
+    path.write_text(change(path.read_text()))
+    assert main(["speak", str(path), str(person), str(person.parent / "out.npz"), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") <= 2, error

@@ -126,3 +126,10 @@ def test_a_setting_has_one_range_wherever_a_performance_has_it():
     ):
         ranges = {(each[name].name, each[name].hard_min, each[name].hard_max, each[name].default) for each in places}
         assert len(ranges) == 1 and ranges.pop()[2] > 1, name
+
+
+def test_strips_of_audio2face_are_called_by_the_folder_where_every_file_has_one_name(module):
+    lip_sync = module("blender_addon.lip_sync")
+    assert lip_sync.title_of(Path("/takes/20260102_101112/animation_frames.csv")) == "20260102_101112"
+    assert lip_sync.title_of(Path("/takes/line 3.json")) == lip_sync.title_of(Path("/takes/line 3.wav")) == "line 3"
+    assert lip_sync.has_curves(Path("a.CSV")) and not lip_sync.has_curves(Path("a.wav"))
