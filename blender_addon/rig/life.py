@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from math import isfinite, radians
 from typing import Any, Final
 
@@ -118,13 +119,8 @@ def add_blinks(
     moments = np.arange(frames[0], frames[1] + 0.5)
     lids, eyes = _top_channels(rig, LIDS), _top_channels(rig, EYES)
     # How shut the performance has the lids: the strip adds what is missing.
-    if shown is None:
-
-        def shown(frames: np.ndarray) -> np.ndarray:
-            none = np.zeros(len(frames))
-            return np.stack([lids[name].sample(frames)[:, 0] if lids else none for name in LIDS], 1)
-
-    below = shown(moments).max(1)
+    lids_at = shown or partial(_shown_by, lids)
+    below = lids_at(moments).max(1)
     leaps = _gaze_jumps(rig, moments, rate, eyes, depsgraph) if jumps else None
     busy = shut_intervals(moments / rate, below)
     times = blink_times(first, last, blinks, doubles, seed, leaps, busy)
@@ -136,7 +132,7 @@ def add_blinks(
     at, shut = blink_keys(times, rate)
     key = rig.mesh.data.shape_keys
     curves = []
-    for name, own in zip(LIDS, shown(at).T, strict=True):
+    for name, own in zip(LIDS, lids_at(at).T, strict=True):
         curves.append(Curve(value_path(name), 0, EXPRESSIONS, at, shut * np.clip(1 - own, 0, 1)))
     # Without curves below, Blender would add to the default value of a shape key, which is 1.
     blend = "ADD" if all(_has_curve(key, curve.path) for curve in curves) else "REPLACE"
@@ -255,6 +251,13 @@ def _top_channels(rig: Rig, names: Collection[str]) -> dict[str, Channel]:
             if len(found) == len(names):
                 return found
     return {}
+
+
+def _shown_by(lids: Mapping[str, Channel], frames: np.ndarray) -> np.ndarray:
+    """(F, 2) how far `LIDS` are shut at frames (F,) by these channels; not at all without channels."""
+    if not lids:
+        return np.zeros((len(frames), len(LIDS)))
+    return np.stack([lids[name].sample(frames)[:, 0] for name in LIDS], 1)
 
 
 def _gaze_jumps(

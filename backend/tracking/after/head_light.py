@@ -52,7 +52,7 @@ def estimate_light(capture: Capture, track: Track, model: HeadModel, progress: P
         raise EffigyError(f"No frame of {capture.folder} is tracked reliably, so its light cannot be found.")
     turns = Rotation.from_matrix(track.head_to_camera[good, :3, :3]) * Rotation.from_rotvec(track.rotations[good, NECK])
     chosen = _different(turns)
-    angles = np.array([(turns[int(one)].inv() * turns[chosen]).magnitude() for one in chosen])
+    angles = np.array([(turns[int(one)].inv() * turns).magnitude()[chosen] for one in chosen])
     shares = 1 / np.exp(-((angles / _ALIKE) ** 2)).sum(1)
     head, skin = Head(model), make_skin(model)
     corners, barycentric = skin.corners[::_EVERY], skin.barycentric[::_EVERY]
