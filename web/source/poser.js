@@ -143,7 +143,7 @@ export class Poser {
       posed[3 * n] = blend[0] * x + blend[1] * y + blend[2] * z + blend[9];
       posed[3 * n + 1] = blend[3] * x + blend[4] * y + blend[5] * z + blend[10];
       posed[3 * n + 2] = blend[6] * x + blend[7] * y + blend[8] * z + blend[11];
-      const length = Math.hypot(blend[12], blend[13], blend[14], blend[15]) || 1;
+      const length = Math.sqrt(blend[12] ** 2 + blend[13] ** 2 + blend[14] ** 2 + blend[15] ** 2) || 1;
       for (let i = 0; i < 4; i++) this.turns[4 * n + i] = blend[12 + i] / length;
     }
     return { turns, joints };
@@ -279,7 +279,7 @@ export class Poser {
       const opacity = sigmoid(attributes[a + 10]);
       if (opacity >= ALPHA_MIN) {
         let dx = posed[v] - eye[0], dy = posed[v + 1] - eye[1], dz = posed[v + 2] - eye[2];
-        const length = Math.hypot(dx, dy, dz) || 1;
+        const length = Math.sqrt(dx * dx + dy * dy + dz * dz) || 1;
         dx /= length; dy /= length; dz /= length;
         this.#harmonics(
           functions,
