@@ -39,7 +39,6 @@ PICTURES: Final[dict[str, tuple[str, ...]]] = {
     "textures": (f"{_PANELS}/playback_panel.py",),
     "playback": (f"{_PANELS}/playback_panel.py",),
     "face_controls": (f"{_PANELS}/sliders_panel.py",),
-    "pose_library": (),
     "render": (),
     "composite": (),
 }

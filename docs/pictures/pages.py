@@ -53,6 +53,7 @@ def pages(folder: Path, project: Path, only: Iterable[str] = ()) -> Iterator[flo
     """Writes the pictures of all pages, or `only` of some, into `folder`; `project` holds the sound and the plate."""
     overlay = w.area().spaces.active.overlay
     overlay.show_bones = False
+    w.area().spaces.active.show_region_hud = False
     for page in (lip_sync, clean_up, eyes_and_life, live, match_plate, textures, playback, face_controls):
         if only and page.__name__ not in only:
             continue
@@ -61,6 +62,7 @@ def pages(folder: Path, project: Path, only: Iterable[str] = ()) -> Iterator[flo
         yield from page(folder, project)
         clear_jobs()
     overlay.show_bones = True
+    w.area().spaces.active.show_region_hud = True
 
 
 def run(operator: Any, *arguments: Any, **options: object) -> None:
@@ -101,6 +103,7 @@ def lip_sync(folder: Path, project: Path) -> Iterator[float]:
     browser = bpy.context.window_manager.windows[-1].screen.areas[0].spaces.active
     browser.params.directory = str(project).encode()
     browser.params.filename = sound.name
+    browser.params.display_type = "LIST_VERTICAL"
     browser.active_operator.text = text
     w.rest_mouse()
     yield 2.0
@@ -114,6 +117,7 @@ def lip_sync(folder: Path, project: Path) -> Iterator[float]:
 def clean_up(folder: Path, project: Path) -> Iterator[float]:
     yield from w.show_panels(PACKAGE, "EFFIGY_PT_performance")
     yield from open_part(CLEAN_UP)
+    w.area().spaces.active.show_region_hud = True
     run(bpy.ops.effigy.simplify_performance, "EXEC_DEFAULT", True)
     yield 1.5
     bpy.context.scene.frame_set(SPEAKING)
@@ -122,6 +126,7 @@ def clean_up(folder: Path, project: Path) -> Iterator[float]:
     w.rest_mouse()
     yield 0.7
     picture(folder, "clean_up", (0, 81, 1050, 732))
+    w.area().spaces.active.show_region_hud = False
     yield from undone()
     yield from open_part(CLEAN_UP)
 
@@ -227,7 +232,7 @@ def textures(folder: Path, project: Path) -> Iterator[float]:
     # Away from the sidebar.
     w.area().spaces.active.region_3d.view_camera_offset[0] += 0.1
     yield 1.5
-    picture(folder, "textures", (0, 27, 1050, 786))
+    picture(folder, "textures", (0, 27, 1050, 690))
     with bpy.context.temp_override(window=w.main_window(), area=left):
         bpy.ops.screen.area_close()
     yield 0.7
@@ -250,7 +255,7 @@ def playback(folder: Path, project: Path) -> Iterator[float]:
 
 
 def face_controls(folder: Path, project: Path) -> Iterator[float]:
-    """The handles, and below them the poses of the pose library."""
+    """The handles on the face, and the board beside it."""
     run(bpy.ops.effigy.add_face_controls, "EXEC_DEFAULT")
     run(bpy.ops.effigy.reset_expression, "EXEC_DEFAULT")
     armature, view = bpy.context.object, w.area().spaces.active
@@ -268,18 +273,9 @@ def face_controls(folder: Path, project: Path) -> Iterator[float]:
     with w.context():
         bpy.ops.pose.select_all(action="DESELECT")
     yield 1.0
-    picture(folder, "face_controls", (2, 81, 1048, 732))
-    run(bpy.ops.effigy.make_pose_library, "EXEC_DEFAULT")
-    view.show_region_asset_shelf = True
-    # Blender loads the poses' pictures.
-    yield 15.0
-    w.rest_mouse()
-    yield 2.0
-    picture(folder, "pose_library", (2, 81, 1048, 732))
-    view.show_region_asset_shelf = False
+    picture(folder, "face_controls", (2, 81, 1048, 636))
     view.region_3d.view_camera_offset = offset
     view.overlay.show_bones = False
-    run(bpy.ops.effigy.remove_pose_library, "EXEC_DEFAULT")
     run(bpy.ops.object.mode_set, mode="OBJECT")
     run(bpy.ops.effigy.remove_face_controls, "EXEC_DEFAULT")
     yield 0.5

@@ -119,7 +119,8 @@ def importing() -> Iterator[float]:
     browser.params.filename = "demo.mp4"
     browser.params.display_type = "THUMBNAIL"
     w.rest_mouse()
-    yield 2.0
+    # Blender reads the thumbnails.
+    yield 8.0
     picture("import_video", (0, 0, 1000, 560))
     w.close_floating()
     yield 0.7
@@ -162,7 +163,7 @@ def training() -> Iterator[float]:
     run(bpy.ops.effigy.train_avatar, "EXEC_DEFAULT")
     task = newest_task()
     yield from w.show_panels(PACKAGE, "EFFIGY_PT_import", "EFFIGY_PT_train", "EFFIGY_PT_jobs")
-    yield from until(lambda: task.finished or (task.job.preview_count >= 3 and task.fraction > 0.7))
+    yield from until(lambda: task.finished or (task.job.preview_count >= 2 and task.fraction > 0.6))
     yield 0.3
     picture("training", VIEW)
     if ORDER["avatar"]:

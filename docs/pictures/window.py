@@ -167,7 +167,8 @@ def show_panels(package: str, *names: str) -> Iterator[float]:
         click(HEADER_X, FIRST_HEADER + number * NEXT_HEADER)
         yield 1.0
     rest_mouse()
-    yield 0.7
+    # Blender draws a panel empty while it opens.
+    yield 4.0
 
 
 def unfold(*panels: type[bpy.types.Panel]) -> None:
