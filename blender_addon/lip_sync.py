@@ -104,11 +104,15 @@ def _add_to_rig(request: SpeakRequest, name: str, scene: str | None, frame_start
     rig, track = yield from rig_and_track(request.out, name, "make the lip sync")
     again = has_speech(rig, title)
     applied = yield from add_speech_steps(rig, track, title, frame_start)
-    if scene is not None and (made := bpy.data.scenes.get(scene)) is not None and not _has_sound(made, request.sound):
+    made = bpy.data.scenes.get(scene) if scene is not None else None
+    if made is not None and not _has_sound(made, request.sound):
         film_sound.add_sound(made, request.sound, frame_start, 0.0)
     where = "in the strips that it has already" if again else f"{track.frame_count} frames from frame {frame_start} on"
     found = f" by {request.phones.name}" if request.phones else ""
-    return f"“{name}” speaks “{title}”{found}: {where}. {applied.note}".rstrip()
+    last, cut = frame_start + track.frame_count - 1, ""
+    if made is not None and not again and made.frame_end < last:
+        cut = f" The scene ends at frame {made.frame_end}, before it: raise its End to {last}."
+    return f"“{name}” speaks “{title}”{found}: {where}.{cut} {applied.note}".rstrip()
 
 
 def has_curves(sound: Path) -> bool:

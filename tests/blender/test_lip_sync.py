@@ -87,6 +87,16 @@ def test_made_again_it_gets_new_keys_where_its_strips_are_and_keys_set_by_hand_s
     assert np.radians(2) < face_at(rig, OPEN)[1] < 0.75 * opened
 
 
+def test_a_sentence_that_is_longer_than_the_scene_says_so(rig, line, module):
+    tasks, scene = module("blender_addon.tasks"), bpy.context.scene
+    scene.frame_end = 120
+    bpy.ops.effigy.lip_sync(filepath=str(line), frame_start=101)
+    assert "ends at frame 120, before it: raise its End to 1" in tasks.all_tasks()[-1].message
+    assert scene.frame_end == 120
+    bpy.ops.effigy.lip_sync(filepath=str(line), frame_start=101)
+    assert "raise its End" not in tasks.all_tasks()[-1].message
+
+
 def test_the_sequencer_gets_the_sound_once_and_gives_it_to_the_operator(rig, line, module):
     if "aud" not in sys.modules:
         pytest.skip("this Blender has no sound")
