@@ -79,7 +79,7 @@ def _by_curves(request: SpeakRequest, target: Track, model: HeadModel, rate: Fra
             f"{request.sound.name} holds a mouth's curves already: leave text and phone table out, or give the sound."
         )
     speaker = load_head()
-    progress.update("speech", 0, 1)
+    progress.update("curves", 0, 1)
     performance = read_performance(request.sound, speaker, progress)
     # A silent mouth is all zeros, which a recording's reader takes for a lost face.
     performance = replace(performance, flags=np.zeros_like(performance.flags))

@@ -29,6 +29,7 @@ STAGES: Final[dict[str, str]] = {
     "overlay": "Drawing the tracked head over the footage",
     # Lip sync
     "speech": "Listening to the speech",
+    "curves": "Reading the curves of the mouth",
     # Live
     "live": "Watching the camera",
     # Training, evaluation and rendering

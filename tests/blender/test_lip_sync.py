@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -136,6 +137,27 @@ def test_a_setting_has_one_range_wherever_a_performance_has_it():
     ):
         ranges = {(each[name].name, each[name].hard_min, each[name].hard_max, each[name].default) for each in places}
         assert len(ranges) == 1 and ranges.pop()[2] > 1, name
+
+
+def test_curves_of_audio2face_are_strips_of_mouth_and_jaw_that_are_made_anew_beside_keys_set_by_hand(
+    rig, tmp_path: Path
+):
+    names = ["jawOpen", "browInnerUp", *(name for name in rig.expression_names if name.startswith(("mouth", "eye")))]
+    opened = [[0.6 if 15 <= frame < 30 else 0.0, 0.9, *[0.0] * (len(names) - 2)] for frame in range(61)]
+    path = tmp_path / "line 3.json"
+    path.write_text(json.dumps({"exportFps": 30, "facsNames": names, "weightMat": opened}))
+    before = face_at(rig, OPEN)[0]
+    assert bpy.ops.effigy.lip_sync(filepath=str(path), frame_start=101) == {"FINISHED"}
+    key = rig.mesh.data.shape_keys
+    lips, (wide, angle), closed = strip_of(key, "line 3"), face_at(rig, OPEN), face_at(rig, 1.5)[1]
+    assert all("mouth" in name or "jaw" in name or "tongue" in name for name in paths(lips.action))
+    assert angle > np.radians(6) and closed < np.radians(1.5)
+    assert wide["browInnerUp"] == pytest.approx(before["browInnerUp"], abs=1e-6)
+    rig.key_blocks["mouthSmileLeft"].keyframe_insert("value", frame=120)
+    by_hand = points(key.animation_data.action)
+    bpy.ops.effigy.lip_sync(filepath=str(path), frame_start=101, intensity=0.5, smoothing=0.05)
+    assert points(key.animation_data.action) == by_hand
+    assert np.radians(2) < face_at(rig, OPEN)[1] < 0.75 * angle
 
 
 def test_strips_of_audio2face_are_called_by_the_folder_where_every_file_has_one_name(module):
