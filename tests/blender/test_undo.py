@@ -51,6 +51,7 @@ BY_TASK = {
     "make_playable",
     "refine_track",
     "resume_training",
+    "track_together",
     "train_avatar",
 }
 """Operators that return at once; the task that they start changes the scene later, and pushes the step."""
@@ -275,6 +276,8 @@ def steps_of(place: Place, name: str) -> object:
         return importing._build(scene, "second", place.capture, True, {}, film if name == "import_video" else None)
     if name == "refine_track":
         return module("training")._apply_refined_track(place.capture / "track_refined.npz", rig().armature.name)
+    if name == "track_together":
+        return module("together")._build(scene, (place.capture,))
     if name == "add_head_light":
         head_light = module("head_light")
         return head_light._build(rig().armature.name, head_light.Light.from_answer(LIGHT), 0.35)
