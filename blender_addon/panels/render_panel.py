@@ -1,12 +1,12 @@
-"""The panel Render: choosing the engine and the view transform, and rendering; and below it the panel Native Splats,
-where Blender draws Gaussians itself.
+"""The panel Render: choosing the engine and the view transform, shadow and light for a scene, and rendering; and below
+it the panel Native Splats, where Blender draws Gaussians itself.
 """
 
 from __future__ import annotations
 
 import bpy
 
-from .. import active
+from .. import active, head_light
 from ..avatars import has_avatar
 from ..engine.panels import draw_blur, draw_composite, draw_unsupported
 from ..file_names import readable
@@ -38,6 +38,10 @@ class EFFIGY_PT_render(RigPanel, bpy.types.Panel):
         draw_unsupported(layout, context)
         draw_composite(layout, context)
         layout.operator("effigy.add_shadow_catcher", icon="MESH_PLANE")
+        row = layout.row(align=True)
+        row.operator("effigy.add_head_light", icon="LIGHT_SUN")
+        if head_light.head_light_of(active.need_rig(context)):
+            row.operator("effigy.remove_head_light", text="", icon="X")
         row = layout.row(align=True)
         row.operator("render.render", text="Frame", icon="RENDER_STILL")
         row.operator("render.render", text="Animation", icon="RENDER_ANIMATION").animation = True

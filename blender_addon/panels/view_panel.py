@@ -1,12 +1,12 @@
 """The panel Viewport: how the 3D View shows the active rig's avatar, and why it is not up to date; and below it the
-panels Match Plate and Head Light.
+panel Match Plate.
 """
 
 from __future__ import annotations
 
 import bpy
 
-from .. import active, grading, head_light
+from .. import active, grading
 from ..avatars import has_avatar
 from ..playable_files import networks_beside
 from ..player.players import has_bust
@@ -76,17 +76,4 @@ class EFFIGY_PT_grade(RigPanel, bpy.types.Panel):
         layout.operator("effigy.reset_grade", icon="LOOP_BACK")
 
 
-class EFFIGY_PT_head_light(RigPanel, bpy.types.Panel):
-    bl_idname = "EFFIGY_PT_head_light"
-    bl_label = "Head Light"
-    bl_parent_id = "EFFIGY_PT_view"
-    bl_options = {"DEFAULT_CLOSED"}
-
-    def draw(self, context: bpy.types.Context) -> None:
-        row = self.layout.row(align=True)
-        row.operator("effigy.add_head_light", icon="LIGHT_SUN")
-        if head_light.head_light_of(active.need_rig(context)):
-            row.operator("effigy.remove_head_light", text="", icon="X")
-
-
-classes = (EFFIGY_PT_view, EFFIGY_PT_grade, EFFIGY_PT_head_light)
+classes = (EFFIGY_PT_view, EFFIGY_PT_grade)
