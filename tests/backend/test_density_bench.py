@@ -68,7 +68,7 @@ def test_gaussians_that_no_frame_needs_are_drawn_beside_those_that_they_help(com
 def test_variants_are_trained_once_and_compared_on_the_same_clip_and_seed(tmp_path, monkeypatch, capsys, one_thread):
     monkeypatch.setenv("EFFIGY_USER", str(tmp_path / "user"))
     capture, _, _ = make_small_capture(tmp_path, frames=15)
-    names = ["as it is", "moved", "weights", "spread"]
+    names = ["as it is", "moved", "revived", "weights", "spread"]
     options = [str(capture.folder), "--out", str(tmp_path / "out"), "--steps", "4", "--size", "64", "--only", *names]
     monkeypatch.setattr("sys.argv", ["density", *options])
     main()
