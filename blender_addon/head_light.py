@@ -22,11 +22,11 @@ from mathutils import Vector
 from . import tasks
 from .errors import EffigyError
 from .file_names import datablock_name
-from .paths import absolute, is_file
 from .rig.conventions import default_camera_pose
 from .rig.rig_properties import Rig, find_rig
 from .rig.steps import Steps
 from .tasks import Task
+from .training import capture_of
 
 PROPERTY: Final = "effigy_head_light"
 """Custom property on the empty and its suns, by which they are found."""
@@ -88,12 +88,7 @@ def _rows(values: Any) -> np.ndarray:
 
 def add_head_light(rig: Rig, reflectance: float) -> Task:
     """Starts finding the light in the rig's capture, of which suns are then made in place of earlier ones."""
-    settings, name = rig.armature.effigy, rig.armature.name
-    if not settings.capture:
-        raise EffigyError(f"“{name}” has no footage: import its video, or choose its capture's folder under Train.")
-    capture = absolute(settings.capture, rig.armature)
-    if not is_file(capture / "track.npz"):
-        raise EffigyError(f"There is no tracked capture at {capture}: choose its folder under Train.")
+    capture, name = capture_of(rig), rig.armature.name
     return tasks.start(
         f"Head Light of “{name}”",
         "light",
