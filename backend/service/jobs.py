@@ -29,6 +29,7 @@ AFTER_A_CRASH: Final = {
     "track": "The capture is as it was; track again.",
     "train": "Its last checkpoint is kept: train again with resume.",
     "refine": "The capture is as it was; refine the track again.",
+    "light": "The capture is as it was; find the light again.",
     "bake": "The avatar is as it was; bake it again.",
     "evaluate": "Evaluate again.",
     "render": "Render again.",
