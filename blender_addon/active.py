@@ -36,9 +36,14 @@ def other_selected_rigs(context: bpy.types.Context) -> list[Rig]:
 
 
 def selected_of_same_head(context: bpy.types.Context) -> list[Rig]:
-    """Those of `other_selected_rigs` with the very head of the active rig, as after *Track Together*."""
+    """Those of `other_selected_rigs` with the very head of the active rig, as after *Track Together*, and with footage:
+    a rig for the avatar alone has none.
+    """
     rig = active_rig(context)
-    return [] if rig is None else [other for other in other_selected_rigs(context) if other.has_same_head(rig)]
+    if rig is None:
+        return []
+    others = (other for other in other_selected_rigs(context) if other.armature.effigy.capture)
+    return [other for other in others if other.has_same_head(rig)]
 
 
 def has_rig(context: bpy.types.Context) -> bool:

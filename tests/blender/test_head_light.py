@@ -34,7 +34,8 @@ def grey_ball(folder: Path, camera: tuple[float, float, float]) -> np.ndarray:
     ball = bpy.context.object
     ball.data.polygons.foreach_set("use_smooth", [True] * len(ball.data.polygons))
     material = bpy.data.materials.new("white")
-    material.use_nodes = True
+    if material.node_tree is None:
+        material.use_nodes = True
     tree = material.node_tree
     tree.nodes.clear()
     diffuse, output = tree.nodes.new("ShaderNodeBsdfDiffuse"), tree.nodes.new("ShaderNodeOutputMaterial")

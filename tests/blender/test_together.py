@@ -79,6 +79,15 @@ def test_a_selected_rig_of_another_head_is_not_trained_on(two_videos, module, mo
     assert active.selected_of_same_head(bpy.context) == []
 
 
+def test_a_selected_rig_without_footage_is_not_trained_on(two_videos, module):
+    first, second = two_videos
+    second["effigy_rig"] = first["effigy_rig"]
+    (other,) = module("blender_addon.active").selected_of_same_head(bpy.context)
+    assert other.armature == second
+    second.effigy.capture = ""
+    assert module("blender_addon.active").selected_of_same_head(bpy.context) == []
+
+
 def test_a_file_of_cameras_that_is_missing_is_refused_before_anything_is_tracked(two_videos, tmp_path):
     with pytest.raises(RuntimeError, match="transforms.json"):
         bpy.ops.effigy.track_together(cameras=str(tmp_path / "transforms.json"), wait=True)
