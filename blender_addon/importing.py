@@ -193,7 +193,9 @@ def _start(
 def _new_capture_folder(video: Path) -> Path:
     """A folder that does not exist yet, beside the .blend file, or beside the video if the .blend is unsaved."""
     folder = Path(bpy.data.filepath).parent if bpy.data.filepath else video.parent
-    taken = tuple(Path(task.params.get("capture", "")) for task in tasks.running())
+    # A job on several captures makes none.
+    named = (task.params.get("capture", "") for task in tasks.running())
+    taken = tuple(Path(name) for name in named if isinstance(name, str))
     return unused(folder / file_name(image_run.name_of(video), SUFFIX, otherwise="video"), taken)
 
 

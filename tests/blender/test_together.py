@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -86,6 +87,13 @@ def test_a_selected_rig_without_footage_is_not_trained_on(two_videos, module):
     assert other.armature == second
     second.effigy.capture = ""
     assert module("blender_addon.active").selected_of_same_head(bpy.context) == []
+
+
+def test_another_video_can_be_imported_while_several_are_tracked(module, monkeypatch, tmp_path):
+    importing = module("blender_addon.importing")
+    running = [SimpleNamespace(params={"capture": [str(tmp_path / "a.capture"), str(tmp_path / "b.capture")]})]
+    monkeypatch.setattr(importing.tasks, "running", lambda: running)
+    assert importing._new_capture_folder(tmp_path / "a.mp4") == tmp_path / "a.capture"
 
 
 def test_a_file_of_cameras_that_is_missing_is_refused_before_anything_is_tracked(two_videos, tmp_path):
