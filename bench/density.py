@@ -49,7 +49,7 @@ from backend.training.tracked_captures import load_training_track
 from backend.training.unobserved_regions import UnobservedPrior, find_unobserved
 from backend.training.warmup import distil_into_networks
 from bench.density_moves import UNUSED, Moves, Regularisers, Use, use_of
-from bench.generators import score
+from bench.generators import score, with_spread
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,7 @@ def table_of(rows: list[dict[str, Any]]) -> str:
         cells = []
         for column, digits in COLUMNS.items():
             found = [row[column] for row in values]
-            spread = f" ± {(max(found) - min(found)) / 2:.{digits}f}" if len(found) > 1 else ""
-            cells.append(f"{mean(found):.{digits}f}{spread}")
+            cells.append(with_spread(found, digits))
         lines.append(f"| {clip} | {name} | {' | '.join(cells)} |")
     first, *others = dict.fromkeys(row["variant"] for row in rows)
     plain = {(row["clip"], row["seed"]): row for row in rows if row["variant"] == first}

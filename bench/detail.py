@@ -50,6 +50,7 @@ from backend.training.unobserved_regions import UnobservedPrior, UnobservedVerti
 from backend.training.warmup import distil_into_networks
 
 from .doubling import drawn, train_doubling
+from .generators import with_spread
 from .patches import PatchedFrames
 
 WHITE: Final = (1.0, 1.0, 1.0)
@@ -303,8 +304,7 @@ def table_of(rows: list[dict[str, Any]]) -> str:
         for column in COLUMNS:
             values = [row[column] for row in rows if (row["clip"], row["name"]) == (clip, name)]
             digits = {"steps": 0, "ssim": 4, "vgg_hed": 4, "milliseconds": 0}.get(column, 2)
-            spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}")
+            cells.append(with_spread(values, digits))
         lines.append(f"| {clip} | {VARIANTS[name].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

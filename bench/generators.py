@@ -122,6 +122,12 @@ def score(avatar: Avatar, capture: Capture) -> dict[str, float]:
     }
 
 
+def with_spread(values: list[float], digits: int) -> str:
+    """The mean, and half the distance between the smallest and the largest where there are several."""
+    spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
 def table_of(rows: list[dict[str, Any]]) -> str:
     """Markdown: one row for each capture and generator, with the mean over its seeds and half their spread."""
     columns = THOROUGH_COLUMNS if "vgg_hed" in rows[0] else COLUMNS
@@ -134,8 +140,7 @@ def table_of(rows: list[dict[str, Any]]) -> str:
                 cells.append("–")
                 continue
             digits = {"steps": 0, "ssim": 3, "vgg_hed": 4, "milliseconds": 1}.get(column, 2)
-            spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{mean(values):.{digits}f}{spread}")
+            cells.append(with_spread(values, digits))
         lines.append(f"| {clip} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -45,6 +45,7 @@ from backend.training.presets import Preset
 from backend.training.trainer import train
 
 from .capture_parts import make_part
+from .generators import with_spread
 from .known_person import SIZE, Scene
 
 FRAMES: Final = 80
@@ -214,8 +215,7 @@ def table_of(results: Sequence[dict[str, object]]) -> str:
             cells = []
             for column in columns:
                 values = [each["psnr_head"][column] for each in own if each["name"] == name]
-                spread = f" ± {(max(values) - min(values)) / 2:.2f}" if len(values) > 1 else ""
-                cells.append(f"{mean(values):.2f}{spread}")
+                cells.append(with_spread(values, 2))
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
