@@ -53,6 +53,7 @@ def steps() -> Iterator[float]:
             show(rig, name)
             yield 0.5
             yield from playback(rig, live, curve, rounds[name])
+    evaluating, reading = read_poses(rig)
     rig.mesh.data.shape_keys.animation_data_clear()
     latencies: dict[str, list[float]] = {}
     for name in VIEWS:
@@ -71,6 +72,8 @@ def steps() -> Iterator[float]:
         "redraw_share_of_processors": row["nothing_processor_ms"] / row["avatar_processor_ms"],
         "latency_p50_ms": float(np.median(latencies["avatar"])),
         "latency_p95_ms": row["avatar_latency_p95_ms"],
+        "read_pose_ms": reading,
+        "read_pose_to_frame_change": reading / evaluating,
     }
     Path(ORDER["result"]).write_text(json.dumps(row), "utf-8")
 
@@ -92,6 +95,19 @@ def key_all_frames(rig: object) -> np.ndarray:
 def show(rig: object, name: str) -> None:
     rig.mesh.hide_set(name == "nothing")
     rig.armature.effigy_view.mode = "MESH" if name == "mesh" else "SPLATS"
+
+
+def read_poses(rig: object) -> tuple[float, float]:
+    """Median milliseconds of a change of frame, and of reading the pose after it."""
+    read_pose, spent = effigy("rig.pose").read_pose, []
+    for frame in range(1, FRAMES + 1, 4):
+        started = time.perf_counter()
+        bpy.context.scene.frame_set(frame)
+        changed = time.perf_counter()
+        read_pose(rig, bpy.context.evaluated_depsgraph_get())
+        spent.append((changed - started, time.perf_counter() - changed))
+    changing, reading = 1e3 * np.median(spent, axis=0)
+    return float(changing), float(reading)
 
 
 def value_seen(rig: object, live: object) -> float:
