@@ -15,7 +15,7 @@ import argparse
 import copy
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
@@ -39,7 +39,7 @@ from backend.training.filmed_limits import store_training_ranges, store_weight_l
 from backend.training.frames import TrainingFrames, evenly_spaced, read_truth
 from backend.training.losses import AnchorLimits, anchor_limits
 from backend.training.metrics import compare
-from backend.training.optimisation import SEED, Optimisation
+from backend.training.optimisation import SEED, Optimisation, Part
 from backend.training.parameter_groups import ParameterGroup, groups_beside_avatar, parameter_groups
 from backend.training.perceptual import hed_features
 from backend.training.pose_refinement import PoseRefiner
@@ -91,6 +91,10 @@ class Variant:
     """Of the perceptual loss in those."""
     doubling: bool = False
     """Whether that enhancer doubles images of half the size."""
+    fine_from: float = 0.0
+    """Fraction of the minutes until which whole images at half size are trained on."""
+    perceptual_from: float = 0.0
+    """Fraction of the minutes from which `crop` is used."""
 
 
 VARIANTS: Final = {
@@ -108,6 +112,13 @@ VARIANTS: Final = {
     "enhancer": Variant("whole images at half size, enhancer from the start", scale=2, enhancer_first=True),
     "perceptual": Variant("patches, perceptual loss", patch_every=2, crop=CROP),
     "refinement": Variant("patches, pose refinement", patch_every=2, refinement=True),
+    "fine": Variant("whole images at half size, patches in the last half", patch_every=2, fine_from=0.5),
+    "full_last": Variant("whole images at full size, enhancer in the last quarter", enhancer_share=0.25),
+    "full_last_perceptual": Variant("the same with the perceptual loss", enhancer_share=0.25, enhancer_crop=CROP),
+    "full_perceptual": Variant(
+        "whole images at full size, perceptual loss in the last quarter", crop=CROP, perceptual_from=0.75
+    ),
+    "full_refinement": Variant("whole images at full size, pose refinement", refinement=True),
 }
 
 
@@ -120,7 +131,7 @@ class Clip:
         self.model = find_head(self.track.head_name, self.track.head_fingerprint, "The track")
         self.size, self.seed = size, seed
         self.frames = TrainingFrames(self.capture, self.track, self.model, size, most=most)
-        self._mains: dict[tuple[object, ...], tuple[GraphAvatar, int]] = {}
+        self._mains: dict[tuple[Variant, float], tuple[GraphAvatar, int]] = {}
         torch.manual_seed(seed)
         self.settings = AvatarSettings(size=size, enhancer_width=ENHANCER_WIDTH, **GENERATORS["blendshapes"])
         self.start = build_networks(self.settings, self.model, self.track.identity)
@@ -178,8 +189,8 @@ class Clip:
 
     def train(self, variant: Variant, minutes: float) -> tuple[GraphAvatar, Enhancer | None, int]:
         """The networks, the enhancer and the number of steps."""
-        main = (variant.scale, variant.patch_every, variant.crop, variant.refinement, variant.enhancer_first)
-        key = (*main, (1 - variant.enhancer_share) * minutes)
+        main = replace(variant, title="", enhancer_share=0.0, enhancer_crop=0, doubling=False)
+        key = (main, (1 - variant.enhancer_share) * minutes)
         if key not in self._mains:
             self._mains[key] = self._train_main(variant, minutes)
         networks, steps = self._mains[key]
@@ -219,6 +230,14 @@ class Clip:
         if not variant.enhancer_first:
             networks.enhancer = None
         optimisation = self._main_optimisation(networks, variant, (1 - variant.enhancer_share) * minutes)
+        if variant.perceptual_from:
+            crop, optimisation.perceptual_crop = optimisation.perceptual_crop, 0
+            optimisation.run(SILENT, None, Part("Training", end=variant.perceptual_from))
+            optimisation.perceptual_crop = crop
+        if variant.fine_from:
+            fine, optimisation.frames = optimisation.frames, self.half_frames()
+            optimisation.run(SILENT, None, Part("Training", end=variant.fine_from))
+            optimisation.frames = fine
         optimisation.run(SILENT)
         optimisation.use_average()
         store_weight_limits(networks, self.model, self.frames)
