@@ -113,6 +113,7 @@ VARIANTS: Final = {
     "perceptual": Variant("patches, perceptual loss", patch_every=2, crop=CROP),
     "refinement": Variant("patches, pose refinement", patch_every=2, refinement=True),
     "fine": Variant("whole images at half size, patches in the last half", patch_every=2, fine_from=0.5),
+    "half_full": Variant("whole images at half size, at full size in the last half", fine_from=0.5),
     "full_last": Variant("whole images at full size, enhancer in the last quarter", enhancer_share=0.25),
     "full_last_perceptual": Variant("the same with the perceptual loss", enhancer_share=0.25, enhancer_crop=CROP),
     "full_perceptual": Variant(
@@ -235,9 +236,10 @@ class Clip:
             optimisation.run(SILENT, None, Part("Training", end=variant.perceptual_from))
             optimisation.perceptual_crop = crop
         if variant.fine_from:
-            fine, optimisation.frames = optimisation.frames, self.half_frames()
+            fine = optimisation.frames, optimisation.size
+            optimisation.frames, optimisation.size = self.half_frames(), self.size // 2
             optimisation.run(SILENT, None, Part("Training", end=variant.fine_from))
-            optimisation.frames = fine
+            optimisation.frames, optimisation.size = fine
         optimisation.run(SILENT)
         optimisation.use_average()
         store_weight_limits(networks, self.model, self.frames)

@@ -1,7 +1,7 @@
 """The generators of Gaussians at equal processor time: held-out and training frames, size, posing.
 
     python -m bench.generators CAPTURE [CAPTURE ...] --out DIR [--preset draft] [--only NAME ...] [--minutes 4]
-        [--size 256] [--seeds 20251 ...] [--sizes K,F,W ...] [--all-frames]
+        [--size 256] [--seeds 20251 ...] [--sizes K,F,W ...] [--all-frames] [--head-only]
 
 Every generator, or those of `--only`, is trained on every capture with every seed by the plan of a preset, for so many
 minutes of processor time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes
@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="width and height of the training images in pixels")
     parser.add_argument("--seeds", nargs="+", type=int, default=[SEED])
     parser.add_argument("--sizes", nargs="*", default=[], help="K,F,W of further blendshapes")
+    parser.add_argument("--head-only", action="store_true", help="train no bust")
     parser.add_argument("--all-frames", action="store_true", help="score by `evaluate`, on all held-out frames")
     arguments = parser.parse_args()
     sizes = {name: GENERATORS[name] for name in arguments.only}
@@ -189,6 +190,7 @@ def main() -> None:
                     minutes=arguments.minutes,
                     device="cpu",
                     seed=seed,
+                    head_only=arguments.head_only,
                     clock=lambda: time.process_time() / threads,
                 )
                 if arguments.all_frames:

@@ -35,6 +35,9 @@ FACE_OFFSET_LIMIT = 0.003
 HAIR_OFFSET_LIMIT = 0.03
 """The same for scalp, neck, the open edge below it, and ears, because hair lies off the skull. With one limit for all
 Gaussians, hair blurs instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
+LIP_SCALE, LIP_OPACITY = 1.0, 0.9
+"""Least scale of a Gaussian of the lips, of that at which it starts, and its least opacity. Otherwise needles and dots
+draw the line between closed lips, which fall apart where the mouth opens further than in the clip."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class AnchorLimits:
     """(N,) metres: distance of the Gaussian from its vertex."""
     scale: Tensor
     """(N,) metres: standard deviation of the Gaussian along each axis."""
+    least_scale: Tensor
+    """(N,) metres: the same, which it should not fall below; 0 where any will do."""
 
 
 def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
@@ -55,7 +60,10 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
     distance = torch.full((len(model.template),), FACE_OFFSET_LIMIT)
     for region in ("scalp", "neck", "boundary", "ears"):
         distance[torch.as_tensor(model.regions[region], dtype=torch.long)] = HAIR_OFFSET_LIMIT
-    return AnchorLimits(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002))
+    least = torch.zeros_like(base_scale)
+    lips = torch.as_tensor(model.regions["lips"], dtype=torch.long)
+    least[lips] = LIP_SCALE * base_scale[lips]
+    return AnchorLimits(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002), least)
 
 
 def image_loss(
@@ -101,7 +109,9 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
     """Squared excess of offsets and of scales over their limits, in units of the limits; the mean over Gaussians."""
     distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
     size = anchors.scales / anchor_limit.scale[:, None]
-    return (distance - 1).clamp_min(0).square().mean() + (size - 1).clamp_min(0).square().mean()
+    small = 1 - anchors.scales / anchor_limit.least_scale.clamp_min(1e-9)[:, None]
+    faint = (LIP_OPACITY - anchors.opacities) * (anchor_limit.least_scale > 0)
+    return sum(excess.clamp_min(0).square().mean() for excess in (distance - 1, size - 1, small, faint))
 
 
 def total_loss(

@@ -30,6 +30,7 @@ from .pose_refinement import PoseRefiner
 from .step_draws import StepDraws, draw_step
 from .transfers import PendingNumber
 from .unobserved_regions import UnobservedPrior
+from .visible_eyes import EVERY, WEIGHT, VisibleEyes
 from .worker_threads import worker_threads
 
 PSNR_STEPS = 10
@@ -70,10 +71,12 @@ class Optimisation:
         final_rate: float,
         minutes: float | None = None,
         condition_noise: float = 0.0,
+        coarse_until: float = 0.0,
         perceptual_crop: int = 0,
         pose_refiner: PoseRefiner | None = None,
         enhancer: Enhancer | None = None,
         unobserved_prior: UnobservedPrior | None = None,
+        visible_eyes: VisibleEyes | None = None,
         light: CaptureLight | None = None,
         rows: Tensor | None = None,
         mixed_precision: bool = False,
@@ -87,6 +90,7 @@ class Optimisation:
         `batch`: frames in each step; `size`: width and height of the rendered images, pixels.
         `final_rate`: fraction of its initial value to which each learning rate decays, along a cosine.
         `condition_noise`: standard deviation of the Gaussian noise on `Pose.conditions`.
+        `coarse_until`: fraction of the stage until which images of half the size are rendered.
         `perceptual_crop`: side of the crop for the perceptual loss, pixels; 0 = no perceptual loss.
         `enhancer`: the model's own, if it has one.
         `light`: of the captures, where there are several.
@@ -99,12 +103,12 @@ class Optimisation:
         self.model, self.frames, self.anchor_limit = model, frames, anchor_limit
         self.pose_refiner, self.enhancer, self.light = pose_refiner, enhancer, light
         self.unobserved_prior, self.mixed_precision, self.clock = unobserved_prior, mixed_precision, clock
+        self.visible_eyes = visible_eyes
         self.seed = seed
         self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise = final_rate, condition_noise
-        # Smaller images are compared whole.
-        self.perceptual_crop = min(perceptual_crop, size)
+        self.coarse_until, self.perceptual_crop = coarse_until, perceptual_crop
         self.learning_rates = [group.learning_rate for group in groups]
         self.optimizer = torch.optim.Adam(
             [
@@ -172,6 +176,10 @@ class Optimisation:
         factor = self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * self.fraction_done))
         for group, learning_rate in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
             group["lr"] = learning_rate * factor
+        # The same for all workers, whatever the clock says meanwhile.
+        size = self._drawn_size()
+        # Smaller images are compared whole.
+        crop = min(self.perceptual_crop, size)
         draws = draw_step(
             self.frames,
             self.rows,
@@ -179,14 +187,14 @@ class Optimisation:
             seed=self.seed,
             step=self.step,
             condition_noise=self.condition_noise,
-            crop_range=self.size - self.perceptual_crop,
+            crop_range=size - crop,
         )
         parts = draws.split(self._workers)
         measured = self.step % PSNR_STEPS == 0
         results = (
-            list(self._pool.map(lambda part: self._gradients(part, measured), parts))
+            list(self._pool.map(lambda part: self._gradients(part, size, crop, measured), parts))
             if self._pool
-            else [self._gradients(parts[0], measured)]
+            else [self._gradients(parts[0], size, crop, measured)]
         )
         shares = [len(part.crops) / self.batch for part in parts]
         for position, parameter in enumerate(self._parameters):
@@ -208,12 +216,20 @@ class Optimisation:
             self.recent_psnr = psnr if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * psnr
         self._pending_psnr = None
 
-    def _gradients(self, draws: StepDraws, measured: bool) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+    def _drawn_size(self) -> int:
+        """Width and height of the images of the next step, pixels."""
+        return self.size // 2 if self.size % 2 == 0 and self.fraction_done < self.coarse_until else self.size
+
+    def _gradients(
+        self, draws: StepDraws, size: int, crop: int, measured: bool
+    ) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
         """The gradients of the mean loss over the frames of `draws`, one per parameter, and the frames' PSNR (), dB.
+
+        Images are of `size`, with crops of `crop` for the perceptual loss.
 
         The gradient of a parameter that does not affect the loss is None, as is the PSNR unless `measured`.
         """
-        batch = self.frames.batch(draws.rows, self.size, draws.fitted)
+        batch = self.frames.batch(draws.rows, size, draws.fitted)
         pose, motion, penalty = (
             self.pose_refiner.pose(batch, draws.rows, draws.other_rows.flatten())
             if self.pose_refiner
@@ -222,6 +238,8 @@ class Optimisation:
         # Noise as large as the tracker's own keeps the networks from depending on differences below the tracking error.
         pose = replace(pose, conditions=pose.conditions + draws.noise)
         splats, anchors = self.model(pose)
+        if self.visible_eyes and self.step % EVERY == 0:
+            penalty = penalty + EVERY * WEIGHT * self.visible_eyes.covered(splats, pose.posed, batch.cameras)
         splats = motion.move(splats) if motion else splats
         raster = rasterize(splats, batch.cameras)
         enhanced = None
@@ -239,8 +257,8 @@ class Optimisation:
             anchors,
             self.anchor_limit,
             draws.background,
-            draws.crops if self.perceptual_crop else None,
-            self.perceptual_crop,
+            draws.crops if crop else None,
+            crop,
             enhanced,
             self.mixed_precision,
         )

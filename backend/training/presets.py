@@ -28,7 +28,11 @@ class Preset:
     steps: int
     batch: int = 4
     """Frames per step. They are processed in parallel, so a smaller batch leaves CPU cores idle."""
-    refinement: bool = True
+    coarse_until: float = 0.0
+    """Fraction of the training in which images of half the size are drawn, which take less time and leave the detail to
+    the rest. Not with an enhancer. At 512 x 512 that is the better use of the time, at 256 x 256 it makes no difference
+    (bench/results/detail.md)."""
+    refinement: bool = False
     """Whether the tracked poses are refined during training; see `backend.avatar.pose_refinement`. A step on a CPU
     takes 30 % longer with it. A synthetic clip whose track was disturbed by 1.5 degrees and 4 mm gains 4 dB on held-out
     frames whose own poses are right, and 0.8 dB on frames whose poses are as wrong as those of training."""
@@ -50,36 +54,18 @@ class Preset:
     """Steps for the bust, after the head is finished; 0 means no bust."""
 
 
-# What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md. Standard and full
-# were not measured on footage.
+# What draft and standard reach on footage is in bench/results/generators.md, and with the U-Nets in training.md. Full
+# was not measured: it differs from standard by its steps alone. No preset has the enhancer, the perceptual loss or pose
+# refinement: at equal processor time each loses on held-out frames, in vgg_hed as in dB (bench/results/detail.md).
 PRESETS = {
     # Something to drive within 30 seconds of processor time, reading its frames included (bench/results/instant.md).
-    "instant": Preset(size=256, warmup_steps=60, steps=220, refinement=False, frames=64, fewest_frames=1),
+    "instant": Preset(size=256, warmup_steps=60, steps=220, frames=64, fewest_frames=1),
     # 8.3 minutes of processor time with blendshapes at 256 x 256 (bench/results/instant.md); a step of the U-Nets takes
-    # 1.6 times as long (generators.md). The perceptual loss would halve the number of steps in this time and pose
-    # refinement would cost a third of them; more steps give the better avatar. Validation frames are not needed,
-    # because training ends long before it could overfit. The bust takes 0.6 minutes more (bench/results/bust.md).
-    "draft": Preset(size=256, warmup_steps=300, steps=4000, refinement=False, bust_steps=300),
-    # These presets have the enhancer, which takes 70 ms per image of 512 x 512 (20 ms at 256 x 256) in one CPU thread
-    # and makes a training step 60 % longer. It gains little within the few steps of a draft.
-    "standard": Preset(
-        size=512,
-        warmup_steps=500,
-        steps=10000,
-        perceptual_crop=128,
-        enhancer_width=16,
-        validation=0.05,
-        bust_steps=600,
-    ),
-    "full": Preset(
-        size=512,
-        warmup_steps=1000,
-        steps=40000,
-        perceptual_crop=128,
-        enhancer_width=16,
-        validation=0.05,
-        bust_steps=1000,
-    ),
+    # 1.6 times as long (generators.md). Validation frames are not needed, because training ends long before it could
+    # overfit. The bust takes 0.6 minutes more (bench/results/bust.md).
+    "draft": Preset(size=256, warmup_steps=300, steps=4000, bust_steps=300),
+    "standard": Preset(size=512, warmup_steps=500, steps=10000, coarse_until=0.5, validation=0.05, bust_steps=600),
+    "full": Preset(size=512, warmup_steps=1000, steps=40000, coarse_until=0.5, validation=0.05, bust_steps=1000),
 }
 
 

@@ -38,6 +38,7 @@ from .projection import project_into
 from .session import TrainingSession
 from .unobserved_regions import UnobservedPrior, find_unobserved
 from .validation import Validation, split_captures
+from .visible_eyes import VisibleEyes
 from .warmup import VertexBoundGaussians, distil_into_networks
 
 CONDITION_NOISE = 0.03
@@ -127,10 +128,13 @@ def train_on(
         size=task.size,
         final_rate=0.05,
         condition_noise=CONDITION_NOISE,
+        # An enhancer learns at the native scale of the images alone.
+        coarse_until=0.0 if networks.enhancer else plan.coarse_until,
         perceptual_crop=plan.perceptual_crop,
         pose_refiner=pose_refiner,
         enhancer=networks.enhancer,
         unobserved_prior=unobserved_prior,
+        visible_eyes=VisibleEyes(model, settings.neural_per_anchor, device),
         light=light,
         rows=rows,
         seed=task.seed,
@@ -228,6 +232,7 @@ def train_free_gaussians(
         final_rate=0.1,
         minutes=minutes,
         pose_refiner=pose_refiner,
+        visible_eyes=VisibleEyes(model, 0, frames.device),
         light=light,
         rows=rows,
         seed=seed,

@@ -19,13 +19,16 @@ from torch import Tensor
 from ..avatar.anchors import SOLID_LOGIT, AnchorGaussians
 from ..avatar.graph_avatar import OFFSET_UNIT
 from ..avatar.posing import Pose
-from ..head.model import HeadModel
+from ..head.eye_size import eye_whites
+from ..head.model import EYE_L, EYE_R, HeadModel
 from ..head.mouth import mouth_parts
 from ..head.topology import connected_parts, mesh_edges, smooth_values
 from ..splatting.mesh_batch import rasterize_meshes
 from ..splatting.spherical_harmonics import C0
+from ..splatting.types import Cameras
 from .frames import TrainingFrames
 from .losses import AnchorLimits
+from .visible_eyes import VisibleEyes
 from .warmup import VertexBoundGaussians
 
 VISIBILITY_FRAMES = 32
@@ -34,6 +37,9 @@ VISIBILITY_SIZE = 192
 """Width and height of the rendered images in which visibility is tested, pixels."""
 MIN_VISIBLE_FRAMES = 3
 """A vertex that is visible in this many of the tested frames counts as fully observed."""
+MOUTH_AREA = 0.07
+"""Visible area of the mouth's inside, of the square of the distance between the eyes. Where less shows, tracked lips
+that touch no more exactly than their error let through what no frame shows."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""
@@ -53,14 +59,16 @@ MOUTH_COLORS = {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall
 """RGB in [0, 1] of the mouth's inside for a person of SKIN_LUMINANCE, used if the mouth never opens in the clip but may
 open in an animation. They are the colours of a shaded mouth: with teeth as bright as in a smile, a mouth that says "O"
 would look like a grimace."""
+EYE_WHITE = (0.60, 0.56, 0.54)
+"""The same of the eyes, if no white of them shows: it lies in the shadow of the lids."""
 SKIN_LUMINANCE = 0.55
-"""Median of the colours of the reliably observed vertices, all channels together, for which MOUTH_COLORS are chosen.
-For other values they are scaled."""
+"""Median of the colours of the reliably observed vertices, all channels together, for which MOUTH_COLORS and EYE_WHITE
+are chosen. For other values they are scaled."""
 
 
 @dataclass(frozen=True)
 class UnobservedVertices:
-    """How far each vertex is unobserved, and the edges and mouth colours for extrapolating into unobserved regions.
+    """How far each vertex is unobserved, and the edges and colours for extrapolating into unobserved regions.
 
     A vertex is reliably observed if its `grazing` is 0.
     """
@@ -73,10 +81,14 @@ class UnobservedVertices:
     grazing: Tensor
     """(N,) in [0, 1]: 1 = visible in no frame, or at grazing angles only."""
     edges: Tensor
-    """(E, 2) edges of the mesh without those between scalp, skin and the mouth's inside: hair must not blend into
-    skin."""
-    mouth: Tensor
-    """(N, 3) RGB: the vertex's colour of MOUTH_COLORS; NaN outside the mouth."""
+    """(E, 2) edges of the mesh without those between scalp, skin, the mouth's inside, irises and whites: hair must not
+    blend into skin."""
+    inside: Tensor
+    """(N, 3) RGB: the vertex's colour of MOUTH_COLORS or EYE_WHITE; NaN elsewhere."""
+    whites: Tensor
+    """(N,) bool: whites of the eyes."""
+    white: Tensor | None = None
+    """(3,) RGB: theirs in the footage; None if it does not show."""
 
     @property
     def weight(self) -> Tensor:
@@ -93,9 +105,11 @@ class UnobservedVertices:
         """
         unobserved = self.unobserved[:, None]
         colors = free.colors(pose)
-        reliable = (self.grazing == 0) & self.mouth.isnan().any(1)
+        reliable = (self.grazing == 0) & self.inside.isnan().any(1)
         brightness = brightness_of(colors[reliable]) if reliable.any() else 1.0
-        default_colors = torch.where(self.mouth.isnan(), colors, self.mouth * brightness)
+        default_colors = torch.where(self.inside.isnan(), colors, self.inside * brightness)
+        if self.white is not None:
+            default_colors[self.whites] = self.white
         filled = self.fill(
             torch.cat((free.geometry[:, :3], colors), 1), torch.cat((torch.zeros_like(colors), default_colors), 1)
         )
@@ -210,6 +224,7 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     hit = hit.scatter(1, nearest.flatten(1).long() % (len(faces) + 1), 1.0)[:, :-1]
     hits = torch.zeros(len(rows), len(model.template), device=frames.device)
     visible = (hits.index_add(1, faces.flatten(), hit.repeat_interleave(3, 1)) > 0).cpu().numpy()
+    visible[np.ix_(~_opens_mouth(model, nearest, vertices, cameras), model.regions["mouth_inside"])] = False
     # Normals and directions are both given in the frame of the canonical head.
     facing = -(pose.normals * pose.directions).sum(-1).cpu().numpy()
     visible_count = visible.sum(0).astype(np.float64)
@@ -227,16 +242,43 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
             torch.as_tensor(degree, dtype=torch.float32, device=frames.device)
             for degree in (unobserved, hidden, grazing)
         ),
+        VisibleEyes(model, 0, frames.device).white_in(frames),
     )
 
 
-def unobserved_vertices(model: HeadModel, unobserved: Tensor, hidden: Tensor, grazing: Tensor) -> UnobservedVertices:
-    """The three fields (N,) as `UnobservedVertices`, completed by the edges and the mouth colours of this head."""
+def _opens_mouth(model: HeadModel, nearest: Tensor, vertices: Tensor, cameras: Cameras) -> np.ndarray:
+    """(B,) bool: which images show enough of the mouth's inside. `nearest` (B, H, W) are their triangles, `vertices`
+    (B, N, 3) the mesh in the space of their cameras.
+    """
+    inside = np.zeros(len(model.template), bool)
+    inside[model.regions["mouth_inside"]] = True
+    of_mouth = torch.as_tensor(np.append(inside[model.faces].all(1), False), device=nearest.device)
+    area = of_mouth[nearest.long() % len(of_mouth)].sum((1, 2))
+    centres = [vertices[:, model.skinning[:, joint] > 0.5].mean(1) for joint in (EYE_L, EYE_R)]
+    places = [
+        (cameras.intrinsics[:, :2, :2] @ (centre[:, :2] / centre[:, 2:])[..., None])[..., 0] for centre in centres
+    ]
+    return (area > MOUTH_AREA * (places[0] - places[1]).square().sum(1)).cpu().numpy()
+
+
+def unobserved_vertices(
+    model: HeadModel, unobserved: Tensor, hidden: Tensor, grazing: Tensor, white: Tensor | None = None
+) -> UnobservedVertices:
+    """The three fields (N,) as `UnobservedVertices`, completed by this head's edges and colours of mouth and eyes.
+
+    The whites of the eyes count as unobserved: lids cover most of them, and where a tracked opening is wider than the
+    eye's own, skin would be taken for white.
+    """
     edges, kind = mesh_edges(model.faces)[0], np.zeros(len(model.template), int)
     kind[model.regions["scalp"]] = 1
-    mouth = torch.full((len(kind), 3), torch.nan)
+    inside = torch.full((len(kind), 3), torch.nan)
     for name, vertices in mouth_parts(model).items():
-        mouth[torch.as_tensor(vertices)] = torch.tensor(MOUTH_COLORS[name])
+        inside[torch.as_tensor(vertices)] = torch.tensor(MOUTH_COLORS[name])
         kind[vertices] = 2
+    white_vertices = eye_whites(model)
+    kind[white_vertices] = 3
+    inside[torch.as_tensor(white_vertices)] = torch.tensor(EYE_WHITE)
+    whites = torch.as_tensor(kind == 3, device=unobserved.device)
     edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=unobserved.device)
-    return UnobservedVertices(unobserved, hidden, grazing, edges, mouth.to(unobserved))
+    degrees = (torch.where(whites, 1.0, degree) for degree in (unobserved, hidden, grazing))
+    return UnobservedVertices(*degrees, edges, inside.to(unobserved), whites, white)

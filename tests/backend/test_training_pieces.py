@@ -31,7 +31,8 @@ def vertices(grazing: list[float], unobserved: list[float] | None = None, **more
         hidden=torch.zeros(count),
         grazing=torch.tensor(grazing),
         edges=torch.stack((torch.arange(count - 1), torch.arange(1, count)), 1),
-        mouth=torch.full((count, 3), torch.nan),
+        inside=torch.full((count, 3), torch.nan),
+        whites=torch.zeros(count, dtype=torch.bool),
         **more,
     )
 
@@ -101,10 +102,10 @@ def test_a_mouth_that_never_opens_is_as_bright_as_its_person(skin: float | None,
     unseen = vertices([0.0 if skin else 1.0] * 2 + [1.0] * 2, [0.0, 0.0, 1.0, 1.0])
     teeth = torch.tensor((0.50, 0.46, 0.41))
     assert MOUTH_COLORS == {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall": (0.14, 0.06, 0.05)}
-    mouth = unseen.mouth.clone()
+    mouth = unseen.inside.clone()
     mouth[2:] = teeth
     # The mouth is a part of its own.
-    replace(unseen, mouth=mouth, edges=torch.tensor(((0, 1), (2, 3)))).extrapolate_into(free, None)
+    replace(unseen, inside=mouth, edges=torch.tensor(((0, 1), (2, 3)))).extrapolate_into(free, None)
     torch.testing.assert_close(free.appearance[3, 1:4] * C0 + 0.5, teeth * brightness, rtol=1e-4, atol=1e-4)
 
 

@@ -14,6 +14,7 @@ from backend.avatar.filmed import expression_limits, unlimited_faces
 from backend.avatar.posing import Pose, pose_rig
 from backend.avatar.settings import AvatarSettings
 from backend.avatar.views import clamp_view, view_angles, view_directions, view_range
+from backend.head.eye_size import eye_whites
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0, C1
@@ -21,6 +22,7 @@ from backend.training.filmed_limits import store_training_ranges
 from backend.training.frames import TrainingFrames
 from backend.training.losses import anchor_limits
 from backend.training.unobserved_regions import (
+    EYE_WHITE,
     UnobservedPrior,
     UnobservedVertices,
     find_unobserved,
@@ -56,9 +58,8 @@ def test_back_of_the_head_is_unobserved_and_front_is_observed(small, frames):
 def make_unobserved(
     share: torch.Tensor, edges: torch.Tensor, grazing: torch.Tensor | None = None
 ) -> UnobservedVertices:
-    return UnobservedVertices(
-        share, share, share if grazing is None else grazing, edges, torch.full((len(share), 3), torch.nan)
-    )
+    inside, whites = torch.full((len(share), 3), torch.nan), torch.zeros(len(share), dtype=torch.bool)
+    return UnobservedVertices(share, share, share if grazing is None else grazing, edges, inside, whites)
 
 
 def fill_with_default_7(unobserved: UnobservedVertices, values: torch.Tensor) -> torch.Tensor:
@@ -120,6 +121,29 @@ def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
     assert teeth > 2 * wall
     assert free.geometry[torch.as_tensor(mouth_parts(model)["teeth"]), :3].abs().max() < 0.05
+
+
+@pytest.mark.parametrize("white", [None, (0.7, 0.68, 0.66)])
+def test_whites_of_eyes_are_white_although_frames_show_skin_there(white):
+    model = load_head()
+    count, whites = len(model.template), torch.as_tensor(eye_whites(model))
+    assert 50 < len(whites) < len(model.regions["eyes"])
+    free = VertexBoundGaussians(torch.full((count,), 0.005), 1)
+    pose = Pose(
+        *(torch.zeros(1, count, size) for size in (3, 3, 16, 3, 4)),
+        directions=torch.tensor([0.0, 0, -1]).expand(1, count, 3),
+    )
+    skin, seen = torch.tensor((0.6, 0.55, 0.5)), torch.zeros(count)
+    with torch.no_grad():
+        free.appearance[:, 1:4] = (skin - 0.5) / C0
+    unobserved = unobserved_vertices(model, seen, seen, seen, None if white is None else torch.tensor(white))
+    unobserved.extrapolate_into(free, pose)
+    expected = torch.tensor(white or EYE_WHITE)
+    assert (free.colors(pose)[whites] - expected).abs().max() < 0.01
+    assert unobserved.weight[whites].min() == 1
+    others = torch.ones(count, dtype=torch.bool)
+    others[whites] = False
+    assert (free.colors(pose)[others] - skin).abs().max() < 0.01 and unobserved.weight[others].max() == 0
 
 
 def test_colour_seen_at_grazing_angles_is_neither_kept_nor_extrapolated():

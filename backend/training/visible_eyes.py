@@ -1,0 +1,114 @@
+"""The irises are the eyeballs' to paint.
+
+Nothing else in training tells a lid from an eyeball: where a Gaussian of a lid reaches across the opening and holds an
+iris there, frames that look straight ahead are drawn as well as by the eyeball itself. When the eye turns, that iris
+stays. So the Gaussians of all other regions are kept out of the pixels in which the tracked mesh shows an iris. Not of
+those that show a white: there a tracked opening is often wider than the eye's own, and the eyeball would learn skin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..head.eye_size import eye_whites
+from ..head.model import HeadModel
+from ..splatting.mesh_batch import rasterize_meshes
+from ..splatting.rasterize import rasterize
+from ..splatting.types import Cameras, Splats
+from .frames import TrainingFrames, evenly_spaced
+
+EVERY = 4
+"""Steps from one in which the term is taken to the next, because it draws the eyes once more."""
+WEIGHT = 1.0
+"""Of a pixel that lids cover whole, against the mean error of a pixel of the image."""
+MARGIN = 1
+"""Pixels within the edge of a visible iris that lids may paint: their lashes, and the tracker's error."""
+ROOM = 4
+"""Pixels around the eyeballs that are drawn."""
+WHITE_FRAMES = 16
+"""Evenly spaced frames in which the white of the eyes is looked for."""
+WHITEST = 0.1
+"""Share of the pixels in which the mesh shows white that are taken for it."""
+FEWEST_WHITE = 30
+"""Pixels: with fewer, nothing is said of the white."""
+
+
+class VisibleEyes:
+    """Irises and whites of a head that the cameras of frames see."""
+
+    def __init__(self, model: HeadModel, k: int, device: torch.device | str) -> None:
+        """`k` neural Gaussians belong to each anchor."""
+        eyes, irises = (torch.zeros(len(model.template), dtype=torch.bool) for _ in range(2))
+        eyes[torch.as_tensor(model.regions["eyes"], dtype=torch.long)] = True
+        irises[eyes] = True
+        irises[torch.as_tensor(eye_whites(model))] = False
+        faces = torch.as_tensor(model.faces.astype("int64"))
+        # The additional last entry stands for the index -1 of pixels without a triangle.
+        none = torch.zeros(1, dtype=torch.bool)
+        self._is_iris = torch.cat((irises[faces].all(1), none)).to(device)
+        self._is_white = torch.cat((eyes[faces].all(1), none)).to(device) & ~self._is_iris
+        self._faces, self._eyes = faces.to(device), eyes.nonzero()[:, 0].to(device)
+        others = (~eyes).float()
+        self._others = torch.cat((others, others.repeat_interleave(k)))[None, :, None].to(device)
+
+    def covered(self, splats: Splats, posed: Tensor, cameras: Cameras) -> Tensor:
+        """How much of the irises other Gaussians than the eyeballs' cover: the sum of their weights in these pixels,
+        over the number of all pixels of the images. `posed` (B, N, 3) metres is the mesh of `splats`.
+        """
+        vertices = _seen_by(cameras, posed)
+        around = self._around_eyes(vertices, cameras)
+        irises = self.irises(vertices, around)
+        if not irises.any():
+            return posed.new_zeros(())
+        drawn = rasterize(replace(splats, colors=self._others.expand(splats.means.shape)), around)
+        return (drawn.color[..., 0] * irises).sum() / (len(posed) * cameras.width * cameras.height)
+
+    @torch.no_grad()
+    def irises(self, vertices: Tensor, cameras: Cameras) -> Tensor:
+        """(B, H, W) bool: the pixels in which `cameras` see an iris of the meshes (B, N, 3), in their own space."""
+        seen = self._faces_of(self._is_iris, vertices, cameras)
+        edge = functional.max_pool2d((~seen).float(), 2 * MARGIN + 1, stride=1, padding=MARGIN)
+        return edge == 0
+
+    @torch.no_grad()
+    def white_in(self, frames: TrainingFrames) -> Tensor | None:
+        """(3,) RGB in [0, 1]: the white of the eyes in the footage; None where too little of it shows."""
+        rows = torch.from_numpy(evenly_spaced(np.arange(len(frames)), WHITE_FRAMES))
+        found = []
+        for row in rows.split(1):
+            batch = frames.batch(row, frames.size)
+            white = self._faces_of(self._is_white, _seen_by(batch.cameras, batch.pose.posed), batch.cameras)
+            found.append(batch.color[white & (batch.matte > 0.99)])
+        colors = torch.cat(found)
+        if len(colors) < FEWEST_WHITE:
+            return None
+        # Skin, iris and shadow lack at least one of red, green and blue.
+        whitest = colors.amin(1).topk(max(1, round(WHITEST * len(colors)))).indices
+        return colors[whitest].median(0).values
+
+    def _faces_of(self, chosen: Tensor, vertices: Tensor, cameras: Cameras) -> Tensor:
+        """(B, H, W) bool: the pixels that show one of the triangles `chosen` (F + 1,)."""
+        raster = rasterize_meshes(vertices, self._faces, cameras.intrinsics, cameras.width, cameras.height)
+        return chosen[raster.face_index.long() % len(chosen)]
+
+    @torch.no_grad()
+    def _around_eyes(self, vertices: Tensor, cameras: Cameras) -> Cameras:
+        """The cameras with images that show little more than the eyes."""
+        eyes = vertices[:, self._eyes] @ cameras.intrinsics.transpose(1, 2)
+        pixels = eyes[..., :2] / eyes[..., 2:].clamp_min(1e-6)
+        low, high = pixels.amin(1).floor() - ROOM, pixels.amax(1).ceil() + ROOM
+        width, height = (high - low).amax(0).clamp(1, cameras.width).long().tolist()
+        intrinsics = cameras.intrinsics.clone()
+        intrinsics[:, :2, 2] -= low
+        return replace(cameras, intrinsics=intrinsics, width=width, height=height)
+
+
+def _seen_by(cameras: Cameras, vertices: Tensor) -> Tensor:
+    """World space (B, N, 3) -> the space of each camera."""
+    view = cameras.world_to_camera
+    return vertices @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
