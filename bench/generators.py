@@ -185,7 +185,7 @@ def main() -> None:
                     path,
                     preset=arguments.preset,
                     resume=checkpoint_path(path).exists(),
-                    settings=AvatarSettings(enhancer_width=PRESETS[arguments.preset].enhancer_width, **settings),
+                    settings=AvatarSettings(**settings),
                     size=arguments.size,
                     minutes=arguments.minutes,
                     device="cpu",

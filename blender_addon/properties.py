@@ -232,8 +232,8 @@ class EffigyScene(bpy.types.PropertyGroup):
     enhanced: BoolProperty(
         name="Enhanced",
         default=True,
-        description="Add fine detail to rendered images, for avatars that were trained with an enhancer (the presets "
-        "Standard and Full)",
+        description="Add fine detail to rendered images, for avatars that were trained with an enhancer: those of "
+        "earlier versions, and the paper's own method",
     )
     blur_images: IntProperty(
         name="Blur Images",

@@ -17,10 +17,9 @@ Gaussian of the eyeball still shows some of the iris."""
 
 def eye_whites(model: HeadModel) -> np.ndarray:
     """(W,) vertices of both eyeballs outside the irises; none for a head model without eyeballs."""
-    found = []
-    for joint in (EYE_L, EYE_R):
-        eyeball = np.flatnonzero(model.skinning[:, joint] > 0.5)
-        offset = model.template[eyeball] - model.joint_regressor[joint].astype(np.float64) @ model.template
-        from_axis = np.hypot(offset[:, 0], offset[:, 1])
-        found.append(eyeball[(from_axis > WHITE_FROM * IRIS_RADIUS) | (offset[:, 2] < 0)])
-    return np.concatenate(found)
+    eyes = np.asarray(model.regions["eyes"], dtype=int)
+    centres = model.joint_regressor[[EYE_L, EYE_R]].astype(np.float64) @ model.template
+    offsets = model.template[eyes] - centres[:, None]
+    own = np.linalg.norm(offsets, axis=2).argmin(0)
+    offset = offsets[own, np.arange(len(eyes))]
+    return eyes[(np.hypot(offset[:, 0], offset[:, 1]) > WHITE_FROM * IRIS_RADIUS) | (offset[:, 2] < 0)]

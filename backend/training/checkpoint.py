@@ -43,6 +43,12 @@ class Checkpoint:
         names = {name for sizes in GENERATORS.values() for name in sizes}
         return {name: values[name] for name in names} if isinstance(values, dict) else {}
 
+    @property
+    def has_enhancer(self) -> bool:
+        """Whether the training has an enhancer."""
+        values = self.job.get("settings")
+        return isinstance(values, dict) and values.get("enhancer_width", 0) != 0
+
 
 def checkpoint_path(avatar_path: Path) -> Path:
     return beside(avatar_path, ".checkpoint")

@@ -71,7 +71,11 @@ def train(
     its last checkpoint.
     """
     avatar_path = Path(avatar_path)
-    plan = plan or find_preset(preset)
+    checkpoint_file = checkpoint_path(avatar_path)
+    resumed = load_checkpoint(checkpoint_file) if resume else None
+    # Checkpoints of earlier versions have an enhancer with blendshapes too.
+    paper = resumed.has_enhancer if resumed and generator is None else generator == "unet"
+    plan = plan or find_preset(preset, paper=paper)
     if refined or fit_poses:
         # Of these, one replaces the other; refined poses are there already.
         plan = replace(plan, fits_poses=not refined, refinement=False)
@@ -89,8 +93,6 @@ def train(
     if not 64 <= size <= largest:
         fits = "this capture" if len(captures) == 1 else "these captures"
         raise EffigyError(f"The training size {size} does not fit {fits}: choose 64 to {largest} pixels.")
-    checkpoint_file = checkpoint_path(avatar_path)
-    resumed = load_checkpoint(checkpoint_file) if resume else None
     if settings is None:
         made_by = resumed.generator if resumed and generator is None else GENERATORS[generator or DEFAULT_GENERATOR]
         settings = AvatarSettings(enhancer_width=plan.enhancer_width, **made_by)

@@ -254,7 +254,8 @@ def _opens_mouth(model: HeadModel, nearest: Tensor, vertices: Tensor, cameras: C
     inside[model.regions["mouth_inside"]] = True
     of_mouth = torch.as_tensor(np.append(inside[model.faces].all(1), False), device=nearest.device)
     area = of_mouth[nearest.long() % len(of_mouth)].sum((1, 2))
-    centres = [vertices[:, model.skinning[:, joint] > 0.5].mean(1) for joint in (EYE_L, EYE_R)]
+    regressor = torch.as_tensor(model.joint_regressor, dtype=vertices.dtype, device=vertices.device)
+    centres = [regressor[joint] @ vertices for joint in (EYE_L, EYE_R)]
     places = [
         (cameras.intrinsics[:, :2, :2] @ (centre[:, :2] / centre[:, 2:])[..., None])[..., 0] for centre in centres
     ]

@@ -58,8 +58,11 @@ class VisibleEyes:
 
     def covered(self, splats: Splats, posed: Tensor, cameras: Cameras) -> Tensor:
         """How much of the irises other Gaussians than the eyeballs' cover: the sum of their weights in these pixels,
-        over the number of all pixels of the images. `posed` (B, N, 3) metres is the mesh of `splats`.
+        over the number of all pixels of the images; 0 for a head without eyeballs. `posed` (B, N, 3) metres is the mesh
+        of `splats`.
         """
+        if not len(self._eyes):
+            return posed.new_zeros(())
         vertices = _seen_by(cameras, posed)
         around = self._around_eyes(vertices, cameras)
         irises = self.irises(vertices, around)

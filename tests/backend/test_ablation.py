@@ -14,7 +14,7 @@ from backend.avatar.settings import GENERATORS
 from backend.errors import Cancelled
 from backend.progress import SILENT, Progress
 from backend.training import presets
-from backend.training.presets import PRESETS, Preset
+from backend.training.presets import Preset
 from bench.ablation import VARIANTS, run
 from bench.generators import main as compare_generators
 from bench.training import measure
@@ -93,6 +93,6 @@ def test_generators_are_scored_by_evaluate_on_all_frames(tmp_path, monkeypatch, 
     compare_generators()
     (row,) = json.loads((tmp_path / "out" / "rows.json").read_text())
     metrics = json.loads(next((tmp_path / "out").glob("*/metrics.json")).read_text())
-    assert metrics["settings"]["enhancer_width"] == PRESETS["standard"].enhancer_width
+    assert metrics["settings"]["enhancer_width"] == 0
     assert (row["psnr"], row["refitted"]) == (metrics["psnr"], metrics["refitted"]["psnr"])
     assert row["name"] == "blendshapes, standard" and "| tracked by the avatar |" in capsys.readouterr().out

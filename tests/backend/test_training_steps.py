@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from small_capture import SIZE, make_small_capture
 
+from backend.head.formats import load_head
 from backend.progress import SILENT
 from backend.splatting.types import Raster
 from backend.training import losses, optimisation, session, stages
@@ -18,7 +20,7 @@ from backend.training.checkpoint import EVERY_SECONDS
 from backend.training.frames import TrainingFrames
 from backend.training.losses import COARSE_WEIGHT, anchor_limits, image_loss, total_loss
 from backend.training.optimisation import SEED, Optimisation, ParameterGroup
-from backend.training.presets import PRESETS, Preset
+from backend.training.presets import PRESETS, Preset, find_preset
 from backend.training.stages import CONDITION_NOISE
 from backend.training.step_draws import rows_of_step
 from backend.training.trainer import train
@@ -172,12 +174,28 @@ def test_the_matte_loss_is_the_binary_cross_entropy_of_alpha():
 
 
 def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
-    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]))
+    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]), torch.zeros(2))
     offsets = torch.tensor([[[0.03, 0.0, 0.0], [0.0, 0.02, 0.0]]])
     scales = torch.tensor([[[0.004, 0.002, 0.001], [0.004, 0.004, 0.016]]])
-    anchors = SimpleNamespace(offsets=offsets, scales=scales)
+    anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.zeros(1, 2))
     # Offsets: 3 and 1 times the limit; scales: one of twice and one of four times the limit, of six.
     assert losses.anchor_limit_loss(anchors, limits) == pytest.approx((4 + 0) / 2 + (1 + 9) / 6)
+
+
+def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
+    limits = losses.AnchorLimits(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]))
+    # Along one axis a quarter of the least scale; and 0.4 below the least opacity. The second is no lip.
+    scales = torch.tensor([[[0.004, 0.001, 0.008], [0.0001, 0.0001, 0.0001]]])
+    anchors = SimpleNamespace(offsets=torch.zeros(1, 2, 3), scales=scales, opacities=torch.tensor([[0.5, 0.1]]))
+    assert losses.anchor_limit_loss(anchors, limits) == pytest.approx(0.75**2 / 6 + 0.4**2 / 2)
+
+
+def test_the_least_scale_is_that_at_which_lips_start():
+    model = load_head()
+    base = torch.linspace(0.001, 0.002, len(model.template))
+    least, lips = anchor_limits(model, base).least_scale, set(model.regions["lips"].tolist())
+    assert lips and len(lips) < len(base)
+    assert least.tolist() == pytest.approx([float(base[v]) if v in lips else 0 for v in range(len(base))])
 
 
 def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
@@ -195,8 +213,10 @@ def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
 
 def test_the_parts_of_the_loss_have_the_papers_weights(monkeypatch):
     raster, batch, background = random_images(3)
-    limits = losses.AnchorLimits(torch.tensor([0.01]), torch.tensor([0.002]))
-    anchors = SimpleNamespace(offsets=torch.tensor([[[0.03, 0.0, 0.0]]]), scales=torch.full((1, 1, 3), 0.001))
+    limits = losses.AnchorLimits(torch.tensor([0.01]), torch.tensor([0.002]), torch.zeros(1))
+    anchors = SimpleNamespace(
+        offsets=torch.tensor([[[0.03, 0.0, 0.0]]]), scales=torch.full((1, 1, 3), 0.001), opacities=torch.ones(1, 1)
+    )
     parts = image_loss(raster, batch, background, None, 0) + 0.1 * losses.matte_loss(raster, batch) + 0.1 * 4
     torch.testing.assert_close(total_loss(raster, batch, anchors, limits, background), parts)
     other = random_images(4)[0]
@@ -222,15 +242,34 @@ def test_every_row_comes_once_in_each_epoch_and_in_another_order(frames):
     assert rows_of_step(rows, 3, SEED, 0).tolist() == drawn[:3]
 
 
+@pytest.mark.parametrize(("until", "sizes"), [(0.0, [SIZE] * 8), (0.5, [SIZE // 2] * 4 + [SIZE] * 4)])
+def test_a_stage_begins_with_images_of_half_the_size(small, frames, monkeypatch, until, sizes):
+    drawn, batch = [], frames.batch
+    monkeypatch.setattr(
+        frames, "batch", lambda rows, size, fitted=None: drawn.append(size) or batch(rows, size, fitted)
+    )
+    optimisation = make_fitting(frames, small[2], coarse_until=until)
+    optimisation.run(SILENT)
+    # The frames of a step are drawn in parts, by as many workers as there are.
+    assert drawn[:: len(drawn) // len(sizes)] == sizes
+
+
 def test_presets_train_as_they_are_described():
-    common = {"batch": 4, "size": 512, "perceptual_crop": 128, "enhancer_width": 16, "validation": 0.05}
+    common = {"batch": 4, "size": 512, "validation": 0.05, "coarse_until": 0.5, "paper_parts": True}
     assert {
-        "instant": Preset(256, 60, 220, refinement=False, frames=64, fewest_frames=1),
-        "draft": Preset(256, 300, 4000, refinement=False, bust_steps=300),
+        "instant": Preset(256, 60, 220, frames=64, fewest_frames=1),
+        "draft": Preset(256, 300, 4000, bust_steps=300),
         "standard": Preset(warmup_steps=500, steps=10000, bust_steps=600, **common),
         "full": Preset(warmup_steps=1000, steps=40000, bust_steps=1000, **common),
     } == PRESETS
     assert not any(preset.refinement and preset.fits_poses for preset in PRESETS.values()), "one replaces the other"
+
+
+def test_the_paper_s_method_has_its_parts_beside_the_u_nets():
+    assert find_preset("draft", paper=True) == PRESETS["draft"]
+    found = find_preset("standard", paper=True)
+    assert (found.refinement, found.enhancer_width, found.perceptual_crop) == (True, 16, 128)
+    assert replace(found, refinement=False, enhancer_width=0, perceptual_crop=0) == PRESETS["standard"]
 
 
 @pytest.mark.parametrize(("seconds_per_step", "saved_at"), [(1, [6]), (EVERY_SECONDS / 2.5, [3, 6, 6])])

@@ -16,8 +16,12 @@ from backend.avatar.settings import AvatarSettings
 from backend.avatar.views import clamp_view, view_angles, view_directions, view_range
 from backend.head.eye_size import eye_whites
 from backend.head.formats import load_head
+from backend.head.forward import Head
+from backend.head.model import JAW
 from backend.head.mouth import mouth_parts
+from backend.splatting.mesh_batch import rasterize_meshes
 from backend.splatting.spherical_harmonics import C0, C1
+from backend.splatting.types import Cameras
 from backend.training.filmed_limits import store_training_ranges
 from backend.training.frames import TrainingFrames
 from backend.training.losses import anchor_limits
@@ -25,6 +29,7 @@ from backend.training.unobserved_regions import (
     EYE_WHITE,
     UnobservedPrior,
     UnobservedVertices,
+    _opens_mouth,
     find_unobserved,
     unobserved_vertices,
 )
@@ -272,3 +277,18 @@ def test_avatar_file_stores_the_ranges_of_the_training_frames(small, frames, tmp
     assert np.allclose(loaded.networks.filmed, networks.filmed, atol=1e-3) and loaded.networks.filmed.isfinite().all()
     yaw = np.abs(track.rotations[: frames.frame_count, 1, 1]).max()
     assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)
+
+
+@pytest.mark.parametrize("jaw", [0.0, 0.35])
+def test_a_mouth_that_hardly_opens_shows_nothing_of_its_inside(jaw):
+    model = load_head()
+    size, joints = 192, torch.zeros(1, 5, 3)
+    joints[0, JAW, 0] = jaw
+    head = Head(model)
+    vertices = head(head.shaped(torch.zeros(1, model.shape_basis.shape[2])), torch.zeros(1, 52), joints).vertices
+    # From 0.6 m in front.
+    vertices = vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 0.6])
+    cameras = Cameras(torch.tensor([[[400.0, 0, 96], [0, 400, 96], [0, 0, 1]]]), torch.eye(4)[None], size, size)
+    faces = torch.as_tensor(model.faces.astype(np.int64))
+    nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, size, size).face_index
+    assert _opens_mouth(model, nearest, vertices, cameras).tolist() == [jaw > 0]
