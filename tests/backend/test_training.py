@@ -119,6 +119,17 @@ def test_cancelled_training_resumes_to_the_result_of_an_uninterrupted_one(where,
     assert not checkpoint_path(path).exists()
 
 
+def test_a_training_of_an_earlier_version_resumes_with_its_enhancer(small, tmp_path, monkeypatch):
+    """Blendshapes of standard and full had one, with pose refinement and the perceptual loss."""
+    plan, path = Preset(size=64, warmup_steps=2, steps=6, paper_parts=True), tmp_path / "earlier.effigy"
+    monkeypatch.setitem(presets.PRESETS, "standard", plan)
+    with pytest.raises(Cancelled):
+        earlier = replace(plan, **presets.PAPER_PARTS)
+        train(small[0].folder, path, preset="standard", plan=earlier, progress=StopAfter("Training", 3))
+    avatar = train(small[0].folder, path, preset="standard", resume=True)
+    assert avatar.settings.enhancer_width == 16 and avatar.settings.blendshapes and avatar.metrics["steps"] == 6
+
+
 _KILLED = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[3])
