@@ -44,7 +44,7 @@ from backend.training.optimisation import SEED, Optimisation, Part
 from backend.training.parameter_groups import parameter_groups
 from backend.training.presets import Preset, find_preset
 from backend.training.session import TrainingSession
-from backend.training.stages import CONDITION_NOISE, DISTILLATION_FRAMES, train_free_gaussians
+from backend.training.stages import CONDITION_NOISE, distillation_poses, train_free_gaussians
 from backend.training.tracked_captures import load_training_track
 from backend.training.unobserved_regions import UnobservedPrior, find_unobserved
 from backend.training.warmup import distil_into_networks
@@ -105,8 +105,7 @@ class Comparison:
             None,
             seed=seed,
         )
-        rows = evenly_spaced(np.arange(len(self.frames)), DISTILLATION_FRAMES)
-        self.pose = self.frames.batch_poses(torch.from_numpy(rows))
+        self.pose = distillation_poses(self.frames)
         unobserved.extrapolate_into(free, self.pose)
         with torch.no_grad():
             self.prior = UnobservedPrior(unobserved.weight, free(self.pose)[1])

@@ -27,7 +27,7 @@ from backend.splatting.types import Splats
 from backend.training.frames import TrainingFrames, evenly_spaced
 from backend.training.losses import ANCHOR_LIMIT_WEIGHT, HAIR_OFFSET_LIMIT, AnchorLimits
 from backend.training.optimisation import Optimisation
-from backend.training.stages import DISTILLATION_FRAMES
+from backend.training.stages import distillation_poses
 from backend.training.unobserved_regions import FADING_WEIGHT, UnobservedPrior
 
 MEASURED: Final = 24
@@ -168,7 +168,7 @@ class Moves:
         self.moved[unused] = True
 
     def _place(self, frames: TrainingFrames, unused: Tensor, goals: Tensor, followed: Tensor) -> None:
-        pose = frames.batch_poses(torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)))
+        pose = distillation_poses(frames)
         splats, anchors = self.networks(pose)
         spawned = self.shapes(pose.conditions)[2]
         own = functional.normalize(splats.quaternions[0, goals], dim=-1)

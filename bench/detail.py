@@ -15,7 +15,7 @@ import argparse
 import copy
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
@@ -45,10 +45,11 @@ from backend.training.perceptual import hed_features
 from backend.training.pose_refinement import PoseRefiner
 from backend.training.presets import Preset
 from backend.training.session import TrainingSession
-from backend.training.stages import CONDITION_NOISE, _some_poses, median_pixels_per_metre, train_free_gaussians
+from backend.training.stages import CONDITION_NOISE, distillation_poses, median_pixels_per_metre, train_free_gaussians
 from backend.training.unobserved_regions import UnobservedPrior, UnobservedVertices, find_unobserved
 from backend.training.warmup import distil_into_networks
 
+from .detail_variants import VARIANTS, Variant
 from .doubling import drawn, train_doubling
 from .generators import with_spread
 from .patches import PatchedFrames
@@ -61,7 +62,6 @@ PERCEPTUAL_SCORED: Final = 4
 COSTED: Final = 2
 WARMUP_STEPS: Final = 200
 WARMUP_SIZE: Final = 128
-CROP: Final = 128
 ENHANCER_WIDTH: Final = 16
 COLUMNS: Final = {
     "steps": "steps",
@@ -72,54 +72,6 @@ COLUMNS: Final = {
     "vgg_hed": "vgg_hed",
     "sd": "SD",
     "milliseconds": "ms to draw",
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    title: str
-    scale: int = 1
-    """Trained on images of the size divided by this."""
-    patch_every: int = 0
-    crop: int = 0
-    refinement: bool = False
-    enhancer_first: bool = False
-    """Whether an enhancer is trained from the first step on."""
-    enhancer_share: float = 0.0
-    """Share of the minutes in which an enhancer alone is trained at the end."""
-    enhancer_crop: int = 0
-    """Of the perceptual loss in those."""
-    doubling: bool = False
-    """Whether that enhancer doubles images of half the size."""
-    fine_from: float = 0.0
-    """Fraction of the minutes until which whole images at half size are trained on."""
-    perceptual_from: float = 0.0
-    """Fraction of the minutes from which `crop` is used."""
-
-
-VARIANTS: Final = {
-    "half": Variant("whole images at half size", scale=2),
-    "full": Variant("whole images at full size"),
-    "patches": Variant("patches in every second step", patch_every=2),
-    "patches4": Variant("patches in every fourth step", patch_every=4),
-    "last": Variant("patches, enhancer in the last quarter", patch_every=2, enhancer_share=0.25),
-    "last_perceptual": Variant(
-        "the same with the perceptual loss", patch_every=2, enhancer_share=0.25, enhancer_crop=CROP
-    ),
-    "doubling": Variant(
-        "patches, 2x super-resolution in the last quarter", patch_every=2, enhancer_share=0.25, doubling=True
-    ),
-    "enhancer": Variant("whole images at half size, enhancer from the start", scale=2, enhancer_first=True),
-    "perceptual": Variant("patches, perceptual loss", patch_every=2, crop=CROP),
-    "refinement": Variant("patches, pose refinement", patch_every=2, refinement=True),
-    "fine": Variant("whole images at half size, patches in the last half", patch_every=2, fine_from=0.5),
-    "half_full": Variant("whole images at half size, at full size in the last half", fine_from=0.5),
-    "full_last": Variant("whole images at full size, enhancer in the last quarter", enhancer_share=0.25),
-    "full_last_perceptual": Variant("the same with the perceptual loss", enhancer_share=0.25, enhancer_crop=CROP),
-    "full_perceptual": Variant(
-        "whole images at full size, perceptual loss in the last quarter", crop=CROP, perceptual_from=0.75
-    ),
-    "full_refinement": Variant("whole images at full size, pose refinement", refinement=True),
 }
 
 
@@ -165,7 +117,7 @@ class Clip:
             size=WARMUP_SIZE,
             seed=self.seed,
         )
-        pose = _some_poses(self.frames)
+        pose = distillation_poses(self.frames)
         unobserved.extrapolate_into(free, pose)
         with torch.no_grad():
             self.prior = UnobservedPrior(unobserved.weight, free(pose)[1])

@@ -31,13 +31,13 @@ from backend.formats.track import Track
 from backend.head.registry import find_head
 from backend.progress import SILENT
 from backend.training.filmed_limits import store_materials, store_training_ranges, store_weight_limits
-from backend.training.frames import TrackPoses, TrainingFrames, evenly_spaced
+from backend.training.frames import TrackPoses, TrainingFrames
 from backend.training.losses import anchor_limits
 from backend.training.optimisation import SEED, Optimisation
 from backend.training.parameter_groups import parameter_groups
 from backend.training.presets import PRESETS, WARMUP_SHARE, Preset
 from backend.training.session import TrainingSession
-from backend.training.stages import CONDITION_NOISE, DISTILLATION_FRAMES, train_free_gaussians
+from backend.training.stages import CONDITION_NOISE, distillation_poses, train_free_gaussians
 from backend.training.tracked_captures import load_training_track
 from backend.training.unobserved_regions import UnobservedPrior, find_unobserved
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
@@ -106,7 +106,7 @@ def prepared(folder: Path, options: Options) -> Start:
         seed=options.seed,
         clock=_clock,
     )
-    pose = frames.batch_poses(torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)))
+    pose = distillation_poses(frames)
     unobserved = find_unobserved(frames, model, anchor_limits(model, free.base_scale))
     unobserved.extrapolate_into(free, pose)
     with torch.no_grad():

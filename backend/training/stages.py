@@ -112,7 +112,7 @@ def train_on(
             seed=task.seed,
             clock=task.clock,
         )
-        pose = _some_poses(frames)
+        pose = distillation_poses(frames)
         unobserved.extrapolate_into(free, pose)
         with torch.no_grad():
             unobserved_prior = UnobservedPrior(unobserved.weight, free(pose)[1])
@@ -154,7 +154,7 @@ def train_on(
     if plan.fits_poses:
         store_training_ranges(networks, frames)
     store_weight_limits(networks, model, frames)
-    store_materials(networks, model, _some_poses(frames))
+    store_materials(networks, model, distillation_poses(frames))
     metrics = {
         "preset": task.preset,
         "steps": optimisation.step,
@@ -183,7 +183,7 @@ def train_on(
     return avatar, pose_refiner, light
 
 
-def _some_poses(frames: TrainingFrames) -> Pose:
+def distillation_poses(frames: TrainingFrames) -> Pose:
     """DISTILLATION_FRAMES evenly spaced poses of a clip."""
     return frames.batch_poses(torch.from_numpy(evenly_spaced(np.arange(len(frames)), DISTILLATION_FRAMES)))
 
