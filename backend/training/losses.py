@@ -42,7 +42,7 @@ draw the line between closed lips, which fall apart where the mouth opens furthe
 
 @dataclass(frozen=True)
 class AnchorLimits:
-    """Up to these limits, `anchor_limit_loss` is zero for an anchor Gaussian."""
+    """Within these limits, `anchor_limit_loss` is zero for an anchor Gaussian."""
 
     offset: Tensor
     """(N,) metres: distance of the Gaussian from its vertex."""
@@ -106,12 +106,15 @@ def matte_loss(raster: Raster, batch: Batch) -> Tensor:
 
 
 def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> Tensor:
-    """Squared excess of offsets and of scales over their limits, in units of the limits; the mean over Gaussians."""
+    """Squared excess of offsets and of scales over their limits, and of scales below the least, in units of the limits;
+    and of opacities below the least. Each is a mean over Gaussians.
+    """
     distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
     size = anchors.scales / anchor_limit.scale[:, None]
     small = 1 - anchors.scales / anchor_limit.least_scale.clamp_min(1e-9)[:, None]
     faint = (LIP_OPACITY - anchors.opacities) * (anchor_limit.least_scale > 0)
-    return sum(excess.clamp_min(0).square().mean() for excess in (distance - 1, size - 1, small, faint))
+    excesses = (distance - 1, size - 1, small, faint)
+    return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses]).sum()
 
 
 def total_loss(

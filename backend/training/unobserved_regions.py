@@ -236,14 +236,11 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     hidden = 1 - np.minimum(1, visible_count / min_frames)
     grazing = 1 - np.minimum(1, reliable_count / min_frames)
     unobserved = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1) * hidden
-    return unobserved_vertices(
-        model,
-        *(
-            torch.as_tensor(degree, dtype=torch.float32, device=frames.device)
-            for degree in (unobserved, hidden, grazing)
-        ),
-        VisibleEyes(model, 0, frames.device).white_in(frames),
+    unobserved, hidden, grazing = (
+        torch.as_tensor(degree, dtype=torch.float32, device=frames.device) for degree in (unobserved, hidden, grazing)
     )
+    white = VisibleEyes(model, 0, frames.device).white_in(frames)
+    return unobserved_vertices(model, unobserved, hidden, grazing, white)
 
 
 def _opens_mouth(model: HeadModel, nearest: Tensor, vertices: Tensor, cameras: Cameras) -> np.ndarray:
@@ -281,5 +278,5 @@ def unobserved_vertices(
     inside[torch.as_tensor(white_vertices)] = torch.tensor(EYE_WHITE)
     whites = torch.as_tensor(kind == 3, device=unobserved.device)
     edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=unobserved.device)
-    degrees = (torch.where(whites, 1.0, degree) for degree in (unobserved, hidden, grazing))
-    return UnobservedVertices(*degrees, edges, inside.to(unobserved), whites, white)
+    unobserved, hidden, grazing = (torch.where(whites, 1.0, degree) for degree in (unobserved, hidden, grazing))
+    return UnobservedVertices(unobserved, hidden, grazing, edges, inside.to(unobserved), whites, white)

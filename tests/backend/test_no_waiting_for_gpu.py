@@ -160,7 +160,8 @@ def test_mixed_precision_changes_the_loss_s_gradients_a_little_only(training):
     for mixed in (False, True):
         training.mixed_precision = mixed
         draws = training_draws(training)
-        gradients.append(torch.cat([g.flatten() for g in training._gradients(draws, False)[0] if g is not None]))
+        found = training._gradients(draws, training.size, training.perceptual_crop, False)[0]
+        gradients.append(torch.cat([g.flatten() for g in found if g is not None]))
     training.mixed_precision = False
     full, half = gradients
     assert not torch.equal(full, half)

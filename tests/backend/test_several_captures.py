@@ -38,7 +38,7 @@ from bench.capture_parts import make_part
 
 CAST = np.array([[0.8, 0.05, 0], [0, 0.7, 0.05], [0, 0, 0.95]]), np.array([0.06, 0.0, 0.02])
 """A warmer and darker light, in which the second capture was made."""
-SHORT = Preset(size=SIZE, warmup_steps=30, steps=4)
+SHORT = Preset(size=SIZE, warmup_steps=30, steps=4, refinement=True)
 
 
 def warmer(image: np.ndarray) -> np.ndarray:
