@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,6 +31,9 @@ MARGIN = 1
 """Pixels within the edge of a visible iris that lids may paint: their lashes, and the tracker's error."""
 ROOM = 4
 """Pixels around the eyeballs that are drawn."""
+NEAR = 0.03
+"""Metres from an eyeball within which Gaussians are kept out of the irises: lids, brows and the skin around. Hair may
+hang before the eyes."""
 WHITE_FRAMES = 16
 """Evenly spaced frames in which the white of the eyes is looked for."""
 WHITEST = 0.1
@@ -53,11 +57,15 @@ class VisibleEyes:
         self._is_iris = torch.cat((irises[faces].all(1), none)).to(device)
         self._is_white = torch.cat((eyes[faces].all(1), none)).to(device) & ~self._is_iris
         self._faces, self._eyes = faces.to(device), eyes.nonzero()[:, 0].to(device)
-        others = (~eyes).float()
-        self._others = torch.cat((others, others.repeat_interleave(k)))[None, :, None].to(device)
+        near = torch.zeros(len(eyes), dtype=torch.bool)
+        if eyes.any():
+            near = torch.from_numpy(KDTree(model.template[eyes.numpy()]).query(model.template)[0] < NEAR)
+        self._near = torch.cat((near, near.repeat_interleave(k))).nonzero()[:, 0].to(device)
+        others = torch.cat((~eyes, (~eyes).repeat_interleave(k))).to(device)
+        self._others = others[self._near].float()[None, :, None]
 
     def covered(self, splats: Splats, posed: Tensor, cameras: Cameras) -> Tensor:
-        """How much of the irises other Gaussians than the eyeballs' cover: the sum of their weights in these pixels,
+        """How much of the irises the Gaussians around the eyeballs cover: the sum of their weights in these pixels,
         over the number of all pixels of the images; 0 for a head without eyeballs. `posed` (B, N, 3) metres is the mesh
         of `splats`.
         """
@@ -68,7 +76,8 @@ class VisibleEyes:
         irises = self.irises(vertices, around)
         if not irises.any():
             return posed.new_zeros(())
-        drawn = rasterize(replace(splats, colors=self._others.expand(splats.means.shape)), around)
+        parts = (getattr(splats, name)[:, self._near] for name in ("means", "quaternions", "scales", "opacities"))
+        drawn = rasterize(Splats(*parts, self._others.expand(len(posed), -1, 3)), around)
         return (drawn.color[..., 0] * irises).sum() / (len(posed) * cameras.width * cameras.height)
 
     @torch.no_grad()

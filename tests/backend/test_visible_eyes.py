@@ -67,6 +67,17 @@ def test_spawned_gaussians_belong_to_their_vertex(model, camera):
         assert (eyes.covered(spawned, posed, camera) > 1e-4) == (part == LIDS)
 
 
+def test_hair_may_hang_before_the_eyes(model, camera):
+    eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
+    crown = int(model.template[:, 1].argmax())
+    splats = splats_at(model, EYES)
+    means, opacities = splats.means.detach().clone(), splats.opacities.clone()
+    means[0, crown] = torch.as_tensor(model.template[model.regions["eyes"]]).float().mean(0) + torch.tensor([0, 0, 0.1])
+    opacities[0, crown] = 1.0
+    strand = replace(splats, means=means, opacities=opacities, scales=torch.full_like(splats.scales, 0.02))
+    assert eyes.covered(strand, posed, camera) == 0
+
+
 def test_the_share_does_not_depend_on_the_cut_around_the_eyes(model, camera):
     """The pixels are those of the whole image."""
     eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
