@@ -239,7 +239,7 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     unobserved, hidden, grazing = (
         torch.as_tensor(degree, dtype=torch.float32, device=frames.device) for degree in (unobserved, hidden, grazing)
     )
-    white = VisibleEyes(model, 0, frames.device).white_in(frames)
+    white = VisibleEyes(model, 0, frames).white_in(frames)
     return unobserved_vertices(model, unobserved, hidden, grazing, white)
 
 

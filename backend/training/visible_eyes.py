@@ -34,6 +34,8 @@ ROOM = 4
 NEAR = 0.03
 """Metres from an eyeball within which Gaussians are kept out of the irises: lids, brows and the skin around. Hair may
 hang before the eyes."""
+EXTENT_FRAMES = 64
+"""Evenly spaced frames in which the size of what is drawn is found."""
 WHITE_FRAMES = 16
 """Evenly spaced frames in which the white of the eyes is looked for."""
 WHITEST = 0.1
@@ -43,10 +45,11 @@ FEWEST_WHITE = 30
 
 
 class VisibleEyes:
-    """Irises and whites of a head that the cameras of frames see."""
+    """Irises and whites of a head that the cameras of training frames see."""
 
-    def __init__(self, model: HeadModel, k: int, device: torch.device | str) -> None:
+    def __init__(self, model: HeadModel, k: int, frames: TrainingFrames) -> None:
         """`k` neural Gaussians belong to each anchor."""
+        device = frames.device
         eyes, irises = (torch.zeros(len(model.template), dtype=torch.bool) for _ in range(2))
         eyes[torch.as_tensor(model.regions["eyes"], dtype=torch.long)] = True
         irises[eyes] = True
@@ -63,6 +66,7 @@ class VisibleEyes:
         self._near = torch.cat((near, near.repeat_interleave(k))).nonzero()[:, 0].to(device)
         others = torch.cat((~eyes, (~eyes).repeat_interleave(k))).to(device)
         self._others = others[self._near].float()[None, :, None]
+        self._extent = self._largest_extent(frames) if eyes.any() else (0.0, 0.0)
 
     def covered(self, splats: Splats, posed: Tensor, cameras: Cameras) -> Tensor:
         """How much of the irises the Gaussians around the eyeballs cover: the sum of their weights in these pixels,
@@ -74,8 +78,6 @@ class VisibleEyes:
         vertices = _seen_by(cameras, posed)
         around = self._around_eyes(vertices, cameras)
         irises = self.irises(vertices, around)
-        if not irises.any():
-            return posed.new_zeros(())
         parts = (getattr(splats, name)[:, self._near] for name in ("means", "quaternions", "scales", "opacities"))
         drawn = rasterize(Splats(*parts, self._others.expand(len(posed), -1, 3)), around)
         return (drawn.color[..., 0] * irises).sum() / (len(posed) * cameras.width * cameras.height)
@@ -110,14 +112,31 @@ class VisibleEyes:
 
     @torch.no_grad()
     def _around_eyes(self, vertices: Tensor, cameras: Cameras) -> Cameras:
-        """The cameras with images that show little more than the eyes."""
+        """The cameras with images that show little more than the eyes. Their size is that of all frames, so that a step
+        need not wait for where a GPU finds the eyes.
+        """
+        width, height = (round(cameras.width * extent) + 2 * ROOM for extent in self._extent)
+        low, high = self._box(vertices, cameras)
+        middle = (low + high) / 2
+        intrinsics = cameras.intrinsics.clone()
+        intrinsics[:, 0, 2] -= (middle[:, 0] - width / 2).floor()
+        intrinsics[:, 1, 2] -= (middle[:, 1] - height / 2).floor()
+        return replace(cameras, intrinsics=intrinsics, width=width, height=height)
+
+    @torch.no_grad()
+    def _largest_extent(self, frames: TrainingFrames) -> tuple[float, float]:
+        """Width and height of what holds both eyeballs, of the image's, in the frame where each is largest."""
+        rows = evenly_spaced(np.arange(len(frames)), EXTENT_FRAMES)
+        pose, cameras = frames.batch_poses(torch.from_numpy(rows)), frames.poses.cameras(frames.indices[rows], 1)
+        low, high = self._box(_seen_by(cameras, pose.posed), cameras)
+        width, height = (high - low).amax(0).clamp(0, 1).tolist()
+        return width, height
+
+    def _box(self, vertices: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """(B, 2) and (B, 2) pixels: the corners of the box around both eyeballs."""
         eyes = vertices[:, self._eyes] @ cameras.intrinsics.transpose(1, 2)
         pixels = eyes[..., :2] / eyes[..., 2:].clamp_min(1e-6)
-        low, high = pixels.amin(1).floor() - ROOM, pixels.amax(1).ceil() + ROOM
-        width, height = (high - low).amax(0).clamp(1, cameras.width).long().tolist()
-        intrinsics = cameras.intrinsics.clone()
-        intrinsics[:, :2, 2] -= low
-        return replace(cameras, intrinsics=intrinsics, width=width, height=height)
+        return pixels.amin(1), pixels.amax(1)
 
 
 def _seen_by(cameras: Cameras, vertices: Tensor) -> Tensor:

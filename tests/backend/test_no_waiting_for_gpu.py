@@ -2,8 +2,8 @@
 
 On a GPU, reading a value (`item`, `if tensor:`, `nonzero`, a boolean index) and copying Python's numbers or NumPy's
 arrays to the device wait until all queued work is done. Here a step runs on the CPU, and all such calls of Effigy's
-code are recorded. Exempt are `transfers`, where data cross over without waiting, the rasteriser, which is another one
-on a GPU, and Adam, whose counters of steps lie on the CPU.
+code are recorded. Exempt are `transfers`, where data cross over without waiting, the rasterisers, which are others on
+a GPU, and Adam, whose counters of steps lie on the CPU.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from resting_head import LIDS, Frames, camera_before, splats_at
 from small_capture import SIZE, make_small_capture
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import backend
 from backend.avatar.avatar import build_networks
 from backend.avatar.settings import AvatarSettings
+from backend.head.formats import load_head
 from backend.progress import SILENT
 from backend.training import losses
 from backend.training.frames import TrainingFrames
@@ -29,10 +31,11 @@ from backend.training.parameter_groups import parameter_groups
 from backend.training.pose_refinement import PoseRefiner
 from backend.training.ssim import ssim_reference
 from backend.training.unobserved_regions import UnobservedPrior
+from backend.training.visible_eyes import VisibleEyes
 
 BACKEND = Path(backend.__file__).parent
 OPTIMIZERS = Path(torch.optim.__file__).parent
-EXEMPT = ("splatting/cpu", "splatting/rasterize.py", "splatting/threads.py", "training/transfers.py")
+EXEMPT = ("splatting/cpu", "splatting/mesh", "splatting/rasterize.py", "splatting/threads.py", "training/transfers.py")
 HOST = ("training/step_draws.py",)
 """Computes on the CPU alone, and hands its results to `transfers`."""
 
@@ -141,6 +144,18 @@ def test_no_step_of_training_reads_from_the_device_or_copies_to_it_unqueued(trai
     training.step = 10
     assert waits_of(training._step) == set()
     assert np.isfinite(training.recent_psnr)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_irises_are_drawn_without_waiting_for_where_the_eyes_are():
+    """The small head of the test above has no eyes."""
+    model = load_head()
+    camera = camera_before(model)
+    eyes = VisibleEyes(model, 1, Frames(model, camera))
+    splats, posed = splats_at(model, LIDS), torch.as_tensor(model.template).float()[None]
+    costs = []
+    assert waits_of(lambda: costs.append(eyes.covered(splats, posed, camera))) == set()
+    assert costs[0] > 1e-4
 
 
 def test_reads_and_copies_are_recorded(training):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from resting_head import EYES, LIDS, SIZE, Frames, camera_before, splats_at
 
 from backend.head.formats import load_head
-from backend.splatting.types import Cameras, Splats
+from backend.splatting.types import Cameras
 from backend.training.visible_eyes import VisibleEyes
-
-SIZE = 96
-LIDS, EYES = 0, 1
 
 
 @pytest.fixture(scope="module")
@@ -23,33 +20,11 @@ def model():
 
 @pytest.fixture(scope="module")
 def camera(model) -> Cameras:
-    """Half a metre before the eyes."""
-    eyes = torch.as_tensor(model.template[model.regions["eyes"]]).float()
-    to_camera = torch.diag(torch.tensor([1.0, -1, -1, 1]))
-    to_camera[:3, 3] = torch.tensor([0, 0, 0.5]) - to_camera[:3, :3] @ ((eyes.amin(0) + eyes.amax(0)) / 2)
-    intrinsics = torch.tensor([[4.0 * SIZE, 0, SIZE / 2], [0, 4.0 * SIZE, SIZE / 2], [0, 0, 1]])
-    return Cameras(intrinsics[None], to_camera[None], SIZE, SIZE)
-
-
-def splats_at(model, part: int) -> Splats:
-    """Solid Gaussians at the vertices of one region, the others transparent, with one spawned for each that is too."""
-    count = len(model.template)
-    means = torch.as_tensor(model.template).float()
-    eyes = torch.zeros(count)
-    eyes[torch.as_tensor(model.regions["eyes"])] = 1
-    opacities = eyes if part == EYES else 1 - eyes
-    quaternions = torch.tensor([1.0, 0, 0, 0]).expand(2 * count, 4)
-    return Splats(
-        torch.cat((means, means))[None].requires_grad_(),
-        quaternions[None],
-        torch.full((1, 2 * count, 3), 0.004),
-        torch.cat((0.9 * opacities, torch.zeros(count)))[None],
-        torch.zeros(1, 2 * count, 3),
-    )
+    return camera_before(model)
 
 
 def test_lids_that_reach_over_the_eyes_cost_and_eyeballs_do_not(model, camera):
-    eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
+    eyes, posed = VisibleEyes(model, 1, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
     lids = splats_at(model, LIDS)
     cost = eyes.covered(lids, posed, camera)
     assert cost > 1e-4
@@ -59,7 +34,7 @@ def test_lids_that_reach_over_the_eyes_cost_and_eyeballs_do_not(model, camera):
 
 
 def test_spawned_gaussians_belong_to_their_vertex(model, camera):
-    eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
+    eyes, posed = VisibleEyes(model, 1, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
     count = len(model.template)
     for part in (LIDS, EYES):
         splats = splats_at(model, part)
@@ -68,7 +43,7 @@ def test_spawned_gaussians_belong_to_their_vertex(model, camera):
 
 
 def test_hair_may_hang_before_the_eyes(model, camera):
-    eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
+    eyes, posed = VisibleEyes(model, 1, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
     crown = int(model.template[:, 1].argmax())
     splats = splats_at(model, EYES)
     means, opacities = splats.means.detach().clone(), splats.opacities.clone()
@@ -80,7 +55,7 @@ def test_hair_may_hang_before_the_eyes(model, camera):
 
 def test_the_share_does_not_depend_on_the_cut_around_the_eyes(model, camera):
     """The pixels are those of the whole image."""
-    eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
+    eyes, posed = VisibleEyes(model, 1, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
     view = camera.world_to_camera
     vertices = posed @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
     around = eyes._around_eyes(vertices, camera)
@@ -89,7 +64,7 @@ def test_the_share_does_not_depend_on_the_cut_around_the_eyes(model, camera):
 
 
 def test_eyes_that_the_camera_does_not_see_cost_nothing(model, camera):
-    eyes, posed = VisibleEyes(model, 1, "cpu"), torch.as_tensor(model.template).float()[None]
+    eyes, posed = VisibleEyes(model, 1, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
     behind = camera.world_to_camera.clone()
     behind[:, :3] = torch.diag(torch.tensor([-1.0, 1, -1])) @ behind[:, :3]
     behind[:, 2, 3] = 0.5
@@ -99,7 +74,7 @@ def test_eyes_that_the_camera_does_not_see_cost_nothing(model, camera):
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_the_white_of_the_eyes_is_the_whitest_that_shows_between_the_lids(model, camera, seen):
-    eyes, posed = VisibleEyes(model, 0, "cpu"), torch.as_tensor(model.template).float()[None]
+    eyes, posed = VisibleEyes(model, 0, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
     view = camera.world_to_camera
     vertices = posed @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
     shown = eyes._faces_of(eyes._is_white, vertices, camera)
@@ -108,17 +83,5 @@ def test_the_white_of_the_eyes_is_the_whitest_that_shows_between_the_lids(model,
     # A third of what the mesh shows as white is white in the footage.
     places = shown.nonzero()[::3].T
     color[places[0], places[1], places[2]] = torch.tensor((0.75, 0.74, 0.72))
-    matte = torch.full((1, SIZE, SIZE), float(seen))
-    batch = SimpleNamespace(cameras=camera, pose=SimpleNamespace(posed=posed), color=color, matte=matte)
-
-    class Frames:
-        size = SIZE
-
-        def __len__(self):
-            return 3
-
-        def batch(self, rows, size):
-            return batch
-
-    white = eyes.white_in(Frames())
+    white = eyes.white_in(Frames(model, camera, color, float(seen)))
     assert white is None if not seen else white.tolist() == pytest.approx((0.75, 0.74, 0.72))

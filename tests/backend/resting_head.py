@@ -1,0 +1,67 @@
+"""The resting head in front of a camera, and Gaussians on a part of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from backend.head.model import HeadModel
+from backend.splatting.types import Cameras, Splats
+
+SIZE = 96
+LIDS, EYES = 0, 1
+
+
+def camera_before(model: HeadModel) -> Cameras:
+    """Half a metre before the eyes."""
+    eyes = torch.as_tensor(model.template[model.regions["eyes"]]).float()
+    to_camera = torch.diag(torch.tensor([1.0, -1, -1, 1]))
+    to_camera[:3, 3] = torch.tensor([0, 0, 0.5]) - to_camera[:3, :3] @ ((eyes.amin(0) + eyes.amax(0)) / 2)
+    intrinsics = torch.tensor([[4.0 * SIZE, 0, SIZE / 2], [0, 4.0 * SIZE, SIZE / 2], [0, 0, 1]])
+    return Cameras(intrinsics[None], to_camera[None], SIZE, SIZE)
+
+
+class Frames:
+    """Training frames, all of which show the resting head in the images (1, SIZE, SIZE, 3)."""
+
+    device, size, indices = torch.device("cpu"), SIZE, np.arange(3)
+
+    def __init__(
+        self, model: HeadModel, camera: Cameras, color: torch.Tensor | None = None, matte: float = 1.0
+    ) -> None:
+        self.camera, self.color, self.matte, self.poses = camera, color, torch.full((1, SIZE, SIZE), matte), self
+        self.pose = SimpleNamespace(posed=torch.as_tensor(model.template).float()[None])
+
+    def __len__(self) -> int:
+        return 3
+
+    def cameras(self, indices, size: int) -> Cameras:
+        intrinsics = self.camera.intrinsics.clone()
+        intrinsics[:, :2] *= size / SIZE
+        return replace(self.camera, intrinsics=intrinsics, width=size, height=size)
+
+    def batch_poses(self, rows):
+        return self.pose
+
+    def batch(self, rows, size):
+        return SimpleNamespace(cameras=self.camera, pose=self.pose, color=self.color, matte=self.matte)
+
+
+def splats_at(model: HeadModel, part: int) -> Splats:
+    """Solid Gaussians at the vertices of one region, the others transparent, with one spawned for each that is too."""
+    count = len(model.template)
+    means = torch.as_tensor(model.template).float()
+    eyes = torch.zeros(count)
+    eyes[torch.as_tensor(model.regions["eyes"])] = 1
+    opacities = eyes if part == EYES else 1 - eyes
+    quaternions = torch.tensor([1.0, 0, 0, 0]).expand(2 * count, 4)
+    return Splats(
+        torch.cat((means, means))[None].requires_grad_(),
+        quaternions[None],
+        torch.full((1, 2 * count, 3), 0.004),
+        torch.cat((0.9 * opacities, torch.zeros(count)))[None],
+        torch.zeros(1, 2 * count, 3),
+    )
