@@ -79,7 +79,7 @@ def run(
     progress: Progress,
 ) -> str:
     """Train and score the variants that are not finished, and return the table as Markdown."""
-    base = replace(find_preset(preset), refinement=True)
+    base = replace(find_preset(preset, paper=True), refinement=True, coarse_until=0.0)
     out.mkdir(parents=True, exist_ok=True)
     chosen = [variant for variant in VARIANTS if not only or variant.name in only]
     for variant in chosen:

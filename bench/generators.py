@@ -3,12 +3,12 @@
     python -m bench.generators CAPTURE [CAPTURE ...] --out DIR [--preset draft] [--only NAME ...] [--minutes 4]
         [--size 256] [--seeds 20251 ...] [--sizes K,F,W ...] [--all-frames] [--head-only]
 
-Every generator, or those of `--only`, is trained on every capture with every seed by the plan of a preset, for so many
-minutes of processor time divided by the number of threads, whatever else the machine does. `--sizes` adds blendshapes
-of other sizes: K shapes, F features, W hidden units. A stopped command goes on when it is run again: finished rows and
-checkpoints are kept in DIR. Frames are those that `evaluate` scores, every fourth of them. With `--all-frames` each
-avatar is scored on all of them, by `evaluate` itself, whose columns are then in the table too, with the frames tracked
-by the avatar.
+Every generator, or those of `--only`, is trained on every capture with every seed by the plan of a preset, U-Nets
+without what the paper adds to them, for so many minutes of processor time divided by the number of threads, whatever
+else the machine does. `--sizes` adds blendshapes of other sizes: K shapes, F features, W hidden units. A stopped
+command goes on when it is run again: finished rows and checkpoints are kept in DIR. Frames are those that `evaluate`
+scores, every fourth of them. With `--all-frames` each avatar is scored on all of them, by `evaluate` itself, whose
+columns are then in the table too, with the frames tracked by the avatar.
 """
 
 from __future__ import annotations

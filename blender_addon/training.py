@@ -30,7 +30,7 @@ from .tasks import Task
 CHECKPOINT: Final = ".checkpoint"
 """Suffix of the checkpoint that a stopped training leaves beside its avatar: `anna.effigy.checkpoint`."""
 REFINED_TRACK: Final = "track_refined.npz"
-"""The track in the capture's folder that training writes if its preset refines the track."""
+"""The track in the capture's folder that *Refine Track with Avatar* writes, and a training that refines poses."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def task_of(rig: Rig) -> Task | None:
 
 
 def has_refined_track(rig: Rig) -> bool:
-    """Whether training has written a refined track for the rig's capture, and it can be keyed on the rig. It is not
+    """Whether there is a refined track for the rig's capture, and it can be keyed on the rig. It is not
     looked for in a folder that was not used on this computer before, as in `can_resume`.
     """
     settings = rig.armature.effigy

@@ -1,4 +1,4 @@
-"""Replaces the tracked performance on the rig with the one that training has refined."""
+"""Replaces the tracked performance on the rig with the one that the avatar has refined."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ class EFFIGY_OT_take_refined_track(ReportingOperator, bpy.types.Operator):
     bl_idname = "effigy.take_refined_track"
     bl_label = "Take Refined Track"
     bl_description = (
-        "Replace the tracked performance with the one that training has corrected to fit the footage better. "
-        "Your own keys stay"
+        "Replace the tracked performance with the one that Refine Track with Avatar has found. Your own keys stay"
     )
     bl_options = {"REGISTER", "UNDO"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .model import EYE_L, EYE_R, HeadModel
+from .model import HeadModel
 
 IRIS_RADIUS = 0.0059
 """Metres."""
@@ -16,10 +16,17 @@ Gaussian of the eyeball still shows some of the iris."""
 
 
 def eye_whites(model: HeadModel) -> np.ndarray:
-    """(W,) vertices of both eyeballs outside the irises; none for a head model without eyeballs."""
+    """(W,) vertices of both eyeballs outside the irises. None for a head model without eyeballs, or whose size leaves
+    no iris in them. Joints are not asked: some files have none.
+    """
     eyes = np.asarray(model.regions["eyes"], dtype=int)
-    centres = model.joint_regressor[[EYE_L, EYE_R]].astype(np.float64) @ model.template
-    offsets = model.template[eyes] - centres[:, None]
-    own = np.linalg.norm(offsets, axis=2).argmin(0)
-    offset = offsets[own, np.arange(len(eyes))]
-    return eyes[(np.hypot(offset[:, 0], offset[:, 1]) > WHITE_FROM * IRIS_RADIUS) | (offset[:, 2] < 0)]
+    if not len(eyes):
+        return eyes
+    places = model.template[eyes]
+    left = places[:, 0] > np.median(places[:, 0])
+    offset = np.empty_like(places)
+    for side in (left, ~left):
+        if side.any():
+            offset[side] = places[side] - (places[side].min(0) + places[side].max(0)) / 2
+    white = (np.hypot(offset[:, 0], offset[:, 1]) > WHITE_FROM * IRIS_RADIUS) | (offset[:, 2] < 0)
+    return eyes[white & ~white.all()]

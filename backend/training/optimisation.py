@@ -36,6 +36,9 @@ from .worker_threads import worker_threads
 PSNR_STEPS = 10
 """Steps from one measurement of the training frames' PSNR to the next."""
 SEED = 20251
+COARSE_STEP = 0.45
+"""Time of a step with images of half the size, of one with whole images, on a CPU at 512 x 512
+(bench/results/detail.md)."""
 AVERAGE_DECAY = 0.995
 """Decay of the exponential moving average of the weights. It averages about 200 steps, because the weights after any
 single step fit the frames of that step better than the others."""
@@ -161,8 +164,8 @@ class Optimisation:
                     progress.raise_if_cancelled()
                     self._step()
                     self.seconds = self.clock() - started
-                    units = self.steps if self.minutes is None else 60 * self.minutes
-                    done = (self.step if self.minutes is None else self.seconds) - part.start * units
+                    units = self._work(self.steps) if self.minutes is None else 60 * self.minutes
+                    done = (self._work(self.step) if self.minutes is None else self.seconds) - part.start * units
                     total = (part.end - part.start) * units
                     progress.update(part.stage, round(min(done, total)), round(total), psnr=self.recent_psnr)
                     if after_step:
@@ -215,6 +218,11 @@ class Optimisation:
             psnr = self._pending_psnr.read()
             self.recent_psnr = psnr if math.isnan(self.recent_psnr) else 0.8 * self.recent_psnr + 0.2 * psnr
         self._pending_psnr = None
+
+    def _work(self, steps: int) -> float:
+        """What the first so many steps take, in steps of the full size."""
+        coarse = min(steps, self.coarse_until * self.steps)
+        return steps - (1 - COARSE_STEP) * coarse
 
     def _drawn_size(self) -> int:
         """Width and height of the images of the next step, pixels."""

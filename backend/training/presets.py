@@ -31,7 +31,8 @@ class Preset:
     """Frames per step. They are processed in parallel, so a smaller batch leaves CPU cores idle."""
     coarse_until: float = 0.0
     """Fraction of the training in which images of half the size are drawn, which take less time and leave the detail to
-    the rest. Not with an enhancer. At 512 x 512 that is the better use of the time, at 256 x 256 it makes no difference
+    the rest. Not with an enhancer, nor where poses are fitted. While there are few steps, images of half the size are
+    far ahead at 512 x 512; at 256 x 256 the two halves are as good as whole images throughout
     (bench/results/detail.md)."""
     refinement: bool = False
     """Whether the tracked poses are refined during training; see `backend.avatar.pose_refinement`. A step on a CPU
@@ -58,12 +59,13 @@ class Preset:
 
 
 PAPER_PARTS: Final = {"refinement": True, "enhancer_width": 16, "perceptual_crop": 128}
-"""What the paper trains beside its two U-Nets. At equal processor time each of the three loses on held-out frames of
-blendshapes, in vgg_hed as in dB (bench/results/detail.md), so that only who asks for the paper's method gets them."""
+"""What the paper trains beside its two U-Nets. At equal processor time none of the three gains anything on held-out
+frames of blendshapes (bench/results/detail.md: 4 minutes, enhancer and perceptual loss in the last one), so that only
+who asks for the paper's method gets them."""
 
 
-# What draft and standard reach on footage is in bench/results/generators.md, and with the U-Nets in training.md. Full
-# was not measured: it differs from standard by its steps alone.
+# What draft reaches on footage is in bench/results/generators.md, and with the U-Nets in training.md, with standard as
+# far as it was measured. Full was not: it differs from standard by its steps alone.
 PRESETS = {
     # Something to drive within 30 seconds of processor time, reading its frames included (bench/results/instant.md).
     "instant": Preset(size=256, warmup_steps=60, steps=220, frames=64, fewest_frames=1),

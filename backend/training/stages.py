@@ -128,8 +128,8 @@ def train_on(
         size=task.size,
         final_rate=0.05,
         condition_noise=CONDITION_NOISE,
-        # An enhancer learns at the native scale of the images alone.
-        coarse_until=0.0 if networks.enhancer else plan.coarse_until,
+        # An enhancer learns at the native scale of the images alone, and poses are fitted at it.
+        coarse_until=0.0 if networks.enhancer or plan.fits_poses else plan.coarse_until,
         perceptual_crop=plan.perceptual_crop,
         pose_refiner=pose_refiner,
         enhancer=networks.enhancer,

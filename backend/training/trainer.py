@@ -74,7 +74,7 @@ def train(
     checkpoint_file = checkpoint_path(avatar_path)
     resumed = load_checkpoint(checkpoint_file) if resume else None
     # Checkpoints of earlier versions have an enhancer with blendshapes too.
-    paper = resumed.has_enhancer if resumed and generator is None else generator == "unet"
+    paper = resumed.has_enhancer if resumed else generator == "unet"
     plan = plan or find_preset(preset, paper=paper)
     if refined or fit_poses:
         # Of these, one replaces the other; refined poses are there already.

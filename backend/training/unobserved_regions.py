@@ -252,11 +252,10 @@ def _opens_mouth(model: HeadModel, nearest: Tensor, vertices: Tensor, cameras: C
     of_mouth = torch.as_tensor(np.append(inside[model.faces].all(1), False), device=nearest.device)
     area = of_mouth[nearest.long() % len(of_mouth)].sum((1, 2))
     regressor = torch.as_tensor(model.joint_regressor, dtype=vertices.dtype, device=vertices.device)
-    centres = [regressor[joint] @ vertices for joint in (EYE_L, EYE_R)]
-    places = [
-        (cameras.intrinsics[:, :2, :2] @ (centre[:, :2] / centre[:, 2:])[..., None])[..., 0] for centre in centres
-    ]
-    return (area > MOUTH_AREA * (places[0] - places[1]).square().sum(1)).cpu().numpy()
+    left, right = (regressor[joint] @ vertices for joint in (EYE_L, EYE_R))
+    # As seen from the front: in a profile the eyes lie behind one another.
+    pixels = (left - right).norm(dim=1) * cameras.intrinsics[:, 0, 0] / left[:, 2]
+    return (area > MOUTH_AREA * pixels.square()).cpu().numpy()
 
 
 def unobserved_vertices(

@@ -91,8 +91,10 @@ class VisibleEyes:
 
     @torch.no_grad()
     def white_in(self, frames: TrainingFrames) -> Tensor | None:
-        """(3,) RGB in [0, 1]: the white of the eyes in the footage; None where too little of it shows."""
-        rows = torch.from_numpy(evenly_spaced(np.arange(len(frames)), WHITE_FRAMES))
+        """(3,) RGB in [0, 1]: the white of the eyes in the footage; None where too little of it shows. In that of the
+        first capture, whose light the avatar has.
+        """
+        rows = torch.from_numpy(evenly_spaced(np.arange(frames.counts[0]), WHITE_FRAMES))
         found = []
         for row in rows.split(1):
             batch = frames.batch(row, frames.size)

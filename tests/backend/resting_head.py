@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch.nn import functional
 
+from backend.head.forward import vertex_normals
 from backend.head.model import HeadModel
 from backend.splatting.types import Cameras, Splats
 
@@ -28,26 +29,34 @@ class Frames:
     """Training frames, all of which show the resting head in the images (1, SIZE, SIZE, 3)."""
 
     device, size, indices = torch.device("cpu"), SIZE, np.arange(3)
+    counts = (3,)
 
     def __init__(
         self, model: HeadModel, camera: Cameras, color: torch.Tensor | None = None, matte: float = 1.0
     ) -> None:
         self.camera, self.color, self.matte, self.poses = camera, color, torch.full((1, SIZE, SIZE), matte), self
-        self.pose = SimpleNamespace(posed=torch.as_tensor(model.template).float()[None])
+        self.vertices = torch.as_tensor(model.template).float()[None]
+        self.normals = vertex_normals(self.vertices, torch.as_tensor(model.faces.astype(np.int64)))
+        towards = self.vertices - torch.inverse(camera.world_to_camera)[:, None, :3, 3]
+        self.directions = functional.normalize(towards, dim=-1)
 
     def __len__(self) -> int:
         return 3
 
-    def cameras(self, indices, size: int) -> Cameras:
+    def cameras(self, indices: np.ndarray, size: int) -> Cameras:
         intrinsics = self.camera.intrinsics.clone()
         intrinsics[:, :2] *= size / SIZE
-        return replace(self.camera, intrinsics=intrinsics, width=size, height=size)
+        count = len(indices)
+        return Cameras(intrinsics.expand(count, 3, 3), self.camera.world_to_camera.expand(count, 4, 4), size, size)
 
-    def batch_poses(self, rows):
-        return self.pose
+    def pose(self, indices: np.ndarray | torch.Tensor) -> SimpleNamespace:
+        parts = {"posed": self.vertices, "normals": self.normals, "directions": self.directions}
+        return SimpleNamespace(**{name: part.expand(len(indices), -1, -1) for name, part in parts.items()})
 
-    def batch(self, rows, size):
-        return SimpleNamespace(cameras=self.camera, pose=self.pose, color=self.color, matte=self.matte)
+    batch_poses = pose
+
+    def batch(self, rows: torch.Tensor, size: int) -> SimpleNamespace:
+        return SimpleNamespace(cameras=self.camera, pose=self.pose(rows), color=self.color, matte=self.matte)
 
 
 def splats_at(model: HeadModel, part: int) -> Splats:

@@ -153,9 +153,14 @@ def test_irises_are_drawn_without_waiting_for_where_the_eyes_are():
     camera = camera_before(model)
     eyes = VisibleEyes(model, 1, Frames(model, camera))
     splats, posed = splats_at(model, LIDS), torch.as_tensor(model.template).float()[None]
-    costs = []
-    assert waits_of(lambda: costs.append(eyes.covered(splats, posed, camera))) == set()
-    assert costs[0] > 1e-4
+    found = []
+
+    def cost_and_gradient() -> None:
+        cost = eyes.covered(splats, posed, camera)
+        found.extend((cost, torch.autograd.grad(cost, splats.means)[0]))
+
+    assert waits_of(cost_and_gradient) == set()
+    assert found[0] > 1e-4 and found[1].abs().max() > 0
 
 
 def test_reads_and_copies_are_recorded(training):

@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ import torch
 from small_capture import SIZE, make_small_capture
 
 from backend.head.formats import load_head
-from backend.progress import SILENT
+from backend.progress import SILENT, Progress
 from backend.splatting.types import Raster
-from backend.training import losses, optimisation, session, stages
+from backend.training import losses, optimisation, presets, session, stages
 from backend.training.checkpoint import EVERY_SECONDS
 from backend.training.frames import TrainingFrames
 from backend.training.losses import COARSE_WEIGHT, anchor_limits, image_loss, total_loss
@@ -24,6 +25,7 @@ from backend.training.presets import PRESETS, Preset, find_preset
 from backend.training.stages import CONDITION_NOISE
 from backend.training.step_draws import rows_of_step
 from backend.training.trainer import train
+from backend.training.visible_eyes import VisibleEyes
 from backend.training.warmup import VertexBoundGaussians
 
 
@@ -263,6 +265,43 @@ def test_presets_train_as_they_are_described():
         "full": Preset(warmup_steps=1000, steps=40000, bust_steps=1000, **common),
     } == PRESETS
     assert not any(preset.refinement and preset.fits_poses for preset in PRESETS.values()), "one replaces the other"
+
+
+@pytest.mark.parametrize(
+    ("generator", "fit_poses", "expected"),
+    [("blendshapes", False, (0.5, 0, None)), ("unet", False, (0.0, 16, 32)), ("blendshapes", True, (0.0, 0, None))],
+)
+def test_a_preset_is_trained_by_its_plan(small, tmp_path, monkeypatch, generator, fit_poses, expected):
+    """(coarse images until, channels of the enhancer, crop of the perceptual loss), with the eyes in both stages."""
+    monkeypatch.setitem(presets.PAPER_PARTS, "perceptual_crop", 32)
+    plan = Preset(SIZE, 1, 1, coarse_until=0.5, paper_parts=True)
+    monkeypatch.setitem(PRESETS, "standard", plan)
+    made, plain = [], stages.Optimisation
+
+    def watched(*given, **options):
+        made.append(options)
+        return plain(*given, **options)
+
+    monkeypatch.setattr(stages, "Optimisation", watched)
+    path = tmp_path / "head.effigy"
+    avatar = train(small[0].folder, path, preset="standard", generator=generator, fit_poses=fit_poses, head_only=True)
+    warmup, training = made
+    assert isinstance(warmup["visible_eyes"], VisibleEyes) and isinstance(training["visible_eyes"], VisibleEyes)
+    crop = training["perceptual_crop"] or None
+    assert (training["coarse_until"], avatar.settings.enhancer_width, crop) == expected
+    assert (training["pose_refiner"] is not None) == (generator == "unet")
+
+
+def test_steps_of_half_the_size_count_for_less_of_the_bar(small, frames):
+    class Bar(Progress):
+        shares: ClassVar[list[float]] = []
+
+        def update(self, stage: str, done: int, total: int, **metrics: float) -> None:
+            self.shares.append(done / total)
+
+    make_fitting(frames, small[2], steps=100, coarse_until=0.5, size=SIZE // 4).run(bar := Bar())
+    assert bar.shares[49] == pytest.approx(0.45 / 1.45, abs=0.01) and bar.shares[-1] == 1
+    assert bar.shares == sorted(bar.shares)
 
 
 def test_the_paper_s_method_has_its_parts_beside_the_u_nets():

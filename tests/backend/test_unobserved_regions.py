@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from resting_head import SIZE as HEAD_SIZE
+from resting_head import Frames, camera_before
 from small_capture import SIZE, make_small_capture
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
@@ -17,7 +20,7 @@ from backend.avatar.views import clamp_view, view_angles, view_directions, view_
 from backend.head.eye_size import eye_whites
 from backend.head.formats import load_head
 from backend.head.forward import Head
-from backend.head.model import JAW
+from backend.head.model import JAW, ROOT
 from backend.head.mouth import mouth_parts
 from backend.splatting.mesh_batch import rasterize_meshes
 from backend.splatting.spherical_harmonics import C0, C1
@@ -279,16 +282,51 @@ def test_avatar_file_stores_the_ranges_of_the_training_frames(small, frames, tmp
     assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)
 
 
-@pytest.mark.parametrize("jaw", [0.0, 0.35])
-def test_a_mouth_that_hardly_opens_shows_nothing_of_its_inside(jaw):
-    model = load_head()
-    size, joints = 192, torch.zeros(1, 5, 3)
-    joints[0, JAW, 0] = jaw
+def posed_head(model, jaw: float, yaw: float) -> torch.Tensor:
+    """(1, N, 3) in the space of a camera 0.6 m away, with the jaw open by radians and the head turned by degrees."""
+    rotations = torch.zeros(1, 5, 3)
+    rotations[0, ROOT, 1], rotations[0, JAW, 0] = math.radians(yaw), jaw
     head = Head(model)
-    vertices = head(head.shaped(torch.zeros(1, model.shape_basis.shape[2])), torch.zeros(1, 52), joints).vertices
-    # From 0.6 m in front.
-    vertices = vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 0.6])
+    vertices = head(head.shaped(torch.zeros(1, model.shape_basis.shape[2])), torch.zeros(1, 52), rotations).vertices
+    return vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("jaw", "yaw", "opens"),
+    [(0.0, 0, False), (0.04, 0, False), (0.35, 0, True), (0.04, 75, False), (0.02, 85, False), (0.35, 40, True)],
+)
+def test_a_mouth_that_hardly_opens_shows_nothing_of_its_inside(jaw, yaw, opens):
+    model, size = load_head(), 192
+    vertices = posed_head(model, jaw, yaw)
     cameras = Cameras(torch.tensor([[[400.0, 0, 96], [0, 400, 96], [0, 0, 1]]]), torch.eye(4)[None], size, size)
     faces = torch.as_tensor(model.faces.astype(np.int64))
     nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, size, size).face_index
-    assert _opens_mouth(model, nearest, vertices, cameras).tolist() == [jaw > 0]
+    assert _opens_mouth(model, nearest, vertices, cameras).tolist() == [opens]
+
+
+def test_what_frames_show_of_the_open_head_and_what_they_do_not():
+    """Its mouth is shut, its eyes are open: the inside and the whites are unseen, and the white is the footage's."""
+    model = load_head()
+    frames = Frames(model, camera_before(model), torch.full((1, HEAD_SIZE, HEAD_SIZE, 3), 0.7))
+    found = find_unobserved(frames, model, anchor_limits(model, torch.full((len(model.template),), 0.004)))
+    mouth, whites = (torch.as_tensor(part) for part in (model.regions["mouth_inside"], eye_whites(model)))
+    assert found.grazing[mouth].min() == 1 and found.weight[whites].min() == 1
+    assert found.grazing.min() == 0 and found.white.tolist() == pytest.approx([0.7] * 3)
+
+
+@pytest.mark.parametrize("change", ["as it is", "joints in one place", "ten times as large", "no eyes"])
+def test_whites_lie_around_irises_or_are_not_known(change):
+    model = load_head()
+    eyes = model.regions["eyes"]
+    if change == "joints in one place":
+        # As in a file of FLAME that has identities alone.
+        model = replace(model, joint_regressor=np.repeat(model.joint_regressor[:1], 5, 0))
+    elif change == "ten times as large":
+        model = replace(model, template=10 * model.template)
+    elif change == "no eyes":
+        model = replace(model, regions=model.regions | {"eyes": eyes[:0]})
+    whites = eye_whites(model)
+    if change in ("ten times as large", "no eyes"):
+        assert len(whites) == 0
+    else:
+        assert 0.5 < len(whites) / len(eyes) < 0.9 and set(whites) < set(eyes)
