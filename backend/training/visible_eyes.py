@@ -78,8 +78,8 @@ class VisibleEyes:
         vertices = _seen_by(cameras, posed)
         around = self._around_eyes(vertices, cameras)
         irises = self.irises(vertices, around)
-        parts = (getattr(splats, name)[:, self._near] for name in ("means", "quaternions", "scales", "opacities"))
-        drawn = rasterize(Splats(*parts, self._others.expand(len(posed), -1, 3)), around)
+        near = {name: getattr(splats, name)[:, self._near] for name in ("means", "quaternions", "scales", "opacities")}
+        drawn = rasterize(Splats(**near, colors=self._others.expand(len(posed), -1, 3)), around)
         return (drawn.color[..., 0] * irises).sum() / (len(posed) * cameras.width * cameras.height)
 
     @torch.no_grad()
