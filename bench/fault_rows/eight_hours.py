@@ -52,7 +52,7 @@ class State:
     """Python's, in Blender."""
     handlers: int
     temporary: int
-    """Files and folders in the temporary folders and in shared memory."""
+    """Files and folders in the temporary folders and in shared memory, without those that the row is asked to make."""
     own_files: int
     """In the extension's folder for the user."""
 
@@ -104,7 +104,7 @@ def _work_rounds(
         empty = empty or datablocks()
         failure = failure or more_than(empty, datablocks()) or None
         outcome.record(f"round {number + 1}", failure)
-        states.append(_state())
+        states.append(_state(day.folder))
         print(f"{number + 1}: {time.monotonic() - started:.1f} s, {failure}, {states[-1]}", file=sys.stderr, flush=True)
     return _growth(states[round(warm_up * rounds) :])
 
@@ -140,7 +140,7 @@ def _slope(values: list[float]) -> float:
     return median((values[b] - values[a]) / (b - a) for a in range(len(values)) for b in range(a + 1, len(values)))
 
 
-def _state() -> State:
+def _state(made: Path) -> State:
     import bpy
 
     client = part("worker.session").client()
@@ -167,7 +167,7 @@ def _state() -> State:
             for name in dir(bpy.app.handlers)
             if isinstance(handlers := getattr(bpy.app.handlers, name), list)
         ),
-        sum(1 for folder in folders for _ in folder.rglob("*")),
+        sum(1 for folder in folders for path in folder.rglob("*") if not path.is_relative_to(made)),
         sum(1 for path in part("preferences").user_folder().rglob("*") if path.is_file()),
     )
 

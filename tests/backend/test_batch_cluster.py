@@ -332,4 +332,4 @@ def test_what_a_batch_has_started_through_ssh_ends_although_the_batch_was_killed
     assert is_there()
     batch.kill()
     batch.wait()
-    wait_until(lambda: not is_there(), 30)
+    wait_until(lambda: not is_there(), 120)
