@@ -37,6 +37,16 @@ class Cameras:
     width: int
     height: int
 
+    def seen(self, points: torch.Tensor) -> torch.Tensor:
+        """World space (B, N, 3) -> the space of each camera."""
+        view = self.world_to_camera
+        return points @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
+
+    def pixels(self, points: torch.Tensor) -> torch.Tensor:
+        """The space of each camera (B, N, 3) -> where it sees them, (B, N, 2) pixels."""
+        landed = points @ self.intrinsics.transpose(1, 2)
+        return landed[..., :2] / landed[..., 2:].clamp_min(1e-6)
+
 
 @dataclass(frozen=True)
 class Raster:

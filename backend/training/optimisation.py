@@ -111,7 +111,9 @@ class Optimisation:
         self.rows = torch.arange(len(frames)) if rows is None else rows
         self.stage, self.steps, self.batch, self.size, self.minutes = stage, steps, batch, size, minutes
         self.final_rate, self.condition_noise = final_rate, condition_noise
-        self.coarse_until, self.perceptual_crop = coarse_until, perceptual_crop
+        # An odd size has no half.
+        self.coarse_until = coarse_until if size % 2 == 0 else 0.0
+        self.perceptual_crop = perceptual_crop
         self.learning_rates = [group.learning_rate for group in groups]
         self.optimizer = torch.optim.Adam(
             [
@@ -226,7 +228,7 @@ class Optimisation:
 
     def _drawn_size(self) -> int:
         """Width and height of the images of the next step, pixels."""
-        return self.size // 2 if self.size % 2 == 0 and self.fraction_done < self.coarse_until else self.size
+        return self.size // 2 if self.fraction_done < self.coarse_until else self.size
 
     def _gradients(
         self, draws: StepDraws, size: int, crop: int, measured: bool

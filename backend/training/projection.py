@@ -110,10 +110,8 @@ def project_into(
 
 def _in_camera(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Points (B, N, 3) in world space → the same in camera space, and pixels (B, N, 2)."""
-    view = cameras.world_to_camera
-    points = points @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
-    landed = points @ cameras.intrinsics.transpose(1, 2)
-    return points, landed[..., :2] / landed[..., 2:].clamp_min(1e-6)
+    points = cameras.seen(points)
+    return points, cameras.pixels(points)
 
 
 def _sampled(images: Tensor, pixels: Tensor, outside: str = "border") -> Tensor:

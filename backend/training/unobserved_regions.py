@@ -215,8 +215,7 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
         frames.poses.pose(frames.indices[rows]),
         frames.poses.cameras(frames.indices[rows], VISIBILITY_SIZE),
     )
-    view = cameras.world_to_camera
-    vertices = pose.posed @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
+    vertices = cameras.seen(pose.posed)
     faces = torch.as_tensor(model.faces.astype(np.int64), device=frames.device)
     nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, VISIBILITY_SIZE, VISIBILITY_SIZE).face_index
     # The additional last column stands for the index -1 of pixels without a triangle.

@@ -50,9 +50,9 @@ class VisibleEyes:
     def __init__(self, model: HeadModel, k: int, frames: TrainingFrames) -> None:
         """`k` neural Gaussians belong to each anchor."""
         device = frames.device
-        eyes, irises = (torch.zeros(len(model.template), dtype=torch.bool) for _ in range(2))
+        eyes = torch.zeros(len(model.template), dtype=torch.bool)
         eyes[torch.as_tensor(model.regions["eyes"], dtype=torch.long)] = True
-        irises[eyes] = True
+        irises = eyes.clone()
         irises[torch.as_tensor(eye_whites(model))] = False
         faces = torch.as_tensor(model.faces.astype("int64"))
         # The additional last entry stands for the index -1 of pixels without a triangle.
@@ -75,7 +75,7 @@ class VisibleEyes:
         """
         if not len(self._eyes):
             return posed.new_zeros(())
-        vertices = _seen_by(cameras, posed)
+        vertices = cameras.seen(posed)
         around = self._around_eyes(vertices, cameras)
         irises = self.irises(vertices, around)
         near = {name: getattr(splats, name)[:, self._near] for name in ("means", "quaternions", "scales", "opacities")}
@@ -98,7 +98,7 @@ class VisibleEyes:
         found = []
         for row in rows.split(1):
             batch = frames.batch(row, frames.size)
-            white = self._faces_of(self._is_white, _seen_by(batch.cameras, batch.pose.posed), batch.cameras)
+            white = self._faces_of(self._is_white, batch.cameras.seen(batch.pose.posed), batch.cameras)
             found.append(batch.color[white & (batch.matte > 0.99)])
         colors = torch.cat(found)
         if len(colors) < FEWEST_WHITE:
@@ -130,18 +130,11 @@ class VisibleEyes:
         """Width and height of what holds both eyeballs, of the image's, in the frame where each is largest."""
         rows = evenly_spaced(np.arange(len(frames)), EXTENT_FRAMES)
         pose, cameras = frames.batch_poses(torch.from_numpy(rows)), frames.poses.cameras(frames.indices[rows], 1)
-        low, high = self._box(_seen_by(cameras, pose.posed), cameras)
+        low, high = self._box(cameras.seen(pose.posed), cameras)
         width, height = (high - low).amax(0).clamp(0, 1).tolist()
         return width, height
 
     def _box(self, vertices: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
         """(B, 2) and (B, 2) pixels: the corners of the box around both eyeballs."""
-        eyes = vertices[:, self._eyes] @ cameras.intrinsics.transpose(1, 2)
-        pixels = eyes[..., :2] / eyes[..., 2:].clamp_min(1e-6)
+        pixels = cameras.pixels(vertices[:, self._eyes])
         return pixels.amin(1), pixels.amax(1)
-
-
-def _seen_by(cameras: Cameras, vertices: Tensor) -> Tensor:
-    """World space (B, N, 3) -> the space of each camera."""
-    view = cameras.world_to_camera
-    return vertices @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
