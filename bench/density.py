@@ -37,7 +37,7 @@ from backend.head.mouth import mouth_parts
 from backend.head.registry import find_head
 from backend.progress import SILENT
 from backend.storage import write_beside
-from backend.training.filmed_limits import store_materials, store_training_ranges, store_weight_limits
+from backend.training.filmed_limits import hold_mouth, store_materials, store_training_ranges, store_weight_limits
 from backend.training.frames import WHITE, TrainingFrames, evenly_spaced, read_truth
 from backend.training.losses import HAIR_OFFSET_LIMIT, anchor_limits
 from backend.training.optimisation import SEED, Optimisation, Part
@@ -93,6 +93,7 @@ class Comparison:
         self.frames = TrainingFrames(self.capture, self.track, self.model, size, "cpu", SILENT, most=plan.frames)
         networks = build_networks(self.settings, self.model, self.track.identity)
         store_training_ranges(networks, self.frames)
+        hold_mouth(networks, self.model)
         self.limits = anchor_limits(self.model, networks.base_scale)
         unobserved = find_unobserved(self.frames, self.model, self.limits)
         free = train_free_gaussians(
@@ -106,7 +107,7 @@ class Comparison:
             seed=seed,
         )
         self.pose = distillation_poses(self.frames)
-        unobserved.extrapolate_into(free, self.pose)
+        unobserved.extrapolate_into(free, self.pose, self.limits)
         with torch.no_grad():
             self.prior = UnobservedPrior(unobserved.weight, free(self.pose)[1])
         distil_into_networks(free, networks, self.pose)

@@ -35,7 +35,7 @@ from backend.formats.track import Track, load_track
 from backend.head.registry import find_head
 from backend.progress import SILENT
 from backend.storage import write_beside
-from backend.training.filmed_limits import store_training_ranges, store_weight_limits
+from backend.training.filmed_limits import hold_mouth, store_training_ranges, store_weight_limits
 from backend.training.frames import TrainingFrames, evenly_spaced, read_truth
 from backend.training.losses import AnchorLimits, anchor_limits
 from backend.training.metrics import compare
@@ -89,6 +89,7 @@ class Clip:
         self.settings = AvatarSettings(size=size, enhancer_width=ENHANCER_WIDTH, **GENERATORS["blendshapes"])
         self.start = build_networks(self.settings, self.model, self.track.identity)
         store_training_ranges(self.start, self.frames)
+        hold_mouth(self.start, self.model)
         assert self.start.enhancer is not None
         self.new_enhancer = copy.deepcopy(self.start.enhancer)
         self.limits: AnchorLimits = anchor_limits(self.model, self.start.base_scale)
@@ -118,7 +119,7 @@ class Clip:
             seed=self.seed,
         )
         pose = distillation_poses(self.frames)
-        unobserved.extrapolate_into(free, pose)
+        unobserved.extrapolate_into(free, pose, self.limits)
         with torch.no_grad():
             self.prior = UnobservedPrior(unobserved.weight, free(pose)[1])
         distil_into_networks(free, self.start, pose)

@@ -107,8 +107,9 @@ def prepared(folder: Path, options: Options) -> Start:
         clock=_clock,
     )
     pose = distillation_poses(frames)
-    unobserved = find_unobserved(frames, model, anchor_limits(model, free.base_scale))
-    unobserved.extrapolate_into(free, pose)
+    limits = anchor_limits(model, free.base_scale)
+    unobserved = find_unobserved(frames, model, limits)
+    unobserved.extrapolate_into(free, pose, limits)
     with torch.no_grad():
         prior = UnobservedPrior(unobserved.weight, free(pose)[1])
     minutes = None if minutes is None else (1 - WARMUP_SHARE) * minutes

@@ -103,7 +103,7 @@ class GaussianBlendshapes(nn.Module):
     ) -> tuple[Tensor, Tensor, SpawnedGaussians | None]:
         """`beyond` (B, C - 3) as in `Pose`."""
         if beyond is None:
-            attributes = self.mean + self.features() @ self._mixed(conditions)
+            attributes = self.mean + self.regions.changing * self.features() @ self._mixed(conditions)
         else:
             attributes = self._of_regions(conditions)
             attributes = torch.lerp(attributes, self._of_the_rig(), self._shown(beyond))

@@ -27,7 +27,7 @@ class FilmedRegions(nn.Module):
     """Faces (B, D) -> (B, REGIONS, D). Until it is stored, every region has the face as it is."""
 
     shares: Tensor
-    """(N, REGIONS): how far a vertex belongs to each region; rows sum to one."""
+    """(N, REGIONS): how far a vertex belongs to each region. Rows sum to one, or to zero where no face changes it."""
     emphasis: Tensor
     """(REGIONS, D): how much each number of a face counts."""
     faces: Tensor
@@ -41,6 +41,11 @@ class FilmedRegions(nn.Module):
         self.register_buffer("emphasis", torch.ones(REGIONS, size))
         self.register_buffer("faces", torch.zeros(FACES, size))
         self.register_buffer("reach", torch.tensor((FAR, 2 * FAR)).repeat(REGIONS, 1))
+
+    @property
+    def changing(self) -> Tensor:
+        """(N, 1): 1 = a vertex whose Gaussians the face changes."""
+        return self.shares.sum(1, keepdim=True)
 
     @property
     def is_stored(self) -> bool:

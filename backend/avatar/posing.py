@@ -44,6 +44,11 @@ class Pose:
     """(B, E + 9) in [0, 1]: how far each number exceeds the largest of the clip, 1 where it is clamped
     (`filmed.beyond_limits`). None where nothing is limited, as in training."""
 
+    @property
+    def jaw(self) -> Tensor:
+        """(B, 3) of `conditions`."""
+        return self.conditions[:, -12:-9]
+
 
 def condition_size(expression_size: int) -> int:
     return expression_size + 12

@@ -42,6 +42,10 @@ class MeshRasters:
         """(B, H, W) bool."""
         return self.face_index >= 0
 
+    def showing(self, chosen: Tensor) -> Tensor:
+        """(B, H, W) bool: the pixels that see one of the triangles `chosen` (F,) bool."""
+        return chosen[self.face_index.clamp_min(0).long()] & self.covered
+
 
 def rasterize_meshes(
     vertices_camera: Tensor,

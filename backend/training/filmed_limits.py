@@ -39,6 +39,19 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 
 @torch.no_grad()
+def hold_mouth(networks: GraphAvatar, model: HeadModel) -> None:
+    """What is inside the mouth looks the same whatever face is made; the rig alone moves it. To be called before the
+    training.
+
+    A clip shows it in a few faces, between lips whose tracked opening is not exact. If it may change with the face, it
+    is unlike itself in all others: where a clip bares its teeth and later opens the jaw, they glared. Only blendshapes
+    can be held.
+    """
+    if networks.blendshapes is not None:
+        networks.blendshapes.regions.shares[torch.as_tensor(model.regions["mouth_inside"], dtype=torch.long)] = 0
+
+
+@torch.no_grad()
 def store_weight_limits(networks: GraphAvatar, model: HeadModel, frames: TrainingFrames) -> None:
     """The range of the blendshapes' weights in the training frames, and faces of these, after the training."""
     shapes = networks.blendshapes

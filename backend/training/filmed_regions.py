@@ -33,12 +33,12 @@ filmed ones. From 1 to 2, held-out frames of one clip lose 1 dB."""
 
 @torch.no_grad()
 def store_regions(regions: FilmedRegions, model: HeadModel, head: Head, shaped: Shaped, faces: Tensor) -> None:
-    """Faces (F, D) of the training frames."""
+    """Faces (F, D) of the training frames. Vertices that no face changed in training keep no share."""
     labels = region_labels(model)
     edges = mesh_edges(model.faces)[0]
     shares = smooth_values(edges, np.full(len(edges), BORDER), np.ones(len(labels)), np.eye(REGIONS)[labels])
     shares[shares < LEAST_SHARE] = 0
-    regions.shares.copy_(torch.from_numpy(shares / shares.sum(1, keepdims=True)))
+    regions.shares.copy_(torch.from_numpy(shares / shares.sum(1, keepdims=True)) * regions.changing.cpu())
     regions.emphasis.copy_(torch.from_numpy(_emphasis(model, head, shaped, labels)))
     regions.faces.copy_(spread_faces(faces * regions.emphasis.amax(0), FACES, faces))
     own = torch.quantile(torch.cat([regions.nearest(part)[0] for part in faces.split(256)]), OWN, 0).clamp_min(1e-3)

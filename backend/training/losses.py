@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..avatar.anchors import AnchorGaussians
 from ..head.model import HeadModel
+from ..head.mouth import mouth_parts
+from ..head.topology import mesh_edges
 from ..splatting.types import Raster
 from .frames import Batch
 from .perceptual import vgg_hed_distance
@@ -35,9 +38,15 @@ FACE_OFFSET_LIMIT = 0.003
 HAIR_OFFSET_LIMIT = 0.03
 """The same for scalp, neck, the open edge below it, and ears, because hair lies off the skull. With one limit for all
 Gaussians, hair blurs instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
+TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
+"""Metres, of the teeth's Gaussians. Their meshes are coarse: as large as their edges are long, an upper row reached
+down to the lower one, and a mouth that opens was full of teeth."""
 LIP_SCALE, LIP_OPACITY = 1.0, 0.9
 """Least scale of a Gaussian of the lips, of that at which it starts, and its least opacity. Otherwise needles and dots
 draw the line between closed lips, which fall apart where the mouth opens further than in the clip."""
+RING_WEIGHT = 0.01
+RING_OFFSET = 0.001
+"""Metres by which neighbours around the mouth differ as much as by a factor of e in scale."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,13 @@ class AnchorLimits:
     """(N,) metres: standard deviation of the Gaussian along each axis."""
     least_scale: Tensor
     """(N,) metres: the same, which it should not fall below; 0 where any will do."""
+    rings: Tensor
+    """(E, 2) `mouth_rings`."""
 
 
 def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
-    """The limits of a head: offsets by region; scales of three times `base_scale` (N,), metres, but at least 2 mm.
+    """The limits of a head: offsets by region; scales of three times `base_scale` (N,), metres, but at least 2 mm, and
+    those of teeth.
 
     `base_scale` is `anchor_scale` of the mesh, at which the Gaussians start.
     """
@@ -63,7 +75,30 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
     least = torch.zeros_like(base_scale)
     lips = torch.as_tensor(model.regions["lips"], dtype=torch.long)
     least[lips] = LIP_SCALE * base_scale[lips]
-    return AnchorLimits(distance.to(base_scale.device), (3 * base_scale).clamp_min(0.002), least)
+    scale, teeth = (3 * base_scale).clamp_min(0.002), torch.as_tensor(mouth_parts(model)["teeth"])
+    distance[teeth], scale[teeth] = TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT
+    rings = torch.from_numpy(mouth_rings(model)).to(base_scale.device)
+    return AnchorLimits(distance.to(base_scale.device), scale, least, rings)
+
+
+def mouth_rings(model: HeadModel) -> np.ndarray:
+    """(E, 2) edges of lips and of the mouth's wall that run around the mouth: between vertices that are as many edges
+    away from where the two meet.
+    """
+    edges = mesh_edges(model.faces)[0]
+    both = np.concatenate((edges, edges[:, ::-1]))
+    lips, inside = np.zeros((2, len(model.template)), bool)
+    lips[model.regions["lips"]] = True
+    inside[model.regions["mouth_inside"]] = True
+    inside &= ~lips
+    chosen = np.zeros(len(edges), bool)
+    for part, other in ((lips, inside), (inside, lips)):
+        level, reached = np.where(other, 0, -1), 0
+        while (new := both[(level[both[:, 0]] == reached) & (level[both[:, 1]] < 0) & part[both[:, 1]], 1]).size:
+            reached += 1
+            level[new] = reached
+        chosen |= (level[edges[:, 0]] == level[edges[:, 1]]) & (level[edges] > 0).all(1)
+    return edges[chosen]
 
 
 def image_loss(
@@ -117,6 +152,22 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
     return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses]).sum()
 
 
+def ring_loss(anchors: AnchorGaussians, rings: Tensor) -> Tensor:
+    """Squared differences of the Gaussians along the edges `rings` (E, 2) in harmonics, log scale and offset in
+    RING_OFFSET: the mean over edges and frames; 0 without edges.
+
+    Between closed lips, each Gaussian is dark or light as the line happens to run over it. Where the mouth opens
+    further than in the clip, such a rim looks torn. Across the mouth they may differ as they will.
+    """
+    if not len(rings):
+        return anchors.offsets.new_zeros(())
+    one, other = rings.T
+    colors = (anchors.harmonics[:, one] - anchors.harmonics[:, other]).square().sum((-1, -2))
+    scales = (anchors.scales[:, one] / anchors.scales[:, other]).log().square().sum(-1)
+    offsets = ((anchors.offsets[:, one] - anchors.offsets[:, other]) / RING_OFFSET).square().sum(-1)
+    return (colors + scales + offsets).mean()
+
+
 def total_loss(
     raster: Raster,
     batch: Batch,
@@ -128,7 +179,7 @@ def total_loss(
     enhanced: Raster | None = None,
     mixed_precision: bool = False,
 ) -> Tensor:
-    """L_f + 0.1 L_c + 0.1 L_w + 0.1 x `anchor_limit_loss`.
+    """L_f + 0.1 L_c + 0.1 L_w + 0.1 x `anchor_limit_loss` + 0.01 x `ring_loss`.
 
     `raster` is the coarse image, `enhanced` the enhancer's. Without an enhancer L_f is computed on `raster`, and L_c is
     left out. For `background`, `crops`, `crop` and `mixed_precision` see `image_loss`.
@@ -136,9 +187,8 @@ def total_loss(
     loss = image_loss(enhanced or raster, batch, background, crops, crop, mixed_precision)
     if enhanced:
         loss = loss + COARSE_WEIGHT * image_loss(raster, batch, background, None, 0)
-    return (
-        loss + MATTE_WEIGHT * matte_loss(raster, batch) + ANCHOR_LIMIT_WEIGHT * anchor_limit_loss(anchors, anchor_limit)
-    )
+    loss = loss + MATTE_WEIGHT * matte_loss(raster, batch) + RING_WEIGHT * ring_loss(anchors, anchor_limit.rings)
+    return loss + ANCHOR_LIMIT_WEIGHT * anchor_limit_loss(anchors, anchor_limit)
 
 
 def batch_psnr(raster: Raster, batch: Batch) -> Tensor:

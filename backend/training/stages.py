@@ -26,7 +26,7 @@ from ..reading import reading
 from .bust import train_bust
 from .capture_light import CaptureLight
 from .checkpoint import REMEDY
-from .filmed_limits import store_materials, store_training_ranges, store_weight_limits
+from .filmed_limits import hold_mouth, store_materials, store_training_ranges, store_weight_limits
 from .fitted_poses import fit_poses, restore_poses
 from .frames import TrainingFrames, evenly_spaced
 from .losses import anchor_limits
@@ -91,6 +91,7 @@ def train_on(
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(median_pixels_per_metre(networks, frames))
     store_training_ranges(networks, frames)
+    hold_mouth(networks, model)
     rows, kept_rows = split_captures(frames.counts, plan.validation)
     validation = Validation(kept_rows)
     anchor_limit = anchor_limits(model, networks.base_scale)
@@ -113,7 +114,7 @@ def train_on(
             clock=task.clock,
         )
         pose = distillation_poses(frames)
-        unobserved.extrapolate_into(free, pose)
+        unobserved.extrapolate_into(free, pose, anchor_limit)
         with torch.no_grad():
             unobserved_prior = UnobservedPrior(unobserved.weight, free(pose)[1])
         distil_into_networks(free, networks, pose)

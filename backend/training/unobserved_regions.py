@@ -28,7 +28,7 @@ from ..splatting.spherical_harmonics import C0
 from ..splatting.types import Cameras
 from .frames import TrainingFrames
 from .losses import AnchorLimits
-from .visible_eyes import VisibleEyes
+from .visible_eyes import white_of_eyes
 from .warmup import VertexBoundGaussians
 
 VISIBILITY_FRAMES = 32
@@ -40,6 +40,9 @@ MIN_VISIBLE_FRAMES = 3
 MOUTH_AREA = 0.07
 """Visible area of the mouth's inside, of the square of the distance between the eyes. Where less shows, tracked lips
 that touch no more exactly than their error let through what no frame shows."""
+PARTED_JAW = 0.12
+"""Radians that the jaw is open from which on frames show what lies behind the teeth, tongue and wall. With less, and
+the lips apart, the tracked mesh shows its tongue where the person bares the teeth, which would paint it white."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""
@@ -96,12 +99,13 @@ class UnobservedVertices:
         return torch.stack((self.unobserved, HIDDEN_WEIGHT * self.hidden, GRAZING_WEIGHT * self.grazing)).amax(0)
 
     @torch.no_grad()
-    def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose) -> None:
+    def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose, limits: AnchorLimits) -> None:
         """Replace unobserved Gaussians of the warm-up, in place, by an extrapolation of their surroundings.
 
         Colours and offsets from the mesh continue smoothly; scale, orientation and opacity become those of a closed
-        surface. Gaussians seen at grazing angles only get the extrapolated colour, and keep the rest. An extrapolated
-        colour does not depend on the direction of view; it continues the colours in the frames of `pose`.
+        surface, or the largest within `limits`. Gaussians seen at grazing angles only get the extrapolated colour, and
+        keep the rest. An extrapolated colour does not depend on the direction of view; it continues the colours in the
+        frames of `pose`.
         """
         unobserved = self.unobserved[:, None]
         colors = free.colors(pose)
@@ -115,7 +119,8 @@ class UnobservedVertices:
         )
         constant = (filled[:, 3:] - 0.5) / C0
         identity = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(colors), 4)
-        geometry = torch.cat((filled[:, :3], torch.zeros_like(filled[:, :3]), identity), 1)
+        scales = (limits.scale / free.base_scale).clamp_max(1).log()[:, None].expand(-1, 3)
+        geometry = torch.cat((filled[:, :3], scales, identity), 1)
         free.geometry.lerp_(geometry, unobserved)
         appearance = torch.cat(
             (torch.full_like(unobserved, SOLID_LOGIT), constant, torch.zeros_like(free.appearance[:, 4:])), 1
@@ -224,6 +229,9 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     hits = torch.zeros(len(rows), len(model.template), device=frames.device)
     visible = (hits.index_add(1, faces.flatten(), hit.repeat_interleave(3, 1)) > 0).cpu().numpy()
     visible[np.ix_(~_opens_mouth(model, nearest, vertices, cameras), model.regions["mouth_inside"])] = False
+    parts = mouth_parts(model)
+    shut = pose.jaw.norm(dim=1) < PARTED_JAW
+    visible[np.ix_(shut.cpu().numpy(), np.concatenate((parts["tongue"], parts["wall"])))] = False
     # Normals and directions are both given in the frame of the canonical head.
     facing = -(pose.normals * pose.directions).sum(-1).cpu().numpy()
     visible_count = visible.sum(0).astype(np.float64)
@@ -238,8 +246,7 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     unobserved, hidden, grazing = (
         torch.as_tensor(degree, dtype=torch.float32, device=frames.device) for degree in (unobserved, hidden, grazing)
     )
-    white = VisibleEyes(model, 0, frames).white_in(frames)
-    return unobserved_vertices(model, unobserved, hidden, grazing, white)
+    return unobserved_vertices(model, unobserved, hidden, grazing, white_of_eyes(model, frames))
 
 
 def _opens_mouth(model: HeadModel, nearest: Tensor, vertices: Tensor, cameras: Cameras) -> np.ndarray:

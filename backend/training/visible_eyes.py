@@ -45,21 +45,13 @@ FEWEST_WHITE = 30
 
 
 class VisibleEyes:
-    """Irises and whites of a head that the cameras of training frames see."""
+    """The irises that the cameras of training frames see, and the Gaussians around them."""
 
     def __init__(self, model: HeadModel, k: int, frames: TrainingFrames) -> None:
         """`k` neural Gaussians belong to each anchor."""
         device = frames.device
-        eyes = torch.zeros(len(model.template), dtype=torch.bool)
-        eyes[torch.as_tensor(model.regions["eyes"], dtype=torch.long)] = True
-        irises = eyes.clone()
-        irises[torch.as_tensor(eye_whites(model))] = False
-        faces = torch.as_tensor(model.faces.astype("int64"))
-        # The additional last entry stands for the index -1 of pixels without a triangle.
-        none = torch.zeros(1, dtype=torch.bool)
-        self._is_iris = torch.cat((irises[faces].all(1), none)).to(device)
-        self._is_white = torch.cat((eyes[faces].all(1), none)).to(device) & ~self._is_iris
-        self._faces, self._eyes = faces.to(device), eyes.nonzero()[:, 0].to(device)
+        faces, eyes, self._is_iris = _eye_triangles(model, device)
+        self._faces, self._eyes = faces, eyes.nonzero()[:, 0].to(device)
         near = torch.zeros(len(eyes), dtype=torch.bool)
         if eyes.any():
             near = torch.from_numpy(KDTree(model.template[eyes.numpy()]).query(model.template)[0] < NEAR)
@@ -85,32 +77,10 @@ class VisibleEyes:
     @torch.no_grad()
     def irises(self, vertices: Tensor, cameras: Cameras) -> Tensor:
         """(B, H, W) bool: the pixels in which `cameras` see an iris of the meshes (B, N, 3), in their own space."""
-        seen = self._faces_of(self._is_iris, vertices, cameras)
+        raster = rasterize_meshes(vertices, self._faces, cameras.intrinsics, cameras.width, cameras.height)
+        seen = raster.showing(self._is_iris)
         edge = functional.max_pool2d((~seen).float(), 2 * MARGIN + 1, stride=1, padding=MARGIN)
         return edge == 0
-
-    @torch.no_grad()
-    def white_in(self, frames: TrainingFrames) -> Tensor | None:
-        """(3,) RGB in [0, 1]: the white of the eyes in the footage; None where too little of it shows. In that of the
-        first capture, whose light the avatar has.
-        """
-        rows = torch.from_numpy(evenly_spaced(np.arange(frames.counts[0]), WHITE_FRAMES))
-        found = []
-        for row in rows.split(1):
-            batch = frames.batch(row, frames.size)
-            white = self._faces_of(self._is_white, batch.cameras.seen(batch.pose.posed), batch.cameras)
-            found.append(batch.color[white & (batch.matte > 0.99)])
-        colors = torch.cat(found)
-        if len(colors) < FEWEST_WHITE:
-            return None
-        # Skin, iris and shadow lack at least one of red, green and blue.
-        whitest = colors.amin(1).topk(max(1, round(WHITEST * len(colors)))).indices
-        return colors[whitest].median(0).values
-
-    def _faces_of(self, chosen: Tensor, vertices: Tensor, cameras: Cameras) -> Tensor:
-        """(B, H, W) bool: the pixels that show one of the triangles `chosen` (F + 1,)."""
-        raster = rasterize_meshes(vertices, self._faces, cameras.intrinsics, cameras.width, cameras.height)
-        return chosen[raster.face_index.long() % len(chosen)]
 
     @torch.no_grad()
     def _around_eyes(self, vertices: Tensor, cameras: Cameras) -> Cameras:
@@ -138,3 +108,37 @@ class VisibleEyes:
         """(B, 2) and (B, 2) pixels: the corners of the box around both eyeballs."""
         pixels = cameras.pixels(vertices[:, self._eyes])
         return pixels.amin(1), pixels.amax(1)
+
+
+@torch.no_grad()
+def white_of_eyes(model: HeadModel, frames: TrainingFrames) -> Tensor | None:
+    """(3,) RGB in [0, 1]: the white of the eyes in the footage; None where too little of it shows. In that of the first
+    capture, whose light the avatar has.
+    """
+    faces, eyes, is_iris = _eye_triangles(model, frames.device)
+    is_white = eyes.to(frames.device)[faces].all(1) & ~is_iris
+    rows = torch.from_numpy(evenly_spaced(np.arange(frames.counts[0]), WHITE_FRAMES))
+    found = []
+    for row in rows.split(1):
+        batch = frames.batch(row, frames.size)
+        vertices, cameras = batch.cameras.seen(batch.pose.posed), batch.cameras
+        raster = rasterize_meshes(vertices, faces, cameras.intrinsics, cameras.width, cameras.height)
+        found.append(batch.color[raster.showing(is_white) & (batch.matte > 0.99)])
+    colors = torch.cat(found)
+    if len(colors) < FEWEST_WHITE:
+        return None
+    # Skin, iris and shadow lack at least one of red, green and blue.
+    whitest = colors.amin(1).topk(max(1, round(WHITEST * len(colors)))).indices
+    return colors[whitest].median(0).values
+
+
+def _eye_triangles(model: HeadModel, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Triangles (F, 3) on `device`, vertices (N,) bool of the eyeballs, and which triangles are an iris's, (F,) bool on
+    `device`.
+    """
+    eyes = torch.zeros(len(model.template), dtype=torch.bool)
+    eyes[torch.as_tensor(model.regions["eyes"], dtype=torch.long)] = True
+    irises = eyes.clone()
+    irises[torch.as_tensor(eye_whites(model))] = False
+    faces = torch.as_tensor(model.faces.astype("int64"))
+    return faces.to(device), eyes, irises[faces].all(1).to(device)

@@ -30,6 +30,7 @@ class Frames:
 
     device, size, indices = torch.device("cpu"), SIZE, np.arange(3)
     counts = (3,)
+    jaw = torch.zeros(1, 3)
 
     def __init__(
         self, model: HeadModel, camera: Cameras, color: torch.Tensor | None = None, matte: float = 1.0
@@ -51,7 +52,8 @@ class Frames:
 
     def pose(self, indices: np.ndarray | torch.Tensor) -> SimpleNamespace:
         parts = {"posed": self.vertices, "normals": self.normals, "directions": self.directions}
-        return SimpleNamespace(**{name: part.expand(len(indices), -1, -1) for name, part in parts.items()})
+        posed = {name: part.expand(len(indices), -1, -1) for name, part in parts.items()}
+        return SimpleNamespace(**posed, jaw=self.jaw.expand(len(indices), 3))
 
     batch_poses = pose
 

@@ -26,7 +26,7 @@ from backend.head.jaw import lips_over_open_jaw
 from backend.head.model import JAW
 from backend.head.mouth import mouth_parts
 from backend.splatting.spherical_harmonics import C0
-from backend.training.filmed_limits import store_materials, tongue_materials
+from backend.training.filmed_limits import hold_mouth, store_materials, tongue_materials
 from backend.training.filmed_regions import LEFT_EYE, LOWER, REST, RIGHT_EYE, region_labels, store_regions
 from backend.training.slider_poses import SliderPose, pose_arrays
 
@@ -109,6 +109,7 @@ def avatar() -> Avatar:
     shapes = networks.blendshapes
     with torch.no_grad():
         shapes.shapes.mul_(20)
+        hold_mouth(networks, model)
         filmed = 0.05 * torch.rand(200, 61, generator=random)
         networks.performed.copy_(expression_limits(filmed))
         networks.filmed.copy_(filmed_faces(filmed))
@@ -141,6 +142,17 @@ def test_a_far_face_keeps_an_appearance_that_was_filmed(avatar):
     weights = avatar.networks.blendshapes.weights(9 * torch.randn(50, 64, generator=torch.Generator().manual_seed(2)))
     low, high = avatar.networks.blendshapes.weight_limits
     assert (weights >= low).all() and (weights <= high).all() and (low < high).all()
+
+
+def test_no_face_changes_what_is_inside_the_mouth(avatar):
+    """In training, where no face is limited, and in an animation."""
+    inside = torch.zeros(len(avatar.head_model.template), dtype=torch.bool)
+    inside[torch.as_tensor(avatar.head_model.regions["mouth_inside"])] = True
+    conditions = torch.cat((torch.zeros(1, 64), torch.full((1, 64), 0.04)))
+    for beyond in (None, torch.zeros(2, 61)):
+        for part in avatar.networks.blendshapes(conditions, beyond)[:2]:
+            change = (part[0] - part[1]).abs().amax(-1)
+            assert not change[inside].any() and change[~inside].min() > 0
 
 
 def test_a_tongue_that_was_never_filmed_has_the_rigs_material(avatar):
@@ -210,7 +222,14 @@ def test_each_region_has_its_part_of_faces_that_were_filmed_apart(avatar):
     torch.testing.assert_close(regions(faces), faces[:, None].expand(-1, 4, -1))
     asked[0, lid] = 1.0
     assert regions(asked)[0, LEFT_EYE, lid] < 0.1
-    # A vertex takes from the regions by its shares, which are local.
+    # A vertex that no face changed in training keeps none.
+    held = torch.as_tensor(model.regions["mouth_inside"])
+    regions.shares[held] = 0
+    store_regions(regions, model, avatar.head, avatar.shaped, faces)
+    assert not regions.shares[held].any() and regions.changing.sum() == len(model.template) - len(held)
+    # Every other takes from the regions by its shares, which are local.
+    regions = FilmedRegions(len(model.template), 61)
+    store_regions(regions, model, avatar.head, avatar.shaped, faces)
     shares, labels = regions.shares, region_labels(model)
     torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
     for region, name in ((LOWER, "lips"), (LOWER, "mouth_inside"), (REST, "scalp")):

@@ -56,6 +56,8 @@ def make_avatar(model, path: Path, degree: int = 1, seed: int = 0) -> Path:
         networks.filmed.copy_(filmed_faces(0.2 * torch.randn(200, networks.filmed.shape[1], generator=random)))
         regions = networks.blendshapes.regions
         regions.shares.copy_(torch.rand(regions.shares.shape, generator=random) ** 4)
+        # As what is inside a mouth, which no face changes.
+        regions.shares[::7] = 0
         regions.emphasis.copy_(0.1 + torch.rand(regions.emphasis.shape, generator=random))
         regions.faces.copy_(0.2 * torch.randn(regions.faces.shape, generator=random))
         regions.reach.copy_(torch.tensor((0.5, 3.0)))

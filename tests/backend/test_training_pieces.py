@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from backend.avatar.anchors import AnchorGaussians
 from backend.avatar.graph_avatar import OFFSET_UNIT
 from backend.training import optimisation as optimisation_module
 from backend.training.frames import evenly_spaced
+from backend.training.losses import AnchorLimits
 from backend.training.optimisation import Optimisation, _mean, render_over_white
 from backend.training.parameter_groups import parameter_groups
 from backend.training.step_draws import draw_step, rows_of_step
@@ -72,10 +74,16 @@ class Free:
         count = len(colors)
         self.geometry = torch.randn(count, 10, generator=generator)
         self.appearance = torch.randn(count, 1 + 3 * 4, generator=generator)
-        self.seen = colors
+        self.seen, self.base_scale = colors, torch.full((count,), 0.004)
 
     def colors(self, pose: object) -> torch.Tensor:
         return self.seen
+
+
+def limits_of(free: Free) -> AnchorLimits:
+    """The last Gaussian may be half as large as it starts."""
+    scale = free.base_scale * torch.tensor((3.0,) * (len(free.seen) - 1) + (0.5,))
+    return AnchorLimits(free.base_scale, scale, torch.zeros_like(scale), torch.zeros(0, 2, dtype=torch.long))
 
 
 def test_unseen_gaussians_become_those_of_a_closed_surface_in_the_colours_around() -> None:
@@ -83,10 +91,11 @@ def test_unseen_gaussians_become_those_of_a_closed_surface_in_the_colours_around
     free = Free(grey)
     free.geometry[:, :3] = 0.25
     before_geometry, before_appearance = free.geometry.clone(), free.appearance.clone()
-    vertices([0.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.5, 1.0]).extrapolate_into(free, None)
+    vertices([0.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.5, 1.0]).extrapolate_into(free, None, limits_of(free))
     assert torch.equal(free.geometry[:3], before_geometry[:3]), "a grazing vertex keeps its shape"
     closed = torch.tensor((0.25, 0.25, 0.25, 0, 0, 0, 1, 0, 0, 0))
-    torch.testing.assert_close(free.geometry[4], closed)
+    small = torch.tensor((0.25, 0.25, 0.25, *3 * (math.log(0.5),), 1, 0, 0, 0))
+    torch.testing.assert_close(free.geometry[4], small)
     torch.testing.assert_close(free.geometry[3], (before_geometry[3] + closed) / 2)
     constant = torch.cat((torch.full((3,), 0.1 / C0), torch.zeros(9)))
     for vertex in (2, 3, 4):
@@ -105,7 +114,7 @@ def test_a_mouth_that_never_opens_is_as_bright_as_its_person(skin: float | None,
     mouth = unseen.inside.clone()
     mouth[2:] = teeth
     # The mouth is a part of its own.
-    replace(unseen, inside=mouth, edges=torch.tensor(((0, 1), (2, 3)))).extrapolate_into(free, None)
+    replace(unseen, inside=mouth, edges=torch.tensor(((0, 1), (2, 3)))).extrapolate_into(free, None, limits_of(free))
     torch.testing.assert_close(free.appearance[3, 1:4] * C0 + 0.5, teeth * brightness, rtol=1e-4, atol=1e-4)
 
 

@@ -14,6 +14,7 @@ import torch
 from small_capture import SIZE, make_small_capture
 
 from backend.head.formats import load_head
+from backend.head.mouth import mouth_parts
 from backend.progress import SILENT, Progress
 from backend.splatting.types import Raster
 from backend.training import losses, optimisation, presets, session, stages
@@ -27,6 +28,8 @@ from backend.training.step_draws import rows_of_step
 from backend.training.trainer import train
 from backend.training.visible_eyes import VisibleEyes
 from backend.training.warmup import VertexBoundGaussians
+
+NO_EDGES = torch.zeros(0, 2, dtype=torch.long)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,10 +123,12 @@ def test_with_an_enhancer_the_unenhanced_image_keeps_a_tenth_of_the_loss(monkeyp
         )
 
     monkeypatch.setattr(losses, "anchor_limit_loss", lambda anchors, anchor_limit: 0.0)
+    monkeypatch.setattr(losses, "ring_loss", lambda anchors, rings: 0.0)
     batch = SimpleNamespace(color=torch.rand(1, 16, 16, 3, generator=generator), matte=torch.ones(1, 16, 16))
     background, enhanced, plain, other = torch.rand(1, 3, generator=generator), raster(), raster(), raster()
     # All three have the same alpha, so only the term of the unenhanced colours differs.
-    cost = [total_loss(each, batch, None, None, background, enhanced=enhanced) for each in (plain, other)]
+    limits = SimpleNamespace(rings=NO_EDGES)
+    cost = [total_loss(each, batch, None, limits, background, enhanced=enhanced) for each in (plain, other)]
     alone = [image_loss(each, batch, background, None, 0) for each in (plain, other)]
     assert abs(alone[0] - alone[1]) > 1e-3
     torch.testing.assert_close(cost[0] - cost[1], COARSE_WEIGHT * (alone[0] - alone[1]), rtol=1e-3, atol=1e-7)
@@ -176,7 +181,7 @@ def test_the_matte_loss_is_the_binary_cross_entropy_of_alpha():
 
 
 def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
-    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]), torch.zeros(2))
+    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]), torch.zeros(2), NO_EDGES)
     offsets = torch.tensor([[[0.03, 0.0, 0.0], [0.0, 0.02, 0.0]]])
     scales = torch.tensor([[[0.004, 0.002, 0.001], [0.004, 0.004, 0.016]]])
     anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.zeros(1, 2))
@@ -185,11 +190,29 @@ def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
 
 
 def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
-    limits = losses.AnchorLimits(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]))
+    limits = losses.AnchorLimits(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]), NO_EDGES)
     # Along one axis a quarter of the least scale; and 0.4 below the least opacity. The second is no lip.
     scales = torch.tensor([[[0.004, 0.001, 0.008], [0.0001, 0.0001, 0.0001]]])
     anchors = SimpleNamespace(offsets=torch.zeros(1, 2, 3), scales=scales, opacities=torch.tensor([[0.5, 0.1]]))
     assert losses.anchor_limit_loss(anchors, limits) == pytest.approx(0.75**2 / 6 + 0.4**2 / 2)
+
+
+def test_the_rings_of_a_mouth_run_around_it():
+    """No vertex of a ring touches one of the next, and those of the lips lead from one corner to the other."""
+    model = load_head()
+    rings = losses.mouth_rings(model)
+    lips, inside = set(model.regions["lips"].tolist()), set(model.regions["mouth_inside"].tolist())
+    ends = [{int(vertex) for vertex in edge} for edge in rings]
+    on_lips = [edge for edge in ends if edge <= lips]
+    assert all(edge <= lips or edge <= inside - lips for edge in ends) and len(ends) > len(on_lips) > 100
+    along = rings[[edge <= lips for edge in ends]]
+    steps = np.abs(model.template[along[:, 0]] - model.template[along[:, 1]])
+    assert np.median(steps[:, 1]) < 0.3 * np.median(steps[:, 0])
+    teeth = set(mouth_parts(model)["teeth"].tolist())
+    assert not any(edge & teeth for edge in ends)
+    bare = replace(model, regions=model.regions | {"mouth_inside": model.regions["mouth_inside"][:0]})
+    assert len(losses.mouth_rings(bare)) == 0
+    assert losses.ring_loss(SimpleNamespace(offsets=torch.zeros(1, 1, 3)), NO_EDGES) == 0
 
 
 def test_the_least_scale_is_that_at_which_lips_start():
@@ -215,11 +238,17 @@ def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
 
 def test_the_parts_of_the_loss_have_the_papers_weights(monkeypatch):
     raster, batch, background = random_images(3)
-    limits = losses.AnchorLimits(torch.tensor([0.01]), torch.tensor([0.002]), torch.zeros(1))
-    anchors = SimpleNamespace(
-        offsets=torch.tensor([[[0.03, 0.0, 0.0]]]), scales=torch.full((1, 1, 3), 0.001), opacities=torch.ones(1, 1)
+    limits = losses.AnchorLimits(
+        torch.full((2,), 0.01), torch.full((2,), 0.002), torch.zeros(2), torch.tensor([[0, 1]])
     )
-    parts = image_loss(raster, batch, background, None, 0) + 0.1 * losses.matte_loss(raster, batch) + 0.1 * 4
+    offsets, harmonics = torch.zeros(1, 2, 3), torch.zeros(1, 2, 4, 3)
+    # Three times the limit, and five millimetres from the other's.
+    offsets[0, 0, 0], offsets[0, 1, 0] = 0.03, 0.025
+    harmonics[0, 0, 1, 2] = 2.0
+    scales = torch.tensor((0.001, 0.002))[None, :, None] * torch.ones(3)
+    anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.ones(1, 2), harmonics=harmonics)
+    parts = image_loss(raster, batch, background, None, 0) + 0.1 * losses.matte_loss(raster, batch)
+    parts += 0.1 * (2**2 + 1.5**2) / 2 + 0.01 * (5**2 + 2**2 + 3 * math.log(2) ** 2)
     torch.testing.assert_close(total_loss(raster, batch, anchors, limits, background), parts)
     other = random_images(4)[0]
     parts += image_loss(other, batch, background, None, 0) - 0.9 * image_loss(raster, batch, background, None, 0)

@@ -27,7 +27,7 @@ from backend.splatting.spherical_harmonics import C0, C1
 from backend.splatting.types import Cameras
 from backend.training.filmed_limits import store_training_ranges
 from backend.training.frames import TrainingFrames
-from backend.training.losses import anchor_limits
+from backend.training.losses import AnchorLimits, anchor_limits
 from backend.training.unobserved_regions import (
     EYE_WHITE,
     UnobservedPrior,
@@ -116,7 +116,7 @@ def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     for vertices in mouth_parts(model).values():
         assert len(vertices) > 50
         share[torch.as_tensor(vertices)] = 1
-    free = VertexBoundGaussians(torch.full((count,), 0.005), 1)
+    free = VertexBoundGaussians(torch.full((count,), 0.012), 1)
     pose = Pose(
         *(torch.zeros(1, count, size) for size in (3, 3, 16, 3, 4)),
         directions=torch.tensor([0.0, 0, -1]).expand(1, count, 3),
@@ -124,11 +124,14 @@ def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     with torch.no_grad():
         free.appearance[:, 1:4] = torch.randn(count, 3)
         free.geometry[:, :3] = 1.0
-    unobserved_vertices(model, share, share, share).extrapolate_into(free, pose)
+    limits = anchor_limits(model, free.base_scale)
+    unobserved_vertices(model, share, share, share).extrapolate_into(free, pose, limits)
     colors = free.colors(pose)
     teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
     assert teeth > 2 * wall
-    assert free.geometry[torch.as_tensor(mouth_parts(model)["teeth"]), :3].abs().max() < 0.05
+    geometry = free.geometry[torch.as_tensor(mouth_parts(model)["teeth"])]
+    assert geometry[:, :3].abs().max() < 0.05
+    torch.testing.assert_close(0.006 * geometry[:, 3:6].exp(), torch.full((len(geometry), 3), 0.0025))
 
 
 @pytest.mark.parametrize("white", [None, (0.7, 0.68, 0.66)])
@@ -145,7 +148,7 @@ def test_whites_of_eyes_are_white_although_frames_show_skin_there(white):
     with torch.no_grad():
         free.appearance[:, 1:4] = (skin - 0.5) / C0
     unobserved = unobserved_vertices(model, seen, seen, seen, None if white is None else torch.tensor(white))
-    unobserved.extrapolate_into(free, pose)
+    unobserved.extrapolate_into(free, pose, anchor_limits(model, free.base_scale))
     expected = torch.tensor(white or EYE_WHITE)
     assert (free.colors(pose)[whites] - expected).abs().max() < 0.01
     assert unobserved.weight[whites].min() == 1
@@ -166,7 +169,8 @@ def test_colour_seen_at_grazing_angles_is_neither_kept_nor_extrapolated():
         free.appearance[:, 1:4] = torch.tensor([-0.5, 1, 0])[:, None]
         free.appearance[0, 7:10] = 0.5 * C0 / C1
         free.geometry[:, 3:6] = 0.7
-    unobserved.extrapolate_into(free, pose)
+    wide = AnchorLimits(*(torch.full((3,), 0.02),) * 3, torch.zeros(0, 2, dtype=torch.long))
+    unobserved.extrapolate_into(free, pose, wide)
     assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
     # The unobserved Gaussian is opaque and has the initial scale.
     assert torch.sigmoid(free.appearance[2, 0]) > 0.9
@@ -282,13 +286,16 @@ def test_avatar_file_stores_the_ranges_of_the_training_frames(small, frames, tmp
     assert float(loaded.networks.views[0, 1]) == pytest.approx(yaw, abs=0.2)
 
 
-def posed_head(model, jaw: float, yaw: float) -> torch.Tensor:
-    """(1, N, 3) in the space of a camera 0.6 m away, with the jaw open by radians and the head turned by degrees."""
-    rotations = torch.zeros(1, 5, 3)
+def posed_head(model, jaw: float, yaw: float, lips: float = 0.0) -> torch.Tensor:
+    """(1, N, 3) metres, with the jaw open by radians, the head turned by degrees, and the lips drawn from each other by
+    so much of the largest.
+    """
+    rotations, expression = torch.zeros(1, 5, 3), torch.zeros(1, 52)
     rotations[0, ROOT, 1], rotations[0, JAW, 0] = math.radians(yaw), jaw
+    for name in ("mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight"):
+        expression[0, model.expression_names.index(name)] = lips
     head = Head(model)
-    vertices = head(head.shaped(torch.zeros(1, model.shape_basis.shape[2])), torch.zeros(1, 52), rotations).vertices
-    return vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 0.6])
+    return head(head.shaped(torch.zeros(1, model.shape_basis.shape[2])), expression, rotations).vertices
 
 
 @pytest.mark.parametrize(
@@ -297,7 +304,7 @@ def posed_head(model, jaw: float, yaw: float) -> torch.Tensor:
 )
 def test_a_mouth_that_hardly_opens_shows_nothing_of_its_inside(jaw, yaw, opens):
     model, size = load_head(), 192
-    vertices = posed_head(model, jaw, yaw)
+    vertices = posed_head(model, jaw, yaw) * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 0.6])
     cameras = Cameras(torch.tensor([[[400.0, 0, 96], [0, 400, 96], [0, 0, 1]]]), torch.eye(4)[None], size, size)
     faces = torch.as_tensor(model.faces.astype(np.int64))
     nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, size, size).face_index
@@ -312,6 +319,19 @@ def test_what_frames_show_of_the_open_head_and_what_they_do_not():
     mouth, whites = (torch.as_tensor(part) for part in (model.regions["mouth_inside"], eye_whites(model)))
     assert found.grazing[mouth].min() == 1 and found.weight[whites].min() == 1
     assert found.grazing.min() == 0 and found.white.tolist() == pytest.approx([0.7] * 3)
+
+
+@pytest.mark.parametrize(("jaw", "seen"), [(0.06, False), (0.3, True)])
+def test_only_an_open_jaw_shows_what_lies_behind_the_teeth(jaw, seen):
+    """With bared teeth the rig shows its tongue too, and the footage teeth."""
+    model = load_head()
+    camera = camera_before(model)
+    camera.world_to_camera[0, 1, 3] -= 0.07
+    frames = Frames(model, camera, torch.full((1, HEAD_SIZE, HEAD_SIZE, 3), 0.7))
+    frames.vertices, frames.jaw = posed_head(model, jaw, 0.0, lips=0.8), torch.tensor([[jaw, 0, 0]])
+    found = find_unobserved(frames, model, anchor_limits(model, torch.full((len(model.template),), 0.004)))
+    parts = {name: found.hidden[torch.as_tensor(part)].min() for name, part in mouth_parts(model).items()}
+    assert parts["teeth"] == 0 and (parts["tongue"] == 0) == (parts["wall"] == 0) == seen
 
 
 @pytest.mark.parametrize("change", ["as it is", "joints in one place", "ten times as large", "no eyes"])

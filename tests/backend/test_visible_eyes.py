@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from resting_head import EYES, LIDS, SIZE, Frames, camera_before, splats_at
 
+from backend.head.eye_size import eye_whites
 from backend.head.formats import load_head
+from backend.splatting.mesh_batch import rasterize_meshes
 from backend.splatting.types import Cameras
-from backend.training.visible_eyes import VisibleEyes
+from backend.training.visible_eyes import VisibleEyes, white_of_eyes
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +77,14 @@ def test_eyes_that_the_camera_does_not_see_cost_nothing(model, camera):
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_the_white_of_the_eyes_is_the_whitest_that_shows_between_the_lids(model, camera, seen):
-    eyes, posed = VisibleEyes(model, 0, Frames(model, camera)), torch.as_tensor(model.template).float()[None]
-    view = camera.world_to_camera
-    vertices = posed @ view[:, :3, :3].transpose(1, 2) + view[:, None, :3, 3]
-    shown = eyes._faces_of(eyes._is_white, vertices, camera)
+    posed, faces = torch.as_tensor(model.template).float()[None], torch.as_tensor(model.faces.astype(np.int64))
+    raster = rasterize_meshes(camera.seen(posed), faces, camera.intrinsics, SIZE, SIZE)
+    whites = torch.from_numpy(np.isin(model.faces, model.regions["eyes"]).all(1))
+    shown = raster.showing(whites & torch.from_numpy(np.isin(model.faces, eye_whites(model)).any(1)))
     assert shown.sum() > 40
     color = torch.tensor((0.8, 0.6, 0.5)).repeat(1, SIZE, SIZE, 1)
     # A third of what the mesh shows as white is white in the footage.
     places = shown.nonzero()[::3].T
     color[places[0], places[1], places[2]] = torch.tensor((0.75, 0.74, 0.72))
-    white = eyes.white_in(Frames(model, camera, color, float(seen)))
+    white = white_of_eyes(model, Frames(model, camera, color, float(seen)))
     assert white is None if not seen else white.tolist() == pytest.approx((0.75, 0.74, 0.72))
