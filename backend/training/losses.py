@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..avatar.anchors import AnchorGaussians
 from ..head.model import HeadModel
-from ..head.mouth import mouth_parts
+from ..head.mouth import mouth_parts, mouth_rows
 from ..head.topology import mesh_edges
 from ..splatting.types import Raster
 from .frames import Batch
@@ -82,23 +82,10 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
 
 
 def mouth_rings(model: HeadModel) -> np.ndarray:
-    """(E, 2) edges of lips and of the mouth's wall that run around the mouth: between vertices that are as many edges
-    away from where the two meet.
-    """
+    """(E, 2) edges of lips and of the mouth's wall that run around the mouth, along their rows of vertices."""
     edges = mesh_edges(model.faces)[0]
-    both = np.concatenate((edges, edges[:, ::-1]))
-    lips, inside = np.zeros((2, len(model.template)), bool)
-    lips[model.regions["lips"]] = True
-    inside[model.regions["mouth_inside"]] = True
-    inside &= ~lips
-    chosen = np.zeros(len(edges), bool)
-    for part, other in ((lips, inside), (inside, lips)):
-        level, reached = np.where(other, 0, -1), 0
-        while (new := both[(level[both[:, 0]] == reached) & (level[both[:, 1]] < 0) & part[both[:, 1]], 1]).size:
-            reached += 1
-            level[new] = reached
-        chosen |= (level[edges[:, 0]] == level[edges[:, 1]]) & (level[edges] > 0).all(1)
-    return edges[chosen]
+    rows = mouth_rows(model)[edges]
+    return edges[(rows[:, 0] == rows[:, 1]) & (rows[:, 0] != 0)]
 
 
 def image_loss(

@@ -21,7 +21,7 @@ from ..avatar.graph_avatar import OFFSET_UNIT
 from ..avatar.posing import Pose
 from ..head.eye_size import eye_whites
 from ..head.model import EYE_L, EYE_R, HeadModel
-from ..head.mouth import mouth_parts
+from ..head.mouth import mouth_parts, mouth_rows
 from ..head.topology import connected_parts, mesh_edges, smooth_values
 from ..splatting.mesh_batch import rasterize_meshes
 from ..splatting.spherical_harmonics import C0
@@ -62,6 +62,10 @@ MOUTH_COLORS = {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall
 """RGB in [0, 1] of the mouth's inside for a person of SKIN_LUMINANCE, used if the mouth never opens in the clip but may
 open in an animation. They are the colours of a shaded mouth: with teeth as bright as in a smile, a mouth that says "O"
 would look like a grimace."""
+INNER_LIP, INNER_LIP_ROWS = (0.45, 0.24, 0.23), 5
+"""RGB of the wall where it begins at the lips, and the rows of vertices after which it has its own colour. A wide mouth
+shows the inner side of the lips; a wall that is dark from its first row on is a dark saw's edge between their
+Gaussians."""
 EYE_WHITE = (0.60, 0.56, 0.54)
 """The same of the eyes, if no white of them shows: it lies in the shadow of the lids."""
 SKIN_LUMINANCE = 0.55
@@ -135,8 +139,9 @@ class UnobservedVertices:
 
         Observed values are kept, and continue smoothly into the vertices with `grazing` above 0. Far from observed
         vertices the result approaches the median of the observed values on the same connected part of the mesh, so that
-        the rim of the observed region, which may be lit from behind, does not colour a whole head. A part without
-        reliably observed vertices approaches `default` (N, C) instead. The result x minimises
+        the rim of the observed region, which may be lit from behind, does not colour a whole head. In a part without
+        reliably observed vertices that is `default` (N, C), which a part that no frame shows takes as it is. In the
+        others the result x minimises
 
             sum over vertices 1e3 (1 - grazing) (x - value)^2 + MEDIAN_WEIGHT (x - median)^2
             + sum over edges max(grazing_i, grazing_j) (x_i - x_j)^2
@@ -146,13 +151,15 @@ class UnobservedVertices:
         count = len(grazing)
         edge_weight = np.maximum(grazing[edges[:, 0]], grazing[edges[:, 1]])
         median = default.cpu().double().numpy().copy()
+        # Observed values are data: their weight is a thousand times that of the smoothness between neighbours.
+        data_weight = 1e3 * (1 - grazing)
         part_of = connected_parts(edges, count)
         for part in range(part_of.max() + 1):
             members = part_of == part
             if (reliable := members & (grazing == 0)).any():
                 median[members] = np.median(known[reliable], 0)
-        # Observed values are data: their weight is a thousand times that of the smoothness between neighbours.
-        data_weight = 1e3 * (1 - grazing)
+            elif (grazing[members] == 1).all():
+                known[members], data_weight[members] = median[members], 1e3
         weighted = data_weight[:, None] * known + MEDIAN_WEIGHT * median
         solved = smooth_values(edges, edge_weight, data_weight + MEDIAN_WEIGHT, weighted)
         return torch.as_tensor(solved.reshape(values.shape), dtype=values.dtype, device=values.device)
@@ -278,6 +285,10 @@ def unobserved_vertices(
     for name, vertices in mouth_parts(model).items():
         inside[torch.as_tensor(vertices)] = torch.tensor(MOUTH_COLORS[name])
         kind[vertices] = 2
+    rows = mouth_rows(model)
+    near = np.maximum(1 + (rows + 1) / INNER_LIP_ROWS, 0) * (rows < 0)
+    lip = torch.as_tensor(near, dtype=torch.float32)[:, None]
+    inside = torch.where(lip > 0, torch.lerp(inside, torch.tensor(INNER_LIP), lip), inside)
     white_vertices = eye_whites(model)
     kind[white_vertices] = 3
     inside[torch.as_tensor(white_vertices)] = torch.tensor(EYE_WHITE)
