@@ -21,7 +21,7 @@ from backend.head.eye_size import eye_whites
 from backend.head.formats import load_head
 from backend.head.forward import Head
 from backend.head.model import JAW, ROOT
-from backend.head.mouth import mouth_parts
+from backend.head.mouth import mouth_parts, mouth_rows
 from backend.splatting.mesh_batch import rasterize_meshes
 from backend.splatting.spherical_harmonics import C0, C1
 from backend.splatting.types import Cameras
@@ -30,6 +30,9 @@ from backend.training.frames import TrainingFrames
 from backend.training.losses import AnchorLimits, anchor_limits
 from backend.training.unobserved_regions import (
     EYE_WHITE,
+    INNER_LIP,
+    INNER_LIP_ROWS,
+    MOUTH_COLORS,
     UnobservedPrior,
     UnobservedVertices,
     _opens_mouth,
@@ -129,6 +132,12 @@ def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     colors = free.colors(pose)
     teeth, wall = (colors[torch.as_tensor(mouth_parts(model)[name])].mean() for name in ("teeth", "wall"))
     assert teeth > 2 * wall
+    # The wall begins as the inner side of the lips, and has its own colour after some rows.
+    rows = torch.as_tensor(mouth_rows(model))
+    first, deep = colors[rows == -1], colors[rows < -INNER_LIP_ROWS]
+    expected = torch.tensor(INNER_LIP) / torch.tensor(MOUTH_COLORS["wall"])
+    torch.testing.assert_close(first / deep.mean(0), expected.expand(len(first), 3), rtol=0.02, atol=0)
+    assert (deep - deep[0]).abs().max() < 0.01
     geometry = free.geometry[torch.as_tensor(mouth_parts(model)["teeth"])]
     assert geometry[:, :3].abs().max() < 0.05
     torch.testing.assert_close(0.006 * geometry[:, 3:6].exp(), torch.full((len(geometry), 3), 0.0025))
