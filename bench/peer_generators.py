@@ -71,7 +71,7 @@ class Peer(GaussianBlendshapes):
         self, conditions: Tensor, beyond: Tensor | None = None
     ) -> tuple[Tensor, Tensor, SpawnedGaussians | None]:
         if beyond is None:
-            change = self.change(conditions)
+            change = self.regions.changing * self.change(conditions)
         else:
             faces, view = self.regions(conditions[:, :-3]), conditions[:, -3:]
             change = torch.stack(

@@ -30,7 +30,7 @@ from backend.formats.capture import Capture, load_capture
 from backend.formats.track import Track
 from backend.head.registry import find_head
 from backend.progress import SILENT
-from backend.training.filmed_limits import store_materials, store_training_ranges, store_weight_limits
+from backend.training.filmed_limits import hold_mouth, store_materials, store_training_ranges, store_weight_limits
 from backend.training.frames import TrackPoses, TrainingFrames
 from backend.training.losses import anchor_limits
 from backend.training.optimisation import SEED, Optimisation
@@ -124,6 +124,7 @@ def train_peer(name: str, start: Start, options: Options) -> Avatar:
     networks = build_networks(settings, model, identity)
     peer = _put_into(networks, name, frames, options)
     store_training_ranges(networks, frames)
+    hold_mouth(networks, model)
     distil_into_networks(start.free, networks, start.pose)
     prior = start.prior
     if peer:

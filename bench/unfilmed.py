@@ -40,6 +40,7 @@ def without_limits(avatar: Avatar) -> Avatar:
         shapes.weight_limits.copy_(unlimited_expressions(shapes.weight_limits.shape[1]))
         shapes.materials.zero_()
         unlimited = FilmedRegions(len(shapes.regions.shares), shapes.reveals.numel())
+        unlimited.shares *= shapes.regions.changing
         shapes.regions.load_state_dict(unlimited.state_dict())
     return avatar
 

@@ -7,7 +7,8 @@ f_v is a feature of the anchor: the output of a graph network that decodes a lea
 latent of the vertex alone (NPGA). B_k maps features to attributes. The graph network therefore runs once for all frames
 of a step, and never in an animation; shapes are smooth over the mesh where nothing asks for detail; and K shapes take
 as many numbers as the rank of their features, not K times the attributes. RGBAvatar and Gaussian Deja-vu learn such
-shapes without a graph.
+shapes without a graph. Anchors that no shape changes, the mouth's inside, have the mean alone
+(`FilmedRegions.changing`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class FilmedRegions(nn.Module):
     """Faces (B, D) -> (B, REGIONS, D). Until it is stored, every region has the face as it is."""
 
     shares: Tensor
-    """(N, REGIONS): how far a vertex belongs to each region. Rows sum to one, or to zero where no face changes it."""
+    """(N, REGIONS): how far a vertex belongs to each region. Rows sum to one, or to zero where no shape changes it."""
     emphasis: Tensor
     """(REGIONS, D): how much each number of a face counts."""
     faces: Tensor
@@ -44,8 +44,8 @@ class FilmedRegions(nn.Module):
 
     @property
     def changing(self) -> Tensor:
-        """(N, 1): 1 = a vertex whose Gaussians the face changes."""
-        return self.shares.sum(1, keepdim=True)
+        """(N, 1): 1 = a vertex whose Gaussians the shapes change, 0 = one whose are the same in every face and view."""
+        return (self.shares.amax(1, keepdim=True) > 0).to(self.shares)
 
     @property
     def is_stored(self) -> bool:

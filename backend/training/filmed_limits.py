@@ -1,5 +1,6 @@
 """What a clip has filmed, stored in the networks that are trained on it: ranges of views, faces and weights of the
-shapes, and what the tongue looks like where the clip never shows it.
+shapes, and what the tongue looks like where the clip never shows it. Before the training: what does not depend on the
+clip's faces at all.
 """
 
 from __future__ import annotations
@@ -40,12 +41,11 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 @torch.no_grad()
 def hold_mouth(networks: GraphAvatar, model: HeadModel) -> None:
-    """What is inside the mouth looks the same whatever face is made; the rig alone moves it. To be called before the
-    training.
+    """From here on, what is inside the mouth looks the same in every face and view; the rig alone moves it. To be
+    called before the training. Only blendshapes can be held.
 
-    A clip shows it in a few faces, between lips whose tracked opening is not exact. If it may change with the face, it
-    is unlike itself in all others: where a clip bares its teeth and later opens the jaw, they glared. Only blendshapes
-    can be held.
+    A clip shows it in a few faces, between lips whose tracked opening is not exact. Where it could change with the
+    face, the teeth that a clip had bared glared once the jaw opened.
     """
     if networks.blendshapes is not None:
         networks.blendshapes.regions.shares[torch.as_tensor(model.regions["mouth_inside"], dtype=torch.long)] = 0

@@ -39,19 +39,23 @@ HAIR_OFFSET_LIMIT = 0.03
 """The same for scalp, neck, the open edge below it, and ears, because hair lies off the skull. With one limit for all
 Gaussians, hair blurs instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
 TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
-"""Metres, of the teeth's Gaussians. Their meshes are coarse: as large as their edges are long, an upper row reached
-down to the lower one, and a mouth that opens was full of teeth."""
+"""Metres, of the teeth's Gaussians. Their mesh is coarse: Gaussians that close it are so large that the upper row
+reached down to the lower one, and an open mouth was full of teeth. These close it half where frames show no teeth,
+which looks like single teeth before the dark."""
 LIP_SCALE, LIP_OPACITY = 1.0, 0.9
 """Least scale of a Gaussian of the lips, of that at which it starts, and its least opacity. Otherwise needles and dots
 draw the line between closed lips, which fall apart where the mouth opens further than in the clip."""
 RING_WEIGHT = 0.01
+"""With it, held-out frames of a clip whose mouth is often open lose 0.03 dB (bench/results/sliders.md)."""
 RING_OFFSET = 0.001
 """Metres by which neighbours around the mouth differ as much as by a factor of e in scale."""
 
 
 @dataclass(frozen=True)
 class AnchorLimits:
-    """Within these limits, `anchor_limit_loss` is zero for an anchor Gaussian."""
+    """What anchor Gaussians may be: within the first three, `anchor_limit_loss` is zero, and where they are alike along
+    the fourth, `ring_loss`.
+    """
 
     offset: Tensor
     """(N,) metres: distance of the Gaussian from its vertex."""
@@ -82,10 +86,13 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
 
 
 def mouth_rings(model: HeadModel) -> np.ndarray:
-    """(E, 2) edges of lips and of the mouth's wall that run around the mouth, along their rows of vertices."""
+    """(E, 2) edges of lips and of the mouth's wall that run around the mouth, along their rows of vertices. The wall's
+    last row is left out: it is where the wall closes.
+    """
     edges = mesh_edges(model.faces)[0]
-    rows = mouth_rows(model)[edges]
-    return edges[(rows[:, 0] == rows[:, 1]) & (rows[:, 0] != 0)]
+    rows = mouth_rows(model)
+    ends = rows[edges]
+    return edges[(ends[:, 0] == ends[:, 1]) & (ends[:, 0] != 0) & (ends[:, 0] > rows.min())]
 
 
 def image_loss(

@@ -64,6 +64,8 @@ class Task:
     seed: int
     clock: Callable[[], float]
     bust_steps: int
+    holds_mouth: bool
+    """See `filmed_limits.hold_mouth`."""
 
 
 def train_on(
@@ -91,7 +93,8 @@ def train_on(
     if networks.enhancer is not None:
         networks.enhancer.density.copy_(median_pixels_per_metre(networks, frames))
     store_training_ranges(networks, frames)
-    hold_mouth(networks, model)
+    if task.holds_mouth:
+        hold_mouth(networks, model)
     rows, kept_rows = split_captures(frames.counts, plan.validation)
     validation = Validation(kept_rows)
     anchor_limit = anchor_limits(model, networks.base_scale)

@@ -108,6 +108,10 @@ def train(
     }
     if plan.fits_poses:
         job["fits_poses"] = True
+    # Trainings that an earlier version has begun have learnt another mouth, and keep it.
+    holds_mouth = resumed is None or bool(resumed.job.get("holds_mouth"))
+    if holds_mouth:
+        job["holds_mouth"] = True
     if refined:
         poses = [
             part for track in fitted or tracks for part in (track.expression, track.rotations, track.head_to_camera)
@@ -117,7 +121,9 @@ def train(
         check_job(checkpoint_file, resumed, job)
     session = TrainingSession(checkpoint_file, job, progress, resumed)
     bust_steps = 0 if head_only else plan.bust_steps
-    task = Task(captures, tracks, fitted, model, plan, preset, size, settings, minutes, seed, clock, bust_steps)
+    task = Task(
+        captures, tracks, fitted, model, plan, preset, size, settings, minutes, seed, clock, bust_steps, holds_mouth
+    )
     torch_device = choose_device(device)
     if device == "auto" and usable_cuda().gpu and not usable_cuda().usable:
         progress.message(usable_cuda().reason)

@@ -23,7 +23,7 @@ from ..head.eye_size import eye_whites
 from ..head.model import EYE_L, EYE_R, HeadModel
 from ..head.mouth import mouth_parts, mouth_rows
 from ..head.topology import connected_parts, mesh_edges, smooth_values
-from ..splatting.mesh_batch import rasterize_meshes
+from ..splatting.mesh_batch import MeshRasters, rasterize_meshes
 from ..splatting.spherical_harmonics import C0
 from ..splatting.types import Cameras
 from .frames import TrainingFrames
@@ -41,8 +41,9 @@ MOUTH_AREA = 0.07
 """Visible area of the mouth's inside, of the square of the distance between the eyes. Where less shows, tracked lips
 that touch no more exactly than their error let through what no frame shows."""
 PARTED_JAW = 0.12
-"""Radians that the jaw is open from which on frames show what lies behind the teeth, tongue and wall. With less, and
-the lips apart, the tracked mesh shows its tongue where the person bares the teeth, which would paint it white."""
+"""Radians by which the jaw is lowered where frames begin to show what lies behind the teeth: tongue and wall. With
+less, and the lips apart, the tracked mesh shows its tongue where the person bares the teeth, which would paint it
+white."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""
@@ -53,7 +54,7 @@ HIDDEN_WEIGHT, GRAZING_WEIGHT = 0.5, 0.1
 angles only; vertices that are neither visible nor near have weight 1. The weights are so small that images which do
 show such a vertex override the prior, while gradients that leak through hair do not. With weights of 0, the hair behind
 an ear turned red and green within 2,700 steps. Visibility is tested on the tracked mesh: if its tongue shows between
-the lips, the tongue counts as observed and gets no prior."""
+the lips of an open jaw, the tongue counts as observed and gets no prior."""
 MEDIAN_WEIGHT = 0.02
 """Weight of the median in `UnobservedVertices.fill`, where each edge to a neighbour has weight 1: the median dominates
 from about seven edges beyond the observed vertices."""
@@ -62,15 +63,15 @@ MOUTH_COLORS = {"teeth": (0.50, 0.46, 0.41), "tongue": (0.40, 0.20, 0.19), "wall
 """RGB in [0, 1] of the mouth's inside for a person of SKIN_LUMINANCE, used if the mouth never opens in the clip but may
 open in an animation. They are the colours of a shaded mouth: with teeth as bright as in a smile, a mouth that says "O"
 would look like a grimace."""
-INNER_LIP, INNER_LIP_ROWS = (0.45, 0.24, 0.23), 5
-"""RGB of the wall where it begins at the lips, and the rows of vertices after which it has its own colour. A wide mouth
-shows the inner side of the lips; a wall that is dark from its first row on is a dark saw's edge between their
-Gaussians."""
 EYE_WHITE = (0.60, 0.56, 0.54)
 """The same of the eyes, if no white of them shows: it lies in the shadow of the lids."""
+INNER_LIP, INNER_LIP_ROWS = (0.45, 0.24, 0.23), 5
+"""The same of the mouth's wall where it begins at the lips, if no frame shows the wall, and the rows of vertices after
+which it has its own colour. A wide mouth shows the inner side of the lips: a wall that is dark from its first row on
+is a dark saw's edge between their Gaussians."""
 SKIN_LUMINANCE = 0.55
-"""Median of the colours of the reliably observed vertices, all channels together, for which MOUTH_COLORS and EYE_WHITE
-are chosen. For other values they are scaled."""
+"""Median of the colours of the reliably observed vertices, all channels together, for which MOUTH_COLORS, EYE_WHITE
+and INNER_LIP are chosen. For other values they are scaled."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class UnobservedVertices:
     """(E, 2) edges of the mesh without those between scalp, skin, the mouth's inside, irises and whites: hair must not
     blend into skin."""
     inside: Tensor
-    """(N, 3) RGB: the vertex's colour of MOUTH_COLORS or EYE_WHITE; NaN elsewhere."""
+    """(N, 3) RGB: the vertex's colour of MOUTH_COLORS, INNER_LIP or EYE_WHITE; NaN elsewhere."""
     whites: Tensor
     """(N,) bool: whites of the eyes."""
     white: Tensor | None = None
@@ -107,9 +108,9 @@ class UnobservedVertices:
         """Replace unobserved Gaussians of the warm-up, in place, by an extrapolation of their surroundings.
 
         Colours and offsets from the mesh continue smoothly; scale, orientation and opacity become those of a closed
-        surface, or the largest within `limits`. Gaussians seen at grazing angles only get the extrapolated colour, and
-        keep the rest. An extrapolated colour does not depend on the direction of view; it continues the colours in the
-        frames of `pose`.
+        surface, or the largest within `limits` (of teeth: single ones, before the dark). Gaussians seen at grazing
+        angles only get the extrapolated colour, and keep the rest. An extrapolated colour does not depend on the
+        direction of view; it continues the colours in the frames of `pose`.
         """
         unobserved = self.unobserved[:, None]
         colors = free.colors(pose)
@@ -140,8 +141,8 @@ class UnobservedVertices:
         Observed values are kept, and continue smoothly into the vertices with `grazing` above 0. Far from observed
         vertices the result approaches the median of the observed values on the same connected part of the mesh, so that
         the rim of the observed region, which may be lit from behind, does not colour a whole head. In a part without
-        reliably observed vertices that is `default` (N, C), which a part that no frame shows takes as it is. In the
-        others the result x minimises
+        reliably observed vertices that is `default` (N, C). A part of mouth or whites that no frame shows takes it as
+        it is; in all others the result x minimises
 
             sum over vertices 1e3 (1 - grazing) (x - value)^2 + MEDIAN_WEIGHT (x - median)^2
             + sum over edges max(grazing_i, grazing_j) (x_i - x_j)^2
@@ -153,12 +154,13 @@ class UnobservedVertices:
         median = default.cpu().double().numpy().copy()
         # Observed values are data: their weight is a thousand times that of the smoothness between neighbours.
         data_weight = 1e3 * (1 - grazing)
+        chosen = ~self.inside.isnan().any(1).cpu().numpy()
         part_of = connected_parts(edges, count)
         for part in range(part_of.max() + 1):
             members = part_of == part
             if (reliable := members & (grazing == 0)).any():
                 median[members] = np.median(known[reliable], 0)
-            elif (grazing[members] == 1).all():
+            elif (grazing[members] == 1).all() and chosen[members].all():
                 known[members], data_weight[members] = median[members], 1e3
         weighted = data_weight[:, None] * known + MEDIAN_WEIGHT * median
         solved = smooth_values(edges, edge_weight, data_weight + MEDIAN_WEIGHT, weighted)
@@ -229,16 +231,16 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     )
     vertices = cameras.seen(pose.posed)
     faces = torch.as_tensor(model.faces.astype(np.int64), device=frames.device)
-    nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, VISIBILITY_SIZE, VISIBILITY_SIZE).face_index
+    raster = rasterize_meshes(vertices, faces, cameras.intrinsics, VISIBILITY_SIZE, VISIBILITY_SIZE)
     # The additional last column stands for the index -1 of pixels without a triangle.
     hit = torch.zeros(len(rows), len(faces) + 1, device=frames.device)
-    hit = hit.scatter(1, nearest.flatten(1).long() % (len(faces) + 1), 1.0)[:, :-1]
+    hit = hit.scatter(1, raster.face_index.flatten(1).long() % (len(faces) + 1), 1.0)[:, :-1]
     hits = torch.zeros(len(rows), len(model.template), device=frames.device)
     visible = (hits.index_add(1, faces.flatten(), hit.repeat_interleave(3, 1)) > 0).cpu().numpy()
-    visible[np.ix_(~_opens_mouth(model, nearest, vertices, cameras), model.regions["mouth_inside"])] = False
+    visible[np.ix_(~_opens_mouth(model, raster, vertices, cameras), model.regions["mouth_inside"])] = False
     parts = mouth_parts(model)
-    shut = pose.jaw.norm(dim=1) < PARTED_JAW
-    visible[np.ix_(shut.cpu().numpy(), np.concatenate((parts["tongue"], parts["wall"])))] = False
+    shut = (pose.jaw[:, 0] < PARTED_JAW).cpu().numpy()
+    visible[np.ix_(shut, np.concatenate((parts["tongue"], parts["wall"])))] = False
     # Normals and directions are both given in the frame of the canonical head.
     facing = -(pose.normals * pose.directions).sum(-1).cpu().numpy()
     visible_count = visible.sum(0).astype(np.float64)
@@ -256,14 +258,14 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     return unobserved_vertices(model, unobserved, hidden, grazing, white_of_eyes(model, frames))
 
 
-def _opens_mouth(model: HeadModel, nearest: Tensor, vertices: Tensor, cameras: Cameras) -> np.ndarray:
-    """(B,) bool: which images show enough of the mouth's inside. `nearest` (B, H, W) are their triangles, `vertices`
-    (B, N, 3) the mesh in the space of their cameras.
+def _opens_mouth(model: HeadModel, raster: MeshRasters, vertices: Tensor, cameras: Cameras) -> np.ndarray:
+    """(B,) bool: which images show enough of the mouth's inside. `raster` shows the mesh, whose `vertices` (B, N, 3)
+    are in the space of the images' cameras.
     """
     inside = np.zeros(len(model.template), bool)
     inside[model.regions["mouth_inside"]] = True
-    of_mouth = torch.as_tensor(np.append(inside[model.faces].all(1), False), device=nearest.device)
-    area = of_mouth[nearest.long() % len(of_mouth)].sum((1, 2))
+    of_mouth = torch.as_tensor(inside[model.faces].all(1), device=vertices.device)
+    area = raster.showing(of_mouth).sum((1, 2))
     regressor = torch.as_tensor(model.joint_regressor, dtype=vertices.dtype, device=vertices.device)
     left, right = (regressor[joint] @ vertices for joint in (EYE_L, EYE_R))
     # As seen from the front: in a profile the eyes lie behind one another.

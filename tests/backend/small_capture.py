@@ -26,6 +26,8 @@ from backend.training.frames import TrackPoses
 from backend.training.warmup import VertexBoundGaussians
 
 SIZE = 64
+NO_RINGS = torch.zeros(0, 2, dtype=torch.long)
+"""`AnchorLimits.rings` of a head without a mouth, as the ball is."""
 
 
 def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) -> tuple[Capture, Track, HeadModel]:

@@ -226,7 +226,7 @@ def test_each_region_has_its_part_of_faces_that_were_filmed_apart(avatar):
     held = torch.as_tensor(model.regions["mouth_inside"])
     regions.shares[held] = 0
     store_regions(regions, model, avatar.head, avatar.shaped, faces)
-    assert not regions.shares[held].any() and regions.changing.sum() == len(model.template) - len(held)
+    assert not regions.shares[held].any() and int(regions.changing.sum()) == len(model.template) - len(held)
     # Every other takes from the regions by its shares, which are local.
     regions = FilmedRegions(len(model.template), 61)
     store_regions(regions, model, avatar.head, avatar.shaped, faces)

@@ -27,9 +27,9 @@ from backend.formats import safetensors_file
 from backend.formats.track import save_track
 from backend.progress import Progress
 from backend.splatting.rasterize import rasterize
-from backend.training import fitted_poses, presets
+from backend.training import fitted_poses, presets, stages
 from backend.training.baselines import train_vertex_bound
-from backend.training.checkpoint import checkpoint_path
+from backend.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from backend.training.frames import TrackPoses, TrainingFrames
 from backend.training.losses import matte_loss
 from backend.training.pose_refinement import REFINED_TRACK
@@ -128,6 +128,23 @@ def test_a_training_of_an_earlier_version_resumes_with_its_enhancer(small, tmp_p
         train(small[0].folder, path, preset="standard", plan=earlier, progress=StopAfter("Training", 3))
     avatar = train(small[0].folder, path, preset="standard", resume=True)
     assert avatar.settings.enhancer_width == 16 and avatar.settings.blendshapes and avatar.metrics["steps"] == 6
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_mouths_are_held_but_in_trainings_that_an_earlier_version_has_begun(small, tmp_path, monkeypatch, earlier):
+    """Its checkpoints know nothing of it, and what they have learnt of the mouth depends on the face."""
+    held, path = [], tmp_path / "mouth.effigy"
+    monkeypatch.setattr(stages, "hold_mouth", lambda networks, model: held.append(model.name))
+    monkeypatch.setitem(presets.PRESETS, "draft", Preset(size=64, warmup_steps=2, steps=6))
+    with pytest.raises(Cancelled):
+        train(small[0].folder, path, progress=StopAfter("Training", 3))
+    assert held == [small[2].name]
+    if earlier:
+        saved = load_checkpoint(checkpoint_path(path))
+        del saved.job["holds_mouth"]
+        save_checkpoint(checkpoint_path(path), saved)
+    assert train(small[0].folder, path, resume=True).metrics["steps"] == 6
+    assert len(held) == (1 if earlier else 2)
 
 
 _KILLED = """

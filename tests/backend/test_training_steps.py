@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from small_capture import SIZE, make_small_capture
+from small_capture import NO_RINGS, SIZE, make_small_capture
 
 from backend.head.formats import load_head
-from backend.head.mouth import mouth_parts
+from backend.head.mouth import mouth_parts, mouth_rows
 from backend.progress import SILENT, Progress
 from backend.splatting.types import Raster
 from backend.training import losses, optimisation, presets, session, stages
@@ -28,8 +28,6 @@ from backend.training.step_draws import rows_of_step
 from backend.training.trainer import train
 from backend.training.visible_eyes import VisibleEyes
 from backend.training.warmup import VertexBoundGaussians
-
-NO_EDGES = torch.zeros(0, 2, dtype=torch.long)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +125,7 @@ def test_with_an_enhancer_the_unenhanced_image_keeps_a_tenth_of_the_loss(monkeyp
     batch = SimpleNamespace(color=torch.rand(1, 16, 16, 3, generator=generator), matte=torch.ones(1, 16, 16))
     background, enhanced, plain, other = torch.rand(1, 3, generator=generator), raster(), raster(), raster()
     # All three have the same alpha, so only the term of the unenhanced colours differs.
-    limits = SimpleNamespace(rings=NO_EDGES)
+    limits = SimpleNamespace(rings=NO_RINGS)
     cost = [total_loss(each, batch, None, limits, background, enhanced=enhanced) for each in (plain, other)]
     alone = [image_loss(each, batch, background, None, 0) for each in (plain, other)]
     assert abs(alone[0] - alone[1]) > 1e-3
@@ -181,7 +179,7 @@ def test_the_matte_loss_is_the_binary_cross_entropy_of_alpha():
 
 
 def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
-    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]), torch.zeros(2), NO_EDGES)
+    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]), torch.zeros(2), NO_RINGS)
     offsets = torch.tensor([[[0.03, 0.0, 0.0], [0.0, 0.02, 0.0]]])
     scales = torch.tensor([[[0.004, 0.002, 0.001], [0.004, 0.004, 0.016]]])
     anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.zeros(1, 2))
@@ -190,7 +188,7 @@ def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
 
 
 def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
-    limits = losses.AnchorLimits(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]), NO_EDGES)
+    limits = losses.AnchorLimits(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]), NO_RINGS)
     # Along one axis a quarter of the least scale; and 0.4 below the least opacity. The second is no lip.
     scales = torch.tensor([[[0.004, 0.001, 0.008], [0.0001, 0.0001, 0.0001]]])
     anchors = SimpleNamespace(offsets=torch.zeros(1, 2, 3), scales=scales, opacities=torch.tensor([[0.5, 0.1]]))
@@ -198,7 +196,7 @@ def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
 
 
 def test_the_rings_of_a_mouth_run_around_it():
-    """No vertex of a ring touches one of the next, and those of the lips lead from one corner to the other."""
+    """Each row of vertices is a closed loop, those of the lips along the line between them."""
     model = load_head()
     rings = losses.mouth_rings(model)
     lips, inside = set(model.regions["lips"].tolist()), set(model.regions["mouth_inside"].tolist())
@@ -208,11 +206,15 @@ def test_the_rings_of_a_mouth_run_around_it():
     along = rings[[edge <= lips for edge in ends]]
     steps = np.abs(model.template[along[:, 0]] - model.template[along[:, 1]])
     assert np.median(steps[:, 1]) < 0.3 * np.median(steps[:, 0])
+    rows = mouth_rows(model)
+    assert rows[rings[:, 0]].tolist() == rows[rings[:, 1]].tolist()
+    assert np.unique(rings, return_counts=True)[1].min() == 2
+    assert set(rows[model.regions["lips"]]) == set(range(1, rows.max() + 1))
     teeth = set(mouth_parts(model)["teeth"].tolist())
     assert not any(edge & teeth for edge in ends)
     bare = replace(model, regions=model.regions | {"mouth_inside": model.regions["mouth_inside"][:0]})
     assert len(losses.mouth_rings(bare)) == 0
-    assert losses.ring_loss(SimpleNamespace(offsets=torch.zeros(1, 1, 3)), NO_EDGES) == 0
+    assert losses.ring_loss(SimpleNamespace(offsets=torch.zeros(1, 1, 3)), NO_RINGS) == 0
 
 
 def test_the_least_scale_is_that_at_which_lips_start():
@@ -221,6 +223,14 @@ def test_the_least_scale_is_that_at_which_lips_start():
     least, lips = anchor_limits(model, base).least_scale, set(model.regions["lips"].tolist())
     assert lips and len(lips) < len(base)
     assert least.tolist() == pytest.approx([float(base[v]) if v in lips else 0 for v in range(len(base))])
+
+
+def test_teeth_stay_in_their_row_and_as_small_as_teeth():
+    model = load_head()
+    limits, teeth = anchor_limits(model, torch.full((len(model.template),), 0.005)), mouth_parts(model)["teeth"]
+    assert limits.offset[teeth].tolist() == pytest.approx([0.0015] * len(teeth))
+    assert limits.scale[teeth].tolist() == pytest.approx([0.0025] * len(teeth))
+    assert limits.scale[torch.as_tensor(model.regions["lips"])].tolist() == pytest.approx([0.015] * 228)
 
 
 def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from resting_head import SIZE as HEAD_SIZE
 from resting_head import Frames, camera_before
-from small_capture import SIZE, make_small_capture
+from small_capture import NO_RINGS, SIZE, make_small_capture
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
 from backend.avatar.filmed import expression_limits, unlimited_faces
@@ -111,6 +111,19 @@ def test_fill_gives_the_default_to_a_part_without_observed_vertices():
     assert torch.allclose(filled[:, 0], torch.tensor([2.0, 2, 7, 7]), atol=0.05)
 
 
+def test_irises_that_no_frame_shows_are_smooth():
+    """Nothing is known of them but the noise of the warm-up."""
+    model = load_head()
+    unseen = torch.ones(len(model.template))
+    unseen[torch.as_tensor(model.regions["face"])] = 0
+    unseen[torch.as_tensor(model.regions["eyes"])] = 1
+    irises = torch.as_tensor(np.setdiff1d(model.regions["eyes"], eye_whites(model)))
+    noise = torch.randn(len(unseen), 3, generator=torch.Generator().manual_seed(0))
+    filled = unobserved_vertices(model, unseen, unseen, unseen).fill(noise, noise)
+    left = irises[torch.as_tensor(model.template)[irises, 0] > 0]
+    assert len(left) > 10 and filled[left].std(0).max() < 0.2 * noise[left].std(0).min()
+
+
 def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     model = load_head()
     count = len(model.template)
@@ -178,7 +191,7 @@ def test_colour_seen_at_grazing_angles_is_neither_kept_nor_extrapolated():
         free.appearance[:, 1:4] = torch.tensor([-0.5, 1, 0])[:, None]
         free.appearance[0, 7:10] = 0.5 * C0 / C1
         free.geometry[:, 3:6] = 0.7
-    wide = AnchorLimits(*(torch.full((3,), 0.02),) * 3, torch.zeros(0, 2, dtype=torch.long))
+    wide = AnchorLimits(*(torch.full((3,), 0.02),) * 3, NO_RINGS)
     unobserved.extrapolate_into(free, pose, wide)
     assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
     # The unobserved Gaussian is opaque and has the initial scale.
@@ -316,8 +329,8 @@ def test_a_mouth_that_hardly_opens_shows_nothing_of_its_inside(jaw, yaw, opens):
     vertices = posed_head(model, jaw, yaw) * torch.tensor([1.0, -1, -1]) + torch.tensor([0, 0, 0.6])
     cameras = Cameras(torch.tensor([[[400.0, 0, 96], [0, 400, 96], [0, 0, 1]]]), torch.eye(4)[None], size, size)
     faces = torch.as_tensor(model.faces.astype(np.int64))
-    nearest = rasterize_meshes(vertices, faces, cameras.intrinsics, size, size).face_index
-    assert _opens_mouth(model, nearest, vertices, cameras).tolist() == [opens]
+    raster = rasterize_meshes(vertices, faces, cameras.intrinsics, size, size)
+    assert _opens_mouth(model, raster, vertices, cameras).tolist() == [opens]
 
 
 def test_what_frames_show_of_the_open_head_and_what_they_do_not():
@@ -330,14 +343,14 @@ def test_what_frames_show_of_the_open_head_and_what_they_do_not():
     assert found.grazing.min() == 0 and found.white.tolist() == pytest.approx([0.7] * 3)
 
 
-@pytest.mark.parametrize(("jaw", "seen"), [(0.06, False), (0.3, True)])
-def test_only_an_open_jaw_shows_what_lies_behind_the_teeth(jaw, seen):
-    """With bared teeth the rig shows its tongue too, and the footage teeth."""
+@pytest.mark.parametrize(("jaw", "aside", "seen"), [(0.06, 0.0, False), (0.06, 0.17, False), (0.3, 0.0, True)])
+def test_only_an_open_jaw_shows_what_lies_behind_the_teeth(jaw, aside, seen):
+    """With bared teeth the rig shows its tongue too, and the footage teeth; also where the jaw is moved aside."""
     model = load_head()
     camera = camera_before(model)
     camera.world_to_camera[0, 1, 3] -= 0.07
     frames = Frames(model, camera, torch.full((1, HEAD_SIZE, HEAD_SIZE, 3), 0.7))
-    frames.vertices, frames.jaw = posed_head(model, jaw, 0.0, lips=0.8), torch.tensor([[jaw, 0, 0]])
+    frames.vertices, frames.jaw = posed_head(model, jaw, 0.0, lips=0.8), torch.tensor([[jaw, aside, 0]])
     found = find_unobserved(frames, model, anchor_limits(model, torch.full((len(model.template),), 0.004)))
     parts = {name: found.hidden[torch.as_tensor(part)].min() for name, part in mouth_parts(model).items()}
     assert parts["teeth"] == 0 and (parts["tongue"] == 0) == (parts["wall"] == 0) == seen
