@@ -305,7 +305,7 @@ OPEN_AND_WAIT = """
 import sys, time
 from backend.service.batch import cluster
 from backend.service.batch.addresses import read_address
-cluster.SECONDS_IDLE = 3
+cluster.SECONDS_IDLE = 20
 with cluster._ssh_cluster(read_address(sys.argv[1]), print) as machines:
     print(machines.scheduler_address, flush=True)
     time.sleep(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -61,16 +62,25 @@ def test_the_filter_steadies_a_still_signal_and_follows_a_fast_one() -> None:
     assert blink(np.array([0.2]), 99.0)[0] == 0.2
 
 
-def frames(count: int, seconds: float) -> Generator[Shot, None, None]:
-    for number in range(count):
+def frames(count: int, seconds: float, first: int = 0) -> Generator[Shot, None, None]:
+    for number in range(first, first + count):
         time.sleep(seconds)
         yield Shot(np.full((48, 64, 3), number, np.uint8), time.monotonic(), 0.0)
 
 
 def test_whoever_is_slow_gets_the_newest_frame() -> None:
-    with closing(Camera(frames(50, 0.002))) as made:
+    asked, given = threading.Event(), threading.Event()
+
+    def pictures() -> Generator[Shot, None, None]:
+        yield from frames(1, 0)
+        asked.wait(30)
+        yield from frames(49, 0, first=1)
+        given.set()
+
+    with closing(Camera(pictures())) as made:
         assert made.newest().image[0, 0, 0] == 0
-        time.sleep(0.3)
+        asked.set()
+        assert given.wait(30)
         assert made.newest().image[0, 0, 0] == 49 and made.passed_over == 48
         assert made.newest() is None
 

@@ -208,8 +208,14 @@ def _ssh_cluster(address: SshAddress, tell: Any) -> Cluster:
             Worker,
             host,
             worker_class="distributed.Nanny",
-            # One clip at a time, which gets all cores of the machine.
-            kwargs={"nthreads": 1, "dashboard_address": None, "resources": {GPU: 1} if host.gpu else {}},
+            # One clip at a time, which gets all cores of the machine. A worker that has not found its scheduler before
+            # this one ended would look for it for ever.
+            kwargs={
+                "nthreads": 1,
+                "dashboard_address": None,
+                "death_timeout": SECONDS_IDLE,
+                "resources": {GPU: 1} if host.gpu else {},
+            },
         )
         for number, host in enumerate(hosts)
     }
