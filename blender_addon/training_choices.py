@@ -24,8 +24,8 @@ class PresetChoice:
 PRESETS: Final = {
     "instant": PresetChoice("Instant", "Something to drive within half a minute, from 64 frames", 256, 220, 3),
     "draft": PresetChoice("Draft", "A good avatar: about ten minutes on an ordinary CPU", 256, 4000, 0),
-    "standard": PresetChoice("Standard", "For production: hours on a CPU, well under an hour on a GPU", 512, 10000, 1),
-    "full": PresetChoice("Full", "The best quality; use a GPU", 512, 40000, 2),
+    "standard": PresetChoice("Standard", "Finer detail, at 512 pixels: hours on a CPU; made for a GPU", 512, 10000, 1),
+    "full": PresetChoice("Full", "Four times as long as Standard; for a GPU", 512, 40000, 2),
 }
 """By the name that the backend knows."""
 DEVICES: Final = {
