@@ -27,6 +27,8 @@ from .neural_gaussians import SpawnedGaussians
 
 SPAWNED_SIZE = 11
 """Numbers of a spawned Gaussian: opacity 1, colour 3, scale 3, quaternion 4."""
+UNDRAWN = -5.0
+"""Opacity of a spawned Gaussian before the activation, from which no gradient leads back."""
 
 
 class GaussianBlendshapes(nn.Module):
@@ -81,6 +83,12 @@ class GaussianBlendshapes(nn.Module):
     def _spawned_mean(self) -> Tensor:
         """(N, k, SPAWNED_SIZE): a view of the mean."""
         return self.mean[:, -SPAWNED_SIZE * self.k :].unflatten(-1, (self.k, SPAWNED_SIZE))
+
+    @torch.no_grad()
+    def spawn_nothing(self, vertices: Tensor) -> None:
+        """These vertices (M,) have their anchors alone from here on: what they spawn is never drawn."""
+        if self.k:
+            self._spawned_mean()[vertices, :, 0] = UNDRAWN
 
     @property
     def has_graph(self) -> bool:

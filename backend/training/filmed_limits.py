@@ -41,14 +41,17 @@ def store_training_ranges(networks: GraphAvatar, frames: TrainingFrames) -> None
 
 @torch.no_grad()
 def hold_mouth(networks: GraphAvatar, model: HeadModel) -> None:
-    """From here on, what is inside the mouth looks the same in every face and view; the rig alone moves it. To be
-    called before the training. Only blendshapes can be held.
+    """From here on, what is inside the mouth looks the same in every face and view; the rig alone moves it. Lips spawn
+    nothing. To be called before the training. Only blendshapes can be held.
 
-    A clip shows it in a few faces, between lips whose tracked opening is not exact. Where it could change with the
-    face, the teeth that a clip had bared glared once the jaw opened.
+    A clip shows the inside in a few faces, between lips whose tracked opening is not exact. Where it could change with
+    the face, the teeth that a clip had bared glared once the jaw opened. Gaussians that lips spawned, at any distance
+    from them, were whiskers around a wide mouth and a pale sheet across it; held-out frames do not miss them.
     """
     if networks.blendshapes is not None:
-        networks.blendshapes.regions.shares[torch.as_tensor(model.regions["mouth_inside"], dtype=torch.long)] = 0
+        inside, lips = (torch.as_tensor(model.regions[name], dtype=torch.long) for name in ("mouth_inside", "lips"))
+        networks.blendshapes.regions.shares[inside] = 0
+        networks.blendshapes.spawn_nothing(lips)
 
 
 @torch.no_grad()

@@ -155,6 +155,14 @@ def test_no_face_changes_what_is_inside_the_mouth(avatar):
             assert not change[inside].any() and change[~inside].min() > 0
 
 
+def test_lips_spawn_nothing_in_any_face(avatar):
+    lips = torch.zeros(len(avatar.head_model.template), dtype=torch.bool)
+    lips[torch.as_tensor(avatar.head_model.regions["lips"])] = True
+    conditions = torch.randn(8, 64, generator=torch.Generator().manual_seed(4))
+    _, _, spawned = avatar.networks.blendshapes(conditions)
+    assert spawned.opacity[:, lips].max() < 0 < spawned.opacity[:, ~lips].median()
+
+
 def test_a_tongue_that_was_never_filmed_has_the_rigs_material(avatar):
     tongue = np.flatnonzero(avatar.networks.blendshapes.materials[:, 3] == 1)
     splats, anchors = anchors_of(avatar, tongueOut=1.0)
