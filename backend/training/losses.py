@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..avatar.anchors import AnchorGaussians
+from ..avatar.posing import Pose, rotate
+from ..head.forward import vertex_normals
 from ..head.model import HeadModel
 from ..head.mouth import mouth_parts, mouth_rows
 from ..head.topology import mesh_edges
-from ..splatting.types import Raster
+from ..splatting.types import Raster, Splats
 from .frames import Batch
 from .perceptual import vgg_hed_distance
 from .ssim import ssim
@@ -38,6 +41,9 @@ FACE_OFFSET_LIMIT = 0.003
 HAIR_OFFSET_LIMIT = 0.03
 """The same for scalp, neck, the open edge below it, and ears, because hair lies off the skull. With one limit for all
 Gaussians, hair blurs instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
+FACE_THICKNESS, HAIR_THICKNESS = 0.0015, 0.006
+"""Metres: the largest standard deviation of a spawned Gaussian across the surface. Frames from the front do not tell how
+deep a Gaussian is: brows and noses had needles and a haze before them in profile."""
 TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
 """Metres, of the teeth's Gaussians. Their mesh is coarse: Gaussians that close it are so large that the upper row
 reached down to the lower one, and an open mouth was full of teeth. These close it half where frames show no teeth,
@@ -45,6 +51,10 @@ which looks like single teeth before the dark."""
 LIP_SCALE, LIP_OPACITY = 1.0, 0.9
 """Least scale of a Gaussian of the lips, of that at which it starts, and its least opacity. Otherwise needles and dots
 draw the line between closed lips, which fall apart where the mouth opens further than in the clip."""
+RING_REACH = 1.0
+"""Least standard deviation of a Gaussian around the mouth along its row, of the length of the edge there: half of what
+the edge has when a wide mouth makes it twice as long, so that the row stays closed. Gaussians do not stretch with the
+mesh, and lips of the size at which they start become a row of dots."""
 RING_WEIGHT = 0.01
 """With it, held-out frames of a clip whose mouth is often open lose 0.03 dB (bench/results/sliders.md)."""
 RING_OFFSET = 0.001
@@ -53,8 +63,9 @@ RING_OFFSET = 0.001
 
 @dataclass(frozen=True)
 class AnchorLimits:
-    """What anchor Gaussians may be: within the first three, `anchor_limit_loss` is zero, and where they are alike along
-    the fourth, `ring_loss`.
+    """What the Gaussians of each vertex may be: within the first three, `anchor_limit_loss` of anchors is zero; where
+    anchors are alike along the fourth, `ring_loss`; and within the first and the last, `spawned_limit_loss` of those
+    that they spawned.
     """
 
     offset: Tensor
@@ -65,6 +76,12 @@ class AnchorLimits:
     """(N,) metres: the same, which it should not fall below; 0 where any will do."""
     rings: Tensor
     """(E, 2) `mouth_rings`."""
+    ring_edges: Tensor
+    """(E, 3) metres in the rest pose: from the first vertex of `rings` to the other."""
+    thickness: Tensor
+    """(N,) metres: standard deviation of a spawned Gaussian along the vertex's normal."""
+    normals: Tensor
+    """(N, 3) unit vectors of the mesh in the rest pose."""
 
 
 def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
@@ -74,15 +91,23 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
     `base_scale` is `anchor_scale` of the mesh, at which the Gaussians start.
     """
     distance = torch.full((len(model.template),), FACE_OFFSET_LIMIT)
+    thickness = torch.full_like(distance, FACE_THICKNESS)
     for region in ("scalp", "neck", "boundary", "ears"):
-        distance[torch.as_tensor(model.regions[region], dtype=torch.long)] = HAIR_OFFSET_LIMIT
+        hair = torch.as_tensor(model.regions[region], dtype=torch.long)
+        distance[hair], thickness[hair] = HAIR_OFFSET_LIMIT, HAIR_THICKNESS
     least = torch.zeros_like(base_scale)
     lips = torch.as_tensor(model.regions["lips"], dtype=torch.long)
     least[lips] = LIP_SCALE * base_scale[lips]
     scale, teeth = (3 * base_scale).clamp_min(0.002), torch.as_tensor(mouth_parts(model)["teeth"])
     distance[teeth], scale[teeth] = TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT
-    rings = torch.from_numpy(mouth_rings(model)).to(base_scale.device)
-    return AnchorLimits(distance.to(base_scale.device), scale, least, rings)
+    rings, template = mouth_rings(model), torch.as_tensor(model.template)
+    ring_edges = template[rings[:, 1]] - template[rings[:, 0]]
+    normals = vertex_normals(template[None], torch.as_tensor(model.faces.astype(np.int64)))[0]
+    distance, thickness, ring_edges, normals = (
+        each.to(base_scale) for each in (distance, thickness, ring_edges, normals)
+    )
+    rows = torch.from_numpy(rings).to(base_scale.device)
+    return AnchorLimits(distance, scale, least, rows, ring_edges, thickness, normals)
 
 
 def mouth_rings(model: HeadModel) -> np.ndarray:
@@ -146,9 +171,10 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
     return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses]).sum()
 
 
-def ring_loss(anchors: AnchorGaussians, rings: Tensor) -> Tensor:
+def ring_loss(anchors: AnchorGaussians, rings: Tensor, ring_edges: Tensor) -> Tensor:
     """Squared differences of the Gaussians along the edges `rings` (E, 2) in harmonics, log scale and offset in
-    RING_OFFSET: the mean over edges and frames; 0 without edges.
+    RING_OFFSET, and squares of what each lacks of RING_REACH along `ring_edges` (E, 3), metres, in units of it: the mean
+    over edges and frames; 0 without edges.
 
     Between closed lips, each Gaussian is dark or light as the line happens to run over it. Where the mouth opens
     further than in the clip, such a rim looks torn. Across the mouth they may differ as they will.
@@ -159,7 +185,39 @@ def ring_loss(anchors: AnchorGaussians, rings: Tensor) -> Tensor:
     colors = (anchors.harmonics[:, one] - anchors.harmonics[:, other]).square().sum((-1, -2))
     scales = (anchors.scales[:, one] / anchors.scales[:, other]).log().square().sum(-1)
     offsets = ((anchors.offsets[:, one] - anchors.offsets[:, other]) / RING_OFFSET).square().sum(-1)
-    return (colors + scales + offsets).mean()
+    reach = RING_REACH * ring_edges.norm(dim=-1)
+    lacking = [
+        (1 - extent_along(anchors.quaternions[:, end], anchors.scales[:, end], ring_edges) / reach).clamp_min(0)
+        for end in (one, other)
+    ]
+    return (colors + scales + offsets + lacking[0].square() + lacking[1].square()).mean()
+
+
+def extent_along(quaternions: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
+    """Standard deviation (...), in the unit of `scales` (..., 3), of Gaussians along `directions` (..., 3) of any length;
+    their `quaternions` (..., 4) w, x, y, z need not be normalised.
+    """
+    conjugate = functional.normalize(quaternions, dim=-1) * quaternions.new_tensor((1, -1, -1, -1))
+    return (rotate(conjugate, functional.normalize(directions, dim=-1)) * scales).norm(dim=-1)
+
+
+def spawned_limit_loss(splats: Splats, pose: Pose, limits: AnchorLimits) -> Tensor:
+    """Squared excess of the spawned Gaussians' distance from their vertex, and of their standard deviation along its
+    normal, over their limits and in units of these: the sum of the means over Gaussians; 0 without any.
+
+    `splats` are those of `pose`: one for each vertex, then the k that each spawned.
+    """
+    count = pose.posed.shape[1]
+    k = (splats.means.shape[1] - count) // count
+    if not k:
+        return splats.means.new_zeros(())
+    means, quaternions, scales = (
+        part[:, count:].unflatten(1, (count, k)) for part in (splats.means, splats.quaternions, splats.scales)
+    )
+    away = (means - pose.posed[:, :, None]).norm(dim=-1) / limits.offset[:, None]
+    normals = rotate(pose.rotations, limits.normals)[:, :, None]
+    thick = extent_along(quaternions, scales, normals) / limits.thickness[:, None]
+    return sum((part - 1).clamp_min(0).square().mean() for part in (away, thick))
 
 
 def total_loss(
@@ -181,7 +239,8 @@ def total_loss(
     loss = image_loss(enhanced or raster, batch, background, crops, crop, mixed_precision)
     if enhanced:
         loss = loss + COARSE_WEIGHT * image_loss(raster, batch, background, None, 0)
-    loss = loss + MATTE_WEIGHT * matte_loss(raster, batch) + RING_WEIGHT * ring_loss(anchors, anchor_limit.rings)
+    loss = loss + MATTE_WEIGHT * matte_loss(raster, batch)
+    loss = loss + RING_WEIGHT * ring_loss(anchors, anchor_limit.rings, anchor_limit.ring_edges)
     return loss + ANCHOR_LIMIT_WEIGHT * anchor_limit_loss(anchors, anchor_limit)
 
 

@@ -24,7 +24,7 @@ from ..reading import Damaged
 from ..splatting.rasterize import rasterize
 from .capture_light import CaptureLight
 from .frames import Batch, TrainingFrames
-from .losses import AnchorLimits, batch_psnr, total_loss
+from .losses import ANCHOR_LIMIT_WEIGHT, AnchorLimits, batch_psnr, spawned_limit_loss, total_loss
 from .parameter_groups import ParameterGroup
 from .pose_refinement import PoseRefiner
 from .step_draws import StepDraws, draw_step
@@ -248,6 +248,7 @@ class Optimisation:
         # Noise as large as the tracker's own keeps the networks from depending on differences below the tracking error.
         pose = replace(pose, conditions=pose.conditions + draws.noise)
         splats, anchors = self.model(pose)
+        penalty = penalty + ANCHOR_LIMIT_WEIGHT * spawned_limit_loss(splats, pose, self.anchor_limit)
         if self.visible_eyes and self.step % EVERY == 0:
             penalty = penalty + EVERY * WEIGHT * self.visible_eyes.covered(splats, pose.posed, batch.cameras)
         splats = motion.move(splats) if motion else splats

@@ -44,6 +44,9 @@ PARTED_JAW = 0.12
 """Radians by which the jaw is lowered where frames begin to show what lies behind the teeth: tongue and wall. With
 less, and the lips apart, the tracked mesh shows its tongue where the person bares the teeth, which would paint it
 white."""
+PICTURE_EDGE = 0.03
+"""Of the image's width: vertices within it of an image's edge, or beyond, count as not in the picture. Of their Gaussians
+too little is in it for their colour to be true, and a neck that the edge cuts became magenta there."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""
@@ -82,12 +85,12 @@ class UnobservedVertices:
     """
 
     unobserved: Tensor
-    """(N,) in [0, 1]: 1 = visible in no frame, and so far from visible vertices (twice `AnchorLimits.offset` or more)
-    that its Gaussian is not visible either."""
+    """(N,) in [0, 1]: 1 = visible in no frame, and either beyond the edge of every picture, or so far from visible
+    vertices (twice `AnchorLimits.offset` or more) that its Gaussian is not visible either."""
     hidden: Tensor
     """(N,) in [0, 1]: 1 = visible in no frame."""
     grazing: Tensor
-    """(N,) in [0, 1]: 1 = visible in no frame, or at grazing angles only."""
+    """(N,) in [0, 1]: 1 = visible in no frame, or only at grazing angles, at a picture's edge or outside the matte."""
     edges: Tensor
     """(E, 2) edges of the mesh without those between scalp, skin, the mouth's inside, irises and whites: hair must not
     blend into skin."""
@@ -244,18 +247,34 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     # Normals and directions are both given in the frame of the canonical head.
     facing = -(pose.normals * pose.directions).sum(-1).cpu().numpy()
     visible_count = visible.sum(0).astype(np.float64)
-    reliable_count = (visible & (facing > MIN_FACING_COSINE)).sum(0).astype(np.float64)
+    in_picture, of_head = _in_footage(frames, rows, cameras.pixels(vertices) / VISIBILITY_SIZE)
+    reliable_count = (visible & of_head & (facing > MIN_FACING_COSINE)).sum(0).astype(np.float64)
     min_frames = min(MIN_VISIBLE_FRAMES, len(rows))
     # Gaussians may lie off their vertices: hair visible beyond the mesh's outline belongs to vertices behind the
     # outline.
     distance, _ = KDTree(model.template[visible_count >= min_frames]).query(model.template)
     hidden = 1 - np.minimum(1, visible_count / min_frames)
     grazing = 1 - np.minimum(1, reliable_count / min_frames)
-    unobserved = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1) * hidden
+    away = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1)
+    unobserved = np.maximum(away, 1 - np.minimum(1, in_picture.sum(0) / min_frames)) * hidden
     unobserved, hidden, grazing = (
         torch.as_tensor(degree, dtype=torch.float32, device=frames.device) for degree in (unobserved, hidden, grazing)
     )
     return unobserved_vertices(model, unobserved, hidden, grazing, white_of_eyes(model, frames))
+
+
+def _in_footage(frames: TrainingFrames, rows: np.ndarray, places: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Two (B, N) bool of `places` (B, N, 2), of the image's width and height, in the frames of `rows` (B,): which lie
+    in the picture, PICTURE_EDGE within its edge, and which of these in the head's matte.
+    """
+    in_picture = ((places - 0.5).abs() < 0.5 - PICTURE_EDGE).all(-1)
+    x, y = (places * frames.size).long().clamp(0, frames.size - 1).unbind(-1)
+    # One by one: all of them at full size would be a gigabyte.
+    mattes = [
+        frames.batch(row, frames.size).matte[0, y[place], x[place]]
+        for place, row in enumerate(torch.from_numpy(rows).split(1))
+    ]
+    return in_picture.cpu().numpy(), (in_picture & (torch.stack(mattes) > 0.5)).cpu().numpy()
 
 
 def _opens_mouth(model: HeadModel, raster: MeshRasters, vertices: Tensor, cameras: Cameras) -> np.ndarray:

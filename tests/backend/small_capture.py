@@ -23,11 +23,21 @@ from backend.head.model import HeadModel
 from backend.head.registry import remember_head
 from backend.splatting.rasterize import rasterize
 from backend.training.frames import TrackPoses
+from backend.training.losses import AnchorLimits
 from backend.training.warmup import VertexBoundGaussians
 
 SIZE = 64
 NO_RINGS = torch.zeros(0, 2, dtype=torch.long)
 """`AnchorLimits.rings` of a head without a mouth, as the ball is."""
+
+
+def limits_of_a_ball(
+    offset: torch.Tensor, scale: torch.Tensor, least_scale: torch.Tensor | None = None
+) -> AnchorLimits:
+    """With these fields (N,), a thickness of 1 mm and normals along x."""
+    least = torch.zeros_like(offset) if least_scale is None else least_scale
+    normals = torch.eye(3)[0].expand(len(offset), 3)
+    return AnchorLimits(offset, scale, least, NO_RINGS, torch.zeros(0, 3), torch.full_like(offset, 0.001), normals)
 
 
 def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) -> tuple[Capture, Track, HeadModel]:

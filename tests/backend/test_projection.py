@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_capture import NO_RINGS, SIZE, make_small_capture, true_gaussians
+from small_capture import SIZE, limits_of_a_ball, make_small_capture, true_gaussians
 
 from backend.avatar.anchors import mean_edge_lengths
 from backend.avatar.graph_avatar import OFFSET_UNIT
 from backend.errors import EffigyError
 from backend.training.frames import TrainingFrames
-from backend.training.losses import HAIR_OFFSET_LIMIT, AnchorLimits
+from backend.training.losses import HAIR_OFFSET_LIMIT
 from backend.training.presets import PRESETS
 from backend.training.projection import project_into
 from backend.training.trainer import train
@@ -31,7 +31,7 @@ def projected(small, hair: bool) -> tuple[VertexBoundGaussians, TrainingFrames]:
     frames = TrainingFrames(capture, track, model, SIZE)
     free = VertexBoundGaussians(torch.from_numpy(mean_edge_lengths(model.template, model.faces)), 1)
     limit = torch.full((len(model.template),), HAIR_OFFSET_LIMIT if hair else 0.003)
-    project_into(free, frames, model, AnchorLimits(limit, limit, 0 * limit, NO_RINGS))
+    project_into(free, frames, model, limits_of_a_ball(limit, limit))
     return free, frames
 
 
@@ -62,7 +62,7 @@ def test_hair_ends_where_silhouettes_end_and_skin_stays_on_the_mesh(small) -> No
     frames = TrainingFrames(capture, track, smaller, SIZE)
     free = VertexBoundGaussians(torch.from_numpy(mean_edge_lengths(smaller.template, smaller.faces)), 1)
     limit = torch.full((len(model.template),), HAIR_OFFSET_LIMIT)
-    project_into(free, frames, smaller, AnchorLimits(limit, limit, 0 * limit, NO_RINGS))
+    project_into(free, frames, smaller, limits_of_a_ball(limit, limit))
     side = np.abs(smaller.template[:, 2]) < 0.3 * np.abs(smaller.template).max()
     offset = OFFSET_UNIT * free.geometry[:, :3].norm(dim=-1).detach().numpy()
     assert 0.007 < np.median(offset[side]) < 0.015, "of 15 mm, drawn to the mesh where no silhouette ends"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_capture import NO_RINGS
+from small_capture import limits_of_a_ball
 
 from backend.avatar.anchors import AnchorGaussians
 from backend.avatar.graph_avatar import OFFSET_UNIT
@@ -84,7 +84,7 @@ class Free:
 def limits_of(free: Free) -> AnchorLimits:
     """The last Gaussian may be half as large as it starts."""
     scale = free.base_scale * torch.tensor((3.0,) * (len(free.seen) - 1) + (0.5,))
-    return AnchorLimits(free.base_scale, scale, torch.zeros_like(scale), NO_RINGS)
+    return limits_of_a_ball(free.base_scale, scale)
 
 
 def test_unseen_gaussians_become_those_of_a_closed_surface_in_the_colours_around() -> None:

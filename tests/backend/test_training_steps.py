@@ -11,12 +11,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from small_capture import NO_RINGS, SIZE, make_small_capture
+from small_capture import NO_RINGS, SIZE, limits_of_a_ball, make_small_capture
 
+from backend.avatar.avatar import build_networks
+from backend.avatar.blendshapes import UNDRAWN
+from backend.avatar.settings import GENERATORS, AvatarSettings
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts, mouth_rows
 from backend.progress import SILENT, Progress
-from backend.splatting.types import Raster
+from backend.splatting.types import Raster, Splats
 from backend.training import losses, optimisation, presets, session, stages
 from backend.training.checkpoint import EVERY_SECONDS
 from backend.training.frames import TrainingFrames
@@ -121,11 +124,11 @@ def test_with_an_enhancer_the_unenhanced_image_keeps_a_tenth_of_the_loss(monkeyp
         )
 
     monkeypatch.setattr(losses, "anchor_limit_loss", lambda anchors, anchor_limit: 0.0)
-    monkeypatch.setattr(losses, "ring_loss", lambda anchors, rings: 0.0)
+    monkeypatch.setattr(losses, "ring_loss", lambda anchors, rings, ring_edges: 0.0)
     batch = SimpleNamespace(color=torch.rand(1, 16, 16, 3, generator=generator), matte=torch.ones(1, 16, 16))
     background, enhanced, plain, other = torch.rand(1, 3, generator=generator), raster(), raster(), raster()
     # All three have the same alpha, so only the term of the unenhanced colours differs.
-    limits = SimpleNamespace(rings=NO_RINGS)
+    limits = SimpleNamespace(rings=NO_RINGS, ring_edges=None)
     cost = [total_loss(each, batch, None, limits, background, enhanced=enhanced) for each in (plain, other)]
     alone = [image_loss(each, batch, background, None, 0) for each in (plain, other)]
     assert abs(alone[0] - alone[1]) > 1e-3
@@ -179,7 +182,7 @@ def test_the_matte_loss_is_the_binary_cross_entropy_of_alpha():
 
 
 def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
-    limits = losses.AnchorLimits(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]), torch.zeros(2), NO_RINGS)
+    limits = limits_of_a_ball(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]))
     offsets = torch.tensor([[[0.03, 0.0, 0.0], [0.0, 0.02, 0.0]]])
     scales = torch.tensor([[[0.004, 0.002, 0.001], [0.004, 0.004, 0.016]]])
     anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.zeros(1, 2))
@@ -188,11 +191,57 @@ def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
 
 
 def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
-    limits = losses.AnchorLimits(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]), NO_RINGS)
+    limits = limits_of_a_ball(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]))
     # Along one axis a quarter of the least scale; and 0.4 below the least opacity. The second is no lip.
     scales = torch.tensor([[[0.004, 0.001, 0.008], [0.0001, 0.0001, 0.0001]]])
     anchors = SimpleNamespace(offsets=torch.zeros(1, 2, 3), scales=scales, opacities=torch.tensor([[0.5, 0.1]]))
     assert losses.anchor_limit_loss(anchors, limits) == pytest.approx(0.75**2 / 6 + 0.4**2 / 2)
+
+
+def spawned(away: float, scales: list[float], turn: list[float], neck: list[float]) -> tuple[Splats, SimpleNamespace]:
+    """A vertex at (0.1, 0, 0) with its anchor, and the Gaussian that it spawned."""
+    zeros = torch.zeros(1, 2, 3)
+    means = torch.tensor([[[0.1, 0, 0], [0.1, 0, away]]])
+    quaternions = torch.tensor([[[1.0, 0, 0, 0], turn]])
+    own = torch.tensor([[[1.0, 1, 1], scales]])
+    pose = SimpleNamespace(posed=means[:, :1], rotations=torch.tensor([[neck]]))
+    return Splats(means, quaternions, own, zeros[..., 0], zeros), pose
+
+
+def test_spawned_gaussians_are_penalised_for_standing_off_the_surface():
+    """Their limits here are 3 mm from the vertex and 1 mm along its normal, which is x in the rest pose."""
+    limits = limits_of_a_ball(torch.tensor([0.003]), torch.tensor([0.01]))
+    still, quarter = [1.0, 0, 0, 0], [math.sqrt(0.5), 0, 0, math.sqrt(0.5)]
+    flat = [0.001, 0.02, 0.02]
+
+    def loss(*arguments) -> float:
+        return float(losses.spawned_limit_loss(*spawned(*arguments), limits))
+
+    assert loss(0.003, flat, still, still) == pytest.approx(0, abs=1e-9)
+    assert loss(0.009, flat, still, still) == pytest.approx(4, rel=1e-4)
+    assert loss(0, [0.003, 0, 0], still, still) == pytest.approx(4, rel=1e-4)
+    # Turned by a quarter about z, its long axis lies along the normal; where the head turns too, it lies in the surface.
+    assert loss(0, flat, quarter, still) == pytest.approx(19**2, rel=1e-3)
+    assert loss(0, flat, quarter, quarter) == pytest.approx(0, abs=1e-6)
+    splats, pose = spawned(0.009, flat, still, still)
+    alone = Splats(*(part[:, :1] for part in vars(splats).values()))
+    assert losses.spawned_limit_loss(alone, pose, limits) == 0
+
+
+def test_a_training_draws_spawned_gaussians_to_the_surface(frames, small):
+    """Also where no pixel asks for it: behind the head, or before the brow in profile."""
+    model = small[2]
+    networks = build_networks(AvatarSettings(size=SIZE, **GENERATORS["blendshapes"]), model, small[1].identity)
+    limits = anchor_limits(model, networks.base_scale)
+    with torch.no_grad():
+        networks.blendshapes.positions *= 40
+        networks.blendshapes._spawned_mean()[..., 0] = UNDRAWN
+    groups = [ParameterGroup([networks.blendshapes.positions], 0.5)]
+    options = {"stage": "", "steps": 8, "batch": 2, "size": SIZE, "final_rate": 0.1}
+    fitting = Optimisation(networks, groups, frames, limits, **options)
+    before = networks.blendshapes.positions.detach().norm(dim=-1).mean()
+    fitting.run(SILENT)
+    assert networks.blendshapes.positions.detach().norm(dim=-1).mean() < 0.98 * before
 
 
 def test_the_rings_of_a_mouth_run_around_it():
@@ -214,7 +263,34 @@ def test_the_rings_of_a_mouth_run_around_it():
     assert not any(edge & teeth for edge in ends)
     bare = replace(model, regions=model.regions | {"mouth_inside": model.regions["mouth_inside"][:0]})
     assert len(losses.mouth_rings(bare)) == 0
-    assert losses.ring_loss(SimpleNamespace(offsets=torch.zeros(1, 1, 3)), NO_RINGS) == 0
+    assert losses.ring_loss(SimpleNamespace(offsets=torch.zeros(1, 1, 3)), NO_RINGS, torch.zeros(0, 3)) == 0
+
+
+def test_a_row_around_the_mouth_stays_closed_where_it_gets_twice_as_long():
+    """Each Gaussian reaches half of the doubled edge; across the row it may be as flat as it will."""
+    rings, edges = torch.tensor([[0, 1]]), torch.tensor([[0.0, 0.003, 0]])
+    quarter = [math.sqrt(0.5), 0, 0, math.sqrt(0.5)]
+
+    def loss(scales: list[list[float]], quaternions: list[list[float]]) -> float:
+        scale = torch.tensor([scales])
+        anchors = SimpleNamespace(
+            offsets=torch.zeros(1, 2, 3),
+            harmonics=torch.zeros(1, 2, 1, 3),
+            scales=scale,
+            quaternions=torch.tensor([quaternions]),
+        )
+        unlike = (scale[:, 0] / scale[:, 1]).log().square().sum()
+        return float(losses.ring_loss(anchors, rings, edges) - unlike)
+
+    flat, still = [0.0001, 0.003, 0.0001], [1.0, 0, 0, 0]
+    assert loss([flat, flat], [still, still]) == pytest.approx(0, abs=1e-6)
+    assert loss([flat, [0.0001, 0.0015, 0.0001]], [still, still]) == pytest.approx(0.25, abs=1e-4)
+    # Turned by a quarter, its long axis lies across the row.
+    assert loss([flat, flat], [still, quarter]) == pytest.approx((1 - 0.0001 / 0.003) ** 2, rel=1e-4)
+    model = load_head()
+    limits = anchor_limits(model, torch.full((len(model.template),), 0.005))
+    between = model.template[limits.rings[:, 1]] - model.template[limits.rings[:, 0]]
+    assert np.allclose(limits.ring_edges, between) and len(between) > 100
 
 
 def test_the_least_scale_is_that_at_which_lips_start():
@@ -248,17 +324,27 @@ def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
 
 def test_the_parts_of_the_loss_have_the_papers_weights(monkeypatch):
     raster, batch, background = random_images(3)
-    limits = losses.AnchorLimits(
-        torch.full((2,), 0.01), torch.full((2,), 0.002), torch.zeros(2), torch.tensor([[0, 1]])
+    limits = replace(
+        limits_of_a_ball(torch.full((2,), 0.01), torch.full((2,), 0.002)),
+        rings=torch.tensor([[0, 1]]),
+        ring_edges=torch.tensor([[0, 0.004, 0]]),
     )
     offsets, harmonics = torch.zeros(1, 2, 3), torch.zeros(1, 2, 4, 3)
     # Three times the limit, and five millimetres from the other's.
     offsets[0, 0, 0], offsets[0, 1, 0] = 0.03, 0.025
     harmonics[0, 0, 1, 2] = 2.0
     scales = torch.tensor((0.001, 0.002))[None, :, None] * torch.ones(3)
-    anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.ones(1, 2), harmonics=harmonics)
+    anchors = SimpleNamespace(
+        offsets=offsets,
+        scales=scales,
+        opacities=torch.ones(1, 2),
+        harmonics=harmonics,
+        quaternions=torch.tensor([[[2.0, 0, 0, 0], [1, 0, 0, 0]]]),
+    )
     parts = image_loss(raster, batch, background, None, 0) + 0.1 * losses.matte_loss(raster, batch)
     parts += 0.1 * (2**2 + 1.5**2) / 2 + 0.01 * (5**2 + 2**2 + 3 * math.log(2) ** 2)
+    # Along an edge of 4 mm they reach 1 and 2 mm.
+    parts += 0.01 * (0.75**2 + 0.5**2)
     torch.testing.assert_close(total_loss(raster, batch, anchors, limits, background), parts)
     other = random_images(4)[0]
     parts += image_loss(other, batch, background, None, 0) - 0.9 * image_loss(raster, batch, background, None, 0)

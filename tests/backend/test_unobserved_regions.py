@@ -10,7 +10,7 @@ import pytest
 import torch
 from resting_head import SIZE as HEAD_SIZE
 from resting_head import Frames, camera_before
-from small_capture import NO_RINGS, SIZE, make_small_capture
+from small_capture import SIZE, limits_of_a_ball, make_small_capture
 
 from backend.avatar.avatar import Avatar, build_networks, load_avatar, save_avatar
 from backend.avatar.filmed import expression_limits, unlimited_faces
@@ -27,7 +27,7 @@ from backend.splatting.spherical_harmonics import C0, C1
 from backend.splatting.types import Cameras
 from backend.training.filmed_limits import store_training_ranges
 from backend.training.frames import TrainingFrames
-from backend.training.losses import AnchorLimits, anchor_limits
+from backend.training.losses import anchor_limits
 from backend.training.unobserved_regions import (
     EYE_WHITE,
     INNER_LIP,
@@ -35,6 +35,7 @@ from backend.training.unobserved_regions import (
     MOUTH_COLORS,
     UnobservedPrior,
     UnobservedVertices,
+    _in_footage,
     _opens_mouth,
     find_unobserved,
     unobserved_vertices,
@@ -64,6 +65,39 @@ def test_back_of_the_head_is_unobserved_and_front_is_observed(small, frames):
     assert unobserved.unobserved[torch.as_tensor(front)].max() == 0
     assert unobserved.unobserved[torch.as_tensor(back)].min() > 0.5
     assert unobserved.unobserved[model.template[:, 2].argmin()] == 1
+
+
+def test_what_lies_below_the_edge_of_every_picture_is_unobserved_however_far_gaussians_may_lie(small):
+    """Otherwise a neck that the edge cuts keeps what the warm-up happened to leave below it."""
+    capture, track, model = small
+    intrinsics = track.intrinsics.copy()
+    intrinsics[1, 2] += 0.4 * track.size
+    frames = TrainingFrames(capture, replace(track, intrinsics=intrinsics), model, SIZE)
+    limits = limits_of_a_ball(torch.full((len(model.template),), 0.5), torch.full((len(model.template),), 0.01))
+    unobserved = find_unobserved(frames, model, limits).unobserved
+    cameras, pose = frames.poses.cameras(frames.indices, SIZE), frames.poses.pose(frames.indices)
+    y = cameras.pixels(cameras.seen(pose.posed))[..., 1] / SIZE
+    below, within = y.amin(0) > 1.15, (y < 0.9).all(0)
+    assert below.sum() > 5 and within.sum() > 5
+    assert unobserved[below].min() == 1 and unobserved[within].max() == 0
+
+
+def test_colours_are_reliable_in_the_picture_and_in_the_matte(frames):
+    """Not near the edge, where little of a Gaussian is in the picture."""
+    places = torch.tensor([(0.5, 0.5), (0.5, 0.99), (0.5, 1.4), (0.04, 0.04), (0.5, -0.2)])
+    in_picture, of_head = _in_footage(frames, np.arange(3), places.expand(3, 5, 2))
+    assert in_picture.tolist() == [[True, False, False, True, False]] * 3
+    assert of_head.tolist() == [[True, False, False, False, False]] * 3
+
+
+def test_a_vertex_that_no_matte_shows_is_as_unreliable_as_one_at_grazing_angles(small, frames):
+    """A track may lay the mesh over what is not the head."""
+    model = small[2]
+    limits = anchor_limits(model, torch.full((len(model.template),), 0.01))
+    grazing = find_unobserved(frames, model, limits).grazing
+    bare = TrainingFrames(small[0], small[1], model, SIZE)
+    bare._images[..., 3] = 0
+    assert grazing.min() == 0 and find_unobserved(bare, model, limits).grazing.min() == 1
 
 
 def make_unobserved(
@@ -191,7 +225,7 @@ def test_colour_seen_at_grazing_angles_is_neither_kept_nor_extrapolated():
         free.appearance[:, 1:4] = torch.tensor([-0.5, 1, 0])[:, None]
         free.appearance[0, 7:10] = 0.5 * C0 / C1
         free.geometry[:, 3:6] = 0.7
-    wide = AnchorLimits(*(torch.full((3,), 0.02),) * 3, NO_RINGS)
+    wide = limits_of_a_ball(*(torch.full((3,), 0.02),) * 3)
     unobserved.extrapolate_into(free, pose, wide)
     assert torch.allclose(free.appearance[:, 1], torch.tensor([-0.5, -1, -1]), atol=0.02)
     # The unobserved Gaussian is opaque and has the initial scale.
