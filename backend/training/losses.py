@@ -42,8 +42,8 @@ HAIR_OFFSET_LIMIT = 0.03
 """The same for scalp, neck, the open edge below it, and ears, because hair lies off the skull. With one limit for all
 Gaussians, hair blurs instead of leaving the mesh (the failure case that Gaussian Deja-vu measured)."""
 FACE_THICKNESS, HAIR_THICKNESS = 0.0015, 0.006
-"""Metres: the largest standard deviation of a spawned Gaussian across the surface. Frames from the front do not tell how
-deep a Gaussian is: brows and noses had needles and a haze before them in profile."""
+"""Metres: the largest standard deviation of a spawned Gaussian across the surface. Frames from the front do not tell
+how deep a Gaussian is: brows and noses had needles and a haze before them in profile."""
 TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
 """Metres, of the teeth's Gaussians. Their mesh is coarse: Gaussians that close it are so large that the upper row
 reached down to the lower one, and an open mouth was full of teeth. These close it half where frames show no teeth,
@@ -173,8 +173,8 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
 
 def ring_loss(anchors: AnchorGaussians, rings: Tensor, ring_edges: Tensor) -> Tensor:
     """Squared differences of the Gaussians along the edges `rings` (E, 2) in harmonics, log scale and offset in
-    RING_OFFSET, and squares of what each lacks of RING_REACH along `ring_edges` (E, 3), metres, in units of it: the mean
-    over edges and frames; 0 without edges.
+    RING_OFFSET, and squares of what each lacks of RING_REACH along `ring_edges` (E, 3), metres, in units of it: the
+    mean over edges and frames; 0 without edges.
 
     Between closed lips, each Gaussian is dark or light as the line happens to run over it. Where the mouth opens
     further than in the clip, such a rim looks torn. Across the mouth they may differ as they will.
@@ -194,8 +194,8 @@ def ring_loss(anchors: AnchorGaussians, rings: Tensor, ring_edges: Tensor) -> Te
 
 
 def extent_along(quaternions: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
-    """Standard deviation (...), in the unit of `scales` (..., 3), of Gaussians along `directions` (..., 3) of any length;
-    their `quaternions` (..., 4) w, x, y, z need not be normalised.
+    """Standard deviation (...), in the unit of `scales` (..., 3), of Gaussians along `directions` (..., 3) of any
+    length; their `quaternions` (..., 4) w, x, y, z need not be normalised.
     """
     conjugate = functional.normalize(quaternions, dim=-1) * quaternions.new_tensor((1, -1, -1, -1))
     return (rotate(conjugate, functional.normalize(directions, dim=-1)) * scales).norm(dim=-1)
@@ -217,7 +217,7 @@ def spawned_limit_loss(splats: Splats, pose: Pose, limits: AnchorLimits) -> Tens
     away = (means - pose.posed[:, :, None]).norm(dim=-1) / limits.offset[:, None]
     normals = rotate(pose.rotations, limits.normals)[:, :, None]
     thick = extent_along(quaternions, scales, normals) / limits.thickness[:, None]
-    return sum((part - 1).clamp_min(0).square().mean() for part in (away, thick))
+    return torch.stack([(part - 1).clamp_min(0).square().mean() for part in (away, thick)]).sum()
 
 
 def total_loss(

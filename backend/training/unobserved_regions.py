@@ -45,8 +45,8 @@ PARTED_JAW = 0.12
 less, and the lips apart, the tracked mesh shows its tongue where the person bares the teeth, which would paint it
 white."""
 PICTURE_EDGE = 0.03
-"""Of the image's width: vertices within it of an image's edge, or beyond, count as not in the picture. Of their Gaussians
-too little is in it for their colour to be true, and a neck that the edge cuts became magenta there."""
+"""Of the image's width: vertices within it of an image's edge, or beyond, count as not in the picture. Of their
+Gaussians too little is in it for their colour to be true, and a neck that the edge cuts became magenta there."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""

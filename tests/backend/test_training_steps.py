@@ -220,7 +220,7 @@ def test_spawned_gaussians_are_penalised_for_standing_off_the_surface():
     assert loss(0.003, flat, still, still) == pytest.approx(0, abs=1e-9)
     assert loss(0.009, flat, still, still) == pytest.approx(4, rel=1e-4)
     assert loss(0, [0.003, 0, 0], still, still) == pytest.approx(4, rel=1e-4)
-    # Turned by a quarter about z, its long axis lies along the normal; where the head turns too, it lies in the surface.
+    # Turned by a quarter about z, its long axis lies along the normal; where the head turns too, in the surface.
     assert loss(0, flat, quarter, still) == pytest.approx(19**2, rel=1e-3)
     assert loss(0, flat, quarter, quarter) == pytest.approx(0, abs=1e-6)
     splats, pose = spawned(0.009, flat, still, still)
