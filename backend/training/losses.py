@@ -48,9 +48,9 @@ TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
 """Metres, of the teeth's Gaussians. Their mesh is coarse: Gaussians that close it are so large that the upper row
 reached down to the lower one, and an open mouth was full of teeth. These close it half where frames show no teeth,
 which looks like single teeth before the dark."""
-LIP_SCALE, LIP_OPACITY = 1.0, 0.9
-"""Least scale of a Gaussian of the lips, of that at which it starts, and its least opacity. Otherwise needles and dots
-draw the line between closed lips, which fall apart where the mouth opens further than in the clip."""
+CLOSED_OPACITY = 0.9
+"""Least opacity of Gaussians that have a least scale: those of the lips, since needles and dots, which draw the line
+between closed lips, fall apart where the mouth opens further than in the clip; and `UnobservedVertices.aslant`."""
 RING_REACH = 1.0
 """Least standard deviation of a Gaussian around the mouth along its row, of the length of the edge there: half of what
 the edge has when a wide mouth makes it twice as long, so that the row stays closed. Gaussians do not stretch with the
@@ -97,7 +97,7 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
         distance[hair], thickness[hair] = HAIR_OFFSET_LIMIT, HAIR_THICKNESS
     least = torch.zeros_like(base_scale)
     lips = torch.as_tensor(model.regions["lips"], dtype=torch.long)
-    least[lips] = LIP_SCALE * base_scale[lips]
+    least[lips] = base_scale[lips]
     scale, teeth = (3 * base_scale).clamp_min(0.002), torch.as_tensor(mouth_parts(model)["teeth"])
     distance[teeth], scale[teeth] = TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT
     rings, template = mouth_rings(model), torch.as_tensor(model.template)
@@ -166,7 +166,7 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
     distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
     size = anchors.scales / anchor_limit.scale[:, None]
     small = 1 - anchors.scales / anchor_limit.least_scale.clamp_min(1e-9)[:, None]
-    faint = (LIP_OPACITY - anchors.opacities) * (anchor_limit.least_scale > 0)
+    faint = (CLOSED_OPACITY - anchors.opacities) * (anchor_limit.least_scale > 0)
     excesses = (distance - 1, size - 1, small, faint)
     return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses]).sum()
 

@@ -99,6 +99,7 @@ def train_on(
     validation = Validation(kept_rows)
     anchor_limit = anchor_limits(model, networks.base_scale)
     unobserved = find_unobserved(frames, model, anchor_limit)
+    anchor_limit = unobserved.closing(anchor_limit, networks.base_scale)
     unobserved_prior = UnobservedPrior(unobserved.weight)
     warmup_share = WARMUP_SHARE if plan.warmup_steps else 0.0
     if plan.warmup_steps and (resumed is None or resumed.stage == "warmup"):

@@ -9,7 +9,7 @@ the extrapolation there, and only there (`UnobservedPrior`). It also fades out t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,12 @@ white."""
 PICTURE_EDGE = 0.03
 """Of the image's width: vertices within it of an image's edge, or beyond, count as not in the picture. Of their
 Gaussians too little is in it for their colour to be true, and a neck that the edge cuts became magenta there."""
+CLOSED_FACING_COSINE = 0.7
+"""Cosine between normal and direction to the camera, below which in every frame a vertex counts as seen only aslant.
+Foreshortened, gaps between its Gaussian and its neighbours do not show in the clip, but from the side."""
+CLOSED_SCALE = 1.2
+"""Least scale of what is seen only aslant, of that at which it starts. Training leaves some axes a fifth below what is
+asked, through which the mouth's dark wall showed as a net on the cheeks; at 1 they are closed."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""
@@ -98,6 +104,8 @@ class UnobservedVertices:
     """(N, 3) RGB: the vertex's colour of MOUTH_COLORS, INNER_LIP or EYE_WHITE; NaN elsewhere."""
     whites: Tensor
     """(N,) bool: whites of the eyes."""
+    aslant: Tensor
+    """(N,) bool: skin and hair that no frame looks straight at."""
     white: Tensor | None = None
     """(3,) RGB: theirs in the footage; None if it does not show."""
 
@@ -105,6 +113,12 @@ class UnobservedVertices:
     def weight(self) -> Tensor:
         """(N,) in [0, 1]: weight of `UnobservedPrior`, the largest that applies."""
         return torch.stack((self.unobserved, HIDDEN_WEIGHT * self.hidden, GRAZING_WEIGHT * self.grazing)).amax(0)
+
+    def closing(self, limits: AnchorLimits, base_scale: Tensor) -> AnchorLimits:
+        """`limits` by which what is seen only aslant stays a closed surface. `base_scale` (N,), metres, is the scale at
+        which Gaussians start.
+        """
+        return replace(limits, least_scale=torch.where(self.aslant, CLOSED_SCALE * base_scale, limits.least_scale))
 
     @torch.no_grad()
     def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose, limits: AnchorLimits) -> None:
@@ -257,10 +271,12 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     grazing = 1 - np.minimum(1, reliable_count / min_frames)
     away = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1)
     unobserved = np.maximum(away, 1 - np.minimum(1, in_picture.sum(0) / min_frames)) * hidden
+    straight = (visible & of_head & (facing > CLOSED_FACING_COSINE)).sum(0)
+    aslant = torch.as_tensor(straight < min_frames, device=frames.device)
     unobserved, hidden, grazing = (
         torch.as_tensor(degree, dtype=torch.float32, device=frames.device) for degree in (unobserved, hidden, grazing)
     )
-    return unobserved_vertices(model, unobserved, hidden, grazing, white_of_eyes(model, frames))
+    return unobserved_vertices(model, unobserved, hidden, grazing, white_of_eyes(model, frames), aslant)
 
 
 def _in_footage(frames: TrainingFrames, rows: np.ndarray, places: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -293,9 +309,15 @@ def _opens_mouth(model: HeadModel, raster: MeshRasters, vertices: Tensor, camera
 
 
 def unobserved_vertices(
-    model: HeadModel, unobserved: Tensor, hidden: Tensor, grazing: Tensor, white: Tensor | None = None
+    model: HeadModel,
+    unobserved: Tensor,
+    hidden: Tensor,
+    grazing: Tensor,
+    white: Tensor | None = None,
+    aslant: Tensor | None = None,
 ) -> UnobservedVertices:
     """The three fields (N,) as `UnobservedVertices`, completed by this head's edges and colours of mouth and eyes.
+    `aslant` (N,) bool, by default nothing, is taken for skin and hair alone.
 
     The whites of the eyes count as unobserved: lids cover most of them, and where a tracked opening is wider than the
     eye's own, skin would be taken for white.
@@ -316,4 +338,8 @@ def unobserved_vertices(
     whites = torch.as_tensor(kind == 3, device=unobserved.device)
     edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=unobserved.device)
     unobserved, hidden, grazing = (torch.where(whites, 1.0, degree) for degree in (unobserved, hidden, grazing))
-    return UnobservedVertices(unobserved, hidden, grazing, edges, inside.to(unobserved), whites, white)
+    surface = torch.ones_like(whites)
+    for region in ("eyes", "lids", "mouth_inside"):
+        surface[torch.as_tensor(model.regions[region], dtype=torch.long)] = False
+    closed = torch.zeros_like(whites) if aslant is None else aslant & surface
+    return UnobservedVertices(unobserved, hidden, grazing, edges, inside.to(unobserved), whites, closed, white)

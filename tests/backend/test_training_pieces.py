@@ -36,6 +36,7 @@ def vertices(grazing: list[float], unobserved: list[float] | None = None, **more
         edges=torch.stack((torch.arange(count - 1), torch.arange(1, count)), 1),
         inside=torch.full((count, 3), torch.nan),
         whites=torch.zeros(count, dtype=torch.bool),
+        aslant=torch.zeros(count, dtype=torch.bool),
         **more,
     )
 

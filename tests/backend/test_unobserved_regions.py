@@ -100,11 +100,35 @@ def test_a_vertex_that_no_matte_shows_is_as_unreliable_as_one_at_grazing_angles(
     assert grazing.min() == 0 and find_unobserved(bare, model, limits).grazing.min() == 1
 
 
+def test_what_no_frame_looks_straight_at_stays_a_closed_surface(small, frames):
+    """Gaps between Gaussians at the sides are foreshortened in the clip, and a net of holes from the side."""
+    model = small[2]
+    base = torch.full((len(model.template),), 0.01)
+    limits = anchor_limits(model, base)
+    unobserved = find_unobserved(frames, model, limits)
+    pose = frames.poses.pose(frames.indices)
+    facing = torch.as_tensor(-(pose.normals * pose.directions).sum(-1)).sort(0, descending=True).values[2]
+    straight, side = facing > 0.75, facing < 0.6
+    assert straight.sum() > 10 and side.sum() > 10
+    assert unobserved.aslant[side].all() and not unobserved.aslant[straight].any()
+    least = unobserved.closing(limits, base).least_scale
+    assert torch.equal(least, torch.where(unobserved.aslant, 1.2 * base, limits.least_scale))
+
+
+def test_eyes_lids_and_the_mouth_are_never_closed():
+    model = load_head()
+    seen = torch.zeros(len(model.template))
+    aslant = unobserved_vertices(model, seen, seen, seen, None, torch.ones(len(seen), dtype=torch.bool)).aslant
+    open_ones = np.unique(np.concatenate([model.regions[name] for name in ("eyes", "lids", "mouth_inside")]))
+    assert sorted(np.flatnonzero(~aslant)) == sorted(open_ones)
+    assert not unobserved_vertices(model, seen, seen, seen).aslant.any()
+
+
 def make_unobserved(
     share: torch.Tensor, edges: torch.Tensor, grazing: torch.Tensor | None = None
 ) -> UnobservedVertices:
     inside, whites = torch.full((len(share), 3), torch.nan), torch.zeros(len(share), dtype=torch.bool)
-    return UnobservedVertices(share, share, share if grazing is None else grazing, edges, inside, whites)
+    return UnobservedVertices(share, share, share if grazing is None else grazing, edges, inside, whites, whites)
 
 
 def fill_with_default_7(unobserved: UnobservedVertices, values: torch.Tensor) -> torch.Tensor:
