@@ -96,6 +96,7 @@ class Comparison:
         hold_mouth(networks, self.model)
         self.limits = anchor_limits(self.model, networks.base_scale)
         unobserved = find_unobserved(self.frames, self.model, self.limits)
+        self.limits = unobserved.closing(self.limits, networks.base_scale)
         free = train_free_gaussians(
             self.frames,
             self.track.identity,

@@ -94,6 +94,7 @@ class Clip:
         self.new_enhancer = copy.deepcopy(self.start.enhancer)
         self.limits: AnchorLimits = anchor_limits(self.model, self.start.base_scale)
         unobserved = find_unobserved(self.frames, self.model, self.limits)
+        self.limits = unobserved.closing(self.limits, self.start.base_scale)
         self._warm_up(unobserved)
         self.new_enhancer.density.copy_(median_pixels_per_metre(self.start, self.frames))
         good = np.flatnonzero(self.track.flags == 0)

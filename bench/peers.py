@@ -32,7 +32,7 @@ from backend.head.registry import find_head
 from backend.progress import SILENT
 from backend.training.filmed_limits import hold_mouth, store_materials, store_training_ranges, store_weight_limits
 from backend.training.frames import TrackPoses, TrainingFrames
-from backend.training.losses import anchor_limits
+from backend.training.losses import AnchorLimits, anchor_limits
 from backend.training.optimisation import SEED, Optimisation
 from backend.training.parameter_groups import parameter_groups
 from backend.training.presets import PRESETS, WARMUP_SHARE, Preset
@@ -76,6 +76,7 @@ class Start:
     track: Track
     frames: TrainingFrames
     free: VertexBoundGaussians
+    limits: AnchorLimits
     prior: UnobservedPrior
     pose: Pose
     """The poses in which the networks start from the free Gaussians."""
@@ -109,11 +110,12 @@ def prepared(folder: Path, options: Options) -> Start:
     pose = distillation_poses(frames)
     limits = anchor_limits(model, free.base_scale)
     unobserved = find_unobserved(frames, model, limits)
+    limits = unobserved.closing(limits, free.base_scale)
     unobserved.extrapolate_into(free, pose, limits)
     with torch.no_grad():
         prior = UnobservedPrior(unobserved.weight, free(pose)[1])
     minutes = None if minutes is None else (1 - WARMUP_SHARE) * minutes
-    return Start(capture, track, frames, free, prior, pose, session, plan, minutes)
+    return Start(capture, track, frames, free, limits, prior, pose, session, plan, minutes)
 
 
 def train_peer(name: str, start: Start, options: Options) -> Avatar:
@@ -133,7 +135,7 @@ def train_peer(name: str, start: Start, options: Options) -> Avatar:
         networks,
         peer.groups() if peer else parameter_groups(networks),
         frames,
-        anchor_limits(model, networks.base_scale),
+        start.limits,
         stage="Training",
         steps=start.plan.steps,
         batch=start.plan.batch,

@@ -1,6 +1,7 @@
 """Neural Gaussians (GraphAvatar section 3.2, after Scaffold-GS): k more Gaussians spawned by every anchor.
 
-They represent what lies off the mesh: hair, glasses, the outline. A position is anchor + learned offset x anchor scale.
+They represent what lies off the mesh, within `training.losses.AnchorLimits`: hair, glasses, the outline. A position is
+anchor + learned offset x anchor scale.
 Opacity, colour, scale and rotation come from one small MLP each, F(f_anchor, d, e), with f a learned feature of the
 anchor, d the direction from the camera to it and e the expression. Each MLP's last layer has one bias per Gaussian, so
 that constant attributes, such as the colour of a strand of hair, need not be encoded in 16 features.

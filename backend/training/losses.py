@@ -49,8 +49,9 @@ TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
 reached down to the lower one, and an open mouth was full of teeth. These close it half where frames show no teeth,
 which looks like single teeth before the dark."""
 CLOSED_OPACITY = 0.9
-"""Least opacity of Gaussians that have a least scale: those of the lips, since needles and dots, which draw the line
-between closed lips, fall apart where the mouth opens further than in the clip; and `UnobservedVertices.aslant`."""
+"""Least opacity of Gaussians that have a least scale or breadth: those of the lips, since needles and dots, which draw
+the line between closed lips, fall apart where the mouth opens further than in the clip; and
+`UnobservedVertices.aslant`."""
 RING_REACH = 1.0
 """Least standard deviation of a Gaussian around the mouth along its row, of the length of the edge there: half of what
 the edge has when a wide mouth makes it twice as long, so that the row stays closed. Gaussians do not stretch with the
@@ -63,9 +64,9 @@ RING_OFFSET = 0.001
 
 @dataclass(frozen=True)
 class AnchorLimits:
-    """What the Gaussians of each vertex may be: within the first three, `anchor_limit_loss` of anchors is zero; where
-    anchors are alike along the fourth, `ring_loss`; and within the first and the last, `spawned_limit_loss` of those
-    that they spawned.
+    """What the Gaussians of each vertex may be: within the first four, `anchor_limit_loss` of anchors is zero; where
+    they are alike and reach each other along `rings`, `ring_loss`; and within `offset` and `thickness`,
+    `spawned_limit_loss` of those that they spawned.
     """
 
     offset: Tensor
@@ -74,14 +75,17 @@ class AnchorLimits:
     """(N,) metres: standard deviation of the Gaussian along each axis."""
     least_scale: Tensor
     """(N,) metres: the same, which it should not fall below; 0 where any will do."""
+    least_breadth: Tensor
+    """(N,) metres: the middle one of its three standard deviations should not fall below; 0 where any will do. A
+    Gaussian that is as broad as its vertex's surroundings closes a surface, however thin it is across."""
     rings: Tensor
     """(E, 2) `mouth_rings`."""
     ring_edges: Tensor
-    """(E, 3) metres in the rest pose: from the first vertex of `rings` to the other."""
+    """(E, 3) metres on the head model in the rest pose: from the first vertex of `rings` to the other."""
     thickness: Tensor
     """(N,) metres: standard deviation of a spawned Gaussian along the vertex's normal."""
     normals: Tensor
-    """(N, 3) unit vectors of the mesh in the rest pose."""
+    """(N, 3) unit vectors of the head model's mesh in the rest pose, by a few degrees not the person's own."""
 
 
 def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
@@ -107,7 +111,7 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
         each.to(base_scale) for each in (distance, thickness, ring_edges, normals)
     )
     rows = torch.from_numpy(rings).to(base_scale.device)
-    return AnchorLimits(distance, scale, least, rows, ring_edges, thickness, normals)
+    return AnchorLimits(distance, scale, least, torch.zeros_like(least), rows, ring_edges, thickness, normals)
 
 
 def mouth_rings(model: HeadModel) -> np.ndarray:
@@ -160,21 +164,22 @@ def matte_loss(raster: Raster, batch: Batch) -> Tensor:
 
 
 def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> Tensor:
-    """Squared excess of offsets and of scales over their limits, and of scales below the least, in units of the limits;
-    and of opacities below the least. Each is a mean over Gaussians.
+    """Squared excess of offsets and of scales over their limits, and of scales and breadths below the least, in units
+    of the limits; and of opacities below the least. Each is a mean over Gaussians.
     """
     distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
     size = anchors.scales / anchor_limit.scale[:, None]
     small = 1 - anchors.scales / anchor_limit.least_scale.clamp_min(1e-9)[:, None]
-    faint = (CLOSED_OPACITY - anchors.opacities) * (anchor_limit.least_scale > 0)
-    excesses = (distance - 1, size - 1, small, faint)
+    narrow = 1 - anchors.scales.median(-1).values / anchor_limit.least_breadth.clamp_min(1e-9)
+    faint = (CLOSED_OPACITY - anchors.opacities) * (anchor_limit.least_scale + anchor_limit.least_breadth > 0)
+    excesses = (distance - 1, size - 1, small, narrow, faint)
     return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses]).sum()
 
 
 def ring_loss(anchors: AnchorGaussians, rings: Tensor, ring_edges: Tensor) -> Tensor:
     """Squared differences of the Gaussians along the edges `rings` (E, 2) in harmonics, log scale and offset in
     RING_OFFSET, and squares of what each lacks of RING_REACH along `ring_edges` (E, 3), metres, in units of it: the
-    mean over edges; 0 without edges. Of the first frame, as in `spawned_limit_loss`.
+    mean over edges and frames; 0 without edges.
 
     Between closed lips, each Gaussian is dark or light as the line happens to run over it. Where the mouth opens
     further than in the clip, such a rim looks torn. Across the mouth they may differ as they will.
@@ -182,12 +187,13 @@ def ring_loss(anchors: AnchorGaussians, rings: Tensor, ring_edges: Tensor) -> Te
     if not len(rings):
         return anchors.offsets.new_zeros(())
     harmonics, scales, offsets, quaternions = (
-        part[0, rings] for part in (anchors.harmonics, anchors.scales, anchors.offsets, anchors.quaternions)
+        part[:, rings] for part in (anchors.harmonics, anchors.scales, anchors.offsets, anchors.quaternions)
     )
-    unlike = (harmonics[:, 0] - harmonics[:, 1]).square().sum((-1, -2))
-    unlike = unlike + (scales[:, 0] / scales[:, 1]).log().square().sum(-1)
-    unlike = unlike + ((offsets[:, 0] - offsets[:, 1]) / RING_OFFSET).square().sum(-1)
-    reach = RING_REACH * ring_edges.norm(dim=-1, keepdim=True)
+    unlike = (harmonics[:, :, 0] - harmonics[:, :, 1]).square().sum((-1, -2))
+    unlike = unlike + (scales[:, :, 0] / scales[:, :, 1]).log().square().sum(-1)
+    unlike = unlike + ((offsets[:, :, 0] - offsets[:, :, 1]) / RING_OFFSET).square().sum(-1)
+    # Two vertices of somebody's own head may lie in one place.
+    reach = (RING_REACH * ring_edges.norm(dim=-1, keepdim=True)).clamp_min(1e-6)
     lacking = (1 - extent_along(quaternions, scales, ring_edges[:, None]) / reach).clamp_min(0)
     return (unlike + lacking.square().sum(-1)).mean()
 
@@ -196,28 +202,35 @@ def extent_along(quaternions: Tensor, scales: Tensor, directions: Tensor) -> Ten
     """Standard deviation (...), in the unit of `scales` (..., 3), of Gaussians along `directions` (..., 3) of any
     length; their `quaternions` (..., 4) w, x, y, z need not be normalised.
     """
-    conjugate = functional.normalize(quaternions, dim=-1) * quaternions.new_tensor((1, -1, -1, -1))
-    return (rotate(conjugate, functional.normalize(directions, dim=-1)) * scales).norm(dim=-1)
+    # Turned back into the Gaussian's own axes, without a matrix, whose 18,000 copies take most of the time.
+    w, axis = functional.normalize(quaternions, dim=-1).split((1, 3), -1)
+    direction = functional.normalize(directions, dim=-1).expand_as(axis)
+    side = 2 * torch.linalg.cross(direction, axis)
+    own = direction + w * side + torch.linalg.cross(side, axis)
+    return (own * scales).norm(dim=-1)
 
 
 def spawned_limit_loss(splats: Splats, pose: Pose, limits: AnchorLimits) -> Tensor:
     """Squared excess of the spawned Gaussians' distance from their vertex, and of their standard deviation along its
     normal, over their limits and in units of these: the sum of the means over Gaussians; 0 without any.
 
-    `splats` are those of `pose`: one for each vertex, then the k that each spawned. The first frame alone is looked at:
-    it says as much as four, in a quarter of the time.
+    `splats` are those of `pose`: one for each vertex, then the k that each spawned. Those that are not drawn do not
+    count, and a spawned scale, which is in units of its anchor's, is no reason to shrink the anchor.
     """
     count = pose.posed.shape[1]
     k = (splats.means.shape[1] - count) // count
     if not k:
         return splats.means.new_zeros(())
-    means, quaternions, scales = (
-        part[0, count:].unflatten(0, (count, k)) for part in (splats.means, splats.quaternions, splats.scales)
+    means, quaternions, scales, opacities = (
+        part[:, count:].unflatten(1, (count, k))
+        for part in (splats.means, splats.quaternions, splats.scales, splats.opacities)
     )
-    away = (means - pose.posed[0, :, None]).norm(dim=-1) / limits.offset[:, None]
-    normals = rotate(pose.rotations[0], limits.normals)[:, None]
-    thick = extent_along(quaternions, scales, normals) / limits.thickness[:, None]
-    return torch.stack([(part - 1).clamp_min(0).square().mean() for part in (away, thick)]).sum()
+    anchor = splats.scales[:, :count, None]
+    away = (means - pose.posed[:, :, None]).norm(dim=-1) / limits.offset[:, None]
+    normals = rotate(pose.rotations, limits.normals)[:, :, None]
+    thick = extent_along(quaternions, scales * (anchor.detach() / anchor), normals) / limits.thickness[:, None]
+    excess = (away - 1).clamp_min(0).square() + (thick - 1).clamp_min(0).square()
+    return (excess * (opacities > 0)).mean()
 
 
 def total_loss(

@@ -50,9 +50,10 @@ Gaussians too little is in it for their colour to be true, and a neck that the e
 CLOSED_FACING_COSINE = 0.7
 """Cosine between normal and direction to the camera, below which in every frame a vertex counts as seen only aslant.
 Foreshortened, gaps between its Gaussian and its neighbours do not show in the clip, but from the side."""
-CLOSED_SCALE = 1.2
-"""Least scale of what is seen only aslant, of that at which it starts. Training leaves some axes a fifth below what is
-asked, through which the mouth's dark wall showed as a net on the cheeks; at 1 they are closed."""
+CLOSED_BREADTH = 1.2
+"""Least breadth of what is seen only aslant, of that at which it starts. Training leaves some a fifth below what is
+asked, through which the mouth's dark wall showed as a net on the cheeks; at 1 they are closed. Across the surface they
+may be thin: outlines are soft otherwise."""
 MIN_FACING_COSINE = 0.35
 """Cosine between a vertex's normal and the direction to the camera. At smaller ones (grazing angles) the observed
 colour is not reliable, because hair at the outline is mixed with what lies behind it."""
@@ -105,7 +106,8 @@ class UnobservedVertices:
     whites: Tensor
     """(N,) bool: whites of the eyes."""
     aslant: Tensor
-    """(N,) bool: skin and hair that no frame looks straight at."""
+    """(N,) bool: skin and hair that no frame looks straight at, nearly all of the scalp and a third of the face in
+    clips of people who turn little; the lips' own limits hold for them."""
     white: Tensor | None = None
     """(3,) RGB: theirs in the footage; None if it does not show."""
 
@@ -118,7 +120,7 @@ class UnobservedVertices:
         """`limits` by which what is seen only aslant stays a closed surface. `base_scale` (N,), metres, is the scale at
         which Gaussians start.
         """
-        return replace(limits, least_scale=torch.where(self.aslant, CLOSED_SCALE * base_scale, limits.least_scale))
+        return replace(limits, least_breadth=CLOSED_BREADTH * base_scale * self.aslant)
 
     @torch.no_grad()
     def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose, limits: AnchorLimits) -> None:
@@ -141,7 +143,8 @@ class UnobservedVertices:
         )
         constant = (filled[:, 3:] - 0.5) / C0
         identity = free.geometry.new_tensor((1.0, 0, 0, 0)).expand(len(colors), 4)
-        scales = (limits.scale / free.base_scale).clamp_max(1).log()[:, None].expand(-1, 3)
+        broad = torch.maximum(limits.least_breadth, free.base_scale)
+        scales = (torch.minimum(limits.scale, broad) / free.base_scale).log()[:, None].expand(-1, 3)
         geometry = torch.cat((filled[:, :3], scales, identity), 1)
         free.geometry.lerp_(geometry, unobserved)
         appearance = torch.cat(
@@ -272,7 +275,9 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
     away = np.clip(distance / anchor_limit.offset.cpu().numpy() - 1, 0, 1)
     unobserved = np.maximum(away, 1 - np.minimum(1, in_picture.sum(0) / min_frames)) * hidden
     straight = (visible & of_head & (facing > CLOSED_FACING_COSINE)).sum(0)
-    aslant = torch.as_tensor(straight < min_frames, device=frames.device)
+    # What is in the picture, and never in the matte, is transparent with good reason.
+    cut_away = ((visible & in_picture).sum(0) >= min_frames) & ~of_head.any(0)
+    aslant = torch.as_tensor((straight < min_frames) & ~cut_away, device=frames.device)
     unobserved, hidden, grazing = (
         torch.as_tensor(degree, dtype=torch.float32, device=frames.device) for degree in (unobserved, hidden, grazing)
     )
@@ -280,8 +285,8 @@ def find_unobserved(frames: TrainingFrames, model: HeadModel, anchor_limit: Anch
 
 
 def _in_footage(frames: TrainingFrames, rows: np.ndarray, places: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Two (B, N) bool of `places` (B, N, 2), of the image's width and height, in the frames of `rows` (B,): which lie
-    in the picture, PICTURE_EDGE within its edge, and which of these in the head's matte.
+    """Two (B, N) bool of `places` (B, N, 2), fractions of width and height, in the frames of `rows` (B,): which lie in
+    the picture, PICTURE_EDGE within its edge, and which of these in the head's matte.
     """
     in_picture = ((places - 0.5).abs() < 0.5 - PICTURE_EDGE).all(-1)
     x, y = (places * frames.size).long().clamp(0, frames.size - 1).unbind(-1)
@@ -339,7 +344,7 @@ def unobserved_vertices(
     edges = torch.as_tensor(edges[kind[edges[:, 0]] == kind[edges[:, 1]]], device=unobserved.device)
     unobserved, hidden, grazing = (torch.where(whites, 1.0, degree) for degree in (unobserved, hidden, grazing))
     surface = torch.ones_like(whites)
-    for region in ("eyes", "lids", "mouth_inside"):
+    for region in ("eyes", "lids", "lips", "mouth_inside"):
         surface[torch.as_tensor(model.regions[region], dtype=torch.long)] = False
     closed = torch.zeros_like(whites) if aslant is None else aslant & surface
     return UnobservedVertices(unobserved, hidden, grazing, edges, inside.to(unobserved), whites, closed, white)

@@ -37,7 +37,8 @@ def limits_of_a_ball(
     """With these fields (N,), a thickness of 1 mm and normals along x."""
     least = torch.zeros_like(offset) if least_scale is None else least_scale
     normals = torch.eye(3)[0].expand(len(offset), 3)
-    return AnchorLimits(offset, scale, least, NO_RINGS, torch.zeros(0, 3), torch.full_like(offset, 0.001), normals)
+    any_breadth, thickness = torch.zeros_like(offset), torch.full_like(offset, 0.001)
+    return AnchorLimits(offset, scale, least, any_breadth, NO_RINGS, torch.zeros(0, 3), thickness, normals)
 
 
 def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) -> tuple[Capture, Track, HeadModel]:

@@ -117,7 +117,11 @@ def training(tmp_path_factory):
         [*parameter_groups(networks), ParameterGroup(refiner.refinement.parameters(), 1e-3)],
         frames,
         # The ball has no mouth.
-        replace(losses.anchor_limits(model, networks.base_scale), rings=torch.tensor([[0, 1], [1, 2]])),
+        replace(
+            losses.anchor_limits(model, networks.base_scale),
+            rings=torch.tensor([[0, 1], [1, 2]]),
+            ring_edges=torch.rand(2, 3),
+        ),
         stage="",
         steps=99,
         batch=2,

@@ -14,10 +14,10 @@ import torch
 from small_capture import NO_RINGS, SIZE, limits_of_a_ball, make_small_capture
 
 from backend.avatar.avatar import build_networks
-from backend.avatar.blendshapes import UNDRAWN
 from backend.avatar.settings import GENERATORS, AvatarSettings
 from backend.head.formats import load_head
 from backend.head.mouth import mouth_parts, mouth_rows
+from backend.head.rotations import quaternion_to_matrix
 from backend.progress import SILENT, Progress
 from backend.splatting.types import Raster, Splats
 from backend.training import losses, optimisation, presets, session, stages
@@ -198,6 +198,22 @@ def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
     assert losses.anchor_limit_loss(anchors, limits) == pytest.approx(0.75**2 / 6 + 0.4**2 / 2)
 
 
+def test_a_closed_surface_may_be_thin_but_neither_narrow_nor_faint():
+    limits = replace(limits_of_a_ball(torch.ones(2), torch.ones(2)), least_breadth=torch.tensor([0.004, 0.0]))
+
+    def loss(scales: list[float], opacity: float) -> float:
+        anchors = SimpleNamespace(
+            offsets=torch.zeros(1, 2, 3),
+            scales=torch.tensor([[scales, [1e-5] * 3]]),
+            opacities=torch.tensor([[opacity, 0.0]]),
+        )
+        return float(losses.anchor_limit_loss(anchors, limits))
+
+    assert loss([0.004, 0.0001, 0.005], 0.9) == pytest.approx(0)
+    assert loss([0.001, 0.0001, 0.005], 0.9) == pytest.approx(0.75**2 / 2)
+    assert loss([0.004, 0.0001, 0.005], 0.5) == pytest.approx(0.4**2 / 2)
+
+
 def spawned(away: float, scales: list[float], turn: list[float], neck: list[float]) -> tuple[Splats, SimpleNamespace]:
     """A vertex at (0.1, 0, 0) with its anchor, and the Gaussian that it spawned."""
     zeros = torch.zeros(1, 2, 3)
@@ -205,7 +221,7 @@ def spawned(away: float, scales: list[float], turn: list[float], neck: list[floa
     quaternions = torch.tensor([[[1.0, 0, 0, 0], turn]])
     own = torch.tensor([[[1.0, 1, 1], scales]])
     pose = SimpleNamespace(posed=means[:, :1], rotations=torch.tensor([[neck]]))
-    return Splats(means, quaternions, own, zeros[..., 0], zeros), pose
+    return Splats(means, quaternions, own, zeros[..., 0] + 1, zeros), pose
 
 
 def test_spawned_gaussians_are_penalised_for_standing_off_the_surface():
@@ -226,6 +242,43 @@ def test_spawned_gaussians_are_penalised_for_standing_off_the_surface():
     splats, pose = spawned(0.009, flat, still, still)
     alone = Splats(*(part[:, :1] for part in vars(splats).values()))
     assert losses.spawned_limit_loss(alone, pose, limits) == 0
+    unseen = replace(splats, opacities=torch.zeros(1, 2))
+    assert losses.spawned_limit_loss(unseen, pose, limits) == 0
+
+
+def test_each_spawned_gaussian_is_limited_by_its_own_vertex_and_leaves_the_anchor_as_large():
+    """Three vertices at (v, 0, 0), which spawn two each; the second of vertex 1 is 3 mm too far, and too thick."""
+    limits = replace(
+        limits_of_a_ball(torch.tensor([0.001, 0.003, 0.002]), torch.ones(3)), thickness=torch.tensor([0.1, 0.001, 0.1])
+    )
+    posed = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]])
+    means = torch.cat((posed, posed.repeat_interleave(2, 1)), 1)
+    means[0, 3 + 3, 1] = 0.006
+    scales = torch.full((1, 9, 3), 1e-4)
+    scales[0, 3 + 3] = 0.003
+    scales.requires_grad_()
+    anchors, own = scales[:, :3], scales[:, 3:].detach() / scales[:, :3].detach().repeat_interleave(2, 1)
+    made = torch.cat((anchors, anchors.repeat_interleave(2, 1) * own), 1)
+    still = torch.tensor([1.0, 0, 0, 0])
+    splats = Splats(means, still.expand(1, 9, 4), made, torch.ones(1, 9), torch.zeros(1, 9, 3))
+    pose = SimpleNamespace(posed=posed, rotations=still.expand(1, 3, 4))
+    loss = losses.spawned_limit_loss(splats, pose, limits)
+    value = loss.item()
+    assert value == pytest.approx((1**2 + 2**2) / 6, rel=1e-4)
+    assert torch.autograd.grad(loss, scales)[0].abs().max() < 1e-4 * value / 0.003
+
+
+def test_the_extent_of_a_gaussian_is_that_of_its_covariance():
+    generator = torch.Generator().manual_seed(3)
+    quaternions, scales = torch.randn(50, 4, generator=generator), torch.rand(50, 3, generator=generator)
+    directions = torch.randn(50, 3, generator=generator)
+    turns = quaternion_to_matrix(torch.nn.functional.normalize(quaternions, dim=-1))
+    covariance = turns @ torch.diag_embed(scales.square()) @ turns.transpose(1, 2)
+    unit = torch.nn.functional.normalize(directions, dim=-1)
+    expected = (unit[:, None] @ covariance @ unit[..., None]).flatten().sqrt()
+    torch.testing.assert_close(losses.extent_along(quaternions, scales, directions), expected)
+    # Mouths that nothing was learnt of have none.
+    assert losses.extent_along(torch.zeros(1, 4), scales[:1], directions[:1]).isfinite().all()
 
 
 def test_a_training_draws_spawned_gaussians_to_the_surface(frames, small):
@@ -235,7 +288,9 @@ def test_a_training_draws_spawned_gaussians_to_the_surface(frames, small):
     limits = anchor_limits(model, networks.base_scale)
     with torch.no_grad():
         networks.blendshapes.positions *= 40
-        networks.blendshapes._spawned_mean()[..., 0] = UNDRAWN
+        # Too faint to be drawn, so that no pixel asks for anything.
+        networks.blendshapes._spawned_mean()[..., 0] = 1e-3
+        networks.blendshapes.shapes.zero_()
     groups = [ParameterGroup([networks.blendshapes.positions], 0.5)]
     options = {"stage": "", "steps": 8, "batch": 2, "size": SIZE, "final_rate": 0.1}
     fitting = Optimisation(networks, groups, frames, limits, **options)
@@ -320,6 +375,31 @@ def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
     assert limits.scale[0] == pytest.approx(0.012) and limits.scale[1:].tolist() == pytest.approx(
         [0.002] * (len(base) - 1)
     )
+
+
+def test_spawned_gaussians_may_be_thick_and_far_in_hair_alone(small):
+    model = small[2]
+    limits = anchor_limits(model, torch.full((len(model.template),), 0.0005))
+    hair = set(np.concatenate([model.regions[name] for name in ("scalp", "neck", "boundary", "ears")]).tolist())
+    assert 0 < len(hair) < len(model.template)
+    expected = [0.006 if vertex in hair else 0.0015 for vertex in range(len(model.template))]
+    assert limits.thickness.tolist() == pytest.approx(expected)
+    outward = model.template / np.linalg.norm(model.template, axis=1, keepdims=True)
+    assert (limits.normals.numpy() * outward).sum(1).min() > 0.9
+
+
+def test_training_closes_what_is_seen_aslant(small, monkeypatch, tmp_path):
+    given = []
+
+    class Noted(Optimisation):
+        def __init__(self, *arguments, **options) -> None:
+            given.append(arguments[3])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(stages, "Optimisation", Noted)
+    plan = replace(PRESETS["draft"], warmup_steps=2, steps=2, bust_steps=0, fewest_frames=2)
+    train(small[0].folder, tmp_path / "a.effigy", plan=plan, size=SIZE, device="cpu")
+    assert given[-1].least_breadth.max() > 0
 
 
 def test_the_parts_of_the_loss_have_the_papers_weights(monkeypatch):

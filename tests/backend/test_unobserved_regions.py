@@ -90,6 +90,15 @@ def test_colours_are_reliable_in_the_picture_and_in_the_matte(frames):
     assert of_head.tolist() == [[True, False, False, False, False]] * 3
 
 
+def test_each_place_is_looked_up_in_its_own_frame(small):
+    frames = TrainingFrames(small[0], small[1], small[2], SIZE)
+    frames._images[..., 3] = 0
+    row, x, y = 1, SIZE // 4, SIZE // 2
+    frames._images[row, y, x, 3] = 255
+    place = torch.tensor([[(x + 0.5) / SIZE, (y + 0.5) / SIZE]])
+    assert _in_footage(frames, np.arange(3), place.expand(3, 1, 2))[1].tolist() == [[False], [True], [False]]
+
+
 def test_a_vertex_that_no_matte_shows_is_as_unreliable_as_one_at_grazing_angles(small, frames):
     """A track may lay the mesh over what is not the head."""
     model = small[2]
@@ -98,6 +107,9 @@ def test_a_vertex_that_no_matte_shows_is_as_unreliable_as_one_at_grazing_angles(
     bare = TrainingFrames(small[0], small[1], model, SIZE)
     bare._images[..., 3] = 0
     assert grazing.min() == 0 and find_unobserved(bare, model, limits).grazing.min() == 1
+    # And is transparent with good reason, except where no frame could tell.
+    shown = find_unobserved(frames, model, limits).hidden == 0
+    assert shown.any() and not find_unobserved(bare, model, limits).aslant[shown].any()
 
 
 def test_what_no_frame_looks_straight_at_stays_a_closed_surface(small, frames):
@@ -111,15 +123,15 @@ def test_what_no_frame_looks_straight_at_stays_a_closed_surface(small, frames):
     straight, side = facing > 0.75, facing < 0.6
     assert straight.sum() > 10 and side.sum() > 10
     assert unobserved.aslant[side].all() and not unobserved.aslant[straight].any()
-    least = unobserved.closing(limits, base).least_scale
-    assert torch.equal(least, torch.where(unobserved.aslant, 1.2 * base, limits.least_scale))
+    least = unobserved.closing(limits, base).least_breadth
+    torch.testing.assert_close(least, torch.where(unobserved.aslant, 0.012, 0.0))
 
 
-def test_eyes_lids_and_the_mouth_are_never_closed():
+def test_eyes_lids_and_the_mouth_are_not_closed():
     model = load_head()
     seen = torch.zeros(len(model.template))
     aslant = unobserved_vertices(model, seen, seen, seen, None, torch.ones(len(seen), dtype=torch.bool)).aslant
-    open_ones = np.unique(np.concatenate([model.regions[name] for name in ("eyes", "lids", "mouth_inside")]))
+    open_ones = np.unique(np.concatenate([model.regions[name] for name in ("eyes", "lids", "lips", "mouth_inside")]))
     assert sorted(np.flatnonzero(~aslant)) == sorted(open_ones)
     assert not unobserved_vertices(model, seen, seen, seen).aslant.any()
 
