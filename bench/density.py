@@ -46,7 +46,8 @@ from backend.training.presets import Preset, find_preset
 from backend.training.session import TrainingSession
 from backend.training.stages import CONDITION_NOISE, distillation_poses, train_free_gaussians
 from backend.training.tracked_captures import load_training_track
-from backend.training.unobserved_regions import UnobservedPrior, find_unobserved
+from backend.training.unobserved_regions import UnobservedPrior
+from backend.training.vertex_visibility import find_unobserved
 from backend.training.warmup import distil_into_networks
 from bench.density_moves import UNUSED, Moves, Regularisers, Use, use_of
 from bench.generators import score, with_spread

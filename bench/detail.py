@@ -46,7 +46,8 @@ from backend.training.pose_refinement import PoseRefiner
 from backend.training.presets import Preset
 from backend.training.session import TrainingSession
 from backend.training.stages import CONDITION_NOISE, distillation_poses, median_pixels_per_metre, train_free_gaussians
-from backend.training.unobserved_regions import UnobservedPrior, UnobservedVertices, find_unobserved
+from backend.training.unobserved_regions import UnobservedPrior, UnobservedVertices
+from backend.training.vertex_visibility import find_unobserved
 from backend.training.warmup import distil_into_networks
 
 from .detail_variants import VARIANTS, Variant

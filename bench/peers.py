@@ -39,7 +39,8 @@ from backend.training.presets import PRESETS, WARMUP_SHARE, Preset
 from backend.training.session import TrainingSession
 from backend.training.stages import CONDITION_NOISE, distillation_poses, train_free_gaussians
 from backend.training.tracked_captures import load_training_track
-from backend.training.unobserved_regions import UnobservedPrior, find_unobserved
+from backend.training.unobserved_regions import UnobservedPrior
+from backend.training.vertex_visibility import find_unobserved
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 
 from .generators import EVERY, score, table_of

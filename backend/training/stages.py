@@ -36,8 +36,9 @@ from .pose_refinement import PoseRefiner
 from .presets import BUST_SHARE, FIT_AT, WARMUP_SHARE, Preset
 from .projection import project_into
 from .session import TrainingSession
-from .unobserved_regions import UnobservedPrior, find_unobserved
+from .unobserved_regions import UnobservedPrior
 from .validation import Validation, split_captures
+from .vertex_visibility import find_unobserved
 from .visible_eyes import VisibleEyes
 from .warmup import VertexBoundGaussians, distil_into_networks
 

@@ -35,11 +35,9 @@ from backend.training.unobserved_regions import (
     MOUTH_COLORS,
     UnobservedPrior,
     UnobservedVertices,
-    _in_footage,
-    _opens_mouth,
-    find_unobserved,
     unobserved_vertices,
 )
+from backend.training.vertex_visibility import _in_footage, _opens_mouth, find_unobserved
 from backend.training.warmup import VertexBoundGaussians
 
 
