@@ -33,7 +33,7 @@ from backend.head.registry import find_head
 from backend.progress import SILENT, Progress
 from backend.splatting.rasterize import rasterize
 from backend.training.frames import TrainingFrames
-from backend.training.losses import anchor_limits, total_loss
+from backend.training.losses import ANCHOR_LIMIT_WEIGHT, anchor_limits, spawned_limit_loss, total_loss
 from backend.training.optimisation import Optimisation, ParameterGroup
 from backend.training.parameter_groups import parameter_groups
 from backend.training.pose_refinement import PoseRefiner
@@ -122,18 +122,18 @@ def stage_times(optimisation: Optimisation, repeats: int) -> dict[str, float]:
         pose, motion, penalty = batch.pose, None, 0.0
         if optimisation.pose_refiner:
             pose, motion, penalty = timed("refinement", lambda: optimisation.pose_refiner.pose(batch, rows, rows))
-        splats, anchors = timed("networks", lambda: optimisation.model(pose))
-        if motion:
-            splats = motion.move(splats)
+        spawned, anchors = timed("networks", lambda: optimisation.model(pose))
+        splats = motion.move(spawned) if motion else spawned
         raster = timed("rasteriser", lambda: rasterize(splats, batch.cameras))
         enhanced = None
         if optimisation.enhancer:
             enhanced = timed("enhancer", lambda: optimisation.enhancer(raster, head_depth(splats, batch.cameras)))
         background = torch.rand((BATCH, 3), device=batch.color.device)
-        loss = timed(
-            "losses",
-            lambda: total_loss(raster, batch, anchors, optimisation.anchor_limit, background, enhanced=enhanced),
+        limits = optimisation.anchor_limit
+        penalty = penalty + ANCHOR_LIMIT_WEIGHT * timed(
+            "limits of spawned Gaussians", lambda: spawned_limit_loss(spawned, pose, limits)
         )
+        loss = timed("losses", lambda: total_loss(raster, batch, anchors, limits, background, enhanced=enhanced))
         timed("backward", lambda: torch.autograd.grad(loss + penalty, parameters, allow_unused=True))
     return {name: min(times) for name, times in milliseconds.items()}
 
