@@ -57,7 +57,8 @@ RING_REACH = 1.0
 the edge has when a wide mouth makes it twice as long, so that the row stays closed. Gaussians do not stretch with the
 mesh, and lips of the size at which they start become a row of dots."""
 RING_WEIGHT = 0.01
-"""With it, held-out frames of a clip whose mouth is often open lose 0.03 dB (bench/results/sliders.md)."""
+"""With it, and without RING_REACH, held-out frames of a clip whose mouth is often open lose 0.03 dB; with both and
+closed hair 0.15 (bench/results/sliders.md)."""
 RING_OFFSET = 0.001
 """Metres by which neighbours around the mouth differ as much as by a factor of e in scale."""
 
