@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# As `backend/__init__.py` does for the product, here before any test has imported PyTorch: on a busy machine of two
+# cores, a test of many small steps took 20 times as long, because idle threads spun.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 SHARED = Path(os.environ.get("EFFIGY_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
