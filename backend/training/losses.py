@@ -166,7 +166,8 @@ def matte_loss(raster: Raster, batch: Batch) -> Tensor:
 
 def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> Tensor:
     """Squared excess of offsets and of scales over their limits, and of scales and breadths below the least, in units
-    of the limits; and of opacities below the least. Each is a mean over Gaussians.
+    of the limits; of opacities below the least; and of harmonics above degree 0 where there is a least breadth. Each is
+    a mean over Gaussians.
     """
     distance = anchors.offsets.norm(dim=-1) / anchor_limit.offset
     size = anchors.scales / anchor_limit.scale[:, None]
@@ -174,7 +175,10 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
     narrow = 1 - anchors.scales.median(-1).values / anchor_limit.least_breadth.clamp_min(1e-9)
     faint = (CLOSED_OPACITY - anchors.opacities) * (anchor_limit.least_scale + anchor_limit.least_breadth > 0)
     excesses = (distance - 1, size - 1, small, narrow, faint)
-    return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses]).sum()
+    # What is seen aslant would learn how its colour depends on the view from views that hardly show it: glasses, temples
+    # and ears flared white from the side.
+    glossy = anchors.harmonics[..., 1:, :].square().sum((-1, -2)) * (anchor_limit.least_breadth > 0)
+    return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses] + [glossy.mean()]).sum()
 
 
 def ring_loss(anchors: AnchorGaussians, rings: Tensor, ring_edges: Tensor) -> Tensor:

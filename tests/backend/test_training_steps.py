@@ -194,7 +194,12 @@ def test_lips_are_penalised_for_needles_and_for_what_shows_through_them():
     limits = limits_of_a_ball(torch.ones(2), torch.ones(2), torch.tensor([0.004, 0.0]))
     # Along one axis a quarter of the least scale; and 0.4 below the least opacity. The second is no lip.
     scales = torch.tensor([[[0.004, 0.001, 0.008], [0.0001, 0.0001, 0.0001]]])
-    anchors = SimpleNamespace(offsets=torch.zeros(1, 2, 3), scales=scales, opacities=torch.tensor([[0.5, 0.1]]))
+    anchors = SimpleNamespace(
+        offsets=torch.zeros(1, 2, 3),
+        scales=scales,
+        opacities=torch.tensor([[0.5, 0.1]]),
+        harmonics=torch.ones(1, 2, 4, 3),
+    )
     assert losses.anchor_limit_loss(anchors, limits) == pytest.approx(0.75**2 / 6 + 0.4**2 / 2)
 
 
@@ -206,12 +211,30 @@ def test_a_closed_surface_may_be_thin_but_neither_narrow_nor_faint():
             offsets=torch.zeros(1, 2, 3),
             scales=torch.tensor([[scales, [1e-5] * 3]]),
             opacities=torch.tensor([[opacity, 0.0]]),
+            harmonics=torch.ones(1, 2, 1, 3),
         )
         return float(losses.anchor_limit_loss(anchors, limits))
 
     assert loss([0.004, 0.0001, 0.005], 0.9) == pytest.approx(0)
     assert loss([0.001, 0.0001, 0.005], 0.9) == pytest.approx(0.75**2 / 2)
     assert loss([0.004, 0.0001, 0.005], 0.5) == pytest.approx(0.4**2 / 2)
+
+
+def test_what_is_seen_aslant_has_one_colour_from_all_sides():
+    limits = replace(limits_of_a_ball(torch.ones(2), torch.ones(2)), least_breadth=torch.tensor([0.001, 0.0]))
+    harmonics = torch.zeros(1, 2, 4, 3)
+    anchors = SimpleNamespace(
+        offsets=torch.zeros(1, 2, 3),
+        scales=torch.full((1, 2, 3), 0.01),
+        opacities=torch.ones(1, 2),
+        harmonics=harmonics,
+    )
+    harmonics[0, :, 0] = 2.0
+    assert losses.anchor_limit_loss(anchors, limits) == 0
+    harmonics[0, 1, 2, 0] = 3.0
+    assert losses.anchor_limit_loss(anchors, limits) == 0
+    harmonics[0, 0, 2, 0] = 3.0
+    assert losses.anchor_limit_loss(anchors, limits) == pytest.approx(9 / 2)
 
 
 def spawned(away: float, scales: list[float], turn: list[float], neck: list[float]) -> tuple[Splats, SimpleNamespace]:
