@@ -175,8 +175,8 @@ def anchor_limit_loss(anchors: AnchorGaussians, anchor_limit: AnchorLimits) -> T
     narrow = 1 - anchors.scales.median(-1).values / anchor_limit.least_breadth.clamp_min(1e-9)
     faint = (CLOSED_OPACITY - anchors.opacities) * (anchor_limit.least_scale + anchor_limit.least_breadth > 0)
     excesses = (distance - 1, size - 1, small, narrow, faint)
-    # What is seen aslant would learn how its colour depends on the view from views that hardly show it: glasses, temples
-    # and ears flared white from the side.
+    # What is seen aslant would learn how its colour depends on the view from views that hardly show it: glasses,
+    # temples and ears flared white from the side.
     glossy = anchors.harmonics[..., 1:, :].square().sum((-1, -2)) * (anchor_limit.least_breadth > 0)
     return torch.stack([excess.clamp_min(0).square().mean() for excess in excesses] + [glossy.mean()]).sum()
 

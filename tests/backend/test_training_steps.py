@@ -185,7 +185,8 @@ def test_gaussians_are_penalised_by_the_square_of_what_exceeds_their_limits():
     limits = limits_of_a_ball(torch.tensor([0.01, 0.02]), torch.tensor([0.002, 0.004]))
     offsets = torch.tensor([[[0.03, 0.0, 0.0], [0.0, 0.02, 0.0]]])
     scales = torch.tensor([[[0.004, 0.002, 0.001], [0.004, 0.004, 0.016]]])
-    anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.zeros(1, 2))
+    harmonics = torch.ones(1, 2, 4, 3)
+    anchors = SimpleNamespace(offsets=offsets, scales=scales, opacities=torch.zeros(1, 2), harmonics=harmonics)
     # Offsets: 3 and 1 times the limit; scales: one of twice and one of four times the limit, of six.
     assert losses.anchor_limit_loss(anchors, limits) == pytest.approx((4 + 0) / 2 + (1 + 9) / 6)
 
