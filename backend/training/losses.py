@@ -78,7 +78,8 @@ class AnchorLimits:
     """(N,) metres: the same, which it should not fall below; 0 where any will do."""
     least_breadth: Tensor
     """(N,) metres: the middle one of its three standard deviations should not fall below; 0 where any will do. A
-    Gaussian that is as broad as its vertex's surroundings closes a surface, however thin it is across."""
+    Gaussian that is as broad as its vertex's surroundings closes a surface, however thin it is across; it
+    should be opaque as well (CLOSED_OPACITY), and have one colour from all sides."""
     rings: Tensor
     """(E, 2) `mouth_rings`."""
     ring_edges: Tensor
