@@ -23,7 +23,7 @@ from ..splatting.spherical_harmonics import C0
 from .anchors import GEOMETRY_SIZE, SOLID_LOGIT
 from .filmed import unlimited_expressions
 from .filmed_regions import FilmedRegions
-from .neural_gaussians import SpawnedGaussians
+from .neural_gaussians import SpawnedGaussians, lay_flat
 
 SPAWNED_SIZE = 11
 """Numbers of a spawned Gaussian: opacity 1, colour 3, scale 3, quaternion 4."""
@@ -156,11 +156,14 @@ class GaussianBlendshapes(nn.Module):
         return (most.square() * (3 - 2 * most))[:, None, None] * self.materials[:, 3:]
 
     @torch.no_grad()
-    def start_from(self, anchors: Tensor, colors: Tensor, conditions: Tensor) -> None:
+    def start_from(self, anchors: Tensor, colors: Tensor, normals: Tensor, conditions: Tensor) -> None:
         """Move the mean so that the anchors' attributes (N, GEOMETRY_SIZE + A) are these in the mean of some frames
-        `conditions` (B, C), and the spawned Gaussians have the anchors' colours (N, 3) in [0, 1].
+        `conditions` (B, C), and the spawned Gaussians have the anchors' colours (N, 3) in [0, 1] and lie flat on a
+        surface with these `normals` (N, 3) in the rest pose.
         """
         geometry, appearance, _ = self(conditions)
         self.mean[:, : anchors.shape[1]] += anchors - torch.cat((geometry, appearance), 2).mean(0)
         if self.k:
-            self._spawned_mean()[..., 1:4] = torch.logit(colors.clamp(0.02, 0.98))[:, None]
+            _, color, scale, rotation = self._spawned_mean().split((1, 3, 3, 4), -1)
+            color.copy_(torch.logit(colors.clamp(0.02, 0.98))[:, None])
+            lay_flat(self.positions, scale, rotation, normals)

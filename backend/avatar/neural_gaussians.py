@@ -13,6 +13,7 @@ is the same for all frames, so neither is computed N x B times.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,12 @@ from torch.nn import functional
 from ..head.rotations import quaternion_multiply
 from ..splatting.types import Splats
 from .posing import Pose, rotate
+
+FLATNESS: Final = 0.4
+"""Scale along the normal at which a spawned Gaussian starts, in units of the anchor's."""
+NEARNESS: Final = 0.2
+"""Share of its distance along the normal that it keeps. Round and away from the surface as they were, most began far
+beyond `AnchorLimits`, and a training of few steps spent them on pulling these back."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +98,37 @@ class NeuralGaussians(nn.Module):
             self.rotation.bias.unflatten(-1, (k, 4))[..., 0] = 1.0
 
     @torch.no_grad()
-    def start_from(self, anchor_colors: Tensor) -> None:
-        """Initialise the colours from the anchors' colours (N, 3) in [0, 1], which the warm-up found."""
+    def start_from(self, anchor_colors: Tensor, normals: Tensor) -> None:
+        """Initialise the colours from the anchors' colours (N, 3) in [0, 1], which the warm-up found, and lay the
+        Gaussians flat on a surface with these `normals` (N, 3) in the rest pose.
+        """
         logits = torch.logit(anchor_colors.clamp(0.02, 0.98))
         self.color.bias.copy_(logits.repeat(1, self.k))
+        scale, rotation = (part.bias.unflatten(-1, part.shape) for part in (self.scale, self.rotation))
+        lay_flat(self.offsets, scale, rotation, normals)
 
     def forward(self, pose: Pose) -> SpawnedGaussians:
         inputs = (self.features, pose.directions, pose.conditions)
         return SpawnedGaussians(
             self.offsets, self.opacity(*inputs), self.color(*inputs), self.scale(*inputs), self.rotation(*inputs)
         )
+
+
+@torch.no_grad()
+def lay_flat(positions: Tensor, scale: Tensor, rotation: Tensor, normals: Tensor) -> None:
+    """Bring Gaussians that start at random `positions` (N, k, 3) near to the surface and make them thin across it, in
+    place. For `scale` (N, k, 3) and `rotation` (N, k, 4) see `SpawnedGaussians`; `normals` (N, 3) are unit vectors in
+    the rest pose.
+    """
+    normal = normals[:, None]
+    positions -= (1 - NEARNESS) * (positions * normal).sum(-1, keepdim=True) * normal
+    # The rotation from the z axis to the normal has the axis z x normal, and half of the angle between them. To -z
+    # leads any half turn about an axis across z.
+    axis = functional.pad(torch.stack((-normals[:, 1], normals[:, 0]), -1), (0, 1))
+    turn = torch.cat((1 + normals[:, 2:], axis), -1)
+    turn = torch.where(turn.norm(dim=-1, keepdim=True) > 1e-3, turn, turn.new_tensor((0.0, 1.0, 0.0, 0.0)))
+    rotation.copy_(functional.normalize(turn, dim=-1)[:, None])
+    scale[..., 2] = torch.logit(torch.tensor(FLATNESS / 2))
 
 
 def compose(anchor: Tensor, own: Tensor) -> Tensor:

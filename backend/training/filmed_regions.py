@@ -25,7 +25,10 @@ LEAST: Final = 0.1
 ANGLE: Final = 0.1
 """Radians by which a joint is turned to see what it moves."""
 OWN: Final = 0.99
-"""The measure of distances is that of this quantile of the training frames from the kept faces."""
+"""The measure of distances is that of this quantile of the training frames from those kept to measure it."""
+KEPT_TO_MEASURE: Final = 1 / 3
+"""Of the training frames at most, these are kept to measure it: were all of a short clip's kept, none would be away
+from them, and every other face would be drawn as one of the clip's."""
 REACH: Final = (2.75, 4.0)
 """Up to the first of these, in units of that measure, a face is drawn as it is, and from the second on as the nearest
 filmed ones. From 1 to 2, held-out frames of one clip lose 1 dB."""
@@ -40,9 +43,11 @@ def store_regions(regions: FilmedRegions, model: HeadModel, head: Head, shaped: 
     shares[shares < LEAST_SHARE] = 0
     regions.shares.copy_(torch.from_numpy(shares / shares.sum(1, keepdims=True)) * regions.changing.cpu())
     regions.emphasis.copy_(torch.from_numpy(_emphasis(model, head, shaped, labels)))
-    regions.faces.copy_(spread_faces(faces * regions.emphasis.amax(0), FACES, faces))
+    spread = spread_faces(faces * regions.emphasis.amax(0), FACES, faces)
+    regions.faces.copy_(spread[torch.arange(FACES) % min(FACES, max(1, int(KEPT_TO_MEASURE * len(faces))))])
     own = torch.quantile(torch.cat([regions.nearest(part)[0] for part in faces.split(256)]), OWN, 0).clamp_min(1e-3)
     regions.reach.copy_(own[:, None] * own.new_tensor(REACH))
+    regions.faces.copy_(spread)
 
 
 def region_labels(model: HeadModel) -> np.ndarray:

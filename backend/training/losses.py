@@ -48,6 +48,9 @@ TEETH_OFFSET_LIMIT, TEETH_SCALE_LIMIT = 0.0015, 0.0025
 """Metres, of the teeth's Gaussians. Their mesh is coarse: Gaussians that close it are so large that the upper row
 reached down to the lower one, and an open mouth was full of teeth. These close it half where frames show no teeth,
 which looks like single teeth before the dark."""
+REACH_ALONG_SURFACE = 4.0
+"""Of the scale at which a vertex's Gaussian starts, two mean lengths of its edges: so far along the surface those that
+it spawned may lie."""
 CLOSED_OPACITY = 0.9
 """Least opacity of Gaussians that have a least scale or breadth: those of the lips, since needles and dots, which draw
 the line between closed lips, fall apart where the mouth opens further than in the clip; and
@@ -66,8 +69,8 @@ RING_OFFSET = 0.001
 @dataclass(frozen=True)
 class AnchorLimits:
     """What the Gaussians of each vertex may be: within the first four, `anchor_limit_loss` of anchors is zero; where
-    they are alike and reach each other along `rings`, `ring_loss`; and within `offset` and `thickness`,
-    `spawned_limit_loss` of those that they spawned.
+    they are alike and reach each other along `rings`, `ring_loss`; and within `offset` along the normal,
+    `reach` across it, and `thickness`, `spawned_limit_loss` of those that they spawned.
     """
 
     offset: Tensor
@@ -84,6 +87,8 @@ class AnchorLimits:
     """(E, 2) `mouth_rings`."""
     ring_edges: Tensor
     """(E, 3) metres on the head model in the rest pose: from the first vertex of `rings` to the other."""
+    reach: Tensor
+    """(N,) metres: distance of a spawned Gaussian from the vertex along the surface."""
     thickness: Tensor
     """(N,) metres: standard deviation of a spawned Gaussian along the vertex's normal."""
     normals: Tensor
@@ -113,7 +118,8 @@ def anchor_limits(model: HeadModel, base_scale: Tensor) -> AnchorLimits:
         each.to(base_scale) for each in (distance, thickness, ring_edges, normals)
     )
     rows = torch.from_numpy(rings).to(base_scale.device)
-    return AnchorLimits(distance, scale, least, torch.zeros_like(least), rows, ring_edges, thickness, normals)
+    reach = torch.maximum(distance, REACH_ALONG_SURFACE * base_scale)
+    return AnchorLimits(distance, scale, least, torch.zeros_like(least), rows, ring_edges, reach, thickness, normals)
 
 
 def mouth_rings(model: HeadModel) -> np.ndarray:
@@ -217,8 +223,9 @@ def extent_along(quaternions: Tensor, scales: Tensor, directions: Tensor) -> Ten
 
 
 def spawned_limit_loss(splats: Splats, pose: Pose, limits: AnchorLimits) -> Tensor:
-    """Squared excess of the spawned Gaussians' distance from their vertex, and of their standard deviation along its
-    normal, over their limits and in units of these: the sum of the means over Gaussians; 0 without any.
+    """Squared excess of the spawned Gaussians' distance from their vertex, along its normal and across it, and of
+    their standard deviation along it, over their limits and in units of these: the sum of the means over Gaussians; 0
+    without any.
 
     `splats` are those of `pose`: one for each vertex, then the k that each spawned. Those that are not drawn do not
     count, and a spawned scale, which is in units of its anchor's, is no reason to shrink the anchor.
@@ -232,10 +239,14 @@ def spawned_limit_loss(splats: Splats, pose: Pose, limits: AnchorLimits) -> Tens
         for part in (splats.means, splats.quaternions, splats.scales, splats.opacities)
     )
     anchor = splats.scales[:, :count, None]
-    away = (means - pose.posed[:, :, None]).norm(dim=-1) / limits.offset[:, None]
     normals = rotate(pose.rotations, limits.normals)[:, :, None]
-    thick = extent_along(quaternions, scales * (anchor.detach() / anchor), normals) / limits.thickness[:, None]
-    excess = (away - 1).clamp_min(0).square() + (thick - 1).clamp_min(0).square()
+    offsets = means - pose.posed[:, :, None]
+    height = (offsets * normals).sum(-1)
+    across = (offsets - height[..., None] * normals).norm(dim=-1)
+    thickness = extent_along(quaternions, scales * (anchor.detach() / anchor), normals)
+    excess = opacities.new_zeros(())
+    for size, limit in ((height.abs(), limits.offset), (across, limits.reach), (thickness, limits.thickness)):
+        excess = excess + (size / limit[:, None] - 1).clamp_min(0).square()
     return (excess * (opacities > 0)).mean()
 
 

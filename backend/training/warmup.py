@@ -64,16 +64,19 @@ class VertexBoundGaussians(nn.Module):
 
 
 def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose: Pose, steps: int = 25) -> float:
-    """Start the networks from the free Gaussians, and the neural or spawned Gaussians from their colours.
+    """Start the networks from the free Gaussians, and the neural or spawned Gaussians from their colours, flat on the
+    surface.
 
     The mean of blendshapes is moved there. U-Nets are regressed: their output bias has one number per vertex and
     attribute, so most of the regression has a closed form. The target minus the network's mean output over the frames
     of `pose` is added to the bias. Then `steps` steps of Adam reduce how much the outputs vary between these frames.
     Returns the mean squared error of the last step, summed over the two U-Nets, and 0 for blendshapes.
     """
+    # Those of the rest pose are unlike these by what the jaw turns the chin.
+    normals = functional.normalize(pose.normals.mean(0), dim=-1)
     if networks.blendshapes is not None:
         target = torch.cat((free.geometry, free.appearance), 1).detach()
-        networks.blendshapes.start_from(target, free.colors(pose), pose.conditions)
+        networks.blendshapes.start_from(target, free.colors(pose), normals, pose.conditions)
         return 0.0
     targets = ((networks.geometry, free.geometry.detach()), (networks.appearance, free.appearance.detach()))
     surface = encode_surface(
@@ -91,5 +94,5 @@ def distil_into_networks(free: VertexBoundGaussians, networks: GraphAvatar, pose
             optimizer.step()
         remaining += error.item()
     if networks.neural is not None:
-        networks.neural.start_from(free.colors(pose))
+        networks.neural.start_from(free.colors(pose), normals)
     return remaining

@@ -34,11 +34,11 @@ NO_RINGS = torch.zeros(0, 2, dtype=torch.long)
 def limits_of_a_ball(
     offset: torch.Tensor, scale: torch.Tensor, least_scale: torch.Tensor | None = None
 ) -> AnchorLimits:
-    """With these fields (N,), a thickness of 1 mm and normals along x."""
+    """With these fields (N,), `offset` also along the surface, a thickness of 1 mm and normals along x."""
     least = torch.zeros_like(offset) if least_scale is None else least_scale
     normals = torch.eye(3)[0].expand(len(offset), 3)
     any_breadth, thickness = torch.zeros_like(offset), torch.full_like(offset, 0.001)
-    return AnchorLimits(offset, scale, least, any_breadth, NO_RINGS, torch.zeros(0, 3), thickness, normals)
+    return AnchorLimits(offset, scale, least, any_breadth, NO_RINGS, torch.zeros(0, 3), offset, thickness, normals)
 
 
 def make_small_capture(folder: Path, frames: int = 30, texture: float = 40.0) -> tuple[Capture, Track, HeadModel]:

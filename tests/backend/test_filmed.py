@@ -235,6 +235,12 @@ def test_each_region_has_its_part_of_faces_that_were_filmed_apart(avatar):
     regions.shares[held] = 0
     store_regions(regions, model, avatar.head, avatar.shaped, faces)
     assert not regions.shares[held].any() and int(regions.changing.sum()) == len(model.template) - len(held)
+    # In a clip with fewer frames than are kept, faces between its own are drawn as they are.
+    few = faces[::5]
+    store_regions(regions, model, avatar.head, avatar.shaped, few)
+    between = (few[:19] + few[1:20]) / 2
+    torch.testing.assert_close(regions(between), between[:, None].expand(-1, 4, -1))
+    assert regions(asked)[0, LEFT_EYE, lid] < 0.1
     # Every other takes from the regions by its shares, which are local.
     regions = FilmedRegions(len(model.template), 61)
     store_regions(regions, model, avatar.head, avatar.shaped, faces)

@@ -14,9 +14,11 @@ from scipy.spatial.transform import Rotation
 
 from backend.avatar.avatar import build_networks
 from backend.avatar.encoding import EXTENT, encode_surface, encoded_size
+from backend.avatar.neural_gaussians import lay_flat
 from backend.avatar.posing import Pose, head_rotation, pose_rig
 from backend.avatar.settings import AvatarSettings
 from backend.head.forward import Head
+from backend.training.losses import extent_along
 from backend.training.warmup import VertexBoundGaussians, distil_into_networks
 
 
@@ -126,6 +128,44 @@ def test_blendshapes_start_from_the_gaussians_of_the_warm_up(model):
     torch.testing.assert_close(appearance.mean(0), free.appearance, atol=1e-5, rtol=1e-5)
     shown = torch.sigmoid(networks.blendshapes.mean[:, -22:].unflatten(1, (2, 11))[..., 1:4])
     torch.testing.assert_close(shown, free.colors(pose)[:, None].expand_as(shown), atol=1e-4, rtol=1e-4)
+
+
+@GENERATOR
+def test_spawned_gaussians_start_flat_on_the_surface(model, shapes):
+    networks = networks_of(model, blendshapes=shapes)
+    started = networks.blendshapes.positions if shapes else networks.neural.offsets
+    random = started.detach().clone()
+    pose = make_pose(model, torch.zeros(1, 5, 3))
+    distil_into_networks(VertexBoundGaussians(torch.full((len(model.template),), 0.01), 1), networks, pose, steps=1)
+    normals = pose.normals[0, :, None]
+    kept = 0.2 * (random * normals).sum(-1)
+    torch.testing.assert_close((started * normals).sum(-1), kept, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.linalg.cross(started, normals.expand_as(started)),
+        torch.linalg.cross(random, normals.expand_as(random)),
+        atol=1e-5,
+        rtol=1e-4,
+    )
+    if shapes:
+        scale, rotation = networks.blendshapes.mean[:, -22:].unflatten(1, (2, 11))[..., 4:].split((3, 4), -1)
+    else:
+        scale, rotation = (
+            part.bias.unflatten(-1, part.shape) for part in (networks.neural.scale, networks.neural.rotation)
+        )
+    scale = 2 * torch.sigmoid(scale)
+    across = extent_along(rotation, scale, normals.expand_as(started))
+    torch.testing.assert_close(across, torch.full_like(across, 0.4), atol=1e-4, rtol=1e-4)
+    # Also where the surface looks backward, away from the axis that is turned to its normal.
+    assert pose.normals[0, :, 2].min() < -0.9
+    assert (scale[..., :2] - 1).abs().max() < 0.1
+
+
+def test_flat_gaussians_on_a_surface_that_looks_exactly_backward():
+    positions, scale, rotation = torch.ones(1, 1, 3), torch.zeros(1, 1, 3), torch.zeros(1, 1, 4)
+    back = torch.tensor([[0.0, 0, -1]])
+    lay_flat(positions, scale, rotation, back)
+    torch.testing.assert_close(positions, torch.tensor([[[1.0, 1, 0.2]]]))
+    assert extent_along(rotation, 2 * torch.sigmoid(scale), back[:, None]) == pytest.approx(0.4)
 
 
 def test_the_warm_up_starts_from_a_closed_surface_that_hides_what_is_behind(model):

@@ -249,8 +249,10 @@ def spawned(away: float, scales: list[float], turn: list[float], neck: list[floa
 
 
 def test_spawned_gaussians_are_penalised_for_standing_off_the_surface():
-    """Their limits here are 3 mm from the vertex and 1 mm along its normal, which is x in the rest pose."""
-    limits = limits_of_a_ball(torch.tensor([0.003]), torch.tensor([0.01]))
+    """Their limits here are 1 mm along the vertex's normal, which is x in the rest pose, 3 mm along the surface, and 1
+    mm of thickness.
+    """
+    limits = replace(limits_of_a_ball(torch.tensor([0.001]), torch.tensor([0.01])), reach=torch.tensor([0.003]))
     still, quarter = [1.0, 0, 0, 0], [math.sqrt(0.5), 0, 0, math.sqrt(0.5)]
     flat = [0.001, 0.02, 0.02]
 
@@ -259,6 +261,8 @@ def test_spawned_gaussians_are_penalised_for_standing_off_the_surface():
 
     assert loss(0.003, flat, still, still) == pytest.approx(0, abs=1e-9)
     assert loss(0.009, flat, still, still) == pytest.approx(4, rel=1e-4)
+    # Where the head is turned by a quarter about y, 3 mm along z stand off the surface.
+    assert loss(0.003, flat, still, [math.sqrt(0.5), 0, math.sqrt(0.5), 0]) == pytest.approx(4 + 19**2, rel=1e-3)
     assert loss(0, [0.003, 0, 0], still, still) == pytest.approx(4, rel=1e-4)
     # Turned by a quarter about z, its long axis lies along the normal; where the head turns too, in the surface.
     assert loss(0, flat, quarter, still) == pytest.approx(19**2, rel=1e-3)
