@@ -27,8 +27,7 @@ unit = lambda vectors: vectors / np.maximum(np.linalg.norm(vectors, axis=-1, kee
 
 def read(path: Path) -> tuple[dict, Tensors]:
     """The file's own header, and its tensors by name; floats as float32. A damaged file is a ValueError or KeyError."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
+    length = int.from_bytes((data := path.read_bytes())[:8], "little")
     entries, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     header, tensors = json.loads(entries.pop("__metadata__")["effigy"]), {}
     for name, entry in entries.items():
@@ -39,8 +38,9 @@ def read(path: Path) -> tuple[dict, Tensors]:
     if header.get("baked", {}).get("schema") != 1 or "sliders" not in header["baked"]:
         raise ValueError("it has no baked model of its own head, or one of a newer kind")
     starts, moved = tensors["baked.delta_starts"].astype(int), tensors["baked.delta_vertices"]
-    if starts[0] or (np.diff(starts) < 0).any() or starts[-1] != len(moved) or moved.min(initial=0) < 0:
-        raise ValueError("its deltas cannot be read")
+    below = (moved < 0).any() or (tensors.get("baked.turning", moved) < 0).any()
+    if starts[0] or (np.diff(starts) < 0).any() or starts[-1] != len(moved) or below:
+        raise ValueError("its deltas or its lips cannot be read")
     return header, tensors
 
 
@@ -79,8 +79,7 @@ def skinned(points: Array, weights: Array, motions: Array) -> tuple[Array, Array
     places = np.einsum("nj,jab,nb->na", weights, motions, np.insert(points, 3, 1, -1), optimize=True)[:, :3]
     quaternions = np.array([to_quaternion(motion[:3, :3]) for motion in motions])
     # A quaternion and its negative are the same rotation: the signs are the neck's.
-    quaternions = np.where((quaternions @ quaternions[NECK])[:, None] < 0, -quaternions, quaternions)
-    return places, unit(weights @ quaternions)
+    return places, unit(weights @ np.where((quaternions @ quaternions[NECK])[:, None] < 0, -quaternions, quaternions))
 
 
 def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[Array, Array, Array]:
@@ -93,7 +92,12 @@ def posed_head(tensors: Tensors, expression: Array, rotations: Array) -> tuple[A
     motions[:5, :3, :3], motions[:5, :3, 3] = own, joints - np.einsum("jab,jb->ja", own, joints)
     for joint, parent in enumerate(PARENTS):
         motions[joint] = motions[parent] @ motions[joint]
-    return *skinned(vertices, tensors["baked.skinning"], motions[:5]), motions[:5]
+    places, turns = skinned(vertices, tensors["baked.skinning"], motions[:5])
+    for v, *ring in tensors.get("baked.turning", ()):  # the lips, which turn with the mesh around them
+        rest, posed = (mesh[ring] - mesh[v] for mesh in (tensors["baked.vertices"], places))
+        nearest = posed.T @ rest / max(np.square(rest).sum(), 1e-12) + 0.1 * rotated(turns[v], np.eye(3)).T
+        turns[v] = to_quaternion(nearest) if np.linalg.det(nearest) > 1e-4 else turns[v]
+    return places, turns, motions[:5]
 
 
 def view_of(eyes: Array, turn: Array, eye: Array, ranges: Array) -> tuple[Array, Array]:
@@ -132,8 +136,7 @@ def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> A
     out = tensors[f"{NETWORK}mean"].astype(np.float64)
     for weights, share in zip(x.T, shares.T, strict=True):
         out += share[:, None] * (tensors["baked.features"] @ np.tensordot(weights, tensors[f"{NETWORK}shapes"], 1))
-    if f"{NETWORK}materials" in tensors:
-        # The mouth of the rig, as far as it was never filmed.
+    if f"{NETWORK}materials" in tensors:  # the mouth of the rig, as far as it was never filmed
         materials, rig = tensors[f"{NETWORK}materials"], np.zeros_like(out)
         rig[:, 6], rig[:, 10], rig[:, 11:14] = 1, 3, (materials[:, :3] - 0.5) / C0
         rig[:, 18 + 3 * (degree + 1) ** 2 :: 11] = 1
@@ -143,8 +146,7 @@ def attributes_of(tensors: Tensors, degree: int, asked: Array, view: Array) -> A
 
 def harmonics(degree: int, directions: Array) -> Array:
     """Unit directions (N, 3) -> (N, (degree + 1)²)."""
-    x, y, z = directions.T
-    xx, yy, zz = x * x, y * y, z * z
+    (x, y, z), (xx, yy, zz) = directions.T, np.square(directions.T)
     functions = [np.full_like(x, C0), -C1 * y, C1 * z, -C1 * x]
     functions += [C2[0] * x * y, -C2[0] * y * z, C2[1] * (2 * zz - xx - yy), -C2[0] * x * z, C2[2] * (xx - yy)]
     functions += [-C3[0] * y * (3 * xx - yy), C3[1] * x * y * z, -C3[2] * y * (4 * zz - xx - yy)]
@@ -154,9 +156,7 @@ def harmonics(degree: int, directions: Array) -> Array:
 
 
 def splats(header: dict, tensors: Tensors, pose: tuple[Array, Array], eye: Array, torso: Array | None) -> Tensors:
-    """The Gaussians of a pose, seen from `eye` (3,), in head space: means, quaternions, scales, opacities, colors.
-    Those of the bust come last, if there is one. `torso` (4, 4): its motion from rest; None leaves it out.
-    """
+    """The Gaussians of a pose seen from `eye` (3,), those of the bust last. `torso` (4, 4): its motion from rest."""
     degree, k = header["settings"]["sh_degree"], header["settings"]["neural_per_anchor"]
     vertices, quaternions, motions = posed_head(tensors, *pose)
     eyes = np.einsum("jab,jb->ja", motions, np.insert(tensors["baked.joints"], 3, 1, -1))[EYES, :3].mean(0)
@@ -195,5 +195,5 @@ if __name__ == "__main__":
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         sys.exit(f"{path} cannot be read as an avatar: {error or type(error).__name__}. See docs/format.md.")
     np.savez(path.with_suffix(".npz"), **found)
-    sliders = len(header["baked"]["sliders"])
-    print(f"{path.name}: {sliders} sliders, {len(found['means'])} Gaussians on {header['head_name']}")
+    sliders, count = len(header["baked"]["sliders"]), len(found["means"])
+    print(f"{path.name}: {sliders} sliders, {count} Gaussians on {header['head_name']}")

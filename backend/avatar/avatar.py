@@ -37,6 +37,7 @@ from .filmed import distance, is_ellipsoid
 from .graph_avatar import GraphAvatar
 from .posing import Pose, faces_of, pose_rig
 from .settings import AvatarSettings
+from .surface_turns import turning_lips
 
 SCHEMA = 1
 HALF_PRECISION_FROM = 1024
@@ -72,6 +73,7 @@ class Avatar:
         self.head = Head(self.head_model).to(next(self.networks.parameters()).device)
         with torch.no_grad():
             self.shaped = self.head.shaped(torch.as_tensor(self.identity, device=self.device)[None])
+        self.turns = turning_lips(self.head_model, self.device) if self.settings.lips_turn else None
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +101,7 @@ class Avatar:
 
     def pose(self, expression: Tensor, rotations: Tensor, world_to_camera: Tensor) -> Pose:
         """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> the input of the networks."""
-        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.face_limits)
+        return pose_rig(self.head, self.shaped, expression, rotations, world_to_camera, self.face_limits, self.turns)
 
     @property
     def face_limits(self) -> tuple[Tensor, Tensor | None]:
@@ -189,8 +191,9 @@ def save_avatar(avatar: Avatar, path: Path) -> float:
 @torch.no_grad()
 def _baked_tensors(avatar: Avatar, blendshapes: GaussianBlendshapes) -> dict[str, Tensor]:
     networks, shaped = avatar.networks, avatar.shaped
-    features = blendshapes.features()
-    return baked.baked_tensors(features, networks.base_scale, shaped.vertices[0], shaped.joints[0], avatar.head_model)
+    features, turns = blendshapes.features(), avatar.turns
+    parts = baked.baked_tensors(features, networks.base_scale, shaped.vertices[0], shaped.joints[0], avatar.head_model)
+    return parts if turns is None else parts | baked.turning_tensors(turns.vertices, turns.neighbours)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ tensors `baked.*` hold these features and what of the head model belongs to the 
     joints     (5, 3)  metres, at rest
     skinning   (N, 5)  weights
     jaw        (E, 3)  axis-angle by which an expression coefficient of 1 rotates the jaw instead of moving vertices
+    turning    (M, 1 + J) int32: a vertex that turns with the mesh around it (`surface_turns`), and its neighbours, the
+                       vertex itself in place of those that it lacks; not in files from before lips did
 
 The player (`blender_addon/player`) reads mean, shapes, mixing network, positions and ranges from the tensors of the
 networks themselves. Blender's rig has the deltas of expressions and pose correctives as shape keys.
@@ -81,6 +83,11 @@ def baked_tensors(
         "jaw": torch.from_numpy(_jaw_of_expressions(model)),
     }
     return {f"{PREFIX}{name}": tensor.detach().cpu().contiguous() for name, tensor in parts.items()}
+
+
+def turning_tensors(vertices: Tensor, neighbours: Tensor) -> dict[str, Tensor]:
+    """The tensor of M vertices that turn with the mesh around them, and their (M, J) neighbours."""
+    return {f"{PREFIX}turning": torch.cat((vertices[:, None], neighbours), 1).int().cpu().contiguous()}
 
 
 def motion_arrays(model: HeadModel, sliders: Sliders) -> dict[str, np.ndarray]:

@@ -30,6 +30,7 @@ from ..head.model import JAW
 from ..head.rotations import matrix_to_quaternion, quaternion_multiply
 from ..splatting.types import Splats
 from .posing import Pose, limited_faces, pose_rig
+from .surface_turns import SurfaceTurns
 
 TOKENS = 16
 """Number of time tokens. With a single one the softmax would be constant, and queries and keys would have no effect."""
@@ -183,6 +184,7 @@ def refined_pose(
     head_to_camera: Tensor,
     offsets: PoseOffsets,
     limits: tuple[Tensor, Tensor | None] | None = None,
+    turns: SurfaceTurns | None = None,
 ) -> tuple[Pose, RigidMotion]:
     """`pose_rig` with offsets, and the motion of the pose's splats for which the *tracked* camera sees the refined
     pose.
@@ -194,7 +196,7 @@ def refined_pose(
     motion = offsets.rigid_motion(head_centre(shaped))
     expression, rotations = offsets.added_to(expression, rotations)
     with torch.no_grad():
-        pose = pose_rig(head, shaped, expression, rotations, head_to_camera @ motion.matrices, limits)
+        pose = pose_rig(head, shaped, expression, rotations, head_to_camera @ motion.matrices, limits, turns)
     posed = head(shaped, expression, rotations).vertices if torch.is_grad_enabled() else pose.posed
     face = limited_faces(expression, rotations, limits)[0]
     conditions = torch.cat((face, pose.conditions[:, face.shape[1] :]), 1)

@@ -2,7 +2,8 @@
 
 The input of the networks is the canonical mesh (expression, jaw and eyes; no root, no neck), and their output describes
 each Gaussian relative to its anchor vertex in the rest pose. Posing moves the Gaussian with the vertex and rotates it
-by the joints' rotations, blended with the skinning weights. Therefore a rotated neck changes only positions and
+by the joints' rotations, blended with the skinning weights, or, of the lips, by the turn of the mesh around the vertex
+(`surface_turns`). Therefore a rotated neck changes only positions and
 orientations, the Gaussians of an eye rotate with the eye, and the lower teeth rotate with the jaw.
 """
 
@@ -19,6 +20,7 @@ from ..head.forward import Head, Shaped, vertex_normals
 from ..head.model import EYE_L, EYE_R, JAW, NECK
 from ..head.rotations import axis_angle_to_matrix, matrix_to_quaternion, quaternion_to_matrix
 from .filmed import beyond_limits, nearest_filmed
+from .surface_turns import SurfaceTurns
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ def pose_rig(
     rotations: Tensor,
     world_to_camera: Tensor,
     limits: tuple[Tensor, Tensor | None] | None = None,
+    turns: SurfaceTurns | None = None,
 ) -> Pose:
     """Expression (B, E), rotations (B, 5, 3) and cameras (B, 4, 4) -> `Pose`.
 
     `limits` (2, E + 9) and (E + 11, E + 9) are `expression_limits` and `filmed_faces` of a clip, near which expression,
     jaw and eyes are kept in the networks' input; see `backend.avatar.filmed`. Without the latter each number is clamped
-    only. The posed mesh follows the request.
+    only. The posed mesh follows the request. The vertices of `turns` are rotated by the mesh around them, all others by
+    joints.
     """
     face, beyond = limited_faces(expression, rotations, limits)
     clamped, joints = face.split((expression.shape[1], 9), 1)
@@ -77,13 +81,14 @@ def pose_rig(
     camera_centre = -(world_to_camera[:, :3, :3].transpose(1, 2) @ world_to_camera[:, :3, 3:])
     towards = full.vertices - camera_centre.transpose(1, 2)
     eyes = full.joints[:, EYE_L : EYE_R + 1].mean(1) - camera_centre[..., 0]
+    by_joints = blend_rotations(head.skinning, joint_turns)
     view = functional.normalize((eyes[:, None] @ head_turn)[:, 0], dim=-1) + torch.eye(3, device=eyes.device)[2]
     return Pose(
         canonical=canonical,
         normals=vertex_normals(canonical, head.faces),
         conditions=torch.cat((face, view), 1),
         posed=full.vertices,
-        rotations=blend_rotations(head.skinning, joint_turns),
+        rotations=turns.of_vertices(shaped.vertices, full.vertices, by_joints) if turns else by_joints,
         directions=functional.normalize(towards @ head_turn, dim=-1),
         beyond=beyond,
     )

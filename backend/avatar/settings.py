@@ -22,6 +22,7 @@ LARGEST: Final = {
     "neural_width": 512,
     "enhancer_width": 256,
     "blendshapes": 256,
+    "lips_turn": 1,
 }
 """Of an avatar from a file: four times the paper's numbers or more. With all of them the networks take 1.1 GB on the
 largest head model; a file that claims a million channels is no avatar that anyone has trained."""
@@ -71,6 +72,9 @@ class AvatarSettings:
     blendshapes: int = 0
     """Number of Gaussian blendshapes (`backend.avatar.blendshapes`), which use neither the bands nor `latent_size`; 0
     means the paper's two graph U-Nets, as in avatars from before blendshapes existed."""
+    lips_turn: int = 1
+    """1 = the lips' Gaussians turn with the mesh around them (`backend.avatar.surface_turns`), 0 = with the joints
+    alone, as in avatars from before they did."""
 
     def to_dict(self) -> dict[str, int]:
         return dataclasses.asdict(self)
@@ -80,6 +84,7 @@ class AvatarSettings:
         """The settings in an avatar's file. Raises `Damaged` for values of another type or beyond `LARGEST`."""
         if not isinstance(values, dict):
             raise Damaged("its settings cannot be read")
+        values = {"lips_turn": 0} | values
         known = {field.name for field in dataclasses.fields(AvatarSettings)}
         unknown = set(values) - known
         if unknown:

@@ -85,6 +85,7 @@ def train_bust(
         most=MOST_FRAMES,
         fewest=1,
         matte_of=person_matte,
+        lips_turn=bool(avatar.settings.lips_turn),
     )
     surface = bust_surface(avatar.head_model, avatar.identity)
     start = _start(surface, capture, track, evenly_spaced(frames.indices, START_FRAMES), frames.size)

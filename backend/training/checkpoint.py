@@ -44,6 +44,12 @@ class Checkpoint:
         return {name: values[name] for name in names} if isinstance(values, dict) else {}
 
     @property
+    def lips_turn(self) -> int:
+        """`AvatarSettings.lips_turn`; 0 in trainings that an earlier version has begun."""
+        values = self.job.get("settings")
+        return values.get("lips_turn", 0) if isinstance(values, dict) else 0
+
+    @property
     def has_enhancer(self) -> bool:
         """Whether the training has an enhancer."""
         values = self.job.get("settings")

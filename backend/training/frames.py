@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..avatar.pose_refinement import PoseOffsets, RigidMotion, head_centre, refined_pose
 from ..avatar.posing import Pose, condition_size, pose_rig
+from ..avatar.surface_turns import turning_lips
 from ..errors import EffigyError
 from ..footage.foreground import foreground_colors
 from ..formats.capture import Capture, read_body_matte, read_frame, read_head_matte
@@ -107,13 +108,14 @@ class TrainingFrames:
         fewest: int = FEWEST_FRAMES,
         most: int = MOST_FRAMES,
         matte_of: MatteReader = read_head_matte,
+        lips_turn: bool = True,
     ) -> None:
         """`captures` and their `tracks`, one for one, are of one person. `matte_of` says what of it the images show.
-        More than `most` frames together are thinned evenly. Raises an `EffigyError` where a capture has no good frames,
-        or all together fewer than `fewest`.
+        More than `most` frames together are thinned evenly. `lips_turn` as in an avatar's settings. Raises an
+        `EffigyError` where a capture has no good frames, or all together fewer than `fewest`.
         """
         captures = [captures] if isinstance(captures, Capture) else list(captures)
-        self.poses = TrackPoses(tracks, model, torch.device(device))
+        self.poses = TrackPoses(tracks, model, torch.device(device), lips_turn=lips_turn)
         self.tracks = self.poses.tracks
         good = _good_frames(captures, self.tracks, fewest)
         self.indices = good = evenly_spaced(good, most)
@@ -141,7 +143,8 @@ class TrainingFrames:
         `tracks`.
         """
         self.fitted = list(tracks)
-        self.poses = TrackPoses([*self.tracks, *self.fitted], self.poses.head_model, self.device)
+        model, turn = self.poses.head_model, self.poses.turns is not None
+        self.poses = TrackPoses([*self.tracks, *self.fitted], model, self.device, lips_turn=turn)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -221,9 +224,11 @@ class TrackPoses:
         model: HeadModel,
         device: torch.device | str = "cpu",
         limits: tuple[Tensor, Tensor | None] | None = None,
+        lips_turn: bool = True,
     ) -> None:
-        """`limits` of an avatar, as in `pose_rig`; none while one is trained."""
+        """`limits` of an avatar, as in `pose_rig`; none while one is trained. `lips_turn` as in its settings."""
         self.limits = limits
+        self.turns = turning_lips(model, device) if lips_turn else None
         self.tracks = [tracks] if isinstance(tracks, Track) else list(tracks)
         self.head_model = model
         self.head = Head(model).to(device)
@@ -253,6 +258,7 @@ class TrackPoses:
             self._rotations[chosen],
             self._cameras[chosen],
             self.limits,
+            self.turns,
         )
 
     def refined_pose(self, indices: np.ndarray | Tensor, offsets: PoseOffsets) -> tuple[Pose, RigidMotion]:
@@ -266,6 +272,7 @@ class TrackPoses:
             self._cameras[chosen],
             offsets,
             self.limits,
+            self.turns,
         )
 
     def vertices(self, indices: np.ndarray | Tensor, offsets: PoseOffsets) -> Tensor:

@@ -86,6 +86,7 @@ def train_on(
         session.progress,
         fewest=plan.fewest_frames,
         most=plan.frames,
+        lips_turn=bool(settings.lips_turn),
     )
     frames.add_poses(task.fitted)
     networks = build_networks(settings, model, identity).to(device)

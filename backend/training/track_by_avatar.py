@@ -124,7 +124,9 @@ class _Fit:
     ) -> None:
         self.avatar, self.capture, self.track, self.size, self.progress = avatar, capture, track, size, progress
         self.light = light
-        self.poses = TrackPoses(track, avatar.head_model, avatar.device, avatar.face_limits)
+        self.poses = TrackPoses(
+            track, avatar.head_model, avatar.device, avatar.face_limits, bool(avatar.settings.lips_turn)
+        )
         self.allowances = torch.as_tensor(_allowances(track), device=avatar.device)
         self.units = torch.zeros_like(self.allowances)
         """(F, E + 15)"""

@@ -95,7 +95,8 @@ def train(
         raise EffigyError(f"The training size {size} does not fit {fits}: choose 64 to {largest} pixels.")
     if settings is None:
         made_by = resumed.generator if resumed and generator is None else GENERATORS[generator or DEFAULT_GENERATOR]
-        settings = AvatarSettings(enhancer_width=plan.enhancer_width, **made_by)
+        lips_turn = resumed.lips_turn if resumed else 1
+        settings = AvatarSettings(enhancer_width=plan.enhancer_width, lips_turn=lips_turn, **made_by)
     settings = replace(settings, size=size)
     job = {
         **identification(captures),

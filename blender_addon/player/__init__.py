@@ -3,6 +3,7 @@
     baked_file   reads the parts of an avatar's file that are needed
     deltas       what expressions and pose correctives add to the head's vertices
     head         poses the head's vertices and joints
+    surface_turns  how the lips turn with the mesh around them
     conditions   what the blendshapes depend on: expression, joints and view, within the training's ranges
     evaluate     a pose and a viewpoint → splats in the world, as the worker's `avatar.splats` answers them
     players      the player of each rig's avatar, kept while its file is unchanged

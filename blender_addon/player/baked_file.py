@@ -20,6 +20,7 @@ from ..errors import EffigyError
 from ..file_kinds import sentence_of_kind
 from ..reading import check_file, reading, unlike
 from .filmed_regions import FilmedRegions
+from .surface_turns import SurfaceTurns
 
 SCHEMA: Final = 1
 MOST_VERTICES: Final = 200_000
@@ -41,13 +42,15 @@ MOST_ENHANCED: Final = 256
 """Channels of an enhancer; both as in `backend.avatar.settings`."""
 MOST_MAGNITUDE: Final = 1e6
 """Of a number that has no reason to be infinite."""
+MOST_NEIGHBOURS: Final = 64
+"""Of a vertex that turns with the mesh around it."""
 MOST_REGIONS: Final = 8
 MOST_FACES: Final = 128
 NOT_STORED: Final = 1e5
 """Of the filmed faces of regions, as in `backend.avatar.filmed_regions`."""
 LEAST_AXIS: Final = 1e-6
 """Of the ellipsoid of filmed faces, as in `backend.avatar.filmed`."""
-_DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_DTYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I32": "<i4"}
 _GEOMETRY: Final = 10
 _SPAWNED: Final = 11
 """Numbers of an anchor's geometry and of a spawned Gaussian (`backend.avatar.blendshapes`)."""
@@ -135,6 +138,8 @@ class BakedAvatar:
     """(E + 9,) which numbers of a face, beyond their limits, show that."""
     regions: FilmedRegions | None = None
     """None in files of earlier versions, whose faces are kept near the ellipsoid `filmed`."""
+    turns: SurfaceTurns | None = None
+    """None in files of earlier versions, whose lips turn with the joints alone."""
     bust: BakedBust | None = None
 
     @property
@@ -183,6 +188,7 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
     if not (0 < n <= MOST_VERTICES and n * (1 + k) <= MOST_GAUSSIANS):
         raise _Misfit("it has too many Gaussians, or none")
     shapes = numbers.read("networks.blendshapes.shapes", (None, None, outputs))
+    vertices = _planar(numbers.read("baked.vertices", (n, 3)))
     mix = numbers.layers("networks.blendshapes.mix.")
     sizes = [expressions + 12, *(len(layer.bias) for layer in mix)]
     if [layer.weight.shape[1] for layer in mix] != sizes[:-1] or sizes[-1] != len(shapes):
@@ -196,7 +202,7 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         spawned=k,
         distilled="baked_psnr" in _mapping(header.get("metrics")),
         has_enhancer=_whole(settings.get("enhancer_width", 0), 0, MOST_ENHANCED) > 0,
-        vertices=_planar(numbers.read("baked.vertices", (n, 3))),
+        vertices=vertices,
         joints=numbers.read("baked.joints", (5, 3)),
         skinning=_planar(numbers.read("baked.skinning", (n, 5))),
         jaw=jaw,
@@ -215,6 +221,7 @@ def _read(file: BinaryIO) -> BakedAvatar | None:
         materials=_planar(numbers.read("networks.blendshapes.materials", (n, 4), default=np.zeros((n, 4)))),
         reveals=numbers.read("networks.blendshapes.reveals", (expressions + 9,), default=np.zeros(expressions + 9)),
         regions=_regions(numbers, n, expressions + 9),
+        turns=_turns(numbers, vertices),
         bust=_bust(numbers),
     )
 
@@ -235,6 +242,23 @@ def _regions(numbers: _Tensors, vertices: int, size: int) -> FilmedRegions | Non
         faces=numbers.read(prefix + "faces", (MOST_FACES, size)),
         reach=reach,
     )
+
+
+def _turns(numbers: _Tensors, rest: np.ndarray) -> SurfaceTurns | None:
+    """None where they were not stored. `rest` (3, N)."""
+    if not numbers.has("baked.turning"):
+        return None
+    rows = numbers.read("baked.turning", (None, None))
+    count = rest.shape[1]
+    if not (
+        0 < len(rows) <= count
+        and 1 < rows.shape[1] <= 1 + MOST_NEIGHBOURS
+        and ((rows >= 0) & (rows < count) & (rows % 1 == 0)).all()
+        and len(np.unique(rows[:, 0])) == len(rows)
+    ):
+        raise _Misfit("the vertices that turn with its mesh cannot be read")
+    chosen = rows.astype(np.int64)
+    return SurfaceTurns(chosen[:, 0], np.ascontiguousarray(chosen[:, 1:].T), rest)
 
 
 def _bust(numbers: _Tensors) -> BakedBust | None:

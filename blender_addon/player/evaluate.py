@@ -79,7 +79,7 @@ class Player:
         baked = self.baked
         expression, rotations = self._without_jaw_shapes(pose)
         scale, turn, place = _parts(np.asarray(pose["root"], np.float64))
-        head = pose_head(baked.vertices, baked.joints, baked.skinning, self.deltas, expression, rotations)
+        head = pose_head(baked.vertices, baked.joints, baked.skinning, self.deltas, expression, rotations, baked.turns)
         if "direction" in view:
             direction = np.asarray(view["direction"], np.float64)
             eyes = baked.joints[EYE_L : EYE_R + 1].mean(0)

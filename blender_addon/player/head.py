@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from ..rig.rotations import axis_angle_to_quaternion, matrix_to_quaternion, quaternion_to_matrix
+from .surface_turns import SurfaceTurns
 
 PARENTS: Final = (-1, 0, 1, 1, 1)
 ROOT, NECK, JAW, EYE_L, EYE_R = range(5)
@@ -38,7 +39,8 @@ class PosedHead:
     turns: np.ndarray
     """(5, 3, 3) rotation of each joint from rest, its parents' included."""
     quaternions: np.ndarray
-    """(4, N) float32 w, x, y, z, unit: each vertex's rotation from rest, blended with the skinning weights."""
+    """(4, N) float32 w, x, y, z, unit: each vertex's rotation from rest, blended with the skinning weights or
+    that of the mesh around it."""
 
 
 def pose_head(
@@ -48,8 +50,11 @@ def pose_head(
     deltas: HeadDeltas,
     expression: np.ndarray,
     rotations: np.ndarray,
+    surface: SurfaceTurns | None = None,
 ) -> PosedHead:
-    """Vertices (3, N) and joints (5, 3) at rest, weights (5, N), coefficients (E,), rotations (5, 3) axis-angle."""
+    """Vertices (3, N) and joints (5, 3) at rest, weights (5, N), coefficients (E,), rotations (5, 3) axis-angle. The
+    vertices of `surface` turn with the mesh around them, all others with the joints.
+    """
     own = quaternion_to_matrix(axis_angle_to_quaternion(rotations))
     count = vertices.shape[1]
     shaped = vertices + (expression.astype(np.float32) @ deltas.expression.reshape(len(expression), -1)).reshape(3, -1)
@@ -65,7 +70,10 @@ def pose_head(
     transforms = np.concatenate((turns, shifts[:, :, None]), 2).astype(np.float32)
     blended = (transforms.reshape(5, 12).T @ skinning).reshape(3, 4, count)
     posed = (blended[:, :3] * shaped).sum(1) + blended[:, 3]
-    return PosedHead(posed, np.einsum("jab,jb->ja", turns, joints) + shifts, turns, blend_rotations(turns, skinning))
+    quaternions = blend_rotations(turns, skinning)
+    if surface is not None:
+        surface.turn(quaternions, posed)
+    return PosedHead(posed, np.einsum("jab,jb->ja", turns, joints) + shifts, turns, quaternions)
 
 
 def blend_rotations(turns: np.ndarray, skinning: np.ndarray) -> np.ndarray:

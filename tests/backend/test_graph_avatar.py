@@ -240,7 +240,15 @@ def test_networks_have_the_sizes_of_the_paper_unless_settings_say_otherwise() ->
         "neural_width": 32,
         "enhancer_width": 0,
         "blendshapes": 0,
+        "lips_turn": 1,
     }
+
+
+def test_lips_of_avatars_from_before_they_turned_do_not() -> None:
+    values = AvatarSettings().to_dict()
+    del values["lips_turn"]
+    assert AvatarSettings.from_dict(values).lips_turn == 0
+    assert AvatarSettings.from_dict(AvatarSettings().to_dict()).lips_turn == 1
 
 
 def test_the_heads_rotation_is_root_times_neck_in_float32() -> None:

@@ -1,7 +1,9 @@
 // From sliders and a viewpoint to Gaussians: the steps and the words of docs/format.md.
 
 import { nearFaces, nearestFilmed, revealed } from './filmed.js';
-import { IDENTITY, matrixOf, product, quaternionOf, rotationAbout, transposed, turned } from './rotations.js';
+import {
+  IDENTITY, matrixOf, matrixOfQuaternion, nearestRotation, product, quaternionOf, rotationAbout, transposed, turned,
+} from './rotations.js';
 
 const [NECK, JAW, EYE_L, EYE_R] = [1, 2, 3, 4];
 const PARENTS = [-1, 0, 1, 1, 1];
@@ -30,6 +32,7 @@ export class Poser {
     this.sliders = header.baked.sliders;
     this.rest = { vertices: baked('vertices'), joints: baked('joints') };
     this.skinning = baked('skinning');
+    this.turning = tensors['baked.turning'];
     this.baseScale = baked('base_scale');
     this.features = baked('features');
     this.sliderExpression = baked('slider_expression');
@@ -146,7 +149,29 @@ export class Poser {
       const length = Math.sqrt(blend[12] ** 2 + blend[13] ** 2 + blend[14] ** 2 + blend[15] ** 2) || 1;
       for (let i = 0; i < 4; i++) this.turns[4 * n + i] = blend[12 + i] / length;
     }
+    this.#turnWithSurface();
     return { turns, joints };
+  }
+
+  // The lips turn with the mesh around them, all else with the joints.
+  #turnWithSurface() {
+    if (!this.turning) return;
+    const { shape: [count, size], values } = this.turning, { posed, turns } = this, rest = this.rest.vertices;
+    for (let row = 0; row < count; row++) {
+      const v = values[size * row], matrix = new Array(9).fill(0);
+      let squares = 0;
+      for (let column = 1; column < size; column++) {
+        const other = values[size * row + column];
+        for (let b = 0; b < 3; b++) {
+          const before = rest[3 * other + b] - rest[3 * v + b];
+          squares += before * before;
+          for (let a = 0; a < 3; a++) matrix[3 * a + b] += (posed[3 * other + a] - posed[3 * v + a]) * before;
+        }
+      }
+      const own = matrixOfQuaternion(turns.subarray(4 * v, 4 * v + 4));
+      const found = nearestRotation(matrix.map((value, i) => value / Math.max(squares, 1e-12) + 0.1 * own[i]));
+      if (found) turns.set(quaternionOf(found), 4 * v);
+    }
   }
 
   #view(joints, turn, eye) {

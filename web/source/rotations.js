@@ -47,3 +47,29 @@ export function quaternionOf(m) {
   const length = Math.hypot(...rows[largest]);
   return rows[largest].map((value) => value / length);
 }
+
+export function matrixOfQuaternion([w, x, y, z]) {
+  return [
+    1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+    2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+    2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+  ];
+}
+
+// The rotation nearest to a matrix, by Newton's iteration for the polar decomposition; null for one that mirrors.
+export function nearestRotation(m) {
+  const determinant = determinantOf(m, cofactorsOf(m));
+  if (!(determinant > 1e-4)) return null;
+  let found = m.map((value) => value / Math.cbrt(determinant));
+  for (let step = 0; step < 8; step++) {
+    const cofactors = cofactorsOf(found), own = Math.max(determinantOf(found, cofactors), 1e-12);
+    found = found.map((value, i) => (value + cofactors[i] / own) / 2);
+  }
+  return found;
+}
+
+const determinantOf = (m, cofactors) => m[0] * cofactors[0] + m[1] * cofactors[1] + m[2] * cofactors[2];
+
+function cofactorsOf([a, b, c, d, e, f, g, h, i]) {
+  return [e * i - f * h, f * g - d * i, d * h - e * g, c * h - b * i, a * i - c * g, b * g - a * h, b * f - c * e, c * d - a * f, a * e - b * d];
+}
