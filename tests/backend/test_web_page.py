@@ -79,6 +79,10 @@ def avatar(tmp_path_factory) -> Path:
         free.appearance[:, 0] = 4.0
         colors = 0.25 + 0.5 * share + 0.15 * np.sin(model.template * 2 * np.pi / 0.03)
         free.appearance[:, 1:4] = torch.as_tensor(colors - 0.5) / 0.28209479177387814
+        # Bright dashes across, which show how the lips turn.
+        lips = torch.as_tensor(model.regions["lips"], dtype=torch.long)
+        free.geometry[lips, 3] += 1.2
+        free.appearance[lips, 1:4] = 1.5
     pose = made.pose(torch.zeros(1, 52), torch.zeros(1, 5, 3), tensor(world_to_camera()))
     distil_into_networks(free, made.networks, pose, steps=1)
     # The poses below were never filmed, and show the mouth's inside.
