@@ -24,7 +24,7 @@ from ..head.topology import mesh_edges
 
 JOINT_SHARE: Final = 0.1
 NEWTON_STEPS: Final = 8
-"""Towards the nearest rotation; stretched fourfold, six are enough for float32."""
+"""Towards the nearest rotation: enough for seven digits where the edges lie nearly in one line."""
 LEAST_DETERMINANT: Final = 1e-4
 """Of the matrix: a hundredth of what it has where all edges lie in one line."""
 TINY: Final = 1e-12

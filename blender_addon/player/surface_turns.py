@@ -50,11 +50,15 @@ class SurfaceTurns:
 
 
 def _cofactors(m: np.ndarray) -> np.ndarray:
-    """(3, 3, M) of (3, 3, M)."""
-    return m[_NEXT][:, _NEXT] * m[_LAST][:, _LAST] - m[_NEXT][:, _LAST] * m[_LAST][:, _NEXT]
-
-
-_NEXT, _LAST = [1, 2, 0], [2, 0, 1]
+    """(3, 3, M) of (3, 3, M): the cross products of its rows."""
+    (a, b, c), (d, e, f), (g, h, i) = m
+    return np.array(
+        (
+            (e * i - f * h, f * g - d * i, d * h - e * g),
+            (c * h - b * i, a * i - c * g, b * g - a * h),
+            (b * f - c * e, c * d - a * f, a * e - b * d),
+        )
+    )
 
 
 def _determinant(m: np.ndarray, cofactors: np.ndarray) -> np.ndarray:
