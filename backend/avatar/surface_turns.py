@@ -7,8 +7,8 @@ horizontal dashes there, and the rim of an open mouth looked torn. Such a vertex
     sum over its neighbours of (posed edge) (edge at rest)^T / sum of |edge at rest|^2 + JOINT_SHARE R
 
 with R its rotation by the joints, which decides where the edges lie in one plane or line. Where that matrix mirrors, R
-is taken. `blender_addon/player`, the web page and docs/read_avatar.py do the same. Lids gained nothing by it, and the whole
-face a tenth of a decibel on one clip of two, with ten times the vertices (bench/results/sliders.md).
+is taken. `blender_addon/player`, the web page and docs/read_avatar.py do the same. Lids gained nothing by it, and the
+whole face a tenth of a decibel on one clip of two, with ten times the vertices (bench/results/sliders.md).
 """
 
 from __future__ import annotations

@@ -36,6 +36,9 @@ from .worker_threads import worker_threads
 PSNR_STEPS = 10
 """Steps from one measurement of the training frames' PSNR to the next."""
 SEED = 20251
+SPAWNED_EVERY = 4
+"""Steps from one in which the spawned Gaussians' limits are looked at, with as much more weight, to the next: each time
+takes a twelfth of a step."""
 COARSE_STEP = 0.45
 """Time of a step with images of half the size, of one with whole images, on a CPU at 512 x 512
 (bench/results/detail.md)."""
@@ -248,7 +251,9 @@ class Optimisation:
         # Noise as large as the tracker's own keeps the networks from depending on differences below the tracking error.
         pose = replace(pose, conditions=pose.conditions + draws.noise)
         splats, anchors = self.model(pose)
-        penalty = penalty + ANCHOR_LIMIT_WEIGHT * spawned_limit_loss(splats, pose, self.anchor_limit)
+        if self.step % SPAWNED_EVERY == 0:
+            weight = SPAWNED_EVERY * ANCHOR_LIMIT_WEIGHT
+            penalty = penalty + weight * spawned_limit_loss(splats, pose, self.anchor_limit)
         if self.visible_eyes and self.step % EVERY == 0:
             penalty = penalty + EVERY * WEIGHT * self.visible_eyes.covered(splats, pose.posed, batch.cameras)
         splats = motion.move(splats) if motion else splats

@@ -82,10 +82,11 @@ def project_into(
     *,
     most: int = FRAMES,
     fusion: Fusion = fused_colors,
-) -> None:
-    """Set offsets, colours and opacities of `free`, in place, from the pixels of `most` frames.
+) -> Tensor:
+    """Set offsets, colours and opacities of `free`, in place, from the pixels of `most` frames. Returns which vertices
+    (N,) they show; the others keep their colours.
 
-    A vertex that no frame shows keeps its colour. `limits` tell by their offsets where hair may be.
+    `limits` tell by their offsets where hair may be.
     """
     size = frames.size
     while size % 2 == 0 and size > SIZE:
@@ -106,6 +107,7 @@ def project_into(
     mattes = (seen.straight * seen.mattes).sum(0) / seen.straight.sum(0).clamp_min(1e-6)
     free.appearance[known, 1:4] = ((fusion(seen) - 0.5) / C0)[known]
     free.appearance[known, 0] = torch.logit(mattes.clamp(0.05, 0.9))[known]
+    return known
 
 
 def _in_camera(points: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:

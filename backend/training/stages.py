@@ -36,7 +36,7 @@ from .pose_refinement import PoseRefiner
 from .presets import BUST_SHARE, FIT_AT, WARMUP_SHARE, Preset
 from .projection import project_into
 from .session import TrainingSession
-from .unobserved_regions import UnobservedPrior
+from .unobserved_regions import UnobservedPrior, UnobservedVertices
 from .validation import Validation, split_captures
 from .vertex_visibility import find_unobserved
 from .visible_eyes import VisibleEyes
@@ -118,6 +118,7 @@ def train_on(
             rows=rows,
             seed=task.seed,
             clock=task.clock,
+            unobserved=unobserved,
         )
         pose = distillation_poses(frames)
         unobserved.extrapolate_into(free, pose, anchor_limit)
@@ -210,19 +211,23 @@ def train_free_gaussians(
     rows: torch.Tensor | None = None,
     seed: int = SEED,
     clock: Callable[[], float] = time.monotonic,
+    unobserved: UnobservedVertices | None = None,
 ) -> VertexBoundGaussians:
     """Train the free Gaussians of the warm-up, at half the image size unless `size` is given.
 
     They find colours and positions; detail comes later. With `minutes`, this stage ends after that time, otherwise
     after `plan.warmup_steps`. Pose refinement starts here, because Gaussians that only the mesh moves cannot overfit
     the tracking error of single frames. So does the light of several captures, or colours would be their mean.
-    `identity` (S,) is the person's. `rows` are those of `Optimisation`.
+    `identity` (S,) is the person's. `rows` are those of `Optimisation`. `unobserved` says in which colours the inside of
+    a mouth starts.
     """
     vertices = model.template + model.shape_basis @ identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))
     free = VertexBoundGaussians(lengths, sh_degree).to(frames.device)
     limits = anchor_limits(model, free.base_scale)
-    project_into(free, frames, model, limits)
+    known = project_into(free, frames, model, limits)
+    if unobserved is not None:
+        unobserved.paint_inside(free, known)
     optimisation = Optimisation(
         free,
         [

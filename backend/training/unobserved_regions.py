@@ -96,6 +96,18 @@ class UnobservedVertices:
         return replace(limits, least_breadth=CLOSED_BREADTH * base_scale * self.aslant)
 
     @torch.no_grad()
+    def paint_inside(self, free: VertexBoundGaussians, known: Tensor) -> None:
+        """Start mouth and whites of the eyes in the colours that such have, in place, where no pixel is `known` (N,).
+
+        Lips hide what frames with a mouth that is hardly open show by the mesh, and it would keep the grey at which all
+        Gaussians start.
+        """
+        colors, chosen = 0.5 + C0 * free.appearance[:, 1:4], ~self.inside.isnan().any(1)
+        brightness = brightness_of(colors[known & ~chosen]) if (known & ~chosen).any() else 1.0
+        unseen = (chosen & ~known)[:, None]
+        free.appearance[:, 1:4] = torch.where(unseen, (self.inside * brightness - 0.5) / C0, free.appearance[:, 1:4])
+
+    @torch.no_grad()
     def extrapolate_into(self, free: VertexBoundGaussians, pose: Pose, limits: AnchorLimits) -> None:
         """Replace unobserved Gaussians of the warm-up, in place, by an extrapolation of their surroundings.
 

@@ -124,6 +124,7 @@ def test_an_avatar_keeps_its_settings_and_metrics() -> None:
 
 
 SMALL_SETTINGS = AvatarSettings(
+    lips_turn=0,
     size=96,
     filters=2,
     latent_size=4,

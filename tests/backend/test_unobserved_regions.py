@@ -224,6 +224,26 @@ def test_in_an_unobserved_mouth_teeth_are_light_and_the_wall_is_dark():
     torch.testing.assert_close(0.006 * geometry[:, 3:6].exp(), torch.full((len(geometry), 3), 0.0025))
 
 
+def test_a_mouth_of_which_no_pixel_shows_starts_in_its_own_colours_also_where_frames_count_it_as_seen():
+    model = load_head()
+    count, tongue = len(model.template), torch.as_tensor(mouth_parts(model)["tongue"])
+    seen = torch.zeros(count)
+    free = VertexBoundGaussians(torch.full((count,), 0.005), 1)
+    known = torch.zeros(count, dtype=torch.bool)
+    known[torch.as_tensor(model.regions["face"], dtype=torch.long)] = True
+    known[torch.as_tensor(model.regions["mouth_inside"], dtype=torch.long)] = False
+    known[tongue[0]] = True
+    with torch.no_grad():
+        free.appearance[known, 1:4] = (0.55 - 0.5) / C0
+        before = free.appearance.clone()
+    unobserved_vertices(model, seen, seen, seen).paint_inside(free, known)
+    colors = 0.5 + C0 * free.appearance[:, 1:4]
+    torch.testing.assert_close(colors[tongue[1:]], torch.tensor(MOUTH_COLORS["tongue"]).expand(len(tongue) - 1, 3))
+    rest = known.clone()
+    rest[torch.as_tensor(model.regions["scalp"], dtype=torch.long)] = True
+    assert torch.equal(free.appearance[rest], before[rest]) and torch.equal(free.appearance[:, 4:], before[:, 4:])
+
+
 @pytest.mark.parametrize("white", [None, (0.7, 0.68, 0.66)])
 def test_whites_of_eyes_are_white_although_frames_show_skin_there(white):
     model = load_head()
