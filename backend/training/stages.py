@@ -218,8 +218,8 @@ def train_free_gaussians(
     They find colours and positions; detail comes later. With `minutes`, this stage ends after that time, otherwise
     after `plan.warmup_steps`. Pose refinement starts here, because Gaussians that only the mesh moves cannot overfit
     the tracking error of single frames. So does the light of several captures, or colours would be their mean.
-    `identity` (S,) is the person's. `rows` are those of `Optimisation`. `unobserved` says in which colours the inside of
-    a mouth starts.
+    `identity` (S,) is the person's. `rows` are those of `Optimisation`. `unobserved` says in which colours the inside
+    of a mouth starts.
     """
     vertices = model.template + model.shape_basis @ identity
     lengths = torch.from_numpy(mean_edge_lengths(vertices, model.faces))

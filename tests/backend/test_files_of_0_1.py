@@ -173,7 +173,7 @@ def test_a_stopped_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
             progress=StoppedAfterOneStep(),
         )
     now, after = read_checkpoint(path)
-    assert now["job"] == then["job"] | {"settings": {"blendshapes": 0} | then["job"]["settings"]}
+    assert now["job"] == then["job"] | {"settings": {"blendshapes": 0, "lips_turn": 0} | then["job"]["settings"]}
     assert (now["stage"], now["step"]) == ("training", 13)
     assert after.keys() == before.keys()
     moved = 0.0
