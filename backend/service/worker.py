@@ -90,13 +90,16 @@ def serve() -> None:
 
 def _end_if_it_fails(work: Callable[[], None]) -> None:
     """Run one of the worker's threads. If it fails, requests would wait for ever: the process ends, which the client
-    notices and says.
+    notices and says. Also where nobody reads what stderr says any more: without its reading thread, a worker whose
+    connection was lost would stay on the other machine for ever.
     """
     try:
         work()
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
-        _end(FAILED)
+        try:
+            traceback.print_exc(file=sys.stderr)
+        finally:
+            _end(FAILED)
 
 
 def _end(code: int) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -152,6 +153,38 @@ def test_a_callback_that_fails_costs_no_other_answer(client: WorkerClient, capsy
     until(lambda: not client._state.pending)
     client.pump()
     assert len(answers) == 1 and "KeyError: 'means'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"jsonrpc": "2.0", "id": 2, "method": "job.cancel", "params": {}}\n',
+        b'{"jsonrpc": "2.0", "id": 2, "method": "head.rig", "params": {}}\n',
+        b'{"jsonrpc": "2.0", "id": 2, "met',
+    ],
+    ids=["read", "worked on", "cut short"],
+)
+def test_a_worker_to_which_nobody_listens_any_more_ends(line: bytes) -> None:
+    """As after a lost connection: its answer, and what it says of a request that was cut short, meet closed pipes."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "backend", "serve"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        worker.stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "hello", "params": {}}).encode() + b"\n")
+        worker.stdin.flush()
+        assert json.loads(worker.stdout.readline())["id"] == 1
+        worker.stdout.close()
+        worker.stderr.close()
+        worker.stdin.write(line)
+        worker.stdin.close()
+        worker.wait(20)
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_a_job_whose_callback_fails_costs_no_other_job_its_end(client: WorkerClient) -> None:
