@@ -390,6 +390,10 @@ def test_teeth_stay_in_their_row_and_as_small_as_teeth():
     assert limits.offset[teeth].tolist() == pytest.approx([0.0015] * len(teeth))
     assert limits.scale[teeth].tolist() == pytest.approx([0.0025] * len(teeth))
     assert limits.scale[torch.as_tensor(model.regions["lips"])].tolist() == pytest.approx([0.015] * 228)
+    # What teeth, tongue and wall spawn stays as near along the surface; on the face it may be two edges away.
+    inside = model.regions["mouth_inside"]
+    assert limits.reach[inside].tolist() == limits.offset[inside].tolist()
+    assert limits.reach[torch.as_tensor(model.regions["lips"])].tolist() == pytest.approx([0.02] * 228)
 
 
 def test_hair_may_lie_ten_times_as_far_from_its_vertex_as_the_face(small):
